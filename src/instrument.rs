@@ -1,0 +1,227 @@
+//! Which instruments exist: their symbols, and the dense ids that everything else is indexed by.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+use rustc_hash::FxBuildHasher;
+
+/// Dense number of an instrument, from 0 in the order of listing. Valid within one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstrumentId(pub u32);
+
+impl InstrumentId {
+    /// The id as an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The full name of an instrument, `venue:NAME`, with the venue's own spelling of `NAME`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Symbol {
+    text: Box<str>,
+    venue_len: u8,
+}
+
+/// Why a text names no instrument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SymbolError {
+    /// No `venue:` in front.
+    #[error("a symbol is written venue:NAME")]
+    NoVenue,
+    /// The venue part is not 1 to 32 of `a-z 0-9 - _`.
+    #[error("a venue is 1 to 32 of a-z, 0-9, '-' and '_'")]
+    BadVenue,
+    /// The name is empty, longer than [`Symbol::NAME_BYTES_MAX`], or has a character that none can have.
+    #[error("a symbol's name is 1 to 64 bytes without spaces, quotes, '\\', ',' and '*'")]
+    BadName,
+}
+
+impl Symbol {
+    /// The longest name, in bytes.
+    pub const NAME_BYTES_MAX: usize = 64;
+    /// The longest venue, in bytes.
+    pub const VENUE_BYTES_MAX: usize = 32;
+
+    /// Reads `venue:NAME`.
+    ///
+    /// # Errors
+    /// [`SymbolError`] says which half is wrong.
+    pub fn parse(text: &str) -> Result<Self, SymbolError> {
+        let (venue, name) = text.split_once(':').ok_or(SymbolError::NoVenue)?;
+        Self::new(venue, name)
+    }
+
+    /// Puts a symbol together.
+    ///
+    /// # Errors
+    /// [`SymbolError`] says which half is wrong.
+    pub fn new(venue: &str, name: &str) -> Result<Self, SymbolError> {
+        if !Self::is_venue(venue) {
+            return Err(SymbolError::BadVenue);
+        }
+        if !Self::is_name(name) {
+            return Err(SymbolError::BadName);
+        }
+        Ok(Self { text: format!("{venue}:{name}").into(), venue_len: venue.len() as u8 })
+    }
+
+    /// Whether this can be the name of a venue.
+    pub fn is_venue(text: &str) -> bool {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        (1..=Self::VENUE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
+    }
+
+    /// Whether this can be a venue's name of an instrument. What it lets through needs no escaping in
+    /// JSON and no quoting in a list.
+    pub fn is_name(text: &str) -> bool {
+        let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\' | ',' | '*');
+        (1..=Self::NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(odd)
+    }
+
+    /// `venue:NAME`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The part before the colon.
+    pub fn venue(&self) -> &str {
+        &self.text[..usize::from(self.venue_len)]
+    }
+
+    /// The part behind the colon.
+    pub fn name(&self) -> &str {
+        &self.text[usize::from(self.venue_len) + 1..]
+    }
+}
+
+impl fmt::Debug for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// How many instruments a chunk of the table holds.
+const CHUNK: usize = 256;
+
+/// The table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for another instrument: [limits] instruments_max is {0}")]
+pub struct TableFull(pub usize);
+
+/// All instruments of a run: they are added, never removed. The ingest thread adds; every thread
+/// reads. Reading by id takes no lock; looking up by name takes one, and is for cold paths.
+pub struct InstrumentTable {
+    chunks: Box<[OnceLock<Box<[OnceLock<Symbol>]>>]>,
+    len: AtomicU32,
+    capacity: usize,
+    ids: RwLock<HashMap<Symbol, InstrumentId, FxBuildHasher>>,
+}
+
+impl InstrumentTable {
+    /// An empty table for at most `capacity` instruments.
+    pub fn new(capacity: usize) -> Self {
+        let chunks = capacity.div_ceil(CHUNK);
+        Self {
+            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
+            len: AtomicU32::new(0),
+            capacity,
+            ids: RwLock::default(),
+        }
+    }
+
+    /// How many are listed. Every id below it is readable.
+    pub fn len(&self) -> usize {
+        // Acquire pairs with the Release in `intern`: who sees the length sees the symbols below it.
+        self.len.load(Ordering::Acquire) as usize
+    }
+
+    /// True before the first is listed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most it can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The symbol of an id; `None` for an id that is not listed.
+    pub fn get(&self, id: InstrumentId) -> Option<&Symbol> {
+        self.chunks.get(id.index() / CHUNK)?.get()?[id.index() % CHUNK].get()
+    }
+
+    /// The id of a symbol, if it is listed.
+    pub fn find(&self, symbol: &Symbol) -> Option<InstrumentId> {
+        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(symbol).copied()
+    }
+
+    /// Every listed instrument, in the order of ids.
+    pub fn iter(&self) -> impl Iterator<Item = (InstrumentId, &Symbol)> {
+        (0..self.len() as u32).filter_map(|n| Some((InstrumentId(n), self.get(InstrumentId(n))?)))
+    }
+
+    /// The id of `symbol`, listing it if it is new.
+    ///
+    /// # Errors
+    /// [`TableFull`] when it is new and there is no room.
+    pub fn intern(&self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = ids.get(symbol) {
+            return Ok(*id);
+        }
+        let index = ids.len();
+        if index >= self.capacity {
+            return Err(TableFull(self.capacity));
+        }
+        let chunk = self.chunks[index / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
+        let id = InstrumentId(index as u32);
+        chunk[index % CHUNK].get_or_init(|| symbol.clone());
+        ids.insert(symbol.clone(), id);
+        self.len.store(id.0 + 1, Ordering::Release);
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_read_and_refused() {
+        let symbol = Symbol::parse("kraken:XBT/USD").expect("good");
+        assert_eq!((symbol.venue(), symbol.name()), ("kraken", "XBT/USD"));
+        assert!(Symbol::parse("binance:币安人生USDT").is_ok());
+        assert!(Symbol::parse("a:b:c").is_ok_and(|s| s.name() == "b:c"));
+        assert_eq!(Symbol::parse("BTC-USD"), Err(SymbolError::NoVenue));
+        assert_eq!(Symbol::parse("Coinbase:BTC"), Err(SymbolError::BadVenue));
+        for bad in ["", "a b", "a\"b", "a\\b", "a,b", "*", "a\u{7}", &"x".repeat(65)] {
+            assert_eq!(Symbol::new("v", bad), Err(SymbolError::BadName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_dense_and_bounded() {
+        let table = InstrumentTable::new(300);
+        for n in 0..300 {
+            let symbol = Symbol::new("v", &format!("S{n}")).expect("good");
+            assert_eq!(table.intern(&symbol), Ok(InstrumentId(n)));
+            assert_eq!(table.intern(&symbol), Ok(InstrumentId(n)), "twice is once");
+        }
+        let extra = Symbol::new("v", "X").expect("good");
+        assert_eq!(table.intern(&extra), Err(TableFull(300)));
+        assert_eq!(table.len(), 300);
+        assert_eq!(table.find(&extra), None);
+        assert_eq!(table.get(InstrumentId(299)).map(Symbol::as_str), Some("v:S299"));
+        assert_eq!(table.get(InstrumentId(300)), None);
+        assert_eq!(table.get(InstrumentId(u32::MAX)), None);
+    }
+}

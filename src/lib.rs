@@ -1,0 +1,5 @@
+//! tickfan: a market data fan-out gateway.
+
+pub mod clock;
+pub mod instrument;
+pub mod tick;

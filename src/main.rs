@@ -1,0 +1,3 @@
+//! tickfan.
+
+fn main() {}

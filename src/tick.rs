@@ -1,0 +1,645 @@
+//! What flows through the gateway: exact decimals, trades, quotes, and the two marks that travel in
+//! order with them (a gap in the feed, a change of state).
+//!
+//! A [`Tick`] packs into [`WORDS`] 64-bit words, so that the ring can hold it in plain atomics; the
+//! layout is pinned by a test at the end of this file.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::instrument::InstrumentId;
+
+/// A price or size with exactly the digits the venue sent: `mantissa × 10^-scale`.
+///
+/// `"0.0100"` is mantissa 100, scale 4, and prints as `0.0100` again. Comparison is by value
+/// (`1.0 == 1.00`); the digits themselves are compared through [`mantissa`](Self::mantissa) and
+/// [`scale`](Self::scale).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decimal {
+    mantissa: i64,
+    scale: u8,
+}
+
+/// Why a text is no [`Decimal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// The text is not a number of RFC 8259 §6.
+    #[error("not a decimal number")]
+    Malformed,
+    /// The digits do not fit: a mantissa beyond 64 bits or a scale beyond 255.
+    #[error("decimal overflow: more digits than a 64-bit mantissa holds")]
+    Overflow,
+}
+
+impl Decimal {
+    /// A decimal from its parts: `mantissa × 10^-scale`.
+    pub const fn new(mantissa: i64, scale: u8) -> Self {
+        Self { mantissa, scale }
+    }
+
+    /// All digits, the point taken out.
+    pub const fn mantissa(self) -> i64 {
+        self.mantissa
+    }
+
+    /// How many of the digits stand behind the point.
+    pub const fn scale(self) -> u8 {
+        self.scale
+    }
+
+    /// True for `0`, `0.000`, `0e9`.
+    pub const fn is_zero(self) -> bool {
+        self.mantissa == 0
+    }
+
+    /// Reads the number grammar of RFC 8259 §6: `-12.50`, `0.0100`, `1e-8`. An exponent is
+    /// resolved exactly, so `1e-8` prints as `0.00000001`.
+    ///
+    /// # Errors
+    /// [`DecimalError::Malformed`] for anything else, [`DecimalError::Overflow`] when the digits do
+    /// not fit: nothing ever wraps, rounds or saturates.
+    pub fn parse(text: &[u8]) -> Result<Self, DecimalError> {
+        use DecimalError::{Malformed, Overflow};
+        let (negative, digits) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, text),
+        };
+        let mut magnitude: u64 = 0;
+        let mut point: Option<usize> = None;
+        let mut at = 0;
+        while let Some(&c) = digits.get(at) {
+            let digit = c.wrapping_sub(b'0');
+            if digit < 10 {
+                magnitude = magnitude
+                    .checked_mul(10)
+                    .and_then(|m| m.checked_add(u64::from(digit)))
+                    .ok_or(Overflow)?;
+            } else if c == b'.' && point.is_none() {
+                point = Some(at);
+            } else {
+                break;
+            }
+            at += 1;
+        }
+        let whole = point.unwrap_or(at);
+        let fraction = point.map_or(0, |p| at - p - 1);
+        let leading_zero = whole > 1 && digits[0] == b'0';
+        if whole == 0 || leading_zero || (point.is_some() && fraction == 0) {
+            return Err(Malformed);
+        }
+        let exponent = match digits.get(at) {
+            None => 0,
+            Some(b'e' | b'E') => exponent(&digits[at + 1..])?,
+            Some(_) => return Err(Malformed),
+        };
+        let mut scale = i64::try_from(fraction).map_err(|_| Overflow)? - exponent;
+        while scale < 0 && magnitude != 0 {
+            magnitude = magnitude.checked_mul(10).ok_or(Overflow)?;
+            scale += 1;
+        }
+        let scale = u8::try_from(scale.max(0)).map_err(|_| Overflow)?;
+        let mantissa = i64::try_from(magnitude).map_err(|_| Overflow)?;
+        Ok(Self { mantissa: if negative { -mantissa } else { mantissa }, scale })
+    }
+
+    /// Appends the digits, as they came, to `out`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(self.mantissa.unsigned_abs()).as_bytes();
+        if self.mantissa < 0 {
+            out.push(b'-');
+        }
+        let scale = usize::from(self.scale);
+        if scale == 0 {
+            out.extend_from_slice(digits);
+        } else if let Some(whole) = digits.len().checked_sub(scale).filter(|w| *w > 0) {
+            out.extend_from_slice(&digits[..whole]);
+            out.push(b'.');
+            out.extend_from_slice(&digits[whole..]);
+        } else {
+            out.extend_from_slice(b"0.");
+            out.resize(out.len() + scale - digits.len(), b'0');
+            out.extend_from_slice(digits);
+        }
+    }
+
+    /// The mantissa with `places` more digits; `None` when 128 bits are too few.
+    fn magnified(self, places: u8) -> Option<i128> {
+        if self.mantissa == 0 {
+            return Some(0);
+        }
+        10i128.checked_pow(u32::from(places))?.checked_mul(i128::from(self.mantissa))
+    }
+}
+
+/// The exponent of a number, after its `e`. Clamped far outside of what a scale can hold.
+fn exponent(text: &[u8]) -> Result<i64, DecimalError> {
+    let (sign, digits) = match text {
+        [b'-', rest @ ..] => (-1, rest),
+        [b'+', rest @ ..] => (1, rest),
+        _ => (1, text),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(DecimalError::Malformed);
+    }
+    let value = digits.iter().fold(0i64, |v, d| (v * 10 + i64::from(d - b'0')).min(100_000));
+    Ok(sign * value)
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if self.scale == other.scale {
+            return self.mantissa.cmp(&other.mantissa);
+        }
+        if self.scale > other.scale {
+            return other.cmp(self).reverse();
+        }
+        match self.magnified(other.scale - self.scale) {
+            Some(mine) => mine.cmp(&i128::from(other.mantissa)),
+            // Out of 128 bits: then it is out of the other's 64 bits too, and the sign decides.
+            None => self.mantissa.cmp(&0),
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Decimal {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Decimal {}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(24);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+/// What a client subscribes to for a symbol. Each has its own `seq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Channel {
+    /// Executed trades: events, never merged unasked.
+    Trade = 0,
+    /// Best bid and offer: state, the newest counts.
+    Quote = 1,
+}
+
+impl Channel {
+    /// Every channel, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Trade, Self::Quote];
+
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trade => "trade",
+            Self::Quote => "quote",
+        }
+    }
+}
+
+/// Who took: the aggressor's side of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The taker bought.
+    Buy,
+    /// The taker sold.
+    Sell,
+}
+
+impl Side {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Buy => "buy",
+            Self::Sell => "sell",
+        }
+    }
+
+    /// The other side: the taker's from the maker's.
+    #[must_use]
+    pub const fn flipped(self) -> Self {
+        match self {
+            Self::Buy => Self::Sell,
+            Self::Sell => Self::Buy,
+        }
+    }
+}
+
+/// A venue's trade id, kept as text of at most [`TradeId::BYTES_MAX`] bytes (a UUID fits). Empty when
+/// the venue gives none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TradeId {
+    len: u8,
+    bytes: [u8; Self::BYTES_MAX],
+}
+
+impl TradeId {
+    /// The longest id that is kept.
+    pub const BYTES_MAX: usize = 40;
+    /// No id.
+    pub const NONE: Self = Self { len: 0, bytes: [0; Self::BYTES_MAX] };
+
+    /// An id from its text; `None` if it is too long or would need escaping in JSON.
+    pub fn new(text: &str) -> Option<Self> {
+        let safe = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
+        if text.len() > Self::BYTES_MAX || !text.as_bytes().iter().all(safe) {
+            return None;
+        }
+        let mut id = Self::NONE;
+        id.len = text.len() as u8;
+        id.bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Some(id)
+    }
+
+    /// An id that the venue sends as a number.
+    pub fn from_number(number: u64) -> Self {
+        Self::new(itoa::Buffer::new().format(number)).unwrap_or(Self::NONE)
+    }
+
+    /// The text, which is ASCII that needs no escaping in JSON.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len).min(Self::BYTES_MAX)]
+    }
+}
+
+impl fmt::Debug for TradeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+/// One executed trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trade {
+    /// Price, in the quote currency.
+    pub price: Decimal,
+    /// Size, in the unit of the venue (base currency or contracts).
+    pub size: Decimal,
+    /// The aggressor's side; `None` when the source does not tell.
+    pub side: Option<Side>,
+    /// The venue's id of the trade.
+    pub id: TradeId,
+}
+
+/// Best bid and offer. A side of the book that is empty, or that the venue does not tell, is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quote {
+    /// Highest price somebody pays.
+    pub bid: Option<Decimal>,
+    /// How much is wanted there.
+    pub bid_size: Option<Decimal>,
+    /// Lowest price somebody takes.
+    pub ask: Option<Decimal>,
+    /// How much is offered there.
+    pub ask_size: Option<Decimal>,
+}
+
+/// Why ticks are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GapCause {
+    /// The venue's own sequence or checksum broke.
+    Feed = 0,
+    /// A shard was lapped by the ring.
+    Overrun = 1,
+    /// The client did not keep up.
+    SlowConsumer = 2,
+}
+
+impl GapCause {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::Overrun => "overrun",
+            Self::SlowConsumer => "slow_consumer",
+        }
+    }
+}
+
+/// Whether the prices of an instrument can be trusted at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum State {
+    /// Listed by nobody yet.
+    #[default]
+    Waiting = 0,
+    /// The feed line is up and its book is good.
+    Live = 1,
+    /// The last value may be old: the line is silent, or its book is being rebuilt.
+    Stale = 2,
+    /// The feed line is gone.
+    Down = 3,
+}
+
+impl State {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What a [`Tick`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A trade on [`Channel::Trade`].
+    Trade(Trade),
+    /// A quote on [`Channel::Quote`].
+    Quote(Quote),
+    /// The feed lost messages: the numbers from `from` to the tick's own `seq` (both included) of
+    /// this channel stand for what was lost. It takes numbers of its own, so that loss can be counted.
+    Gap {
+        /// The channel whose numbers these are.
+        channel: Channel,
+        /// First missing number; the last one is the tick's `seq`.
+        from: u64,
+    },
+    /// The instrument's state changed at the tick's `rx_ns`. Has no number (`seq` is 0).
+    Status(State),
+}
+
+impl Body {
+    /// The channel whose `seq` this counts on; a status has none.
+    pub const fn channel(&self) -> Option<Channel> {
+        match self {
+            Self::Trade(_) => Some(Channel::Trade),
+            Self::Quote(_) => Some(Channel::Quote),
+            Self::Gap { channel, .. } => Some(*channel),
+            Self::Status(_) => None,
+        }
+    }
+}
+
+/// One step of one instrument, as it goes through the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// Which instrument.
+    pub instrument: InstrumentId,
+    /// Number per instrument and channel, from 1 within an epoch.
+    pub seq: u64,
+    /// When the gateway received the frame, nanoseconds since the Unix epoch.
+    pub rx_ns: u64,
+    /// The venue's clock, microseconds since the Unix epoch; `None` if the venue gave none.
+    pub ts_us: Option<u64>,
+    /// What happened.
+    pub body: Body,
+}
+
+/// How many 64-bit words a packed [`Tick`] takes.
+pub const WORDS: usize = 12;
+
+/// A [`Tick`] packed for the ring:
+///
+/// ```text
+/// word 0   instrument (32) | kind (8) | detail (8) | present (8) | trade id length (8)
+///      1   seq
+///      2   rx_ns
+///      3   ts_us
+///      4   four scales (8 each)
+///      5…  trade: price, size, then the id (5 words)   quote: bid, bid_size, ask, ask_size   gap: from
+/// ```
+pub type Words = [u64; WORDS];
+
+const KIND_TRADE: u8 = 0;
+const KIND_QUOTE: u8 = 1;
+const KIND_GAP: u8 = 2;
+const KIND_STATUS: u8 = 3;
+/// Bits of `present`: bit i for decimal i, this one for `ts_us`.
+const PRESENT_TS: u8 = 1 << 7;
+
+/// The words under construction: `decimal` keeps mantissa, scale and presence together.
+struct Packer {
+    words: Words,
+    scales: u64,
+    present: u8,
+}
+
+impl Packer {
+    fn decimal(&mut self, at: usize, value: Option<Decimal>) {
+        if let Some(value) = value {
+            self.words[5 + at] = value.mantissa.cast_unsigned();
+            self.scales |= u64::from(value.scale) << (8 * at);
+            self.present |= 1 << at;
+        }
+    }
+}
+
+/// Decimal number `at` of packed words.
+fn decimal_at(words: &Words, at: usize) -> Option<Decimal> {
+    let present = (words[0] >> 48) as u8;
+    (present & (1 << at) != 0)
+        .then(|| Decimal::new(words[5 + at].cast_signed(), (words[4] >> (8 * at)) as u8))
+}
+
+impl Tick {
+    /// Packs the tick; [`from_words`](Self::from_words) gives the same tick back.
+    pub fn to_words(&self) -> Words {
+        let mut p = Packer { words: [0; WORDS], scales: 0, present: 0 };
+        let (mut detail, mut id_len) = (0u8, 0u8);
+        let kind = match &self.body {
+            Body::Trade(trade) => {
+                p.decimal(0, Some(trade.price));
+                p.decimal(1, Some(trade.size));
+                detail = trade.side.map_or(0, |s| 1 + s as u8);
+                id_len = trade.id.len;
+                for (word, bytes) in p.words[7..].iter_mut().zip(trade.id.bytes.chunks_exact(8)) {
+                    *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+                }
+                KIND_TRADE
+            }
+            Body::Quote(quote) => {
+                for (at, value) in
+                    [quote.bid, quote.bid_size, quote.ask, quote.ask_size].into_iter().enumerate()
+                {
+                    p.decimal(at, value);
+                }
+                KIND_QUOTE
+            }
+            Body::Gap { channel, from } => {
+                detail = *channel as u8;
+                p.words[5] = *from;
+                KIND_GAP
+            }
+            Body::Status(state) => {
+                detail = *state as u8;
+                KIND_STATUS
+            }
+        };
+        if let Some(ts_us) = self.ts_us {
+            p.present |= PRESENT_TS;
+            p.words[3] = ts_us;
+        }
+        p.words[0] = u64::from(self.instrument.0)
+            | u64::from(kind) << 32
+            | u64::from(detail) << 40
+            | u64::from(p.present) << 48
+            | u64::from(id_len) << 56;
+        p.words[1] = self.seq;
+        p.words[2] = self.rx_ns;
+        p.words[4] = p.scales;
+        p.words
+    }
+
+    /// Unpacks what [`to_words`](Self::to_words) packed. Words that it never made give some tick,
+    /// never a panic.
+    pub fn from_words(words: &Words) -> Self {
+        let [kind, detail, present, id_len] = [32, 40, 48, 56].map(|shift| (words[0] >> shift) as u8);
+        let body = match kind {
+            KIND_TRADE => {
+                let mut id = TradeId { len: id_len, ..TradeId::NONE };
+                for (bytes, word) in id.bytes.chunks_exact_mut(8).zip(&words[7..]) {
+                    bytes.copy_from_slice(&word.to_le_bytes());
+                }
+                Body::Trade(Trade {
+                    price: decimal_at(words, 0).unwrap_or_default(),
+                    size: decimal_at(words, 1).unwrap_or_default(),
+                    side: match detail {
+                        1 => Some(Side::Buy),
+                        2 => Some(Side::Sell),
+                        _ => None,
+                    },
+                    id,
+                })
+            }
+            KIND_QUOTE => Body::Quote(Quote {
+                bid: decimal_at(words, 0),
+                bid_size: decimal_at(words, 1),
+                ask: decimal_at(words, 2),
+                ask_size: decimal_at(words, 3),
+            }),
+            KIND_GAP => Body::Gap {
+                channel: if detail == 0 { Channel::Trade } else { Channel::Quote },
+                from: words[5],
+            },
+            _ => Body::Status(match detail {
+                1 => State::Live,
+                2 => State::Stale,
+                3 => State::Down,
+                _ => State::Waiting,
+            }),
+        };
+        Self {
+            instrument: InstrumentId(words[0] as u32),
+            seq: words[1],
+            rx_ns: words[2],
+            ts_us: (present & PRESENT_TS != 0).then_some(words[3]),
+            body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(input: &str) -> String {
+        Decimal::parse(input.as_bytes()).expect(input).to_string()
+    }
+
+    #[test]
+    fn digits_leave_as_they_came() {
+        for digits in ["0", "0.0", "0.0100", "64010.10", "-12.50", "9223372036854775807", "0.00001305"] {
+            assert_eq!(text(digits), digits);
+        }
+        assert_eq!(text("1e-8"), "0.00000001");
+        assert_eq!(text("1.5E+3"), "1500");
+        assert_eq!(text("1.25e1"), "12.5");
+        assert_eq!(text("0e5"), "0");
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for bad in
+            ["", "-", ".5", "5.", "1.2.3", "+1", "01", "00.1", "1e", "1e+", "0x1", "NaN", " 1", "1 ", "1,0"]
+        {
+            assert_eq!(Decimal::parse(bad.as_bytes()), Err(DecimalError::Malformed), "{bad:?}");
+        }
+        for big in ["9223372036854775808", "99999999999999999999", "1e19", "1e-256", "1e999999999999"] {
+            assert_eq!(Decimal::parse(big.as_bytes()), Err(DecimalError::Overflow), "{big:?}");
+        }
+    }
+
+    #[test]
+    fn comparison_is_by_value_at_any_scale() {
+        let d = |t: &str| Decimal::parse(t.as_bytes()).expect(t);
+        assert_eq!(d("1.0"), d("1.000"));
+        assert!(d("0.9") < d("1.00"));
+        assert!(d("-2") < d("-1.99"));
+        assert!(d("9e18") > d("1e-200"));
+        assert!(d("-9e18") < d("1e-200"));
+        assert!(d("1e-200") > d("0"));
+    }
+
+    fn sample_ticks() -> Vec<Tick> {
+        let d = |t: &str| Decimal::parse(t.as_bytes()).expect(t);
+        let tick = |body| Tick {
+            instrument: InstrumentId(7),
+            seq: 42,
+            rx_ns: 1_618_677_817_431_936_000,
+            ts_us: Some(1_618_677_817_400_000),
+            body,
+        };
+        let trade = Trade {
+            price: d("64010.20"),
+            size: d("-0.0100"),
+            side: Some(Side::Sell),
+            id: TradeId::new("2a0da34e-61f7-4c36-88e5-c9dd15927b16").expect("fits"),
+        };
+        vec![
+            tick(Body::Trade(trade)),
+            Tick { ts_us: None, ..tick(Body::Trade(Trade { side: None, id: TradeId::NONE, ..trade })) },
+            tick(Body::Quote(Quote {
+                bid: Some(d("1.5")),
+                bid_size: None,
+                ask: None,
+                ask_size: Some(d("0")),
+            })),
+            tick(Body::Gap { channel: Channel::Quote, from: 40 }),
+            tick(Body::Status(State::Stale)),
+        ]
+    }
+
+    #[test]
+    fn words_give_the_same_tick_back() {
+        for tick in sample_ticks() {
+            let back = Tick::from_words(&tick.to_words());
+            assert_eq!(back, tick);
+            assert_eq!(format!("{back:?}"), format!("{tick:?}"), "digits and all");
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let words = sample_ticks()[0].to_words();
+        assert_eq!(words[0], 36 << 56 | 0b1000_0011 << 48 | 2 << 40 | 7);
+        assert_eq!(words[1..5], [42, 1_618_677_817_431_936_000, 1_618_677_817_400_000, 0x0402]);
+        assert_eq!(words[5..7], [6_401_020, (-100i64).cast_unsigned()]);
+        assert_eq!(words[7].to_le_bytes(), *b"2a0da34e");
+        assert_eq!(sample_ticks()[3].to_words()[0], 0b1000_0000 << 48 | 1 << 40 | 2 << 32 | 7);
+    }
+
+    #[test]
+    fn words_of_no_tick_never_panic() {
+        for fill in [0, 1, u64::MAX, 0x5555_5555_5555_5555] {
+            let tick = Tick::from_words(&[fill; WORDS]);
+            if let Body::Trade(trade) = tick.body {
+                assert!(trade.id.as_bytes().len() <= TradeId::BYTES_MAX);
+            }
+        }
+    }
+}
