@@ -1,6 +1,8 @@
 //! tickfan: a market data fan-out gateway.
 
+pub mod book;
 pub mod clock;
+pub mod feed;
 pub mod instrument;
 pub mod tick;
 pub mod venue;

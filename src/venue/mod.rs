@@ -1,7 +1,22 @@
-//! Venue messages, read without doing I/O.
+//! Venue messages, read without doing I/O: bytes of one frame in, [`Event`]s out.
+//!
+//! A venue is one file with one `decode` function over a parsed frame. It keeps no state: what
+//! must be remembered between messages (books, sequences) belongs to the feed line, which is the
+//! same for every venue. `docs/ADD_A_VENUE.md` is the recipe, with a table per venue of what each
+//! message becomes.
+
+mod binance;
+mod coinbase;
+mod json;
+mod kraken;
+mod native;
 
 use std::fmt;
 use std::str::FromStr;
+
+use crate::tick::{DecimalError, Quote, Trade};
+
+pub use json::{Levels, Scratch};
 
 /// Which venue's messages a feed line carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
@@ -50,5 +65,187 @@ impl FromStr for Wire {
             .into_iter()
             .find(|w| w.name() == text)
             .ok_or_else(|| format!("unknown venue {text:?}: one of {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// What a message says, as far as the gateway cares. Symbols are spelled as the venue spells them
+/// (for [`Wire::Native`] with the venue in front).
+#[derive(Debug)]
+pub enum Event<'t, 'i> {
+    /// Said once per frame, before anything else: the venue's word for this message.
+    Kind {
+        /// The word.
+        name: &'t str,
+        /// False where the decoder does not know it: it is counted and nothing else.
+        known: bool,
+    },
+    /// A new trade.
+    Trade {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// The trade, side being the aggressor's.
+        trade: Trade,
+        /// Venue time, microseconds since the Unix epoch.
+        ts_us: Option<u64>,
+        /// What one message stands for.
+        print: Print,
+    },
+    /// The last trade before the subscription, repeated by the venue: a baseline, not a new trade.
+    LastTrade {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// Its number.
+        id: u64,
+    },
+    /// Best bid and offer, told by the venue itself.
+    Quote {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// The quote.
+        quote: Quote,
+        /// Venue time, microseconds since the Unix epoch.
+        ts_us: Option<u64>,
+        /// Which of the venue's streams it comes from.
+        source: QuoteSource,
+    },
+    /// A snapshot or a change of an L2 book.
+    Book(BookMessage<'t, 'i>),
+    /// How deep the venue keeps a book, told apart from the book itself.
+    BookDepth {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// Levels a side.
+        depth: usize,
+    },
+    /// The venue's own proof of what it sent for a symbol.
+    Heartbeat {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// The product's sequence number at this moment.
+        sequence: u64,
+        /// The number of its newest trade.
+        last_trade_id: u64,
+    },
+    /// A product sequence number that came with another message; it never goes back.
+    Sequence {
+        /// Venue's symbol.
+        symbol: &'t str,
+        /// The number.
+        sequence: u64,
+    },
+}
+
+/// What one trade message stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Print {
+    /// One execution whose ids the venue does not number without holes.
+    Single,
+    /// One execution; the venue numbers them without holes.
+    Numbered(u64),
+    /// One execution with this number, on a venue that also sends aggregates.
+    Plain(u64),
+    /// Executions of one taker order at one price, up to this number.
+    Aggregate {
+        /// The newest execution it covers.
+        last: u64,
+    },
+}
+
+/// Where a quote comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuoteSource {
+    /// A stream of every change of the best bid and offer, that wins over a book (Binance `bookTicker`).
+    BookTicker,
+    /// A stream of the best bid and offer that is used where there is no book (Kraken `spread`, [`Wire::Native`]).
+    Spread,
+    /// A ticker message.
+    Ticker,
+}
+
+/// A snapshot or a change of an L2 book. The levels are read when the book takes them in.
+#[derive(Clone, Copy, Debug)]
+pub struct BookMessage<'t, 'i> {
+    /// Venue's symbol.
+    pub symbol: &'t str,
+    /// Venue time, microseconds since the Unix epoch.
+    pub ts_us: Option<u64>,
+    /// True where it replaces the book.
+    pub snapshot: bool,
+    /// The levels: a size of 0 takes a level away.
+    pub levels: Levels<'t, 'i>,
+    /// How it follows the message before it.
+    pub link: Link,
+    /// CRC32 of the ten best levels a side after this message (Kraken).
+    pub checksum: Option<u32>,
+    /// How many levels a side the subscription keeps; further ones are dropped.
+    pub depth: Option<usize>,
+}
+
+/// How a book message says which one it follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The venue numbers nothing.
+    None,
+    /// Binance: covers update ids `first` to `last`; futures also name the last one of the message before.
+    Updates {
+        /// `U`
+        first: u64,
+        /// `u`, in a snapshot `lastUpdateId`
+        last: u64,
+        /// `pu`
+        previous: Option<u64>,
+    },
+}
+
+/// Why a frame could not be read. The venue erred, or we do not know its newest form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no JSON.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// The JSON is no message of this venue.
+    #[error("not a message of this venue: {0}")]
+    Shape(&'static str),
+    /// A field is missing or of the wrong type.
+    #[error("field `{0}` is missing or has the wrong type")]
+    Field(&'static str),
+    /// A price or size cannot be held.
+    #[error("field `{field}`: {text:?}: {cause}")]
+    Decimal {
+        /// The field.
+        field: &'static str,
+        /// What stood there, shortened.
+        text: String,
+        /// What is wrong with it.
+        cause: DecimalError,
+    },
+    /// The symbol cannot be one.
+    #[error("field `symbol`: {text:?}: {why}")]
+    Symbol {
+        /// What stood there, shortened.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What takes in the events of a frame. An error it returns ends the frame.
+pub type Emit<'e> = &'e mut dyn FnMut(Event<'_, '_>) -> Result<(), DecodeError>;
+
+/// Reads one frame of a venue and hands its events to `emit`, in order.
+///
+/// # Errors
+/// What is wrong with the frame; events before the fault were handed out.
+pub fn decode(wire: Wire, scratch: &mut Scratch, frame: &[u8], emit: Emit<'_>) -> Result<(), DecodeError> {
+    match wire {
+        Wire::Coinbase => scratch.parse(frame, |message| coinbase::decode(message, emit)),
+        Wire::Binance | Wire::BinanceFutures => {
+            scratch.parse(frame, |message| binance::decode(message, emit))
+        }
+        Wire::Kraken if frame.trim_ascii_start().first() == Some(&b'{') => {
+            scratch.parse_numbers_as_text(frame, |message| kraken::decode_object(message, emit))
+        }
+        Wire::Kraken => scratch.parse(frame, |message| kraken::decode_array(message, emit)),
+        Wire::Native => scratch.parse_numbers_as_text(frame, |message| native::decode(message, emit)),
     }
 }

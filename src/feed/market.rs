@@ -1,0 +1,196 @@
+//! What the ingest thread remembers of each instrument across feed lines: the numbers it gave out, who
+//! may speak for it, and whether its prices can be trusted.
+
+use std::sync::Arc;
+
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol, TableFull};
+use crate::tick::{Body, Channel, State, Tick};
+
+/// A feed line's number, unique within a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineId(pub u32);
+
+/// How much a source of a channel's ticks is worth: the highest one seen speaks, the others are silent.
+/// (A venue repeats itself: trades and their aggregates, books and tickers.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(pub u8);
+
+/// Who speaks for a channel of an instrument.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    line: LineId,
+    rank: Rank,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Instrument {
+    seq: [u64; 2],
+    owner: [Option<Owner>; 2],
+    /// The channel has had an owner before.
+    carried: [bool; 2],
+    /// The book is being rebuilt.
+    broken: bool,
+    /// The line says nothing at all.
+    silent: bool,
+    state: State,
+}
+
+impl Instrument {
+    /// What the flags amount to.
+    fn judge(&self) -> State {
+        let orphaned =
+            |channel: Channel| self.carried[channel as usize] && self.owner[channel as usize].is_none();
+        if self.owner == [None, None] {
+            return if self.carried == [false, false] { State::Waiting } else { State::Down };
+        }
+        if self.broken || self.silent || Channel::ALL.into_iter().any(orphaned) {
+            return State::Stale;
+        }
+        State::Live
+    }
+}
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        self.line == other.line
+    }
+}
+
+/// All instruments of a run, as the ingest thread sees them. Every tick gets its `seq` here.
+pub struct Market {
+    table: Arc<InstrumentTable>,
+    instruments: Vec<Instrument>,
+}
+
+impl Market {
+    /// An empty market whose instruments are listed in `table`.
+    pub fn new(table: Arc<InstrumentTable>) -> Self {
+        Self { table, instruments: Vec::new() }
+    }
+
+    /// The instruments' names.
+    pub fn table(&self) -> &InstrumentTable {
+        &self.table
+    }
+
+    /// The id of a symbol, listing it if it is new.
+    ///
+    /// # Errors
+    /// [`TableFull`] when there is no room for another.
+    pub fn intern(&mut self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
+        let id = self.table.intern(symbol)?;
+        if self.instruments.len() <= id.index() {
+            self.instruments.resize(id.index() + 1, Instrument::default());
+        }
+        Ok(id)
+    }
+
+    /// Asks whether a source may speak for a channel, and remembers that it does. On one line the source
+    /// of the highest rank speaks; another line takes over only with a higher one, or if it is `shared`.
+    pub(super) fn claim(
+        &mut self,
+        id: InstrumentId,
+        channel: Channel,
+        line: LineId,
+        rank: Rank,
+        shared: bool,
+    ) -> bool {
+        let owner = &mut self.instruments[id.index()].owner[channel as usize];
+        let granted = match owner {
+            None => true,
+            Some(held) if held.line == line => rank >= held.rank,
+            Some(held) => shared || rank > held.rank,
+        };
+        if granted {
+            *owner = Some(Owner { line, rank });
+        }
+        granted
+    }
+
+    /// The rank that speaks for a channel on this line, if this line does.
+    pub(super) fn rank(&self, id: InstrumentId, channel: Channel, line: LineId) -> Option<Rank> {
+        self.instruments[id.index()].owner[channel as usize].filter(|o| o.line == line).map(|o| o.rank)
+    }
+
+    /// Gives a tick its number and hands it out; the instrument is live from here on unless its book is
+    /// broken.
+    pub(super) fn publish(&mut self, mut tick: Tick, channel: Channel, out: &mut impl FnMut(&Tick)) {
+        let instrument = &mut self.instruments[tick.instrument.index()];
+        instrument.carried[channel as usize] = true;
+        instrument.seq[channel as usize] += 1;
+        tick.seq = instrument.seq[channel as usize];
+        if instrument.state != State::Live {
+            self.refresh(tick.instrument, tick.rx_ns, out);
+        }
+        out(&tick);
+    }
+
+    /// Hands out a gap that takes `missing` numbers of a channel.
+    pub(super) fn gap(
+        &mut self,
+        id: InstrumentId,
+        channel: Channel,
+        missing: u64,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let seq = &mut self.instruments[id.index()].seq[channel as usize];
+        let from = *seq + 1;
+        *seq = seq.saturating_add(missing);
+        out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, body: Body::Gap { channel, from } });
+    }
+
+    /// Says whether the instrument's book is being rebuilt.
+    pub(super) fn set_broken(
+        &mut self,
+        id: InstrumentId,
+        broken: bool,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.instruments[id.index()].broken = broken;
+        self.refresh(id, rx_ns, out);
+    }
+
+    /// Says whether the instrument's line has gone silent.
+    pub(super) fn set_silent(
+        &mut self,
+        id: InstrumentId,
+        silent: bool,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.instruments[id.index()].silent = silent;
+        self.refresh(id, rx_ns, out);
+    }
+
+    /// A line speaks for this instrument no more.
+    pub(super) fn release(
+        &mut self,
+        id: InstrumentId,
+        line: LineId,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let instrument = &mut self.instruments[id.index()];
+        let held = |owner: &Option<Owner>| owner.is_some_and(|o| o.line == line);
+        if !instrument.owner.iter().any(held) {
+            return;
+        }
+        for owner in &mut instrument.owner {
+            *owner = owner.filter(|o| o.line != line);
+        }
+        instrument.broken = false;
+        instrument.silent = false;
+        self.refresh(id, rx_ns, out);
+    }
+
+    fn refresh(&mut self, id: InstrumentId, rx_ns: u64, out: &mut impl FnMut(&Tick)) {
+        let instrument = &mut self.instruments[id.index()];
+        let state = instrument.judge();
+        if state != instrument.state {
+            instrument.state = state;
+            out(&Tick { instrument: id, seq: 0, rx_ns, ts_us: None, body: Body::Status(state) });
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Parsing a frame onto reused buffers, and reading fields off the result.
+
+use simd_json::prelude::*;
+use simd_json::tape::Value;
+use simd_json::{Buffers, INPUT_PADDING, Tape};
+
+use super::DecodeError;
+use crate::book::BookSide;
+use crate::tick::{Decimal, TradeId};
+
+/// A parsed JSON value of a frame.
+pub(super) type Json<'t, 'i> = Value<'t, 'i>;
+
+/// Buffers that are kept from frame to frame, so that reading one allocates nothing.
+pub struct Scratch {
+    /// The frame, with the padding behind it that the parser reads over.
+    input: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { input: Vec::new(), buffers: Buffers::default(), tape: Tape::null() }
+    }
+}
+
+impl Scratch {
+    /// Parses `frame` and hands the value to `read`.
+    pub(super) fn parse(
+        &mut self,
+        frame: &[u8],
+        read: impl FnOnce(Json<'_, '_>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        self.input.clear();
+        self.input.extend_from_slice(frame);
+        self.parse_input(read)
+    }
+
+    /// As [`parse`](Self::parse), with each number turned into text first: a parser that makes floats
+    /// of them would lose digits (Kraken's checksum needs the zeros at the end of `0.10000000`).
+    pub(super) fn parse_numbers_as_text(
+        &mut self,
+        frame: &[u8],
+        read: impl FnOnce(Json<'_, '_>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        self.input.clear();
+        quote_numbers(frame, &mut self.input);
+        self.parse_input(read)
+    }
+
+    fn parse_input(
+        &mut self,
+        read: impl FnOnce(Json<'_, '_>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let len = self.input.len();
+        self.input.resize(len + INPUT_PADDING, 0);
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let parsed = simd_json::fill_tape_padded(&mut self.input, len, &mut self.buffers, &mut tape);
+        let result = match parsed {
+            Ok(()) => read(tape.as_value()),
+            Err(error) => Err(DecodeError::Json(error.to_string())),
+        };
+        self.tape = tape.reset();
+        result
+    }
+}
+
+/// Copies `frame` to `out` with quotes around every number that stands outside of a string.
+fn quote_numbers(frame: &[u8], out: &mut Vec<u8>) {
+    let mut rest = frame;
+    while let Some(&byte) = rest.first() {
+        let taken = match byte {
+            b'"' => string_len(rest),
+            b'-' | b'0'..=b'9' => {
+                let number = |b: &u8| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let len = rest.iter().position(number).unwrap_or(rest.len());
+                out.push(b'"');
+                out.extend_from_slice(&rest[..len]);
+                out.push(b'"');
+                rest = &rest[len..];
+                continue;
+            }
+            _ => 1,
+        };
+        out.extend_from_slice(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+}
+
+/// The length of the string that `text` begins with, quotes included; all of it if it never ends.
+fn string_len(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
+        at += found;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
+/// A required text field.
+pub(super) fn text<'t>(message: Json<'t, 't>, field: &'static str) -> Result<&'t str, DecodeError> {
+    message.get(field).and_then(as_text).ok_or(DecodeError::Field(field))
+}
+
+/// A required whole number, also where it is written as text.
+pub(super) fn number(message: Json<'_, '_>, field: &'static str) -> Result<u64, DecodeError> {
+    optional_number(message, field).ok_or(DecodeError::Field(field))
+}
+
+/// A text, with the lifetime of the frame.
+pub(super) fn as_text<'t>(value: Json<'t, 't>) -> Option<&'t str> {
+    value.into_string()
+}
+
+/// A whole number, also where it is written as text; `None` where it is missing or is none.
+pub(super) fn optional_number(message: Json<'_, '_>, field: &str) -> Option<u64> {
+    let value = message.get(field)?;
+    value.as_u64().or_else(|| value.into_string()?.parse().ok())
+}
+
+/// A required price or size, which the venue writes as text.
+pub(super) fn decimal(message: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
+    message.get(field).ok_or(DecodeError::Field(field)).and_then(|value| as_decimal(value, field))
+}
+
+/// A price or size that may be missing or `null`.
+pub(super) fn optional_decimal(
+    message: Json<'_, '_>,
+    field: &'static str,
+) -> Result<Option<Decimal>, DecodeError> {
+    match message.get(field) {
+        Some(value) if value.is_null() => Ok(None),
+        Some(value) => as_decimal(value, field).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A value that is a price or size.
+pub(super) fn as_decimal(value: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
+    let text = value.into_string().ok_or(DecodeError::Field(field))?;
+    Decimal::parse(text.as_bytes()).map_err(|cause| DecodeError::Decimal {
+        field,
+        text: shortened(text),
+        cause,
+    })
+}
+
+/// Element `at` of an array that is a price or size.
+pub(super) fn decimal_at(
+    array: Json<'_, '_>,
+    at: usize,
+    field: &'static str,
+) -> Result<Decimal, DecodeError> {
+    let value = array.as_array().and_then(|a| a.get(at)).ok_or(DecodeError::Field(field))?;
+    as_decimal(value, field)
+}
+
+/// A trade id, text or number; none where the venue gives none.
+pub(super) fn trade_id(message: Json<'_, '_>, field: &'static str) -> Result<TradeId, DecodeError> {
+    match message.get(field) {
+        None => Ok(TradeId::NONE),
+        Some(value) => match (value.into_string(), value.as_u64()) {
+            (Some(text), _) => TradeId::new(text).ok_or(DecodeError::Field(field)),
+            (None, Some(id)) => Ok(TradeId::from_number(id)),
+            (None, None) => Err(DecodeError::Field(field)),
+        },
+    }
+}
+
+/// A text from outside, short enough to be shown in an error.
+pub(super) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// How a venue writes the levels of a book message.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// `[price, size, …]`, the side told by the list.
+    Pair,
+    /// `{"price": …, "qty": …}`, the side told by the list.
+    Object,
+    /// `[side, price, size]` (Coinbase `changes`): `buy` is the bid side.
+    SidePriceSize,
+}
+
+/// The levels of a book message, still unread.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels<'t, 'i> {
+    form: Form,
+    lists: [Option<(BookSide, Json<'t, 'i>)>; 2],
+}
+
+impl<'t, 'i> Levels<'t, 'i> {
+    /// Lists of `[price, size, …]`.
+    pub(super) fn pairs(bids: Option<Json<'t, 'i>>, asks: Option<Json<'t, 'i>>) -> Self {
+        Self::lists(Form::Pair, bids, asks)
+    }
+
+    /// Lists of `{"price": …, "qty": …}`.
+    pub(super) fn objects(bids: Option<Json<'t, 'i>>, asks: Option<Json<'t, 'i>>) -> Self {
+        Self::lists(Form::Object, bids, asks)
+    }
+
+    /// One list of `[side, price, size]`.
+    pub(super) fn changes(changes: Option<Json<'t, 'i>>) -> Self {
+        Self::lists(Form::SidePriceSize, changes, None)
+    }
+
+    fn lists(form: Form, bids: Option<Json<'t, 'i>>, asks: Option<Json<'t, 'i>>) -> Self {
+        Self { form, lists: [bids.map(|b| (BookSide::Bid, b)), asks.map(|a| (BookSide::Ask, a))] }
+    }
+
+    /// How many levels there are, removed ones counted.
+    pub fn len(&self) -> usize {
+        self.lists.iter().flatten().filter_map(|(_, list)| list.as_array()).map(|list| list.len()).sum()
+    }
+
+    /// True where the message changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hands side, price and size of each level to `take`, in the order of the message.
+    ///
+    /// # Errors
+    /// The first level that cannot be read; those before it were handed out.
+    pub fn for_each(&self, mut take: impl FnMut(BookSide, Decimal, Decimal)) -> Result<(), DecodeError> {
+        for (side, list) in self.lists.iter().flatten() {
+            for level in list.as_array().ok_or(DecodeError::Field("levels"))?.iter() {
+                match self.form {
+                    Form::Pair => take(*side, decimal_at(level, 0, "price")?, decimal_at(level, 1, "size")?),
+                    Form::Object => take(*side, decimal(level, "price")?, decimal(level, "qty")?),
+                    Form::SidePriceSize => {
+                        let side = level.as_array().and_then(|l| l.get(0)).and_then(as_text);
+                        let side = match side {
+                            Some("buy") => BookSide::Bid,
+                            Some("sell") => BookSide::Ask,
+                            _ => return Err(DecodeError::Field("changes")),
+                        };
+                        take(side, decimal_at(level, 1, "price")?, decimal_at(level, 2, "size")?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_text_and_strings_stay() {
+        let quoted = |text: &str| {
+            let mut out = Vec::new();
+            quote_numbers(text.as_bytes(), &mut out);
+            String::from_utf8(out).expect("utf-8")
+        };
+        assert_eq!(quoted(r#"{"a":0.10000000,"b":[-1,2e-7]}"#), r#"{"a":"0.10000000","b":["-1","2e-7"]}"#);
+        assert_eq!(quoted(r#"{"a 1":"x\"2","b":null}"#), r#"{"a 1":"x\"2","b":null}"#);
+        assert_eq!(quoted(r#"["1"#), r#"["1"#, "an unfinished string is left to the parser");
+        assert_eq!(quoted(r#"["1\"#), r#"["1\"#);
+        assert_eq!(quoted("12"), "\"12\"");
+    }
+
+    #[test]
+    fn any_bytes_are_refused_without_a_panic() {
+        let mut scratch = Scratch::default();
+        let deep = "[".repeat(60_000);
+        for bad in ["", " ", "{", "nul", "\u{0}", "\"", "{\"a\":}", "[1,]", deep.as_str(), "\\"] {
+            assert!(scratch.parse(bad.as_bytes(), |_| Ok(())).is_err(), "{bad:.20}");
+            assert!(scratch.parse_numbers_as_text(bad.as_bytes(), |_| Ok(())).is_err(), "{bad:.20}");
+        }
+        assert!(scratch.parse(&[0xff, 0xfe], |_| Ok(())).is_err());
+        assert!(scratch.parse(b"{}", |_| Ok(())).is_ok(), "and the next frame is read");
+    }
+}
