@@ -4,5 +4,6 @@ pub mod book;
 pub mod clock;
 pub mod feed;
 pub mod instrument;
+pub mod protocol;
 pub mod tick;
 pub mod venue;

@@ -1,7 +1,6 @@
 //! The gateway's own wire shape (`docs/PROTOCOL.md`), as publishers send it and captures hold it. The
 //! symbol names the venue; fields that are not read here are ignored.
 
-
 use super::json::{Json, as_text, decimal, optional_decimal, optional_number, text, trade_id};
 use super::{DecodeError, Emit, Event, Print, QuoteSource};
 use crate::tick::{Quote, Side, Trade};

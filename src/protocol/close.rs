@@ -1,0 +1,57 @@
+//! Why a connection is closed: one value per documented code.
+
+/// A close code with the words that go with it. 4000–4499 invite the client back, 4500–4999 do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// 1000: the client asked for it.
+    Normal,
+    /// 1002: the bytes are no WebSocket frames.
+    Protocol,
+    /// 1003: a binary message.
+    Unsupported,
+    /// 1007: text that is not UTF-8.
+    NotUtf8,
+    /// 1009: a message over the limit.
+    TooBig,
+    /// 4000: the client did not keep up.
+    SlowConsumer,
+    /// 4001: the gateway is going down.
+    Shutdown,
+    /// 4502: a limit of this gateway.
+    Limit,
+}
+
+impl Close {
+    /// The number in the close frame.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::Protocol => 1002,
+            Self::Unsupported => 1003,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::SlowConsumer => 4000,
+            Self::Shutdown => 4001,
+            Self::Limit => 4502,
+        }
+    }
+
+    /// The word in `bye` and in the close frame.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Protocol => "protocol_error",
+            Self::Unsupported => "text_only",
+            Self::NotUtf8 => "not_utf8",
+            Self::TooBig => "message_too_big",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Shutdown => "shutdown",
+            Self::Limit => "limit",
+        }
+    }
+
+    /// Whether a client does well to come back.
+    pub const fn reconnect(self) -> bool {
+        matches!(self.code(), 4000..=4499)
+    }
+}

@@ -1,0 +1,276 @@
+//! Messages to clients, as JSON text. The ones on the tick path are written by hand: what a session needs
+//! of them beyond the shared bytes is the cold path.
+
+use serde_json::{Value, json};
+
+use super::close::Close;
+use super::request::{Id, Mode};
+use crate::instrument::Symbol;
+use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
+
+/// What is said about a tick besides the tick itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    /// It is a snapshot: the last value, not an update.
+    pub snap: bool,
+    /// How many ticks it stands for; 0 and 1 are left out.
+    pub n: u64,
+    /// When it was encoded, microseconds since the Unix epoch; left out where nobody sends it.
+    pub tx_us: Option<u64>,
+}
+
+fn number(key: &str, value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn decimal(key: &str, value: Option<Decimal>, out: &mut Vec<u8>) {
+    if let Some(value) = value {
+        out.extend_from_slice(key.as_bytes());
+        value.write(out);
+        out.push(b'"');
+    }
+}
+
+fn head(kind: &str, symbol: &Symbol, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"symbol\":\"");
+    out.extend_from_slice(symbol.as_str().as_bytes());
+    out.push(b'"');
+}
+
+/// Appends the message of a tick: `trade`, `quote`, `gap` or `status`.
+pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
+    match &tick.body {
+        Body::Trade(trade) => {
+            head("trade", symbol, out);
+            count(tick.seq, mark, out);
+            decimal(",\"price\":\"", Some(trade.price), out);
+            decimal(",\"size\":\"", Some(trade.size), out);
+            if let Some(side) = trade.side {
+                out.extend_from_slice(b",\"side\":\"");
+                out.extend_from_slice(side.name().as_bytes());
+                out.push(b'"');
+            }
+            if !trade.id.as_bytes().is_empty() {
+                out.extend_from_slice(b",\"trade_id\":\"");
+                out.extend_from_slice(trade.id.as_bytes());
+                out.push(b'"');
+            }
+            times(tick, mark, out);
+        }
+        Body::Quote(quote) => {
+            head("quote", symbol, out);
+            count(tick.seq, mark, out);
+            decimal(",\"bid\":\"", quote.bid, out);
+            decimal(",\"bid_size\":\"", quote.bid_size, out);
+            decimal(",\"ask\":\"", quote.ask, out);
+            decimal(",\"ask_size\":\"", quote.ask_size, out);
+            times(tick, mark, out);
+        }
+        Body::Gap { channel, from } => gap(symbol, *channel, *from, tick.seq, GapCause::Feed, out),
+        Body::Status(state) => status(symbol, *state, tick.rx_ns / 1_000, out),
+    }
+}
+
+fn count(seq: u64, mark: Mark, out: &mut Vec<u8>) {
+    number(",\"seq\":", seq, out);
+    if mark.snap {
+        out.extend_from_slice(b",\"snap\":true");
+    }
+    if mark.n > 1 {
+        number(",\"n\":", mark.n, out);
+    }
+}
+
+fn times(tick: &Tick, mark: Mark, out: &mut Vec<u8>) {
+    if let Some(ts_us) = tick.ts_us {
+        number(",\"ts\":", ts_us, out);
+    }
+    number(",\"rx\":", tick.rx_ns / 1_000, out);
+    if let Some(tx_us) = mark.tx_us {
+        number(",\"tx\":", tx_us, out);
+    }
+    out.push(b'}');
+}
+
+/// Appends a `gap`: the numbers `from` to `to`, both included, are not coming.
+pub fn gap(symbol: &Symbol, channel: Channel, from: u64, to: u64, why: GapCause, out: &mut Vec<u8>) {
+    head("gap", symbol, out);
+    out.extend_from_slice(b",\"channel\":\"");
+    out.extend_from_slice(channel.name().as_bytes());
+    number("\",\"from\":", from, out);
+    number(",\"to\":", to, out);
+    out.extend_from_slice(b",\"why\":\"");
+    out.extend_from_slice(why.name().as_bytes());
+    out.extend_from_slice(b"\"}");
+}
+
+/// Appends a `status`, `since_us` in microseconds since the Unix epoch.
+pub fn status(symbol: &Symbol, state: State, since_us: u64, out: &mut Vec<u8>) {
+    head("status", symbol, out);
+    out.extend_from_slice(b",\"state\":\"");
+    out.extend_from_slice(state.name().as_bytes());
+    number("\",\"since\":", since_us, out);
+    out.push(b'}');
+}
+
+/// Appends a heartbeat.
+pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
+    number("{\"type\":\"hb\",\"time\":", time_us, out);
+    number(",\"sent\":", sent, out);
+    number(",\"behind_ms\":", behind_ms, out);
+    out.push(b'}');
+}
+
+/// A `bye`, and when to come back if that makes sense.
+pub fn bye(why: Close, after_ms: u64) -> Value {
+    let mut message =
+        json!({"type": "bye", "code": why.code(), "why": why.why(), "reconnect": why.reconnect()});
+    if why.reconnect() {
+        message["after_ms"] = after_ms.into();
+    }
+    message
+}
+
+/// The first message of a session.
+#[derive(Clone, Debug)]
+pub struct Hello<'a> {
+    /// Random name of the session.
+    pub session: &'a str,
+    /// Name of this run: `seq` counts within it.
+    pub epoch: &'a str,
+    /// True where every feed is a replay.
+    pub replay: bool,
+    /// Microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Symbols that one connection may name.
+    pub symbols: usize,
+    /// Longest message a client may send.
+    pub frame_bytes: usize,
+    /// Requests a second.
+    pub ops_per_s: u32,
+}
+
+impl Hello<'_> {
+    /// The message.
+    pub fn message(&self) -> Value {
+        json!({
+            "type": "hello", "v": 1, "session": self.session, "epoch": self.epoch,
+            "feed": if self.replay { "replay" } else { "live" },
+            "time": self.time_us, "heartbeat_ms": self.heartbeat_ms,
+            "limits": {"symbols": self.symbols, "frame_bytes": self.frame_bytes, "ops_per_s": self.ops_per_s},
+        })
+    }
+}
+
+/// One accepted symbol in an `ack`. `state` is left out for wildcards.
+pub fn accepted(symbol: &str, channel: Channel, mode: Mode, state: Option<State>) -> Value {
+    let mut row = json!({"symbol": symbol, "channel": channel.name(), "mode": mode.name()});
+    if let Some(state) = state {
+        row["state"] = state.name().into();
+    }
+    row
+}
+
+/// One refused symbol in an `ack`.
+pub fn rejected(symbol: &str, code: &str, msg: &str) -> Value {
+    json!({"symbol": symbol, "code": code, "msg": msg})
+}
+
+/// An `ack` of `op` with the fields of `body`.
+pub fn ack(id: Option<&Id>, op: &str, body: Value) -> Value {
+    let mut message = json!({"type": "ack"});
+    if let Some(id) = id {
+        message["id"] = id.value().clone();
+    }
+    message["op"] = op.into();
+    if let (Value::Object(message), Value::Object(body)) = (&mut message, body) {
+        message.extend(body);
+    }
+    message
+}
+
+/// A `pong`: `t` comes back as it was sent; `in` and `out` are when the ping came and when this left,
+/// microseconds since the Unix epoch.
+pub fn pong(id: Option<&Id>, t: Option<&Value>, in_us: u64, out_us: u64) -> Value {
+    let mut message = json!({"type": "pong"});
+    if let Some(id) = id {
+        message["id"] = id.value().clone();
+    }
+    if let Some(t) = t {
+        message["t"] = t.clone();
+    }
+    message["in"] = in_us.into();
+    message["out"] = out_us.into();
+    message
+}
+
+/// An `error` that answers a request.
+pub fn error(id: Option<&Id>, code: &str, msg: &str, retry: bool) -> Value {
+    let mut message = json!({"type": "error"});
+    if let Some(id) = id {
+        message["id"] = id.value().clone();
+    }
+    message["code"] = code.into();
+    message["msg"] = msg.into();
+    message["retry"] = retry.into();
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instrument::InstrumentId;
+    use crate::tick::{Quote, Side, Trade, TradeId};
+
+    fn line(body: Body, mark: Mark) -> String {
+        let symbol = Symbol::parse("coinbase:BTC-USD").expect("good");
+        let value = Tick {
+            instrument: InstrumentId(0),
+            seq: 551,
+            rx_ns: 1_618_677_817_431_936_789,
+            ts_us: Some(1_618_677_817_400_000),
+            body,
+        };
+        let mut out = Vec::new();
+        tick(&value, &symbol, mark, &mut out);
+        String::from_utf8(out).expect("utf-8")
+    }
+
+    #[test]
+    fn ticks_are_written_as_documented() {
+        let d = |t: &str| Decimal::parse(t.as_bytes()).expect(t);
+        let trade = Trade {
+            price: d("64010.20"),
+            size: d("0.0100"),
+            side: Some(Side::Buy),
+            id: TradeId::from_number(280_232),
+        };
+        assert_eq!(
+            line(Body::Trade(trade), Mark { tx_us: Some(7), ..Mark::default() }),
+            r#"{"type":"trade","symbol":"coinbase:BTC-USD","seq":551,"price":"64010.20","size":"0.0100","side":"buy","trade_id":"280232","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#
+        );
+        let quote = Quote {
+            bid: Some(d("64010.10")),
+            ask: Some(d("64010.20")),
+            ask_size: Some(d("1.1")),
+            ..Quote::default()
+        };
+        assert_eq!(
+            line(Body::Quote(quote), Mark { snap: true, n: 4, tx_us: None }),
+            r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"snap":true,"n":4,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936}"#
+        );
+        assert_eq!(
+            line(Body::Gap { channel: Channel::Trade, from: 540 }, Mark::default()),
+            r#"{"type":"gap","symbol":"coinbase:BTC-USD","channel":"trade","from":540,"to":551,"why":"feed"}"#
+        );
+        assert_eq!(
+            line(Body::Status(State::Stale), Mark::default()),
+            r#"{"type":"status","symbol":"coinbase:BTC-USD","state":"stale","since":1618677817431936}"#
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! The client protocol `tickfan.v1` (`docs/PROTOCOL.md`): requests read, messages written, frames made.
+//! It names no socket and no clock.
+
+pub mod close;
+pub mod frame;
+pub mod json;
+mod request;
+
+pub use request::{Fault, Id, Mode, Op, Request, Subscribe, Target, parse, parse_query};
