@@ -2,8 +2,12 @@
 
 pub mod book;
 pub mod clock;
+pub mod counters;
 pub mod feed;
 pub mod instrument;
 pub mod protocol;
+pub mod ring;
+pub mod session;
+pub mod shard;
 pub mod tick;
 pub mod venue;

@@ -207,6 +207,76 @@ impl Channel {
     }
 }
 
+/// What an instrument has a newest value of: its channels, and its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stream {
+    /// [`Channel::Trade`].
+    Trade = 0,
+    /// [`Channel::Quote`].
+    Quote = 1,
+    /// The instrument's [`State`].
+    Status = 2,
+}
+
+impl Stream {
+    /// Every stream, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Trade, Self::Quote, Self::Status];
+}
+
+impl From<Channel> for Stream {
+    fn from(channel: Channel) -> Self {
+        match channel {
+            Channel::Trade => Self::Trade,
+            Channel::Quote => Self::Quote,
+        }
+    }
+}
+
+/// Dense number of a stream of an instrument: tables are indexed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(pub u32);
+
+impl Key {
+    /// The key of a stream of an instrument.
+    pub const fn new(instrument: InstrumentId, stream: Stream) -> Self {
+        Self(instrument.0 * Stream::ALL.len() as u32 + stream as u32)
+    }
+
+    /// How many keys so many instruments have.
+    pub const fn count(instruments: usize) -> usize {
+        instruments * Stream::ALL.len()
+    }
+
+    /// The key as an index.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Whose stream it is.
+    pub const fn instrument(self) -> InstrumentId {
+        InstrumentId(self.0 / Stream::ALL.len() as u32)
+    }
+
+    /// Which stream it is.
+    pub const fn stream(self) -> Stream {
+        match self.0 % Stream::ALL.len() as u32 {
+            0 => Stream::Trade,
+            1 => Stream::Quote,
+            _ => Stream::Status,
+        }
+    }
+
+    /// The channel, unless it is the state's.
+    pub const fn channel(self) -> Option<Channel> {
+        match self.stream() {
+            Stream::Trade => Some(Channel::Trade),
+            Stream::Quote => Some(Channel::Quote),
+            Stream::Status => None,
+        }
+    }
+}
+
 /// Who took: the aggressor's side of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -369,18 +439,17 @@ pub enum Body {
         /// First missing number; the last one is the tick's `seq`.
         from: u64,
     },
-    /// The instrument's state changed at the tick's `rx_ns`. Has no number (`seq` is 0).
+    /// The instrument's state changed at the tick's `rx_ns`. Its `seq` counts the changes.
     Status(State),
 }
 
 impl Body {
-    /// The channel whose `seq` this counts on; a status has none.
-    pub const fn channel(&self) -> Option<Channel> {
+    /// The stream whose `seq` this counts on.
+    pub const fn stream(&self) -> Stream {
         match self {
-            Self::Trade(_) => Some(Channel::Trade),
-            Self::Quote(_) => Some(Channel::Quote),
-            Self::Gap { channel, .. } => Some(*channel),
-            Self::Status(_) => None,
+            Self::Trade(_) | Self::Gap { channel: Channel::Trade, .. } => Stream::Trade,
+            Self::Quote(_) | Self::Gap { channel: Channel::Quote, .. } => Stream::Quote,
+            Self::Status(_) => Stream::Status,
         }
     }
 }
@@ -390,7 +459,7 @@ impl Body {
 pub struct Tick {
     /// Which instrument.
     pub instrument: InstrumentId,
-    /// Number per instrument and channel, from 1 within an epoch.
+    /// Number per instrument and stream, from 1 within an epoch.
     pub seq: u64,
     /// When the gateway received the frame, nanoseconds since the Unix epoch.
     pub rx_ns: u64,
@@ -447,6 +516,24 @@ fn decimal_at(words: &Words, at: usize) -> Option<Decimal> {
 }
 
 impl Tick {
+    /// The stream of the instrument that it belongs to.
+    pub const fn key(&self) -> Key {
+        Key::new(self.instrument, self.body.stream())
+    }
+
+    /// The key of a packed tick, from its first word.
+    #[inline]
+    pub const fn key_in(word: u64) -> Key {
+        let stream = match (word >> 32) as u8 {
+            KIND_TRADE => Stream::Trade,
+            KIND_QUOTE => Stream::Quote,
+            KIND_GAP if (word >> 40) as u8 == 0 => Stream::Trade,
+            KIND_GAP => Stream::Quote,
+            _ => Stream::Status,
+        };
+        Key::new(InstrumentId(word as u32), stream)
+    }
+
     /// Packs the tick; [`from_words`](Self::from_words) gives the same tick back.
     pub fn to_words(&self) -> Words {
         let mut p = Packer { words: [0; WORDS], scales: 0, present: 0 };
@@ -619,6 +706,7 @@ mod tests {
         for tick in sample_ticks() {
             let back = Tick::from_words(&tick.to_words());
             assert_eq!(back, tick);
+            assert_eq!(Tick::key_in(tick.to_words()[0]), tick.key());
             assert_eq!(format!("{back:?}"), format!("{tick:?}"), "digits and all");
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol, TableFull};
-use crate::tick::{Body, Channel, State, Tick};
+use crate::tick::{Body, Channel, State, Stream, Tick};
 
 /// A feed line's number, unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ struct Owner {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Instrument {
-    seq: [u64; 2],
+    seq: [u64; 3],
     owner: [Option<Owner>; 2],
     /// The channel has had an owner before.
     carried: [bool; 2],
@@ -190,7 +190,9 @@ impl Market {
         let state = instrument.judge();
         if state != instrument.state {
             instrument.state = state;
-            out(&Tick { instrument: id, seq: 0, rx_ns, ts_us: None, body: Body::Status(state) });
+            let seq = &mut instrument.seq[Stream::Status as usize];
+            *seq += 1;
+            out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, body: Body::Status(state) });
         }
     }
 }

@@ -47,6 +47,7 @@ pub fn close(why: Close, out: &mut Vec<u8>) {
 #[derive(Debug, Default)]
 pub struct TextFrame {
     buffer: Vec<u8>,
+    start: usize,
 }
 
 impl TextFrame {
@@ -57,9 +58,15 @@ impl TextFrame {
         write(&mut self.buffer);
         let mut head = [0; HEADER_MAX];
         let len = header(FIN_TEXT, self.buffer.len() - HEADER_MAX, &mut head);
-        let start = HEADER_MAX - len;
-        self.buffer[start..HEADER_MAX].copy_from_slice(&head[..len]);
-        &self.buffer[start..]
+        self.start = HEADER_MAX - len;
+        self.buffer[self.start..HEADER_MAX].copy_from_slice(&head[..len]);
+        self.bytes()
+    }
+
+    /// The frame made last; nothing before the first.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
     }
 }
 

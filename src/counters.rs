@@ -1,0 +1,62 @@
+//! What is counted, for the operator. Each counter has one writer; anybody may read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread moves and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Takes from it, for numbers that say how many there are now.
+    pub fn sub(&self, by: u64) {
+        self.0.fetch_sub(by, Ordering::Relaxed);
+    }
+
+    /// Replaces it.
+    pub fn set(&self, to: u64) {
+        self.0.store(to, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a shard counts. Updated once a turn.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    /// Sessions now.
+    pub sessions: Counter,
+    /// Sessions with at least one subscription now.
+    pub subscribed: Counter,
+    /// Subscriptions now: one per session, instrument and stream.
+    pub subscriptions: Counter,
+    /// Ticks taken from the ring.
+    pub ticks: Counter,
+    /// Ticks lost because the ring came round.
+    pub lapped: Counter,
+    /// Ticks that somebody wanted: each was encoded once.
+    pub encoded: Counter,
+    /// Ticks that were queued for a session, shared frames and own ones.
+    pub sent: Counter,
+    /// Ticks that a newer one of the same subscription stands for.
+    pub merged: Counter,
+    /// Ticks that a `gap` named to a session.
+    pub dropped: Counter,
+    /// Writes to sockets.
+    pub writes: Counter,
+    /// Bytes the sockets took.
+    pub bytes: Counter,
+    /// Requests answered.
+    pub requests: Counter,
+    /// Requests answered by an error.
+    pub faults: Counter,
+    /// Ticks that wait in the ring, at the end of the last turn.
+    pub behind: Counter,
+}

@@ -1,0 +1,214 @@
+//! Ticks in the ring: how they are packed, and what is kept of each stream as its last value.
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
+use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
+use crate::tick::{Body, Key, Tick, WORDS};
+
+/// Words of a slot: a packed tick, and what only a last value needs.
+const SLOT_WORDS: usize = WORDS + 2;
+/// Of a last value: the newest number of the stream, which is a gap's where the feed lost what came after
+/// the value.
+const HEAD: usize = WORDS;
+/// Of a last value: the newest number that a gap of the feed took; 0 if there was none.
+const FEED_GAP: usize = WORDS + 1;
+
+type Slot = [u64; SLOT_WORDS];
+
+/// The tick in a slot.
+fn tick_in(slot: &Slot) -> Tick {
+    let mut words = [0; WORDS];
+    words.copy_from_slice(&slot[..WORDS]);
+    Tick::from_words(&words)
+}
+
+/// Makes a ring for ticks. `capacity` is how many a reader may fall behind, a power of two; `instruments` how
+/// many there can be.
+///
+/// # Errors
+/// [`CapacityError`] says what is wrong with `capacity`.
+pub fn tick_ring(capacity: usize, instruments: usize) -> Result<(TickWriter, TickRing), CapacityError> {
+    let (writer, ring) = ring(capacity, Key::count(instruments))?;
+    Ok((TickWriter { writer, feed_gaps: HashMap::default() }, TickRing { ring }))
+}
+
+/// Publishes ticks. There is one, and it belongs to the ingest thread.
+pub struct TickWriter {
+    writer: Writer<SLOT_WORDS>,
+    /// The newest gap of each stream that had one: as a rule none had.
+    feed_gaps: HashMap<Key, u64, FxBuildHasher>,
+}
+
+impl TickWriter {
+    /// Publishes a tick, its last value first. Never waits.
+    ///
+    /// # Errors
+    /// [`KeyOutOfRange`] for an instrument that the ring was not made for; nothing was published.
+    #[inline]
+    pub fn publish(&mut self, tick: &Tick) -> Result<(), KeyOutOfRange> {
+        let key = tick.key();
+        let mut slot = [0; SLOT_WORDS];
+        slot[..WORDS].copy_from_slice(&tick.to_words());
+        slot[HEAD] = tick.seq;
+        if matches!(tick.body, Body::Gap { .. }) {
+            return self.publish_gap(key, tick.seq, slot);
+        }
+        if !self.feed_gaps.is_empty() {
+            slot[FEED_GAP] = self.feed_gaps.get(&key).copied().unwrap_or(0);
+        }
+        self.writer.publish_value(key.index(), &slot)
+    }
+
+    /// The value before a gap stays the last value; only the numbers move on.
+    #[cold]
+    fn publish_gap(&mut self, key: Key, seq: u64, mut slot: Slot) -> Result<(), KeyOutOfRange> {
+        self.feed_gaps.insert(key, seq);
+        slot[FEED_GAP] = seq;
+        let mut last = self.writer.last_values().load(key.index()).unwrap_or(slot);
+        last[HEAD] = seq;
+        last[FEED_GAP] = seq;
+        self.writer.store(key.index(), &last)?;
+        self.writer.publish(&slot);
+        Ok(())
+    }
+
+    /// How many ticks were published.
+    pub fn published(&self) -> u64 {
+        self.writer.published()
+    }
+}
+
+/// The newest value of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct LastValue {
+    /// The newest tick that is no gap; `None` where the feed lost all there was.
+    pub tick: Option<Tick>,
+    /// The newest number of the stream: the tick's, or that of a gap after it.
+    pub head: u64,
+    /// The newest number that a gap of the feed took; 0 if there was none.
+    pub feed_gap: u64,
+}
+
+/// The newest value of `key`; `None` before the first.
+fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
+    let slot = values.load(key.index())?;
+    let tick = tick_in(&slot);
+    let tick = (!matches!(tick.body, Body::Gap { .. })).then_some(tick);
+    Some(LastValue { tick, head: slot[HEAD], feed_gap: slot[FEED_GAP] })
+}
+
+/// A handle to the ring, for those who read.
+#[derive(Clone)]
+pub struct TickRing {
+    ring: Ring<SLOT_WORDS>,
+}
+
+impl TickRing {
+    /// A new reader, from the next tick on.
+    pub fn reader(&self) -> TickReader {
+        TickReader { reader: self.ring.reader() }
+    }
+
+    /// The newest value of `key`; `None` before the first.
+    pub fn last_value(&self, key: Key) -> Option<LastValue> {
+        last_value(self.ring.last_values(), key)
+    }
+
+    /// How many ticks were published, as far as this thread can tell.
+    pub fn published(&self) -> u64 {
+        self.ring.published()
+    }
+
+    /// How many ticks a reader may fall behind.
+    pub fn capacity(&self) -> usize {
+        self.ring.capacity()
+    }
+}
+
+/// One reader of the ring.
+pub struct TickReader {
+    reader: Reader<SLOT_WORDS>,
+}
+
+impl TickReader {
+    /// Hands at most `max` ticks to `take`, in order: see [`Reader::poll`].
+    #[inline]
+    pub fn poll(&mut self, max: usize, mut take: impl FnMut(Packed<'_>)) -> Batch {
+        self.reader.poll(max, |slot| take(Packed { slot }))
+    }
+
+    /// How many ticks are waiting.
+    pub fn behind(&self) -> u64 {
+        self.reader.behind()
+    }
+
+    /// The newest value of `key`, at least as new as what this reader has seen.
+    pub fn last_value(&self, key: Key) -> Option<LastValue> {
+        last_value(self.reader.last_values(), key)
+    }
+}
+
+/// A tick still packed: most of those that nobody wants are never unpacked.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    slot: &'a Slot,
+}
+
+impl Packed<'_> {
+    /// The stream it belongs to.
+    #[inline]
+    pub fn key(self) -> Key {
+        Tick::key_in(self.slot[0])
+    }
+
+    /// The tick.
+    pub fn unpack(self) -> Tick {
+        tick_in(self.slot)
+    }
+}
+
+#[cfg(all(test, not(tickfan_loom)))]
+mod tests {
+    use super::*;
+    use crate::instrument::InstrumentId;
+    use crate::tick::{Channel, Quote, State, Stream};
+
+    fn tick(seq: u64, body: Body) -> Tick {
+        Tick { instrument: InstrumentId(3), seq, rx_ns: 9, ts_us: None, body }
+    }
+
+    #[test]
+    fn a_tick_comes_out_as_it_went_in() {
+        let (mut writer, ring) = tick_ring(8, 4).expect("good");
+        let mut reader = ring.reader();
+        let sent = [tick(1, Body::Quote(Quote::default())), tick(1, Body::Status(State::Live))];
+        sent.iter().for_each(|t| writer.publish(t).expect("there is room"));
+        let mut got = Vec::new();
+        let batch = reader.poll(9, |packed| got.push((packed.key(), packed.unpack())));
+        assert_eq!((batch.taken, batch.lapped), (2, 0));
+        assert_eq!(got, sent.map(|t| (t.key(), t)));
+        let other = Tick { instrument: InstrumentId(4), ..sent[0] };
+        assert!(writer.publish(&other).is_err(), "an instrument beyond the last");
+    }
+
+    #[test]
+    fn a_gap_moves_the_numbers_and_keeps_the_value() {
+        let (mut writer, ring) = tick_ring(8, 4).expect("good");
+        let key = Key::new(InstrumentId(3), Stream::Quote);
+        let gap = |seq, from| tick(seq, Body::Gap { channel: Channel::Quote, from });
+        let quote = |seq| tick(seq, Body::Quote(Quote::default()));
+        let last = || ring.last_value(key).map(|v| (v.tick.map(|t| t.seq), v.head, v.feed_gap));
+        assert_eq!(last(), None);
+        for (step, expected) in [
+            (gap(1, 1), (None, 1, 1)),
+            (quote(2), (Some(2), 2, 1)),
+            (gap(5, 3), (Some(2), 5, 5)),
+            (quote(6), (Some(6), 6, 5)),
+        ] {
+            writer.publish(&step).expect("there is room");
+            assert_eq!(last(), Some(expected), "{step:?}");
+        }
+    }
+}

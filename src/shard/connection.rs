@@ -1,0 +1,234 @@
+//! A client's socket: frames in by tungstenite, bytes out by the shard. One task a connection.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use super::sessions::{Sessions, Socket};
+use crate::clock::Clock;
+use crate::protocol::Subscribe;
+use crate::protocol::close::Close;
+
+/// A client whose handshake is done, on its way to a shard.
+#[derive(Debug)]
+pub struct NewClient {
+    /// The socket.
+    pub stream: std::net::TcpStream,
+    /// What was read behind the handshake already.
+    pub read_buf: Vec<u8>,
+    /// Subscriptions from the URL.
+    pub subscribe: Option<Subscribe>,
+    /// Random name of the session.
+    pub name: Box<str>,
+}
+
+/// Messages that are taken from one socket before others have their turn.
+const MESSAGES_PER_TURN: usize = 16;
+/// The read buffer of a connection: it is cleared on every read, so a small one is faster.
+const READ_BUFFER_BYTES: usize = 1_024;
+/// How long a closed connection's unread input is drained, so that the close frame is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The shard's end of a socket.
+pub struct TcpSocket {
+    stream: Rc<TcpStream>,
+    kicked: Rc<Notify>,
+}
+
+impl Socket for TcpSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() { Ok(0) } else { self.stream.try_write(bytes) }
+    }
+
+    fn kick(&self) {
+        self.kicked.notify_one();
+    }
+}
+
+/// What tungstenite reads from and answers into: pongs and close frames go the way of all bytes.
+struct Shim<'a> {
+    stream: &'a TcpStream,
+    replies: Vec<u8>,
+}
+
+impl Read for Shim<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(into)
+    }
+}
+
+impl Write for Shim<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a read led to.
+enum Heard {
+    /// Nothing more for now.
+    Blocked,
+    /// More may be there: others first.
+    Enough,
+    /// The connection is to be closed, or is already.
+    Over,
+}
+
+/// Drives one connection until it ends. `work` wakes the shard when there is something to write.
+pub(super) async fn drive(
+    client: NewClient,
+    sessions: Rc<RefCell<Sessions<TcpSocket>>>,
+    clock: Clock,
+    work: Rc<Notify>,
+) {
+    let NewClient { stream, read_buf, subscribe, name } = client;
+    let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else { return };
+    let kicked = Rc::new(Notify::new());
+    let socket = TcpSocket { stream: Rc::clone(&stream), kicked: Rc::clone(&kicked) };
+    let (id, frame_bytes_max) = {
+        let mut sessions = sessions.borrow_mut();
+        let now = clock.now();
+        let id = sessions.open(socket, name, now);
+        if let Some(wanted) = subscribe {
+            sessions.subscribe(id, None, &wanted, now);
+        }
+        (id, sessions.options.frame_bytes_max)
+    };
+    work.notify_one();
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(frame_bytes_max))
+        .max_frame_size(Some(frame_bytes_max));
+    let mut context = WebSocketContext::from_partially_read(read_buf, Role::Server, Some(config));
+    // What came with the handshake is read without waiting for the socket.
+    let mut more = true;
+    loop {
+        let wants = sessions.borrow_mut().wants(id);
+        if wants.end {
+            break;
+        }
+        if wants.read && more {
+            match hear(&mut context, &stream, id, &sessions, &clock) {
+                Heard::Blocked => more = false,
+                Heard::Enough => tokio::task::yield_now().await,
+                Heard::Over => more = false,
+            }
+            work.notify_one();
+            continue;
+        }
+        let deadline = wants.end_by_ns.and_then(|ns| clock.instant(ns));
+        tokio::select! {
+            _ = stream.readable(), if wants.read => more = true,
+            _ = stream.writable(), if wants.write => {
+                sessions.borrow_mut().writable(id);
+                work.notify_one();
+            }
+            () = kicked.notified() => {}
+            () = until(deadline) => break,
+        }
+    }
+    sessions.borrow_mut().remove(id);
+    linger(&stream).await;
+}
+
+async fn until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads what is there, up to a fair share.
+fn hear(
+    context: &mut WebSocketContext,
+    stream: &TcpStream,
+    id: u32,
+    sessions: &RefCell<Sessions<TcpSocket>>,
+    clock: &Clock,
+) -> Heard {
+    let mut shim = Shim { stream, replies: Vec::new() };
+    for _ in 0..MESSAGES_PER_TURN {
+        let heard = context.read(&mut shim);
+        let mut sessions = sessions.borrow_mut();
+        let now = clock.now();
+        match heard {
+            Ok(Message::Text(text)) => sessions.request(id, &text, now),
+            Ok(Message::Binary(_)) => {
+                sessions.close(id, Close::Unsupported, now);
+                return Heard::Over;
+            }
+            Ok(_) => {}
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                sessions.push_raw(id, &shim.replies, now);
+                return Heard::Blocked;
+            }
+            Err(error) => {
+                match close_for(&error) {
+                    Some(why) => sessions.close(id, why, now),
+                    None => sessions.closed_by_client(id, &shim.replies, now),
+                }
+                return Heard::Over;
+            }
+        }
+        if !shim.replies.is_empty() && context.can_write() {
+            sessions.push_raw(id, &shim.replies, now);
+            shim.replies.clear();
+        }
+        let wants = sessions.wants(id);
+        if !wants.read {
+            return Heard::Enough;
+        }
+    }
+    Heard::Enough
+}
+
+/// The close code that an error of the client's frames calls for; `None` where the connection is over
+/// anyway.
+fn close_for(error: &Error) -> Option<Close> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
+        Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Protocol(
+            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+        )
+        | Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_) => None,
+        _ => Some(Close::Protocol),
+    }
+}
+
+/// Shuts the write side, then reads and forgets what the client still sends: closing a socket with unread
+/// input would reset it and take the close frame with it.
+async fn linger(stream: &TcpStream) {
+    // An error means that the peer is gone: there is nobody to linger for.
+    if SockRef::from(stream).shutdown(std::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let drained = async {
+        let mut waste = [0; 4_096];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut waste) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Out of time: then the reset is the client's own doing.
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}

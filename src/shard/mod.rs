@@ -1,0 +1,270 @@
+//! A shard: one thread with its own sockets, its own table, and a reader of the ring. Nothing in here is
+//! shared with another thread but what is named in [`ShardParts`].
+//!
+//! ```text
+//! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
+//!       at most F sessions from the head of the queue → one write each
+//!       heartbeats that are due
+//! ```
+//!
+//! Who became dirty first waits longest and is written first; B and F bound how far the ring can run ahead
+//! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
+//! carries several.
+
+mod connection;
+mod frames;
+mod requests;
+mod sessions;
+mod subscriptions;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+pub use connection::{NewClient, TcpSocket};
+pub use sessions::{SessionOptions, Sessions, Socket, Wants};
+
+use crate::clock::{Clock, MS, Now};
+use crate::counters::ShardCounters;
+use crate::instrument::InstrumentTable;
+use crate::protocol::close::Close;
+use crate::ring::{Doorbell, TickReader, TickRing};
+
+/// Ticks taken from the ring in one turn.
+const TICKS_PER_TURN: usize = 256;
+/// Sessions written to in one turn.
+const FLUSHES_PER_TURN: usize = 64;
+
+/// How a shard waits for ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wait {
+    /// Sleeps until the doorbell rings: costs a wake-up, and no CPU while idle.
+    Park,
+    /// Looks for a while, then sleeps.
+    SpinThenPark,
+    /// Never sleeps: takes a core, and saves the wake-up.
+    Spin,
+}
+
+/// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
+const SPIN_NS: u64 = 100_000;
+
+/// What a shard is told from outside.
+#[derive(Debug)]
+pub enum Command {
+    /// Here is a client.
+    Client(Box<NewClient>),
+    /// Nothing more is coming: send what there is, say goodbye, end.
+    Drain(Close),
+}
+
+/// What a shard works with. Everything another thread can see of it is here.
+pub struct ShardParts {
+    /// Limits and figures of sessions.
+    pub options: SessionOptions,
+    /// The instruments.
+    pub table: Arc<InstrumentTable>,
+    /// The ring.
+    pub ring: TickRing,
+    /// The clock.
+    pub clock: Clock,
+    /// What it counts.
+    pub counters: Arc<ShardCounters>,
+    /// How it waits.
+    pub wait: Wait,
+    /// Milliseconds that a drain waits for slow clients.
+    pub drain_ms: u64,
+}
+
+/// The outside's end of a shard.
+#[derive(Clone)]
+pub struct ShardHandle {
+    /// Where commands go.
+    pub commands: mpsc::Sender<Command>,
+    /// Its doorbell, for the ingest thread.
+    pub bell: Arc<Doorbell>,
+    /// What it counts.
+    pub counters: Arc<ShardCounters>,
+}
+
+/// A shard and its reader: [`turn`](Self::turn) does all its work and can be called by hand.
+pub struct Shard<S> {
+    reader: TickReader,
+    sessions: Rc<RefCell<Sessions<S>>>,
+    counters: Arc<ShardCounters>,
+    draining: Option<Draining>,
+}
+
+/// A drain under way.
+#[derive(Clone, Copy)]
+struct Draining {
+    why: Close,
+    until_ns: u64,
+    said_goodbye: bool,
+}
+
+impl<S: Socket> Shard<S> {
+    /// A shard that reads from now on.
+    pub fn new(reader: TickReader, sessions: Rc<RefCell<Sessions<S>>>, counters: Arc<ShardCounters>) -> Self {
+        Self { reader, sessions, counters, draining: None }
+    }
+
+    /// One turn. True if there may be more to do at once.
+    pub fn turn(&mut self, now: Now) -> bool {
+        let mut sessions = self.sessions.borrow_mut();
+        let batch = self.reader.poll(TICKS_PER_TURN, |packed| sessions.tick(packed, now));
+        if batch.lapped > 0 {
+            self.counters.lapped.add(batch.lapped);
+            sessions.lapped(now);
+        }
+        self.counters.ticks.add(batch.taken as u64);
+        let more = sessions.flush(FLUSHES_PER_TURN, now);
+        let beats = sessions.heartbeats(now);
+        sessions.count();
+        drop(sessions);
+        self.counters.behind.set(self.reader.behind());
+        if self.draining.is_some() {
+            self.drain(now, batch.is_empty());
+        }
+        more || beats || !batch.is_empty()
+    }
+
+    /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
+    pub fn start_drain(&mut self, why: Close, grace_ms: u64, now: Now) {
+        let until_ns = now.mono_ns + grace_ms * MS;
+        self.draining.get_or_insert(Draining { why, until_ns, said_goodbye: false });
+    }
+
+    fn drain(&mut self, now: Now, ring_is_empty: bool) {
+        let Some(draining) = &mut self.draining else { return };
+        let mut sessions = self.sessions.borrow_mut();
+        let late = now.mono_ns >= draining.until_ns;
+        if !draining.said_goodbye && (late || (ring_is_empty && sessions.is_settled())) {
+            draining.said_goodbye = true;
+            sessions.close_all(draining.why, now);
+        }
+    }
+
+    /// True once a drain has said goodbye and everybody is gone.
+    pub fn is_done(&self) -> bool {
+        self.draining.is_some_and(|d| d.said_goodbye) && self.sessions.borrow().is_empty()
+    }
+
+    fn next_deadline_ns(&self) -> Option<u64> {
+        let heartbeat = self.sessions.borrow().next_deadline_ns();
+        let drain = self.draining.filter(|d| !d.said_goodbye).map(|d| d.until_ns);
+        heartbeat.into_iter().chain(drain).min()
+    }
+
+    fn has_work(&self) -> bool {
+        self.reader.behind() > 0 || self.sessions.borrow().has_to_flush()
+    }
+}
+
+/// Starts a shard on a thread of its own.
+///
+/// # Errors
+/// What the operating system says when it gives no thread.
+pub fn spawn(
+    number: usize,
+    parts: ShardParts,
+) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<std::io::Result<()>>)> {
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let work = Arc::new(Notify::new());
+    let wake = Arc::clone(&work);
+    let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
+    let handle = ShardHandle { commands, bell: Arc::clone(&bell), counters: Arc::clone(&parts.counters) };
+    // The reader is made here, so that nothing published after this call is missed.
+    let reader = parts.ring.reader();
+    let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(run(parts, reader, inbox, &bell, &work));
+        Ok(())
+    })?;
+    Ok((handle, thread))
+}
+
+/// Clients on their way to a shard: more wait in the listener.
+const COMMANDS_MAX: usize = 256;
+
+async fn run(
+    parts: ShardParts,
+    reader: TickReader,
+    mut inbox: mpsc::Receiver<Command>,
+    bell: &Doorbell,
+    rung: &Notify,
+) {
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms } = parts;
+    let sessions =
+        Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
+    let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
+    let work = Rc::new(Notify::new());
+    let mut last_work_ns = 0;
+    while !shard.is_done() {
+        let now = clock.now();
+        while let Ok(command) = inbox.try_recv() {
+            match command {
+                Command::Client(client) => {
+                    let driven =
+                        connection::drive(*client, Rc::clone(&sessions), clock.clone(), Rc::clone(&work));
+                    tokio::task::spawn_local(driven);
+                }
+                Command::Drain(why) => shard.start_drain(why, drain_ms, now),
+            }
+        }
+        if shard.turn(now) {
+            last_work_ns = now.mono_ns;
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let spin = match wait {
+            Wait::Park => false,
+            Wait::SpinThenPark => now.mono_ns.saturating_sub(last_work_ns) < SPIN_NS,
+            Wait::Spin => true,
+        };
+        if spin {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        park(&shard, &mut inbox, bell, rung, &work, &clock).await;
+    }
+}
+
+/// Sleeps until a tick, a client, a socket or a deadline comes.
+async fn park<S: Socket>(
+    shard: &Shard<S>,
+    inbox: &mut mpsc::Receiver<Command>,
+    bell: &Doorbell,
+    rung: &Notify,
+    work: &Notify,
+    clock: &Clock,
+) {
+    bell.prepare();
+    // The last look: what was published before the writer could see us asleep rings no bell.
+    if !shard.has_work() && inbox.is_empty() {
+        let now_ns = clock.now().mono_ns;
+        let deadline = shard.next_deadline_ns().map_or(u64::MAX, |at| at.saturating_sub(now_ns));
+        // A drain looks again soon: what it waits for is told by nobody.
+        let longest = if shard.draining.is_some() { 10 * MS } else { u64::MAX };
+        tokio::select! {
+            () = rung.notified() => {}
+            () = work.notified() => {}
+            () = sleep(deadline.min(longest)) => {}
+        }
+    }
+    bell.cancel();
+}
+
+async fn sleep(ns: u64) {
+    if ns == u64::MAX {
+        std::future::pending().await
+    } else {
+        tokio::time::sleep(Duration::from_nanos(ns)).await;
+    }
+}

@@ -1,0 +1,56 @@
+//! Who wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
+
+use crate::session::Subscription;
+use crate::tick::Key;
+
+/// The subscriptions of one shard.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    by_key: Vec<Vec<Subscription>>,
+    len: usize,
+}
+
+impl Subscriptions {
+    /// Everybody who wants this stream.
+    #[inline]
+    pub(super) fn of(&mut self, key: Key) -> &mut [Subscription] {
+        self.by_key.get_mut(key.index()).map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    /// One subscription by its place.
+    pub(super) fn at(&mut self, key: Key, place: u32) -> Option<&mut Subscription> {
+        self.by_key.get_mut(key.index())?.get_mut(place as usize)
+    }
+
+    /// Adds one; its place.
+    pub(super) fn add(&mut self, key: Key, subscription: Subscription) -> u32 {
+        if self.by_key.len() <= key.index() {
+            self.by_key.resize_with(key.index() + 1, Vec::new);
+        }
+        let row = &mut self.by_key[key.index()];
+        row.push(subscription);
+        self.len += 1;
+        row.len() as u32 - 1
+    }
+
+    /// Takes one away; the last of its row moves to its place, and whose that is is told.
+    pub(super) fn remove(&mut self, key: Key, place: u32) -> Option<u32> {
+        let row = self.by_key.get_mut(key.index())?;
+        if place as usize >= row.len() {
+            return None;
+        }
+        row.swap_remove(place as usize);
+        self.len -= 1;
+        row.get(place as usize).map(|moved| moved.session)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Every key that somebody may want.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        (0..self.by_key.len() as u32).map(Key)
+    }
+}
