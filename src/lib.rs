@@ -4,3 +4,4 @@ pub mod clock;
 pub mod instrument;
 pub mod tick;
 pub mod venue;
+pub mod watch;

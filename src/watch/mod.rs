@@ -1,0 +1,4 @@
+//! `tickfan watch`.
+
+pub mod ledger;
+pub mod message;
