@@ -11,3 +11,4 @@ pub mod session;
 pub mod shard;
 pub mod tick;
 pub mod venue;
+pub mod watch;

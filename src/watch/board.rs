@@ -1,0 +1,236 @@
+//! The live table: the newest of every symbol, laid out for a terminal of a given size. Pure.
+
+use rustc_hash::FxHashMap;
+
+use super::ledger::is_wildcard;
+use super::message::{Message, Text, Update};
+use crate::tick::Channel;
+
+const COLUMNS: usize = 10;
+const HEADS: [&str; COLUMNS] =
+    ["symbol", "bid", "bid size", "ask", "ask size", "last", "size", "side", "age", "state"];
+const SYMBOL: usize = 0;
+const BID: usize = 1;
+const LAST: usize = 5;
+const SIDE: usize = 7;
+const AGE: usize = 8;
+const STATE: usize = 9;
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The text, no wider than asked for and without control characters.
+    pub text: String,
+    /// True when the prices are not to be trusted: their feed is stale or down.
+    pub grey: bool,
+}
+
+/// What is known of one symbol, ready to be shown.
+#[derive(Debug, Default)]
+struct Row {
+    cells: [String; COLUMNS],
+    newest_rx_us: Option<u64>,
+}
+
+impl Row {
+    fn set<'t, 'a: 't>(&mut self, first: usize, values: impl IntoIterator<Item = &'t Option<Text<'a>>>) {
+        for (cell, value) in self.cells[first..].iter_mut().zip(values) {
+            cell.clear();
+            cell.push_str(value.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn is_grey(&self) -> bool {
+        matches!(self.cells[STATE].as_str(), "stale" | "down")
+    }
+}
+
+/// The rows of the table, by symbol.
+#[derive(Debug, Default)]
+pub struct Board {
+    index: FxHashMap<Box<str>, usize>,
+    rows: Vec<Row>,
+    /// Row numbers, sorted by symbol if `sorted`.
+    order: Vec<usize>,
+    sorted: bool,
+}
+
+impl Board {
+    /// Takes the next message in.
+    pub fn hear(&mut self, message: &Message<'_>) {
+        match message {
+            Message::Update(channel, update) => self.update(*channel, update),
+            Message::Status(status) => self.state(&status.symbol, &status.state),
+            Message::Ack(ack) => {
+                for accepted in ack.ok.iter().flatten().filter(|ok| !is_wildcard(&ok.symbol)) {
+                    self.state(&accepted.symbol, accepted.state.as_deref().unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lays out at most `height` lines of at most `width` characters, at the wall time `now_us`.
+    pub fn lines(&mut self, head: &str, width: usize, height: usize, now_us: u64) -> Vec<Line> {
+        self.sort();
+        let room = height.saturating_sub(2);
+        let hidden = if self.rows.len() > room { self.rows.len() - room.saturating_sub(1) } else { 0 };
+        let visible = &self.order[..self.rows.len() - hidden];
+        for &at in visible {
+            let row = &mut self.rows[at];
+            row.cells[AGE] = row.newest_rx_us.map(|rx_us| age(now_us, rx_us)).unwrap_or_default();
+        }
+        let rows = || visible.iter().map(|&at| &self.rows[at]);
+        let mut widths = HEADS.map(str::len);
+        for row in rows() {
+            for (width, cell) in widths.iter_mut().zip(&row.cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut lines = vec![(head.to_owned(), false), (laid_out(&HEADS, &widths), false)];
+        lines.extend(
+            rows().map(|row| (laid_out(&row.cells.each_ref().map(String::as_str), &widths), row.is_grey())),
+        );
+        if hidden > 0 {
+            lines.push((format!("… and {hidden} more symbols"), false));
+        }
+        lines.truncate(height);
+        lines.into_iter().map(|(text, grey)| Line { text: shown(&text, width), grey }).collect()
+    }
+
+    fn update(&mut self, channel: Channel, update: &Update<'_>) {
+        let row = self.row(&update.symbol);
+        match channel {
+            Channel::Quote => row.set(BID, [&update.bid, &update.bid_size, &update.ask, &update.ask_size]),
+            Channel::Trade => row.set(LAST, [&update.price, &update.size, &update.side]),
+        }
+        row.newest_rx_us = row.newest_rx_us.max(update.rx_us);
+    }
+
+    fn state(&mut self, symbol: &str, state: &str) {
+        let cell = &mut self.row(symbol).cells[STATE];
+        cell.clear();
+        cell.push_str(state);
+    }
+
+    fn row(&mut self, symbol: &str) -> &mut Row {
+        let at = self.index.get(symbol).copied().unwrap_or_else(|| {
+            let at = self.rows.len();
+            let mut row = Row::default();
+            row.cells[SYMBOL].push_str(symbol);
+            self.rows.push(row);
+            self.order.push(at);
+            self.sorted = false;
+            self.index.insert(symbol.into(), at);
+            at
+        });
+        &mut self.rows[at]
+    }
+
+    fn sort(&mut self) {
+        if !self.sorted {
+            let rows = &self.rows;
+            self.order.sort_unstable_by(|a, b| rows[*a].cells[SYMBOL].cmp(&rows[*b].cells[SYMBOL]));
+            self.sorted = true;
+        }
+    }
+}
+
+/// Cells under one another: words to the left, numbers to the right.
+fn laid_out(cells: &[&str; COLUMNS], widths: &[usize; COLUMNS]) -> String {
+    let mut line = String::new();
+    for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let cell = match at {
+            SYMBOL | SIDE | STATE => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        };
+        line.push_str(&cell);
+        line.push_str("  ");
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// The text as a terminal may have it: nothing that moves the cursor, and no wider than `width`.
+fn shown(text: &str, width: usize) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(width).collect()
+}
+
+/// How old a value is. The gateway's clock may be ahead of ours; then the age is below zero.
+fn age(now_us: u64, rx_us: u64) -> String {
+    match now_us.checked_sub(rx_us) {
+        None => format!("-{}", age(rx_us, now_us)),
+        Some(us) => match us / 1_000_000 {
+            0..60 => format!("{:.1}s", us as f64 / 1e6),
+            s @ 60..3_600 => format!("{}m", s / 60),
+            s @ 3_600..86_400 => format!("{}h", s / 3_600),
+            s => format!("{}d", s / 86_400),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board(texts: &[&str]) -> Board {
+        let mut board = Board::default();
+        texts.iter().for_each(|text| board.hear(&Message::parse(text).expect(text)));
+        board
+    }
+
+    fn quote(symbol: &str, bid: &str) -> String {
+        format!(
+            r#"{{"type":"quote","symbol":"{symbol}","seq":1,"bid":"{bid}","ask_size":"0.50","rx":4000000}}"#
+        )
+    }
+
+    #[test]
+    fn numbers_stand_right_and_untrusted_rows_are_grey() {
+        let mut board = board(&[
+            r#"{"type":"ack","op":"subscribe","channel":"quote","ok":[{"symbol":"*"},{"symbol":"k:B","state":"live"}]}"#,
+            &quote("k:B", "7.50"),
+            &quote("c:A", "64010.10"),
+            r#"{"type":"trade","symbol":"c:A","seq":1,"price":"64010.20","size":"1","side":"buy","rx":5900000}"#,
+            r#"{"type":"status","symbol":"c:A","state":"stale"}"#,
+        ]);
+        let lines = board.lines("head", 200, 24, 6_000_000);
+        let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(
+            text,
+            [
+                "head",
+                "symbol       bid  bid size  ask  ask size      last  size  side   age  state",
+                "c:A     64010.10                     0.50  64010.20     1  buy   0.1s  stale",
+                "k:B         7.50                     0.50                        2.0s  live",
+            ]
+        );
+        assert_eq!(lines.iter().map(|line| line.grey).collect::<Vec<_>>(), [false, false, true, false]);
+    }
+
+    #[test]
+    fn a_quote_without_a_side_empties_its_cell() {
+        let mut board = board(&[&quote("k:B", "7.50"), r#"{"type":"quote","symbol":"k:B","seq":2}"#]);
+        assert_eq!(board.lines("", 200, 24, 0)[2].text.split_whitespace().next_back(), Some("-4.0s"));
+        assert!(!board.lines("", 200, 24, 0)[2].text.contains("7.50"));
+    }
+
+    #[test]
+    fn the_table_fits_its_terminal() {
+        let texts: Vec<String> = (0..50).map(|at| quote(&format!("c:S{at:02}\\u001b"), "1")).collect();
+        let mut board = board(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        for height in 0..60 {
+            let lines = board.lines("head", 30, height, 0);
+            assert_eq!(lines.len(), height.min(52));
+            assert!(lines.iter().all(|line| line.text.chars().count() <= 30));
+            assert!(lines.iter().all(|line| !line.text.contains('\x1b')));
+        }
+        assert_eq!(board.lines("", 30, 10, 0)[9].text, "… and 43 more symbols");
+    }
+
+    #[test]
+    fn ages_have_their_unit() {
+        let of = |s: u64| age(s * 1_000_000 + 40_000, 0);
+        assert_eq!([of(0), of(59), of(61), of(7_199), of(90_000)], ["0.0s", "59.0s", "1m", "1h", "1d"]);
+    }
+}

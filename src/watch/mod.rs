@@ -1,0 +1,548 @@
+//! `tickfan watch`: a client that shows what a gateway sends, and checks from the outside that every
+//! tick is accounted for.
+//!
+//! [`ledger`] holds the rule, [`message`] reads what the server says, [`board`] lays out the table and
+//! [`tally`] the summary: all pure. Here are the arguments and the connection.
+
+pub mod board;
+pub mod ledger;
+pub mod message;
+mod screen;
+pub mod tally;
+
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Frame};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use self::board::Board;
+use self::ledger::Ledger;
+use self::message::{Ack, Failure, Message};
+use self::screen::{Look, Screen};
+use self::tally::Delays;
+use crate::clock::{Clock, Now};
+use crate::tick::Channel;
+
+/// How long a connection, and then the answers to the subscriptions, may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// How often the table is painted.
+const PAINT_PERIOD: Duration = Duration::from_millis(200);
+/// How often a line of counts is written.
+const COUNTS_PERIOD: Duration = Duration::from_secs(1);
+/// How many messages are taken in before the timers are looked at again.
+const BATCH_MESSAGES: usize = 512;
+/// Bytes asked of the socket at once: a few hundred messages.
+const READ_BYTES: usize = 64 * 1024;
+/// The longest message: the answer to `*` names every symbol.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes waiting to be written, at most: a few requests.
+const WRITE_BYTES_MAX: usize = 1 << 20;
+/// How much of a bad message or an HTTP answer is shown, in characters.
+const EXCERPT_CHARS: usize = 200;
+
+/// How the updates of a subscription are thinned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Each tick; what does not fit is dropped whole and named in a gap.
+    Every,
+    /// The newest value; what does not fit is merged into it.
+    Latest,
+}
+
+/// What to watch. `--help` shows the comments of the fields.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// WebSocket address of the gateway.
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
+    pub url: String,
+
+    /// Channel: trade or quote; several with commas or by repeating.
+    #[arg(
+        long = "channel",
+        value_name = "CHANNEL",
+        value_delimiter = ',',
+        default_value = "trade,quote",
+        value_parser = parse_channel
+    )]
+    pub channels: Vec<Channel>,
+
+    /// How updates are thinned out; by default trades come each and quotes as the latest.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+
+    /// Updates per second and symbol at most (Hz, above 0); by default as many as there are.
+    #[arg(long, value_name = "HZ", value_parser = parse_max_hz)]
+    pub max_hz: Option<serde_json::Number>,
+
+    /// Print trades, quotes, gaps and states as they come, one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+
+    /// How long to watch, once subscribed: a number with ms, s, m or h, such as 500ms, 10s or 2m; by
+    /// default until Ctrl-C or until the server closes.
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Symbols or wildcards: 'coinbase:BTC-USD', 'coinbase:*', '*'.
+    #[arg(value_name = "SYMBOL", required = true)]
+    pub symbols: Vec<String>,
+}
+
+fn parse_channel(name: &str) -> Result<Channel, String> {
+    message::channel_named(name).ok_or_else(|| "not a channel: use trade or quote".to_owned())
+}
+
+fn parse_max_hz(text: &str) -> Result<serde_json::Number, String> {
+    let number: Option<serde_json::Number> = serde_json::from_str(text).ok();
+    let positive = number.filter(|hz| hz.as_f64().is_some_and(|hz| hz > 0.0 && hz.is_finite()));
+    positive.ok_or_else(|| "not a number above 0 (updates per second)".to_owned())
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("needs a unit: ms, s, m or h, such as 500ms or 10s".to_owned()),
+    };
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    ms.map(Duration::from_millis).ok_or_else(|| "needs a whole number before its unit".to_owned())
+}
+
+/// How a watch came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every number was accounted for: exit code 0.
+    Held,
+    /// The accounting rule was broken: exit code 1.
+    Broke,
+    /// There was nothing to watch, or nowhere to write it: exit code 2.
+    Failed,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        Self::from(match verdict {
+            Verdict::Held => 0,
+            Verdict::Broke => 1,
+            Verdict::Failed => 2,
+        })
+    }
+}
+
+/// Watches until Ctrl-C, until the time is up or until the server closes. Says everything there is
+/// to say on standard output and standard error, a failure included.
+pub async fn run(args: &WatchArgs, clock: &Clock) -> Verdict {
+    run_on(args, clock, Screen::of_process(args.json)).await
+}
+
+async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> Verdict {
+    let mut watcher = Watcher::new(args, clock, screen);
+    let end = watcher.run().await;
+    watcher.finish(end)
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Why a watch ended, when it did not fail.
+enum End {
+    Interrupted,
+    TimeUp,
+    /// The server closed, or its connection broke.
+    Closed(String),
+    /// Whoever read our output has enough.
+    OutputClosed,
+}
+
+/// What a socket gave.
+enum Given {
+    Text(tokio_tungstenite::tungstenite::Utf8Bytes),
+    Nothing,
+    Closed(String),
+}
+
+/// One connection and the account of it.
+struct Watcher<'a> {
+    args: &'a WatchArgs,
+    clock: &'a Clock,
+    screen: Screen,
+    ledger: Ledger,
+    delays: Delays,
+    board: Board,
+    replay: bool,
+    /// Ids of subscriptions that were not answered yet.
+    unanswered: Vec<u64>,
+    accepted: usize,
+    lag_level: String,
+    start: Now,
+    /// When to stop, steady nanoseconds: for want of answers, then because the time is up.
+    deadline_ns: Option<u64>,
+    /// Time and updates at the last paint or line of counts: for the rate.
+    shown: (u64, u64),
+}
+
+impl<'a> Watcher<'a> {
+    fn new(args: &'a WatchArgs, clock: &'a Clock, screen: Screen) -> Self {
+        Self {
+            args,
+            clock,
+            screen,
+            ledger: Ledger::new(true),
+            delays: Delays::new(),
+            board: Board::default(),
+            replay: false,
+            unanswered: Vec::new(),
+            accepted: 0,
+            lag_level: String::from("ok"),
+            start: clock.now(),
+            deadline_ns: None,
+            shown: (0, 0),
+        }
+    }
+
+    async fn run(&mut self) -> anyhow::Result<End> {
+        let mut socket = connect(&self.args.url).await?;
+        self.start = self.clock.now();
+        self.shown.0 = self.start.mono_ns;
+        self.deadline_ns = Some(self.after(ANSWER_LIMIT));
+        self.subscribe(&mut socket).await?;
+        let end = self.watch(&mut socket).await;
+        // A server that does not answer a goodbye is left without one.
+        let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
+        end
+    }
+
+    /// Asks for each channel by itself, so that each answer is about one.
+    async fn subscribe(&mut self, socket: &mut Socket) -> anyhow::Result<()> {
+        let mut channels = self.args.channels.clone();
+        channels.sort_unstable();
+        channels.dedup();
+        for (id, channel) in (1..).zip(channels) {
+            let mut request = json!({
+                "op": "subscribe", "id": id, "channel": channel.name(), "symbols": self.args.symbols,
+            });
+            if let Some(mode) = self.args.mode {
+                request["mode"] = json!(if mode == Mode::Every { "every" } else { "latest" });
+            }
+            if let Some(max_hz) = &self.args.max_hz {
+                request["max_hz"] = json!(max_hz);
+            }
+            self.unanswered.push(id);
+            let sent = socket.feed(Frame::text(request.to_string())).await;
+            sent.with_context(|| format!("cannot subscribe at {}", self.args.url))?;
+        }
+        socket.flush().await.with_context(|| format!("cannot subscribe at {}", self.args.url))
+    }
+
+    async fn watch(&mut self, socket: &mut Socket) -> anyhow::Result<End> {
+        let mut interrupted = pin!(interrupted());
+        let mut show = interval(if self.screen.look() == Look::Table { PAINT_PERIOD } else { COUNTS_PERIOD });
+        show.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick comes at once, and there is nothing to show yet.
+        show.tick().await;
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = &mut interrupted => return Ok(End::Interrupted),
+                () = sleep_to(self.clock, self.deadline_ns) => return self.time_is_up(),
+                _ = show.tick() => self.show(),
+                given = socket.next() => match self.take(given, socket) {
+                    Ok(Some(end)) => return Ok(end),
+                    taken => taken.map(|_| ()),
+                },
+            };
+            match taken {
+                Err(error) if is_broken_pipe(&error) => return Ok(End::OutputClosed),
+                taken => taken?,
+            }
+        }
+    }
+
+    /// Takes in what was given and all that is there behind it, up to a bound.
+    fn take(
+        &mut self,
+        mut given: Option<Result<Frame, SocketError>>,
+        socket: &mut Socket,
+    ) -> anyhow::Result<Option<End>> {
+        for left in (0..BATCH_MESSAGES).rev() {
+            match open(given) {
+                Given::Text(text) => self.hear(&text)?,
+                Given::Nothing => {}
+                Given::Closed(why) => return self.closed(why).map(Some),
+            }
+            if left == 0 {
+                break;
+            }
+            match socket.next().now_or_never() {
+                Some(next) => given = next,
+                None => {
+                    // Whoever reads our output gets it before we wait; under load, a buffer at a time.
+                    self.screen.flush().context("cannot write")?;
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn hear(&mut self, text: &str) -> anyhow::Result<()> {
+        let message = match Message::parse(text) {
+            Ok(message) => message,
+            Err(error) => {
+                self.ledger.unreadable(&format!("{error}: {}", excerpt(text)));
+                return Ok(());
+            }
+        };
+        self.ledger.hear(&message);
+        match self.screen.look() {
+            Look::Json if is_data(&message) => self.screen.message(text).context("cannot write")?,
+            Look::Table => self.board.hear(&message),
+            Look::Json | Look::Counts => {}
+        }
+        match &message {
+            Message::Update(_, update) => {
+                // A snapshot's `rx` is as old as the value.
+                if let Some(rx_us) = update.rx_us.filter(|_| !update.snap) {
+                    self.delays.record(rx_us, self.clock.wall_ns() / 1_000);
+                }
+                Ok(())
+            }
+            Message::Ack(ack) => self.acked(ack),
+            Message::Failure(failure) => self.refused(failure),
+            other => {
+                self.told(other);
+                Ok(())
+            }
+        }
+    }
+
+    fn acked(&mut self, ack: &Ack<'_>) -> anyhow::Result<()> {
+        for rejected in &ack.rejected {
+            let channels = ack.channel.iter().flat_map(|channels| &channels.0);
+            let channels: Vec<&str> = channels.map(|channel| channel.name()).collect();
+            let (symbol, code) = (&*rejected.symbol, &*rejected.code);
+            self.screen.notice(&format!("rejected: {symbol} ({}): {code}", channels.join(", ")));
+        }
+        self.accepted += ack.ok.as_ref().map_or(0, Vec::len);
+        self.answered(&ack.id)
+    }
+
+    fn refused(&mut self, failure: &Failure<'_>) -> anyhow::Result<()> {
+        self.screen.notice(&format!("the server refused: {} ({})", &*failure.msg, &*failure.code));
+        self.answered(&failure.id)
+    }
+
+    /// Starts the time once every subscription is answered.
+    fn answered(&mut self, id: &serde_json::Value) -> anyhow::Result<()> {
+        let before = self.unanswered.len();
+        self.unanswered.retain(|asked| id.as_u64() != Some(*asked));
+        if before == 0 || !self.unanswered.is_empty() {
+            return Ok(());
+        }
+        if self.accepted == 0 {
+            return Err(anyhow!("{} refused every subscription", self.args.url));
+        }
+        self.deadline_ns = self.args.duration.map(|duration| self.after(duration));
+        Ok(())
+    }
+
+    /// Shows what is neither data nor an answer.
+    fn told(&mut self, message: &Message<'_>) {
+        match message {
+            Message::Hello(hello) => self.replay = &*hello.feed == "replay",
+            Message::Bye(bye) => {
+                self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
+            }
+            Message::Lag(lag) if *lag.level != *self.lag_level => {
+                self.lag_level = lag.level.to_string();
+                self.screen.notice(&format!("lag: {}, {} ms behind", &*lag.level, lag.behind_ms));
+            }
+            _ => {}
+        }
+    }
+
+    fn closed(&mut self, why: String) -> anyhow::Result<End> {
+        if self.accepted == 0 {
+            return Err(anyhow!("{} accepted no subscription: {why}", self.args.url));
+        }
+        Ok(End::Closed(why))
+    }
+
+    fn time_is_up(&self) -> anyhow::Result<End> {
+        if self.unanswered.is_empty() {
+            return Ok(End::TimeUp);
+        }
+        let limit_s = ANSWER_LIMIT.as_secs();
+        Err(anyhow!("{} left a subscription unanswered for {limit_s} s", self.args.url))
+    }
+
+    /// Paints the table, or writes the line of counts.
+    fn show(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        let updates = self.ledger.heard_all().updates;
+        let rate = tally::per_second(updates - self.shown.1, now.mono_ns.saturating_sub(self.shown.0));
+        self.shown = (now.mono_ns, updates);
+        let counts = tally::counts(&self.ledger, self.elapsed_ns(now), rate);
+        let shown = match self.screen.look() {
+            Look::Json => Ok(()),
+            Look::Counts => self.screen.line(&counts).and_then(|()| self.screen.flush()),
+            Look::Table => {
+                let (width, height) = self.screen.size();
+                let lines = self.board.lines(&counts, width, height, now.wall_ns / 1_000);
+                self.screen.paint(&lines)
+            }
+        };
+        shown.context("cannot write")
+    }
+
+    /// Gives the terminal back, sums up and judges.
+    fn finish(mut self, end: anyhow::Result<End>) -> Verdict {
+        let now = self.clock.now();
+        let painted = match (self.screen.look(), &end) {
+            (Look::Table, Ok(_)) => self.show(),
+            _ => Ok(()),
+        };
+        let written = painted.and_then(|()| self.screen.finish().context("cannot write"));
+        let end = match (end, written) {
+            (Ok(_), Err(error)) if !is_broken_pipe(&error) => Err(error),
+            (end, _) => end,
+        };
+        let failed = match &end {
+            Ok(End::Closed(why)) => {
+                self.screen.notice(&format!("the stream ended: {why}"));
+                false
+            }
+            Ok(End::Interrupted | End::TimeUp | End::OutputClosed) => false,
+            Err(error) => {
+                self.screen.notice(&format!("tickfan watch: {error:#}"));
+                true
+            }
+        };
+        if !failed || self.accepted > 0 {
+            let elapsed_ns = self.elapsed_ns(now);
+            self.screen.notice(&tally::summary(&self.ledger, &self.delays, elapsed_ns, self.replay));
+        }
+        match (failed, self.ledger.held()) {
+            (true, _) => Verdict::Failed,
+            (false, true) => Verdict::Held,
+            (false, false) => Verdict::Broke,
+        }
+    }
+
+    fn elapsed_ns(&self, now: Now) -> u64 {
+        now.mono_ns.saturating_sub(self.start.mono_ns)
+    }
+
+    /// The steady time after this duration, nanoseconds.
+    fn after(&self, duration: Duration) -> u64 {
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.clock.now().mono_ns.saturating_add(ns)
+    }
+}
+
+async fn connect(url: &str) -> anyhow::Result<Socket> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BYTES_MAX);
+    let nodelay = true;
+    let connected = timeout(ANSWER_LIMIT, connect_async_with_config(url, Some(config), nodelay)).await;
+    let (socket, _) = connected
+        .map_err(|_| anyhow!("no answer within {} s", ANSWER_LIMIT.as_secs()))
+        .and_then(|connected| connected.map_err(connect_error))
+        .with_context(|| format!("cannot connect to {url}"))?;
+    Ok(socket)
+}
+
+/// The cause in words; of an HTTP answer, what it says.
+fn connect_error(error: SocketError) -> anyhow::Error {
+    match error {
+        SocketError::Http(answer) => {
+            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            anyhow!("the server answered {} {}", answer.status(), excerpt(body.trim()))
+        }
+        other => other.into(),
+    }
+}
+
+/// What a socket's answer means to us.
+fn open(given: Option<Result<Frame, SocketError>>) -> Given {
+    match given {
+        Some(Ok(Frame::Text(text))) => Given::Text(text),
+        Some(Ok(Frame::Close(Some(close)))) => {
+            Given::Closed(format!("closed with {}: {}", u16::from(close.code), close.reason))
+        }
+        Some(Ok(Frame::Close(None))) => Given::Closed("closed without a reason".to_owned()),
+        // The protocol has no binary messages, and pings are answered below us.
+        Some(Ok(_)) => Given::Nothing,
+        None | Some(Err(SocketError::ConnectionClosed | SocketError::AlreadyClosed)) => {
+            Given::Closed("the connection is closed".to_owned())
+        }
+        Some(Err(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+            Given::Closed("the connection went away without a close".to_owned())
+        }
+        Some(Err(error)) => Given::Closed(error.to_string()),
+    }
+}
+
+/// True for what `--json` prints: what the stream itself consists of.
+fn is_data(message: &Message<'_>) -> bool {
+    matches!(message, Message::Update(..) | Message::Gap(_) | Message::Status(_))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARS).collect()
+}
+
+/// Ends at this steady time; without one, or on a clock that nothing waits on, never.
+async fn sleep_to(clock: &Clock, deadline_ns: Option<u64>) {
+    match deadline_ns.and_then(|deadline_ns| clock.instant(deadline_ns)) {
+        Some(instant) => sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when the user, or the system, asks us to stop.
+async fn interrupted() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            () = ctrl_c() => {}
+        }
+        return;
+    }
+    ctrl_c().await;
+}
+
+async fn ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Without a handler the system ends us itself.
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
