@@ -1,5 +1,6 @@
 //! tickfan: a market data fan-out gateway.
 
+pub mod capture;
 pub mod clock;
 pub mod instrument;
 pub mod tick;
