@@ -7,6 +7,10 @@
 //! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files
 //! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
 //! read is a [`BadLine`] in its place, and the rest is read all the same.
+//!
+//! [`generate`] makes synthetic captures in each venue's own messages.
+
+pub mod generate;
 
 mod form;
 mod lines;
