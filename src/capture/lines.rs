@@ -4,7 +4,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 
 /// The longest line that is read, in bytes, without its line end: 16 MiB. A level 2 snapshot of a busy
-/// book is 1 to 2 MiB. The buffer of a reader grows to what its longest line needs, and to no more.
+/// book is 1 to 2 MiB. The buffer of a reader grows to what its longest line, or its sample of the first
+/// lines, needs.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// What the buffer starts with: large enough that a system call is nothing per line, small enough for
@@ -123,7 +124,9 @@ impl Lines {
 
     /// Reads once more from the source, making room first.
     fn fill(&mut self) {
-        if self.start > 0 && (self.start == self.end || self.end == self.buffer.len()) {
+        // What is left is at most the beginning of a line. Moving it to the front costs little, and the
+        // bytes that are worked on stay in the cache even where the buffer grew for a long line.
+        if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
@@ -132,7 +135,8 @@ impl Lines {
             let larger = (self.buffer.len() * 2).min(LINE_BYTES_MAX + BUFFER_BYTES);
             self.buffer.resize(larger, 0);
         }
-        match self.source.read(&mut self.buffer[self.end..]) {
+        let room = self.buffer.len().min(self.end + BUFFER_BYTES);
+        match self.source.read(&mut self.buffer[self.end..room]) {
             Ok(0) => self.source_is = Source::Ended,
             Ok(n) => self.end += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

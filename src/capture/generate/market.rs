@@ -273,15 +273,17 @@ impl Market {
         let fair = self.fair >> FAIR_BITS;
         let (bid, ask) = self.touch();
         let side = if rng.one_in(2) { Side::Buy } else { Side::Sell };
-        if ask.price <= fair {
-            self.trade(Side::Buy, ask.size, rng);
-        } else if bid.price >= fair {
-            self.trade(Side::Sell, bid.size, rng);
+        if ask.price < fair {
+            self.give_way(Side::Sell, ask, rng);
+        } else if bid.price > fair {
+            self.give_way(Side::Buy, bid, rng);
         } else {
+            // A wide spread is soon bid away.
+            let improving = if ask.price - bid.price > self.gap / 4 + 1 { 3..12 } else { 3..5 };
             match rng.below(16) {
-                0 | 1 => self.trade(side, 0, rng),
-                2..=4 => self.improve(side, rng),
-                5 => self.cancel(side, rng),
+                0 | 1 => self.trade(side, draw_size(rng)),
+                2 => self.cancel(side, rng),
+                draw if improving.contains(&draw) => self.improve(side, rng),
                 _ => self.reorder(side, rng),
             }
         }
@@ -298,9 +300,17 @@ impl Market {
         self.fair = if moved < floor { self.fair + self.step } else { moved };
     }
 
-    /// A taker's order of at least `size` lots against the touch, and the level behind it at most.
-    fn trade(&mut self, taker: Side, size: i64, rng: &mut Rng) {
-        let mut left = size + draw_size(rng) / 2 + 1;
+    /// The price moved through the best level of `side`: it is taken, or withdrawn before that happens.
+    fn give_way(&mut self, side: Side, best: Level, rng: &mut Rng) {
+        match rng.below(8) {
+            0..4 => self.set(side, Level { size: 0, ..best }),
+            4..7 => self.trade(side.flipped(), best.size),
+            _ => self.trade(side.flipped(), best.size + draw_size(rng)),
+        }
+    }
+
+    /// A taker's order against the touch, and the level behind it at most. What is left then goes away.
+    fn trade(&mut self, taker: Side, mut left: i64) {
         for _ in 0..2 {
             let Some(best) = self.levels(taker.flipped()).first().copied() else { return };
             let size = left.min(best.size);
@@ -339,10 +349,8 @@ impl Market {
         if room < 1 {
             return self.reorder(side, rng);
         }
-        let price = match side {
-            Side::Buy => bid.price + rng.up_to(room),
-            Side::Sell => ask.price - rng.up_to(room),
-        };
+        let by = rng.up_to(room).max(rng.up_to(room));
+        let price = if side == Side::Buy { bid.price + by } else { ask.price - by };
         self.set(side, Level { price, size: draw_size(rng) });
     }
 
@@ -423,10 +431,10 @@ fn worse(side: Side, price: i64, ticks: i64) -> i64 {
     }
 }
 
-/// How far the fair price moves in a turn at most: about 1.5 basis points a second, growing with the
+/// How far the fair price moves in a turn at most: 1.5 basis points in a second, growing with the
 /// root of the time.
 fn step(price: i64, turn_ns: u64) -> i64 {
-    let per_second = (price << FAIR_BITS) / 10_000 * 5 / 2;
+    let per_second = (price << FAIR_BITS) / 10_000 * 3 / 2;
     // The root of 10⁹ ns is 31,623.
     let scaled = i128::from(per_second) * i128::from(turn_ns.isqrt()) / 31_623;
     (scaled as i64).max(1)

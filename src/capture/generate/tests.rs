@@ -156,8 +156,8 @@ fn coinbase_books_trades_and_tickers_agree() {
                 if kind == "match" {
                     // The side is the maker's: its order stands in the book until the update.
                     let bids = message["side"] == "buy";
-                    let price = decimal(&message["price"]);
-                    assert!(book.sides[usize::from(bids)].contains_key(&price), "{message}");
+                    let level = book.sides[usize::from(bids)].get(&decimal(&message["price"]));
+                    assert!(decimal(&message["size"]) <= decimal(&level.expect("a maker")[1]), "{message}");
                 }
             }
             "ticker" => {
