@@ -1,6 +1,7 @@
 //! tickfan: a market data fan-out gateway.
 
 pub mod book;
+pub mod capture;
 pub mod clock;
 pub mod counters;
 pub mod feed;

@@ -1,0 +1,156 @@
+//! Captures: recorded market data frames, read from files and written to them.
+//!
+//! A capture is a text file with one frame a line and the time it was received in front. Three forms
+//! are in use and told apart by looking, never by the file's name ([`Form`]); each may be plain, gzip
+//! or zstd. The gateway writes one of them, the tardis slice ([`Writer`]).
+//!
+//! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files
+//! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
+//! read is a [`BadLine`] in its place, and the rest is read all the same.
+//!
+//! [`generate`] makes synthetic captures in each venue's own messages.
+
+pub mod generate;
+
+mod form;
+mod lines;
+mod merged;
+mod reader;
+mod sniff;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use form::Form;
+pub use lines::LINE_BYTES_MAX;
+pub use merged::Merged;
+pub use reader::Reader;
+pub use writer::{Compression, Writer};
+
+/// One line of a capture that says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Number of the line in its file, from 1.
+    pub line: u64,
+    /// When it was received, nanoseconds since the Unix epoch, as recorded. A line that has no time of
+    /// its own (a tardis disconnect) carries that of the line before it, or 0 at the start.
+    pub rx_ns: u64,
+    /// What was recorded.
+    pub kind: Kind<'a>,
+}
+
+/// What a [`Record`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// A message of the venue, byte for byte. It may be empty, and need not be UTF-8.
+    Frame(&'a [u8]),
+    /// A connection to this URL was made.
+    Connected(&'a str),
+    /// A message that was sent to the venue: no data.
+    Sent(&'a [u8]),
+    /// The connection was lost: what is missing before the next frame is unknown.
+    Disconnected,
+    /// Another remark of the recorder, the whole line: no data.
+    Note(&'a [u8]),
+}
+
+/// A capture that cannot be read or written at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The file does not open.
+    #[error("{}: cannot open the capture: {source}", path.display())]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file opens, but gives not one line.
+    #[error("{}: cannot read the capture: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system, or the decompressor, said.
+        source: io::Error,
+    },
+    /// The file has nothing in it.
+    #[error("{}: the capture is empty", path.display())]
+    Empty {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// None of the first lines is in a known form.
+    #[error(
+        "{}: no capture: none of the first lines has a receive time in front, as in \
+         `2021-04-17T16:43:37.4319360Z {{…}}`, `1618677817.431936: {{…}}` or `1618677817431936000 {{…}}`",
+        path.display()
+    )]
+    UnknownForm {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file cannot be created.
+    #[error("{}: cannot create the capture: {source}", path.display())]
+    Create {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A line that could not be read. Prints as `file:line: what was wrong`.
+#[derive(Debug)]
+pub struct BadLine {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Number of the line in it, from 1.
+    pub line: u64,
+    /// What was wrong.
+    pub fault: Fault,
+}
+
+/// What was wrong with a line.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The line does not begin with a time in the form of its file.
+    #[error("no receive time in the form of this capture ({0})")]
+    NoTime(Form),
+    /// A date or time of day that does not exist, or one outside of 1970 to 2554.
+    #[error("a receive time that does not exist, or is out of range")]
+    NoSuchTime,
+    /// The line is longer than [`LINE_BYTES_MAX`] and was skipped without being held.
+    #[error("a line of more than {LINE_BYTES_MAX} bytes")]
+    TooLong,
+    /// The file broke off or could not be read any further. Nothing comes after this.
+    #[error("cannot read any further: {0}")]
+    Io(io::Error),
+}
+
+impl BadLine {
+    /// Whether this ended the file: nothing comes after it.
+    pub fn is_end(&self) -> bool {
+        matches!(self.fault, Fault::Io(_))
+    }
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path.display(), self.line, self.fault)
+    }
+}
+
+impl std::error::Error for BadLine {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.fault {
+            Fault::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

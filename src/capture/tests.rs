@@ -1,0 +1,300 @@
+//! Captures as files: packed and plain, good and bad, alone and merged.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::venue::Wire;
+
+const AT: u64 = 1_618_677_817_431_936_000;
+
+const TARDIS: &str = "2021-04-17T16:43:37.4319360Z {\"event\":\"heartbeat\"}\n\
+     \n\
+     2021-04-17T16:43:38Z {\"a\":1}\n";
+
+const CRYPTOFEED: &str = "wss://ws.kraken.com <-> 1618677816.5\n\
+     wss://ws.kraken.com <- 1618677817.0: {\"event\":\"subscribe\"}\n\
+     1618677817.431936: {\"event\":\"heartbeat\"}\n\
+     \n\
+     \n";
+
+fn reader(bytes: impl AsRef<[u8]>) -> Reader {
+    Reader::from_read("test.cap", io::Cursor::new(bytes.as_ref().to_vec())).expect("a capture")
+}
+
+/// Every item of a reader, as text: `line rx_ns kind`, or the error.
+fn items(mut reader: Reader) -> Vec<String> {
+    let mut items = Vec::new();
+    while let Some(item) = reader.next_record() {
+        items.push(match item {
+            Ok(Record { line, rx_ns, kind: Kind::Frame(frame) }) => {
+                format!("{line} {rx_ns} {}", String::from_utf8_lossy(frame))
+            }
+            Ok(Record { line, rx_ns, kind }) => format!("{line} {rx_ns} {kind:?}"),
+            Err(bad) => bad.to_string(),
+        });
+    }
+    items
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::stream::encode_all(bytes, 1).expect("memory")
+}
+
+#[test]
+fn each_form_is_read() {
+    let tardis = reader(TARDIS);
+    assert_eq!((tardis.form(), tardis.venue()), (Form::Tardis, Some(Wire::Kraken)));
+    assert_eq!(
+        items(tardis),
+        [
+            format!("1 {AT} {{\"event\":\"heartbeat\"}}"),
+            format!("2 {AT} Disconnected"),
+            "3 1618677818000000000 {\"a\":1}".into(),
+        ]
+    );
+    let cryptofeed = reader(CRYPTOFEED);
+    assert_eq!((cryptofeed.form(), cryptofeed.venue()), (Form::Cryptofeed, Some(Wire::Kraken)));
+    assert_eq!(
+        items(cryptofeed),
+        [
+            "1 1618677816500000000 Connected(\"wss://ws.kraken.com\")".to_owned(),
+            format!("2 1618677817000000000 {:?}", Kind::Sent(b"{\"event\":\"subscribe\"}")),
+            format!("3 {AT} {{\"event\":\"heartbeat\"}}"),
+        ]
+    );
+    let hft = reader("1723161255030314667 \u{fffd}\r\n1723161255030314668 b");
+    assert_eq!((hft.form(), hft.venue()), (Form::Hftbacktest, None));
+    assert_eq!(items(hft), ["1 1723161255030314667 \u{fffd}", "2 1723161255030314668 b"]);
+}
+
+#[test]
+fn packed_captures_are_told_by_their_first_bytes() {
+    let plain = items(reader(TARDIS));
+    let (head, tail) = TARDIS.split_at(20);
+    for pack in [gzip, zstd] {
+        assert_eq!(items(reader(pack(TARDIS.as_bytes()))), plain);
+        let mut parts = pack(head.as_bytes());
+        parts.extend(pack(b""));
+        parts.extend(pack(tail.as_bytes()));
+        assert_eq!(items(reader(parts)), plain, "several members are one text");
+    }
+    let mut skippable = vec![0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
+    skippable.extend(zstd(TARDIS.as_bytes()));
+    assert_eq!(items(reader(skippable)), plain);
+}
+
+#[test]
+fn a_cut_file_gives_what_it_has_and_then_an_error() {
+    let text: String = (0..50_000).map(|n| format!("1723161255{:09} {{\"n\":{}}}\n", n, n * 7919)).collect();
+    for pack in [gzip, zstd] {
+        let mut packed = pack(text.as_bytes());
+        packed.truncate(packed.len() / 2);
+        let found = items(reader(packed));
+        let (last, good) = found.split_last().expect("some");
+        assert!(good.len() > 10_000, "{}", good.len());
+        assert!(good.iter().all(|line| line.contains("{\"n\":")));
+        let place = format!("test.cap:{}: cannot read any further: ", good.len() + 1);
+        assert!(last.starts_with(&place), "{last}");
+    }
+}
+
+#[test]
+fn a_bad_line_stops_nothing() {
+    let mut text = b"1723161255030314667 \xff\xfe\nnonsense\n99 x\n1723161255030314668 ".to_vec();
+    text.resize(text.len() + LINE_BYTES_MAX, b'x');
+    text.extend_from_slice(b"\n1723161255030314669 c\n");
+    let found = items(reader(text));
+    assert_eq!(
+        found,
+        [
+            "1 1723161255030314667 \u{fffd}\u{fffd}",
+            "test.cap:2: no receive time in the form of this capture (hftbacktest)",
+            "test.cap:3: no receive time in the form of this capture (hftbacktest)",
+            "test.cap:4: a line of more than 16777216 bytes",
+            "5 1723161255030314669 c",
+        ]
+    );
+    let late = reader("garbage\n2021-02-30T00:00:00Z x\n2021-04-17T16:43:38Z x\n");
+    assert_eq!(
+        items(late)[1],
+        "test.cap:2: a receive time that does not exist, or is out of range",
+        "the form is found behind lines that are in none"
+    );
+}
+
+#[test]
+fn what_is_no_capture_is_refused_by_name() {
+    let refused = |bytes: &[u8]| {
+        let source = io::Cursor::new(bytes.to_vec());
+        Reader::from_read("x/y.zst", source).err().expect("refused").to_string()
+    };
+    assert_eq!(refused(b""), "x/y.zst: the capture is empty");
+    assert_eq!(refused(b"\n\r\n"), "x/y.zst: the capture is empty");
+    assert!(refused(b"{\"a\":1}\n").starts_with("x/y.zst: no capture: none of the first lines has"));
+    assert!(refused(&gzip(b"hello")[..12]).starts_with("x/y.zst: cannot read the capture: "));
+    let missing = Reader::open("no/such/file.gz").err().expect("refused").to_string();
+    assert!(missing.starts_with("no/such/file.gz: cannot open the capture: "), "{missing}");
+    let folder = Reader::open(env!("CARGO_MANIFEST_DIR")).err().expect("refused").to_string();
+    assert!(folder.contains(": cannot read the capture: "), "{folder}");
+}
+
+#[test]
+fn the_sample_can_be_looked_at_before_and_after() {
+    let text: String = (0..1000).map(|n| format!("{} {n}\n", AT + n)).collect();
+    let mut reader = reader(text);
+    let sampled = |reader: &Reader| reader.sample().map(|r| (r.line, r.rx_ns)).collect::<Vec<_>>();
+    let before = sampled(&reader);
+    assert_eq!((before.len(), before[255]), (256, (256, AT + 255)));
+    let first = reader.next_record().expect("one").expect("good");
+    assert_eq!((first.line, first.kind), (1, Kind::Frame(b"0")));
+    assert_eq!(sampled(&reader), before);
+}
+
+/// What a merge gives: source, line and receive time of each.
+fn merged(texts: &[&str]) -> Vec<(usize, u64, u64)> {
+    let mut merged = Merged::new(texts.iter().map(reader).collect());
+    let mut found = Vec::new();
+    while let Some((source, item)) = merged.next_record() {
+        found.push(match item {
+            Ok(record) => (source, record.line, record.rx_ns),
+            Err(bad) => (source, bad.line, 0),
+        });
+    }
+    found
+}
+
+#[test]
+fn captures_merge_by_receive_time() {
+    let (a, b) = ("1618677817.431936: a\n1618677818: c\n", "2021-04-17T16:43:37.5Z b\n");
+    assert_eq!(
+        merged(&[a, b]),
+        [(0, 1, AT), (1, 1, 1_618_677_817_500_000_000), (0, 2, 1_618_677_818_000_000_000)]
+    );
+    assert_eq!(Merged::new(Vec::new()).next_record().map(|(source, _)| source), None);
+}
+
+#[test]
+fn equal_times_go_by_source_then_line() {
+    let line = |n: u64| format!("{} x\n", AT + n);
+    let (a, b) = (line(0) + &line(0) + &line(1), line(0) + &line(1));
+    let found = merged(&[&(b.clone() + "junk\n"), &a]);
+    let expected = [(0, 1, AT), (1, 1, AT), (1, 2, AT), (0, 2, AT + 1), (0, 3, 0), (1, 3, AT + 1)];
+    assert_eq!(found, expected, "a bad line comes in its place");
+}
+
+#[test]
+fn a_clock_that_steps_back_moves_no_line() {
+    let line = |n: u64| format!("{} x\n", AT + n);
+    let back = line(10) + &line(5) + &line(20);
+    let other = line(7) + &line(12);
+    assert_eq!(
+        merged(&[&back, &other]),
+        [(1, 1, AT + 7), (0, 1, AT + 10), (0, 2, AT + 5), (1, 2, AT + 12), (0, 3, AT + 20)]
+    );
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["a.cap", "a.cap.gz", "a.cap.zst"] {
+        let path = folder.path().join(name);
+        let mut writer = Writer::create(&path).expect("created");
+        writer.frame(AT, b"{\"event\":\"heartbeat\"}").expect("written");
+        writer.disconnected().expect("written");
+        writer.frame(AT + 1, b"{\n\"a\":\r\n1}").expect("written");
+        writer.frame(AT + 2, b"").expect("written");
+        writer.finish().expect("written");
+        let expected = [
+            format!("1 {AT} {{\"event\":\"heartbeat\"}}"),
+            format!("2 {AT} Disconnected"),
+            format!("3 {} {{ \"a\":  1}}", AT + 1),
+            format!("4 {} ", AT + 2),
+        ];
+        assert_eq!(items(Reader::open(&path).expect(name)), expected, "{name}");
+        let packed = std::fs::read(&path).expect("a file");
+        let magic = [&b"2021"[..], &[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
+        assert_eq!(magic.iter().filter(|m| packed.starts_with(m)).count(), 1, "{name}");
+    }
+    let nowhere = Writer::create(folder.path().join("no/such.zst")).err().expect("refused").to_string();
+    assert!(nowhere.contains("such.zst: cannot create the capture: "), "{nowhere}");
+}
+
+#[test]
+fn a_flushed_writer_leaves_its_lines_to_be_found() {
+    let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+    writer.frame(AT, b"x").expect("written");
+    writer.flush().expect("flushed");
+    assert_eq!(writer.finish().expect("written"), b"2021-04-17T16:43:37.4319360Z x\n");
+}
+
+/// The folder of real captures, if this machine has it.
+fn real_captures() -> Option<PathBuf> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds");
+    let folder = std::env::var_os("TICKFAN_FEEDS").map_or_else(default, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn real_captures_are_read_to_the_last_line() {
+    let Some(folder) = real_captures() else {
+        println!("skipped: no real captures in ../shared/feeds, and TICKFAN_FEEDS names none");
+        return;
+    };
+    // file, venue, form, lines that say something: frames, connects, sent
+    let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
+    for (name, venue, form, counts) in [
+        ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
+        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
+        ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
+        ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
+        ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
+        ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
+    ] {
+        let mut reader = Reader::open(folder.join(name)).expect(name);
+        assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
+        let mut found = [0u64; 3];
+        let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
+        while let Some(item) = reader.next_record() {
+            match item.expect(name).kind {
+                Kind::Frame(frame) => {
+                    found[0] += 1;
+                    for (word, count) in &mut words {
+                        let mark = format!("\"e\":\"{word}\"");
+                        *count += u64::from(memchr::memmem::find(frame, mark.as_bytes()).is_some());
+                    }
+                }
+                Kind::Connected(_) => found[1] += 1,
+                Kind::Sent(_) => found[2] += 1,
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(found, counts, "{name}");
+        if form == Form::Hftbacktest {
+            assert_eq!(words, [("trade", 21_313), ("bookTicker", 66_089), ("depthUpdate", 6551)]);
+        }
+    }
+}
+
+/// Without its connect note a capture is known by its messages alone.
+#[test]
+fn real_captures_are_known_by_their_messages_too() {
+    let Some(folder) = real_captures() else { return };
+    for (name, venue) in [
+        ("COINBASE.ws.28.0", Wire::Coinbase),
+        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures),
+        ("KRAKEN.ws.48.0", Wire::Kraken),
+        ("KRAKEN.ws.50.0", Wire::Kraken),
+    ] {
+        let text = std::fs::read(folder.join(name)).expect(name);
+        let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
+        assert_eq!(reader(lines.collect::<Vec<_>>().concat()).venue(), Some(venue), "{name}");
+    }
+}
