@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod instrument;
+pub mod ring;
 pub mod tick;
 pub mod venue;

@@ -1,0 +1,433 @@
+//! From the one thread that reads the feed to all the shards: a ring that its readers cannot hold up.
+//!
+//! # Lapping
+//!
+//! There is one [`Writer`], and it never waits. The ring keeps the last `capacity` ticks; the next one
+//! is written over the oldest, whether or not everybody has read it. A [`Reader`] that falls further
+//! behind than that has been *lapped*:
+//!
+//! * **What is lost**: everything between its cursor and the tail, also the part that is still in the
+//!   ring. A reader that was lapped is too slow for what it gets, and what it would still find would be
+//!   written over before its eyes; a fresh start gives it the whole ring as room again.
+//! * **What the count means**: [`Batch::lapped`] is exactly how many ticks were skipped. For each
+//!   reader, at any time, `taken + lapped = cursor − where it started`.
+//! * **Where the cursor goes**: to the tail, so that the next tick it takes is the first published after
+//!   it noticed. What the market looked like at that point is in [`LastValues`], never older than the
+//!   cursor.
+//!
+//! Lapping ends a batch: what was taken in the same batch came before the loss.
+//!
+//! # Order
+//!
+//! For each tick the writer stores, in this order: the last value, the slot, the tail. So whoever has
+//! seen a tick, or starts behind it, finds a last value at least as new.
+//!
+//! A slot tells by its stamp alone whether it holds the position a reader wants: the readers at the
+//! head of the ring share nothing with each other, and the writer's tail is looked at only to start, to
+//! recover from lapping, and for reports.
+//!
+//! A [`Doorbell`] wakes those who ran out of ticks. The memory orderings, and the proof that each of
+//! them is needed, are in `sync` and `model`.
+
+mod doorbell;
+mod last_value;
+#[cfg(all(test, tickfan_loom))]
+mod model;
+mod slot;
+mod sync;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crossbeam::utils::CachePadded;
+
+pub use doorbell::{Doorbell, ring_all};
+pub use last_value::{KeyOutOfRange, LastValues};
+use slot::{Slot, complete};
+use sync::{AtomicU64, Site};
+
+/// The most ticks a ring can hold: 2 GiB of slots of 12 words.
+pub const CAPACITY_MAX: usize = 1 << 24;
+
+/// Why there can be no ring of this capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CapacityError {
+    /// A position becomes an index by masking, which takes a power of two. 0 is none.
+    #[error("ring capacity {0} is not a power of two")]
+    NotPowerOfTwo(usize),
+    /// More than [`CAPACITY_MAX`].
+    #[error("ring capacity {0} is more than {max}", max = CAPACITY_MAX)]
+    TooLarge(usize),
+}
+
+/// A ring for ticks of `N` words, and a last value for each key in `0..keys`.
+///
+/// `capacity` is how many ticks a reader may fall behind before it is lapped. Memory: one cache line
+/// pair (128 bytes for up to 15 words on x86-64) for each, allocated here; for the keys see
+/// [`LastValues`].
+///
+/// # Errors
+/// [`CapacityError`] if `capacity` is not a power of two, or too large.
+pub fn ring<const N: usize>(capacity: usize, keys: usize) -> Result<(Writer<N>, Ring<N>), CapacityError> {
+    if !capacity.is_power_of_two() {
+        return Err(CapacityError::NotPowerOfTwo(capacity));
+    }
+    if capacity > CAPACITY_MAX {
+        return Err(CapacityError::TooLarge(capacity));
+    }
+    let shared = Arc::new(Shared {
+        tail: CachePadded::new(AtomicU64::new(0)),
+        slots: (0..capacity).map(|_| CachePadded::new(Slot::new())).collect(),
+        last_values: LastValues::new(keys),
+    });
+    Ok((Writer { next: 0, shared: Arc::clone(&shared) }, Ring { shared }))
+}
+
+struct Shared<const N: usize> {
+    /// How many ticks were published. On a line of its own, for the writer stores it each time.
+    tail: CachePadded<AtomicU64>,
+    slots: Box<[CachePadded<Slot<N>>]>,
+    last_values: LastValues<N>,
+}
+
+impl<const N: usize> Shared<N> {
+    /// The slot of a position. Its version numbers are the positions themselves.
+    #[inline]
+    fn slot(&self, position: u64) -> &Slot<N> {
+        &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+
+    /// The tail, as a place to start from: see [`Site::TailLook`].
+    fn start(&self) -> u64 {
+        self.tail.load(Site::TailLook.order())
+    }
+}
+
+/// The one writer. It cannot be cloned, and only its holder can publish and store.
+pub struct Writer<const N: usize> {
+    next: u64,
+    shared: Arc<Shared<N>>,
+}
+
+impl<const N: usize> Writer<N> {
+    /// Publishes a tick that is nobody's last value. Never waits, never allocates.
+    ///
+    /// Positions are 63 bits: at a thousand million ticks a second they last 292 years.
+    #[inline]
+    pub fn publish(&mut self, words: &[u64; N]) {
+        let position = self.next;
+        self.next += 1;
+        self.shared.slot(position).write(position, words);
+        // Relaxed: the fence within `write` stands before it, and makes that who looks at the tail with
+        // Acquire sees all that was stored before that fence, the last value of this tick included.
+        // That the words of the slot can be read is the business of its own stamp.
+        self.shared.tail.store(self.next, Relaxed);
+    }
+
+    /// Stores a tick as the last value of `key`, then publishes it: in this order, which the promise of
+    /// [`LastValues`] rests on. Never waits; allocates when it is the first to use a chunk of keys.
+    ///
+    /// # Errors
+    /// [`KeyOutOfRange`]: the key has no place, and nothing was published.
+    #[inline]
+    pub fn publish_value(&mut self, key: usize, words: &[u64; N]) -> Result<(), KeyOutOfRange> {
+        self.store(key, words)?;
+        self.publish(words);
+        Ok(())
+    }
+
+    /// Stores a last value that no tick announces, or whose tick says it in other words. Such a tick
+    /// must be published after this.
+    ///
+    /// # Errors
+    /// [`KeyOutOfRange`]: the key has no place, and nothing was stored.
+    pub fn store(&mut self, key: usize, words: &[u64; N]) -> Result<(), KeyOutOfRange> {
+        self.shared.last_values.store(key, words)
+    }
+
+    /// How many ticks were published: the position of the next one.
+    pub fn published(&self) -> u64 {
+        self.next
+    }
+
+    /// The last values that it stores.
+    pub fn last_values(&self) -> &LastValues<N> {
+        &self.shared.last_values
+    }
+}
+
+/// A handle that makes readers. Clones are the same ring.
+pub struct Ring<const N: usize> {
+    shared: Arc<Shared<N>>,
+}
+
+impl<const N: usize> Clone for Ring<N> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<const N: usize> Ring<N> {
+    /// A new reader. It starts at the tail: the first tick it takes is the next one published, and what
+    /// came before is in the last values.
+    pub fn reader(&self) -> Reader<N> {
+        Reader { cursor: self.shared.start(), shared: Arc::clone(&self.shared) }
+    }
+
+    /// How many ticks a reader may fall behind.
+    pub fn capacity(&self) -> usize {
+        self.shared.slots.len()
+    }
+
+    /// How many ticks were published, as far as this thread can tell. For reports.
+    pub fn published(&self) -> u64 {
+        self.shared.tail.load(Relaxed)
+    }
+
+    /// The last values.
+    pub fn last_values(&self) -> &LastValues<N> {
+        &self.shared.last_values
+    }
+}
+
+/// What one [`Reader::poll`] brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a loss that is not looked at is a loss that nobody counts"]
+pub struct Batch {
+    /// How many ticks were handed out.
+    pub taken: usize,
+    /// How many ticks were lost after those: the cursor has moved to the tail.
+    pub lapped: u64,
+}
+
+impl Batch {
+    /// True if there was nothing to take and nothing was lost.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// One reader, with a cursor of its own. Readers know nothing of each other, nor the writer of them.
+pub struct Reader<const N: usize> {
+    cursor: u64,
+    shared: Arc<Shared<N>>,
+}
+
+impl<const N: usize> Reader<N> {
+    /// Hands at most `max` ticks to `take`, in order, each whole. Never waits.
+    ///
+    /// It ends early when there are no more, or with a [`Batch::lapped`] when some were written over
+    /// before they could be read.
+    #[inline]
+    pub fn poll(&mut self, max: usize, mut take: impl FnMut(&[u64; N])) -> Batch {
+        let mut batch = Batch::default();
+        while batch.taken < max {
+            let slot = self.shared.slot(self.cursor);
+            let (stamp, wanted) = (slot.stamp(), complete(self.cursor));
+            let words = match stamp.cmp(&wanted) {
+                Ordering::Less => break,
+                Ordering::Equal => slot.copy(stamp),
+                Ordering::Greater => None,
+            };
+            let Some(words) = words else {
+                batch.lapped = self.skip();
+                break;
+            };
+            self.cursor += 1;
+            batch.taken += 1;
+            take(&words);
+        }
+        batch
+    }
+
+    /// Goes to the tail; how many ticks that skips.
+    ///
+    /// A slot can show that it was written over before the tail of that time comes into this thread's
+    /// sight. Then there is nowhere to go yet and nothing is counted; the next poll finds the same slot
+    /// and tries again.
+    #[cold]
+    fn skip(&mut self) -> u64 {
+        let start = self.shared.start().max(self.cursor);
+        let skipped = start - self.cursor;
+        self.cursor = start;
+        skipped
+    }
+
+    /// The position of the next tick it wants.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// How many ticks are waiting, as far as this thread can tell; more than the capacity means that it
+    /// will find itself lapped. For reports, and for the last look before sleeping at a [`Doorbell`].
+    pub fn behind(&self) -> u64 {
+        // The slot comes before the tail, so the cursor can be ahead of the tail by the newest tick.
+        self.shared.tail.load(Relaxed).saturating_sub(self.cursor)
+    }
+
+    /// The last values, never older than what this reader has seen.
+    pub fn last_values(&self) -> &LastValues<N> {
+        &self.shared.last_values
+    }
+}
+
+#[cfg(all(test, not(tickfan_loom)))]
+mod tests {
+    use std::array;
+    use std::thread;
+
+    use super::*;
+
+    /// Twelve words that only position `n` has: one from elsewhere among them is seen.
+    fn words_of(n: u64) -> [u64; 12] {
+        array::from_fn(|i| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(5 * i as u32))
+    }
+
+    fn taken<const N: usize>(reader: &mut Reader<N>, max: usize) -> (Vec<u64>, u64) {
+        let mut firsts = Vec::new();
+        let batch = reader.poll(max, |words| firsts.push(words[0]));
+        assert_eq!(batch.taken, firsts.len());
+        (firsts, batch.lapped)
+    }
+
+    #[test]
+    fn a_capacity_that_cannot_be_is_refused() {
+        let refusal = |capacity| ring::<1>(capacity, 0).err();
+        for capacity in [0, 3, 100, usize::MAX] {
+            assert_eq!(refusal(capacity), Some(CapacityError::NotPowerOfTwo(capacity)));
+        }
+        let large = refusal(CAPACITY_MAX * 2);
+        assert_eq!(large, Some(CapacityError::TooLarge(CAPACITY_MAX * 2)));
+        let text = large.map(|e| e.to_string());
+        assert_eq!(text.as_deref(), Some("ring capacity 33554432 is more than 16777216"));
+        for capacity in [1, 2, 1024] {
+            assert_eq!(refusal(capacity), None);
+        }
+    }
+
+    #[test]
+    fn ticks_come_in_order_and_in_bounded_batches() {
+        let (mut writer, ring) = ring::<1>(8, 0).expect("good");
+        let mut reader = ring.reader();
+        assert!(reader.poll(4, |_| {}).is_empty());
+        (0..6).for_each(|n| writer.publish(&[n]));
+        assert_eq!((reader.behind(), ring.published(), writer.published()), (6, 6, 6));
+        assert_eq!(taken(&mut reader, 4), (vec![0, 1, 2, 3], 0));
+        assert_eq!(taken(&mut reader, 4), (vec![4, 5], 0));
+        assert_eq!(taken(&mut reader, 4), (vec![], 0));
+        assert_eq!((reader.behind(), reader.cursor()), (0, 6));
+        assert_eq!(taken(&mut reader, 0), (vec![], 0));
+    }
+
+    #[test]
+    fn a_full_ring_is_not_yet_lapped() {
+        for capacity in [1, 2, 8] {
+            let (mut writer, ring) = ring::<1>(capacity, 0).expect("good");
+            let mut reader = ring.reader();
+            (0..capacity as u64).for_each(|n| writer.publish(&[n]));
+            assert_eq!(taken(&mut reader, 100), ((0..capacity as u64).collect(), 0));
+        }
+    }
+
+    #[test]
+    fn lapping_goes_to_the_tail_and_counts_all_that_was_skipped() {
+        let (mut writer, ring) = ring::<1>(4, 0).expect("good");
+        let mut reader = ring.reader();
+        (0..5).for_each(|n| writer.publish(&[n]));
+        assert_eq!(reader.behind(), 5);
+        assert_eq!(taken(&mut reader, 100), (vec![], 5));
+        assert_eq!((reader.behind(), reader.cursor()), (0, 5));
+        writer.publish(&[5]);
+        assert_eq!(taken(&mut reader, 100), (vec![5], 0));
+    }
+
+    #[test]
+    fn lapping_in_the_middle_of_a_batch_ends_it() {
+        let (mut writer, ring) = ring::<1>(4, 0).expect("good");
+        let mut reader = ring.reader();
+        (0..4).for_each(|n| writer.publish(&[n]));
+        let mut firsts = Vec::new();
+        let batch = reader.poll(100, |words| {
+            firsts.push(words[0]);
+            (4..7).for_each(|n| writer.publish(&[n]));
+        });
+        assert_eq!((firsts, batch), (vec![0], Batch { taken: 1, lapped: 6 }));
+    }
+
+    #[test]
+    fn a_new_reader_starts_at_the_tail() {
+        let (mut writer, ring) = ring::<1>(4, 0).expect("good");
+        (0..6).for_each(|n| writer.publish(&[n]));
+        let mut late = ring.clone().reader();
+        assert_eq!((late.cursor(), late.behind(), ring.capacity()), (6, 0, 4));
+        writer.publish(&[6]);
+        assert_eq!(taken(&mut late, 100), (vec![6], 0));
+    }
+
+    #[test]
+    fn a_key_without_a_place_publishes_nothing() {
+        let (mut writer, ring) = ring::<1>(4, 2).expect("good");
+        let mut reader = ring.reader();
+        assert_eq!(writer.publish_value(2, &[9]), Err(KeyOutOfRange { key: 2, capacity: 2 }));
+        assert!(reader.poll(1, |_| {}).is_empty());
+        assert_eq!(writer.publish_value(1, &[7]), Ok(()));
+        assert_eq!(writer.store(0, &[8]), Ok(()));
+        assert_eq!(taken(&mut reader, 100), (vec![7], 0));
+        assert_eq!([0, 1].map(|key| reader.last_values().load(key)), [Some([8]), Some([7])]);
+        assert_eq!(writer.last_values().capacity(), ring.last_values().capacity());
+    }
+
+    /// One reader's run of the stress test, up to `ticks`: how many it took and how many it lost.
+    fn follow(mut reader: Reader<12>, ticks: u64) -> (u64, u64) {
+        let (mut taken, mut lapped) = (0, 0);
+        while reader.cursor() < ticks {
+            let mut position = reader.cursor();
+            let batch = reader.poll(32, |words| {
+                assert_eq!(*words, words_of(position), "torn or out of order at {position}");
+                position += 1;
+            });
+            taken += batch.taken as u64;
+            lapped += batch.lapped;
+            assert_eq!(taken + lapped, reader.cursor());
+            check_last_value(&reader);
+            if batch.is_empty() {
+                thread::yield_now();
+            }
+        }
+        (taken, lapped)
+    }
+
+    /// Position `n` is stored under key 0, with `n` itself in the first word.
+    fn check_last_value(reader: &Reader<12>) {
+        let Some(last) = reader.last_values().load(0) else {
+            assert_eq!(reader.cursor(), 0, "no last value though something was seen");
+            return;
+        };
+        assert!(last[0] + 1 >= reader.cursor(), "older than what was seen");
+        assert_eq!(last[1..], words_of(last[0])[1..], "torn");
+    }
+
+    #[test]
+    fn under_stress_nothing_is_torn_and_every_ledger_closes() {
+        const TICKS: u64 = 1_000_000;
+        let (mut writer, ring) = ring::<12>(64, 1).expect("good");
+        let readers = [ring.reader(), ring.reader(), ring.reader()];
+        thread::scope(|scope| {
+            let runs = readers.map(|reader| scope.spawn(|| follow(reader, TICKS)));
+            for n in 0..TICKS {
+                let mut last = words_of(n);
+                last[0] = n;
+                writer.store(0, &last).expect("there is a key 0");
+                writer.publish(&words_of(n));
+                if n % 1024 == 0 {
+                    thread::yield_now();
+                }
+            }
+            for run in runs {
+                let (taken, lapped) = run.join().expect("a reader's assertion failed");
+                assert_eq!(taken + lapped, TICKS);
+            }
+        });
+    }
+}
