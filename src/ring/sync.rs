@@ -40,7 +40,8 @@ pub(super) enum Site {
     SlotRecheck,
     /// Acquire load of the tail, by a reader that starts or was lapped. Pairs with the fence
     /// [`SlotIntent`](Self::SlotIntent) that stands before the tail's store: who starts at a position
-    /// sees every last value stored for what lies before it.
+    /// sees every last value stored for what lies before it. (A key that had a value before is safe by
+    /// [`SlotRecheck`](Self::SlotRecheck) already; the first value of a key has only this.)
     TailLook,
     /// SeqCst fence of the writer, between publishing and looking for sleepers. Pairs with
     /// [`BellPrepare`](Self::BellPrepare): of two threads that each store and then load what the other
