@@ -1,8 +1,9 @@
-//! tickfan: a market data fan-out gateway.
+//! tickfan: a market data fan-out gateway. `docs/ARCHITECTURE.md` is the map.
 
 pub mod book;
 pub mod capture;
 pub mod clock;
+pub mod config;
 pub mod counters;
 pub mod feed;
 pub mod instrument;

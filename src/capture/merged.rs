@@ -45,6 +45,15 @@ impl Merged {
         self.sources.iter().map(|source| &source.reader)
     }
 
+    /// When the next record is due: the latest receive time that its file has shown up to it. `None` at
+    /// the end.
+    pub fn peek_ns(&mut self) -> Option<u64> {
+        if let Some(index) = self.lent.take() {
+            self.refill(index);
+        }
+        self.due.peek().map(|Reverse((key_ns, _))| *key_ns)
+    }
+
     /// The next record, and the number of the source it comes from.
     pub fn next_record(&mut self) -> Option<(usize, Result<Record<'_>, BadLine>)> {
         if let Some(index) = self.lent.take() {

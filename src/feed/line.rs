@@ -35,6 +35,22 @@ pub struct LineStats {
     pub kinds: Kinds,
 }
 
+impl LineStats {
+    /// Adds another line's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bad_frames += other.bad_frames;
+        self.trades += other.trades;
+        self.quotes += other.quotes;
+        self.repeated += other.repeated;
+        self.gaps += other.gaps;
+        self.sequence_breaks += other.sequence_breaks;
+        self.checksums_good += other.checksums_good;
+        self.checksums_bad += other.checksums_bad;
+        self.kinds.add(&other.kinds);
+    }
+}
+
 /// Frames counted by kind, for at most [`Kinds::MAX`] kinds: a venue cannot make it grow.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds(Vec<Kind>);
@@ -54,9 +70,14 @@ impl Kinds {
     /// How many kinds are told apart.
     pub const MAX: usize = 64;
 
+    #[inline]
     fn count(&mut self, name: &str, known: bool) {
+        self.add_frames(name, known, 1);
+    }
+
+    fn add_frames(&mut self, name: &str, known: bool, frames: u64) {
         if let Some(kind) = self.0.iter_mut().find(|kind| &*kind.name == name) {
-            kind.frames += 1;
+            kind.frames += frames;
             return;
         }
         let name = match self.0.len() {
@@ -64,8 +85,15 @@ impl Kinds {
             _ => "(other)".to_owned(),
         };
         match self.0.iter_mut().find(|kind| *kind.name == name) {
-            Some(kind) => kind.frames += 1,
-            None => self.0.push(Kind { name: name.into(), known, frames: 1 }),
+            Some(kind) => kind.frames += frames,
+            None => self.0.push(Kind { name: name.into(), known, frames }),
+        }
+    }
+
+    /// Adds another's counts.
+    fn add(&mut self, other: &Self) {
+        for kind in &other.0 {
+            self.add_frames(&kind.name, kind.known, kind.frames);
         }
     }
 
@@ -146,6 +174,7 @@ pub struct Line {
     scratch: Scratch,
     symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
     stats: LineStats,
+    last_rx_ns: Option<u64>,
     silent: bool,
 }
 
@@ -171,6 +200,7 @@ impl Line {
             scratch: Scratch::default(),
             symbols: HashMap::default(),
             stats: LineStats::default(),
+            last_rx_ns: None,
             silent: false,
         }
     }
@@ -178,6 +208,11 @@ impl Line {
     /// What it counted so far.
     pub fn stats(&self) -> &LineStats {
         &self.stats
+    }
+
+    /// When the newest frame was received; `None` before the first of a connection.
+    pub fn last_rx_ns(&self) -> Option<u64> {
+        self.last_rx_ns
     }
 
     /// The venue whose messages it reads.
@@ -217,6 +252,7 @@ impl Line {
         mut out: impl FnMut(&Tick),
     ) -> Result<(), DecodeError> {
         self.stats.frames += 1;
+        self.last_rx_ns = Some(rx_ns);
         if self.silent {
             self.set_silent(false, rx_ns, market, &mut out);
         }
@@ -244,6 +280,7 @@ impl Line {
             market.release(listed.id, self.id, rx_ns, &mut out);
             *listed = Listed::new(listed.id);
         }
+        self.last_rx_ns = None;
         self.silent = false;
     }
 

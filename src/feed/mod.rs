@@ -1,7 +1,13 @@
-//! Where ticks come from.
+//! Where ticks come from: captures that are replayed, programs that publish. All of them end in one thread,
+//! which numbers the ticks and writes the ring.
 
+mod ingest;
 mod line;
 mod market;
+pub mod publish;
+mod replay;
 
+pub use ingest::{Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
 pub use market::{LineId, Market, Rank};
+pub use replay::{Replay, ReplayError, ReplaySpec, Stamp, Step};

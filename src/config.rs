@@ -1,0 +1,562 @@
+//! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
+//! is opened.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
+
+use crate::ring::CAPACITY_MAX;
+use crate::shard::Wait;
+use crate::venue::Wire;
+
+/// The shipped configuration: every key at its default.
+pub const SHIPPED: &str = include_str!("../config.toml");
+
+/// Everything that can be set. What each key means stands in `config.toml`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The public listener.
+    #[serde(default)]
+    pub server: Server,
+    /// The operator's listener.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Where ticks come from.
+    #[serde(default)]
+    pub feed: Vec<Feed>,
+    /// What programs may send.
+    #[serde(default)]
+    pub publish: Publish,
+    /// Between ingest and shards.
+    #[serde(default)]
+    pub ring: Ring,
+    /// The threads that serve clients.
+    #[serde(default)]
+    pub shard: Shard,
+    /// One client.
+    #[serde(default)]
+    pub session: Session,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Which web pages may connect.
+    pub allowed_origins: Vec<String>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where the operator reads.
+    pub listen: SocketAddr,
+}
+
+/// What kind of feed a `[[feed]]` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedKind {
+    /// Recorded captures.
+    Replay,
+}
+
+/// `[[feed]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// What it is.
+    pub kind: FeedKind,
+    /// The captures.
+    pub files: Vec<PathBuf>,
+    /// Whose messages they hold.
+    #[serde(default)]
+    pub venue: Option<Wire>,
+    /// How fast.
+    #[serde(default = "one", deserialize_with = "speed")]
+    pub speed: f64,
+    /// Again and again.
+    #[serde(default, rename = "loop")]
+    pub looped: bool,
+    /// End at the first bad line.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// `[publish]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Publish {
+    /// Where JSON lines are taken; `None` for nowhere.
+    #[serde(deserialize_with = "optional_address")]
+    pub listen: Option<SocketAddr>,
+    /// What a publisher has to show; empty: publishing is off.
+    pub token: String,
+    /// Venues that a published symbol may name.
+    #[serde(deserialize_with = "venues")]
+    pub venues: Vec<String>,
+}
+
+/// `[ring]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ring {
+    /// Ticks a shard may fall behind.
+    #[serde(deserialize_with = "ring_capacity")]
+    pub capacity: usize,
+}
+
+/// `[shard]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shard {
+    /// How many; 0: by the machine.
+    pub threads: usize,
+    /// How they wait.
+    pub wait: Wait,
+}
+
+impl Shard {
+    /// How many threads that is on a machine of so many cores.
+    pub fn threads_on(&self, cores: usize) -> usize {
+        if self.threads > 0 { self.threads } else { cores.saturating_sub(1).max(1) }
+    }
+}
+
+/// `[session]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Session {
+    /// Bytes of ticks that may wait.
+    #[serde(deserialize_with = "outbox_bytes")]
+    pub outbox_bytes_max: usize,
+    /// Bytes beyond for the reserved lane.
+    pub control_bytes_max: usize,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: NonZeroU64,
+    /// Milliseconds a closing connection has.
+    pub close_grace_ms: u64,
+    /// Milliseconds a stopping gateway waits.
+    pub drain_ms: u64,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections_max: NonZeroUsize,
+    /// Instruments at once.
+    pub instruments_max: NonZeroUsize,
+    /// Symbols one connection may name.
+    pub symbols_per_connection: NonZeroUsize,
+    /// Requests a second.
+    pub ops_per_s: NonZeroU32,
+    /// Longest message of a client, bytes.
+    pub frame_bytes_max: NonZeroUsize,
+    /// Milliseconds for the head of a request.
+    pub head_timeout_ms: NonZeroU64,
+    /// Milliseconds without a request.
+    pub idle_timeout_ms: NonZeroU64,
+    /// Publishers at once.
+    pub publishers_max: NonZeroUsize,
+    /// Levels a side of a book.
+    pub book_levels_max: NonZeroUsize,
+    /// Milliseconds until a silent line is stale.
+    pub stale_after_ms: NonZeroU64,
+}
+
+const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+impl Default for Server {
+    fn default() -> Self {
+        let allowed_origins = ["self", "loopback", "null"].map(str::to_owned).to_vec();
+        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(LOOPBACK, 9090) }
+    }
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { capacity: 65_536 }
+    }
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { threads: 0, wait: Wait::Park }
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: 262_144,
+            control_bytes_max: 65_536,
+            heartbeat_ms: non_zero_u64::<5_000>(),
+            close_grace_ms: 2_000,
+            drain_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: non_zero::<20_000>(),
+            instruments_max: non_zero::<65_536>(),
+            symbols_per_connection: non_zero::<1_000>(),
+            ops_per_s: const { NonZeroU32::new(50).expect("not 0") },
+            frame_bytes_max: non_zero::<65_536>(),
+            head_timeout_ms: non_zero_u64::<5_000>(),
+            idle_timeout_ms: non_zero_u64::<30_000>(),
+            publishers_max: non_zero::<64>(),
+            book_levels_max: non_zero::<100_000>(),
+            stale_after_ms: non_zero_u64::<10_000>(),
+        }
+    }
+}
+
+const fn non_zero<const N: usize>() -> NonZeroUsize {
+    const { NonZeroUsize::new(N).expect("not 0") }
+}
+
+const fn non_zero_u64<const N: u64>() -> NonZeroU64 {
+    const { NonZeroU64::new(N).expect("not 0") }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let speed = f64::deserialize(from)?;
+    if speed.is_finite() && speed >= 0.0 {
+        return Ok(speed);
+    }
+    Err(D::Error::custom("speed must be 0 (flat out) or above"))
+}
+
+fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let capacity = usize::deserialize(from)?;
+    if capacity.is_power_of_two() && capacity <= CAPACITY_MAX {
+        return Ok(capacity);
+    }
+    Err(D::Error::custom(format!("capacity must be a power of two of up to {CAPACITY_MAX}")))
+}
+
+/// A recovery message needs some room; less than this and nothing would ever fit.
+const OUTBOX_BYTES_MIN: usize = 4_096;
+
+fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(from)?;
+    if bytes >= OUTBOX_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("outbox_bytes_max must be at least {OUTBOX_BYTES_MIN}")))
+}
+
+fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| D::Error::custom(format!("{text:?} is no address: write it as 127.0.0.1:9000, or \"\""));
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let venues = Vec::<String>::deserialize(from)?;
+    match venues.iter().find(|venue| !crate::instrument::Symbol::is_venue(venue)) {
+        Some(bad) => Err(D::Error::custom(format!("{bad:?} is no venue: 1 to 32 of a-z, 0-9, '-' and '_'"))),
+        None => Ok(venues),
+    }
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file does not open.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is wrong; the text below points at line and column.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong where.
+        source: toml::de::Error,
+    },
+    /// A setting from the environment or the command line is wrong.
+    #[error("{origin} {setting}: {what}")]
+    Setting {
+        /// Where it was set.
+        origin: &'static str,
+        /// What was written.
+        setting: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Each key is good, but not together.
+    #[error("{0}")]
+    Together(String),
+}
+
+/// A setting from outside of the file.
+#[derive(Clone, Debug, PartialEq)]
+struct Setting {
+    origin: &'static str,
+    /// As it was written, for errors.
+    written: String,
+    section: String,
+    key: String,
+    value: String,
+}
+
+impl Config {
+    /// Every key at its default, no feeds.
+    pub fn bare() -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            feed: Vec::new(),
+            publish: Publish::default(),
+            ring: Ring::default(),
+            shard: Shard::default(),
+            session: Session::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Reads the file, if one is given, and puts the environment and the command line's `section.key=value` on
+    /// top.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file with line and column, or the setting.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        settings: &[String],
+    ) -> Result<Self, ConfigError> {
+        let text = match path {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+        };
+        let file = |source| ConfigError::File { path: path.unwrap_or(Path::new("")).to_owned(), source };
+        // Once as it stands, so that errors point into the file.
+        let mut config: Self = toml::from_str(&text).map_err(file)?;
+        let mut table: Table = toml::from_str(&text).map_err(file)?;
+        let from_environment = environment.filter_map(|(name, value)| from_environment(&name, &value));
+        let from_command_line = settings.iter().map(|setting| from_command_line(setting));
+        for setting in from_environment.map(Ok).chain(from_command_line) {
+            let setting = setting?;
+            apply(&mut table, &setting)?;
+            config = Self::deserialize(table.clone()).map_err(|error| ConfigError::Setting {
+                origin: setting.origin,
+                setting: setting.written.clone(),
+                what: error.message().to_owned(),
+            })?;
+        }
+        if let Some(folder) = path.and_then(Path::parent) {
+            for file in config.feed.iter_mut().flat_map(|feed| &mut feed.files) {
+                *file = folder.join(&*file);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Checks what no key can tell alone. `serve` needs something to serve.
+    ///
+    /// # Errors
+    /// [`ConfigError::Together`].
+    pub fn check_together(&self) -> Result<(), ConfigError> {
+        if self.feed.is_empty() && !self.publishes() {
+            let what = "nothing to serve: add a [[feed]], or set [publish] token (and listen)";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if self.publish.listen.is_some() && self.publish.token.is_empty() {
+            let what = "publish.listen is set but publish.token is not: nobody could publish";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether anybody may publish.
+    pub fn publishes(&self) -> bool {
+        !self.publish.token.is_empty()
+    }
+}
+
+/// The sections, and which keys hold text: a setting of such a key is text whatever it looks like.
+fn shipped_table() -> Table {
+    toml::from_str(SHIPPED).unwrap_or_default()
+}
+
+/// `TICKFAN_SECTION_KEY`; other variables, also of sections that there are not, are none of ours.
+fn from_environment(name: &str, value: &str) -> Option<Setting> {
+    let name_rest = name.strip_prefix("TICKFAN_")?.to_ascii_lowercase();
+    let (section, key) = name_rest.split_once('_')?;
+    shipped_table().get(section)?.as_table()?;
+    Some(Setting {
+        origin: "environment",
+        written: format!("{name}={value}"),
+        section: section.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+fn from_command_line(setting: &str) -> Result<Setting, ConfigError> {
+    let wrong = |what: &str| ConfigError::Setting {
+        origin: "--set",
+        setting: setting.to_owned(),
+        what: what.to_owned(),
+    };
+    let (name, value) = setting.split_once('=').ok_or_else(|| wrong("write it as section.key=value"))?;
+    let (section, key) = name.split_once('.').ok_or_else(|| wrong("write it as section.key=value"))?;
+    Ok(Setting {
+        origin: "--set",
+        written: setting.to_owned(),
+        section: section.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+fn apply(table: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
+    let Setting { origin, written, section, key, value } = setting;
+    let wrong = |what: String| ConfigError::Setting { origin, setting: written.clone(), what };
+    let shipped = shipped_table();
+    // A feed is named by its place: feed.0.speed=10.
+    let (target, key, like) = match (shipped.get(section), key.split_once('.')) {
+        (Some(Value::Array(like)), Some((place, key))) => {
+            let feeds = table.get_mut(section).and_then(Value::as_array_mut);
+            let place: usize =
+                place.parse().map_err(|_| wrong(format!("{place:?} is no place: feed.0.{key}")))?;
+            let feed = feeds.and_then(|feeds| feeds.get_mut(place)).and_then(Value::as_table_mut);
+            let feed = feed.ok_or_else(|| wrong(format!("there is no [[{section}]] number {place}")))?;
+            (feed, key, like.first().and_then(|like| like.get(key)))
+        }
+        (Some(Value::Array(_)), None) => return Err(wrong(format!("write it as {section}.0.{key}=value"))),
+        (Some(like), _) => {
+            let section = table.entry(section).or_insert_with(|| Table::new().into());
+            let section = section.as_table_mut().ok_or_else(|| wrong("is no section".to_owned()))?;
+            (section, key.as_str(), like.get(key))
+        }
+        (None, _) => return Err(wrong(format!("there is no section [{section}]"))),
+    };
+    let value = match like {
+        Some(Value::String(_)) => Value::String(value.clone()),
+        _ => toml::from_str::<Table>(&format!("value = {value}"))
+            .ok()
+            .and_then(|mut parsed| parsed.remove("value"))
+            .unwrap_or_else(|| Value::String(value.clone())),
+    };
+    let value = match (like, value) {
+        // 10 is as good a speed as 10.0.
+        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
+        (_, value) => value,
+    };
+    target.insert(key.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)], settings: &[&str]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).expect("written");
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+        Config::load(Some(&path), environment, &settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_file_has_every_key_at_its_default() {
+        let shipped: Config = toml::from_str(SHIPPED).expect("the shipped file is good");
+        assert_eq!(Config { feed: Vec::new(), ..shipped.clone() }, Config::bare());
+        assert_eq!(shipped.check_together().map_err(|e| e.to_string()), Ok(()));
+        let table = shipped_table();
+        let debug = format!("{shipped:?}");
+        let keys: usize = table.values().filter_map(Value::as_table).map(Table::len).sum();
+        // Each field of each section prints as `name: `; the file names every one of them.
+        let fields = debug.matches(": ").count();
+        assert!(keys > 20 && fields > keys, "{keys} keys, {fields} fields");
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let text = "[limits]\nops_per_s = 1\n[[feed]]\nkind = \"replay\"\nfiles = [\"a\"]\n";
+        let environment = [("TICKFAN_LIMITS_OPS_PER_S", "2"), ("TICKFAN_FEEDS", "/x"), ("TICKFAN_CMD", "x")];
+        let config = load(text, &environment, &[]).expect("good");
+        assert_eq!(config.limits.ops_per_s.get(), 2);
+        let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
+        let config = load(text, &environment, &settings).expect("good");
+        assert_eq!(config.limits.ops_per_s.get(), 3);
+        assert_eq!(config.publish.token, "123", "text stays text");
+        assert!(config.feed[0].looped && (config.feed[0].speed - 10.0).abs() < 1e-9);
+        assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
+    }
+
+    #[test]
+    fn errors_point_at_the_place() {
+        for (text, words) in [
+            ("[server]\nlistn = 1\n", ["line 2, column 1", "unknown field `listn`"]),
+            ("[ring]\ncapacity = 1000\n", ["line 2, column 12", "power of two"]),
+            ("[ring\n", ["line 1", "column"]),
+            ("[server]\nlisten = \"here\"\n", ["line 2, column 10", "socket address"]),
+            ("[limits]\nops_per_s = 0\n", ["line 2, column 13", "nonzero"]),
+            ("[publish]\nvenues = [\"A b\"]\n", ["line 2", "\"A b\" is no venue"]),
+            ("[[feed]]\nkind = \"replay\"\nfiles = []\nspeed = -1.0\n", ["line 4, column 9", "speed"]),
+            ("[session]\noutbox_bytes_max = 1\n", ["line 2", "at least 4096"]),
+        ] {
+            let error = load(text, &[], &[]).expect_err(text);
+            for word in words {
+                assert!(error.contains(word), "{text:?}: {error}");
+            }
+        }
+        for (setting, word) in [
+            ("server", "section.key=value"),
+            ("nowhere.x=1", "no section [nowhere]"),
+            ("server.x=1", "unknown field `x`"),
+            ("ring.capacity=3", "power of two"),
+            ("feed.7.speed=1", "number 7"),
+        ] {
+            let error = load("", &[], &[setting]).expect_err(setting);
+            assert!(error.contains(word) && error.contains(setting), "{error}");
+        }
+        let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");
+        assert!(error.contains("TICKFAN_RING_SIZE") && error.contains("unknown field `size`"), "{error}");
+    }
+}

@@ -1,0 +1,315 @@
+//! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::line::{Line, LineLimits, LineStats};
+use super::market::{LineId, Market};
+use super::publish::{Chunk, Input, LineFault};
+use super::replay::{Replay, Stamp, Step};
+use crate::clock::{Clock, MS, Now};
+use crate::counters::Counter;
+use crate::ring::{Doorbell, TickWriter, ring_all};
+use crate::tick::Tick;
+use crate::venue::Wire;
+
+/// Records taken from one replay before the shards are woken and others have their turn.
+const RECORDS_PER_TURN: usize = 64;
+/// Chunks taken from publishers in one turn.
+const CHUNKS_PER_TURN: usize = 4;
+/// How often what was counted is shown to the operator, and silent lines are looked for.
+const REPORT_EVERY_NS: u64 = 250 * MS;
+/// The longest sleep: then flags are looked at that wake nobody.
+const SLEEP_NS_MAX: u64 = 20 * MS;
+
+/// What the ingest thread shows to others.
+#[derive(Default)]
+pub struct IngestView {
+    /// True while some feed brings ticks, or a publisher may.
+    pub flowing: AtomicBool,
+    /// True once every replay has ended.
+    pub ended: AtomicBool,
+    /// Told when `ended` turns true.
+    pub on_end: Notify,
+    /// True where a strict replay met what it cannot read.
+    pub failed: AtomicBool,
+    /// Ticks published to the ring.
+    pub published: Counter,
+    /// Ticks of instruments that the ring has no place for.
+    pub unplaced: Counter,
+    /// Notices that found no room on their way to the log.
+    pub notices_lost: Counter,
+    /// Faults of publishers that found no room on their way back.
+    pub faults_lost: Counter,
+    /// What each line counted, a moment ago.
+    pub lines: Mutex<Vec<LineReport>>,
+}
+
+/// What one feed line counted.
+#[derive(Clone, Debug)]
+pub struct LineReport {
+    /// Its capture, or `publish`.
+    pub name: String,
+    /// Whose messages it reads.
+    pub wire: Wire,
+    /// The counts.
+    pub stats: LineStats,
+    /// Records that could not be read, frames included.
+    pub bad_lines: u64,
+}
+
+/// What the ingest thread works with.
+pub struct IngestParts {
+    /// The instruments and their numbers.
+    pub market: Market,
+    /// The ring's writer.
+    pub writer: TickWriter,
+    /// The shards' doorbells.
+    pub bells: Vec<Arc<Doorbell>>,
+    /// Captures to replay.
+    pub replays: Vec<Replay>,
+    /// What publishers send, where they may.
+    pub publishers: Option<mpsc::Receiver<Input>>,
+    /// Limits of a publisher's line.
+    pub publish_limits: LineLimits,
+    /// The clock.
+    pub clock: Clock,
+    /// After this long without a frame a line's prices are stale, nanoseconds.
+    pub stale_after_ns: u64,
+    /// Replays wait until this says so.
+    pub may_start: Box<dyn Fn() -> bool + Send>,
+    /// What it shows.
+    pub view: Arc<IngestView>,
+    /// Where notices for the operator go.
+    pub notices: mpsc::Sender<String>,
+}
+
+/// One publisher's line.
+struct Publisher {
+    line: Line,
+    faults: mpsc::Sender<LineFault>,
+}
+
+/// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
+pub struct Ingest {
+    parts: IngestParts,
+    started: bool,
+    ended: Vec<bool>,
+    publishers: HashMap<u32, Publisher>,
+    /// What publishers that have gone had counted.
+    gone: LineStats,
+    next_line: u32,
+    report_at_ns: u64,
+}
+
+/// What a turn of the ingest thread leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There may be more to do at once.
+    Now,
+    /// Nothing before this steady time, unless a publisher sends something.
+    At(u64),
+}
+
+/// Publishes a tick; what has no place is counted.
+fn publish<'a>(writer: &'a mut TickWriter, view: &'a IngestView) -> impl FnMut(&Tick) + 'a {
+    |tick| {
+        if writer.publish(tick).is_err() {
+            view.unplaced.add(1);
+        }
+    }
+}
+
+impl Ingest {
+    /// Ready for its first turn. The replays' lines are numbered from 0.
+    pub fn new(mut parts: IngestParts) -> Self {
+        for replay in &mut parts.replays {
+            replay.prime(&mut parts.market);
+        }
+        let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
+        let ended = vec![false; parts.replays.len()];
+        Self {
+            parts,
+            started: false,
+            ended,
+            publishers: HashMap::new(),
+            gone: LineStats::default(),
+            next_line,
+            report_at_ns: 0,
+        }
+    }
+
+    /// Takes in what is due, at most a fair share of it, and wakes the shards once.
+    pub fn turn(&mut self, now: Now) -> Next {
+        let before = self.parts.writer.published();
+        self.started = self.started || (self.parts.may_start)();
+        let mut next = Next::At(now.mono_ns + SLEEP_NS_MAX);
+        if self.started {
+            for at in 0..self.parts.replays.len() {
+                next = earlier(next, self.replay(at, now));
+            }
+        }
+        next = earlier(next, self.take_published(now));
+        if self.report_at_ns <= now.mono_ns {
+            self.report_at_ns = now.mono_ns + REPORT_EVERY_NS;
+            self.look_for_silence(now);
+            self.report();
+        }
+        let published = self.parts.writer.published() - before;
+        if published > 0 {
+            self.parts.view.published.add(published);
+            ring_all(self.parts.bells.iter().map(|bell| &**bell));
+        }
+        next
+    }
+
+    fn replay(&mut self, at: usize, now: Now) -> Next {
+        let IngestParts { replays, market, writer, clock, view, notices, .. } = &mut self.parts;
+        let replay = &mut replays[at];
+        if self.ended[at] {
+            return Next::At(u64::MAX);
+        }
+        for _ in 0..RECORDS_PER_TURN {
+            match replay.step(now, Stamp::Live(clock), market, publish(writer, view)) {
+                Step::Took => {}
+                Step::Due(due) => return Next::At(due.mono_ns),
+                Step::Ended => {
+                    self.end(at);
+                    return Next::Now;
+                }
+                Step::Bad(what) => {
+                    let (strict, first_round) = (replay.spec().strict, replay.rounds() == 0);
+                    if first_round || strict {
+                        notice(notices, view, what);
+                    }
+                    if strict {
+                        view.failed.store(true, Ordering::Release);
+                        self.end(at);
+                        return Next::Now;
+                    }
+                }
+            }
+        }
+        Next::Now
+    }
+
+    fn end(&mut self, at: usize) {
+        self.ended[at] = true;
+        if self.ended.iter().all(|ended| *ended) {
+            self.report();
+            self.parts.view.ended.store(true, Ordering::Release);
+            self.parts.view.on_end.notify_one();
+        }
+    }
+
+    fn take_published(&mut self, now: Now) -> Next {
+        for _ in 0..CHUNKS_PER_TURN {
+            let Some(inbox) = &mut self.parts.publishers else { return Next::At(u64::MAX) };
+            match inbox.try_recv() {
+                Ok(Input::Opened { publisher, errors }) => self.opened(publisher, errors),
+                Ok(Input::Chunk(chunk)) => self.chunk(&chunk),
+                Ok(Input::Closed { publisher }) => self.closed(publisher, now),
+                Err(_) => return Next::At(u64::MAX),
+            }
+        }
+        Next::Now
+    }
+
+    fn opened(&mut self, publisher: u32, faults: mpsc::Sender<LineFault>) {
+        let line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        self.next_line += 1;
+        self.publishers.insert(publisher, Publisher { line, faults });
+    }
+
+    fn closed(&mut self, publisher: u32, now: Now) {
+        let Some(mut gone) = self.publishers.remove(&publisher) else { return };
+        let IngestParts { market, writer, view, .. } = &mut self.parts;
+        gone.line.disconnected(now.wall_ns, market, publish(writer, view));
+        self.gone.add(gone.line.stats());
+    }
+
+    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told.
+    fn chunk(&mut self, chunk: &Chunk) {
+        let Some(publisher) = self.publishers.get_mut(&chunk.publisher) else { return };
+        let IngestParts { market, writer, view, .. } = &mut self.parts;
+        let mut out = publish(writer, view);
+        let mut rest = chunk.bytes.as_slice();
+        let mut number = chunk.first_line;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let text = rest[..end].trim_ascii();
+            rest = rest.get(end + 1..).unwrap_or_default();
+            if !text.is_empty()
+                && let Err(error) = publisher.line.frame(chunk.rx_ns, text, market, &mut out)
+            {
+                let fault = LineFault { line: number, msg: error.to_string() };
+                if publisher.faults.try_send(fault).is_err() {
+                    view.faults_lost.add(1);
+                }
+            }
+            number += 1;
+        }
+    }
+
+    /// A line that has brought nothing for too long shows stale prices.
+    fn look_for_silence(&mut self, now: Now) {
+        let IngestParts { replays, market, writer, view, stale_after_ns, .. } = &mut self.parts;
+        let since_ns = now.wall_ns.saturating_sub(*stale_after_ns);
+        for (replay, _) in replays.iter_mut().zip(&self.ended).filter(|(_, ended)| !**ended) {
+            replay.set_silent(since_ns, now, market, publish(writer, view));
+        }
+    }
+
+    /// Shows what was counted. It never waits: if somebody reads just now, the next report tells.
+    fn report(&mut self) {
+        let IngestParts { replays, publishers, view, .. } = &self.parts;
+        let replaying = self.started && self.ended.iter().any(|ended| !*ended);
+        view.flowing.store(replaying || publishers.is_some(), Ordering::Release);
+        let Ok(mut lines) = view.lines.try_lock() else { return };
+        lines.clear();
+        for replay in replays {
+            lines.extend(replay.lines().map(|(file, line, bad_lines)| LineReport {
+                name: file.display().to_string(),
+                wire: line.wire(),
+                stats: line.stats().clone(),
+                bad_lines,
+            }));
+        }
+        if publishers.is_some() {
+            let mut stats = self.gone.clone();
+            self.publishers.values().for_each(|publisher| stats.add(publisher.line.stats()));
+            let bad_lines = stats.bad_frames;
+            lines.push(LineReport { name: "publish".to_owned(), wire: Wire::Native, stats, bad_lines });
+        }
+    }
+
+    /// Turns until `stop` is set. Unparking the thread makes it look for what publishers sent.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let clock = self.parts.clock.clone();
+        while !stop.load(Ordering::Acquire) {
+            let Next::At(at_ns) = self.turn(clock.now()) else { continue };
+            let wait_ns = at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX);
+            if wait_ns > 0 {
+                std::thread::park_timeout(Duration::from_nanos(wait_ns));
+            }
+        }
+    }
+}
+
+fn earlier(a: Next, b: Next) -> Next {
+    match (a, b) {
+        (Next::At(a), Next::At(b)) => Next::At(a.min(b)),
+        _ => Next::Now,
+    }
+}
+
+/// Tells the operator; the feed does not wait for the log.
+fn notice(notices: &mpsc::Sender<String>, view: &IngestView, what: String) {
+    if notices.try_send(what).is_err() {
+        view.notices_lost.add(1);
+    }
+}
