@@ -3,6 +3,7 @@
 pub mod book;
 pub mod clock;
 pub mod feed;
+pub mod front;
 pub mod instrument;
 pub mod protocol;
 pub mod tick;
