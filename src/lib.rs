@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod feed;
+pub mod front;
 pub mod instrument;
 pub mod protocol;
 pub mod ring;

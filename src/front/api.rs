@@ -1,0 +1,214 @@
+//! The routes and their answers.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
+    WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::serve::Handover;
+use super::upgrade::Handshake;
+use super::{App, SymbolRow, Upgraded, ui};
+use crate::instrument::Symbol;
+use crate::protocol;
+
+/// The routes of the public door.
+pub(super) fn public(app: Arc<App>) -> Router {
+    let router = Router::new()
+        .route("/", get(page))
+        .route("/style.css", get(ui::style))
+        .route("/ws", get(ws))
+        .route("/publish", get(publish))
+        .route("/api/symbols", get(symbols))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz));
+    with_fallbacks(router).with_state(app)
+}
+
+/// The routes of the operator's door.
+pub(super) fn admin(metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+    let answer = move || async move {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(CONTENT_TYPE, kind)], metrics())
+    };
+    with_fallbacks(Router::new().route("/metrics", get(answer)).route("/healthz", get(healthz)))
+}
+
+fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router
+        .fallback(|uri: Uri| async move {
+            let path: String = uri.path().chars().take(100).collect();
+            error(StatusCode::NOT_FOUND, &format!("nothing is at {path:?}"))
+        })
+        .method_not_allowed_fallback(|| async {
+            error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD work here")
+        })
+}
+
+/// A response of this status that says what is wrong.
+pub(super) fn error(status: StatusCode, msg: &str) -> Response<Body> {
+    (status, Json(json!({ "error": msg }))).into_response()
+}
+
+async fn healthz() -> Response<Body> {
+    ([(CACHE_CONTROL, "no-store")], Json(json!({"ok": true}))).into_response()
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
+    let feeds = (app.hooks.feeds)();
+    let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing);
+    let rows: Vec<Value> = feeds
+        .iter()
+        .map(|feed| json!({"name": feed.name, "flowing": feed.flowing, "detail": feed.detail}))
+        .collect();
+    let mut body = json!({"ready": ready, "feeds": rows});
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !ready {
+        body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();
+    }
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}
+
+async fn page(State(app): State<Arc<App>>) -> Response<Body> {
+    let instruments = (app.hooks.symbols)().len();
+    let page = ui::Page {
+        replay: app.replay,
+        publish: app.hooks.publish.is_some(),
+        instruments,
+        feeds: (app.hooks.feeds)(),
+    };
+    page.response()
+}
+
+/// Which instruments a `match` means.
+enum Match {
+    All,
+    Venue(String),
+    One(Symbol),
+}
+
+impl Match {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::All);
+        }
+        match text.strip_suffix(":*") {
+            Some(venue) => Symbol::is_venue(venue).then(|| Self::Venue(venue.to_owned())),
+            None => Symbol::parse(text).ok().map(Self::One),
+        }
+    }
+
+    fn takes(&self, symbol: &Symbol) -> bool {
+        match self {
+            Self::All => true,
+            Self::Venue(venue) => symbol.venue() == venue,
+            Self::One(wanted) => symbol == wanted,
+        }
+    }
+}
+
+async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Response<Body> {
+    if !app.origins.allow(&headers) {
+        return foreign();
+    }
+    let mut wanted = Match::All;
+    for (key, value) in pairs(&uri) {
+        if key == "match" {
+            let Some(found) = Match::parse(&value) else {
+                let msg = "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"";
+                return error(StatusCode::BAD_REQUEST, msg);
+            };
+            wanted = found;
+        }
+    }
+    let rows = (app.hooks.symbols)();
+    let rows: Vec<Value> = rows.iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row).collect();
+    let mut response = Json(json!({ "symbols": rows })).into_response();
+    let answer = response.headers_mut();
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.insert(VARY, HeaderValue::from_static("origin"));
+    // A page that may ask may also read the answer.
+    if let Some(origin) = headers.get(ORIGIN) {
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    response
+}
+
+fn symbol_row(row: &SymbolRow) -> Value {
+    json!({"symbol": row.symbol.as_str(), "venue": row.symbol.venue(), "state": row.state.name()})
+}
+
+async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    if !app.origins.allow(&head.headers) {
+        return foreign();
+    }
+    let handshake = match Handshake::check(&head) {
+        Ok(handshake) => handshake,
+        Err(response) => return *response,
+    };
+    let subscribe = match protocol::parse_query(&pairs(&head.uri)) {
+        Ok(subscribe) => subscribe,
+        Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
+    };
+    if !(app.hooks.can_accept)() {
+        return full("no room for another session: try again later");
+    }
+    handshake.accept(Handover::new(move |stream, read_buf, peer| {
+        (app.hooks.hand_over)(Upgraded { stream, read_buf, peer, subscribe })
+    }))
+}
+
+async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let Some(route) = app.hooks.publish.clone() else {
+        return error(StatusCode::NOT_FOUND, "publishing is off: no token is configured for it");
+    };
+    let (head, _) = request.into_parts();
+    if !app.origins.allow(&head.headers) {
+        return foreign();
+    }
+    let handshake = match Handshake::check(&head) {
+        Ok(handshake) => handshake,
+        Err(response) => return *response,
+    };
+    // Without the header the token must be the first message: a browser cannot set headers.
+    let authorized = match head.headers.get(AUTHORIZATION) {
+        None => false,
+        Some(value) if bearer(value).is_some_and(|token| (route.accepts)(token)) => true,
+        Some(_) => {
+            let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
+            return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
+        }
+    };
+    handshake.accept(Handover::new(move |stream, read_buf, peer| {
+        (route.hand_over)(Upgraded { stream, read_buf, peer, subscribe: None }, authorized)
+    }))
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+fn foreign() -> Response<Body> {
+    error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
+}
+
+fn full(msg: &str) -> Response<Body> {
+    ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
+}
+
+/// The query as a form is written: percent-decoded, `+` for a space. Text that is no UTF-8 becomes
+/// replacement characters, which no symbol has.
+fn pairs(uri: &Uri) -> Vec<(String, String)> {
+    Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default()
+}

@@ -1,0 +1,195 @@
+//! What listens for HTTP: the public door (page, API, WebSocket handshakes) and the operator's (metrics).
+//!
+//! A handshake ends with its socket taken out of HTTP and handed over, together with every byte that was
+//! read behind the request; nothing of the WebSocket itself is done here. Both doors run on the same
+//! [`serve`] code, which answers what hyper would only drop, and bounds every connection in number, bytes
+//! and time.
+
+mod api;
+mod origin;
+mod serve;
+mod ui;
+mod upgrade;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use crate::instrument::Symbol;
+use crate::protocol::Subscribe;
+use crate::protocol::close::Close;
+use crate::tick::State;
+
+pub use origin::BadOrigin;
+pub use serve::{Limits, Stats};
+
+/// How the public door behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bounds of each connection.
+    pub limits: Limits,
+    /// Which web pages may connect, for requests that carry an `Origin`: `"*"` any, `"self"` those served
+    /// from the host and port that the request names, `"loopback"` those of this machine (localhost,
+    /// 127.0.0.0/8 and `[::1]`, any port), `"null"` files and sandboxes, else one exact origin like
+    /// `https://desk.example`. What sends no `Origin` is no browser and is let in. Default `self` and
+    /// `loopback`.
+    pub allowed_origins: Vec<String>,
+    /// Whether every feed is a replay; the page says so. Default false.
+    pub replay: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            allowed_origins: vec!["self".to_owned(), "loopback".to_owned()],
+            replay: false,
+        }
+    }
+}
+
+/// A socket that has left HTTP for WebSocket: the 101 is written, no frame has been read.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The socket, non-blocking, with `TCP_NODELAY`.
+    pub stream: std::net::TcpStream,
+    /// Bytes that came behind the request: the first frames. They are gone from the socket.
+    pub read_buf: Vec<u8>,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// What the address of the request subscribed to.
+    pub subscribe: Option<Subscribe>,
+}
+
+/// An upgraded socket that nobody took. It comes back so that it can be told why.
+#[derive(Debug)]
+pub struct Refused {
+    /// The socket.
+    pub stream: std::net::TcpStream,
+    /// What its close frame says.
+    pub why: Close,
+}
+
+/// Takes an upgraded socket, or gives it back.
+pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), Refused> + Send + Sync>;
+
+/// An instrument as the API lists it.
+#[derive(Clone, Debug)]
+pub struct SymbolRow {
+    /// Its name.
+    pub symbol: Symbol,
+    /// How its feed does.
+    pub state: State,
+}
+
+/// One feed, as the page and `/readyz` show it.
+#[derive(Clone, Debug)]
+pub struct FeedHealth {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Whether data comes in.
+    pub flowing: bool,
+    /// One sentence for the operator.
+    pub detail: String,
+}
+
+/// Whether this is the token. It must take the same time for every wrong one.
+pub type TokenCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+/// `/publish`, where publishing is on.
+#[derive(Clone)]
+pub struct PublishRoute {
+    /// Asked where a request carries a token.
+    pub accepts: TokenCheck,
+    /// Takes the socket of a publisher; the flag says that its token was in the request and is good. If it
+    /// is false, the token must come as the first message.
+    pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
+}
+
+/// What the door asks the rest of the gateway. All are called on the door's own threads, none per tick.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Whether there is room for another session; asked before the 101.
+    pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Takes a session's socket.
+    pub hand_over: HandOver,
+    /// `None`: publishing is off.
+    pub publish: Option<PublishRoute>,
+    /// Every instrument.
+    pub symbols: Arc<dyn Fn() -> Vec<SymbolRow> + Send + Sync>,
+    /// Every feed.
+    pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").field("publish", &self.publish.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What the handlers of the public door share.
+struct App {
+    origins: origin::Origins,
+    replay: bool,
+    hooks: Hooks,
+}
+
+/// The public door.
+#[derive(Debug)]
+pub struct Front {
+    router: Router,
+    limits: Limits,
+    stats: Arc<Stats>,
+}
+
+impl Front {
+    /// Puts the door together; nothing listens yet.
+    ///
+    /// # Errors
+    /// [`BadOrigin`] names the entry of [`Options::allowed_origins`] that means nothing.
+    pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
+        let origins = origin::Origins::new(&options.allowed_origins)?;
+        let app = Arc::new(App { origins, replay: options.replay, hooks });
+        Ok(Self { router: api::public(app), limits: options.limits, stats: Arc::default() })
+    }
+
+    /// What the door counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Serves until `shutdown` is ready, then lets what is under way end, for about a second. It must run
+    /// on a tokio runtime with I/O and time.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        serve::serve(listener, self.router, self.limits, self.stats, shutdown).await;
+    }
+}
+
+/// The operator's door: `/metrics` and `/healthz`. It asks nobody who they are: bind it to a private
+/// address.
+#[derive(Debug)]
+pub struct Admin {
+    router: Router,
+    limits: Limits,
+    stats: Arc<Stats>,
+}
+
+impl Admin {
+    /// Puts the door together. `metrics` gives OpenMetrics text and is called once per request.
+    pub fn new(limits: Limits, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        Self { router: api::admin(metrics), limits, stats: Arc::default() }
+    }
+
+    /// What the door counts.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// As [`Front::serve`].
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        serve::serve(listener, self.router, self.limits, self.stats, shutdown).await;
+    }
+}

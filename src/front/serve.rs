@@ -1,0 +1,498 @@
+//! Accepts connections and drives HTTP on each: the one place that both doors share.
+//!
+//! hyper answers a malformed head by itself. What it would drop in silence is answered here: a head that
+//! stays half-sent (408), one that is not HTTP/1 (505) and one that breaks off (400). A connection that is
+//! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CONNECTION, HOST};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version};
+use futures_util::future::BoxFuture;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+
+use super::Refused;
+use super::api::error;
+use crate::protocol::frame;
+
+/// The longest request head, in bytes; a longer one gets 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The longest body that is read (and ignored), in bytes; for a longer one or one of unknown length: 413.
+const BODY_BYTES_MAX: u64 = 1024;
+/// How long accepting pauses after it failed, for example with no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a closed connection is read on, so that its peer gets to read the answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much a closed connection is read on, in bytes.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How many connections over the limit are told so at the same time; the others are just closed.
+const REFUSALS_MAX: usize = 64;
+/// How long requests under way may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Bounds of a door and of each connection on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
+    /// 503. A connection costs about 20 kB at most. Default 1024.
+    pub connections_max: usize,
+    /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
+    /// slow links, and lets an attacker hold connections for longer. Default 5000.
+    pub head_timeout_ms: u64,
+    /// How long a connection may stay open without a request, and how long its peer may leave an answer
+    /// unread, in milliseconds; then it is closed without a word. Default 30000.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_max: 1024, head_timeout_ms: 5_000, idle_timeout_ms: 30_000 }
+    }
+}
+
+/// What a door counts, since it opened.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted, those refused for room included.
+    pub accepted: AtomicU64,
+    /// Accepts that failed.
+    pub accept_errors: AtomicU64,
+    /// Connections refused because `connections_max` were open.
+    pub refused_full: AtomicU64,
+    /// Connections open in HTTP now.
+    pub open: AtomicU64,
+    /// Requests that reached a route.
+    pub requests: AtomicU64,
+    /// Heads that were malformed, too large or broken off.
+    pub bad_heads: AtomicU64,
+    /// Heads that took too long.
+    pub timeouts: AtomicU64,
+    /// Sockets handed over after a handshake.
+    pub upgraded: AtomicU64,
+    /// Sockets that nobody took after the 101.
+    pub handover_refused: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, SocketAddr) -> Result<(), Refused> + Send>;
+
+/// Rides on a 101 as an extension: who takes the socket, once.
+pub(super) struct Handover(Mutex<Option<Take>>);
+
+impl Handover {
+    pub(super) fn new(
+        take: impl FnOnce(std::net::TcpStream, Vec<u8>, SocketAddr) -> Result<(), Refused> + Send + 'static,
+    ) -> Self {
+        Self(Mutex::new(Some(Box::new(take))))
+    }
+
+    fn take(&self) -> Option<Take> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What all connections of a door share.
+struct Door {
+    router: Router,
+    limits: Limits,
+    stats: Arc<Stats>,
+    http: http1::Builder,
+}
+
+/// Serves `router` on `listener` until `shutdown` is ready; then nothing new is accepted and open
+/// connections have [`GRACE`] to end.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stats: Arc<Stats>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let mut http = http1::Builder::new();
+    // Heads have our own deadline, which answers; hyper's would only drop.
+    http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
+    let door = Arc::new(Door { router, limits, stats, http });
+    let (stop, stopped) = watch::channel(());
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {}
+        never = accept(&listener, &door, &stopped) => match never {},
+    }
+    drop((listener, stopped, door));
+    // No receiver: no connection is open.
+    stop.send(()).ok();
+    // Every connection holds a receiver; none left means that all have ended.
+    drop(timeout(GRACE + LINGER, stop.closed()).await);
+}
+
+async fn accept(
+    listener: &TcpListener,
+    door: &Arc<Door>,
+    stopped: &watch::Receiver<()>,
+) -> std::convert::Infallible {
+    let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                count(&door.stats.accept_errors);
+                // A peer that gave up says nothing about the next one; any other error stays for a while.
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        count(&door.stats.accepted);
+        // It fails only on a socket that is gone already, which the first read will tell.
+        stream.set_nodelay(true).ok();
+        if let Ok(permit) = Arc::clone(&open).try_acquire_owned() {
+            count(&door.stats.open);
+            tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
+        } else {
+            count(&door.stats.refused_full);
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(refuse(stream, permit));
+            }
+        }
+    }
+}
+
+async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
+    answer_and_close(stream, "503 Service Unavailable", "too many connections are open").await;
+    drop(permit);
+}
+
+/// One connection, from its first byte to its end or to its hand-over.
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: Arc<Door>,
+    stopped: watch::Receiver<()>,
+    permit: OwnedSemaphorePermit,
+) {
+    let activity = Arc::new(Activity::default());
+    let (end, stream, read_buf) = drive(stream, &door, &activity, stopped.clone()).await;
+    match end {
+        End::Late if activity.phase() == Phase::Head || !read_buf.is_empty() => {
+            count(&door.stats.timeouts);
+            answer_and_close(stream, "408 Request Timeout", "the request's head took too long").await;
+        }
+        End::Late => {}
+        End::Done(result) => match activity.handover() {
+            Some(take) if result.is_ok() => {
+                hand_over(take, stream, read_buf, peer, &door.stats);
+            }
+            _ => close_after(result, stream, &activity, &door.stats).await,
+        },
+    }
+    drop(permit);
+    door.stats.open.fetch_sub(1, Ordering::Relaxed);
+    // It lives to here: at shutdown, `serve` waits for the last of them.
+    drop(stopped);
+}
+
+/// Why driving a connection ended.
+enum End {
+    /// hyper is done with it.
+    Done(hyper::Result<()>),
+    /// It ran into a deadline.
+    Late,
+}
+
+/// Drives HTTP until it is done or too late, and gives the socket back with what was read beyond.
+async fn drive(
+    stream: TcpStream,
+    door: &Arc<Door>,
+    activity: &Arc<Activity>,
+    mut stopped: watch::Receiver<()>,
+) -> (End, TcpStream, Vec<u8>) {
+    let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
+    let mut conn = door.http.serve_connection(io, service(Arc::clone(door), Arc::clone(activity)));
+    let mut deadline = Box::pin(sleep(activity.limit(door.limits)));
+    let mut grace = pin!(async {
+        // An error means that the door is gone, which is the same news.
+        stopped.changed().await.ok();
+    });
+    let mut stopping = false;
+    let mut seen = activity.step();
+    let end = std::future::poll_fn(|cx| {
+        if !stopping && grace.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            deadline.set(sleep(GRACE));
+            Pin::new(&mut conn).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = conn.poll_without_shutdown(cx) {
+            return Poll::Ready(End::Done(result));
+        }
+        let step = activity.step();
+        if step != seen && !stopping {
+            seen = step;
+            deadline.set(sleep(activity.limit(door.limits)));
+        }
+        deadline.as_mut().poll(cx).map(|()| End::Late)
+    })
+    .await;
+    let parts = conn.into_parts();
+    (end, parts.io.into_inner().stream, parts.read_buf.into())
+}
+
+/// The end of a connection that stays HTTP.
+async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &Stats) {
+    let Err(error) = result else { return linger(stream).await };
+    if activity.phase() == Phase::Answer {
+        // The peer is gone, or did not take its answer.
+        return;
+    }
+    count(&stats.bad_heads);
+    if activity.answered.load(Ordering::Relaxed) {
+        // By hyper: it takes malformed heads for its own.
+        linger(stream).await;
+    } else if error.is_incomplete_message() {
+        answer_and_close(stream, "400 Bad Request", "the request's head breaks off").await;
+    } else {
+        answer_and_close(stream, "505 HTTP Version Not Supported", "speak HTTP/1.1 here").await;
+    }
+}
+
+fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: SocketAddr, stats: &Stats) {
+    let Ok(stream) = stream.into_std() else {
+        count(&stats.handover_refused);
+        return;
+    };
+    match take(stream, read_buf, peer) {
+        Ok(()) => count(&stats.upgraded),
+        Err(refused) => {
+            count(&stats.handover_refused);
+            let mut bytes = Vec::new();
+            frame::close(refused.why, &mut bytes);
+            // Behind a 101 the socket's buffer has room for a dozen bytes; a peer that is gone needs none.
+            io::Write::write_all(&mut &refused.stream, &bytes).ok();
+        }
+    }
+}
+
+/// Writes an answer of its own to a connection that hyper gave up, and closes it.
+async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
+    let body = format!("{{\"error\":\"{msg}\"}}");
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+        linger(stream).await;
+    }
+}
+
+/// Closes for writing, then reads for a moment what the peer still sends: closing with input unread would
+/// reset the connection, and the reset would overtake the answer.
+async fn linger(mut stream: TcpStream) {
+    let drain = async {
+        let mut scratch = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        while let Ok(n @ 1..) = stream.read(&mut scratch).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Late or not, the socket is dropped next.
+    drop(timeout(LINGER, drain).await);
+}
+
+/// What a connection is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of a request is here.
+    Idle,
+    /// A head is coming in.
+    Head,
+    /// An answer is going out.
+    Answer,
+}
+
+/// What the socket and the service see of a connection, told to the task that drives it. All three live in
+/// that one task: the atomics are for the compiler, and relaxed.
+#[derive(Default)]
+struct Activity {
+    /// The [`Phase`] as a number.
+    phase: AtomicU8,
+    /// Moves on whenever the deadline starts anew.
+    step: AtomicU32,
+    /// Whether anything was written since the head began.
+    answered: AtomicBool,
+    handover: Mutex<Option<Arc<Handover>>>,
+}
+
+impl Activity {
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Answer,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.step.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn step(&self) -> u32 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, limits: Limits) -> Duration {
+        Duration::from_millis(match self.phase() {
+            Phase::Head => limits.head_timeout_ms,
+            Phase::Idle | Phase::Answer => limits.idle_timeout_ms,
+        })
+    }
+
+    fn read(&self) {
+        if self.phase() == Phase::Idle {
+            self.answered.store(false, Ordering::Relaxed);
+            self.enter(Phase::Head);
+        }
+    }
+
+    fn wrote(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+        if self.phase() == Phase::Answer {
+            // Progress: the deadline starts anew.
+            self.enter(Phase::Answer);
+        }
+    }
+
+    fn flushed(&self) {
+        if self.phase() == Phase::Answer {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    fn answer(&self, handover: Option<Arc<Handover>>) {
+        if handover.is_some() {
+            *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = handover;
+        }
+        self.enter(Phase::Answer);
+    }
+
+    fn handover(&self) -> Option<Take> {
+        self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()?.take()
+    }
+}
+
+/// The service of one connection: the door's router, with what it needs checked before.
+fn service(
+    door: Arc<Door>,
+    activity: Arc<Activity>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = std::convert::Infallible,
+    Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>,
+> + Unpin {
+    service_fn(move |request: Request<Incoming>| -> BoxFuture<'static, _> {
+        let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
+        Box::pin(async move {
+            count(&door.stats.requests);
+            let mut response = match refusal(&request) {
+                Some(response) => response,
+                None => door.router.clone().oneshot(request.map(Body::new)).await?,
+            };
+            activity.answer(response.extensions_mut().remove::<Arc<Handover>>());
+            Ok(response)
+        })
+    })
+}
+
+/// What no route should see.
+fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
+    }
+    if request.body().size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX) {
+        let msg = "no request here has a body: send none, or a short one with its `Content-Length`";
+        let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, msg);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Some(response);
+    }
+    None
+}
+
+/// A socket that tells its [`Activity`] what passes.
+struct Watched {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.activity.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.activity.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.activity.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,104 @@
+//! The page at `/`: what runs here and how to use it. It needs no script, and its policy allows none.
+
+use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::IntoResponse;
+
+use super::FeedHealth;
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;\
+color:#1c2733;background:#fff}code,pre{font:14px/1.5 ui-monospace,monospace}pre{background:#f2f5f8;\
+padding:.8rem 1rem;overflow-x:auto}table{border-collapse:collapse}td,th{text-align:left;\
+padding:.25rem 1.5rem .25rem 0;vertical-align:top}\
+@media(prefers-color-scheme:dark){body{color:#d7dee6;background:#14191f}pre{background:#1e262e}a{color:#8fb8ff}}";
+
+/// The page's style sheet; a file of its own, so that the policy needs no exception for inline styles.
+pub(super) async fn style() -> Response<Body> {
+    ([(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "max-age=3600")], STYLE).into_response()
+}
+
+/// What the page tells.
+pub(super) struct Page {
+    pub(super) replay: bool,
+    pub(super) publish: bool,
+    pub(super) instruments: usize,
+    pub(super) feeds: Vec<FeedHealth>,
+}
+
+impl Page {
+    /// The page as a response.
+    pub(super) fn response(&self) -> Response<Body> {
+        let headers = [
+            (CONTENT_TYPE, "text/html; charset=utf-8"),
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (REFERRER_POLICY, "no-referrer"),
+            (CACHE_CONTROL, "no-store"),
+        ];
+        (headers, self.html()).into_response()
+    }
+
+    fn html(&self) -> String {
+        let mode = if self.replay { "replay" } else { "live" };
+        let publish = if self.publish {
+            "WebSocket for publishers; needs the token"
+        } else {
+            "publishing is off: no token is configured"
+        };
+        format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tickfan</title>\
+<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+<link rel=\"stylesheet\" href=\"/style.css\"></head>\n<body><h1>tickfan</h1>\n\
+<p>A market data gateway. Feeds: <b>{mode}</b>. Instruments: <b>{instruments}</b>.</p>\n{feeds}\
+<h2>Endpoints</h2>\n<table>\n\
+<tr><td><code>GET /ws</code></td><td>WebSocket, protocol <code>tickfan.v1</code></td></tr>\n\
+<tr><td><code>GET /publish</code></td><td>{publish}</td></tr>\n\
+<tr><td><a href=\"/api/symbols\"><code>GET /api/symbols</code></a></td>\
+<td>every instrument; <code>?match=coinbase:*</code> for one venue</td></tr>\n\
+<tr><td><a href=\"/readyz\"><code>GET /readyz</code></a></td><td>200 while the feeds flow</td></tr>\n\
+<tr><td><a href=\"/healthz\"><code>GET /healthz</code></a></td><td>200 while the process runs</td></tr>\n\
+</table>\n<h2>Try it</h2>\n<p>In the console of this page's browser:</p>\n\
+<pre>new WebSocket(`ws://${{location.host}}/ws?symbols=*`).onmessage = (m) =&gt; console.log(m.data)</pre>\n\
+</body></html>\n",
+            instruments = self.instruments,
+            feeds = self.feed_table(),
+        )
+    }
+
+    fn feed_table(&self) -> String {
+        if self.feeds.is_empty() {
+            return String::new();
+        }
+        let mut table = "<h2>Feeds</h2>\n<table>\n".to_owned();
+        for feed in &self.feeds {
+            table.push_str("<tr><td>");
+            escape(&feed.name, &mut table);
+            table.push_str(if feed.flowing {
+                "</td><td>flowing</td><td>"
+            } else {
+                "</td><td>not flowing</td><td>"
+            });
+            escape(&feed.detail, &mut table);
+            table.push_str("</td></tr>\n");
+        }
+        table.push_str("</table>\n");
+        table
+    }
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            other => out.push(other),
+        }
+    }
+}

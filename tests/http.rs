@@ -1,0 +1,541 @@
+//! The public and the operator's HTTP door, over raw sockets: every request gets its answer, whatever it
+//! looks like, and a handshake loses no byte.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tickfan::front::{
+    Admin, FeedHealth, Front, Hooks, Limits, Options, PublishRoute, Refused, Stats, SymbolRow, Upgraded,
+};
+use tickfan::instrument::Symbol;
+use tickfan::protocol::close::Close;
+use tickfan::tick::{Channel, State};
+
+/// Longer than any answer takes; only a broken gateway makes a test wait for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+#[derive(Default)]
+struct Switches {
+    full: AtomicBool,
+    stopped_feed: AtomicBool,
+    refuse_after: AtomicBool,
+}
+
+struct Door {
+    addr: SocketAddr,
+    switches: Arc<Switches>,
+    sessions: mpsc::Receiver<Upgraded>,
+    stats: Arc<Stats>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    served: mpsc::Receiver<()>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn rows() -> Vec<SymbolRow> {
+    let row = |text, state| SymbolRow { symbol: Symbol::parse(text).expect("good"), state };
+    vec![row("coinbase:BTC-USD", State::Live), row("kraken:XBT/USD", State::Waiting)]
+}
+
+fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bool) -> Hooks {
+    let (a, b, c) = (Arc::clone(switches), Arc::clone(switches), Arc::clone(switches));
+    let publishers = sessions.clone();
+    Hooks {
+        can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
+        hand_over: Arc::new(move |upgraded| {
+            if b.refuse_after.load(Ordering::SeqCst) {
+                return Err(Refused { stream: upgraded.stream, why: Close::Shutdown });
+            }
+            sessions.send(upgraded).expect("the test listens");
+            Ok(())
+        }),
+        publish: publish.then(|| PublishRoute {
+            accepts: Arc::new(|token| token == b"secret"),
+            hand_over: Arc::new(move |upgraded, _| {
+                publishers.send(upgraded).expect("the test listens");
+                Ok(())
+            }),
+        }),
+        symbols: Arc::new(rows),
+        feeds: Arc::new(move || {
+            let flowing = !c.stopped_feed.load(Ordering::SeqCst);
+            vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
+        }),
+    }
+}
+
+fn door(change: impl FnOnce(&mut Options), publish: bool) -> Door {
+    let mut options = Options::default();
+    change(&mut options);
+    let switches = Arc::new(Switches::default());
+    let (sender, sessions) = mpsc::channel();
+    let front = Front::new(&options, hooks(&switches, sender, publish)).expect("good origins");
+    let stats = front.stats();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let (done, served) = mpsc::channel();
+    runtime.spawn(async move {
+        front.serve(listener, async move { drop(stopped.await) }).await;
+        done.send(()).ok();
+    });
+    Door { addr, switches, sessions, stats, stop: Some(stop), served, runtime: Some(runtime) }
+}
+
+fn plain() -> Door {
+    door(|_| {}, false)
+}
+
+impl Door {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream
+    }
+
+    /// Sends these bytes on a fresh connection and reads one answer.
+    fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // A peer that answers early may have closed already.
+        drop(stream.write_all(bytes));
+        Answer::read(&mut stream)
+    }
+
+    fn request(&self, line: &str, headers: &str) -> Answer {
+        self.raw(format!("{line} HTTP/1.1\r\nHost: h:1\r\n{headers}\r\n").as_bytes())
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    /// Reads a head and, where it names a length, a body; HEAD answers come without one.
+    fn read(stream: &mut TcpStream) -> Self {
+        Self::read_of(stream, false)
+    }
+
+    fn read_of(stream: &mut TcpStream, head_only: bool) -> Self {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            let n = stream.read(&mut byte).expect("an answer in time");
+            assert_eq!(n, 1, "closed after {:?}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("ascii").to_ascii_lowercase();
+        let status = head[9..12].parse().expect("a status");
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .map_or(0, |rest| rest.split("\r\n").next().expect("a value").parse().expect("a length"));
+        let mut body = vec![0; if head_only || status == 101 { 0 } else { length }];
+        stream.read_exact(&mut body).expect("the body");
+        Self { status, head, body: String::from_utf8(body).expect("utf-8") }
+    }
+
+    fn has(&self, line: &str) -> bool {
+        self.head.lines().any(|l| l == line)
+    }
+
+    fn error(&self) -> String {
+        let body: serde_json::Value = serde_json::from_str(&self.body).expect("JSON");
+        body["error"].as_str().expect("an error").to_owned()
+    }
+}
+
+fn handshake() -> String {
+    handshake_but("", "")
+}
+
+/// The headers of a good handshake with one line left out and others put in.
+fn handshake_but(without: &str, with: &str) -> String {
+    let lines = [
+        "Connection: keep-alive, Upgrade".to_owned(),
+        "Upgrade: websocket".to_owned(),
+        "Sec-WebSocket-Version: 13".to_owned(),
+        format!("Sec-WebSocket-Key: {KEY}"),
+    ];
+    let mut out = String::new();
+    for line in lines.iter().filter(|line| without.is_empty() || !line.starts_with(without)) {
+        out.push_str(line);
+        out.push_str("\r\n");
+    }
+    out + with
+}
+
+#[test]
+fn the_plain_routes_answer() {
+    let door = plain();
+    let page = door.request("GET /", "");
+    assert_eq!(page.status, 200);
+    assert!(page.has("content-type: text/html; charset=utf-8"), "{}", page.head);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"));
+    assert!(page.body.contains("new WebSocket(") && page.body.contains("Instruments: <b>2</b>"));
+    assert!(page.body.contains("a&lt;b") && !page.body.contains("<script"));
+    assert_eq!(door.request("GET /style.css", "").status, 200);
+    assert_eq!(door.request("GET /healthz", "").status, 200);
+
+    let all = door.request("GET /api/symbols", "");
+    assert_eq!(
+        all.body,
+        r#"{"symbols":[{"symbol":"coinbase:BTC-USD","venue":"coinbase","state":"live"},{"symbol":"kraken:XBT/USD","venue":"kraken","state":"waiting"}]}"#
+    );
+    let one = door.request("GET /api/symbols?match=coinbase%3A*", "");
+    assert!(one.body.contains("coinbase:BTC-USD") && !one.body.contains("kraken"));
+    let bad = door.request("GET /api/symbols?match=BTC*", "");
+    assert_eq!(bad.status, 400);
+    assert!(bad.error().contains("`match`"));
+}
+
+#[test]
+fn ready_only_while_the_feeds_flow() {
+    let door = plain();
+    assert_eq!(door.request("GET /readyz", "").status, 200);
+    door.switches.stopped_feed.store(true, Ordering::SeqCst);
+    let answer = door.request("GET /readyz", "");
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains(r#""name":"a<b","flowing":false"#), "{}", answer.body);
+}
+
+#[test]
+fn head_works_where_get_does() {
+    let door = plain();
+    for path in ["/", "/healthz", "/readyz", "/api/symbols", "/style.css"] {
+        let mut stream = door.connect();
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let answer = Answer::read_of(&mut stream, true);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(answer.head.contains("content-length: "), "{path}: {}", answer.head);
+        assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "{path}: HEAD has no body");
+    }
+}
+
+#[test]
+fn wrong_methods_and_paths_are_named() {
+    let door = plain();
+    for path in ["/", "/ws", "/publish", "/api/symbols", "/healthz", "/readyz"] {
+        let answer = door.request(&format!("POST {path}"), "");
+        assert_eq!(answer.status, 405, "{path}");
+        assert!(answer.head.contains("allow: get"), "{path}: {}", answer.head);
+        assert!(answer.error().contains("GET"));
+    }
+    let answer = door.request("GET /nothing", "");
+    assert_eq!(answer.status, 404);
+    assert!(answer.error().contains("/nothing"));
+    assert_eq!(door.request("OPTIONS *", "").status, 404);
+    assert_eq!(door.request("CONNECT h:1", "").status, 404);
+    let mut stream = door.connect();
+    let head = format!("HEAD /ws HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake());
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(Answer::read_of(&mut stream, true).status, 405, "only GET opens a WebSocket");
+}
+
+#[test]
+fn a_handshake_carries_the_first_frame_along() {
+    let door = plain();
+    let mut stream = door.connect();
+    let frame = b"\x81\x85abcd\x09\x07\x0f\x08\x0e";
+    let path = "/ws?symbols=coinbase:BTC-USD,v:A%2BB&symbols=v:C+D&channel=trade";
+    let offer =
+        "Sec-WebSocket-Protocol: other, tickfan.v1\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+    let head = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake_but("", offer));
+    stream.write_all(&[head.as_bytes(), frame].concat()).expect("sent");
+    let answer = Answer::read(&mut stream);
+    assert_eq!(answer.status, 101);
+    assert!(answer.has("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{}", answer.head);
+    assert!(answer.has("connection: upgrade") && answer.has("upgrade: websocket"));
+    assert!(answer.has("sec-websocket-protocol: tickfan.v1"));
+    assert!(!answer.head.contains("extensions"));
+
+    let mut upgraded = door.sessions.recv_timeout(PATIENCE).expect("handed over");
+    assert_eq!(upgraded.read_buf, frame);
+    assert_eq!(upgraded.peer, stream.local_addr().expect("bound"));
+    let subscribe = upgraded.subscribe.expect("a subscription");
+    assert_eq!(subscribe.symbols, ["coinbase:BTC-USD", "v:A+B", "v:C D"]);
+    assert_eq!(subscribe.channels, [Channel::Trade]);
+
+    // The socket itself came too, and works both ways.
+    upgraded.stream.set_nonblocking(false).expect("blocking");
+    stream.write_all(b"more").expect("sent");
+    let mut more = [0; 4];
+    upgraded.stream.read_exact(&mut more).expect("received");
+    upgraded.stream.write_all(&more).expect("sent");
+    stream.read_exact(&mut more).expect("received");
+    assert_eq!(&more, b"more");
+}
+
+#[test]
+fn a_handshake_without_extras_is_answered_without_them() {
+    let door = plain();
+    let answer = door.request("GET /ws", &handshake());
+    assert_eq!(answer.status, 101);
+    assert!(!answer.head.contains("sec-websocket-protocol"));
+    let upgraded = door.sessions.recv_timeout(PATIENCE).expect("handed over");
+    assert_eq!((upgraded.read_buf.len(), upgraded.subscribe), (0, None));
+}
+
+#[test]
+fn a_handshake_works_on_a_connection_that_asked_before() {
+    let door = plain();
+    let mut stream = door.connect();
+    let first = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    stream.write_all(first.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    let both = format!("{first}GET /ws HTTP/1.1\r\nHost: h\r\n{}\r\nxyz", handshake());
+    stream.write_all(both.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    assert_eq!(Answer::read(&mut stream).status, 101);
+    assert_eq!(door.sessions.recv_timeout(PATIENCE).expect("handed over").read_buf, b"xyz");
+}
+
+#[test]
+fn bad_handshakes_are_told_what_is_wrong() {
+    let door = plain();
+    for headers in [String::new(), handshake_but("Connection", ""), handshake_but("Upgrade", "")] {
+        let answer = door.request("GET /ws", &headers);
+        assert_eq!(answer.status, 426, "{headers}");
+        assert!(answer.has("upgrade: websocket") && answer.has("connection: upgrade"), "{}", answer.head);
+        assert!(answer.error().contains("Upgrade"));
+    }
+    for version in ["", "Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Version: 8, 13\r\n"] {
+        let answer = door.request("GET /ws", &handshake_but("Sec-WebSocket-Version", version));
+        assert_eq!(answer.status, 426, "{version}");
+        assert!(answer.has("sec-websocket-version: 13"));
+    }
+    let twice = format!("Sec-WebSocket-Key: {KEY}\r\n");
+    for (without, with) in [
+        ("Sec-WebSocket-Key", ""),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: short\r\n"),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: !GhlIHNhbXBsZSBub25jZQ==\r\n"),
+        ("-", twice.as_str()),
+    ] {
+        let answer = door.request("GET /ws", &handshake_but(without, with));
+        assert_eq!(answer.status, 400, "{with}");
+        assert!(answer.error().contains("`Sec-WebSocket-Key`"));
+    }
+    let old = format!("GET /ws HTTP/1.0\r\nHost: h\r\n{}\r\n", handshake());
+    assert_eq!(door.raw(old.as_bytes()).status, 426);
+    let answer = door.request("GET /ws?channel=book", &handshake());
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("`channel`"));
+    assert!(door.sessions.try_recv().is_err(), "nothing was handed over");
+}
+
+#[test]
+fn no_room_for_a_session_is_said_before_or_after_the_101() {
+    let door = plain();
+    door.switches.refuse_after.store(true, Ordering::SeqCst);
+    let mut stream = door.connect();
+    let head = format!("GET /ws HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake());
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 101);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("closed");
+    assert_eq!(rest, b"\x88\x0a\x0f\xa1shutdown");
+
+    door.switches.full.store(true, Ordering::SeqCst);
+    let answer = door.request("GET /ws", &handshake());
+    assert_eq!(answer.status, 503);
+    assert!(answer.has("retry-after: 1"));
+}
+
+#[test]
+fn foreign_web_pages_are_kept_out() {
+    let door = door(|_| {}, true);
+    for path in ["/ws", "/publish", "/api/symbols"] {
+        let ask = |origin: &str| {
+            door.request(&format!("GET {path}"), &handshake_but("", &format!("Origin: {origin}\r\n"))).status
+        };
+        assert_eq!(ask("https://evil.example"), 403, "{path}");
+        assert_eq!(ask("null"), 403, "{path}");
+        let good = if path == "/api/symbols" { 200 } else { 101 };
+        assert_eq!(ask("http://h:1"), good, "{path}: its own page");
+        assert_eq!(ask("http://localhost:5173"), good, "{path}: a page of this machine");
+    }
+    let answer = door.request("GET /api/symbols", "Origin: http://localhost:5173\r\n");
+    assert!(answer.has("access-control-allow-origin: http://localhost:5173"));
+}
+
+#[test]
+fn origins_are_checked_when_configured() {
+    let (sender, _sessions) = mpsc::channel();
+    let options = Options { allowed_origins: vec!["desk".into()], ..Options::default() };
+    let error = Front::new(&options, hooks(&Arc::default(), sender, false)).expect_err("no origin");
+    assert!(error.to_string().contains("\"desk\""));
+}
+
+#[test]
+fn publishing_needs_its_token() {
+    let off = plain().request("GET /publish", &handshake());
+    assert_eq!(off.status, 404);
+    assert!(off.error().contains("publishing is off"));
+
+    let door = door(|_| {}, true);
+    let with = |header: &str| door.request("GET /publish", &handshake_but("", header));
+    for wrong in ["Bearer wrong", "Bearer", "Basic secret", "secret"] {
+        let answer = with(&format!("Authorization: {wrong}\r\n"));
+        assert_eq!(answer.status, 401, "{wrong}");
+        assert!(answer.has("www-authenticate: bearer"));
+    }
+    assert_eq!(with("Authorization: bearer secret\r\n").status, 101);
+    assert_eq!(with("").status, 101, "the token may come as the first message");
+}
+
+#[test]
+fn malformed_heads_get_an_answer() {
+    let door = plain();
+    let long = "x".repeat(20_000);
+    let many: String = (0..101).map(|n| format!("h{n}: x\r\n")).collect();
+    for (what, bytes, status) in [
+        ("garbage", "\u{1}\u{2}\u{3} garbage\r\n\r\n".to_owned(), 400),
+        ("TLS", "\u{16}\u{3}\u{1}\u{2}\0\u{1}".to_owned(), 400),
+        ("bad version", "GET / HTTP/3.7\r\nHost: h\r\n\r\n".to_owned(), 400),
+        ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505),
+        ("bad header", "GET / HTTP/1.1\r\nHost h\r\n\r\n".to_owned(), 400),
+        ("no host", "GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), 400),
+        ("long target", format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n"), 431),
+        ("long header", format!("GET / HTTP/1.1\r\nHost: h\r\nx: {long}\r\n\r\n"), 431),
+        ("endless header", format!("GET / HTTP/1.1\r\nHost: h\r\nx: {}", "x".repeat(200_000)), 431),
+        ("many headers", format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n"), 431),
+    ] {
+        assert_eq!(door.raw(bytes.as_bytes()).status, status, "{what}");
+    }
+    let good: String = (0..98).map(|n| format!("h{n}: x\r\n")).collect();
+    assert_eq!(door.request("GET /healthz", &good).status, 200, "a hundred headers are fine");
+}
+
+#[test]
+fn a_head_that_breaks_off_gets_an_answer() {
+    let door = plain();
+    let mut stream = door.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").expect("sent");
+    stream.shutdown(Shutdown::Write).expect("half closed");
+    assert_eq!(Answer::read(&mut stream).status, 400);
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let door = plain();
+    let short = door.request("GET /healthz", "Content-Length: 0\r\n");
+    assert_eq!(short.status, 200);
+    for header in ["Content-Length: 100000\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let mut stream = door.connect();
+        let head = format!("GET /healthz HTTP/1.1\r\nHost: h\r\n{header}\r\n");
+        stream.write_all(&[head.as_bytes(), &[b'x'; 50_000]].concat()).expect("sent");
+        let answer = Answer::read(&mut stream);
+        assert_eq!(answer.status, 413, "{header}");
+        assert!(answer.has("connection: close"));
+    }
+}
+
+#[test]
+fn a_half_sent_head_gets_408_and_silence_gets_silence() {
+    let limits = Limits { head_timeout_ms: 200, idle_timeout_ms: 600, ..Limits::default() };
+    let door = door(|options| options.limits = limits, false);
+    let mut stream = door.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHo").expect("sent");
+    let answer = Answer::read(&mut stream);
+    assert_eq!(answer.status, 408);
+    assert!(answer.error().contains("too long"));
+    assert_eq!(stream.read(&mut [0]).expect("closed"), 0);
+    assert_eq!(door.stats.timeouts.load(Ordering::SeqCst), 1);
+
+    // Also for the second request, which begins in the packet of the first.
+    let mut stream = door.connect();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /he").expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    assert_eq!(Answer::read(&mut stream).status, 408);
+
+    for before in ["", "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"] {
+        let mut stream = door.connect();
+        stream.write_all(before.as_bytes()).expect("sent");
+        if !before.is_empty() {
+            assert_eq!(Answer::read(&mut stream).status, 200);
+        }
+        assert_eq!(stream.read(&mut [0]).expect("closed"), 0, "idle connections end without a word");
+    }
+}
+
+#[test]
+fn connections_over_the_limit_get_503() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let door = door(|options| options.limits = limits, false);
+    let mut first = door.connect();
+    first.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+    assert_eq!(Answer::read(&mut first).status, 200);
+    let answer = door.request("GET /healthz", "");
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().contains("too many"));
+    // A session does not count: its socket has left.
+    let head = format!("GET /ws HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake());
+    first.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut first).status, 101);
+    door.sessions.recv_timeout(PATIENCE).expect("handed over");
+    let admitted = (0..10_000).any(|_| door.request("GET /healthz", "").status == 200);
+    assert!(admitted, "there is room again");
+    assert!(door.stats.refused_full.load(Ordering::SeqCst) >= 1);
+}
+
+#[test]
+fn shutdown_ends_idle_connections_and_the_listener() {
+    let mut door = plain();
+    let mut idle = door.connect();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").expect("sent");
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    let mut fresh = door.connect();
+    door.stop.take().expect("once").send(()).expect("serving");
+    assert_eq!(idle.read(&mut [0]).expect("closed"), 0);
+    // Accepted and closed, or never accepted and reset: ended in any case.
+    assert!(matches!(fresh.read(&mut [0]), Ok(0) | Err(_)));
+    door.served.recv_timeout(PATIENCE).expect("serve returns");
+    assert!(TcpStream::connect(door.addr).is_err());
+}
+
+#[test]
+fn the_operators_door_has_its_own_routes() {
+    let admin = Admin::new(Limits::default(), Arc::new(|| "ticks_total 1\n# EOF\n".to_owned()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let asking = std::thread::spawn(move || {
+        let ask = |path: &str| {
+            let mut stream = TcpStream::connect(addr).expect("connect");
+            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("sent");
+            Answer::read(&mut stream)
+        };
+        (ask("/metrics"), ask("/healthz"), ask("/ws"))
+    });
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let waiting = std::thread::spawn(move || {
+        let answers = asking.join().expect("answers");
+        drop(stop);
+        answers
+    });
+    runtime.block_on(admin.serve(listener, async move { drop(stopped.await as Result<(), _>) }));
+    let (metrics, health, ws) = waiting.join().expect("answers");
+    assert_eq!((metrics.status, health.status, ws.status), (200, 200, 404));
+    assert!(metrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(metrics.body, "ticks_total 1\n# EOF\n");
+}
