@@ -117,10 +117,13 @@ const CHUNK: usize = 256;
 #[error("no room for another instrument: [limits] instruments_max is {0}")]
 pub struct TableFull(pub usize);
 
+/// A chunk of the table; its places are filled in order.
+type Chunk = Box<[OnceLock<Symbol>]>;
+
 /// All instruments of a run: they are added, never removed. The ingest thread adds; every thread
 /// reads. Reading by id takes no lock; looking up by name takes one, and is for cold paths.
 pub struct InstrumentTable {
-    chunks: Box<[OnceLock<Box<[OnceLock<Symbol>]>>]>,
+    chunks: Box<[OnceLock<Chunk>]>,
     len: AtomicU32,
     capacity: usize,
     ids: RwLock<HashMap<Symbol, InstrumentId, FxBuildHasher>>,

@@ -2,12 +2,15 @@
 
 pub mod book;
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod feed;
 pub mod front;
+pub mod gateway;
 pub mod instrument;
+pub mod offline;
 pub mod protocol;
 pub mod ring;
 pub mod session;

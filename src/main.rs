@@ -1,3 +1,11 @@
-//! tickfan.
+//! The `tickfan` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tickfan::cli::main()
+}

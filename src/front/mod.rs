@@ -6,6 +6,7 @@
 //! and time.
 
 mod api;
+pub mod metrics;
 mod origin;
 mod serve;
 mod ui;

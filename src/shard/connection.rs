@@ -140,8 +140,9 @@ pub(super) async fn drive(
             () = until(deadline) => break,
         }
     }
-    sessions.borrow_mut().remove(id);
     linger(&stream).await;
+    sessions.borrow_mut().remove(id);
+    work.notify_one();
 }
 
 async fn until(deadline: Option<std::time::Instant>) {

@@ -55,7 +55,7 @@ const SPIN_NS: u64 = 100_000;
 
 /// What a shard is told from outside.
 #[derive(Debug)]
-pub enum Command {
+enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
     /// Nothing more is coming: send what there is, say goodbye, end.
@@ -83,12 +83,34 @@ pub struct ShardParts {
 /// The outside's end of a shard.
 #[derive(Clone)]
 pub struct ShardHandle {
-    /// Where commands go.
-    pub commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Command>,
+    wake: Arc<Notify>,
     /// Its doorbell, for the ingest thread.
     pub bell: Arc<Doorbell>,
     /// What it counts.
     pub counters: Arc<ShardCounters>,
+}
+
+impl ShardHandle {
+    /// Gives the shard a client.
+    ///
+    /// # Errors
+    /// The client comes back: too many are on their way already, or the shard has ended.
+    pub fn give(&self, client: Box<NewClient>) -> Result<(), Box<NewClient>> {
+        self.commands.try_send(Command::Client(client)).map_err(|error| match error.into_inner() {
+            Command::Client(client) => client,
+            Command::Drain(_) => unreachable!("what was sent comes back"),
+        })?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
+    pub async fn drain(&self, why: Close) {
+        // A shard that has ended already needs not be told.
+        let _ = self.commands.send(Command::Drain(why)).await;
+        self.wake.notify_one();
+    }
 }
 
 /// A shard and its reader: [`turn`](Self::turn) does all its work and can be called by hand.
@@ -177,7 +199,12 @@ pub fn spawn(
     let work = Arc::new(Notify::new());
     let wake = Arc::clone(&work);
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
-    let handle = ShardHandle { commands, bell: Arc::clone(&bell), counters: Arc::clone(&parts.counters) };
+    let handle = ShardHandle {
+        commands,
+        wake: Arc::clone(&work),
+        bell: Arc::clone(&bell),
+        counters: Arc::clone(&parts.counters),
+    };
     // The reader is made here, so that nothing published after this call is missed.
     let reader = parts.ring.reader();
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
@@ -263,7 +290,7 @@ async fn park<S: Socket>(
 
 async fn sleep(ns: u64) {
     if ns == u64::MAX {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     } else {
         tokio::time::sleep(Duration::from_nanos(ns)).await;
     }

@@ -75,7 +75,8 @@ impl<S: Socket> Sessions<S> {
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
         for text in &wanted.symbols {
-            let named = self.resolve(text).and_then(|named| self.within(id, named, &mut room));
+            let named =
+                self.resolve(text).and_then(|named| self.within(id, &named, &mut room).map(|()| named));
             match named {
                 Ok(named) => {
                     for channel in &wanted.channels {
@@ -91,14 +92,14 @@ impl<S: Socket> Sessions<S> {
         self.say(id, &message::ack(name, "subscribe", body), now);
         self.change_subscriptions(id, |sessions| {
             for named in accepted {
-                sessions.take(id, named, wanted, now);
+                sessions.take(id, &named, wanted, now);
             }
         });
     }
 
     /// Counts a symbol that the client names itself against its limit.
-    fn within(&self, id: u32, named: Named, room: &mut usize) -> Result<Named, Refusal> {
-        let already = match &named {
+    fn within(&self, id: u32, named: &Named, room: &mut usize) -> Result<(), Refusal> {
+        let already = match named {
             Named::Wildcard(_) => true,
             Named::Listed(instrument) => {
                 let status = Key::new(*instrument, Stream::Status);
@@ -110,20 +111,20 @@ impl<S: Socket> Sessions<S> {
                 .is_some_and(|c| c.awaited.iter().any(|a| a.symbol == *symbol)),
         };
         if already {
-            return Ok(named);
+            return Ok(());
         }
         *room = room.checked_sub(1).ok_or_else(|| Refusal {
             code: "limit",
             msg: format!("a connection may name {} symbols", self.options.symbols_max),
         })?;
-        Ok(named)
+        Ok(())
     }
 
-    fn take(&mut self, id: u32, named: Named, wanted: &Subscribe, now: Now) {
+    fn take(&mut self, id: u32, named: &Named, wanted: &Subscribe, now: Now) {
         let start = if wanted.snapshot { Start::Snapshot } else { Start::FromHere };
         for channel in wanted.channels.iter().copied() {
             let mode = wanted.mode.unwrap_or(Mode::default_of(channel));
-            match &named {
+            match named {
                 Named::Listed(instrument) => self.attach(id, *instrument, channel, mode, start, now),
                 Named::Awaited(symbol) => {
                     self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, mode });

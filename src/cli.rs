@@ -1,0 +1,282 @@
+//! The command line.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::capture::generate::Spec;
+use crate::clock::Clock;
+use crate::config::{Config, Feed, FeedKind};
+use crate::gateway::{self, Job, Outcome};
+use crate::offline::{self, Captures};
+use crate::venue::Wire;
+use crate::watch::{self, WatchArgs};
+
+/// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
+#[derive(Debug, Parser)]
+#[command(name = "tickfan", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the feeds of a configuration (the default).
+    ///
+    /// Example: tickfan serve --config config.toml --set server.listen=127.0.0.1:8000
+    Serve(ServeArgs),
+    /// Serve recorded captures.
+    ///
+    /// Example: tickfan replay --speed 10 --loop feeds/coinbase.zst
+    Replay(ReplayArgs),
+    /// Print the ticks of captures as JSON lines.
+    ///
+    /// Example: tickfan normalize feeds/kraken.zst | head
+    Normalize(CaptureArgs),
+    /// Subscribe from the terminal, and check that nothing is missing.
+    ///
+    /// Example: tickfan watch --for 10s '*'
+    Watch(WatchArgs),
+    /// Write a synthetic capture in a venue's own messages.
+    ///
+    /// Example: tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
+    Generate(GenerateArgs),
+    /// Check the configuration and captures without serving.
+    ///
+    /// Example: tickfan check --config config.toml feeds/coinbase.zst
+    Check(CheckArgs),
+}
+
+/// What every command that serves takes.
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Where clients connect, over `server.listen`; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where the operator reads /metrics, over `admin.listen`; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Any key of the configuration: section.key=value. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl ServerArgs {
+    fn load(&self, path: Option<&Path>) -> anyhow::Result<Config> {
+        let mut config = Config::load(path, std::env::vars(), &self.settings)?;
+        config.server.listen = self.listen.unwrap_or(config.server.listen);
+        config.admin.listen = self.admin.unwrap_or(config.admin.listen);
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = "config.toml")]
+    config: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// The captures; several are merged by receive time.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// 1 is as recorded, 10 ten times as fast, 0 flat out: the feed waits for nobody.
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    speed: f64,
+    /// From the end to the beginning again.
+    #[arg(long = "loop", conflicts_with = "exit")]
+    looped: bool,
+    /// End when the last tick is sent.
+    #[arg(long)]
+    exit: bool,
+    /// Start once so many clients have subscribed.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    wait_subscribers: usize,
+    /// Whose messages the captures hold; told by looking if left out.
+    #[arg(long)]
+    venue: Option<Wire>,
+    /// End at the first line that cannot be read.
+    #[arg(long)]
+    strict: bool,
+    /// A configuration for everything but the feeds; without it every key has its default.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+struct CaptureArgs {
+    /// The captures; several are merged by receive time.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Whose messages the captures hold; told by looking if left out.
+    #[arg(long)]
+    venue: Option<Wire>,
+    /// Stop at the first line that cannot be read.
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArgs {
+    /// The venue whose messages are written: coinbase, binance, binance-futures, kraken or native.
+    #[arg(long)]
+    venue: Wire,
+    /// The symbols, in the venue's spelling, separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    symbols: Vec<String>,
+    /// Seconds that the capture lasts.
+    #[arg(long)]
+    seconds: u32,
+    /// Messages a second, over all symbols.
+    #[arg(long)]
+    rate: u32,
+    /// The same seed makes the same bytes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// When it begins, nanoseconds since the Unix epoch.
+    #[arg(long, default_value_t = offline::GENERATE_START_NS)]
+    start_ns: u64,
+    /// Where it goes, compressed if it ends in .zst or .gz; stdout if left out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The configuration; its captures are checked too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// More captures to check.
+    #[arg(value_name = "CAPTURE")]
+    files: Vec<PathBuf>,
+    /// Whose messages these captures hold; told by looking if left out.
+    #[arg(long)]
+    venue: Option<Wire>,
+    /// Any key of the configuration: section.key=value. Repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// Does what the command line says. The exit code is 0 if all was well, 1 if what was asked for found or did
+/// something wrong, 2 if it could not begin.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(&args),
+        Command::Replay(args) => replay(args),
+        Command::Normalize(args) => normalize(args),
+        Command::Watch(args) => return run_watch(&args),
+        Command::Generate(args) => run_generate(args),
+        Command::Check(args) => check(&args),
+    };
+    result.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::from(2)
+    })
+}
+
+fn complain(what: &str) {
+    use io::Write as _;
+    // There is nowhere to report that stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "tickfan: {}", what.trim_end());
+}
+
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = args.server.load(Some(&args.config))?;
+    run(Job { config, exit_at_end: false, wait_subscribers: 0 })
+}
+
+fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
+    let mut config = args.server.load(args.config.as_deref())?;
+    anyhow::ensure!(args.speed.is_finite() && args.speed >= 0.0, "--speed must be 0 (flat out) or above");
+    config.feed = vec![Feed {
+        kind: FeedKind::Replay,
+        files: args.files,
+        venue: args.venue,
+        speed: args.speed,
+        looped: args.looped,
+        strict: args.strict,
+    }];
+    run(Job { config, exit_at_end: args.exit || args.strict, wait_subscribers: args.wait_subscribers })
+}
+
+fn run(job: Job) -> anyhow::Result<ExitCode> {
+    use io::Write as _;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(gateway::run(job, Clock::real(), |line| {
+        let mut out = io::stdout().lock();
+        // Nobody reads it: that is no reason not to serve.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }))?;
+    // What still runs in the background is of no more use to anybody.
+    runtime.shutdown_background();
+    Ok(match outcome {
+        Outcome::Done => ExitCode::SUCCESS,
+        Outcome::FeedFailed => ExitCode::FAILURE,
+    })
+}
+
+fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
+    let captures = Captures { files: args.files, venue: args.venue, strict: args.strict };
+    offline::normalize(&captures, &Config::bare().limits, io::stdout().lock(), io::stderr().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_watch(args: &WatchArgs) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => ExitCode::from(runtime.block_on(watch::run(args, &Clock::real()))),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_generate(args: GenerateArgs) -> anyhow::Result<ExitCode> {
+    let GenerateArgs { venue, symbols, seconds, rate, seed, start_ns, out } = args;
+    let spec = Spec { venue, symbols, seconds, rate, seed, start_ns };
+    offline::generate(&spec, out.as_deref(), io::stdout().lock(), io::stderr().lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let default = Path::new("config.toml");
+    // Captures may be checked where there is no configuration.
+    let path = match &args.config {
+        Some(path) => Some(path.as_path()),
+        None => (args.files.is_empty() || default.exists()).then_some(default),
+    };
+    let config = Config::load(path, std::env::vars(), &args.settings)?;
+    if path.is_some() {
+        config.check_together()?;
+    }
+    let mut sets: Vec<Captures> = config
+        .feed
+        .iter()
+        .map(|feed| Captures { files: feed.files.clone(), venue: feed.venue, strict: false })
+        .collect();
+    sets.extend(args.files.iter().map(|file| Captures {
+        files: vec![file.clone()],
+        venue: args.venue,
+        strict: false,
+    }));
+    let mut good = true;
+    for captures in &sets {
+        good &= offline::check_captures(captures, &config.limits, io::stdout().lock())
+            .with_context(|| path.map_or(String::new(), |path| path.display().to_string()))?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,188 @@
+//! The counters, as OpenMetrics text.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Stats;
+use crate::counters::{Counter, ShardCounters};
+use crate::feed::{IngestView, LineReport};
+use crate::ring::Doorbell;
+
+/// Where the figures are.
+pub struct Sources {
+    /// The ingest thread's.
+    pub ingest: Arc<IngestView>,
+    /// The shards', with their doorbells.
+    pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
+    /// The doors', by name.
+    pub doors: Vec<(&'static str, Arc<Stats>)>,
+    /// Instruments listed.
+    pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// Everything that is counted, as OpenMetrics text. Labels are shards, feed lines, kinds of messages and doors:
+/// never symbols or clients.
+pub fn render(sources: Arc<Sources>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(sources));
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+type Row<'a> = (Vec<(&'a str, String)>, u64);
+
+/// Writes one metric with all its rows.
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    rows: Vec<Row<'_>>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in rows {
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let labels = labels.as_slice();
+        let row = metric.encode_family(&labels)?;
+        match kind {
+            MetricType::Counter => ConstCounter::new(value).encode(row)?,
+            _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(row)?,
+        }
+    }
+    Ok(())
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_ingest(&mut encoder)?;
+        self.encode_lines(&mut encoder)?;
+        self.encode_shards(&mut encoder)?;
+        self.encode_doors(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn encode_ingest(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ingest = &self.ingest;
+        let flowing = u64::from(ingest.flowing.load(Ordering::Acquire));
+        let gauges = [
+            ("tickfan_instruments", "Instruments listed", (self.instruments)()),
+            ("tickfan_feeds_flowing", "1 while feeds bring ticks", flowing),
+        ];
+        for (name, help, value) in gauges {
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
+        }
+        let counters = [
+            ("tickfan_published", "Ticks published to the ring", &ingest.published),
+            ("tickfan_unplaced", "Ticks of instruments over the limit", &ingest.unplaced),
+            (
+                "tickfan_notices_lost",
+                "Notices that found no room on the way to the log",
+                &ingest.notices_lost,
+            ),
+            ("tickfan_publish_faults_lost", "Faults that publishers were not told", &ingest.faults_lost),
+        ];
+        for (name, help, counter) in counters {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), counter.get())])?;
+        }
+        Ok(())
+    }
+
+    fn encode_lines(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let lines = self.ingest.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
+        type Figure = (&'static str, &'static str, fn(&LineReport) -> u64);
+        let figures: [Figure; 10] = [
+            ("tickfan_feed_frames", "Frames received", |l| l.stats.frames),
+            ("tickfan_feed_bad_frames", "Frames that could not be read", |l| l.stats.bad_frames),
+            ("tickfan_feed_bad_lines", "Records that could not be read, frames included", |l| l.bad_lines),
+            ("tickfan_feed_trades", "Trades made of frames", |l| l.stats.trades),
+            ("tickfan_feed_quotes", "Quotes made of frames", |l| l.stats.quotes),
+            ("tickfan_feed_repeated", "Ticks that another source had told", |l| l.stats.repeated),
+            ("tickfan_feed_gaps", "Gaps told", |l| l.stats.gaps),
+            ("tickfan_feed_sequence_breaks", "Breaks of the venue's sequence", |l| l.stats.sequence_breaks),
+            ("tickfan_feed_checksums_good", "Book checksums that were right", |l| l.stats.checksums_good),
+            ("tickfan_feed_checksums_bad", "Book checksums that were wrong", |l| l.stats.checksums_bad),
+        ];
+        let labels = |line: &LineReport| vec![("line", line.name.clone()), ("venue", line.wire.to_string())];
+        for (name, help, figure) in figures {
+            let rows = lines.iter().map(|line| (labels(line), figure(line))).collect();
+            family(encoder, name, help, MetricType::Counter, rows)?;
+        }
+        let mut kinds = Vec::new();
+        for line in &lines {
+            for kind in line.stats.kinds.iter() {
+                let mut labels = labels(line);
+                labels.push(("kind", kind.name.to_string()));
+                labels.push(("known", kind.known.to_string()));
+                kinds.push((labels, kind.frames));
+            }
+        }
+        family(encoder, "tickfan_feed_kinds", "Frames by the venue's word", MetricType::Counter, kinds)
+    }
+
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
+        use MetricType::{Counter as Sum, Gauge};
+        let figures: [Figure; 14] = [
+            ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
+            ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
+            ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
+            ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
+            ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
+            ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
+            ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
+            ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
+            ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),
+            ("tickfan_dropped", "Ticks that a gap named", Sum, |c| &c.dropped),
+            ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
+            ("tickfan_written_bytes", "Bytes that sockets took", Sum, |c| &c.bytes),
+            ("tickfan_requests", "Requests of clients", Sum, |c| &c.requests),
+            ("tickfan_request_faults", "Requests answered by an error", Sum, |c| &c.faults),
+        ];
+        let label = |number: usize| vec![("shard", number.to_string())];
+        for (name, help, kind, figure) in figures {
+            let rows = self.shards.iter().enumerate();
+            let rows = rows.map(|(n, (counters, _))| (label(n), figure(counters).get())).collect();
+            family(encoder, name, help, kind, rows)?;
+        }
+        let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
+        family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, fn(&Stats) -> &AtomicU64);
+        let figures: [Figure; 8] = [
+            ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
+            ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),
+            ("tickfan_http_refused_full", "Connections refused for room", |s| &s.refused_full),
+            ("tickfan_http_requests", "Requests that reached a route", |s| &s.requests),
+            ("tickfan_http_bad_heads", "Heads that were malformed", |s| &s.bad_heads),
+            ("tickfan_http_timeouts", "Heads that took too long", |s| &s.timeouts),
+            ("tickfan_http_upgraded", "Handshakes done", |s| &s.upgraded),
+            ("tickfan_http_handover_refused", "Handshakes that found no place", |s| &s.handover_refused),
+        ];
+        for (name, help, figure) in figures {
+            let rows = self.doors.iter().map(|(door, stats)| {
+                (vec![("door", (*door).to_owned())], figure(stats).load(Ordering::Relaxed))
+            });
+            family(encoder, name, help, MetricType::Counter, rows.collect())?;
+        }
+        Ok(())
+    }
+}

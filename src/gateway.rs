@@ -1,0 +1,413 @@
+//! The wiring: what runs where, how it starts, and how it stops in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::{Clock, MS};
+use crate::config::{Config, Feed};
+use crate::counters::ShardCounters;
+use crate::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use crate::front::metrics::{self, Sources};
+use crate::front::{Admin, FeedHealth, Front, Hooks, Options, Refused, SymbolRow, Upgraded};
+use crate::instrument::InstrumentTable;
+use crate::protocol::close::Close;
+use crate::ring::{TickRing, tick_ring};
+use crate::session::Budget;
+use crate::shard::{self, NewClient, SessionOptions, ShardHandle, ShardParts};
+use crate::tick::{Body, Key, State, Stream};
+use crate::venue::Wire;
+
+/// What a gateway is to do.
+#[derive(Debug)]
+pub struct Job {
+    /// Everything that can be set.
+    pub config: Config,
+    /// Stop when the last tick of the last replay is sent.
+    pub exit_at_end: bool,
+    /// Replays start once so many clients have subscribed.
+    pub wait_subscribers: usize,
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was told to stop, or everything was sent.
+    Done,
+    /// A strict replay met what it cannot read.
+    FeedFailed,
+}
+
+/// Serves until it is told to stop: SIGINT, SIGTERM, or the end of the replays where the job says so. `ready`
+/// is given the line that says where.
+///
+/// # Errors
+/// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
+/// Nothing is bound before the configuration and the captures are good.
+pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Result<Outcome> {
+    let Job { config, exit_at_end, wait_subscribers } = job;
+    config.check_together()?;
+    let replays = open_replays(&config)?;
+    let doors = Doors::bind(&config).await?;
+    let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
+    let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
+    let shards = Shards::start(&config, &replays, &table, &ring, &clock)?;
+    let view = Arc::new(IngestView::default());
+    let (notices, log) = mpsc::channel(NOTICES_MAX);
+    tokio::spawn(write_log(log));
+
+    let (stop_doors, stopped) = watch::channel(false);
+    let open = doors.open(&config, &shards, &table, &ring, &view, &clock, &stopped)?;
+    let ready_line = open.ready_line.clone();
+    let ingest = IngestThread::start(IngestParts {
+        market: Market::new(Arc::clone(&table)),
+        writer,
+        bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
+        replays,
+        publishers: open.publishers,
+        publish_limits: line_limits(&config, Some(config.publish.venues.clone())),
+        clock: clock.clone(),
+        stale_after_ns: config.limits.stale_after_ms.get() * MS,
+        may_start: shards.start_gate(wait_subscribers),
+        view: Arc::clone(&view),
+        notices,
+    })?;
+    ready(&ready_line);
+
+    tokio::select! {
+        signal = signalled() => signal?,
+        () = view.on_end.notified(), if exit_at_end => {}
+    }
+    // A second signal does not wait for anybody.
+    tokio::spawn(async {
+        if signalled().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    // No new clients, then no new ticks, then everything that is on its way goes out.
+    let _ = stop_doors.send(true);
+    ingest.stop().await;
+    shards.drain(&config).await;
+    Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
+}
+
+/// Notices that wait to be written to the log.
+const NOTICES_MAX: usize = 256;
+
+async fn write_log(mut log: mpsc::Receiver<String>) {
+    use std::io::Write as _;
+    while let Some(line) = log.recv().await {
+        // There is nowhere to report that the log itself is gone.
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+    }
+}
+
+async fn signalled() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for SIGINT"),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.context("cannot listen for Ctrl-C")
+}
+
+fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
+    LineLimits { book_levels_max: config.limits.book_levels_max.get(), venues }
+}
+
+fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
+    let limits = line_limits(config, None);
+    let mut first = 0;
+    let mut replays = Vec::new();
+    for (number, Feed { files, venue, speed, looped, strict, .. }) in config.feed.iter().enumerate() {
+        let spec = ReplaySpec {
+            files: files.clone(),
+            venue: *venue,
+            speed: *speed,
+            looped: *looped,
+            strict: *strict,
+        };
+        let replay = Replay::open(spec, &limits, LineId(first)).with_context(|| format!("feed {number}"))?;
+        first += replay.lines().count() as u32;
+        replays.push(replay);
+    }
+    Ok(replays)
+}
+
+/// The shards of a gateway.
+struct Shards {
+    handles: Arc<[ShardHandle]>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Shards {
+    fn start(
+        config: &Config,
+        replays: &[Replay],
+        table: &Arc<InstrumentTable>,
+        ring: &TickRing,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let options = session_options(config, replays)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..config.shard.threads_on(cores) {
+            let parts = ShardParts {
+                options: options.clone(),
+                table: Arc::clone(table),
+                ring: ring.clone(),
+                clock: clock.clone(),
+                counters: Arc::new(ShardCounters::default()),
+                wait: config.shard.wait,
+                drain_ms: config.session.drain_ms,
+            };
+            let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        Ok(Self { handles: handles.into(), threads })
+    }
+
+    fn start_gate(&self, subscribers: usize) -> Box<dyn Fn() -> bool + Send> {
+        let handles = Arc::clone(&self.handles);
+        let subscribed = move || handles.iter().map(|shard| shard.counters.subscribed.get()).sum::<u64>();
+        Box::new(move || subscribed() >= subscribers as u64)
+    }
+
+    /// Everything out, everybody told, every thread ended.
+    async fn drain(self, config: &Config) {
+        for shard in &*self.handles {
+            shard.drain(Close::Shutdown).await;
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().map(JoinHandle::join).for_each(drop);
+        });
+        // A shard keeps its own deadlines; this one is for a shard that does not.
+        let longest = config.session.drain_ms + config.session.close_grace_ms + 3_000;
+        let _ = tokio::time::timeout(Duration::from_millis(longest), joined).await;
+    }
+}
+
+fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<SessionOptions> {
+    let mut venues: Vec<String> = config.publish.venues.clone();
+    let wires = replays.iter().flat_map(Replay::lines).map(|(_, line, _)| line.wire());
+    venues.extend(wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()));
+    venues.sort();
+    venues.dedup();
+    Ok(SessionOptions {
+        epoch: random_name()?.into(),
+        replay: !config.feed.is_empty() && !config.publishes(),
+        budget: Budget {
+            outbox_bytes_max: config.session.outbox_bytes_max,
+            control_bytes_max: config.session.control_bytes_max,
+        },
+        heartbeat_ms: config.session.heartbeat_ms.get(),
+        symbols_max: config.limits.symbols_per_connection.get(),
+        frame_bytes_max: config.limits.frame_bytes_max.get(),
+        ops_per_s: config.limits.ops_per_s.get(),
+        close_grace_ms: config.session.close_grace_ms,
+        venues: venues.into(),
+    })
+}
+
+/// A name that nobody else has: 64 random bits.
+fn random_name() -> anyhow::Result<String> {
+    let bits = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(format!("{bits:016x}"))
+}
+
+/// The ingest thread.
+struct IngestThread {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl IngestThread {
+    fn start(parts: IngestParts) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let ingest = Ingest::new(parts);
+        let thread = std::thread::Builder::new()
+            .name("ingest".to_owned())
+            .spawn(move || ingest.run(&told))
+            .context("cannot start the ingest thread")?;
+        Ok(Self { stop, thread })
+    }
+
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+    }
+}
+
+/// What the gateway listens on.
+struct Doors {
+    public: TcpListener,
+    admin: TcpListener,
+    publish: Option<TcpListener>,
+}
+
+/// The doors, open.
+struct Open {
+    ready_line: String,
+    publishers: Option<mpsc::Receiver<crate::feed::publish::Input>>,
+}
+
+impl Doors {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let publish = match config.publish.listen {
+            Some(address) => Some(bind("publish.listen", address).await?),
+            None => None,
+        };
+        Ok(Self {
+            public: bind("server.listen", config.server.listen).await?,
+            admin: bind("admin.listen", config.admin.listen).await?,
+            publish,
+        })
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+impl Doors {
+    /// Opens all doors; they close when `stopped` turns true.
+    #[expect(clippy::too_many_arguments, reason = "the wiring is where everything meets")]
+    fn open(
+        self,
+        config: &Config,
+        shards: &Shards,
+        table: &Arc<InstrumentTable>,
+        ring: &TickRing,
+        view: &Arc<IngestView>,
+        clock: &Clock,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Open> {
+        let _ = clock;
+        let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
+        let mut ready_line =
+            format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}");
+        if let Some(publish) = &self.publish {
+            ready_line.push_str(&format!(" publish={}", publish.local_addr()?));
+        }
+        let limits = front_limits(config);
+        let options = Options {
+            limits,
+            allowed_origins: config.server.allowed_origins.clone(),
+            replay: !config.feed.is_empty() && !config.publishes(),
+        };
+        let front = Front::new(&options, hooks(config, shards, table, ring, view))
+            .context("server.allowed_origins")?;
+        let sources = Arc::new(Sources {
+            ingest: Arc::clone(view),
+            shards: shards
+                .handles
+                .iter()
+                .map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell)))
+                .collect(),
+            doors: vec![("public", front.stats())],
+            instruments: {
+                let table = Arc::clone(table);
+                Box::new(move || table.len() as u64)
+            },
+        });
+        let admin = Admin::new(limits, Arc::new(move || metrics::render(Arc::clone(&sources))));
+        tokio::spawn(front.serve(self.public, until(stopped.clone())));
+        tokio::spawn(admin.serve(self.admin, until(stopped.clone())));
+        Ok(Open { ready_line, publishers: None })
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the gateway itself is gone.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+fn front_limits(config: &Config) -> crate::front::Limits {
+    crate::front::Limits {
+        connections_max: config.limits.connections_max.get(),
+        head_timeout_ms: config.limits.head_timeout_ms.get(),
+        idle_timeout_ms: config.limits.idle_timeout_ms.get(),
+    }
+}
+
+/// What the public door asks the rest.
+fn hooks(
+    config: &Config,
+    shards: &Shards,
+    table: &Arc<InstrumentTable>,
+    ring: &TickRing,
+    view: &Arc<IngestView>,
+) -> Hooks {
+    let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
+    let can_accept = move || handles.iter().map(|shard| shard.counters.sessions.get()).sum::<u64>() < most;
+    let handles = Arc::clone(&shards.handles);
+    let (listed, ring) = (Arc::clone(table), ring.clone());
+    let (view, feeds) = (Arc::clone(view), config.feed.clone());
+    let publishes = config.publishes();
+    Hooks {
+        can_accept: Arc::new(can_accept),
+        hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
+        publish: None,
+        symbols: Arc::new(move || {
+            let row = |(id, symbol): (_, &crate::instrument::Symbol)| {
+                let last = ring.last_value(Key::new(id, Stream::Status)).and_then(|last| last.tick);
+                let state = match last.map(|tick| tick.body) {
+                    Some(Body::Status(state)) => state,
+                    _ => State::Waiting,
+                };
+                SymbolRow { symbol: symbol.clone(), state }
+            };
+            listed.iter().map(row).collect()
+        }),
+        feeds: Arc::new(move || feed_health(&feeds, publishes, &view)),
+    }
+}
+
+fn feed_health(feeds: &[Feed], publishes: bool, view: &IngestView) -> Vec<FeedHealth> {
+    let flowing = view.flowing.load(Ordering::Acquire);
+    let ended = view.ended.load(Ordering::Acquire);
+    let mut rows: Vec<FeedHealth> = feeds
+        .iter()
+        .enumerate()
+        .map(|(number, feed)| FeedHealth {
+            name: format!("feed {number}"),
+            flowing: flowing && !ended,
+            detail: match (ended, flowing) {
+                (true, _) => "the replay has ended".to_owned(),
+                (false, false) => "the replay has not begun".to_owned(),
+                (false, true) => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
+            },
+        })
+        .collect();
+    if publishes {
+        let detail = "takes what publishers send".to_owned();
+        rows.push(FeedHealth { name: "publish".to_owned(), flowing, detail });
+    }
+    rows
+}
+
+/// Gives a client to the shard with the fewest.
+fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
+    let Upgraded { stream, read_buf, subscribe, .. } = upgraded;
+    let why = Close::Limit;
+    let Some(shard) = shards.iter().min_by_key(|shard| shard.counters.sessions.get()) else {
+        return Err(Refused { stream, why });
+    };
+    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
+    let client = NewClient { stream, read_buf, subscribe, name: name.into() };
+    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
+}

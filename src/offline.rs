@@ -1,0 +1,190 @@
+//! What can be done with captures without serving anybody: normalise, check, generate.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::capture::generate::{self, Spec};
+use crate::capture::{Compression, Writer};
+use crate::clock::{Now, SECOND};
+use crate::config::Limits;
+use crate::feed::{LineId, LineLimits, LineStats, Market, Replay, ReplaySpec, Stamp, Step};
+use crate::instrument::InstrumentTable;
+use crate::protocol::json::{self, Mark};
+use crate::tick::{Body, Tick};
+use crate::venue::Wire;
+
+/// Which captures to read.
+#[derive(Clone, Debug)]
+pub struct Captures {
+    /// The files; they are merged by receive time.
+    pub files: Vec<PathBuf>,
+    /// Whose messages they hold; `None`: told by looking.
+    pub venue: Option<Wire>,
+    /// Stop at the first record that cannot be read.
+    pub strict: bool,
+}
+
+/// Lines of output that are put together before they are written.
+const WRITE_BYTES: usize = 1 << 18;
+
+/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
+fn read(
+    captures: &Captures,
+    limits: &Limits,
+    log: &mut impl Write,
+    mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
+) -> anyhow::Result<Replay> {
+    let spec = ReplaySpec {
+        files: captures.files.clone(),
+        venue: captures.venue,
+        speed: 0.0,
+        looped: false,
+        strict: captures.strict,
+    };
+    let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
+    let mut market = Market::new(Arc::clone(&table));
+    let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
+    let mut replay = Replay::open(spec, &line_limits, LineId(0))?;
+    replay.prime(&mut market);
+    let mut failed = Ok(());
+    loop {
+        let step = replay.step(Now::default(), Stamp::Recorded, &mut market, |tick| {
+            if failed.is_ok() {
+                failed = take(tick, &table);
+            }
+        });
+        std::mem::replace(&mut failed, Ok(())).context("cannot write")?;
+        match step {
+            Step::Took => {}
+            Step::Bad(what) if captures.strict => bail!("{what}"),
+            Step::Bad(what) => writeln!(log, "{what}")?,
+            Step::Ended | Step::Due(_) => return Ok(replay),
+        }
+    }
+}
+
+/// Prints each trade, quote and gap as one JSON line in the wire shape, and the counts by kind on `log`.
+///
+/// # Errors
+/// A capture that does not open, with `strict` the first bad record, or output that cannot be written.
+pub fn normalize(
+    captures: &Captures,
+    limits: &Limits,
+    out: impl Write,
+    mut log: impl Write,
+) -> anyhow::Result<()> {
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
+    let mut line = Vec::with_capacity(512);
+    let replay = read(captures, limits, &mut log, |tick, table| {
+        let Some(symbol) = table.get(tick.instrument) else { return Ok(()) };
+        if matches!(tick.body, Body::Status(_)) {
+            return Ok(());
+        }
+        line.clear();
+        json::tick(tick, symbol, Mark::default(), &mut line);
+        line.push(b'\n');
+        out.write_all(&line)
+    });
+    let replay = match replay {
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(&error) => return Ok(()),
+        other => other?,
+    };
+    match out.flush() {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        other => other.context("cannot write")?,
+    }
+    summary(&replay, &mut log)?;
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What was counted in each capture.
+fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
+    for (file, line, bad_lines) in replay.lines() {
+        let LineStats {
+            trades, quotes, gaps, repeated, sequence_breaks, checksums_good, checksums_bad, ..
+        } = line.stats();
+        writeln!(log, "{}: {}", file.display(), line.wire())?;
+        writeln!(log, "  trades {trades}, quotes {quotes}, gaps {gaps}, repeated {repeated}")?;
+        writeln!(log, "  bad lines {bad_lines}, sequence breaks {sequence_breaks}")?;
+        if checksums_good + checksums_bad > 0 {
+            writeln!(log, "  checksums good {checksums_good}, bad {checksums_bad}")?;
+        }
+        for kind in line.stats().kinds.iter() {
+            let unknown = if kind.known { "" } else { " (unknown)" };
+            writeln!(log, "  {:>9} {}{unknown}", kind.frames, kind.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads captures as [`normalize`] does, prints only what is wrong with them, and says whether anything is.
+///
+/// # Errors
+/// A capture that does not open, or output that cannot be written.
+pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
+    let replay = read(captures, limits, &mut out, |_, _| Ok(()))?;
+    let mut good = true;
+    for (file, line, bad_lines) in replay.lines() {
+        let stats = line.stats();
+        good &= bad_lines == 0;
+        writeln!(
+            out,
+            "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps",
+            file.display(),
+            line.wire(),
+            stats.frames,
+            stats.trades,
+            stats.quotes,
+            stats.gaps,
+        )?;
+    }
+    Ok(good)
+}
+
+/// Writes a synthetic capture to a file, compressed by its extension, or to `out`.
+///
+/// # Errors
+/// A specification that makes no capture, or output that cannot be written.
+pub fn generate(
+    spec: &Spec,
+    file: Option<&Path>,
+    out: impl Write,
+    mut log: impl Write,
+) -> anyhow::Result<()> {
+    let summary = match file {
+        None => {
+            let mut writer = Writer::new(out, Compression::Plain)?;
+            let summary = generate::generate(spec, &mut writer)?;
+            writer.finish()?;
+            summary
+        }
+        Some(path) => {
+            let compression = match Compression::of_path(path) {
+                // Written once, shipped and read often.
+                Compression::Zstd(_) => Compression::SMALL,
+                other => other,
+            };
+            let mut writer = Writer::create_with(path, compression)?;
+            let summary = generate::generate(spec, &mut writer)?;
+            writer.finish().with_context(|| format!("{}", path.display()))?;
+            summary
+        }
+    };
+    writeln!(log, "{} messages", summary.messages)?;
+    for (kind, count) in &summary.kinds {
+        writeln!(log, "  {count:>9} {kind}")?;
+    }
+    Ok(())
+}
+
+/// When a synthetic capture begins unless it is told: a fixed time, so that the same command makes the same
+/// bytes.
+pub const GENERATE_START_NS: u64 = 1_714_564_800 * SECOND;
