@@ -6,5 +6,6 @@ pub mod feed;
 pub mod front;
 pub mod instrument;
 pub mod protocol;
+mod socket;
 pub mod tick;
 pub mod venue;

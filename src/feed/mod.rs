@@ -2,6 +2,7 @@
 
 mod line;
 mod market;
+pub mod publish;
 
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
 pub use market::{LineId, Market, Rank};
