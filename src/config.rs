@@ -409,6 +409,11 @@ impl Config {
         Ok(())
     }
 
+    /// Whether all there is to see is recorded.
+    pub fn is_replay(&self) -> bool {
+        !self.feed.is_empty() && !self.publishes()
+    }
+
     /// Whether anybody may publish.
     pub fn publishes(&self) -> bool {
         !self.publish.token.is_empty()

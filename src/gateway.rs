@@ -1,8 +1,8 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::sync::{mpsc, watch};
 use crate::clock::{Clock, MS};
 use crate::config::{Config, Feed};
 use crate::counters::ShardCounters;
+use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
 use crate::front::metrics::{self, Sources};
-use crate::front::{Admin, FeedHealth, Front, Hooks, Options, Refused, SymbolRow, Upgraded};
-use crate::instrument::InstrumentTable;
+use crate::front::{Admin, FeedHealth, Front, Hooks, Options, PublishRoute, Refused, SymbolRow, Upgraded};
+use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Budget;
 use crate::shard::{self, NewClient, SessionOptions, ShardHandle, ShardParts};
-use crate::tick::{Body, Key, State, Stream};
 use crate::venue::Wire;
 
 /// What a gateway is to do.
@@ -63,14 +63,18 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     tokio::spawn(write_log(log));
 
     let (stop_doors, stopped) = watch::channel(false);
-    let open = doors.open(&config, &shards, &table, &ring, &view, &clock, &stopped)?;
-    let ready_line = open.ready_line.clone();
+    let ingest_wake = Wake::default();
+    let (publishing, publishers) =
+        publishing(&config, &clock, &ingest_wake)?.map(|p| (p.door, p.inbox)).unzip();
+    let ready_line = doors.ready_line()?;
+    let around = Around { config: &config, shards: &shards, table: &table, ring: &ring, view: &view };
+    doors.open(&around, publishing.as_ref(), &stopped)?;
     let ingest = IngestThread::start(IngestParts {
         market: Market::new(Arc::clone(&table)),
         writer,
         bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
         replays,
-        publishers: open.publishers,
+        publishers,
         publish_limits: line_limits(&config, Some(config.publish.venues.clone())),
         clock: clock.clone(),
         stale_after_ns: config.limits.stale_after_ms.get() * MS,
@@ -78,6 +82,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         view: Arc::clone(&view),
         notices,
     })?;
+    let _ = ingest_wake.set(ingest.thread.thread().clone());
     ready(&ready_line);
 
     tokio::select! {
@@ -92,6 +97,9 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     });
     // No new clients, then no new ticks, then everything that is on its way goes out.
     let _ = stop_doors.send(true);
+    if let Some(publishing) = &publishing {
+        publishing.stop();
+    }
     ingest.stop().await;
     shards.drain(&config).await;
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
@@ -207,7 +215,7 @@ fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<Sessio
     venues.dedup();
     Ok(SessionOptions {
         epoch: random_name()?.into(),
-        replay: !config.feed.is_empty() && !config.publishes(),
+        replay: config.is_replay(),
         budget: Budget {
             outbox_bytes_max: config.session.outbox_bytes_max,
             control_bytes_max: config.session.control_bytes_max,
@@ -259,10 +267,43 @@ struct Doors {
     publish: Option<TcpListener>,
 }
 
-/// The doors, open.
-struct Open {
-    ready_line: String,
-    publishers: Option<mpsc::Receiver<crate::feed::publish::Input>>,
+/// What the doors lead to.
+struct Around<'a> {
+    config: &'a Config,
+    shards: &'a Shards,
+    table: &'a Arc<InstrumentTable>,
+    ring: &'a TickRing,
+    view: &'a Arc<IngestView>,
+}
+
+/// How the ingest thread is woken, once it runs.
+type Wake = Arc<OnceLock<std::thread::Thread>>;
+
+/// Publishing, where it is on.
+struct Publishing {
+    door: Arc<Publish>,
+    /// The ingest thread's end.
+    inbox: mpsc::Receiver<Input>,
+}
+
+fn publishing(config: &Config, clock: &Clock, wake: &Wake) -> anyhow::Result<Option<Publishing>> {
+    if !config.publishes() {
+        return Ok(None);
+    }
+    let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
+    let ingest = Arc::clone(wake);
+    let unpark = move || {
+        if let Some(thread) = ingest.get() {
+            thread.unpark();
+        }
+    };
+    let options = publish::Options {
+        publishers_max: config.limits.publishers_max.get(),
+        auth_timeout_ms: config.limits.head_timeout_ms.get(),
+    };
+    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, Arc::new(unpark))
+        .context("publish.token")?;
+    Ok(Some(Publishing { door, inbox }))
 }
 
 impl Doors {
@@ -284,50 +325,47 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 impl Doors {
+    /// Says where everything listens.
+    fn ready_line(&self) -> anyhow::Result<String> {
+        let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
+        let publish = match &self.publish {
+            Some(publish) => format!(" publish={}", publish.local_addr()?),
+            None => String::new(),
+        };
+        Ok(format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}{publish}"))
+    }
+
     /// Opens all doors; they close when `stopped` turns true.
-    #[expect(clippy::too_many_arguments, reason = "the wiring is where everything meets")]
     fn open(
         self,
-        config: &Config,
-        shards: &Shards,
-        table: &Arc<InstrumentTable>,
-        ring: &TickRing,
-        view: &Arc<IngestView>,
-        clock: &Clock,
+        around: &Around<'_>,
+        publishing: Option<&Arc<Publish>>,
         stopped: &watch::Receiver<bool>,
-    ) -> anyhow::Result<Open> {
-        let _ = clock;
-        let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
-        let mut ready_line =
-            format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}");
-        if let Some(publish) = &self.publish {
-            ready_line.push_str(&format!(" publish={}", publish.local_addr()?));
-        }
+    ) -> anyhow::Result<()> {
+        let config = around.config;
         let limits = front_limits(config);
         let options = Options {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
-            replay: !config.feed.is_empty() && !config.publishes(),
+            replay: config.is_replay(),
         };
-        let front = Front::new(&options, hooks(config, shards, table, ring, view))
-            .context("server.allowed_origins")?;
+        let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
+        let shards = around.shards.handles.iter();
+        let table = Arc::clone(around.table);
         let sources = Arc::new(Sources {
-            ingest: Arc::clone(view),
-            shards: shards
-                .handles
-                .iter()
-                .map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell)))
-                .collect(),
+            ingest: Arc::clone(around.view),
+            shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
             doors: vec![("public", front.stats())],
-            instruments: {
-                let table = Arc::clone(table);
-                Box::new(move || table.len() as u64)
-            },
+            publish: publishing.map(|publishing| publishing.stats()),
+            instruments: Box::new(move || table.len() as u64),
         });
         let admin = Admin::new(limits, Arc::new(move || metrics::render(Arc::clone(&sources))));
         tokio::spawn(front.serve(self.public, until(stopped.clone())));
         tokio::spawn(admin.serve(self.admin, until(stopped.clone())));
-        Ok(Open { ready_line, publishers: None })
+        if let (Some(publishing), Some(listener)) = (publishing, self.publish) {
+            tokio::spawn(Arc::clone(publishing).serve_tcp(listener));
+        }
+        Ok(())
     }
 }
 
@@ -345,36 +383,34 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 }
 
 /// What the public door asks the rest.
-fn hooks(
-    config: &Config,
-    shards: &Shards,
-    table: &Arc<InstrumentTable>,
-    ring: &TickRing,
-    view: &Arc<IngestView>,
-) -> Hooks {
+fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
+    let Around { config, shards, table, ring, view } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let can_accept = move || handles.iter().map(|shard| shard.counters.sessions.get()).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
-    let (listed, ring) = (Arc::clone(table), ring.clone());
-    let (view, feeds) = (Arc::clone(view), config.feed.clone());
-    let publishes = config.publishes();
+    let (table, ring) = (Arc::clone(table), TickRing::clone(ring));
+    let symbols = move || {
+        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
+        table.iter().map(row).collect()
+    };
+    let (view, feeds, publishes) = (Arc::clone(view), config.feed.clone(), config.publishes());
     Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
-        publish: None,
-        symbols: Arc::new(move || {
-            let row = |(id, symbol): (_, &crate::instrument::Symbol)| {
-                let last = ring.last_value(Key::new(id, Stream::Status)).and_then(|last| last.tick);
-                let state = match last.map(|tick| tick.body) {
-                    Some(Body::Status(state)) => state,
-                    _ => State::Waiting,
-                };
-                SymbolRow { symbol: symbol.clone(), state }
-            };
-            listed.iter().map(row).collect()
-        }),
+        publish: publishing.map(publish_route),
+        symbols: Arc::new(symbols),
         feeds: Arc::new(move || feed_health(&feeds, publishes, &view)),
     }
+}
+
+/// Where the sockets of publishers go.
+fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
+    let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
+    let serve = move |upgraded: Upgraded, authorized| {
+        let Upgraded { stream, read_buf, .. } = upgraded;
+        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
+    };
+    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
 }
 
 fn feed_health(feeds: &[Feed], publishes: bool, view: &IngestView) -> Vec<FeedHealth> {

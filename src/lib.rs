@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod ring;
 pub mod session;
 pub mod shard;
+mod socket;
 pub mod tick;
 pub mod venue;
 pub mod watch;

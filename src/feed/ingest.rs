@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::line::{Line, LineLimits, LineStats};
 use super::market::{LineId, Market};
-use super::publish::{Chunk, Input, LineFault};
+use super::publish::{Chunk, Faults, Input, LineFault};
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::Counter;
@@ -43,8 +43,6 @@ pub struct IngestView {
     pub unplaced: Counter,
     /// Notices that found no room on their way to the log.
     pub notices_lost: Counter,
-    /// Faults of publishers that found no room on their way back.
-    pub faults_lost: Counter,
     /// What each line counted, a moment ago.
     pub lines: Mutex<Vec<LineReport>>,
 }
@@ -91,7 +89,7 @@ pub struct IngestParts {
 /// One publisher's line.
 struct Publisher {
     line: Line,
-    faults: mpsc::Sender<LineFault>,
+    faults: Faults,
 }
 
 /// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
@@ -219,7 +217,7 @@ impl Ingest {
         Next::Now
     }
 
-    fn opened(&mut self, publisher: u32, faults: mpsc::Sender<LineFault>) {
+    fn opened(&mut self, publisher: u32, faults: Faults) {
         let line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
         self.next_line += 1;
         self.publishers.insert(publisher, Publisher { line, faults });
@@ -246,10 +244,7 @@ impl Ingest {
             if !text.is_empty()
                 && let Err(error) = publisher.line.frame(chunk.rx_ns, text, market, &mut out)
             {
-                let fault = LineFault { line: number, msg: error.to_string() };
-                if publisher.faults.try_send(fault).is_err() {
-                    view.faults_lost.add(1);
-                }
+                publisher.faults.tell(LineFault { line: number, msg: error.to_string() });
             }
             number += 1;
         }

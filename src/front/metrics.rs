@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Stats;
 use crate::counters::{Counter, ShardCounters};
-use crate::feed::{IngestView, LineReport};
+use crate::feed::{IngestView, LineReport, publish};
 use crate::ring::Doorbell;
 
 /// Where the figures are.
@@ -24,6 +24,8 @@ pub struct Sources {
     pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
     /// The doors', by name.
     pub doors: Vec<(&'static str, Arc<Stats>)>,
+    /// The publishers', where they may.
+    pub publish: Option<Arc<publish::Stats>>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -58,14 +60,21 @@ fn family(
     let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in rows {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let labels = labels.as_slice();
-        let row = metric.encode_family(&labels)?;
-        match kind {
-            MetricType::Counter => ConstCounter::new(value).encode(row)?,
-            _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(row)?,
+        if labels.is_empty() {
+            // The one row of a metric without labels ends it.
+            return one(kind, value, metric);
         }
+        let labels = labels.as_slice();
+        one(kind, value, metric.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+fn one(kind: MetricType, value: u64, row: MetricEncoder<'_>) -> fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(row),
+        _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(row),
+    }
 }
 
 impl Collector for Sources {
@@ -73,7 +82,8 @@ impl Collector for Sources {
         self.encode_ingest(&mut encoder)?;
         self.encode_lines(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
-        self.encode_doors(&mut encoder)
+        self.encode_doors(&mut encoder)?;
+        self.encode_publish(&mut encoder)
     }
 }
 
@@ -96,7 +106,6 @@ impl Sources {
                 "Notices that found no room on the way to the log",
                 &ingest.notices_lost,
             ),
-            ("tickfan_publish_faults_lost", "Faults that publishers were not told", &ingest.faults_lost),
         ];
         for (name, help, counter) in counters {
             family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), counter.get())])?;
@@ -163,6 +172,27 @@ impl Sources {
         }
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    fn encode_publish(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(stats) = &self.publish else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        let figures = [
+            ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
+            ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
+            ("tickfan_publish_limit_refused", "Publishers turned away for room", Sum, &stats.limit_refused),
+            ("tickfan_publish_accept_errors", "Accepts that failed", Sum, &stats.accept_errors),
+            ("tickfan_publish_resets", "Publishers whose connection broke", Sum, &stats.resets),
+            ("tickfan_publish_lines", "Lines received", Sum, &stats.lines),
+            ("tickfan_publish_bytes", "Bytes of lines received", Sum, &stats.bytes),
+            ("tickfan_publish_faults", "Faulty lines", Sum, &stats.faults),
+            ("tickfan_publish_faults_untold", "Faulty lines not told one by one", Sum, &stats.faults_untold),
+        ];
+        for (name, help, kind, figure) in figures {
+            family(encoder, name, help, kind, vec![(Vec::new(), figure.load(Ordering::Relaxed))])?;
+        }
+        Ok(())
     }
 
     fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 //!
 //! A handshake ends with its socket taken out of HTTP and handed over, together with every byte that was
 //! read behind the request; nothing of the WebSocket itself is done here. Both doors run on the same
-//! [`serve`] code, which answers what hyper would only drop, and bounds every connection in number, bytes
+//! serving code, which answers what hyper would only drop, and bounds every connection in number, bytes
 //! and time.
 
 mod api;

@@ -21,7 +21,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -30,17 +30,12 @@ use tower::ServiceExt;
 use super::Refused;
 use super::api::error;
 use crate::protocol::frame;
+use crate::socket::{self, LINGER, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The longest body that is read (and ignored), in bytes; for a longer one or one of unknown length: 413.
 const BODY_BYTES_MAX: u64 = 1024;
-/// How long accepting pauses after it failed, for example with no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a closed connection is read on, so that its peer gets to read the answer.
-const LINGER: Duration = Duration::from_secs(1);
-/// How much a closed connection is read on, in bytes.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How many connections over the limit are told so at the same time; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 /// How long requests under way may take to end at shutdown.
@@ -50,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
-    /// 503. A connection costs about 20 kB at most. Default 1024.
+    /// 503. A connection costs about 40 kB at most. Default 1024.
     pub connections_max: usize,
     /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
     /// slow links, and lets an attacker hold connections for longer. Default 5000.
@@ -141,7 +136,7 @@ pub(super) async fn serve(
     // No receiver: no connection is open.
     stop.send(()).ok();
     // Every connection holds a receiver; none left means that all have ended.
-    drop(timeout(GRACE + LINGER, stop.closed()).await);
+    timeout(GRACE + LINGER, stop.closed()).await.ok();
 }
 
 async fn accept(
@@ -152,20 +147,8 @@ async fn accept(
     let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                count(&door.stats.accept_errors);
-                // A peer that gave up says nothing about the next one; any other error stays for a while.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
-            }
-        };
+        let (stream, peer) = socket::accept(listener, &door.stats.accept_errors).await;
         count(&door.stats.accepted);
-        // It fails only on a socket that is gone already, which the first read will tell.
-        stream.set_nodelay(true).ok();
         if let Ok(permit) = Arc::clone(&open).try_acquire_owned() {
             count(&door.stats.open);
             tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
@@ -302,26 +285,6 @@ async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
     if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
         linger(stream).await;
     }
-}
-
-/// Closes for writing, then reads for a moment what the peer still sends: closing with input unread would
-/// reset the connection, and the reset would overtake the answer.
-async fn linger(mut stream: TcpStream) {
-    let drain = async {
-        let mut scratch = [0; 4096];
-        let mut left = LINGER_BYTES_MAX;
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        while let Ok(n @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // Late or not, the socket is dropped next.
-    drop(timeout(LINGER, drain).await);
 }
 
 /// What a connection is busy with.

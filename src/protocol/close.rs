@@ -17,6 +17,8 @@ pub enum Close {
     SlowConsumer,
     /// 4001: the gateway is going down.
     Shutdown,
+    /// 4500: no token, or not the right one.
+    Auth,
     /// 4502: a limit of this gateway.
     Limit,
 }
@@ -32,6 +34,7 @@ impl Close {
             Self::TooBig => 1009,
             Self::SlowConsumer => 4000,
             Self::Shutdown => 4001,
+            Self::Auth => 4500,
             Self::Limit => 4502,
         }
     }
@@ -46,6 +49,7 @@ impl Close {
             Self::TooBig => "message_too_big",
             Self::SlowConsumer => "slow_consumer",
             Self::Shutdown => "shutdown",
+            Self::Auth => "auth",
             Self::Limit => "limit",
         }
     }

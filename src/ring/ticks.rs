@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
-use crate::tick::{Body, Key, Tick, WORDS};
+use crate::instrument::InstrumentId;
+use crate::tick::{Body, Key, State, Stream, Tick, WORDS};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
 const SLOT_WORDS: usize = WORDS + 2;
@@ -116,6 +117,15 @@ impl TickRing {
         last_value(self.ring.last_values(), key)
     }
 
+    /// The state of an instrument: waiting, before its first.
+    pub fn state(&self, instrument: InstrumentId) -> State {
+        let last = self.last_value(Key::new(instrument, Stream::Status));
+        match last.and_then(|last| last.tick).map(|tick| tick.body) {
+            Some(Body::Status(state)) => state,
+            _ => State::Waiting,
+        }
+    }
+
     /// How many ticks were published, as far as this thread can tell.
     pub fn published(&self) -> u64 {
         self.ring.published()
@@ -172,8 +182,7 @@ impl Packed<'_> {
 #[cfg(all(test, not(tickfan_loom)))]
 mod tests {
     use super::*;
-    use crate::instrument::InstrumentId;
-    use crate::tick::{Channel, Quote, State, Stream};
+    use crate::tick::{Channel, Quote};
 
     fn tick(seq: u64, body: Body) -> Tick {
         Tick { instrument: InstrumentId(3), seq, rx_ns: 9, ts_us: None, body }

@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::json as message;
 use crate::protocol::{self, Id, Mode, Op, Request, Subscribe, Target};
-use crate::tick::{Body, Channel, Key, State, Stream};
+use crate::tick::{Channel, Key, State, Stream};
 
 /// What a client's text for a symbol means.
 enum Named {
@@ -158,17 +158,8 @@ impl<S: Socket> Sessions<S> {
             Named::Awaited(symbol) => message::accepted(symbol.as_str(), channel, mode, Some(State::Waiting)),
             Named::Listed(instrument) => {
                 let symbol = self.table.get(*instrument).map_or("", Symbol::as_str);
-                message::accepted(symbol, channel, mode, Some(self.state_of(*instrument)))
+                message::accepted(symbol, channel, mode, Some(self.ring.state(*instrument)))
             }
-        }
-    }
-
-    /// The state of an instrument, from the one place that knows it.
-    pub(super) fn state_of(&self, instrument: InstrumentId) -> State {
-        let last = self.ring.last_value(Key::new(instrument, Stream::Status));
-        match last.and_then(|last| last.tick).map(|tick| tick.body) {
-            Some(Body::Status(state)) => state,
-            _ => State::Waiting,
         }
     }
 
@@ -340,7 +331,7 @@ impl<S: Socket> Sessions<S> {
                     .table
                     .iter()
                     .filter(|(_, symbol)| pattern.picks(symbol))
-                    .map(|(id, symbol)| json!({"symbol": symbol.as_str(), "state": self.state_of(id).name()}))
+                    .map(|(id, symbol)| json!({"symbol": symbol.as_str(), "state": self.ring.state(id).name()}))
                     .collect();
                 message::ack(name, "symbols", json!({ "symbols": rows }))
             }
