@@ -25,6 +25,7 @@
 //! pending is always `head − told`, and what was told adds up: `told − base = sent + merged + dropped`.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
 use crate::protocol::Mode;
 use crate::ring::LastValue;
@@ -212,6 +213,14 @@ pub struct Ledger {
     pub dropped: u64,
 }
 
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.merged += other.merged;
+        self.dropped += other.dropped;
+    }
+}
+
 /// The bytes that wait for the socket, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -327,15 +336,18 @@ impl Session {
         self.outbox.push(frame);
     }
 
-    /// Counts what a recovery told.
-    pub fn count(&mut self, told: &CatchUp) {
+    /// Counts what a recovery told, and gives the counts.
+    pub fn count(&mut self, told: &CatchUp) -> Ledger {
+        let mut counts = Ledger::default();
         if let Some(value) = told.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
-            self.ledger.sent += 1;
-            self.ledger.merged += value.n - 1;
+            counts.sent = 1;
+            counts.merged = value.n - 1;
         }
         if let Some(missing) = told.before.filter(|missing| missing.why != GapCause::Feed) {
-            self.ledger.dropped += missing.to - missing.from + 1;
+            counts.dropped = missing.to - missing.from + 1;
         }
+        self.ledger += counts;
+        counts
     }
 
     /// True when even the reserved lane is full: no more requests are read until it drains.

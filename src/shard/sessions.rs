@@ -16,7 +16,7 @@ use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{Mode, frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Budget, Session, Subscription};
+use crate::session::{Budget, Ledger, Session, Subscription};
 use crate::tick::{Body, Channel, GapCause, Key, Stream};
 
 /// What a shard needs of a client's socket.
@@ -144,6 +144,8 @@ pub struct Sessions<S> {
     /// Instruments whose wildcards and awaited symbols were looked through.
     known: usize,
     awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
+    /// The ledgers of all sessions, those that are gone too.
+    totals: Ledger,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -169,6 +171,7 @@ impl<S: Socket> Sessions<S> {
             heartbeats: VecDeque::new(),
             known,
             awaited: HashMap::default(),
+            totals: Ledger::default(),
         }
     }
 
@@ -188,7 +191,7 @@ impl<S: Socket> Sessions<S> {
         let tick = packed.unpack();
         let Some(symbol) = self.table.get(tick.instrument) else { return };
         let counts = key.stream() != Stream::Status && !matches!(tick.body, Body::Gap { .. });
-        let mut encoded = false;
+        let (mut encoded, mut sent) = (false, 0);
         for subscription in row {
             if !subscription.wants(tick.seq) {
                 continue;
@@ -202,6 +205,7 @@ impl<S: Socket> Sessions<S> {
                 subscription.queued(tick.seq);
                 if counts {
                     connection.session.count_sent();
+                    sent += 1;
                 }
                 if !connection.queued {
                     connection.queued = true;
@@ -212,6 +216,7 @@ impl<S: Socket> Sessions<S> {
                 connection.session.wait(key);
             }
         }
+        self.totals.sent += sent;
     }
 
     /// Ticks were lost on the way to this shard: whoever missed one is told from the last value.
@@ -249,7 +254,7 @@ impl<S: Socket> Sessions<S> {
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            connection.session.count(&told);
+            self.totals += connection.session.count(&told);
             let tx_us = self.clock.wall_ns() / 1_000;
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| connection.session.push(frame));
             told_any = true;
@@ -693,6 +698,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn count(&mut self) {
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.encoded.set(self.frames.count);
+        self.counters.sent.set(self.totals.sent);
+        self.counters.merged.set(self.totals.merged);
+        self.counters.dropped.set(self.totals.dropped);
     }
 }
 

@@ -1,0 +1,57 @@
+# What people do with this project every day. Each target installs what it needs.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+VENV := .venv
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help run test check fmt loom bench feeds clean deps python
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: deps ## build and serve the shipped captures on http://127.0.0.1:8080
+	$(CARGO) build --release
+	exec target/release/tickfan serve
+
+test: deps python ## every test
+	$(CARGO) test
+
+check: deps ## formatting, lints, docs, and that the benches compile
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	$(CARGO) bench --no-run
+
+fmt: ## format the code
+	$(CARGO) fmt
+
+loom: deps ## model-check the ring, and that each memory ordering is needed (some 3 minutes)
+	RUSTFLAGS="--cfg tickfan_loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --lib ring::model
+
+bench: deps ## all benches; each has a base row that measures the harness
+	$(CARGO) bench
+
+feeds: deps ## make the shipped captures again, byte for byte
+	$(CARGO) build --release
+	target/release/tickfan generate --venue coinbase --symbols BTC-USD,ETH-USD,SOL-USD --seconds 75 --rate 160 --seed 7 --out feeds/coinbase.zst
+	target/release/tickfan generate --venue binance-futures --symbols BTCUSDT,ETHUSDT,SOLUSDT --seconds 75 --rate 200 --seed 7 --out feeds/binance-futures.zst
+	target/release/tickfan generate --venue kraken --symbols XBT/USD,ETH/USD,SOL/USD --seconds 75 --rate 160 --seed 7 --out feeds/kraken.zst
+
+clean: ## throw away what was built
+	$(CARGO) clean
+	rm -rf $(VENV)
+
+# A C compiler, for the allocator and zstd.
+deps:
+	@command -v cc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y build-essential; }
+
+# Clients that are not ours, for the end-to-end tests.
+python: $(VENV)/installed
+
+$(VENV)/installed: tests/support/requirements.txt
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3 python3-venv; }
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
