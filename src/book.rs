@@ -1,16 +1,7 @@
 //! An L2 order book, as far as a best bid and offer needs one.
 
 use crate::tick::{Decimal, Quote};
-use crate::venue::{DecodeError, Levels};
-
-/// A side of a book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BookSide {
-    /// Who wants to buy; the best price is the highest.
-    Bid,
-    /// Who wants to sell; the best price is the lowest.
-    Ask,
-}
+use crate::venue::{BookSide, DecodeError, Levels};
 
 /// The size that stands at a price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

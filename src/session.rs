@@ -28,8 +28,7 @@ use std::collections::VecDeque;
 use std::ops::AddAssign;
 
 use crate::protocol::Mode;
-use crate::ring::LastValue;
-use crate::tick::{Body, GapCause, Key, Stream, Tick};
+use crate::tick::{Body, GapCause, Key, LastValue, Stream, Tick};
 
 /// Bounds of a session's memory.
 #[derive(Clone, Copy, Debug)]

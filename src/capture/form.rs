@@ -6,6 +6,7 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::{Fault, Kind};
+use crate::rfc3339::{self, TimeError};
 
 /// How the lines of a capture are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,124 +103,18 @@ const NANOS: u64 = 1_000_000_000;
 
 /// `2021-04-17T16:43:37.4319360Z payload`
 fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let head = &line[..line.len().min(32)];
     let missing = || Fault::NoTime(Form::Tardis);
-    let zulu = memchr::memchr(b'Z', head).ok_or_else(missing)?;
-    let seconds = rfc3339_seconds(head).ok_or_else(missing)?.ok_or(Fault::NoSuchTime)?;
-    let nanos = match &head[19..zulu.max(19)] {
-        [] => 0,
-        [b'.', digits @ ..] => fraction(digits).ok_or_else(missing)?,
-        _ => return Err(missing()),
-    };
+    let zulu = memchr::memchr(b'Z', &line[..line.len().min(32)]).ok_or_else(missing)?;
+    let rx_ns = rfc3339::parse(&line[..=zulu]).map_err(|error| match error {
+        TimeError::Shape => missing(),
+        TimeError::NoSuchTime => Fault::NoSuchTime,
+    })?;
     let text = match line.get(zulu + 1) {
         None => zulu + 1,
         Some(b' ') => zulu + 2,
         Some(_) => return Err(missing()),
     };
-    Ok(Some(Parsed::frame(nanoseconds(seconds, nanos)?, line, text)))
-}
-
-/// Seconds since the epoch of `2021-04-17T16:43:37…`. `None`: not of this shape; `Some(None)`: no
-/// such time.
-#[expect(clippy::option_option, reason = "the two are different faults of a line")]
-fn rfc3339_seconds(head: &[u8]) -> Option<Option<u64>> {
-    let text = head.get(..19)?;
-    let shape = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if shape.iter().any(|(at, byte)| text[*at] != *byte) {
-        return None;
-    }
-    let field = |at: usize| two_digits(text, at);
-    let year = field(0)? * 100 + field(2)?;
-    let (month, day, hour, minute, second) = (field(5)?, field(8)?, field(11)?, field(14)?, field(17)?);
-    let exists = (1970..=2554).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=days_in_month(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60;
-    Some(exists.then(|| days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second))
-}
-
-fn two_digits(text: &[u8], at: usize) -> Option<u64> {
-    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
-    (tens < 10 && ones < 10).then(|| u64::from(tens) * 10 + u64::from(ones))
-}
-
-fn is_leap(year: u64) -> bool {
-    (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
-}
-
-fn days_in_month(year: u64, month: u64) -> u64 {
-    match month {
-        2 => 28 + u64::from(is_leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days before each month of a year without a leap day.
-const DAYS_BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-
-/// Days from 1970-01-01 to a date that exists.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let leap_days = |before: u64| (before - 1) / 4 - (before - 1) / 100 + (before - 1) / 400;
-    let leap_day = u64::from(month > 2 && is_leap(year));
-    let whole_years = (year - 1970) * 365 + leap_days(year) - leap_days(1970);
-    whole_years + DAYS_BEFORE[month as usize - 1] + leap_day + day - 1
-}
-
-/// Appends `rx_ns` as RFC 3339 with 7 fraction digits, or with 9 where 7 do not hold it: the receive
-/// time of a tardis slice.
-pub(super) fn write_rfc3339(rx_ns: u64, digits: FractionDigits, out: &mut Vec<u8>) {
-    let (seconds, nanos) = (rx_ns / NANOS, rx_ns % NANOS);
-    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date_of(days);
-    let fields =
-        [(4, year), (2, month), (2, day), (2, of_day / 3600), (2, of_day / 60 % 60), (2, of_day % 60)];
-    for ((width, value), before) in fields.into_iter().zip(*b" --T::") {
-        if before != b' ' {
-            out.push(before);
-        }
-        push_padded(value, width, out);
-    }
-    out.push(b'.');
-    match digits {
-        FractionDigits::Six => push_padded(nanos / 1000, 6, out),
-        FractionDigits::SevenOrNine if nanos.is_multiple_of(100) => push_padded(nanos / 100, 7, out),
-        FractionDigits::SevenOrNine => push_padded(nanos, 9, out),
-    }
-    out.push(b'Z');
-}
-
-/// How many digits stand behind the point of a written time.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum FractionDigits {
-    /// Microseconds; what is smaller is cut off.
-    Six,
-    /// Seven as tardis writes them, nine where seven would cut something off.
-    SevenOrNine,
-}
-
-/// Year, month and day of the date that is `days` after 1970-01-01.
-fn date_of(days: u64) -> (u64, u64, u64) {
-    // A first guess that is never late, then at most one step.
-    let mut year = 1970 + days / 366;
-    while days_since_epoch(year + 1, 1, 1) <= days {
-        year += 1;
-    }
-    let mut month = 1;
-    while month < 12 && days_since_epoch(year, month + 1, 1) <= days {
-        month += 1;
-    }
-    (year, month, days - days_since_epoch(year, month, 1) + 1)
-}
-
-/// Appends `value` with zeros in front, `width` digits in all.
-fn push_padded(value: u64, width: usize, out: &mut Vec<u8>) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(value).as_bytes();
-    out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
-    out.extend_from_slice(digits);
+    Ok(Some(Parsed::frame(rx_ns, line, text)))
 }
 
 /// `1618677817.431936: payload`
@@ -343,7 +238,7 @@ mod tests {
         ] {
             assert_eq!(read(Form::Tardis, &format!("{time} {{}}")), frame(rx_ns), "{time}");
             let mut back = Vec::new();
-            write_rfc3339(rx_ns, FractionDigits::SevenOrNine, &mut back);
+            rfc3339::write(rx_ns, rfc3339::FractionDigits::SevenOrNine, &mut back);
             back.extend_from_slice(b" {}");
             assert_eq!(
                 read(Form::Tardis, std::str::from_utf8(&back).expect("ASCII")),
@@ -353,15 +248,6 @@ mod tests {
         }
         assert_eq!(read(Form::Tardis, ""), Some((None, Kind::Disconnected)));
         assert_eq!(read(Form::Tardis, "2021-04-17T16:43:37Z"), read(Form::Tardis, "2021-04-17T16:43:37Z "));
-    }
-
-    #[test]
-    fn every_day_of_the_calendar_comes_back() {
-        for day in 0..213_503 {
-            let (year, month, of_month) = date_of(day);
-            assert!(of_month >= 1 && of_month <= days_in_month(year, month), "{day}");
-            assert_eq!(days_since_epoch(year, month, of_month), day);
-        }
     }
 
     #[test]

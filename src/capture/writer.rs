@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::write::GzEncoder;
 
 use super::CaptureError;
-use super::form::{FractionDigits, write_rfc3339};
+use crate::rfc3339::{self, FractionDigits};
 
 /// How a capture is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn frame(&mut self, rx_ns: u64, payload: &[u8]) -> io::Result<()> {
         self.line.clear();
-        write_rfc3339(rx_ns, FractionDigits::SevenOrNine, &mut self.line);
+        rfc3339::write(rx_ns, FractionDigits::SevenOrNine, &mut self.line);
         self.line.push(b' ');
         let from = self.line.len();
         self.line.extend_from_slice(payload);

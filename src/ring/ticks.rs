@@ -6,7 +6,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
 use crate::instrument::InstrumentId;
-use crate::tick::{Body, Key, State, Stream, Tick, WORDS};
+use crate::tick::{Body, Key, LastValue, State, Stream, Tick, WORDS};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
 const SLOT_WORDS: usize = WORDS + 2;
@@ -79,17 +79,6 @@ impl TickWriter {
     pub fn published(&self) -> u64 {
         self.writer.published()
     }
-}
-
-/// The newest value of a stream.
-#[derive(Clone, Copy, Debug)]
-pub struct LastValue {
-    /// The newest tick that is no gap; `None` where the feed lost all there was.
-    pub tick: Option<Tick>,
-    /// The newest number of the stream: the tick's, or that of a gap after it.
-    pub head: u64,
-    /// The newest number that a gap of the feed took; 0 if there was none.
-    pub feed_gap: u64,
 }
 
 /// The newest value of `key`; `None` before the first.

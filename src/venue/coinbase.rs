@@ -6,7 +6,7 @@ use simd_json::prelude::*;
 
 use super::json::{Json, Levels, decimal, number, optional_decimal, optional_number, text, trade_id};
 use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
-use crate::clock::rfc3339_ns;
+use crate::rfc3339;
 use crate::tick::{Quote, Side, Trade};
 
 /// Reads one message.
@@ -91,5 +91,5 @@ fn sequence(message: Json<'_, '_>, symbol: &str, emit: Emit<'_>) -> Result<(), D
 
 /// `time`, RFC 3339, in microseconds.
 fn time(message: Json<'_, '_>) -> Option<u64> {
-    rfc3339_ns(message.get("time")?.into_string()?.as_bytes()).map(|ns| ns / 1_000)
+    rfc3339::parse(message.get("time")?.into_string()?.as_bytes()).ok().map(|ns| ns / 1_000)
 }

@@ -4,8 +4,7 @@ use simd_json::prelude::*;
 use simd_json::tape::Value;
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 
-use super::DecodeError;
-use crate::book::BookSide;
+use super::{BookSide, DecodeError};
 use crate::tick::{Decimal, TradeId};
 
 /// A parsed JSON value of a frame.

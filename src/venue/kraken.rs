@@ -9,7 +9,7 @@ use super::json::{
     Json, Levels, as_decimal, as_text, decimal, decimal_at, number, optional_decimal, text, trade_id,
 };
 use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
-use crate::clock::rfc3339_ns;
+use crate::rfc3339;
 use crate::tick::{Decimal, Quote, Side, Trade, TradeId};
 
 /// The depths a book can be subscribed with; v2 does not repeat it in its messages.
@@ -221,5 +221,5 @@ fn v2_book(item: Json<'_, '_>, snapshot: bool, emit: Emit<'_>) -> Result<(), Dec
 }
 
 fn v2_time(item: Json<'_, '_>) -> Option<u64> {
-    rfc3339_ns(item.get("timestamp")?.into_string()?.as_bytes()).map(|ns| ns / 1_000)
+    rfc3339::parse(item.get("timestamp")?.into_string()?.as_bytes()).ok().map(|ns| ns / 1_000)
 }

@@ -162,6 +162,15 @@ pub enum QuoteSource {
     Ticker,
 }
 
+/// A side of a book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BookSide {
+    /// Who wants to buy; the best price is the highest.
+    Bid,
+    /// Who wants to sell; the best price is the lowest.
+    Ask,
+}
+
 /// A snapshot or a change of an L2 book. The levels are read when the book takes them in.
 #[derive(Clone, Copy, Debug)]
 pub struct BookMessage<'t, 'i> {

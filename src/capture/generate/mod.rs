@@ -16,6 +16,7 @@ use std::io::{self, Write};
 
 use super::Writer;
 use crate::instrument::{Symbol, SymbolError};
+use crate::rfc3339;
 use crate::venue::Wire;
 use market::Market;
 use rng::Rng;
@@ -254,7 +255,7 @@ fn seconds_text(now: u64) -> String {
 /// `now` as RFC 3339 with microseconds, as Coinbase writes times: `2021-04-17T16:43:37.089723Z`.
 fn rfc3339_text(now: u64) -> String {
     let mut text = Vec::with_capacity(27);
-    super::form::write_rfc3339(now, super::form::FractionDigits::Six, &mut text);
+    rfc3339::write(now, rfc3339::FractionDigits::Six, &mut text);
     text.into_iter().map(char::from).collect()
 }
 

@@ -1,0 +1,168 @@
+//! UTC times of RFC 3339, `2021-04-17T16:43:37.075687Z`, read and written exactly, in nanoseconds since the Unix
+//! epoch.
+
+/// Why a text is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// It does not look like one.
+    #[error("not a time such as 2021-04-17T16:43:37.075687Z")]
+    Shape,
+    /// It looks like one, but there is no such day or hour, or it is before 1970 or after 2554.
+    #[error("no such time")]
+    NoSuchTime,
+}
+
+const NANOS: u64 = 1_000_000_000;
+
+/// Reads a time with up to nine digits of a second.
+///
+/// # Errors
+/// [`TimeError`].
+pub fn parse(text: &[u8]) -> Result<u64, TimeError> {
+    let seconds = seconds(text).ok_or(TimeError::Shape)?.ok_or(TimeError::NoSuchTime)?;
+    let nanos = match &text[19..] {
+        b"Z" => 0,
+        [b'.', digits @ .., b'Z']
+            if (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) =>
+        {
+            let value = digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0'));
+            value * 10u64.pow(9 - digits.len() as u32)
+        }
+        _ => return Err(TimeError::Shape),
+    };
+    seconds.checked_mul(NANOS).and_then(|ns| ns.checked_add(nanos)).ok_or(TimeError::NoSuchTime)
+}
+
+/// Seconds since the epoch of `2021-04-17T16:43:37…`. `None`: not of this shape; `Some(None)`: no
+/// such time.
+#[expect(clippy::option_option, reason = "the two are different faults of a line")]
+fn seconds(head: &[u8]) -> Option<Option<u64>> {
+    let text = head.get(..19)?;
+    let shape = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if shape.iter().any(|(at, byte)| text[*at] != *byte) {
+        return None;
+    }
+    let field = |at: usize| two_digits(text, at);
+    let year = field(0)? * 100 + field(2)?;
+    let (month, day, hour, minute, second) = (field(5)?, field(8)?, field(11)?, field(14)?, field(17)?);
+    let exists = (1970..=2554).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=days_in_month(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    Some(exists.then(|| days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second))
+}
+
+fn two_digits(text: &[u8], at: usize) -> Option<u64> {
+    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| u64::from(tens) * 10 + u64::from(ones))
+}
+
+fn is_leap(year: u64) -> bool {
+    (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
+}
+
+fn days_in_month(year: u64, month: u64) -> u64 {
+    match month {
+        2 => 28 + u64::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days before each month of a year without a leap day.
+const DAYS_BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+
+/// Days from 1970-01-01 to a date that exists.
+fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
+    let leap_days = |before: u64| (before - 1) / 4 - (before - 1) / 100 + (before - 1) / 400;
+    let leap_day = u64::from(month > 2 && is_leap(year));
+    let whole_years = (year - 1970) * 365 + leap_days(year) - leap_days(1970);
+    whole_years + DAYS_BEFORE[month as usize - 1] + leap_day + day - 1
+}
+
+/// Appends `rx_ns` as RFC 3339 with 7 fraction digits, or with 9 where 7 do not hold it: the receive
+/// time of a tardis slice.
+pub fn write(rx_ns: u64, digits: FractionDigits, out: &mut Vec<u8>) {
+    let (seconds, nanos) = (rx_ns / NANOS, rx_ns % NANOS);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date_of(days);
+    let fields =
+        [(4, year), (2, month), (2, day), (2, of_day / 3600), (2, of_day / 60 % 60), (2, of_day % 60)];
+    for ((width, value), before) in fields.into_iter().zip(*b" --T::") {
+        if before != b' ' {
+            out.push(before);
+        }
+        push_padded(value, width, out);
+    }
+    out.push(b'.');
+    match digits {
+        FractionDigits::Six => push_padded(nanos / 1000, 6, out),
+        FractionDigits::SevenOrNine if nanos.is_multiple_of(100) => push_padded(nanos / 100, 7, out),
+        FractionDigits::SevenOrNine => push_padded(nanos, 9, out),
+    }
+    out.push(b'Z');
+}
+
+/// How many digits stand behind the point of a written time.
+#[derive(Clone, Copy, Debug)]
+pub enum FractionDigits {
+    /// Microseconds; what is smaller is cut off.
+    Six,
+    /// Seven as tardis writes them, nine where seven would cut something off.
+    SevenOrNine,
+}
+
+/// Year, month and day of the date that is `days` after 1970-01-01.
+fn date_of(days: u64) -> (u64, u64, u64) {
+    // A first guess that is never late, then at most one step.
+    let mut year = 1970 + days / 366;
+    while days_since_epoch(year + 1, 1, 1) <= days {
+        year += 1;
+    }
+    let mut month = 1;
+    while month < 12 && days_since_epoch(year, month + 1, 1) <= days {
+        month += 1;
+    }
+    (year, month, days - days_since_epoch(year, month, 1) + 1)
+}
+
+/// Appends `value` with zeros in front, `width` digits in all.
+fn push_padded(value: u64, width: usize, out: &mut Vec<u8>) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value).as_bytes();
+    out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
+    out.extend_from_slice(digits);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_exactly() {
+        let ns = |text: &str| parse(text.as_bytes()).ok();
+        assert_eq!(ns("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(ns("2021-04-17T16:43:37.075687Z"), Some(1_618_677_817_075_687_000));
+        assert_eq!(ns("2021-04-17T16:43:37.4319360Z"), Some(1_618_677_817_431_936_000));
+        assert_eq!(ns("2024-02-29T23:59:59.999999999Z"), Some(1_709_251_199_999_999_999));
+        assert_eq!(ns("2026-01-01T00:00:00Z"), Some(1_767_225_600 * NANOS));
+        for bad in ["", "2021-04-17", "2021-04-17T16:43:37", "2021-13-17T16:43:37Z", "2021-04-17T16:43:37.Z"]
+        {
+            assert_eq!(ns(bad), None, "{bad}");
+        }
+        for bad in ["1969-12-31T23:59:59Z", "2021-04-17T16:43:37.1234567890Z", "2021-04-17T16:43:37+00:00"] {
+            assert_eq!(ns(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_day_of_the_calendar_comes_back() {
+        for day in 0..213_503 {
+            let (year, month, of_month) = date_of(day);
+            assert!(of_month >= 1 && of_month <= days_in_month(year, month), "{day}");
+            assert_eq!(days_since_epoch(year, month, of_month), day);
+        }
+    }
+}

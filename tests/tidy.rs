@@ -1,0 +1,242 @@
+//! The house rules of `docs/ARCHITECTURE.md` that a program can read: who may import whom, who may know the
+//! time, and what must not be there at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Each room with the rooms it may import, the lowest first: a room imports only what stands above it in this
+/// list. `docs/ARCHITECTURE.md` shows the same table.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // leaves
+    ("instrument", &[]),
+    ("decimal", &[]),
+    ("tick", &["instrument", "decimal"]),
+    ("rfc3339", &[]),
+    ("clock", &[]),
+    ("counters", &[]),
+    // pure
+    ("venue", &["tick", "rfc3339"]),
+    ("book", &["tick", "venue"]),
+    ("capture", &["instrument", "tick", "rfc3339", "venue"]),
+    ("protocol", &["instrument", "tick"]),
+    ("session", &["tick", "protocol"]),
+    // threads
+    ("ring", &["instrument", "tick"]),
+    // I/O
+    ("socket", &[]),
+    (
+        "feed",
+        &[
+            "instrument",
+            "tick",
+            "clock",
+            "counters",
+            "venue",
+            "book",
+            "capture",
+            "protocol",
+            "ring",
+            "socket",
+        ],
+    ),
+    ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring"]),
+    ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
+    ("watch", &["tick", "clock"]),
+    // wiring
+    ("config", &["instrument", "venue", "ring", "shard"]),
+    ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
+    (
+        "gateway",
+        &[
+            "instrument",
+            "clock",
+            "counters",
+            "venue",
+            "protocol",
+            "session",
+            "ring",
+            "feed",
+            "shard",
+            "front",
+            "config",
+        ],
+    ),
+    ("cli", &["clock", "venue", "capture", "watch", "config", "offline", "gateway"]),
+    ("main", &["cli"]),
+    ("lib", &[]),
+];
+
+/// Rooms that do no I/O, start no task and do not know what time it is.
+const PURE: &[&str] = &["instrument", "decimal", "tick", "rfc3339", "venue", "book", "protocol", "session"];
+
+/// The longest file, tests counted, without a written reason.
+const LINES_MAX: usize = 700;
+/// Files that may be longer, and why.
+const LONGER: &[(&str, &str)] = &[];
+
+struct Source {
+    path: PathBuf,
+    room: String,
+    /// Everything before the tests, comments taken out.
+    code: String,
+    lines: usize,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("src is readable") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(source(&root, path));
+            }
+        }
+    }
+    assert!(found.len() > 40, "only {} files under {}", found.len(), root.display());
+    found
+}
+
+fn source(root: &Path, path: PathBuf) -> Source {
+    let text = std::fs::read_to_string(&path).expect("a readable file");
+    let inside = path.strip_prefix(root).expect("under src");
+    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    let is_test = inside.file_name().is_some_and(|name| name == "tests.rs" || name == "model.rs");
+    let before_tests = if is_test { "" } else { text.split("#[cfg(test)]\nmod tests").next().unwrap_or("") };
+    let before_tests =
+        before_tests.split("#[cfg(all(test, not(tickfan_loom)))]\nmod tests").next().unwrap_or("");
+    let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| {
+        // A comment behind code; `//` within a string has a colon or quote before it here.
+        line.split(" // ").next().unwrap_or("")
+    });
+    Source {
+        room: first.trim_end_matches(".rs").to_owned(),
+        code: code.collect::<Vec<_>>().join("\n"),
+        lines: text.lines().count(),
+        path: inside.to_owned(),
+    }
+}
+
+/// The words that follow `before` in the code.
+fn words_after<'a>(code: &'a str, before: &str) -> BTreeSet<&'a str> {
+    let word = |rest: &'a str| {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        &rest[..end]
+    };
+    code.match_indices(before)
+        .map(|(at, _)| word(&code[at + before.len()..]))
+        .filter(|w| !w.is_empty())
+        .collect()
+}
+
+#[test]
+fn imports_go_down_only() {
+    let table: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    for (at, (room, imports)) in MAY_IMPORT.iter().enumerate() {
+        let above: Vec<&str> = MAY_IMPORT[..at].iter().map(|(room, _)| *room).collect();
+        for import in *imports {
+            assert!(above.contains(import), "the table itself: {room} may not import {import}");
+        }
+    }
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources() {
+        let allowed = table.get(source.room.as_str());
+        let allowed =
+            allowed.unwrap_or_else(|| panic!("{} is in no room of the table", source.path.display()));
+        let prefix = if source.room == "main" { "tickfan::" } else { "crate::" };
+        for import in words_after(&source.code, prefix) {
+            if import == source.room {
+                continue;
+            }
+            assert!(
+                allowed.contains(&import),
+                "{} imports {import}, which {} may not",
+                source.path.display(),
+                source.room
+            );
+            used.entry(source.room.clone()).or_default().insert(import.to_owned());
+        }
+    }
+    for (room, imports) in MAY_IMPORT {
+        for import in *imports {
+            let used = used.get(*room).is_some_and(|used| used.contains(*import));
+            assert!(used, "{room} may import {import} but does not: take it out of the table");
+        }
+    }
+}
+
+#[test]
+fn the_architecture_page_shows_the_same_table() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).expect("docs/ARCHITECTURE.md");
+    for (room, imports) in MAY_IMPORT {
+        let imports = if imports.is_empty() { "nothing".to_owned() } else { imports.join(" ") };
+        let row = format!("| `{room}` | {imports} |");
+        assert!(page.contains(&row), "docs/ARCHITECTURE.md lacks the row: {row}");
+    }
+}
+
+/// What must not stand in the code of some rooms, and what to do instead.
+type Ban = (&'static str, fn(&Source) -> bool, &'static str);
+
+const BANS: &[Ban] = &[
+    ("Instant::now", |s| s.room != "clock", "only clock.rs reads the time: take `now` as an argument"),
+    ("SystemTime::now", |s| s.room != "clock", "only clock.rs reads the time: take `now` as an argument"),
+    ("unbounded", |_| true, "everything has a bound"),
+    ("thread::sleep", |_| true, "wait for something"),
+    (
+        "f64",
+        |s| ["decimal", "tick", "venue", "book", "session"].contains(&s.room.as_str()),
+        "money is decimal text",
+    ),
+    ("f32", |_| true, "money is decimal text, times are whole"),
+    ("tokio", |s| PURE.contains(&s.room.as_str()), "a pure room knows no task"),
+    ("std::net", |s| PURE.contains(&s.room.as_str()), "a pure room knows no socket"),
+    ("std::fs", |s| PURE.contains(&s.room.as_str()), "a pure room knows no file"),
+    ("clock::", |s| PURE.contains(&s.room.as_str()), "a pure room is told what time it is"),
+    ("Mutex", |s| s.room == "shard" || s.room == "ring" || s.room == "session", "no lock on the tick path"),
+    ("RwLock", |s| s.room == "shard" || s.room == "ring" || s.room == "session", "no lock on the tick path"),
+    (
+        "format!",
+        |s| s.path.ends_with("protocol/json.rs") || s.path.ends_with("shard/frames.rs"),
+        "written by hand",
+    ),
+    ("println!", |_| true, "write to a handle"),
+    ("unsafe", |_| true, "there is none"),
+];
+
+#[test]
+fn what_must_not_be_there_is_not() {
+    for source in sources() {
+        for (word, applies, instead) in BANS {
+            if applies(&source) {
+                assert!(!source.code.contains(word), "{} has `{word}`: {instead}", source.path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_two_subjects() {
+    for source in sources() {
+        let reason = LONGER.iter().find(|(path, _)| source.path == Path::new(path));
+        assert!(
+            source.lines <= LINES_MAX || reason.is_some(),
+            "{} has {} lines: split it, or give the reason in LONGER",
+            source.path.display(),
+            source.lines
+        );
+    }
+    for (path, reason) in LONGER {
+        assert!(!reason.is_empty() && Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path).exists());
+    }
+}
+
+#[test]
+fn the_lints_forbid_unsafe() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    assert!(manifest.expect("Cargo.toml").contains("unsafe_code = \"forbid\""));
+}
