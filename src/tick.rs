@@ -471,10 +471,6 @@ impl Tick {
 mod tests {
     use super::*;
 
-    fn text(input: &str) -> String {
-        Decimal::parse(input.as_bytes()).expect(input).to_string()
-    }
-
     fn sample_ticks() -> Vec<Tick> {
         let d = |t: &str| Decimal::parse(t.as_bytes()).expect(t);
         let tick = |body| Tick {

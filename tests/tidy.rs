@@ -92,7 +92,7 @@ fn sources() -> Vec<Source> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(source(&root, path));
+                found.push(source(&root, &path));
             }
         }
     }
@@ -100,8 +100,8 @@ fn sources() -> Vec<Source> {
     found
 }
 
-fn source(root: &Path, path: PathBuf) -> Source {
-    let text = std::fs::read_to_string(&path).expect("a readable file");
+fn source(root: &Path, path: &Path) -> Source {
+    let text = std::fs::read_to_string(path).expect("a readable file");
     let inside = path.strip_prefix(root).expect("under src");
     let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
     let is_test = inside.file_name().is_some_and(|name| name == "tests.rs" || name == "model.rs");

@@ -13,6 +13,7 @@
 
 mod connection;
 mod frames;
+mod interest;
 mod requests;
 mod sessions;
 mod subscriptions;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::sessions::{Awaited, Sessions, Socket, Start, Wildcard};
+use super::interest::{Awaited, Start, Wildcard};
+use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::json as message;
