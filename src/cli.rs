@@ -16,9 +16,25 @@ use crate::offline::{self, Captures};
 use crate::venue::Wire;
 use crate::watch::{self, WatchArgs};
 
+/// One example a command, shown by `tickfan --help`.
+const EXAMPLES: &str = "\
+Examples:
+  tickfan serve --config config.toml --set server.listen=127.0.0.1:8000
+      serves the feeds of a configuration; `tickfan` alone does the same with config.toml
+  tickfan replay --speed 10 --loop feeds/coinbase.zst feeds/kraken.zst
+      serves recorded captures, merged by receive time, ten times as fast as they were recorded
+  tickfan normalize feeds/kraken.zst | head
+      prints the ticks of a capture as JSON lines
+  tickfan watch --for 10s 'coinbase:*'
+      subscribes from the terminal and checks that nothing is missing
+  tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
+      writes a synthetic capture in the venue's own messages
+  tickfan check --config config.toml feeds/coinbase.zst
+      checks the configuration and captures without serving";
+
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
-#[command(name = "tickfan", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tickfan", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -29,28 +45,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the feeds of a configuration (the default).
-    ///
-    /// Example: tickfan serve --config config.toml --set server.listen=127.0.0.1:8000
     Serve(ServeArgs),
     /// Serve recorded captures.
-    ///
-    /// Example: tickfan replay --speed 10 --loop feeds/coinbase.zst
     Replay(ReplayArgs),
     /// Print the ticks of captures as JSON lines.
-    ///
-    /// Example: tickfan normalize feeds/kraken.zst | head
     Normalize(CaptureArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
-    ///
-    /// Example: tickfan watch --for 10s '*'
     Watch(WatchArgs),
     /// Write a synthetic capture in a venue's own messages.
-    ///
-    /// Example: tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
     Generate(GenerateArgs),
     /// Check the configuration and captures without serving.
-    ///
-    /// Example: tickfan check --config config.toml feeds/coinbase.zst
     Check(CheckArgs),
 }
 

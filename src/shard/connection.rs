@@ -165,6 +165,11 @@ fn hear(
         let heard = context.read(&mut shim);
         let mut sessions = sessions.borrow_mut();
         let now = clock.now();
+        // A close frame that tungstenite answered is the last thing to go out: see below.
+        if !shim.replies.is_empty() && context.can_write() {
+            sessions.push_raw(id, &shim.replies, now);
+            shim.replies.clear();
+        }
         match heard {
             Ok(Message::Text(text)) => sessions.request(id, &text, now),
             Ok(Message::Binary(_)) => {
@@ -172,10 +177,7 @@ fn hear(
                 return Heard::Over;
             }
             Ok(_) => {}
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                sessions.push_raw(id, &shim.replies, now);
-                return Heard::Blocked;
-            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Blocked,
             Err(error) => {
                 match close_for(&error) {
                     Some(why) => sessions.close(id, why, now),
@@ -183,10 +185,6 @@ fn hear(
                 }
                 return Heard::Over;
             }
-        }
-        if !shim.replies.is_empty() && context.can_write() {
-            sessions.push_raw(id, &shim.replies, now);
-            shim.replies.clear();
         }
         let wants = sessions.wants(id);
         if !wants.read {
