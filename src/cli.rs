@@ -10,9 +10,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::capture::generate::Spec;
 use crate::clock::Clock;
+use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
-use crate::offline::{self, Captures};
+use crate::offline::{self, BadRecord, Captures};
 use crate::venue::Wire;
 use crate::watch::{self, WatchArgs};
 
@@ -187,8 +188,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(&args),
     };
     result.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
-        ExitCode::from(2)
+        complain(&complaint::whole(&error));
+        ExitCode::from(if error.is::<BadRecord>() { 1 } else { 2 })
     })
 }
 

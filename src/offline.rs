@@ -27,6 +27,11 @@ pub struct Captures {
     pub strict: bool,
 }
 
+/// A record that cannot be read, met by somebody strict: `file:line: what was wrong`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRecord(String);
+
 /// Lines of output that are put together before they are written.
 const WRITE_BYTES: usize = 1 << 18;
 
@@ -59,7 +64,7 @@ fn read(
         std::mem::replace(&mut failed, Ok(())).context("cannot write")?;
         match step {
             Step::Took => {}
-            Step::Bad(what) if captures.strict => bail!("{what}"),
+            Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
             Step::Bad(what) => writeln!(log, "{what}")?,
             Step::Ended | Step::Due(_) => return Ok(replay),
         }

@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rfc3339", &[]),
     ("clock", &[]),
     ("counters", &[]),
+    ("complaint", &[]),
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
@@ -41,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring"]),
     ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
-    ("watch", &["tick", "clock"]),
+    ("watch", &["tick", "clock", "complaint"]),
     // wiring
     ("config", &["instrument", "venue", "ring", "shard"]),
     ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
@@ -61,7 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["clock", "venue", "capture", "watch", "config", "offline", "gateway"]),
+    ("cli", &["clock", "complaint", "venue", "capture", "watch", "config", "offline", "gateway"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];

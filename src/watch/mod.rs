@@ -32,6 +32,7 @@ use self::message::{Ack, Failure, Message};
 use self::screen::{Look, Screen};
 use self::tally::Delays;
 use crate::clock::{Clock, Now};
+use crate::complaint;
 use crate::tick::Channel;
 
 /// How long a connection, and then the answers to the subscriptions, may take.
@@ -430,7 +431,7 @@ impl<'a> Watcher<'a> {
             }
             Ok(End::Interrupted | End::TimeUp | End::OutputClosed) => false,
             Err(error) => {
-                self.screen.notice(&format!("tickfan watch: {error:#}"));
+                self.screen.notice(&format!("tickfan watch: {}", complaint::whole(&error)));
                 true
             }
         };
