@@ -431,7 +431,7 @@ impl<'a> Watcher<'a> {
             }
             Ok(End::Interrupted | End::TimeUp | End::OutputClosed) => false,
             Err(error) => {
-                self.screen.notice(&format!("tickfan watch: {}", complaint::whole(&error)));
+                self.screen.notice(&format!("tickfan watch: {}", complaint::whole(error)));
                 true
             }
         };
