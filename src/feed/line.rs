@@ -126,8 +126,8 @@ struct Listed {
     update: Option<Updates>,
     /// Number of the newest trade, however it was told.
     last_trade: Option<u64>,
-    /// Newest trade that an aggregate covered.
-    last_aggregated: Option<u64>,
+    /// Newest trade that an aggregate covered which was handed out.
+    last_told_by_aggregate: Option<u64>,
     /// Newest product sequence.
     sequence: Option<u64>,
 }
@@ -150,7 +150,7 @@ impl Listed {
             top: Quote::default(),
             update: None,
             last_trade: None,
-            last_aggregated: None,
+            last_told_by_aggregate: None,
             sequence: None,
         }
     }
@@ -415,19 +415,22 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 before.is_some_and(|before| number <= before)
             }
             // Where the trades begin to come one by one, an aggregate may have told some already.
-            Print::Plain(number) => listed.last_aggregated.is_some_and(|last| number <= last),
-            Print::Aggregate { last } => {
-                listed.last_aggregated = Some(last);
-                false
-            }
+            Print::Plain(number) => listed.last_told_by_aggregate.is_some_and(|last| number <= last),
+            Print::Aggregate { .. } => false,
         };
-        if repeated || !self.claim(id, Channel::Trade, trade_rank(print)) {
+        // Also a repeated trade shows that this source is there, and so silences the lesser one.
+        let speaks = self.claim(id, Channel::Trade, trade_rank(print));
+        if repeated || !speaks {
             self.stats.repeated += 1;
             return Ok(());
+        }
+        if let Print::Aggregate { last } = print {
+            self.listed(symbol)?.last_told_by_aggregate = Some(last);
         }
         if missing > 0 {
             self.stats.sequence_breaks += 1;
             self.gap(id, Channel::Trade, missing);
+            self.break_quotes(symbol)?;
         }
         self.publish(id, Channel::Trade, ts_us, Body::Trade(trade));
         Ok(())
