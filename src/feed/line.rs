@@ -523,7 +523,9 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             return Ok(false);
         }
         let unbroken = match previous {
-            _ if before.from_snapshot => first <= before.last.saturating_add(1),
+            // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
+            Some(previous) if before.from_snapshot => previous <= before.last,
+            None if before.from_snapshot => first <= before.last.saturating_add(1),
             Some(previous) => previous == before.last,
             None => first == before.last.saturating_add(1),
         };
