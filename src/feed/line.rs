@@ -450,7 +450,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let back = listed.sequence.is_some_and(|seen| sequence < seen);
         listed.last_trade = listed.last_trade.max(Some(last_trade_id));
         listed.sequence = Some(sequence);
-        if missing > 0 {
+        // Where another line tells the trades, they did not get lost.
+        if missing > 0 && self.claim(id, Channel::Trade, RANK_TRADE) {
             self.gap(id, Channel::Trade, missing);
         }
         if missing > 0 || back {
@@ -460,16 +461,19 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         Ok(())
     }
 
-    /// Messages of this symbol were lost: its quotes have a gap, and its book, if it has one, waits for a
-    /// snapshot.
+    /// Messages of this symbol were lost: its quotes have a gap if this line tells them, and its book, if it
+    /// has one, waits for a snapshot.
     fn break_quotes(&mut self, symbol: &str) -> Result<(), DecodeError> {
         let listed = self.listed(symbol)?;
         let id = listed.id;
         let had_book = listed.book.take().is_some();
         listed.broken = had_book || listed.broken;
         listed.update = None;
-        self.gap(id, Channel::Quote, 1);
-        if had_book && self.market.rank(id, Channel::Quote, self.id) == Some(RANK_BOOK) {
+        let speaks = self.market.rank(id, Channel::Quote, self.id);
+        if speaks.is_some() {
+            self.gap(id, Channel::Quote, 1);
+        }
+        if had_book && speaks == Some(RANK_BOOK) {
             self.market.set_broken(id, true, self.rx_ns, &mut self.out);
         }
         Ok(())
