@@ -497,20 +497,13 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let depth = listed.depth.or(message.depth).unwrap_or(limit).min(limit);
         let mut book = Book::new(depth);
         let result = book.snapshot(&message.levels);
-        let rebuilt = std::mem::take(&mut listed.broken);
         let id = listed.id;
         listed.book = Some(book);
-        if rebuilt {
-            listed.top = Quote::default();
-        }
         listed.update = match message.link {
             Link::Updates { last, .. } => Some(Updates { last, from_snapshot: true }),
             Link::None => None,
         };
-        let speaks = self.claim(id, Channel::Quote, RANK_BOOK);
-        if rebuilt && speaks {
-            self.market.set_broken(id, false, self.rx_ns, &mut self.out);
-        }
+        self.claim(id, Channel::Quote, RANK_BOOK);
         self.settle(message, result)
     }
 
@@ -564,10 +557,16 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         }
         let listed = self.listed(message.symbol)?;
         let Some(quote) = listed.book.as_ref().map(Book::quote) else { return Ok(()) };
-        if quote == listed.top {
+        // A book is only there again after a snapshot, and only here is it known to be a good one.
+        let rebuilt = std::mem::take(&mut listed.broken);
+        let same = quote == listed.top && !rebuilt;
+        listed.top = quote;
+        if rebuilt && self.claim(id, Channel::Quote, RANK_BOOK) {
+            self.market.set_broken(id, false, self.rx_ns, &mut self.out);
+        }
+        if same {
             return Ok(());
         }
-        listed.top = quote;
         if self.claim(id, Channel::Quote, RANK_BOOK) {
             self.publish(id, Channel::Quote, message.ts_us, Body::Quote(quote));
         }
