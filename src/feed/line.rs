@@ -343,7 +343,12 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             }
             Event::Book(ref message) => self.book(message),
             Event::BookDepth { symbol, depth } => {
-                self.listed(symbol)?.depth = Some(depth);
+                let limit = self.limits.book_levels_max;
+                let listed = self.listed(symbol)?;
+                listed.depth = Some(depth);
+                if let Some(book) = &mut listed.book {
+                    book.set_depth(depth.min(limit));
+                }
                 Ok(())
             }
             Event::Heartbeat { symbol, sequence, last_trade_id } => {
