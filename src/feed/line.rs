@@ -274,8 +274,12 @@ impl Line {
     }
 
     /// The connection was lost or the capture ended: what it spoke for is down, and books and sequences
-    /// begin anew with the next frame.
+    /// begin anew with the next frame. Before the first frame there is nothing to end, and what
+    /// [`prime`](Self::prime) learned stays.
     pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        if self.last_rx_ns.is_none() {
+            return;
+        }
         for listed in self.symbols.values_mut() {
             market.release(listed.id, self.id, rx_ns, &mut out);
             *listed = Listed::new(listed.id);
