@@ -483,6 +483,24 @@ mod binance {
     }
 
     #[test]
+    fn a_snapshot_belongs_to_the_symbol_of_its_stream() {
+        let mut feed = Feed::new(Wire::BinanceFutures);
+        let named = futures("depthSnapshot");
+        let (_, data) = named.trim().split_once("\"data\":").expect("combined");
+        let raw = &data[..data.len() - 1];
+        assert_eq!(feed.take(raw), NOTHING, "nothing tells whose it is");
+        assert_eq!(feed.kinds(), ["depthSnapshot true 1"]);
+        assert!(
+            feed.take(&combined("btcusd_perp@depthSnapshot", raw))[1]
+                .starts_with("binance-futures:BTCUSD_PERP quote 1")
+        );
+        let told = raw.replacen('{', r#"{"symbol":"ETHUSDT","#, 1);
+        assert!(
+            feed.take(&combined("depthSnapshot", &told))[1].starts_with("binance-futures:ETHUSDT quote 1")
+        );
+    }
+
+    #[test]
     fn a_break_of_the_spot_chain_needs_a_snapshot() {
         let mut feed = Feed::new(Wire::Binance);
         let next = |from: u64| {
