@@ -126,8 +126,8 @@ struct Listed {
     update: Option<Updates>,
     /// Number of the newest trade, however it was told.
     last_trade: Option<u64>,
-    /// Newest trade that an aggregate covered.
-    last_aggregated: Option<u64>,
+    /// Newest trade that an aggregate covered which was handed out.
+    last_told_by_aggregate: Option<u64>,
     /// Newest product sequence.
     sequence: Option<u64>,
 }
@@ -150,7 +150,7 @@ impl Listed {
             top: Quote::default(),
             update: None,
             last_trade: None,
-            last_aggregated: None,
+            last_told_by_aggregate: None,
             sequence: None,
         }
     }
@@ -274,8 +274,12 @@ impl Line {
     }
 
     /// The connection was lost or the capture ended: what it spoke for is down, and books and sequences
-    /// begin anew with the next frame.
+    /// begin anew with the next frame. Before the first frame there is nothing to end, and what
+    /// [`prime`](Self::prime) learned stays.
     pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        if self.last_rx_ns.is_none() {
+            return;
+        }
         for listed in self.symbols.values_mut() {
             market.release(listed.id, self.id, rx_ns, &mut out);
             *listed = Listed::new(listed.id);
@@ -343,7 +347,12 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             }
             Event::Book(ref message) => self.book(message),
             Event::BookDepth { symbol, depth } => {
-                self.listed(symbol)?.depth = Some(depth);
+                let limit = self.limits.book_levels_max;
+                let listed = self.listed(symbol)?;
+                listed.depth = Some(depth);
+                if let Some(book) = &mut listed.book {
+                    book.set_depth(depth.min(limit));
+                }
                 Ok(())
             }
             Event::Heartbeat { symbol, sequence, last_trade_id } => {
@@ -415,19 +424,22 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 before.is_some_and(|before| number <= before)
             }
             // Where the trades begin to come one by one, an aggregate may have told some already.
-            Print::Plain(number) => listed.last_aggregated.is_some_and(|last| number <= last),
-            Print::Aggregate { last } => {
-                listed.last_aggregated = Some(last);
-                false
-            }
+            Print::Plain(number) => listed.last_told_by_aggregate.is_some_and(|last| number <= last),
+            Print::Aggregate { .. } => false,
         };
-        if repeated || !self.claim(id, Channel::Trade, trade_rank(print)) {
+        // Also a repeated trade shows that this source is there, and so silences the lesser one.
+        let speaks = self.claim(id, Channel::Trade, trade_rank(print));
+        if repeated || !speaks {
             self.stats.repeated += 1;
             return Ok(());
+        }
+        if let Print::Aggregate { last } = print {
+            self.listed(symbol)?.last_told_by_aggregate = Some(last);
         }
         if missing > 0 {
             self.stats.sequence_breaks += 1;
             self.gap(id, Channel::Trade, missing);
+            self.break_quotes(symbol)?;
         }
         self.publish(id, Channel::Trade, ts_us, Body::Trade(trade));
         Ok(())
@@ -447,7 +459,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let back = listed.sequence.is_some_and(|seen| sequence < seen);
         listed.last_trade = listed.last_trade.max(Some(last_trade_id));
         listed.sequence = Some(sequence);
-        if missing > 0 {
+        // Where another line tells the trades, they did not get lost.
+        if missing > 0 && self.claim(id, Channel::Trade, RANK_TRADE) {
             self.gap(id, Channel::Trade, missing);
         }
         if missing > 0 || back {
@@ -457,16 +470,19 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         Ok(())
     }
 
-    /// Messages of this symbol were lost: its quotes have a gap, and its book, if it has one, waits for a
-    /// snapshot.
+    /// Messages of this symbol were lost: its quotes have a gap if this line tells them, and its book, if it
+    /// has one, waits for a snapshot.
     fn break_quotes(&mut self, symbol: &str) -> Result<(), DecodeError> {
         let listed = self.listed(symbol)?;
         let id = listed.id;
         let had_book = listed.book.take().is_some();
         listed.broken = had_book || listed.broken;
         listed.update = None;
-        self.gap(id, Channel::Quote, 1);
-        if had_book && self.market.rank(id, Channel::Quote, self.id) == Some(RANK_BOOK) {
+        let speaks = self.market.rank(id, Channel::Quote, self.id);
+        if speaks.is_some() {
+            self.gap(id, Channel::Quote, 1);
+        }
+        if had_book && speaks == Some(RANK_BOOK) {
             self.market.set_broken(id, true, self.rx_ns, &mut self.out);
         }
         Ok(())
@@ -490,20 +506,13 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let depth = listed.depth.or(message.depth).unwrap_or(limit).min(limit);
         let mut book = Book::new(depth);
         let result = book.snapshot(&message.levels);
-        let rebuilt = std::mem::take(&mut listed.broken);
         let id = listed.id;
         listed.book = Some(book);
-        if rebuilt {
-            listed.top = Quote::default();
-        }
         listed.update = match message.link {
             Link::Updates { last, .. } => Some(Updates { last, from_snapshot: true }),
             Link::None => None,
         };
-        let speaks = self.claim(id, Channel::Quote, RANK_BOOK);
-        if rebuilt && speaks {
-            self.market.set_broken(id, false, self.rx_ns, &mut self.out);
-        }
+        self.claim(id, Channel::Quote, RANK_BOOK);
         self.settle(message, result)
     }
 
@@ -520,7 +529,9 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             return Ok(false);
         }
         let unbroken = match previous {
-            _ if before.from_snapshot => first <= before.last.saturating_add(1),
+            // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
+            Some(previous) if before.from_snapshot => previous <= before.last,
+            None if before.from_snapshot => first <= before.last.saturating_add(1),
             Some(previous) => previous == before.last,
             None => first == before.last.saturating_add(1),
         };
@@ -555,10 +566,16 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         }
         let listed = self.listed(message.symbol)?;
         let Some(quote) = listed.book.as_ref().map(Book::quote) else { return Ok(()) };
-        if quote == listed.top {
+        // A book is only there again after a snapshot, and only here is it known to be a good one.
+        let rebuilt = std::mem::take(&mut listed.broken);
+        let same = quote == listed.top && !rebuilt;
+        listed.top = quote;
+        if rebuilt && self.claim(id, Channel::Quote, RANK_BOOK) {
+            self.market.set_broken(id, false, self.rx_ns, &mut self.out);
+        }
+        if same {
             return Ok(());
         }
-        listed.top = quote;
         if self.claim(id, Channel::Quote, RANK_BOOK) {
             self.publish(id, Channel::Quote, message.ts_us, Body::Quote(quote));
         }

@@ -95,14 +95,17 @@ impl Market {
         rank: Rank,
         shared: bool,
     ) -> bool {
-        let owner = &mut self.instruments[id.index()].owner[channel as usize];
+        let instrument = &mut self.instruments[id.index()];
+        let owner = &mut instrument.owner[channel as usize];
         let granted = match owner {
             None => true,
             Some(held) if held.line == line => rank >= held.rank,
             Some(held) => shared || rank > held.rank,
         };
         if granted {
-            *owner = Some(Owner { line, rank });
+            let better = owner.replace(Owner { line, rank }).is_some_and(|held| rank > held.rank);
+            // Who spoke until now may have had a broken book: it is not asked any more.
+            instrument.broken &= !(better && channel == Channel::Quote);
         }
         granted
     }
@@ -125,7 +128,10 @@ impl Market {
         out(&tick);
     }
 
-    /// Hands out a gap that takes `missing` numbers of a channel.
+    /// The most numbers that one gap takes: a venue whose numbers jump out of all reason cannot use up ours.
+    const MISSING_MAX: u64 = u32::MAX as u64;
+
+    /// Hands out a gap that takes `missing` numbers of a channel, at most [`MISSING_MAX`](Self::MISSING_MAX).
     pub(super) fn gap(
         &mut self,
         id: InstrumentId,
@@ -136,7 +142,7 @@ impl Market {
     ) {
         let seq = &mut self.instruments[id.index()].seq[channel as usize];
         let from = *seq + 1;
-        *seq = seq.saturating_add(missing);
+        *seq += missing.min(Self::MISSING_MAX);
         out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, body: Body::Gap { channel, from } });
     }
 

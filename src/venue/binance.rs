@@ -6,7 +6,7 @@
 
 use simd_json::prelude::*;
 
-use super::json::{Json, Levels, as_text, decimal, number, optional_number, text, trade_id};
+use super::json::{Json, Levels, as_text, decimal, list, number, optional_number, text, trade_id};
 use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
 use crate::tick::{Quote, Side, Trade};
 
@@ -83,7 +83,7 @@ fn depth_update<'t>(data: Json<'t, 't>) -> Result<BookMessage<'t, 't>, DecodeErr
         symbol: text(data, "s")?,
         ts_us: time(data),
         snapshot: false,
-        levels: Levels::pairs(data.get("b"), data.get("a")),
+        levels: Levels::pairs(Some(list(data, "b")?), Some(list(data, "a")?)),
         link: Link::Updates {
             first: number(data, "U")?,
             last: number(data, "u")?,
@@ -108,7 +108,7 @@ fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<()
         symbol: &symbol,
         ts_us: time(data),
         snapshot: true,
-        levels: Levels::pairs(data.get("bids"), data.get("asks")),
+        levels: Levels::pairs(Some(list(data, "bids")?), Some(list(data, "asks")?)),
         link: Link::Updates { first: last, last, previous: None },
         checksum: None,
         depth: None,

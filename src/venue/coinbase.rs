@@ -4,7 +4,7 @@
 
 use simd_json::prelude::*;
 
-use super::json::{Json, Levels, decimal, number, optional_decimal, optional_number, text, trade_id};
+use super::json::{Json, Levels, decimal, list, number, optional_decimal, optional_number, text, trade_id};
 use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
 use crate::rfc3339;
 use crate::tick::{Quote, Side, Trade};
@@ -35,9 +35,9 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
 
 fn book<'t>(message: Json<'t, 't>, snapshot: bool) -> Result<BookMessage<'t, 't>, DecodeError> {
     let levels = if snapshot {
-        Levels::pairs(message.get("bids"), message.get("asks"))
+        Levels::pairs(Some(list(message, "bids")?), Some(list(message, "asks")?))
     } else {
-        Levels::changes(message.get("changes"))
+        Levels::changes(Some(list(message, "changes")?))
     };
     Ok(BookMessage {
         symbol: text(message, "product_id")?,

@@ -105,6 +105,11 @@ pub(super) fn text<'t>(message: Json<'t, 't>, field: &'static str) -> Result<&'t
     message.get(field).and_then(as_text).ok_or(DecodeError::Field(field))
 }
 
+/// The levels of a side of a book, which may be none but not missing.
+pub(super) fn list<'t>(message: Json<'t, 't>, field: &'static str) -> Result<Json<'t, 't>, DecodeError> {
+    message.get(field).ok_or(DecodeError::Field(field))
+}
+
 /// A required whole number, also where it is written as text.
 pub(super) fn number(message: Json<'_, '_>, field: &'static str) -> Result<u64, DecodeError> {
     optional_number(message, field).ok_or(DecodeError::Field(field))
