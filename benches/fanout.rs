@@ -110,7 +110,7 @@ fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fanout");
     group.throughput(Throughput::Elements(SESSIONS as u64));
     let frame = [b'x'; 220];
-    let mut outboxes = vec![Vec::<u8>::with_capacity(4_096); SESSIONS];
+    let mut outboxes: Vec<_> = (0..SESSIONS).map(|_| Vec::<u8>::with_capacity(4_096)).collect();
     group.bench_function("base: copy a frame to 1,000 buffers", |b| {
         b.iter(|| {
             for outbox in &mut outboxes {

@@ -438,8 +438,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         }
         if missing > 0 {
             self.stats.sequence_breaks += 1;
+            // Coinbase says that this channel may drop messages and that its level2 does not: the book is good.
             self.gap(id, Channel::Trade, missing);
-            self.break_quotes(symbol)?;
         }
         self.publish(id, Channel::Trade, ts_us, Body::Trade(trade));
         Ok(())
