@@ -476,6 +476,16 @@ fn a_signal_ends_everything_in_order() {
 }
 
 #[test]
+fn a_signal_right_after_the_ready_line_is_heard() {
+    for signal in ["TERM", "INT"].repeat(10) {
+        let gateway = Gateway::publishing(r#"["demo"]"#, &[]);
+        gateway.process.signal(signal);
+        let ended = gateway.process.end();
+        assert_eq!(ended.code(), Some(0), "{signal}: {ended:?}");
+    }
+}
+
+#[test]
 fn a_client_that_does_not_answer_does_not_hold_up_the_end() {
     let args = [&["replay", "--speed", "5", "--loop"][..], &SHIPPED].concat();
     let gateway = Gateway::start(&args);
