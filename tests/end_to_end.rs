@@ -89,6 +89,42 @@ fn limits_are_kept_and_said() {
     stopped_quietly(gateway);
 }
 
+#[test]
+fn a_client_whose_answers_pile_up_is_read_again_once_it_reads() {
+    // A heartbeat would be an event, and hide that there is none.
+    let settings = [
+        "limits.ops_per_s=1000000",
+        "session.outbox_bytes_max=4096",
+        "session.control_bytes_max=4096",
+        "session.heartbeat_ms=3600000",
+    ];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    let mut publisher = connect(gateway.publish.expect("it listens"));
+    let mut lines = format!("{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}\n");
+    for n in 0..1_000 {
+        lines += &format!("{{\"type\":\"trade\",\"symbol\":\"demo:S{n}\",\"price\":\"1\",\"size\":\"1\"}}\n");
+    }
+    publisher.write_all(lines.as_bytes()).expect("sent");
+    eventually("1,000 instruments", || gateway.metric_sum("tickfan_instruments") == 1_000);
+
+    // Each answer names all of them and is far over what may wait for a client.
+    const ASKED: u64 = 300;
+    let mut client = RawSocket::open(&gateway, "");
+    let mut asking = client.sender();
+    let asker = std::thread::spawn(move || {
+        for id in 0..ASKED {
+            asking.text(&json!({"op": "symbols", "id": id}).to_string());
+        }
+    });
+    for id in 0..ASKED {
+        let answer = client.message();
+        assert_eq!(answer["id"], id);
+        assert_eq!(answer["symbols"].as_array().map(Vec::len), Some(1_000));
+    }
+    asker.join().expect("all was sent");
+    stopped_quietly(gateway);
+}
+
 // ---- whole streams ------------------------------------------------------------------------------------
 
 #[test]
