@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use slab::Slab;
 
 use super::frames::Frames;
@@ -413,7 +413,8 @@ impl<S: Socket> Sessions<S> {
             symbol.is_some_and(|symbol| connection.wildcards.iter().any(|w| w.takes(symbol)))
         };
         let listed = connection.places.iter().filter(|(key, _)| key.stream() == Stream::Status);
-        connection.awaited.len() + listed.filter(|(key, _)| !by_wildcard(*key)).count()
+        let awaited: FxHashSet<&Symbol> = connection.awaited.iter().map(|awaited| &awaited.symbol).collect();
+        awaited.len() + listed.filter(|(key, _)| !by_wildcard(*key)).count()
     }
 
     // ---- coming and going -----------------------------------------------------------------------------

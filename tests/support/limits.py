@@ -31,7 +31,7 @@ async def main(url):
 
     four = [f"demo:S{n}" for n in range(4)]
     for _ in range(2):
-        ack = await ask(client, op="subscribe", id="s", channel="trade", symbols=four)
+        ack = await ask(client, op="subscribe", id="s", channel=["trade", "quote"], symbols=four)
         check({row["symbol"] for row in ack["ok"]} == set(four[:3]), ack)
         check([(row["symbol"], row["code"]) for row in ack["rejected"]] == [("demo:S3", "limit")], ack)
     await ask(client, op="unsubscribe", id="u", symbols=four[:1])
