@@ -212,6 +212,15 @@ pub struct Ledger {
     pub dropped: u64,
 }
 
+impl Ledger {
+    /// Adds another's counts.
+    pub fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.merged += other.merged;
+        self.dropped += other.dropped;
+    }
+}
+
 /// The bytes that wait for the socket, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -327,15 +336,18 @@ impl Session {
         self.outbox.push(frame);
     }
 
-    /// Counts what a recovery told.
-    pub fn count(&mut self, told: &CatchUp) {
+    /// Counts what a recovery told, and gives it.
+    pub fn count(&mut self, told: &CatchUp) -> Ledger {
+        let mut counted = Ledger::default();
         if let Some(value) = told.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
-            self.ledger.sent += 1;
-            self.ledger.merged += value.n - 1;
+            counted.sent += 1;
+            counted.merged += value.n - 1;
         }
         if let Some(missing) = told.before.filter(|missing| missing.why != GapCause::Feed) {
-            self.ledger.dropped += missing.to - missing.from + 1;
+            counted.dropped += missing.to - missing.from + 1;
         }
+        self.ledger.add(counted);
+        counted
     }
 
     /// True when even the reserved lane is full: no more requests are read until it drains.

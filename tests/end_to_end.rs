@@ -570,6 +570,7 @@ fn readiness_and_metrics_follow_the_feed() {
     let (trades, quotes) = capture.normalized();
     assert_eq!(gateway.metric_sum("tickfan_feed_trades_total"), trades);
     assert_eq!(gateway.metric_sum("tickfan_feed_quotes_total"), quotes);
+    assert_eq!(gateway.metric_sum("tickfan_sent_total"), trades + quotes);
     stopped_quietly(gateway);
     said_goodbye(&client.end().values()[0]);
 }

@@ -16,7 +16,7 @@ use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{Mode, frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Budget, Session, Subscription};
+use crate::session::{Budget, Ledger, Session, Subscription};
 use crate::tick::{Body, Channel, GapCause, Key, Stream};
 
 /// What a shard needs of a client's socket.
@@ -137,6 +137,8 @@ pub struct Sessions<S> {
     pub(super) connections: Slab<Connection<S>>,
     subscriptions: Subscriptions,
     frames: Frames,
+    /// What became of the ticks of all its sessions, those that are gone too.
+    ledger: Ledger,
     /// Who has something to write, the longest waiting first: the order of deadlines.
     flush_queue: VecDeque<u32>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
@@ -165,6 +167,7 @@ impl<S: Socket> Sessions<S> {
             connections: Slab::new(),
             subscriptions: Subscriptions::default(),
             frames: Frames::default(),
+            ledger: Ledger::default(),
             flush_queue: VecDeque::new(),
             heartbeats: VecDeque::new(),
             known,
@@ -202,6 +205,7 @@ impl<S: Socket> Sessions<S> {
                 subscription.queued(tick.seq);
                 if counts {
                     connection.session.count_sent();
+                    self.ledger.sent += 1;
                 }
                 if !connection.queued {
                     connection.queued = true;
@@ -249,7 +253,7 @@ impl<S: Socket> Sessions<S> {
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            connection.session.count(&told);
+            self.ledger.add(connection.session.count(&told));
             let tx_us = self.clock.wall_ns() / 1_000;
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| connection.session.push(frame));
             told_any = true;
@@ -699,6 +703,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn count(&mut self) {
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.encoded.set(self.frames.count);
+        self.counters.sent.set(self.ledger.sent);
+        self.counters.merged.set(self.ledger.merged);
+        self.counters.dropped.set(self.ledger.dropped);
     }
 }
 
