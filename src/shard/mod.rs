@@ -165,7 +165,8 @@ impl<S: Socket> Shard<S> {
         let Some(draining) = &mut self.draining else { return };
         let mut sessions = self.sessions.borrow_mut();
         let late = now.mono_ns >= draining.until_ns;
-        if !draining.said_goodbye && (late || (ring_is_empty && sessions.is_settled())) {
+        if draining.said_goodbye || late || (ring_is_empty && sessions.is_settled()) {
+            // Also to those who came in meanwhile.
             draining.said_goodbye = true;
             sessions.close_all(draining.why, now);
         }
