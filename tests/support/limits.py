@@ -1,8 +1,10 @@
-"""limits.py URL: a gateway that allows 2 requests a second and 3 symbols, and takes the venue `demo`."""
+"""limits.py URL: a gateway that allows 1 client with 2 requests a second and 3 symbols, and takes the venue
+`demo`."""
 
 import asyncio
 import sys
 
+import websockets
 from tickfan_client import Client, check, run
 
 
@@ -40,6 +42,21 @@ async def main(url):
     # Wildcards bring any number.
     ack = await ask(client, op="subscribe", id="w", channel="trade", symbols=["*"])
     check(ack["rejected"] == [], ack)
+
+    try:
+        await Client.connect(url)
+    except websockets.InvalidStatus as refused:
+        check(refused.response.status_code == 503, refused)
+    else:
+        raise AssertionError("one more than there may be")
+    await client.ws.close()
+    while True:
+        try:
+            await Client.connect(url)
+            break
+        except websockets.InvalidStatus:
+            # The other is not quite gone yet.
+            await asyncio.sleep(0.05)
 
 
 run(main(sys.argv[1]))
