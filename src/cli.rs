@@ -215,7 +215,7 @@ fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         looped: args.looped,
         strict: args.strict,
     }];
-    run(Job { config, exit_at_end: args.exit || args.strict, wait_subscribers: args.wait_subscribers })
+    run(Job { config, exit_at_end: args.exit, wait_subscribers: args.wait_subscribers })
 }
 
 fn run(job: Job) -> anyhow::Result<ExitCode> {

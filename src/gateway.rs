@@ -83,17 +83,18 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         notices,
     })?;
     let _ = ingest_wake.set(ingest.thread.thread().clone());
+    // Who has read that it is ready may stop it at once.
+    let mut signals = Signals::listen()?;
     ready(&ready_line);
 
     tokio::select! {
-        signal = signalled() => signal?,
-        () = view.on_end.notified(), if exit_at_end => {}
+        () = signals.next() => {}
+        () = ended(&view, exit_at_end) => {}
     }
     // A second signal does not wait for anybody.
-    tokio::spawn(async {
-        if signalled().await.is_ok() {
-            std::process::exit(130);
-        }
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(130);
     });
     // No new clients, then no new ticks, then everything that is on its way goes out.
     let _ = stop_doors.send(true);
@@ -103,6 +104,14 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     ingest.stop().await;
     shards.drain(&config).await;
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
+}
+
+/// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
+async fn ended(view: &IngestView, exit_at_end: bool) {
+    view.on_end.notified().await;
+    if !exit_at_end && !view.failed.load(Ordering::Acquire) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Notices that wait to be written to the log.
@@ -116,18 +125,46 @@ async fn write_log(mut log: mpsc::Receiver<String>) {
     }
 }
 
-async fn signalled() -> anyhow::Result<()> {
+/// The signals that stop the gateway; they are heard from the moment this is made.
+struct Signals {
     #[cfg(unix)]
-    {
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn listen() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for the next one.
+    #[cfg(unix)]
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for SIGINT"),
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
+
+    /// Waits for the next one.
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.context("cannot listen for Ctrl-C")
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without a handler the system ends us itself.
+            std::future::pending().await
+        }
+    }
 }
 
 fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {

@@ -1,6 +1,8 @@
 //! What each session wants: instruments, wildcards that take instruments listed later, and symbols that
 //! nobody lists yet.
 
+use rustc_hash::FxHashSet;
+
 use super::sessions::{Connection, Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
@@ -93,10 +95,8 @@ impl<S: Socket> Sessions<S> {
         self.add(session, key, mode, start);
         let status = Key::new(instrument, Stream::Status);
         if self.connections.get(session as usize).is_some_and(|c| c.place(status).is_none()) {
-            let start = match start {
-                Start::FromFirst => Start::FromFirst,
-                _ => Start::FromHere,
-            };
+            // The state comes first too: a price without it might be taken for a live one.
+            let start = if start == Start::FromFirst { Start::FromFirst } else { Start::Snapshot };
             self.add(session, status, Mode::Latest, start);
         }
         self.recover(session, now);
@@ -195,7 +195,8 @@ impl<S: Socket> Sessions<S> {
             symbol.is_some_and(|symbol| connection.wildcards.iter().any(|w| w.takes(symbol)))
         };
         let listed = connection.places.iter().filter(|(key, _)| key.stream() == Stream::Status);
-        connection.awaited.len() + listed.filter(|(key, _)| !by_wildcard(*key)).count()
+        let awaited: FxHashSet<&Symbol> = connection.awaited.iter().map(|awaited| &awaited.symbol).collect();
+        awaited.len() + listed.filter(|(key, _)| !by_wildcard(*key)).count()
     }
 
     pub(super) fn unsubscribe_all(&mut self, id: u32) {

@@ -166,7 +166,8 @@ impl<S: Socket> Shard<S> {
         let Some(draining) = &mut self.draining else { return };
         let mut sessions = self.sessions.borrow_mut();
         let late = now.mono_ns >= draining.until_ns;
-        if !draining.said_goodbye && (late || (ring_is_empty && sessions.is_settled())) {
+        if draining.said_goodbye || late || (ring_is_empty && sessions.is_settled()) {
+            // Also to those who came in meanwhile.
             draining.said_goodbye = true;
             sessions.close_all(draining.why, now);
         }
@@ -233,15 +234,21 @@ async fn run(
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     let work = Rc::new(Notify::new());
+    // Held by the task of each connection: a client that was just handed over is told goodbye too.
+    let alive = Rc::new(());
     let mut last_work_ns = 0;
-    while !shard.is_done() {
+    while !shard.is_done() || Rc::strong_count(&alive) > 1 {
         let now = clock.now();
         while let Ok(command) = inbox.try_recv() {
             match command {
                 Command::Client(client) => {
                     let driven =
                         connection::drive(*client, Rc::clone(&sessions), clock.clone(), Rc::clone(&work));
-                    tokio::task::spawn_local(driven);
+                    let alive = Rc::clone(&alive);
+                    tokio::task::spawn_local(async move {
+                        driven.await;
+                        drop(alive);
+                    });
                 }
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),
             }

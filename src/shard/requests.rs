@@ -127,9 +127,13 @@ impl<S: Socket> Sessions<S> {
             let mode = wanted.mode.unwrap_or(Mode::default_of(channel));
             match named {
                 Named::Listed(instrument) => self.attach(id, *instrument, channel, mode, start, now),
-                Named::Awaited(symbol) => {
-                    self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, mode });
-                }
+                Named::Awaited(symbol) => match self.table.find(symbol) {
+                    // Listed since it was looked up, and `learn` is past it.
+                    Some(listed) if listed.index() < self.known => {
+                        self.attach(id, listed, channel, mode, start, now);
+                    }
+                    _ => self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, mode }),
+                },
                 Named::Wildcard(venue) => {
                     let wildcard = Wildcard { venue: venue.clone(), channel, mode };
                     self.take_wildcard(id, wildcard, start, now);

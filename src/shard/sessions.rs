@@ -376,6 +376,7 @@ impl<S: Socket> Sessions<S> {
         if !connection.queued {
             return;
         }
+        let was_over_full = connection.session.is_over_full();
         // A blocked session stays out of the queue but marked, so that ticks do not put it back.
         match connection.socket.write(connection.session.outbox().pending()) {
             Ok(0) if !connection.session.outbox().is_empty() => connection.dead = true,
@@ -395,6 +396,10 @@ impl<S: Socket> Sessions<S> {
         if connection.dead || connection.blocked {
             connection.socket.kick();
             return;
+        }
+        if was_over_full && !connection.session.is_over_full() {
+            // Its requests were left unread for want of room.
+            connection.socket.kick();
         }
         let rest = !connection.session.outbox().is_empty();
         if connection.session.waiting() > 0 {

@@ -1,0 +1,453 @@
+//! The binary as its users run it, and clients that are not ours: Python's `websockets`, and sockets whose
+//! every byte is chosen by the test. Nothing waits for ever, and what a test started ends with it.
+#![allow(unreachable_pub, reason = "a module of a test has no other reader")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longer than anything takes; only a broken gateway makes a test wait for it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The token of every gateway that takes publishers.
+pub const TOKEN: &str = "secret";
+
+/// A file of the repository.
+pub fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A program that a test runs; it is killed with it.
+pub struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// How a [`Process`] ended, and what it said since it was last asked.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub lines: Vec<String>,
+    pub stderr: String,
+}
+
+impl Ended {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// It succeeded, and these are its lines of JSON.
+    pub fn values(&self) -> Vec<Value> {
+        assert!(self.status.success(), "{}: {}", self.status, self.stderr);
+        self.lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (sender, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        let mut stderr = child.stderr.take().expect("piped");
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).expect("a pipe can be read");
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { name, stdin: child.stdin.take(), child, lines, stderr: Some(stderr) }
+    }
+
+    /// The next line on its standard output.
+    pub fn line(&mut self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => panic!("{} says nothing more", self.name),
+        }
+    }
+
+    /// Writes a line to its standard input.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("not closed yet");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it listens");
+    }
+
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits until it ends by itself. Its standard input is closed.
+    pub fn end(mut self) -> Ended {
+        drop(self.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = Vec::new();
+        // The end of its output is the event to wait for.
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => lines.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("{} does not end", self.name),
+            }
+        }
+        let status = self.child.wait().expect("it was ours");
+        Ended { status, lines, stderr: self.said() }
+    }
+
+    /// What it said on standard error; it has ended.
+    fn said(&mut self) -> String {
+        self.stderr.take().map_or_else(String::new, |thread| thread.join().expect("a reader"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = self.said();
+            let _ = writeln!(std::io::stderr(), "{} said:\n{said}", self.name);
+        }
+    }
+}
+
+/// The binary with these arguments, in the repository.
+pub fn tickfan(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tickfan"));
+    // Nothing of the machine's own configuration.
+    let own = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("TICKFAN_"));
+    own.for_each(|name| {
+        command.env_remove(name);
+    });
+    command.args(args).current_dir(in_repository(""));
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(args: &[&str]) -> Ended {
+    Process::start(&mut tickfan(args)).end()
+}
+
+/// A gateway on free ports.
+pub struct Gateway {
+    pub process: Process,
+    pub ws: String,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    pub publish: Option<SocketAddr>,
+}
+
+impl Gateway {
+    /// Starts the binary with these arguments and waits until it is ready.
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = tickfan(args);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        // However slow the machine is, no client is cut off in its goodbye.
+        command.args(["--set", "session.close_grace_ms=30000", "--set", "session.drain_ms=30000"]);
+        let mut process = Process::start(&mut command);
+        let ready = process.line();
+        let mut words = ready.split(' ');
+        assert_eq!((words.next(), words.next()), (Some("tickfan"), Some("ready")), "{ready}");
+        let value = |key: &str| {
+            let word = ready.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            word.map(str::to_owned)
+        };
+        let address = |text: String| text.trim_start_matches("http://").parse().expect("an address");
+        Self {
+            ws: value("ws").expect("ws"),
+            http: value("http").map(address).expect("http"),
+            admin: value("admin").map(address).expect("admin"),
+            publish: value("publish").map(address),
+            process,
+        }
+    }
+
+    /// A gateway without feeds that takes what is published for these venues.
+    pub fn publishing(venues: &str, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("publish.toml");
+        let text = format!("[publish]\nlisten = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"\nvenues = {venues}\n");
+        std::fs::write(&config, text).expect("written");
+        let mut args = vec!["serve", "--config", config.to_str().expect("utf-8")];
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        Self::start(&args)
+    }
+
+    /// The answer to a GET: its status, and its body.
+    pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        let mut stream = connect(address);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer in time");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
+        (head[9..12].parse().expect("a status"), body.to_owned())
+    }
+
+    pub fn readyz(&self) -> u16 {
+        Self::get(self.http, "/readyz").0
+    }
+
+    /// Waits until the last tick of the replay is published.
+    pub fn replay_has_ended(&self) {
+        let ended = || Self::get(self.http, "/readyz").1.contains("the replay has ended");
+        eventually("the replay has ended", ended);
+    }
+
+    /// The values of a metric, by what stands behind its name.
+    pub fn metric(&self, name: &str) -> Vec<(String, u64)> {
+        let (status, text) = Self::get(self.admin, "/metrics");
+        assert_eq!(status, 200);
+        let rows = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        rows.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'))
+            .map(|(labels, value)| (labels.to_owned(), value.parse().expect("a count")))
+            .collect()
+    }
+
+    /// A metric over all its labels.
+    pub fn metric_sum(&self, name: &str) -> u64 {
+        self.metric(name).iter().map(|(_, value)| value).sum()
+    }
+
+    /// Stops it, which has to go well.
+    pub fn stop(self) -> Ended {
+        self.process.signal("TERM");
+        let ended = self.process.end();
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        ended
+    }
+}
+
+/// Waits for what no event tells from outside.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A Python script of this folder. The interpreter of the repository's `.venv` runs it where there is one.
+pub fn python(script: &str, args: &[&str]) -> Process {
+    static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
+    let interpreter = INTERPRETER.get_or_init(|| {
+        let own = in_repository(".venv/bin/python");
+        let interpreter = if own.exists() { own } else { PathBuf::from("python3") };
+        let ended = Process::start(Command::new(&interpreter).args(["-c", "import websockets"])).end();
+        assert!(
+            ended.status.success(),
+            "{} has no `websockets`, which these tests need: `make test` installs it \
+             (tests/support/requirements.txt)\n{}",
+            interpreter.display(),
+            ended.stderr
+        );
+        interpreter
+    });
+    let script = in_repository("tests/support").join(script);
+    Process::start(Command::new(interpreter).arg("-B").arg(script).args(args))
+}
+
+/// A capture made for one test.
+pub struct Capture {
+    folder: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl Capture {
+    /// A plain capture of `seconds × rate` messages or so.
+    pub fn generate(venue: &str, symbols: &str, seconds: u32, rate: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(format!("{venue}.txt"));
+        let capture = Self { folder, path };
+        capture.write_generated(venue, symbols, (seconds, rate), &[]);
+        capture
+    }
+
+    fn write_generated(&self, venue: &str, symbols: &str, (seconds, rate): (u32, u32), more: &[&str]) {
+        let (seconds, rate) = (seconds.to_string(), rate.to_string());
+        let out = self.path();
+        let spec = ["--venue", venue, "--symbols", symbols, "--seconds", &seconds, "--rate", &rate];
+        let args = [&["generate", "--seed", "7", "--out", out][..], &spec, more].concat();
+        let ended = run(&args);
+        assert!(ended.status.success(), "{ended:?}");
+    }
+
+    /// Another capture of the same kind that begins later, as text.
+    pub fn later(&self, venue: &str, symbols: &str, size: (u32, u32), start_s: u64) -> String {
+        let other = Self {
+            folder: tempfile::tempdir_in(self.folder.path()).expect("a folder"),
+            path: self.folder.path().join("later.txt"),
+        };
+        other.write_generated(venue, symbols, size, &["--start-ns", &format!("{start_s}000000000")]);
+        other.text()
+    }
+
+    pub fn path(&self) -> &str {
+        self.path.to_str().expect("utf-8")
+    }
+
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(&self.path).expect("it was written")
+    }
+
+    /// Changes its lines.
+    pub fn edit(&self, change: impl FnOnce(&mut Vec<String>)) {
+        let mut lines: Vec<String> = self.text().lines().map(str::to_owned).collect();
+        change(&mut lines);
+        std::fs::write(&self.path, lines.join("\n") + "\n").expect("written");
+    }
+
+    /// How many ticks `tickfan normalize` makes of it: trades, quotes.
+    pub fn normalized(&self) -> (u64, u64) {
+        let ended = run(&["normalize", self.path()]);
+        let count = |kind: &str| {
+            let start = format!("{{\"type\":\"{kind}\"");
+            ended.lines.iter().filter(|line| line.starts_with(&start)).count() as u64
+        };
+        assert!(ended.status.success(), "{ended:?}");
+        (count("trade"), count("quote"))
+    }
+}
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// A WebSocket whose every byte is the test's.
+pub struct RawSocket {
+    stream: BufReader<TcpStream>,
+}
+
+/// Opcodes of RFC 6455.
+pub const CONTINUATION: u8 = 0;
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+/// The bit of a message's last frame.
+pub const FIN: u8 = 0x80;
+
+impl RawSocket {
+    /// Shakes hands at `/ws` with this query, and takes the hello.
+    pub fn open(gateway: &Gateway, query: &str) -> Self {
+        let mut stream = BufReader::new(connect(gateway.http));
+        let head =
+            "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        let request = format!("GET /ws{query} HTTP/1.1\r\n{head}\r\n{key}\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            assert_ne!(stream.read_line(&mut answer).expect("an answer in time"), 0, "{answer}");
+        }
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        let mut socket = Self { stream };
+        assert_eq!(socket.message()["type"], "hello");
+        socket
+    }
+
+    /// Sends one frame, masked as a client has to.
+    pub fn send(&mut self, first: u8, payload: &[u8]) {
+        let mut frame = header(first, payload.len(), true);
+        let mask = [0x37, 0xfa, 0x21, 0x3d];
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.bytes(&frame);
+    }
+
+    pub fn text(&mut self, text: &str) {
+        self.send(FIN | TEXT, text.as_bytes());
+    }
+
+    /// Sends bytes as they are. The gateway may have closed already.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.get_mut().write_all(bytes);
+    }
+
+    /// Another handle that can send.
+    pub fn sender(&self) -> Self {
+        Self { stream: BufReader::new(self.stream.get_ref().try_clone().expect("a handle")) }
+    }
+
+    /// Goes away as a machine does that loses its power and comes back: no close, no goodbye.
+    pub fn vanish(self) {
+        let socket = socket2::SockRef::from(self.stream.get_ref());
+        socket.set_linger(Some(Duration::ZERO)).expect("an option");
+    }
+
+    /// The next frame: its opcode and payload. What the gateway sends is whole and unmasked.
+    pub fn frame(&mut self) -> (u8, Vec<u8>) {
+        let mut head = [0; 2];
+        self.stream.read_exact(&mut head).expect("a frame in time");
+        assert_eq!(head[0] & 0x70, 0, "no extension was agreed on");
+        assert_eq!((head[0] & FIN, head[1] & 0x80), (FIN, 0), "whole and unmasked");
+        let mut wide = [0; 8];
+        let len = match head[1] {
+            126 => {
+                self.stream.read_exact(&mut wide[6..]).expect("a length");
+                u64::from_be_bytes(wide)
+            }
+            127 => {
+                self.stream.read_exact(&mut wide).expect("a length");
+                u64::from_be_bytes(wide)
+            }
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; usize::try_from(len).expect("it fits")];
+        self.stream.read_exact(&mut payload).expect("a payload");
+        (head[0] & 0x0f, payload)
+    }
+
+    /// The next message, which has to be text.
+    pub fn message(&mut self) -> Value {
+        let (opcode, payload) = self.frame();
+        assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(&payload));
+        serde_json::from_slice(&payload).expect("JSON")
+    }
+
+    /// The goodbye, and that nothing comes after it: its code in `bye` and in the close frame.
+    pub fn goodbye(&mut self) -> (u64, u16) {
+        let bye = self.message();
+        assert_eq!(bye["type"], "bye", "{bye}");
+        let code = self.close_frame();
+        (bye["code"].as_u64().expect("a code"), code)
+    }
+
+    /// The close frame, and that nothing comes after it.
+    pub fn close_frame(&mut self) -> u16 {
+        let (opcode, payload) = self.frame();
+        assert_eq!(opcode, CLOSE, "{}", String::from_utf8_lossy(&payload));
+        assert_eq!(self.stream.read(&mut [0]).expect("closed in time"), 0, "nothing after the close");
+        u16::from_be_bytes([payload[0], payload[1]])
+    }
+}
+
+/// The header of a frame.
+pub fn header(first: u8, len: usize, masked: bool) -> Vec<u8> {
+    let mask = if masked { 0x80 } else { 0 };
+    match len {
+        ..126 => vec![first, mask | len as u8],
+        126..=0xffff => [&[first, mask | 126][..], &(len as u16).to_be_bytes()].concat(),
+        _ => [&[first, mask | 127][..], &(len as u64).to_be_bytes()].concat(),
+    }
+}

@@ -1,0 +1,229 @@
+"""What the tests know of the protocol, written from docs/PROTOCOL.md alone: nothing in here is shared with
+the gateway. A message that breaks the page raises AssertionError."""
+
+import asyncio
+import json
+import re
+import socket
+from collections import Counter
+from urllib.parse import urlparse
+
+import websockets
+
+# Longer than anything takes; only a broken gateway makes a test wait for it.
+PATIENCE = 45
+
+DECIMAL = re.compile(r"-?\d+(\.\d+)?")
+VENUE = re.compile(r"[a-z0-9_-]{1,32}")
+STATES = {"live", "stale", "down", "waiting"}
+GAPS = {"slow_consumer", "overrun", "feed", "resume"}
+
+
+def once(pairs):
+    """A JSON object whose keys are each there once."""
+    assert len({key for key, _ in pairs}) == len(pairs), f"a key twice: {pairs}"
+    return dict(pairs)
+
+
+def check(condition, message):
+    assert condition, f"not as the protocol says: {message}"
+
+
+def is_count(value):
+    return type(value) is int and value >= 0
+
+
+def is_time(value):
+    """Microseconds since the Unix epoch, of this century, and exact in a JavaScript number."""
+    return type(value) is int and 946_684_800_000_000 < value < 2**53
+
+
+def check_fields(message, needed, optional=()):
+    missing, odd = set(needed) - message.keys(), message.keys() - {"type", *needed, *optional}
+    check(not missing and not odd, f"{message}: missing {missing}, unknown {odd}")
+
+
+def check_symbol(text):
+    venue, colon, name = text.partition(":")
+    check(VENUE.fullmatch(venue) and colon and name and name != "*", f"symbol {text!r}")
+
+
+def check_update(m):
+    """A trade or a quote."""
+    decimals = ("price", "size") if m["type"] == "trade" else ("bid", "bid_size", "ask", "ask_size")
+    if m["type"] == "trade":
+        check_fields(m, {"symbol", "seq", "rx", "tx", *decimals}, {"snap", "n", "side", "trade_id", "ts"})
+        check(m.get("side", "buy") in ("buy", "sell"), m)
+        check(type(m.get("trade_id", "x")) is str and m.get("trade_id", "x"), m)
+    else:
+        check_fields(m, {"symbol", "seq", "rx", "tx"}, {"snap", "n", "ts", *decimals})
+        check("bid" in m or "ask" in m, m)
+    check_symbol(m["symbol"])
+    for field in decimals:
+        if field in m:
+            check(type(m[field]) is str and DECIMAL.fullmatch(m[field]), m)
+    check(is_count(m["seq"]) and m["seq"] > 0, m)
+    check(m.get("snap", True) is True, m)
+    check("n" not in m or (is_count(m["n"]) and m["n"] > 1 and "snap" not in m), m)
+    check(all(is_time(m[field]) for field in ("ts", "rx", "tx") if field in m), m)
+    check(m["rx"] <= m["tx"] + 1_000_000, m)
+
+
+def check_message(m):
+    """Any message of the gateway."""
+    kind = m.get("type")
+    if kind in ("trade", "quote"):
+        check_update(m)
+    elif kind == "gap":
+        check_fields(m, {"symbol", "channel", "from", "to", "why"})
+        check_symbol(m["symbol"])
+        check(m["channel"] in ("trade", "quote") and m["why"] in GAPS, m)
+        check(is_count(m["from"]) and is_count(m["to"]) and 0 < m["from"] <= m["to"], m)
+    elif kind == "status":
+        check_fields(m, {"symbol", "state", "since"})
+        check_symbol(m["symbol"])
+        check(m["state"] in STATES and is_time(m["since"]), m)
+    elif kind == "hb":
+        check_fields(m, {"time", "sent", "behind_ms"})
+        check(is_time(m["time"]) and is_count(m["sent"]) and is_count(m["behind_ms"]), m)
+    elif kind == "hello":
+        check_fields(m, {"v", "session", "epoch", "feed", "time", "heartbeat_ms", "limits"})
+        check(m["v"] == 1 and m["feed"] in ("live", "replay") and is_time(m["time"]), m)
+        check(m["session"] and m["epoch"] and m["session"] != m["epoch"], m)
+        limits = m["limits"]
+        check(limits.keys() == {"symbols", "frame_bytes", "ops_per_s"}, m)
+        check(all(is_count(v) and v > 0 for v in (m["heartbeat_ms"], *limits.values())), m)
+    elif kind == "ack":
+        check(type(m["op"]) is str, m)
+        for row in m.get("ok", []) + m.get("subscriptions", []):
+            check(type(row["symbol"]) is str and row.get("mode", "every") in ("every", "latest"), m)
+            check(row.get("state", "live") in STATES, m)
+        for row in m.get("rejected", []):
+            check(type(row["symbol"]) is str and type(row["code"]) is str, m)
+    elif kind == "error":
+        check(type(m["code"]) is str and type(m["msg"]) is str and type(m["retry"]) is bool, m)
+    elif kind == "bye":
+        check_fields(m, {"code", "why", "reconnect"}, {"after_ms"})
+        check(m["reconnect"] is (4000 <= m["code"] < 4500), m)
+    else:
+        check(kind == "pong", m)
+
+
+class Ledger:
+    """The accounting rule: `seq - n` is the `seq` before, or a gap covers exactly the difference."""
+
+    def __init__(self, from_the_start=True):
+        # A client that asked for no snapshot learns where it begins from its first update.
+        self.from_the_start = from_the_start
+        self.told = {}
+        self.updates, self.stands_for, self.merged, self.gaps = Counter(), Counter(), 0, Counter()
+        self.snaps, self.states = 0, []
+
+    def take(self, m):
+        kind = m["type"]
+        if kind == "status":
+            self.states.append([m["symbol"], m["state"]])
+        elif kind == "gap":
+            key = (m["symbol"], m["channel"])
+            before = self.told.get(key, 0 if self.from_the_start else m["from"] - 1)
+            check(m["from"] == before + 1, f"told {before} of {key}, then {m}")
+            self.told[key] = m["to"]
+            self.gaps[m["why"]] += m["to"] - m["from"] + 1
+        elif kind in ("trade", "quote"):
+            key = (m["symbol"], kind)
+            if m.get("snap"):
+                check(key not in self.told, f"a snapshot of {key} after updates: {m}")
+                self.snaps += 1
+            else:
+                n = m.get("n", 1)
+                before = self.told.get(key, 0 if self.from_the_start else m["seq"] - n)
+                check(m["seq"] - n == before, f"told {before} of {key}, then {m}")
+                self.updates[kind] += 1
+                self.stands_for[kind] += n
+                self.merged += n - 1
+            self.told[key] = m["seq"]
+
+    def summary(self):
+        return {
+            "trades": self.updates["trade"],
+            "quotes": self.updates["quote"],
+            "stands_for": sum(self.stands_for.values()),
+            "merged": self.merged,
+            "gaps": self.gaps,
+            "snaps": self.snaps,
+            "states": self.states,
+            "told": {f"{symbol} {channel}": seq for (symbol, channel), seq in self.told.items()},
+        }
+
+
+class Client:
+    """A connection that checks whatever comes. `data` holds what came beside the answers."""
+
+    def __init__(self, ws, ledger=None):
+        self.ws, self.ledger, self.data = ws, ledger or Ledger(), []
+
+    @classmethod
+    async def connect(cls, url, small_buffers=False, ledger=None):
+        options = {"max_size": None, "compression": None, "open_timeout": PATIENCE, "ping_interval": None}
+        if small_buffers:
+            # What the kernel and the library hold for us would hide how slow we are.
+            host = urlparse(url)
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+            sock.connect((host.hostname, host.port))
+            options |= {"sock": sock, "max_queue": 1}
+        client = cls(await websockets.connect(url, **options), ledger)
+        client.hello = await client.recv()
+        check(client.hello["type"] == "hello", client.hello)
+        return client
+
+    async def recv(self):
+        text = await asyncio.wait_for(self.ws.recv(), PATIENCE)
+        assert type(text) is str, "only text is sent"
+        message = json.loads(text, object_pairs_hook=once)
+        check_message(message)
+        self.ledger.take(message)
+        return message
+
+    async def send(self, **request):
+        await self.ws.send(json.dumps(request))
+
+    async def answer(self):
+        """The next answer; what comes before it goes to `data`."""
+        while True:
+            message = await self.recv()
+            if message["type"] in ("ack", "error", "pong"):
+                return message
+            self.data.append(message)
+
+    async def ask(self, **request):
+        await self.send(**request)
+        return await self.answer()
+
+    async def until(self, wanted):
+        """The next message that is wanted; it and what comes before it go to `data`."""
+        while True:
+            message = await self.recv()
+            self.data.append(message)
+            if wanted(message):
+                return message
+
+    async def sync(self):
+        """Everything that was queued before this has come when it returns."""
+        mark = f"sync-{id(self.data)}-{len(self.data)}"
+        pong = await self.ask(op="ping", id=mark)
+        check(pong["type"] == "pong" and pong["id"] == mark, pong)
+
+    def take_data(self):
+        data, self.data = self.data, []
+        return data
+
+
+def run(main):
+    """Runs a script and ends: nothing here may wait for ever."""
+
+    async def bounded():
+        async with asyncio.timeout(4 * PATIENCE):
+            await main
+
+    asyncio.run(bounded())
