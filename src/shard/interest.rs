@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::Mode;
 use crate::session::Subscription;
-use crate::tick::{Channel, Key, Stream};
+use crate::tick::{Channel, Key, State, Stream};
 
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,14 @@ pub(super) struct Awaited {
     pub(super) mode: Mode,
 }
 
+/// What a session wants of an instrument.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) channel: Channel,
+    pub(super) mode: Mode,
+    pub(super) start: Start,
+}
+
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
@@ -51,54 +59,57 @@ impl<S: Socket> Sessions<S> {
             let id = InstrumentId(self.known as u32);
             self.known += 1;
             let Some(symbol) = self.table.get(id).cloned() else { continue };
-            let mut wanted: Vec<(u32, Channel, Mode)> = Vec::new();
+            let mut wanted: Vec<(u32, Wish)> = Vec::new();
+            // Nothing of it was told yet: it is told from its first number on.
+            let wish = |channel, mode| Wish { channel, mode, start: Start::FromFirst };
             for session in self.awaited.remove(&symbol).unwrap_or_default() {
                 let Some(connection) = self.connections.get_mut(session as usize) else { continue };
                 connection.awaited.retain(|awaited| {
                     let mine = awaited.symbol == symbol;
                     if mine {
-                        wanted.push((session, awaited.channel, awaited.mode));
+                        wanted.push((session, wish(awaited.channel, awaited.mode)));
                     }
                     !mine
                 });
             }
             for (session, connection) in &self.connections {
                 let taking = connection.wildcards.iter().filter(|wildcard| wildcard.takes(&symbol));
-                wanted.extend(taking.map(|wildcard| (session as u32, wildcard.channel, wildcard.mode)));
+                wanted.extend(taking.map(|w| (session as u32, wish(w.channel, w.mode))));
             }
-            for (session, channel, mode) in wanted {
-                // Nothing of it was told yet: it is told from its first number on.
-                self.attach(session, id, channel, mode, Start::FromFirst, now);
+            for (session, wish) in wanted {
+                self.attach(session, id, wish, State::Waiting, now);
             }
         }
     }
 
     /// Subscribes a session to a channel of an instrument, or changes the mode if it has it already. The
-    /// instrument's state comes with it.
+    /// instrument's state comes with the first channel: it is told before the value unless it is what the
+    /// client was `shown`.
     pub(super) fn attach(
         &mut self,
         session: u32,
         instrument: InstrumentId,
-        channel: Channel,
-        mode: Mode,
-        start: Start,
+        wish: Wish,
+        shown: State,
         now: Now,
     ) {
+        let Wish { channel, mode, start } = wish;
         let key = Key::new(instrument, channel.into());
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         if let Some(place) = connection.place(key) {
-            if let Some(subscription) = self.subscriptions.at(key, place) {
-                subscription.set_mode(mode);
-            }
+            self.set_mode(key, place, mode);
             return;
         }
-        self.add(session, key, mode, start);
         let status = Key::new(instrument, Stream::Status);
-        if self.connections.get(session as usize).is_some_and(|c| c.place(status).is_none()) {
-            // The state comes first too: a price without it might be taken for a live one.
-            let start = if start == Start::FromFirst { Start::FromFirst } else { Start::Snapshot };
+        if connection.place(status).is_none() {
+            let start = match start {
+                Start::FromFirst => Start::FromFirst,
+                _ if self.ring.state(instrument) == shown => Start::FromHere,
+                _ => Start::Snapshot,
+            };
             self.add(session, status, Mode::Latest, start);
         }
+        self.add(session, key, mode, start);
         self.recover(session, now);
     }
 

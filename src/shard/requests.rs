@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::interest::{Awaited, Start, Wildcard};
+use super::interest::{Awaited, Start, Wildcard, Wish};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
@@ -14,7 +14,8 @@ use crate::tick::{Channel, Key, State, Stream};
 enum Named {
     /// Everything, or everything of a venue.
     Wildcard(Option<Box<str>>),
-    Listed(InstrumentId),
+    /// With the state that the client is shown in the answer.
+    Listed(InstrumentId, State),
     /// Well-formed, of a venue that is configured, and not seen yet.
     Awaited(Symbol),
 }
@@ -102,7 +103,7 @@ impl<S: Socket> Sessions<S> {
     fn within(&self, id: u32, named: &Named, room: &mut usize) -> Result<(), Refusal> {
         let already = match named {
             Named::Wildcard(_) => true,
-            Named::Listed(instrument) => {
+            Named::Listed(instrument, _) => {
                 let status = Key::new(*instrument, Stream::Status);
                 self.connections.get(id as usize).is_some_and(|c| c.place(status).is_some())
             }
@@ -125,34 +126,33 @@ impl<S: Socket> Sessions<S> {
         let start = if wanted.snapshot { Start::Snapshot } else { Start::FromHere };
         for channel in wanted.channels.iter().copied() {
             let mode = wanted.mode.unwrap_or(Mode::default_of(channel));
+            let wish = Wish { channel, mode, start };
             match named {
-                Named::Listed(instrument) => self.attach(id, *instrument, channel, mode, start, now),
+                Named::Listed(instrument, shown) => self.attach(id, *instrument, wish, *shown, now),
                 Named::Awaited(symbol) => match self.table.find(symbol) {
                     // Listed since it was looked up, and `learn` is past it.
                     Some(listed) if listed.index() < self.known => {
-                        self.attach(id, listed, channel, mode, start, now);
+                        self.attach(id, listed, wish, State::Waiting, now);
                     }
                     _ => self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, mode }),
                 },
-                Named::Wildcard(venue) => {
-                    let wildcard = Wildcard { venue: venue.clone(), channel, mode };
-                    self.take_wildcard(id, wildcard, start, now);
-                }
+                Named::Wildcard(venue) => self.take_wildcard(id, venue.clone(), wish, now),
             }
         }
     }
 
-    fn take_wildcard(&mut self, id: u32, wildcard: Wildcard, start: Start, now: Now) {
+    fn take_wildcard(&mut self, id: u32, venue: Option<Box<str>>, wish: Wish, now: Now) {
         // What was listed up to now is taken here, what comes later by `learn`.
         self.learn(now);
-        let taken: Vec<_> =
-            self.table.iter().filter(|(_, symbol)| wildcard.takes(symbol)).map(|(id, _)| id).collect();
+        let wildcard = Wildcard { venue, channel: wish.channel, mode: wish.mode };
+        let listed = self.table.iter().take(self.known);
+        let taken: Vec<_> = listed.filter(|(_, s)| wildcard.takes(s)).map(|(id, _)| id).collect();
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
-        let Wildcard { channel, mode, .. } = wildcard;
         connection.wildcards.push(wildcard);
         for instrument in taken {
-            self.attach(id, instrument, channel, mode, start, now);
+            // The answer shows no states: what is not live is told.
+            self.attach(id, instrument, wish, State::Live, now);
         }
     }
 
@@ -161,11 +161,15 @@ impl<S: Socket> Sessions<S> {
             Named::Wildcard(None) => message::accepted("*", channel, mode, None),
             Named::Wildcard(Some(venue)) => message::accepted(&format!("{venue}:*"), channel, mode, None),
             Named::Awaited(symbol) => message::accepted(symbol.as_str(), channel, mode, Some(State::Waiting)),
-            Named::Listed(instrument) => {
+            Named::Listed(instrument, state) => {
                 let symbol = self.table.get(*instrument).map_or("", Symbol::as_str);
-                message::accepted(symbol, channel, mode, Some(self.ring.state(*instrument)))
+                message::accepted(symbol, channel, mode, Some(*state))
             }
         }
+    }
+
+    fn listed(&self, instrument: InstrumentId) -> Named {
+        Named::Listed(instrument, self.ring.state(instrument))
     }
 
     fn resolve(&self, text: &str) -> Result<Named, Refusal> {
@@ -180,7 +184,7 @@ impl<S: Socket> Sessions<S> {
             Some((venue, _)) => {
                 self.require_venue(venue)?;
                 let symbol = Symbol::parse(text).map_err(|error| unknown(error.to_string()))?;
-                Ok(self.table.find(&symbol).map_or(Named::Awaited(symbol), Named::Listed))
+                Ok(self.table.find(&symbol).map_or(Named::Awaited(symbol), |id| self.listed(id)))
             }
             None => self.resolve_bare(text),
         }
@@ -198,7 +202,7 @@ impl<S: Socket> Sessions<S> {
     fn resolve_bare(&self, name: &str) -> Result<Named, Refusal> {
         let mut found = self.table.iter().filter(|(_, symbol)| symbol.name() == name);
         match (found.next(), found.next()) {
-            (Some((id, _)), None) => Ok(Named::Listed(id)),
+            (Some((id, _)), None) => Ok(self.listed(id)),
             (Some((_, one)), Some((_, other))) => Err(Refusal {
                 code: "ambiguous_symbol",
                 msg: format!("several venues list it: {one}, {other}"),
@@ -232,7 +236,7 @@ impl<S: Socket> Sessions<S> {
             Some((venue, "*")) if Symbol::is_venue(venue) => Ok(Pattern::Venue(venue.into())),
             Some(_) => Symbol::parse(text).map(Pattern::One).map_err(|error| unknown(error.to_string())),
             None => match self.resolve_bare(text)? {
-                Named::Listed(instrument) => {
+                Named::Listed(instrument, _) => {
                     let symbol = self.table.get(instrument).cloned();
                     symbol.map(Pattern::One).ok_or_else(|| unknown("not listed"))
                 }
@@ -288,7 +292,7 @@ impl<S: Socket> Sessions<S> {
             let place = self.connections.get(id as usize).and_then(|c| c.place(key));
             if let (Some(place), Some(channel)) = (place, key.channel()) {
                 self.set_mode(key, place, mode);
-                rows.push(self.row(&Named::Listed(key.instrument()), channel, mode));
+                rows.push(self.row(&self.listed(key.instrument()), channel, mode));
             }
         }
         let Some(connection) = self.connections.get_mut(id as usize) else { return Ok(rows) };
@@ -323,7 +327,7 @@ impl<S: Socket> Sessions<S> {
         }
         for (key, place) in connection.places.clone() {
             if let (Some(channel), Some(mode)) = (key.channel(), self.mode_of(key, place)) {
-                rows.push(self.row(&Named::Listed(key.instrument()), channel, mode));
+                rows.push(self.row(&self.listed(key.instrument()), channel, mode));
             }
         }
         rows
