@@ -47,8 +47,10 @@ pub struct ShardCounters {
     pub sent: Counter,
     /// Ticks that a newer one of the same subscription stands for.
     pub merged: Counter,
-    /// Ticks that a `gap` named to a session.
+    /// Ticks that a `gap` named to a session because it or the shard was slow.
     pub dropped: Counter,
+    /// Numbers that a `gap` named to a session because the feed lost them.
+    pub lost: Counter,
     /// Writes to sockets.
     pub writes: Counter,
     /// Bytes the sockets took.

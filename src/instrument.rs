@@ -1,9 +1,9 @@
 //! Which instruments exist: their symbols, and the dense ids that everything else is indexed by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use rustc_hash::FxBuildHasher;
 
@@ -126,7 +126,16 @@ pub struct InstrumentTable {
     chunks: Box<[OnceLock<Chunk>]>,
     len: AtomicU32,
     capacity: usize,
-    ids: RwLock<HashMap<Symbol, InstrumentId, FxBuildHasher>>,
+    index: RwLock<Index>,
+}
+
+/// How instruments are found by what people call them.
+#[derive(Default)]
+struct Index {
+    ids: HashMap<Symbol, InstrumentId, FxBuildHasher>,
+    /// By the name alone: the first two venues that list it are enough to tell that it is ambiguous.
+    names: HashMap<Box<str>, (InstrumentId, Option<InstrumentId>), FxBuildHasher>,
+    venues: HashSet<Box<str>, FxBuildHasher>,
 }
 
 impl InstrumentTable {
@@ -137,7 +146,7 @@ impl InstrumentTable {
             chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
             len: AtomicU32::new(0),
             capacity,
-            ids: RwLock::default(),
+            index: RwLock::default(),
         }
     }
 
@@ -164,7 +173,21 @@ impl InstrumentTable {
 
     /// The id of a symbol, if it is listed.
     pub fn find(&self, symbol: &Symbol) -> Option<InstrumentId> {
-        self.ids.read().unwrap_or_else(PoisonError::into_inner).get(symbol).copied()
+        self.index().ids.get(symbol).copied()
+    }
+
+    /// The instruments of this name, whatever the venue: the first, and another if there is one.
+    pub fn find_name(&self, name: &str) -> Option<(InstrumentId, Option<InstrumentId>)> {
+        self.index().names.get(name).copied()
+    }
+
+    /// Whether some instrument of this venue is listed.
+    pub fn has_venue(&self, venue: &str) -> bool {
+        self.index().venues.contains(venue)
+    }
+
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every listed instrument, in the order of ids.
@@ -177,18 +200,29 @@ impl InstrumentTable {
     /// # Errors
     /// [`TableFull`] when it is new and there is no room.
     pub fn intern(&self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
-        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = ids.get(symbol) {
+        if let Some(id) = self.find(symbol) {
+            return Ok(id);
+        }
+        let mut names = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = names.ids.get(symbol) {
             return Ok(*id);
         }
-        let index = ids.len();
+        let index = names.ids.len();
         if index >= self.capacity {
             return Err(TableFull(self.capacity));
         }
         let chunk = self.chunks[index / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
         let id = InstrumentId(index as u32);
         chunk[index % CHUNK].get_or_init(|| symbol.clone());
-        ids.insert(symbol.clone(), id);
+        names.ids.insert(symbol.clone(), id);
+        names
+            .names
+            .entry(symbol.name().into())
+            .and_modify(|found| found.1 = found.1.or(Some(id)))
+            .or_insert((id, None));
+        if !names.venues.contains(symbol.venue()) {
+            names.venues.insert(symbol.venue().into());
+        }
         self.len.store(id.0 + 1, Ordering::Release);
         Ok(id)
     }
@@ -224,6 +258,13 @@ mod tests {
         assert_eq!(table.len(), 300);
         assert_eq!(table.find(&extra), None);
         assert_eq!(table.get(InstrumentId(299)).map(Symbol::as_str), Some("v:S299"));
+        let other = Symbol::new("w", "S3").expect("good");
+        let two = InstrumentTable::new(2);
+        two.intern(&Symbol::new("v", "S3").expect("good")).expect("room");
+        assert_eq!(two.find_name("S3"), Some((InstrumentId(0), None)));
+        two.intern(&other).expect("room");
+        assert_eq!(two.find_name("S3"), Some((InstrumentId(0), Some(InstrumentId(1)))));
+        assert!(two.has_venue("w") && !two.has_venue("x"));
         assert_eq!(table.get(InstrumentId(300)), None);
         assert_eq!(table.get(InstrumentId(u32::MAX)), None);
     }

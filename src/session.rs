@@ -22,7 +22,8 @@
 //! # Accounting
 //!
 //! [`Subscription::told`] is the newest number the client was told of, by a tick, an `n` or a gap. So what is
-//! pending is always `head − told`, and what was told adds up: `told − base = sent + merged + dropped`.
+//! pending is always `head − told`, and what was told adds up over a session's subscriptions, states not
+//! counted: `told − base = sent + merged + dropped + lost`, where `base` is the snapshot's number.
 
 use std::collections::VecDeque;
 use std::ops::AddAssign;
@@ -129,54 +130,71 @@ impl Subscription {
 
     /// The last value, and after it what the feed lost.
     fn snapshot(&self, last: &LastValue) -> CatchUp {
-        let value = last.tick.map(|tick| Told { tick, n: 1, snap: true });
-        // Where the feed lost all there was, the count still begins at a number that was told.
-        let lost = Missing { from: 1, to: last.head, why: GapCause::Feed };
-        let before = last.tick.is_none().then_some(lost);
-        let after = last.tick.filter(|tick| tick.seq < last.head);
-        CatchUp {
-            before,
-            value,
-            after: after.map(|tick| Missing { from: tick.seq + 1, to: last.head, why: GapCause::Feed }),
+        let mut told = CatchUp::default();
+        match last.tick {
+            Some(tick) => {
+                told.value = Some(Told { tick, n: 1, snap: true });
+                told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+            }
+            // Where the feed lost all there was, the count still begins at a number that was told.
+            None => told.after = Missing::range(1, last.head, GapCause::Feed),
         }
+        told
     }
 
-    /// The newest value with what it stands for, or with a gap before it.
+    /// The newest value with what it stands for, and gaps for what nothing stands for.
     fn recover(&self, stream: Stream, last: &LastValue, why: GapCause) -> CatchUp {
-        let Some(tick) = last.tick.filter(|tick| tick.seq > self.told) else {
-            let missing = Missing { from: self.told + 1, to: last.head, why: GapCause::Feed };
-            return CatchUp { before: Some(missing), ..CatchUp::default() };
+        let mut told = CatchUp::default();
+        let mut next = self.told + 1;
+        let Some(tick) = last.tick.filter(|tick| tick.seq >= next) else {
+            told.after = Missing::range(next, last.head, GapCause::Feed);
+            return told;
         };
-        let merges = self.mode == Mode::Latest || stream == Stream::Status;
-        // A loss of the feed is never hidden in a merge.
-        let feed_gap = Some(last.feed_gap).filter(|gap| (self.told + 1..tick.seq).contains(gap));
-        let before = match (merges, feed_gap) {
-            (true, Some(gap)) => Some(Missing { from: self.told + 1, to: gap, why: GapCause::Feed }),
-            (true, None) => None,
-            (false, _) if tick.seq > self.told + 1 => {
-                Some(Missing { from: self.told + 1, to: tick.seq - 1, why })
-            }
-            (false, _) => None,
-        };
-        let start = before.map_or(self.told, |gap| gap.to);
-        let after = (tick.seq < last.head).then(|| Missing {
-            from: tick.seq + 1,
-            to: last.head,
-            why: GapCause::Feed,
-        });
-        CatchUp { before, value: Some(Told { tick, n: tick.seq - start, snap: false }), after }
+        // A loss of the feed is never hidden in a merge. What came before it has nothing to stand for it.
+        if let Some((from, to)) = last.feed_gap.filter(|(_, to)| (next..tick.seq).contains(to)) {
+            let from = from.max(next);
+            told.before[0] = Missing::range(next, from - 1, why);
+            told.before[1] = Missing::range(from, to, GapCause::Feed);
+            next = to + 1;
+        }
+        if self.mode == Mode::Every && stream != Stream::Status {
+            told.before[2] = Missing::range(next, tick.seq - 1, why);
+            next = tick.seq;
+        }
+        told.value = Some(Told { tick, n: tick.seq + 1 - next, snap: false });
+        told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+        told
     }
 }
 
-/// What makes a subscription current again.
+/// What makes a subscription current again, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CatchUp {
-    /// What is missing before the value.
-    pub before: Option<Missing>,
+    /// What is missing before the value: what the client lost, what the feed lost, what the client lost.
+    pub before: [Option<Missing>; 3],
     /// The newest value.
     pub value: Option<Told>,
     /// What the feed lost after it.
     pub after: Option<Missing>,
+}
+
+impl CatchUp {
+    /// How the books stand after it.
+    pub fn counts(&self) -> Ledger {
+        let mut counts = Ledger::default();
+        for missing in self.before.iter().chain([&self.after]).flatten() {
+            let numbers = missing.to - missing.from + 1;
+            match missing.why {
+                GapCause::Feed => counts.lost += numbers,
+                GapCause::SlowConsumer | GapCause::Overrun => counts.dropped += numbers,
+            }
+        }
+        if let Some(value) = self.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
+            counts.sent += 1;
+            counts.merged += value.n - 1;
+        }
+        counts
+    }
 }
 
 /// Numbers that are not coming, both ends included.
@@ -188,6 +206,13 @@ pub struct Missing {
     pub to: u64,
     /// Why.
     pub why: GapCause,
+}
+
+impl Missing {
+    /// The numbers `from` to `to`; none if there are none between.
+    fn range(from: u64, to: u64, why: GapCause) -> Option<Self> {
+        (from <= to).then_some(Self { from, to, why })
+    }
 }
 
 /// A tick to tell, and what it stands for.
@@ -208,8 +233,10 @@ pub struct Ledger {
     pub sent: u64,
     /// Stood for by a newer one.
     pub merged: u64,
-    /// Named by a gap because the client or the shard was slow. Losses of the feed are not the session's.
+    /// Named by a gap because the client or the shard was slow.
     pub dropped: u64,
+    /// Named by a gap because the feed lost them.
+    pub lost: u64,
 }
 
 impl AddAssign for Ledger {
@@ -217,6 +244,7 @@ impl AddAssign for Ledger {
         self.sent += other.sent;
         self.merged += other.merged;
         self.dropped += other.dropped;
+        self.lost += other.lost;
     }
 }
 
@@ -227,7 +255,9 @@ pub struct Outbox {
     written: usize,
 }
 
-/// An empty outbox keeps at most this much room for the next turn.
+/// An empty outbox with more room than this gives it back…
+const OUTBOX_KEPT_BYTES_MAX: usize = 16_384;
+/// …down to this much.
 const OUTBOX_KEPT_BYTES: usize = 4_096;
 
 impl Outbox {
@@ -258,7 +288,7 @@ impl Outbox {
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;
-            if self.bytes.capacity() > OUTBOX_KEPT_BYTES {
+            if self.bytes.capacity() > OUTBOX_KEPT_BYTES_MAX {
                 self.bytes.shrink_to(OUTBOX_KEPT_BYTES);
             }
         } else if self.written > self.bytes.len() / 2 {
@@ -302,10 +332,10 @@ impl Session {
         fits
     }
 
-    /// A tick that was offered, and queued, was a trade or a quote.
+    /// Counts what was told.
     #[inline]
-    pub fn count_sent(&mut self) {
-        self.ledger.sent += 1;
+    pub fn count(&mut self, counts: Ledger) {
+        self.ledger += counts;
     }
 
     /// A dirty subscription waits for room.
@@ -319,9 +349,9 @@ impl Session {
         if room && !self.closing { self.waiting.pop_front() } else { None }
     }
 
-    /// A subscription is no more: it waits for nothing.
-    pub fn forget(&mut self, key: Key) {
-        self.waiting.retain(|waiting| *waiting != key);
+    /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
+    pub fn forget(&mut self, gone: impl Fn(Key) -> bool) {
+        self.waiting.retain(|key| !gone(*key));
     }
 
     /// How many subscriptions are dirty.
@@ -333,20 +363,6 @@ impl Session {
     /// sends too many requests is not read from while [`is_over_full`](Self::is_over_full).
     pub fn push(&mut self, frame: &[u8]) {
         self.outbox.push(frame);
-    }
-
-    /// Counts what a recovery told, and gives the counts.
-    pub fn count(&mut self, told: &CatchUp) -> Ledger {
-        let mut counts = Ledger::default();
-        if let Some(value) = told.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
-            counts.sent = 1;
-            counts.merged = value.n - 1;
-        }
-        if let Some(missing) = told.before.filter(|missing| missing.why != GapCause::Feed) {
-            counts.dropped = missing.to - missing.from + 1;
-        }
-        self.ledger += counts;
-        counts
     }
 
     /// True when even the reserved lane is full: no more requests are read until it drains.

@@ -302,8 +302,8 @@ pub struct LastValue {
     pub tick: Option<Tick>,
     /// The newest number of the stream: the tick's, or that of a gap after it.
     pub head: u64,
-    /// The newest number that a gap of the feed took; 0 if there was none.
-    pub feed_gap: u64,
+    /// The newest numbers that a gap of the feed took, both included.
+    pub feed_gap: Option<(u64, u64)>,
 }
 
 /// How many 64-bit words a packed [`Tick`] takes.

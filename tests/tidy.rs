@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "socket",
         ],
     ),
-    ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring"]),
+    ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring", "socket"]),
     ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
     ("watch", &["tick", "clock", "complaint"]),
     // wiring

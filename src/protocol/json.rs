@@ -1,6 +1,9 @@
 //! Messages to clients, as JSON text. The ones on the tick path are written by hand: what a session needs
 //! of them beyond the shared bytes is the cold path.
 
+use std::borrow::Cow;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::close::Close;
@@ -167,31 +170,79 @@ impl Hello<'_> {
     }
 }
 
-/// One accepted symbol in an `ack`. `state` is left out for wildcards.
-pub fn accepted(symbol: &str, channel: Channel, mode: Mode, state: Option<State>) -> Value {
-    let mut row = json!({"symbol": symbol, "channel": channel.name(), "mode": mode.name()});
-    if let Some(state) = state {
-        row["state"] = state.name().into();
+/// One subscription in an `ack`. `state` is left out for wildcards.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubscriptionRow<'a> {
+    symbol: Cow<'a, str>,
+    channel: &'static str,
+    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+}
+
+impl<'a> SubscriptionRow<'a> {
+    /// A row.
+    pub fn new(symbol: impl Into<Cow<'a, str>>, channel: Channel, mode: Mode, state: Option<State>) -> Self {
+        let state = state.map(State::name);
+        Self { symbol: symbol.into(), channel: channel.name(), mode: mode.name(), state }
     }
-    row
 }
 
 /// One refused symbol in an `ack`.
-pub fn rejected(symbol: &str, code: &str, msg: &str) -> Value {
-    json!({"symbol": symbol, "code": code, "msg": msg})
+#[derive(Clone, Debug, Serialize)]
+pub struct RejectedRow<'a> {
+    /// As the client wrote it.
+    pub symbol: &'a str,
+    /// A word for programs.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub msg: String,
 }
 
-/// An `ack` of `op` with the fields of `body`.
-pub fn ack(id: Option<&Id>, op: &str, body: Value) -> Value {
-    let mut message = json!({"type": "ack"});
-    if let Some(id) = id {
-        message["id"] = id.value().clone();
+/// One instrument in the answer to `symbols`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SymbolRow<'a> {
+    /// Its name.
+    pub symbol: &'a str,
+    /// The word for its state.
+    pub state: &'static str,
+}
+
+/// An `ack` of `op` with the fields of `body`. It is written straight into the frame: it can be long.
+#[derive(Debug, Serialize)]
+pub struct Ack<'a, B> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    op: &'static str,
+    #[serde(flatten)]
+    body: B,
+}
+
+impl<'a, B: Serialize> Ack<'a, B> {
+    /// The message.
+    pub fn new(id: Option<&'a Id>, op: &'static str, body: B) -> Self {
+        Self { r#type: "ack", id: id.map(Id::value), op, body }
     }
-    message["op"] = op.into();
-    if let (Value::Object(message), Value::Object(body)) = (&mut message, body) {
-        message.extend(body);
+}
+
+/// What an `ack` of `subscribe`, `unsubscribe` or `set` says.
+#[derive(Debug, Serialize)]
+pub struct Outcome<'a, R> {
+    channel: Value,
+    ok: Vec<R>,
+    rejected: Vec<RejectedRow<'a>>,
+}
+
+impl<'a, R: Serialize> Outcome<'a, R> {
+    /// The fields: one channel as a word, several as a list, as a client may write them.
+    pub fn new(channels: &[Channel], ok: Vec<R>, rejected: Vec<RejectedRow<'a>>) -> Self {
+        let channel = match channels {
+            [one] => one.name().into(),
+            several => several.iter().map(|channel| channel.name()).collect(),
+        };
+        Self { channel, ok, rejected }
     }
-    message
 }
 
 /// A `pong`: `t` comes back as it was sent; `in` and `out` are when the ping came and when this left,

@@ -1,5 +1,7 @@
 //! Requests of clients, checked. What is wrong is said by naming the field.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::tick::Channel;
@@ -110,11 +112,11 @@ impl Fault {
     }
 }
 
-/// Reads one request.
+/// Reads one request, which may name at most `symbols_max` symbols; those it names twice count once.
 ///
 /// # Errors
 /// [`Fault`] with `bad_request`, `unknown_op` or `unsupported`.
-pub fn parse(text: &str) -> Result<Request, Fault> {
+pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
     let message: Value =
         serde_json::from_str(text).map_err(|error| Fault::bad(format!("not JSON: {error}")))?;
     let Value::Object(message) = message else {
@@ -130,25 +132,25 @@ pub fn parse(text: &str) -> Result<Request, Fault> {
             )));
         }
     };
-    match op(&message) {
+    match op(&message, symbols_max) {
         Ok(op) => Ok(Request { id, op }),
         Err(fault) => Err(Fault { id, ..fault }),
     }
 }
 
-fn op(message: &Map<String, Value>) -> Result<Op, Fault> {
+fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
     let word = match message.get("op") {
         Some(Value::String(word)) => word.as_str(),
         Some(_) => return Err(Fault::bad("`op` must be a string")),
         None => return Err(Fault::bad("`op` is missing")),
     };
     match word {
-        "subscribe" => subscribe(message),
-        "unsubscribe" => Ok(Op::Unsubscribe(target(message)?)),
+        "subscribe" => subscribe(message, symbols_max),
+        "unsubscribe" => Ok(Op::Unsubscribe(target(message, symbols_max)?)),
         "set" => {
             refuse_max_hz(message)?;
             let mode = mode(message)?.ok_or_else(|| Fault::bad("`mode` is missing"))?;
-            Ok(Op::Set(target(message)?, mode))
+            Ok(Op::Set(target(message, symbols_max)?, mode))
         }
         "list" => Ok(Op::List),
         "symbols" => match message.get("match") {
@@ -173,11 +175,11 @@ fn op(message: &Map<String, Value>) -> Result<Op, Fault> {
     }
 }
 
-fn subscribe(message: &Map<String, Value>) -> Result<Op, Fault> {
+fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
     refuse_max_hz(message)?;
     let channels = channels(message)?
         .ok_or_else(|| Fault::bad("`channel` is missing: \"trade\", \"quote\" or a list of them"))?;
-    let symbols = symbols(message)?.ok_or_else(|| Fault::bad("`symbols` is missing"))?;
+    let symbols = symbols(message, symbols_max)?.ok_or_else(|| Fault::bad("`symbols` is missing"))?;
     if symbols.is_empty() {
         return Err(Fault::bad("`symbols` must name at least one symbol"));
     }
@@ -189,9 +191,9 @@ fn subscribe(message: &Map<String, Value>) -> Result<Op, Fault> {
     Ok(Op::Subscribe(Subscribe { channels, symbols, mode: mode(message)?, snapshot }))
 }
 
-fn target(message: &Map<String, Value>) -> Result<Target, Fault> {
+fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fault> {
     let channels = channels(message)?.unwrap_or_else(|| Channel::ALL.to_vec());
-    Ok(Target { channels, symbols: symbols(message)? })
+    Ok(Target { channels, symbols: symbols(message, symbols_max)? })
 }
 
 /// A rate that would be ignored in silence is worse than an error.
@@ -244,7 +246,7 @@ fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
     channels
 }
 
-fn symbols(message: &Map<String, Value>) -> Result<Option<Vec<String>>, Fault> {
+fn symbols(message: &Map<String, Value>, symbols_max: usize) -> Result<Option<Vec<String>>, Fault> {
     let list = match message.get("symbols") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(list)) => list.as_slice(),
@@ -261,7 +263,18 @@ fn symbols(message: &Map<String, Value>) -> Result<Option<Vec<String>>, Fault> {
             ))),
         })
         .collect::<Result<Vec<_>, _>>()
+        .and_then(|named| within(named, symbols_max).map_err(Fault::bad))
         .map(Some)
+}
+
+/// Each symbol once, in the order of first mention, if they are not too many.
+fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
+    let mut seen = HashSet::new();
+    named.retain(|symbol| seen.insert(symbol.clone()));
+    if named.len() > symbols_max {
+        return Err(format!("`symbols` names {} symbols, which is more than {symbols_max}", named.len()));
+    }
+    Ok(named)
 }
 
 /// A value from outside, short enough for an error message.
@@ -313,6 +326,8 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
     if let Some(long) = wanted.symbols.iter().find(|s| s.len() > TEXT_BYTES_MAX) {
         return Err(format!("`symbols`: {long:.40?}… is longer than {TEXT_BYTES_MAX} bytes"));
     }
+    // The head of a request is short: what fits in it is not too much.
+    wanted.symbols = within(wanted.symbols, usize::MAX)?;
     Ok((!wanted.symbols.is_empty()).then_some(wanted))
 }
 
@@ -321,14 +336,16 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> (&'static str, String) {
-        let fault = parse(text).expect_err(text);
+        let fault = parse(text, 10).expect_err(text);
         (fault.code, fault.msg)
     }
 
     #[test]
     fn a_subscribe_is_read_with_its_defaults() {
-        let request =
-            parse(r#"{"op":"subscribe","id":2,"channel":"quote","symbols":["coinbase:BTC-USD"],"extra":1}"#);
+        let request = parse(
+            r#"{"op":"subscribe","id":2,"channel":"quote","symbols":["coinbase:BTC-USD"],"extra":1}"#,
+            10,
+        );
         let request = request.expect("good");
         assert_eq!(request.id, Some(Id(2.into())));
         let expected = Subscribe {
@@ -363,7 +380,19 @@ mod tests {
             assert_eq!(found, code, "{text}");
             assert!(msg.contains(word), "{text}: {msg}");
         }
-        assert_eq!(parse(r#"{"op":"fly","id":"x"}"#).expect_err("no such op").id, Some(Id("x".into())));
+        assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, Some(Id("x".into())));
+    }
+
+    #[test]
+    fn symbols_count_once_and_not_too_many() {
+        let text = |count: usize| {
+            let list: Vec<String> = (0..2 * count).map(|n| format!("\"a:S{}\"", n % count)).collect();
+            format!(r#"{{"op":"subscribe","channel":"trade","symbols":[{}]}}"#, list.join(","))
+        };
+        assert!(
+            matches!(parse(&text(10), 10), Ok(Request { op: Op::Subscribe(s), .. }) if s.symbols.len() == 10)
+        );
+        assert!(fault(&text(11)).1.contains("`symbols` names 11"));
     }
 
     #[test]

@@ -1,20 +1,17 @@
 //! Ticks in the ring: how they are packed, and what is kept of each stream as its last value.
 
-use std::collections::HashMap;
-
-use rustc_hash::FxBuildHasher;
-
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
 use crate::instrument::InstrumentId;
 use crate::tick::{Body, Key, LastValue, State, Stream, Tick, WORDS};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
-const SLOT_WORDS: usize = WORDS + 2;
+const SLOT_WORDS: usize = WORDS + 3;
 /// Of a last value: the newest number of the stream, which is a gap's where the feed lost what came after
 /// the value.
 const HEAD: usize = WORDS;
-/// Of a last value: the newest number that a gap of the feed took; 0 if there was none.
-const FEED_GAP: usize = WORDS + 1;
+/// Of a last value: the numbers that the newest gap of the feed took, both included; 0 if there was none.
+const GAP_FROM: usize = WORDS + 1;
+const GAP_TO: usize = WORDS + 2;
 
 type Slot = [u64; SLOT_WORDS];
 
@@ -32,14 +29,14 @@ fn tick_in(slot: &Slot) -> Tick {
 /// [`CapacityError`] says what is wrong with `capacity`.
 pub fn tick_ring(capacity: usize, instruments: usize) -> Result<(TickWriter, TickRing), CapacityError> {
     let (writer, ring) = ring(capacity, Key::count(instruments))?;
-    Ok((TickWriter { writer, feed_gaps: HashMap::default() }, TickRing { ring }))
+    Ok((TickWriter { writer, feed_gaps: Vec::new() }, TickRing { ring }))
 }
 
 /// Publishes ticks. There is one, and it belongs to the ingest thread.
 pub struct TickWriter {
     writer: Writer<SLOT_WORDS>,
-    /// The newest gap of each stream that had one: as a rule none had.
-    feed_gaps: HashMap<Key, u64, FxBuildHasher>,
+    /// The newest gap of each stream, up to the last stream that had one: as a rule none had.
+    feed_gaps: Vec<(u64, u64)>,
 }
 
 impl TickWriter {
@@ -49,28 +46,31 @@ impl TickWriter {
     /// [`KeyOutOfRange`] for an instrument that the ring was not made for; nothing was published.
     #[inline]
     pub fn publish(&mut self, tick: &Tick) -> Result<(), KeyOutOfRange> {
-        let key = tick.key();
+        let key = tick.key().index();
         let mut slot = [0; SLOT_WORDS];
         slot[..WORDS].copy_from_slice(&tick.to_words());
         slot[HEAD] = tick.seq;
-        if matches!(tick.body, Body::Gap { .. }) {
-            return self.publish_gap(key, tick.seq, slot);
+        if let Body::Gap { from, .. } = tick.body {
+            return self.publish_gap(key, (from, tick.seq), slot);
         }
-        if !self.feed_gaps.is_empty() {
-            slot[FEED_GAP] = self.feed_gaps.get(&key).copied().unwrap_or(0);
+        if let Some((from, to)) = self.feed_gaps.get(key) {
+            (slot[GAP_FROM], slot[GAP_TO]) = (*from, *to);
         }
-        self.writer.publish_value(key.index(), &slot)
+        self.writer.publish_value(key, &slot)
     }
 
     /// The value before a gap stays the last value; only the numbers move on.
     #[cold]
-    fn publish_gap(&mut self, key: Key, seq: u64, mut slot: Slot) -> Result<(), KeyOutOfRange> {
-        self.feed_gaps.insert(key, seq);
-        slot[FEED_GAP] = seq;
-        let mut last = self.writer.last_values().load(key.index()).unwrap_or(slot);
-        last[HEAD] = seq;
-        last[FEED_GAP] = seq;
-        self.writer.store(key.index(), &last)?;
+    fn publish_gap(&mut self, key: usize, gap: (u64, u64), mut slot: Slot) -> Result<(), KeyOutOfRange> {
+        (slot[GAP_FROM], slot[GAP_TO]) = gap;
+        let mut last = self.writer.last_values().load(key).unwrap_or(slot);
+        last[HEAD] = gap.1;
+        (last[GAP_FROM], last[GAP_TO]) = gap;
+        self.writer.store(key, &last)?;
+        if self.feed_gaps.len() <= key {
+            self.feed_gaps.resize(key + 1, (0, 0));
+        }
+        self.feed_gaps[key] = gap;
         self.writer.publish(&slot);
         Ok(())
     }
@@ -86,7 +86,8 @@ fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
     let slot = values.load(key.index())?;
     let tick = tick_in(&slot);
     let tick = (!matches!(tick.body, Body::Gap { .. })).then_some(tick);
-    Some(LastValue { tick, head: slot[HEAD], feed_gap: slot[FEED_GAP] })
+    let feed_gap = (slot[GAP_TO] > 0).then_some((slot[GAP_FROM], slot[GAP_TO]));
+    Some(LastValue { tick, head: slot[HEAD], feed_gap })
 }
 
 /// A handle to the ring, for those who read.
@@ -142,11 +143,6 @@ impl TickReader {
     pub fn behind(&self) -> u64 {
         self.reader.behind()
     }
-
-    /// The newest value of `key`, at least as new as what this reader has seen.
-    pub fn last_value(&self, key: Key) -> Option<LastValue> {
-        last_value(self.reader.last_values(), key)
-    }
 }
 
 /// A tick still packed: most of those that nobody wants are never unpacked.
@@ -200,10 +196,10 @@ mod tests {
         let last = || ring.last_value(key).map(|v| (v.tick.map(|t| t.seq), v.head, v.feed_gap));
         assert_eq!(last(), None);
         for (step, expected) in [
-            (gap(1, 1), (None, 1, 1)),
-            (quote(2), (Some(2), 2, 1)),
-            (gap(5, 3), (Some(2), 5, 5)),
-            (quote(6), (Some(6), 6, 5)),
+            (gap(1, 1), (None, 1, Some((1, 1)))),
+            (quote(2), (Some(2), 2, Some((1, 1)))),
+            (gap(5, 3), (Some(2), 5, Some((3, 5)))),
+            (quote(6), (Some(6), 6, Some((3, 5)))),
         ] {
             writer.publish(&step).expect("there is room");
             assert_eq!(last(), Some(expected), "{step:?}");

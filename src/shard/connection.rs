@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
@@ -16,6 +14,7 @@ use super::sessions::{Sessions, Socket};
 use crate::clock::Clock;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
+use crate::socket;
 
 /// A client whose handshake is done, on its way to a shard.
 #[derive(Debug)]
@@ -34,9 +33,6 @@ pub struct NewClient {
 const MESSAGES_PER_TURN: usize = 16;
 /// The read buffer of a connection: it is cleared on every read, so a small one is faster.
 const READ_BUFFER_BYTES: usize = 1_024;
-/// How long a closed connection's unread input is drained, so that the close frame is not lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// The shard's end of a socket.
 pub struct TcpSocket {
     stream: Rc<TcpStream>,
@@ -140,9 +136,12 @@ pub(super) async fn drive(
             () = until(deadline) => break,
         }
     }
-    linger(&stream).await;
     sessions.borrow_mut().remove(id);
     work.notify_one();
+    // The session held the other end: now the socket is ours alone, and its last words are waited for.
+    if let Ok(stream) = Rc::try_unwrap(stream) {
+        socket::linger(stream).await;
+    }
 }
 
 async fn until(deadline: Option<std::time::Instant>) {
@@ -208,26 +207,4 @@ fn close_for(error: &Error) -> Option<Close> {
         | Error::Io(_) => None,
         _ => Some(Close::Protocol),
     }
-}
-
-/// Shuts the write side, then reads and forgets what the client still sends: closing a socket with unread
-/// input would reset it and take the close frame with it.
-async fn linger(stream: &TcpStream) {
-    // An error means that the peer is gone: there is nobody to linger for.
-    if SockRef::from(stream).shutdown(std::net::Shutdown::Write).is_err() {
-        return;
-    }
-    let drained = async {
-        let mut waste = [0; 4_096];
-        while stream.readable().await.is_ok() {
-            match stream.try_read(&mut waste) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    };
-    // Out of time: then the reset is the client's own doing.
-    let _ = tokio::time::timeout(LINGER, drained).await;
 }

@@ -38,7 +38,7 @@ impl Frames {
         tx_us: u64,
         mut push: impl FnMut(&[u8]),
     ) {
-        if let Some(missing) = told.before {
+        for missing in told.before.into_iter().flatten() {
             push(self.gap(missing, key, symbol));
         }
         if let Some(value) = told.value {

@@ -102,19 +102,65 @@ impl<S: Socket> Sessions<S> {
         }
         let status = Key::new(instrument, Stream::Status);
         if connection.place(status).is_none() {
-            let start = match start {
-                Start::FromFirst => Start::FromFirst,
-                _ if self.ring.state(instrument) == shown => Start::FromHere,
-                _ => Start::Snapshot,
-            };
+            let start = self.start_of_state(instrument, start, shown);
             self.add(session, status, Mode::Latest, start);
         }
         self.add(session, key, mode, start);
         self.recover(session, now);
     }
 
-    fn add(&mut self, session: u32, key: Key, mode: Mode, start: Start) {
+    /// As [`attach`](Self::attach), for many instruments at once, none of them named twice.
+    pub(super) fn attach_all(
+        &mut self,
+        session: u32,
+        instruments: &[InstrumentId],
+        wish: Wish,
+        shown: State,
+        now: Now,
+    ) {
+        let Some(connection) = self.connections.get(session as usize) else { return };
+        let has = |key| connection.place(key).is_some();
+        let (had, new): (Vec<InstrumentId>, Vec<_>) =
+            instruments.iter().partition(|id| has(Key::new(**id, wish.channel.into())));
+        let with_status: Vec<bool> = new.iter().map(|id| has(Key::new(*id, Stream::Status))).collect();
+        for instrument in had {
+            self.attach(session, instrument, wish, shown, now);
+        }
+        let mut places = Vec::with_capacity(2 * new.len());
+        for (instrument, has_status) in new.iter().zip(with_status) {
+            if !has_status {
+                let status = Key::new(*instrument, Stream::Status);
+                let start = self.start_of_state(*instrument, wish.start, shown);
+                places.extend(self.enter(session, status, Mode::Latest, start));
+            }
+            let key = Key::new(*instrument, wish.channel.into());
+            places.extend(self.enter(session, key, wish.mode, wish.start));
+        }
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        connection.places.append(&mut places);
+        connection.places.sort_unstable_by_key(|(key, _)| *key);
+        self.recover(session, now);
+    }
+
+    fn start_of_state(&self, instrument: InstrumentId, start: Start, shown: State) -> Start {
+        match start {
+            Start::FromFirst => Start::FromFirst,
+            _ if self.ring.state(instrument) == shown => Start::FromHere,
+            _ => Start::Snapshot,
+        }
+    }
+
+    fn add(&mut self, session: u32, key: Key, mode: Mode, start: Start) {
+        let Some(place) = self.enter(session, key, mode, start) else { return };
+        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
+            connection.places.insert(at, place);
+        }
+    }
+
+    /// Enters a subscription into the table; its place, which the session has to keep.
+    fn enter(&mut self, session: u32, key: Key, mode: Mode, start: Start) -> Option<(Key, u32)> {
+        let connection = self.connections.get_mut(session as usize)?;
         let head = self.ring.last_value(key).map_or(0, |last| last.head);
         let subscription = match start {
             Start::Snapshot => Subscription::new(session, mode, true, 0),
@@ -124,27 +170,32 @@ impl<S: Socket> Sessions<S> {
         if subscription.is_dirty() {
             connection.session.wait(key);
         }
-        let place = self.subscriptions.add(key, subscription);
-        if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
-            connection.places.insert(at, (key, place));
-        }
+        Some((key, self.subscriptions.add(key, subscription)))
     }
 
-    /// Takes a session off a channel of an instrument; off its state too with the last channel.
-    pub(super) fn detach(&mut self, session: u32, key: Key) {
-        self.remove_place(session, key);
-        let Some(connection) = self.connections.get(session as usize) else { return };
-        let has = |stream| connection.place(Key::new(key.instrument(), stream)).is_some();
-        if !has(Stream::Trade) && !has(Stream::Quote) {
-            self.remove_place(session, Key::new(key.instrument(), Stream::Status));
-        }
-    }
-
-    fn remove_place(&mut self, session: u32, key: Key) {
+    /// Takes a session off the channels that `gone` picks, and off the state of an instrument with its last
+    /// channel.
+    pub(super) fn detach(&mut self, session: u32, gone: impl Fn(Key) -> bool) {
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
-        let Ok(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) else { return };
-        let (_, place) = connection.places.remove(at);
-        connection.session.forget(key);
+        let places = std::mem::take(&mut connection.places);
+        let (mut kept, mut dropped) = (Vec::with_capacity(places.len()), Vec::new());
+        for streams in places.chunk_by(|(a, _), (b, _)| a.instrument() == b.instrument()) {
+            let stays = |key: Key| key.channel().is_some() && !gone(key);
+            let some_stay = streams.iter().any(|(key, _)| stays(*key));
+            for place in streams {
+                let keep = stays(place.0) || (some_stay && place.0.channel().is_none());
+                if keep { kept.push(*place) } else { dropped.push(*place) }
+            }
+        }
+        connection.session.forget(|key| dropped.binary_search_by_key(&key, |(key, _)| *key).is_ok());
+        connection.places = kept;
+        for (key, place) in dropped {
+            self.leave(key, place);
+        }
+    }
+
+    /// Takes a subscription out of the table; whoever moved to its place is told.
+    fn leave(&mut self, key: Key, place: u32) {
         let Some(moved) = self.subscriptions.remove(key, place) else { return };
         let Some(moved) = self.connections.get_mut(moved as usize) else { return };
         if let Ok(at) = moved.places.binary_search_by_key(&key, |(key, _)| *key) {
@@ -214,10 +265,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         let was_subscribed = connection.is_subscribed();
         connection.wildcards.clear();
-        let keys: Vec<Key> = connection.places.iter().map(|(key, _)| *key).collect();
-        for key in keys {
-            self.remove_place(id, key);
-        }
+        self.detach(id, |_| true);
         self.stop_awaiting(id, |_| true);
         if was_subscribed {
             self.counters.subscribed.sub(1);

@@ -1,12 +1,16 @@
 //! What clients ask for, and the answers.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use serde::Serialize;
+use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
-use crate::instrument::{InstrumentId, Symbol};
-use crate::protocol::json as message;
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow, SymbolRow};
 use crate::protocol::{self, Id, Mode, Op, Request, Subscribe, Target};
 use crate::tick::{Channel, Key, State, Stream};
 
@@ -35,7 +39,7 @@ impl<S: Socket> Sessions<S> {
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
         self.counters.requests.add(1);
         let allowed = self.may_ask(id, now);
-        let answer = match protocol::parse(text) {
+        let answer = match protocol::parse(text, self.options.symbols_max) {
             Ok(Request { id: name, .. }) if !allowed => {
                 let msg = format!("more than {} requests a second", self.options.ops_per_s);
                 Err(message::error(name.as_ref(), "rate_limited", &msg, true))
@@ -58,11 +62,7 @@ impl<S: Socket> Sessions<S> {
             Op::Subscribe(wanted) => self.subscribe(id, name.as_ref(), &wanted, now),
             Op::Unsubscribe(target) => self.unsubscribe(id, name.as_ref(), &target, now),
             Op::Set(target, mode) => self.set(id, name.as_ref(), &target, mode, now),
-            Op::List => {
-                let subscriptions = self.list(id);
-                let body = json!({ "subscriptions": subscriptions });
-                self.say(id, &message::ack(name.as_ref(), "list", body), now);
-            }
+            Op::List => self.list(id, name.as_ref(), now),
             Op::Symbols(pattern) => self.symbols(id, name.as_ref(), &pattern, now),
             Op::Ping(t) => {
                 let out_us = self.clock.wall_ns() / 1_000;
@@ -74,27 +74,29 @@ impl<S: Socket> Sessions<S> {
 
     /// Subscribes, with the answer before the first data.
     pub fn subscribe(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe, now: Now) {
+        let table = Arc::clone(&self.table);
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
         for text in &wanted.symbols {
             let named =
                 self.resolve(text).and_then(|named| self.within(id, &named, &mut room).map(|()| named));
             match named {
-                Ok(named) => {
-                    for channel in &wanted.channels {
-                        let mode = wanted.mode.unwrap_or(Mode::default_of(*channel));
-                        ok.push(self.row(&named, *channel, mode));
-                    }
-                    accepted.push(named);
-                }
-                Err(refusal) => rejected.push(message::rejected(text, refusal.code, &refusal.msg)),
+                Ok(named) => accepted.push(named),
+                Err(refusal) => rejected.push(refusal.row(text)),
             }
         }
-        let body = json!({"channel": channel_field(&wanted.channels), "ok": ok, "rejected": rejected});
-        self.say(id, &message::ack(name, "subscribe", body), now);
+        for named in &accepted {
+            for channel in &wanted.channels {
+                let mode = wanted.mode.unwrap_or(Mode::default_of(*channel));
+                ok.push(row(&table, named, *channel, mode));
+            }
+        }
+        self.charge(id, wanted.symbols.len());
+        let outcome = Outcome::new(&wanted.channels, ok, rejected);
+        self.say(id, &Ack::new(name, "subscribe", outcome), now);
         self.change_subscriptions(id, |sessions| {
-            for named in accepted {
-                sessions.take(id, &named, wanted, now);
+            for named in &accepted {
+                sessions.take(id, named, wanted, now);
             }
         });
     }
@@ -150,22 +152,9 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
         connection.wildcards.push(wildcard);
-        for instrument in taken {
-            // The answer shows no states: what is not live is told.
-            self.attach(id, instrument, wish, State::Live, now);
-        }
-    }
-
-    fn row(&self, named: &Named, channel: Channel, mode: Mode) -> Value {
-        match named {
-            Named::Wildcard(None) => message::accepted("*", channel, mode, None),
-            Named::Wildcard(Some(venue)) => message::accepted(&format!("{venue}:*"), channel, mode, None),
-            Named::Awaited(symbol) => message::accepted(symbol.as_str(), channel, mode, Some(State::Waiting)),
-            Named::Listed(instrument, state) => {
-                let symbol = self.table.get(*instrument).map_or("", Symbol::as_str);
-                message::accepted(symbol, channel, mode, Some(*state))
-            }
-        }
+        self.charge(id, taken.len());
+        // The answer shows no states: what is not live is told.
+        self.attach_all(id, &taken, wish, State::Live, now);
     }
 
     fn listed(&self, instrument: InstrumentId) -> Named {
@@ -191,8 +180,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn require_venue(&self, venue: &str) -> Result<(), Refusal> {
-        let configured = self.options.venues.iter().any(|v| &**v == venue);
-        if configured || self.table.iter().any(|(_, symbol)| symbol.venue() == venue) {
+        if self.options.venues.iter().any(|v| &**v == venue) || self.table.has_venue(venue) {
             return Ok(());
         }
         Err(unknown(format!("no venue {venue:.40?} here")))
@@ -200,40 +188,44 @@ impl<S: Socket> Sessions<S> {
 
     /// A name without a venue is good when exactly one venue lists it.
     fn resolve_bare(&self, name: &str) -> Result<Named, Refusal> {
-        let mut found = self.table.iter().filter(|(_, symbol)| symbol.name() == name);
-        match (found.next(), found.next()) {
-            (Some((id, _)), None) => Ok(self.listed(id)),
-            (Some((_, one)), Some((_, other))) => Err(Refusal {
-                code: "ambiguous_symbol",
-                msg: format!("several venues list it: {one}, {other}"),
-            }),
-            _ => Err(unknown("no venue lists it: write venue:NAME")),
+        match self.table.find_name(name) {
+            Some((id, None)) => Ok(self.listed(id)),
+            Some((one, Some(other))) => {
+                let [one, other] = [one, other].map(|id| self.table.get(id).map_or("", Symbol::as_str));
+                let msg = format!("several venues list it: {one}, {other}");
+                Err(Refusal { code: "ambiguous_symbol", msg })
+            }
+            None => Err(unknown("no venue lists it: write venue:NAME")),
         }
     }
 
     fn unsubscribe(&mut self, id: u32, name: Option<&Id>, target: &Target, now: Now) {
-        let (mut ok, mut rejected) = (Vec::new(), Vec::new());
-        let symbols = target.symbols.clone().unwrap_or_else(|| vec!["*".to_owned()]);
-        self.change_subscriptions(id, |sessions| {
-            for text in &symbols {
-                match sessions.pattern(text) {
-                    Ok(pattern) => {
-                        sessions.drop_matching(id, &pattern, &target.channels);
-                        ok.push(json!({"symbol": pattern.shown()}));
-                    }
-                    Err(refusal) => rejected.push(message::rejected(text, refusal.code, &refusal.msg)),
-                }
-            }
-        });
-        let body = json!({"channel": channel_field(&target.channels), "ok": ok, "rejected": rejected});
-        self.say(id, &message::ack(name, "unsubscribe", body), now);
+        let (ok, rejected) = self.patterns(target);
+        let (ok, _): (Vec<Pattern>, Vec<&str>) = ok.into_iter().unzip();
+        self.change_subscriptions(id, |sessions| sessions.drop_matching(id, &ok, &target.channels));
+        let ok: Vec<_> = ok.iter().map(|pattern| json!({"symbol": pattern.shown()})).collect();
+        let outcome = Outcome::new(&target.channels, ok, rejected);
+        self.say(id, &Ack::new(name, "unsubscribe", outcome), now);
     }
 
-    /// What a text picks among a client's subscriptions: it need not be known to anybody else.
+    /// What a target picks, and what it names that nobody can mean.
+    fn patterns<'a>(&self, target: &'a Target) -> (Vec<(Pattern, &'a str)>, Vec<RejectedRow<'a>>) {
+        let Some(symbols) = &target.symbols else { return (vec![(Pattern::All, "*")], Vec::new()) };
+        let (mut ok, mut rejected) = (Vec::new(), Vec::new());
+        for text in symbols {
+            match self.pattern(text) {
+                Ok(pattern) => ok.push((pattern, text.as_str())),
+                Err(refusal) => rejected.push(refusal.row(text)),
+            }
+        }
+        (ok, rejected)
+    }
+
+    /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
     fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
         match text.split_once(':') {
             _ if text == "*" => Ok(Pattern::All),
-            Some((venue, "*")) if Symbol::is_venue(venue) => Ok(Pattern::Venue(venue.into())),
+            Some((venue, "*")) => self.require_venue(venue).map(|()| Pattern::Venue(venue.into())),
             Some(_) => Symbol::parse(text).map(Pattern::One).map_err(|error| unknown(error.to_string())),
             None => match self.resolve_bare(text)? {
                 Named::Listed(instrument, _) => {
@@ -245,111 +237,194 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn drop_matching(&mut self, id: u32, pattern: &Pattern, channels: &[Channel]) {
-        for key in self.matching(id, pattern, channels) {
-            self.detach(id, key);
-        }
-        self.stop_awaiting(id, |a| channels.contains(&a.channel) && pattern.picks(&a.symbol));
+    fn drop_matching(&mut self, id: u32, patterns: &[Pattern], channels: &[Channel]) {
+        let picked = Picked::new(patterns);
+        let table = Arc::clone(&self.table);
+        let gone = |channel: Channel, symbol: &Symbol| channels.contains(&channel) && picked.has(symbol);
+        self.detach(id, |key| match (key.channel(), table.get(key.instrument())) {
+            (Some(channel), Some(symbol)) => gone(channel, symbol),
+            _ => false,
+        });
+        self.stop_awaiting(id, |awaited| gone(awaited.channel, &awaited.symbol));
         if let Some(connection) = self.connections.get_mut(id as usize) {
-            connection.wildcards.retain(|w| !(channels.contains(&w.channel) && pattern.covers(w)));
+            let covered = |w: &Wildcard| patterns.iter().any(|pattern| pattern.covers(w));
+            connection.wildcards.retain(|w| !(channels.contains(&w.channel) && covered(w)));
         }
-    }
-
-    /// The keys of a session's subscriptions that a pattern picks on these channels.
-    fn matching(&self, id: u32, pattern: &Pattern, channels: &[Channel]) -> Vec<Key> {
-        let Some(connection) = self.connections.get(id as usize) else { return Vec::new() };
-        let keys = connection.places.iter().map(|(key, _)| *key);
-        keys.filter(|key| key.channel().is_some_and(|channel| channels.contains(&channel)))
-            .filter(|key| self.table.get(key.instrument()).is_some_and(|symbol| pattern.picks(symbol)))
-            .collect()
     }
 
     fn set(&mut self, id: u32, name: Option<&Id>, target: &Target, mode: Mode, now: Now) {
-        let (mut ok, mut rejected) = (Vec::new(), Vec::new());
-        let symbols = target.symbols.clone().unwrap_or_else(|| vec!["*".to_owned()]);
-        for text in &symbols {
-            match self
-                .pattern(text)
-                .and_then(|pattern| self.set_matching(id, &pattern, &target.channels, mode))
-            {
-                Ok(rows) => ok.extend(rows),
-                Err(refusal) => rejected.push(message::rejected(text, refusal.code, &refusal.msg)),
+        let table = Arc::clone(&self.table);
+        let (patterns, mut rejected) = self.patterns(target);
+        let mut ok = Vec::new();
+        for (pattern, symbol) in &patterns {
+            let rows = self.set_matching(id, &table, pattern, &target.channels, mode);
+            if rows.is_empty() {
+                let msg = "there is no such subscription".to_owned();
+                rejected.push(RejectedRow { symbol, code: "not_subscribed", msg });
             }
+            ok.extend(rows);
         }
-        let body = json!({"channel": channel_field(&target.channels), "ok": ok, "rejected": rejected});
-        self.say(id, &message::ack(name, "set", body), now);
+        let outcome = Outcome::new(&target.channels, ok, rejected);
+        self.say(id, &Ack::new(name, "set", outcome), now);
     }
 
-    fn set_matching(
+    /// Changes what a pattern picks. One symbol is answered with its state, a wildcard by a row a channel: it may
+    /// stand for very many.
+    fn set_matching<'t>(
         &mut self,
         id: u32,
+        table: &'t InstrumentTable,
         pattern: &Pattern,
         channels: &[Channel],
         mode: Mode,
-    ) -> Result<Vec<Value>, Refusal> {
-        let mut rows = Vec::new();
-        for key in self.matching(id, pattern, channels) {
-            let place = self.connections.get(id as usize).and_then(|c| c.place(key));
-            if let (Some(place), Some(channel)) = (place, key.channel()) {
-                self.set_mode(key, place, mode);
-                rows.push(self.row(&self.listed(key.instrument()), channel, mode));
+    ) -> Vec<SubscriptionRow<'t>> {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return Vec::new() };
+        let mut changed: Vec<(Key, u32)> = Vec::new();
+        match pattern {
+            Pattern::One(symbol) => {
+                let listed = table.find(symbol);
+                let keys = channels.iter().filter_map(|c| listed.map(|id| Key::new(id, (*c).into())));
+                changed.extend(keys.filter_map(|key| connection.place(key).map(|place| (key, place))));
             }
+            _ => changed.extend(connection.places.iter().filter(|(key, _)| {
+                let symbol = table.get(key.instrument());
+                key.channel().is_some_and(|c| channels.contains(&c))
+                    && symbol.is_some_and(|s| pattern.picks(s))
+            })),
         }
-        let Some(connection) = self.connections.get_mut(id as usize) else { return Ok(rows) };
+        let mut touched: Vec<Channel> = changed.iter().filter_map(|(key, _)| key.channel()).collect();
         for wildcard in &mut connection.wildcards {
             if channels.contains(&wildcard.channel) && pattern.covers(wildcard) {
                 wildcard.mode = mode;
-                rows.push(message::accepted(&wildcard.shown(), wildcard.channel, mode, None));
+                touched.push(wildcard.channel);
             }
         }
         for awaited in &mut connection.awaited {
             if channels.contains(&awaited.channel) && pattern.picks(&awaited.symbol) {
                 awaited.mode = mode;
-                let symbol = awaited.symbol.as_str();
-                rows.push(message::accepted(symbol, awaited.channel, mode, Some(State::Waiting)));
+                touched.push(awaited.channel);
             }
         }
-        if rows.is_empty() {
-            return Err(Refusal { code: "not_subscribed", msg: "there is no such subscription".to_owned() });
+        self.charge(id, changed.len());
+        for (key, place) in changed {
+            self.set_mode(key, place, mode);
         }
-        Ok(rows)
+        touched.sort_unstable();
+        touched.dedup();
+        let state = match pattern {
+            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.ring.state(id))),
+            _ => None,
+        };
+        touched.into_iter().map(|c| SubscriptionRow::new(pattern.shown(), c, mode, state)).collect()
     }
 
-    /// Every subscription of a session: wildcards, awaited symbols, instruments.
-    fn list(&mut self, id: u32) -> Vec<Value> {
-        let Some(connection) = self.connections.get(id as usize) else { return Vec::new() };
-        let mut rows: Vec<Value> = Vec::new();
+    /// Every subscription of a session: wildcards, awaited symbols, instruments, up to [`ROWS_MAX`].
+    fn list(&mut self, id: u32, name: Option<&Id>, now: Now) {
+        let table = Arc::clone(&self.table);
+        let Some(connection) = self.connections.get(id as usize) else { return };
+        let mut rows: Vec<SubscriptionRow<'_>> = Vec::new();
         for wildcard in &connection.wildcards {
-            rows.push(message::accepted(&wildcard.shown(), wildcard.channel, wildcard.mode, None));
+            rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.mode, None));
         }
         for Awaited { symbol, channel, mode } in &connection.awaited {
-            rows.push(message::accepted(symbol.as_str(), *channel, *mode, Some(State::Waiting)));
+            let symbol = symbol.as_str().to_owned();
+            rows.push(SubscriptionRow::new(symbol, *channel, *mode, Some(State::Waiting)));
         }
-        for (key, place) in connection.places.clone() {
+        let channels = connection.places.iter().filter(|(key, _)| key.channel().is_some());
+        let more = channels.clone().count() > ROWS_MAX;
+        for (key, place) in channels.take(ROWS_MAX).copied().collect::<Vec<_>>() {
             if let (Some(channel), Some(mode)) = (key.channel(), self.mode_of(key, place)) {
-                rows.push(self.row(&self.listed(key.instrument()), channel, mode));
+                rows.push(row(&table, &self.listed(key.instrument()), channel, mode));
             }
         }
-        rows
+        self.charge(id, rows.len());
+        self.say(
+            id,
+            &Ack::new(name, "list", Listing { subscriptions: Some(rows), symbols: None, more }),
+            now,
+        );
     }
 
-    fn symbols(&mut self, id: u32, name: Option<&Id>, pattern: &str, now: Now) {
-        let answer = match self.pattern(pattern) {
-            Ok(pattern) => {
-                let rows: Vec<Value> = self
-                    .table
-                    .iter()
-                    .filter(|(_, symbol)| pattern.picks(symbol))
-                    .map(|(id, symbol)| json!({"symbol": symbol.as_str(), "state": self.ring.state(id).name()}))
-                    .collect();
-                message::ack(name, "symbols", json!({ "symbols": rows }))
+    /// What there is, up to [`ROWS_MAX`].
+    fn symbols(&mut self, id: u32, name: Option<&Id>, text: &str, now: Now) {
+        let pattern = match self.pattern(text) {
+            Ok(pattern) => Some(pattern),
+            Err(refusal) if refusal.code == "unknown_symbol" => None,
+            Err(refusal) => {
+                let msg = format!("`match`: {}", refusal.msg);
+                return self.say(id, &message::error(name, refusal.code, &msg, false), now);
             }
-            Err(refusal) if refusal.code == "unknown_symbol" => {
-                message::ack(name, "symbols", json!({"symbols": []}))
-            }
-            Err(refusal) => message::error(name, refusal.code, &format!("`match`: {}", refusal.msg), false),
         };
-        self.say(id, &answer, now);
+        let table = Arc::clone(&self.table);
+        let picked = table.iter().filter(|(_, symbol)| pattern.as_ref().is_some_and(|p| p.picks(symbol)));
+        let mut rows: Vec<SymbolRow<'_>> = picked
+            .take(ROWS_MAX + 1)
+            .map(|(id, symbol)| SymbolRow { symbol: symbol.as_str(), state: self.ring.state(id).name() })
+            .collect();
+        let more = rows.len() > ROWS_MAX;
+        rows.truncate(ROWS_MAX);
+        self.charge(id, table.len());
+        self.say(
+            id,
+            &Ack::new(name, "symbols", Listing { subscriptions: None, symbols: Some(rows), more }),
+            now,
+        );
+    }
+}
+
+/// Rows of one answer to `list` or `symbols`; what is beyond is told by `"more":true`.
+const ROWS_MAX: usize = 10_000;
+
+/// The fields of the answers to `list` and `symbols`.
+#[derive(Debug, Serialize)]
+struct Listing<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscriptions: Option<Vec<SubscriptionRow<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    symbols: Option<Vec<SymbolRow<'a>>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
+}
+
+impl Refusal {
+    fn row(self, symbol: &str) -> RejectedRow<'_> {
+        RejectedRow { symbol, code: self.code, msg: self.msg }
+    }
+}
+
+/// An accepted symbol as the answer shows it.
+fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, mode: Mode) -> SubscriptionRow<'t> {
+    match named {
+        Named::Wildcard(None) => SubscriptionRow::new("*", channel, mode, None),
+        Named::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, mode, None),
+        Named::Awaited(symbol) => {
+            SubscriptionRow::new(symbol.as_str().to_owned(), channel, mode, Some(State::Waiting))
+        }
+        Named::Listed(instrument, state) => {
+            let symbol = table.get(*instrument).map_or("", Symbol::as_str);
+            SubscriptionRow::new(symbol, channel, mode, Some(*state))
+        }
+    }
+}
+
+/// What several patterns pick together, asked symbol by symbol.
+struct Picked<'a> {
+    symbols: FxHashSet<&'a Symbol>,
+    wide: Vec<&'a Pattern>,
+}
+
+impl<'a> Picked<'a> {
+    fn new(patterns: &'a [Pattern]) -> Self {
+        let symbols = patterns.iter().filter_map(|pattern| match pattern {
+            Pattern::One(symbol) => Some(symbol),
+            Pattern::All | Pattern::Venue(_) => None,
+        });
+        let wide = patterns.iter().filter(|pattern| !matches!(pattern, Pattern::One(_)));
+        Self { symbols: symbols.collect(), wide: wide.collect() }
+    }
+
+    fn has(&self, symbol: &Symbol) -> bool {
+        self.symbols.contains(symbol) || self.wide.iter().any(|pattern| pattern.picks(symbol))
     }
 }
 
@@ -390,13 +465,5 @@ impl Pattern {
 impl Wildcard {
     fn shown(&self) -> String {
         self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
-    }
-}
-
-/// One channel as a word, several as a list: as a client may write them.
-fn channel_field(channels: &[Channel]) -> Value {
-    match channels {
-        [one] => one.name().into(),
-        several => several.iter().map(|channel| channel.name()).collect(),
     }
 }

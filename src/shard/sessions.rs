@@ -18,7 +18,7 @@ use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
 use crate::session::{Budget, Ledger, Session};
-use crate::tick::{Body, GapCause, Key, Stream};
+use crate::tick::{Body, GapCause, Key};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -85,13 +85,50 @@ pub(super) struct Connection<S> {
     blocked: bool,
     /// The socket failed.
     dead: bool,
-    /// Since when something has been waiting in the outbox, steady time; 0 if nothing is.
-    behind_since_ns: u64,
+    /// Since when something has been waiting in the outbox, steady time.
+    behind_since_ns: Option<u64>,
     /// By when a closing connection is dropped, steady time.
     end_by_ns: Option<u64>,
     /// Requests it may still make, in thousandths, and when that was reckoned.
     tokens_milli: u64,
     tokens_at_ns: u64,
+}
+
+impl<S: Socket> Connection<S> {
+    /// One write of what waits. A socket that takes nothing is left alone until it is writable.
+    fn write(&mut self, counters: &ShardCounters) {
+        if self.blocked || self.dead {
+            return;
+        }
+        match self.socket.write(self.session.outbox().pending()) {
+            Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
+            Ok(n) => {
+                counters.writes.add(1);
+                counters.bytes.add(n as u64);
+                self.session.outbox().wrote(n);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.dead = true,
+        }
+        if self.session.outbox().is_empty() {
+            self.behind_since_ns = None;
+        }
+        if self.dead || self.blocked {
+            self.socket.kick();
+        }
+    }
+
+    /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
+    /// nothing is slow.
+    #[inline]
+    fn offer(&mut self, frame: &[u8], counters: &ShardCounters) -> bool {
+        if self.session.offer(frame) {
+            return true;
+        }
+        self.write(counters);
+        self.session.offer(frame)
+    }
 }
 
 impl<S> Connection<S> {
@@ -168,9 +205,16 @@ impl<S: Socket> Sessions<S> {
         }
         let tick = packed.unpack();
         let Some(symbol) = self.table.get(tick.instrument) else { return };
-        let counts = key.stream() != Stream::Status && !matches!(tick.body, Body::Gap { .. });
-        let (mut encoded, mut sent) = (false, 0);
-        for subscription in row {
+        let counts = match tick.body {
+            Body::Trade(_) | Body::Quote(_) => Ledger { sent: 1, ..Ledger::default() },
+            Body::Gap { from, .. } => Ledger { lost: tick.seq - from + 1, ..Ledger::default() },
+            Body::Status(_) => Ledger::default(),
+        };
+        let mut encoded = false;
+        // Each tick begins with somebody else, so that nobody is always last.
+        let start = (tick.seq % row.len() as u64) as usize;
+        let (last, first) = row.split_at_mut(start);
+        for subscription in first.iter_mut().chain(last) {
             if !subscription.wants(tick.seq) {
                 continue;
             }
@@ -179,22 +223,19 @@ impl<S: Socket> Sessions<S> {
                 encoded = true;
                 self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
             }
-            if connection.session.offer(self.frames.encoded()) {
+            if connection.offer(self.frames.encoded(), &self.counters) {
                 subscription.queued(tick.seq);
-                if counts {
-                    connection.session.count_sent();
-                    sent += 1;
-                }
+                connection.session.count(counts);
+                self.totals += counts;
                 if !connection.queued {
                     connection.queued = true;
-                    connection.behind_since_ns = now.mono_ns;
+                    connection.behind_since_ns.get_or_insert(now.mono_ns);
                     self.flush_queue.push_back(subscription.session);
                 }
             } else if subscription.fell_behind(GapCause::SlowConsumer) {
                 connection.session.wait(key);
             }
         }
-        self.totals.sent += sent;
     }
 
     /// Ticks were lost on the way to this shard: whoever missed one is told from the last value.
@@ -232,8 +273,9 @@ impl<S: Socket> Sessions<S> {
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            self.totals += connection.session.count(&told);
-            let tx_us = self.clock.wall_ns() / 1_000;
+            connection.session.count(told.counts());
+            self.totals += told.counts();
+            let tx_us = now.wall_ns / 1_000;
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| connection.session.push(frame));
             told_any = true;
         }
@@ -267,7 +309,7 @@ impl<S: Socket> Sessions<S> {
             queued: false,
             blocked: false,
             dead: false,
-            behind_since_ns: 0,
+            behind_since_ns: None,
             end_by_ns: None,
             tokens_milli: u64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
@@ -326,7 +368,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Sends one message of the reserved lane.
-    pub(super) fn say(&mut self, id: u32, message: &serde_json::Value, now: Now) {
+    pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         // A value made of maps with text keys always becomes text.
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
@@ -350,53 +392,49 @@ impl<S: Socket> Sessions<S> {
         granted
     }
 
+    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 rows it
+    /// made the shard look at.
+    pub(super) fn charge(&mut self, id: u32, rows: usize) {
+        if let Some(connection) = self.connections.get_mut(id as usize) {
+            connection.tokens_milli = connection.tokens_milli.saturating_sub(rows as u64 * 1_000 / 256);
+        }
+    }
+
     // ---- writing --------------------------------------------------------------------------------------
 
     fn queue(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         if !connection.queued && !connection.dead {
             connection.queued = true;
-            connection.behind_since_ns = now.mono_ns;
+            connection.behind_since_ns.get_or_insert(now.mono_ns);
             self.flush_queue.push_back(id);
         }
     }
 
     /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
     pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
-        for _ in 0..most {
-            let Some(id) = self.flush_queue.pop_front() else { return false };
-            self.flush_one(id, now);
+        // What is queued again here has its turn next time.
+        for _ in 0..most.min(self.flush_queue.len()) {
+            if let Some(id) = self.flush_queue.pop_front() {
+                self.flush_one(id, now);
+            }
         }
         !self.flush_queue.is_empty()
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        // The number may have gone to a new session since it was queued: its own turn comes.
-        if !connection.queued {
+        // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
+        // stays marked as queued, so that ticks do not put it back before it is writable.
+        if !connection.queued || connection.blocked {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        // A blocked session stays out of the queue but marked, so that ticks do not put it back.
-        match connection.socket.write(connection.session.outbox().pending()) {
-            Ok(0) if !connection.session.outbox().is_empty() => connection.dead = true,
-            Ok(n) => {
-                self.counters.writes.add(1);
-                self.counters.bytes.add(n as u64);
-                connection.session.outbox().wrote(n);
-                connection.queued = false;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.blocked = true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.flush_queue.push_back(id);
-                return;
-            }
-            Err(_) => connection.dead = true,
-        }
+        connection.write(&self.counters);
         if connection.dead || connection.blocked {
-            connection.socket.kick();
             return;
         }
+        connection.queued = false;
         if was_over_full && !connection.session.is_over_full() {
             // Its requests were left unread for want of room.
             connection.socket.kick();
@@ -462,15 +500,16 @@ impl<S: Socket> Sessions<S> {
             if connection.name != name || connection.session.is_closing() {
                 continue;
             }
-            let sent = connection.session.ledger().sent;
-            let behind_ns = match connection.queued {
-                true => now.mono_ns.saturating_sub(connection.behind_since_ns),
-                false => 0,
-            };
-            let frame =
-                self.frames.text(|out| json::heartbeat(now.wall_ns / 1_000, sent, behind_ns / MS, out));
-            connection.session.push(frame);
-            self.queue(id, now);
+            // A socket that takes nothing is not given more to hold.
+            if !connection.blocked {
+                let sent = connection.session.ledger().sent;
+                let behind_ns =
+                    connection.behind_since_ns.map_or(0, |since| now.mono_ns.saturating_sub(since));
+                let time_us = now.wall_ns / 1_000;
+                let frame = self.frames.text(|out| json::heartbeat(time_us, sent, behind_ns / MS, out));
+                connection.session.push(frame);
+                self.queue(id, now);
+            }
             self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, name));
         }
         any
@@ -500,5 +539,6 @@ impl<S: Socket> Sessions<S> {
         self.counters.sent.set(self.totals.sent);
         self.counters.merged.set(self.totals.merged);
         self.counters.dropped.set(self.totals.dropped);
+        self.counters.lost.set(self.totals.lost);
     }
 }
