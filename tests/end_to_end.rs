@@ -171,7 +171,8 @@ fn flat_out_over_a_small_ring_each_tick_comes_or_is_named() {
 
 #[test]
 fn a_slow_client_loses_nothing_in_silence() {
-    let capture = Capture::generate("binance-futures", "BTCUSDT,ETHUSDT,SOLUSDT", 100, 200);
+    // More than the sockets' own buffers hold.
+    let capture = Capture::generate("binance-futures", "BTCUSDT,ETHUSDT,SOLUSDT", 100, 1_500);
     let (trades, quotes) = capture.normalized();
     for mode in ["every", "latest"] {
         let replay = ["replay", "--speed", "0", "--wait-subscribers", "3"];

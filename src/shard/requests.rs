@@ -39,7 +39,7 @@ impl<S: Socket> Sessions<S> {
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
         self.counters.requests.add(1);
         let allowed = self.may_ask(id, now);
-        let answer = match protocol::parse(text, self.options.symbols_max) {
+        let answer = match protocol::parse(text, self.options.symbols_max.max(SYMBOLS_MAX)) {
             Ok(Request { id: name, .. }) if !allowed => {
                 let msg = format!("more than {} requests a second", self.options.ops_per_s);
                 Err(message::error(name.as_ref(), "rate_limited", &msg, true))
@@ -371,6 +371,10 @@ impl<S: Socket> Sessions<S> {
         );
     }
 }
+
+/// Symbols that one request may name, even where a connection may not have so many: the answer says which are
+/// too many.
+const SYMBOLS_MAX: usize = 1_000;
 
 /// Rows of one answer to `list` or `symbols`; what is beyond is told by `"more":true`.
 const ROWS_MAX: usize = 10_000;
