@@ -7,7 +7,7 @@
 //!       heartbeats that are due
 //! ```
 //!
-//! Who became dirty first waits longest and is written first; B and F bound how far the ring can run ahead
+//! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
