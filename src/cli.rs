@@ -75,7 +75,7 @@ struct ServerArgs {
 
 impl ServerArgs {
     fn load(&self, path: Option<&Path>) -> anyhow::Result<Config> {
-        let mut config = Config::load(path, std::env::vars(), &self.settings)?;
+        let mut config = Config::load(path, environment()?, &self.settings)?;
         config.server.listen = self.listen.unwrap_or(config.server.listen);
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
         Ok(config)
@@ -193,6 +193,21 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// The environment. What is not UTF-8 is none of ours, unless its name says so.
+fn environment() -> anyhow::Result<impl Iterator<Item = (String, String)>> {
+    let mut pairs = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => pairs.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("TICKFAN_") => {
+                anyhow::bail!("environment {name}: not UTF-8")
+            }
+            _ => {}
+        }
+    }
+    Ok(pairs.into_iter())
+}
+
 fn complain(what: &str) {
     use io::Write as _;
     // There is nowhere to report that stderr is gone.
@@ -264,9 +279,9 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Some(path) => Some(path.as_path()),
         None => (args.files.is_empty() || default.exists()).then_some(default),
     };
-    let config = Config::load(path, std::env::vars(), &args.settings)?;
+    let config = Config::load(path, environment()?, &args.settings)?;
     if path.is_some() {
-        config.check_together()?;
+        gateway::check(&config)?;
     }
     let mut sets: Vec<Captures> = config
         .feed

@@ -398,6 +398,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Together`].
     pub fn check_together(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
         if self.feed.is_empty() && !self.publishes() {
             let what = "nothing to serve: add a [[feed]], or set [publish] token (and listen)";
             return Err(ConfigError::Together(what.to_owned()));
@@ -407,6 +408,31 @@ impl Config {
             return Err(ConfigError::Together(what.to_owned()));
         }
         Ok(())
+    }
+
+    /// Numbers beyond all reason, which would overflow a clock or take all memory.
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        const DAY_MS: u64 = 86_400_000;
+        const MANY: u64 = 1 << 22;
+        let (session, limits) = (&self.session, &self.limits);
+        let ranges = [
+            ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
+            ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
+            ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
+            ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
+            ("limits.stale_after_ms", limits.stale_after_ms.get(), DAY_MS),
+            ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),
+            ("limits.connections_max", limits.connections_max.get() as u64, MANY),
+            ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
+            ("shard.threads", self.shard.threads as u64, 1_024),
+        ];
+        match ranges.into_iter().find(|(_, value, most)| value > most) {
+            Some((key, value, most)) => {
+                Err(ConfigError::Together(format!("{key}: {value} is more than {most}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether all there is to see is recorded.
@@ -429,12 +455,16 @@ fn shipped_table() -> Table {
 fn from_environment(name: &str, value: &str) -> Option<Setting> {
     let name_rest = name.strip_prefix("TICKFAN_")?.to_ascii_lowercase();
     let (section, key) = name_rest.split_once('_')?;
-    shipped_table().get(section)?.as_table()?;
+    let key = match shipped_table().get(section)? {
+        // TICKFAN_FEED_0_SPEED is feed.0.speed.
+        Value::Array(_) => key.replacen('_', ".", 1),
+        _ => key.to_owned(),
+    };
     Some(Setting {
         origin: "environment",
         written: format!("{name}={value}"),
         section: section.to_owned(),
-        key: key.to_owned(),
+        key,
         value: value.to_owned(),
     })
 }
@@ -527,6 +557,8 @@ mod tests {
         let config = load(text, &environment, &[]).expect("good");
         assert_eq!(config.limits.ops_per_s.get(), 2);
         let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
+        let config = load(text, &[("TICKFAN_FEED_0_SPEED", "7")], &[]).expect("good");
+        assert!((config.feed[0].speed - 7.0).abs() < 1e-9);
         let config = load(text, &environment, &settings).expect("good");
         assert_eq!(config.limits.ops_per_s.get(), 3);
         assert_eq!(config.publish.token, "123", "text stays text");

@@ -33,6 +33,8 @@ impl Counter {
 pub struct ShardCounters {
     /// Sessions now.
     pub sessions: Counter,
+    /// Clients on their way to the shard now.
+    pub coming: Counter,
     /// Sessions with at least one subscription now.
     pub subscribed: Counter,
     /// Subscriptions now: one per session, instrument and stream.

@@ -14,9 +14,11 @@ use crate::clock::{Clock, MS};
 use crate::config::{Config, Feed};
 use crate::counters::ShardCounters;
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
-use crate::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use crate::feed::{Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
 use crate::front::metrics::{self, Sources};
-use crate::front::{Admin, FeedHealth, Front, Hooks, Options, PublishRoute, Refused, SymbolRow, Upgraded};
+use crate::front::{
+    Admin, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
+};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
@@ -52,15 +54,16 @@ pub enum Outcome {
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Result<Outcome> {
     let Job { config, exit_at_end, wait_subscribers } = job;
-    config.check_together()?;
+    check(&config)?;
     let replays = open_replays(&config)?;
     let doors = Doors::bind(&config).await?;
     let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
     let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
     let shards = Shards::start(&config, &replays, &table, &ring, &clock)?;
-    let view = Arc::new(IngestView::default());
+    let view = Arc::new(IngestView::new(replays.len()));
     let (notices, log) = mpsc::channel(NOTICES_MAX);
-    tokio::spawn(write_log(log));
+    // A thread of its own: whoever reads the log slowly holds up nobody else.
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
 
     let (stop_doors, stopped) = watch::channel(false);
     let ingest_wake = Wake::default();
@@ -90,6 +93,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     tokio::select! {
         () = signals.next() => {}
         () = ended(&view, exit_at_end) => {}
+        bug = died(&ingest, &shards) => return Err(bug),
     }
     // A second signal does not wait for anybody.
     tokio::spawn(async move {
@@ -114,12 +118,35 @@ async fn ended(view: &IngestView, exit_at_end: bool) {
     }
 }
 
+/// Checks what no key can tell alone, before anything is opened.
+///
+/// # Errors
+/// What is wrong, naming the key.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    config.check_together()?;
+    Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
+    Ok(())
+}
+
+/// Waits for a thread that ends though nobody told it to: what it served would stand still and look alive.
+async fn died(ingest: &IngestThread, shards: &Shards) -> anyhow::Error {
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        if ingest.thread.is_finished() {
+            return anyhow::anyhow!("the ingest thread has ended: this is a bug");
+        }
+        if shards.threads.iter().any(JoinHandle::is_finished) {
+            return anyhow::anyhow!("a shard has ended: this is a bug");
+        }
+    }
+}
+
 /// Notices that wait to be written to the log.
 const NOTICES_MAX: usize = 256;
 
-async fn write_log(mut log: mpsc::Receiver<String>) {
+fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
-    while let Some(line) = log.recv().await {
+    while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
         let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
     }
@@ -245,9 +272,17 @@ impl Shards {
 }
 
 fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<SessionOptions> {
-    let mut venues: Vec<String> = config.publish.venues.clone();
     let wires = replays.iter().flat_map(Replay::lines).map(|(_, line, _)| line.wire());
-    venues.extend(wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()));
+    let mut venues: Vec<String> =
+        wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
+    if config.publishes()
+        && let Some(both) = config.publish.venues.iter().find(|venue| venues.contains(venue))
+    {
+        anyhow::bail!(
+            "publish.venues: {both:?} is also replayed by a feed: nobody could tell which is which"
+        );
+    }
+    venues.extend(config.publish.venues.iter().cloned());
     venues.sort();
     venues.dedup();
     Ok(SessionOptions {
@@ -423,20 +458,24 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let Around { config, shards, table, ring, view } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
-    let can_accept = move || handles.iter().map(|shard| shard.counters.sessions.get()).sum::<u64>() < most;
+    let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
     let (table, ring) = (Arc::clone(table), TickRing::clone(ring));
     let symbols = move || {
         let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
         table.iter().map(row).collect()
     };
-    let (view, feeds, publishes) = (Arc::clone(view), config.feed.clone(), config.publishes());
+    let (view, feeds) = (Arc::clone(view), config.feed.clone());
+    let publishers = publishing.map(|publishing| publishing.stats());
     Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
         symbols: Arc::new(symbols),
-        feeds: Arc::new(move || feed_health(&feeds, publishes, &view)),
+        feeds: Arc::new(move || {
+            let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
+            feed_health(&feeds, publishers, &view)
+        }),
     }
 }
 
@@ -450,25 +489,27 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
 }
 
-fn feed_health(feeds: &[Feed], publishes: bool, view: &IngestView) -> Vec<FeedHealth> {
-    let flowing = view.flowing.load(Ordering::Acquire);
-    let ended = view.ended.load(Ordering::Acquire);
-    let mut rows: Vec<FeedHealth> = feeds
-        .iter()
-        .enumerate()
-        .map(|(number, feed)| FeedHealth {
-            name: format!("feed {number}"),
-            flowing: flowing && !ended,
-            detail: match (ended, flowing) {
-                (true, _) => "the replay has ended".to_owned(),
-                (false, false) => "the replay has not begun".to_owned(),
-                (false, true) => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
-            },
-        })
-        .collect();
-    if publishes {
-        let detail = "takes what publishers send".to_owned();
-        rows.push(FeedHealth { name: "publish".to_owned(), flowing, detail });
+fn feed_health(feeds: &[Feed], publishers: Option<u64>, view: &IngestView) -> Vec<FeedHealth> {
+    let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
+        name: format!("feed {number}"),
+        flowing: flow == Flow::Flowing,
+        detail: match flow {
+            Flow::Waiting => "the replay has not begun".to_owned(),
+            Flow::Flowing => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
+            Flow::Silent => "nothing has come in for too long".to_owned(),
+            Flow::Ended => "the replay has ended".to_owned(),
+            Flow::Failed => "the replay met what it cannot read".to_owned(),
+        },
+    };
+    let mut rows: Vec<FeedHealth> = feeds.iter().zip(view.flows()).enumerate().map(row).collect();
+    if let Some(publishers) = publishers {
+        // Beside replays, publishers may come and go; alone, they are the feed.
+        let flowing = publishers > 0 || !feeds.is_empty();
+        rows.push(FeedHealth {
+            name: "publish".to_owned(),
+            flowing,
+            detail: format!("{publishers} publishers"),
+        });
     }
     rows
 }
@@ -476,8 +517,8 @@ fn feed_health(feeds: &[Feed], publishes: bool, view: &IngestView) -> Vec<FeedHe
 /// Gives a client to the shard with the fewest.
 fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, .. } = upgraded;
-    let why = Close::Limit;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.counters.sessions.get()) else {
+    let why = Close::Busy;
+    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };

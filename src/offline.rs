@@ -66,7 +66,7 @@ fn read(
             Step::Took => {}
             Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
             Step::Bad(what) => writeln!(log, "{what}")?,
-            Step::Ended | Step::Due(_) => return Ok(replay),
+            Step::Ended | Step::Due(_) | Step::Lost(_) => return Ok(replay),
         }
     }
 }

@@ -350,7 +350,8 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
         }
     }
     let counters = &house.counters;
-    let books = [&counters.sent, &counters.merged, &counters.dropped, &counters.lost].map(|c| c.get());
+    let books = [&counters.sent, &counters.merged, &counters.dropped, &counters.lost]
+        .map(tickfan::counters::Counter::get);
     if house.gone.is_empty() {
         assert_eq!(told, books.iter().sum::<u64>(), "sent, merged, dropped, lost: {books:?}");
     }

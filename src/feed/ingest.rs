@@ -1,7 +1,7 @@
 //! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,11 +26,25 @@ const REPORT_EVERY_NS: u64 = 250 * MS;
 /// The longest sleep: then flags are looked at that wake nobody.
 const SLEEP_NS_MAX: u64 = 20 * MS;
 
+/// How a feed does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flow {
+    /// The replay has not begun.
+    Waiting = 0,
+    /// Ticks come in.
+    Flowing = 1,
+    /// Nothing has come in for too long.
+    Silent = 2,
+    /// The replay has ended.
+    Ended = 3,
+    /// It met what it cannot read, and is strict; or its captures have gone.
+    Failed = 4,
+}
+
 /// What the ingest thread shows to others.
-#[derive(Default)]
 pub struct IngestView {
-    /// True while some feed brings ticks, or a publisher may.
-    pub flowing: AtomicBool,
+    flows: Box<[AtomicU8]>,
     /// True once every replay has ended.
     pub ended: AtomicBool,
     /// Told when `ended` turns true.
@@ -45,6 +59,37 @@ pub struct IngestView {
     pub notices_lost: Counter,
     /// What each line counted, a moment ago.
     pub lines: Mutex<Vec<LineReport>>,
+}
+
+impl IngestView {
+    /// A view of so many replays, none of which has begun.
+    pub fn new(replays: usize) -> Self {
+        Self {
+            flows: (0..replays).map(|_| AtomicU8::new(Flow::Waiting as u8)).collect(),
+            ended: AtomicBool::new(false),
+            on_end: Notify::new(),
+            failed: AtomicBool::new(false),
+            published: Counter::default(),
+            unplaced: Counter::default(),
+            notices_lost: Counter::default(),
+            lines: Mutex::default(),
+        }
+    }
+
+    /// How each replay does.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.flows.iter().map(|flow| match flow.load(Ordering::Acquire) {
+            0 => Flow::Waiting,
+            1 => Flow::Flowing,
+            2 => Flow::Silent,
+            3 => Flow::Ended,
+            _ => Flow::Failed,
+        })
+    }
+
+    fn set(&self, replay: usize, flow: Flow) {
+        self.flows[replay].store(flow as u8, Ordering::Release);
+    }
 }
 
 /// What one feed line counted.
@@ -144,7 +189,10 @@ impl Ingest {
     /// Takes in what is due, at most a fair share of it, and wakes the shards once.
     pub fn turn(&mut self, now: Now) -> Next {
         let before = self.parts.writer.published();
-        self.started = self.started || (self.parts.may_start)();
+        if !self.started && (self.parts.may_start)() {
+            self.started = true;
+            (0..self.parts.replays.len()).for_each(|at| self.parts.view.set(at, Flow::Flowing));
+        }
         let mut next = Next::At(now.mono_ns + SLEEP_NS_MAX);
         if self.started {
             for at in 0..self.parts.replays.len() {
@@ -176,7 +224,12 @@ impl Ingest {
                 Step::Took => {}
                 Step::Due(due) => return Next::At(due.mono_ns),
                 Step::Ended => {
-                    self.end(at);
+                    self.end(at, Flow::Ended);
+                    return Next::Now;
+                }
+                Step::Lost(what) => {
+                    notice(notices, view, what);
+                    self.end(at, Flow::Failed);
                     return Next::Now;
                 }
                 Step::Bad(what) => {
@@ -185,8 +238,9 @@ impl Ingest {
                         notice(notices, view, what);
                     }
                     if strict {
+                        replay.stop(now, market, publish(writer, view));
                         view.failed.store(true, Ordering::Release);
-                        self.end(at);
+                        self.end(at, Flow::Failed);
                         return Next::Now;
                     }
                 }
@@ -195,8 +249,9 @@ impl Ingest {
         Next::Now
     }
 
-    fn end(&mut self, at: usize) {
+    fn end(&mut self, at: usize, how: Flow) {
         self.ended[at] = true;
+        self.parts.view.set(at, how);
         if self.ended.iter().all(|ended| *ended) {
             self.report();
             self.parts.view.ended.store(true, Ordering::Release);
@@ -209,7 +264,11 @@ impl Ingest {
             let Some(inbox) = &mut self.parts.publishers else { return Next::At(u64::MAX) };
             match inbox.try_recv() {
                 Ok(Input::Opened { publisher, errors }) => self.opened(publisher, errors),
-                Ok(Input::Chunk(chunk)) => self.chunk(&chunk),
+                Ok(Input::Chunk(chunk)) => {
+                    self.chunk(&chunk);
+                    // A chunk can be a thousand lines: the shards need not wait for the next one.
+                    ring_all(self.parts.bells.iter().map(|bell| &**bell));
+                }
                 Ok(Input::Closed { publisher }) => self.closed(publisher, now),
                 Err(_) => return Next::At(u64::MAX),
             }
@@ -254,16 +313,18 @@ impl Ingest {
     fn look_for_silence(&mut self, now: Now) {
         let IngestParts { replays, market, writer, view, stale_after_ns, .. } = &mut self.parts;
         let since_ns = now.wall_ns.saturating_sub(*stale_after_ns);
-        for (replay, _) in replays.iter_mut().zip(&self.ended).filter(|(_, ended)| !**ended) {
+        if !self.started {
+            return;
+        }
+        for (at, replay) in replays.iter_mut().enumerate().filter(|(at, _)| !self.ended[*at]) {
             replay.set_silent(since_ns, now, market, publish(writer, view));
+            view.set(at, if replay.is_silent() { Flow::Silent } else { Flow::Flowing });
         }
     }
 
     /// Shows what was counted. It never waits: if somebody reads just now, the next report tells.
     fn report(&mut self) {
         let IngestParts { replays, publishers, view, .. } = &self.parts;
-        let replaying = self.started && self.ended.iter().any(|ended| !*ended);
-        view.flowing.store(replaying || publishers.is_some(), Ordering::Release);
         let Ok(mut lines) = view.lines.try_lock() else { return };
         lines.clear();
         for replay in replays {

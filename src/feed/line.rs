@@ -215,6 +215,11 @@ impl Line {
         self.last_rx_ns
     }
 
+    /// Whether it was found silent, and nothing has come since.
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// The venue whose messages it reads.
     pub fn wire(&self) -> Wire {
         self.wire

@@ -7,7 +7,7 @@ mod market;
 pub mod publish;
 mod replay;
 
-pub use ingest::{Ingest, IngestParts, IngestView, LineReport, Next};
+pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
 pub use market::{LineId, Market, Rank};
 pub use replay::{Replay, ReplayError, ReplaySpec, Stamp, Step};

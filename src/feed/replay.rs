@@ -49,6 +49,8 @@ pub enum Step {
     Ended,
     /// A record that cannot be read, `file:line: what was wrong`.
     Bad(String),
+    /// The captures do not open any more: there is no next round.
+    Lost(String),
 }
 
 /// How a replay stamps the frames it makes.
@@ -70,7 +72,13 @@ pub struct Replay {
     bad_lines: Vec<u64>,
     rounds: u64,
     last_rx_ns: u64,
+    /// Steady times: when this round began, and before when the next one may not.
+    round_began_ns: u64,
+    resume_at_ns: u64,
 }
+
+/// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
+const ROUND_NS_MIN: u64 = 10 * crate::clock::MS;
 
 impl Replay {
     /// Opens the captures and finds out what they hold. Its lines are numbered from `first` on.
@@ -90,7 +98,17 @@ impl Replay {
         }
         let bad_lines = vec![0; lines.len()];
         let merged = Merged::new(readers);
-        Ok(Self { spec, merged, lines, pace: None, bad_lines, rounds: 0, last_rx_ns: 0 })
+        Ok(Self {
+            spec,
+            merged,
+            lines,
+            pace: None,
+            bad_lines,
+            rounds: 0,
+            last_rx_ns: 0,
+            round_began_ns: 0,
+            resume_at_ns: 0,
+        })
     }
 
     /// How it was asked to replay.
@@ -121,12 +139,18 @@ impl Replay {
 
     /// Takes in the next record if it is due, and hands out its ticks.
     pub fn step(&mut self, now: Now, stamp: Stamp<'_>, market: &mut Market, out: impl FnMut(&Tick)) -> Step {
+        if self.resume_at_ns > now.mono_ns {
+            return Step::Due(Now { mono_ns: self.resume_at_ns, wall_ns: now.wall_ns });
+        }
         let Some(recorded_ns) = self.merged.peek_ns() else { return self.end(now, stamp, market, out) };
         let rx_ns = match stamp {
             Stamp::Recorded => None,
             Stamp::Live(clock) => {
                 let speed = self.spec.speed;
-                let pace = self.pace.get_or_insert_with(|| Pace::new(now, recorded_ns, speed));
+                let pace = self.pace.get_or_insert_with(|| {
+                    self.round_began_ns = now.mono_ns;
+                    Pace::new(now, recorded_ns, speed)
+                });
                 match pace.due(recorded_ns) {
                     Some(due) if due.mono_ns > now.mono_ns => return Step::Due(due),
                     Some(due) => Some(due.wall_ns),
@@ -183,11 +207,24 @@ impl Replay {
         match open_all(&self.spec.files) {
             Ok(readers) => self.merged = Merged::new(readers),
             // It was there a moment ago: whoever took it away ends the loop.
-            Err(error) => return Step::Bad(error.to_string()),
+            Err(error) => return Step::Lost(error.to_string()),
         }
         self.pace = None;
+        self.resume_at_ns = self.round_began_ns.saturating_add(ROUND_NS_MIN);
         self.prime(market);
         Step::Took
+    }
+
+    /// Ends it before its time: what its lines spoke for is down.
+    pub fn stop(&mut self, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for line in &mut self.lines {
+            line.disconnected(now.wall_ns, market, &mut out);
+        }
+    }
+
+    /// Whether every line is silent: see [`set_silent`](Self::set_silent).
+    pub fn is_silent(&self) -> bool {
+        self.lines.iter().all(Line::is_silent)
     }
 
     /// Says of every line whether it has been silent for too long.

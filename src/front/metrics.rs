@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Stats;
 use crate::counters::{Counter, ShardCounters};
-use crate::feed::{IngestView, LineReport, publish};
+use crate::feed::{Flow, IngestView, LineReport, publish};
 use crate::ring::Doorbell;
 
 /// Where the figures are.
@@ -90,10 +90,10 @@ impl Collector for Sources {
 impl Sources {
     fn encode_ingest(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let ingest = &self.ingest;
-        let flowing = u64::from(ingest.flowing.load(Ordering::Acquire));
+        let flowing = ingest.flows().filter(|flow| *flow == Flow::Flowing).count() as u64;
         let gauges = [
             ("tickfan_instruments", "Instruments listed", (self.instruments)()),
-            ("tickfan_feeds_flowing", "1 while feeds bring ticks", flowing),
+            ("tickfan_feeds_flowing", "Replays that bring ticks", flowing),
         ];
         for (name, help, value) in gauges {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
@@ -148,7 +148,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 14] = [
+        let figures: [Figure; 15] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
@@ -158,7 +158,8 @@ impl Sources {
             ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
             ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
             ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),
-            ("tickfan_dropped", "Ticks that a gap named", Sum, |c| &c.dropped),
+            ("tickfan_dropped", "Ticks that a gap named for slowness", Sum, |c| &c.dropped),
+            ("tickfan_lost", "Numbers that a gap named for the feed's sake", Sum, |c| &c.lost),
             ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
             ("tickfan_written_bytes", "Bytes that sockets took", Sum, |c| &c.bytes),
             ("tickfan_requests", "Requests of clients", Sum, |c| &c.requests),

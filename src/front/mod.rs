@@ -24,7 +24,7 @@ use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::tick::State;
 
-pub use origin::BadOrigin;
+pub use origin::{BadOrigin, Origins};
 pub use serve::{Limits, Stats};
 
 /// How the public door behaves.
@@ -133,7 +133,7 @@ impl fmt::Debug for Hooks {
 
 /// What the handlers of the public door share.
 struct App {
-    origins: origin::Origins,
+    origins: Origins,
     replay: bool,
     hooks: Hooks,
 }
@@ -152,7 +152,7 @@ impl Front {
     /// # Errors
     /// [`BadOrigin`] names the entry of [`Options::allowed_origins`] that means nothing.
     pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
-        let origins = origin::Origins::new(&options.allowed_origins)?;
+        let origins = Origins::new(&options.allowed_origins)?;
         let app = Arc::new(App { origins, replay: options.replay, hooks });
         Ok(Self { router: api::public(app), limits: options.limits, stats: Arc::default() })
     }

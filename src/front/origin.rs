@@ -24,10 +24,14 @@ enum Rule {
 
 /// The checked list.
 #[derive(Debug)]
-pub(super) struct Origins(Vec<Rule>);
+pub struct Origins(Vec<Rule>);
 
 impl Origins {
-    pub(super) fn new(entries: &[String]) -> Result<Self, BadOrigin> {
+    /// Reads the entries of `[server] allowed_origins`.
+    ///
+    /// # Errors
+    /// [`BadOrigin`] names the entry that means nothing.
+    pub fn new(entries: &[String]) -> Result<Self, BadOrigin> {
         let rule = |entry: &String| match entry.as_str() {
             "*" => Ok(Rule::Any),
             "self" => Ok(Rule::SameHost),

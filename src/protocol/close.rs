@@ -13,6 +13,8 @@ pub enum Close {
     NotUtf8,
     /// 1009: a message over the limit.
     TooBig,
+    /// 1013: no room at this moment.
+    Busy,
     /// 4000: the client did not keep up.
     SlowConsumer,
     /// 4001: the gateway is going down.
@@ -32,6 +34,7 @@ impl Close {
             Self::Unsupported => 1003,
             Self::NotUtf8 => 1007,
             Self::TooBig => 1009,
+            Self::Busy => 1013,
             Self::SlowConsumer => 4000,
             Self::Shutdown => 4001,
             Self::Auth => 4500,
@@ -47,6 +50,7 @@ impl Close {
             Self::Unsupported => "text_only",
             Self::NotUtf8 => "not_utf8",
             Self::TooBig => "message_too_big",
+            Self::Busy => "try_again_later",
             Self::SlowConsumer => "slow_consumer",
             Self::Shutdown => "shutdown",
             Self::Auth => "auth",
@@ -56,6 +60,6 @@ impl Close {
 
     /// Whether a client does well to come back.
     pub const fn reconnect(self) -> bool {
-        matches!(self.code(), 4000..=4499)
+        matches!(self.code(), 1013 | 4000..=4499)
     }
 }

@@ -90,13 +90,16 @@ pub(super) async fn drive(
     work: Rc<Notify>,
 ) {
     let NewClient { stream, read_buf, subscribe, name } = client;
-    let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else { return };
+    let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else {
+        return sessions.borrow().counters.coming.sub(1);
+    };
     let kicked = Rc::new(Notify::new());
     let socket = TcpSocket { stream: Rc::clone(&stream), kicked: Rc::clone(&kicked) };
     let (id, frame_bytes_max) = {
         let mut sessions = sessions.borrow_mut();
         let now = clock.now();
         let id = sessions.open(socket, name, now);
+        sessions.counters.coming.sub(1);
         if let Some(wanted) = subscribe {
             sessions.subscribe(id, None, &wanted, now);
         }

@@ -98,12 +98,21 @@ impl ShardHandle {
     /// # Errors
     /// The client comes back: too many are on their way already, or the shard has ended.
     pub fn give(&self, client: Box<NewClient>) -> Result<(), Box<NewClient>> {
-        self.commands.try_send(Command::Client(client)).map_err(|error| match error.into_inner() {
-            Command::Client(client) => client,
-            Command::Drain(_) => unreachable!("what was sent comes back"),
-        })?;
+        self.counters.coming.add(1);
+        if let Err(error) = self.commands.try_send(Command::Client(client)) {
+            self.counters.coming.sub(1);
+            let (mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command)) =
+                error;
+            let Command::Client(client) = command else { return Ok(()) };
+            return Err(client);
+        }
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Clients it has, and those on their way to it.
+    pub fn load(&self) -> u64 {
+        self.counters.sessions.get() + self.counters.coming.get()
     }
 
     /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
