@@ -678,3 +678,47 @@ fn a_missing_trade_is_a_gap_of_one() {
     assert_eq!(number(&heard, "trades"), trades);
     assert_eq!(number(&heard["told"], "coinbase:BTC-USD trade"), trades + 1);
 }
+
+// ---- feeds that end badly -----------------------------------------------------------------------------
+
+/// Asks `/readyz` until its body has all these words.
+fn readiness_says(gateway: &Gateway, words: &[&str]) {
+    eventually("readiness", || {
+        let (_, body) = Gateway::get(gateway.http, "/readyz");
+        words.iter().all(|word| body.contains(word))
+    });
+}
+
+#[test]
+fn a_strict_feed_that_stops_takes_its_prices_down_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = Capture::generate("coinbase", "BTC-USD", 5, 50);
+    let bad = folder.path().join("bad");
+    let line = r#"1714564800000000000 {"type":"trade","symbol":"demo:A","price":"1","size":"2"}"#;
+    std::fs::write(&bad, format!("{line}\nnothing that can be read\n")).expect("written");
+    let config = folder.path().join("config.toml");
+    let feeds = format!(
+        "[[feed]]\nkind = \"replay\"\nfiles = [{bad:?}]\nstrict = true\n[[feed]]\nkind = \"replay\"\nfiles = [{:?}]\nloop = true\n",
+        good.path()
+    );
+    std::fs::write(&config, feeds).expect("written");
+    let gateway = Gateway::start(&["serve", "--config", config.to_str().expect("UTF-8")]);
+    readiness_says(&gateway, &["\"ready\":false", "met what it cannot read", "replays 1 captures"]);
+    eventually("one is down, the other live", || {
+        let (_, body) = Gateway::get(gateway.http, "/api/symbols");
+        body.contains(r#""symbol":"demo:A","venue":"demo","state":"down""#)
+            && body.contains(r#""symbol":"coinbase:BTC-USD","venue":"coinbase","state":"live""#)
+    });
+}
+
+#[test]
+fn a_loop_whose_capture_is_taken_away_ends_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let capture = folder.path().join("one");
+    let line = r#"1714564800000000000 {"type":"trade","symbol":"demo:A","price":"1","size":"2"}"#;
+    std::fs::write(&capture, format!("{line}\n")).expect("written");
+    let gateway = Gateway::start(&["replay", "--loop", capture.to_str().expect("UTF-8")]);
+    readiness_says(&gateway, &["\"ready\":true"]);
+    std::fs::remove_file(&capture).expect("removed");
+    readiness_says(&gateway, &["\"ready\":false", "met what it cannot read"]);
+}
