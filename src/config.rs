@@ -143,12 +143,26 @@ pub struct Session {
     pub outbox_bytes_max: usize,
     /// Bytes beyond for the reserved lane.
     pub control_bytes_max: usize,
+    /// Milliseconds behind from which a client is warned.
+    pub warn_behind_ms: u64,
+    /// Milliseconds behind from which its ticks are merged or dropped.
+    pub shed_behind_ms: u64,
+    /// Milliseconds without taking anything after which it is cut.
+    pub cut_after_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: NonZeroU64,
+    /// Milliseconds without a sign of life after which a client is dead.
+    pub pong_timeout_ms: NonZeroU64,
+    /// Milliseconds that bytes may stay unacknowledged.
+    pub dead_peer_ms: NonZeroU64,
+    /// Bytes that the kernel may hold unsent.
+    pub unsent_bytes_max: NonZeroU32,
     /// Milliseconds a closing connection has.
     pub close_grace_ms: u64,
     /// Milliseconds a stopping gateway waits.
     pub drain_ms: u64,
+    /// Milliseconds over which its clients are told to come back.
+    pub drain_spread_ms: u64,
 }
 
 /// `[limits]`
@@ -157,14 +171,22 @@ pub struct Session {
 pub struct Limits {
     /// Connections at once.
     pub connections_max: NonZeroUsize,
+    /// Connections at once from one address.
+    pub connections_per_address: NonZeroUsize,
     /// Instruments at once.
     pub instruments_max: NonZeroUsize,
     /// Symbols one connection may name.
     pub symbols_per_connection: NonZeroUsize,
     /// Requests a second.
     pub ops_per_s: NonZeroU32,
+    /// Different rates one connection may have.
+    pub rates_per_connection: NonZeroUsize,
     /// Longest message of a client, bytes.
     pub frame_bytes_max: NonZeroUsize,
+    /// Parts of one message of a client.
+    pub fragments_per_message: NonZeroU32,
+    /// Control frames of a client, a second.
+    pub control_frames_per_s: NonZeroU32,
     /// Milliseconds for the head of a request.
     pub head_timeout_ms: NonZeroU64,
     /// Milliseconds without a request.
@@ -215,9 +237,16 @@ impl Default for Session {
         Self {
             outbox_bytes_max: 262_144,
             control_bytes_max: 65_536,
+            warn_behind_ms: 1_000,
+            shed_behind_ms: 3_000,
+            cut_after_ms: non_zero_u64::<20_000>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
+            pong_timeout_ms: non_zero_u64::<20_000>(),
+            dead_peer_ms: non_zero_u64::<25_000>(),
+            unsent_bytes_max: non_zero_u32::<16_384>(),
             close_grace_ms: 2_000,
             drain_ms: 5_000,
+            drain_spread_ms: 5_000,
         }
     }
 }
@@ -226,10 +255,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: non_zero::<20_000>(),
+            connections_per_address: non_zero::<20_000>(),
             instruments_max: non_zero::<65_536>(),
             symbols_per_connection: non_zero::<1_000>(),
-            ops_per_s: const { NonZeroU32::new(50).expect("not 0") },
+            ops_per_s: non_zero_u32::<50>(),
+            rates_per_connection: non_zero::<16>(),
             frame_bytes_max: non_zero::<65_536>(),
+            fragments_per_message: non_zero_u32::<64>(),
+            control_frames_per_s: non_zero_u32::<50>(),
             head_timeout_ms: non_zero_u64::<5_000>(),
             idle_timeout_ms: non_zero_u64::<30_000>(),
             publishers_max: non_zero::<64>(),
@@ -241,6 +274,10 @@ impl Default for Limits {
 
 const fn non_zero<const N: usize>() -> NonZeroUsize {
     const { NonZeroUsize::new(N).expect("not 0") }
+}
+
+const fn non_zero_u32<const N: u32>() -> NonZeroU32 {
+    const { NonZeroU32::new(N).expect("not 0") }
 }
 
 const fn non_zero_u64<const N: u64>() -> NonZeroU64 {
@@ -403,6 +440,16 @@ impl Config {
             let what = "nothing to serve: add a [[feed]], or set [publish] token (and listen)";
             return Err(ConfigError::Together(what.to_owned()));
         }
+        let session = &self.session;
+        if session.warn_behind_ms > session.shed_behind_ms {
+            let what = "session.warn_behind_ms is more than session.shed_behind_ms: nobody would be warned in time";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if session.dead_peer_ms <= session.cut_after_ms {
+            let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow clients \
+                        before they are told";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {
             let what = "publish.listen is set but publish.token is not: nobody could publish";
             return Err(ConfigError::Together(what.to_owned()));
@@ -418,6 +465,13 @@ impl Config {
         let ranges = [
             ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
             ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
+            ("session.warn_behind_ms", session.warn_behind_ms, DAY_MS),
+            ("session.shed_behind_ms", session.shed_behind_ms, DAY_MS),
+            ("session.cut_after_ms", session.cut_after_ms.get(), DAY_MS),
+            ("session.pong_timeout_ms", session.pong_timeout_ms.get(), DAY_MS),
+            ("session.dead_peer_ms", session.dead_peer_ms.get(), DAY_MS),
+            ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
+            ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),

@@ -37,6 +37,18 @@ pub struct ShardCounters {
     pub coming: Counter,
     /// Sessions with at least one subscription now.
     pub subscribed: Counter,
+    /// Sessions now that were told `warn`.
+    pub warned: Counter,
+    /// Sessions now that were told `shed`.
+    pub shedding: Counter,
+    /// Sessions now that were told `cut`.
+    pub nearly_cut: Counter,
+    /// Times that a session began to shed.
+    pub sheds: Counter,
+    /// Sessions ended because they were too slow.
+    pub cut_slow: Counter,
+    /// Sessions ended because nothing was heard of them.
+    pub cut_dead: Counter,
     /// Subscriptions now: one per session, instrument and stream.
     pub subscriptions: Counter,
     /// Ticks taken from the ring.

@@ -1,5 +1,6 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
@@ -17,13 +19,14 @@ use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
+    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
 };
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
-use crate::session::Budget;
-use crate::shard::{self, NewClient, SessionOptions, ShardHandle, ShardParts};
+use crate::session::Policy;
+use crate::shard::{self, ClientRow, NewClient, SessionOptions, ShardHandle, ShardParts, SortBy, Who};
+use crate::socket::Tuning;
 use crate::venue::Wire;
 
 /// What a gateway is to do.
@@ -288,15 +291,27 @@ fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<Sessio
     Ok(SessionOptions {
         epoch: random_name()?.into(),
         replay: config.is_replay(),
-        budget: Budget {
+        policy: Policy {
             outbox_bytes_max: config.session.outbox_bytes_max,
             control_bytes_max: config.session.control_bytes_max,
+            warn_behind_ns: config.session.warn_behind_ms * MS,
+            shed_behind_ns: config.session.shed_behind_ms * MS,
+            cut_after_ns: config.session.cut_after_ms.get() * MS,
+            pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
+            rates_max: config.limits.rates_per_connection.get(),
+        },
+        tuning: Tuning {
+            unsent_bytes_max: config.session.unsent_bytes_max.get(),
+            dead_peer_ms: config.session.dead_peer_ms.get(),
         },
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
         frame_bytes_max: config.limits.frame_bytes_max.get(),
         ops_per_s: config.limits.ops_per_s.get(),
+        fragments_max: config.limits.fragments_per_message.get(),
+        controls_per_s: config.limits.control_frames_per_s.get(),
         close_grace_ms: config.session.close_grace_ms,
+        drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
     })
 }
@@ -431,7 +446,14 @@ impl Doors {
             publish: publishing.map(|publishing| publishing.stats()),
             instruments: Box::new(move || table.len() as u64),
         });
-        let admin = Admin::new(limits, Arc::new(move || metrics::render(Arc::clone(&sources))));
+        let handles = Arc::clone(&around.shards.handles);
+        let admin = Admin::new(
+            limits,
+            AdminHooks {
+                metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
+                clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
+            },
+        );
         tokio::spawn(front.serve(self.public, until(stopped.clone())));
         tokio::spawn(admin.serve(self.admin, until(stopped.clone())));
         if let (Some(publishing), Some(listener)) = (publishing, self.publish) {
@@ -449,6 +471,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
+        per_address_max: config.limits.connections_per_address.get(),
         head_timeout_ms: config.limits.head_timeout_ms.get(),
         idle_timeout_ms: config.limits.idle_timeout_ms.get(),
     }
@@ -514,14 +537,31 @@ fn feed_health(feeds: &[Feed], publishers: Option<u64>, view: &IngestView) -> Ve
     rows
 }
 
+/// The worst clients of all shards.
+async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Result<Value, String> {
+    let Some((_, by)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
+        let words: Vec<&str> = SortBy::ALL.iter().map(|(word, _)| *word).collect();
+        return Err(format!("`sort` must be one of {}", words.join(", ")));
+    };
+    let mut rows: Vec<ClientRow> = Vec::new();
+    for (number, shard) in shards.iter().enumerate() {
+        rows.extend(shard.report(by, limit, number).await);
+    }
+    rows.sort_by_key(|row| Reverse(row.sorted_by));
+    rows.truncate(limit);
+    let total: u64 = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
+    Ok(json!({"total": total, "clients": rows}))
+}
+
 /// Gives a client to the shard with the fewest.
 fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
-    let Upgraded { stream, read_buf, subscribe, .. } = upgraded;
+    let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
     let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
-    let client = NewClient { stream, read_buf, subscribe, name: name.into() };
+    let who = Who { name: name.into(), peer: Some(peer) };
+    let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
     shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
 }

@@ -1,8 +1,10 @@
-//! What every listening door does with its sockets.
+//! What every listening door does with its sockets, and what is asked of the kernel about them.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,4 +57,121 @@ pub(crate) async fn linger(mut stream: TcpStream) {
     };
     // Late or not, the socket is dropped next.
     timeout(LINGER, drain).await.ok();
+}
+
+/// What is set on the socket of each client.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// Bytes that the kernel may hold unsent before the socket counts as full (`TCP_NOTSENT_LOWAT`).
+    pub unsent_bytes_max: u32,
+    /// Milliseconds that sent bytes may stay unacknowledged before the connection is dead (`TCP_USER_TIMEOUT`,
+    /// RFC 5482).
+    pub dead_peer_ms: u64,
+}
+
+impl Tuning {
+    /// Sets them. Where the system has no such option, its own limits stay.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn apply(self, stream: &std::net::TcpStream) {
+        let socket = socket2::SockRef::from(stream);
+        // They fail only on a socket that is gone already, which the first read will tell.
+        socket.set_tcp_notsent_lowat(self.unsent_bytes_max).ok();
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(self.dead_peer_ms))).ok();
+    }
+
+    /// Sets them. Where the system has no such option, its own limits stay.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn apply(self, _: &std::net::TcpStream) {}
+}
+
+/// Writes though the kernel holds as much unsent as it may: its buffer has room beyond that.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if the buffer itself is full; anything else ends the connection.
+pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tuning) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX)?;
+    // Not `try_write`: tokio remembers that the socket was full, and would not ask again.
+    let written = io::Write::write(&mut &*socket2::SockRef::from(stream), bytes);
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(tuning.unsent_bytes_max)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = tuning;
+    written
+}
+
+/// Bytes that were written and not acknowledged yet: SIOCOUTQ, see tcp(7). 0 where the system does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn unacked(stream: &TcpStream) -> u64 {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and this request writes one int to where
+    // the pointer points.
+    #[allow(unsafe_code, reason = "no crate asks this one question safely")]
+    let answer = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Bytes that were written and not acknowledged yet. 0: this system is not asked.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn unacked(_: &TcpStream) -> u64 {
+    0
+}
+
+/// How many connections there are from each address.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection's place among those from its address; dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    address: IpAddr,
+    addresses: Arc<Addresses>,
+}
+
+impl Addresses {
+    /// A place for a connection from this address, if it has fewer than `most`.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Seat> {
+        let address = address.to_canonical();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { address, addresses: Arc::clone(self) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_seats() {
+        let addresses = Arc::new(Addresses::default());
+        let one: IpAddr = [127, 0, 0, 1].into();
+        let mapped = "::ffff:127.0.0.1".parse().expect("an address");
+        let seats = [addresses.take(one, 2), addresses.take(mapped, 2)];
+        assert!(seats.iter().all(Option::is_some));
+        assert!(addresses.take(one, 2).is_none());
+        assert!(addresses.take([127, 0, 0, 2].into(), 2).is_some());
+        drop(seats);
+        assert!(addresses.take(one, 2).is_some());
+        assert!(addresses.open.lock().expect("not poisoned").is_empty(), "nobody is remembered for ever");
+    }
 }

@@ -210,6 +210,8 @@ pub enum GapCause {
     Overrun = 1,
     /// The client did not keep up.
     SlowConsumer = 2,
+    /// They came while the client was away, and are no longer kept.
+    Resume = 3,
 }
 
 impl GapCause {
@@ -219,6 +221,7 @@ impl GapCause {
             Self::Feed => "feed",
             Self::Overrun => "overrun",
             Self::SlowConsumer => "slow_consumer",
+            Self::Resume => "resume",
         }
     }
 }

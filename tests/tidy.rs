@@ -206,7 +206,7 @@ const BANS: &[Ban] = &[
         "written by hand",
     ),
     ("println!", |_| true, "write to a handle"),
-    ("unsafe", |_| true, "there is none"),
+    ("unsafe", |s| s.room != "socket", "there is none but for one question to the kernel"),
 ];
 
 #[test]
@@ -237,7 +237,9 @@ fn no_file_is_two_subjects() {
 }
 
 #[test]
-fn the_lints_forbid_unsafe() {
+fn there_is_one_unsafe_call() {
     let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-    assert!(manifest.expect("Cargo.toml").contains("unsafe_code = \"forbid\""));
+    assert!(manifest.expect("Cargo.toml").contains("unsafe_code = \"deny\""));
+    let blocks: usize = sources().iter().map(|source| source.code.matches("unsafe {").count()).sum();
+    assert_eq!(blocks, 1, "src/socket.rs asks the kernel what is not acknowledged");
 }

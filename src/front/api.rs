@@ -14,9 +14,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::serve::Handover;
+use super::serve::{Handover, Peer};
 use super::upgrade::Handshake;
-use super::{App, SymbolRow, Upgraded, ui};
+use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::instrument::Symbol;
 use crate::protocol;
 
@@ -34,12 +34,42 @@ pub(super) fn public(app: Arc<App>) -> Router {
 }
 
 /// The routes of the operator's door.
-pub(super) fn admin(metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
-    let answer = move || async move {
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(CONTENT_TYPE, kind)], metrics())
-    };
-    with_fallbacks(Router::new().route("/metrics", get(answer)).route("/healthz", get(healthz)))
+pub(super) fn admin(hooks: AdminHooks) -> Router {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/api/clients", get(clients))
+        .route("/healthz", get(healthz));
+    with_fallbacks(router).with_state(hooks)
+}
+
+async fn metrics(State(hooks): State<AdminHooks>) -> Response<Body> {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], (hooks.metrics)()).into_response()
+}
+
+/// Clients in one answer, unless the request says otherwise, and at most.
+const CLIENTS: usize = 100;
+const CLIENTS_MAX: usize = 10_000;
+
+async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    let (mut sort, mut limit) = ("behind".to_owned(), CLIENTS);
+    for (key, value) in pairs(&uri) {
+        match key.as_str() {
+            "sort" => sort = value,
+            "limit" => match value.parse() {
+                Ok(n) if n <= CLIENTS_MAX => limit = n,
+                _ => {
+                    let msg = format!("`limit` must be a whole number of up to {CLIENTS_MAX}");
+                    return error(StatusCode::BAD_REQUEST, &msg);
+                }
+            },
+            _ => {}
+        }
+    }
+    match (hooks.clients)(sort, limit).await {
+        Ok(rows) => ([(CACHE_CONTROL, "no-store")], Json(rows)).into_response(),
+        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+    }
 }
 
 fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
@@ -162,8 +192,8 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     if !(app.hooks.can_accept)() {
         return full("no room for another session: try again later");
     }
-    handshake.accept(Handover::new(move |stream, read_buf, peer| {
-        (app.hooks.hand_over)(Upgraded { stream, read_buf, peer, subscribe })
+    handshake.accept(Handover::new(move |stream, read_buf, Peer { address, seat }| {
+        (app.hooks.hand_over)(Upgraded { stream, read_buf, peer: address, subscribe, seat })
     }))
 }
 
@@ -188,8 +218,8 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
             return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
         }
     };
-    handshake.accept(Handover::new(move |stream, read_buf, peer| {
-        (route.hand_over)(Upgraded { stream, read_buf, peer, subscribe: None }, authorized)
+    handshake.accept(Handover::new(move |stream, read_buf, Peer { address, seat }| {
+        (route.hand_over)(Upgraded { stream, read_buf, peer: address, subscribe: None, seat }, authorized)
     }))
 }
 

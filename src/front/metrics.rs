@@ -148,9 +148,15 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 15] = [
+        let figures: [Figure; 21] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
+            ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
+            ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| &c.shedding),
+            ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
+            ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
+            ("tickfan_cut_slow", "Clients cut for slowness", Sum, |c| &c.cut_slow),
+            ("tickfan_cut_dead", "Clients cut for not answering", Sum, |c| &c.cut_dead),
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
@@ -198,10 +204,11 @@ impl Sources {
 
     fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, fn(&Stats) -> &AtomicU64);
-        let figures: [Figure; 8] = [
+        let figures: [Figure; 9] = [
             ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
             ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),
             ("tickfan_http_refused_full", "Connections refused for room", |s| &s.refused_full),
+            ("tickfan_http_refused_address", "Connections refused for their address", |s| &s.refused_address),
             ("tickfan_http_requests", "Requests that reached a route", |s| &s.requests),
             ("tickfan_http_bad_heads", "Heads that were malformed", |s| &s.bad_heads),
             ("tickfan_http_timeouts", "Heads that took too long", |s| &s.timeouts),

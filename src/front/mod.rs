@@ -17,11 +17,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::instrument::Symbol;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
+use crate::socket::Seat;
 use crate::tick::State;
 
 pub use origin::{BadOrigin, Origins};
@@ -63,6 +66,8 @@ pub struct Upgraded {
     pub peer: SocketAddr,
     /// What the address of the request subscribed to.
     pub subscribe: Option<Subscribe>,
+    /// Its place among the connections from its address, to be kept as long as the connection.
+    pub seat: Seat,
 }
 
 /// An upgraded socket that nobody took. It comes back so that it can be told why.
@@ -169,7 +174,19 @@ impl Front {
     }
 }
 
-/// The operator's door: `/metrics` and `/healthz`. It asks nobody who they are: bind it to a private
+/// The worst clients, as JSON rows, by the word of what they are sorted by.
+pub type Clients = Arc<dyn Fn(String, usize) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+
+/// What the operator's door asks the rest of the gateway.
+#[derive(Clone)]
+pub struct AdminHooks {
+    /// Everything that is counted, as OpenMetrics text. Called once per request.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The worst clients.
+    pub clients: Clients,
+}
+
+/// The operator's door: `/metrics`, `/api/clients` and `/healthz`. It asks nobody who they are: bind it to a private
 /// address.
 #[derive(Debug)]
 pub struct Admin {
@@ -179,9 +196,9 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Puts the door together. `metrics` gives OpenMetrics text and is called once per request.
-    pub fn new(limits: Limits, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
-        Self { router: api::admin(metrics), limits, stats: Arc::default() }
+    /// Puts the door together.
+    pub fn new(limits: Limits, hooks: AdminHooks) -> Self {
+        Self { router: api::admin(hooks), limits, stats: Arc::default() }
     }
 
     /// What the door counts.

@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use super::Refused;
 use super::api::error;
 use crate::protocol::frame;
-use crate::socket::{self, LINGER, linger};
+use crate::socket::{self, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -47,6 +47,9 @@ pub struct Limits {
     /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
     /// 503. A connection costs about 40 kB at most. Default 1024.
     pub connections_max: usize,
+    /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
+    /// 20000.
+    pub per_address_max: usize,
     /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
     /// slow links, and lets an attacker hold connections for longer. Default 5000.
     pub head_timeout_ms: u64,
@@ -57,7 +60,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 1024, head_timeout_ms: 5_000, idle_timeout_ms: 30_000 }
+        Self {
+            connections_max: 1024,
+            per_address_max: 20_000,
+            head_timeout_ms: 5_000,
+            idle_timeout_ms: 30_000,
+        }
     }
 }
 
@@ -70,6 +78,8 @@ pub struct Stats {
     pub accept_errors: AtomicU64,
     /// Connections refused because `connections_max` were open.
     pub refused_full: AtomicU64,
+    /// Connections refused because there were `per_address_max` from their address.
+    pub refused_address: AtomicU64,
     /// Connections open in HTTP now.
     pub open: AtomicU64,
     /// Requests that reached a route.
@@ -88,14 +98,20 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, SocketAddr) -> Result<(), Refused> + Send>;
+/// The other end of a connection.
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) seat: Seat,
+}
+
+type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
 
 /// Rides on a 101 as an extension: who takes the socket, once.
 pub(super) struct Handover(Mutex<Option<Take>>);
 
 impl Handover {
     pub(super) fn new(
-        take: impl FnOnce(std::net::TcpStream, Vec<u8>, SocketAddr) -> Result<(), Refused> + Send + 'static,
+        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send + 'static,
     ) -> Self {
         Self(Mutex::new(Some(Box::new(take))))
     }
@@ -146,30 +162,41 @@ async fn accept(
 ) -> std::convert::Infallible {
     let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let addresses = Arc::new(Addresses::default());
     loop {
-        let (stream, peer) = socket::accept(listener, &door.stats.accept_errors).await;
+        let (stream, address) = socket::accept(listener, &door.stats.accept_errors).await;
         count(&door.stats.accepted);
-        if let Ok(permit) = Arc::clone(&open).try_acquire_owned() {
-            count(&door.stats.open);
-            tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
-        } else {
-            count(&door.stats.refused_full);
-            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(refuse(stream, permit));
+        let seat = addresses.take(address.ip(), door.limits.per_address_max);
+        let permit = Arc::clone(&open).try_acquire_owned();
+        let (status, msg) = match (seat, permit) {
+            (Some(seat), Ok(permit)) => {
+                count(&door.stats.open);
+                let peer = Peer { address, seat };
+                tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
+                continue;
             }
+            (None, _) => {
+                count(&door.stats.refused_address);
+                ("429 Too Many Requests", "too many connections from your address are open")
+            }
+            (_, Err(_)) => {
+                count(&door.stats.refused_full);
+                ("503 Service Unavailable", "too many connections are open")
+            }
+        };
+        if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+            tokio::spawn(async move {
+                answer_and_close(stream, status, msg).await;
+                drop(permit);
+            });
         }
     }
-}
-
-async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
-    answer_and_close(stream, "503 Service Unavailable", "too many connections are open").await;
-    drop(permit);
 }
 
 /// One connection, from its first byte to its end or to its hand-over.
 async fn connection(
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: Peer,
     door: Arc<Door>,
     stopped: watch::Receiver<()>,
     permit: OwnedSemaphorePermit,
@@ -258,7 +285,7 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
     }
 }
 
-fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: SocketAddr, stats: &Stats) {
+fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &Stats) {
     let Ok(stream) = stream.into_std() else {
         count(&stats.handover_refused);
         return;

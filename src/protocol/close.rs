@@ -19,6 +19,8 @@ pub enum Close {
     SlowConsumer,
     /// 4001: the gateway is going down.
     Shutdown,
+    /// 4002: nothing was heard of the client.
+    NoPong,
     /// 4500: no token, or not the right one.
     Auth,
     /// 4502: a limit of this gateway.
@@ -37,6 +39,7 @@ impl Close {
             Self::Busy => 1013,
             Self::SlowConsumer => 4000,
             Self::Shutdown => 4001,
+            Self::NoPong => 4002,
             Self::Auth => 4500,
             Self::Limit => 4502,
         }
@@ -53,6 +56,7 @@ impl Close {
             Self::Busy => "try_again_later",
             Self::SlowConsumer => "slow_consumer",
             Self::Shutdown => "shutdown",
+            Self::NoPong => "no_pong",
             Self::Auth => "auth",
             Self::Limit => "limit",
         }

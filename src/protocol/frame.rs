@@ -6,6 +6,7 @@ use super::close::Close;
 const HEADER_MAX: usize = 10;
 const FIN_TEXT: u8 = 0x81;
 const FIN_CLOSE: u8 = 0x88;
+const FIN_PING: u8 = 0x89;
 
 /// Writes the header of a frame of `len` bytes right before `end`, and gives its length.
 fn header(first: u8, len: usize, into: &mut [u8; HEADER_MAX]) -> usize {
@@ -24,12 +25,31 @@ fn header(first: u8, len: usize, into: &mut [u8; HEADER_MAX]) -> usize {
     }
 }
 
+/// How long the frame is that `bytes` begin with, header included. They must hold the header of a whole frame as
+/// this module makes it.
+pub fn len(bytes: &[u8]) -> usize {
+    match *bytes {
+        [_, 126, a, b, ..] => 4 + usize::from(u16::from_be_bytes([a, b])),
+        [_, 127, a, b, c, d, e, f, g, h, ..] => {
+            let len = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            usize::try_from(len).unwrap_or(usize::MAX).saturating_add(HEADER_MAX)
+        }
+        [_, len, ..] => 2 + usize::from(len & 0x7f),
+        _ => bytes.len(),
+    }
+}
+
 /// Appends a text frame around `payload`.
 pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     let mut head = [0; HEADER_MAX];
     let len = header(FIN_TEXT, payload.len(), &mut head);
     out.extend_from_slice(&head[..len]);
     out.extend_from_slice(payload);
+}
+
+/// Appends a ping without a payload.
+pub fn ping(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FIN_PING, 0]);
 }
 
 /// Appends a close frame.
@@ -70,9 +90,117 @@ impl TextFrame {
     }
 }
 
+/// Counts what a client sends, frame by frame, without looking into it: how many parts a message has, and how
+/// many control frames there were. Fed with every byte in order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scanner {
+    /// The header as far as it has come.
+    head: [u8; 10],
+    head_len: u8,
+    /// Bytes of mask and payload that are still to come.
+    rest: u64,
+    /// Parts of the message that is under way.
+    parts: u32,
+    /// Control frames so far.
+    controls: u32,
+}
+
+impl Scanner {
+    /// Takes in the next bytes. The most parts that a message had up to here, of those that were under way.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut most = 0;
+        while let Some((first, others)) = bytes.split_first() {
+            if self.rest > 0 {
+                let skipped = self.rest.min(bytes.len() as u64);
+                self.rest -= skipped;
+                bytes = &bytes[skipped as usize..];
+                continue;
+            }
+            self.head[usize::from(self.head_len)] = *first;
+            self.head_len += 1;
+            bytes = others;
+            if self.head_ends() {
+                most = most.max(self.begin_frame());
+            }
+        }
+        most
+    }
+
+    /// Control frames since this was asked last.
+    pub fn take_controls(&mut self) -> u32 {
+        std::mem::take(&mut self.controls)
+    }
+
+    fn head_ends(&self) -> bool {
+        let wanted = match self.head[1] & 0x7f {
+            _ if self.head_len < 2 => 2,
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        self.head_len >= wanted
+    }
+
+    fn begin_frame(&mut self) -> u32 {
+        let mut unmasked = self.head;
+        unmasked[1] &= 0x7f;
+        let header = u64::from(self.head_len);
+        let whole = len(&unmasked[..usize::from(self.head_len)]) as u64;
+        let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
+        self.rest = whole.saturating_sub(header).saturating_add(mask);
+        self.head_len = 0;
+        if self.head[0] & 0x08 != 0 {
+            self.controls = self.controls.saturating_add(1);
+            return 0;
+        }
+        self.parts = self.parts.saturating_add(1);
+        let parts = self.parts;
+        if self.head[0] & 0x80 != 0 {
+            self.parts = 0;
+        }
+        parts
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scanner_counts_parts_and_control_frames_however_the_bytes_are_cut() {
+        let masked = |first: u8, len: usize| {
+            let mut head = [0; HEADER_MAX];
+            let n = header(first, len, &mut head);
+            head[1] |= 0x80;
+            [&head[..n], &[1, 2, 3, 4], &vec![0x89; len]].concat()
+        };
+        // A message of one part, one of three with a ping between, one of 70,000 bytes, a close.
+        let all = [
+            masked(0x81, 5),
+            masked(0x01, 0),
+            masked(0x89, 3),
+            masked(0x00, 200),
+            masked(0x80, 1),
+            masked(0x81, 70_000),
+            masked(0x88, 2),
+        ]
+        .concat();
+        for size in [1, 2, 3, 7, 100, all.len()] {
+            let mut scanner = Scanner::default();
+            let most = all.chunks(size).map(|chunk| scanner.feed(chunk)).max();
+            assert_eq!((most, scanner.take_controls(), scanner.parts), (Some(3), 2, 0), "chunks of {size}");
+            assert_eq!(scanner.take_controls(), 0);
+        }
+    }
+
+    #[test]
+    fn frames_are_as_long_as_they_say() {
+        for size in [0, 125, 126, 65_535, 65_536] {
+            let mut out = Vec::new();
+            text(&vec![b'x'; size], &mut out);
+            assert_eq!(len(&out), out.len());
+        }
+    }
 
     #[test]
     fn headers_are_as_short_as_the_rfc_asks() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::close::Close;
-use super::request::{Id, Mode};
+use super::request::{Id, Rate, Terms};
 use crate::instrument::Symbol;
 use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
@@ -127,6 +127,37 @@ pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// How far behind a client is.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    /// The word for the level.
+    pub level: &'static str,
+    /// For how long the oldest of what waits has waited.
+    pub behind_ms: u64,
+    /// Bytes that wait in the gateway and in its kernel.
+    pub queued_bytes: u64,
+    /// When it is cut, if it takes nothing until then.
+    pub cut_in_ms: Option<u64>,
+    /// Ticks merged in this session.
+    pub merged: u64,
+    /// Ticks dropped in this session.
+    pub dropped: u64,
+}
+
+/// Appends a `lag`.
+pub fn lag(lag: &Lag, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"lag\",\"level\":\"");
+    out.extend_from_slice(lag.level.as_bytes());
+    number("\",\"behind_ms\":", lag.behind_ms, out);
+    number(",\"queued_bytes\":", lag.queued_bytes, out);
+    if let Some(ms) = lag.cut_in_ms {
+        number(",\"cut_in_ms\":", ms, out);
+    }
+    number(",\"merged\":", lag.merged, out);
+    number(",\"dropped\":", lag.dropped, out);
+    out.push(b'}');
+}
+
 /// A `bye`, and when to come back if that makes sense.
 pub fn bye(why: Close, after_ms: u64) -> Value {
     let mut message =
@@ -177,14 +208,38 @@ pub struct SubscriptionRow<'a> {
     channel: &'static str,
     mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_hz: Option<serde_json::Number>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_slow: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<&'static str>,
 }
 
 impl<'a> SubscriptionRow<'a> {
     /// A row.
-    pub fn new(symbol: impl Into<Cow<'a, str>>, channel: Channel, mode: Mode, state: Option<State>) -> Self {
-        let state = state.map(State::name);
-        Self { symbol: symbol.into(), channel: channel.name(), mode: mode.name(), state }
+    pub fn new(
+        symbol: impl Into<Cow<'a, str>>,
+        channel: Channel,
+        terms: Terms,
+        state: Option<State>,
+    ) -> Self {
+        Self {
+            symbol: symbol.into(),
+            channel: channel.name(),
+            mode: terms.mode.name(),
+            max_hz: terms.rate.map(Rate::shown),
+            on_slow: terms.cuts.then_some("cut"),
+            state: state.map(State::name),
+            resumed: None,
+        }
+    }
+
+    /// The row with what became of a `resume`.
+    #[must_use]
+    pub fn resumed(self, word: Option<&'static str>) -> Self {
+        Self { resumed: word, ..self }
     }
 }
 

@@ -6,4 +6,6 @@ pub mod frame;
 pub mod json;
 mod request;
 
-pub use request::{Fault, Id, Mode, Op, Request, Subscribe, Target, parse, parse_query};
+pub use request::{
+    Change, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
+};

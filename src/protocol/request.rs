@@ -47,6 +47,66 @@ impl Mode {
     }
 }
 
+/// Updates a second of one symbol, at most, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(u32);
+
+impl Rate {
+    /// The lowest and the highest that are taken, in thousandths.
+    const RANGE: std::ops::RangeInclusive<u64> = 10..=1_000_000;
+
+    /// From a number of the client's.
+    fn from_hz(hz: f64) -> Option<Self> {
+        let milli = (hz * 1_000.0).round();
+        // A float that is no whole number of this size becomes one that is out of range.
+        let milli = if milli.is_finite() && milli >= 0.0 { milli as u64 } else { 0 };
+        Self::RANGE.contains(&milli).then_some(Self(milli as u32))
+    }
+
+    /// The time between two updates, nanoseconds.
+    pub fn period_ns(self) -> u64 {
+        1_000_000_000_000 / u64::from(self.0)
+    }
+
+    /// As it is shown: a whole number where it is one.
+    pub fn shown(self) -> serde_json::Number {
+        match self.0 % 1_000 {
+            0 => (self.0 / 1_000).into(),
+            _ => serde_json::Number::from_f64(f64::from(self.0) / 1_000.0).unwrap_or_else(|| 0.into()),
+        }
+    }
+}
+
+/// How a subscription treats its ticks, as a client asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Merge or drop.
+    pub mode: Mode,
+    /// Updates a second, at most.
+    pub rate: Option<Rate>,
+    /// The first loss ends the connection.
+    pub cuts: bool,
+}
+
+impl Terms {
+    /// These terms with what a client changes: `every` has no rate, `latest` loses nothing to slowness.
+    #[must_use]
+    pub fn changed(self, change: Change) -> Self {
+        let mode = change.mode.unwrap_or(self.mode);
+        let rate = change.rate.unwrap_or(self.rate).filter(|_| mode == Mode::Latest);
+        Self { mode, rate, cuts: self.cuts && mode == Mode::Every }
+    }
+}
+
+/// Where an earlier connection ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    /// The run of the gateway that its numbers are of.
+    pub epoch: String,
+    /// The newest number of each symbol.
+    pub seq: Vec<(String, u64)>,
+}
+
 /// A checked `subscribe`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe {
@@ -56,8 +116,54 @@ pub struct Subscribe {
     pub symbols: Vec<String>,
     /// `None`: the channel's default.
     pub mode: Option<Mode>,
+    /// Updates a second, at most. Every channel is `latest` then.
+    pub rate: Option<Rate>,
+    /// The first tick that is lost to slowness ends the connection. Every channel is `every` then.
+    pub cuts: bool,
     /// Whether the last value comes first.
     pub snapshot: bool,
+    /// Go on where an earlier connection ended. There is one channel then.
+    pub resume: Option<Resume>,
+}
+
+impl Subscribe {
+    /// Everything at its default.
+    fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
+        Self { channels, symbols, mode: None, rate: None, cuts: false, snapshot: true, resume: None }
+    }
+
+    /// The terms on a channel.
+    pub fn terms_on(&self, channel: Channel) -> Terms {
+        Terms { mode: self.mode_on(channel), rate: self.rate, cuts: self.cuts }
+    }
+
+    fn mode_on(&self, channel: Channel) -> Mode {
+        self.mode.unwrap_or(Mode::default_of(channel))
+    }
+
+    /// Checks what no field can tell alone.
+    fn check(self) -> Result<Self, String> {
+        let on = |mode| self.channels.iter().find(|channel| self.mode_on(**channel) == mode);
+        if let (Some(_), Some(channel)) = (self.rate, on(Mode::Every)) {
+            return Err(format!("`max_hz` needs `mode` \"latest\", and {} is \"every\"", channel.name()));
+        }
+        if let (true, Some(channel)) = (self.cuts, on(Mode::Latest)) {
+            return Err(format!("`on_slow` \"cut\" needs `mode` \"every\", and {} is \"latest\"", channel.name()));
+        }
+        if self.resume.is_some() && self.channels.len() != 1 {
+            return Err("`resume` takes one `channel`: each counts for itself".to_owned());
+        }
+        Ok(self)
+    }
+}
+
+/// What a `set` changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `None`: as it is.
+    pub mode: Option<Mode>,
+    /// `None`: as it is; `Some(None)`: no rate.
+    pub rate: Option<Option<Rate>>,
 }
 
 /// Which of its subscriptions a client means.
@@ -76,8 +182,8 @@ pub enum Op {
     Subscribe(Subscribe),
     /// Fewer symbols.
     Unsubscribe(Target),
-    /// Another mode for what it has.
-    Set(Target, Mode),
+    /// Another mode or rate for what it has.
+    Set(Target, Change),
     /// What it has.
     List,
     /// What there is: a wildcard or a full symbol.
@@ -147,11 +253,7 @@ fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
     match word {
         "subscribe" => subscribe(message, symbols_max),
         "unsubscribe" => Ok(Op::Unsubscribe(target(message, symbols_max)?)),
-        "set" => {
-            refuse_max_hz(message)?;
-            let mode = mode(message)?.ok_or_else(|| Fault::bad("`mode` is missing"))?;
-            Ok(Op::Set(target(message, symbols_max)?, mode))
-        }
+        "set" => Ok(Op::Set(target(message, symbols_max)?, change(message)?)),
         "list" => Ok(Op::List),
         "symbols" => match message.get("match") {
             None => Ok(Op::Symbols("*".to_owned())),
@@ -176,7 +278,6 @@ fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
 }
 
 fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
-    refuse_max_hz(message)?;
     let channels = channels(message)?
         .ok_or_else(|| Fault::bad("`channel` is missing: \"trade\", \"quote\" or a list of them"))?;
     let symbols = symbols(message, symbols_max)?.ok_or_else(|| Fault::bad("`symbols` is missing"))?;
@@ -188,7 +289,61 @@ fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fau
         Some(Value::Bool(wanted)) => *wanted,
         Some(_) => return Err(Fault::bad("`snapshot` must be true or false")),
     };
-    Ok(Op::Subscribe(Subscribe { channels, symbols, mode: mode(message)?, snapshot }))
+    let cuts = match message.get("on_slow") {
+        None | Some(Value::Null) => false,
+        Some(Value::String(word)) => on_slow(word).map_err(Fault::bad)?,
+        Some(_) => return Err(Fault::bad(ON_SLOW)),
+    };
+    let wanted = Subscribe {
+        mode: mode(message)?,
+        rate: rate(message)?.flatten(),
+        cuts,
+        snapshot,
+        resume: resume(message)?,
+        ..Subscribe::new(channels, symbols)
+    };
+    wanted.check().map(Op::Subscribe).map_err(Fault::bad)
+}
+
+const ON_SLOW: &str = "`on_slow` must be \"gap\" or \"cut\"";
+
+fn on_slow(word: &str) -> Result<bool, &'static str> {
+    match word {
+        "gap" => Ok(false),
+        "cut" => Ok(true),
+        _ => Err(ON_SLOW),
+    }
+}
+
+fn change(message: &Map<String, Value>) -> Result<Change, Fault> {
+    let change = Change { mode: mode(message)?, rate: rate(message)? };
+    match change {
+        Change { mode: None, rate: None } => Err(Fault::bad("`mode` or `max_hz` is missing")),
+        Change { mode: Some(Mode::Every), rate: Some(Some(_)) } => {
+            Err(Fault::bad("`max_hz` needs `mode` \"latest\""))
+        }
+        change => Ok(change),
+    }
+}
+
+fn resume(message: &Map<String, Value>) -> Result<Option<Resume>, Fault> {
+    let object = match message.get("resume") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Object(object)) => object,
+        Some(_) => return Err(Fault::bad("`resume` must be an object of `epoch` and `seq`")),
+    };
+    let Some(Value::String(epoch)) = object.get("epoch") else {
+        return Err(Fault::bad("`resume.epoch` must be a string"));
+    };
+    let Some(Value::Object(seq)) = object.get("seq") else {
+        return Err(Fault::bad("`resume.seq` must be an object of symbols and numbers"));
+    };
+    let number = |(symbol, n): (&String, &Value)| match n.as_u64() {
+        Some(n) => Ok((symbol.clone(), n)),
+        None => Err(Fault::bad(format!("`resume.seq`: {} of {symbol:.40?} is no whole number", shown(n)))),
+    };
+    let seq = seq.iter().map(number).collect::<Result<_, _>>()?;
+    Ok(Some(Resume { epoch: epoch.clone(), seq }))
 }
 
 fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fault> {
@@ -196,16 +351,18 @@ fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fa
     Ok(Target { channels, symbols: symbols(message, symbols_max)? })
 }
 
-/// A rate that would be ignored in silence is worse than an error.
-fn refuse_max_hz(message: &Map<String, Value>) -> Result<(), Fault> {
+const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
+
+/// `Some(None)` where the client says that there is none.
+fn rate(message: &Map<String, Value>) -> Result<Option<Option<Rate>>, Fault> {
     match message.get("max_hz") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Number(hz)) if hz.as_f64().is_some_and(|hz| hz > 0.0) => Err(Fault {
-            id: None,
-            code: "unsupported",
-            msg: "`max_hz` is not available yet: leave it out".to_owned(),
-        }),
-        Some(_) => Err(Fault::bad("`max_hz` must be a number above 0")),
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(Value::Number(hz)) => match hz.as_f64().and_then(Rate::from_hz) {
+            Some(rate) => Ok(Some(Some(rate))),
+            None => Err(Fault::bad(MAX_HZ)),
+        },
+        Some(_) => Err(Fault::bad(MAX_HZ)),
     }
 }
 
@@ -292,8 +449,7 @@ fn shown(value: &Value) -> String {
 /// # Errors
 /// A sentence that names the parameter.
 pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>, String> {
-    let mut wanted =
-        Subscribe { channels: Channel::ALL.to_vec(), symbols: Vec::new(), mode: None, snapshot: true };
+    let mut wanted = Subscribe::new(Channel::ALL.to_vec(), Vec::new());
     for (key, value) in parameters {
         match key.as_str() {
             "symbols" => {
@@ -319,7 +475,11 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
                     _ => return Err("`snapshot` must be true or false".to_owned()),
                 };
             }
-            "max_hz" => return Err("`max_hz` is not available yet: leave it out".to_owned()),
+            "max_hz" => {
+                let rate = value.parse().ok().and_then(Rate::from_hz);
+                wanted.rate = Some(rate.ok_or_else(|| MAX_HZ.to_owned())?);
+            }
+            "on_slow" => wanted.cuts = on_slow(value)?,
             _ => {}
         }
     }
@@ -328,6 +488,7 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
     }
     // The head of a request is short: what fits in it is not too much.
     wanted.symbols = within(wanted.symbols, usize::MAX)?;
+    let wanted = wanted.check()?;
     Ok((!wanted.symbols.is_empty()).then_some(wanted))
 }
 
@@ -352,7 +513,10 @@ mod tests {
             channels: vec![Channel::Quote],
             symbols: vec!["coinbase:BTC-USD".into()],
             mode: None,
+            rate: None,
+            cuts: false,
             snapshot: true,
+            resume: None,
         };
         assert_eq!(request.op, Op::Subscribe(expected));
     }
@@ -372,8 +536,23 @@ mod tests {
             (r#"{"op":"subscribe","channel":"trade","symbols":["a:b",{}]}"#, "bad_request", "`symbols[1]`"),
             (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"mode":"all"}"#, "bad_request", "`mode`"),
             (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":0}"#, "bad_request", "`max_hz`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":5}"#, "unsupported", "`max_hz`"),
+            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"max_hz":1001}"#, "bad_request", "1000"),
+            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":5}"#, "bad_request", "`max_hz`"),
+            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":"cut"}"#, "bad_request", "every"),
+            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":7}"#, "bad_request", "`on_slow`"),
+            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{}}"#, "bad_request", "epoch"),
+            (
+                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{"epoch":"e","seq":{"a":-1}}}"#,
+                "bad_request",
+                "\"a\"",
+            ),
+            (
+                r#"{"op":"subscribe","channel":["trade","quote"],"symbols":["*"],"resume":{"epoch":"","seq":{}}}"#,
+                "bad_request",
+                "one `channel`",
+            ),
             (r#"{"op":"set","symbols":["*"]}"#, "bad_request", "`mode`"),
+            (r#"{"op":"set","symbols":["*"],"mode":"every","max_hz":1}"#, "bad_request", "latest"),
             (r#"{"op":"ping","t":{}}"#, "bad_request", "`t`"),
         ] {
             let (found, msg) = fault(text);
@@ -381,6 +560,23 @@ mod tests {
             assert!(msg.contains(word), "{text}: {msg}");
         }
         assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, Some(Id("x".into())));
+    }
+
+    #[test]
+    fn rates_are_exact_and_shown_as_they_were_written() {
+        for (text, period_ns, shown) in [
+            ("10", 100_000_000, "10"),
+            ("0.01", 100_000_000_000, "0.01"),
+            ("2.5", 400_000_000, "2.5"),
+            ("1000", 1_000_000, "1000"),
+        ] {
+            let request = format!(r#"{{"op":"set","symbols":["*"],"max_hz":{text}}}"#);
+            let Ok(Request { op: Op::Set(_, change), .. }) = parse(&request, 10) else { panic!("{text}") };
+            let rate = change.rate.flatten().expect(text);
+            assert_eq!((rate.period_ns(), rate.shown().to_string().as_str()), (period_ns, shown));
+        }
+        let none = parse(r#"{"op":"set","max_hz":null}"#, 10).expect("good").op;
+        assert!(matches!(none, Op::Set(_, Change { mode: None, rate: Some(None) })));
     }
 
     #[test]

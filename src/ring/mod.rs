@@ -187,6 +187,14 @@ impl<const N: usize> Ring<N> {
         self.shared.tail.load(Relaxed)
     }
 
+    /// The tick of a position, if it was published and not yet written over. For who looks back: a reader is
+    /// cheaper for what is new.
+    pub fn at(&self, position: u64) -> Option<[u64; N]> {
+        let slot = self.shared.slot(position);
+        let stamp = slot.stamp();
+        if stamp == complete(position) { slot.copy(stamp) } else { None }
+    }
+
     /// The last values.
     pub fn last_values(&self) -> &LastValues<N> {
         &self.shared.last_values
@@ -355,6 +363,15 @@ mod tests {
             (4..7).for_each(|n| writer.publish(&[n]));
         });
         assert_eq!((firsts, batch), (vec![0], Batch { taken: 1, lapped: 6 }));
+    }
+
+    #[test]
+    fn what_is_not_written_over_can_be_looked_at_again() {
+        let (mut writer, ring) = ring::<1>(4, 0).expect("good");
+        assert_eq!(ring.at(0), None, "never written");
+        (0..6).for_each(|n| writer.publish(&[n]));
+        let seen: Vec<_> = (0..8).map(|position| ring.at(position)).collect();
+        assert_eq!(seen, [None, None, Some([2]), Some([3]), Some([4]), Some([5]), None, None]);
     }
 
     #[test]

@@ -116,6 +116,16 @@ impl TickRing {
         }
     }
 
+    /// The tick of a position, if it was published and not yet written over: see [`Ring::at`].
+    pub fn at(&self, position: u64) -> Option<Tick> {
+        self.ring.at(position).map(|slot| tick_in(&slot))
+    }
+
+    /// As [`at`](Self::at), but only whose it is.
+    pub fn key_at(&self, position: u64) -> Option<Key> {
+        self.ring.at(position).map(|slot| Tick::key_in(slot[0]))
+    }
+
     /// How many ticks were published, as far as this thread can tell.
     pub fn published(&self) -> u64 {
         self.ring.published()
@@ -137,6 +147,11 @@ impl TickReader {
     #[inline]
     pub fn poll(&mut self, max: usize, mut take: impl FnMut(Packed<'_>)) -> Batch {
         self.reader.poll(max, |slot| take(Packed { slot }))
+    }
+
+    /// The position of the next tick it wants.
+    pub fn cursor(&self) -> u64 {
+        self.reader.cursor()
     }
 
     /// How many ticks are waiting.

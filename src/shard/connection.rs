@@ -10,11 +10,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::sessions::{Sessions, Socket};
-use crate::clock::Clock;
+use super::sessions::{Sessions, Socket, Who};
+use crate::clock::{Clock, Now, SECOND};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
-use crate::socket;
+use crate::protocol::frame::Scanner;
+use crate::socket::{self, Tuning};
 
 /// A client whose handshake is done, on its way to a shard.
 #[derive(Debug)]
@@ -25,8 +26,10 @@ pub struct NewClient {
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// Random name of the session.
-    pub name: Box<str>,
+    /// Who it is.
+    pub who: Who,
+    /// Its place among the connections from its address: given back when it is dropped.
+    pub seat: Option<socket::Seat>,
 }
 
 /// Messages that are taken from one socket before others have their turn.
@@ -37,11 +40,20 @@ const READ_BUFFER_BYTES: usize = 1_024;
 pub struct TcpSocket {
     stream: Rc<TcpStream>,
     kicked: Rc<Notify>,
+    tuning: Tuning,
 }
 
 impl Socket for TcpSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() { Ok(0) } else { self.stream.try_write(bytes) }
+    }
+
+    fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        socket::write_beyond_lowat(&self.stream, bytes, self.tuning)
+    }
+
+    fn unacked(&self) -> u64 {
+        socket::unacked(&self.stream)
     }
 
     fn kick(&self) {
@@ -53,11 +65,41 @@ impl Socket for TcpSocket {
 struct Shim<'a> {
     stream: &'a TcpStream,
     replies: Vec<u8>,
+    limits: &'a mut Limits,
+    now: Now,
 }
 
 impl Read for Shim<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(into)
+        let n = self.stream.try_read(into)?;
+        self.limits.take_in(&into[..n], self.now)?;
+        Ok(n)
+    }
+}
+
+/// What one client may send, counted frame by frame.
+struct Limits {
+    scanner: Scanner,
+    fragments_max: u32,
+    controls_per_s: u32,
+    /// Control frames of the second that began then.
+    controls: u32,
+    second_ns: u64,
+}
+
+impl Limits {
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] if it is too much.
+    fn take_in(&mut self, bytes: &[u8], now: Now) -> io::Result<()> {
+        let parts = self.scanner.feed(bytes);
+        if now.mono_ns.saturating_sub(self.second_ns) >= SECOND {
+            (self.second_ns, self.controls) = (now.mono_ns, 0);
+        }
+        self.controls += self.scanner.take_controls();
+        if parts > self.fragments_max || self.controls > self.controls_per_s {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        Ok(())
     }
 }
 
@@ -89,23 +131,34 @@ pub(super) async fn drive(
     clock: Clock,
     work: Rc<Notify>,
 ) {
-    let NewClient { stream, read_buf, subscribe, name } = client;
+    let NewClient { stream, read_buf, subscribe, who, seat } = client;
+    let tuning = sessions.borrow().options.tuning;
+    tuning.apply(&stream);
     let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else {
         return sessions.borrow().counters.coming.sub(1);
     };
     let kicked = Rc::new(Notify::new());
-    let socket = TcpSocket { stream: Rc::clone(&stream), kicked: Rc::clone(&kicked) };
-    let (id, frame_bytes_max) = {
+    let socket = TcpSocket { stream: Rc::clone(&stream), kicked: Rc::clone(&kicked), tuning };
+    let (id, frame_bytes_max, mut limits) = {
         let mut sessions = sessions.borrow_mut();
         let now = clock.now();
-        let id = sessions.open(socket, name, now);
+        let id = sessions.open(socket, who, now);
         sessions.counters.coming.sub(1);
         if let Some(wanted) = subscribe {
             sessions.subscribe(id, None, &wanted, now);
         }
-        (id, sessions.options.frame_bytes_max)
+        let options = &sessions.options;
+        let limits = Limits {
+            scanner: Scanner::default(),
+            fragments_max: options.fragments_max,
+            controls_per_s: options.controls_per_s,
+            controls: 0,
+            second_ns: now.mono_ns,
+        };
+        (id, options.frame_bytes_max, limits)
     };
     work.notify_one();
+    let early = limits.take_in(&read_buf, clock.now());
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
@@ -114,13 +167,16 @@ pub(super) async fn drive(
     let mut context = WebSocketContext::from_partially_read(read_buf, Role::Server, Some(config));
     // What came with the handshake is read without waiting for the socket.
     let mut more = true;
+    if early.is_err() {
+        sessions.borrow_mut().close(id, Close::Limit, clock.now());
+    }
     loop {
         let wants = sessions.borrow_mut().wants(id);
         if wants.end {
             break;
         }
         if wants.read && more {
-            match hear(&mut context, &stream, id, &sessions, &clock) {
+            match hear(&mut context, &stream, id, &mut limits, &sessions, &clock) {
                 Heard::Blocked => more = false,
                 Heard::Enough => tokio::task::yield_now().await,
                 Heard::Over => more = false,
@@ -145,6 +201,7 @@ pub(super) async fn drive(
     if let Ok(stream) = Rc::try_unwrap(stream) {
         socket::linger(stream).await;
     }
+    drop(seat);
 }
 
 async fn until(deadline: Option<std::time::Instant>) {
@@ -159,10 +216,12 @@ fn hear(
     context: &mut WebSocketContext,
     stream: &TcpStream,
     id: u32,
+    limits: &mut Limits,
     sessions: &RefCell<Sessions<TcpSocket>>,
     clock: &Clock,
 ) -> Heard {
-    let mut shim = Shim { stream, replies: Vec::new() };
+    let mut shim = Shim { stream, replies: Vec::new(), limits, now: clock.now() };
+    sessions.borrow_mut().heard(id, shim.now);
     for _ in 0..MESSAGES_PER_TURN {
         let heard = context.read(&mut shim);
         let mut sessions = sessions.borrow_mut();
@@ -201,6 +260,7 @@ fn hear(
 fn close_for(error: &Error) -> Option<Close> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
+        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Some(Close::Limit),
         Error::Utf8(_) => Some(Close::NotUtf8),
         Error::Protocol(
             tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,

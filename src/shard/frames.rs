@@ -50,6 +50,23 @@ impl Frames {
         }
     }
 
+    /// Hands the frames of a tick that a client missed to `push`, and what is missing before it.
+    pub(super) fn resume(
+        &mut self,
+        tick: &Tick,
+        missing: Option<Missing>,
+        key: Key,
+        symbol: &Symbol,
+        tx_us: u64,
+        mut push: impl FnMut(&[u8]),
+    ) {
+        if let Some(missing) = missing {
+            push(self.gap(missing, key, symbol));
+        }
+        let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
+        push(self.own.make(|out| json::tick(tick, symbol, mark, out)));
+    }
+
     /// A gap of one subscription. States have none, so any key but a channel's is of no consequence.
     fn gap(&mut self, missing: Missing, key: Key, symbol: &Symbol) -> &[u8] {
         let Missing { from, to, why } = missing;

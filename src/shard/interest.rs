@@ -3,11 +3,12 @@
 
 use rustc_hash::FxHashSet;
 
+use super::resume::Plan;
 use super::sessions::{Connection, Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
-use crate::protocol::Mode;
-use crate::session::Subscription;
+use crate::protocol::{Mode, Rate, Terms};
+use crate::session::{Begin, Manner, RateId, Subscription};
 use crate::tick::{Channel, Key, State, Stream};
 
 /// A wildcard subscription.
@@ -16,7 +17,7 @@ pub(super) struct Wildcard {
     /// `None`: every venue.
     pub(super) venue: Option<Box<str>>,
     pub(super) channel: Channel,
-    pub(super) mode: Mode,
+    pub(super) terms: Terms,
 }
 
 impl Wildcard {
@@ -30,15 +31,23 @@ impl Wildcard {
 pub(super) struct Awaited {
     pub(super) symbol: Symbol,
     pub(super) channel: Channel,
-    pub(super) mode: Mode,
+    pub(super) terms: Terms,
 }
 
 /// What a session wants of an instrument.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct Wish<'a> {
     pub(super) channel: Channel,
-    pub(super) mode: Mode,
+    pub(super) terms: Terms,
+    /// Where it begins, unless the plan knows better.
     pub(super) start: Start,
+    pub(super) plan: Option<&'a Plan>,
+}
+
+impl Wish<'_> {
+    fn start_of(&self, instrument: InstrumentId) -> Start {
+        self.plan.and_then(|plan| plan.start(instrument)).unwrap_or(self.start)
+    }
 }
 
 /// Where a subscription begins.
@@ -50,6 +59,12 @@ pub(super) enum Start {
     FromHere,
     /// With the first number: the instrument was listed after the client asked for it.
     FromFirst,
+    /// Behind this number, which is the newest but for what the ring still brings.
+    After(u64),
+    /// Behind this number, with what is newest now.
+    Newest(u64),
+    /// Behind this number, with what the ring holds from this position on.
+    Ring(u64, u64),
 }
 
 impl<S: Socket> Sessions<S> {
@@ -59,22 +74,22 @@ impl<S: Socket> Sessions<S> {
             let id = InstrumentId(self.known as u32);
             self.known += 1;
             let Some(symbol) = self.table.get(id).cloned() else { continue };
-            let mut wanted: Vec<(u32, Wish)> = Vec::new();
+            let mut wanted: Vec<(u32, Wish<'_>)> = Vec::new();
             // Nothing of it was told yet: it is told from its first number on.
-            let wish = |channel, mode| Wish { channel, mode, start: Start::FromFirst };
+            let wish = |channel, terms| Wish { channel, terms, start: Start::FromFirst, plan: None };
             for session in self.awaited.remove(&symbol).unwrap_or_default() {
                 let Some(connection) = self.connections.get_mut(session as usize) else { continue };
                 connection.awaited.retain(|awaited| {
                     let mine = awaited.symbol == symbol;
                     if mine {
-                        wanted.push((session, wish(awaited.channel, awaited.mode)));
+                        wanted.push((session, wish(awaited.channel, awaited.terms)));
                     }
                     !mine
                 });
             }
             for (session, connection) in &self.connections {
                 let taking = connection.wildcards.iter().filter(|wildcard| wildcard.takes(&symbol));
-                wanted.extend(taking.map(|w| (session as u32, wish(w.channel, w.mode))));
+                wanted.extend(taking.map(|w| (session as u32, wish(w.channel, w.terms))));
             }
             for (session, wish) in wanted {
                 self.attach(session, id, wish, State::Waiting, now);
@@ -82,30 +97,30 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Subscribes a session to a channel of an instrument, or changes the mode if it has it already. The
+    /// Subscribes a session to a channel of an instrument, or changes the terms if it has it already. The
     /// instrument's state comes with the first channel: it is told before the value unless it is what the
     /// client was `shown`.
     pub(super) fn attach(
         &mut self,
         session: u32,
         instrument: InstrumentId,
-        wish: Wish,
+        wish: Wish<'_>,
         shown: State,
         now: Now,
     ) {
-        let Wish { channel, mode, start } = wish;
-        let key = Key::new(instrument, channel.into());
+        let key = Key::new(instrument, wish.channel.into());
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         if let Some(place) = connection.place(key) {
-            self.set_mode(key, place, mode);
+            self.set_terms(session, key, place, wish.terms, now);
             return;
         }
         let status = Key::new(instrument, Stream::Status);
         if connection.place(status).is_none() {
-            let start = self.start_of_state(instrument, start, shown);
-            self.add(session, status, Mode::Latest, start);
+            let start = self.start_of_state(instrument, wish.start, shown);
+            self.add(session, status, Mode::Latest.into(), start, now);
         }
-        self.add(session, key, mode, start);
+        let manner = self.manner(session, wish.terms);
+        self.add(session, key, manner, wish.start_of(instrument), now);
         self.recover(session, now);
     }
 
@@ -114,10 +129,11 @@ impl<S: Socket> Sessions<S> {
         &mut self,
         session: u32,
         instruments: &[InstrumentId],
-        wish: Wish,
+        wish: Wish<'_>,
         shown: State,
         now: Now,
     ) {
+        let manner = self.manner(session, wish.terms);
         let Some(connection) = self.connections.get(session as usize) else { return };
         let has = |key| connection.place(key).is_some();
         let (had, new): (Vec<InstrumentId>, Vec<_>) =
@@ -131,10 +147,10 @@ impl<S: Socket> Sessions<S> {
             if !has_status {
                 let status = Key::new(*instrument, Stream::Status);
                 let start = self.start_of_state(*instrument, wish.start, shown);
-                places.extend(self.enter(session, status, Mode::Latest, start));
+                places.extend(self.enter(session, status, Mode::Latest.into(), start, now));
             }
             let key = Key::new(*instrument, wish.channel.into());
-            places.extend(self.enter(session, key, wish.mode, wish.start));
+            places.extend(self.enter(session, key, manner, wish.start_of(*instrument), now));
         }
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         connection.places.append(&mut places);
@@ -150,8 +166,8 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn add(&mut self, session: u32, key: Key, mode: Mode, start: Start) {
-        let Some(place) = self.enter(session, key, mode, start) else { return };
+    fn add(&mut self, session: u32, key: Key, manner: Manner, start: Start, now: Now) {
+        let Some(place) = self.enter(session, key, manner, start, now) else { return };
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
             connection.places.insert(at, place);
@@ -159,18 +175,65 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Enters a subscription into the table; its place, which the session has to keep.
-    fn enter(&mut self, session: u32, key: Key, mode: Mode, start: Start) -> Option<(Key, u32)> {
+    fn enter(
+        &mut self,
+        session: u32,
+        key: Key,
+        manner: Manner,
+        start: Start,
+        now: Now,
+    ) -> Option<(Key, u32)> {
         let connection = self.connections.get_mut(session as usize)?;
         let head = self.ring.last_value(key).map_or(0, |last| last.head);
-        let subscription = match start {
-            Start::Snapshot => Subscription::new(session, mode, true, 0),
-            Start::FromHere => Subscription::new(session, mode, false, head),
-            Start::FromFirst => Subscription::new(session, mode, false, 0),
+        let begin = match start {
+            Start::Snapshot => Begin::Snapshot(head),
+            Start::FromHere => Begin::After(head),
+            Start::FromFirst => Begin::After(0),
+            Start::After(told) => Begin::After(told),
+            Start::Newest(told) => Begin::Newest(told),
+            Start::Ring(told, _) => Begin::Resume(told),
         };
-        if subscription.is_dirty() {
-            connection.session.wait(key);
+        let subscription = Subscription::new(session, manner, begin);
+        if key.channel().is_some() {
+            connection.session.began(subscription.told());
+        }
+        if let Start::Ring(_, position) = start {
+            self.read_from(session, position);
+        } else if subscription.is_dirty() {
+            connection.session.wait(key, now.mono_ns);
         }
         Some((key, self.subscriptions.add(key, subscription)))
+    }
+
+    /// The terms as the session keeps them.
+    fn manner(&mut self, session: u32, terms: Terms) -> Manner {
+        let rate = terms.rate.and_then(|rate| self.claim_rate(session, rate));
+        Manner { mode: terms.mode, rate, cuts: terms.cuts }
+    }
+
+    /// The terms as a client asked for them.
+    pub(super) fn terms_of(&mut self, session: u32, key: Key, place: u32) -> Option<Terms> {
+        let manner = self.subscriptions.at(key, place)?.manner();
+        let connection = self.connections.get(session as usize)?;
+        let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
+        Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })
+    }
+
+    /// A session's number of a rate; `None` if it has too many.
+    pub(super) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
+        let connection = self.connections.get_mut(session as usize)?;
+        if let Some(id) = connection.session.rate(rate) {
+            return Some(id);
+        }
+        let table = &mut self.subscriptions;
+        let by_symbol = connection.places.iter().filter_map(|(key, place)| table.at(*key, *place)?.rate());
+        let mut used: Vec<RateId> = by_symbol.collect();
+        let wide = connection.wildcards.iter().map(|w| w.terms);
+        let wide: Vec<Rate> =
+            wide.chain(connection.awaited.iter().map(|a| a.terms)).filter_map(|terms| terms.rate).collect();
+        used.extend(wide.into_iter().filter_map(|rate| connection.session.rate(rate)));
+        connection.session.free_rates(|id| used.contains(&id));
+        connection.session.rate(rate)
     }
 
     /// Takes a session off the channels that `gone` picks, and off the state of an instrument with its last
@@ -189,6 +252,11 @@ impl<S: Socket> Sessions<S> {
         }
         connection.session.forget(|key| dropped.binary_search_by_key(&key, |(key, _)| *key).is_ok());
         connection.places = kept;
+        for (key, place) in &dropped {
+            if let (Some(_), Some(subscription)) = (key.channel(), self.subscriptions.at(*key, *place)) {
+                connection.session.ended(subscription.told());
+            }
+        }
         for (key, place) in dropped {
             self.leave(key, place);
         }
@@ -208,7 +276,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         let same = |a: &&mut Awaited| a.symbol == awaited.symbol && a.channel == awaited.channel;
         if let Some(mine) = connection.awaited.iter_mut().find(same) {
-            mine.mode = awaited.mode;
+            mine.terms = awaited.terms;
             return;
         }
         let waiting = self.awaited.entry(awaited.symbol.clone()).or_default();
@@ -237,15 +305,15 @@ impl<S: Socket> Sessions<S> {
         connection.awaited = kept;
     }
 
-    /// The mode of a subscription.
-    pub(super) fn mode_of(&mut self, key: Key, place: u32) -> Option<Mode> {
-        self.subscriptions.at(key, place).map(|s| s.mode())
-    }
-
-    /// Changes the mode of a subscription.
-    pub(super) fn set_mode(&mut self, key: Key, place: u32, mode: Mode) {
-        if let Some(subscription) = self.subscriptions.at(key, place) {
-            subscription.set_mode(mode);
+    /// Changes the terms of a subscription. What a rate held back is told at once.
+    pub(super) fn set_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms, now: Now) {
+        let manner = self.manner(session, terms);
+        let Some(subscription) = self.subscriptions.at(key, place) else { return };
+        let other_rate = subscription.rate() != manner.rate;
+        subscription.set_manner(manner);
+        if other_rate && let Some(connection) = self.connections.get_mut(session as usize) {
+            connection.session.release_all(|held| held == key, now.mono_ns);
+            self.recover(session, now);
         }
     }
 

@@ -4,7 +4,7 @@
 //! ```text
 //! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
 //!       at most F sessions from the head of the queue → one write each
-//!       heartbeats that are due
+//!       what rates let go, heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
 //! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
@@ -14,7 +14,11 @@
 mod connection;
 mod frames;
 mod interest;
+mod pressure;
+mod rates;
+mod report;
 mod requests;
+mod resume;
 mod sessions;
 mod subscriptions;
 
@@ -23,10 +27,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use connection::{NewClient, TcpSocket};
-pub use sessions::{SessionOptions, Sessions, Socket, Wants};
+pub use report::{ClientRow, SortBy};
+pub use crate::socket::{Seat, Tuning};
+pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -59,6 +65,8 @@ const SPIN_NS: u64 = 100_000;
 enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
+    /// What do the worst clients look like?
+    Report { sort: SortBy, limit: usize, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
     /// Nothing more is coming: send what there is, say goodbye, end.
     Drain(Close),
 }
@@ -115,6 +123,17 @@ impl ShardHandle {
         self.counters.sessions.get() + self.counters.coming.get()
     }
 
+    /// The worst `limit` of its clients, which are said to be those of shard number `shard`; nothing if the shard has
+    /// ended or is too busy to take the question.
+    pub async fn report(&self, sort: SortBy, limit: usize, shard: usize) -> Vec<ClientRow> {
+        let (answer, rows) = oneshot::channel();
+        if self.commands.try_send(Command::Report { sort, limit, shard, answer }).is_err() {
+            return Vec::new();
+        }
+        self.wake.notify_one();
+        rows.await.unwrap_or_default()
+    }
+
     /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
     pub async fn drain(&self, why: Close) {
         // A shard that has ended already needs not be told.
@@ -149,26 +168,30 @@ impl<S: Socket> Shard<S> {
     pub fn turn(&mut self, now: Now) -> bool {
         let mut sessions = self.sessions.borrow_mut();
         let batch = self.reader.poll(TICKS_PER_TURN, |packed| sessions.tick(packed, now));
+        sessions.cursor = self.reader.cursor();
         if batch.lapped > 0 {
             self.counters.lapped.add(batch.lapped);
             sessions.lapped(now);
         }
         self.counters.ticks.add(batch.taken as u64);
+        let reading = sessions.read_all(now);
+        let released = sessions.release(now);
         let more = sessions.flush(FLUSHES_PER_TURN, now);
-        let beats = sessions.heartbeats(now);
+        let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.count();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
         if self.draining.is_some() {
             self.drain(now, batch.is_empty());
         }
-        more || beats || !batch.is_empty()
+        more || beats || reading || released || !batch.is_empty()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
     pub fn start_drain(&mut self, why: Close, grace_ms: u64, now: Now) {
         let until_ns = now.mono_ns + grace_ms * MS;
         self.draining.get_or_insert(Draining { why, until_ns, said_goodbye: false });
+        self.sessions.borrow_mut().hold_nothing(now);
     }
 
     fn drain(&mut self, now: Now, ring_is_empty: bool) {
@@ -258,6 +281,10 @@ async fn run(
                         driven.await;
                         drop(alive);
                     });
+                }
+                Command::Report { sort, limit, shard, answer } => {
+                    // Who asked may have gone.
+                    let _ = answer.send(sessions.borrow_mut().report(sort, limit, shard, now));
                 }
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),
             }

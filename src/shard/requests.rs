@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
+use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow, SymbolRow};
-use crate::protocol::{self, Id, Mode, Op, Request, Subscribe, Target};
+use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
 use crate::tick::{Channel, Key, State, Stream};
 
 /// What a client's text for a symbol means.
@@ -32,6 +33,10 @@ struct Refusal {
 
 fn unknown(msg: impl Into<String>) -> Refusal {
     Refusal { code: "unknown_symbol", msg: msg.into() }
+}
+
+fn too_many_rates() -> Refusal {
+    Refusal { code: "too_many_rates", msg: "this connection has too many different `max_hz`".to_owned() }
 }
 
 impl<S: Socket> Sessions<S> {
@@ -61,7 +66,7 @@ impl<S: Socket> Sessions<S> {
         match request.op {
             Op::Subscribe(wanted) => self.subscribe(id, name.as_ref(), &wanted, now),
             Op::Unsubscribe(target) => self.unsubscribe(id, name.as_ref(), &target, now),
-            Op::Set(target, mode) => self.set(id, name.as_ref(), &target, mode, now),
+            Op::Set(target, change) => self.set(id, name.as_ref(), &target, change, now),
             Op::List => self.list(id, name.as_ref(), now),
             Op::Symbols(pattern) => self.symbols(id, name.as_ref(), &pattern, now),
             Op::Ping(t) => {
@@ -77,9 +82,9 @@ impl<S: Socket> Sessions<S> {
         let table = Arc::clone(&self.table);
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
+        let plan = self.plan(id, wanted);
         for text in &wanted.symbols {
-            let named =
-                self.resolve(text).and_then(|named| self.within(id, &named, &mut room).map(|()| named));
+            let named = self.accept(id, text, wanted, &plan, &mut room);
             match named {
                 Ok(named) => accepted.push(named),
                 Err(refusal) => rejected.push(refusal.row(text)),
@@ -87,8 +92,8 @@ impl<S: Socket> Sessions<S> {
         }
         for named in &accepted {
             for channel in &wanted.channels {
-                let mode = wanted.mode.unwrap_or(Mode::default_of(*channel));
-                ok.push(row(&table, named, *channel, mode));
+                let resumed = self.resumed(id, named, *channel, &plan);
+                ok.push(row(&table, named, *channel, wanted.terms_on(*channel)).resumed(resumed));
             }
         }
         self.charge(id, wanted.symbols.len());
@@ -96,9 +101,48 @@ impl<S: Socket> Sessions<S> {
         self.say(id, &Ack::new(name, "subscribe", outcome), now);
         self.change_subscriptions(id, |sessions| {
             for named in &accepted {
-                sessions.take(id, named, wanted, now);
+                sessions.take(id, named, wanted, &plan, now);
             }
         });
+        self.read_on(id, now);
+    }
+
+    /// What a symbol of a `subscribe` means, if it can be had on these terms.
+    fn accept(
+        &mut self,
+        id: u32,
+        text: &str,
+        wanted: &Subscribe,
+        plan: &Plan,
+        room: &mut usize,
+    ) -> Result<Named, Refusal> {
+        let named = self.resolve(text)?;
+        if let Named::Listed(instrument, _) = named
+            && plan.is_ahead(instrument)
+        {
+            let msg = "`resume.seq` names a number that has not come yet".to_owned();
+            return Err(Refusal { code: "bad_resume", msg });
+        }
+        if let Some(rate) = wanted.rate
+            && self.claim_rate(id, rate).is_none()
+        {
+            return Err(too_many_rates());
+        }
+        self.within(id, &named, room)?;
+        Ok(named)
+    }
+
+    /// What the answer says of a `resume`.
+    fn resumed(&self, id: u32, named: &Named, channel: Channel, plan: &Plan) -> Option<&'static str> {
+        match named {
+            Named::Listed(instrument, _) => {
+                let key = Key::new(*instrument, channel.into());
+                let has = self.connections.get(id as usize).is_some_and(|c| c.place(key).is_some());
+                if has { None } else { plan.word(*instrument) }
+            }
+            Named::Awaited(_) => plan.new_epoch(),
+            Named::Wildcard(_) => plan.word_of_all(),
+        }
     }
 
     /// Counts a symbol that the client names itself against its limit.
@@ -124,11 +168,11 @@ impl<S: Socket> Sessions<S> {
         Ok(())
     }
 
-    fn take(&mut self, id: u32, named: &Named, wanted: &Subscribe, now: Now) {
+    fn take(&mut self, id: u32, named: &Named, wanted: &Subscribe, plan: &Plan, now: Now) {
         let start = if wanted.snapshot { Start::Snapshot } else { Start::FromHere };
         for channel in wanted.channels.iter().copied() {
-            let mode = wanted.mode.unwrap_or(Mode::default_of(channel));
-            let wish = Wish { channel, mode, start };
+            let terms = wanted.terms_on(channel);
+            let wish = Wish { channel, terms, start, plan: Some(plan) };
             match named {
                 Named::Listed(instrument, shown) => self.attach(id, *instrument, wish, *shown, now),
                 Named::Awaited(symbol) => match self.table.find(symbol) {
@@ -136,17 +180,17 @@ impl<S: Socket> Sessions<S> {
                     Some(listed) if listed.index() < self.known => {
                         self.attach(id, listed, wish, State::Waiting, now);
                     }
-                    _ => self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, mode }),
+                    _ => self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, terms }),
                 },
                 Named::Wildcard(venue) => self.take_wildcard(id, venue.clone(), wish, now),
             }
         }
     }
 
-    fn take_wildcard(&mut self, id: u32, venue: Option<Box<str>>, wish: Wish, now: Now) {
+    fn take_wildcard(&mut self, id: u32, venue: Option<Box<str>>, wish: Wish<'_>, now: Now) {
         // What was listed up to now is taken here, what comes later by `learn`.
         self.learn(now);
-        let wildcard = Wildcard { venue, channel: wish.channel, mode: wish.mode };
+        let wildcard = Wildcard { venue, channel: wish.channel, terms: wish.terms };
         let listed = self.table.iter().take(self.known);
         let taken: Vec<_> = listed.filter(|(_, s)| wildcard.takes(s)).map(|(id, _)| id).collect();
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
@@ -252,20 +296,19 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn set(&mut self, id: u32, name: Option<&Id>, target: &Target, mode: Mode, now: Now) {
+    fn set(&mut self, id: u32, name: Option<&Id>, target: &Target, change: Change, now: Now) {
         let table = Arc::clone(&self.table);
         let (patterns, mut rejected) = self.patterns(target);
         let mut ok = Vec::new();
         for (pattern, symbol) in &patterns {
-            let rows = self.set_matching(id, &table, pattern, &target.channels, mode);
-            if rows.is_empty() {
-                let msg = "there is no such subscription".to_owned();
-                rejected.push(RejectedRow { symbol, code: "not_subscribed", msg });
+            match self.set_matching(id, &table, pattern, &target.channels, change, now) {
+                Ok(rows) => ok.extend(rows),
+                Err(refusal) => rejected.push(refusal.row(symbol)),
             }
-            ok.extend(rows);
         }
         let outcome = Outcome::new(&target.channels, ok, rejected);
         self.say(id, &Ack::new(name, "set", outcome), now);
+        self.recover(id, now);
     }
 
     /// Changes what a pattern picks. One symbol is answered with its state, a wildcard by a row a channel: it may
@@ -276,46 +319,81 @@ impl<S: Socket> Sessions<S> {
         table: &'t InstrumentTable,
         pattern: &Pattern,
         channels: &[Channel],
-        mode: Mode,
-    ) -> Vec<SubscriptionRow<'t>> {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return Vec::new() };
-        let mut changed: Vec<(Key, u32)> = Vec::new();
-        match pattern {
-            Pattern::One(symbol) => {
-                let listed = table.find(symbol);
-                let keys = channels.iter().filter_map(|c| listed.map(|id| Key::new(id, (*c).into())));
-                changed.extend(keys.filter_map(|key| connection.place(key).map(|place| (key, place))));
-            }
-            _ => changed.extend(connection.places.iter().filter(|(key, _)| {
-                let symbol = table.get(key.instrument());
-                key.channel().is_some_and(|c| channels.contains(&c))
-                    && symbol.is_some_and(|s| pattern.picks(s))
-            })),
+        change: Change,
+        now: Now,
+    ) -> Result<Vec<SubscriptionRow<'t>>, Refusal> {
+        if let Some(Some(rate)) = change.rate
+            && self.claim_rate(id, rate).is_none()
+        {
+            return Err(too_many_rates());
         }
-        let mut touched: Vec<Channel> = changed.iter().filter_map(|(key, _)| key.channel()).collect();
-        for wildcard in &mut connection.wildcards {
-            if channels.contains(&wildcard.channel) && pattern.covers(wildcard) {
-                wildcard.mode = mode;
-                touched.push(wildcard.channel);
-            }
-        }
-        for awaited in &mut connection.awaited {
-            if channels.contains(&awaited.channel) && pattern.picks(&awaited.symbol) {
-                awaited.mode = mode;
-                touched.push(awaited.channel);
+        let found = self.matching(id, table, pattern, channels);
+        // A rate alone is for what is `latest`, and leaves the rest as it is.
+        let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
+        let fits = |terms: &Terms| !rate_alone || terms.mode == Mode::Latest;
+        let mut touched: Vec<(Channel, Terms)> = Vec::new();
+        let mut unfit = false;
+        self.charge(id, found.len());
+        for (key, place) in found {
+            let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) else { continue };
+            unfit |= !fits(&terms);
+            if fits(&terms) {
+                self.set_terms(id, key, place, terms.changed(change), now);
+                touched.push((channel, terms.changed(change)));
             }
         }
-        self.charge(id, changed.len());
-        for (key, place) in changed {
-            self.set_mode(key, place, mode);
+        let Some(connection) = self.connections.get_mut(id as usize) else { return Ok(Vec::new()) };
+        let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
+        let wide = wide.map(|w| (w.channel, &mut w.terms));
+        let awaited = connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol));
+        let awaited = awaited.map(|a| (a.channel, &mut a.terms));
+        for (channel, terms) in wide.chain(awaited).filter(|(channel, _)| channels.contains(channel)) {
+            unfit |= !fits(terms);
+            if fits(terms) {
+                *terms = terms.changed(change);
+                touched.push((channel, *terms));
+            }
         }
-        touched.sort_unstable();
-        touched.dedup();
+        if touched.is_empty() {
+            let (code, msg) = match unfit {
+                true => ("needs_latest", "its mode is \"every\": a rate needs \"latest\""),
+                false => ("not_subscribed", "there is no such subscription"),
+            };
+            return Err(Refusal { code, msg: msg.to_owned() });
+        }
         let state = match pattern {
             Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.ring.state(id))),
             _ => None,
         };
-        touched.into_iter().map(|c| SubscriptionRow::new(pattern.shown(), c, mode, state)).collect()
+        touched.sort_by_key(|(channel, _)| *channel);
+        touched.dedup_by_key(|(channel, _)| *channel);
+        Ok(touched.into_iter().map(|(c, terms)| SubscriptionRow::new(pattern.shown(), c, terms, state)).collect())
+    }
+
+    /// The subscriptions to instruments that a pattern picks.
+    fn matching(
+        &self,
+        id: u32,
+        table: &InstrumentTable,
+        pattern: &Pattern,
+        channels: &[Channel],
+    ) -> Vec<(Key, u32)> {
+        let Some(connection) = self.connections.get(id as usize) else { return Vec::new() };
+        match pattern {
+            Pattern::One(symbol) => {
+                let listed = table.find(symbol);
+                let keys = channels.iter().filter_map(|c| listed.map(|id| Key::new(id, (*c).into())));
+                keys.filter_map(|key| connection.place(key).map(|place| (key, place))).collect()
+            }
+            _ => {
+                let picked = |key: &Key| {
+                    let symbol = table.get(key.instrument());
+                    key.channel().is_some_and(|c| channels.contains(&c))
+                        && symbol.is_some_and(|s| pattern.picks(s))
+                };
+                connection.places.iter().filter(|(key, _)| picked(key)).copied().collect()
+            }
+        }
     }
 
     /// Every subscription of a session: wildcards, awaited symbols, instruments, up to [`ROWS_MAX`].
@@ -324,17 +402,17 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get(id as usize) else { return };
         let mut rows: Vec<SubscriptionRow<'_>> = Vec::new();
         for wildcard in &connection.wildcards {
-            rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.mode, None));
+            rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.terms, None));
         }
-        for Awaited { symbol, channel, mode } in &connection.awaited {
+        for Awaited { symbol, channel, terms } in &connection.awaited {
             let symbol = symbol.as_str().to_owned();
-            rows.push(SubscriptionRow::new(symbol, *channel, *mode, Some(State::Waiting)));
+            rows.push(SubscriptionRow::new(symbol, *channel, *terms, Some(State::Waiting)));
         }
         let channels = connection.places.iter().filter(|(key, _)| key.channel().is_some());
         let more = channels.clone().count() > ROWS_MAX;
         for (key, place) in channels.take(ROWS_MAX).copied().collect::<Vec<_>>() {
-            if let (Some(channel), Some(mode)) = (key.channel(), self.mode_of(key, place)) {
-                rows.push(row(&table, &self.listed(key.instrument()), channel, mode));
+            if let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) {
+                rows.push(row(&table, &self.listed(key.instrument()), channel, terms));
             }
         }
         self.charge(id, rows.len());
@@ -397,16 +475,16 @@ impl Refusal {
 }
 
 /// An accepted symbol as the answer shows it.
-fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, mode: Mode) -> SubscriptionRow<'t> {
+fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, terms: Terms) -> SubscriptionRow<'t> {
     match named {
-        Named::Wildcard(None) => SubscriptionRow::new("*", channel, mode, None),
-        Named::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, mode, None),
+        Named::Wildcard(None) => SubscriptionRow::new("*", channel, terms, None),
+        Named::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, terms, None),
         Named::Awaited(symbol) => {
-            SubscriptionRow::new(symbol.as_str().to_owned(), channel, mode, Some(State::Waiting))
+            SubscriptionRow::new(symbol.as_str().to_owned(), channel, terms, Some(State::Waiting))
         }
         Named::Listed(instrument, state) => {
             let symbol = table.get(*instrument).map_or("", Symbol::as_str);
-            SubscriptionRow::new(symbol, channel, mode, Some(*state))
+            SubscriptionRow::new(symbol, channel, terms, Some(*state))
         }
     }
 }

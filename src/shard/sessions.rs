@@ -1,8 +1,10 @@
 //! All sessions of a shard: fan-out, requests, flushing. It does what it is told when it is told; the sockets
 //! are behind [`Socket`], so a test can put its own in their place.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
@@ -10,6 +12,7 @@ use slab::Slab;
 
 use super::frames::Frames;
 use super::interest::{Awaited, Wildcard};
+use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -17,7 +20,8 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Budget, Ledger, Session};
+use crate::socket::Tuning;
+use crate::session::{Ledger, Level, Policy, Session};
 use crate::tick::{Body, GapCause, Key};
 
 /// What a shard needs of a client's socket.
@@ -28,8 +32,26 @@ pub trait Socket {
     /// [`io::ErrorKind::WouldBlock`] when it takes nothing; anything else ends the connection.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Writes though the socket holds as much unsent as it may: what comes last, and what a slow client has to know.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), when even the kernel has no room.
+    fn force(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Bytes it took that the other side has not acknowledged; 0 where the system does not tell.
+    fn unacked(&self) -> u64;
+
     /// Something happened to the session that its driver has to look at: see [`Sessions::wants`].
     fn kick(&self);
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Random name of the session.
+    pub name: Box<str>,
+    /// Where it connected from.
+    pub peer: Option<SocketAddr>,
 }
 
 /// What the driver of a connection has to wait for.
@@ -52,8 +74,8 @@ pub struct SessionOptions {
     pub epoch: Arc<str>,
     /// True where every feed is a replay.
     pub replay: bool,
-    /// Memory of one session.
-    pub budget: Budget,
+    /// Memory and patience of one session.
+    pub policy: Policy,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: u64,
     /// Symbols one connection may name.
@@ -62,8 +84,16 @@ pub struct SessionOptions {
     pub frame_bytes_max: usize,
     /// Requests a second, and how many at once.
     pub ops_per_s: u32,
+    /// Parts that one message of a client may have.
+    pub fragments_max: u32,
+    /// Control frames a second that a client may send.
+    pub controls_per_s: u32,
     /// Milliseconds that a closing connection has to take what is queued.
     pub close_grace_ms: u64,
+    /// Milliseconds over which clients of a stopping gateway are told to come back.
+    pub drain_spread_ms: u64,
+    /// What is set on each client's socket.
+    pub tuning: Tuning,
     /// Venues a symbol may name though nothing was seen of it yet.
     pub venues: Arc<[String]>,
 }
@@ -72,23 +102,27 @@ pub struct SessionOptions {
 pub(super) struct Connection<S> {
     pub(super) socket: S,
     pub(super) session: Session,
-    name: Box<str>,
+    pub(super) who: Who,
+    /// No other session of this shard ever has it: the place of a connection is used again.
+    pub(super) serial: u64,
+    /// When it came, microseconds since the Unix epoch.
+    pub(super) since_us: u64,
     /// Its subscriptions and their places in the table, sorted by key.
     pub(super) places: Vec<(Key, u32)>,
     /// Wildcards, which take instruments listed later.
     pub(super) wildcards: Vec<Wildcard>,
     /// Symbols that nobody lists yet.
     pub(super) awaited: Vec<Awaited>,
+    /// From where it reads the ring again, while it resumes.
+    pub(super) reading: Option<u64>,
     /// In the queue of those with something to write.
     queued: bool,
-    /// The socket took nothing last time.
-    blocked: bool,
+    /// Looked at again and again, because its socket was full.
+    pub(super) watched: bool,
     /// The socket failed.
     dead: bool,
-    /// Since when something has been waiting in the outbox, steady time.
-    behind_since_ns: Option<u64>,
     /// By when a closing connection is dropped, steady time.
-    end_by_ns: Option<u64>,
+    pub(super) end_by_ns: Option<u64>,
     /// Requests it may still make, in thousandths, and when that was reckoned.
     tokens_milli: u64,
     tokens_at_ns: u64,
@@ -96,8 +130,8 @@ pub(super) struct Connection<S> {
 
 impl<S: Socket> Connection<S> {
     /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    fn write(&mut self, counters: &ShardCounters) {
-        if self.blocked || self.dead {
+    fn write(&mut self, counters: &ShardCounters, now_ns: u64) {
+        if self.session.is_blocked() || self.dead {
             return;
         }
         match self.socket.write(self.session.outbox().pending()) {
@@ -105,29 +139,41 @@ impl<S: Socket> Connection<S> {
             Ok(n) => {
                 counters.writes.add(1);
                 counters.bytes.add(n as u64);
-                self.session.outbox().wrote(n);
+                self.session.wrote(n, now_ns);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => self.dead = true,
         }
-        if self.session.outbox().is_empty() {
-            self.behind_since_ns = None;
-        }
-        if self.dead || self.blocked {
+        if self.dead || self.session.is_blocked() {
             self.socket.kick();
+        }
+    }
+
+    /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
+    /// does not take waits its turn.
+    pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
+        let outbox = self.session.outbox();
+        let bytes = if all { outbox.pending() } else { outbox.urgent() };
+        if bytes.is_empty() || self.dead {
+            return;
+        }
+        if let Ok(n) = self.socket.force(bytes) {
+            counters.writes.add(1);
+            counters.bytes.add(n as u64);
+            self.session.forced(n);
         }
     }
 
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    fn offer(&mut self, frame: &[u8], counters: &ShardCounters) -> bool {
-        if self.session.offer(frame) {
+    fn offer(&mut self, frame: &[u8], counters: &ShardCounters, now_ns: u64) -> bool {
+        if self.session.offer(frame, now_ns) {
             return true;
         }
-        self.write(counters);
-        self.session.offer(frame)
+        self.write(counters, now_ns);
+        self.session.offer(frame, now_ns)
     }
 }
 
@@ -151,16 +197,31 @@ pub struct Sessions<S> {
     pub(super) counters: Arc<ShardCounters>,
     pub(super) connections: Slab<Connection<S>>,
     pub(super) subscriptions: Subscriptions,
-    frames: Frames,
+    pub(super) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines.
     flush_queue: VecDeque<u32>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
-    heartbeats: VecDeque<(u64, u32, Box<str>)>,
+    pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
+    /// Whose socket was full: looked at until they are at ease.
+    pub(super) watched: Vec<(u32, u64)>,
+    /// When those are looked at next, steady time.
+    pub(super) watch_at_ns: u64,
+    /// Who lost a tick in this turn for want of room, and whether that ends it.
+    pub(super) pressed: Vec<(u32, bool)>,
+    /// When rates let go what they hold back.
+    pub(super) releases: BinaryHeap<Reverse<Release>>,
+    /// Who reads the ring again.
+    pub(super) readers: Vec<(u32, u64)>,
+    /// Where the shard reads the ring next.
+    pub(super) cursor: u64,
+    /// Nothing is held back any more: the end is near.
+    pub(super) draining: bool,
+    serials: u64,
     /// Instruments whose wildcards and awaited symbols were looked through.
     pub(super) known: usize,
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
-    totals: Ledger,
+    pub(super) totals: Ledger,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -184,6 +245,14 @@ impl<S: Socket> Sessions<S> {
             frames: Frames::default(),
             flush_queue: VecDeque::new(),
             heartbeats: VecDeque::new(),
+            watched: Vec::new(),
+            watch_at_ns: 0,
+            pressed: Vec::new(),
+            releases: BinaryHeap::new(),
+            readers: Vec::new(),
+            cursor: 0,
+            draining: false,
+            serials: 0,
             known,
             awaited: HashMap::default(),
             totals: Ledger::default(),
@@ -218,23 +287,40 @@ impl<S: Socket> Sessions<S> {
             if !subscription.wants(tick.seq) {
                 continue;
             }
-            let Some(connection) = self.connections.get_mut(subscription.session as usize) else { continue };
+            let id = subscription.session;
+            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            if let Some(rate) = subscription.rate()
+                && !self.draining
+            {
+                subscription.fell_behind(GapCause::Feed);
+                let phase_ns = phase_ns(connection.serial);
+                if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
+                    self.releases.push(Reverse(Release { due_ns, id, serial: connection.serial, rate }));
+                }
+                continue;
+            }
             if !encoded {
                 encoded = true;
                 self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
             }
-            if connection.offer(self.frames.encoded(), &self.counters) {
+            if connection.offer(self.frames.encoded(), &self.counters, now.mono_ns) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
                 self.totals += counts;
                 if !connection.queued {
                     connection.queued = true;
-                    connection.behind_since_ns.get_or_insert(now.mono_ns);
-                    self.flush_queue.push_back(subscription.session);
+                    self.flush_queue.push_back(id);
                 }
             } else if subscription.fell_behind(GapCause::SlowConsumer) {
-                connection.session.wait(key);
+                connection.session.wait(key, now.mono_ns);
+                let cut = subscription.cuts();
+                if connection.session.shed(now.mono_ns) || cut {
+                    self.pressed.push((id, cut));
+                }
             }
+        }
+        if !self.pressed.is_empty() {
+            self.press(now);
         }
     }
 
@@ -251,7 +337,7 @@ impl<S: Socket> Sessions<S> {
                     continue;
                 };
                 if subscription.fell_behind(GapCause::Overrun) {
-                    connection.session.wait(key);
+                    connection.session.wait(key, now.mono_ns);
                 }
             }
         }
@@ -260,7 +346,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn ids(&self) -> Vec<u32> {
+    pub(super) fn ids(&self) -> Vec<u32> {
         self.connections.iter().map(|(id, _)| id as u32).collect()
     }
 
@@ -274,22 +360,25 @@ impl<S: Socket> Sessions<S> {
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
             connection.session.count(told.counts());
+            if key.channel().is_some() {
+                connection.session.rebased(told.rebased);
+            }
             self.totals += told.counts();
-            let tx_us = now.wall_ns / 1_000;
-            self.frames.catch_up(&told, key, symbol, tx_us, |frame| connection.session.push(frame));
+            let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
+            self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
             told_any = true;
         }
         if told_any {
-            self.queue(id, now);
+            self.queue(id);
         }
     }
 
     // ---- coming and going -----------------------------------------------------------------------------
 
     /// A client is connected; it is greeted. Its number.
-    pub fn open(&mut self, socket: S, name: Box<str>, now: Now) -> u32 {
+    pub fn open(&mut self, socket: S, who: Who, now: Now) -> u32 {
         let hello = json::Hello {
-            session: &name,
+            session: &who.name,
             epoch: &self.options.epoch,
             replay: self.options.replay,
             time_us: now.wall_ns / 1_000,
@@ -299,24 +388,29 @@ impl<S: Socket> Sessions<S> {
             ops_per_s: self.options.ops_per_s,
         }
         .message();
+        self.serials += 1;
+        let serial = self.serials;
         let id = self.connections.insert(Connection {
             socket,
-            session: Session::new(self.options.budget),
-            name: name.clone(),
+            session: Session::new(self.options.policy, now.mono_ns),
+            who,
+            serial,
+            since_us: now.wall_ns / 1_000,
             places: Vec::new(),
             wildcards: Vec::new(),
             awaited: Vec::new(),
+            reading: None,
             queued: false,
-            blocked: false,
+            watched: false,
             dead: false,
-            behind_since_ns: None,
             end_by_ns: None,
             tokens_milli: u64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
         }) as u32;
-        self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, name));
+        self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
-        self.say(id, &hello, now);
+        // Urgent, or a heartbeat could overtake it.
+        self.say_urgently(id, &hello, now);
         id
     }
 
@@ -324,8 +418,9 @@ impl<S: Socket> Sessions<S> {
     pub fn remove(&mut self, id: u32) {
         self.unsubscribe_all(id);
         if self.connections.contains(id as usize) {
-            self.connections.remove(id as usize);
+            let gone = self.connections.remove(id as usize);
             self.counters.sessions.sub(1);
+            self.count_level(gone.session.level(), Level::Ok);
         }
     }
 
@@ -335,15 +430,21 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         self.unsubscribe_all(id);
-        self.say(id, &json::bye(why, 0), now);
+        let after_ms = self.after_ms(id, why);
+        self.say(id, &json::bye(why, after_ms), now);
+        self.end(id, why, now);
+    }
+
+    /// The last frame, behind what is queued.
+    pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         connection.session.close();
         let mut close = Vec::new();
         frame::close(why, &mut close);
-        connection.session.push(&close);
+        connection.session.push(&close, now.mono_ns);
         connection.end_by_ns = Some(now.mono_ns + self.options.close_grace_ms * MS);
         connection.socket.kick();
-        self.queue(id, now);
+        self.queue(id);
     }
 
     /// The client closed the connection, and its close frame was answered by `reply`, raw bytes.
@@ -352,28 +453,37 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         if !connection.session.is_closing() {
             connection.session.close();
-            connection.session.push(reply);
+            connection.session.push(reply, now.mono_ns);
             connection.end_by_ns = Some(now.mono_ns + self.options.close_grace_ms * MS);
         }
         connection.socket.kick();
-        self.queue(id, now);
+        self.queue(id);
     }
 
-    /// Raw bytes of the reserved lane, made by somebody else: pongs.
-    pub fn push_raw(&mut self, id: u32, bytes: &[u8], now: Now) {
+    /// Whole frames made by somebody else, which overtake what is queued: pongs.
+    pub fn push_raw(&mut self, id: u32, frames: &[u8], now: Now) {
         if let Some(connection) = self.connections.get_mut(id as usize) {
-            connection.session.push(bytes);
-            self.queue(id, now);
+            connection.session.push_urgent(frames, now.mono_ns);
+            self.queue(id);
         }
     }
 
-    /// Sends one message of the reserved lane.
+    /// Sends one message that overtakes what is queued.
+    pub(super) fn say_urgently(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        // A value made of maps with text keys always becomes text.
+        let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
+        connection.session.push_urgent(frame, now.mono_ns);
+        self.queue(id);
+    }
+
+    /// Sends one message behind what is queued, whether or not there is room for ticks.
     pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         // A value made of maps with text keys always becomes text.
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
-        connection.session.push(frame);
-        self.queue(id, now);
+        connection.session.push(frame, now.mono_ns);
+        self.queue(id);
     }
 
     /// Whether a session may make another request now.
@@ -402,11 +512,10 @@ impl<S: Socket> Sessions<S> {
 
     // ---- writing --------------------------------------------------------------------------------------
 
-    fn queue(&mut self, id: u32, now: Now) {
+    pub(super) fn queue(&mut self, id: u32) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         if !connection.queued && !connection.dead {
             connection.queued = true;
-            connection.behind_since_ns.get_or_insert(now.mono_ns);
             self.flush_queue.push_back(id);
         }
     }
@@ -426,13 +535,16 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
         // stays marked as queued, so that ticks do not put it back before it is writable.
-        if !connection.queued || connection.blocked {
+        if !connection.queued || connection.session.is_blocked() {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        connection.write(&self.counters);
-        if connection.dead || connection.blocked {
+        connection.write(&self.counters, now.mono_ns);
+        if connection.dead {
             return;
+        }
+        if connection.session.is_blocked() {
+            return self.watch_over(id, now);
         }
         connection.queued = false;
         if was_over_full && !connection.session.is_over_full() {
@@ -440,22 +552,32 @@ impl<S: Socket> Sessions<S> {
             connection.socket.kick();
         }
         let rest = !connection.session.outbox().is_empty();
-        if connection.session.waiting() > 0 {
+        if connection.reading.is_some() {
+            self.read_on(id, now);
+        } else if connection.session.waiting() > 0 {
             self.recover(id, now);
         } else if connection.session.is_closing() && !rest {
             connection.socket.kick();
         }
         if rest {
-            self.queue(id, now);
+            self.queue(id);
+        }
+    }
+
+    /// Something came from the client.
+    pub fn heard(&mut self, id: u32, now: Now) {
+        if let Some(connection) = self.connections.get_mut(id as usize) {
+            connection.session.heard(now.mono_ns);
         }
     }
 
     /// The socket can be written to again.
     pub fn writable(&mut self, id: u32) {
         if let Some(connection) = self.connections.get_mut(id as usize)
-            && connection.blocked
+            && connection.session.is_blocked()
         {
-            connection.blocked = false;
+            connection.session.unblock();
+            connection.queued = true;
             self.flush_queue.push_back(id);
         }
     }
@@ -468,7 +590,7 @@ impl<S: Socket> Sessions<S> {
         let closing = connection.session.is_closing();
         Wants {
             read: !closing && !connection.session.is_over_full(),
-            write: connection.blocked,
+            write: connection.session.is_blocked(),
             end: connection.dead || (closing && connection.session.outbox().is_empty()),
             end_by_ns: connection.end_by_ns,
         }
@@ -483,41 +605,10 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn is_settled(&mut self) -> bool {
         self.connections
             .iter_mut()
-            .all(|(_, c)| c.dead || (c.session.waiting() == 0 && c.session.outbox().is_empty()))
-    }
-
-    // ---- time -----------------------------------------------------------------------------------------
-
-    /// Sends the heartbeats that are due.
-    pub(super) fn heartbeats(&mut self, now: Now) -> bool {
-        let mut any = false;
-        while let Some((due, _, _)) = self.heartbeats.front()
-            && *due <= now.mono_ns
-        {
-            let Some((_, id, name)) = self.heartbeats.pop_front() else { break };
-            any = true;
-            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
-            if connection.name != name || connection.session.is_closing() {
-                continue;
-            }
-            // A socket that takes nothing is not given more to hold.
-            if !connection.blocked {
-                let sent = connection.session.ledger().sent;
-                let behind_ns =
-                    connection.behind_since_ns.map_or(0, |since| now.mono_ns.saturating_sub(since));
-                let time_us = now.wall_ns / 1_000;
-                let frame = self.frames.text(|out| json::heartbeat(time_us, sent, behind_ns / MS, out));
-                connection.session.push(frame);
-                self.queue(id, now);
-            }
-            self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, name));
-        }
-        any
-    }
-
-    /// When the next heartbeat is due, steady time.
-    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
-        self.heartbeats.front().map(|(due, _, _)| *due)
+            .all(|(_, c)| {
+                let told = c.session.waiting() == 0 && c.reading.is_none();
+                c.dead || (told && c.session.outbox().is_empty())
+            })
     }
 
     /// Says goodbye to everybody.

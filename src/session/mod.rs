@@ -1,0 +1,549 @@
+//! One client's session, without its socket: what waits to be written, what it has been told of each stream it
+//! subscribed to, and how far behind it is. A pure machine: it is told what happened and when.
+//!
+//! # States
+//!
+//! ```text
+//!            on a tick                          on room in the socket               on a look at the clock
+//! Live       queue it; no room even after a     -                                   waited for too long -> Shedding
+//!            write -> dirty, and Shedding
+//! Shedding   dirty: the last value will tell    tell the newest of each dirty       nothing taken for too long -> cut
+//!                                               subscription; none left -> Live
+//! Closing    refuse                             what is queued, then bye and        -
+//!                                               the close frame go out
+//! ```
+//!
+//! A new subscription starts dirty, so a snapshot goes the same road as a recovery: there is no second copy
+//! of the market. Memory is bounded by the budget of the outbox and 20 bytes a subscription.
+//!
+//! # Who is slow
+//!
+//! Not who was sent much, but whose socket takes nothing: [`judge`](Session::judge) is asked about sessions whose socket
+//! was full or whose kernel holds bytes that are not acknowledged. What counts is for how long the oldest of what
+//! waits has waited: in the outbox, as a dirty subscription, or in the kernel without any progress. The client is told
+//! each [`Level`] in turn.
+//!
+//! While it sheds, a session is given little at a time, so that what it is given is new when it leaves: the more its
+//! socket takes, the more, up to the whole budget.
+//!
+//! # Accounting
+//!
+//! [`Subscription::told`] is the newest number the client was told of, by a tick, an `n` or a gap. So what is
+//! pending is always `head − told`, and over a session's subscriptions, states not counted and those that have ended
+//! included: `offered = sent + merged + dropped + lost + pending`, where what is offered counts from the snapshot's
+//! number.
+
+mod outbox;
+mod subscription;
+
+use std::collections::VecDeque;
+
+pub use outbox::Outbox;
+pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
+
+use crate::protocol::Rate;
+use crate::tick::Key;
+
+/// Bounds of a session's memory and patience.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Bytes of ticks that may wait in the outbox.
+    pub outbox_bytes_max: usize,
+    /// Bytes beyond that which only answers may use.
+    pub control_bytes_max: usize,
+    /// A client is warned when the oldest of what waits for it has waited so long, nanoseconds.
+    pub warn_behind_ns: u64,
+    /// Its ticks are merged or dropped from then on, nanoseconds.
+    pub shed_behind_ns: u64,
+    /// It is cut when its socket has taken nothing for so long, nanoseconds.
+    pub cut_after_ns: u64,
+    /// It is dead when nothing was heard of it for so long, nanoseconds.
+    pub pong_timeout_ns: u64,
+    /// Different rates that it may have at once.
+    pub rates_max: usize,
+}
+
+/// Room that one recovery message needs at most: gaps and a tick, with the longest symbol and digits.
+const TOLD_BYTES_MAX: usize = 2_048;
+/// What a shedding session is given at first, and after its socket was full.
+const REFILL_BYTES: usize = 4_096;
+
+/// How far behind a client is, as it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing worth a word waits.
+    #[default]
+    Ok,
+    /// Something waits for too long.
+    Warn,
+    /// Ticks are merged or dropped.
+    Shed,
+    /// Soon cut.
+    Cut,
+}
+
+impl Level {
+    /// Every level, the best first.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Warn, Self::Shed, Self::Cut];
+
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Shed => "shed",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// What the kernel holds of what it took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// Bytes that the other side has not acknowledged; 0 where the system does not tell.
+    pub unacked: u64,
+}
+
+/// What a look at the clock leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The levels to tell, the first and the last of them; `None` if nothing has changed.
+    pub tell: Option<(Level, Level)>,
+    /// Nanoseconds until it is cut, while nothing is taken.
+    pub cut_in_ns: Option<u64>,
+    /// Its time is up.
+    pub cut: bool,
+    /// It needs no more looks until its socket is full again.
+    pub at_ease: bool,
+}
+
+/// A rate of a session, and the subscriptions that it holds back until their time comes.
+#[derive(Debug, Default)]
+struct Held {
+    /// `None` while it is nobody's.
+    rate: Option<Rate>,
+    /// When they are released, steady time; meaningful while there are some.
+    due_ns: u64,
+    keys: Vec<Key>,
+}
+
+/// A session: its outbox, what waits for room in it or for its time, and its ledger.
+#[derive(Debug)]
+pub struct Session {
+    policy: Policy,
+    outbox: Outbox,
+    /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
+    /// time. Each is in it once.
+    waiting: VecDeque<(Key, u32)>,
+    rates: Vec<Held>,
+    closing: bool,
+    shedding: bool,
+    /// The socket took nothing last time.
+    blocked: bool,
+    /// The socket was full since the outbox was last empty.
+    pressed: bool,
+    /// What the kernel holds does not get less.
+    stalled: bool,
+    level: Level,
+    /// How much a shedding session is given at once.
+    refill_bytes: usize,
+    /// Bytes the socket took.
+    taken: u64,
+    /// Bytes of these that the other side has acknowledged, as far as was looked.
+    acked: u64,
+    /// When the socket last took something, or something was acknowledged; steady time.
+    progress_ns: u64,
+    shed_since_ns: u64,
+    /// When there was the last sign of life, steady time.
+    alive_ns: u64,
+    ledger: Ledger,
+    /// The numbers that ended subscriptions reached, less those that all subscriptions began behind; wrapping.
+    offered: u64,
+}
+
+impl Session {
+    /// A session that was told nothing yet.
+    pub fn new(policy: Policy, now_ns: u64) -> Self {
+        Self {
+            policy,
+            outbox: Outbox::default(),
+            waiting: VecDeque::new(),
+            rates: Vec::new(),
+            closing: false,
+            shedding: false,
+            blocked: false,
+            pressed: false,
+            stalled: false,
+            level: Level::Ok,
+            refill_bytes: REFILL_BYTES,
+            taken: 0,
+            acked: 0,
+            progress_ns: now_ns,
+            shed_since_ns: now_ns,
+            alive_ns: now_ns,
+            ledger: Ledger::default(),
+            offered: 0,
+        }
+    }
+
+    // ---- ticks ----------------------------------------------------------------------------------------
+
+    /// Queues a tick's frame if there is room. False: its subscription falls behind.
+    #[inline]
+    pub fn offer(&mut self, frame: &[u8], now_ns: u64) -> bool {
+        let fits = !self.closing
+            && !self.shedding
+            && self.outbox.len() + frame.len() <= self.policy.outbox_bytes_max;
+        if fits {
+            self.outbox.push(frame, now_ns);
+        }
+        fits
+    }
+
+    /// A tick found no room though its socket was asked: ticks are merged or dropped from now on. True if they were
+    /// not until now; then the client is to be [judged](Self::judge) at once.
+    pub fn shed(&mut self, now_ns: u64) -> bool {
+        let begins = !self.shedding && !self.closing;
+        if begins {
+            self.shedding = true;
+            self.shed_since_ns = now_ns;
+            self.refill_bytes = REFILL_BYTES;
+        }
+        begins
+    }
+
+    /// Counts what was told.
+    #[inline]
+    pub fn count(&mut self, counts: Ledger) {
+        self.ledger += counts;
+    }
+
+    /// What became of the ticks so far.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    /// A subscription to a channel begins behind this number.
+    pub fn began(&mut self, told: u64) {
+        self.offered = self.offered.wrapping_sub(told);
+    }
+
+    /// The number that a subscription began behind moves by so much: see [`CatchUp::rebased`].
+    pub fn rebased(&mut self, by: u64) {
+        self.offered = self.offered.wrapping_sub(by);
+    }
+
+    /// A subscription to a channel ends, told up to this number.
+    pub fn ended(&mut self, told: u64) {
+        self.offered = self.offered.wrapping_add(told);
+    }
+
+    /// What was offered on all subscriptions to channels, `heads` being the sum of the newest numbers of those that
+    /// there are.
+    pub fn offered(&self, heads: u64) -> u64 {
+        self.offered.wrapping_add(heads)
+    }
+
+    // ---- what waits -----------------------------------------------------------------------------------
+
+    /// A dirty subscription waits for room.
+    pub fn wait(&mut self, key: Key, now_ns: u64) {
+        self.waiting.push_back((key, (now_ns / 1_000_000) as u32));
+    }
+
+    /// The dirty subscription that waited longest, if there is room to tell what it missed.
+    pub fn next_waiting(&mut self) -> Option<Key> {
+        if self.has_room() { self.waiting.pop_front().map(|(key, _)| key) } else { None }
+    }
+
+    /// Whether there is room to tell what one subscription missed.
+    pub fn has_room(&self) -> bool {
+        let most = if self.shedding { self.refill_bytes } else { self.policy.outbox_bytes_max };
+        let late = self.shedding && (self.stalled || self.blocked);
+        !self.closing && !late && self.outbox.len() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
+    }
+
+    /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
+    pub fn forget(&mut self, gone: impl Fn(Key) -> bool) {
+        self.waiting.retain(|(key, _)| !gone(*key));
+        for held in &mut self.rates {
+            held.keys.retain(|key| !gone(*key));
+        }
+    }
+
+    /// How many subscriptions are dirty for want of room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Every subscription that is dirty, for want of room or held back by its rate.
+    pub fn dirty(&self) -> impl Iterator<Item = Key> {
+        let held = self.rates.iter().flat_map(|held| held.keys.iter().copied());
+        self.waiting.iter().map(|(key, _)| *key).chain(held)
+    }
+
+    // ---- rates ----------------------------------------------------------------------------------------
+
+    /// The number of a rate, which becomes one of the session's if it was none; `None` if there are too many.
+    pub fn rate(&mut self, rate: Rate) -> Option<RateId> {
+        let at = match self.rates.iter().position(|held| held.rate == Some(rate)) {
+            Some(at) => at,
+            None => self.rates.iter().position(|held| held.rate.is_none()).or_else(|| {
+                let room = self.rates.len() < self.policy.rates_max.min(256);
+                room.then(|| self.rates.push(Held::default()))?;
+                Some(self.rates.len() - 1)
+            })?,
+        };
+        self.rates[at].rate = Some(rate);
+        Some(RateId(at as u8))
+    }
+
+    /// The rate of a number.
+    pub fn rate_of(&self, id: RateId) -> Option<Rate> {
+        self.rates.get(usize::from(id.0)).and_then(|held| held.rate)
+    }
+
+    /// Forgets the rates that nothing uses, to make room for others.
+    pub fn free_rates(&mut self, used: impl Fn(RateId) -> bool) {
+        for (at, held) in self.rates.iter_mut().enumerate() {
+            if held.keys.is_empty() && !used(RateId(at as u8)) {
+                held.rate = None;
+            }
+        }
+    }
+
+    /// Holds a dirty subscription back until its rate lets it go: at the next point of a grid of its periods, which
+    /// begins at `phase_ns`. When that is, if nobody waits for that moment yet.
+    #[inline]
+    pub fn hold(&mut self, key: Key, id: RateId, phase_ns: u64, now_ns: u64) -> Option<u64> {
+        let held = self.rates.get_mut(usize::from(id.0))?;
+        let period_ns = held.rate?.period_ns();
+        held.keys.push(key);
+        (held.keys.len() == 1).then(|| {
+            let phase_ns = phase_ns % period_ns;
+            held.due_ns = (now_ns + period_ns - phase_ns) / period_ns * period_ns + phase_ns;
+            held.due_ns
+        })
+    }
+
+    /// Lets go what a rate holds back, if its moment is this one: they wait for room. True if there was any.
+    pub fn release(&mut self, id: RateId, due_ns: u64, now_ns: u64) -> bool {
+        let Some(held) = self.rates.get_mut(usize::from(id.0)) else { return false };
+        if held.due_ns != due_ns || held.keys.is_empty() {
+            return false;
+        }
+        let since_ms = (now_ns / 1_000_000) as u32;
+        self.waiting.extend(held.keys.drain(..).map(|key| (key, since_ms)));
+        true
+    }
+
+    /// Lets go what is held back by any rate, of the subscriptions that `which` picks.
+    pub fn release_all(&mut self, which: impl Fn(Key) -> bool, now_ns: u64) {
+        let since_ms = (now_ns / 1_000_000) as u32;
+        for held in &mut self.rates {
+            let (gone, kept): (Vec<Key>, Vec<Key>) = held.keys.drain(..).partition(|key| which(*key));
+            held.keys = kept;
+            self.waiting.extend(gone.into_iter().map(|key| (key, since_ms)));
+        }
+    }
+
+    // ---- bytes ----------------------------------------------------------------------------------------
+
+    /// Queues a frame of a recovery, an answer, or what comes last. It is never refused: who sends too many requests
+    /// is not read from while [`is_over_full`](Self::is_over_full).
+    pub fn push(&mut self, frame: &[u8], now_ns: u64) {
+        self.outbox.push(frame, now_ns);
+    }
+
+    /// Queues a frame that overtakes what is queued.
+    pub fn push_urgent(&mut self, frame: &[u8], now_ns: u64) {
+        self.outbox.push_urgent(frame, now_ns);
+    }
+
+    /// True while an urgent frame waits already.
+    pub fn has_urgent(&self) -> bool {
+        self.outbox.has_urgent()
+    }
+
+    /// True when even the room for answers is full: no more requests are read until it drains.
+    pub fn is_over_full(&self) -> bool {
+        self.outbox.len() > self.policy.outbox_bytes_max + self.policy.control_bytes_max
+    }
+
+    /// What waits for the socket.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The socket took the first `n` bytes of what waits.
+    #[inline]
+    pub fn wrote(&mut self, n: usize, now_ns: u64) {
+        self.outbox.wrote(n);
+        self.taken += n as u64;
+        if self.pressed || self.shedding {
+            self.gave_way(now_ns);
+        }
+    }
+
+    /// A socket that was full has taken something.
+    #[cold]
+    fn gave_way(&mut self, now_ns: u64) {
+        if self.pressed {
+            self.progress_ns = now_ns;
+            self.stalled = false;
+            // A slow client's pong is stuck behind data: that it takes data is as good.
+            self.alive_ns = now_ns;
+        }
+        if self.outbox.is_empty() {
+            self.pressed = false;
+            self.refill_bytes = (2 * self.refill_bytes).min(self.policy.outbox_bytes_max);
+        }
+        self.end_shedding();
+    }
+
+    /// The kernel took the first `n` bytes though the socket counts as full: that says nothing of the client.
+    pub fn forced(&mut self, n: usize) {
+        self.outbox.wrote(n);
+        self.taken += n as u64;
+    }
+
+    /// The socket took nothing.
+    pub fn block(&mut self) {
+        (self.blocked, self.pressed) = (true, true);
+        self.refill_bytes = REFILL_BYTES;
+    }
+
+    /// The socket can be written to again.
+    pub fn unblock(&mut self) {
+        self.blocked = false;
+    }
+
+    /// True while the socket is known to take nothing.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Everything was told: ticks are queued again.
+    pub fn end_shedding(&mut self) {
+        let half = self.outbox.len() <= self.policy.outbox_bytes_max / 2;
+        if self.shedding && self.waiting.is_empty() && half && !self.blocked && !self.stalled {
+            self.shedding = false;
+        }
+    }
+
+    /// True while ticks are merged or dropped.
+    pub fn is_shedding(&self) -> bool {
+        self.shedding
+    }
+
+    // ---- time -----------------------------------------------------------------------------------------
+
+    /// For how long the oldest of what waits has waited, nanoseconds.
+    pub fn behind_ns(&self, now_ns: u64) -> u64 {
+        let queued = self.outbox.oldest_ns().map(|since| now_ns.saturating_sub(since));
+        let dirty = self.waiting.front().map(|(_, since_ms)| {
+            u64::from(((now_ns / 1_000_000) as u32).saturating_sub(*since_ms)) * 1_000_000
+        });
+        let held = self.stalled.then(|| now_ns.saturating_sub(self.progress_ns));
+        [queued, dirty, held].into_iter().flatten().max().unwrap_or(0)
+    }
+
+    /// The level that the client was told last.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// A look at a session whose socket was full or whose kernel holds bytes.
+    pub fn judge(&mut self, kernel: Kernel, now_ns: u64) -> Verdict {
+        if self.closing {
+            return Verdict { at_ease: true, ..Verdict::default() };
+        }
+        self.look_at(kernel, now_ns);
+        // What waits for want of a turn is no fault of the client's.
+        let stuck = self.blocked || self.stalled;
+        let behind_ns = if stuck || self.shedding { self.behind_ns(now_ns) } else { 0 };
+        if stuck && behind_ns >= self.policy.shed_behind_ns {
+            self.shed(now_ns);
+        }
+        self.end_shedding();
+        let idle_ns = now_ns.saturating_sub(self.progress_ns.max(self.shed_since_ns));
+        let cut_in_ns =
+            (self.shedding && stuck).then(|| self.policy.cut_after_ns.saturating_sub(idle_ns));
+        let level = self.level_at(behind_ns, cut_in_ns);
+        let tell = (level != self.level).then(|| {
+            // Nobody is told of the third step who did not hear of the first.
+            let next = Level::ALL[(self.level as usize + 1).min(3)];
+            (if level > self.level { next } else { level }, level)
+        });
+        self.level = level;
+        Verdict {
+            tell,
+            cut_in_ns,
+            cut: cut_in_ns == Some(0),
+            at_ease: level == Level::Ok && !stuck && !self.shedding,
+        }
+    }
+
+    /// Looks at what the kernel holds: true if it has not become less since the last look.
+    pub fn look_at(&mut self, kernel: Kernel, now_ns: u64) -> bool {
+        let acked = self.taken.saturating_sub(kernel.unacked);
+        let progress = acked > self.acked;
+        let stalled = kernel.unacked > 0 && !progress;
+        if progress || (stalled && !self.stalled && !self.pressed) {
+            // Whatever stands still does so since now, as far as anybody can tell.
+            self.progress_ns = now_ns;
+        }
+        self.acked = acked;
+        self.stalled = stalled;
+        stalled
+    }
+
+    fn level_at(&self, behind_ns: u64, cut_in_ns: Option<u64>) -> Level {
+        let policy = &self.policy;
+        if self.shedding {
+            let soon = cut_in_ns.is_some_and(|left| left <= policy.cut_after_ns / 2);
+            return if soon { Level::Cut } else { Level::Shed };
+        }
+        let full = self.blocked && self.outbox.len() > policy.outbox_bytes_max / 2;
+        let limit_ns =
+            if self.level == Level::Ok { policy.warn_behind_ns } else { policy.warn_behind_ns / 2 };
+        if full || behind_ns >= limit_ns.max(1) { Level::Warn } else { Level::Ok }
+    }
+
+    /// Something was heard of the client.
+    #[inline]
+    pub fn heard(&mut self, now_ns: u64) {
+        self.alive_ns = now_ns;
+    }
+
+    /// True if nothing was heard of the client for too long, nor did its socket take anything that had to wait.
+    pub fn is_dead(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.alive_ns) >= self.policy.pong_timeout_ns
+    }
+
+    // ---- the end --------------------------------------------------------------------------------------
+
+    /// No more ticks: what is queued goes out, and whatever [`push`](Self::push) adds.
+    pub fn close(&mut self) {
+        self.closing = true;
+        self.waiting.clear();
+        self.rates.clear();
+    }
+
+    /// As [`close`](Self::close), but what is queued is thrown away, the rest of a frame that has begun and urgent ones
+    /// excepted.
+    pub fn abandon(&mut self) {
+        self.outbox.discard();
+        self.close();
+    }
+
+    /// True after [`close`](Self::close).
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! The bytes that wait for a socket: one buffer, in which urgent frames overtake the others, and how long
+//! the oldest of them has been waiting.
+
+use std::collections::VecDeque;
+
+use crate::protocol::frame;
+
+/// An empty outbox with more room than this gives it back…
+const KEPT_BYTES_MAX: usize = 16_384;
+/// …down to this much.
+const KEPT_BYTES: usize = 4_096;
+/// Bytes that came within this time of each other are of one age.
+const GRAIN_NS: u64 = 25_000_000;
+/// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
+const AGES_MAX: usize = 64;
+
+/// Whole frames, in the order in which they go out.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Some start of a frame; the next one to go out is found from here.
+    frame_start: usize,
+    /// Where the urgent frames end that have not gone out yet; no more than `written` if there are none.
+    urgent_end: usize,
+    /// Since when the next byte has waited, steady time.
+    oldest_ns: u64,
+    /// Where younger bytes begin, and their time. Empty while a socket keeps up.
+    younger: VecDeque<(usize, u64)>,
+}
+
+impl Outbox {
+    /// Bytes not yet taken by the socket.
+    #[inline]
+    pub fn pending(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// The bytes up to the end of the urgent frames, where there are any: the rest of a frame that has begun, and
+    /// they.
+    pub fn urgent(&self) -> &[u8] {
+        &self.bytes[self.written..self.urgent_end.max(self.written)]
+    }
+
+    /// How many bytes wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// True if nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Since when the next byte has waited, steady time; `None` if nothing waits.
+    pub fn oldest_ns(&self) -> Option<u64> {
+        (!self.is_empty()).then_some(self.oldest_ns)
+    }
+
+    /// Room that is kept for bytes, whether or not there are any.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Puts whole frames behind all others.
+    #[inline]
+    pub(super) fn push(&mut self, frames: &[u8], now_ns: u64) {
+        if self.bytes.is_empty() {
+            self.oldest_ns = now_ns;
+        } else if now_ns >= self.youngest_ns() + GRAIN_NS {
+            self.age(now_ns);
+        }
+        self.bytes.extend_from_slice(frames);
+    }
+
+    #[inline]
+    fn youngest_ns(&self) -> u64 {
+        self.younger.back().map_or(self.oldest_ns, |(_, at)| *at)
+    }
+
+    /// What comes now is younger than all before it.
+    #[cold]
+    fn age(&mut self, now_ns: u64) {
+        if self.younger.len() >= AGES_MAX {
+            let mut keep = false;
+            self.younger.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.younger.push_back((self.bytes.len(), now_ns));
+    }
+
+    /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
+    pub(super) fn push_urgent(&mut self, frames: &[u8], now_ns: u64) {
+        if self.is_empty() {
+            self.push(frames, now_ns);
+            self.urgent_end = self.bytes.len();
+            return;
+        }
+        let at = self.next_frame().max(self.urgent_end);
+        self.bytes.splice(at..at, frames.iter().copied());
+        self.urgent_end = at + frames.len();
+        for (from, _) in self.younger.iter_mut().filter(|(from, _)| *from >= at) {
+            *from += frames.len();
+        }
+    }
+
+    /// True while an urgent frame waits.
+    pub(super) fn has_urgent(&self) -> bool {
+        self.urgent_end > self.written
+    }
+
+    /// Where the first frame starts of which nothing was written.
+    fn next_frame(&mut self) -> usize {
+        while self.frame_start < self.written {
+            self.frame_start += frame::len(&self.bytes[self.frame_start..]);
+        }
+        self.frame_start
+    }
+
+    /// Throws away all frames of which nothing was written, but for the urgent ones.
+    pub(super) fn discard(&mut self) {
+        let end = self.next_frame().max(self.urgent_end);
+        self.bytes.truncate(end);
+        while self.younger.back().is_some_and(|(from, _)| *from >= end) {
+            self.younger.pop_back();
+        }
+        self.settle();
+    }
+
+    /// The socket took the first `n` bytes.
+    #[inline]
+    pub(super) fn wrote(&mut self, n: usize) {
+        self.written = (self.written + n).min(self.bytes.len());
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some((from, at)) = self.younger.front()
+            && *from <= self.written
+        {
+            self.oldest_ns = *at;
+            self.younger.pop_front();
+        }
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            (self.written, self.frame_start, self.urgent_end) = (0, 0, 0);
+            self.younger.clear();
+            if self.bytes.capacity() > KEPT_BYTES_MAX {
+                self.bytes.shrink_to(KEPT_BYTES);
+                self.younger = VecDeque::new();
+            }
+        } else if self.written > self.bytes.len() / 2 {
+            // What is moved was paid for by what was written since the last move.
+            let next = self.next_frame();
+            self.bytes.drain(..self.written);
+            self.frame_start = next - self.written;
+            self.urgent_end = self.urgent_end.saturating_sub(self.written);
+            for (from, _) in &mut self.younger {
+                *from -= self.written;
+            }
+            self.written = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        frame::text(text.as_bytes(), &mut out);
+        out
+    }
+
+    /// The payloads of the frames in `bytes`.
+    fn texts(mut bytes: &[u8]) -> Vec<String> {
+        let mut texts = Vec::new();
+        while !bytes.is_empty() {
+            let len = frame::len(bytes);
+            texts.push(String::from_utf8_lossy(&bytes[if bytes[1] < 126 { 2 } else { 4 }..len]).into_owned());
+            bytes = &bytes[len..];
+        }
+        texts
+    }
+
+    /// Takes `n` bytes out as a socket would.
+    fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) {
+        let n = n.min(outbox.len());
+        into.extend_from_slice(&outbox.pending()[..n]);
+        outbox.wrote(n);
+    }
+
+    #[test]
+    fn urgent_frames_overtake_between_frames_and_keep_their_order() {
+        for cut in 0..200 {
+            let mut outbox = Outbox::default();
+            let mut taken = Vec::new();
+            for text in ["one", &"x".repeat(130), "three"] {
+                outbox.push(&framed(text), 0);
+            }
+            take(&mut outbox, cut, &mut taken);
+            outbox.push_urgent(&framed("lag 1"), 1);
+            outbox.push(&framed("four"), 1);
+            take(&mut outbox, 3, &mut taken);
+            outbox.push_urgent(&framed("lag 2"), 1);
+            assert!(outbox.urgent().ends_with(&framed("lag 2")), "cut {cut}");
+            take(&mut outbox, usize::MAX, &mut taken);
+            let got = texts(&taken);
+            let place = |text: &str| got.iter().position(|t| t == text).expect(text);
+            assert_eq!(got.len(), 6, "cut {cut}");
+            assert!(place("one") < place("three") && place("three") < place("four"), "cut {cut}");
+            assert!(place("lag 1") < place("lag 2"), "cut {cut}: {got:?}");
+            assert!(cut > 5 || place("lag 1") <= 1, "cut {cut}: {got:?}");
+            assert!(!outbox.has_urgent() && outbox.oldest_ns().is_none());
+        }
+    }
+
+    #[test]
+    fn the_age_is_the_oldest_byte_s() {
+        let mut outbox = Outbox::default();
+        for n in 0..10_u64 {
+            outbox.push(&framed("12345678"), n * GRAIN_NS);
+        }
+        let mut taken = Vec::new();
+        for n in 0..10 {
+            assert_eq!(outbox.oldest_ns(), Some(n * GRAIN_NS));
+            take(&mut outbox, 10, &mut taken);
+        }
+        assert_eq!(outbox.oldest_ns(), None);
+        // Very many ages are told apart less well, but never as younger than they are.
+        for n in 0..1_000_u64 {
+            outbox.push(&framed("12345678"), n * GRAIN_NS);
+        }
+        for n in 0..999_u64 {
+            let oldest = outbox.oldest_ns().expect("something waits");
+            assert!(oldest <= n * GRAIN_NS);
+            take(&mut outbox, 10, &mut taken);
+        }
+    }
+
+    #[test]
+    fn discarding_keeps_what_has_begun_and_what_is_urgent() {
+        for cut in 0..15 {
+            let mut outbox = Outbox::default();
+            let mut taken = Vec::new();
+            ["one", "two", "three"].iter().for_each(|text| outbox.push(&framed(text), 0));
+            take(&mut outbox, cut, &mut taken);
+            outbox.push_urgent(&framed("bye"), 0);
+            outbox.discard();
+            take(&mut outbox, usize::MAX, &mut taken);
+            let got = texts(&taken);
+            assert_eq!(got.last().map(String::as_str), Some("bye"), "cut {cut}");
+            assert_eq!(got.len(), 1 + cut.div_ceil(5), "cut {cut}: {got:?}");
+        }
+    }
+}

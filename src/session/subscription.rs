@@ -1,0 +1,307 @@
+//! One subscription: what its client has been told of one stream, and what it has to be told to be current again.
+
+use std::ops::AddAssign;
+
+use crate::protocol::Mode;
+use crate::tick::{Body, GapCause, LastValue, Stream, Tick};
+
+/// A subscription of one session to one stream, as it stands in the shard's table.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription {
+    /// The session's number in its shard.
+    pub session: u32,
+    manner: Manner,
+    condition: Condition,
+    /// The newest number the client was told of.
+    told: u64,
+}
+
+/// How a subscription treats ticks that come faster than they are wanted or taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// Merge or drop.
+    pub mode: Mode,
+    /// The session's rate that holds it back: see [`Session::rate`](super::Session::rate).
+    pub rate: Option<RateId>,
+    /// The first tick that is lost to slowness ends the session.
+    pub cuts: bool,
+}
+
+impl From<Mode> for Manner {
+    fn from(mode: Mode) -> Self {
+        Self { mode, rate: None, cuts: false }
+    }
+}
+
+/// One of the rates of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RateId(pub(super) u8);
+
+/// How a [`Subscription`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Current,
+    /// New: the last value comes first, marked `snap`.
+    Fresh,
+    /// Numbers are missing for this reason.
+    Behind(GapCause),
+    /// What it missed while the client was away is being read from the ring.
+    Resuming,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Behind this number: what comes next is told.
+    After(u64),
+    /// With the last value, marked `snap`; this is the newest number there is.
+    Snapshot(u64),
+    /// Behind this number, and what is newest is told at once with what it stands for, or what is missing.
+    Newest(u64),
+    /// Behind this number, and what followed is read from the ring first.
+    Resume(u64),
+}
+
+impl Subscription {
+    /// A new subscription. Unless it is [current](Self::is_dirty), its session has to
+    /// [`wait`](super::Session::wait) for room, or for the ring to be read.
+    pub fn new(session: u32, manner: Manner, begin: Begin) -> Self {
+        let (condition, told) = match begin {
+            Begin::After(told) => (Condition::Current, told),
+            Begin::Snapshot(told) => (Condition::Fresh, told),
+            Begin::Newest(told) => (Condition::Behind(GapCause::Resume), told),
+            Begin::Resume(told) => (Condition::Resuming, told),
+        };
+        Self { session, manner, condition, told }
+    }
+
+    /// How it treats ticks that come too fast.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    /// Changes how it treats ticks that come too fast.
+    pub fn set_manner(&mut self, manner: Manner) {
+        self.manner = manner;
+    }
+
+    /// True while what it missed is being read from the ring.
+    pub fn is_resuming(&self) -> bool {
+        self.condition == Condition::Resuming
+    }
+
+    /// True if the next tick it loses because its client is slow ends the session.
+    pub fn cuts(&self) -> bool {
+        self.manner.cuts
+    }
+
+    /// The rate that holds it back.
+    #[inline]
+    pub fn rate(&self) -> Option<RateId> {
+        self.manner.rate
+    }
+
+    /// A tick of the ring, as it is read for a client that was away; `first` is the first number that it takes. What
+    /// the client is told before it, if numbers are missing; `None` if it was told already, or nothing is to be
+    /// read.
+    pub fn resume(&mut self, first: u64, seq: u64) -> Option<Option<Missing>> {
+        if !self.is_resuming() || seq <= self.told {
+            return None;
+        }
+        let missing = Missing::range(self.told + 1, first.saturating_sub(1), GapCause::Resume);
+        self.told = seq;
+        Some(missing)
+    }
+
+    /// All that is in the ring was read. Where it was written over before, the last value tells: then its session has
+    /// to [`wait`](super::Session::wait).
+    pub fn resumed(&mut self, overtaken: bool) {
+        if self.is_resuming() {
+            self.condition =
+                if overtaken { Condition::Behind(GapCause::Resume) } else { Condition::Current };
+        }
+    }
+
+    /// The newest number the client was told of.
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// True while ticks pass it by: the last value will tell.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.condition != Condition::Current
+    }
+
+    /// Whether the tick of this number is to be queued: it is new, and nothing older is missing.
+    #[inline]
+    pub fn wants(&self, seq: u64) -> bool {
+        !self.is_dirty() && seq > self.told
+    }
+
+    /// The tick of this number was queued.
+    #[inline]
+    pub fn queued(&mut self, seq: u64) {
+        self.told = seq;
+    }
+
+    /// Numbers went past it, for this reason. True if it was current until now: then its session has to
+    /// [`wait`](Session::wait) for room.
+    pub fn fell_behind(&mut self, why: GapCause) -> bool {
+        let was_current = !self.is_dirty();
+        if was_current {
+            self.condition = Condition::Behind(why);
+        }
+        was_current
+    }
+
+    /// What the client has to be told to be current again, in this order: a gap, a tick, a gap. A subscription that
+    /// [resumes](Self::is_resuming) is left alone.
+    pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
+        if self.is_resuming() {
+            return CatchUp::default();
+        }
+        let condition = std::mem::replace(&mut self.condition, Condition::Current);
+        let Some(last) = last else { return CatchUp::default() };
+        let before = self.told;
+        let mut told = match condition {
+            Condition::Fresh => self.snapshot(&last),
+            Condition::Behind(why) if last.head > self.told => self.recover(stream, &last, why),
+            Condition::Behind(_) | Condition::Current | Condition::Resuming => CatchUp::default(),
+        };
+        self.told = self.told.max(last.head);
+        if condition == Condition::Fresh {
+            // The count begins with the snapshot: what came before it was never offered.
+            told.rebased = told.value.map_or(0, |value| value.tick.seq).wrapping_sub(before);
+        }
+        told
+    }
+
+    /// The last value, and after it what the feed lost.
+    fn snapshot(&self, last: &LastValue) -> CatchUp {
+        let mut told = CatchUp::default();
+        match last.tick {
+            Some(tick) => {
+                told.value = Some(Told { tick, n: 1, snap: true });
+                told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+            }
+            // Where the feed lost all there was, the count still begins at a number that was told.
+            None => told.after = Missing::range(1, last.head, GapCause::Feed),
+        }
+        told
+    }
+
+    /// The newest value with what it stands for, and gaps for what nothing stands for.
+    fn recover(&self, stream: Stream, last: &LastValue, why: GapCause) -> CatchUp {
+        let mut told = CatchUp::default();
+        let mut next = self.told + 1;
+        let Some(tick) = last.tick.filter(|tick| tick.seq >= next) else {
+            told.after = Missing::range(next, last.head, GapCause::Feed);
+            return told;
+        };
+        // A loss of the feed is never hidden in a merge. What came before it has nothing to stand for it.
+        if let Some((from, to)) = last.feed_gap.filter(|(_, to)| (next..tick.seq).contains(to)) {
+            let from = from.max(next);
+            told.before[0] = Missing::range(next, from - 1, why);
+            told.before[1] = Missing::range(from, to, GapCause::Feed);
+            next = to + 1;
+        }
+        if self.manner.mode == Mode::Every && stream != Stream::Status {
+            told.before[2] = Missing::range(next, tick.seq - 1, why);
+            next = tick.seq;
+        }
+        told.value = Some(Told { tick, n: tick.seq + 1 - next, snap: false });
+        told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+        told
+    }
+}
+
+/// What makes a subscription current again, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CatchUp {
+    /// What is missing before the value: what the client lost, what the feed lost, what the client lost.
+    pub before: [Option<Missing>; 3],
+    /// The newest value.
+    pub value: Option<Told>,
+    /// What the feed lost after it.
+    pub after: Option<Missing>,
+    /// By how much the number moves from which the books count, wrapping.
+    pub rebased: u64,
+}
+
+impl CatchUp {
+    /// How the books stand after it.
+    pub fn counts(&self) -> Ledger {
+        let mut counts = Ledger::default();
+        for missing in self.before.iter().chain([&self.after]).flatten() {
+            let numbers = missing.to - missing.from + 1;
+            match missing.why {
+                GapCause::Feed => counts.lost += numbers,
+                GapCause::SlowConsumer | GapCause::Overrun | GapCause::Resume => counts.dropped += numbers,
+            }
+        }
+        if let Some(value) = self.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
+            counts.sent += 1;
+            counts.merged += value.n - 1;
+        }
+        counts
+    }
+}
+
+/// Numbers that are not coming, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+    /// Why.
+    pub why: GapCause,
+}
+
+impl Missing {
+    /// The numbers `from` to `to`; none if there are none between.
+    fn range(from: u64, to: u64, why: GapCause) -> Option<Self> {
+        (from <= to).then_some(Self { from, to, why })
+    }
+}
+
+/// A tick to tell, and what it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The tick.
+    pub tick: Tick,
+    /// How many it stands for.
+    pub n: u64,
+    /// It is a snapshot.
+    pub snap: bool,
+}
+
+/// What became of the ticks of a session's subscriptions, states not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Told by a message of their own. Snapshots repeat ticks and are not counted.
+    pub sent: u64,
+    /// Stood for by a newer one.
+    pub merged: u64,
+    /// Named by a gap because the client or the shard was slow, or the client was away for too long.
+    pub dropped: u64,
+    /// Named by a gap because the feed lost them.
+    pub lost: u64,
+}
+
+impl Ledger {
+    /// All that was told, by whatever message.
+    pub fn told(&self) -> u64 {
+        self.sent + self.merged + self.dropped + self.lost
+    }
+}
+
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.merged += other.merged;
+        self.dropped += other.dropped;
+        self.lost += other.lost;
+    }
+}

@@ -1,0 +1,206 @@
+//! What happens as time goes by: heartbeats, slow clients judged and told, those cut who take nothing, dead peers.
+
+use super::sessions::{Sessions, Socket};
+use crate::clock::{MS, Now};
+use crate::protocol::close::Close;
+use crate::protocol::{frame, json};
+use crate::session::{Kernel, Level, Verdict};
+
+/// How often sessions whose socket was full are looked at.
+const WATCH_NS: u64 = 100 * MS;
+/// When a client that was cut does well to come back, milliseconds.
+const AFTER_CUT_MS: u64 = 1_000;
+
+impl<S: Socket> Sessions<S> {
+    /// Judges those who just lost a tick for want of room.
+    #[cold]
+    pub(super) fn press(&mut self, now: Now) {
+        for (id, cut) in std::mem::take(&mut self.pressed) {
+            self.watch_over(id, now);
+            self.judge(id, now);
+            if cut {
+                self.cut(id, Close::SlowConsumer, now);
+            }
+        }
+    }
+
+    /// Looks at a session again and again from now on.
+    pub(super) fn watch_over(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        if !connection.watched {
+            connection.watched = true;
+            if self.watched.is_empty() {
+                self.watch_at_ns = now.mono_ns + WATCH_NS;
+            }
+            self.watched.push((id, connection.serial));
+        }
+    }
+
+    /// Looks at those whose socket was full, where it is time. True if it did.
+    pub(super) fn watch(&mut self, now: Now) -> bool {
+        if self.watched.is_empty() || now.mono_ns < self.watch_at_ns {
+            return false;
+        }
+        self.watch_at_ns = now.mono_ns + WATCH_NS;
+        for (id, serial) in std::mem::take(&mut self.watched) {
+            if self.connections.get(id as usize).is_none_or(|c| c.serial != serial) {
+                continue;
+            }
+            if self.judge(id, now) {
+                if let Some(connection) = self.connections.get_mut(id as usize) {
+                    connection.watched = false;
+                }
+            } else {
+                self.watched.push((id, serial));
+            }
+            // Where the kernel alone stood still, nobody else tells that it moves again.
+            self.recover(id, now);
+        }
+        true
+    }
+
+    /// Judges one session and tells it. True if it needs no more looks.
+    fn judge(&mut self, id: u32, now: Now) -> bool {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return true };
+        let kernel = Kernel { unacked: connection.socket.unacked() };
+        let before = connection.session.level();
+        let verdict = connection.session.judge(kernel, now.mono_ns);
+        self.tell_levels(id, verdict, kernel, now);
+        self.count_level(before, self.connections.get(id as usize).map_or(before, |c| c.session.level()));
+        if verdict.cut {
+            self.cut(id, Close::SlowConsumer, now);
+        }
+        verdict.at_ease
+    }
+
+    fn tell_levels(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
+        let Some((first, last)) = verdict.tell else { return };
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let ledger = connection.session.ledger();
+        for level in Level::ALL.into_iter().filter(|level| (first..=last).contains(level)) {
+            let lag = json::Lag {
+                level: level.name(),
+                behind_ms: connection.session.behind_ns(now.mono_ns) / MS,
+                queued_bytes: connection.session.outbox().len() as u64 + kernel.unacked,
+                cut_in_ms: verdict.cut_in_ns.filter(|_| level >= Level::Shed).map(|ns| ns / MS),
+                merged: ledger.merged,
+                dropped: ledger.dropped,
+            };
+            let frame = self.frames.text(|out| json::lag(&lag, out));
+            connection.session.push_urgent(frame, now.mono_ns);
+        }
+        if connection.session.is_blocked() {
+            connection.force(false, &self.counters);
+        } else {
+            self.queue(id);
+        }
+    }
+
+    /// Keeps count of the sessions on each level.
+    pub(super) fn count_level(&mut self, from: Level, to: Level) {
+        let gauge = |level| match level {
+            Level::Ok => None,
+            Level::Warn => Some(&self.counters.warned),
+            Level::Shed => Some(&self.counters.shedding),
+            Level::Cut => Some(&self.counters.nearly_cut),
+        };
+        if from == to {
+            return;
+        }
+        if let Some(gauge) = gauge(from) {
+            gauge.sub(1);
+        }
+        if let Some(gauge) = gauge(to) {
+            gauge.add(1);
+        }
+        if to == Level::Shed && from < to {
+            self.counters.sheds.add(1);
+        }
+    }
+
+    /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
+    /// kernel in any case, so that the client finds them when it reads.
+    pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
+        let after_ms = self.after_ms(id, why);
+        if self.connections.get(id as usize).is_none_or(|c| c.session.is_closing()) {
+            return;
+        }
+        match why {
+            Close::NoPong => self.counters.cut_dead.add(1),
+            _ => self.counters.cut_slow.add(1),
+        }
+        self.unsubscribe_all(id);
+        self.say_urgently(id, &json::bye(why, after_ms), now);
+        if let Some(connection) = self.connections.get_mut(id as usize) {
+            connection.session.abandon();
+        }
+        self.end(id, why, now);
+        if let Some(connection) = self.connections.get_mut(id as usize) {
+            connection.force(true, &self.counters);
+        }
+    }
+
+    /// When a client does well to come back, milliseconds. Those of a gateway that stops are spread, so that they do
+    /// not all knock at the next one's door at once.
+    pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
+        match why {
+            Close::Shutdown => {
+                let serial = self.connections.get(id as usize).map_or(0, |c| c.serial);
+                super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
+            }
+            Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
+            _ => 0,
+        }
+    }
+
+    /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
+    pub(super) fn heartbeats(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some((due, _, _)) = self.heartbeats.front()
+            && *due <= now.mono_ns
+        {
+            let Some((_, id, serial)) = self.heartbeats.pop_front() else { break };
+            any = true;
+            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            if connection.serial != serial || connection.session.is_closing() {
+                continue;
+            }
+            self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
+            let kernel = Kernel { unacked: connection.socket.unacked() };
+            // A watched one is looked at often enough, and two looks in one moment would see no progress.
+            let stalled = !connection.watched && connection.session.look_at(kernel, now.mono_ns);
+            if connection.session.is_dead(now.mono_ns) {
+                self.cut(id, Close::NoPong, now);
+                continue;
+            }
+            if stalled {
+                self.watch_over(id, now);
+            }
+            self.beat(id, now);
+        }
+        any
+    }
+
+    /// One heartbeat and one ping. A socket that takes nothing holds one of each at most.
+    fn beat(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        if connection.session.has_urgent() {
+            return;
+        }
+        let sent = connection.session.ledger().sent;
+        let behind_ms = connection.session.behind_ns(now.mono_ns) / MS;
+        let frame = self.frames.text(|out| json::heartbeat(now.wall_ns / 1_000, sent, behind_ms, out));
+        let mut beat = frame.to_vec();
+        frame::ping(&mut beat);
+        connection.session.push_urgent(&beat, now.mono_ns);
+        self.queue(id);
+    }
+
+    /// When something is due next, steady time.
+    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+        let heartbeat = self.heartbeats.front().map(|(due, _, _)| *due);
+        let watch = (!self.watched.is_empty()).then_some(self.watch_at_ns);
+        let release = self.releases.peek().map(|release| release.0.due_ns);
+        [heartbeat, watch, release].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,52 @@
+//! Rates: what `max_hz` holds back is let go at the points of a grid of periods, all that a session has waiting on that
+//! rate at once, so that one write carries it. Sessions have grids of their own, so that they do not all come due
+//! together.
+
+use std::cmp::Reverse;
+
+use super::sessions::{Sessions, Socket};
+use crate::clock::Now;
+use crate::session::RateId;
+
+/// A moment at which a rate of a session lets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Release {
+    pub(super) due_ns: u64,
+    pub(super) id: u32,
+    pub(super) serial: u64,
+    pub(super) rate: RateId,
+}
+
+/// Where the grids of a session begin: spread evenly, whatever the period (Fibonacci hashing).
+pub(super) fn phase_ns(serial: u64) -> u64 {
+    serial.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
+}
+
+impl<S: Socket> Sessions<S> {
+    /// Lets go what is due. True if there was any.
+    pub(super) fn release(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some(Reverse(due)) = self.releases.peek()
+            && due.due_ns <= now.mono_ns
+        {
+            let Some(Reverse(Release { due_ns, id, serial, rate })) = self.releases.pop() else { break };
+            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            if connection.serial == serial && connection.session.release(rate, due_ns, now.mono_ns) {
+                any = true;
+                self.recover(id, now);
+            }
+        }
+        any
+    }
+
+    /// Lets go everything at once, and holds nothing back any more.
+    pub(super) fn hold_nothing(&mut self, now: Now) {
+        self.draining = true;
+        for id in self.ids() {
+            if let Some(connection) = self.connections.get_mut(id as usize) {
+                connection.session.release_all(|_| true, now.mono_ns);
+                self.recover(id, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the operator sees of the clients of a shard.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use super::sessions::{Connection, Sessions, Socket};
+use crate::clock::{MS, Now};
+
+/// What clients are sorted by, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    /// How long the oldest of what waits has waited.
+    Behind,
+    /// Bytes that wait.
+    Queued,
+    /// Ticks merged.
+    Merged,
+    /// Ticks dropped.
+    Dropped,
+    /// Ticks sent.
+    Sent,
+    /// Who came last.
+    Since,
+}
+
+impl SortBy {
+    /// Each with its word.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("behind", Self::Behind),
+        ("queued", Self::Queued),
+        ("merged", Self::Merged),
+        ("dropped", Self::Dropped),
+        ("sent", Self::Sent),
+        ("since", Self::Since),
+    ];
+}
+
+/// One client. Over its subscriptions to channels, those that have ended included, `offered = sent + merged + dropped +
+/// lost + pending`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClientRow {
+    /// What the rows are sorted by; not shown.
+    #[serde(skip)]
+    pub sorted_by: u64,
+    /// The shard that serves it.
+    pub shard: usize,
+    /// Its name.
+    pub session: Box<str>,
+    /// Where it connected from.
+    pub peer: Option<String>,
+    /// When it came, microseconds since the Unix epoch.
+    pub since: u64,
+    /// `live`, `shedding` or `closing`.
+    pub state: &'static str,
+    /// The level it was told last.
+    pub level: &'static str,
+    /// For how long the oldest of what waits has waited.
+    pub behind_ms: u64,
+    /// Bytes that wait in the gateway.
+    pub queued_bytes: usize,
+    /// Bytes that the kernel holds and the client's has not acknowledged.
+    pub kernel_unsent_bytes: u64,
+    /// Symbols and channels it is subscribed to.
+    pub subscriptions: usize,
+    /// Numbers that there were on its subscriptions.
+    pub offered: u64,
+    /// Told by a message of their own.
+    pub sent: u64,
+    /// Stood for by a newer one.
+    pub merged: u64,
+    /// Named by a gap because it was slow or away, or the gateway slow.
+    pub dropped: u64,
+    /// Named by a gap because the feed lost them.
+    pub lost: u64,
+    /// Not told yet.
+    pub pending: u64,
+}
+
+impl<S: Socket> Sessions<S> {
+    /// The worst `limit` clients of this shard.
+    pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
+        let weigh = |connection: &Connection<S>| {
+            let (session, ledger) = (&connection.session, connection.session.ledger());
+            match sort {
+                SortBy::Behind => session.behind_ns(now.mono_ns),
+                SortBy::Queued => session.outbox().len() as u64 + connection.socket.unacked(),
+                SortBy::Merged => ledger.merged,
+                SortBy::Dropped => ledger.dropped,
+                SortBy::Sent => ledger.sent,
+                SortBy::Since => connection.serial,
+            }
+        };
+        let mut worst: Vec<(u64, u32)> =
+            self.connections.iter().map(|(id, connection)| (weigh(connection), id as u32)).collect();
+        worst.sort_unstable_by_key(|(weight, id)| (Reverse(*weight), *id));
+        worst.truncate(limit);
+        worst.into_iter().filter_map(|(weight, id)| self.row(id, weight, shard, now)).collect()
+    }
+
+    fn row(&mut self, id: u32, sorted_by: u64, shard: usize, now: Now) -> Option<ClientRow> {
+        let connection = self.connections.get(id as usize)?;
+        let (mut subscriptions, mut heads, mut pending) = (0, 0_u64, 0);
+        for (key, place) in connection.places.iter().filter(|(key, _)| key.channel().is_some()) {
+            let subscription = self.subscriptions.at(*key, *place)?;
+            // What the shard has not read yet was offered to nobody: only who is dirty is behind the last value.
+            let head = match subscription.is_dirty() {
+                true => self.ring.last_value(*key).map_or(0, |last| last.head),
+                false => 0,
+            };
+            subscriptions += 1;
+            pending += head.saturating_sub(subscription.told());
+            heads = heads.wrapping_add(head.max(subscription.told()));
+        }
+        let (session, ledger) = (&connection.session, connection.session.ledger());
+        Some(ClientRow {
+            sorted_by,
+            shard,
+            session: connection.who.name.clone(),
+            peer: connection.who.peer.map(|peer| peer.to_string()),
+            since: connection.since_us,
+            state: match (session.is_closing(), session.is_shedding()) {
+                (true, _) => "closing",
+                (false, true) => "shedding",
+                (false, false) => "live",
+            },
+            level: session.level().name(),
+            behind_ms: session.behind_ns(now.mono_ns) / MS,
+            queued_bytes: session.outbox().len(),
+            kernel_unsent_bytes: connection.socket.unacked(),
+            subscriptions,
+            offered: session.offered(heads),
+            sent: ledger.sent,
+            merged: ledger.merged,
+            dropped: ledger.dropped,
+            lost: ledger.lost,
+            pending,
+        })
+    }
+}
