@@ -22,6 +22,8 @@ LEVELS = {"ok", "warn", "shed", "cut"}
 RESUMED = {"ok", "gap", "new_epoch"}
 # Of each type so many are held against docs/asyncapi.yaml too, a client: ticks are many and alike.
 COMPARED = 200
+# Read before anybody connects: who reads a file meanwhile is slow.
+DOCUMENT = document()
 
 
 def check(condition, message):
@@ -241,7 +243,7 @@ class Client:
         kind = name(message)
         if self.compared[kind] < COMPARED:
             self.compared[kind] += 1
-            fault = document().fault("ws", message)
+            fault = DOCUMENT.fault("ws", message)
             check(fault is None, f"{fault}: {message}")
         self.ledger.take(message)
         return message
@@ -274,6 +276,17 @@ class Client:
         mark = f"sync-{id(self.data)}-{len(self.data)}"
         pong = await self.ask(op="ping", id=mark)
         check(pong["type"] == "pong" and pong["id"] == mark, pong)
+
+    async def close(self):
+        """Closes, and reads on meanwhile: while the library's queue is full, it does not see the answer. Gives
+        the code of the answer."""
+        closing = asyncio.create_task(self.ws.close())
+        try:
+            while True:
+                await self.recv()
+        except websockets.ConnectionClosed:
+            await closing
+        return self.ws.close_code
 
     def take_data(self):
         data, self.data = self.data, []
