@@ -44,7 +44,7 @@ fn each_kind(samples: &[(String, String)]) -> Vec<&str> {
 fn the_page_and_the_asyncapi_document_say_the_same() {
     let ended = python("samples.py", &[]).end();
     assert!(ended.status.success(), "after {:?}: {}", ended.lines, ended.stderr);
-    assert_eq!(ended.lines.len(), 6, "{:?}", ended.lines);
+    assert_eq!(ended.lines.len(), 7, "{:?}", ended.lines);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 """docs/asyncapi.yaml as the tests use it: each message by what it says of itself, with its schema and examples."""
 
-import copy
 import functools
 import json
 from dataclasses import dataclass
@@ -8,11 +7,8 @@ from pathlib import Path
 
 import jsonschema
 import yaml
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT7
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-HERE = "urn:tickfan:asyncapi"
 
 
 def name(message):
@@ -20,18 +16,6 @@ def name(message):
     if "type" not in message:
         return f"op {message.get('op')}"
     return f"ack {message.get('op')}" if message["type"] == "ack" else str(message["type"])
-
-
-def close(node):
-    """Forbids fields that are not documented. Clients have to ignore them; the gateway has none to send."""
-    if isinstance(node, dict):
-        # Conditions have no `type`, and stay open.
-        if node.get("type") == "object" and "properties" in node:
-            node.setdefault("additionalProperties", False)
-        node = node.values()
-    if not isinstance(node, (str, int, float, bool, type(None))):
-        for child in node:
-            close(child)
 
 
 @dataclass
@@ -52,11 +36,6 @@ class Document:
     def __init__(self, path=DOCS / "asyncapi.yaml"):
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self.tree = yaml.load(path.read_text("utf-8"), loader)
-        closed = copy.deepcopy(self.tree)
-        close(closed["components"]["schemas"])
-        for message in closed["components"]["messages"].values():
-            close(message["payload"])
-        self.registry = Registry().with_resource(HERE, Resource(closed, DRAFT7))
         # By channel, then by name.
         self.messages = {channel: self.messages_of(channel) for channel in self.tree["channels"]}
 
@@ -64,6 +43,21 @@ class Document:
         node = self.tree
         for step in pointer.removeprefix("#/").split("/"):
             node = node[step]
+        return node
+
+    def closed(self, node):
+        """A schema with its references filled in, which forbids fields that are not documented: clients have to
+        ignore them, but the gateway has none to send."""
+        if isinstance(node, list):
+            return [self.closed(child) for child in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return self.closed(self.at(node["$ref"]))
+        node = {key: self.closed(child) for key, child in node.items()}
+        # Conditions have no `type`, and stay open.
+        if node.get("type") == "object" and "properties" in node:
+            node.setdefault("additionalProperties", False)
         return node
 
     def messages_of(self, channel):
@@ -74,10 +68,9 @@ class Document:
             properties = message["payload"]["properties"]
             own = name({key: properties[key]["const"] for key in ("type", "op") if key in properties})
             assert own not in found, f"{channel} has {own} twice"
-            jsonschema.Draft7Validator.check_schema(message["payload"])
-            validator = jsonschema.Draft7Validator(
-                {"$ref": f"{HERE}{pointer}/payload"}, registry=self.registry
-            )
+            schema = self.closed(message["payload"])
+            jsonschema.Draft7Validator.check_schema(schema)
+            validator = jsonschema.Draft7Validator(schema)
             found[own] = Message(pointer, validator, [e["payload"] for e in message.get("examples", [])])
         return found
 

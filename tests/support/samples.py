@@ -4,6 +4,7 @@ import copy
 import re
 
 from asyncapi import DOCS, document, name, read
+from tickfan_client import check_message
 
 PAGE = (DOCS / "PROTOCOL.md").read_text("utf-8")
 
@@ -45,6 +46,14 @@ def samples_of_the_page(doc, samples):
     return len(samples)
 
 
+def heard(samples):
+    """The client of the tests takes what the gateway says."""
+    said = [sample for channel, sample in samples if channel == "ws" and "type" in sample]
+    for sample in said:
+        check_message(sample)
+    return len(said)
+
+
 def examples(doc):
     count = 0
     for messages in doc.messages.values():
@@ -59,10 +68,11 @@ def examples(doc):
 
 
 def fields(doc, samples):
-    """A schema that lets anything through proves nothing: no field may be of just any type."""
+    """A schema that lets anything through proves nothing: no field may be of just any type, or unknown."""
     count = 0
     odd = [{"no": ["such", "thing"]}]
     for channel, sample in samples:
+        assert doc.fault(channel, sample | {"undocumented": 1}), sample
         for *way, last in places(sample):
             spoilt = copy.deepcopy(sample)
             node = spoilt
@@ -138,6 +148,7 @@ def main():
     print("examples", examples(doc))
     described = [(channel, e) for channel, ms in doc.messages.items() for m in ms.values() for e in m.examples]
     print("fields", fields(doc, samples + described))
+    print("heard", heard(samples + described))
     print("messages", kinds(doc, samples))
     print("operations", operations(doc))
     print("tables", tables(doc))
