@@ -243,16 +243,19 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// What the scripts of this folder import.
+const NEEDED: &str = "import jsonschema, websockets, yaml";
+
 /// A Python script of this folder. The interpreter of the repository's `.venv` runs it where there is one.
 pub fn python(script: &str, args: &[&str]) -> Process {
     static INTERPRETER: OnceLock<PathBuf> = OnceLock::new();
     let interpreter = INTERPRETER.get_or_init(|| {
         let own = in_repository(".venv/bin/python");
         let interpreter = if own.exists() { own } else { PathBuf::from("python3") };
-        let ended = Process::start(Command::new(&interpreter).args(["-c", "import websockets"])).end();
+        let ended = Process::start(Command::new(&interpreter).args(["-c", NEEDED])).end();
         assert!(
             ended.status.success(),
-            "{} has no `websockets`, which these tests need: `make test` installs it \
+            "{} lacks something that these tests need: `make test` installs it \
              (tests/support/requirements.txt)\n{}",
             interpreter.display(),
             ended.stderr

@@ -33,8 +33,8 @@ async def main(url, updates):
             sides.add(m["side"])
     check(sides == {"buy", "sell"} or updates < 100, sides)
     check(digits > 0 or updates < 100, "no padded number came")
-    await client.ws.close()
-    check(client.ws.close_code == 1000, client.ws.close_code)
+    code = await client.close()
+    check(code == 1000, code)
     print(json.dumps(ledger.summary()))
 
 

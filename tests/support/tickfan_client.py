@@ -1,5 +1,5 @@
-"""What the tests know of the protocol, written from docs/PROTOCOL.md alone: nothing in here is shared with
-the gateway. A message that breaks the page raises AssertionError."""
+"""What the tests know of the protocol, written from docs/PROTOCOL.md and docs/asyncapi.yaml alone: nothing in here
+is shared with the gateway. A message that breaks them raises AssertionError."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from collections import Counter
 from urllib.parse import urlparse
 
 import websockets
+from asyncapi import document, name, read
 
 # Longer than anything takes; only a broken gateway makes a test wait for it.
 PATIENCE = 45
@@ -17,12 +18,12 @@ DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 VENUE = re.compile(r"[a-z0-9_-]{1,32}")
 STATES = {"live", "stale", "down", "waiting"}
 GAPS = {"slow_consumer", "overrun", "feed", "resume"}
-
-
-def once(pairs):
-    """A JSON object whose keys are each there once."""
-    assert len({key for key, _ in pairs}) == len(pairs), f"a key twice: {pairs}"
-    return dict(pairs)
+LEVELS = {"ok", "warn", "shed", "cut"}
+RESUMED = {"ok", "gap", "new_epoch"}
+# Of each type so many are held against docs/asyncapi.yaml too, a client: ticks are many and alike.
+COMPARED = 200
+# Read before anybody connects: who reads a file meanwhile is slow.
+DOCUMENT = document()
 
 
 def check(condition, message):
@@ -69,6 +70,58 @@ def check_update(m):
     check(m["rx"] <= m["tx"] + 1_000_000, m)
 
 
+def check_subscription(row, more=()):
+    """A row of an answer that shows what is subscribed."""
+    check_fields(row, {"symbol", "channel", "mode"}, {"state", "max_hz", "on_slow", *more})
+    if not row["symbol"].endswith("*"):
+        check_symbol(row["symbol"])
+    check(row["channel"] in ("trade", "quote") and row["mode"] in ("every", "latest"), row)
+    check(row.get("state", "live") in STATES, row)
+    if "max_hz" in row:
+        hz = row["max_hz"]
+        check(type(hz) in (int, float) and 0.01 <= hz <= 1000 and row["mode"] == "latest", row)
+    check(row.get("on_slow", "gap") == "gap" or (row["on_slow"] == "cut" and row["mode"] == "every"), row)
+    check(row.get("resumed", "ok") in RESUMED, row)
+
+
+def check_ack(m):
+    """The answer to a request that was understood."""
+    if m["op"] == "list":
+        check_fields(m, {"op", "subscriptions"}, {"id", "more"})
+        for row in m["subscriptions"]:
+            check_subscription(row)
+    elif m["op"] == "symbols":
+        check_fields(m, {"op", "symbols"}, {"id", "more"})
+        for row in m["symbols"]:
+            check_fields(row, {"symbol", "state"})
+            check_symbol(row["symbol"])
+            check(row["state"] in STATES, row)
+    else:
+        check(m["op"] in ("subscribe", "unsubscribe", "set"), m)
+        check_fields(m, {"op", "channel", "ok", "rejected"}, {"id"})
+        channels = m["channel"] if type(m["channel"]) is list else [m["channel"]]
+        check(channels and set(channels) <= {"trade", "quote"}, m)
+        for row in m["ok"]:
+            if m["op"] == "unsubscribe":
+                check_fields(row, {"symbol"})
+            else:
+                check_subscription(row, {"resumed"} if m["op"] == "subscribe" else ())
+                check(row["channel"] in channels, m)
+        for row in m["rejected"]:
+            check_fields(row, {"symbol", "code", "msg"})
+            check(all(type(text) is str for text in row.values()), m)
+    check(m.get("more", True) is True, m)
+
+
+def check_lag(m):
+    """How far behind we are. What may yet cut us off is told while our socket takes nothing."""
+    check_fields(m, {"level", "behind_ms", "queued_bytes", "merged", "dropped"}, {"cut_in_ms"})
+    check(m["level"] in LEVELS, m)
+    check(all(is_count(value) for field, value in m.items() if field not in ("type", "level")), m)
+    check("cut_in_ms" in m or m["level"] != "cut", m)
+    check("cut_in_ms" not in m or m["level"] in ("shed", "cut"), m)
+
+
 def check_message(m):
     """Any message of the gateway."""
     kind = m.get("type")
@@ -94,19 +147,23 @@ def check_message(m):
         check(limits.keys() == {"symbols", "frame_bytes", "ops_per_s"}, m)
         check(all(is_count(v) and v > 0 for v in (m["heartbeat_ms"], *limits.values())), m)
     elif kind == "ack":
-        check(type(m["op"]) is str, m)
-        for row in m.get("ok", []) + m.get("subscriptions", []):
-            check(type(row["symbol"]) is str and row.get("mode", "every") in ("every", "latest"), m)
-            check(row.get("state", "live") in STATES, m)
-        for row in m.get("rejected", []):
-            check(type(row["symbol"]) is str and type(row["code"]) is str, m)
+        check_ack(m)
+    elif kind == "lag":
+        check_lag(m)
     elif kind == "error":
-        check(type(m["code"]) is str and type(m["msg"]) is str and type(m["retry"]) is bool, m)
+        check_fields(m, {"code", "msg", "retry"}, {"id"})
+        check(type(m["code"]) is str and type(m["msg"]) is str, m)
+        check(m["retry"] is (m["code"] == "rate_limited"), m)
     elif kind == "bye":
         check_fields(m, {"code", "why", "reconnect"}, {"after_ms"})
-        check(m["reconnect"] is (4000 <= m["code"] < 4500), m)
+        check(type(m["code"]) is int and type(m["why"]) is str and m["why"], m)
+        comes_back = m["code"] == 1013 or 4000 <= m["code"] < 4500
+        check(m["reconnect"] is comes_back and ("after_ms" in m) is comes_back, m)
+        check(is_count(m.get("after_ms", 0)), m)
     else:
         check(kind == "pong", m)
+        check_fields(m, {"in", "out"}, {"id", "t"})
+        check(is_time(m["in"]) and is_time(m["out"]), m)
 
 
 class Ledger:
@@ -161,6 +218,7 @@ class Client:
 
     def __init__(self, ws, ledger=None):
         self.ws, self.ledger, self.data = ws, ledger or Ledger(), []
+        self.compared = Counter()
 
     @classmethod
     async def connect(cls, url, small_buffers=False, ledger=None):
@@ -180,8 +238,13 @@ class Client:
     async def recv(self):
         text = await asyncio.wait_for(self.ws.recv(), PATIENCE)
         assert type(text) is str, "only text is sent"
-        message = json.loads(text, object_pairs_hook=once)
+        message = read(text)
         check_message(message)
+        kind = name(message)
+        if self.compared[kind] < COMPARED:
+            self.compared[kind] += 1
+            fault = DOCUMENT.fault("ws", message)
+            check(fault is None, f"{fault}: {message}")
         self.ledger.take(message)
         return message
 
@@ -213,6 +276,17 @@ class Client:
         mark = f"sync-{id(self.data)}-{len(self.data)}"
         pong = await self.ask(op="ping", id=mark)
         check(pong["type"] == "pong" and pong["id"] == mark, pong)
+
+    async def close(self):
+        """Closes, and reads on meanwhile: while the library's queue is full, it does not see the answer. Gives
+        the code of the answer."""
+        closing = asyncio.create_task(self.ws.close())
+        try:
+            while True:
+                await self.recv()
+        except websockets.ConnectionClosed:
+            await closing
+        return self.ws.close_code
 
     def take_data(self):
         data, self.data = self.data, []
