@@ -442,7 +442,8 @@ impl Config {
         }
         let session = &self.session;
         if session.warn_behind_ms > session.shed_behind_ms {
-            let what = "session.warn_behind_ms is more than session.shed_behind_ms: nobody would be warned in time";
+            let what =
+                "session.warn_behind_ms is more than session.shed_behind_ms: nobody would be warned in time";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if session.dead_peer_ms <= session.cut_after_ms {

@@ -152,7 +152,9 @@ impl Sources {
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
-            ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| &c.shedding),
+            ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| {
+                &c.shedding
+            }),
             ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
             ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
             ("tickfan_cut_slow", "Clients cut for slowness", Sum, |c| &c.cut_slow),

@@ -148,7 +148,10 @@ impl Subscribe {
             return Err(format!("`max_hz` needs `mode` \"latest\", and {} is \"every\"", channel.name()));
         }
         if let (true, Some(channel)) = (self.cuts, on(Mode::Latest)) {
-            return Err(format!("`on_slow` \"cut\" needs `mode` \"every\", and {} is \"latest\"", channel.name()));
+            return Err(format!(
+                "`on_slow` \"cut\" needs `mode` \"every\", and {} is \"latest\"",
+                channel.name()
+            ));
         }
         if self.resume.is_some() && self.channels.len() != 1 {
             return Err("`resume` takes one `channel`: each counts for itself".to_owned());
@@ -538,8 +541,16 @@ mod tests {
             (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":0}"#, "bad_request", "`max_hz`"),
             (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"max_hz":1001}"#, "bad_request", "1000"),
             (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":5}"#, "bad_request", "`max_hz`"),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":"cut"}"#, "bad_request", "every"),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":7}"#, "bad_request", "`on_slow`"),
+            (
+                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":"cut"}"#,
+                "bad_request",
+                "every",
+            ),
+            (
+                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":7}"#,
+                "bad_request",
+                "`on_slow`",
+            ),
             (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{}}"#, "bad_request", "epoch"),
             (
                 r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{"epoch":"e","seq":{"a":-1}}}"#,

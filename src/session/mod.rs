@@ -468,8 +468,7 @@ impl Session {
         }
         self.end_shedding();
         let idle_ns = now_ns.saturating_sub(self.progress_ns.max(self.shed_since_ns));
-        let cut_in_ns =
-            (self.shedding && stuck).then(|| self.policy.cut_after_ns.saturating_sub(idle_ns));
+        let cut_in_ns = (self.shedding && stuck).then(|| self.policy.cut_after_ns.saturating_sub(idle_ns));
         let level = self.level_at(behind_ns, cut_in_ns);
         let tell = (level != self.level).then(|| {
             // Nobody is told of the third step who did not hear of the first.

@@ -117,8 +117,7 @@ impl Subscription {
     /// to [`wait`](super::Session::wait).
     pub fn resumed(&mut self, overtaken: bool) {
         if self.is_resuming() {
-            self.condition =
-                if overtaken { Condition::Behind(GapCause::Resume) } else { Condition::Current };
+            self.condition = if overtaken { Condition::Behind(GapCause::Resume) } else { Condition::Current };
         }
     }
 

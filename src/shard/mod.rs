@@ -29,9 +29,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+pub use crate::socket::{Seat, Tuning};
 pub use connection::{NewClient, TcpSocket};
 pub use report::{ClientRow, SortBy};
-pub use crate::socket::{Seat, Tuning};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
 use crate::clock::{Clock, MS, Now};

@@ -335,7 +335,9 @@ impl<S: Socket> Sessions<S> {
         let mut unfit = false;
         self.charge(id, found.len());
         for (key, place) in found {
-            let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) else { continue };
+            let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) else {
+                continue;
+            };
             unfit |= !fits(&terms);
             if fits(&terms) {
                 self.set_terms(id, key, place, terms.changed(change), now);
@@ -367,7 +369,10 @@ impl<S: Socket> Sessions<S> {
         };
         touched.sort_by_key(|(channel, _)| *channel);
         touched.dedup_by_key(|(channel, _)| *channel);
-        Ok(touched.into_iter().map(|(c, terms)| SubscriptionRow::new(pattern.shown(), c, terms, state)).collect())
+        Ok(touched
+            .into_iter()
+            .map(|(c, terms)| SubscriptionRow::new(pattern.shown(), c, terms, state))
+            .collect())
     }
 
     /// The subscriptions to instruments that a pattern picks.

@@ -101,18 +101,11 @@ impl<S: Socket> Sessions<S> {
         let whole = wanted.terms_on(*channel).mode == Mode::Every;
         // The newest value says all that a client in `latest` missed.
         let found = whole.then(|| self.look_back(id, *channel, &told));
-        let step =
-            |(id, told): (&InstrumentId, &u64)| (*id, self.step(*id, *channel, *told, found.as_ref()));
+        let step = |(id, told): (&InstrumentId, &u64)| (*id, self.step(*id, *channel, *told, found.as_ref()));
         Plan { new_epoch: false, steps: told.iter().map(step).collect() }
     }
 
-    fn step(
-        &self,
-        instrument: InstrumentId,
-        channel: Channel,
-        told: u64,
-        found: Option<&Found>,
-    ) -> Step {
+    fn step(&self, instrument: InstrumentId, channel: Channel, told: u64, found: Option<&Found>) -> Step {
         let head = self.ring.last_value(Key::new(instrument, channel.into())).map_or(0, |last| last.head);
         if told > head {
             return Step::Ahead;
@@ -136,12 +129,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Looks for the first tick that the ring still holds of each instrument that has missed some: its position, and
     /// the first number it takes.
-    fn look_back(
-        &mut self,
-        id: u32,
-        channel: Channel,
-        told: &FxHashMap<InstrumentId, u64>,
-    ) -> Found {
+    fn look_back(&mut self, id: u32, channel: Channel, told: &FxHashMap<InstrumentId, u64>) -> Found {
         let missed = |(instrument, told): (&InstrumentId, &u64)| {
             let last = self.ring.last_value(Key::new(*instrument, channel.into()));
             last.is_some_and(|last| last.head > *told)
@@ -156,7 +144,9 @@ impl<S: Socket> Sessions<S> {
         for position in published.saturating_sub(self.ring.capacity() as u64)..published {
             let Some(key) = self.ring.key_at(position) else { continue };
             let instrument = key.instrument();
-            let Some(told) = told.get(&instrument).filter(|_| key.channel() == Some(channel)) else { continue };
+            let Some(told) = told.get(&instrument).filter(|_| key.channel() == Some(channel)) else {
+                continue;
+            };
             let Some(tick) = self.ring.at(position) else { continue };
             if tick.seq > *told && !found.contains_key(&instrument) {
                 found.insert(instrument, (position, first_of(&tick)));

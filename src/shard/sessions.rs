@@ -20,8 +20,8 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::socket::Tuning;
 use crate::session::{Ledger, Level, Policy, Session};
+use crate::socket::Tuning;
 use crate::tick::{Body, GapCause, Key};
 
 /// What a shard needs of a client's socket.
@@ -603,12 +603,10 @@ impl<S: Socket> Sessions<S> {
 
     /// True when every session has been told all there is.
     pub(super) fn is_settled(&mut self) -> bool {
-        self.connections
-            .iter_mut()
-            .all(|(_, c)| {
-                let told = c.session.waiting() == 0 && c.reading.is_none();
-                c.dead || (told && c.session.outbox().is_empty())
-            })
+        self.connections.iter_mut().all(|(_, c)| {
+            let told = c.session.waiting() == 0 && c.reading.is_none();
+            c.dead || (told && c.session.outbox().is_empty())
+        })
     }
 
     /// Says goodbye to everybody.
