@@ -25,8 +25,9 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, ClientRow, NewClient, SessionOptions, ShardHandle, ShardParts, SortBy, Who};
-use crate::socket::Tuning;
+use crate::shard::{
+    self, ClientRow, NewClient, SessionOptions, ShardHandle, ShardParts, SortBy, Tuning, Who,
+};
 use crate::venue::Wire;
 
 /// What a gateway is to do.

@@ -133,8 +133,11 @@ fn each_of_three_subscribers_gets_every_tick_of_a_replay() {
         let capture = Capture::generate("binance-futures", "BTCUSDT,ETHUSDT,SOLUSDT", 100, 200);
         let (trades, quotes) = capture.normalized();
         assert!(trades > 1_000 && quotes > 5_000, "{trades} trades, {quotes} quotes");
-        let replay = ["replay", "--speed", "50", "--wait-subscribers", "3", "--exit", "--set", threads];
-        let gateway = Gateway::start(&[&replay[..], &[capture.path()]].concat());
+        // However slow the machine and its clients are, nobody is called slow.
+        let [room, patience] = ["session.outbox_bytes_max=67108864", "session.shed_behind_ms=600000"];
+        let settings = ["--set", threads, "--set", room, "--set", patience];
+        let replay = ["replay", "--speed", "50", "--wait-subscribers", "3", "--exit"];
+        let gateway = Gateway::start(&[&replay[..], &settings, &[capture.path()]].concat());
         let clients = subscribers(&gateway, 3, &["--mode", "every"]);
         let summaries = clients.end().values();
         assert_eq!(summaries.len(), 3);

@@ -8,7 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tickfan::front::{
-    Admin, FeedHealth, Front, Hooks, Limits, Options, PublishRoute, Refused, Stats, SymbolRow, Upgraded,
+    Admin, AdminHooks, FeedHealth, Front, Hooks, Limits, Options, PublishRoute, Refused, Stats, SymbolRow,
+    Upgraded,
 };
 use tickfan::instrument::Symbol;
 use tickfan::protocol::close::Close;
@@ -513,7 +514,19 @@ fn shutdown_ends_idle_connections_and_the_listener() {
 
 #[test]
 fn the_operators_door_has_its_own_routes() {
-    let admin = Admin::new(Limits::default(), Arc::new(|| "ticks_total 1\n# EOF\n".to_owned()));
+    let hooks = AdminHooks {
+        metrics: Arc::new(|| "ticks_total 1\n# EOF\n".to_owned()),
+        clients: Arc::new(|sort, limit| {
+            Box::pin(async move {
+                if sort == "size" {
+                    Err("no such order".to_owned())
+                } else {
+                    Ok(serde_json::json!([sort, limit]))
+                }
+            })
+        }),
+    };
+    let admin = Admin::new(Limits::default(), hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
     let addr = listener.local_addr().expect("bound");
@@ -525,7 +538,9 @@ fn the_operators_door_has_its_own_routes() {
             stream.write_all(request.as_bytes()).expect("sent");
             Answer::read(&mut stream)
         };
-        (ask("/metrics"), ask("/healthz"), ask("/ws"))
+        let clients = ["", "?sort=queued&limit=3", "?limit=10001", "?limit=x", "?sort=size"];
+        let clients = clients.map(|query| ask(&format!("/api/clients{query}")));
+        (ask("/metrics"), ask("/healthz"), ask("/ws"), clients)
     });
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let waiting = std::thread::spawn(move || {
@@ -534,7 +549,10 @@ fn the_operators_door_has_its_own_routes() {
         answers
     });
     runtime.block_on(admin.serve(listener, async move { drop(stopped.await as Result<(), _>) }));
-    let (metrics, health, ws) = waiting.join().expect("answers");
+    let (metrics, health, ws, clients) = waiting.join().expect("answers");
+    assert_eq!(clients.each_ref().map(|answer| answer.status), [200, 200, 400, 400, 400]);
+    assert_eq!([&clients[0].body, &clients[1].body], [r#"["behind",100]"#, r#"["queued",3]"#]);
+    assert!(clients[2].body.contains("`limit`") && clients[4].body.contains("no such order"));
     assert_eq!((metrics.status, health.status, ws.status), (200, 200, 404));
     assert!(metrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert_eq!(metrics.body, "ticks_total 1\n# EOF\n");
