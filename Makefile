@@ -6,7 +6,12 @@ CARGO ?= cargo
 VENV := .venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test check fmt loom bench feeds clean deps python
+# `make bench-slow SECONDS=5 CLIENTS=200`: the short form.
+SECONDS := 30
+CLIENTS := 900
+ROUNDS := 2
+
+.PHONY: help run test test-slow check fmt loom bench bench-slow feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -17,6 +22,9 @@ run: deps ## build and serve the shipped captures on http://127.0.0.1:8080
 
 test: deps python ## every test
 	$(CARGO) test
+
+test-slow: deps ## the tests of slow clients, a minute each
+	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
 
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check
@@ -30,8 +38,13 @@ fmt: ## format the code
 loom: deps ## model-check the ring, and that each memory ordering is needed (some 3 minutes)
 	RUSTFLAGS="--cfg tickfan_loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --lib ring::model
 
-bench: deps ## all benches; each has a base row that measures the harness
-	$(CARGO) bench
+bench: deps ## all benches but the next; each has a base row that measures the harness
+	$(CARGO) bench --bench fanout --bench ring --bench decode --bench watch
+
+# Each client is a file on both sides.
+bench-slow: deps ## do clients that stop reading delay those that read? (SECONDS=30 CLIENTS=900 ROUNDS=2)
+	ulimit -n "$$(ulimit -Hn)" && TICKFAN_BENCH_SECONDS=$(SECONDS) TICKFAN_BENCH_CLIENTS=$(CLIENTS) \
+		TICKFAN_BENCH_ROUNDS=$(ROUNDS) $(CARGO) bench --bench slow
 
 feeds: deps ## make the shipped captures again, byte for byte
 	$(CARGO) build --release

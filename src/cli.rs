@@ -28,6 +28,8 @@ Examples:
       prints the ticks of a capture as JSON lines
   tickfan watch --for 10s 'coinbase:*'
       subscribes from the terminal and checks that nothing is missing
+  tickfan watch --slow 5000 '*'
+      the same as a client that reads 5,000 bytes a second: what becomes of a slow one
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst

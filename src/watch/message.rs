@@ -199,6 +199,10 @@ pub struct Accepted<'a> {
     pub seq: Option<u64>,
     /// The instrument's state.
     pub state: Option<Text<'a>>,
+    /// How many updates a second come at most; absent where there is no limit.
+    pub max_hz: Option<serde_json::Number>,
+    /// What became of the numbers of an earlier connection: `ok`, `gap` or `new_epoch`.
+    pub resumed: Option<Text<'a>>,
 }
 
 /// One symbol of an [`Ack`] that was refused.
@@ -221,6 +225,17 @@ pub struct Lag<'a> {
     /// How far behind the client is, milliseconds.
     #[serde(default)]
     pub behind_ms: u64,
+    /// How much waits for it, bytes.
+    #[serde(default)]
+    pub queued_bytes: u64,
+    /// When it is cut off if it goes on taking nothing, milliseconds from now.
+    pub cut_in_ms: Option<u64>,
+    /// Ticks of this connection that a newer one stands for, so far.
+    #[serde(default)]
+    pub merged: u64,
+    /// Ticks of this connection that were dropped because it is slow, so far.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// A request was not understood or not allowed.
@@ -246,6 +261,11 @@ pub struct Bye<'a> {
     /// Why.
     #[serde(borrow, default)]
     pub why: Text<'a>,
+    /// True if the client may come back.
+    #[serde(default)]
+    pub reconnect: bool,
+    /// How long to wait before that, milliseconds.
+    pub after_ms: Option<u64>,
 }
 
 /// One message of the server.
@@ -337,6 +357,35 @@ mod tests {
             let Ok(Message::Ack(ack)) = Message::parse(&text) else { panic!("{text}") };
             assert_eq!(ack.channel.map(|channels| channels.0.len()), Some(count));
         }
+    }
+
+    #[test]
+    fn a_slow_client_reads_where_it_stands() {
+        let text = r#"{"type":"lag","level":"cut","behind_ms":13020,"queued_bytes":9,"cut_in_ms":80,"merged":2,"dropped":4}"#;
+        let Ok(Message::Lag(lag)) = Message::parse(text) else { panic!("{text}") };
+        assert_eq!(
+            (&*lag.level, lag.behind_ms, lag.queued_bytes, lag.cut_in_ms),
+            ("cut", 13_020, 9, Some(80))
+        );
+        assert_eq!((lag.merged, lag.dropped), (2, 4));
+        let text = r#"{"type":"lag","level":"ok"}"#;
+        let Ok(Message::Lag(lag)) = Message::parse(text) else { panic!("{text}") };
+        assert_eq!((lag.behind_ms, lag.cut_in_ms, lag.merged), (0, None, 0));
+        let text = r#"{"type":"bye","code":4000,"why":"slow_consumer","reconnect":true,"after_ms":1000}"#;
+        let Ok(Message::Bye(bye)) = Message::parse(text) else { panic!("{text}") };
+        assert_eq!(
+            (bye.code, &*bye.why, bye.reconnect, bye.after_ms),
+            (4_000, "slow_consumer", true, Some(1_000))
+        );
+    }
+
+    #[test]
+    fn a_row_of_an_answer_may_name_a_rate_and_what_became_of_a_resume() {
+        let text = r#"{"type":"ack","op":"subscribe","ok":[{"symbol":"a:B","max_hz":0.5,"resumed":"gap"},{"symbol":"a:C","max_hz":null}]}"#;
+        let Ok(Message::Ack(ack)) = Message::parse(text) else { panic!("{text}") };
+        let ok = ack.ok.expect("rows");
+        assert_eq!(ok[0].max_hz.as_ref().map(ToString::to_string).as_deref(), Some("0.5"));
+        assert_eq!((ok[0].resumed.as_deref(), &ok[1].max_hz), (Some("gap"), &None));
     }
 
     #[test]

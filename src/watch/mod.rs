@@ -2,10 +2,12 @@
 //! tick is accounted for.
 //!
 //! [`ledger`] holds the rule, [`message`] reads what the server says, [`board`] lays out the table and
-//! [`tally`] the summary: all pure. Here are the arguments and the connection.
+//! [`tally`] the summary: all pure. `link` is the connection, slow on purpose where that is asked for. Here are
+//! the arguments and what becomes of them.
 
 pub mod board;
 pub mod ledger;
+mod link;
 pub mod message;
 mod screen;
 pub mod tally;
@@ -19,18 +21,16 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Frame};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use self::board::Board;
 use self::ledger::Ledger;
+use self::link::Socket;
 use self::message::{Ack, Failure, Message};
 use self::screen::{Look, Screen};
-use self::tally::Delays;
+use self::tally::{Delays, Ladder};
 use crate::clock::{Clock, Now};
 use crate::complaint;
 use crate::tick::Channel;
@@ -45,12 +45,6 @@ const PAINT_PERIOD: Duration = Duration::from_millis(200);
 const COUNTS_PERIOD: Duration = Duration::from_secs(1);
 /// How many messages are taken in before the timers are looked at again.
 const BATCH_MESSAGES: usize = 512;
-/// Bytes asked of the socket at once: a few hundred messages.
-const READ_BYTES: usize = 64 * 1024;
-/// The longest message: the answer to `*` names every symbol.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// Bytes waiting to be written, at most: a few requests.
-const WRITE_BYTES_MAX: usize = 1 << 20;
 /// How much of a bad message or an HTTP answer is shown, in characters.
 const EXCERPT_CHARS: usize = 200;
 
@@ -61,6 +55,15 @@ pub enum Mode {
     Every,
     /// The newest value; what does not fit is merged into it.
     Latest,
+}
+
+/// What becomes of a client that takes too little where it wants each tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnSlow {
+    /// The first tick that would be lost ends the connection with 4000.
+    Cut,
+    /// What is lost is named in a gap.
+    Gap,
 }
 
 /// What to watch. `--help` shows the comments of the fields.
@@ -87,6 +90,15 @@ pub struct WatchArgs {
     /// Updates per second and symbol at most (Hz, above 0); by default as many as there are.
     #[arg(long, value_name = "HZ", value_parser = parse_max_hz)]
     pub max_hz: Option<serde_json::Number>,
+
+    /// What the gateway does about ticks that are lost because this client is slow; goes with what comes as every.
+    #[arg(long, value_enum)]
+    pub on_slow: Option<OnSlow>,
+
+    /// Practise being slow: once subscribed, read at most so many bytes a second, with a small receive buffer
+    /// (ws:// only). What the gateway makes of it is told as it happens: `lag: shed, 3,120 ms behind`.
+    #[arg(long, value_name = "BYTES_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub slow: Option<u64>,
 
     /// Print trades, quotes, gaps and states as they come, one JSON object a line.
     #[arg(long)]
@@ -159,8 +171,6 @@ async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> Verdict {
     watcher.finish(end)
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 /// Why a watch ended, when it did not fail.
 enum End {
     Interrupted,
@@ -190,7 +200,7 @@ struct Watcher<'a> {
     /// Ids of subscriptions that were not answered yet.
     unanswered: Vec<u64>,
     accepted: usize,
-    lag_level: String,
+    ladder: Ladder,
     start: Now,
     /// When to stop, steady nanoseconds: for want of answers, then because the time is up.
     deadline_ns: Option<u64>,
@@ -210,7 +220,7 @@ impl<'a> Watcher<'a> {
             replay: false,
             unanswered: Vec::new(),
             accepted: 0,
-            lag_level: String::from("ok"),
+            ladder: Ladder::default(),
             start: clock.now(),
             deadline_ns: None,
             shown: (0, 0),
@@ -218,7 +228,7 @@ impl<'a> Watcher<'a> {
     }
 
     async fn run(&mut self) -> anyhow::Result<End> {
-        let mut socket = connect(&self.args.url).await?;
+        let mut socket = link::connect(&self.args.url, self.args.slow.is_some()).await?;
         self.start = self.clock.now();
         self.shown.0 = self.start.mono_ns;
         self.deadline_ns = Some(self.after(ANSWER_LIMIT));
@@ -243,6 +253,11 @@ impl<'a> Watcher<'a> {
             }
             if let Some(max_hz) = &self.args.max_hz {
                 request["max_hz"] = json!(max_hz);
+            }
+            // Quotes come as the latest unless a mode is named, and then nothing of them is lost.
+            let every = self.args.mode.is_some() || channel == Channel::Trade;
+            if let Some(on_slow) = self.args.on_slow.filter(|_| every) {
+                request["on_slow"] = json!(if on_slow == OnSlow::Cut { "cut" } else { "gap" });
             }
             self.unanswered.push(id);
             let sent = socket.feed(Frame::text(request.to_string())).await;
@@ -283,7 +298,15 @@ impl<'a> Watcher<'a> {
     ) -> anyhow::Result<Option<End>> {
         for left in (0..BATCH_MESSAGES).rev() {
             match open(given) {
-                Given::Text(text) => self.hear(&text)?,
+                Given::Text(text) => {
+                    let waited = !self.unanswered.is_empty();
+                    self.hear(&text)?;
+                    // Slow from the last answer on: before it there is nothing to be slow about.
+                    if let Some(bytes_per_s) = self.args.slow.filter(|_| waited && self.unanswered.is_empty())
+                    {
+                        socket.get_mut().slow_down(bytes_per_s, self.clock);
+                    }
+                }
                 Given::Nothing => {}
                 Given::Closed(why) => return self.closed(why).map(Some),
             }
@@ -370,9 +393,10 @@ impl<'a> Watcher<'a> {
             Message::Bye(bye) => {
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }
-            Message::Lag(lag) if *lag.level != *self.lag_level => {
-                self.lag_level = lag.level.to_string();
-                self.screen.notice(&format!("lag: {}, {} ms behind", &*lag.level, lag.behind_ms));
+            Message::Lag(lag) => {
+                if self.ladder.hear(lag) {
+                    self.screen.notice(&tally::lag(lag));
+                }
             }
             _ => {}
         }
@@ -437,7 +461,13 @@ impl<'a> Watcher<'a> {
         };
         if !failed || self.accepted > 0 {
             let elapsed_ns = self.elapsed_ns(now);
-            self.screen.notice(&tally::summary(&self.ledger, &self.delays, elapsed_ns, self.replay));
+            self.screen.notice(&tally::summary(
+                &self.ledger,
+                &self.delays,
+                &self.ladder,
+                elapsed_ns,
+                self.replay,
+            ));
         }
         match (failed, self.ledger.held()) {
             (true, _) => Verdict::Failed,
@@ -454,33 +484,6 @@ impl<'a> Watcher<'a> {
     fn after(&self, duration: Duration) -> u64 {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.clock.now().mono_ns.saturating_add(ns)
-    }
-}
-
-async fn connect(url: &str) -> anyhow::Result<Socket> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BYTES)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX))
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BYTES_MAX);
-    let nodelay = true;
-    let connected = timeout(ANSWER_LIMIT, connect_async_with_config(url, Some(config), nodelay)).await;
-    let (socket, _) = connected
-        .map_err(|_| anyhow!("no answer within {} s", ANSWER_LIMIT.as_secs()))
-        .and_then(|connected| connected.map_err(connect_error))
-        .with_context(|| format!("cannot connect to {url}"))?;
-    Ok(socket)
-}
-
-/// The cause in words; of an HTTP answer, what it says.
-fn connect_error(error: SocketError) -> anyhow::Error {
-    match error {
-        SocketError::Http(answer) => {
-            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            anyhow!("the server answered {} {}", answer.status(), excerpt(body.trim()))
-        }
-        other => other.into(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use hdrhistogram::Histogram;
 
 use super::ledger::Ledger;
+use super::message::Lag;
 use crate::clock::SECOND;
 use crate::tick::Channel;
 
@@ -80,6 +81,86 @@ impl fmt::Display for Micros {
     }
 }
 
+/// A whole number as people read it: 3,120.
+struct Grouped(u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                f.write_char(',')?;
+            }
+            f.write_char(digit)?;
+        }
+        Ok(())
+    }
+}
+
+/// One step of the lag ladder, in words.
+pub fn lag(lag: &Lag<'_>) -> String {
+    let mut text = format!("lag: {}, {} ms behind", &*lag.level, Grouped(lag.behind_ms));
+    // Writing to a string cannot fail.
+    if let Some(cut_in_ms) = lag.cut_in_ms {
+        let _ = write!(text, ", cut in {} ms", Grouped(cut_in_ms));
+    }
+    if lag.queued_bytes > 0 {
+        let _ = write!(text, ", {} bytes queued", Grouped(lag.queued_bytes));
+    }
+    if lag.merged > 0 || lag.dropped > 0 {
+        let _ = write!(text, "; so far merged {}, dropped {}", Grouped(lag.merged), Grouped(lag.dropped));
+    }
+    text
+}
+
+/// The levels of the lag ladder in their order; the last is for levels of other versions.
+const LEVELS: [&str; 5] = ["ok", "warn", "shed", "cut", "other"];
+
+/// Where a client stood on the lag ladder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ladder {
+    level: usize,
+    times: [u64; LEVELS.len()],
+    behind_ms_max: u64,
+    merged: u64,
+    dropped: u64,
+}
+
+impl Ladder {
+    /// Takes the next `lag` in; true if the level is another one.
+    pub fn hear(&mut self, lag: &Lag<'_>) -> bool {
+        let level = LEVELS.iter().position(|level| **level == *lag.level).unwrap_or(LEVELS.len() - 1);
+        let moved = level != self.level;
+        self.times[level] += u64::from(moved);
+        self.level = level;
+        self.behind_ms_max = self.behind_ms_max.max(lag.behind_ms);
+        // They only grow, and a level that is repeated may be an older one.
+        self.merged = self.merged.max(lag.merged);
+        self.dropped = self.dropped.max(lag.dropped);
+        moved
+    }
+}
+
+impl fmt::Display for Ladder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.times.iter().all(|times| *times == 0) {
+            return f.write_str("never");
+        }
+        let told = LEVELS.iter().zip(self.times).filter(|(_, times)| *times > 0);
+        for (at, (level, times)) in told.enumerate() {
+            write!(f, "{}{level} {times}", if at == 0 { "" } else { ", " })?;
+        }
+        write!(
+            f,
+            "   at most {} ms behind   told: merged {}, dropped {}   {} at the end",
+            Grouped(self.behind_ms_max),
+            self.merged,
+            self.dropped,
+            LEVELS[self.level]
+        )
+    }
+}
+
 /// Events per second, rounded; 0 when no time has passed.
 pub fn per_second(events: u64, elapsed_ns: u64) -> u64 {
     let per_second = u128::from(events) * u128::from(SECOND) / u128::from(elapsed_ns.max(1));
@@ -102,10 +183,10 @@ pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
 }
 
 /// What is said at the end.
-pub fn summary(ledger: &Ledger, delays: &Delays, elapsed_ns: u64, replay: bool) -> String {
+pub fn summary(ledger: &Ledger, delays: &Delays, ladder: &Ladder, elapsed_ns: u64, replay: bool) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_summary(&mut text, ledger, delays, elapsed_ns, replay);
+    let _ = write_summary(&mut text, ledger, delays, ladder, elapsed_ns, replay);
     text
 }
 
@@ -113,6 +194,7 @@ fn write_summary(
     out: &mut String,
     ledger: &Ledger,
     delays: &Delays,
+    ladder: &Ladder,
     elapsed_ns: u64,
     replay: bool,
 ) -> fmt::Result {
@@ -133,6 +215,7 @@ fn write_summary(
     writeln!(out, "updates/s   {}", per_second(all.updates, elapsed_ns))?;
     writeln!(out, "merged      {}", all.merged)?;
     write_gaps(out, ledger)?;
+    writeln!(out, "lag         {ladder}")?;
     writeln!(out, "rx→arrival  {delays}")?;
     if replay {
         writeln!(out, "            (a replay: rx is when the frame was scheduled)")?;
@@ -202,14 +285,47 @@ mod tests {
         );
     }
 
+    fn step(level: &str, behind_ms: u64, cut_in_ms: Option<u64>, dropped: u64) -> Lag<'_> {
+        Lag { level: level.into(), behind_ms, queued_bytes: 0, cut_in_ms, merged: 0, dropped }
+    }
+
+    #[test]
+    fn a_lag_is_told_in_words() {
+        assert_eq!(lag(&step("warn", 1_040, None, 0)), "lag: warn, 1,040 ms behind");
+        let shed = Lag { queued_bytes: 262_144, merged: 9, ..step("shed", 3_120, Some(19_000), 1_000_000) };
+        assert_eq!(
+            lag(&shed),
+            "lag: shed, 3,120 ms behind, cut in 19,000 ms, 262,144 bytes queued; so far merged 9, dropped 1,000,000"
+        );
+    }
+
+    #[test]
+    fn the_ladder_is_summed_up() {
+        let mut ladder = Ladder::default();
+        let moved = [
+            step("ok", 0, None, 0),
+            step("warn", 1_000, None, 0),
+            step("shed", 3_120, Some(5), 7),
+            step("shed", 4_000, Some(4), 7),
+            step("new", 1, None, 8),
+            step("warn", 600, None, 8),
+        ];
+        assert_eq!(moved.map(|lag| ladder.hear(&lag)), [false, true, true, false, true, true]);
+        assert_eq!(
+            ladder.to_string(),
+            "warn 2, shed 1, other 1   at most 4,000 ms behind   told: merged 0, dropped 8   warn at the end"
+        );
+    }
+
     #[test]
     fn a_summary_names_the_breaks() {
         let mut ledger = Ledger::new(true);
-        let held = summary(&ledger, &Delays::new(), SECOND, true);
+        let held = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, true);
+        assert!(held.contains("lag         never\n"), "{held}");
         assert!(held.contains("gaps        0 naming 0 ticks\n"), "{held}");
         assert!(held.ends_with("breaks      0\nthe accounting rule held\n"), "{held}");
         (0..12).for_each(|at| ledger.unreadable(&at.to_string()));
-        let broke = summary(&ledger, &Delays::new(), SECOND, false);
+        let broke = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, false);
         assert!(broke.contains("  a message could not be read: 9\n  and 2 more\n"), "{broke}");
         assert!(broke.ends_with("BROKE\n"), "{broke}");
     }

@@ -181,6 +181,25 @@ async fn the_time_runs_from_the_answers() {
 }
 
 #[tokio::test]
+async fn a_slow_watcher_tells_the_ladder_and_misses_nothing() {
+    const SHED: &str = r#"{"type":"lag","level":"shed","behind_ms":3120,"queued_bytes":0,"cut_in_ms":19000,"merged":3,"dropped":0}"#;
+    const OK: &str = r#"{"type":"lag","level":"ok","behind_ms":0,"queued_bytes":0,"merged":3,"dropped":4}"#;
+    let says = [HELLO, ACK_TRADE, ACK_QUOTE, SNAP, LAG, SHED, QUOTE, TRADE, GAP, OK, BYE];
+    let watched = watch_with(&["--slow", "4000", "--on-slow", "cut"], Look::Counts, &says, Then::Close).await;
+    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    for line in [
+        "lag: warn, 420 ms behind\n",
+        "lag: shed, 3,120 ms behind, cut in 19,000 ms; so far merged 3, dropped 0\n",
+        "lag         ok 1, warn 1, shed 1   at most 3,120 ms behind   told: merged 3, dropped 4   ok at the end\n",
+        "the accounting rule held",
+    ] {
+        assert!(watched.err.contains(line), "{line} is missing in\n{}", watched.err);
+    }
+    let asked = watched.requests.iter().map(|text| text.contains(r#""on_slow":"cut""#));
+    assert_eq!(asked.collect::<Vec<_>>(), [true, false], "of quotes that are the latest nothing is lost");
+}
+
+#[tokio::test]
 async fn who_cannot_connect_names_the_address_and_the_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
@@ -241,6 +260,7 @@ fn arguments_have_units_and_defaults() {
     let plain = args(&["*"]).expect("enough");
     assert_eq!((plain.url.as_str(), plain.channels), ("ws://127.0.0.1:8080/ws", Channel::ALL.to_vec()));
     assert_eq!((plain.duration, plain.mode, plain.max_hz, plain.json), (None, None, None, false));
+    assert_eq!((plain.slow, plain.on_slow), (None, None));
     let full =
         args(&["--channel", "quote", "--channel", "trade", "--for", "2m", "--max-hz", "0.5", "a", "b"]);
     let full = full.expect("good arguments");
@@ -257,6 +277,8 @@ fn arguments_have_units_and_defaults() {
         vec!["--max-hz", "0", "*"],
         vec!["--max-hz=-1", "*"],
         vec!["--max-hz", "fast", "*"],
+        vec!["--slow", "0", "*"],
+        vec!["--on-slow", "merge", "*"],
     ] {
         assert!(args(&bad).is_err(), "{bad:?}");
     }

@@ -1,6 +1,9 @@
 //! The binary as its users run it, and clients that are not ours: Python's `websockets`, and sockets whose
 //! every byte is chosen by the test. Nothing waits for ever, and what a test started ends with it.
 #![allow(unreachable_pub, reason = "a module of a test has no other reader")]
+#![allow(dead_code, reason = "each test uses its part of it")]
+
+pub mod client;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -157,8 +160,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts the binary with these arguments and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
+        Self::listening("127.0.0.1:0", args)
+    }
+
+    /// The same, with its clients' door here.
+    pub fn listening(listen: &str, args: &[&str]) -> Self {
         let mut command = tickfan(args);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--listen", listen, "--admin", "127.0.0.1:0"]);
         // However slow the machine is, no client is cut off in its goodbye.
         command.args(["--set", "session.close_grace_ms=30000", "--set", "session.drain_ms=30000"]);
         let mut process = Process::start(&mut command);
@@ -188,6 +196,24 @@ impl Gateway {
         let mut args = vec!["serve", "--config", config.to_str().expect("utf-8")];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         Self::start(&args)
+    }
+
+    /// The arguments that set these keys.
+    pub fn settings<'a>(settings: &[&'a str]) -> Vec<&'a str> {
+        settings.iter().flat_map(|setting| ["--set", setting]).collect()
+    }
+
+    /// Clients now.
+    pub fn sessions(&self) -> u64 {
+        self.metric_sum("tickfan_sessions")
+    }
+
+    /// What it has in memory now, bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
+        let status = status.expect("it runs");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("a size") * 1_024
     }
 
     /// The answer to a GET: its status, and its body.
@@ -335,9 +361,27 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// A connection that is read slowly where that is wanted.
+struct Paced {
+    stream: TcpStream,
+    bytes_per_s: Option<u64>,
+}
+
+impl Read for Paced {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let Some(bytes_per_s) = self.bytes_per_s else {
+            return self.stream.read(buf);
+        };
+        let portion = (bytes_per_s as usize / 10).clamp(1, buf.len().max(1)).min(buf.len());
+        let read = self.stream.read(&mut buf[..portion])?;
+        std::thread::sleep(Duration::from_nanos(read as u64 * 1_000_000_000 / bytes_per_s));
+        Ok(read)
+    }
+}
+
 /// A WebSocket whose every byte is the test's.
 pub struct RawSocket {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Paced>,
 }
 
 /// Opcodes of RFC 6455.
@@ -353,20 +397,55 @@ pub const FIN: u8 = 0x80;
 impl RawSocket {
     /// Shakes hands at `/ws` with this query, and takes the hello.
     pub fn open(gateway: &Gateway, query: &str) -> Self {
-        let mut stream = BufReader::new(connect(gateway.http));
+        Self::over(connect(gateway.http), query)
+    }
+
+    /// The same over a small receive buffer: what the kernel holds for us would hide how slow we are.
+    pub fn open_small(gateway: &Gateway, query: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("an option");
+        socket.connect(&gateway.http.into()).expect("connected");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        Self::over(stream, query)
+    }
+
+    fn over(stream: TcpStream, query: &str) -> Self {
+        let mut socket = Self::of(stream);
+        let answer = socket.shake_hands(query);
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        assert_eq!(socket.message()["type"], "hello");
+        socket
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        Self { stream: BufReader::new(Paced { stream, bytes_per_s: None }) }
+    }
+
+    /// Asks for the WebSocket and gives the head of the answer.
+    fn shake_hands(&mut self, query: &str) -> String {
         let head =
             "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-        let request = format!("GET /ws{query} HTTP/1.1\r\n{head}\r\n{key}\r\n\r\n");
-        stream.get_mut().write_all(request.as_bytes()).expect("sent");
+        self.bytes(format!("GET /ws{query} HTTP/1.1\r\n{head}\r\n{key}\r\n\r\n").as_bytes());
         let mut answer = String::new();
         while !answer.ends_with("\r\n\r\n") {
-            assert_ne!(stream.read_line(&mut answer).expect("an answer in time"), 0, "{answer}");
+            assert_ne!(self.stream.read_line(&mut answer).expect("an answer in time"), 0, "{answer}");
         }
-        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-        let mut socket = Self { stream };
-        assert_eq!(socket.message()["type"], "hello");
-        socket
+        answer
+    }
+
+    /// The status that a handshake is answered with.
+    pub fn status_of_handshake(gateway: &Gateway) -> u16 {
+        let answer = Self::of(connect(gateway.http)).shake_hands("");
+        answer[9..12].parse().expect("a status")
+    }
+
+    /// From now on reads so many bytes a second, or again what there is.
+    pub fn read_at_most(&mut self, bytes_per_s: Option<u64>) {
+        self.stream.get_mut().bytes_per_s = bytes_per_s;
     }
 
     /// Sends one frame, masked as a client has to.
@@ -384,17 +463,17 @@ impl RawSocket {
 
     /// Sends bytes as they are. The gateway may have closed already.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        let _ = self.stream.get_mut().write_all(bytes);
+        let _ = self.stream.get_mut().stream.write_all(bytes);
     }
 
     /// Another handle that can send.
     pub fn sender(&self) -> Self {
-        Self { stream: BufReader::new(self.stream.get_ref().try_clone().expect("a handle")) }
+        Self::of(self.stream.get_ref().stream.try_clone().expect("a handle"))
     }
 
     /// Goes away as a machine does that loses its power and comes back: no close, no goodbye.
     pub fn vanish(self) {
-        let socket = socket2::SockRef::from(self.stream.get_ref());
+        let socket = socket2::SockRef::from(&self.stream.get_ref().stream);
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 

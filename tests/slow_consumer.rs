@@ -1,0 +1,461 @@
+//! Slow clients, silent ones and those that vanish, over real sockets against the real binary: what they are told,
+//! what they are cut for, and that nobody else pays for it. `TICKFAN_SLOW_SECONDS=60` is the long form.
+
+mod support;
+
+use std::io::Write;
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::client::Client;
+use support::{
+    CONTINUATION, Capture, FIN, Gateway, PING, PONG, Process, RawSocket, TEXT, TOKEN, connect, eventually,
+    tickfan,
+};
+
+const FEED: &str = "feeds/coinbase.zst";
+const EVERYTHING: &str = "?symbols=*&channel=trade,quote";
+
+/// The window of a stalled client counts as unacknowledged: what it is told at the end has to last until it reads.
+const LASTS: &str = "session.dead_peer_ms=600000";
+
+/// A capture that goes round and round.
+fn looped(speed: &str, settings: &[&str]) -> Gateway {
+    let args = [&["replay", "--loop", "--speed", speed][..], &Gateway::settings(settings), &[FEED]].concat();
+    Gateway::start(&args)
+}
+
+/// A client on its own thread, until the gateway closes.
+fn reads(client: Client) -> JoinHandle<Client> {
+    std::thread::spawn(move || client.read_to_end())
+}
+
+/// Publishes so many trades of one symbol, and waits until they are in the ring.
+fn publish(gateway: &Gateway, count: u64) {
+    let before = gateway.metric_sum("tickfan_published_total");
+    let mut publisher = connect(gateway.publish.expect("it listens"));
+    writeln!(publisher, "{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}").expect("sent");
+    let line = "{\"type\":\"trade\",\"symbol\":\"demo:ABC\",\"price\":\"1.25\",\"size\":\"3\"}\n";
+    let block = line.repeat(100);
+    for _ in 0..count / 100 {
+        publisher.write_all(block.as_bytes()).expect("sent");
+    }
+    eventually("all is published", || gateway.metric_sum("tickfan_published_total") >= before + count);
+}
+
+// ---- the ladder ---------------------------------------------------------------------------------------
+
+#[test]
+fn stalled_clients_go_down_the_ladder_and_readers_do_not_notice() {
+    const OUTBOX: u64 = 65_536;
+    const READERS: usize = 60;
+    const STALLED: usize = 6;
+    let gateway = looped(
+        "4",
+        &[
+            "shard.threads=1",
+            "session.warn_behind_ms=100",
+            "session.shed_behind_ms=200",
+            "session.cut_after_ms=1500",
+            "session.outbox_bytes_max=65536",
+            LASTS,
+        ],
+    );
+    let readers: Vec<_> = (0..READERS).map(|_| reads(Client::open(&gateway, EVERYTHING))).collect();
+    let before = gateway.resident();
+    let stalled: Vec<_> = (0..STALLED).map(|_| Client::open_small(&gateway, EVERYTHING)).collect();
+    let mut highest = before;
+    eventually("the stalled ones are cut", || {
+        highest = highest.max(gateway.resident());
+        gateway.sessions() == READERS as u64
+    });
+    // A reader that has no core for a while may fill its outbox too.
+    let bound = (READERS + STALLED) as u64 * (OUTBOX + 64 * 1_024);
+    assert!(highest - before <= bound, "{} bytes for {STALLED} stalled clients", highest - before);
+
+    for client in stalled {
+        let client = client.read_to_end();
+        let levels = client.levels();
+        // A queue that is full before it is old goes on at once.
+        let wanted: &[&str] =
+            if levels.first() == Some(&"warn") { &["warn", "shed", "cut"] } else { &["shed", "cut"] };
+        assert_eq!(levels, wanted, "{:?}", client.steps);
+        assert_eq!(client.codes(), (Some(4_000), Some(4_000)));
+        let bye = client.bye.as_ref().expect("last words");
+        assert_eq!((bye.why.as_str(), bye.reconnect, bye.after_ms.is_some()), ("slow_consumer", true, true));
+        for step in &client.steps {
+            assert!(step.queued_bytes <= OUTBOX + 65_536, "{step:?}");
+        }
+        let cut = client.steps.iter().find(|step| step.level == "cut").expect("it was told");
+        assert!(cut.cut_in_ms.is_some_and(|ms| ms <= 1_500), "{cut:?}");
+    }
+    gateway.process.signal("TERM");
+    for reader in readers {
+        let reader = reader.join().expect("its account is right");
+        assert_eq!(reader.codes(), (Some(4_001), Some(4_001)));
+        assert!(reader.ledger.heard_all().updates > 0);
+    }
+    assert_eq!(gateway.process.end().code(), Some(0));
+}
+
+#[test]
+fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
+    let seconds =
+        std::env::var("TICKFAN_SLOW_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6u32);
+    let capture = Capture::generate("coinbase", "BTC-USD,ETH-USD,SOL-USD", seconds * 2 + 4, 600);
+    let settings = Gateway::settings(&[
+        "session.warn_behind_ms=200",
+        "session.shed_behind_ms=1000",
+        "session.outbox_bytes_max=32768",
+        // Slow is not stalled, however slow the machine is.
+        "session.cut_after_ms=60000",
+        LASTS,
+    ]);
+    let replay = ["replay", "--speed", "1", "--exit", "--wait-subscribers", "3"];
+    let gateway = Gateway::start(&[&replay[..], &settings, &[capture.path()]].concat());
+    let fast = reads(Client::open(&gateway, &format!("{EVERYTHING}&mode=every")));
+    let slow = ["?symbols=*&channel=quote&mode=latest", "?symbols=*&channel=trade,quote&mode=every"];
+    let slow = slow.map(|query| {
+        let mut client = Client::open_small(&gateway, query);
+        client.socket.read_at_most(Some(5_000));
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(u64::from(seconds)) {
+                assert!(
+                    client.step() && client.ledger.held(),
+                    "{:?} {:?}",
+                    client.bye,
+                    client.ledger.breaks()
+                );
+            }
+            client.socket.read_at_most(None);
+            client.read_to_end()
+        })
+    });
+    let [latest, every] = slow.map(|client| client.join().expect("its account is right"));
+    let fast = fast.join().expect("its account is right");
+    assert_eq!(gateway.process.end().code(), Some(0));
+    for client in [&latest, &every] {
+        assert!(client.steps.iter().any(|step| step.level == "shed"), "{:?}", client.steps);
+        assert_eq!(client.steps.last().map(|step| step.level.as_str()), Some("ok"), "{:?}", client.steps);
+        assert_eq!(client.codes(), (Some(4_001), Some(4_001)));
+    }
+    assert!(latest.ledger.heard_all().merged > 0);
+    assert_eq!(latest.missing("slow_consumer"), 0);
+    assert!(every.missing("slow_consumer") > 0);
+    assert_eq!(every.ledger.heard_all().merged, 0);
+    assert_eq!(every.told, fast.told);
+    let quotes = fast.told.into_iter().filter(|((_, channel), _)| *channel == "quote");
+    assert_eq!(latest.told, quotes.collect());
+}
+
+#[test]
+fn who_would_rather_be_cut_than_miss_a_tick_is_cut() {
+    let gateway = looped(
+        "20",
+        &[
+            "session.outbox_bytes_max=65536",
+            "session.shed_behind_ms=1000",
+            "session.cut_after_ms=600000",
+            LASTS,
+        ],
+    );
+    let client = Client::open_small(&gateway, &format!("{EVERYTHING}&mode=every&on_slow=cut"));
+    eventually("it is cut", || gateway.sessions() == 0);
+    let client = client.read_to_end();
+    assert_eq!(client.codes(), (Some(4_000), Some(4_000)));
+    assert_eq!(client.missing("slow_consumer"), 0, "{:?}", client.ledger.gaps().collect::<Vec<_>>());
+    assert_eq!(client.ledger.heard_all().merged, 0);
+    gateway.stop();
+}
+
+// ---- the dead -----------------------------------------------------------------------------------------
+
+#[test]
+fn who_reads_but_answers_no_ping_is_closed_and_who_answers_is_not() {
+    let settings = ["session.heartbeat_ms=500", "session.pong_timeout_ms=4000"];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    let mut silent = RawSocket::open(&gateway, "");
+    let answering = RawSocket::open(&gateway, "?symbols=demo:ABC");
+    let mut asking = answering.sender();
+    let answering = std::thread::spawn(move || {
+        let mut answering = answering;
+        let mut pings = 0;
+        loop {
+            let (opcode, payload) = answering.frame();
+            match opcode {
+                PING => {
+                    pings += 1;
+                    answering.send(FIN | PONG, &payload);
+                }
+                TEXT if payload.windows(8).any(|at| at == b"\"still\"}")
+                    || payload.starts_with(b"{\"type\":\"pong\"") =>
+                {
+                    return pings;
+                }
+                TEXT => {}
+                other => panic!("opcode {other}: {}", String::from_utf8_lossy(&payload)),
+            }
+        }
+    });
+    let mut pings = 0;
+    let bye = loop {
+        let (opcode, payload) = silent.frame();
+        match opcode {
+            PING => pings += 1,
+            TEXT => {
+                let message: Value = serde_json::from_slice(&payload).expect("JSON");
+                if message["type"] == "bye" {
+                    break message;
+                }
+            }
+            other => panic!("opcode {other} before the bye"),
+        }
+    };
+    assert!(pings > 0, "nothing was asked");
+    assert_eq!(
+        (&bye["code"], &bye["why"], &bye["reconnect"]),
+        (&json!(4_002), &json!("no_pong"), &json!(true))
+    );
+    assert_eq!(silent.close_frame(), 4_002);
+    asking.text(r#"{"op":"ping","t":"still"}"#);
+    assert!(answering.join().expect("it is still there") > 0);
+    gateway.stop();
+}
+
+/// A network of its own, with one host in it.
+struct Elsewhere {
+    namespace: String,
+    link: String,
+    near: String,
+}
+
+fn ip(args: &[&str]) -> bool {
+    Command::new("ip").args(args).output().is_ok_and(|output| output.status.success())
+}
+
+impl Elsewhere {
+    /// `None` where we may not make one.
+    fn new() -> Option<Self> {
+        let id = std::process::id();
+        // Each process its own network, as far as there are some.
+        let net = format!("10.{}.{}", 200 + id % 50, id / 50 % 250);
+        let (namespace, link) = (format!("tickfan{id}"), format!("tf{id}"));
+        let (far_link, near, far) = (format!("tg{id}"), format!("{net}.1"), format!("{net}.2/30"));
+        let here = Self { namespace, link, near };
+        let (namespace, link) = (here.namespace.as_str(), here.link.as_str());
+        let made = ip(&["netns", "add", namespace])
+            && ip(&["link", "add", link, "type", "veth", "peer", "name", &far_link, "netns", namespace])
+            && ip(&["addr", "add", &format!("{}/30", here.near), "dev", link])
+            && ip(&["link", "set", link, "up"])
+            && ip(&["-n", namespace, "addr", "add", &far, "dev", &far_link])
+            && ip(&["-n", namespace, "link", "set", &far_link, "up"]);
+        made.then_some(here)
+    }
+
+    /// Runs our own subscriber there, until it has its answers.
+    fn watch(&self, gateway: &Gateway) -> Process {
+        let url = format!("ws://{}:{}/ws", self.near, gateway.http.port());
+        let watch = tickfan(&["watch", "--url", &url, "*"]);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(watch.get_program()).args(watch.get_args());
+        Process::start(&mut command)
+    }
+
+    /// From now on no packet comes from there or gets there, and nobody is told.
+    fn unplug(&self) {
+        let far_link = self.link.replacen("tf", "tg", 1);
+        assert!(ip(&["-n", &self.namespace, "link", "set", &far_link, "down"]));
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // The one goes with the other, if it was made at all.
+        ip(&["link", "del", &self.link]);
+        ip(&["netns", "del", &self.namespace]);
+    }
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what is not tested has to be seen")]
+fn a_host_that_vanished_is_forgotten() {
+    // By the kernel, which misses acknowledgements; and by the gateway, which misses an answer.
+    let by_kernel =
+        ["session.dead_peer_ms=2000", "session.pong_timeout_ms=600000", "session.heartbeat_ms=1000"];
+    let by_ping =
+        ["session.dead_peer_ms=600000", "session.pong_timeout_ms=4000", "session.heartbeat_ms=1000"];
+    for (settings, speed) in [(by_kernel, "5"), (by_ping, "5"), (by_kernel, "0.01")] {
+        let Some(elsewhere) = Elsewhere::new() else {
+            eprintln!("SKIPPED: a vanished host needs network namespaces: root, and `ip`");
+            return;
+        };
+        // A vanished client takes nothing either: it must not be cut for that first.
+        let settings = [&settings[..], &["session.cut_after_ms=600000"]].concat();
+        let args =
+            [&["replay", "--loop", "--speed", speed][..], &Gateway::settings(&settings), &[FEED]].concat();
+        let gateway = Gateway::listening("0.0.0.0:0", &args);
+        let watch = elsewhere.watch(&gateway);
+        eventually("it is subscribed", || gateway.metric_sum("tickfan_sessions_subscribed") == 1);
+        elsewhere.unplug();
+        eventually("it is forgotten", || gateway.sessions() == 0);
+        drop(watch);
+        drop(elsewhere);
+        gateway.stop();
+    }
+}
+
+// ---- limits -------------------------------------------------------------------------------------------
+
+#[test]
+fn too_many_pieces_or_control_frames_close_the_connection() {
+    let settings = ["limits.fragments_per_message=4", "limits.control_frames_per_s=5"];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    // As many as are allowed.
+    let mut client = RawSocket::open(&gateway, "");
+    client.send(TEXT, br#"{"op""#);
+    client.send(CONTINUATION, br#":"li"#);
+    client.send(CONTINUATION, br#"st""#);
+    client.send(FIN | CONTINUATION, b"}");
+    assert_eq!(client.message()["op"], "list");
+    // One more, and it does not matter how little is in them.
+    client.send(TEXT, b"");
+    for _ in 0..4 {
+        client.send(CONTINUATION, b"");
+    }
+    assert_eq!(client.goodbye(), (4_502, 4_502));
+
+    for opcode in [PING, PONG] {
+        let mut client = RawSocket::open(&gateway, "");
+        for _ in 0..100 {
+            client.send(FIN | opcode, b"x");
+        }
+        // Those within the limit are answered.
+        let code = loop {
+            let (opcode, payload) = client.frame();
+            if opcode == TEXT {
+                let bye: Value = serde_json::from_slice(&payload).expect("JSON");
+                assert_eq!((&bye["type"], &bye["reconnect"]), (&json!("bye"), &json!(false)), "{bye}");
+                break bye["code"].as_u64();
+            }
+            assert_eq!(opcode, PONG);
+        };
+        assert_eq!((code, client.close_frame()), (Some(4_502), 4_502));
+    }
+    gateway.stop();
+}
+
+#[test]
+fn one_address_has_so_many_connections() {
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["limits.connections_per_address=2"]);
+    let first = RawSocket::open(&gateway, "");
+    let _second = RawSocket::open(&gateway, "");
+    assert_eq!(RawSocket::status_of_handshake(&gateway), 429);
+    drop(first);
+    eventually("there is room again", || RawSocket::status_of_handshake(&gateway) == 101);
+    gateway.stop();
+}
+
+// ---- the end ------------------------------------------------------------------------------------------
+
+#[test]
+fn a_stopping_gateway_sends_what_it_has_and_spreads_its_clients_return() {
+    const TICKS: u64 = 200;
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["session.drain_spread_ms=5000"]);
+    let query = "?symbols=demo:ABC&channel=trade&mode=every";
+    let clients: Vec<_> = (0..50).map(|_| Client::open(&gateway, query)).collect();
+    publish(&gateway, TICKS);
+    gateway.process.signal("TERM");
+    let mut after = Vec::new();
+    for client in clients {
+        let client = client.read_to_end();
+        assert_eq!(client.codes(), (Some(4_001), Some(4_001)));
+        assert_eq!(client.told.values().copied().collect::<Vec<_>>(), [TICKS]);
+        assert_eq!((client.ledger.heard_all().ticks, client.ledger.gaps_all().count), (TICKS, 0));
+        let bye = client.bye.expect("last words");
+        assert_eq!((bye.why.as_str(), bye.reconnect), ("shutdown", true));
+        after.push(bye.after_ms.expect("a time"));
+    }
+    assert!(after.iter().all(|ms| *ms < 5_000), "{after:?}");
+    assert!(after.iter().any(|ms| *ms != after[0]), "{after:?}");
+    assert_eq!(gateway.process.end().code(), Some(0));
+}
+
+// ---- what the operator sees ---------------------------------------------------------------------------
+
+/// What `/api/clients` says.
+fn clients(gateway: &Gateway, query: &str) -> (Vec<Value>, u64) {
+    let (status, body) = Gateway::get(gateway.admin, &format!("/api/clients{query}"));
+    assert_eq!(status, 200, "{body}");
+    let mut answer: Value = serde_json::from_str(&body).expect("JSON");
+    let Value::Array(rows) = answer["clients"].take() else { panic!("{body}") };
+    (rows, answer["total"].as_u64().expect("a count"))
+}
+
+fn figure(row: &Value, name: &str) -> u64 {
+    row[name].as_u64().unwrap_or_else(|| panic!("{name} of {row}"))
+}
+
+/// Each row adds up, and all of them together are what is counted.
+fn adds_up(gateway: &Gateway) -> bool {
+    let (rows, _) = clients(gateway, "?sort=behind&limit=100");
+    let parts = ["sent", "merged", "dropped", "lost"];
+    for row in &rows {
+        let told: u64 = parts.iter().map(|part| figure(row, part)).sum();
+        assert_eq!(figure(row, "offered"), told + figure(row, "pending"), "{row}");
+    }
+    parts.iter().all(|part| {
+        let sum: u64 = rows.iter().map(|row| figure(row, part)).sum();
+        sum == gateway.metric_sum(&format!("tickfan_{part}_total"))
+    })
+}
+
+#[test]
+fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
+    // More than the kernel holds for who reads nothing.
+    const TICKS: u64 = 20_000;
+    let settings = [
+        "ring.capacity=65536",
+        "session.outbox_bytes_max=16384",
+        "session.shed_behind_ms=500",
+        "session.cut_after_ms=600000",
+        "session.pong_timeout_ms=600000",
+        LASTS,
+    ];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    let query = "?symbols=demo:ABC&channel=trade&mode=every";
+    let readers = [(); 2].map(|()| reads(Client::open(&gateway, query)));
+    let stalled = Client::open_small(&gateway, query);
+    publish(&gateway, TICKS);
+    eventually("only the stalled one has something to come", || {
+        let (rows, total) = clients(&gateway, "?sort=behind&limit=100");
+        assert_eq!((rows.len(), total), (3, 3));
+        rows[0]["state"] == "shedding" && rows[1..].iter().all(|row| figure(row, "pending") == 0)
+    });
+    let (rows, total) = clients(&gateway, "?sort=behind&limit=1");
+    assert_eq!((rows.len(), total), (1, 3));
+    let row = &rows[0];
+    for name in ["session", "peer", "state", "level"] {
+        assert!(row[name].is_string(), "{name} of {row}");
+    }
+    assert_eq!(figure(row, "offered"), TICKS);
+    assert!(figure(row, "behind_ms") > 0 && figure(row, "pending") > 0 && figure(row, "since") > 0, "{row}");
+    assert!(figure(row, "queued_bytes") <= 16_384 + 65_536, "{row}");
+    assert!(figure(row, "kernel_unsent_bytes") > 0 && figure(row, "subscriptions") > 0, "{row}");
+    eventually("the figures agree", || adds_up(&gateway));
+
+    // It reads, and is like all the others.
+    let stalled = reads(stalled);
+    eventually("nothing is pending", || {
+        clients(&gateway, "?sort=behind&limit=100").0.iter().all(|row| figure(row, "pending") == 0)
+    });
+    eventually("the figures agree", || adds_up(&gateway));
+    gateway.process.signal("TERM");
+    for client in readers.into_iter().chain([stalled]) {
+        let client = client.join().expect("its account is right");
+        assert_eq!(client.told.values().copied().collect::<Vec<_>>(), [TICKS]);
+    }
+    assert_eq!(gateway.process.end().code(), Some(0));
+}

@@ -1,0 +1,122 @@
+//! A client that keeps account of everything it hears.
+
+use std::collections::BTreeMap;
+
+use tickfan::tick::Channel;
+use tickfan::watch::ledger::Ledger;
+use tickfan::watch::message::Message;
+
+use super::{CLOSE, FIN, Gateway, PING, PONG, RawSocket, TEXT};
+
+/// One step of the lag ladder, as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub level: String,
+    pub cut_in_ms: Option<u64>,
+    pub queued_bytes: u64,
+}
+
+/// The last words before a close.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastWords {
+    pub code: u16,
+    pub why: String,
+    pub reconnect: bool,
+    pub after_ms: Option<u64>,
+}
+
+/// A subscriber. It answers pings.
+pub struct Client {
+    pub socket: RawSocket,
+    pub ledger: Ledger,
+    pub steps: Vec<Step>,
+    /// The newest number that was told of each symbol and channel.
+    pub told: BTreeMap<(String, &'static str), u64>,
+    pub bye: Option<LastWords>,
+    /// The code of the close frame: there is nothing after it.
+    pub close: Option<u16>,
+}
+
+impl Client {
+    /// Subscribes by its URL, and takes the answer.
+    pub fn open(gateway: &Gateway, query: &str) -> Self {
+        Self::over(RawSocket::open(gateway, query))
+    }
+
+    /// The same with a small receive buffer.
+    pub fn open_small(gateway: &Gateway, query: &str) -> Self {
+        Self::over(RawSocket::open_small(gateway, query))
+    }
+
+    fn over(socket: RawSocket) -> Self {
+        let (ledger, steps, told) = (Ledger::new(true), Vec::new(), BTreeMap::new());
+        let mut client = Self { socket, ledger, steps, told, bye: None, close: None };
+        let (opcode, answer) = client.socket.frame();
+        let text = String::from_utf8(answer).expect("UTF-8");
+        assert!(opcode == TEXT && text.starts_with(r#"{"type":"ack""#), "{text}");
+        client.hear(&text);
+        client
+    }
+
+    /// Takes the next frame in; false after the last.
+    pub fn step(&mut self) -> bool {
+        let (opcode, payload) = self.socket.frame();
+        match opcode {
+            TEXT => self.hear(&String::from_utf8(payload).expect("UTF-8")),
+            PING => self.socket.send(FIN | PONG, &payload),
+            CLOSE => {
+                self.close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Reads to the end, and has nothing to complain of.
+    pub fn read_to_end(mut self) -> Self {
+        while self.step() {}
+        assert!(self.ledger.held(), "{:?}", self.ledger.breaks());
+        self
+    }
+
+    /// The levels since it was last well.
+    pub fn levels(&self) -> Vec<&str> {
+        let well = self.steps.iter().rposition(|step| step.level == "ok").map_or(0, |at| at + 1);
+        self.steps[well..].iter().map(|step| step.level.as_str()).collect()
+    }
+
+    /// The codes of the last words and of the close frame.
+    pub fn codes(&self) -> (Option<u16>, Option<u16>) {
+        (self.bye.as_ref().map(|bye| bye.code), self.close)
+    }
+
+    /// Ticks that gaps with this reason named.
+    pub fn missing(&self, why: &str) -> u64 {
+        self.ledger.gaps().filter(|(known, _)| *known == why).map(|(_, gaps)| gaps.ticks).sum()
+    }
+
+    fn hear(&mut self, text: &str) {
+        assert_eq!(self.bye, None, "after the bye: {text}");
+        let message = Message::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        self.ledger.hear(&message);
+        match message {
+            Message::Update(channel, update) => self.tell(&update.symbol, channel, update.seq),
+            Message::Gap(gap) => self.tell(&gap.symbol, gap.channel, gap.to),
+            Message::Lag(lag) => self.steps.push(Step {
+                level: lag.level.to_string(),
+                cut_in_ms: lag.cut_in_ms,
+                queued_bytes: lag.queued_bytes,
+            }),
+            Message::Bye(bye) => {
+                let (code, why) = (bye.code, bye.why.to_string());
+                self.bye = Some(LastWords { code, why, reconnect: bye.reconnect, after_ms: bye.after_ms });
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, symbol: &str, channel: Channel, seq: u64) {
+        self.told.insert((symbol.to_owned(), channel.name()), seq);
+    }
+}
