@@ -158,7 +158,7 @@ fn who_would_rather_be_cut_than_miss_a_tick_is_cut() {
         &[
             "session.outbox_bytes_max=65536",
             "session.shed_behind_ms=1000",
-            "session.cut_after_ms=600000",
+            "session.cut_after_ms=500000",
             LASTS,
         ],
     );
@@ -293,7 +293,8 @@ fn a_host_that_vanished_is_forgotten() {
             return;
         };
         // A vanished client takes nothing either: it must not be cut for that first.
-        let settings = [&settings[..], &["session.cut_after_ms=600000"]].concat();
+        let settings =
+            [&settings[..], &["session.cut_after_ms=1000", "session.shed_behind_ms=600000"]].concat();
         let args =
             [&["replay", "--loop", "--speed", speed][..], &Gateway::settings(&settings), &[FEED]].concat();
         let gateway = Gateway::listening("0.0.0.0:0", &args);
@@ -419,8 +420,8 @@ fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
     let settings = [
         "ring.capacity=65536",
         "session.outbox_bytes_max=16384",
-        "session.shed_behind_ms=500",
-        "session.cut_after_ms=600000",
+        "session.shed_behind_ms=1000",
+        "session.cut_after_ms=500000",
         "session.pong_timeout_ms=600000",
         LASTS,
     ];
