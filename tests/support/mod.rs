@@ -382,6 +382,8 @@ impl Read for Paced {
 /// A WebSocket whose every byte is the test's.
 pub struct RawSocket {
     stream: BufReader<Paced>,
+    /// What it was greeted with.
+    pub hello: Value,
 }
 
 /// Opcodes of RFC 6455.
@@ -416,12 +418,13 @@ impl RawSocket {
         let mut socket = Self::of(stream);
         let answer = socket.shake_hands(query);
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
-        assert_eq!(socket.message()["type"], "hello");
+        socket.hello = socket.message();
+        assert_eq!(socket.hello["type"], "hello");
         socket
     }
 
     fn of(stream: TcpStream) -> Self {
-        Self { stream: BufReader::new(Paced { stream, bytes_per_s: None }) }
+        Self { stream: BufReader::new(Paced { stream, bytes_per_s: None }), hello: Value::Null }
     }
 
     /// Asks for the WebSocket and gives the head of the answer.
@@ -498,6 +501,22 @@ impl RawSocket {
         let mut payload = vec![0; usize::try_from(len).expect("it fits")];
         self.stream.read_exact(&mut payload).expect("a payload");
         (head[0] & 0x0f, payload)
+    }
+
+    /// The next message that is no heartbeat; pings are answered.
+    pub fn word(&mut self) -> Value {
+        loop {
+            let (opcode, payload) = self.frame();
+            if opcode == PING {
+                self.send(FIN | PONG, &payload);
+                continue;
+            }
+            assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(&payload));
+            let message: Value = serde_json::from_slice(&payload).expect("JSON");
+            if message["type"] != "hb" {
+                return message;
+            }
+        }
     }
 
     /// The next message, which has to be text.
