@@ -11,7 +11,7 @@ SECONDS := 30
 CLIENTS := 900
 ROUNDS := 2
 
-.PHONY: help run test test-slow check fmt loom bench bench-slow feeds clean deps python
+.PHONY: help run test test-slow simulate check fmt loom bench bench-slow feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,9 @@ test: deps python ## every test
 
 test-slow: deps ## the tests of slow clients, a minute each
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
+
+simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
+	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
 
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check

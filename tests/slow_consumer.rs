@@ -460,3 +460,33 @@ fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
     }
     assert_eq!(gateway.process.end().code(), Some(0));
 }
+
+#[test]
+fn a_gateway_without_file_descriptors_waits_for_one_and_does_not_spin() {
+    // Enough to start with, and for some clients.
+    let script = format!("ulimit -n 48; exec {} \"$@\"", env!("CARGO_BIN_EXE_tickfan"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", "replay", "--loop", "--speed", "1", FEED]);
+    let gateway = Gateway::run(command, "127.0.0.1:0");
+    let failed = || gateway.metric_sum("tickfan_http_accept_errors_total");
+    let kept: Vec<_> = (0..60).map(|_| connect(gateway.http)).collect();
+    // The operator's door is short of them too: it answers once some are given back.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let cpu_ticks = gateway.cpu_ticks();
+    std::thread::sleep(Duration::from_millis(1_000));
+    // A hundredth of a second a tick: a loop that spins takes a hundred in a second.
+    assert!(gateway.cpu_ticks() - cpu_ticks < 50, "it spins");
+    drop(kept);
+    eventually("it is there again", || failed() > 0);
+    assert!(failed() < 200, "{} accepts failed", failed());
+    reads_a_little(&gateway);
+    gateway.stop();
+}
+
+/// A client is served.
+fn reads_a_little(gateway: &Gateway) {
+    let mut client = Client::open(gateway, EVERYTHING);
+    while client.told.is_empty() {
+        assert!(client.step(), "it is not closed");
+    }
+}

@@ -127,7 +127,8 @@ impl<S: Socket> Sessions<S> {
         }
         match why {
             Close::NoPong => self.counters.cut_dead.add(1),
-            _ => self.counters.cut_slow.add(1),
+            Close::SlowConsumer => self.counters.cut_slow.add(1),
+            _ => {}
         }
         self.unsubscribe_all(id);
         self.say_urgently(id, &json::bye(why, after_ms), now);

@@ -612,7 +612,13 @@ impl<S: Socket> Sessions<S> {
     /// Says goodbye to everybody.
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
-            self.close(id, why, now);
+            // Who has not taken what there was by now would not come to a goodbye behind it.
+            let late = |c: &Connection<S>| c.session.is_blocked() || c.session.is_shedding();
+            if self.connections.get(id as usize).is_some_and(late) {
+                self.cut(id, why, now);
+            } else {
+                self.close(id, why, now);
+            }
         }
     }
 

@@ -165,7 +165,12 @@ impl Gateway {
 
     /// The same, with its clients' door here.
     pub fn listening(listen: &str, args: &[&str]) -> Self {
-        let mut command = tickfan(args);
+        Self::run(tickfan(args), listen)
+    }
+
+    /// Runs a command that becomes the gateway, with its clients' door here.
+    pub fn run(mut command: Command, listen: &str) -> Self {
+        command.current_dir(in_repository(""));
         command.args(["--listen", listen, "--admin", "127.0.0.1:0"]);
         // However slow the machine is, no client is cut off in its goodbye.
         command.args(["--set", "session.close_grace_ms=30000", "--set", "session.drain_ms=30000"]);
@@ -206,6 +211,15 @@ impl Gateway {
     /// Clients now.
     pub fn sessions(&self) -> u64 {
         self.metric_sum("tickfan_sessions")
+    }
+
+    /// How much of a core it has used, in hundredths of a second.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.child.id()));
+        let stat = stat.expect("it runs");
+        // Behind the name, which may have spaces: utime and stime are the 12th and 13th (proc_pid_stat(5)).
+        let fields = stat.rsplit_once(')').expect("a name").1.split_ascii_whitespace().skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().expect("a number")).sum()
     }
 
     /// What it has in memory now, bytes.
