@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{
-    CONTINUATION, Capture, FIN, Gateway, PING, PONG, Process, RawSocket, TEXT, TOKEN, connect, eventually,
-    tickfan,
+    CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, Process, RawSocket, TEXT, TOKEN, connect,
+    eventually, tickfan,
 };
 
 const FEED: &str = "feeds/coinbase.zst";
@@ -180,28 +180,25 @@ fn who_reads_but_answers_no_ping_is_closed_and_who_answers_is_not() {
     let mut silent = RawSocket::open(&gateway, "");
     let answering = RawSocket::open(&gateway, "?symbols=demo:ABC");
     let mut asking = answering.sender();
+    let deadline = Instant::now() + PATIENCE;
     let answering = std::thread::spawn(move || {
-        let mut answering = answering;
-        let mut pings = 0;
+        let (mut answering, mut pings) = (answering, 0);
         loop {
-            let (opcode, payload) = answering.frame();
-            match opcode {
-                PING => {
+            assert!(Instant::now() < deadline, "no pong after {pings} pings");
+            match answering.frame() {
+                (PING, payload) => {
                     pings += 1;
                     answering.send(FIN | PONG, &payload);
                 }
-                TEXT if payload.windows(8).any(|at| at == b"\"still\"}")
-                    || payload.starts_with(b"{\"type\":\"pong\"") =>
-                {
-                    return pings;
-                }
-                TEXT => {}
-                other => panic!("opcode {other}: {}", String::from_utf8_lossy(&payload)),
+                (TEXT, payload) if payload.starts_with(br#"{"type":"pong""#) => return pings,
+                (TEXT, _) => {}
+                (other, payload) => panic!("opcode {other}: {}", String::from_utf8_lossy(&payload)),
             }
         }
     });
     let mut pings = 0;
     let bye = loop {
+        assert!(Instant::now() < deadline, "still there after {pings} pings");
         let (opcode, payload) = silent.frame();
         match opcode {
             PING => pings += 1,
