@@ -393,11 +393,8 @@ impl<'a> Watcher<'a> {
             Message::Bye(bye) => {
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }
-            Message::Lag(lag) => {
-                if self.ladder.hear(lag) {
-                    self.screen.notice(&tally::lag(lag));
-                }
-            }
+            // Every one is counted; those that change the level are told.
+            Message::Lag(lag) if self.ladder.hear(lag) => self.screen.notice(&tally::lag(lag)),
             _ => {}
         }
     }

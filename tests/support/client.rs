@@ -1,12 +1,13 @@
 //! A client that keeps account of everything it hears.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tickfan::tick::Channel;
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
 
-use super::{CLOSE, FIN, Gateway, PING, PONG, RawSocket, TEXT};
+use super::{CLOSE, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT};
 
 /// One step of the lag ladder, as it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +74,12 @@ impl Client {
         true
     }
 
-    /// Reads to the end, and has nothing to complain of.
+    /// Reads to the end, and has nothing to complain of. A gateway that goes on and on is a broken one.
     pub fn read_to_end(mut self) -> Self {
-        while self.step() {}
+        let deadline = Instant::now() + 4 * PATIENCE;
+        while self.step() {
+            assert!(Instant::now() < deadline, "it does not end: {:?}", self.steps);
+        }
         assert!(self.ledger.held(), "{:?}", self.ledger.breaks());
         self
     }
