@@ -16,8 +16,8 @@ use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::frame::TextFrame;
 use tickfan::protocol::json::{self, Mark};
 use tickfan::ring::{TickWriter, tick_ring};
-use tickfan::session::Budget;
-use tickfan::shard::{SessionOptions, Sessions, Shard, Socket};
+use tickfan::session::Policy;
+use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Decimal, Side, Tick, Trade, TradeId};
 
 const SESSIONS: usize = 1_000;
@@ -26,6 +26,14 @@ const SESSIONS: usize = 1_000;
 struct Nowhere;
 
 impl Socket for Nowhere {
+    fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn unacked(&self) -> u64 {
+        0
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(black_box(bytes).len())
     }
@@ -60,7 +68,19 @@ fn shard() -> (TickWriter, Shard<Nowhere>, Clock) {
     let options = SessionOptions {
         epoch: "e".into(),
         replay: false,
-        budget: Budget { outbox_bytes_max: 262_144, control_bytes_max: 65_536 },
+        policy: Policy {
+            outbox_bytes_max: 262_144,
+            control_bytes_max: 65_536,
+            warn_behind_ns: 1_000_000_000,
+            shed_behind_ns: 3_000_000_000,
+            cut_after_ns: 20_000_000_000,
+            pong_timeout_ns: u64::MAX,
+            rates_max: 16,
+        },
+        tuning: Tuning { unsent_bytes_max: 16_384, dead_peer_ms: 25_000 },
+        fragments_max: 64,
+        controls_per_s: 50,
+        drain_spread_ms: 0,
         heartbeat_ms: 3_600_000,
         symbols_max: 10,
         frame_bytes_max: 65_536,
@@ -72,7 +92,7 @@ fn shard() -> (TickWriter, Shard<Nowhere>, Clock) {
     let sessions = Rc::new(RefCell::new(sessions));
     for n in 0..SESSIONS {
         let now = clock.now();
-        let id = sessions.borrow_mut().open(Nowhere, format!("s{n}").into(), now);
+        let id = sessions.borrow_mut().open(Nowhere, Who { name: format!("s{n}").into(), peer: None }, now);
         let text = r#"{"op":"subscribe","channel":"trade","symbols":["coinbase:BTC-USD"]}"#;
         sessions.borrow_mut().request(id, text, now);
     }
