@@ -1,7 +1,6 @@
 //! `docs/PROTOCOL.md` shows what is sent. Each of its samples is held against `docs/asyncapi.yaml`, and against
 //! the code that reads such messages.
 
-#[allow(dead_code, reason = "other tests use the rest of it")]
 mod support;
 
 use serde_json::Value;

@@ -516,9 +516,10 @@ impl Session {
         self.alive_ns = now_ns;
     }
 
-    /// True if nothing was heard of the client for too long, nor did its socket take anything that had to wait.
+    /// True if nothing was heard of the client for too long, nor did its socket take anything that had to wait. One that
+    /// sheds may not have come to its ping yet: how long that may take is another matter, see [`judge`](Self::judge).
     pub fn is_dead(&self, now_ns: u64) -> bool {
-        now_ns.saturating_sub(self.alive_ns) >= self.policy.pong_timeout_ns
+        !self.shedding && now_ns.saturating_sub(self.alive_ns) >= self.policy.pong_timeout_ns
     }
 
     // ---- the end --------------------------------------------------------------------------------------
