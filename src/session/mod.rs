@@ -166,7 +166,7 @@ impl Session {
     pub fn new(policy: Policy, now_ns: u64) -> Self {
         Self {
             policy,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(policy.outbox_bytes_max),
             waiting: VecDeque::new(),
             rates: Vec::new(),
             closing: false,

@@ -9,6 +9,10 @@ use crate::protocol::frame;
 const KEPT_BYTES_MAX: usize = 16_384;
 /// …down to this much.
 const KEPT_BYTES: usize = 4_096;
+/// The sizes that it grows through, before that of a full one: few, so that blocks of one size are used again by others.
+const SIZES: [usize; 3] = [4_096, 16_384, 65_536];
+/// What a full outbox has room for beyond its ticks: urgent frames and a few answers.
+const BESIDES_BYTES: usize = 16_384;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
@@ -18,6 +22,8 @@ const AGES_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
+    /// How many bytes there are as a rule when it is full.
+    full_bytes: usize,
     written: usize,
     /// Some start of a frame; the next one to go out is found from here.
     frame_start: usize,
@@ -30,6 +36,28 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// An empty one, for so many bytes and a few more.
+    pub(super) fn new(full_bytes: usize) -> Self {
+        Self { full_bytes, ..Self::default() }
+    }
+
+    /// Makes room for `more` bytes. A vector by itself would double, and a full outbox then take twice its budget.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        let full = self.full_bytes + BESIDES_BYTES;
+        let size = SIZES.into_iter().chain([full]).find(|size| *size >= needed);
+        let size = size.unwrap_or_else(|| needed.next_multiple_of(SIZES[2]));
+        self.bytes.reserve_exact(size - self.bytes.len());
+    }
+
+    #[inline]
+    fn make_room(&mut self, more: usize) {
+        if self.bytes.capacity() - self.bytes.len() < more {
+            self.grow(more);
+        }
+    }
+
     /// Bytes not yet taken by the socket.
     #[inline]
     pub fn pending(&self) -> &[u8] {
@@ -59,11 +87,6 @@ impl Outbox {
         (!self.is_empty()).then_some(self.oldest_ns)
     }
 
-    /// Room that is kept for bytes, whether or not there are any.
-    pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
     /// Puts whole frames behind all others.
     #[inline]
     pub(super) fn push(&mut self, frames: &[u8], now_ns: u64) {
@@ -72,6 +95,7 @@ impl Outbox {
         } else if now_ns >= self.youngest_ns() + GRAIN_NS {
             self.age(now_ns);
         }
+        self.make_room(frames.len());
         self.bytes.extend_from_slice(frames);
     }
 
@@ -101,6 +125,7 @@ impl Outbox {
             return;
         }
         let at = self.next_frame().max(self.urgent_end);
+        self.make_room(frames.len());
         self.bytes.splice(at..at, frames.iter().copied());
         self.urgent_end = at + frames.len();
         for (from, _) in self.younger.iter_mut().filter(|(from, _)| *from >= at) {
@@ -134,7 +159,7 @@ impl Outbox {
     /// The socket took the first `n` bytes.
     #[inline]
     pub(super) fn wrote(&mut self, n: usize) {
-        self.written = (self.written + n).min(self.bytes.len());
+        self.written = self.written.saturating_add(n).min(self.bytes.len());
         self.settle();
     }
 
@@ -218,6 +243,22 @@ mod tests {
             assert!(cut > 5 || place("lag 1") <= 1, "cut {cut}: {got:?}");
             assert!(!outbox.has_urgent() && outbox.oldest_ns().is_none());
         }
+    }
+
+    #[test]
+    fn a_full_one_takes_its_budget_and_little_more() {
+        let mut outbox = Outbox::new(262_144);
+        let mut sizes = Vec::new();
+        while outbox.len() <= 262_144 {
+            outbox.push(&framed("12345678"), 0);
+            sizes.push(outbox.bytes.capacity());
+        }
+        outbox.push_urgent(&framed("lag"), 0);
+        sizes.push(outbox.bytes.capacity());
+        sizes.dedup();
+        assert_eq!(sizes, [4_096, 16_384, 65_536, 262_144 + 16_384]);
+        outbox.wrote(usize::MAX);
+        assert!(outbox.bytes.capacity() <= KEPT_BYTES, "an empty one keeps little");
     }
 
     #[test]

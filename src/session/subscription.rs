@@ -145,7 +145,7 @@ impl Subscription {
     }
 
     /// Numbers went past it, for this reason. True if it was current until now: then its session has to
-    /// [`wait`](Session::wait) for room.
+    /// [`wait`](super::Session::wait) for room.
     pub fn fell_behind(&mut self, why: GapCause) -> bool {
         let was_current = !self.is_dirty();
         if was_current {
