@@ -30,6 +30,8 @@ impl Socket for Nowhere {
         Ok(bytes.len())
     }
 
+    fn keep_last_words(&mut self) {}
+
     fn unacked(&self) -> u64 {
         0
     }

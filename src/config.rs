@@ -242,7 +242,7 @@ impl Default for Session {
             cut_after_ms: non_zero_u64::<20_000>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
             pong_timeout_ms: non_zero_u64::<20_000>(),
-            dead_peer_ms: non_zero_u64::<25_000>(),
+            dead_peer_ms: non_zero_u64::<30_000>(),
             unsent_bytes_max: non_zero_u32::<16_384>(),
             close_grace_ms: 2_000,
             drain_ms: 5_000,
@@ -447,8 +447,8 @@ impl Config {
             return Err(ConfigError::Together(what.to_owned()));
         }
         if session.dead_peer_ms <= session.cut_after_ms {
-            let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow clients \
-                        before they are told";
+            let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow \
+                        clients before they are told";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {

@@ -100,6 +100,20 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
     written
 }
 
+/// How long the kernel keeps the last words for a client that was cut and does not read: it found its receive window
+/// closed for some time already.
+#[cfg(target_os = "linux")]
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// Lets the kernel try for longer to bring what is written next.
+pub(crate) fn keep_last_words(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    // It fails only on a socket that is gone already.
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(LAST_WORDS)).ok();
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
 /// Bytes that were written and not acknowledged yet: SIOCOUTQ, see tcp(7). 0 where the system does not tell.
 #[cfg(target_os = "linux")]
 pub(crate) fn unacked(stream: &TcpStream) -> u64 {

@@ -4,7 +4,7 @@
 //! bytes.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,6 +79,8 @@ impl Socket for Fake {
         Ok(bytes.len())
     }
 
+    fn keep_last_words(&mut self) {}
+
     fn unacked(&self) -> u64 {
         let wire = self.0.borrow();
         (wire.taken.len() - wire.acked) as u64
@@ -142,6 +144,8 @@ struct House {
     clients: Vec<Client>,
     gone: Vec<Gone>,
     named: usize,
+    /// Numbers that the feed lost.
+    lost: BTreeSet<(Key, u64)>,
 }
 
 fn symbol(n: u64) -> Symbol {
@@ -193,6 +197,7 @@ impl House {
             clients: Vec::new(),
             gone: Vec::new(),
             named: 0,
+            lost: BTreeSet::new(),
         }
     }
 
@@ -212,6 +217,7 @@ impl House {
             0 => {
                 let from = self.seqs.get(&key).copied().unwrap_or(0) + 1;
                 let numbers = 1 + self.random.below(3);
+                self.lost.extend((from..from + numbers).map(|n| (key, n)));
                 self.publish(instrument, Body::Gap { channel, from }, numbers);
             }
             1 => {
@@ -408,6 +414,8 @@ struct Heard {
     told: u64,
     /// The level it was told last.
     level: String,
+    /// Numbers that the feed is said to have lost.
+    lost: Vec<((String, Channel), u64)>,
 }
 
 /// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again.
@@ -483,6 +491,9 @@ fn check(bytes: &[u8], resumes: &Told) -> Heard {
             (seq + 1 - message["n"].as_u64().unwrap_or(1), seq)
         };
         assert!(first <= last, "{text}");
+        if message["why"] == "feed" {
+            heard.lost.extend((first..=last).map(|n| (key.clone(), n)));
+        }
         if let Some(before) = heard.last.get(&key) {
             assert!(!snap, "one snapshot a subscription: {text}");
             assert_eq!(first, before + 1, "{text}");
@@ -509,8 +520,13 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
     house.settle();
     let rows = house.rows();
     assert_eq!(rows.len(), house.clients.len());
+    let told_lost = |key: &(String, Channel), n| {
+        let instrument = house.table.find(&Symbol::parse(&key.0).expect("a good symbol")).expect("listed");
+        assert!(house.lost.contains(&(Key::new(instrument, key.1.into()), n)), "{key:?} {n} was not lost");
+    };
     for client in &house.clients {
         let heard = check(&client.wire.borrow().taken, &client.resumes);
+        heard.lost.iter().for_each(|(key, n)| told_lost(key, *n));
         assert_eq!(heard.level, "ok", "everything was read: the client is told so");
         for ((symbol, channel), last) in &heard.last {
             let wanted = house.head(symbol, *channel);
@@ -630,4 +646,66 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
         }
     }
     assert_eq!(seen.len(), 17, "{seen:?}");
+}
+
+#[test]
+fn a_rate_brings_the_newest_once_in_each_period_and_in_one_write() {
+    const PERIOD_MS: u64 = 50;
+    let mut house = House::new(1);
+    house.connect();
+    let quote = |house: &mut House, n: u64| {
+        let instrument = house.table.intern(&symbol(n)).expect("room");
+        house.publish(
+            instrument,
+            Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }),
+            1,
+        );
+    };
+    (0..3).for_each(|n| quote(&mut house, n));
+    house.turn();
+    house.ask(0, r#"{"op":"subscribe","channel":"quote","symbols":["*"],"mode":"latest","max_hz":20}"#);
+    // For each symbol: when the oldest tick was published that was not told yet, and when something was told last.
+    let mut waits = [None; 3];
+    let mut told_at: [Option<u64>; 3] = [None; 3];
+    let (mut told, mut writes) = (0, 0);
+    for ms in 0..5_000_u64 {
+        house.clock.advance(Duration::from_millis(1));
+        // The first ticks now and then, the second always, the third in bursts.
+        for n in 0..3 {
+            let comes = match n {
+                0 => house.random.below(300) == 0,
+                1 => true,
+                _ => ms % 1_000 < 20,
+            };
+            if comes {
+                quote(&mut house, n);
+                waits[n as usize].get_or_insert(ms);
+            }
+        }
+        let (id, now) = (house.clients[0].id, house.clock.now());
+        house.sessions.borrow_mut().heard(id, now);
+        house.read(0, 1 << 20);
+        while house.turn() {}
+        let taken = std::mem::take(&mut house.clients[0].wire.borrow_mut().taken);
+        house.clients[0].wire.borrow_mut().acked = 0;
+        let (texts, _) = texts(&taken);
+        let updates: Vec<Value> =
+            texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
+        let updates = updates.iter().filter(|m| m["type"] == "quote" && m["snap"] != true);
+        let symbols: Vec<usize> = updates
+            .map(|m| m["symbol"].as_str().expect("a symbol")["demo:S".len()..].parse().expect("a number"))
+            .collect();
+        writes += u64::from(!symbols.is_empty());
+        for n in symbols {
+            told += 1;
+            let since: u64 = waits[n].take().expect("something was new");
+            assert!(ms - since <= PERIOD_MS, "S{n} waited {} ms", ms - since);
+            assert!(told_at[n].is_none_or(|at| ms - at >= PERIOD_MS), "S{n} twice in a period");
+            told_at[n] = Some(ms);
+        }
+        for (n, since) in waits.iter().enumerate() {
+            assert!(since.is_none_or(|since| ms - since < PERIOD_MS), "S{n} is late");
+        }
+    }
+    assert!((99..=101).contains(&writes) && told > writes + 10, "{told} updates in {writes} periods");
 }

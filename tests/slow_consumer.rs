@@ -294,7 +294,7 @@ fn a_host_that_vanished_is_forgotten() {
         };
         // A vanished client takes nothing either: it must not be cut for that first.
         let settings =
-            [&settings[..], &["session.cut_after_ms=1000", "session.shed_behind_ms=600000"]].concat();
+            [&settings[..], &["session.cut_after_ms=500", "session.shed_behind_ms=600000"]].concat();
         let args =
             [&["replay", "--loop", "--speed", speed][..], &Gateway::settings(&settings), &[FEED]].concat();
         let gateway = Gateway::listening("0.0.0.0:0", &args);

@@ -224,7 +224,7 @@ impl Fault {
 /// Reads one request, which may name at most `symbols_max` symbols; those it names twice count once.
 ///
 /// # Errors
-/// [`Fault`] with `bad_request`, `unknown_op` or `unsupported`.
+/// [`Fault`] with `bad_request` or `unknown_op`.
 pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
     let message: Value =
         serde_json::from_str(text).map_err(|error| Fault::bad(format!("not JSON: {error}")))?;

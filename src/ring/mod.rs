@@ -195,6 +195,13 @@ impl<const N: usize> Ring<N> {
         if stamp == complete(position) { slot.copy(stamp) } else { None }
     }
 
+    /// As [`at`](Self::at), but only the first word.
+    pub fn first_at(&self, position: u64) -> Option<u64> {
+        let slot = self.shared.slot(position);
+        let stamp = slot.stamp();
+        if stamp == complete(position) { slot.first(stamp) } else { None }
+    }
+
     /// The last values.
     pub fn last_values(&self) -> &LastValues<N> {
         &self.shared.last_values

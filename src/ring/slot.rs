@@ -62,6 +62,14 @@ impl<const N: usize> Slot<N> {
         self.stamp.load(Site::SlotLook.order())
     }
 
+    /// The first word below `stamp`, as [`copy`](Self::copy) would find it.
+    #[inline]
+    pub(super) fn first(&self, stamp: u64) -> Option<u64> {
+        let word = self.words[0].load(Relaxed);
+        Site::SlotRecheck.fence();
+        (self.stamp.load(Relaxed) == stamp).then_some(word)
+    }
+
     /// Copies the words that stood below `stamp`; `None` if they were written over meanwhile. `stamp`
     /// must be what [`stamp`](Self::stamp) just gave, and even.
     #[inline]
@@ -83,6 +91,7 @@ mod tests {
         slot.write(0, &[1, 2, 3]);
         assert_eq!((slot.stamp(), slot.versions()), (complete(0), 1));
         assert_eq!(slot.copy(complete(0)), Some([1, 2, 3]));
+        assert_eq!((slot.first(complete(0)), slot.first(complete(1))), (Some(1), None));
         slot.write(4, &[4, 5, 6]);
         assert_eq!(slot.copy(complete(0)), None, "written over since the first look");
         assert_eq!(slot.copy(slot.stamp()), Some([4, 5, 6]));

@@ -123,7 +123,7 @@ impl TickRing {
 
     /// As [`at`](Self::at), but only whose it is.
     pub fn key_at(&self, position: u64) -> Option<Key> {
-        self.ring.at(position).map(|slot| Tick::key_in(slot[0]))
+        self.ring.first_at(position).map(Tick::key_in)
     }
 
     /// How many ticks were published, as far as this thread can tell.

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A new subscription starts dirty, so a snapshot goes the same road as a recovery: there is no second copy
-//! of the market. Memory is bounded by the budget of the outbox and 20 bytes a subscription.
+//! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
 //!
 //! # Who is slow
 //!
@@ -38,7 +38,7 @@ mod subscription;
 
 use std::collections::VecDeque;
 
-pub use outbox::Outbox;
+pub use outbox::{Buffers, Outbox};
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 
 use crate::protocol::Rate;
@@ -122,7 +122,7 @@ pub struct Verdict {
 struct Held {
     /// `None` while it is nobody's.
     rate: Option<Rate>,
-    /// When they are released, steady time; meaningful while there are some.
+    /// When they are released, steady time: a moment that somebody waits for, or one that has passed.
     due_ns: u64,
     keys: Vec<Key>,
 }
@@ -153,7 +153,6 @@ pub struct Session {
     acked: u64,
     /// When the socket last took something, or something was acknowledged; steady time.
     progress_ns: u64,
-    shed_since_ns: u64,
     /// When there was the last sign of life, steady time.
     alive_ns: u64,
     ledger: Ledger,
@@ -163,10 +162,10 @@ pub struct Session {
 
 impl Session {
     /// A session that was told nothing yet.
-    pub fn new(policy: Policy, now_ns: u64) -> Self {
+    pub fn new(policy: Policy, buffers: Buffers, now_ns: u64) -> Self {
         Self {
             policy,
-            outbox: Outbox::new(policy.outbox_bytes_max),
+            outbox: Outbox::new(policy.outbox_bytes_max, buffers),
             waiting: VecDeque::new(),
             rates: Vec::new(),
             closing: false,
@@ -179,7 +178,6 @@ impl Session {
             taken: 0,
             acked: 0,
             progress_ns: now_ns,
-            shed_since_ns: now_ns,
             alive_ns: now_ns,
             ledger: Ledger::default(),
             offered: 0,
@@ -193,7 +191,7 @@ impl Session {
     pub fn offer(&mut self, frame: &[u8], now_ns: u64) -> bool {
         let fits = !self.closing
             && !self.shedding
-            && self.outbox.len() + frame.len() <= self.policy.outbox_bytes_max;
+            && self.outbox.len() - self.outbox.answer_bytes() + frame.len() <= self.policy.outbox_bytes_max;
         if fits {
             self.outbox.push(frame, now_ns);
         }
@@ -202,11 +200,10 @@ impl Session {
 
     /// A tick found no room though its socket was asked: ticks are merged or dropped from now on. True if they were
     /// not until now; then the client is to be [judged](Self::judge) at once.
-    pub fn shed(&mut self, now_ns: u64) -> bool {
+    pub fn shed(&mut self) -> bool {
         let begins = !self.shedding && !self.closing;
         if begins {
             self.shedding = true;
-            self.shed_since_ns = now_ns;
             self.refill_bytes = REFILL_BYTES;
         }
         begins
@@ -256,11 +253,14 @@ impl Session {
         if self.has_room() { self.waiting.pop_front().map(|(key, _)| key) } else { None }
     }
 
-    /// Whether there is room to tell what one subscription missed.
+    /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
+    /// nobody is to lose a tick because it was told an old one.
     pub fn has_room(&self) -> bool {
-        let most = if self.shedding { self.refill_bytes } else { self.policy.outbox_bytes_max };
+        let half = self.policy.outbox_bytes_max / 2;
+        let most = if self.shedding { self.refill_bytes.min(half) } else { half };
         let late = self.shedding && (self.stalled || self.blocked);
-        !self.closing && !late && self.outbox.len() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
+        let len = self.outbox.len() - self.outbox.answer_bytes();
+        !self.closing && !late && len + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
     /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
@@ -294,7 +294,9 @@ impl Session {
                 Some(self.rates.len() - 1)
             })?,
         };
-        self.rates[at].rate = Some(rate);
+        if self.rates[at].rate != Some(rate) {
+            self.rates[at] = Held { rate: Some(rate), ..Held::default() };
+        }
         Some(RateId(at as u8))
     }
 
@@ -319,7 +321,8 @@ impl Session {
         let held = self.rates.get_mut(usize::from(id.0))?;
         let period_ns = held.rate?.period_ns();
         held.keys.push(key);
-        (held.keys.len() == 1).then(|| {
+        // Whoever was held until that moment before may be gone: the moment still comes.
+        (held.due_ns <= now_ns).then(|| {
             let phase_ns = phase_ns % period_ns;
             held.due_ns = (now_ns + period_ns - phase_ns) / period_ns * period_ns + phase_ns;
             held.due_ns
@@ -349,10 +352,15 @@ impl Session {
 
     // ---- bytes ----------------------------------------------------------------------------------------
 
-    /// Queues a frame of a recovery, an answer, or what comes last. It is never refused: who sends too many requests
-    /// is not read from while [`is_over_full`](Self::is_over_full).
+    /// Queues a frame of a recovery, or what comes last.
     pub fn push(&mut self, frame: &[u8], now_ns: u64) {
         self.outbox.push(frame, now_ns);
+    }
+
+    /// Queues an answer. It is never refused: who sends too many requests is not read from while
+    /// [`is_over_full`](Self::is_over_full).
+    pub fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
+        self.outbox.push_answer(frame, now_ns);
     }
 
     /// Queues a frame that overtakes what is queued.
@@ -365,9 +373,9 @@ impl Session {
         self.outbox.has_urgent()
     }
 
-    /// True when even the room for answers is full: no more requests are read until it drains.
+    /// True when the room for answers is full: no more requests are read until it drains.
     pub fn is_over_full(&self) -> bool {
-        self.outbox.len() > self.policy.outbox_bytes_max + self.policy.control_bytes_max
+        self.outbox.answer_bytes() > self.policy.control_bytes_max
     }
 
     /// What waits for the socket.
@@ -408,7 +416,11 @@ impl Session {
     }
 
     /// The socket took nothing.
-    pub fn block(&mut self) {
+    pub fn block(&mut self, now_ns: u64) {
+        if !self.pressed {
+            // Until now it took whatever it was given.
+            self.progress_ns = now_ns;
+        }
         (self.blocked, self.pressed) = (true, true);
         self.refill_bytes = REFILL_BYTES;
     }
@@ -443,7 +455,7 @@ impl Session {
     pub fn behind_ns(&self, now_ns: u64) -> u64 {
         let queued = self.outbox.oldest_ns().map(|since| now_ns.saturating_sub(since));
         let dirty = self.waiting.front().map(|(_, since_ms)| {
-            u64::from(((now_ns / 1_000_000) as u32).saturating_sub(*since_ms)) * 1_000_000
+            u64::from(((now_ns / 1_000_000) as u32).wrapping_sub(*since_ms)) * 1_000_000
         });
         let held = self.stalled.then(|| now_ns.saturating_sub(self.progress_ns));
         [queued, dirty, held].into_iter().flatten().max().unwrap_or(0)
@@ -464,10 +476,10 @@ impl Session {
         let stuck = self.blocked || self.stalled;
         let behind_ns = if stuck || self.shedding { self.behind_ns(now_ns) } else { 0 };
         if stuck && behind_ns >= self.policy.shed_behind_ns {
-            self.shed(now_ns);
+            self.shed();
         }
         self.end_shedding();
-        let idle_ns = now_ns.saturating_sub(self.progress_ns.max(self.shed_since_ns));
+        let idle_ns = now_ns.saturating_sub(self.progress_ns);
         let cut_in_ns = (self.shedding && stuck).then(|| self.policy.cut_after_ns.saturating_sub(idle_ns));
         let level = self.level_at(behind_ns, cut_in_ns);
         let tell = (level != self.level).then(|| {

@@ -1,14 +1,16 @@
 //! The bytes that wait for a socket: one buffer, in which urgent frames overtake the others, and how long
 //! the oldest of them has been waiting.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::protocol::frame;
 
-/// An empty outbox with more room than this gives it back…
-const KEPT_BYTES_MAX: usize = 16_384;
-/// …down to this much.
-const KEPT_BYTES: usize = 4_096;
+/// A buffer with more room than this is not lent again.
+const LENT_BYTES_MAX: usize = 16_384;
+/// Buffers that wait to be lent, at most.
+const BUFFERS_MAX: usize = 256;
 /// The sizes that it grows through, before that of a full one: few, so that blocks of one size are used again by others.
 const SIZES: [usize; 3] = [4_096, 16_384, 65_536];
 /// What a full outbox has room for beyond its ticks: urgent frames and a few answers.
@@ -18,10 +20,29 @@ const GRAIN_NS: u64 = 25_000_000;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
+/// Buffers that outboxes lend from each other: an empty outbox has none, and the one that was given back last, which
+/// is still in the cache, is lent first.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    fn lend(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn take_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.0.borrow_mut();
+        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= LENT_BYTES_MAX {
+            buffers.push(buffer);
+        }
+    }
+}
+
 /// Whole frames, in the order in which they go out.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
+    buffers: Buffers,
     /// How many bytes there are as a rule when it is full.
     full_bytes: usize,
     written: usize,
@@ -33,12 +54,16 @@ pub struct Outbox {
     oldest_ns: u64,
     /// Where younger bytes begin, and their time. Empty while a socket keeps up.
     younger: VecDeque<(usize, u64)>,
+    /// Where answers end, and how long they are.
+    answers: VecDeque<(usize, usize)>,
+    /// How long these are together.
+    answer_bytes: usize,
 }
 
 impl Outbox {
     /// An empty one, for so many bytes and a few more.
-    pub(super) fn new(full_bytes: usize) -> Self {
-        Self { full_bytes, ..Self::default() }
+    pub(super) fn new(full_bytes: usize, buffers: Buffers) -> Self {
+        Self { full_bytes, buffers, ..Self::default() }
     }
 
     /// Makes room for `more` bytes. A vector by itself would double, and a full outbox then take twice its budget.
@@ -53,6 +78,9 @@ impl Outbox {
 
     #[inline]
     fn make_room(&mut self, more: usize) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = self.buffers.lend();
+        }
         if self.bytes.capacity() - self.bytes.len() < more {
             self.grow(more);
         }
@@ -76,6 +104,13 @@ impl Outbox {
         self.bytes.len() - self.written
     }
 
+    /// How many of these are of answers.
+    #[inline]
+    pub fn answer_bytes(&self) -> usize {
+        let begun = self.answers.front().map_or(0, |(end, len)| len.saturating_sub(end - self.written));
+        self.answer_bytes - begun
+    }
+
     /// True if nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -97,6 +132,13 @@ impl Outbox {
         }
         self.make_room(frames.len());
         self.bytes.extend_from_slice(frames);
+    }
+
+    /// Puts an answer behind all others.
+    pub(super) fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
+        self.push(frame, now_ns);
+        self.answers.push_back((self.bytes.len(), frame.len()));
+        self.answer_bytes += frame.len();
     }
 
     #[inline]
@@ -131,6 +173,9 @@ impl Outbox {
         for (from, _) in self.younger.iter_mut().filter(|(from, _)| *from >= at) {
             *from += frames.len();
         }
+        for (end, _) in self.answers.iter_mut().filter(|(end, _)| *end > at) {
+            *end += frames.len();
+        }
     }
 
     /// True while an urgent frame waits.
@@ -153,6 +198,9 @@ impl Outbox {
         while self.younger.back().is_some_and(|(from, _)| *from >= end) {
             self.younger.pop_back();
         }
+        while let Some((_, len)) = self.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
+            self.answer_bytes -= len;
+        }
         self.settle();
     }
 
@@ -170,13 +218,18 @@ impl Outbox {
             self.oldest_ns = *at;
             self.younger.pop_front();
         }
+        while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= self.written) {
+            self.answer_bytes -= len;
+        }
         if self.written == self.bytes.len() {
             self.bytes.clear();
+            self.buffers.take_back(std::mem::take(&mut self.bytes));
             (self.written, self.frame_start, self.urgent_end) = (0, 0, 0);
-            self.younger.clear();
-            if self.bytes.capacity() > KEPT_BYTES_MAX {
-                self.bytes.shrink_to(KEPT_BYTES);
+            if self.younger.capacity() > 0 {
                 self.younger = VecDeque::new();
+            }
+            if self.answers.capacity() > 8 {
+                self.answers = VecDeque::new();
             }
         } else if self.written > self.bytes.len() / 2 {
             // What is moved was paid for by what was written since the last move.
@@ -186,6 +239,9 @@ impl Outbox {
             self.urgent_end = self.urgent_end.saturating_sub(self.written);
             for (from, _) in &mut self.younger {
                 *from -= self.written;
+            }
+            for (end, _) in &mut self.answers {
+                *end -= self.written;
             }
             self.written = 0;
         }
@@ -247,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_full_one_takes_its_budget_and_little_more() {
-        let mut outbox = Outbox::new(262_144);
+        let buffers = Buffers::default();
+        let mut outbox = Outbox::new(262_144, buffers.clone());
         let mut sizes = Vec::new();
         while outbox.len() <= 262_144 {
             outbox.push(&framed("12345678"), 0);
@@ -258,7 +315,34 @@ mod tests {
         sizes.dedup();
         assert_eq!(sizes, [4_096, 16_384, 65_536, 262_144 + 16_384]);
         outbox.wrote(usize::MAX);
-        assert!(outbox.bytes.capacity() <= KEPT_BYTES, "an empty one keeps little");
+        assert_eq!((outbox.bytes.capacity(), buffers.0.borrow().len()), (0, 0), "too large to be lent");
+        outbox.push(&framed("x"), 0);
+        outbox.wrote(usize::MAX);
+        assert_eq!((outbox.bytes.capacity(), buffers.0.borrow().len()), (0, 1), "an empty one keeps nothing");
+    }
+
+    #[test]
+    fn answers_are_counted_until_they_are_out() {
+        let mut outbox = Outbox::default();
+        outbox.push(&framed("12345678"), 0);
+        outbox.push_answer(&framed("answer 1"), 0);
+        outbox.push(&framed("12345678"), 0);
+        outbox.push_answer(&framed("answer 2"), 0);
+        let mut left = Vec::new();
+        for n in 0..4 {
+            left.push(outbox.answer_bytes());
+            outbox.push_urgent(&framed("lag"), 0);
+            outbox.wrote(outbox.urgent().len());
+            outbox.wrote(if n == 0 { 9 } else { 10 });
+        }
+        assert_eq!(left, [20, 20, 10, 10]);
+        assert_eq!((outbox.answer_bytes(), outbox.len()), (0, 0));
+        ["answer 3", "answer 4"].iter().for_each(|text| outbox.push_answer(&framed(text), 0));
+        outbox.wrote(1);
+        outbox.discard();
+        assert_eq!(outbox.answer_bytes(), 9, "the first has begun");
+        outbox.wrote(9);
+        assert_eq!((outbox.answer_bytes(), outbox.len()), (0, 0));
     }
 
     #[test]

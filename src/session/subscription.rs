@@ -45,6 +45,8 @@ enum Condition {
     Fresh,
     /// Numbers are missing for this reason.
     Behind(GapCause),
+    /// A rate holds it back: what came meanwhile is merged, whatever its mode becomes.
+    Held,
     /// What it missed while the client was away is being read from the ring.
     Resuming,
 }
@@ -154,6 +156,26 @@ impl Subscription {
         was_current
     }
 
+    /// A tick came before its rate lets it go. True if it was current until now: then its session has to
+    /// [`hold`](super::Session::hold) it.
+    pub fn hold(&mut self) -> bool {
+        let was_current = !self.is_dirty();
+        if was_current {
+            self.condition = Condition::Held;
+        }
+        was_current
+    }
+
+    /// A gap of the feed has come while it was held and could not be told: the rest is told as to one that is behind.
+    pub fn lapse(&mut self) {
+        self.condition = Condition::Behind(GapCause::SlowConsumer);
+    }
+
+    /// True while a rate holds it back.
+    pub fn is_held(&self) -> bool {
+        self.condition == Condition::Held
+    }
+
     /// What the client has to be told to be current again, in this order: a gap, a tick, a gap. A subscription that
     /// [resumes](Self::is_resuming) is left alone.
     pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
@@ -165,8 +187,13 @@ impl Subscription {
         let before = self.told;
         let mut told = match condition {
             Condition::Fresh => self.snapshot(&last),
-            Condition::Behind(why) if last.head > self.told => self.recover(stream, &last, why),
-            Condition::Behind(_) | Condition::Current | Condition::Resuming => CatchUp::default(),
+            Condition::Behind(why) if last.head > self.told => {
+                let merges = self.manner.mode == Mode::Latest || stream == Stream::Status;
+                self.recover(&last, why, merges)
+            }
+            // What was held back and lost its value to a gap of the feed, the shard came too late for.
+            Condition::Held if last.head > self.told => self.recover(&last, GapCause::Overrun, true),
+            _ => CatchUp::default(),
         };
         self.told = self.told.max(last.head);
         if condition == Condition::Fresh {
@@ -191,7 +218,7 @@ impl Subscription {
     }
 
     /// The newest value with what it stands for, and gaps for what nothing stands for.
-    fn recover(&self, stream: Stream, last: &LastValue, why: GapCause) -> CatchUp {
+    fn recover(&self, last: &LastValue, why: GapCause, merges: bool) -> CatchUp {
         let mut told = CatchUp::default();
         let mut next = self.told + 1;
         let Some(tick) = last.tick.filter(|tick| tick.seq >= next) else {
@@ -205,7 +232,7 @@ impl Subscription {
             told.before[1] = Missing::range(from, to, GapCause::Feed);
             next = to + 1;
         }
-        if self.manner.mode == Mode::Every && stream != Stream::Status {
+        if !merges {
             told.before[2] = Missing::range(next, tick.seq - 1, why);
             next = tick.seq;
         }

@@ -86,7 +86,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let mut session = Session::new(policy(), 0);
+        let mut session = Session::new(policy(), Buffers::default(), 0);
         assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
         Self { session, subscriptions, last, due: Vec::new(), now_ns: 0, levels: vec![Level::Ok], cut: false }
@@ -107,7 +107,7 @@ impl Rig {
         }
         let Some(subscription) = self.subscriptions.get_mut(&key).filter(|s| s.wants(seq)) else { return };
         if let Some(rate) = subscription.rate() {
-            subscription.fell_behind(GapCause::Feed);
+            subscription.hold();
             if let Some(due_ns) = self.session.hold(key, rate, 7 * MS, self.now_ns) {
                 assert!(due_ns > self.now_ns && due_ns <= self.now_ns + 200 * MS, "within one period");
                 self.due.push((due_ns, rate));
@@ -123,7 +123,7 @@ impl Rig {
             self.session.count(counts);
         } else if subscription.fell_behind(GapCause::SlowConsumer) {
             self.session.wait(key, self.now_ns);
-            self.session.shed(self.now_ns);
+            self.session.shed();
         }
     }
 
@@ -158,7 +158,7 @@ impl Rig {
 
     fn drain(&mut self, n: usize) {
         if n == 0 {
-            return self.session.block();
+            return self.session.block(self.now_ns);
         }
         self.session.unblock();
         self.session.wrote(n.min(self.session.outbox().len()), self.now_ns);
@@ -175,12 +175,19 @@ impl Rig {
             0 => Begin::Snapshot(head),
             1 => Begin::After(head),
             2 => Begin::Newest(head.saturating_sub(3)),
-            _ => Begin::After(0),
+            _ => Begin::Resume(head.saturating_sub(5)),
         };
-        // Only who was there before the first tick begins with the first number.
-        let begin = if matches!(begin, Begin::After(0)) { Begin::After(head) } else { begin };
-        let subscription = Subscription::new(0, manner, begin);
+        let mut subscription = Subscription::new(0, manner, begin);
         self.session.began(subscription.told());
+        if subscription.is_resuming() {
+            // The ring still holds all but the first of what it missed.
+            for seq in subscription.told() + 2..=head {
+                let missing = subscription.resume(seq, seq).expect("it is new");
+                let dropped = missing.map_or(0, |missing| missing.to - missing.from + 1);
+                self.session.count(Ledger { sent: 1, dropped, ..Ledger::default() });
+            }
+            subscription.resumed(subscription.told() < head);
+        }
         if subscription.is_dirty() {
             self.session.wait(key, self.now_ns);
         }
@@ -306,11 +313,13 @@ fn who_reads_slowly_is_never_cut_and_who_reads_nothing_is_in_time() {
             rig.now_ns = ms * MS;
             (0..2).for_each(|_| rig.tick(0, Some(250)));
             if ms == 50 {
-                rig.session.block();
+                let now_ns = rig.now_ns;
+                rig.session.block(now_ns);
             }
             if reads && ms > 50 && ms % 900 == 0 {
                 rig.drain(500);
-                rig.session.block();
+                let now_ns = rig.now_ns;
+                rig.session.block(now_ns);
             }
             if ms % 100 == 0 {
                 rig.judge(5_000);
@@ -350,13 +359,13 @@ fn a_kernel_that_stands_still_is_noticed_though_the_socket_takes_more() {
 
 #[test]
 fn a_client_is_dead_only_when_nothing_moves() {
-    let mut session = Session::new(policy(), 0);
+    let mut session = Session::new(policy(), Buffers::default(), 0);
     assert!(!session.is_dead(1_999 * MS) && session.is_dead(2_000 * MS));
     session.heard(1_000 * MS);
     assert!(!session.is_dead(2_999 * MS));
     // It was full and takes something: its pong may be stuck behind that.
     session.push(&text(100), 2_000 * MS);
-    session.block();
+    session.block(2_000 * MS);
     session.unblock();
     session.wrote(10, 2_900 * MS);
     assert!(!session.is_dead(4_899 * MS) && session.is_dead(4_900 * MS));
@@ -364,7 +373,7 @@ fn a_client_is_dead_only_when_nothing_moves() {
 
 #[test]
 fn rates_are_bounded_and_those_nobody_uses_make_room() {
-    let mut session = Session::new(policy(), 0);
+    let mut session = Session::new(policy(), Buffers::default(), 0);
     let [a, b] = ["1", "2"].map(|hz| session.rate(rate(hz)).expect("room"));
     assert_eq!(session.rate(rate("1")), Some(a), "the same again");
     assert_eq!(session.rate(rate("3")), None);

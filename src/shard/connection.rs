@@ -52,6 +52,10 @@ impl Socket for TcpSocket {
         socket::write_beyond_lowat(&self.stream, bytes, self.tuning)
     }
 
+    fn keep_last_words(&mut self) {
+        socket::keep_last_words(&self.stream);
+    }
+
     fn unacked(&self) -> u64 {
         socket::unacked(&self.stream)
     }

@@ -111,8 +111,7 @@ impl<S: Socket> Sessions<S> {
         let key = Key::new(instrument, wish.channel.into());
         let Some(connection) = self.connections.get_mut(session as usize) else { return };
         if let Some(place) = connection.place(key) {
-            self.set_terms(session, key, place, wish.terms, now);
-            return;
+            return self.apply_terms(session, &[(key, place, wish.terms)], now);
         }
         let status = Key::new(instrument, Stream::Status);
         if connection.place(status).is_none() {
@@ -135,13 +134,15 @@ impl<S: Socket> Sessions<S> {
     ) {
         let manner = self.manner(session, wish.terms);
         let Some(connection) = self.connections.get(session as usize) else { return };
-        let has = |key| connection.place(key).is_some();
-        let (had, new): (Vec<InstrumentId>, Vec<_>) =
-            instruments.iter().partition(|id| has(Key::new(**id, wish.channel.into())));
-        let with_status: Vec<bool> = new.iter().map(|id| has(Key::new(*id, Stream::Status))).collect();
-        for instrument in had {
-            self.attach(session, instrument, wish, shown, now);
-        }
+        let place = |id: &InstrumentId| {
+            let key = Key::new(*id, wish.channel.into());
+            connection.place(key).map(|place| (key, place, wish.terms))
+        };
+        let had: Vec<(Key, u32, Terms)> = instruments.iter().filter_map(place).collect();
+        let new: Vec<InstrumentId> = instruments.iter().filter(|id| place(id).is_none()).copied().collect();
+        let has_status = |id: &InstrumentId| connection.place(Key::new(*id, Stream::Status)).is_some();
+        let with_status: Vec<bool> = new.iter().map(has_status).collect();
+        self.apply_terms(session, &had, now);
         let mut places = Vec::with_capacity(2 * new.len());
         for (instrument, has_status) in new.iter().zip(with_status) {
             if !has_status {
@@ -305,16 +306,19 @@ impl<S: Socket> Sessions<S> {
         connection.awaited = kept;
     }
 
-    /// Changes the terms of a subscription. What a rate held back is told at once.
-    pub(super) fn set_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms, now: Now) {
-        let manner = self.manner(session, terms);
-        let Some(subscription) = self.subscriptions.at(key, place) else { return };
-        let other_rate = subscription.rate() != manner.rate;
-        subscription.set_manner(manner);
-        if other_rate && let Some(connection) = self.connections.get_mut(session as usize) {
-            connection.session.release_all(|held| held == key, now.mono_ns);
-            self.recover(session, now);
+    /// Changes the terms of subscriptions. What another rate held back is told at once.
+    pub(super) fn apply_terms(&mut self, session: u32, changes: &[(Key, u32, Terms)], now: Now) {
+        let mut released = Vec::new();
+        for (key, place, terms) in changes {
+            let manner = self.manner(session, *terms);
+            let Some(subscription) = self.subscriptions.at(*key, *place) else { continue };
+            if subscription.rate() != manner.rate {
+                released.push(*key);
+            }
+            subscription.set_manner(manner);
         }
+        released.sort_unstable();
+        self.release_keys(session, &released, now);
     }
 
     /// How many symbols this session named itself: those that came by a wildcard are not counted.

@@ -23,6 +23,7 @@ mod sessions;
 mod subscriptions;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use crate::socket::{Seat, Tuning};
 pub use connection::{NewClient, TcpSocket};
+use report::Report;
 pub use report::{ClientRow, SortBy};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
@@ -269,6 +271,7 @@ async fn run(
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
     let alive = Rc::new(());
     let mut last_work_ns = 0;
+    let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
     while !shard.is_done() || Rc::strong_count(&alive) > 1 {
         let now = clock.now();
         while let Ok(command) = inbox.try_recv() {
@@ -283,13 +286,21 @@ async fn run(
                     });
                 }
                 Command::Report { sort, limit, shard, answer } => {
-                    // Who asked may have gone.
-                    let _ = answer.send(sessions.borrow_mut().report(sort, limit, shard, now));
+                    let report = sessions.borrow().start_report(sort, limit, shard, now);
+                    reports.push_back((report, answer));
                 }
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),
             }
         }
-        if shard.turn(now) {
+        if let Some((mut report, answer)) = reports.pop_front() {
+            if !sessions.borrow_mut().go_on_with(&mut report, now) {
+                reports.push_front((report, answer));
+            } else {
+                // Who asked may have gone.
+                let _ = answer.send(report.into_rows());
+            }
+        }
+        if shard.turn(now) || !reports.is_empty() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::session::RateId;
+use crate::tick::Key;
 
 /// A moment at which a rate of a session lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,15 @@ impl<S: Socket> Sessions<S> {
             }
         }
         any
+    }
+
+    /// Lets go what is held back of these subscriptions, sorted by key.
+    pub(super) fn release_keys(&mut self, id: u32, keys: &[Key], now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize).filter(|_| !keys.is_empty()) else {
+            return;
+        };
+        connection.session.release_all(|key| keys.binary_search(&key).is_ok(), now.mono_ns);
+        self.recover(id, now);
     }
 
     /// Lets go everything at once, and holds nothing back any more.

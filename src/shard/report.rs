@@ -77,25 +77,67 @@ pub struct ClientRow {
     pub pending: u64,
 }
 
+/// Subscriptions that are looked at for reports in one turn: ticks wait meanwhile.
+const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
+
+/// A report in the making.
+pub(super) struct Report {
+    shard: usize,
+    /// Who is still to be looked at, the worst last.
+    worst: Vec<(u64, u32, u64)>,
+    rows: Vec<ClientRow>,
+}
+
+impl Report {
+    /// The finished rows.
+    pub(super) fn into_rows(self) -> Vec<ClientRow> {
+        self.rows
+    }
+}
+
 impl<S: Socket> Sessions<S> {
-    /// The worst `limit` clients of this shard.
+    /// The worst `limit` clients of this shard, at once.
     pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
+        let mut report = self.start_report(sort, limit, shard, now);
+        while !self.go_on_with(&mut report, now) {}
+        report.into_rows()
+    }
+
+    /// Finds out who are the worst `limit` clients of this shard.
+    pub(super) fn start_report(&self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Report {
         let weigh = |connection: &Connection<S>| {
             let (session, ledger) = (&connection.session, connection.session.ledger());
             match sort {
                 SortBy::Behind => session.behind_ns(now.mono_ns),
-                SortBy::Queued => session.outbox().len() as u64 + connection.socket.unacked(),
+                SortBy::Queued => session.outbox().len() as u64,
                 SortBy::Merged => ledger.merged,
                 SortBy::Dropped => ledger.dropped,
                 SortBy::Sent => ledger.sent,
                 SortBy::Since => connection.serial,
             }
         };
-        let mut worst: Vec<(u64, u32)> =
-            self.connections.iter().map(|(id, connection)| (weigh(connection), id as u32)).collect();
-        worst.sort_unstable_by_key(|(weight, id)| (Reverse(*weight), *id));
+        let weighed = self.connections.iter().map(|(id, c)| (weigh(c), id as u32, c.serial));
+        let mut worst: Vec<(u64, u32, u64)> = weighed.collect();
+        worst.sort_unstable_by_key(|(weight, id, _)| (Reverse(*weight), *id));
         worst.truncate(limit);
-        worst.into_iter().filter_map(|(weight, id)| self.row(id, weight, shard, now)).collect()
+        worst.reverse();
+        Report { shard, worst, rows: Vec::new() }
+    }
+
+    /// Looks at some more of its clients. True if it is finished.
+    pub(super) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
+        let mut looked_at = 0;
+        while looked_at < SUBSCRIPTIONS_PER_TURN {
+            let Some((weight, id, serial)) = report.worst.pop() else { return true };
+            // Who has gone meanwhile is left out.
+            if self.connections.get(id as usize).is_some_and(|c| c.serial == serial)
+                && let Some(row) = self.row(id, weight, report.shard, now)
+            {
+                looked_at += 1 + row.subscriptions;
+                report.rows.push(row);
+            }
+        }
+        false
     }
 
     fn row(&mut self, id: u32, sorted_by: u64, shard: usize, now: Now) -> Option<ClientRow> {

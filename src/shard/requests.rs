@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
-use super::resume::Plan;
+use super::resume::{Plan, SLOTS_AT_ONCE};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
@@ -16,7 +16,7 @@ use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Te
 use crate::tick::{Channel, Key, State, Stream};
 
 /// What a client's text for a symbol means.
-enum Named {
+pub(super) enum Named {
     /// Everything, or everything of a venue.
     Wildcard(Option<Box<str>>),
     /// With the state that the client is shown in the answer.
@@ -26,7 +26,7 @@ enum Named {
 }
 
 /// Why a symbol is refused.
-struct Refusal {
+pub(super) struct Refusal {
     code: &'static str,
     msg: String,
 }
@@ -83,8 +83,12 @@ impl<S: Socket> Sessions<S> {
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
         let plan = self.plan(id, wanted);
+        let has_rate = wanted.rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
         for text in &wanted.symbols {
-            let named = self.accept(id, text, wanted, &plan, &mut room);
+            let named = match has_rate {
+                true => self.accept(id, text, &plan, &mut room),
+                false => Err(too_many_rates()),
+            };
             match named {
                 Ok(named) => accepted.push(named),
                 Err(refusal) => rejected.push(refusal.row(text)),
@@ -104,29 +108,17 @@ impl<S: Socket> Sessions<S> {
                 sessions.take(id, named, wanted, &plan, now);
             }
         });
-        self.read_on(id, now);
+        self.read_on(id, &mut { SLOTS_AT_ONCE }, now);
     }
 
-    /// What a symbol of a `subscribe` means, if it can be had on these terms.
-    fn accept(
-        &mut self,
-        id: u32,
-        text: &str,
-        wanted: &Subscribe,
-        plan: &Plan,
-        room: &mut usize,
-    ) -> Result<Named, Refusal> {
+    /// What a symbol of a `subscribe` means, if it can be had.
+    fn accept(&self, id: u32, text: &str, plan: &Plan, room: &mut usize) -> Result<Named, Refusal> {
         let named = self.resolve(text)?;
         if let Named::Listed(instrument, _) = named
             && plan.is_ahead(instrument)
         {
             let msg = "`resume.seq` names a number that has not come yet".to_owned();
             return Err(Refusal { code: "bad_resume", msg });
-        }
-        if let Some(rate) = wanted.rate
-            && self.claim_rate(id, rate).is_none()
-        {
-            return Err(too_many_rates());
         }
         self.within(id, &named, room)?;
         Ok(named)
@@ -205,7 +197,7 @@ impl<S: Socket> Sessions<S> {
         Named::Listed(instrument, self.ring.state(instrument))
     }
 
-    fn resolve(&self, text: &str) -> Result<Named, Refusal> {
+    pub(super) fn resolve(&self, text: &str) -> Result<Named, Refusal> {
         if text == "*" {
             return Ok(Named::Wildcard(None));
         }
@@ -298,103 +290,95 @@ impl<S: Socket> Sessions<S> {
 
     fn set(&mut self, id: u32, name: Option<&Id>, target: &Target, change: Change, now: Now) {
         let table = Arc::clone(&self.table);
-        let (patterns, mut rejected) = self.patterns(target);
-        let mut ok = Vec::new();
+        let (patterns, rejected) = self.patterns(target);
+        let mut outcome = SetOutcome { ok: Vec::new(), rejected, changes: Vec::new() };
+        let has_rate = change.rate.flatten().is_none_or(|rate| self.claim_rate(id, rate).is_some());
         for (pattern, symbol) in &patterns {
-            match self.set_matching(id, &table, pattern, &target.channels, change, now) {
-                Ok(rows) => ok.extend(rows),
-                Err(refusal) => rejected.push(refusal.row(symbol)),
+            if has_rate {
+                self.set_matching(id, &table, (pattern, symbol), &target.channels, change, &mut outcome);
+            } else {
+                outcome.rejected.push(too_many_rates().row(symbol));
             }
         }
-        let outcome = Outcome::new(&target.channels, ok, rejected);
-        self.say(id, &Ack::new(name, "set", outcome), now);
-        self.recover(id, now);
+        let SetOutcome { ok, rejected, changes } = outcome;
+        self.charge(id, changes.len());
+        self.say(id, &Ack::new(name, "set", Outcome::new(&target.channels, ok, rejected)), now);
+        self.apply_terms(id, &changes, now);
     }
 
-    /// Changes what a pattern picks. One symbol is answered with its state, a wildcard by a row a channel: it may
-    /// stand for very many.
+    /// Finds out what a pattern picks and what becomes of it, channel by channel. One symbol is answered with its state,
+    /// a wildcard by a row a channel: it may stand for very many.
     fn set_matching<'t>(
         &mut self,
         id: u32,
         table: &'t InstrumentTable,
-        pattern: &Pattern,
+        (pattern, symbol): (&Pattern, &'t str),
         channels: &[Channel],
         change: Change,
-        now: Now,
-    ) -> Result<Vec<SubscriptionRow<'t>>, Refusal> {
-        if let Some(Some(rate)) = change.rate
-            && self.claim_rate(id, rate).is_none()
-        {
-            return Err(too_many_rates());
-        }
-        let found = self.matching(id, table, pattern, channels);
+        outcome: &mut SetOutcome<'t>,
+    ) {
         // A rate alone is for what is `latest`, and leaves the rest as it is.
         let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
-        let fits = |terms: &Terms| !rate_alone || terms.mode == Mode::Latest;
-        let mut touched: Vec<(Channel, Terms)> = Vec::new();
-        let mut unfit = false;
-        self.charge(id, found.len());
-        for (key, place) in found {
-            let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) else {
-                continue;
-            };
-            unfit |= !fits(&terms);
-            if fits(&terms) {
-                self.set_terms(id, key, place, terms.changed(change), now);
-                touched.push((channel, terms.changed(change)));
-            }
-        }
-        let Some(connection) = self.connections.get_mut(id as usize) else { return Ok(Vec::new()) };
-        let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
-        let wide = wide.map(|w| (w.channel, &mut w.terms));
-        let awaited = connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol));
-        let awaited = awaited.map(|a| (a.channel, &mut a.terms));
-        for (channel, terms) in wide.chain(awaited).filter(|(channel, _)| channels.contains(channel)) {
-            unfit |= !fits(terms);
-            if fits(terms) {
-                *terms = terms.changed(change);
-                touched.push((channel, *terms));
-            }
-        }
-        if touched.is_empty() {
-            let (code, msg) = match unfit {
-                true => ("needs_latest", "its mode is \"every\": a rate needs \"latest\""),
-                false => ("not_subscribed", "there is no such subscription"),
-            };
-            return Err(Refusal { code, msg: msg.to_owned() });
-        }
         let state = match pattern {
             Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.ring.state(id))),
             _ => None,
         };
-        touched.sort_by_key(|(channel, _)| *channel);
-        touched.dedup_by_key(|(channel, _)| *channel);
-        Ok(touched
-            .into_iter()
-            .map(|(c, terms)| SubscriptionRow::new(pattern.shown(), c, terms, state))
-            .collect())
+        let mut found_any = false;
+        for channel in channels {
+            let mut shown = None;
+            let mut found = false;
+            let mut fits = |terms: Terms| {
+                found = true;
+                let fits = !rate_alone || terms.mode == Mode::Latest;
+                let changed = fits.then(|| terms.changed(change));
+                shown = shown.or(changed);
+                changed
+            };
+            if let Some(connection) = self.connections.get_mut(id as usize) {
+                let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
+                let wide = wide.map(|w| (w.channel, &mut w.terms));
+                let awaited = connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol));
+                let awaited = awaited.map(|a| (a.channel, &mut a.terms));
+                for (_, terms) in wide.chain(awaited).filter(|(c, _)| c == channel) {
+                    *terms = fits(*terms).unwrap_or(*terms);
+                }
+            }
+            for (key, place) in self.matching(id, table, pattern, *channel) {
+                let Some(terms) = self.terms_of(id, key, place) else { continue };
+                outcome.changes.extend(fits(terms).map(|terms| (key, place, terms)));
+            }
+            found_any |= found;
+            if let Some(terms) = shown {
+                outcome.ok.push(SubscriptionRow::new(pattern.shown(), *channel, terms, state));
+            } else if found {
+                let msg = format!("{} is \"every\" here: a rate needs \"latest\"", channel.name());
+                outcome.rejected.push(Refusal { code: "needs_latest", msg }.row(symbol));
+            }
+        }
+        if !found_any {
+            let msg = "there is no such subscription".to_owned();
+            outcome.rejected.push(Refusal { code: "not_subscribed", msg }.row(symbol));
+        }
     }
 
-    /// The subscriptions to instruments that a pattern picks.
+    /// The subscriptions to a channel of instruments that a pattern picks.
     fn matching(
         &self,
         id: u32,
         table: &InstrumentTable,
         pattern: &Pattern,
-        channels: &[Channel],
+        channel: Channel,
     ) -> Vec<(Key, u32)> {
         let Some(connection) = self.connections.get(id as usize) else { return Vec::new() };
         match pattern {
             Pattern::One(symbol) => {
-                let listed = table.find(symbol);
-                let keys = channels.iter().filter_map(|c| listed.map(|id| Key::new(id, (*c).into())));
-                keys.filter_map(|key| connection.place(key).map(|place| (key, place))).collect()
+                let key = table.find(symbol).map(|id| Key::new(id, channel.into()));
+                key.and_then(|key| connection.place(key).map(|place| (key, place))).into_iter().collect()
             }
             _ => {
                 let picked = |key: &Key| {
-                    let symbol = table.get(key.instrument());
-                    key.channel().is_some_and(|c| channels.contains(&c))
-                        && symbol.is_some_and(|s| pattern.picks(s))
+                    key.channel() == Some(channel)
+                        && table.get(key.instrument()).is_some_and(|symbol| pattern.picks(symbol))
                 };
                 connection.places.iter().filter(|(key, _)| picked(key)).copied().collect()
             }
@@ -453,6 +437,13 @@ impl<S: Socket> Sessions<S> {
             now,
         );
     }
+}
+
+/// What comes of a `set`.
+struct SetOutcome<'a> {
+    ok: Vec<SubscriptionRow<'a>>,
+    rejected: Vec<RejectedRow<'a>>,
+    changes: Vec<(Key, u32, Terms)>,
 }
 
 /// Symbols that one request may name, even where a connection may not have so many: the answer says which are

@@ -4,9 +4,10 @@
 //! it missed, as much as there is room for; when that reading has come to where the shard reads, between two turns,
 //! the subscription is current. If the ring comes round before, the rest is told from the last value.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::interest::Start;
+use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
@@ -14,9 +15,11 @@ use crate::protocol::{Mode, Subscribe};
 use crate::session::{Ledger, Missing};
 use crate::tick::{Body, Channel, Key, Tick};
 
-/// Slots of the ring that are looked at for one session in one turn.
+/// Slots of the ring that are looked at in one turn for all sessions that resume.
 const SLOTS_PER_TURN: usize = 4_096;
-/// Slots of the ring that count as one row of work, see [`Sessions::charge`].
+/// Slots that are looked at in answer to a request.
+pub(super) const SLOTS_AT_ONCE: usize = 4_096;
+/// Slots that count as one row of work, see [`Sessions::charge`].
 const SLOTS_PER_ROW: usize = 16;
 
 /// Where the symbols of a `resume` go on.
@@ -63,9 +66,10 @@ impl Plan {
 
     /// What the answer says of all instruments together.
     pub(super) fn word_of_all(&self) -> Option<&'static str> {
-        let mut words = self.steps.values().filter_map(|step| match step {
-            Step::Start(_, word) => Some(*word),
-            Step::Ahead => None,
+        let mut words = self.steps.values().map(|step| match step {
+            Step::Start(_, word) => *word,
+            // It begins with a snapshot, as if it had never been told.
+            Step::Ahead => "gap",
         });
         let first = words.next();
         if first.is_none() {
@@ -95,9 +99,7 @@ impl<S: Socket> Sessions<S> {
         if *resume.epoch != *self.options.epoch {
             return Plan { new_epoch: true, ..Plan::default() };
         }
-        let known = |text: &str| self.table.find(&Symbol::parse(text).ok()?);
-        let told: FxHashMap<InstrumentId, u64> =
-            resume.seq.iter().filter_map(|(symbol, n)| known(symbol).map(|id| (id, *n))).collect();
+        let told = self.asked_for(id, *channel, &wanted.symbols, &resume.seq);
         let whole = wanted.terms_on(*channel).mode == Mode::Every;
         // The newest value says all that a client in `latest` missed.
         let found = whole.then(|| self.look_back(id, *channel, &told));
@@ -127,8 +129,37 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Looks for the first tick that the ring still holds of each instrument that has missed some: its position, and
-    /// the first number it takes.
+    /// The numbers that a client has of instruments that it asks for and is not subscribed to.
+    fn asked_for(
+        &self,
+        id: u32,
+        channel: Channel,
+        symbols: &[String],
+        seq: &[(String, u64)],
+    ) -> FxHashMap<InstrumentId, u64> {
+        let (mut named, mut wide) = (FxHashSet::default(), Vec::new());
+        for text in symbols {
+            match self.resolve(text) {
+                Ok(Named::Listed(instrument, _)) => drop(named.insert(instrument)),
+                Ok(Named::Wildcard(venue)) => wide.push(venue),
+                Ok(Named::Awaited(_)) | Err(_) => {}
+            }
+        }
+        let has = |instrument| {
+            let key = Key::new(instrument, channel.into());
+            self.connections.get(id as usize).is_some_and(|connection| connection.place(key).is_some())
+        };
+        let wanted = |(text, told): &(String, u64)| {
+            let symbol = Symbol::parse(text).ok()?;
+            let instrument = self.table.find(&symbol)?;
+            let wide = wide.iter().any(|venue| venue.as_deref().is_none_or(|venue| venue == symbol.venue()));
+            ((wide || named.contains(&instrument)) && !has(instrument)).then_some((instrument, *told))
+        };
+        seq.iter().filter_map(wanted).collect()
+    }
+
+    /// Looks back for the first tick that the ring still holds of each instrument that has missed some: its position,
+    /// and the first number it takes. It goes as far back as the client was away.
     fn look_back(&mut self, id: u32, channel: Channel, told: &FxHashMap<InstrumentId, u64>) -> Found {
         let missed = |(instrument, told): (&InstrumentId, &u64)| {
             let last = self.ring.last_value(Key::new(*instrument, channel.into()));
@@ -136,26 +167,21 @@ impl<S: Socket> Sessions<S> {
         };
         let mut left = told.iter().filter(|entry| missed(*entry)).count();
         let mut found = Found::default();
-        if left == 0 {
-            return found;
-        }
         let published = self.ring.published();
-        self.charge(id, self.ring.capacity() / SLOTS_PER_ROW);
-        for position in published.saturating_sub(self.ring.capacity() as u64)..published {
-            let Some(key) = self.ring.key_at(position) else { continue };
+        let mut position = published;
+        while left > 0 && position > 0 {
+            position -= 1;
+            // Everything older was written over too.
+            let Some(key) = self.ring.key_at(position) else { break };
             let instrument = key.instrument();
             let Some(told) = told.get(&instrument).filter(|_| key.channel() == Some(channel)) else {
                 continue;
             };
-            let Some(tick) = self.ring.at(position) else { continue };
-            if tick.seq > *told && !found.contains_key(&instrument) {
-                found.insert(instrument, (position, first_of(&tick)));
-                left -= 1;
-            }
-            if left == 0 {
-                break;
-            }
+            let Some(tick) = self.ring.at(position).filter(|tick| tick.seq > *told) else { continue };
+            found.insert(instrument, (position, first_of(&tick)));
+            left -= usize::from(first_of(&tick) <= told + 1);
         }
+        self.charge(id, (published - position) as usize / SLOTS_PER_ROW);
         found
     }
 
@@ -170,12 +196,14 @@ impl<S: Socket> Sessions<S> {
 
     /// Lets everybody who resumes read on. True if there is more to do at once.
     pub(super) fn read_all(&mut self, now: Now) -> bool {
-        let mut more = false;
-        let mut at = 0;
+        let (mut more, mut at, mut slots) = (false, 0, SLOTS_PER_TURN);
+        // Each turn begins with somebody else.
+        let some = usize::from(!self.readers.is_empty());
+        self.readers.rotate_left(some);
         while let Some((id, serial)) = self.readers.get(at).copied() {
             let reads = |c: &super::sessions::Connection<S>| c.serial == serial && c.reading.is_some();
             if self.connections.get(id as usize).is_some_and(reads) {
-                more |= self.read_on(id, now);
+                more |= self.read_on(id, &mut slots, now);
                 at += 1;
             } else {
                 self.readers.swap_remove(at);
@@ -184,13 +212,15 @@ impl<S: Socket> Sessions<S> {
         more
     }
 
-    /// Tells a session what the ring holds for it, as far as there is room. True if it can go on at once.
-    pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
+    /// Tells a session what the ring holds for it, as far as there is room, looking at so many slots at most. True if it
+    /// can go on at once.
+    pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
         let (upto, tx_us) = (self.cursor, now.wall_ns / 1_000);
         let Some(connection) = self.connections.get_mut(id as usize) else { return false };
         let Some(mut at) = connection.reading else { return false };
-        let (begin, mut overtaken, mut told_any) = (at, false, false);
-        while at < upto && at - begin < SLOTS_PER_TURN as u64 && connection.session.has_room() {
+        let (mut overtaken, mut told_any) = (false, false);
+        while at < upto && *slots > 0 && connection.session.has_room() {
+            *slots -= 1;
             let Some(mut tick) = self.ring.at(at) else {
                 overtaken = true;
                 break;
@@ -220,7 +250,7 @@ impl<S: Socket> Sessions<S> {
         if told_any {
             self.queue(id);
         }
-        !done && at > begin
+        !done && self.connections.get(id as usize).is_some_and(|c| c.session.has_room())
     }
 
     fn end_reading(&mut self, id: u32, overtaken: bool, now: Now) {

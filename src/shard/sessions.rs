@@ -20,7 +20,7 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Ledger, Level, Policy, Session};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription};
 use crate::socket::Tuning;
 use crate::tick::{Body, GapCause, Key};
 
@@ -37,6 +37,9 @@ pub trait Socket {
     /// # Errors
     /// As [`write`](Self::write), when even the kernel has no room.
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// What is written from here on is to be kept for who does not read yet.
+    fn keep_last_words(&mut self);
 
     /// Bytes it took that the other side has not acknowledged; 0 where the system does not tell.
     fn unacked(&self) -> u64;
@@ -98,6 +101,11 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
 }
 
+/// For how long a client may have to wait after requests that cost much, seconds.
+const DEBT_MAX_S: i64 = 10;
+/// Slots of the ring that are looked at for one session that resumes after a write.
+const SLOTS_PER_WRITE: usize = 1_024;
+
 /// A session with its socket.
 pub(super) struct Connection<S> {
     pub(super) socket: S,
@@ -123,8 +131,8 @@ pub(super) struct Connection<S> {
     dead: bool,
     /// By when a closing connection is dropped, steady time.
     pub(super) end_by_ns: Option<u64>,
-    /// Requests it may still make, in thousandths, and when that was reckoned.
-    tokens_milli: u64,
+    /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
+    tokens_milli: i64,
     tokens_at_ns: u64,
 }
 
@@ -137,11 +145,11 @@ impl<S: Socket> Connection<S> {
         match self.socket.write(self.session.outbox().pending()) {
             Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
             Ok(n) => {
-                counters.writes.add(1);
+                counters.writes.add(u64::from(n > 0));
                 counters.bytes.add(n as u64);
                 self.session.wrote(n, now_ns);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(now_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => self.dead = true,
         }
@@ -157,6 +165,9 @@ impl<S: Socket> Connection<S> {
         let bytes = if all { outbox.pending() } else { outbox.urgent() };
         if bytes.is_empty() || self.dead {
             return;
+        }
+        if all {
+            self.socket.keep_last_words();
         }
         if let Ok(n) = self.socket.force(bytes) {
             counters.writes.add(1);
@@ -212,6 +223,8 @@ pub struct Sessions<S> {
     pub(super) releases: BinaryHeap<Reverse<Release>>,
     /// Who reads the ring again.
     pub(super) readers: Vec<(u32, u64)>,
+    /// What outboxes are made of.
+    buffers: Buffers,
     /// Where the shard reads the ring next.
     pub(super) cursor: u64,
     /// Nothing is held back any more: the end is near.
@@ -250,6 +263,7 @@ impl<S: Socket> Sessions<S> {
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Vec::new(),
+            buffers: Buffers::default(),
             cursor: 0,
             draining: false,
             serials: 0,
@@ -279,6 +293,9 @@ impl<S: Socket> Sessions<S> {
             Body::Gap { from, .. } => Ledger { lost: tick.seq - from + 1, ..Ledger::default() },
             Body::Status(_) => Ledger::default(),
         };
+        if matches!(tick.body, Body::Gap { .. }) && row.iter().any(|s| s.is_held()) {
+            return self.gap_after_held(packed, now);
+        }
         let mut encoded = false;
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
@@ -292,7 +309,7 @@ impl<S: Socket> Sessions<S> {
             if let Some(rate) = subscription.rate()
                 && !self.draining
             {
-                subscription.fell_behind(GapCause::Feed);
+                subscription.hold();
                 let phase_ns = phase_ns(connection.serial);
                 if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
                     self.releases.push(Reverse(Release { due_ns, id, serial: connection.serial, rate }));
@@ -314,7 +331,7 @@ impl<S: Socket> Sessions<S> {
             } else if subscription.fell_behind(GapCause::SlowConsumer) {
                 connection.session.wait(key, now.mono_ns);
                 let cut = subscription.cuts();
-                if connection.session.shed(now.mono_ns) || cut {
+                if connection.session.shed() || cut {
                     self.pressed.push((id, cut));
                 }
             }
@@ -322,6 +339,20 @@ impl<S: Socket> Sessions<S> {
         if !self.pressed.is_empty() {
             self.press(now);
         }
+    }
+
+    /// A gap of the feed, where rates hold values back that came before it: those are told first, for nothing that comes
+    /// later can stand for them.
+    #[cold]
+    fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
+        let key = packed.key();
+        let held = self.subscriptions.of(key).iter().filter(|s| s.is_held());
+        for id in held.map(|s| s.session).collect::<Vec<_>>() {
+            self.release_keys(id, &[key], now);
+        }
+        // Who has no room stays dirty, but is held no more.
+        self.subscriptions.of(key).iter_mut().filter(|s| s.is_held()).for_each(Subscription::lapse);
+        self.tick(packed, now);
     }
 
     /// Ticks were lost on the way to this shard: whoever missed one is told from the last value.
@@ -392,7 +423,7 @@ impl<S: Socket> Sessions<S> {
         let serial = self.serials;
         let id = self.connections.insert(Connection {
             socket,
-            session: Session::new(self.options.policy, now.mono_ns),
+            session: Session::new(self.options.policy, self.buffers.clone(), now.mono_ns),
             who,
             serial,
             since_us: now.wall_ns / 1_000,
@@ -404,7 +435,7 @@ impl<S: Socket> Sessions<S> {
             watched: false,
             dead: false,
             end_by_ns: None,
-            tokens_milli: u64::from(self.options.ops_per_s) * 1_000,
+            tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
         }) as u32;
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
@@ -482,7 +513,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         // A value made of maps with text keys always becomes text.
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
-        connection.session.push(frame, now.mono_ns);
+        connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
     }
 
@@ -492,7 +523,9 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return false };
         let gained = (now.mono_ns - connection.tokens_at_ns.min(now.mono_ns)) / 1_000 * per_s / 1_000;
         if gained > 0 {
-            connection.tokens_milli = (connection.tokens_milli + gained).min(per_s * 1_000);
+            let most = i64::from(self.options.ops_per_s) * 1_000;
+            let gained = i64::try_from(gained).unwrap_or(most);
+            connection.tokens_milli = connection.tokens_milli.saturating_add(gained).min(most);
             connection.tokens_at_ns = now.mono_ns;
         }
         let granted = connection.tokens_milli >= 1_000;
@@ -503,10 +536,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 rows it
-    /// made the shard look at.
+    /// made the shard look at. It may have to wait for some seconds then.
     pub(super) fn charge(&mut self, id: u32, rows: usize) {
+        let least = -DEBT_MAX_S * 1_000 * i64::from(self.options.ops_per_s);
         if let Some(connection) = self.connections.get_mut(id as usize) {
-            connection.tokens_milli = connection.tokens_milli.saturating_sub(rows as u64 * 1_000 / 256);
+            let cost = (rows / 256).min(1 << 32) as i64 * 1_000 + (rows % 256) as i64 * 1_000 / 256;
+            connection.tokens_milli = (connection.tokens_milli - cost).max(least);
         }
     }
 
@@ -553,7 +588,9 @@ impl<S: Socket> Sessions<S> {
         }
         let rest = !connection.session.outbox().is_empty();
         if connection.reading.is_some() {
-            self.read_on(id, now);
+            if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
+                self.queue(id);
+            }
         } else if connection.session.waiting() > 0 {
             self.recover(id, now);
         } else if connection.session.is_closing() && !rest {
