@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,8 @@ struct Wire {
 struct Fake(Rc<RefCell<Wire>>);
 
 impl Socket for Fake {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         let mut wire = self.0.borrow_mut();
         if wire.room == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());

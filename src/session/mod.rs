@@ -38,7 +38,7 @@ mod subscription;
 
 use std::collections::VecDeque;
 
-pub use outbox::{Buffers, Outbox};
+pub use outbox::{Buffers, Outbox, SLICES_MAX};
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 
 use crate::protocol::Rate;
@@ -165,7 +165,7 @@ impl Session {
     pub fn new(policy: Policy, buffers: Buffers, now_ns: u64) -> Self {
         Self {
             policy,
-            outbox: Outbox::new(policy.outbox_bytes_max, buffers),
+            outbox: Outbox::new(buffers),
             waiting: VecDeque::new(),
             rates: Vec::new(),
             closing: false,

@@ -1,39 +1,41 @@
-//! The bytes that wait for a socket: one buffer, in which urgent frames overtake the others, and how long
+//! The bytes that wait for a socket: chunks of whole frames, in which urgent frames overtake the others, and how long
 //! the oldest of them has been waiting.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::rc::Rc;
 
 use crate::protocol::frame;
 
-/// A buffer with more room than this is not lent again.
-const LENT_BYTES_MAX: usize = 16_384;
-/// Buffers that wait to be lent, at most.
-const BUFFERS_MAX: usize = 256;
-/// The sizes that it grows through, before that of a full one: few, so that blocks of one size are used again by others.
-const SIZES: [usize; 3] = [4_096, 16_384, 65_536];
-/// What a full outbox has room for beyond its ticks: urgent frames and a few answers.
-const BESIDES_BYTES: usize = 16_384;
+/// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own.
+const CHUNK_BYTES: usize = 8_192;
+/// Chunks that wait to be lent, at most.
+const CHUNKS_MAX: usize = 256;
+/// Chunks that one write takes, at most.
+pub const SLICES_MAX: usize = 64;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
-/// Buffers that outboxes lend from each other: an empty outbox has none, and the one that was given back last, which
+/// Chunks that outboxes lend from each other: an empty outbox has none, and the one that was given back last, which
 /// is still in the cache, is lent first.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
 
 impl Buffers {
-    fn lend(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+    /// A chunk for at least so many bytes.
+    fn lend(&self, bytes: usize) -> Vec<u8> {
+        let lent = if bytes <= CHUNK_BYTES { self.0.borrow_mut().pop() } else { None };
+        lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
     }
 
-    fn take_back(&self, buffer: Vec<u8>) {
-        let mut buffers = self.0.borrow_mut();
-        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= LENT_BYTES_MAX {
-            buffers.push(buffer);
+    fn take_back(&self, mut chunk: Vec<u8>) {
+        let mut chunks = self.0.borrow_mut();
+        if chunks.len() < CHUNKS_MAX && chunk.capacity() == CHUNK_BYTES {
+            chunk.clear();
+            chunks.push(chunk);
         }
     }
 }
@@ -41,80 +43,87 @@ impl Buffers {
 /// Whole frames, in the order in which they go out.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    bytes: Vec<u8>,
     buffers: Buffers,
-    /// How many bytes there are as a rule when it is full.
-    full_bytes: usize,
+    /// The chunk that goes out next. Each begins with a frame.
+    front: Vec<u8>,
+    /// How much of it has gone out.
     written: usize,
-    /// Some start of a frame; the next one to go out is found from here.
+    /// Some start of a frame in it; the next one to go out is found from here.
     frame_start: usize,
-    /// Where the urgent frames end that have not gone out yet; no more than `written` if there are none.
-    urgent_end: usize,
+    /// The chunks behind it. Empty while a socket keeps up.
+    rest: VecDeque<Vec<u8>>,
+    /// Bytes that wait.
+    len: usize,
+    /// How many of these are to go out until the last urgent one has; 0 if there are none.
+    urgent_len: usize,
+    /// Bytes that have gone out, ever.
+    taken: u64,
     /// Since when the next byte has waited, steady time.
     oldest_ns: u64,
-    /// Where younger bytes begin, and their time. Empty while a socket keeps up.
-    younger: VecDeque<(usize, u64)>,
-    /// Where answers end, and how long they are.
-    answers: VecDeque<(usize, usize)>,
+    /// Where younger bytes begin, counted like `taken`, and their time. Empty while a socket keeps up.
+    younger: VecDeque<(u64, u64)>,
+    /// Where answers end, counted like `taken`, and how long they are.
+    answers: VecDeque<(u64, usize)>,
     /// How long these are together.
     answer_bytes: usize,
 }
 
 impl Outbox {
-    /// An empty one, for so many bytes and a few more.
-    pub(super) fn new(full_bytes: usize, buffers: Buffers) -> Self {
-        Self { full_bytes, buffers, ..Self::default() }
+    /// An empty one.
+    pub(super) fn new(buffers: Buffers) -> Self {
+        Self { buffers, ..Self::default() }
     }
 
-    /// Makes room for `more` bytes. A vector by itself would double, and a full outbox then take twice its budget.
-    #[cold]
-    fn grow(&mut self, more: usize) {
-        let needed = self.bytes.len() + more;
-        let full = self.full_bytes + BESIDES_BYTES;
-        let size = SIZES.into_iter().chain([full]).find(|size| *size >= needed);
-        let size = size.unwrap_or_else(|| needed.next_multiple_of(SIZES[2]));
-        self.bytes.reserve_exact(size - self.bytes.len());
-    }
-
+    /// What goes out next, where it is in one piece: as a rule it is.
     #[inline]
-    fn make_room(&mut self, more: usize) {
-        if self.bytes.capacity() == 0 {
-            self.bytes = self.buffers.lend();
-        }
-        if self.bytes.capacity() - self.bytes.len() < more {
-            self.grow(more);
-        }
+    pub fn in_one_piece(&self) -> Option<&[u8]> {
+        self.rest.is_empty().then(|| &self.front[self.written..])
     }
 
-    /// Bytes not yet taken by the socket.
-    #[inline]
-    pub fn pending(&self) -> &[u8] {
-        &self.bytes[self.written..]
+    /// What goes out next, chunk by chunk, as much as one write takes.
+    pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        into[0] = IoSlice::new(&self.front[self.written..]);
+        let mut count = 1;
+        for (slice, chunk) in into[1..].iter_mut().zip(&self.rest) {
+            *slice = IoSlice::new(chunk);
+            count += 1;
+        }
+        count
     }
 
-    /// The bytes up to the end of the urgent frames, where there are any: the rest of a frame that has begun, and
-    /// they.
-    pub fn urgent(&self) -> &[u8] {
-        &self.bytes[self.written..self.urgent_end.max(self.written)]
+    /// All that waits up to the end of the urgent frames, where there are any: the rest of a frame that has begun, and
+    /// they. With `all`, everything.
+    pub fn copied(&self, all: bool) -> Vec<u8> {
+        let len = if all { self.len } else { self.urgent_len };
+        let mut bytes = self.front[self.written..].to_vec();
+        for chunk in &self.rest {
+            if bytes.len() >= len {
+                break;
+            }
+            bytes.extend_from_slice(chunk);
+        }
+        bytes.truncate(len);
+        bytes
     }
 
     /// How many bytes wait.
     #[inline]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.written
+        self.len
     }
 
     /// How many of these are of answers.
     #[inline]
     pub fn answer_bytes(&self) -> usize {
-        let begun = self.answers.front().map_or(0, |(end, len)| len.saturating_sub(end - self.written));
+        let begun =
+            self.answers.front().map_or(0, |(end, len)| len.saturating_sub((end - self.taken) as usize));
         self.answer_bytes - begun
     }
 
     /// True if nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Since when the next byte has waited, steady time; `None` if nothing waits.
@@ -125,19 +134,35 @@ impl Outbox {
     /// Puts whole frames behind all others.
     #[inline]
     pub(super) fn push(&mut self, frames: &[u8], now_ns: u64) {
-        if self.bytes.is_empty() {
+        if self.len == 0 {
             self.oldest_ns = now_ns;
         } else if now_ns >= self.youngest_ns() + GRAIN_NS {
             self.age(now_ns);
         }
-        self.make_room(frames.len());
-        self.bytes.extend_from_slice(frames);
+        let last = self.rest.back_mut().unwrap_or(&mut self.front);
+        if last.capacity() - last.len() >= frames.len() {
+            last.extend_from_slice(frames);
+        } else {
+            self.push_chunk(frames);
+        }
+        self.len += frames.len();
+    }
+
+    /// Begins another chunk. A vector by itself would double, and a full outbox then take twice its budget.
+    fn push_chunk(&mut self, frames: &[u8]) {
+        let mut chunk = self.buffers.lend(frames.len());
+        chunk.extend_from_slice(frames);
+        if self.len == 0 {
+            self.front = chunk;
+        } else {
+            self.rest.push_back(chunk);
+        }
     }
 
     /// Puts an answer behind all others.
     pub(super) fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
         self.push(frame, now_ns);
-        self.answers.push_back((self.bytes.len(), frame.len()));
+        self.answers.push_back((self.taken + self.len as u64, frame.len()));
         self.answer_bytes += frame.len();
     }
 
@@ -156,94 +181,117 @@ impl Outbox {
                 keep
             });
         }
-        self.younger.push_back((self.bytes.len(), now_ns));
+        self.younger.push_back((self.taken + self.len as u64, now_ns));
     }
 
     /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
     pub(super) fn push_urgent(&mut self, frames: &[u8], now_ns: u64) {
-        if self.is_empty() {
+        let behind = self.begun_len().max(self.urgent_len);
+        if behind == self.len {
             self.push(frames, now_ns);
-            self.urgent_end = self.bytes.len();
-            return;
+        } else {
+            self.insert(behind, frames);
         }
-        let at = self.next_frame().max(self.urgent_end);
-        self.make_room(frames.len());
-        self.bytes.splice(at..at, frames.iter().copied());
-        self.urgent_end = at + frames.len();
-        for (from, _) in self.younger.iter_mut().filter(|(from, _)| *from >= at) {
-            *from += frames.len();
+        self.urgent_len = behind + frames.len();
+    }
+
+    /// Puts whole frames behind so many bytes, where a frame ends.
+    fn insert(&mut self, behind: usize, frames: &[u8]) {
+        let (at, offset) = self.chunk_of(behind);
+        let chunk = if at == 0 { &mut self.front } else { &mut self.rest[at - 1] };
+        let after = self.buffers.clone();
+        let mut tail = after.lend(chunk.len() - offset);
+        tail.extend_from_slice(&chunk[offset..]);
+        chunk.truncate(offset);
+        let mut between = after.lend(frames.len());
+        between.extend_from_slice(frames);
+        self.rest.insert(at, between);
+        if !tail.is_empty() {
+            self.rest.insert(at + 1, tail);
         }
-        for (end, _) in self.answers.iter_mut().filter(|(end, _)| *end > at) {
-            *end += frames.len();
+        self.len += frames.len();
+        let place = self.taken + behind as u64;
+        let more = frames.len() as u64;
+        self.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
+        self.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
+    }
+
+    /// The chunk in which so many bytes end, 0 for the front one, and where in it.
+    fn chunk_of(&self, bytes: usize) -> (usize, usize) {
+        let (mut at, mut offset, mut len) = (0, self.written + bytes, self.front.len());
+        while offset > len {
+            offset -= len;
+            len = self.rest.get(at).map_or(offset, Vec::len);
+            at += 1;
         }
+        (at, offset)
     }
 
     /// True while an urgent frame waits.
     pub(super) fn has_urgent(&self) -> bool {
-        self.urgent_end > self.written
+        self.urgent_len > 0
     }
 
-    /// Where the first frame starts of which nothing was written.
-    fn next_frame(&mut self) -> usize {
+    /// How much is left of a frame that has begun to go out.
+    fn begun_len(&mut self) -> usize {
         while self.frame_start < self.written {
-            self.frame_start += frame::len(&self.bytes[self.frame_start..]);
+            self.frame_start += frame::len(&self.front[self.frame_start..]);
         }
-        self.frame_start
+        self.frame_start - self.written
     }
 
     /// Throws away all frames of which nothing was written, but for the urgent ones.
     pub(super) fn discard(&mut self) {
-        let end = self.next_frame().max(self.urgent_end);
-        self.bytes.truncate(end);
-        while self.younger.back().is_some_and(|(from, _)| *from >= end) {
-            self.younger.pop_back();
-        }
+        let kept = self.begun_len().max(self.urgent_len);
+        let (at, offset) = self.chunk_of(kept);
+        self.rest.truncate(at);
+        self.rest.back_mut().unwrap_or(&mut self.front).truncate(offset);
+        self.len = kept;
+        let end = self.taken + kept as u64;
+        while self.younger.pop_back_if(|(from, _)| *from >= end).is_some() {}
         while let Some((_, len)) = self.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
             self.answer_bytes -= len;
         }
-        self.settle();
+        self.wrote(0);
     }
 
     /// The socket took the first `n` bytes.
     #[inline]
     pub(super) fn wrote(&mut self, n: usize) {
-        self.written = self.written.saturating_add(n).min(self.bytes.len());
-        self.settle();
+        let n = n.min(self.len);
+        self.len -= n;
+        self.taken += n as u64;
+        self.written += n;
+        self.urgent_len = self.urgent_len.saturating_sub(n);
+        while self.written >= self.front.len() {
+            self.frame_start = 0;
+            let Some(next) = self.rest.pop_front() else {
+                self.written = 0;
+                self.buffers.take_back(std::mem::take(&mut self.front));
+                if self.rest.capacity() > 0 {
+                    self.rest = VecDeque::new();
+                }
+                break;
+            };
+            self.written -= self.front.len();
+            self.buffers.take_back(std::mem::replace(&mut self.front, next));
+        }
+        if !(self.younger.is_empty() && self.answers.is_empty()) {
+            self.settle();
+        }
     }
 
+    /// Forgets what was known of bytes that have gone out.
     fn settle(&mut self) {
-        while let Some((from, at)) = self.younger.front()
-            && *from <= self.written
-        {
-            self.oldest_ns = *at;
-            self.younger.pop_front();
+        let taken = self.taken;
+        while let Some((_, at)) = self.younger.pop_front_if(|(from, _)| *from <= taken) {
+            self.oldest_ns = at;
         }
-        while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= self.written) {
+        while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= taken) {
             self.answer_bytes -= len;
         }
-        if self.written == self.bytes.len() {
-            self.bytes.clear();
-            self.buffers.take_back(std::mem::take(&mut self.bytes));
-            (self.written, self.frame_start, self.urgent_end) = (0, 0, 0);
-            if self.younger.capacity() > 0 {
-                self.younger = VecDeque::new();
-            }
-            if self.answers.capacity() > 8 {
-                self.answers = VecDeque::new();
-            }
-        } else if self.written > self.bytes.len() / 2 {
-            // What is moved was paid for by what was written since the last move.
-            let next = self.next_frame();
-            self.bytes.drain(..self.written);
-            self.frame_start = next - self.written;
-            self.urgent_end = self.urgent_end.saturating_sub(self.written);
-            for (from, _) in &mut self.younger {
-                *from -= self.written;
-            }
-            for (end, _) in &mut self.answers {
-                *end -= self.written;
-            }
-            self.written = 0;
+        if self.len == 0 {
+            (self.younger, self.answers) = Default::default();
         }
     }
 }
@@ -272,7 +320,10 @@ mod tests {
     /// Takes `n` bytes out as a socket would.
     fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) {
         let n = n.min(outbox.len());
-        into.extend_from_slice(&outbox.pending()[..n]);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = outbox.slices(&mut slices);
+        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        into.extend_from_slice(&bytes[..n]);
         outbox.wrote(n);
     }
 
@@ -289,7 +340,7 @@ mod tests {
             outbox.push(&framed("four"), 1);
             take(&mut outbox, 3, &mut taken);
             outbox.push_urgent(&framed("lag 2"), 1);
-            assert!(outbox.urgent().ends_with(&framed("lag 2")), "cut {cut}");
+            assert!(outbox.copied(false).ends_with(&framed("lag 2")), "cut {cut}");
             take(&mut outbox, usize::MAX, &mut taken);
             let got = texts(&taken);
             let place = |text: &str| got.iter().position(|t| t == text).expect(text);
@@ -304,21 +355,38 @@ mod tests {
     #[test]
     fn a_full_one_takes_its_budget_and_little_more() {
         let buffers = Buffers::default();
-        let mut outbox = Outbox::new(262_144, buffers.clone());
-        let mut sizes = Vec::new();
+        let mut outbox = Outbox::new(buffers.clone());
+        let text = "x".repeat(230);
         while outbox.len() <= 262_144 {
-            outbox.push(&framed("12345678"), 0);
-            sizes.push(outbox.bytes.capacity());
+            outbox.push(&framed(&text), 0);
         }
         outbox.push_urgent(&framed("lag"), 0);
-        sizes.push(outbox.bytes.capacity());
-        sizes.dedup();
-        assert_eq!(sizes, [4_096, 16_384, 65_536, 262_144 + 16_384]);
-        outbox.wrote(usize::MAX);
-        assert_eq!((outbox.bytes.capacity(), buffers.0.borrow().len()), (0, 0), "too large to be lent");
-        outbox.push(&framed("x"), 0);
-        outbox.wrote(usize::MAX);
-        assert_eq!((outbox.bytes.capacity(), buffers.0.borrow().len()), (0, 1), "an empty one keeps nothing");
+        let capacity = outbox.front.capacity() + outbox.rest.iter().map(Vec::capacity).sum::<usize>();
+        assert!(capacity <= 262_144 + 24 * 1_024, "{capacity}");
+        let chunks = outbox.rest.len() + 1;
+        let mut taken = Vec::new();
+        while !outbox.is_empty() {
+            take(&mut outbox, 10_000, &mut taken);
+        }
+        assert_eq!(outbox.front.capacity() + outbox.rest.capacity(), 0, "an empty one keeps nothing");
+        assert_eq!(buffers.0.borrow().len(), chunks, "they are there for others");
+        assert_eq!(texts(&taken).len(), 262_144 / 234 + 2);
+    }
+
+    #[test]
+    fn frames_longer_than_a_chunk_have_their_own() {
+        let mut outbox = Outbox::default();
+        let long = "y".repeat(CHUNK_BYTES * 3);
+        for text in ["one", &long, "three"] {
+            outbox.push(&framed(text), 0);
+        }
+        let mut taken = Vec::new();
+        take(&mut outbox, 100, &mut taken);
+        outbox.push_urgent(&framed("lag"), 0);
+        while !outbox.is_empty() {
+            take(&mut outbox, 5_000, &mut taken);
+        }
+        assert_eq!(texts(&taken), ["one", &long, "lag", "three"]);
     }
 
     #[test]
@@ -332,7 +400,7 @@ mod tests {
         for n in 0..4 {
             left.push(outbox.answer_bytes());
             outbox.push_urgent(&framed("lag"), 0);
-            outbox.wrote(outbox.urgent().len());
+            outbox.wrote(outbox.copied(false).len());
             outbox.wrote(if n == 0 { 9 } else { 10 });
         }
         assert_eq!(left, [20, 20, 10, 10]);

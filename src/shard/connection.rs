@@ -1,7 +1,7 @@
 //! A client's socket: frames in by tungstenite, bytes out by the shard. One task a connection.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
 
 use tokio::net::TcpStream;
@@ -44,8 +44,13 @@ pub struct TcpSocket {
 }
 
 impl Socket for TcpSocket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() { Ok(0) } else { self.stream.try_write(bytes) }
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [] => Ok(0),
+            [one] if one.is_empty() => Ok(0),
+            [one] => self.stream.try_write(one),
+            several => self.stream.try_write_vectored(several),
+        }
     }
 
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription};
+use crate::session::{Buffers, Ledger, Level, Policy, SLICES_MAX, Session, Subscription};
 use crate::socket::Tuning;
 use crate::tick::{Body, GapCause, Key};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
-    /// Writes as much as the kernel takes now.
+    /// Writes as much as the kernel takes now, of at least one slice.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when it takes nothing; anything else ends the connection.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Writes though the socket holds as much unsent as it may: what comes last, and what a slow client has to know.
     ///
@@ -142,7 +142,16 @@ impl<S: Socket> Connection<S> {
         if self.session.is_blocked() || self.dead {
             return;
         }
-        match self.socket.write(self.session.outbox().pending()) {
+        let outbox = self.session.outbox();
+        let written = match outbox.in_one_piece() {
+            Some(bytes) => self.socket.write(&[IoSlice::new(bytes)]),
+            None => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = outbox.slices(&mut slices);
+                self.socket.write(&slices[..count])
+            }
+        };
+        match written {
             Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
             Ok(n) => {
                 counters.writes.add(u64::from(n > 0));
@@ -161,15 +170,14 @@ impl<S: Socket> Connection<S> {
     /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
     /// does not take waits its turn.
     pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
-        let outbox = self.session.outbox();
-        let bytes = if all { outbox.pending() } else { outbox.urgent() };
+        let bytes = self.session.outbox().copied(all);
         if bytes.is_empty() || self.dead {
             return;
         }
         if all {
             self.socket.keep_last_words();
         }
-        if let Ok(n) = self.socket.force(bytes) {
+        if let Ok(n) = self.socket.force(&bytes) {
             counters.writes.add(1);
             counters.bytes.add(n as u64);
             self.session.forced(n);
