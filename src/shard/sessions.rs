@@ -301,7 +301,7 @@ impl<S: Socket> Sessions<S> {
             Body::Gap { from, .. } => Ledger { lost: tick.seq - from + 1, ..Ledger::default() },
             Body::Status(_) => Ledger::default(),
         };
-        if matches!(tick.body, Body::Gap { .. }) && row.iter().any(|s| s.is_held()) {
+        if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
             return self.gap_after_held(packed, now);
         }
         let mut encoded = false;

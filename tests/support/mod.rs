@@ -517,8 +517,18 @@ impl RawSocket {
         (head[0] & 0x0f, payload)
     }
 
-    /// The next message that is no heartbeat; pings are answered.
+    /// The next message that is no heartbeat.
     pub fn word(&mut self) -> Value {
+        loop {
+            let message = self.message();
+            if message["type"] != "hb" {
+                return message;
+            }
+        }
+    }
+
+    /// The next message, which has to be text. Pings are answered.
+    pub fn message(&mut self) -> Value {
         loop {
             let (opcode, payload) = self.frame();
             if opcode == PING {
@@ -526,18 +536,8 @@ impl RawSocket {
                 continue;
             }
             assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(&payload));
-            let message: Value = serde_json::from_slice(&payload).expect("JSON");
-            if message["type"] != "hb" {
-                return message;
-            }
+            return serde_json::from_slice(&payload).expect("JSON");
         }
-    }
-
-    /// The next message, which has to be text.
-    pub fn message(&mut self) -> Value {
-        let (opcode, payload) = self.frame();
-        assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(&payload));
-        serde_json::from_slice(&payload).expect("JSON")
     }
 
     /// The goodbye, and that nothing comes after it: its code in `bye` and in the close frame.
