@@ -43,7 +43,8 @@ pub(crate) async fn accept(listener: &TcpListener, errors: &AtomicU64) -> (TcpSt
 /// reset the connection, and the reset would overtake the last answer.
 pub(crate) async fn linger(mut stream: TcpStream) {
     let drain = async {
-        let mut scratch = [0; 4096];
+        // On the heap: the task of each connection would carry it along for as long as it lives.
+        let mut scratch = vec![0; 4_096];
         let mut left = LINGER_BYTES_MAX;
         if stream.shutdown().await.is_err() {
             return;

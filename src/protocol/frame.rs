@@ -126,6 +126,11 @@ impl Scanner {
         most
     }
 
+    /// True if all that came so far are whole messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.head_len == 0 && self.rest == 0 && self.parts == 0
+    }
+
     /// Control frames since this was asked last.
     pub fn take_controls(&mut self) -> u32 {
         std::mem::take(&mut self.controls)
@@ -188,7 +193,10 @@ mod tests {
         for size in [1, 2, 3, 7, 100, all.len()] {
             let mut scanner = Scanner::default();
             let most = all.chunks(size).map(|chunk| scanner.feed(chunk)).max();
-            assert_eq!((most, scanner.take_controls(), scanner.parts), (Some(3), 2, 0), "chunks of {size}");
+            assert_eq!((most, scanner.take_controls()), (Some(3), 2), "chunks of {size}");
+            assert!(scanner.is_between_messages());
+            scanner.feed(&[0x01]);
+            assert!(!scanner.is_between_messages());
             assert_eq!(scanner.take_controls(), 0);
         }
     }

@@ -48,7 +48,11 @@ impl Socket for TcpSocket {
         match slices {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
-            [one] => self.stream.try_write(one),
+            [one] => match socket2::SockRef::from(&*self.stream).send(one) {
+                // Now tokio has to hear that it is full, too: it looks where the write has not been.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.try_write(one),
+                written => written,
+            },
             several => self.stream.try_write_vectored(several),
         }
     }
@@ -123,6 +127,28 @@ impl Write for Shim<'_> {
     }
 }
 
+/// Parses what a client sends. Most clients say nothing for hours: between two messages nothing is kept of it.
+struct Parser {
+    context: Option<Box<WebSocketContext>>,
+    /// What came with the handshake.
+    early: Vec<u8>,
+    frame_bytes_max: usize,
+}
+
+impl Parser {
+    fn context(&mut self) -> &mut WebSocketContext {
+        self.context.get_or_insert_with(|| {
+            let config = WebSocketConfig::default()
+                .read_buffer_size(READ_BUFFER_BYTES)
+                .write_buffer_size(0)
+                .max_message_size(Some(self.frame_bytes_max))
+                .max_frame_size(Some(self.frame_bytes_max));
+            let early = std::mem::take(&mut self.early);
+            Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
+        })
+    }
+}
+
 /// What a read led to.
 enum Heard {
     /// Nothing more for now.
@@ -133,14 +159,16 @@ enum Heard {
     Over,
 }
 
-/// Drives one connection until it ends. `work` wakes the shard when there is something to write.
+/// Drives one connection until it ends. `work` wakes the shard when there is something to write; `alive` is held until
+/// the socket is closed.
 pub(super) async fn drive(
-    client: NewClient,
+    client: Box<NewClient>,
     sessions: Rc<RefCell<Sessions<TcpSocket>>>,
     clock: Clock,
     work: Rc<Notify>,
+    alive: Rc<()>,
 ) {
-    let NewClient { stream, read_buf, subscribe, who, seat } = client;
+    let NewClient { stream, read_buf, subscribe, who, seat } = *client;
     let tuning = sessions.borrow().options.tuning;
     tuning.apply(&stream);
     let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else {
@@ -168,12 +196,7 @@ pub(super) async fn drive(
     };
     work.notify_one();
     let early = limits.take_in(&read_buf, clock.now());
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_message_size(Some(frame_bytes_max))
-        .max_frame_size(Some(frame_bytes_max));
-    let mut context = WebSocketContext::from_partially_read(read_buf, Role::Server, Some(config));
+    let mut parser = Parser { context: None, early: read_buf, frame_bytes_max };
     // What came with the handshake is read without waiting for the socket.
     let mut more = true;
     if early.is_err() {
@@ -185,7 +208,7 @@ pub(super) async fn drive(
             break;
         }
         if wants.read && more {
-            match hear(&mut context, &stream, id, &mut limits, &sessions, &clock) {
+            match hear(&mut parser, &stream, id, &mut limits, &sessions, &clock) {
                 Heard::Blocked => more = false,
                 Heard::Enough => tokio::task::yield_now().await,
                 Heard::Over => more = false,
@@ -193,7 +216,6 @@ pub(super) async fn drive(
             work.notify_one();
             continue;
         }
-        let deadline = wants.end_by_ns.and_then(|ns| clock.instant(ns));
         tokio::select! {
             _ = stream.readable(), if wants.read => more = true,
             _ = stream.writable(), if wants.write => {
@@ -201,28 +223,21 @@ pub(super) async fn drive(
                 work.notify_one();
             }
             () = kicked.notified() => {}
-            () = until(deadline) => break,
         }
     }
     sessions.borrow_mut().remove(id);
     work.notify_one();
     // The session held the other end: now the socket is ours alone, and its last words are waited for.
     if let Ok(stream) = Rc::try_unwrap(stream) {
-        socket::linger(stream).await;
+        // Boxed: most of the time it is not there.
+        Box::pin(socket::linger(stream)).await;
     }
-    drop(seat);
-}
-
-async fn until(deadline: Option<std::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
+    drop((seat, alive));
 }
 
 /// Reads what is there, up to a fair share.
 fn hear(
-    context: &mut WebSocketContext,
+    parser: &mut Parser,
     stream: &TcpStream,
     id: u32,
     limits: &mut Limits,
@@ -230,6 +245,7 @@ fn hear(
     clock: &Clock,
 ) -> Heard {
     let mut shim = Shim { stream, replies: Vec::new(), limits, now: clock.now() };
+    let context = parser.context();
     sessions.borrow_mut().heard(id, shim.now);
     for _ in 0..MESSAGES_PER_TURN {
         let heard = context.read(&mut shim);
@@ -247,7 +263,12 @@ fn hear(
                 return Heard::Over;
             }
             Ok(_) => {}
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Blocked,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if shim.limits.scanner.is_between_messages() {
+                    parser.context = None;
+                }
+                return Heard::Blocked;
+            }
             Err(error) => {
                 match close_for(&error) {
                     Some(why) => sessions.close(id, why, now),

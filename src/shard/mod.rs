@@ -180,6 +180,7 @@ impl<S: Socket> Shard<S> {
         let released = sessions.release(now);
         let more = sessions.flush(FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
+        sessions.give_up(now);
         sessions.count();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
@@ -277,13 +278,9 @@ async fn run(
         while let Ok(command) = inbox.try_recv() {
             match command {
                 Command::Client(client) => {
-                    let driven =
-                        connection::drive(*client, Rc::clone(&sessions), clock.clone(), Rc::clone(&work));
-                    let alive = Rc::clone(&alive);
-                    tokio::task::spawn_local(async move {
-                        driven.await;
-                        drop(alive);
-                    });
+                    let (sessions, work) = (Rc::clone(&sessions), Rc::clone(&work));
+                    let driven = connection::drive(client, sessions, clock.clone(), work, Rc::clone(&alive));
+                    tokio::task::spawn_local(driven);
                 }
                 Command::Report { sort, limit, shard, answer } => {
                     let report = sessions.borrow().start_report(sort, limit, shard, now);

@@ -197,11 +197,22 @@ impl<S: Socket> Sessions<S> {
         self.queue(id);
     }
 
+    /// Gives up who did not take its last words in time.
+    pub(super) fn give_up(&mut self, now: Now) {
+        while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
+            if let Some(connection) = self.connections.get_mut(id as usize).filter(|c| c.serial == serial) {
+                connection.dead = true;
+                connection.socket.kick();
+            }
+        }
+    }
+
     /// When something is due next, steady time.
     pub(super) fn next_deadline_ns(&self) -> Option<u64> {
         let heartbeat = self.heartbeats.front().map(|(due, _, _)| *due);
         let watch = (!self.watched.is_empty()).then_some(self.watch_at_ns);
         let release = self.releases.peek().map(|release| release.0.due_ns);
-        [heartbeat, watch, release].into_iter().flatten().min()
+        let closing = self.closing.front().map(|(due, _, _)| *due);
+        [heartbeat, watch, release, closing].into_iter().flatten().min()
     }
 }

@@ -66,8 +66,6 @@ pub struct Wants {
     pub write: bool,
     /// Everything is out and nothing more will come, or the socket failed: end it.
     pub end: bool,
-    /// By this steady time it has to have ended.
-    pub end_by_ns: Option<u64>,
 }
 
 /// Figures and limits that every session of a run shares.
@@ -127,10 +125,8 @@ pub(super) struct Connection<S> {
     queued: bool,
     /// Looked at again and again, because its socket was full.
     pub(super) watched: bool,
-    /// The socket failed.
-    dead: bool,
-    /// By when a closing connection is dropped, steady time.
-    pub(super) end_by_ns: Option<u64>,
+    /// The socket failed, or did not take its last words in time.
+    pub(super) dead: bool,
     /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
     tokens_milli: i64,
     tokens_at_ns: u64,
@@ -221,6 +217,8 @@ pub struct Sessions<S> {
     flush_queue: VecDeque<u32>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
+    /// By when closing connections are given up; all have the same grace, so the order stays.
+    pub(super) closing: VecDeque<(u64, u32, u64)>,
     /// Whose socket was full: looked at until they are at ease.
     pub(super) watched: Vec<(u32, u64)>,
     /// When those are looked at next, steady time.
@@ -266,6 +264,7 @@ impl<S: Socket> Sessions<S> {
             frames: Frames::default(),
             flush_queue: VecDeque::new(),
             heartbeats: VecDeque::new(),
+            closing: VecDeque::new(),
             watched: Vec::new(),
             watch_at_ns: 0,
             pressed: Vec::new(),
@@ -442,7 +441,6 @@ impl<S: Socket> Sessions<S> {
             queued: false,
             watched: false,
             dead: false,
-            end_by_ns: None,
             tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
         }) as u32;
@@ -481,8 +479,8 @@ impl<S: Socket> Sessions<S> {
         let mut close = Vec::new();
         frame::close(why, &mut close);
         connection.session.push(&close, now.mono_ns);
-        connection.end_by_ns = Some(now.mono_ns + self.options.close_grace_ms * MS);
         connection.socket.kick();
+        self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
         self.queue(id);
     }
 
@@ -493,7 +491,7 @@ impl<S: Socket> Sessions<S> {
         if !connection.session.is_closing() {
             connection.session.close();
             connection.session.push(reply, now.mono_ns);
-            connection.end_by_ns = Some(now.mono_ns + self.options.close_grace_ms * MS);
+            self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
         }
         connection.socket.kick();
         self.queue(id);
@@ -630,14 +628,13 @@ impl<S: Socket> Sessions<S> {
     /// What the driver of a connection has to wait for.
     pub fn wants(&mut self, id: u32) -> Wants {
         let Some(connection) = self.connections.get_mut(id as usize) else {
-            return Wants { read: false, write: false, end: true, end_by_ns: None };
+            return Wants { read: false, write: false, end: true };
         };
         let closing = connection.session.is_closing();
         Wants {
             read: !closing && !connection.session.is_over_full(),
             write: connection.session.is_blocked(),
             end: connection.dead || (closing && connection.session.outbox().is_empty()),
-            end_by_ns: connection.end_by_ns,
         }
     }
 
