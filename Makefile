@@ -42,7 +42,7 @@ loom: deps ## model-check the ring, and that each memory ordering is needed (som
 	RUSTFLAGS="--cfg tickfan_loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --lib ring::model
 
 bench: deps ## all benches but the next; each has a base row that measures the harness
-	$(CARGO) bench --bench fanout --bench ring --bench decode --bench watch
+	$(CARGO) bench --bench fanout --bench session --bench ring --bench decode --bench watch
 
 # Each client is a file on both sides.
 bench-slow: deps ## do clients that stop reading delay those that read? (SECONDS=30 CLIENTS=900 ROUNDS=2)
