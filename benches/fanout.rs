@@ -64,8 +64,8 @@ fn fan_out(c: &mut Criterion) {
     for _ in 0..SESSIONS {
         rig.open(&format!(r#"{{"op":"subscribe","channel":"trade","symbols":["{}"]}}"#, symbol(0)));
     }
-    rig.settle();
-    let mut seq = 0;
+    let mut seq = 1;
+    assert_eq!(rig.reach(&trade(0, seq)), SESSIONS as u64);
     group.bench_function("a tick to 1,000 sessions, written", |b| {
         b.iter(|| {
             seq += 1;

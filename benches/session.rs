@@ -88,7 +88,7 @@ fn lookup(c: &mut Criterion) {
     let request = |terms: &str, n: u32| {
         format!(r#"{{"op":"subscribe",{terms},"symbols":["{}"]}}"#, symbol(n % SYMBOLS))
     };
-    let mut seq = 0;
+    let mut seq = 1;
     let mut bare = Rig::new(SYMBOLS + 1);
     group.bench_function("base: a tick to a shard without sessions", |b| {
         b.iter(|| {
@@ -101,7 +101,7 @@ fn lookup(c: &mut Criterion) {
     for n in 0..SYMBOLS {
         rig.open(&request(r#""channel":"trade""#, n));
     }
-    rig.settle();
+    assert_eq!((rig.reach(&trade(SYMBOLS, seq)), rig.reach(&trade(0, seq))), (0, 1));
     group.bench_function("nobody of 1,000 sessions wants it", |b| {
         b.iter(|| {
             seq += 1;
@@ -119,7 +119,8 @@ fn lookup(c: &mut Criterion) {
     for n in 0..9 * SYMBOLS {
         rig.open(&request(r#""channel":"trade""#, n));
     }
-    rig.settle();
+    seq += 1;
+    assert_eq!(rig.reach(&trade(0, seq)), 10);
     group.bench_function("10 of 10,000 sessions want it, written (per 10)", |b| {
         b.iter(|| {
             seq += 1;
@@ -131,7 +132,8 @@ fn lookup(c: &mut Criterion) {
     for n in 0..SYMBOLS {
         slow.open(&request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
     }
-    slow.settle();
+    // The first of each symbol is held back for most of 100 s, and every other behind it.
+    assert_eq!(slow.reach(&quote(0, seq)), 0);
     group.bench_function("1 of 1,000 sessions wants it, held back already", |b| {
         b.iter(|| {
             seq += 1;

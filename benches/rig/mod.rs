@@ -83,6 +83,7 @@ pub(crate) struct Rig {
     writer: TickWriter,
     shard: Shard<Nowhere>,
     sessions: Rc<RefCell<Sessions<Nowhere>>>,
+    counters: Arc<ShardCounters>,
     clock: Clock,
 }
 
@@ -113,8 +114,8 @@ impl Rig {
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
-        let shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
-        Self { writer, shard, sessions, clock }
+        let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
+        Self { writer, shard, sessions, counters, clock }
     }
 
     /// One session more, and what it asks for.
@@ -127,6 +128,15 @@ impl Rig {
 
     pub(crate) fn publish(&mut self, tick: &Tick) {
         self.writer.publish(tick).expect("a place");
+    }
+
+    /// How many sessions a tick goes to: a row that measures nothing is soon measured.
+    pub(crate) fn reach(&mut self, tick: &Tick) -> u64 {
+        self.settle();
+        let before = self.counters.sent.get();
+        self.publish(tick);
+        self.settle();
+        self.counters.sent.get() - before
     }
 
     /// Turns until there is nothing to do.
