@@ -17,8 +17,9 @@
 //! The CPU is the server process's own and what the kernel does in its name: as a rule that is most of the work of TCP
 //! over the loopback, the receiving side included. The memory of a connection is the server's own; the kernel's is not in it.
 //!
-//! A rate holds in a search for saturation where 99.9 % came and the p99 was below 100 ms. Only `tickfan` numbers, checks
-//! and accounts for what it sends, and its messages are longer by that; the others pass on the publisher's line.
+//! Latency is from when a tick was due until it arrived, of those that did: the column beside it says how many. In a
+//! search for saturation a rate holds where 99.9 % came and the p99 was below 100 ms. Only `tickfan` numbers and accounts
+//! for what it sends, and its messages are longer by that; the others pass on the publisher's line.
 
 #[path = "peers/cases.rs"]
 mod cases;

@@ -238,7 +238,7 @@ impl Server {
         let n = match read {
             Ok(0) => {
                 // Who publishes shuts its side when it has sent everything, and may want to know.
-                let _ = writeln!(publisher, r#"{{"dropped":{}}}"#, self.dropped);
+                let _ = publisher.write(format!("{{\"dropped\":{}}}\n", self.dropped).as_bytes());
                 self.publisher = None;
                 0
             }

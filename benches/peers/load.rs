@@ -22,7 +22,7 @@ use crate::wire::{self, Frame};
 
 /// Handshakes at once.
 const OPENING_MAX: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SCRATCH_BYTES: usize = 256 * 1024;
 /// Sockets that are read between two looks at the publisher.
 const READS: usize = 4;
