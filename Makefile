@@ -10,8 +10,12 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SECONDS := 30
 CLIENTS := 900
 ROUNDS := 2
+# `make bench-fanout SECONDS=3 REPEAT=1 CASES=a`: the short form. Nothing: everything.
+REPEAT := 2
+CASES :=
+PEERS :=
 
-.PHONY: help run test test-slow simulate check fmt loom bench bench-slow feeds clean deps python
+.PHONY: help run test test-slow simulate check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -41,13 +45,28 @@ fmt: ## format the code
 loom: deps ## model-check the ring, and that each memory ordering is needed (some 3 minutes)
 	RUSTFLAGS="--cfg tickfan_loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --lib ring::model
 
-bench: deps ## all benches but the next; each has a base row that measures the harness
-	$(CARGO) bench --bench fanout --bench ring --bench decode --bench watch
+bench: deps ## all benches but the next two; each has a base row that measures the harness
+	$(CARGO) bench --bench fanout --bench session --bench ring --bench decode --bench watch
 
 # Each client is a file on both sides.
 bench-slow: deps ## do clients that stop reading delay those that read? (SECONDS=30 CLIENTS=900 ROUNDS=2)
 	ulimit -n "$$(ulimit -Hn)" && TICKFAN_BENCH_SECONDS=$(SECONDS) TICKFAN_BENCH_CLIENTS=$(CLIENTS) \
 		TICKFAN_BENCH_ROUNDS=$(ROUNDS) $(CARGO) bench --bench slow
+
+# 15,000 connections are as many files on both sides. A case that needs more than there may be is left out, and said so.
+bench-fanout: SECONDS := 4
+bench-fanout: deps peers ## beside other servers and what the machine gives at most, some 15 minutes (SECONDS=4 REPEAT=2 CASES=a,c PEERS=tickfan,limit)
+	ulimit -n "$$(ulimit -Hn)" && TICKFAN_BENCH_SECONDS=$(SECONDS) TICKFAN_BENCH_REPEAT=$(REPEAT) \
+		TICKFAN_BENCH_CASES=$(CASES) TICKFAN_BENCH_PEERS=$(PEERS) $(CARGO) bench --bench peers
+
+# Without Node these servers are left out. No scripts of theirs run at the installation, which takes some 260 MB.
+peers:
+	@if ! command -v npm >/dev/null; then echo "no npm: the servers on Node are left out"; \
+	elif ! cmp -s benches/peers/package-lock.json benches/peers/node_modules/installed; then \
+		(cd benches/peers && npm ci --ignore-scripts --no-audit --no-fund) && \
+			cp benches/peers/package-lock.json benches/peers/node_modules/installed || \
+			echo "npm could not install: the servers on Node are left out"; \
+	fi
 
 feeds: deps ## make the shipped captures again, byte for byte
 	$(CARGO) build --release
@@ -57,7 +76,7 @@ feeds: deps ## make the shipped captures again, byte for byte
 
 clean: ## throw away what was built
 	$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) benches/peers/node_modules
 
 # A C compiler, for the allocator and zstd.
 deps:

@@ -1,4 +1,7 @@
-//! What it costs to publish a tick and to take one, beside a bounded channel and a broadcast channel.
+//! What it costs to publish a tick and to take one, beside a bounded channel, a broadcast channel and a disruptor.
+//!
+//! The channel and the disruptor wait for their reader, and so publish as fast as it reads; the broadcast and the ring do
+//! not, and lap it.
 //!
 //! The `base` row is the harness alone: the making of the words and the loop. Every row is per tick of
 //! [`WORDS`] words. Rows with a busy reader need a core for it; on a machine without one they measure
@@ -13,6 +16,9 @@ use std::time::{Duration, Instant};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam::channel;
+use disruptor::{
+    BusySpin, EventPoller, Producer, SingleConsumerBarrier, SingleProducer, SingleProducerBarrier,
+};
 use tickfan::ring::{Reader, Writer, ring};
 use tickfan::tick::WORDS;
 use tokio::sync::broadcast;
@@ -30,6 +36,25 @@ fn new_ring() -> (Writer<WORDS>, Reader<WORDS>) {
     let (writer, ring) = ring(CAPACITY, 1024).expect("a power of two");
     let reader = ring.reader();
     (writer, reader)
+}
+
+type Poller = EventPoller<Words, SingleProducerBarrier>;
+
+fn new_disruptor() -> (SingleProducer<Words, SingleConsumerBarrier>, Poller) {
+    let builder = disruptor::build_single_producer(CAPACITY, || [0; WORDS], BusySpin);
+    let (poller, builder) = builder.new_event_poller();
+    (builder.build(), poller)
+}
+
+/// Takes at most [`BATCH`]; how many there were.
+fn poll(poller: &mut Poller) -> usize {
+    let Ok(mut batch) = poller.take(BATCH as u64) else { return 0 };
+    let mut taken = 0;
+    for words in &mut batch {
+        black_box(sum(words));
+        taken += 1;
+    }
+    taken
 }
 
 fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
@@ -111,6 +136,14 @@ fn publish_alone(criterion: &mut Criterion) {
             receiver.try_recv()
         });
     });
+    let (mut producer, mut poller) = new_disruptor();
+    group.bench_function("disruptor, published and polled", |b| {
+        b.iter(|| {
+            n += 1;
+            producer.publish(|words| *words = words_of(n));
+            poll(&mut poller)
+        });
+    });
     // It refuses to send with nobody subscribed.
     let (sender, _idle) = broadcast::channel(CAPACITY);
     group.bench_function("tokio broadcast, an idle receiver", |b| {
@@ -149,6 +182,15 @@ fn publish_beside_a_reader(criterion: &mut Criterion) {
                 black_box(receiver.try_recv().map(|words| sum(&words)).ok());
             };
             beside_a_reader(iters, |n| sender.send(words_of(n)).expect("it is received"), read)
+        });
+    });
+    let (mut producer, mut poller) = new_disruptor();
+    group.bench_function("disruptor, which waits when full", |b| {
+        b.iter_custom(|iters| {
+            let read = || {
+                black_box(poll(&mut poller));
+            };
+            beside_a_reader(iters, |n| producer.publish(|words| *words = words_of(n)), read)
         });
     });
     let (sender, mut receiver) = broadcast::channel(CAPACITY);
@@ -203,6 +245,17 @@ fn read_in_batches(criterion: &mut Criterion) {
                 });
             };
             after_filling(iters, |n| sender.try_send(words_of(n)).expect("room"), drain)
+        });
+    });
+    let (mut producer, mut poller) = new_disruptor();
+    group.bench_function("disruptor, batches of 64", |b| {
+        b.iter_custom(|iters| {
+            let drain = |mut count: usize| {
+                while count > 0 {
+                    count -= poll(&mut poller);
+                }
+            };
+            after_filling(iters, |n| producer.publish(|words| *words = words_of(n)), drain)
         });
     });
     let (sender, mut receiver) = broadcast::channel(CAPACITY);

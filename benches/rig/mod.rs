@@ -1,0 +1,146 @@
+//! A shard whose sockets take everything at once into nothing, for the benches of our own work.
+#![allow(dead_code, reason = "each bench uses its part of it")]
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tickfan::clock::Clock;
+use tickfan::counters::ShardCounters;
+use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::ring::{TickWriter, tick_ring};
+use tickfan::session::Policy;
+use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
+
+/// A socket that takes everything and keeps nothing.
+struct Nowhere;
+
+impl Socket for Nowhere {
+    fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn keep_last_words(&mut self) {}
+
+    fn unacked(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(black_box(slices).iter().map(|slice| slice.len()).sum())
+    }
+
+    fn kick(&self) {}
+}
+
+fn tick(instrument: u32, seq: u64, body: Body) -> Tick {
+    Tick {
+        instrument: InstrumentId(instrument),
+        seq,
+        rx_ns: 1_714_564_800_100_512_000,
+        ts_us: Some(1_714_564_800_100_000),
+        body,
+    }
+}
+
+pub(crate) fn trade(instrument: u32, seq: u64) -> Tick {
+    let trade = Trade {
+        price: Decimal::new(6_401_020, 2),
+        size: Decimal::new(100, 4),
+        side: Some(Side::Buy),
+        id: TradeId::from_number(280_232),
+    };
+    tick(instrument, seq, Body::Trade(trade))
+}
+
+pub(crate) fn quote(instrument: u32, seq: u64) -> Tick {
+    let size = Some(Decimal::new(5, 1));
+    let (bid, ask) = (Some(Decimal::new(6_401_010, 2)), Some(Decimal::new(6_401_020, 2)));
+    tick(instrument, seq, Body::Quote(Quote { bid, bid_size: size, ask, ask_size: size }))
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy {
+        outbox_bytes_max: 262_144,
+        control_bytes_max: 65_536,
+        warn_behind_ns: 1_000_000_000,
+        shed_behind_ns: 3_000_000_000,
+        cut_after_ns: 20_000_000_000,
+        pong_timeout_ns: u64::MAX,
+        rates_max: 16,
+    }
+}
+
+/// The symbol of an instrument.
+pub(crate) fn symbol(instrument: u32) -> String {
+    format!("coinbase:S{instrument}-USD")
+}
+
+pub(crate) struct Rig {
+    writer: TickWriter,
+    shard: Shard<Nowhere>,
+    sessions: Rc<RefCell<Sessions<Nowhere>>>,
+    counters: Arc<ShardCounters>,
+    clock: Clock,
+}
+
+impl Rig {
+    /// A shard without sessions, and so many instruments.
+    pub(crate) fn new(instruments: u32) -> Self {
+        let table = Arc::new(InstrumentTable::new(instruments as usize));
+        for instrument in 0..instruments {
+            table.intern(&Symbol::parse(&symbol(instrument)).expect("a good symbol")).expect("room");
+        }
+        let (writer, ring) = tick_ring(1_024, instruments as usize).expect("a power of two");
+        let clock = Clock::real();
+        let counters = Arc::new(ShardCounters::default());
+        let options = SessionOptions {
+            epoch: "e".into(),
+            replay: false,
+            policy: policy(),
+            tuning: Tuning { unsent_bytes_max: 16_384, dead_peer_ms: 25_000 },
+            fragments_max: 64,
+            controls_per_s: 50,
+            drain_spread_ms: 0,
+            heartbeat_ms: 3_600_000,
+            symbols_max: 1_000,
+            frame_bytes_max: 65_536,
+            ops_per_s: 50,
+            close_grace_ms: 1_000,
+            venues: Arc::new([]),
+        };
+        let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
+        let sessions = Rc::new(RefCell::new(sessions));
+        let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
+        Self { writer, shard, sessions, counters, clock }
+    }
+
+    /// One session more, and what it asks for.
+    pub(crate) fn open(&mut self, request: &str) {
+        let now = self.clock.now();
+        let mut sessions = self.sessions.borrow_mut();
+        let id = sessions.open(Nowhere, Who { name: "s".into(), peer: None }, now);
+        sessions.request(id, request, now);
+    }
+
+    pub(crate) fn publish(&mut self, tick: &Tick) {
+        self.writer.publish(tick).expect("a place");
+    }
+
+    /// How many sessions a tick goes to: a row that measures nothing is soon measured.
+    pub(crate) fn reach(&mut self, tick: &Tick) -> u64 {
+        self.settle();
+        let before = self.counters.sent.get();
+        self.publish(tick);
+        self.settle();
+        self.counters.sent.get() - before
+    }
+
+    /// Turns until there is nothing to do.
+    pub(crate) fn settle(&mut self) {
+        while self.shard.turn(self.clock.now()) {}
+    }
+}

@@ -1,0 +1,154 @@
+//! What the parts of a delivery cost: a frame into a session's outbox and out again, and the way of a tick through a
+//! shard to the sessions that want it, by how many of them do. Sockets take everything at once into nothing.
+//!
+//! Every row is per frame, or per tick. The `base` rows are the harness and the least that must be done: a copy, and a
+//! tick through the ring to a shard without sessions.
+
+mod rig;
+
+use std::hint::black_box;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tickfan::session::{Buffers, SLICES_MAX, Session};
+
+use crate::rig::{Rig, policy, quote, symbol, trade};
+
+const FRAME: [u8; 220] = [b'x'; 220];
+/// Frames that one write takes.
+const FRAMES: usize = 16;
+const SYMBOLS: u32 = 1_000;
+
+/// All that waits goes out, as a shard writes it.
+fn write(session: &mut Session) {
+    let len = match session.outbox().in_one_piece() {
+        Some(bytes) => black_box(bytes).len(),
+        None => {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = session.outbox().slices(&mut slices);
+            black_box(&slices[..count]).iter().map(|slice| slice.len()).sum()
+        }
+    };
+    session.wrote(len, 0);
+}
+
+fn outbox(c: &mut Criterion) {
+    let mut group = c.benchmark_group("session");
+    group.throughput(Throughput::Elements(1));
+    let mut buffer = Vec::with_capacity(8_192);
+    group.bench_function("base: copy a frame", |b| {
+        b.iter(|| {
+            buffer.clear();
+            buffer.extend_from_slice(black_box(&FRAME));
+            black_box(buffer.len())
+        });
+    });
+    let mut session = Session::new(policy(), Buffers::default(), 0);
+    group.bench_function("offer, write", |b| {
+        b.iter(|| {
+            assert!(session.offer(black_box(&FRAME), 0));
+            write(&mut session);
+        });
+    });
+    let mut full = Session::new(policy(), Buffers::default(), 0);
+    while full.offer(&FRAME, 0) {}
+    group.bench_function("offer, refused by a full outbox", |b| {
+        b.iter(|| full.offer(black_box(&FRAME), 0));
+    });
+    group.throughput(Throughput::Elements(FRAMES as u64));
+    group.bench_function("base: copy 16 frames (per 16)", |b| {
+        b.iter(|| {
+            buffer.clear();
+            (0..FRAMES).for_each(|_| buffer.extend_from_slice(black_box(&FRAME)));
+            black_box(buffer.len())
+        });
+    });
+    group.bench_function("16 offers, one write (per 16)", |b| {
+        b.iter(|| {
+            (0..FRAMES).for_each(|_| assert!(session.offer(black_box(&FRAME), 0)));
+            write(&mut session);
+        });
+    });
+    // More than a chunk: several are lent and given back.
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("64 offers, one write (per 64)", |b| {
+        b.iter(|| {
+            (0..64).for_each(|_| assert!(session.offer(black_box(&FRAME), 0)));
+            write(&mut session);
+        });
+    });
+    group.finish();
+}
+
+fn lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("turn");
+    group.throughput(Throughput::Elements(1));
+    // One more symbol than anybody wants.
+    let request = |terms: &str, n: u32| {
+        format!(r#"{{"op":"subscribe",{terms},"symbols":["{}"]}}"#, symbol(n % SYMBOLS))
+    };
+    let mut seq = 1;
+    let mut bare = Rig::new(SYMBOLS + 1);
+    group.bench_function("base: a tick to a shard without sessions", |b| {
+        b.iter(|| {
+            seq += 1;
+            bare.publish(&trade(seq as u32 % SYMBOLS, seq));
+            bare.settle();
+        });
+    });
+    let mut rig = Rig::new(SYMBOLS + 1);
+    for n in 0..SYMBOLS {
+        rig.open(&request(r#""channel":"trade""#, n));
+    }
+    assert_eq!((rig.reach(&trade(SYMBOLS, seq)), rig.reach(&trade(0, seq))), (0, 1));
+    group.bench_function("nobody of 1,000 sessions wants it", |b| {
+        b.iter(|| {
+            seq += 1;
+            rig.publish(&trade(SYMBOLS, seq));
+            rig.settle();
+        });
+    });
+    group.bench_function("1 of 1,000 sessions wants it, written", |b| {
+        b.iter(|| {
+            seq += 1;
+            rig.publish(&trade(seq as u32 % SYMBOLS, seq));
+            rig.settle();
+        });
+    });
+    for n in 0..9 * SYMBOLS {
+        rig.open(&request(r#""channel":"trade""#, n));
+    }
+    seq += 1;
+    assert_eq!(rig.reach(&trade(0, seq)), 10);
+    group.bench_function("10 of 10,000 sessions want it, written (per 10)", |b| {
+        b.iter(|| {
+            seq += 1;
+            rig.publish(&trade(seq as u32 % SYMBOLS, seq));
+            rig.settle();
+        });
+    });
+    let mut slow = Rig::new(SYMBOLS + 1);
+    for n in 0..SYMBOLS {
+        slow.open(&request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
+    }
+    // The first of each symbol is held back for most of 100 s, and every other behind it.
+    assert_eq!(slow.reach(&quote(0, seq)), 0);
+    group.bench_function("1 of 1,000 sessions wants it, held back already", |b| {
+        b.iter(|| {
+            seq += 1;
+            slow.publish(&quote(seq as u32 % SYMBOLS, seq));
+            slow.settle();
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1));
+    targets = outbox, lookup
+);
+criterion_main!(benches);
