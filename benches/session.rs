@@ -44,14 +44,14 @@ fn outbox(c: &mut Criterion) {
             black_box(buffer.len())
         });
     });
-    let mut session = Session::new(policy(), Buffers::default(), 0);
+    let mut session = Session::new(std::rc::Rc::new(policy()), Buffers::default(), 0);
     group.bench_function("offer, write", |b| {
         b.iter(|| {
             assert!(session.offer(black_box(&FRAME), 0));
             write(&mut session);
         });
     });
-    let mut full = Session::new(policy(), Buffers::default(), 0);
+    let mut full = Session::new(std::rc::Rc::new(policy()), Buffers::default(), 0);
     while full.offer(&FRAME, 0) {}
     group.bench_function("offer, refused by a full outbox", |b| {
         b.iter(|| full.offer(black_box(&FRAME), 0));

@@ -37,6 +37,7 @@ mod outbox;
 mod subscription;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 pub use outbox::{Buffers, Outbox, SLICES_MAX};
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
@@ -130,7 +131,7 @@ struct Held {
 /// A session: its outbox, what waits for room in it or for its time, and its ledger.
 #[derive(Debug)]
 pub struct Session {
-    policy: Policy,
+    policy: Rc<Policy>,
     outbox: Outbox,
     /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
     /// time. Each is in it once.
@@ -162,7 +163,7 @@ pub struct Session {
 
 impl Session {
     /// A session that was told nothing yet.
-    pub fn new(policy: Policy, buffers: Buffers, now_ns: u64) -> Self {
+    pub fn new(policy: Rc<Policy>, buffers: Buffers, now_ns: u64) -> Self {
         Self {
             policy,
             outbox: Outbox::new(buffers),

@@ -61,9 +61,16 @@ pub struct Outbox {
     taken: u64,
     /// Since when the next byte has waited, steady time.
     oldest_ns: u64,
-    /// Where younger bytes begin, counted like `taken`, and their time. Empty while a socket keeps up.
+    /// What else is known of them. There is nothing as a rule.
+    marks: Option<Box<Marks>>,
+}
+
+/// What is known of bytes that wait, besides what they are. Places are counted like [`Outbox::taken`].
+#[derive(Debug, Default)]
+struct Marks {
+    /// Where younger bytes begin, and their time.
     younger: VecDeque<(u64, u64)>,
-    /// Where answers end, counted like `taken`, and how long they are.
+    /// Where answers end, and how long they are.
     answers: VecDeque<(u64, usize)>,
     /// How long these are together.
     answer_bytes: usize,
@@ -116,9 +123,10 @@ impl Outbox {
     /// How many of these are of answers.
     #[inline]
     pub fn answer_bytes(&self) -> usize {
+        let Some(marks) = &self.marks else { return 0 };
         let begun =
-            self.answers.front().map_or(0, |(end, len)| len.saturating_sub((end - self.taken) as usize));
-        self.answer_bytes - begun
+            marks.answers.front().map_or(0, |(end, len)| len.saturating_sub((end - self.taken) as usize));
+        marks.answer_bytes - begun
     }
 
     /// True if nothing waits.
@@ -163,26 +171,29 @@ impl Outbox {
     /// Puts an answer behind all others.
     pub(super) fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
         self.push(frame, now_ns);
-        self.answers.push_back((self.taken + self.len as u64, frame.len()));
-        self.answer_bytes += frame.len();
+        let marks = self.marks.get_or_insert_default();
+        marks.answers.push_back((self.taken + self.len as u64, frame.len()));
+        marks.answer_bytes += frame.len();
     }
 
     #[inline]
     fn youngest_ns(&self) -> u64 {
-        self.younger.back().map_or(self.oldest_ns, |(_, at)| *at)
+        let youngest = self.marks.as_ref().and_then(|marks| marks.younger.back());
+        youngest.map_or(self.oldest_ns, |(_, at)| *at)
     }
 
     /// What comes now is younger than all before it.
     #[cold]
     fn age(&mut self, now_ns: u64) {
-        if self.younger.len() >= AGES_MAX {
+        let marks = self.marks.get_or_insert_default();
+        if marks.younger.len() >= AGES_MAX {
             let mut keep = false;
-            self.younger.retain(|_| {
+            marks.younger.retain(|_| {
                 keep = !keep;
                 keep
             });
         }
-        self.younger.push_back((self.taken + self.len as u64, now_ns));
+        marks.younger.push_back((self.taken + self.len as u64, now_ns));
     }
 
     /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
@@ -213,8 +224,9 @@ impl Outbox {
         self.len += frames.len();
         let place = self.taken + behind as u64;
         let more = frames.len() as u64;
-        self.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
-        self.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
+        let Some(marks) = &mut self.marks else { return };
+        marks.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
+        marks.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
     }
 
     /// The chunk in which so many bytes end, 0 for the front one, and where in it.
@@ -249,9 +261,11 @@ impl Outbox {
         self.rest.back_mut().unwrap_or(&mut self.front).truncate(offset);
         self.len = kept;
         let end = self.taken + kept as u64;
-        while self.younger.pop_back_if(|(from, _)| *from >= end).is_some() {}
-        while let Some((_, len)) = self.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
-            self.answer_bytes -= len;
+        if let Some(marks) = &mut self.marks {
+            while marks.younger.pop_back_if(|(from, _)| *from >= end).is_some() {}
+            while let Some((_, len)) = marks.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
+                marks.answer_bytes -= len;
+            }
         }
         self.wrote(0);
     }
@@ -277,22 +291,23 @@ impl Outbox {
             self.written -= self.front.len();
             self.buffers.take_back(std::mem::replace(&mut self.front, next));
         }
-        if !(self.younger.is_empty() && self.answers.is_empty()) {
+        if self.marks.is_some() {
             self.settle();
         }
     }
 
     /// Forgets what was known of bytes that have gone out.
     fn settle(&mut self) {
+        let Some(marks) = &mut self.marks else { return };
         let taken = self.taken;
-        while let Some((_, at)) = self.younger.pop_front_if(|(from, _)| *from <= taken) {
+        while let Some((_, at)) = marks.younger.pop_front_if(|(from, _)| *from <= taken) {
             self.oldest_ns = at;
         }
-        while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= taken) {
-            self.answer_bytes -= len;
+        while let Some((_, len)) = marks.answers.pop_front_if(|(end, _)| *end <= taken) {
+            marks.answer_bytes -= len;
         }
         if self.len == 0 {
-            (self.younger, self.answers) = Default::default();
+            self.marks = None;
         }
     }
 }

@@ -86,7 +86,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let mut session = Session::new(policy(), Buffers::default(), 0);
+        let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
         assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
         Self { session, subscriptions, last, due: Vec::new(), now_ns: 0, levels: vec![Level::Ok], cut: false }
@@ -359,7 +359,7 @@ fn a_kernel_that_stands_still_is_noticed_though_the_socket_takes_more() {
 
 #[test]
 fn a_client_is_dead_only_when_nothing_moves() {
-    let mut session = Session::new(policy(), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
     assert!(!session.is_dead(1_999 * MS) && session.is_dead(2_000 * MS));
     session.heard(1_000 * MS);
     assert!(!session.is_dead(2_999 * MS));
@@ -373,7 +373,7 @@ fn a_client_is_dead_only_when_nothing_moves() {
 
 #[test]
 fn rates_are_bounded_and_those_nobody_uses_make_room() {
-    let mut session = Session::new(policy(), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
     let [a, b] = ["1", "2"].map(|hz| session.rate(rate(hz)).expect("room"));
     assert_eq!(session.rate(rate("1")), Some(a), "the same again");
     assert_eq!(session.rate(rate("3")), None);

@@ -37,9 +37,12 @@ const MESSAGES_PER_TURN: usize = 16;
 /// The read buffer of a connection: it is cleared on every read, so a small one is faster.
 const READ_BUFFER_BYTES: usize = 1_024;
 /// The shard's end of a socket.
-pub struct TcpSocket {
-    stream: Rc<TcpStream>,
-    kicked: Rc<Notify>,
+pub struct TcpSocket(Rc<Shared>);
+
+/// What the shard and the driver of a connection have in common.
+struct Shared {
+    stream: TcpStream,
+    kicked: Notify,
     tuning: Tuning,
 }
 
@@ -48,29 +51,29 @@ impl Socket for TcpSocket {
         match slices {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
-            [one] => match socket2::SockRef::from(&*self.stream).send(one) {
+            [one] => match socket2::SockRef::from(&self.0.stream).send(one) {
                 // Now tokio has to hear that it is full, too: it looks where the write has not been.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.try_write(one),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.stream.try_write(one),
                 written => written,
             },
-            several => self.stream.try_write_vectored(several),
+            several => self.0.stream.try_write_vectored(several),
         }
     }
 
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        socket::write_beyond_lowat(&self.stream, bytes, self.tuning)
+        socket::write_beyond_lowat(&self.0.stream, bytes, self.0.tuning)
     }
 
     fn keep_last_words(&mut self) {
-        socket::keep_last_words(&self.stream);
+        socket::keep_last_words(&self.0.stream);
     }
 
     fn unacked(&self) -> u64 {
-        socket::unacked(&self.stream)
+        socket::unacked(&self.0.stream)
     }
 
     fn kick(&self) {
-        self.kicked.notify_one();
+        self.0.kicked.notify_one();
     }
 }
 
@@ -171,11 +174,11 @@ pub(super) async fn drive(
     let NewClient { stream, read_buf, subscribe, who, seat } = *client;
     let tuning = sessions.borrow().options.tuning;
     tuning.apply(&stream);
-    let Ok(stream) = TcpStream::from_std(stream).map(Rc::new) else {
+    let Ok(stream) = TcpStream::from_std(stream) else {
         return sessions.borrow().counters.coming.sub(1);
     };
-    let kicked = Rc::new(Notify::new());
-    let socket = TcpSocket { stream: Rc::clone(&stream), kicked: Rc::clone(&kicked), tuning };
+    let shared = Rc::new(Shared { stream, kicked: Notify::new(), tuning });
+    let socket = TcpSocket(Rc::clone(&shared));
     let (id, frame_bytes_max, mut limits) = {
         let mut sessions = sessions.borrow_mut();
         let now = clock.now();
@@ -208,7 +211,7 @@ pub(super) async fn drive(
             break;
         }
         if wants.read && more {
-            match hear(&mut parser, &stream, id, &mut limits, &sessions, &clock) {
+            match hear(&mut parser, &shared.stream, id, &mut limits, &sessions, &clock) {
                 Heard::Blocked => more = false,
                 Heard::Enough => tokio::task::yield_now().await,
                 Heard::Over => more = false,
@@ -217,18 +220,18 @@ pub(super) async fn drive(
             continue;
         }
         tokio::select! {
-            _ = stream.readable(), if wants.read => more = true,
-            _ = stream.writable(), if wants.write => {
+            _ = shared.stream.readable(), if wants.read => more = true,
+            _ = shared.stream.writable(), if wants.write => {
                 sessions.borrow_mut().writable(id);
                 work.notify_one();
             }
-            () = kicked.notified() => {}
+            () = shared.kicked.notified() => {}
         }
     }
     sessions.borrow_mut().remove(id);
     work.notify_one();
     // The session held the other end: now the socket is ours alone, and its last words are waited for.
-    if let Ok(stream) = Rc::try_unwrap(stream) {
+    if let Ok(Shared { stream, .. }) = Rc::try_unwrap(shared) {
         // Boxed: most of the time it is not there.
         Box::pin(socket::linger(stream)).await;
     }

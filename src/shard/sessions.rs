@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
@@ -231,6 +232,7 @@ pub struct Sessions<S> {
     pub(super) readers: Vec<(u32, u64)>,
     /// What outboxes are made of.
     buffers: Buffers,
+    policy: Rc<Policy>,
     /// Where the shard reads the ring next.
     pub(super) cursor: u64,
     /// Nothing is held back any more: the end is near.
@@ -253,6 +255,7 @@ impl<S: Socket> Sessions<S> {
         counters: Arc<ShardCounters>,
     ) -> Self {
         let known = table.len();
+        let policy = Rc::new(options.policy);
         Self {
             options,
             table,
@@ -271,6 +274,7 @@ impl<S: Socket> Sessions<S> {
             releases: BinaryHeap::new(),
             readers: Vec::new(),
             buffers: Buffers::default(),
+            policy,
             cursor: 0,
             draining: false,
             serials: 0,
@@ -430,7 +434,7 @@ impl<S: Socket> Sessions<S> {
         let serial = self.serials;
         let id = self.connections.insert(Connection {
             socket,
-            session: Session::new(self.options.policy, self.buffers.clone(), now.mono_ns),
+            session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), now.mono_ns),
             who,
             serial,
             since_us: now.wall_ns / 1_000,
