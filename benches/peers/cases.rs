@@ -111,7 +111,9 @@ impl Setup {
     }
 
     fn plan(self) -> Plan {
-        let spread = |conn: usize| (0..EACH).map(|at| ((conn * EACH + at) as u32) % SYMBOLS).collect();
+        // The symbols of a connection lie far apart in the sequence of ticks: what comes together is for others.
+        let apart = SYMBOLS as usize / EACH;
+        let spread = |conn: usize| (0..EACH).map(|at| ((conn + at * apart) as u32) % SYMBOLS).collect();
         let trades = r#""channel":"trade""#;
         match self.case {
             Case::A | Case::B | Case::D => {
