@@ -277,12 +277,6 @@ impl Session {
         self.waiting.len()
     }
 
-    /// Every subscription that is dirty, for want of room or held back by its rate.
-    pub fn dirty(&self) -> impl Iterator<Item = Key> {
-        let held = self.rates.iter().flat_map(|held| held.keys.iter().copied());
-        self.waiting.iter().map(|(key, _)| *key).chain(held)
-    }
-
     // ---- rates ----------------------------------------------------------------------------------------
 
     /// The number of a rate, which becomes one of the session's if it was none; `None` if there are too many.

@@ -230,7 +230,8 @@ impl Rig {
         let pending: u64 = self.subscriptions.iter().map(|(key, s)| self.head(*key) - s.told()).sum();
         assert_eq!(self.session.offered(heads), self.session.ledger().told() + pending);
         // Whoever is dirty waits for something, once.
-        let mut dirty: Vec<Key> = self.session.dirty().collect();
+        let held = self.session.rates.iter().flat_map(|held| held.keys.iter().copied());
+        let mut dirty: Vec<Key> = self.session.waiting.iter().map(|(key, _)| *key).chain(held).collect();
         dirty.sort_unstable();
         let behind = self.subscriptions.iter().filter(|(_, s)| s.is_dirty()).map(|(key, _)| *key);
         assert_eq!(dirty, behind.collect::<Vec<_>>());
