@@ -211,15 +211,22 @@ impl Outbox {
     fn insert(&mut self, behind: usize, frames: &[u8]) {
         let (at, offset) = self.chunk_of(behind);
         let chunk = if at == 0 { &mut self.front } else { &mut self.rest[at - 1] };
-        let after = self.buffers.clone();
-        let mut tail = after.lend(chunk.len() - offset);
-        tail.extend_from_slice(&chunk[offset..]);
+        let after = &chunk[offset..];
+        let mut tail = if after.is_empty() { Vec::new() } else { self.buffers.lend(after.len()) };
+        tail.extend_from_slice(after);
         chunk.truncate(offset);
-        let mut between = after.lend(frames.len());
-        between.extend_from_slice(frames);
-        self.rest.insert(at, between);
+        if chunk.capacity() - chunk.len() >= frames.len() {
+            // Very many small ones share a chunk, or each would cost a whole one.
+            chunk.extend_from_slice(frames);
+        } else {
+            let mut between = self.buffers.lend(frames.len());
+            between.extend_from_slice(frames);
+            self.rest.insert(at, between);
+        }
         if !tail.is_empty() {
-            self.rest.insert(at + 1, tail);
+            // Behind the chunk that the frames are in.
+            let (at, _) = self.chunk_of(behind + frames.len());
+            self.rest.insert(at, tail);
         }
         self.len += frames.len();
         let place = self.taken + behind as u64;
@@ -387,6 +394,23 @@ mod tests {
         assert_eq!(outbox.front.capacity() + outbox.rest.capacity(), 0, "an empty one keeps nothing");
         assert_eq!(buffers.0.borrow().len(), chunks, "they are there for others");
         assert_eq!(texts(&taken).len(), 262_144 / 234 + 2);
+    }
+
+    #[test]
+    fn very_many_urgent_frames_cost_little_more_than_their_bytes() {
+        let mut outbox = Outbox::default();
+        (0..100).for_each(|_| outbox.push(&framed(&"x".repeat(230)), 0));
+        let mut taken = Vec::new();
+        take(&mut outbox, 300, &mut taken);
+        (0..1_000).for_each(|_| outbox.push_urgent(&framed("pong"), 0));
+        let capacity = outbox.front.capacity() + outbox.rest.iter().map(Vec::capacity).sum::<usize>();
+        assert!(capacity <= outbox.len() * 5 / 4 + 2 * CHUNK_BYTES, "{capacity} for {}", outbox.len());
+        while !outbox.is_empty() {
+            take(&mut outbox, 7_000, &mut taken);
+        }
+        let got = texts(&taken);
+        assert_eq!(got.iter().filter(|text| *text == "pong").count(), 1_000);
+        assert!(got[2..1_002].iter().all(|text| text == "pong") && got.len() == 1_100);
     }
 
     #[test]
