@@ -35,6 +35,9 @@ pub struct Config {
     /// Between ingest and shards.
     #[serde(default)]
     pub ring: Ring,
+    /// The thread that makes ticks.
+    #[serde(default)]
+    pub ingest: Intake,
     /// The threads that serve clients.
     #[serde(default)]
     pub shard: Shard,
@@ -115,6 +118,15 @@ pub struct Ring {
     /// Ticks a shard may fall behind.
     #[serde(deserialize_with = "ring_capacity")]
     pub capacity: usize,
+}
+
+/// `[ingest]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intake {
+    /// While every shard is busy, ticks are taken in only so often, microseconds.
+    #[serde(deserialize_with = "rest_us")]
+    pub rest_us: u64,
 }
 
 /// `[shard]`
@@ -220,6 +232,12 @@ impl Default for Publish {
     }
 }
 
+impl Default for Intake {
+    fn default() -> Self {
+        Self { rest_us: 200 }
+    }
+}
+
 impl Default for Ring {
     fn default() -> Self {
         Self { capacity: 65_536 }
@@ -294,6 +312,17 @@ fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
         return Ok(speed);
     }
     Err(D::Error::custom("speed must be 0 (flat out) or above"))
+}
+
+/// Longer rests would be latency that nobody asked for.
+const REST_US_MAX: u64 = 10_000;
+
+fn rest_us<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let rest_us = u64::deserialize(from)?;
+    if rest_us > REST_US_MAX {
+        return Err(D::Error::custom(format!("rest_us must be at most {REST_US_MAX}")));
+    }
+    Ok(rest_us)
 }
 
 fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
@@ -386,6 +415,7 @@ impl Config {
             feed: Vec::new(),
             publish: Publish::default(),
             ring: Ring::default(),
+            ingest: Intake::default(),
             shard: Shard::default(),
             session: Session::default(),
             limits: Limits::default(),

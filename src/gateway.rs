@@ -2,15 +2,15 @@
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Clock, MS};
 use crate::config::{Config, Feed};
@@ -70,16 +70,16 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
 
     let (stop_doors, stopped) = watch::channel(false);
-    let ingest_wake = Wake::default();
-    let (publishing, publishers) =
-        publishing(&config, &clock, &ingest_wake)?.map(|p| (p.door, p.inbox)).unzip();
+    let ingest = IngestThread::prepare()?;
+    let (publishing, publishers) = publishing(&config, &clock, &ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
     let around = Around { config: &config, shards: &shards, table: &table, ring: &ring, view: &view };
     doors.open(&around, publishing.as_ref(), &stopped)?;
-    let ingest = IngestThread::start(IngestParts {
+    let parts = IngestParts {
         market: Market::new(Arc::clone(&table)),
         writer,
         bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
+        rest: Duration::from_micros(config.ingest.rest_us),
         replays,
         publishers,
         publish_limits: line_limits(&config, Some(config.publish.venues.clone())),
@@ -88,8 +88,8 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         may_start: shards.start_gate(wait_subscribers),
         view: Arc::clone(&view),
         notices,
-    })?;
-    let _ = ingest_wake.set(ingest.thread.thread().clone());
+    };
+    let ingest = ingest.start(parts, publishing.clone())?;
     // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     ready(&ready_line);
@@ -323,28 +323,57 @@ fn random_name() -> anyhow::Result<String> {
     Ok(format!("{bits:016x}"))
 }
 
+/// The ingest thread before it runs: publishers have to know where they will be served.
+struct Prepared {
+    runtime: tokio::runtime::Runtime,
+    wake: Arc<Notify>,
+}
+
 /// The ingest thread.
 struct IngestThread {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    wake: Arc<Notify>,
+    /// Told when it takes nothing in any more.
+    stopped: oneshot::Receiver<()>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl IngestThread {
-    fn start(parts: IngestParts) -> anyhow::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let ingest = Ingest::new(parts);
-        let thread = std::thread::Builder::new()
-            .name("ingest".to_owned())
-            .spawn(move || ingest.run(&told))
-            .context("cannot start the ingest thread")?;
-        Ok(Self { stop, thread })
+    fn prepare() -> anyhow::Result<Prepared> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Prepared { runtime: runtime.context("cannot start the ingest thread")?, wake: Arc::default() })
     }
 
+    /// After this every tick is in the ring.
     async fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        self.wake.notify_one();
+        // Where it is gone already there is nothing to wait for.
+        let _ = self.stopped.await;
+    }
+}
+
+impl Prepared {
+    fn start(self, parts: IngestParts, publishing: Option<Arc<Publish>>) -> anyhow::Result<IngestThread> {
+        let Self { runtime, wake } = self;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, bell) = (Arc::clone(&stop), Arc::clone(&wake));
+        let (tell, stopped) = oneshot::channel();
+        let ingest = Ingest::new(parts);
+        let work = async move {
+            let ended = ingest.run(&told, &bell).await;
+            // Nobody may wait for it.
+            let _ = tell.send(());
+            if let Some(publishing) = publishing {
+                publishing.gone().await;
+            }
+            ended
+        };
+        let thread = std::thread::Builder::new()
+            .name("ingest".to_owned())
+            .spawn(move || runtime.block_on(work))
+            .context("cannot start the ingest thread")?;
+        Ok(IngestThread { stop, wake, stopped, thread })
     }
 }
 
@@ -364,9 +393,6 @@ struct Around<'a> {
     view: &'a Arc<IngestView>,
 }
 
-/// How the ingest thread is woken, once it runs.
-type Wake = Arc<OnceLock<std::thread::Thread>>;
-
 /// Publishing, where it is on.
 struct Publishing {
     door: Arc<Publish>,
@@ -374,22 +400,17 @@ struct Publishing {
     inbox: mpsc::Receiver<Input>,
 }
 
-fn publishing(config: &Config, clock: &Clock, wake: &Wake) -> anyhow::Result<Option<Publishing>> {
+fn publishing(config: &Config, clock: &Clock, ingest: &Prepared) -> anyhow::Result<Option<Publishing>> {
     if !config.publishes() {
         return Ok(None);
     }
     let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
-    let ingest = Arc::clone(wake);
-    let unpark = move || {
-        if let Some(thread) = ingest.get() {
-            thread.unpark();
-        }
-    };
     let options = publish::Options {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
     };
-    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, Arc::new(unpark))
+    let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
+    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
         .context("publish.token")?;
     Ok(Some(Publishing { door, inbox }))
 }

@@ -1,6 +1,7 @@
 //! Where ticks come from: captures that are replayed, programs that publish. All of them end in one thread,
 //! which numbers the ticks and writes the ring.
 
+mod alarm;
 mod ingest;
 mod line;
 mod market;

@@ -297,7 +297,9 @@ async fn run(
                 let _ = answer.send(report.into_rows());
             }
         }
-        if shard.turn(now) || !reports.is_empty() {
+        let more = shard.turn(now);
+        bell.set_busy(shard.sessions.borrow().has_to_flush());
+        if more || !reports.is_empty() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;
