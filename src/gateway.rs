@@ -359,9 +359,11 @@ impl Prepared {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, bell) = (Arc::clone(&stop), Arc::clone(&wake));
         let (tell, stopped) = oneshot::channel();
-        let ingest = Ingest::new(parts);
+        let entered = runtime.enter();
+        let running = Ingest::new(parts).run(told, bell).context("cannot start the ingest thread")?;
+        drop(entered);
         let work = async move {
-            let ended = ingest.run(&told, &bell).await;
+            let ended = running.await;
             // Nobody may wait for it.
             let _ = tell.send(());
             if let Some(publishing) = publishing {

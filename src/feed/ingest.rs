@@ -1,6 +1,7 @@
 //! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -346,7 +347,7 @@ impl Ingest {
         }
     }
 
-    /// Turns until `stop` is set. `wake` makes it look for what publishers sent. It needs a runtime of its own, with
+    /// Turns until `stop` is set. `wake` makes it look for what publishers sent. It is called on a runtime of its own, with
     /// I/O, on which nothing runs but publishers.
     ///
     /// Where threads share a core, each packet of a publisher would wake this one in the middle of what a shard writes,
@@ -354,29 +355,36 @@ impl Ingest {
     /// be written to, the thread sleeps between its turns, publishers and all.
     ///
     /// # Errors
-    /// What the system says of its timer.
-    pub async fn run(mut self, stop: &AtomicBool, wake: &Notify) -> std::io::Result<()> {
+    /// What the system says when it gives no timer. The future fails when it takes it away.
+    pub fn run(
+        mut self,
+        stop: Arc<AtomicBool>,
+        wake: Arc<Notify>,
+    ) -> io::Result<impl Future<Output = io::Result<()>>> {
         let clock = self.parts.clock.clone();
         let alarm = Alarm::new()?;
-        while !stop.load(Ordering::Acquire) {
-            let Next::At(at_ns) = self.turn(clock.now()) else {
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let left = || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
-            if self.parts.bells.iter().all(|bell| bell.is_busy()) {
-                std::thread::sleep(self.parts.rest.min(left()));
-                // The runtime looks at the sockets, then lets those run that have something.
-                tokio::task::yield_now().await;
-                tokio::task::yield_now().await;
-            } else if !left().is_zero() {
-                tokio::select! {
-                    () = wake.notified() => {}
-                    rung = alarm.wait(left()) => rung?,
+        Ok(async move {
+            while !stop.load(Ordering::Acquire) {
+                let Next::At(at_ns) = self.turn(clock.now()) else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let left =
+                    || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
+                if self.parts.bells.iter().all(|bell| bell.is_busy()) {
+                    std::thread::sleep(self.parts.rest.min(left()));
+                    // The runtime looks at the sockets, then lets those run that have something.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                } else if !left().is_zero() {
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        rung = alarm.wait(left()) => rung?,
+                    }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
