@@ -1,45 +1,18 @@
-//! The bytes that wait for a socket: chunks of whole frames, in which urgent frames overtake the others, and how long
-//! the oldest of them has been waiting.
+//! The bytes that wait for a socket: chunks of whole frames, in which urgent frames overtake the others, then frames that
+//! other outboxes send, too; and how long the oldest of them has been waiting.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::rc::Rc;
 
+use super::buffers::{Buffers, Strip};
 use crate::protocol::frame;
 
-/// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
-/// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
-const CHUNK_BYTES: usize = 2_560;
-/// Chunks that wait to be lent, at most: 5 MB.
-const CHUNKS_MAX: usize = 2_048;
 /// Chunks that one write takes, at most.
-pub const SLICES_MAX: usize = 64;
+const SLICES_MAX: usize = 64;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
-
-/// Chunks that outboxes lend from each other: an empty outbox has none, and the one that was given back last, which
-/// is still in the cache, is lent first.
-#[derive(Clone, Debug, Default)]
-pub struct Buffers(Rc<RefCell<Vec<Vec<u8>>>>);
-
-impl Buffers {
-    /// A chunk for at least so many bytes.
-    fn lend(&self, bytes: usize) -> Vec<u8> {
-        let lent = if bytes <= CHUNK_BYTES { self.0.borrow_mut().pop() } else { None };
-        lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
-    }
-
-    fn take_back(&self, mut chunk: Vec<u8>) {
-        let mut chunks = self.0.borrow_mut();
-        if chunks.len() < CHUNKS_MAX && chunk.capacity() == CHUNK_BYTES {
-            chunk.clear();
-            chunks.push(chunk);
-        }
-    }
-}
 
 /// Whole frames, in the order in which they go out.
 #[derive(Debug, Default)]
@@ -53,6 +26,10 @@ pub struct Outbox {
     frame_start: usize,
     /// The chunks behind it. Empty while a socket keeps up.
     rest: VecDeque<Vec<u8>>,
+    /// What stands on the tape, behind all chunks, but for the last strip: frames of which nothing has gone out.
+    strips: Vec<Strip>,
+    /// The last strip. Empty if there is none.
+    strip: Strip,
     /// Bytes that wait.
     len: usize,
     /// How many of these are to go out until the last urgent one has; 0 if there are none.
@@ -82,26 +59,34 @@ impl Outbox {
         Self { buffers, ..Self::default() }
     }
 
-    /// What goes out next, where it is in one piece: as a rule it is.
-    #[inline]
-    pub fn in_one_piece(&self) -> Option<&[u8]> {
-        self.rest.is_empty().then(|| &self.front[self.written..])
-    }
-
-    /// What goes out next, chunk by chunk, as much as one write takes.
-    pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
-        into[0] = IoSlice::new(&self.front[self.written..]);
+    /// Shows what goes out next to `write`, at least one slice, as much as one write takes.
+    pub(super) fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        if self.strip.len > 0 && self.front.is_empty() {
+            let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
+            return if self.strips.is_empty() {
+                self.buffers.read(self.strip, one)
+            } else {
+                self.buffers.gather(&self.strips, self.strip, one)
+            };
+        }
+        self.own();
+        if self.rest.is_empty() {
+            return write(&[IoSlice::new(&self.front[self.written..])]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        slices[0] = IoSlice::new(&self.front[self.written..]);
         let mut count = 1;
-        for (slice, chunk) in into[1..].iter_mut().zip(&self.rest) {
+        for (slice, chunk) in slices[1..].iter_mut().zip(&self.rest) {
             *slice = IoSlice::new(chunk);
             count += 1;
         }
-        count
+        write(&slices[..count])
     }
 
     /// All that waits up to the end of the urgent frames, where there are any: the rest of a frame that has begun, and
     /// they. With `all`, everything.
-    pub fn copied(&self, all: bool) -> Vec<u8> {
+    pub(super) fn copied(&mut self, all: bool) -> Vec<u8> {
+        self.own();
         let len = if all { self.len } else { self.urgent_len };
         let mut bytes = self.front[self.written..].to_vec();
         for chunk in &self.rest {
@@ -141,27 +126,86 @@ impl Outbox {
     }
 
     /// Puts whole frames behind all others.
-    #[inline]
     pub(super) fn push(&mut self, frames: &[u8], now_ns: u64) {
+        self.own();
+        self.note(now_ns);
+        self.append(frames);
+        self.len += frames.len();
+    }
+
+    /// Puts frames that stand on the tape behind all others.
+    #[inline]
+    pub(super) fn push_strip(&mut self, strip: Strip, now_ns: u64) {
+        self.note(now_ns);
+        self.len += strip.len;
+        if self.strip.len == 0 {
+            self.strip = strip;
+        } else if !self.strip.join(strip) {
+            if self.strips.capacity() == 0 {
+                self.strips = self.buffers.list();
+            }
+            self.strips.push(std::mem::replace(&mut self.strip, strip));
+        }
+    }
+
+    /// As [`push_strip`](Self::push_strip), but the tape may come round.
+    pub(super) fn push_copy(&mut self, strip: Strip, now_ns: u64) {
+        let buffers = self.buffers.clone();
+        buffers.read(strip, |frames| self.push(frames, now_ns));
+    }
+
+    /// Copies what stands on the tape: from here on it may come round.
+    pub(super) fn own(&mut self) {
+        if self.strip.len > 0 {
+            self.own_behind(0);
+        }
+    }
+
+    /// Copies what stands on the tape, but for frames that are whole within its first `n` bytes: these have gone out.
+    #[cold]
+    fn own_behind(&mut self, n: usize) {
+        let (mut strips, last) = (std::mem::take(&mut self.strips), std::mem::take(&mut self.strip));
+        strips.push(last);
+        let buffers = self.buffers.clone();
+        let mut gone = n;
+        for strip in &strips {
+            buffers.read(*strip, |mut frames| {
+                while !frames.is_empty() {
+                    let (frame, behind) = frames.split_at(frame::len(frames).min(frames.len()));
+                    frames = behind;
+                    if gone >= frame.len() {
+                        gone -= frame.len();
+                        continue;
+                    }
+                    self.append(frame);
+                    // The first of them has begun.
+                    self.written += std::mem::take(&mut gone);
+                }
+            });
+        }
+        self.buffers.take_back_list(strips);
+    }
+
+    /// What comes now has waited since now.
+    #[inline]
+    fn note(&mut self, now_ns: u64) {
         if self.len == 0 {
             self.oldest_ns = now_ns;
         } else if now_ns >= self.youngest_ns() + GRAIN_NS {
             self.age(now_ns);
         }
-        let last = self.rest.back_mut().unwrap_or(&mut self.front);
-        if last.capacity() - last.len() >= frames.len() {
-            last.extend_from_slice(frames);
-        } else {
-            self.push_chunk(frames);
-        }
-        self.len += frames.len();
     }
 
-    /// Begins another chunk. A vector by itself would double, and a full outbox then take twice its budget.
-    fn push_chunk(&mut self, frames: &[u8]) {
-        let mut chunk = self.buffers.lend(frames.len());
+    /// Puts frames into the last chunk, or begins another: a vector by itself would double, and a full outbox then take
+    /// twice its budget.
+    fn append(&mut self, frames: &[u8]) {
+        let last = self.rest.back_mut().unwrap_or(&mut self.front);
+        if last.capacity() - last.len() >= frames.len() {
+            return last.extend_from_slice(frames);
+        }
+        let mut chunk = self.buffers.chunk(frames.len());
         chunk.extend_from_slice(frames);
-        if self.len == 0 {
+        if self.front.is_empty() {
             self.front = chunk;
         } else {
             self.rest.push_back(chunk);
@@ -198,6 +242,7 @@ impl Outbox {
 
     /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
     pub(super) fn push_urgent(&mut self, frames: &[u8], now_ns: u64) {
+        self.own();
         let behind = self.begun_len().max(self.urgent_len);
         if behind == self.len {
             self.push(frames, now_ns);
@@ -212,14 +257,14 @@ impl Outbox {
         let (at, offset) = self.chunk_of(behind);
         let chunk = if at == 0 { &mut self.front } else { &mut self.rest[at - 1] };
         let after = &chunk[offset..];
-        let mut tail = if after.is_empty() { Vec::new() } else { self.buffers.lend(after.len()) };
+        let mut tail = if after.is_empty() { Vec::new() } else { self.buffers.chunk(after.len()) };
         tail.extend_from_slice(after);
         chunk.truncate(offset);
         if chunk.capacity() - chunk.len() >= frames.len() {
             // Very many small ones share a chunk, or each would cost a whole one.
             chunk.extend_from_slice(frames);
         } else {
-            let mut between = self.buffers.lend(frames.len());
+            let mut between = self.buffers.chunk(frames.len());
             between.extend_from_slice(frames);
             self.rest.insert(at, between);
         }
@@ -262,6 +307,7 @@ impl Outbox {
 
     /// Throws away all frames of which nothing was written, but for the urgent ones.
     pub(super) fn discard(&mut self) {
+        self.own();
         let kept = self.begun_len().max(self.urgent_len);
         let (at, offset) = self.chunk_of(kept);
         self.rest.truncate(at);
@@ -281,6 +327,9 @@ impl Outbox {
     #[inline]
     pub(super) fn wrote(&mut self, n: usize) {
         let n = n.min(self.len);
+        if self.strip.len > 0 && self.front.is_empty() {
+            return self.wrote_strips(n);
+        }
         self.len -= n;
         self.taken += n as u64;
         self.written += n;
@@ -298,6 +347,25 @@ impl Outbox {
             self.written -= self.front.len();
             self.buffers.take_back(std::mem::replace(&mut self.front, next));
         }
+        if self.marks.is_some() {
+            self.settle();
+        }
+    }
+
+    /// The socket took the first `n` bytes of what stands on the tape, and there is nothing else.
+    #[inline]
+    fn wrote_strips(&mut self, n: usize) {
+        if n < self.len {
+            // The rest may wait for long.
+            self.own_behind(n);
+        } else {
+            self.strip = Strip::default();
+            if self.strips.capacity() > 0 {
+                self.buffers.take_back_list(std::mem::take(&mut self.strips));
+            }
+        }
+        self.len -= n;
+        self.taken += n as u64;
         if self.marks.is_some() {
             self.settle();
         }
@@ -321,6 +389,9 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::buffers::CHUNK_BYTES;
     use super::*;
 
     fn framed(text: &str) -> Vec<u8> {
@@ -343,9 +414,8 @@ mod tests {
     /// Takes `n` bytes out as a socket would.
     fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) {
         let n = n.min(outbox.len());
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox.slices(&mut slices);
-        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
+        let bytes = outbox.show(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>());
+        let n = n.min(bytes.len());
         into.extend_from_slice(&bytes[..n]);
         outbox.wrote(n);
     }
@@ -392,7 +462,7 @@ mod tests {
             take(&mut outbox, 10_000, &mut taken);
         }
         assert_eq!(outbox.front.capacity() + outbox.rest.capacity(), 0, "an empty one keeps nothing");
-        assert_eq!(buffers.0.borrow().len(), chunks, "they are there for others");
+        assert_eq!(buffers.chunks(), chunks, "they are there for others");
         assert_eq!(texts(&taken).len(), 262_144 / 234 + 2);
     }
 
@@ -440,7 +510,8 @@ mod tests {
         for n in 0..4 {
             left.push(outbox.answer_bytes());
             outbox.push_urgent(&framed("lag"), 0);
-            outbox.wrote(outbox.copied(false).len());
+            let urgent = outbox.copied(false).len();
+            outbox.wrote(urgent);
             outbox.wrote(if n == 0 { 9 } else { 10 });
         }
         assert_eq!(left, [20, 20, 10, 10]);
@@ -489,6 +560,83 @@ mod tests {
             let got = texts(&taken);
             assert_eq!(got.last().map(String::as_str), Some("bye"), "cut {cut}");
             assert_eq!(got.len(), 1 + cut.div_ceil(5), "cut {cut}: {got:?}");
+        }
+    }
+
+    fn both(a: &mut Outbox, b: &mut Outbox, step: impl Fn(&mut Outbox)) {
+        step(a);
+        step(b);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Shared(usize),
+        Own(usize),
+        Answer(usize),
+        Urgent(usize),
+        Take(usize),
+        Discard,
+        Copy,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// Frames on the tape go out as their copies would, whatever happens between.
+        #[test]
+        fn the_tape_makes_no_difference(
+            steps in proptest::collection::vec(
+                prop_oneof![
+                    8 => (1..400_usize).prop_map(Step::Shared),
+                    1 => (1..3_000_usize).prop_map(Step::Own),
+                    1 => (1..400_usize).prop_map(Step::Answer),
+                    1 => (1..400_usize).prop_map(Step::Urgent),
+                    5 => (0..2_000_usize).prop_map(Step::Take),
+                    1 => Just(Step::Discard),
+                    1 => Just(Step::Copy),
+                ],
+                1..120,
+            ),
+        ) {
+            let buffers = Buffers::default();
+            let (mut shared, mut copied) = (Outbox::new(buffers.clone()), Outbox::default());
+            let (mut from_shared, mut from_copied) = (Vec::new(), Vec::new());
+            for (n, step) in steps.into_iter().enumerate() {
+                let now_ns = n as u64 * GRAIN_NS / 3;
+                let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
+                match step {
+                    Step::Shared(len) => {
+                        let strip = buffers.print(&frame(len)).expect("there is room");
+                        // Between some of them stands what others are sent.
+                        (n % 3 == 0).then(|| buffers.print(b"other"));
+                        shared.push_strip(strip, now_ns);
+                        copied.push(&frame(len), now_ns);
+                    }
+                    Step::Own(len) => both(&mut shared, &mut copied, |o| o.push(&frame(len), now_ns)),
+                    Step::Answer(len) => both(&mut shared, &mut copied, |o| o.push_answer(&frame(len), now_ns)),
+                    Step::Urgent(len) => both(&mut shared, &mut copied, |o| o.push_urgent(&frame(len), now_ns)),
+                    Step::Take(n) => {
+                        let end = shared.len() - n.min(shared.len());
+                        for (outbox, into) in
+                            [(&mut shared, &mut from_shared), (&mut copied, &mut from_copied)]
+                        {
+                            while outbox.len() > end {
+                                take(outbox, outbox.len() - end, into);
+                            }
+                        }
+                    }
+                    Step::Discard => both(&mut shared, &mut copied, Outbox::discard),
+                    Step::Copy => shared.own(),
+                }
+                prop_assert_eq!(shared.len(), copied.len());
+                prop_assert_eq!(shared.answer_bytes(), copied.answer_bytes());
+                prop_assert_eq!(shared.oldest_ns(), copied.oldest_ns());
+                prop_assert_eq!(shared.has_urgent(), copied.has_urgent());
+                prop_assert!(from_shared == from_copied);
+            }
+            prop_assert!(shared.copied(true) == copied.copied(true));
+            let all = [from_shared, shared.copied(true)].concat();
+            prop_assert!(texts(&all).iter().all(|text| text.ends_with('x')), "whole frames");
         }
     }
 }

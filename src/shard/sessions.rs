@@ -21,7 +21,7 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, SLICES_MAX, Session, Subscription};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription};
 use crate::socket::Tuning;
 use crate::tick::{Body, GapCause, Key};
 
@@ -139,16 +139,8 @@ impl<S: Socket> Connection<S> {
         if self.session.is_blocked() || self.dead {
             return;
         }
-        let outbox = self.session.outbox();
-        let written = match outbox.in_one_piece() {
-            Some(bytes) => self.socket.write(&[IoSlice::new(bytes)]),
-            None => {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let count = outbox.slices(&mut slices);
-                self.socket.write(&slices[..count])
-            }
-        };
-        match written {
+        let Self { session, socket, .. } = self;
+        match session.show(|slices| socket.write(slices)) {
             Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
             Ok(n) => {
                 counters.writes.add(u64::from(n > 0));
@@ -160,6 +152,8 @@ impl<S: Socket> Connection<S> {
             Err(_) => self.dead = true,
         }
         if self.dead || self.session.is_blocked() {
+            // Nobody counts on its turn to come before the tape comes round.
+            self.session.own();
             self.socket.kick();
         }
     }
@@ -167,7 +161,7 @@ impl<S: Socket> Connection<S> {
     /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
     /// does not take waits its turn.
     pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
-        let bytes = self.session.outbox().copied(all);
+        let bytes = self.session.copied(all);
         if bytes.is_empty() || self.dead {
             return;
         }
@@ -184,8 +178,9 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    fn offer(&mut self, frame: &[u8], counters: &ShardCounters, now_ns: u64) -> bool {
-        if self.session.offer(frame, now_ns) {
+    fn offer(&mut self, frame: Strip, counters: &ShardCounters, now_ns: u64) -> bool {
+        // Of a dead one nothing will be read any more.
+        if self.dead || self.session.offer(frame, now_ns) {
             return true;
         }
         self.write(counters, now_ns);
@@ -214,8 +209,9 @@ pub struct Sessions<S> {
     pub(super) connections: Slab<Connection<S>>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// Who has something to write, the longest waiting first: the order of deadlines.
-    flush_queue: VecDeque<u32>,
+    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
+    /// when that began: what a session holds of the tape stands behind it.
+    flush_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
     /// By when closing connections are given up; all have the same grace, so the order stays.
@@ -293,10 +289,13 @@ impl<S: Socket> Sessions<S> {
         if key.instrument().index() >= self.known {
             self.learn(now);
         }
-        let row = self.subscriptions.of(key);
-        if row.is_empty() {
+        if self.subscriptions.of(key).is_empty() {
             return;
         }
+        if !self.buffers.has_room() {
+            self.make_room();
+        }
+        let row = self.subscriptions.of(key);
         let tick = packed.unpack();
         let Some(symbol) = self.table.get(tick.instrument) else { return };
         let counts = match tick.body {
@@ -307,7 +306,7 @@ impl<S: Socket> Sessions<S> {
         if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
             return self.gap_after_held(packed, now);
         }
-        let mut encoded = false;
+        let (mut strip, since) = (None, self.buffers.printed());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
@@ -327,17 +326,17 @@ impl<S: Socket> Sessions<S> {
                 }
                 continue;
             }
-            if !encoded {
-                encoded = true;
+            if strip.is_none() {
                 self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
+                strip = self.buffers.print(self.frames.encoded());
             }
-            if connection.offer(self.frames.encoded(), &self.counters, now.mono_ns) {
+            if strip.is_some_and(|strip| connection.offer(strip, &self.counters, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
                 self.totals += counts;
                 if !connection.queued {
                     connection.queued = true;
-                    self.flush_queue.push_back(id);
+                    self.flush_queue.push_back((id, since));
                 }
             } else if subscription.fell_behind(GapCause::SlowConsumer) {
                 connection.session.wait(key, now.mono_ns);
@@ -350,6 +349,18 @@ impl<S: Socket> Sessions<S> {
         if !self.pressed.is_empty() {
             self.press(now);
         }
+    }
+
+    /// The tape comes round: whoever has waited for too long to be written to makes copies.
+    #[cold]
+    fn make_room(&mut self) {
+        let old = self.buffers.old();
+        for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
+            if let Some(connection) = self.connections.get_mut(*id as usize) {
+                connection.session.own();
+            }
+        }
+        self.buffers.forget(old);
     }
 
     /// A gap of the feed, where rates hold values back that came before it: those are told first, for nothing that comes
@@ -561,7 +572,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         if !connection.queued && !connection.dead {
             connection.queued = true;
-            self.flush_queue.push_back(id);
+            self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
 
@@ -569,7 +580,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
         for _ in 0..most.min(self.flush_queue.len()) {
-            if let Some(id) = self.flush_queue.pop_front() {
+            if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
             }
         }
@@ -597,6 +608,7 @@ impl<S: Socket> Sessions<S> {
             connection.socket.kick();
         }
         let rest = !connection.session.outbox().is_empty();
+        connection.session.own();
         if connection.reading.is_some() {
             if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
                 self.queue(id);
@@ -625,7 +637,7 @@ impl<S: Socket> Sessions<S> {
         {
             connection.session.unblock();
             connection.queued = true;
-            self.flush_queue.push_back(id);
+            self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
 

@@ -1,0 +1,202 @@
+//! What the outboxes of a shard have in common: frames that many of them send, and chunks that they lend from each other.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
+/// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
+pub(super) const CHUNK_BYTES: usize = 2_560;
+/// Chunks that wait to be lent, at most: 5 MB.
+const CHUNKS_MAX: usize = 2_048;
+/// Bytes of shared frames that are kept: as much as a shard sends between two turns of a session as a rule, and no more
+/// than a core's cache.
+const TAPE_BYTES: usize = 1 << 20;
+/// The longest frame that is shared.
+const FRAME_BYTES_MAX: usize = 4_096;
+/// Lists of strips that wait to be lent, at most, and how long one of them may be.
+const LISTS_MAX: usize = 2_048;
+const LIST_MAX: usize = 256;
+
+/// Some whole frames on the tape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strip {
+    /// How many bytes were on the tape before them, ever.
+    at: u64,
+    pub(super) len: usize,
+}
+
+impl Strip {
+    /// Takes in a strip that begins where this one ends. False if it does not.
+    #[inline]
+    pub(super) fn join(&mut self, next: Self) -> bool {
+        let joins = self.at + self.len as u64 == next.at;
+        if joins {
+            self.len += next.len;
+        }
+        joins
+    }
+}
+
+/// What the outboxes of a shard share.
+///
+/// A tick's frame is *printed* on a tape once, and an outbox remembers where it stands there: so a tick costs each
+/// subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
+/// is a ring. Before it comes round, whoever was not written to for so long makes [its own](super::Session::own) copies,
+/// so that nothing that is remembered is ever written over.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers(Rc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    tape: RefCell<Vec<u8>>,
+    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the tape.
+    printed: Cell<u64>,
+    /// Nobody reads what stands before this place.
+    forgotten: Cell<u64>,
+    chunks: RefCell<Vec<Vec<u8>>>,
+    lists: RefCell<Vec<Vec<Strip>>>,
+    gathered: RefCell<Vec<u8>>,
+}
+
+impl Buffers {
+    // ---- the tape -------------------------------------------------------------------------------------
+
+    /// How much was printed: what comes stands behind it.
+    #[inline]
+    pub fn printed(&self) -> u64 {
+        self.0.printed.get()
+    }
+
+    /// Whether another frame may be printed before something is [forgotten](Self::forget).
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        // A frame, and what may be left out before it.
+        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + TAPE_BYTES as u64
+    }
+
+    /// What stands before this place is to be forgotten when there is no room.
+    pub fn old(&self) -> u64 {
+        self.printed().saturating_sub(TAPE_BYTES as u64 / 2)
+    }
+
+    /// Nobody will read what stands before this place.
+    pub fn forget(&self, before: u64) {
+        self.0.forgotten.set(before);
+    }
+
+    /// Prints a frame; `None` if there is no room, or if it is very long.
+    pub fn print(&self, frame: &[u8]) -> Option<Strip> {
+        if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
+            return None;
+        }
+        let mut tape = self.0.tape.borrow_mut();
+        if tape.is_empty() {
+            tape.resize(TAPE_BYTES, 0);
+        }
+        let mut at = self.printed();
+        let left = TAPE_BYTES - place(at);
+        if left < frame.len() {
+            at += left as u64;
+        }
+        tape[place(at)..place(at) + frame.len()].copy_from_slice(frame);
+        self.0.printed.set(at + frame.len() as u64);
+        Some(Strip { at, len: frame.len() })
+    }
+
+    /// Shows the bytes of a strip.
+    pub(super) fn read<T>(&self, strip: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+        debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
+        let tape = self.0.tape.borrow();
+        show(&tape[place(strip.at)..place(strip.at) + strip.len])
+    }
+
+    /// Shows the bytes of several strips in one piece.
+    pub(super) fn gather<T>(&self, strips: &[Strip], last: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+        let mut gathered = self.0.gathered.borrow_mut();
+        gathered.clear();
+        for strip in strips.iter().chain([&last]) {
+            self.read(*strip, |bytes| gathered.extend_from_slice(bytes));
+        }
+        show(&gathered)
+    }
+
+    // ---- what is lent ---------------------------------------------------------------------------------
+
+    /// A chunk for at least so many bytes. The one that was given back last, which is still in the cache, is lent first.
+    pub(super) fn chunk(&self, bytes: usize) -> Vec<u8> {
+        let lent = if bytes <= CHUNK_BYTES { self.0.chunks.borrow_mut().pop() } else { None };
+        lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
+    }
+
+    /// How many chunks wait to be lent.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.0.chunks.borrow().len()
+    }
+
+    pub(super) fn take_back(&self, mut chunk: Vec<u8>) {
+        let mut chunks = self.0.chunks.borrow_mut();
+        if chunks.len() < CHUNKS_MAX && chunk.capacity() == CHUNK_BYTES {
+            chunk.clear();
+            chunks.push(chunk);
+        }
+    }
+
+    /// A list for strips.
+    pub(super) fn list(&self) -> Vec<Strip> {
+        self.0.lists.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn take_back_list(&self, mut list: Vec<Strip>) {
+        let mut lists = self.0.lists.borrow_mut();
+        if lists.len() < LISTS_MAX && list.capacity() <= LIST_MAX {
+            list.clear();
+            lists.push(list);
+        }
+    }
+}
+
+/// Where on the tape that is.
+#[inline]
+fn place(at: u64) -> usize {
+    (at % TAPE_BYTES as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_forgotten_is_never_written_over() {
+        let buffers = Buffers::default();
+        let frame = |n: u64| n.to_le_bytes().repeat(40 + (n % 400) as usize);
+        let mut kept: std::collections::VecDeque<(u64, Strip)> = std::collections::VecDeque::new();
+        for n in 0..20_000 {
+            if !buffers.has_room() {
+                let old = buffers.old();
+                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                buffers.forget(old);
+            }
+            let strip = buffers.print(&frame(n)).expect("there is room");
+            kept.push_back((n, strip));
+            if n % 1_000 == 0 {
+                kept.iter().for_each(|(n, strip)| buffers.read(*strip, |got| assert_eq!(got, frame(*n))));
+            }
+        }
+        assert!(buffers.printed() > 20 * TAPE_BYTES as u64);
+        assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1]), None);
+    }
+
+    #[test]
+    fn strips_that_touch_are_one() {
+        let buffers = Buffers::default();
+        let mut strip = buffers.print(b"one").expect("room");
+        let two = buffers.print(b"two").expect("room");
+        let three = buffers.print(b"three").expect("room");
+        assert!(!strip.join(three));
+        assert!(strip.join(two));
+        assert!(strip.join(three));
+        buffers.read(strip, |bytes| assert_eq!(bytes, b"onetwothree"));
+        buffers.gather(&[two], two, |bytes| assert_eq!(bytes, b"twotwo"));
+    }
+}
