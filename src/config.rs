@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
 use crate::ring::CAPACITY_MAX;
+use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
 
@@ -137,6 +138,9 @@ pub struct Shard {
     pub threads: usize,
     /// How they wait.
     pub wait: Wait,
+    /// Bytes of frames that each keeps to be sent to many.
+    #[serde(deserialize_with = "tape_bytes")]
+    pub tape_bytes: usize,
 }
 
 impl Shard {
@@ -246,7 +250,7 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park }
+        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES }
     }
 }
 
@@ -332,6 +336,17 @@ fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> 
     }
     Err(D::Error::custom(format!("capacity must be a power of two of up to {CAPACITY_MAX}")))
 }
+
+fn tape_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(from)?;
+    if (TAPE_BYTES_MIN..=TAPE_BYTES_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("tape_bytes must be from {TAPE_BYTES_MIN} to {TAPE_BYTES_MAX}")))
+}
+
+/// Beyond that it would not be in any cache.
+const TAPE_BYTES_MAX: usize = 1 << 30;
 
 /// A recovery message needs some room; less than this and nothing would ever fit.
 const OUTBOX_BYTES_MIN: usize = 4_096;

@@ -305,6 +305,7 @@ fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<Sessio
             unsent_bytes_max: config.session.unsent_bytes_max.get(),
             dead_peer_ms: config.session.dead_peer_ms.get(),
         },
+        tape_bytes: config.shard.tape_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
         frame_bytes_max: config.limits.frame_bytes_max.get(),

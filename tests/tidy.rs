@@ -44,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
     ("watch", &["tick", "clock", "complaint"]),
     // wiring
-    ("config", &["instrument", "venue", "ring", "shard"]),
+    ("config", &["instrument", "venue", "session", "ring", "shard"]),
     ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
     (
         "gateway",

@@ -103,6 +103,7 @@ impl Rig {
             policy: policy(),
             tuning: Tuning { unsent_bytes_max: 16_384, dead_peer_ms: 25_000 },
             fragments_max: 64,
+            tape_bytes: tickfan::session::TAPE_BYTES,
             controls_per_s: 50,
             drain_spread_ms: 0,
             heartbeat_ms: 3_600_000,

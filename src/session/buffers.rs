@@ -8,9 +8,10 @@ use std::rc::Rc;
 pub(super) const CHUNK_BYTES: usize = 2_560;
 /// Chunks that wait to be lent, at most: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// Bytes of shared frames that are kept: as much as a shard sends between two turns of a session as a rule, and no more
-/// than a core's cache.
-const TAPE_BYTES: usize = 1 << 20;
+/// Bytes of shared frames that are kept as a rule: about as much as a core's cache holds.
+pub const TAPE_BYTES: usize = 1 << 20;
+/// The shortest tape: some of the longest frames.
+pub const TAPE_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
 /// The longest frame that is shared.
 const FRAME_BYTES_MAX: usize = 4_096;
 /// Lists of strips that wait to be lent, at most, and how long one of them may be.
@@ -43,11 +44,12 @@ impl Strip {
 /// subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
 /// is a ring. Before it comes round, whoever was not written to for so long makes [its own](super::Session::own) copies,
 /// so that nothing that is remembered is ever written over.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Buffers(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    tape_bytes: usize,
     tape: RefCell<Vec<u8>>,
     /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the tape.
     printed: Cell<u64>,
@@ -58,7 +60,24 @@ struct Shared {
     gathered: RefCell<Vec<u8>>,
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Self::new(TAPE_BYTES)
+    }
+}
+
 impl Buffers {
+    /// Nothing is printed yet. The tape has so many bytes, [`TAPE_BYTES_MIN`] at least.
+    pub fn new(tape_bytes: usize) -> Self {
+        Self(Rc::new(Shared { tape_bytes: tape_bytes.max(TAPE_BYTES_MIN), ..Shared::default() }))
+    }
+
+    /// Where on the tape that is.
+    #[inline]
+    fn place(&self, at: u64) -> usize {
+        (at % self.0.tape_bytes as u64) as usize
+    }
+
     // ---- the tape -------------------------------------------------------------------------------------
 
     /// How much was printed: what comes stands behind it.
@@ -71,12 +90,12 @@ impl Buffers {
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
-        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + TAPE_BYTES as u64
+        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.0.tape_bytes as u64
     }
 
     /// What stands before this place is to be forgotten when there is no room.
     pub fn old(&self) -> u64 {
-        self.printed().saturating_sub(TAPE_BYTES as u64 / 2)
+        self.printed().saturating_sub(self.0.tape_bytes as u64 / 2)
     }
 
     /// Nobody will read what stands before this place.
@@ -91,14 +110,15 @@ impl Buffers {
         }
         let mut tape = self.0.tape.borrow_mut();
         if tape.is_empty() {
-            tape.resize(TAPE_BYTES, 0);
+            tape.resize(self.0.tape_bytes, 0);
         }
         let mut at = self.printed();
-        let left = TAPE_BYTES - place(at);
-        if left < frame.len() {
+        let left = self.0.tape_bytes - self.place(at);
+        // At least a byte is left out, so that what stands before and behind is never joined.
+        if left <= frame.len() {
             at += left as u64;
         }
-        tape[place(at)..place(at) + frame.len()].copy_from_slice(frame);
+        tape[self.place(at)..][..frame.len()].copy_from_slice(frame);
         self.0.printed.set(at + frame.len() as u64);
         Some(Strip { at, len: frame.len() })
     }
@@ -107,7 +127,7 @@ impl Buffers {
     pub(super) fn read<T>(&self, strip: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
         debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
         let tape = self.0.tape.borrow();
-        show(&tape[place(strip.at)..place(strip.at) + strip.len])
+        show(&tape[self.place(strip.at)..][..strip.len])
     }
 
     /// Shows the bytes of several strips in one piece.
@@ -156,20 +176,14 @@ impl Buffers {
     }
 }
 
-/// Where on the tape that is.
-#[inline]
-fn place(at: u64) -> usize {
-    (at % TAPE_BYTES as u64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_not_forgotten_is_never_written_over() {
-        let buffers = Buffers::default();
-        let frame = |n: u64| n.to_le_bytes().repeat(40 + (n % 400) as usize);
+        let buffers = Buffers::new(TAPE_BYTES_MIN);
+        let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
         let mut kept: std::collections::VecDeque<(u64, Strip)> = std::collections::VecDeque::new();
         for n in 0..20_000 {
             if !buffers.has_room() {
@@ -183,7 +197,7 @@ mod tests {
                 kept.iter().for_each(|(n, strip)| buffers.read(*strip, |got| assert_eq!(got, frame(*n))));
             }
         }
-        assert!(buffers.printed() > 20 * TAPE_BYTES as u64);
+        assert!(buffers.printed() > 200 * TAPE_BYTES_MIN as u64);
         assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1]), None);
     }
 

@@ -41,7 +41,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-pub use buffers::{Buffers, Strip};
+pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN};
 pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 

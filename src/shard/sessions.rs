@@ -94,6 +94,8 @@ pub struct SessionOptions {
     pub close_grace_ms: u64,
     /// Milliseconds over which clients of a stopping gateway are told to come back.
     pub drain_spread_ms: u64,
+    /// Bytes of frames that many sessions are sent: see [`Buffers`].
+    pub tape_bytes: usize,
     /// What is set on each client's socket.
     pub tuning: Tuning,
     /// Venues a symbol may name though nothing was seen of it yet.
@@ -252,6 +254,7 @@ impl<S: Socket> Sessions<S> {
     ) -> Self {
         let known = table.len();
         let policy = Rc::new(options.policy);
+        let buffers = Buffers::new(options.tape_bytes);
         Self {
             options,
             table,
@@ -269,7 +272,7 @@ impl<S: Socket> Sessions<S> {
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Vec::new(),
-            buffers: Buffers::default(),
+            buffers,
             policy,
             cursor: 0,
             draining: false,
