@@ -159,7 +159,7 @@ impl House {
     fn new(seed: u64) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(16));
-        let burst = if seed % 4 == 0 { 200 } else { 40 };
+        let burst = if seed.is_multiple_of(4) { 200 } else { 40 };
         let capacity = if burst > 40 { 256 } else { 16 };
         let (writer, ring) = tick_ring(capacity, 16).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
