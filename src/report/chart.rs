@@ -38,7 +38,7 @@ pub(super) const STAGES: [RGBColor; 7] = [
 ];
 
 /// Units a chart is drawn in; whole ones, so there are many. The page scales it.
-const SIZE: (u32, u32) = (1920, 1120);
+const SIZE: (u32, u32) = (1760, 1080);
 const FONT_SIZE: u32 = 50;
 const LINE_WIDTH: u32 = 6;
 /// Room for the names of the curves.
@@ -172,13 +172,15 @@ pub(super) fn over_time(
         let ranges = this.0.points.iter().map(|point| (point.p50_ns, point.max_ns));
         let base_ranges =
             base.iter().flat_map(|(series, _)| &series.points).map(|point| (point.p99_ns, point.p99_ns));
-        let x = Axis { range: 0.0..end, steps: time_steps(end) };
-        let mut chart = framed(area, false, x, ranges.chain(base_ranges), &time_name)?;
+        let steps = time_steps(end);
+        let x = Axis { range: 0.0..end, steps: steps.clone() };
+        let mut chart =
+            framed(area, false, x, ranges.chain(base_ranges), &|seconds| time_name(*seconds, &steps))?;
         if let Some((series, begin_ns)) = base {
-            time_line(&mut chart, series, (begin_ns, end), |point| point.p99_ns, BASE)?;
+            time_line(&mut chart, series, (begin_ns, end), |point| point.p99_ns, (BASE, 5))?;
         }
-        for (colour, of) in LINES {
-            time_line(&mut chart, this.0, (this.1, end), of, colour)?;
+        for (colour, width, of) in LINES {
+            time_line(&mut chart, this.0, (this.1, end), of, (colour, width))?;
         }
         Ok(())
     })
@@ -186,8 +188,9 @@ pub(super) fn over_time(
 
 /// What is drawn of each interval.
 type Value = fn(&Point) -> u64;
-const LINES: [(RGBColor, Value); 3] =
-    [(MAX, |point| point.max_ns), (P99, |point| point.p99_ns), (P50, |point| point.p50_ns)];
+/// The maximum is thin: it is the wildest and says the least.
+const LINES: [(RGBColor, u32, Value); 3] =
+    [(MAX, 2, |point| point.max_ns), (P99, 5, |point| point.p99_ns), (P50, 5, |point| point.p50_ns)];
 
 fn since(begin_ns: u64, ns: u64) -> f64 {
     ns.saturating_sub(begin_ns) as f64 / 1e9
@@ -200,7 +203,7 @@ fn time_line(
     series: &Series,
     (begin_ns, end): (u64, f64),
     value: Value,
-    colour: RGBColor,
+    (colour, width): (RGBColor, u32),
 ) -> anyhow::Result<()> {
     let column = end / f64::from(COLUMNS);
     let mut levels: Vec<(Range<f64>, u64)> = Vec::new();
@@ -220,7 +223,7 @@ fn time_line(
     };
     for line in levels.chunk_by(near) {
         let ends = line.iter().flat_map(|(range, ns)| [(range.start, height(*ns)), (range.end, height(*ns))]);
-        stroke(chart, ends, colour, LINE_WIDTH - 2)?;
+        stroke(chart, ends, colour, width)?;
     }
     Ok(())
 }
@@ -236,13 +239,13 @@ fn time_steps(end: f64) -> Vec<f64> {
     (0..=6).map(|at| f64::from(at) * step).filter(|at| *at <= end).collect()
 }
 
-/// Seconds as they are written at an axis.
-fn time_name(seconds: &f64) -> String {
+/// Seconds as they are written at an axis with these steps: in the greatest unit in which all of them are whole.
+fn time_name(seconds: f64, steps: &[f64]) -> String {
     let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
-    let whole = |unit: &f64| *seconds >= *unit && (seconds / unit).fract() < 1e-9;
-    match units.iter().find(|(unit, _)| whole(unit)) {
+    let whole = |unit: f64| steps.len() > 1 && steps.iter().all(|step| (step / unit).fract() < 1e-9);
+    match units.into_iter().find(|(unit, _)| whole(*unit)) {
+        _ if seconds == 0.0 => "0".to_owned(),
         Some((unit, name)) => format!("{} {name}", seconds / unit),
-        None if *seconds == 0.0 => "0".to_owned(),
         None => format!("{} s", (seconds * 1_000.0).round() / 1_000.0),
     }
 }
@@ -315,11 +318,16 @@ fn name_ends(area: &Area<'_>, chart: &Chart<'_>, curves: &[Curve<'_>]) -> anyhow
         .filter_map(|curve| Some((chart.backend_coord(percentile_line(curve.values).last()?).1, curve)))
         .collect();
     ends.sort_by_key(|(y, _)| *y);
+    // From below, then from above: what is pushed out of the chart comes back.
     let mut lowest = SIZE.1 as i32 - 100;
-    // From below, so that nothing is pushed out of the chart before all the room is used.
     for (y, _) in ends.iter_mut().rev() {
         *y = (*y).min(lowest);
         lowest = *y - LINE_HEIGHT;
+    }
+    let mut highest = LINE_HEIGHT / 2;
+    for (y, _) in &mut ends {
+        *y = (*y).max(highest);
+        highest = *y + LINE_HEIGHT;
     }
     let left = (SIZE.0 - NAMES_WIDTH) as i32 + 16;
     for (y, curve) in ends {
@@ -327,7 +335,7 @@ fn name_ends(area: &Area<'_>, chart: &Chart<'_>, curves: &[Curve<'_>]) -> anyhow
             .into_font()
             .color(&curve.colour)
             .pos(Pos::new(HPos::Left, VPos::Center));
-        area.draw_text(curve.name, &style, (left, y.max(0))).map_err(|error| anyhow!("{error}"))?;
+        area.draw_text(curve.name, &style, (left, y)).map_err(|error| anyhow!("{error}"))?;
     }
     Ok(())
 }
@@ -342,10 +350,13 @@ mod tests {
         assert_eq!(decades(1.9, 6.2), [2.0, 3.0, 4.0, 5.0, 6.0]);
         let steps: Vec<f64> = decades(1.9, 2.8).iter().map(|step| 10_f64.powf(*step).round()).collect();
         assert_eq!(steps, [100.0, 200.0, 500.0]);
-        assert_eq!(
-            time_steps(61.0).into_iter().map(|at| time_name(&at)).collect::<Vec<_>>().join(" "),
-            "0 20 s 40 s 1 min"
-        );
+        let names = |end| {
+            let steps = time_steps(end);
+            steps.iter().map(|at| time_name(*at, &steps)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(61.0), "0 20 s 40 s 60 s");
+        assert_eq!(names(700.0), "0 2 min 4 min 6 min 8 min 10 min");
+        assert_eq!(names(0.0005), "0");
         assert_eq!(time_steps(0.0).len(), 1);
         assert_eq!(time_steps(1e9).len(), 7);
         let named: Vec<String> = nine_steps(4.2).iter().map(percentile_name).collect();

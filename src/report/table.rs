@@ -31,7 +31,10 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
     }
     let rows = rows(report, tags);
     let names = rows.iter().map(|row| row.label().chars().count());
-    let name_width = names.max().unwrap_or(0).clamp("  compared".len(), NAME_WIDTH_MAX.min(width / 3).max("  compared".len()));
+    let name_width = names
+        .max()
+        .unwrap_or(0)
+        .clamp("  compared".len(), NAME_WIDTH_MAX.min(width / 3).max("  compared".len()));
     writeln!(out)?;
     let columns = columns(width.saturating_sub(name_width));
     write_table(out, report, &rows, name_width, &columns)?;
