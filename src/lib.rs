@@ -12,6 +12,7 @@ pub mod feed;
 pub mod front;
 pub mod gateway;
 pub mod instrument;
+pub mod journal;
 pub mod latency;
 pub mod offline;
 pub mod protocol;

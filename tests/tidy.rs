@@ -26,6 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ring", &["instrument", "tick"]),
     // I/O
     ("socket", &[]),
+    ("journal", &["latency"]),
     (
         "feed",
         &[

@@ -160,7 +160,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn next(&mut self) -> Result<Option<Interval>, ReadError> {
+    pub fn next_interval(&mut self) -> Result<Option<Interval>, ReadError> {
         while let Some(whole) = self.next_line()? {
             if !whole {
                 self.line.push(b'\n');

@@ -42,7 +42,7 @@ const SIZE: (u32, u32) = (1760, 1080);
 const FONT_SIZE: u32 = 50;
 const LINE_WIDTH: u32 = 6;
 /// Room for the names of the curves.
-const NAMES_WIDTH: u32 = 250;
+const NAMES_WIDTH: u32 = 300;
 /// Columns that a curve is drawn in.
 const COLUMNS: u32 = 400;
 
@@ -190,7 +190,7 @@ pub(super) fn over_time(
 type Value = fn(&Point) -> u64;
 /// The maximum is thin: it is the wildest and says the least.
 const LINES: [(RGBColor, u32, Value); 3] =
-    [(MAX, 2, |point| point.max_ns), (P99, 5, |point| point.p99_ns), (P50, 5, |point| point.p50_ns)];
+    [(MAX, 3, |point| point.max_ns), (P99, 5, |point| point.p99_ns), (P50, 5, |point| point.p50_ns)];
 
 fn since(begin_ns: u64, ns: u64) -> f64 {
     ns.saturating_sub(begin_ns) as f64 / 1e9
@@ -266,7 +266,7 @@ fn framed<'a>(
         .margin_top(30)
         .margin_right(if named { NAMES_WIDTH } else { 60 })
         .x_label_area_size(90)
-        .y_label_area_size(200)
+        .y_label_area_size(220)
         .build_cartesian_2d(x, y)
         .map_err(|error| anyhow!("{error}"))?;
     let words = ("sans-serif", FONT_SIZE).into_font().color(&INK);

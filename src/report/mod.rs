@@ -195,7 +195,7 @@ fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
 fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
     let mut reader = Reader::new(open(path)?);
     loop {
-        match reader.next() {
+        match reader.next_interval() {
             Ok(interval) => return Ok(interval.map(|interval| interval.start_ns)),
             Err(ReadError::Line { .. }) => {}
             Err(ReadError::Io(error)) => return Err(error).with_context(|| format!("{}", path.display())),

@@ -28,10 +28,7 @@ pub(super) struct Point {
 
 impl Point {
     fn of(start_ns: u64, end_ns: u64, histogram: &Histogram<u64>) -> Self {
-        let [p50_ns, .., p99_ns] = {
-            let mut values = histogram.value_at_quantiles([0.5, 0.99]);
-            [values.next().unwrap_or(0), values.next().unwrap_or(0)]
-        };
+        let [p50_ns, p99_ns] = [0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile));
         Self { start_ns, end_ns, count: histogram.len(), p50_ns, p99_ns, max_ns: histogram.max() }
     }
 }
@@ -134,7 +131,7 @@ impl Run {
         let mut reader = Reader::new(log);
         let mut open: BTreeMap<String, Open> = BTreeMap::new();
         loop {
-            match reader.next() {
+            match reader.next_interval() {
                 Ok(None) => break,
                 Ok(Some(interval)) if !(window.from_ns..window.to_ns).contains(&interval.start_ns) => {}
                 Ok(Some(interval)) => self.take(&interval, &mut open).map_err(std::io::Error::other)?,

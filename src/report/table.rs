@@ -13,6 +13,8 @@ const COLUMNS: [(&str, u8); 7] =
 const COLUMN_WIDTH: usize = 9;
 /// The column of counts, which are longer.
 const COUNT_WIDTH: usize = 13;
+/// The row of the other run, below that of this one.
+const COMPARED: &str = "  compared";
 /// The longest name that is shown whole.
 const NAME_WIDTH_MAX: usize = 30;
 
@@ -31,10 +33,8 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
     }
     let rows = rows(report, tags);
     let names = rows.iter().map(|row| row.label().chars().count());
-    let name_width = names
-        .max()
-        .unwrap_or(0)
-        .clamp("  compared".len(), NAME_WIDTH_MAX.min(width / 3).max("  compared".len()));
+    let name_width =
+        names.max().unwrap_or(0).clamp(COMPARED.len(), NAME_WIDTH_MAX.min(width / 3).max(COMPARED.len()));
     writeln!(out)?;
     let columns = columns(width.saturating_sub(name_width));
     write_table(out, report, &rows, name_width, &columns)?;
@@ -94,7 +94,7 @@ fn write_table(
     name_width: usize,
     columns: &[&str],
 ) -> fmt::Result {
-    write_line(out, "stage", name_width, columns, |name| name.to_owned())?;
+    write_line(out, "stage", name_width, columns, str::to_owned)?;
     for row in rows {
         let this = row.figures();
         let base = report.base_of(&row.name).map(Series::figures);
@@ -105,8 +105,8 @@ fn write_table(
         };
         write_line(out, row.label(), name_width, columns, |name| shown(&this, name))?;
         if let Some(base) = base {
-            write_line(out, "compared", name_width, columns, |name| shown(&base, name))?;
-            write_line(out, "ratio", name_width, columns, |name| {
+            write_line(out, COMPARED, name_width, columns, |name| shown(&base, name))?;
+            write_line(out, "  ratio", name_width, columns, |name| {
                 Ratio(value(&this, name).0, value(&base, name).0).to_string()
             })?;
         }
@@ -129,9 +129,7 @@ fn write_line(
     columns: &[&str],
     cell: impl Fn(&str) -> String,
 ) -> fmt::Result {
-    // The rows of a comparison stand below what they belong to.
-    let name = if ["compared", "ratio"].contains(&name) { format!("  {name}") } else { name.to_owned() };
-    write!(out, "{:<name_width$}", shortened(&name, name_width))?;
+    write!(out, "{:<name_width$}", shortened(name, name_width))?;
     for column in columns {
         let width = if *column == "count" { COUNT_WIDTH } else { COLUMN_WIDTH };
         write!(out, "{:>width$}", cell(column))?;

@@ -29,7 +29,7 @@ fn read(log: &[u8]) -> (Vec<Interval>, Vec<String>, Option<u64>) {
     let (mut intervals, mut errors) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(log);
     loop {
-        match reader.next() {
+        match reader.next_interval() {
             Ok(Some(interval)) => intervals.push(interval),
             Ok(None) => return (intervals, errors, reader.torn_line()),
             Err(error) => errors.push(error.to_string()),
