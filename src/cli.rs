@@ -14,6 +14,7 @@ use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
 use crate::offline::{self, BadRecord, Captures};
+use crate::report::{self, ReportArgs};
 use crate::venue::Wire;
 use crate::watch::{self, WatchArgs};
 
@@ -30,6 +31,8 @@ Examples:
       subscribes from the terminal and checks that nothing is missing
   tickfan watch --slow 5000 '*'
       the same as a client that reads 5,000 bytes a second: what becomes of a slow one
+  tickfan report --budget 'write.p99<2ms' --html latency.html latency.hlog
+      shows the latencies of a run by stages, writes a page with charts, and exits 1 if they are over budget
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
@@ -55,6 +58,8 @@ enum Command {
     Normalize(CaptureArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
     Watch(WatchArgs),
+    /// Show the latencies that interval logs hold: by stages, beside another run, against a budget.
+    Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),
     /// Check the configuration and captures without serving.
@@ -186,6 +191,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay(args),
         Command::Normalize(args) => normalize(args),
         Command::Watch(args) => return run_watch(&args),
+        Command::Report(args) => run_report(&args),
         Command::Generate(args) => run_generate(args),
         Command::Check(args) => check(&args),
     };
@@ -265,6 +271,15 @@ fn run_watch(args: &WatchArgs) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Columns of a terminal that does not tell, or of a file.
+const WIDTH_UNKNOWN: usize = 100;
+
+fn run_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let width = terminal_size::terminal_size().map_or(WIDTH_UNKNOWN, |(width, _)| usize::from(width.0));
+    let all_well = report::run(args, width, io::stdout().lock(), io::stderr().lock())?;
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_generate(args: GenerateArgs) -> anyhow::Result<ExitCode> {

@@ -21,10 +21,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick"]),
     ("session", &["tick", "protocol"]),
+    ("latency", &["tick"]),
     // threads
     ("ring", &["instrument", "tick"]),
     // I/O
     ("socket", &[]),
+    ("journal", &["latency"]),
     (
         "feed",
         &[
@@ -43,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring", "socket"]),
     ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
     ("watch", &["tick", "clock", "complaint"]),
+    ("report", &["rfc3339", "latency"]),
     // wiring
     ("config", &["instrument", "venue", "session", "ring", "shard"]),
     ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
@@ -62,13 +65,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("cli", &["clock", "complaint", "venue", "capture", "watch", "config", "offline", "gateway"]),
+    ("cli", &["clock", "complaint", "venue", "capture", "watch", "report", "config", "offline", "gateway"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
 
 /// Rooms that do no I/O, start no task and do not know what time it is.
-const PURE: &[&str] = &["instrument", "decimal", "tick", "rfc3339", "venue", "book", "protocol", "session"];
+const PURE: &[&str] =
+    &["instrument", "decimal", "tick", "rfc3339", "venue", "book", "protocol", "session", "latency"];
 
 /// The longest file, tests counted, without a written reason.
 const LINES_MAX: usize = 700;
