@@ -2,6 +2,7 @@
 //! how it is read.
 
 pub mod hlog;
+pub mod meter;
 
 use std::fmt;
 
