@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
 use super::{DIGITS, NS_MAX, Stage};
+use crate::instrument::InstrumentId;
 use crate::tick::Channel;
 
 /// Venues that are told apart; further ones are measured together.
@@ -24,11 +25,11 @@ pub struct Class(u8);
 
 /// The venues that a thread has met, and their numbers.
 #[derive(Clone, Debug, Default)]
-pub struct Venues(Vec<Box<str>>);
+struct Venues(Vec<Box<str>>);
 
 impl Venues {
     /// The number of a venue. There are few of them, and whoever has many ticks to tell keeps it.
-    pub fn number(&mut self, venue: &str) -> u8 {
+    fn number(&mut self, venue: &str) -> u8 {
         let known = self.0.iter().position(|name| **name == *venue);
         let at = known.unwrap_or_else(|| {
             if self.0.len() < VENUES_MAX {
@@ -43,9 +44,12 @@ impl Venues {
 }
 
 impl Class {
-    /// A channel of the venue of this [number](Venues::number).
+    /// Of what is not measured.
+    pub const NONE: Self = Self(u8::MAX);
+
+    /// A channel of the venue of this number.
     #[inline]
-    pub fn new(venue: u8, channel: Channel) -> Self {
+    pub(crate) fn new(venue: u8, channel: Channel) -> Self {
         Self(venue.min(VENUES_MAX as u8) * Channel::ALL.len() as u8 + channel as u8)
     }
 
@@ -72,13 +76,13 @@ pub struct Set {
 
 #[derive(Debug)]
 struct Cell {
-    values: Histogram<u32>,
+    values: Histogram<u64>,
     touched: bool,
 }
 
 impl Set {
     /// What was measured: stage, venue (`None`: those beyond [`VENUES_MAX`]), channel, values in nanoseconds.
-    pub fn values(&self) -> impl Iterator<Item = (Stage, Option<&str>, Channel, &Histogram<u32>)> {
+    pub fn values(&self) -> impl Iterator<Item = (Stage, Option<&str>, Channel, &Histogram<u64>)> {
         self.cells.iter().enumerate().filter_map(|(at, cell)| {
             let cell = cell.as_ref().filter(|cell| cell.touched)?;
             let (venue, channel) = Class::parts(at / Stage::ALL.len());
@@ -135,16 +139,19 @@ pub struct Meter {
     line: Arc<Line>,
     set: Box<Set>,
     interval_ns: u64,
-    /// The venues, by number; whoever measures asks it for theirs.
-    pub venues: Venues,
+    venues: Venues,
+    /// The venue of each instrument, by its number; [`UNKNOWN`] until it is asked for.
+    known: Vec<u8>,
 }
+
+const UNKNOWN: u8 = u8::MAX;
 
 impl Meter {
     /// A meter that hands over what it measured through `line` each `interval_ns`, steady nanoseconds; 0: it measures
     /// nothing.
     pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
-        Self { line, set, interval_ns, venues: Venues::default() }
+        Self { line, set, interval_ns, venues: Venues::default(), known: Vec::new() }
     }
 
     /// A meter that measures nothing.
@@ -158,10 +165,34 @@ impl Meter {
         self.interval_ns > 0
     }
 
+    /// As what the ticks of an instrument's channel are measured. `venue` is asked for its venue the first time.
+    #[inline]
+    pub fn class<'a>(
+        &mut self,
+        id: InstrumentId,
+        channel: Channel,
+        venue: impl FnOnce() -> &'a str,
+    ) -> Class {
+        match self.known.get(id.index()) {
+            Some(number) if *number != UNKNOWN => Class::new(*number, channel),
+            _ => Class::new(self.meet(id, venue()), channel),
+        }
+    }
+
+    #[cold]
+    fn meet(&mut self, id: InstrumentId, venue: &str) -> u8 {
+        if self.known.len() <= id.index() {
+            self.known.resize(id.index() + 1, UNKNOWN);
+        }
+        let number = self.venues.number(venue);
+        self.known[id.index()] = number;
+        number
+    }
+
     /// Measures a stage that `count` ticks of a class took from one time to the other, nanoseconds of the same clock.
     #[inline]
     pub fn record(&mut self, stage: Stage, class: Class, from_ns: u64, to_ns: u64, count: u64) {
-        if !self.is_on() {
+        if !self.is_on() || count == 0 || class == Class::NONE {
             return;
         }
         let Some(mut ns) = to_ns.checked_sub(from_ns) else {
@@ -175,7 +206,7 @@ impl Meter {
         let at = usize::from(class.0) * Stage::ALL.len() + stage as usize;
         if let Some(Some(cell)) = self.set.cells.get_mut(at) {
             cell.touched = true;
-            cell.values.saturating_record_n(ns.max(1), count as u32);
+            cell.values.saturating_record_n(ns.max(1), count);
         } else {
             self.begin(at, ns.max(1), count);
         }
@@ -190,7 +221,7 @@ impl Meter {
         }
         // These bounds make a histogram.
         let Ok(mut values) = Histogram::new_with_bounds(1, NS_MAX, DIGITS) else { return };
-        values.saturating_record_n(ns, count as u32);
+        values.saturating_record_n(ns, count);
         cells[at] = Some(Box::new(Cell { values, touched: true }));
     }
 
@@ -229,9 +260,9 @@ mod tests {
     fn what_was_measured_is_handed_over_once_and_in_order() {
         let line = Arc::new(Line::default());
         let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
-        let kraken = Class::new(meter.venues.number("kraken"), Channel::Trade);
-        let coinbase = Class::new(meter.venues.number("coinbase"), Channel::Quote);
-        assert_eq!(meter.venues.number("kraken"), 0);
+        let kraken = meter.class(InstrumentId(7), Channel::Trade, || "kraken");
+        let coinbase = meter.class(InstrumentId(2), Channel::Quote, || "coinbase");
+        assert_eq!(meter.class(InstrumentId(7), Channel::Trade, || panic!("it is known")), kraken);
         let mut collected = Vec::new();
         for second in 1..=10 {
             meter.record(Stage::Write, kraken, 1_000, 2_000 + second, 1);
@@ -255,7 +286,7 @@ mod tests {
             ]
         };
         // Two spare sets: the third interval has to wait for an empty one.
-        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 5, counts(3)), (5, 6, counts(1))]);
+        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 4, counts(3)), (4, 5, counts(1))]);
     }
 
     #[test]

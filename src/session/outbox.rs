@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::buffers::{Buffers, Strip};
+use super::buffers::{Buffers, Strip, Times};
 use crate::protocol::frame;
 
 /// Chunks that one write takes, at most.
 const SLICES_MAX: usize = 64;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
+/// Ticks of one write whose times are told.
+const TOLD_MAX: u32 = 8;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
@@ -51,6 +53,8 @@ struct Marks {
     answers: VecDeque<(u64, usize)>,
     /// How long these are together.
     answer_bytes: usize,
+    /// Where frames that tell ticks end, and their times.
+    ticks: VecDeque<(u64, Times)>,
 }
 
 impl Outbox {
@@ -133,6 +137,59 @@ impl Outbox {
         self.len += frames.len();
     }
 
+    /// Puts the frame of a tick behind all others.
+    pub(super) fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
+        self.push(frame, now_ns);
+        let end = self.taken + self.len as u64;
+        self.marks.get_or_insert_default().ticks.push_back((end, times));
+    }
+
+    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: where many go out
+    /// at once, some stand for those next to them. The one that has waited longest is told by itself.
+    pub(super) fn going(&self, n: usize, mut tell: impl FnMut(Times, u64)) {
+        if self.strip.len > 0 && self.front.is_empty() {
+            let all = self.strips.iter().chain([&self.strip]);
+            let out = if n < self.len { self.frames_within(n) } else { all.clone().map(|s| s.count).sum() };
+            let step = out.div_ceil(TOLD_MAX).max(1);
+            let (mut at, mut begin) = (0, 0);
+            for strip in all {
+                while at < out && at - begin < strip.count {
+                    if let Some(times) = self.buffers.times(*strip, at - begin) {
+                        tell(times, u64::from(step.min(out - at)));
+                    }
+                    at += step;
+                }
+                begin += strip.count;
+            }
+            return;
+        }
+        let Some(marks) = &self.marks else { return };
+        let end = self.taken + n as u64;
+        for (_, times) in marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end) {
+            tell(*times, 1);
+        }
+    }
+
+    /// How many frames on the tape are whole within the first `n` bytes.
+    #[cold]
+    fn frames_within(&self, n: usize) -> u32 {
+        let (mut count, mut left) = (0, n);
+        for strip in self.strips.iter().chain([&self.strip]) {
+            self.buffers.read(*strip, |mut frames| {
+                while !frames.is_empty() {
+                    let len = frame::len(frames).min(frames.len());
+                    if left < len {
+                        left = 0;
+                        return;
+                    }
+                    (count, left) = (count + 1, left - len);
+                    frames = &frames[len..];
+                }
+            });
+        }
+        count
+    }
+
     /// Puts frames that stand on the tape behind all others.
     #[inline]
     pub(super) fn push_strip(&mut self, strip: Strip, now_ns: u64) {
@@ -151,7 +208,10 @@ impl Outbox {
     /// As [`push_strip`](Self::push_strip), but the tape may come round.
     pub(super) fn push_copy(&mut self, strip: Strip, now_ns: u64) {
         let buffers = self.buffers.clone();
-        buffers.read(strip, |frames| self.push(frames, now_ns));
+        buffers.read(strip, |frame| match buffers.times(strip, 0) {
+            Some(times) => self.push_tick(frame, times, now_ns),
+            None => self.push(frame, now_ns),
+        });
     }
 
     /// Copies what stands on the tape: from here on it may come round.
@@ -168,14 +228,19 @@ impl Outbox {
         strips.push(last);
         let buffers = self.buffers.clone();
         let mut gone = n;
+        let mut end = self.taken + self.len as u64 - strips.iter().map(|strip| strip.len as u64).sum::<u64>();
         for strip in &strips {
             buffers.read(*strip, |mut frames| {
-                while !frames.is_empty() {
+                for nth in 0..strip.count {
                     let (frame, behind) = frames.split_at(frame::len(frames).min(frames.len()));
                     frames = behind;
+                    end += frame.len() as u64;
                     if gone >= frame.len() {
                         gone -= frame.len();
                         continue;
+                    }
+                    if let Some(times) = buffers.times(*strip, nth) {
+                        self.marks.get_or_insert_default().ticks.push_back((end, times));
                     }
                     self.append(frame);
                     // The first of them has begun.
@@ -279,6 +344,7 @@ impl Outbox {
         let Some(marks) = &mut self.marks else { return };
         marks.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
         marks.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
+        marks.ticks.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
     }
 
     /// The chunk in which so many bytes end, 0 for the front one, and where in it.
@@ -319,6 +385,7 @@ impl Outbox {
             while let Some((_, len)) = marks.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
                 marks.answer_bytes -= len;
             }
+            while marks.ticks.pop_back_if(|(tick_end, _)| *tick_end > end).is_some() {}
         }
         self.wrote(0);
     }
@@ -381,6 +448,7 @@ impl Outbox {
         while let Some((_, len)) = marks.answers.pop_front_if(|(end, _)| *end <= taken) {
             marks.answer_bytes -= len;
         }
+        while marks.ticks.pop_front_if(|(end, _)| *end <= taken).is_some() {}
         if self.len == 0 {
             self.marks = None;
         }
@@ -393,6 +461,9 @@ mod tests {
 
     use super::super::buffers::CHUNK_BYTES;
     use super::*;
+    use crate::instrument::InstrumentId;
+    use crate::latency::meter::Class;
+    use crate::tick::Channel;
 
     fn framed(text: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -411,13 +482,21 @@ mod tests {
         texts
     }
 
-    /// Takes `n` bytes out as a socket would.
-    fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) {
+    fn times(n: usize) -> Times {
+        let class = Class::new(0, Channel::Trade);
+        Times { rx_ns: n as u64, tx_ns: 0, instrument: InstrumentId(0), class }
+    }
+
+    /// Takes `n` bytes out as a socket would. How many ticks are out with them, and the first of them.
+    fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) -> (u64, Option<u64>) {
         let n = n.min(outbox.len());
         let bytes = outbox.show(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>());
         let n = n.min(bytes.len());
         into.extend_from_slice(&bytes[..n]);
+        let mut told = (0, None);
+        outbox.going(n, |times, weight| told = (told.0 + weight, told.1.or(Some(times.rx_ns))));
         outbox.wrote(n);
+        told
     }
 
     #[test]
@@ -600,17 +679,17 @@ mod tests {
         ) {
             let buffers = Buffers::default();
             let (mut shared, mut copied) = (Outbox::new(buffers.clone()), Outbox::default());
-            let (mut from_shared, mut from_copied) = (Vec::new(), Vec::new());
+            let (mut from_shared, mut from_copied) = ((Vec::new(), (0, None)), (Vec::new(), (0, None)));
             for (n, step) in steps.into_iter().enumerate() {
                 let now_ns = n as u64 * GRAIN_NS / 3;
                 let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
                 match step {
                     Step::Shared(len) => {
-                        let strip = buffers.print(&frame(len)).expect("there is room");
+                        let strip = buffers.print(&frame(len), times(n)).expect("there is room");
                         // Between some of them stands what others are sent.
-                        (n % 3 == 0).then(|| buffers.print(b"other"));
+                        (n % 3 == 0).then(|| buffers.print(b"other", times(n)));
                         shared.push_strip(strip, now_ns);
-                        copied.push(&frame(len), now_ns);
+                        copied.push_tick(&frame(len), times(n), now_ns);
                     }
                     Step::Own(len) => both(&mut shared, &mut copied, |o| o.push(&frame(len), now_ns)),
                     Step::Answer(len) => both(&mut shared, &mut copied, |o| o.push_answer(&frame(len), now_ns)),
@@ -620,9 +699,14 @@ mod tests {
                         for (outbox, into) in
                             [(&mut shared, &mut from_shared), (&mut copied, &mut from_copied)]
                         {
+                            let (bytes, told) = into;
+                            let mut oldest = None;
                             while outbox.len() > end {
-                                take(outbox, outbox.len() - end, into);
+                                let (count, first) = take(outbox, outbox.len() - end, bytes);
+                                told.0 += count;
+                                oldest = oldest.or(first);
                             }
+                            told.1 = oldest;
                         }
                     }
                     Step::Discard => both(&mut shared, &mut copied, Outbox::discard),
@@ -635,7 +719,7 @@ mod tests {
                 prop_assert!(from_shared == from_copied);
             }
             prop_assert!(shared.copied(true) == copied.copied(true));
-            let all = [from_shared, shared.copied(true)].concat();
+            let all = [from_shared.0, shared.copied(true)].concat();
             prop_assert!(texts(&all).iter().all(|text| text.ends_with('x')), "whole frames");
         }
     }

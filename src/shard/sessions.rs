@@ -18,12 +18,14 @@ use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription, Times};
 use crate::socket::Tuning;
-use crate::tick::{Body, GapCause, Key};
+use crate::tick::{Body, Channel, GapCause, Key};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -135,9 +137,30 @@ pub(super) struct Connection<S> {
     tokens_at_ns: u64,
 }
 
+/// What a write counts and measures with.
+struct Around<'a> {
+    counters: &'a ShardCounters,
+    clock: &'a Clock,
+    meter: &'a mut Meter,
+}
+
+impl Around<'_> {
+    /// The kernel has just taken the first `n` bytes of what waits for a session.
+    #[inline]
+    fn measure(&mut self, session: &Session, n: usize) {
+        if self.meter.is_on() && n > 0 {
+            let now_ns = self.clock.wall_ns();
+            session.going(n, |times, weight| {
+                self.meter.record(Stage::Write, times.class, times.tx_ns, now_ns, weight);
+                self.meter.record(Stage::Total, times.class, times.rx_ns, now_ns, weight);
+            });
+        }
+    }
+}
+
 impl<S: Socket> Connection<S> {
     /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    fn write(&mut self, counters: &ShardCounters, now_ns: u64) {
+    fn write(&mut self, around: &mut Around<'_>, now_ns: u64) {
         if self.session.is_blocked() || self.dead {
             return;
         }
@@ -145,8 +168,9 @@ impl<S: Socket> Connection<S> {
         match session.show(|slices| socket.write(slices)) {
             Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
             Ok(n) => {
-                counters.writes.add(u64::from(n > 0));
-                counters.bytes.add(n as u64);
+                around.counters.writes.add(u64::from(n > 0));
+                around.counters.bytes.add(n as u64);
+                around.measure(&self.session, n);
                 self.session.wrote(n, now_ns);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(now_ns),
@@ -180,12 +204,12 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    fn offer(&mut self, frame: Strip, counters: &ShardCounters, now_ns: u64) -> bool {
+    fn offer(&mut self, frame: Strip, around: &mut Around<'_>, now_ns: u64) -> bool {
         // Of a dead one nothing will be read any more.
         if self.dead || self.session.offer(frame, now_ns) {
             return true;
         }
-        self.write(counters, now_ns);
+        self.write(around, now_ns);
         self.session.offer(frame, now_ns)
     }
 }
@@ -241,6 +265,8 @@ pub struct Sessions<S> {
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
+    /// What this shard measures with.
+    pub(super) meter: Meter,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -280,7 +306,13 @@ impl<S: Socket> Sessions<S> {
             known,
             awaited: HashMap::default(),
             totals: Ledger::default(),
+            meter: Meter::off(),
         }
+    }
+
+    /// Measures what happens from now on.
+    pub fn measure_with(&mut self, meter: Meter) {
+        self.meter = meter;
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
@@ -310,6 +342,17 @@ impl<S: Socket> Sessions<S> {
             return self.gap_after_held(packed, now);
         }
         let (mut strip, since) = (None, self.buffers.printed());
+        let seen = packed.seen();
+        let numbered_ns = tick.rx_ns + seen.since_rx_ns();
+        // It may have been published after this turn began.
+        let taken_ns = now.wall_ns.max(numbered_ns);
+        let class = match tick.body {
+            Body::Trade(_) => self.meter.class(tick.instrument, Channel::Trade, || symbol.venue()),
+            Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
+            Body::Gap { .. } | Body::Status(_) => Class::NONE,
+        };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, instrument: tick.instrument, class };
+        self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
@@ -330,10 +373,13 @@ impl<S: Socket> Sessions<S> {
                 continue;
             }
             if strip.is_none() {
-                self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
-                strip = self.buffers.print(self.frames.encoded());
+                times.tx_ns = self.clock.wall_ns();
+                self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
+                strip = self.buffers.print(self.frames.encoded(), times);
+                self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
             }
-            if strip.is_some_and(|strip| connection.offer(strip, &self.counters, now.mono_ns)) {
+            let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+            if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
                 self.totals += counts;
@@ -598,7 +644,8 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        connection.write(&self.counters, now.mono_ns);
+        let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+        connection.write(&mut around, now.mono_ns);
         if connection.dead {
             return;
         }
