@@ -130,7 +130,7 @@ fn a_hostile_line_costs_itself_and_is_named() {
         ("run of zeros without end", line_of(&compressed(&plain(3, 1, 60_000_000_000, &[0xff; 20])))),
         // -2^62 zeros, then a count.
         (
-            "too long",
+            "longer than it should be",
             line_of(&compressed(&plain(3, 1, 60_000_000_000, b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x02"))),
         ),
         // Counts of almost 2^63.
