@@ -22,6 +22,7 @@ use crate::front::{
     Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
 };
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
@@ -88,6 +89,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         may_start: shards.start_gate(wait_subscribers),
         view: Arc::clone(&view),
         notices,
+        meter: Meter::off(),
     };
     let ingest = ingest.start(parts, publishing.clone())?;
     // Who has read that it is ready may stop it at once.
@@ -247,6 +249,7 @@ impl Shards {
                 counters: Arc::new(ShardCounters::default()),
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
+                meter: Meter::off(),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);

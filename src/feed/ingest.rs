@@ -15,6 +15,7 @@ use super::publish::{Chunk, Faults, Input, LineFault};
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::Counter;
+use crate::latency::meter::Meter;
 use crate::ring::{Doorbell, TickWriter, ring_all};
 use crate::tick::Tick;
 use crate::venue::Wire;
@@ -133,6 +134,8 @@ pub struct IngestParts {
     pub view: Arc<IngestView>,
     /// Where notices for the operator go.
     pub notices: mpsc::Sender<String>,
+    /// What it measures with.
+    pub meter: Meter,
 }
 
 /// One publisher's line.
@@ -214,6 +217,7 @@ impl Ingest {
             self.parts.view.published.add(published);
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
+        self.parts.meter.turn(now.mono_ns);
         next
     }
 
@@ -383,6 +387,7 @@ impl Ingest {
                     }
                 }
             }
+            self.parts.meter.end(clock.now().mono_ns);
             Ok(())
         })
     }

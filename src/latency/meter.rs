@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
 use super::{DIGITS, NS_MAX, Stage};
+use crate::instrument::InstrumentId;
 use crate::tick::Channel;
 
 /// Venues that are told apart; further ones are measured together.
@@ -24,11 +25,11 @@ pub struct Class(u8);
 
 /// The venues that a thread has met, and their numbers.
 #[derive(Clone, Debug, Default)]
-pub struct Venues(Vec<Box<str>>);
+struct Venues(Vec<Box<str>>);
 
 impl Venues {
     /// The number of a venue. There are few of them, and whoever has many ticks to tell keeps it.
-    pub fn number(&mut self, venue: &str) -> u8 {
+    fn number(&mut self, venue: &str) -> u8 {
         let known = self.0.iter().position(|name| **name == *venue);
         let at = known.unwrap_or_else(|| {
             if self.0.len() < VENUES_MAX {
@@ -43,9 +44,12 @@ impl Venues {
 }
 
 impl Class {
-    /// A channel of the venue of this [number](Venues::number).
+    /// Of what is not measured.
+    pub const NONE: Self = Self(u8::MAX);
+
+    /// A channel of the venue of this number.
     #[inline]
-    pub fn new(venue: u8, channel: Channel) -> Self {
+    pub(crate) fn new(venue: u8, channel: Channel) -> Self {
         Self(venue.min(VENUES_MAX as u8) * Channel::ALL.len() as u8 + channel as u8)
     }
 
@@ -72,13 +76,13 @@ pub struct Set {
 
 #[derive(Debug)]
 struct Cell {
-    values: Histogram<u32>,
+    values: Histogram<u64>,
     touched: bool,
 }
 
 impl Set {
     /// What was measured: stage, venue (`None`: those beyond [`VENUES_MAX`]), channel, values in nanoseconds.
-    pub fn values(&self) -> impl Iterator<Item = (Stage, Option<&str>, Channel, &Histogram<u32>)> {
+    pub fn values(&self) -> impl Iterator<Item = (Stage, Option<&str>, Channel, &Histogram<u64>)> {
         self.cells.iter().enumerate().filter_map(|(at, cell)| {
             let cell = cell.as_ref().filter(|cell| cell.touched)?;
             let (venue, channel) = Class::parts(at / Stage::ALL.len());
@@ -135,16 +139,22 @@ pub struct Meter {
     line: Arc<Line>,
     set: Box<Set>,
     interval_ns: u64,
-    /// The venues, by number; whoever measures asks it for theirs.
-    pub venues: Venues,
+    /// When the interval ends.
+    due_ns: u64,
+    venues: Venues,
+    /// The venue of each instrument, by its number; [`UNKNOWN`] until it is asked for.
+    known: Vec<u8>,
 }
+
+const UNKNOWN: u8 = u8::MAX;
 
 impl Meter {
     /// A meter that hands over what it measured through `line` each `interval_ns`, steady nanoseconds; 0: it measures
-    /// nothing.
+    /// nothing. Intervals end at multiples of `interval_ns`, so those of several threads are the same.
     pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
-        Self { line, set, interval_ns, venues: Venues::default() }
+        let due_ns = end_of_interval(interval_ns, now_ns);
+        Self { line, set, interval_ns, due_ns, venues: Venues::default(), known: Vec::new() }
     }
 
     /// A meter that measures nothing.
@@ -158,10 +168,34 @@ impl Meter {
         self.interval_ns > 0
     }
 
+    /// As what the ticks of an instrument's channel are measured. `venue` is asked for its venue the first time.
+    #[inline]
+    pub fn class<'a>(
+        &mut self,
+        id: InstrumentId,
+        channel: Channel,
+        venue: impl FnOnce() -> &'a str,
+    ) -> Class {
+        match self.known.get(id.index()) {
+            Some(number) if *number != UNKNOWN => Class::new(*number, channel),
+            _ => Class::new(self.meet(id, venue()), channel),
+        }
+    }
+
+    #[cold]
+    fn meet(&mut self, id: InstrumentId, venue: &str) -> u8 {
+        if self.known.len() <= id.index() {
+            self.known.resize(id.index() + 1, UNKNOWN);
+        }
+        let number = self.venues.number(venue);
+        self.known[id.index()] = number;
+        number
+    }
+
     /// Measures a stage that `count` ticks of a class took from one time to the other, nanoseconds of the same clock.
     #[inline]
     pub fn record(&mut self, stage: Stage, class: Class, from_ns: u64, to_ns: u64, count: u64) {
-        if !self.is_on() {
+        if !self.is_on() || count == 0 || class == Class::NONE {
             return;
         }
         let Some(mut ns) = to_ns.checked_sub(from_ns) else {
@@ -175,7 +209,7 @@ impl Meter {
         let at = usize::from(class.0) * Stage::ALL.len() + stage as usize;
         if let Some(Some(cell)) = self.set.cells.get_mut(at) {
             cell.touched = true;
-            cell.values.saturating_record_n(ns.max(1), count as u32);
+            cell.values.saturating_record_n(ns.max(1), count);
         } else {
             self.begin(at, ns.max(1), count);
         }
@@ -190,14 +224,14 @@ impl Meter {
         }
         // These bounds make a histogram.
         let Ok(mut values) = Histogram::new_with_bounds(1, NS_MAX, DIGITS) else { return };
-        values.saturating_record_n(ns, count as u32);
+        values.saturating_record_n(ns, count);
         cells[at] = Some(Box::new(Cell { values, touched: true }));
     }
 
     /// Hands over what was measured if the interval is over and there is an empty set to go on with.
     #[inline]
     pub fn turn(&mut self, now_ns: u64) {
-        if self.is_on() && now_ns >= self.set.from_ns + self.interval_ns {
+        if self.is_on() && now_ns >= self.due_ns {
             self.hand_over(now_ns);
         }
     }
@@ -205,7 +239,12 @@ impl Meter {
     #[cold]
     fn hand_over(&mut self, now_ns: u64) {
         let Some(empty) = self.line.empty.pop() else { return };
-        let mut full = std::mem::replace(&mut self.set, empty);
+        self.push(empty, now_ns);
+        self.due_ns = end_of_interval(self.interval_ns, now_ns);
+    }
+
+    fn push(&mut self, next: Box<Set>, now_ns: u64) {
+        let mut full = std::mem::replace(&mut self.set, next);
         full.to_ns = now_ns;
         full.venues.clone_from(&self.venues.0);
         self.set.from_ns = now_ns;
@@ -213,10 +252,23 @@ impl Meter {
         let _ = self.line.full.push(full);
     }
 
+    /// Hands over what was measured since the last interval, and measures nothing from here on: the thread ends.
+    pub fn end(&mut self, now_ns: u64) {
+        if self.is_on() {
+            self.push(Box::default(), now_ns);
+            self.interval_ns = 0;
+        }
+    }
+
     /// When [`turn`](Self::turn) has something to do again, steady nanoseconds.
     pub fn due_ns(&self) -> Option<u64> {
-        self.is_on().then(|| self.set.from_ns + self.interval_ns)
+        self.is_on().then_some(self.due_ns)
     }
+}
+
+/// The end of the interval that a steady time is in; of the meter that is off there is none.
+fn end_of_interval(interval_ns: u64, now_ns: u64) -> u64 {
+    now_ns.checked_div(interval_ns).map_or(u64::MAX, |intervals| (intervals + 1) * interval_ns)
 }
 
 #[cfg(test)]
@@ -229,9 +281,9 @@ mod tests {
     fn what_was_measured_is_handed_over_once_and_in_order() {
         let line = Arc::new(Line::default());
         let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
-        let kraken = Class::new(meter.venues.number("kraken"), Channel::Trade);
-        let coinbase = Class::new(meter.venues.number("coinbase"), Channel::Quote);
-        assert_eq!(meter.venues.number("kraken"), 0);
+        let kraken = meter.class(InstrumentId(7), Channel::Trade, || "kraken");
+        let coinbase = meter.class(InstrumentId(2), Channel::Quote, || "coinbase");
+        assert_eq!(meter.class(InstrumentId(7), Channel::Trade, || panic!("it is known")), kraken);
         let mut collected = Vec::new();
         for second in 1..=10 {
             meter.record(Stage::Write, kraken, 1_000, 2_000 + second, 1);
@@ -254,8 +306,35 @@ mod tests {
                 (Stage::Write, Some("coinbase".to_owned()), Channel::Quote, 3 * n),
             ]
         };
-        // Two spare sets: the third interval has to wait for an empty one.
-        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 5, counts(3)), (5, 6, counts(1))]);
+        // Two spare sets: the third interval has to wait for an empty one. What is left of its last second is the fourth.
+        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 4, counts(3)), (4, 5, vec![])]);
+    }
+
+    #[test]
+    fn the_last_interval_needs_no_empty_set() {
+        let line = Arc::new(Line::default());
+        let mut meter = Meter::new(Arc::clone(&line), SECOND, SECOND / 2);
+        assert_eq!(meter.due_ns(), Some(SECOND), "intervals end at whole seconds, whenever it was made");
+        for ended_ns in [SECOND + 9, 2 * SECOND + 9] {
+            meter.turn(ended_ns);
+            assert_eq!(meter.due_ns(), Some(ended_ns - 9 + SECOND));
+        }
+        meter.record(Stage::Recv, Class::new(0, Channel::Trade), 0, 5, 1);
+        meter.end(3 * SECOND + 1);
+        meter.end(4 * SECOND);
+        let taken = std::iter::from_fn(|| line.take());
+        let spans: Vec<_> = taken
+            .map(|set| (set.from_ns, set.to_ns, set.values().map(|(.., h)| h.len()).sum::<u64>()))
+            .collect();
+        assert_eq!(
+            spans,
+            [
+                (SECOND / 2, SECOND + 9, 0),
+                (SECOND + 9, 2 * SECOND + 9, 0),
+                (2 * SECOND + 9, 3 * SECOND + 1, 1)
+            ]
+        );
+        assert!(!meter.is_on());
     }
 
     #[test]

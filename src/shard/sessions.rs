@@ -18,6 +18,7 @@ use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
@@ -241,6 +242,8 @@ pub struct Sessions<S> {
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
+    /// What this shard measures with.
+    pub(super) meter: Meter,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -280,7 +283,13 @@ impl<S: Socket> Sessions<S> {
             known,
             awaited: HashMap::default(),
             totals: Ledger::default(),
+            meter: Meter::off(),
         }
+    }
+
+    /// Measures what happens from now on.
+    pub fn measure_with(&mut self, meter: Meter) {
+        self.meter = meter;
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
