@@ -38,11 +38,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "book",
             "capture",
             "protocol",
+            "latency",
             "ring",
             "socket",
         ],
     ),
-    ("shard", &["instrument", "tick", "clock", "counters", "protocol", "session", "ring", "socket"]),
+    (
+        "shard",
+        &["instrument", "tick", "clock", "counters", "protocol", "session", "latency", "ring", "socket"],
+    ),
     ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
     ("watch", &["tick", "clock", "complaint"]),
     ("report", &["rfc3339", "latency"]),
@@ -58,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "venue",
             "protocol",
             "session",
+            "latency",
             "ring",
             "feed",
             "shard",
@@ -77,7 +82,10 @@ const PURE: &[&str] =
 /// The longest file, tests counted, without a written reason.
 const LINES_MAX: usize = 700;
 /// Files that may be longer, and why.
-const LONGER: &[(&str, &str)] = &[];
+const LONGER: &[(&str, &str)] = &[(
+    "shard/sessions.rs",
+    "the table of sessions and its fan-out: what is told apart is in files beside it",
+)];
 
 struct Source {
     path: PathBuf,

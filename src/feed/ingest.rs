@@ -485,6 +485,7 @@ impl Ingest {
                     }
                 }
             }
+            self.stages.meter.end(clock.now().mono_ns);
             Ok(())
         })
     }

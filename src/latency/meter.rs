@@ -139,6 +139,8 @@ pub struct Meter {
     line: Arc<Line>,
     set: Box<Set>,
     interval_ns: u64,
+    /// When the interval ends.
+    due_ns: u64,
     venues: Venues,
     /// The venue of each instrument, by its number; [`UNKNOWN`] until it is asked for.
     known: Vec<u8>,
@@ -148,10 +150,11 @@ const UNKNOWN: u8 = u8::MAX;
 
 impl Meter {
     /// A meter that hands over what it measured through `line` each `interval_ns`, steady nanoseconds; 0: it measures
-    /// nothing.
+    /// nothing. Intervals end at multiples of `interval_ns`, so those of several threads are the same.
     pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
-        Self { line, set, interval_ns, venues: Venues::default(), known: Vec::new() }
+        let due_ns = end_of_interval(interval_ns, now_ns);
+        Self { line, set, interval_ns, due_ns, venues: Venues::default(), known: Vec::new() }
     }
 
     /// A meter that measures nothing.
@@ -228,7 +231,7 @@ impl Meter {
     /// Hands over what was measured if the interval is over and there is an empty set to go on with.
     #[inline]
     pub fn turn(&mut self, now_ns: u64) {
-        if self.is_on() && now_ns >= self.set.from_ns + self.interval_ns {
+        if self.is_on() && now_ns >= self.due_ns {
             self.hand_over(now_ns);
         }
     }
@@ -236,7 +239,12 @@ impl Meter {
     #[cold]
     fn hand_over(&mut self, now_ns: u64) {
         let Some(empty) = self.line.empty.pop() else { return };
-        let mut full = std::mem::replace(&mut self.set, empty);
+        self.push(empty, now_ns);
+        self.due_ns = end_of_interval(self.interval_ns, now_ns);
+    }
+
+    fn push(&mut self, next: Box<Set>, now_ns: u64) {
+        let mut full = std::mem::replace(&mut self.set, next);
         full.to_ns = now_ns;
         full.venues.clone_from(&self.venues.0);
         self.set.from_ns = now_ns;
@@ -244,10 +252,23 @@ impl Meter {
         let _ = self.line.full.push(full);
     }
 
+    /// Hands over what was measured since the last interval, and measures nothing from here on: the thread ends.
+    pub fn end(&mut self, now_ns: u64) {
+        if self.is_on() {
+            self.push(Box::default(), now_ns);
+            self.interval_ns = 0;
+        }
+    }
+
     /// When [`turn`](Self::turn) has something to do again, steady nanoseconds.
     pub fn due_ns(&self) -> Option<u64> {
-        self.is_on().then(|| self.set.from_ns + self.interval_ns)
+        self.is_on().then_some(self.due_ns)
     }
+}
+
+/// The end of the interval that a steady time is in; of the meter that is off there is none.
+fn end_of_interval(interval_ns: u64, now_ns: u64) -> u64 {
+    now_ns.checked_div(interval_ns).map_or(u64::MAX, |intervals| (intervals + 1) * interval_ns)
 }
 
 #[cfg(test)]
@@ -285,8 +306,35 @@ mod tests {
                 (Stage::Write, Some("coinbase".to_owned()), Channel::Quote, 3 * n),
             ]
         };
-        // Two spare sets: the third interval has to wait for an empty one.
-        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 4, counts(3)), (4, 5, counts(1))]);
+        // Two spare sets: the third interval has to wait for an empty one. What is left of its last second is the fourth.
+        assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 4, counts(3)), (4, 5, vec![])]);
+    }
+
+    #[test]
+    fn the_last_interval_needs_no_empty_set() {
+        let line = Arc::new(Line::default());
+        let mut meter = Meter::new(Arc::clone(&line), SECOND, SECOND / 2);
+        assert_eq!(meter.due_ns(), Some(SECOND), "intervals end at whole seconds, whenever it was made");
+        for ended_ns in [SECOND + 9, 2 * SECOND + 9] {
+            meter.turn(ended_ns);
+            assert_eq!(meter.due_ns(), Some(ended_ns - 9 + SECOND));
+        }
+        meter.record(Stage::Recv, Class::new(0, Channel::Trade), 0, 5, 1);
+        meter.end(3 * SECOND + 1);
+        meter.end(4 * SECOND);
+        let taken = std::iter::from_fn(|| line.take());
+        let spans: Vec<_> = taken
+            .map(|set| (set.from_ns, set.to_ns, set.values().map(|(.., h)| h.len()).sum::<u64>()))
+            .collect();
+        assert_eq!(
+            spans,
+            [
+                (SECOND / 2, SECOND + 9, 0),
+                (SECOND + 9, 2 * SECOND + 9, 0),
+                (2 * SECOND + 9, 3 * SECOND + 1, 1)
+            ]
+        );
+        assert!(!meter.is_on());
     }
 
     #[test]

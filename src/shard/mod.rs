@@ -11,6 +11,7 @@
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
+mod client;
 mod connection;
 mod frames;
 mod interest;
@@ -322,6 +323,7 @@ async fn run(
         }
         park(&shard, &mut inbox, bell, rung, &work, &clock).await;
     }
+    sessions.borrow_mut().meter.end(clock.now().mono_ns);
 }
 
 /// Sleeps until a tick, a client, a socket or a deadline comes.
