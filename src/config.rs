@@ -32,6 +32,9 @@ pub struct Config {
     /// What programs may send.
     #[serde(default)]
     pub publish: Publish,
+    /// What is written down of what comes in.
+    #[serde(default)]
+    pub record: Record,
     /// Between ingest and shards.
     #[serde(default)]
     pub ring: Ring,
@@ -106,6 +109,26 @@ pub struct Publish {
     /// Venues that a published symbol may name.
     #[serde(deserialize_with = "venues")]
     pub venues: Vec<String>,
+}
+
+/// `[record]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Record {
+    /// Whether.
+    pub enabled: bool,
+    /// Where: a folder.
+    pub dir: PathBuf,
+    /// Seconds that a file holds.
+    pub segment_s: NonZeroU64,
+    /// Milliseconds that a frame may stay unwritten.
+    pub flush_ms: NonZeroU64,
+    /// zstd's level.
+    pub level: i32,
+    /// Bytes that may wait for the disk.
+    pub queue_bytes_max: NonZeroUsize,
+    /// Frames that may wait for the disk.
+    pub queue_frames_max: NonZeroUsize,
 }
 
 /// `[ring]`
@@ -217,6 +240,20 @@ impl Default for Admin {
 impl Default for Publish {
     fn default() -> Self {
         Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            dir: PathBuf::from("recordings"),
+            segment_s: non_zero_u64::<3_600>(),
+            flush_ms: non_zero_u64::<200>(),
+            level: 3,
+            queue_bytes_max: non_zero::<67_108_864>(),
+            queue_frames_max: non_zero::<65_536>(),
+        }
     }
 }
 
@@ -385,6 +422,7 @@ impl Config {
             admin: Admin::default(),
             feed: Vec::new(),
             publish: Publish::default(),
+            record: Record::default(),
             ring: Ring::default(),
             shard: Shard::default(),
             session: Session::default(),
@@ -426,6 +464,7 @@ impl Config {
             for file in config.feed.iter_mut().flat_map(|feed| &mut feed.files) {
                 *file = folder.join(&*file);
             }
+            config.record.dir = folder.join(&config.record.dir);
         }
         Ok(config)
     }
@@ -474,6 +513,9 @@ impl Config {
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
+            ("record.flush_ms", self.record.flush_ms.get(), 60_000),
+            ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
             ("limits.stale_after_ms", limits.stale_after_ms.get(), DAY_MS),
@@ -482,6 +524,9 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("shard.threads", self.shard.threads as u64, 1_024),
         ];
+        if !(1..=19).contains(&self.record.level) {
+            return Err(ConfigError::Together(format!("record.level: {} is not 1 to 19", self.record.level)));
+        }
         match ranges.into_iter().find(|(_, value, most)| value > most) {
             Some((key, value, most)) => {
                 Err(ConfigError::Together(format!("{key}: {value} is more than {most}")))

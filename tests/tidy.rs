@@ -45,7 +45,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("watch", &["tick", "clock", "complaint"]),
     // wiring
     ("config", &["instrument", "venue", "ring", "shard"]),
-    ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
+    (
+        "offline",
+        &["instrument", "tick", "rfc3339", "clock", "venue", "capture", "protocol", "feed", "config"],
+    ),
     (
         "gateway",
         &[
