@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -381,6 +382,14 @@ impl Recording {
         let record = &config.record;
         if !record.enabled {
             return Ok(Self { recorder: None, publish_tap: None, records: Arc::default() });
+        }
+        let inside = |file: &&PathBuf| {
+            let paths = file.canonicalize().ok().zip(record.dir.canonicalize().ok());
+            paths.is_some_and(|(file, dir)| file.starts_with(dir))
+        };
+        // In a loop it would grow for ever.
+        if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
         }
         let options = RecordOptions {
             dir: record.dir.clone(),

@@ -137,6 +137,49 @@ fn a_recording_has_the_same_frames_and_gives_the_same_ticks() {
     }
 }
 
+#[test]
+fn a_gap_of_the_venue_is_noted_where_it_showed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.cap");
+    let trade = |id: u64| {
+        format!(
+            "2024-05-01T12:00:0{id}Z {{\"type\":\"match\",\"trade_id\":{id},\"side\":\"buy\",\"size\":\"1\",\
+             \"price\":\"1\",\"product_id\":\"A-USD\"}}\n"
+        )
+    };
+    fs::write(&file, [1, 2, 5, 6].map(trade).concat()).expect("written");
+    let mut reader = Reader::open(recorded(&file, folder.path(), 3_600)).expect("a capture");
+    let mut said = Vec::new();
+    while let Some(record) = reader.next_record() {
+        said.push(match record.expect("a good line").kind {
+            Kind::Frame(_) => "frame".to_owned(),
+            Kind::Note(note) => String::from_utf8_lossy(note).into_owned(),
+            Kind::Segment(_) => "segment".to_owned(),
+            other => format!("{other:?}"),
+        });
+    }
+    let gap = "# 2024-05-01T12:00:05.0000000Z gap gaps=1";
+    assert_eq!(said, ["segment", "frame", "frame", "frame", gap, "frame", "Disconnected"]);
+}
+
+#[test]
+fn nobody_records_into_what_is_replayed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path().to_str().expect("UTF-8");
+    let args = ["replay", "--speed", "0", "--exit", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let kraken = in_repository("feeds/kraken.zst");
+    let once = [&args[..], &["--record", dir, kraken.to_str().expect("UTF-8")]].concat();
+    assert_eq!(run(&once).code(), Some(0));
+    let recording = format!("{dir}/kraken.1");
+    let ended = run(&[&args[..], &["--record", dir, &recording]].concat());
+    assert_eq!((ended.code(), ended.lines.len()), (Some(2), 0));
+    assert!(
+        ended.stderr.contains("record.dir: ") && ended.stderr.contains("is replayed from it"),
+        "{}",
+        ended.stderr
+    );
+}
+
 /// The lines of `normalize` without what a replay at another time changes.
 fn without_rx(text: &str) -> Vec<String> {
     let cut = |line: &str| {

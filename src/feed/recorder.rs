@@ -331,7 +331,7 @@ impl Recorder {
         while took < MESSAGES_PER_TURN {
             let Some(message) = self.queue.messages.pop() else { break };
             took += 1;
-            self.take(message, now);
+            self.take(&message, now);
         }
         // What was taken a moment ago has waited in the queue for up to one look.
         let wait_ns = (self.options.flush_ms * MS).saturating_sub(2 * LOOK_EVERY_NS);
@@ -347,7 +347,7 @@ impl Recorder {
         took > 0
     }
 
-    fn take(&mut self, message: Message, now: Now) {
+    fn take(&mut self, message: &Message, now: Now) {
         if let What::Frame(frame) = &message.what {
             self.queue.bytes.fetch_sub(frame.len(), Ordering::AcqRel);
         }
@@ -358,7 +358,7 @@ impl Recorder {
             }
             return;
         }
-        let taken = line.take(&message, now, (&self.options, self.run_ns), &mut self.open);
+        let taken = line.take(message, now, (&self.options, self.run_ns), &mut self.open);
         line.settle(taken, &self.notices);
     }
 

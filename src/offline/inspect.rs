@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Progress;
-use crate::capture::{Fault, Form, Index, Kind, Reader, segments};
+use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
 use crate::feed::{Line, LineId, LineLimits, LineStats, Market};
@@ -151,89 +151,123 @@ pub fn inspect(
     let wire = venue.or_else(|| reader.venue());
     let wire =
         wire.with_context(|| format!("{}: nothing tells the venue: name it with --venue", path.display()))?;
-    let mut report = Report::new(path, &reader, wire)?;
-    let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
-    let mut market = Market::new(Arc::clone(&table));
-    let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
-    let mut line = Line::new(LineId(0), wire, line_limits);
-    for record in reader.sample() {
-        if let Kind::Frame(frame) = record.kind {
-            line.prime(frame, &mut market);
-        }
-    }
-    let mut symbols: Vec<Counts> = Vec::new();
-    // What is missing before the next frame.
-    let mut open: Option<(Cause, String)> = None;
+    let mut inspection = Inspection::new(Report::new(path, &reader, wire)?, limits);
+    inspection.prime(&reader);
     loop {
         progress.step(|| reader.progress());
-        let record = match reader.next_record() {
+        match reader.next_record() {
             None => break,
-            Some(Ok(record)) => record,
-            Some(Err(bad)) => {
-                if let Fault::Torn { bytes, .. } = bad.fault {
-                    report.torn_bytes += bytes;
-                    open = Some((Cause::Torn, format!("{bytes} bytes")));
-                } else {
-                    report.bad(bad.to_string());
-                }
-                continue;
-            }
-        };
-        match record.kind {
-            Kind::Frame(frame) => {
-                let before_ns = report.times.previous_ns;
-                report.times.see(record.rx_ns);
-                if let Some((cause, detail)) = open.take() {
-                    report.hole(cause, before_ns, Some(record.rx_ns), detail);
-                }
-                let taken = line.frame(record.rx_ns, frame, &mut market, |tick| {
-                    let at = tick.instrument.index();
-                    if symbols.len() <= at {
-                        symbols.resize(at + 1, Counts::default());
-                    }
-                    match tick.body {
-                        Body::Trade(_) => symbols[at].trades += 1,
-                        Body::Quote(_) => symbols[at].quotes += 1,
-                        Body::Gap { channel, from } => {
-                            symbols[at].gaps += 1;
-                            symbols[at].missing += tick.seq - from + 1;
-                            let symbol = table.get(tick.instrument).map_or("", |symbol| symbol.as_str());
-                            let what =
-                                format!("{} of {symbol}, {} numbers", channel.name(), tick.seq - from + 1);
-                            report.hole(Cause::Venue, before_ns, Some(record.rx_ns), what);
-                        }
-                        Body::Status(_) => {}
-                    }
-                });
-                if let Err(error) = taken {
-                    report.bad(format!("{}:{}: {error}", path.display(), record.line));
-                }
-                continue;
-            }
-            Kind::Sent(_) => {
-                report.sent += 1;
-                continue;
-            }
-            Kind::Note(_) => continue,
-            Kind::Segment(segment) if segment.continues => continue,
-            Kind::Segment(_) => open = open.or(Some((Cause::Restart, String::new()))),
-            Kind::Dropped { frames } => open = Some((Cause::Recorder, format!("{frames} frames"))),
-            // The first connection of a capture ends none.
-            Kind::Connected(_) if line.last_rx_ns().is_none() => continue,
-            Kind::Connected(_) | Kind::Disconnected => {
-                open = open.or(Some((Cause::Disconnect, String::new())))
-            }
+            Some(Ok(record)) => inspection.take(&record),
+            Some(Err(bad)) => inspection.bad(&bad),
         }
-        line.disconnected(record.rx_ns, &mut market, |_| {});
     }
     progress.end();
-    if let Some((cause, detail)) = open {
-        report.hole(cause, report.times.previous_ns, None, detail);
+    Ok(inspection.finish())
+}
+
+/// A capture being looked at.
+struct Inspection {
+    report: Report,
+    line: Line,
+    market: Market,
+    table: Arc<InstrumentTable>,
+    /// By number of the instrument.
+    symbols: Vec<Counts>,
+    /// What is missing before the next frame.
+    open: Option<(Cause, String)>,
+}
+
+impl Inspection {
+    fn new(report: Report, limits: &Limits) -> Self {
+        let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
+        let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
+        let line = Line::new(LineId(0), report.wire, line_limits);
+        Self { report, line, market: Market::new(Arc::clone(&table)), table, symbols: Vec::new(), open: None }
     }
-    let counted = table.iter().zip(symbols);
-    report.symbols = counted.map(|((_, symbol), counts)| (symbol.as_str().to_owned(), counts)).collect();
-    report.stats = line.stats().clone();
-    Ok(report)
+
+    /// As a replay does, so that the ticks are those of a replay.
+    fn prime(&mut self, reader: &Reader) {
+        for record in reader.sample() {
+            if let Kind::Frame(frame) = record.kind {
+                self.line.prime(frame, &mut self.market);
+            }
+        }
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        match record.kind {
+            Kind::Frame(frame) => return self.frame(record, frame),
+            Kind::Sent(_) => {
+                self.report.sent += 1;
+                return;
+            }
+            Kind::Note(_) => return,
+            Kind::Segment(segment) if segment.continues => return,
+            // The first connection of a capture ends none.
+            Kind::Connected(_) if self.line.last_rx_ns().is_none() => return,
+            Kind::Dropped { frames } => self.open = Some((Cause::Recorder, format!("{frames} frames"))),
+            Kind::Segment(_) => {
+                self.open.get_or_insert_with(|| (Cause::Restart, String::new()));
+            }
+            Kind::Connected(_) | Kind::Disconnected => {
+                self.open.get_or_insert_with(|| (Cause::Disconnect, String::new()));
+            }
+        }
+        self.line.disconnected(record.rx_ns, &mut self.market, |_| {});
+    }
+
+    fn frame(&mut self, record: &Record<'_>, frame: &[u8]) {
+        let Self { report, line, market, table, symbols, open } = self;
+        let (before_ns, rx_ns) = (report.times.previous_ns, record.rx_ns);
+        report.times.see(rx_ns);
+        if let Some((cause, detail)) = open.take() {
+            report.hole(cause, before_ns, Some(rx_ns), detail);
+        }
+        let taken = line.frame(rx_ns, frame, market, |tick| {
+            let at = tick.instrument.index();
+            if symbols.len() <= at {
+                symbols.resize(at + 1, Counts::default());
+            }
+            match tick.body {
+                Body::Trade(_) => symbols[at].trades += 1,
+                Body::Quote(_) => symbols[at].quotes += 1,
+                Body::Gap { channel, from } => {
+                    let missing = tick.seq - from + 1;
+                    symbols[at].gaps += 1;
+                    symbols[at].missing += missing;
+                    let symbol = table.get(tick.instrument).map_or("", |symbol| symbol.as_str());
+                    let what = format!("{} of {symbol}, {missing} numbers", channel.name());
+                    report.hole(Cause::Venue, before_ns, Some(rx_ns), what);
+                }
+                Body::Status(_) => {}
+            }
+        });
+        if let Err(error) = taken {
+            report.bad(format!("{}:{}: {error}", report.path.display(), record.line));
+        }
+    }
+
+    fn bad(&mut self, bad: &BadLine) {
+        if let Fault::Torn { bytes, .. } = bad.fault {
+            self.report.torn_bytes += bytes;
+            self.open = Some((Cause::Torn, format!("{bytes} bytes")));
+        } else {
+            self.report.bad(bad.to_string());
+        }
+    }
+
+    fn finish(self) -> Report {
+        let Self { mut report, line, table, mut symbols, open, .. } = self;
+        if let Some((cause, detail)) = open {
+            report.hole(cause, report.times.previous_ns, None, detail);
+        }
+        // Some are named, and have no tick.
+        symbols.resize(table.len(), Counts::default());
+        let counted = table.iter().zip(symbols);
+        report.symbols = counted.map(|((_, symbol), counts)| (symbol.as_str().to_owned(), counts)).collect();
+        report.stats = line.stats().clone();
+        report
+    }
 }
 
 impl Report {
@@ -287,19 +321,6 @@ impl Report {
 
     /// Everything, with times in nanoseconds since the Unix epoch.
     pub fn to_json(&self) -> Value {
-        let kinds = self.stats.kinds.iter();
-        let kinds: Vec<Value> = kinds
-            .map(|kind| json!({"name": kind.name, "frames": kind.frames, "known": kind.known}))
-            .collect();
-        let symbols = self.symbols.iter().map(|(symbol, counts)| {
-            let Counts { trades, quotes, gaps, missing } = counts;
-            json!({"symbol": symbol, "trades": trades, "quotes": quotes, "gaps": gaps, "missing": missing})
-        });
-        let holes = self.holes.iter().map(|hole| {
-            json!({"cause": hole.cause.name(), "from_ns": hole.from_ns, "to_ns": hole.to_ns, "detail": hole.detail})
-        });
-        let by_cause: serde_json::Map<String, Value> =
-            self.holes_by_cause.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect();
         let (times, stats) = (&self.times, &self.stats);
         json!({
             "file": self.path.display().to_string(),
@@ -315,7 +336,7 @@ impl Report {
             "quotes": stats.quotes,
             "gaps": stats.gaps,
             "repeated": stats.repeated,
-            "kinds": kinds,
+            "kinds": self.kinds_json(),
             "frames_per_s_milli": self.milli_frames_per_s(),
             "frames_per_s_most": times.most_in_second,
             "longest_silence_ns": times.longest_silence_ns,
@@ -329,10 +350,32 @@ impl Report {
             "bad_lines": self.bad_lines,
             "bad": self.bad,
             "torn_bytes": self.torn_bytes,
-            "holes_by_cause": by_cause,
-            "holes": holes.collect::<Vec<_>>(),
-            "symbols": symbols.collect::<Vec<_>>(),
+            "holes_by_cause": self.causes_json(),
+            "holes": self.holes_json(),
+            "symbols": self.symbols_json(),
         })
+    }
+
+    fn kinds_json(&self) -> Vec<Value> {
+        let kinds = self.stats.kinds.iter();
+        kinds.map(|kind| json!({"name": kind.name, "frames": kind.frames, "known": kind.known})).collect()
+    }
+
+    fn causes_json(&self) -> Map<String, Value> {
+        self.holes_by_cause.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect()
+    }
+
+    fn holes_json(&self) -> Vec<Value> {
+        let row = |Hole { cause, from_ns, to_ns, detail }: &Hole| json!({"cause": cause.name(), "from_ns": from_ns, "to_ns": to_ns, "detail": detail});
+        self.holes.iter().map(row).collect()
+    }
+
+    fn symbols_json(&self) -> Vec<Value> {
+        let row = |(symbol, counts): (&String, &Counts)| {
+            let Counts { trades, quotes, gaps, missing } = counts;
+            json!({"symbol": symbol, "trades": trades, "quotes": quotes, "gaps": gaps, "missing": missing})
+        };
+        self.symbols.iter().map(row).collect()
     }
 
     fn fmt_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
