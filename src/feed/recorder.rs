@@ -35,7 +35,7 @@ pub struct RecordOptions {
     pub dir: PathBuf,
     /// Bytes of frames that may wait for the recorder.
     pub queue_bytes_max: usize,
-    /// Frames and remarks that may wait for it. Each takes 56 bytes, waiting or not.
+    /// Frames and remarks that may wait for it. Each takes 64 bytes, waiting or not.
     pub queue_frames_max: usize,
     /// Seconds of receive time that a file holds; a new one begins when a multiple of it has passed.
     pub segment_s: u64,
@@ -257,6 +257,8 @@ struct OpenedSegment {
     frames: u64,
     frame_bytes: u64,
     began_ns: u64,
+    /// Those of them that had line breaks.
+    altered: u64,
 }
 
 /// A file that is not done before the disk has it.
@@ -426,8 +428,8 @@ impl LineDesk {
         segment.frames += 1;
         segment.frame_bytes += frame.len() as u64;
         if altered {
+            segment.altered += 1;
             self.record.altered.add(1);
-            return self.note(rx_ns, "altered line breaks of the last frame are spaces");
         }
         if segment.writer.pending_bytes() >= BLOCK_BYTES_MAX {
             return self.flush();
@@ -470,7 +472,8 @@ impl LineDesk {
         let out = open(&self.folder.join(segment_name(run_ns, number)))?;
         let writer = SegmentWriter::new(out, options.level)?;
         self.number = number;
-        self.segment = Some(OpenedSegment { writer, period, frames: 0, frame_bytes: 0, began_ns: 0 });
+        self.segment =
+            Some(OpenedSegment { writer, period, frames: 0, frame_bytes: 0, began_ns: 0, altered: 0 });
         self.record.segments.add(1);
         let (venue, version) = (self.record.wire, env!("CARGO_PKG_VERSION"));
         self.note(rx_ns, &format!("segment run={run_ns} number={number} venue={venue} by=tickfan-{version}"))
@@ -486,10 +489,15 @@ impl LineDesk {
 
     fn flush(&mut self) -> io::Result<()> {
         let Some(segment) = &mut self.segment else { return Ok(()) };
-        let bytes = segment.writer.flush()?;
-        self.record.bytes.add(bytes);
+        let mut bytes = segment.writer.flush()?;
         self.record.frames.add(segment.frames);
         (segment.frames, segment.frame_bytes) = (0, 0);
+        // Told once a block: a note of its own for each frame would take more than the frame.
+        let altered = std::mem::take(&mut segment.altered);
+        if altered > 0 {
+            bytes += segment.writer.note(self.last_ns, &format!("altered frames={altered}"))?;
+        }
+        self.record.bytes.add(bytes);
         Ok(())
     }
 

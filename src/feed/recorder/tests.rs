@@ -138,7 +138,7 @@ fn what_comes_is_written_in_its_order_with_its_notes() {
             "connected wss://ws.kraken.com",
             "1 a",
             "2 { \"b\": 1}",
-            "altered line breaks of the last frame are spaces",
+            "altered frames=1",
             "gap gaps=2",
             "disconnected",
             "4 ",
