@@ -1,6 +1,8 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod record;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use toml::{Table, Value};
 use crate::ring::CAPACITY_MAX;
 use crate::shard::Wait;
 use crate::venue::Wire;
+
+pub use record::Record;
 
 /// The shipped configuration: every key at its default.
 pub const SHIPPED: &str = include_str!("../config.toml");
@@ -109,26 +113,6 @@ pub struct Publish {
     /// Venues that a published symbol may name.
     #[serde(deserialize_with = "venues")]
     pub venues: Vec<String>,
-}
-
-/// `[record]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Record {
-    /// Whether.
-    pub enabled: bool,
-    /// Where: a folder.
-    pub dir: PathBuf,
-    /// Seconds that a file holds.
-    pub segment_s: NonZeroU64,
-    /// Milliseconds that a frame may stay unwritten.
-    pub flush_ms: NonZeroU64,
-    /// zstd's level.
-    pub level: i32,
-    /// Bytes that may wait for the disk.
-    pub queue_bytes_max: NonZeroUsize,
-    /// Frames that may wait for the disk.
-    pub queue_frames_max: NonZeroUsize,
 }
 
 /// `[ring]`
@@ -240,20 +224,6 @@ impl Default for Admin {
 impl Default for Publish {
     fn default() -> Self {
         Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
-    }
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            dir: PathBuf::from("recordings"),
-            segment_s: non_zero_u64::<3_600>(),
-            flush_ms: non_zero_u64::<200>(),
-            level: 3,
-            queue_bytes_max: non_zero::<67_108_864>(),
-            queue_frames_max: non_zero::<65_536>(),
-        }
     }
 }
 
@@ -524,9 +494,7 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("shard.threads", self.shard.threads as u64, 1_024),
         ];
-        if !(1..=19).contains(&self.record.level) {
-            return Err(ConfigError::Together(format!("record.level: {} is not 1 to 19", self.record.level)));
-        }
+        self.record.check()?;
         match ranges.into_iter().find(|(_, value, most)| value > most) {
             Some((key, value, most)) => {
                 Err(ConfigError::Together(format!("{key}: {value} is more than {most}")))

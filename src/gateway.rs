@@ -20,7 +20,7 @@ use crate::counters::ShardCounters;
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{
     Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
-    Replay, ReplaySpec, Tap,
+    RecorderThread, Replay, ReplaySpec, Tap,
 };
 use crate::front::metrics::{self, Sources};
 use crate::front::{
@@ -89,7 +89,11 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         records: &recording.records,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
-    let recorder = recording.recorder.map(|recorder| RecordThread::start(recorder, &clock)).transpose()?;
+    let recorder = recording
+        .recorder
+        .map(|recorder| recorder.spawn(&clock))
+        .transpose()
+        .context("cannot start the recorder")?;
     let ingest = IngestThread::start(IngestParts {
         market: Market::new(Arc::clone(&table)),
         writer,
@@ -125,7 +129,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         publishing.stop();
     }
     ingest.stop().await;
-    tokio::join!(shards.drain(&config), RecordThread::stop(recorder));
+    tokio::join!(shards.drain(&config), stop(recorder));
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
 }
 
@@ -420,34 +424,14 @@ impl Recording {
     }
 }
 
-/// The recorder's thread.
-struct RecordThread {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
+/// How long a stopping gateway waits for the disk.
+const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 
-impl RecordThread {
-    /// How long a stopping gateway waits for the disk.
-    const STOP_MAX: Duration = Duration::from_secs(10);
-
-    fn start(recorder: Recorder, clock: &Clock) -> anyhow::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, clock) = (Arc::clone(&stop), clock.clone());
-        let thread = std::thread::Builder::new()
-            .name("record".to_owned())
-            .spawn(move || recorder.run(&clock, &told))
-            .context("cannot start the recorder's thread")?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Everything that the taps gave is written, unless the disk takes too long.
-    async fn stop(this: Option<Self>) {
-        let Some(Self { stop, thread }) = this else { return };
-        stop.store(true, Ordering::Release);
-        thread.thread().unpark();
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        let _ = tokio::time::timeout(Self::STOP_MAX, joined).await;
-    }
+/// Everything that the taps gave is written, unless the disk takes too long.
+async fn stop(recorder: Option<RecorderThread>) {
+    let Some(recorder) = recorder else { return };
+    let stopped = tokio::task::spawn_blocking(move || recorder.stop());
+    let _ = tokio::time::timeout(RECORDER_STOP_MAX, stopped).await;
 }
 
 /// What the gateway listens on.

@@ -139,7 +139,10 @@ impl<W: Write> SegmentWriter<W> {
         (self.lines, self.first_ns, self.last_ns) = (0, u64::MAX, 0);
         packed?;
         self.out.write_all(&self.piece)?;
-        Ok(self.piece.len() as u64)
+        let bytes = self.piece.len() as u64;
+        self.piece.clear();
+        self.piece.shrink_to(2 * BLOCK_BYTES_MAX);
+        Ok(bytes)
     }
 
     /// Makes the block of the text.

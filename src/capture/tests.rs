@@ -414,8 +414,11 @@ fn a_folder_of_segments_is_one_capture() {
     write(AT, 3, &torn[..torn.len() - 5]);
     write(AT + 5_000, 1, &segment(1, AT + 5_000, AT + 5_000));
     write(AT + 5_000, 3, &segment(3, AT + 5_000, AT + 5_010));
+    // A kill right after the file was made.
+    write(AT + 9_000, 1, b"");
+    write(AT + 19_000, 1, &segment(1, AT + 19_000, AT + 19_000)[..7]);
     std::fs::write(path.join("readme.txt"), "no segment").expect("written");
-    assert_eq!(segments(path).expect("a folder").len(), 5);
+    assert_eq!(segments(path).expect("a folder").len(), 7);
     let mut reader = Reader::open(path).expect("a capture");
     let (mut goes_on, mut frames, mut torn) = (Vec::new(), 0, 0);
     while let Some(record) = reader.next_record() {
@@ -427,7 +430,7 @@ fn a_folder_of_segments_is_one_capture() {
         }
     }
     assert_eq!(goes_on, [(1, true), (2, true), (3, true), (1, false), (3, false)]);
-    assert_eq!((frames, torn), (4 * 3 + 2, 1), "behind what is torn the next segment is read");
+    assert_eq!((frames, torn), (4 * 3 + 2, 2), "behind what is torn the next segment is read");
     let (read, all) = reader.progress();
     assert_eq!(read, all);
     assert!(all > 1_000);

@@ -2,7 +2,7 @@
 //!
 //! A [`Tap`] sits in a line. What it is given is copied into a queue that is bounded in messages and bytes, and that is
 //! all: no lock, no system call, no waiting. Where the queue is full the frame is not recorded, and the tap remembers the
-//! hole. The recorder is a thread of its own ([`Recorder::run`]), which looks at the queue every [`LOOK_EVERY_NS`], makes
+//! hole. The recorder is a thread of its own ([`Recorder::spawn`]), which looks at the queue every [`LOOK_EVERY_NS`], makes
 //! blocks of the lines and writes them ([`SegmentWriter`]). If it falls behind, or the disk does, the recording has
 //! a hole that is named in it; if it cannot write, the line's recording ends with an alarm; the feed goes on.
 
@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
@@ -222,7 +223,7 @@ impl Tap {
 /// Opens the file of a segment, which must be new. Its `flush` brings to the disk what was written.
 pub type OpenSegment = Box<dyn FnMut(&Path) -> io::Result<Box<dyn Write + Send>> + Send>;
 
-/// Writes what the taps give. Make the taps, then let it [`run`](Self::run) on a thread of its own, or call
+/// Writes what the taps give. Make the taps, then let it run on a thread of its own ([`spawn`](Self::spawn)), or call
 /// [`turn`](Self::turn) by hand.
 pub struct Recorder {
     options: RecordOptions,
@@ -231,6 +232,23 @@ pub struct Recorder {
     run_ns: u64,
     open: OpenSegment,
     notices: mpsc::Sender<String>,
+}
+
+/// A recorder at work.
+#[derive(Debug)]
+pub struct RecorderThread {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl RecorderThread {
+    /// Lets it write what the taps gave so far, and waits until that is done: as long as the disk takes.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        // A thread that has panicked has written what it could.
+        let _ = self.thread.join();
+    }
 }
 
 /// What the recorder keeps of one line.
@@ -373,8 +391,19 @@ impl Recorder {
         }
     }
 
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn spawn(self, clock: &Clock) -> io::Result<RecorderThread> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, clock) = (Arc::clone(&stop), clock.clone());
+        let thread = std::thread::Builder::new().name("record".to_owned());
+        Ok(RecorderThread { stop, thread: thread.spawn(move || self.run(&clock, &told))? })
+    }
+
     /// Records until `stop` is set, then writes what is left. Unparking the thread makes it look at once.
-    pub fn run(mut self, clock: &Clock, stop: &AtomicBool) {
+    fn run(mut self, clock: &Clock, stop: &AtomicBool) {
         loop {
             // Looked at before the queue: what was put in before the stop is taken out.
             let stopping = stop.load(Ordering::Acquire);
@@ -463,8 +492,9 @@ impl LineDesk {
         open: &mut OpenSegment,
     ) -> io::Result<()> {
         let period = rx_ns / options.segment_s.saturating_mul(SECOND).max(1);
-        // A clock that steps back does not end a file.
-        if self.segment.as_ref().is_some_and(|segment| period <= segment.period) {
+        // A clock that steps back over the hour does not end a file; one that was far ahead and is put right does.
+        let stays = |segment: &OpenedSegment| period == segment.period || period + 1 == segment.period;
+        if self.segment.as_ref().is_some_and(stays) {
             return Ok(());
         }
         self.close()?;

@@ -178,12 +178,15 @@ fn a_new_file_begins_with_each_hour_and_goes_on_where_the_last_one_ended() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.segment_s = 10, usize::MAX);
     gate.open();
     let mut tap = recorder.tap("x", Wire::Kraken, false).expect("a folder");
-    for ms in [0, 9_999, 10_000, 9_998, 31_000] {
+    for ms in [0, 9_999, 10_000, 9_998, 31_000, 11_000] {
         tap.frame(rx(ms), b"f");
     }
     recorder.finish(at(0));
     let files_count = files.lock().expect("not poisoned").len();
-    assert_eq!(files_count, 3, "none for ten seconds without a frame, none for a clock that stepped back");
+    assert_eq!(
+        files_count, 4,
+        "none for ten seconds without a frame, none for a clock that stepped back a little"
+    );
     assert_eq!(
         said(&files),
         [
@@ -195,6 +198,8 @@ fn a_new_file_begins_with_each_hour_and_goes_on_where_the_last_one_ended() {
             "9998 f",
             "segment 3",
             "31000 f",
+            "segment 4",
+            "11000 f",
             "disconnected"
         ]
     );
@@ -219,9 +224,7 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.queue_frames_max = 100, usize::MAX);
     let mut tap = recorder.tap("x", Wire::Native, false).expect("a folder");
     let record = Arc::clone(&recorder.records()[0]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let thread = std::thread::spawn(move || recorder.run(&Clock::real(), &told));
+    let thread = recorder.spawn(&Clock::real()).expect("a thread");
     const FRAMES: u64 = 10_000;
     // The gate is closed: if the tap waited for the disk, this would not end.
     for n in 0..FRAMES {
@@ -241,9 +244,7 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
         }
         std::thread::yield_now();
     }
-    stop.store(true, Ordering::Release);
-    thread.thread().unpark();
-    thread.join().expect("it ends");
+    thread.stop();
     let said = said(&files);
     let named: u64 = said.iter().filter_map(|s| s.strip_prefix("dropped ")?.parse::<u64>().ok()).sum();
     assert_eq!(named, record.dropped_frames.get(), "each loss is named in the file");
