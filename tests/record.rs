@@ -248,7 +248,7 @@ fn wall_ns() -> u64 {
     u64::try_from(since.as_nanos()).expect("before 2554")
 }
 
-/// How fast the captures are replayed, and for how long at most one after the other has not begun again.
+/// How fast the captures are replayed there.
 const SPEED: u64 = 20;
 
 /// A value of a metric by line.
@@ -265,6 +265,13 @@ fn a_kill_costs_no_frame_that_was_written_and_says_what_it_cut() {
         let files = shipped();
         let mut args =
             vec!["replay", "--loop", "--speed", "20", "--record", dir.path().to_str().expect("UTF-8")];
+        // A disk that stalls for a minute costs no frame.
+        args.extend([
+            "--set",
+            "record.queue_frames_max=1000000",
+            "--set",
+            "record.queue_bytes_max=1073741824",
+        ]);
         args.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
         let gateway = Gateway::start(&args);
         eventually("each line has frames", || {
