@@ -1,6 +1,8 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod record;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -14,6 +16,8 @@ use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
+
+pub use record::Record;
 
 /// The shipped configuration: every key at its default.
 pub const SHIPPED: &str = include_str!("../config.toml");
@@ -34,6 +38,9 @@ pub struct Config {
     /// What programs may send.
     #[serde(default)]
     pub publish: Publish,
+    /// What is written down of what comes in.
+    #[serde(default)]
+    pub record: Record,
     /// Between ingest and shards.
     #[serde(default)]
     pub ring: Ring,
@@ -460,6 +467,7 @@ impl Config {
             admin: Admin::default(),
             feed: Vec::new(),
             publish: Publish::default(),
+            record: Record::default(),
             ring: Ring::default(),
             ingest: Intake::default(),
             shard: Shard::default(),
@@ -503,6 +511,7 @@ impl Config {
             for file in config.feed.iter_mut().flat_map(|feed| &mut feed.files) {
                 *file = folder.join(&*file);
             }
+            config.record.dir = folder.join(&config.record.dir);
         }
         Ok(config)
     }
@@ -551,6 +560,9 @@ impl Config {
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
+            ("record.flush_ms", self.record.flush_ms.get(), 60_000),
+            ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
             ("limits.stale_after_ms", limits.stale_after_ms.get(), DAY_MS),
@@ -559,6 +571,7 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("shard.threads", self.shard.threads as u64, 1_024),
         ];
+        self.record.check()?;
         match ranges.into_iter().find(|(_, value, most)| value > most) {
             Some((key, value, most)) => {
                 Err(ConfigError::Together(format!("{key}: {value} is more than {most}")))

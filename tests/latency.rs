@@ -121,6 +121,7 @@ impl House {
             replays: vec![Replay::open(spec, &limits, LineId(0)).expect("a capture")],
             publishers: None,
             publish_limits: limits.clone(),
+            publish_tap: None,
             clock: clock.clone(),
             stale_after_ns: 100 * SECOND,
             may_start: Box::new(|| true),

@@ -52,7 +52,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("report", &["rfc3339", "latency"]),
     // wiring
     ("config", &["instrument", "venue", "session", "ring", "shard"]),
-    ("offline", &["instrument", "tick", "clock", "venue", "capture", "protocol", "feed", "config"]),
+    (
+        "offline",
+        &["instrument", "tick", "rfc3339", "clock", "venue", "capture", "protocol", "feed", "config"],
+    ),
     (
         "gateway",
         &[

@@ -12,6 +12,7 @@ use super::alarm::Alarm;
 use super::line::{Line, LineLimits, LineStats};
 use super::market::{LineId, Market};
 use super::publish::{Chunk, Faults, Input, LineFault};
+use super::recorder::Tap;
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::Counter;
@@ -126,6 +127,8 @@ pub struct IngestParts {
     pub publishers: Option<mpsc::Receiver<Input>>,
     /// Limits of a publisher's line.
     pub publish_limits: LineLimits,
+    /// Where what publishers send is recorded.
+    pub publish_tap: Option<Tap>,
     /// The clock.
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
@@ -381,7 +384,10 @@ impl Ingest {
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
-        let line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        let mut line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        if let Some(tap) = &self.parts.publish_tap {
+            line.record(tap.clone());
+        }
         self.next_line += 1;
         self.publishers.insert(publisher, Publisher { line, faults });
     }
