@@ -8,13 +8,15 @@ mod rig;
 use std::hint::black_box;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickfan::instrument::Symbol;
 use tickfan::protocol::frame::TextFrame;
 use tickfan::protocol::json::{self, Mark};
+use tickfan::ring::{Seen, tick_ring};
 
 use crate::rig::{Nowhere, Rig, Tcp, symbol, trade};
 
@@ -142,11 +144,56 @@ fn measure(c: &mut Criterion) {
     reading.join().expect("the reader ends");
 }
 
+/// Two shards read one ring and share nothing else that is written to: on two cores they are twice one. The sockets lead
+/// nowhere, for the kernel's own locks are another matter.
+fn two_shards(c: &mut Criterion) {
+    const TICKS: u32 = 20_000;
+    let mut group = c.benchmark_group("shards");
+    group.sample_size(10).measurement_time(Duration::from_secs(3));
+    for shards in [1, 2] {
+        group.throughput(Throughput::Elements(u64::from(TICKS) * 100 * shards as u64));
+        group.bench_function(format!("20,000 ticks to 100 sessions on each of {shards}"), |b| {
+            b.iter_custom(|rounds| (0..rounds).map(|_| drained_by(shards, TICKS)).sum());
+        });
+    }
+    group.finish();
+}
+
+/// How long so many shards take to fan out so many ticks that are in the ring already, each on a thread of its own.
+fn drained_by(shards: usize, ticks: u32) -> Duration {
+    let (mut writer, ring) = tick_ring(32_768, 1).expect("a power of two");
+    let (ready, start) = (Barrier::new(shards + 1), Barrier::new(shards + 1));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..shards)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut rig = Rig::<Nowhere>::reading(&ring, 1);
+                    let subscribe =
+                        format!(r#"{{"op":"subscribe","channel":"trade","symbols":["{}"]}}"#, symbol(0));
+                    (0..100).for_each(|_| rig.open(Nowhere, &subscribe));
+                    rig.settle();
+                    ready.wait();
+                    start.wait();
+                    let begun = std::time::Instant::now();
+                    rig.settle();
+                    begun.elapsed()
+                })
+            })
+            .collect();
+        ready.wait();
+        for seq in 1..=ticks {
+            writer.publish(&trade(0, u64::from(seq)), Seen::UNMEASURED).expect("a place");
+        }
+        start.wait();
+        threads.into_iter().map(|thread| thread.join().expect("it ends")).max().expect("one")
+    })
+}
+
 criterion_group!(
     name = benches;
     config = Criterion::default()
-        .warm_up_time(std::time::Duration::from_millis(500))
-        .measurement_time(std::time::Duration::from_secs(2));
-    targets = encode, fan_out, measure
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = encode, fan_out, measure, two_shards
 );
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use tickfan::clock::Clock;
 use tickfan::counters::ShardCounters;
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::meter::Meter;
-use tickfan::ring::{Seen, TickWriter, tick_ring};
+use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
 use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
@@ -103,7 +103,8 @@ pub(crate) fn symbol(instrument: u32) -> String {
 }
 
 pub(crate) struct Rig<S = Nowhere> {
-    writer: TickWriter,
+    /// Of its own ring, if it has one.
+    writer: Option<TickWriter>,
     shard: Shard<S>,
     sessions: Rc<RefCell<Sessions<S>>>,
     counters: Arc<ShardCounters>,
@@ -113,11 +114,16 @@ pub(crate) struct Rig<S = Nowhere> {
 impl<S: Socket> Rig<S> {
     /// A shard without sessions, and so many instruments.
     pub(crate) fn new(instruments: u32) -> Self {
+        let (writer, ring) = tick_ring(1_024, instruments as usize).expect("a power of two");
+        Self { writer: Some(writer), ..Self::reading(&ring, instruments) }
+    }
+
+    /// The same, on a ring that somebody else writes.
+    pub(crate) fn reading(ring: &TickRing, instruments: u32) -> Self {
         let table = Arc::new(InstrumentTable::new(instruments as usize));
         for instrument in 0..instruments {
             table.intern(&Symbol::parse(&symbol(instrument)).expect("a good symbol")).expect("room");
         }
-        let (writer, ring) = tick_ring(1_024, instruments as usize).expect("a power of two");
         let clock = Clock::real();
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
@@ -139,7 +145,7 @@ impl<S: Socket> Rig<S> {
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
-        Self { writer, shard, sessions, counters, clock }
+        Self { writer: None, shard, sessions, counters, clock }
     }
 
     /// From here on it measures stages, as a gateway does.
@@ -159,7 +165,8 @@ impl<S: Socket> Rig<S> {
     pub(crate) fn publish(&mut self, tick: &Tick) {
         let now_ns = self.clock.wall_ns();
         let tick = Tick { rx_ns: now_ns, ..*tick };
-        self.writer.publish(&tick, Seen::new(0, 1)).expect("a place");
+        let writer = self.writer.as_mut().expect("a ring of its own");
+        writer.publish(&tick, Seen::new(0, 1)).expect("a place");
     }
 
     /// How many sessions a tick goes to: a row that measures nothing is soon measured.
