@@ -2,7 +2,7 @@
 //! is opened.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -192,6 +192,14 @@ pub struct Latency {
     /// Milliseconds of an interval; 0: nothing is measured.
     #[serde(deserialize_with = "interval_ms")]
     pub interval_ms: u64,
+    /// The interval log; `None`: there is none.
+    #[serde(deserialize_with = "optional_path")]
+    pub log: Option<PathBuf>,
+    /// Bytes from which on a log is followed by a new one.
+    #[serde(deserialize_with = "log_bytes")]
+    pub log_bytes_max: NonZeroU64,
+    /// Logs that are kept.
+    pub log_files_max: NonZeroU8,
 }
 
 /// `[limits]`
@@ -288,7 +296,12 @@ impl Default for Session {
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { interval_ms: 1_000 }
+        Self {
+            interval_ms: 1_000,
+            log: None,
+            log_bytes_max: non_zero_u64::<67_108_864>(),
+            log_files_max: const { NonZeroU8::new(4).expect("not 0") },
+        }
     }
 }
 
@@ -358,6 +371,22 @@ fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     }
     let (least, most) = INTERVAL_MS.into_inner();
     Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
+}
+
+/// A shorter log would hold hardly an interval.
+const LOG_BYTES_MIN: u64 = 65_536;
+
+fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {
+    let bytes = NonZeroU64::deserialize(from)?;
+    if bytes.get() >= LOG_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("log_bytes_max must be at least {LOG_BYTES_MIN}")))
+}
+
+fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
@@ -503,6 +532,7 @@ impl Config {
             for file in config.feed.iter_mut().flat_map(|feed| &mut feed.files) {
                 *file = folder.join(&*file);
             }
+            config.latency.log = config.latency.log.map(|log| folder.join(log));
         }
         Ok(config)
     }
@@ -526,6 +556,10 @@ impl Config {
         if session.dead_peer_ms <= session.cut_after_ms {
             let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow \
                         clients before they are told";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if self.latency.log.is_some() && self.latency.interval_ms == 0 {
+            let what = "latency.log is set but latency.interval_ms is 0: nothing would be measured";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {

@@ -10,18 +10,22 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Clock, MS};
-use crate::config::{Config, Feed};
+use crate::collector::{Collecting, Collector, LogOptions, Measured};
+use crate::config::{Config, Feed, Latency};
 use crate::counters::ShardCounters;
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
+    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, Runtimes,
+    SymbolRow, Upgraded,
 };
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::journal::JournalLimits;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
@@ -64,17 +68,26 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     let doors = Doors::bind(&config).await?;
     let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
     let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-    let shards = Shards::start(&config, &replays, &table, &ring, &clock)?;
     let view = Arc::new(IngestView::new(replays.len()));
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
+    let mut collector = collector(&config, &clock, &notices, &view);
+    let shards = Shards::start(&config, &replays, &table, &ring, &clock, &mut collector)?;
 
     let (stop_doors, stopped) = watch::channel(false);
     let ingest = IngestThread::prepare()?;
     let (publishing, publishers) = publishing(&config, &clock, &ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
-    let around = Around { config: &config, shards: &shards, table: &table, ring: &ring, view: &view };
+    let around = Around {
+        config: &config,
+        shards: &shards,
+        table: &table,
+        ring: &ring,
+        view: &view,
+        ingest: ingest.runtime.handle(),
+        measured: collector.as_ref().map(Collector::measured),
+    };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let parts = IngestParts {
         market: Market::new(Arc::clone(&table)),
@@ -89,9 +102,11 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         may_start: shards.start_gate(wait_subscribers),
         view: Arc::clone(&view),
         notices,
-        meter: Meter::off(),
+        meter: meter(&mut collector),
     };
     let ingest = ingest.start(parts, publishing.clone())?;
+    let collecting = collector.map(|collector| collector.start(clock)).transpose();
+    let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     ready(&ready_line);
@@ -113,6 +128,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     }
     ingest.stop().await;
     shards.drain(&config).await;
+    stop_collecting(collecting).await;
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
 }
 
@@ -155,6 +171,40 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
         let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+    }
+}
+
+/// Who collects what is measured; `None`: measuring is off.
+fn collector(
+    config: &Config,
+    clock: &Clock,
+    notices: &mpsc::Sender<String>,
+    view: &Arc<IngestView>,
+) -> Option<Collector> {
+    let Latency { interval_ms, log, log_bytes_max, log_files_max } = &config.latency;
+    if *interval_ms == 0 {
+        return None;
+    }
+    let limits = JournalLimits { bytes_max: *log_bytes_max, files_max: *log_files_max };
+    let log = log.clone().map(|path| LogOptions { path, limits });
+    let (notices, view) = (notices.clone(), Arc::clone(view));
+    let tell = move |what| {
+        if notices.try_send(what).is_err() {
+            view.notices_lost.add(1);
+        }
+    };
+    Some(Collector::new(interval_ms * MS, log, clock.now(), Box::new(tell)))
+}
+
+fn meter(collector: &mut Option<Collector>) -> Meter {
+    collector.as_mut().map_or_else(Meter::off, Collector::meter)
+}
+
+/// Waits until the last interval is written, but not for a disk that hangs.
+async fn stop_collecting(collecting: Option<Collecting>) {
+    if let Some(collecting) = collecting {
+        let stopped = tokio::task::spawn_blocking(move || collecting.stop());
+        let _ = tokio::time::timeout(Duration::from_secs(3), stopped).await;
     }
 }
 
@@ -236,6 +286,7 @@ impl Shards {
         table: &Arc<InstrumentTable>,
         ring: &TickRing,
         clock: &Clock,
+        collector: &mut Option<Collector>,
     ) -> anyhow::Result<Self> {
         let options = session_options(config, replays)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -249,7 +300,7 @@ impl Shards {
                 counters: Arc::new(ShardCounters::default()),
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
-                meter: Meter::off(),
+                meter: meter(collector),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);
@@ -397,6 +448,8 @@ struct Around<'a> {
     table: &'a Arc<InstrumentTable>,
     ring: &'a TickRing,
     view: &'a Arc<IngestView>,
+    ingest: &'a Handle,
+    measured: Option<Arc<Measured>>,
 }
 
 /// Publishing, where it is on.
@@ -472,6 +525,8 @@ impl Doors {
             shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
             doors: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
+            latency: around.measured.clone(),
+            runtimes: runtimes(around),
             instruments: Box::new(move || table.len() as u64),
         });
         let handles = Arc::clone(&around.shards.handles);
@@ -480,6 +535,7 @@ impl Doors {
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
                 clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
+                latency: around.measured.clone(),
             },
         );
         tokio::spawn(front.serve(self.public, until(stopped.clone())));
@@ -496,6 +552,15 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// Everything that runs tasks.
+fn runtimes(around: &Around<'_>) -> Runtimes {
+    let control = [("control".to_owned(), Handle::current()), ("ingest".to_owned(), around.ingest.clone())];
+    let shards = around.shards.handles.iter().enumerate();
+    Runtimes::new(
+        control.into_iter().chain(shards.map(|(n, shard)| (format!("shard-{n}"), shard.runtime.clone()))),
+    )
+}
+
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
@@ -507,7 +572,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view } = around;
+    let Around { config, shards, table, ring, view, measured, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
@@ -518,6 +583,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     };
     let (view, feeds) = (Arc::clone(view), config.feed.clone());
     let publishers = publishing.map(|publishing| publishing.stats());
+    let measured = measured.clone();
     Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
@@ -527,6 +593,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
             feed_health(&feeds, publishers, &view)
         }),
+        alarms: Arc::new(move || alarms(measured.as_deref())),
     }
 }
 
@@ -563,6 +630,13 @@ fn feed_health(feeds: &[Feed], publishers: Option<u64>, view: &IngestView) -> Ve
         });
     }
     rows
+}
+
+/// What is wrong though ticks flow. No path: anybody may read it.
+fn alarms(measured: Option<&Measured>) -> Vec<String> {
+    let log = measured.and_then(Measured::log).filter(|log| log.failing);
+    let told = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
+    told.into_iter().collect()
 }
 
 /// The worst clients of all shards.

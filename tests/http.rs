@@ -73,6 +73,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             let flowing = !c.stopped_feed.load(Ordering::SeqCst);
             vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
         }),
+        alarms: Arc::new(|| vec!["no room".to_owned()]),
     }
 }
 
