@@ -10,9 +10,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::session::{Buffers, Session, Strip};
+use tickfan::instrument::InstrumentId;
+use tickfan::latency::meter::Class;
+use tickfan::session::{Buffers, Session, Strip, Times};
 
-use crate::rig::{Rig, policy, quote, symbol, trade};
+use crate::rig::{Nowhere, Rig, policy, quote, symbol, trade};
 
 const FRAME: [u8; 220] = [b'x'; 220];
 /// Frames that one write takes.
@@ -37,11 +39,12 @@ fn outbox(c: &mut Criterion) {
         });
     });
     let buffers = Buffers::default();
+    let times = Times { rx_ns: 0, tx_ns: 0, instrument: InstrumentId(0), class: Class::NONE };
     let mut print = || {
         if !buffers.has_room() {
             buffers.forget(buffers.printed());
         }
-        buffers.print(black_box(&FRAME)).expect("there is room")
+        buffers.print(black_box(&FRAME), times).expect("there is room")
     };
     let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0);
     let strips: Vec<Strip> = (0..64).map(|_| print()).collect();
@@ -81,7 +84,7 @@ fn outbox(c: &mut Criterion) {
     });
     // The tape would come round: they become its own, in several chunks that are lent and given back.
     let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
-    let framed: Vec<Strip> = (0..64).filter_map(|_| buffers.print(&framed)).collect();
+    let framed: Vec<Strip> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
     group.throughput(Throughput::Elements(64));
     group.bench_function("64 offers, copied, one write (per 64)", |b| {
         b.iter(|| {
@@ -101,7 +104,7 @@ fn lookup(c: &mut Criterion) {
         format!(r#"{{"op":"subscribe",{terms},"symbols":["{}"]}}"#, symbol(n % SYMBOLS))
     };
     let mut seq = 1;
-    let mut bare = Rig::new(SYMBOLS + 1);
+    let mut bare = Rig::<Nowhere>::new(SYMBOLS + 1);
     group.bench_function("base: a tick to a shard without sessions", |b| {
         b.iter(|| {
             seq += 1;
@@ -111,7 +114,7 @@ fn lookup(c: &mut Criterion) {
     });
     let mut rig = Rig::new(SYMBOLS + 1);
     for n in 0..SYMBOLS {
-        rig.open(&request(r#""channel":"trade""#, n));
+        rig.open(Nowhere, &request(r#""channel":"trade""#, n));
     }
     assert_eq!((rig.reach(&trade(SYMBOLS, seq)), rig.reach(&trade(0, seq))), (0, 1));
     group.bench_function("nobody of 1,000 sessions wants it", |b| {
@@ -129,7 +132,7 @@ fn lookup(c: &mut Criterion) {
         });
     });
     for n in 0..9 * SYMBOLS {
-        rig.open(&request(r#""channel":"trade""#, n));
+        rig.open(Nowhere, &request(r#""channel":"trade""#, n));
     }
     seq += 1;
     assert_eq!(rig.reach(&trade(0, seq)), 10);
@@ -140,9 +143,9 @@ fn lookup(c: &mut Criterion) {
             rig.settle();
         });
     });
-    let mut slow = Rig::new(SYMBOLS + 1);
+    let mut slow = Rig::<Nowhere>::new(SYMBOLS + 1);
     for n in 0..SYMBOLS {
-        slow.open(&request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
+        slow.open(Nowhere, &request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
     }
     // The first of each symbol is held back for most of 100 s, and every other behind it.
     assert_eq!(slow.reach(&quote(0, seq)), 0);

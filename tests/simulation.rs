@@ -15,7 +15,7 @@ use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
-use tickfan::ring::{TickWriter, tick_ring};
+use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId};
@@ -213,7 +213,7 @@ impl House {
         let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, body };
         let seq = self.seqs.entry(tick.key()).or_default();
         *seq += numbers;
-        self.writer.publish(&Tick { seq: *seq, ..tick }).expect("a place in the ring");
+        self.writer.publish(&Tick { seq: *seq, ..tick }, Seen::UNMEASURED).expect("a place in the ring");
     }
 
     fn tick(&mut self) {

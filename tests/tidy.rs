@@ -20,8 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("book", &["tick", "venue"]),
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick"]),
-    ("session", &["tick", "protocol"]),
     ("latency", &["instrument", "tick"]),
+    ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     // I/O

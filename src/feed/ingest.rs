@@ -15,9 +15,11 @@ use super::publish::{Chunk, Faults, Input, LineFault};
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::Counter;
-use crate::latency::meter::Meter;
-use crate::ring::{Doorbell, TickWriter, ring_all};
-use crate::tick::Tick;
+use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
+use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
+use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
 /// Records taken from one replay before the shards are woken and others have their turn.
@@ -150,6 +152,7 @@ struct Publisher {
 /// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
 pub struct Ingest {
     parts: IngestParts,
+    stages: Stages,
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
@@ -169,10 +172,88 @@ pub enum Next {
 }
 
 /// Publishes a tick; what has no place is counted.
-fn publish<'a>(writer: &'a mut TickWriter, view: &'a IngestView) -> impl FnMut(&Tick) + 'a {
+fn publish<'a>(
+    writer: &'a mut TickWriter,
+    view: &'a IngestView,
+    stages: &'a mut Stages,
+) -> impl FnMut(&Tick) + 'a {
     |tick| {
-        if writer.publish(tick).is_err() {
+        if writer.publish(tick, stages.numbered(tick)).is_err() {
             view.unplaced.add(1);
+        }
+    }
+}
+
+/// Records of a turn that are all measured; of those behind them each so manieth is, and stands for those before it.
+const MEASURED: u64 = 8;
+
+/// Measures what a tick takes on this thread.
+struct Stages {
+    meter: Meter,
+    clock: Clock,
+    table: Arc<InstrumentTable>,
+    /// Records of this turn.
+    records: u64,
+    /// Whether the record at hand is measured.
+    measured: bool,
+    /// Ticks that the next measured one stands for.
+    skipped: u64,
+    /// When its feed line took it up, or one of the few before it; nanoseconds since the Unix epoch.
+    begun_ns: u64,
+    /// Ticks of this turn that were measured, and when they were numbered.
+    numbered: Vec<(Class, u64, u64)>,
+}
+
+impl Stages {
+    /// A feed line takes up a record.
+    #[inline]
+    fn begin(&mut self) {
+        if !self.meter.is_on() {
+            return;
+        }
+        self.measured = self.records < MEASURED || self.records.is_multiple_of(MEASURED);
+        self.records += 1;
+        if self.measured {
+            self.begun_ns = self.clock.wall_ns();
+        }
+    }
+
+    /// A tick of the record at hand is numbered, and about to be published.
+    #[inline]
+    fn numbered(&mut self, tick: &Tick) -> Seen {
+        let channel = match tick.body {
+            Body::Trade(_) => Channel::Trade,
+            Body::Quote(_) => Channel::Quote,
+            Body::Gap { .. } | Body::Status(_) => return Seen::UNMEASURED,
+        };
+        if !self.meter.is_on() {
+            return Seen::UNMEASURED;
+        }
+        let Self { meter, table, begun_ns, .. } = self;
+        let venue = || table.get(tick.instrument).map_or("", Symbol::venue);
+        let class = meter.class(tick.instrument, channel, venue);
+        meter.record(Stage::Recv, class, tick.rx_ns, *begun_ns, 1);
+        self.skipped += 1;
+        if !self.measured {
+            return Seen::UNMEASURED;
+        }
+        let weight = self.skipped.min(Seen::WEIGHT_MAX);
+        self.skipped -= weight;
+        let now_ns = self.clock.wall_ns();
+        meter.record(Stage::Normalise, class, *begun_ns, now_ns, weight);
+        self.numbered.push((class, now_ns, weight));
+        Seen::new(now_ns.saturating_sub(tick.rx_ns), weight)
+    }
+
+    /// The ticks so far are in the ring, and the doorbells were rung.
+    fn published(&mut self) {
+        self.records = 0;
+        if self.numbered.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.wall_ns();
+        for (class, numbered_ns, weight) in self.numbered.drain(..) {
+            self.meter.record(Stage::Publish, class, numbered_ns, now_ns, weight);
         }
     }
 }
@@ -185,8 +266,19 @@ impl Ingest {
         }
         let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
         let ended = vec![false; parts.replays.len()];
+        let stages = Stages {
+            meter: std::mem::replace(&mut parts.meter, Meter::off()),
+            clock: parts.clock.clone(),
+            table: Arc::clone(parts.market.table()),
+            records: 0,
+            measured: false,
+            skipped: 0,
+            begun_ns: 0,
+            numbered: Vec::new(),
+        };
         Self {
             parts,
+            stages,
             started: false,
             ended,
             publishers: HashMap::new(),
@@ -221,18 +313,21 @@ impl Ingest {
             self.parts.view.published.add(published);
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
-        self.parts.meter.turn(now.mono_ns);
+        self.stages.published();
+        self.stages.meter.turn(now.mono_ns);
         next
     }
 
     fn replay(&mut self, at: usize, now: Now) -> Next {
-        let IngestParts { replays, market, writer, clock, view, notices, .. } = &mut self.parts;
+        let (IngestParts { replays, market, writer, clock, view, notices, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
         let replay = &mut replays[at];
         if self.ended[at] {
             return Next::At(u64::MAX);
         }
         for _ in 0..RECORDS_PER_TURN {
-            match replay.step(now, Stamp::Live(clock), market, publish(writer, view)) {
+            stages.begin();
+            match replay.step(now, Stamp::Live(clock), market, publish(writer, view, stages)) {
                 Step::Took => {}
                 Step::Due(due) => return Next::At(due.mono_ns),
                 Step::Ended => {
@@ -250,7 +345,7 @@ impl Ingest {
                         notice(notices, view, what);
                     }
                     if strict {
-                        replay.stop(now, market, publish(writer, view));
+                        replay.stop(now, market, publish(writer, view, stages));
                         view.failed.store(true, Ordering::Release);
                         self.end(at, Flow::Failed);
                         return Next::Now;
@@ -280,6 +375,7 @@ impl Ingest {
                     self.chunk(&chunk);
                     // A chunk can be a thousand lines: the shards need not wait for the next one.
                     ring_all(self.parts.bells.iter().map(|bell| &**bell));
+                    self.stages.published();
                 }
                 Ok(Input::Closed { publisher }) => self.closed(publisher, now),
                 Err(_) => return Next::At(u64::MAX),
@@ -296,24 +392,25 @@ impl Ingest {
 
     fn closed(&mut self, publisher: u32, now: Now) {
         let Some(mut gone) = self.publishers.remove(&publisher) else { return };
-        let IngestParts { market, writer, view, .. } = &mut self.parts;
-        gone.line.disconnected(now.wall_ns, market, publish(writer, view));
+        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
+        gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
         self.gone.add(gone.line.stats());
     }
 
     /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told.
     fn chunk(&mut self, chunk: &Chunk) {
         let Some(publisher) = self.publishers.get_mut(&chunk.publisher) else { return };
-        let IngestParts { market, writer, view, .. } = &mut self.parts;
-        let mut out = publish(writer, view);
+        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
         let mut rest = chunk.bytes.as_slice();
         let mut number = chunk.first_line;
         while !rest.is_empty() {
             let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
             let text = rest[..end].trim_ascii();
             rest = rest.get(end + 1..).unwrap_or_default();
+            stages.begin();
             if !text.is_empty()
-                && let Err(error) = publisher.line.frame(chunk.rx_ns, text, market, &mut out)
+                && let Err(error) =
+                    publisher.line.frame(chunk.rx_ns, text, market, publish(writer, view, stages))
             {
                 publisher.faults.tell(LineFault { line: number, msg: error.to_string() });
             }
@@ -323,13 +420,14 @@ impl Ingest {
 
     /// A line that has brought nothing for too long shows stale prices.
     fn look_for_silence(&mut self, now: Now) {
-        let IngestParts { replays, market, writer, view, stale_after_ns, .. } = &mut self.parts;
+        let (IngestParts { replays, market, writer, view, stale_after_ns, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
         let since_ns = now.wall_ns.saturating_sub(*stale_after_ns);
         if !self.started {
             return;
         }
         for (at, replay) in replays.iter_mut().enumerate().filter(|(at, _)| !self.ended[*at]) {
-            replay.set_silent(since_ns, now, market, publish(writer, view));
+            replay.set_silent(since_ns, now, market, publish(writer, view, stages));
             view.set(at, if replay.is_silent() { Flow::Silent } else { Flow::Flowing });
         }
     }
@@ -391,7 +489,7 @@ impl Ingest {
                     }
                 }
             }
-            self.parts.meter.end(clock.now().mono_ns);
+            self.stages.meter.end(clock.now().mono_ns);
             Ok(())
         })
     }

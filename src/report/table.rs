@@ -162,11 +162,7 @@ fn write_times(
     let shortest = rows.iter().flat_map(|row| &row.points).map(|point| point.end_ns - point.start_ns).min();
     let lasted_ns = (span_ns.1 - span_ns.0).max(1);
     let column_ns = lasted_ns.div_ceil(room as u64).max(shortest.unwrap_or(1)).max(1);
-    writeln!(
-        out,
-        "p99 over time, {} a column: its worst interval, from 0 to the row's maximum",
-        Nanos(column_ns)
-    )?;
+    writeln!(out, "p99 over time, {} a column (its worst interval)", Nanos(column_ns))?;
     for row in rows {
         let columns = binned(&row.points, span_ns, column_ns);
         let values = || columns.iter().flatten().copied();

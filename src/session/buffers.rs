@@ -1,7 +1,11 @@
 //! What the outboxes of a shard have in common: frames that many of them send, and chunks that they lend from each other.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
+
+use crate::instrument::InstrumentId;
+use crate::latency::meter::Class;
 
 /// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
 /// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
@@ -18,12 +22,28 @@ const FRAME_BYTES_MAX: usize = 4_096;
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
+/// When a tick that a frame tells was received and encoded, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// When it was received, nanoseconds since the Unix epoch.
+    pub rx_ns: u64,
+    /// When its frame was made, nanoseconds since the Unix epoch.
+    pub tx_ns: u64,
+    /// The instrument.
+    pub instrument: InstrumentId,
+    /// As what it is measured.
+    pub class: Class,
+}
+
 /// Some whole frames on the tape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strip {
     /// How many bytes were on the tape before them, ever.
     at: u64,
     pub(super) len: usize,
+    /// The number of the first, wrapping.
+    first: u32,
+    pub(super) count: u32,
 }
 
 impl Strip {
@@ -33,6 +53,7 @@ impl Strip {
         let joins = self.at + self.len as u64 == next.at;
         if joins {
             self.len += next.len;
+            self.count += next.count;
         }
         joins
     }
@@ -55,6 +76,8 @@ struct Shared {
     printed: Cell<u64>,
     /// Nobody reads what stands before this place.
     forgotten: Cell<u64>,
+    /// Where each frame that is not forgotten stands, and its times; the number of the first of them, wrapping.
+    frames: RefCell<(u32, VecDeque<(u64, Times)>)>,
     chunks: RefCell<Vec<Vec<u8>>>,
     lists: RefCell<Vec<Vec<Strip>>>,
     gathered: RefCell<Vec<u8>>,
@@ -101,10 +124,14 @@ impl Buffers {
     /// Nobody will read what stands before this place.
     pub fn forget(&self, before: u64) {
         self.0.forgotten.set(before);
+        let (first, frames) = &mut *self.0.frames.borrow_mut();
+        while frames.pop_front_if(|(at, _)| *at < before).is_some() {
+            *first = first.wrapping_add(1);
+        }
     }
 
     /// Prints a frame; `None` if there is no room, or if it is very long.
-    pub fn print(&self, frame: &[u8]) -> Option<Strip> {
+    pub fn print(&self, frame: &[u8], times: Times) -> Option<Strip> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
         }
@@ -120,7 +147,10 @@ impl Buffers {
         }
         tape[self.place(at)..][..frame.len()].copy_from_slice(frame);
         self.0.printed.set(at + frame.len() as u64);
-        Some(Strip { at, len: frame.len() })
+        let (first, frames) = &mut *self.0.frames.borrow_mut();
+        let first = first.wrapping_add(frames.len() as u32);
+        frames.push_back((at, times));
+        Some(Strip { at, len: frame.len(), first, count: 1 })
     }
 
     /// Shows the bytes of a strip.
@@ -128,6 +158,13 @@ impl Buffers {
         debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
         let tape = self.0.tape.borrow();
         show(&tape[self.place(strip.at)..][..strip.len])
+    }
+
+    /// The times of a frame of a strip, from 0.
+    pub(super) fn times(&self, strip: Strip, nth: u32) -> Option<Times> {
+        let (first, frames) = &*self.0.frames.borrow();
+        let at = strip.first.wrapping_add(nth).wrapping_sub(*first);
+        frames.get(at as usize).map(|(_, times)| *times)
     }
 
     /// Shows the bytes of several strips in one piece.
@@ -179,37 +216,49 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tick::Channel;
+
+    fn times(rx_ns: u64) -> Times {
+        Times { rx_ns, tx_ns: 0, instrument: InstrumentId(0), class: Class::new(0, Channel::Trade) }
+    }
 
     #[test]
     fn what_is_not_forgotten_is_never_written_over() {
         let buffers = Buffers::new(TAPE_BYTES_MIN);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
-        let mut kept: std::collections::VecDeque<(u64, Strip)> = std::collections::VecDeque::new();
+        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
         for n in 0..20_000 {
             if !buffers.has_room() {
                 let old = buffers.old();
                 while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
                 buffers.forget(old);
             }
-            let strip = buffers.print(&frame(n)).expect("there is room");
+            let strip = buffers.print(&frame(n), times(n)).expect("there is room");
             kept.push_back((n, strip));
             if n % 1_000 == 0 {
-                kept.iter().for_each(|(n, strip)| buffers.read(*strip, |got| assert_eq!(got, frame(*n))));
+                for (n, strip) in &kept {
+                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
+                    assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
+                }
             }
         }
         assert!(buffers.printed() > 200 * TAPE_BYTES_MIN as u64);
-        assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1]), None);
+        assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
     }
 
     #[test]
     fn strips_that_touch_are_one() {
         let buffers = Buffers::default();
-        let mut strip = buffers.print(b"one").expect("room");
-        let two = buffers.print(b"two").expect("room");
-        let three = buffers.print(b"three").expect("room");
+        let mut strip = buffers.print(b"one", times(1)).expect("room");
+        let two = buffers.print(b"two", times(2)).expect("room");
+        let three = buffers.print(b"three", times(3)).expect("room");
         assert!(!strip.join(three));
         assert!(strip.join(two));
         assert!(strip.join(three));
+        assert_eq!(
+            [0, 1, 2, 3].map(|n| buffers.times(strip, n).map(|t| t.rx_ns)),
+            [Some(1), Some(2), Some(3), Some(4)].map(|n| n.filter(|n| *n < 4))
+        );
         buffers.read(strip, |bytes| assert_eq!(bytes, b"onetwothree"));
         buffers.gather(&[two], two, |bytes| assert_eq!(bytes, b"twotwo"));
     }

@@ -41,7 +41,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN};
+pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
 pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 
@@ -363,6 +363,11 @@ impl Session {
         self.outbox.push(frame, now_ns);
     }
 
+    /// As [`push`](Self::push), of a tick that has to be measured.
+    pub fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
+        self.outbox.push_tick(frame, times, now_ns);
+    }
+
     /// Queues an answer. It is never refused: who sends too many requests is not read from while
     /// [`is_over_full`](Self::is_over_full).
     pub fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
@@ -398,6 +403,13 @@ impl Session {
     /// What waits for the socket.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for: of
+    /// very many not each is told. To be asked before they are [written](Self::wrote).
+    #[inline]
+    pub fn going(&self, n: usize, tell: impl FnMut(Times, u64)) {
+        self.outbox.going(n, tell);
     }
 
     /// The socket took the first `n` bytes of what waits.

@@ -4,13 +4,15 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::buffers::{Buffers, Strip};
+use super::buffers::{Buffers, Strip, Times};
 use crate::protocol::frame;
 
 /// Chunks that one write takes, at most.
 const SLICES_MAX: usize = 64;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
+/// Ticks of one write whose times are told.
+const TOLD_MAX: u32 = 8;
 /// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
@@ -51,6 +53,8 @@ struct Marks {
     answers: VecDeque<(u64, usize)>,
     /// How long these are together.
     answer_bytes: usize,
+    /// Where frames that tell ticks end, and their times.
+    ticks: VecDeque<(u64, Times)>,
 }
 
 impl Outbox {
@@ -133,6 +137,59 @@ impl Outbox {
         self.len += frames.len();
     }
 
+    /// Puts the frame of a tick behind all others.
+    pub(super) fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
+        self.push(frame, now_ns);
+        let end = self.taken + self.len as u64;
+        self.marks.get_or_insert_default().ticks.push_back((end, times));
+    }
+
+    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: where many go out
+    /// at once, some stand for those next to them. The one that has waited longest is told by itself.
+    pub(super) fn going(&self, n: usize, mut tell: impl FnMut(Times, u64)) {
+        if self.strip.len > 0 && self.front.is_empty() {
+            let all = self.strips.iter().chain([&self.strip]);
+            let out = if n < self.len { self.frames_within(n) } else { all.clone().map(|s| s.count).sum() };
+            let step = out.div_ceil(TOLD_MAX).max(1);
+            let (mut at, mut begin) = (0, 0);
+            for strip in all {
+                while at < out && at - begin < strip.count {
+                    if let Some(times) = self.buffers.times(*strip, at - begin) {
+                        tell(times, u64::from(step.min(out - at)));
+                    }
+                    at += step;
+                }
+                begin += strip.count;
+            }
+            return;
+        }
+        let Some(marks) = &self.marks else { return };
+        let end = self.taken + n as u64;
+        for (_, times) in marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end) {
+            tell(*times, 1);
+        }
+    }
+
+    /// How many frames on the tape are whole within the first `n` bytes.
+    #[cold]
+    fn frames_within(&self, n: usize) -> u32 {
+        let (mut count, mut left) = (0, n);
+        for strip in self.strips.iter().chain([&self.strip]) {
+            self.buffers.read(*strip, |mut frames| {
+                while !frames.is_empty() {
+                    let len = frame::len(frames).min(frames.len());
+                    if left < len {
+                        left = 0;
+                        return;
+                    }
+                    (count, left) = (count + 1, left - len);
+                    frames = &frames[len..];
+                }
+            });
+        }
+        count
+    }
+
     /// Puts frames that stand on the tape behind all others.
     #[inline]
     pub(super) fn push_strip(&mut self, strip: Strip, now_ns: u64) {
@@ -151,7 +208,10 @@ impl Outbox {
     /// As [`push_strip`](Self::push_strip), but the tape may come round.
     pub(super) fn push_copy(&mut self, strip: Strip, now_ns: u64) {
         let buffers = self.buffers.clone();
-        buffers.read(strip, |frames| self.push(frames, now_ns));
+        buffers.read(strip, |frame| match buffers.times(strip, 0) {
+            Some(times) => self.push_tick(frame, times, now_ns),
+            None => self.push(frame, now_ns),
+        });
     }
 
     /// Copies what stands on the tape: from here on it may come round.
@@ -168,14 +228,19 @@ impl Outbox {
         strips.push(last);
         let buffers = self.buffers.clone();
         let mut gone = n;
+        let mut end = self.taken + self.len as u64 - strips.iter().map(|strip| strip.len as u64).sum::<u64>();
         for strip in &strips {
             buffers.read(*strip, |mut frames| {
-                while !frames.is_empty() {
+                for nth in 0..strip.count {
                     let (frame, behind) = frames.split_at(frame::len(frames).min(frames.len()));
                     frames = behind;
+                    end += frame.len() as u64;
                     if gone >= frame.len() {
                         gone -= frame.len();
                         continue;
+                    }
+                    if let Some(times) = buffers.times(*strip, nth) {
+                        self.marks.get_or_insert_default().ticks.push_back((end, times));
                     }
                     self.append(frame);
                     // The first of them has begun.
@@ -279,6 +344,7 @@ impl Outbox {
         let Some(marks) = &mut self.marks else { return };
         marks.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
         marks.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
+        marks.ticks.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
     }
 
     /// The chunk in which so many bytes end, 0 for the front one, and where in it.
@@ -319,6 +385,7 @@ impl Outbox {
             while let Some((_, len)) = marks.answers.pop_back_if(|(answer_end, _)| *answer_end > end) {
                 marks.answer_bytes -= len;
             }
+            while marks.ticks.pop_back_if(|(tick_end, _)| *tick_end > end).is_some() {}
         }
         self.wrote(0);
     }
@@ -381,6 +448,7 @@ impl Outbox {
         while let Some((_, len)) = marks.answers.pop_front_if(|(end, _)| *end <= taken) {
             marks.answer_bytes -= len;
         }
+        while marks.ticks.pop_front_if(|(end, _)| *end <= taken).is_some() {}
         if self.len == 0 {
             self.marks = None;
         }
@@ -388,255 +456,4 @@ impl Outbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::buffers::CHUNK_BYTES;
-    use super::*;
-
-    fn framed(text: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        frame::text(text.as_bytes(), &mut out);
-        out
-    }
-
-    /// The payloads of the frames in `bytes`.
-    fn texts(mut bytes: &[u8]) -> Vec<String> {
-        let mut texts = Vec::new();
-        while !bytes.is_empty() {
-            let len = frame::len(bytes);
-            texts.push(String::from_utf8_lossy(&bytes[if bytes[1] < 126 { 2 } else { 4 }..len]).into_owned());
-            bytes = &bytes[len..];
-        }
-        texts
-    }
-
-    /// Takes `n` bytes out as a socket would.
-    fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) {
-        let n = n.min(outbox.len());
-        let bytes = outbox.show(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>());
-        let n = n.min(bytes.len());
-        into.extend_from_slice(&bytes[..n]);
-        outbox.wrote(n);
-    }
-
-    #[test]
-    fn urgent_frames_overtake_between_frames_and_keep_their_order() {
-        for cut in 0..200 {
-            let mut outbox = Outbox::default();
-            let mut taken = Vec::new();
-            for text in ["one", &"x".repeat(130), "three"] {
-                outbox.push(&framed(text), 0);
-            }
-            take(&mut outbox, cut, &mut taken);
-            outbox.push_urgent(&framed("lag 1"), 1);
-            outbox.push(&framed("four"), 1);
-            take(&mut outbox, 3, &mut taken);
-            outbox.push_urgent(&framed("lag 2"), 1);
-            assert!(outbox.copied(false).ends_with(&framed("lag 2")), "cut {cut}");
-            take(&mut outbox, usize::MAX, &mut taken);
-            let got = texts(&taken);
-            let place = |text: &str| got.iter().position(|t| t == text).expect(text);
-            assert_eq!(got.len(), 6, "cut {cut}");
-            assert!(place("one") < place("three") && place("three") < place("four"), "cut {cut}");
-            assert!(place("lag 1") < place("lag 2"), "cut {cut}: {got:?}");
-            assert!(cut > 5 || place("lag 1") <= 1, "cut {cut}: {got:?}");
-            assert!(!outbox.has_urgent() && outbox.oldest_ns().is_none());
-        }
-    }
-
-    #[test]
-    fn a_full_one_takes_its_budget_and_little_more() {
-        let buffers = Buffers::default();
-        let mut outbox = Outbox::new(buffers.clone());
-        let text = "x".repeat(230);
-        while outbox.len() <= 262_144 {
-            outbox.push(&framed(&text), 0);
-        }
-        outbox.push_urgent(&framed("lag"), 0);
-        let capacity = outbox.front.capacity() + outbox.rest.iter().map(Vec::capacity).sum::<usize>();
-        assert!(capacity <= 262_144 + 40 * 1_024, "{capacity}");
-        let chunks = outbox.rest.len() + 1;
-        let mut taken = Vec::new();
-        while !outbox.is_empty() {
-            take(&mut outbox, 10_000, &mut taken);
-        }
-        assert_eq!(outbox.front.capacity() + outbox.rest.capacity(), 0, "an empty one keeps nothing");
-        assert_eq!(buffers.chunks(), chunks, "they are there for others");
-        assert_eq!(texts(&taken).len(), 262_144 / 234 + 2);
-    }
-
-    #[test]
-    fn very_many_urgent_frames_cost_little_more_than_their_bytes() {
-        let mut outbox = Outbox::default();
-        (0..100).for_each(|_| outbox.push(&framed(&"x".repeat(230)), 0));
-        let mut taken = Vec::new();
-        take(&mut outbox, 300, &mut taken);
-        (0..1_000).for_each(|_| outbox.push_urgent(&framed("pong"), 0));
-        let capacity = outbox.front.capacity() + outbox.rest.iter().map(Vec::capacity).sum::<usize>();
-        assert!(capacity <= outbox.len() * 5 / 4 + 2 * CHUNK_BYTES, "{capacity} for {}", outbox.len());
-        while !outbox.is_empty() {
-            take(&mut outbox, 7_000, &mut taken);
-        }
-        let got = texts(&taken);
-        assert_eq!(got.iter().filter(|text| *text == "pong").count(), 1_000);
-        assert!(got[2..1_002].iter().all(|text| text == "pong") && got.len() == 1_100);
-    }
-
-    #[test]
-    fn frames_longer_than_a_chunk_have_their_own() {
-        let mut outbox = Outbox::default();
-        let long = "y".repeat(CHUNK_BYTES * 3);
-        for text in ["one", &long, "three"] {
-            outbox.push(&framed(text), 0);
-        }
-        let mut taken = Vec::new();
-        take(&mut outbox, 100, &mut taken);
-        outbox.push_urgent(&framed("lag"), 0);
-        while !outbox.is_empty() {
-            take(&mut outbox, 5_000, &mut taken);
-        }
-        assert_eq!(texts(&taken), ["one", &long, "lag", "three"]);
-    }
-
-    #[test]
-    fn answers_are_counted_until_they_are_out() {
-        let mut outbox = Outbox::default();
-        outbox.push(&framed("12345678"), 0);
-        outbox.push_answer(&framed("answer 1"), 0);
-        outbox.push(&framed("12345678"), 0);
-        outbox.push_answer(&framed("answer 2"), 0);
-        let mut left = Vec::new();
-        for n in 0..4 {
-            left.push(outbox.answer_bytes());
-            outbox.push_urgent(&framed("lag"), 0);
-            let urgent = outbox.copied(false).len();
-            outbox.wrote(urgent);
-            outbox.wrote(if n == 0 { 9 } else { 10 });
-        }
-        assert_eq!(left, [20, 20, 10, 10]);
-        assert_eq!((outbox.answer_bytes(), outbox.len()), (0, 0));
-        ["answer 3", "answer 4"].iter().for_each(|text| outbox.push_answer(&framed(text), 0));
-        outbox.wrote(1);
-        outbox.discard();
-        assert_eq!(outbox.answer_bytes(), 9, "the first has begun");
-        outbox.wrote(9);
-        assert_eq!((outbox.answer_bytes(), outbox.len()), (0, 0));
-    }
-
-    #[test]
-    fn the_age_is_the_oldest_byte_s() {
-        let mut outbox = Outbox::default();
-        for n in 0..10_u64 {
-            outbox.push(&framed("12345678"), n * GRAIN_NS);
-        }
-        let mut taken = Vec::new();
-        for n in 0..10 {
-            assert_eq!(outbox.oldest_ns(), Some(n * GRAIN_NS));
-            take(&mut outbox, 10, &mut taken);
-        }
-        assert_eq!(outbox.oldest_ns(), None);
-        // Very many ages are told apart less well, but never as younger than they are.
-        for n in 0..1_000_u64 {
-            outbox.push(&framed("12345678"), n * GRAIN_NS);
-        }
-        for n in 0..999_u64 {
-            let oldest = outbox.oldest_ns().expect("something waits");
-            assert!(oldest <= n * GRAIN_NS);
-            take(&mut outbox, 10, &mut taken);
-        }
-    }
-
-    #[test]
-    fn discarding_keeps_what_has_begun_and_what_is_urgent() {
-        for cut in 0..15 {
-            let mut outbox = Outbox::default();
-            let mut taken = Vec::new();
-            ["one", "two", "three"].iter().for_each(|text| outbox.push(&framed(text), 0));
-            take(&mut outbox, cut, &mut taken);
-            outbox.push_urgent(&framed("bye"), 0);
-            outbox.discard();
-            take(&mut outbox, usize::MAX, &mut taken);
-            let got = texts(&taken);
-            assert_eq!(got.last().map(String::as_str), Some("bye"), "cut {cut}");
-            assert_eq!(got.len(), 1 + cut.div_ceil(5), "cut {cut}: {got:?}");
-        }
-    }
-
-    fn both(a: &mut Outbox, b: &mut Outbox, step: impl Fn(&mut Outbox)) {
-        step(a);
-        step(b);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Shared(usize),
-        Own(usize),
-        Answer(usize),
-        Urgent(usize),
-        Take(usize),
-        Discard,
-        Copy,
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(500))]
-
-        /// Frames on the tape go out as their copies would, whatever happens between.
-        #[test]
-        fn the_tape_makes_no_difference(
-            steps in proptest::collection::vec(
-                prop_oneof![
-                    8 => (1..400_usize).prop_map(Step::Shared),
-                    1 => (1..3_000_usize).prop_map(Step::Own),
-                    1 => (1..400_usize).prop_map(Step::Answer),
-                    1 => (1..400_usize).prop_map(Step::Urgent),
-                    5 => (0..2_000_usize).prop_map(Step::Take),
-                    1 => Just(Step::Discard),
-                    1 => Just(Step::Copy),
-                ],
-                1..120,
-            ),
-        ) {
-            let buffers = Buffers::default();
-            let (mut shared, mut copied) = (Outbox::new(buffers.clone()), Outbox::default());
-            let (mut from_shared, mut from_copied) = (Vec::new(), Vec::new());
-            for (n, step) in steps.into_iter().enumerate() {
-                let now_ns = n as u64 * GRAIN_NS / 3;
-                let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
-                match step {
-                    Step::Shared(len) => {
-                        let strip = buffers.print(&frame(len)).expect("there is room");
-                        // Between some of them stands what others are sent.
-                        (n % 3 == 0).then(|| buffers.print(b"other"));
-                        shared.push_strip(strip, now_ns);
-                        copied.push(&frame(len), now_ns);
-                    }
-                    Step::Own(len) => both(&mut shared, &mut copied, |o| o.push(&frame(len), now_ns)),
-                    Step::Answer(len) => both(&mut shared, &mut copied, |o| o.push_answer(&frame(len), now_ns)),
-                    Step::Urgent(len) => both(&mut shared, &mut copied, |o| o.push_urgent(&frame(len), now_ns)),
-                    Step::Take(n) => {
-                        let end = shared.len() - n.min(shared.len());
-                        for (outbox, into) in
-                            [(&mut shared, &mut from_shared), (&mut copied, &mut from_copied)]
-                        {
-                            while outbox.len() > end {
-                                take(outbox, outbox.len() - end, into);
-                            }
-                        }
-                    }
-                    Step::Discard => both(&mut shared, &mut copied, Outbox::discard),
-                    Step::Copy => shared.own(),
-                }
-                prop_assert_eq!(shared.len(), copied.len());
-                prop_assert_eq!(shared.answer_bytes(), copied.answer_bytes());
-                prop_assert_eq!(shared.oldest_ns(), copied.oldest_ns());
-                prop_assert_eq!(shared.has_urgent(), copied.has_urgent());
-                prop_assert!(from_shared == from_copied);
-            }
-            prop_assert!(shared.copied(true) == copied.copied(true));
-            let all = [from_shared, shared.copied(true)].concat();
-            prop_assert!(texts(&all).iter().all(|text| text.ends_with('x')), "whole frames");
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::instrument::InstrumentId;
+use crate::latency::meter::Class;
 use crate::protocol::{Change, Mode, Op, Request, frame, parse};
 use crate::tick::{Body, GapCause, LastValue, Quote, Stream, Tick};
 
@@ -121,7 +122,9 @@ impl Rig {
             Some(_) => Ledger { sent: 1, ..Ledger::default() },
             None => Ledger { lost: 1, ..Ledger::default() },
         };
-        let strip = self.buffers.print(&text(bytes.unwrap_or(100))).expect("so much is never printed here");
+        let times = Times { rx_ns: 0, tx_ns: 0, instrument: InstrumentId(n), class: Class::NONE };
+        let strip =
+            self.buffers.print(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
         if self.session.offer(strip, self.now_ns) {
             subscription.queued(seq);
             self.session.count(counts);

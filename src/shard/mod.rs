@@ -11,6 +11,7 @@
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
+mod client;
 mod connection;
 mod frames;
 mod interest;

@@ -11,20 +11,21 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use super::client::{Around, Connection};
 use super::frames::Frames;
-use super::interest::{Awaited, Wildcard};
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::instrument::{InstrumentTable, Symbol};
-use crate::latency::meter::Meter;
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription, Times};
 use crate::socket::Tuning;
-use crate::tick::{Body, GapCause, Key};
+use crate::tick::{Body, Channel, GapCause};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -107,100 +108,6 @@ pub struct SessionOptions {
 const DEBT_MAX_S: i64 = 10;
 /// Slots of the ring that are looked at for one session that resumes after a write.
 const SLOTS_PER_WRITE: usize = 1_024;
-
-/// A session with its socket.
-pub(super) struct Connection<S> {
-    pub(super) socket: S,
-    pub(super) session: Session,
-    pub(super) who: Who,
-    /// No other session of this shard ever has it: the place of a connection is used again.
-    pub(super) serial: u64,
-    /// When it came, microseconds since the Unix epoch.
-    pub(super) since_us: u64,
-    /// Its subscriptions and their places in the table, sorted by key.
-    pub(super) places: Vec<(Key, u32)>,
-    /// Wildcards, which take instruments listed later.
-    pub(super) wildcards: Vec<Wildcard>,
-    /// Symbols that nobody lists yet.
-    pub(super) awaited: Vec<Awaited>,
-    /// From where it reads the ring again, while it resumes.
-    pub(super) reading: Option<u64>,
-    /// In the queue of those with something to write.
-    queued: bool,
-    /// Looked at again and again, because its socket was full.
-    pub(super) watched: bool,
-    /// The socket failed, or did not take its last words in time.
-    pub(super) dead: bool,
-    /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
-    tokens_milli: i64,
-    tokens_at_ns: u64,
-}
-
-impl<S: Socket> Connection<S> {
-    /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    fn write(&mut self, counters: &ShardCounters, now_ns: u64) {
-        if self.session.is_blocked() || self.dead {
-            return;
-        }
-        let Self { session, socket, .. } = self;
-        match session.show(|slices| socket.write(slices)) {
-            Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
-            Ok(n) => {
-                counters.writes.add(u64::from(n > 0));
-                counters.bytes.add(n as u64);
-                self.session.wrote(n, now_ns);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(now_ns),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.dead = true,
-        }
-        if self.dead || self.session.is_blocked() {
-            // Nobody counts on its turn to come before the tape comes round.
-            self.session.own();
-            self.socket.kick();
-        }
-    }
-
-    /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
-    /// does not take waits its turn.
-    pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
-        let bytes = self.session.copied(all);
-        if bytes.is_empty() || self.dead {
-            return;
-        }
-        if all {
-            self.socket.keep_last_words();
-        }
-        if let Ok(n) = self.socket.force(&bytes) {
-            counters.writes.add(1);
-            counters.bytes.add(n as u64);
-            self.session.forced(n);
-        }
-    }
-
-    /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
-    /// nothing is slow.
-    #[inline]
-    fn offer(&mut self, frame: Strip, counters: &ShardCounters, now_ns: u64) -> bool {
-        // Of a dead one nothing will be read any more.
-        if self.dead || self.session.offer(frame, now_ns) {
-            return true;
-        }
-        self.write(counters, now_ns);
-        self.session.offer(frame, now_ns)
-    }
-}
-
-impl<S> Connection<S> {
-    pub(super) fn place(&self, key: Key) -> Option<u32> {
-        let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(self.places[at].1)
-    }
-
-    pub(super) fn is_subscribed(&self) -> bool {
-        !(self.places.is_empty() && self.wildcards.is_empty() && self.awaited.is_empty())
-    }
-}
 
 /// All sessions of one shard, and what they want.
 pub struct Sessions<S> {
@@ -319,6 +226,17 @@ impl<S: Socket> Sessions<S> {
             return self.gap_after_held(packed, now);
         }
         let (mut strip, since) = (None, self.buffers.printed());
+        let seen = packed.seen();
+        let numbered_ns = tick.rx_ns + seen.since_rx_ns();
+        // It may have been published after this turn began.
+        let taken_ns = now.wall_ns.max(numbered_ns);
+        let class = match tick.body {
+            Body::Trade(_) => self.meter.class(tick.instrument, Channel::Trade, || symbol.venue()),
+            Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
+            Body::Gap { .. } | Body::Status(_) => Class::NONE,
+        };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, instrument: tick.instrument, class };
+        self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
@@ -339,10 +257,13 @@ impl<S: Socket> Sessions<S> {
                 continue;
             }
             if strip.is_none() {
-                self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
-                strip = self.buffers.print(self.frames.encoded());
+                times.tx_ns = self.clock.wall_ns();
+                self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
+                strip = self.buffers.print(self.frames.encoded(), times);
+                self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
             }
-            if strip.is_some_and(|strip| connection.offer(strip, &self.counters, now.mono_ns)) {
+            let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+            if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
                 self.totals += counts;
@@ -607,7 +528,8 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        connection.write(&self.counters, now.mono_ns);
+        let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+        connection.write(&mut around, now.mono_ns);
         if connection.dead {
             return;
         }

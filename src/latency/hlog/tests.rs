@@ -113,7 +113,9 @@ fn plain(digits: u32, low: u64, high: u64, counts: &[u8]) -> Vec<u8> {
 #[test]
 fn a_hostile_line_costs_itself_and_is_named() {
     let zlib = compressed(&plain(3, 1, 60_000_000_000, &[2, 4]));
-    let cases: [(&str, Vec<u8>); 16] = [
+    let mut endless = plain(3, 1, 60_000_000_000, &[2, 4]);
+    endless[4..8].fill(0xff);
+    let cases: [(&str, Vec<u8>); 17] = [
         ("neither a comment nor", b"Tag=x,1.0\n".to_vec()),
         ("neither a comment nor", b"99999999999999999999.0,1.0,1.0,AAAA\n".to_vec()),
         ("beyond the year 2554", [b"9999999999999.0,1.0,1.0,", &line_of(&zlib)[24..]].concat()),
@@ -125,12 +127,13 @@ fn a_hostile_line_costs_itself_and_is_named() {
         ("histogram: ", line_of(&[&V2_COMPRESSED[..], &9u32.to_be_bytes(), &zlib[8..17]].concat())),
         ("damaged", line_of(&[&V2_COMPRESSED[..], &4u32.to_be_bytes(), b"\xff\xff\xff\xff"].concat())),
         ("more than 16777216 bytes", line_of(&compressed(&vec![0; 17 << 20]))),
+        ("histogram: shorter than it says", line_of(&compressed(&endless))),
         ("parameters were invalid", line_of(&compressed(&plain(6, 1, 60_000_000_000, &[2])))),
         ("beyond 2^63", line_of(&compressed(&plain(5, 1, u64::MAX, &[2])))),
         ("run of zeros without end", line_of(&compressed(&plain(3, 1, 60_000_000_000, &[0xff; 20])))),
         // -2^62 zeros, then a count.
         (
-            "too long",
+            "longer than it should be",
             line_of(&compressed(&plain(3, 1, 60_000_000_000, b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x02"))),
         ),
         // Counts of almost 2^63.
@@ -145,6 +148,15 @@ fn a_hostile_line_costs_itself_and_is_named() {
         assert_eq!((intervals.len(), errors.len(), torn), (2, 1, None), "{why}: {errors:?}");
         assert!(errors[0].starts_with("line 2: ") && errors[0].contains(why), "{why}: {errors:?}");
     }
+}
+
+#[test]
+fn what_is_unpacked_is_bounded() {
+    let mut reader = Reader::new(&[][..]);
+    let text = BASE64.encode(compressed(&vec![0; 64 << 20]));
+    reader.decoder.histogram(&text).expect_err("too long");
+    // Buffers double as they grow.
+    assert!(reader.decoder.plain.capacity() as u64 <= 2 * PLAIN_BYTES_MAX + 4096);
 }
 
 #[test]
