@@ -1,6 +1,7 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod latency;
 mod record;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
 
+pub use latency::Latency;
 pub use record::Record;
 
 /// The shipped configuration: every key at its default.
@@ -192,15 +194,6 @@ pub struct Session {
     pub drain_spread_ms: u64,
 }
 
-/// `[latency]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Latency {
-    /// Milliseconds of an interval; 0: nothing is measured.
-    #[serde(deserialize_with = "interval_ms")]
-    pub interval_ms: u64,
-}
-
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -293,12 +286,6 @@ impl Default for Session {
     }
 }
 
-impl Default for Latency {
-    fn default() -> Self {
-        Self { interval_ms: 1_000 }
-    }
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -365,6 +352,22 @@ fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     }
     let (least, most) = INTERVAL_MS.into_inner();
     Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
+}
+
+/// A shorter log would hold hardly an interval.
+const LOG_BYTES_MIN: u64 = 65_536;
+
+fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {
+    let bytes = NonZeroU64::deserialize(from)?;
+    if bytes.get() >= LOG_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("log_bytes_max must be at least {LOG_BYTES_MIN}")))
+}
+
+fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
@@ -512,6 +515,7 @@ impl Config {
                 *file = folder.join(&*file);
             }
             config.record.dir = folder.join(&config.record.dir);
+            config.latency.log = config.latency.log.map(|log| folder.join(log));
         }
         Ok(config)
     }
@@ -535,6 +539,10 @@ impl Config {
         if session.dead_peer_ms <= session.cut_after_ms {
             let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow \
                         clients before they are told";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if self.latency.log.is_some() && self.latency.interval_ms == 0 {
+            let what = "latency.log is set but latency.interval_ms is 0: nothing would be measured";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {

@@ -51,6 +51,8 @@ pub struct ShardCounters {
     pub cut_dead: Counter,
     /// Subscriptions now: one per session, instrument and stream.
     pub subscriptions: Counter,
+    /// Turns, those that found nothing to do too.
+    pub turns: Counter,
     /// Ticks taken from the ring.
     pub ticks: Counter,
     /// Ticks lost because the ring came round.

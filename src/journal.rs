@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::num::{NonZeroU8, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,12 +21,17 @@ pub struct JournalLimits {
     pub files_max: NonZeroU8,
 }
 
-/// The interval log of a running gateway. It belongs to one thread that may wait for the disk.
+/// The interval log of a running gateway. It belongs to one thread that may wait for the disk. What is on disk is whole
+/// intervals, whatever fails: one that cannot be written is left out, and a log that no new one can follow stays.
 pub struct Journal {
     path: PathBuf,
     limits: JournalLimits,
     start_ns: u64,
-    writer: Writer<BufWriter<File>>,
+    file: File,
+    /// How many bytes of the file are good; `u64::MAX`: it cannot be gone on with.
+    bytes: u64,
+    /// The lines of the interval at hand.
+    lines: Writer<Vec<u8>>,
 }
 
 impl Journal {
@@ -36,8 +41,10 @@ impl Journal {
     /// # Errors
     /// A file that cannot be moved or written.
     pub fn create(path: &Path, start_ns: u64, limits: JournalLimits) -> io::Result<Self> {
-        let writer = begin(path, start_ns, limits.files_max)?;
-        Ok(Self { path: path.to_owned(), limits, start_ns, writer })
+        let mut lines = Writer::new(Vec::new(), start_ns)?;
+        lines.get_mut().clear();
+        let (file, bytes) = begin(path, start_ns, limits.files_max)?;
+        Ok(Self { path: path.to_owned(), limits, start_ns, file, bytes, lines })
     }
 
     /// Notes what was measured under a tag in the `duration` that began `since_start` after the start, values in
@@ -52,37 +59,68 @@ impl Journal {
         duration: Duration,
         histogram: &Histogram<u64>,
     ) -> io::Result<()> {
-        self.writer.write(tag, since_start, duration, histogram)
+        self.lines.write(tag, since_start, duration, histogram)
     }
 
     /// Ends an interval: what was noted can be read from now on, and a log that has become too long is followed by a new
     /// one. So an interval is never torn between two files.
     ///
     /// # Errors
-    /// A file that cannot be moved or written.
+    /// A file that cannot be moved or written. What was noted is lost if it is not written by then; the next interval may
+    /// be written again.
     pub fn end_interval(&mut self) -> io::Result<()> {
-        let out = self.writer.get_mut();
-        out.flush()?;
-        if out.get_ref().metadata()?.len() >= self.limits.bytes_max.get() {
-            self.writer = begin(&self.path, self.start_ns, self.limits.files_max)?;
+        let lines = std::mem::take(self.lines.get_mut());
+        self.follow_if_full()?;
+        if let Err(error) = self.file.write_all(&lines) {
+            // Half a line would be a bad one.
+            let cut =
+                self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
+            if cut.is_err() {
+                self.bytes = u64::MAX;
+            }
+            return Err(error);
+        }
+        self.bytes += lines.len() as u64;
+        self.follow_if_full()
+    }
+
+    fn follow_if_full(&mut self) -> io::Result<()> {
+        if self.bytes >= self.limits.bytes_max.get() {
+            (self.file, self.bytes) = begin(&self.path, self.start_ns, self.limits.files_max)?;
         }
         Ok(())
     }
 }
 
-/// Moves the logs back by one, the oldest out, and begins a new one.
-fn begin(path: &Path, start_ns: u64, files_max: NonZeroU8) -> io::Result<Writer<BufWriter<File>>> {
-    let last = files_max.get() - 1;
+/// Begins a new log and says how long it is. The others move back by one, the oldest out, once it is sure that there will
+/// be a new one.
+fn begin(path: &Path, start_ns: u64, files_max: NonZeroU8) -> io::Result<(File, u64)> {
+    let header = Writer::new(Vec::new(), start_ns)?.into_inner();
+    let mut fresh = path.to_owned().into_os_string();
+    fresh.push(".new");
+    let written = File::create(&fresh).and_then(|mut file| file.write_all(&header).map(|()| file));
+    let moved = written.and_then(|file| move_back(path, files_max).map(|()| file));
+    let placed = moved.and_then(|file| fs::rename(&fresh, path).map(|()| file));
+    match placed {
+        Ok(file) => Ok((file, header.len() as u64)),
+        Err(error) => {
+            // It may not have come to be.
+            let _ = fs::remove_file(&fresh);
+            Err(error)
+        }
+    }
+}
+
+/// Moves the logs back by one, the oldest out.
+fn move_back(path: &Path, files_max: NonZeroU8) -> io::Result<()> {
     // With one file allowed, the new one takes its place.
-    for at in (0..last).rev() {
+    for at in (0..files_max.get() - 1).rev() {
         match fs::rename(numbered(path, at), numbered(path, at + 1)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
     }
-    let mut writer = Writer::new(BufWriter::new(File::create(path)?), start_ns)?;
-    writer.get_mut().flush()?;
-    Ok(writer)
+    Ok(())
 }
 
 /// The path of a log that is so many behind the newest: the number stands before the extension.
@@ -145,6 +183,51 @@ mod tests {
         assert_eq!(seconds(&folder.path().join("latency.1.hlog")), [6, 6, 7, 7]);
         assert_eq!(seconds(&folder.path().join("latency.2.hlog")), [4, 4, 5, 5]);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_left_out_and_moves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = folder.path().join("logs");
+        let path = inside.join("latency.hlog");
+        assert!(Journal::create(&path, START_NS, limits(500, 3)).is_err(), "there is no such folder");
+        fs::create_dir(&inside).expect("created");
+        let mut journal = Journal::create(&path, START_NS, limits(500, 3)).expect("created");
+        write(&mut journal, 0..1);
+        // A new one is due and has no place to be.
+        let away = folder.path().join("away");
+        fs::rename(&inside, &away).expect("moved");
+        for second in 1..5 {
+            let histogram = latency::histogram();
+            let start = Duration::from_secs(second);
+            journal.write("write", start, Duration::from_secs(1), &histogram).expect("noted");
+            journal.write("total", start, Duration::from_secs(1), &histogram).expect("noted");
+            assert!(journal.end_interval().is_err(), "second {second}");
+        }
+        fs::rename(&away, &inside).expect("moved");
+        write(&mut journal, 5..6);
+        assert_eq!(seconds(&path), [5, 5]);
+        // The first that found no place to go on was written itself.
+        assert_eq!(seconds(&inside.join("latency.1.hlog")), [0, 0, 1, 1]);
+        assert_eq!(fs::read_dir(&inside).expect("a folder").count(), 2);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_costs_the_interval_and_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("latency.hlog");
+        let mut journal = Journal::create(&path, START_NS, limits(1 << 20, 3)).expect("created");
+        write(&mut journal, 0..1);
+        // No space left on device, whatever is written.
+        let full = File::options().write(true).open("/dev/full").expect("a device");
+        let good = std::mem::replace(&mut journal.file, full);
+        journal.write("write", Duration::ZERO, Duration::ZERO, &latency::histogram()).expect("noted");
+        assert!(journal.end_interval().is_err());
+        drop(good);
+        write(&mut journal, 2..3);
+        assert_eq!(seconds(&path), [2, 2], "a device cannot be cut, so there is a new one");
+        assert_eq!(seconds(&folder.path().join("latency.1.hlog")), [0, 0]);
     }
 
     #[test]

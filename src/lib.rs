@@ -4,6 +4,7 @@ pub mod book;
 pub mod capture;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod complaint;
 pub mod config;
 pub mod counters;

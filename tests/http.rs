@@ -73,6 +73,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             let flowing = !c.stopped_feed.load(Ordering::SeqCst);
             vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
         }),
+        alarms: Arc::new(|| vec!["no room".to_owned()]),
     }
 }
 
@@ -525,6 +526,7 @@ fn the_operators_door_has_its_own_routes() {
                 }
             })
         }),
+        latency: None,
     };
     let admin = Admin::new(Limits::default(), hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");

@@ -27,6 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
+    ("collector", &["tick", "clock", "counters", "latency", "journal"]),
     (
         "feed",
         &[
@@ -47,7 +48,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "shard",
         &["instrument", "tick", "clock", "counters", "protocol", "session", "latency", "ring", "socket"],
     ),
-    ("front", &["instrument", "tick", "counters", "protocol", "ring", "feed", "socket"]),
+    (
+        "front",
+        &["instrument", "tick", "counters", "protocol", "latency", "ring", "socket", "collector", "feed"],
+    ),
     ("watch", &["tick", "clock", "complaint"]),
     ("report", &["rfc3339", "latency"]),
     // wiring
@@ -67,6 +71,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "session",
             "latency",
             "ring",
+            "journal",
+            "collector",
             "feed",
             "shard",
             "front",

@@ -57,6 +57,8 @@ pub struct IngestView {
     pub on_end: Notify,
     /// True where a strict replay met what it cannot read.
     pub failed: AtomicBool,
+    /// Turns of the thread, those that found nothing to do too.
+    pub turns: Counter,
     /// Ticks published to the ring.
     pub published: Counter,
     /// Ticks of instruments that the ring has no place for.
@@ -75,6 +77,7 @@ impl IngestView {
             ended: AtomicBool::new(false),
             on_end: Notify::new(),
             failed: AtomicBool::new(false),
+            turns: Counter::default(),
             published: Counter::default(),
             unplaced: Counter::default(),
             notices_lost: Counter::default(),
@@ -291,6 +294,7 @@ impl Ingest {
     /// Takes in what is due, at most a fair share of it, and wakes the shards once.
     pub fn turn(&mut self, now: Now) -> Next {
         let before = self.parts.writer.published();
+        self.parts.view.turns.add(1);
         if !self.started && (self.parts.may_start)() {
             self.started = true;
             (0..self.parts.replays.len()).for_each(|at| self.parts.view.set(at, Flow::Flowing));

@@ -38,6 +38,8 @@ pub(super) fn admin(hooks: AdminHooks) -> Router {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/clients", get(clients))
+        .route("/api/latency", get(latency))
+        .route("/api/latency.hgrm", get(latency_hgrm))
         .route("/healthz", get(healthz));
     with_fallbacks(router).with_state(hooks)
 }
@@ -72,6 +74,42 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     }
 }
 
+/// What was measured over the interval that is asked for.
+async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    let Some(measured) = hooks.latency else { return not_measured() };
+    let pairs = pairs(&uri);
+    match measured.json(value(&pairs, "interval").unwrap_or(MINUTE)) {
+        Ok(found) => ([(CACHE_CONTROL, "no-store")], Json(found)).into_response(),
+        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+    }
+}
+
+/// The percentiles of a stage, as HdrHistogram's tools draw them.
+async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    let Some(measured) = hooks.latency else { return not_measured() };
+    let pairs = pairs(&uri);
+    let interval = value(&pairs, "interval").unwrap_or(MINUTE);
+    match measured.percentiles(value(&pairs, "stage").unwrap_or_default(), interval) {
+        Ok(text) => {
+            let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+            (headers, text).into_response()
+        }
+        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+    }
+}
+
+/// The interval that is told where none is asked for.
+const MINUTE: &str = "1m";
+
+fn not_measured() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "measuring is off: `latency.interval_ms` is 0")
+}
+
+/// The last value of a key.
+fn value<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
 fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     router
         .fallback(|uri: Uri| async move {
@@ -99,7 +137,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
         .iter()
         .map(|feed| json!({"name": feed.name, "flowing": feed.flowing, "detail": feed.detail}))
         .collect();
-    let mut body = json!({"ready": ready, "feeds": rows});
+    let mut body = json!({"ready": ready, "feeds": rows, "alarms": (app.hooks.alarms)()});
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !ready {
         body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
-use super::Stats;
+use super::runtimes::RuntimeRow;
+use super::{Runtimes, Stats};
+use crate::collector::{BOUNDS_NS, Label, Measured, Total};
 use crate::counters::{Counter, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
+use crate::latency::Tag;
 use crate::ring::Doorbell;
 
 /// Where the figures are.
@@ -28,6 +31,10 @@ pub struct Sources {
     pub publish: Option<Arc<publish::Stats>>,
     /// What is recorded, a row a line.
     pub records: Arc<[Arc<LineRecord>]>,
+    /// What was measured, unless measuring is off.
+    pub latency: Option<Arc<Measured>>,
+    /// The runtimes.
+    pub runtimes: Runtimes,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -38,8 +45,8 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// Everything that is counted, as OpenMetrics text. Labels are shards, feed lines, kinds of messages and doors:
-/// never symbols or clients.
+/// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, doors,
+/// and stages, venues and channels: never symbols or clients.
 pub fn render(sources: Arc<Sources>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(sources));
@@ -79,6 +86,14 @@ fn one(kind: MetricType, value: u64, row: MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
+/// Times of a histogram, in seconds.
+fn histogram(total: &Total, mut row: MetricEncoder<'_>) -> fmt::Result {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let bounds = BOUNDS_NS.map(seconds).into_iter().chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(total.buckets).collect();
+    row.encode_histogram::<NoLabelSet>(seconds(total.sum_ns), total.count(), &buckets, None)
+}
+
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_ingest(&mut encoder)?;
@@ -86,7 +101,9 @@ impl Collector for Sources {
         self.encode_shards(&mut encoder)?;
         self.encode_doors(&mut encoder)?;
         self.encode_records(&mut encoder)?;
-        self.encode_publish(&mut encoder)
+        self.encode_publish(&mut encoder)?;
+        self.encode_runtimes(&mut encoder)?;
+        self.encode_latency(&mut encoder)
     }
 }
 
@@ -102,6 +119,7 @@ impl Sources {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
         let counters = [
+            ("tickfan_ingest_turns", "Turns of the ingest thread", &ingest.turns),
             ("tickfan_published", "Ticks published to the ring", &ingest.published),
             ("tickfan_unplaced", "Ticks of instruments over the limit", &ingest.unplaced),
             (
@@ -151,7 +169,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 21] = [
+        let figures: [Figure; 22] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -164,6 +182,7 @@ impl Sources {
             ("tickfan_cut_dead", "Clients cut for not answering", Sum, |c| &c.cut_dead),
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
+            ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
             ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
             ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
@@ -234,6 +253,59 @@ impl Sources {
         ];
         for (name, help, kind, figure) in figures {
             family(encoder, name, help, kind, vec![(Vec::new(), figure.load(Ordering::Relaxed))])?;
+        }
+        Ok(())
+    }
+
+    fn encode_runtimes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = self.runtimes.rows();
+        let label = |row: &RuntimeRow| vec![("runtime", row.name.clone())];
+        let (name, help) = ("tickfan_runtime_busy", "Time that the runtime did not wait for events");
+        let mut busy = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for row in &rows {
+            let seconds = ConstCounter::new(row.busy.as_secs_f64());
+            seconds.encode(busy.encode_family(&[("runtime", row.name.as_str())])?)?;
+        }
+        type Figure = (&'static str, &'static str, MetricType, fn(&RuntimeRow) -> u64);
+        let figures: [Figure; 3] = [
+            ("tickfan_runtime_parks", "Times that it waited for events", MetricType::Counter, |r| r.parks),
+            ("tickfan_runtime_tasks", "Tasks", MetricType::Gauge, |r| r.tasks),
+            ("tickfan_runtime_queued", "Tasks woken from outside that wait", MetricType::Gauge, |r| r.queued),
+        ];
+        for (name, help, kind, figure) in figures {
+            let rows = rows.iter().map(|row| (label(row), figure(row))).collect();
+            family(encoder, name, help, kind, rows)?;
+        }
+        Ok(())
+    }
+
+    fn encode_latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(measured) = &self.latency else { return Ok(()) };
+        let (name, help) = ("tickfan_latency", "What the stages of a tick's way took");
+        let mut metric =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (Label { stage, venue, channel }, total) in measured.totals() {
+            let venue = venue.as_deref().unwrap_or(Tag::ANY);
+            let labels = [("stage", stage.name()), ("venue", venue), ("channel", channel.name())];
+            histogram(&total, metric.encode_family(&labels)?)?;
+        }
+        let (negative, clamped) = measured.odd();
+        let mut counts = vec![
+            (
+                "tickfan_latency_negative",
+                "Values below zero, in no histogram: a clock was set back",
+                negative,
+            ),
+            ("tickfan_latency_clamped", "Values over a minute, which count as a minute", clamped),
+        ];
+        if let Some(log) = measured.log() {
+            let help = "Intervals that the latency log lacks because it could not be written";
+            counts.push(("tickfan_latency_log_missing", help, log.missing));
+            let (name, help) = ("tickfan_latency_log_failing", "1 while the latency log cannot be written");
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), log.failing.into())])?;
+        }
+        for (name, help, value) in counts {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 mod api;
 pub mod metrics;
 mod origin;
+mod runtimes;
 mod serve;
 mod ui;
 mod upgrade;
@@ -21,6 +22,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
@@ -28,6 +30,7 @@ use crate::socket::Seat;
 use crate::tick::State;
 
 pub use origin::{BadOrigin, Origins};
+pub use runtimes::Runtimes;
 pub use serve::{Limits, Stats};
 
 /// How the public door behaves.
@@ -128,6 +131,8 @@ pub struct Hooks {
     pub symbols: Arc<dyn Fn() -> Vec<SymbolRow> + Send + Sync>,
     /// Every feed.
     pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
+    /// What is wrong though ticks flow, one sentence each.
+    pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 impl fmt::Debug for Hooks {
@@ -184,9 +189,11 @@ pub struct AdminHooks {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The worst clients.
     pub clients: Clients,
+    /// What was measured; `None`: measuring is off.
+    pub latency: Option<Arc<Measured>>,
 }
 
-/// The operator's door: `/metrics`, `/api/clients` and `/healthz`. It asks nobody who they are: bind it to a private
+/// The operator's door: `/metrics`, `/api/clients`, `/api/latency` and `/healthz`. It asks nobody who they are: bind it to a private
 /// address.
 #[derive(Debug)]
 pub struct Admin {

@@ -1,6 +1,7 @@
 //! Latency by stages: what is told apart, and the interval log that holds it. `docs/LATENCY.md` describes the log and
 //! how it is read.
 
+mod figures;
 pub mod hlog;
 pub mod meter;
 
@@ -9,6 +10,8 @@ use std::fmt;
 use hdrhistogram::Histogram;
 
 use crate::tick::Channel;
+
+pub use figures::{Figures, QUANTILES};
 
 /// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when
 /// the frame was in our hands. [`Stage::Total`] is the whole way.

@@ -1,47 +1,6 @@
-//! What is said about a histogram, and how times are written for people.
+//! How times and numbers are written for people.
 
 use std::fmt;
-
-use hdrhistogram::Histogram;
-
-/// The percentiles that are shown, and their quantiles.
-pub(super) const QUANTILES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
-
-/// What is said about a histogram, in nanoseconds. A percentile is exact to the histogram's digits, and the upper end of
-/// what they leave open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Figures {
-    /// How many values there are. Without any, the others are 0.
-    pub(super) count: u64,
-    /// Their mean, rounded.
-    pub(super) mean_ns: u64,
-    /// The percentiles of [`QUANTILES`].
-    pub(super) quantiles_ns: [u64; QUANTILES.len()],
-    /// The greatest.
-    pub(super) max_ns: u64,
-}
-
-impl Figures {
-    /// Says it about this one.
-    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
-        let mut quantiles_ns = [0; QUANTILES.len()];
-        let values = histogram.value_at_quantiles(QUANTILES.map(|(_, quantile)| quantile));
-        quantiles_ns.iter_mut().zip(values).for_each(|(place, ns)| *place = ns);
-        Self {
-            count: histogram.len(),
-            mean_ns: histogram.mean().round() as u64,
-            quantiles_ns,
-            max_ns: if histogram.is_empty() { 0 } else { histogram.max() },
-        }
-    }
-
-    /// The names and values in the order in which they are shown: the percentiles, then the maximum.
-    pub(super) fn times(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let percentiles = QUANTILES.into_iter().map(|(name, _)| name).zip(self.quantiles_ns);
-        percentiles.chain([("max", self.max_ns)])
-    }
-}
 
 /// Nanoseconds, shown with three significant digits and their unit: `48 ns`, `1.23 µs`, `12.3 ms`, `60.0 s`.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +74,6 @@ impl fmt::Display for Grouped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::latency;
 
     #[test]
     fn times_have_three_digits_and_a_unit() {
@@ -151,21 +109,5 @@ mod tests {
     fn whole_numbers_are_grouped() {
         let shown = [0, 999, 1_000, 1_234_567].map(|number| Grouped(number).to_string());
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
-    }
-
-    #[test]
-    fn figures_are_those_of_the_histogram() {
-        let mut histogram = latency::histogram();
-        assert_eq!(
-            Figures::of(&histogram),
-            Figures { count: 0, mean_ns: 0, quantiles_ns: [0; 5], max_ns: 0 }
-        );
-        (1..=10_000).for_each(|us| histogram.record(us * 1_000).expect("in its bounds"));
-        let figures = Figures::of(&histogram);
-        let expected = [5_000_000, 9_000_000, 9_900_000, 9_990_000, 9_999_000, 10_000_000_u64];
-        for ((name, ns), expected) in figures.times().zip(expected) {
-            assert!(ns.abs_diff(expected) <= expected / 1_000 + 1_000, "{name}: {ns}");
-        }
-        assert!((figures.count, figures.mean_ns.abs_diff(5_000_500) < 5_000) == (10_000, true));
     }
 }

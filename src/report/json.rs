@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::budget::Verdict;
-use super::figures::{Figures, Ratio};
+use super::figures::Ratio;
 use super::run::{Point, Series};
 use super::{Report, Side, utc};
+use crate::latency::Figures;
 
 /// Everything, as one JSON object and a line break.
 ///
@@ -63,11 +64,7 @@ fn row(report: &Report, series: &Series, kind: &str) -> Value {
 }
 
 fn numbers(figures: &Figures) -> Map<String, Value> {
-    let mut numbers = Map::new();
-    numbers.insert("count".to_owned(), figures.count.into());
-    numbers.insert("mean_ns".to_owned(), figures.mean_ns.into());
-    numbers.extend(figures.times().map(|(name, ns)| (format!("{name}_ns"), ns.into())));
-    numbers
+    figures.fields().map(|(name, value)| (name, value.into())).collect()
 }
 
 fn point(point: &Point) -> Value {

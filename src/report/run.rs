@@ -5,9 +5,8 @@ use std::io::BufRead;
 
 use hdrhistogram::Histogram;
 
-use super::figures::Figures;
 use crate::latency::hlog::{COUNT_MAX, Interval, ReadError, Reader};
-use crate::latency::{self, Stage, Tag};
+use crate::latency::{self, Figures, Stage, Tag};
 
 /// What an interval is shown as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,6 +104,8 @@ pub struct ShardHandle {
     pub bell: Arc<Doorbell>,
     /// What it counts.
     pub counters: Arc<ShardCounters>,
+    /// Its runtime, to be looked at.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl ShardHandle {
@@ -179,6 +181,7 @@ impl<S: Socket> Shard<S> {
             self.counters.lapped.add(batch.lapped);
             sessions.lapped(now);
         }
+        self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
         let reading = sessions.read_all(now);
         let released = sessions.release(now);
@@ -243,22 +246,22 @@ pub fn spawn(
     let work = Arc::new(Notify::new());
     let wake = Arc::clone(&work);
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
-    let handle = ShardHandle {
-        commands,
-        wake: Arc::clone(&work),
-        bell: Arc::clone(&bell),
-        counters: Arc::clone(&parts.counters),
-    };
+    let counters = Arc::clone(&parts.counters);
+    let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
+    let (show, shown) = std::sync::mpsc::sync_channel(1);
     // The reader is made here, so that nothing published after this call is missed.
     let reader = parts.ring.reader();
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
-        runtime.block_on(run(parts, reader, inbox, &bell, &work));
+        // Whoever starts it waits for this.
+        let _ = show.send(runtime.handle().clone());
+        runtime.block_on(run(parts, reader, inbox, &shard_bell, &shard_work));
         Ok(())
     })?;
-    Ok((handle, thread))
+    let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
+    Ok((ShardHandle { commands, wake: work, bell, counters, runtime }, thread))
 }
 
 /// Clients on their way to a shard: more wait in the listener.

@@ -1,8 +1,8 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
-use std::cmp::Reverse;
+mod doors;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,30 +10,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use doors::{Around, Doors, publishing};
+
 use crate::clock::{Clock, MS};
-use crate::config::{Config, Feed};
+use crate::collector::{Collecting, Collector, LogOptions};
+use crate::config::{Config, Feed, Latency};
 use crate::counters::ShardCounters;
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
+use crate::feed::publish::Publish;
 use crate::feed::{
-    Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
+    Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
     RecorderThread, Replay, ReplaySpec, Tap,
 };
-use crate::front::metrics::{self, Sources};
-use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
-};
-use crate::instrument::{InstrumentTable, Symbol};
+use crate::front::Origins;
+use crate::instrument::InstrumentTable;
+use crate::journal::JournalLimits;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
-use crate::shard::{
-    self, ClientRow, NewClient, SessionOptions, ShardHandle, ShardParts, SortBy, Tuning, Who,
-};
+use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
 use crate::venue::Wire;
 
 /// What a gateway is to do.
@@ -71,10 +68,11 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     let doors = Doors::bind(&config).await?;
     let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
     let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-    let shards = Shards::start(&config, &replays, &table, &ring, &clock)?;
     let view = Arc::new(IngestView::new(replays.len()));
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
+    let mut collector = collector(&config, &clock, &notices, &view);
+    let shards = Shards::start(&config, &replays, &table, &ring, &clock, &mut collector)?;
 
     let (stop_doors, stopped) = watch::channel(false);
     let ingest = IngestThread::prepare()?;
@@ -87,6 +85,8 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         ring: &ring,
         view: &view,
         records: &recording.records,
+        ingest: ingest.runtime.handle(),
+        measured: collector.as_ref().map(Collector::measured),
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let recorder = recording
@@ -108,9 +108,11 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         may_start: shards.start_gate(wait_subscribers),
         view: Arc::clone(&view),
         notices,
-        meter: Meter::off(),
+        meter: meter(&mut collector),
     };
     let ingest = ingest.start(parts, publishing.clone())?;
+    let collecting = collector.map(|collector| collector.start(clock)).transpose();
+    let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     ready(&ready_line);
@@ -132,6 +134,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     }
     ingest.stop().await;
     tokio::join!(shards.drain(&config), stop(recorder));
+    stop_collecting(collecting).await;
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
 }
 
@@ -174,6 +177,40 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
         let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+    }
+}
+
+/// Who collects what is measured; `None`: measuring is off.
+fn collector(
+    config: &Config,
+    clock: &Clock,
+    notices: &mpsc::Sender<String>,
+    view: &Arc<IngestView>,
+) -> Option<Collector> {
+    let Latency { interval_ms, log, log_bytes_max, log_files_max } = &config.latency;
+    if *interval_ms == 0 {
+        return None;
+    }
+    let limits = JournalLimits { bytes_max: *log_bytes_max, files_max: *log_files_max };
+    let log = log.clone().map(|path| LogOptions { path, limits });
+    let (notices, view) = (notices.clone(), Arc::clone(view));
+    let tell = move |what| {
+        if notices.try_send(what).is_err() {
+            view.notices_lost.add(1);
+        }
+    };
+    Some(Collector::new(interval_ms * MS, log, clock.now(), Box::new(tell)))
+}
+
+fn meter(collector: &mut Option<Collector>) -> Meter {
+    collector.as_mut().map_or_else(Meter::off, Collector::meter)
+}
+
+/// Waits until the last interval is written, but not for a disk that hangs.
+async fn stop_collecting(collecting: Option<Collecting>) {
+    if let Some(collecting) = collecting {
+        let stopped = tokio::task::spawn_blocking(move || collecting.stop());
+        let _ = tokio::time::timeout(Duration::from_secs(3), stopped).await;
     }
 }
 
@@ -255,6 +292,7 @@ impl Shards {
         table: &Arc<InstrumentTable>,
         ring: &TickRing,
         clock: &Clock,
+        collector: &mut Option<Collector>,
     ) -> anyhow::Result<Self> {
         let options = session_options(config, replays)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -268,7 +306,7 @@ impl Shards {
                 counters: Arc::new(ShardCounters::default()),
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
-                meter: Meter::off(),
+                meter: meter(collector),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);
@@ -467,232 +505,4 @@ async fn stop(recorder: Option<RecorderThread>) {
     let Some(recorder) = recorder else { return };
     let stopped = tokio::task::spawn_blocking(move || recorder.stop());
     let _ = tokio::time::timeout(RECORDER_STOP_MAX, stopped).await;
-}
-
-/// What the gateway listens on.
-struct Doors {
-    public: TcpListener,
-    admin: TcpListener,
-    publish: Option<TcpListener>,
-}
-
-/// What the doors lead to.
-struct Around<'a> {
-    config: &'a Config,
-    shards: &'a Shards,
-    table: &'a Arc<InstrumentTable>,
-    ring: &'a TickRing,
-    view: &'a Arc<IngestView>,
-    records: &'a Arc<[Arc<LineRecord>]>,
-}
-
-/// Publishing, where it is on.
-struct Publishing {
-    door: Arc<Publish>,
-    /// The ingest thread's end.
-    inbox: mpsc::Receiver<Input>,
-}
-
-fn publishing(config: &Config, clock: &Clock, ingest: &Prepared) -> anyhow::Result<Option<Publishing>> {
-    if !config.publishes() {
-        return Ok(None);
-    }
-    let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
-    let options = publish::Options {
-        publishers_max: config.limits.publishers_max.get(),
-        auth_timeout_ms: config.limits.head_timeout_ms.get(),
-    };
-    let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
-    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
-        .context("publish.token")?;
-    Ok(Some(Publishing { door, inbox }))
-}
-
-impl Doors {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let publish = match config.publish.listen {
-            Some(address) => Some(bind("publish.listen", address).await?),
-            None => None,
-        };
-        Ok(Self {
-            public: bind("server.listen", config.server.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
-            publish,
-        })
-    }
-}
-
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
-}
-
-impl Doors {
-    /// Says where everything listens.
-    fn ready_line(&self) -> anyhow::Result<String> {
-        let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
-        let publish = match &self.publish {
-            Some(publish) => format!(" publish={}", publish.local_addr()?),
-            None => String::new(),
-        };
-        Ok(format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}{publish}"))
-    }
-
-    /// Opens all doors; they close when `stopped` turns true.
-    fn open(
-        self,
-        around: &Around<'_>,
-        publishing: Option<&Arc<Publish>>,
-        stopped: &watch::Receiver<bool>,
-    ) -> anyhow::Result<()> {
-        let config = around.config;
-        let limits = front_limits(config);
-        let options = Options {
-            limits,
-            allowed_origins: config.server.allowed_origins.clone(),
-            replay: config.is_replay(),
-        };
-        let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
-        let shards = around.shards.handles.iter();
-        let table = Arc::clone(around.table);
-        let sources = Arc::new(Sources {
-            ingest: Arc::clone(around.view),
-            shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
-            doors: vec![("public", front.stats())],
-            publish: publishing.map(|publishing| publishing.stats()),
-            records: Arc::clone(around.records),
-            instruments: Box::new(move || table.len() as u64),
-        });
-        let handles = Arc::clone(&around.shards.handles);
-        let admin = Admin::new(
-            limits,
-            AdminHooks {
-                metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
-                clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
-            },
-        );
-        tokio::spawn(front.serve(self.public, until(stopped.clone())));
-        tokio::spawn(admin.serve(self.admin, until(stopped.clone())));
-        if let (Some(publishing), Some(listener)) = (publishing, self.publish) {
-            tokio::spawn(Arc::clone(publishing).serve_tcp(listener));
-        }
-        Ok(())
-    }
-}
-
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the gateway itself is gone.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-fn front_limits(config: &Config) -> crate::front::Limits {
-    crate::front::Limits {
-        connections_max: config.limits.connections_max.get(),
-        per_address_max: config.limits.connections_per_address.get(),
-        head_timeout_ms: config.limits.head_timeout_ms.get(),
-        idle_timeout_ms: config.limits.idle_timeout_ms.get(),
-    }
-}
-
-/// What the public door asks the rest.
-fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view, records } = around;
-    let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
-    let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
-    let handles = Arc::clone(&shards.handles);
-    let (table, ring) = (Arc::clone(table), TickRing::clone(ring));
-    let symbols = move || {
-        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
-        table.iter().map(row).collect()
-    };
-    let (view, feeds, records) = (Arc::clone(view), config.feed.clone(), Arc::clone(records));
-    let publishers = publishing.map(|publishing| publishing.stats());
-    Hooks {
-        can_accept: Arc::new(can_accept),
-        hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
-        publish: publishing.map(publish_route),
-        symbols: Arc::new(symbols),
-        feeds: Arc::new(move || {
-            let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
-            feed_health(&feeds, publishers, &view, &records)
-        }),
-    }
-}
-
-/// Where the sockets of publishers go.
-fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
-    let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
-    let serve = move |upgraded: Upgraded, authorized| {
-        let Upgraded { stream, read_buf, .. } = upgraded;
-        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
-    };
-    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
-}
-
-fn feed_health(
-    feeds: &[Feed],
-    publishers: Option<u64>,
-    view: &IngestView,
-    records: &[Arc<LineRecord>],
-) -> Vec<FeedHealth> {
-    let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
-        name: format!("feed {number}"),
-        flowing: flow == Flow::Flowing,
-        detail: match flow {
-            Flow::Waiting => "the replay has not begun".to_owned(),
-            Flow::Flowing => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
-            Flow::Silent => "nothing has come in for too long".to_owned(),
-            Flow::Ended => "the replay has ended".to_owned(),
-            Flow::Failed => "the replay met what it cannot read".to_owned(),
-        },
-    };
-    let mut rows: Vec<FeedHealth> = feeds.iter().zip(view.flows()).enumerate().map(row).collect();
-    if let Some(publishers) = publishers {
-        // Beside replays, publishers may come and go; alone, they are the feed.
-        let flowing = publishers > 0 || !feeds.is_empty();
-        rows.push(FeedHealth {
-            name: "publish".to_owned(),
-            flowing,
-            detail: format!("{publishers} publishers"),
-        });
-    }
-    // What is missing in a recording is no reason not to serve, but to be told.
-    let lines = feeds.iter().map(|feed| feed.files.len()).chain(publishers.map(|_| 1));
-    let mut rest = records;
-    for (row, lines) in rows.iter_mut().zip(lines) {
-        let (own, others) = rest.split_at(lines.min(rest.len()));
-        rest = others;
-        for alarm in own.iter().filter_map(|record| record.alarm()) {
-            row.detail = format!("{}; {alarm}", row.detail);
-        }
-    }
-    rows
-}
-
-/// The worst clients of all shards.
-async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Result<Value, String> {
-    let Some((_, by)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
-        let words: Vec<&str> = SortBy::ALL.iter().map(|(word, _)| *word).collect();
-        return Err(format!("`sort` must be one of {}", words.join(", ")));
-    };
-    let mut rows: Vec<ClientRow> = Vec::new();
-    for (number, shard) in shards.iter().enumerate() {
-        rows.extend(shard.report(by, limit, number).await);
-    }
-    rows.sort_by_key(|row| Reverse(row.sorted_by));
-    rows.truncate(limit);
-    let total: u64 = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
-    Ok(json!({"total": total, "clients": rows}))
-}
-
-/// Gives a client to the shard with the fewest.
-fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
-    let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
-    let why = Close::Busy;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
-        return Err(Refused { stream, why });
-    };
-    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
-    let who = Who { name: name.into(), peer: Some(peer) };
-    let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
-    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
 }

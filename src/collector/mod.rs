@@ -1,0 +1,267 @@
+//! Collects what the threads measure, on a thread of its own that alone may wait for the disk: merges it by what it has in
+//! common, keeps it for whoever asks ([`Measured`]), and writes the interval log.
+//!
+//! A thread hands over its interval when that ends, at a multiple of the interval on the steady clock. The collector comes
+//! an eighth of an interval later and takes what there is. So its intervals follow each other without a hole, and what a
+//! thread hands over late stands in the interval in which it came.
+
+mod answer;
+mod measured;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::clock::{Clock, Now};
+use crate::journal::{Journal, JournalLimits};
+use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
+use crate::latency::{self, Stage, Tag};
+use crate::tick::Channel;
+
+pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
+
+/// Where the interval log goes.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The newest log.
+    pub path: PathBuf,
+    /// What it and those before it may take of the disk.
+    pub limits: JournalLimits,
+}
+
+/// What the values of a histogram have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    /// The part of a tick's way.
+    pub stage: Stage,
+    /// The venue; `None`: those that are not told apart.
+    pub venue: Option<Arc<str>>,
+    /// The channel.
+    pub channel: Channel,
+}
+
+impl Label {
+    /// The tag of the log.
+    pub fn tag(&self) -> Tag<'_> {
+        Tag { stage: self.stage, venue: self.venue.as_deref(), channel: Some(self.channel) }
+    }
+}
+
+/// What was measured in a span of time.
+#[derive(Debug, Default)]
+struct Window {
+    /// Steady nanoseconds.
+    from_ns: u64,
+    to_ns: u64,
+    /// Values below zero, which are in no histogram.
+    negative: u64,
+    /// Values that count as the longest time that there is.
+    clamped: u64,
+    cells: BTreeMap<Label, Histogram<u64>>,
+}
+
+impl Window {
+    /// What was measured, by label.
+    fn values(&self) -> impl Iterator<Item = (&Label, &Histogram<u64>)> {
+        self.cells.iter().filter(|(_, values)| !values.is_empty())
+    }
+
+    fn cell(&mut self, label: &Label) -> &mut Histogram<u64> {
+        self.cells.entry(label.clone()).or_insert_with(latency::histogram)
+    }
+
+    /// Forgets all values, and keeps the memory.
+    fn clear(&mut self) {
+        self.cells.values_mut().for_each(Histogram::reset);
+        (self.negative, self.clamped) = (0, 0);
+    }
+}
+
+/// The interval log, and whether it can be written.
+struct Log {
+    options: LogOptions,
+    journal: Option<Journal>,
+}
+
+impl Log {
+    /// The journal; one that is not there is tried to be begun.
+    fn journal(&mut self, start_ns: u64) -> io::Result<&mut Journal> {
+        match &mut self.journal {
+            Some(journal) => Ok(journal),
+            none => Ok(none.insert(Journal::create(&self.options.path, start_ns, self.options.limits)?)),
+        }
+    }
+
+    fn write(&mut self, window: &Window, start: Now) -> io::Result<()> {
+        let journal = self.journal(start.wall_ns)?;
+        let since_start = Duration::from_nanos(window.from_ns.saturating_sub(start.mono_ns));
+        let duration = Duration::from_nanos(window.to_ns - window.from_ns);
+        for (label, values) in window.values() {
+            journal.write(&label.tag().to_string(), since_start, duration, values)?;
+        }
+        journal.end_interval()
+    }
+}
+
+/// Tells the operator. It must not wait.
+pub type Tell = Box<dyn FnMut(String) + Send>;
+
+/// Collects: see the [module](self). [`turn`](Self::turn) does all its work and can be called by hand.
+pub struct Collector {
+    interval_ns: u64,
+    start: Now,
+    lines: Vec<Arc<Line>>,
+    measured: Arc<Measured>,
+    /// Venues that are told apart.
+    venues: Vec<Arc<str>>,
+    /// The interval that is put together.
+    round: Window,
+    log: Option<Log>,
+    tell: Tell,
+}
+
+impl Collector {
+    /// A collector of intervals of `interval_ns`, not 0, that begin at `start`. The log, if there is to be one, is begun
+    /// at once. If it cannot be, `tell` is told, as it is when it can again: measuring goes on without.
+    pub fn new(interval_ns: u64, log: Option<LogOptions>, start: Now, tell: Tell) -> Self {
+        let mut collector = Self {
+            interval_ns,
+            start,
+            lines: Vec::new(),
+            measured: Arc::new(Measured::new(interval_ns, start, log.is_some())),
+            venues: Vec::new(),
+            round: Window { from_ns: start.mono_ns, ..Window::default() },
+            log: log.map(|options| Log { options, journal: None }),
+            tell,
+        };
+        if let Some(log) = &mut collector.log {
+            let begun = log.journal(start.wall_ns).map(drop);
+            collector.log_went(begun);
+        }
+        collector
+    }
+
+    /// A meter for a thread.
+    pub fn meter(&mut self) -> Meter {
+        let line = Arc::<Line>::default();
+        self.lines.push(Arc::clone(&line));
+        Meter::new(line, self.interval_ns, self.start.mono_ns)
+    }
+
+    /// What was measured, for whoever asks.
+    pub fn measured(&self) -> Arc<Measured> {
+        Arc::clone(&self.measured)
+    }
+
+    /// Takes what the threads have handed over. If there is nothing the interval goes on.
+    pub fn turn(&mut self) {
+        let mut ended_ns = None;
+        for at in 0..self.lines.len() {
+            while let Some(set) = self.lines[at].take() {
+                ended_ns = ended_ns.max(Some(set.to_ns));
+                self.add(&set);
+                self.lines[at].give_back(set);
+            }
+        }
+        let Some(ended_ns) = ended_ns else { return };
+        self.round.to_ns = ended_ns.max(self.round.from_ns);
+        if let Some(log) = &mut self.log {
+            let written = log.write(&self.round, self.start);
+            self.log_went(written);
+        }
+        let next_ns = self.round.to_ns;
+        self.measured.take_in(&mut self.round);
+        self.round.clear();
+        self.round.from_ns = next_ns;
+    }
+
+    fn add(&mut self, set: &Set) {
+        self.round.negative += set.negative;
+        self.round.clamped += set.clamped;
+        for (stage, venue, channel, values) in set.values() {
+            let venue = venue.and_then(|venue| known(&mut self.venues, venue));
+            let cell = self.round.cell(&Label { stage, venue, channel });
+            // Both have the same bounds.
+            let _ = cell.add(values);
+        }
+    }
+
+    /// Counts what the log lacks, and tells when it begins to lack something and when it no longer does.
+    fn log_went(&mut self, how: io::Result<()>) {
+        let path = self.log.as_ref().map(|log| log.options.path.display().to_string()).unwrap_or_default();
+        match how {
+            Err(error) if self.measured.log_failed() => {
+                (self.tell)(format!(
+                    "latency.log: {path}: {error}: intervals are missing until it can be written"
+                ));
+            }
+            Ok(()) if self.measured.log_written() => {
+                (self.tell)(format!("latency.log: {path}: it is written again"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Collects on a thread of its own.
+    ///
+    /// # Errors
+    /// What the operating system says when it gives no thread.
+    pub fn start(mut self, clock: Clock) -> io::Result<Collecting> {
+        let (stop, stopped) = mpsc::sync_channel::<()>(0);
+        let thread = std::thread::Builder::new().name("latency".to_owned()).spawn(move || {
+            loop {
+                let left = Duration::from_nanos(self.left_ns(clock.now().mono_ns));
+                if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+                self.turn();
+            }
+            self.turn();
+        })?;
+        Ok(Collecting { stop, thread })
+    }
+
+    /// How long it is until the next turn.
+    fn left_ns(&self, now_ns: u64) -> u64 {
+        let late_ns = self.interval_ns / 8;
+        self.interval_ns - (now_ns + self.interval_ns - late_ns) % self.interval_ns
+    }
+}
+
+/// The venue, if it is one of those that are told apart: the first that come.
+fn known(venues: &mut Vec<Arc<str>>, venue: &str) -> Option<Arc<str>> {
+    if let Some(known) = venues.iter().find(|known| ***known == *venue) {
+        return Some(Arc::clone(known));
+    }
+    if venues.len() == VENUES_MAX {
+        return None;
+    }
+    let venue: Arc<str> = venue.into();
+    venues.push(Arc::clone(&venue));
+    Some(venue)
+}
+
+/// A collector that runs.
+pub struct Collecting {
+    stop: mpsc::SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Collecting {
+    /// Takes what there still is, and waits until it is kept and written. Threads that measure should have ended.
+    pub fn stop(self) {
+        let Self { stop, thread } = self;
+        drop(stop);
+        // It has nothing to say.
+        let _ = thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+use std::fs;
+use std::io::BufReader;
+use std::num::{NonZeroU8, NonZeroU64};
+use std::path::Path;
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+use super::*;
+use crate::clock::{MANUAL_EPOCH_NS, MS, SECOND};
+use crate::instrument::InstrumentId;
+use crate::latency::NS_MAX;
+use crate::latency::hlog::{Interval, Reader};
+
+const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
+
+/// Two threads that measure, and who collects.
+struct House {
+    collector: Collector,
+    measured: Arc<Measured>,
+    ingest: Meter,
+    shard: Meter,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl House {
+    fn new(log: Option<LogOptions>) -> Self {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let tell = move |what| tell.lock().expect("not poisoned").push(what);
+        let mut collector = Collector::new(SECOND, log, START, Box::new(tell));
+        let (ingest, shard) = (collector.meter(), collector.meter());
+        let measured = collector.measured();
+        Self { collector, measured, ingest, shard, told }
+    }
+
+    /// Both threads hand over their interval, and it is collected. Seconds count from the start.
+    fn end(&mut self, second: u64) {
+        let now_ns = START.mono_ns + second * SECOND + MS;
+        self.ingest.turn(now_ns);
+        self.shard.turn(now_ns);
+        self.collector.turn();
+    }
+
+    fn asked(&self, interval: &str) -> Value {
+        self.measured.json(interval).expect("an interval")
+    }
+
+    /// The count of a tag over an interval.
+    fn count(&self, interval: &str, tag: &str) -> u64 {
+        let asked = self.asked(interval);
+        let row = asked["tags"].as_array().expect("rows").iter().find(|row| row["tag"] == tag);
+        row.map_or(0, |row| row["count"].as_u64().expect("a number"))
+    }
+
+    /// What the operator was told since the last time.
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut self.told.lock().expect("not poisoned"))
+    }
+}
+
+/// So many values of a stage; the instrument's number is its venue's.
+fn record(meter: &mut Meter, stage: Stage, (venue, channel): (u32, Channel), ns: u64, count: u64) {
+    const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
+    let name = || VENUES.get(venue as usize).copied().unwrap_or_default();
+    let class = meter.class(InstrumentId(venue), channel, name);
+    meter.record(stage, class, 1_000, 1_000 + ns, count);
+}
+
+const KRAKEN: (u32, Channel) = (0, Channel::Trade);
+const COINBASE: (u32, Channel) = (1, Channel::Quote);
+
+#[test]
+fn what_threads_measure_is_merged_by_what_it_is() {
+    let mut house = House::new(None);
+    // Each thread has met the venues in another order.
+    record(&mut house.ingest, Stage::Recv, COINBASE, 10, 1);
+    record(&mut house.ingest, Stage::Recv, KRAKEN, 20_000, 2);
+    record(&mut house.shard, Stage::Recv, KRAKEN, 30_000, 3);
+    record(&mut house.shard, Stage::Total, COINBASE, 2_000_000, 4);
+    house.end(1);
+    let last = house.asked("last");
+    let (from, to) = (START.wall_ns / 1_000, (START.wall_ns + SECOND + MS) / 1_000);
+    assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
+    let tags = last["tags"].as_array().expect("rows");
+    let names: Vec<_> = tags.iter().map(|row| (row["tag"].as_str().expect("text"), &row["count"])).collect();
+    assert_eq!(
+        names,
+        [
+            ("recv/coinbase/quote", &1.into()),
+            ("recv/kraken/trade", &5.into()),
+            ("total/coinbase/quote", &4.into())
+        ]
+    );
+    let stages = last["stages"].as_array().expect("rows");
+    assert_eq!(stages.len(), Stage::ALL.len());
+    assert_eq!((&stages[0]["stage"], &stages[0]["count"]), (&"recv".into(), &6.into()));
+    assert_eq!((&stages[0]["p50_ns"], &stages[0]["max_ns"]), (&20_015.into(), &30_015.into()));
+    assert_eq!((&stages[3]["count"], &stages[3]["max_ns"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn an_interval_without_values_is_empty_and_one_without_news_goes_on() {
+    let mut house = House::new(None);
+    record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
+    house.collector.turn();
+    assert_eq!(house.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
+    house.end(1);
+    house.end(2);
+    // Nobody comes to the end of the third.
+    house.collector.turn();
+    house.end(4);
+    let last = house.asked("last");
+    let (from, to) = (last["from_us"].as_u64().expect("a time"), last["to_us"].as_u64().expect("a time"));
+    assert_eq!((to - from, house.count("last", "write/kraken/trade")), (2_000_000, 0));
+    assert_eq!(house.count("start", "write/kraken/trade"), 1);
+}
+
+#[test]
+fn a_late_thread_stands_where_it_came() {
+    let mut house = House::new(None);
+    for second in 1..=5 {
+        record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
+        record(&mut house.ingest, Stage::Recv, KRAKEN, 5, 1);
+        let now_ns = START.mono_ns + second * SECOND;
+        house.ingest.turn(now_ns);
+        if second == 5 {
+            house.shard.turn(now_ns);
+        }
+        house.collector.turn();
+        let counts = ["recv", "write"].map(|stage| house.count("last", &format!("{stage}/kraken/trade")));
+        assert_eq!(counts, [1, if second == 5 { 5 } else { 0 }]);
+    }
+}
+
+#[test]
+fn the_minute_forgets_what_is_older() {
+    let mut house = House::new(None);
+    for second in 1..=150 {
+        record(&mut house.shard, Stage::Write, KRAKEN, second * 1_000, second);
+        if second == 100 {
+            record(&mut house.shard, Stage::Encode, COINBASE, NS_MAX + 1, 7);
+        }
+        house.end(second);
+        let within = (second.saturating_sub(59).max(1)..=second).sum::<u64>();
+        assert_eq!(house.count("1m", "write/kraken/trade"), within, "after {second}");
+    }
+    let minute = house.asked("1m");
+    let span = minute["to_us"].as_u64().zip(minute["from_us"].as_u64()).map(|(to, from)| to - from);
+    assert_eq!((span, &minute["clamped"]), (Some(60_000_000), &7.into()));
+    let write = minute["tags"].as_array().expect("rows").iter().find(|row| row["stage"] == "write");
+    let max_ns = write.and_then(|row| row["max_ns"].as_u64()).expect("a time");
+    assert!((150_000..150_200).contains(&max_ns), "{max_ns}");
+    assert_eq!(house.count("start", "write/kraken/trade"), (1..=150).sum::<u64>());
+    for second in 151..=170 {
+        house.end(second);
+    }
+    let minute = house.asked("1m");
+    assert_eq!((&minute["clamped"], house.count("1m", "encode/coinbase/quote")), (&0.into(), 0));
+    assert_eq!(house.measured.odd(), (0, 7));
+}
+
+#[test]
+fn values_that_are_no_times_are_counted() {
+    let mut house = House::new(None);
+    let class = house.ingest.class(InstrumentId(0), Channel::Trade, || "kraken");
+    house.ingest.record(Stage::Recv, class, 9, 8, 3);
+    house.end(1);
+    let last = house.asked("last");
+    assert_eq!((&last["negative"], &last["tags"]), (&3.into(), &Value::Array(vec![])));
+    assert_eq!(house.measured.odd(), (3, 0));
+    house.end(2);
+    assert_eq!(house.asked("last")["negative"], 0);
+}
+
+#[test]
+fn a_scraper_is_told_sums_by_bounds() {
+    let mut house = House::new(None);
+    for (second, ns, count) in [(1, 10_000, 1), (2, 10_001, 2), (3, 12_000, 4), (4, 59_000_000_000, 8)] {
+        record(&mut house.shard, Stage::Total, KRAKEN, ns, count);
+        house.end(second);
+    }
+    let totals = house.measured.totals();
+    let (label, total) = &totals[0];
+    assert_eq!((label.tag().to_string().as_str(), totals.len()), ("total/kraken/trade", 1));
+    // Eight nanoseconds are not told apart at 10 µs.
+    assert_eq!((total.buckets[0], total.buckets[1], total.buckets[11], total.count()), (3, 4, 8, 15));
+    let sum = 10_000 + 2 * 10_001 + 4 * 12_000 + 8 * 59_000_000_000;
+    assert!(total.sum_ns.abs_diff(sum) <= sum / 1_000, "{}", total.sum_ns);
+}
+
+#[test]
+fn further_venues_are_one() {
+    let mut house = House::new(None);
+    for venue in 0..40_u32 {
+        let meter = if venue % 2 == 0 { &mut house.ingest } else { &mut house.shard };
+        let name = format!("v{venue}");
+        let class = meter.class(InstrumentId(venue), Channel::Trade, || &name);
+        meter.record(Stage::Pickup, class, 0, 5, 1);
+    }
+    house.end(1);
+    assert_eq!(house.asked("last")["tags"].as_array().map(Vec::len), Some(VENUES_MAX + 1));
+    assert_eq!(house.count("last", "pickup/*/trade"), 40 - VENUES_MAX as u64);
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_said() {
+    let house = House::new(None);
+    let one_of = |what: Result<_, String>| what.map(drop).expect_err("it is unknown");
+    assert_eq!(one_of(house.measured.json("5m").map(|_| ())), "`interval` must be one of last, 1m, start");
+    let stage = house.measured.percentiles("read", "1m").map(|_| ());
+    assert_eq!(
+        one_of(stage),
+        "`stage` must be one of recv, normalise, publish, pickup, encode, write, total"
+    );
+    assert!(one_of(house.measured.percentiles("recv", "").map(|_| ())).starts_with("`interval`"));
+}
+
+#[test]
+fn percentiles_are_the_text_that_tools_draw() {
+    let mut house = House::new(None);
+    let empty = house.measured.percentiles("write", "start").expect("known");
+    assert_eq!(
+        empty,
+        "       Value     Percentile TotalCount 1/(1-Percentile)\n\n\
+         #[Mean    =     0.000000, StdDeviation   =     0.000000]\n\
+         #[Max     =     0.000000, Total count    =            0]\n\
+         #[Buckets =           26, SubBuckets     =         2048]\n"
+    );
+    (1..=100).for_each(|n| record(&mut house.shard, Stage::Write, KRAKEN, n * 10, 1));
+    house.end(1);
+    let text = house.measured.percentiles("write", "start").expect("known");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[2], "    0.000010 0.000000000000          1           1.00");
+    assert!(lines.contains(&"    0.000500 0.500000000000         50           2.00"), "{text}");
+    assert!(lines.contains(&"    0.001000 1.000000000000        100"), "{text}");
+    assert!(text.ends_with(
+        "#[Mean    =     0.000505, StdDeviation   =     0.000289]\n\
+         #[Max     =     0.001000, Total count    =          100]\n\
+         #[Buckets =           26, SubBuckets     =         2048]\n"
+    ));
+}
+
+// ---- the log ------------------------------------------------------------------------------------------
+
+fn options(path: &Path, bytes_max: u64) -> LogOptions {
+    let bytes_max = NonZeroU64::new(bytes_max).expect("above 0");
+    let files_max = NonZeroU8::new(2).expect("above 0");
+    LogOptions { path: path.to_owned(), limits: JournalLimits { bytes_max, files_max } }
+}
+
+fn intervals(path: &Path) -> Vec<Interval> {
+    let mut reader = Reader::new(BufReader::new(fs::File::open(path).expect("a log")));
+    std::iter::from_fn(|| reader.next_interval().expect("good lines")).collect()
+}
+
+#[test]
+fn the_log_has_each_value_once_and_the_last_interval() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("latency.hlog");
+    let mut house = House::new(Some(options(&path, 1 << 20)));
+    for second in 1..=3 {
+        record(&mut house.ingest, Stage::Recv, KRAKEN, 40 * second, second);
+        record(&mut house.shard, Stage::Recv, KRAKEN, 40 * second, 10);
+        house.end(second);
+    }
+    record(&mut house.shard, Stage::Total, COINBASE, 9, 1);
+    house.shard.end(START.mono_ns + 3 * SECOND + SECOND / 2);
+    house.ingest.end(START.mono_ns + 3 * SECOND + SECOND / 4);
+    house.collector.turn();
+    let found: Vec<_> = intervals(&path)
+        .iter()
+        .map(|i| (i.tag.clone(), (i.start_ns - START.wall_ns) / MS, i.duration_ns / MS, i.histogram.len()))
+        .collect();
+    let row = |tag: &str, start, duration, count| (tag.to_owned(), start, duration, count);
+    assert_eq!(
+        found,
+        [
+            row("recv/kraken/trade", 0, 1_001, 11),
+            row("recv/kraken/trade", 1_001, 1_000, 12),
+            row("recv/kraken/trade", 2_001, 1_000, 13),
+            row("total/coinbase/quote", 3_001, 499, 1),
+        ]
+    );
+    assert_eq!((house.told(), house.measured.log().map(|log| log.missing)), (vec![], Some(0)));
+}
+
+#[test]
+fn logs_follow_each_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("latency.hlog");
+    let mut house = House::new(Some(options(&path, 500)));
+    for second in 1..=20 {
+        record(&mut house.shard, Stage::Total, KRAKEN, second * 1_000, 1);
+        house.end(second);
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2);
+    let older = intervals(&folder.path().join("latency.1.hlog"));
+    let newer = intervals(&path);
+    let all: Vec<u64> = older.iter().chain(&newer).map(|i| i.histogram.max() / 1_000).collect();
+    assert!(all.len() > 1 && all.last() == Some(&20) && all.is_sorted_by(|a, b| a + 1 == *b), "{all:?}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inside = folder.path().join("logs");
+    let path = inside.join("latency.hlog");
+    let mut house = House::new(Some(options(&path, 1 << 20)));
+    let told = house.told();
+    assert!(
+        told.len() == 1 && told[0].starts_with("latency.log: ") && told[0].contains("No such file"),
+        "{told:?}"
+    );
+    for second in 1..=3 {
+        record(&mut house.shard, Stage::Total, KRAKEN, 1_000, 1);
+        house.end(second);
+    }
+    assert_eq!(house.measured.log(), Some(LogHealth { failing: true, missing: 4 }));
+    assert_eq!((house.told(), house.count("1m", "total/kraken/trade")), (vec![], 3));
+    fs::create_dir(&inside).expect("created");
+    record(&mut house.shard, Stage::Total, KRAKEN, 1_000, 1);
+    house.end(4);
+    assert_eq!(house.measured.log(), Some(LogHealth { failing: false, missing: 4 }));
+    let told = house.told();
+    assert!(told.len() == 1 && told[0].ends_with("it is written again"), "{told:?}");
+    let found = intervals(&path);
+    assert_eq!((found.len(), found[0].start_ns), (1, START.wall_ns + 3 * SECOND + MS));
+}
+
+// ---- the thread ---------------------------------------------------------------------------------------
+
+#[test]
+fn it_comes_an_eighth_after_the_end_of_each_interval() {
+    let house = House::new(None);
+    let due = [0, 1, SECOND / 8, SECOND / 8 + 1, SECOND, 9 * SECOND + SECOND / 8 - 1]
+        .map(|now_ns| now_ns + house.collector.left_ns(now_ns));
+    let late = SECOND / 8;
+    assert_eq!(due, [late, late, late + SECOND, late + SECOND, late + SECOND, late + 9 * SECOND]);
+}
+
+#[test]
+fn the_thread_ends_with_everything_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("latency.hlog");
+    let clock = Clock::real();
+    // Longer than the test: all there is comes at the end.
+    let interval_ns = 60_000 * SECOND;
+    let log = Some(options(&path, 1 << 20));
+    let mut collector = Collector::new(interval_ns, log, clock.now(), Box::new(|_| {}));
+    let mut meter = collector.meter();
+    let measured = collector.measured();
+    let collecting = collector.start(clock.clone()).expect("a thread");
+    record(&mut meter, Stage::Total, KRAKEN, 1_000, 5);
+    meter.end(clock.now().mono_ns);
+    collecting.stop();
+    let found = intervals(&path);
+    assert_eq!((found.len(), found[0].histogram.len()), (1, 5));
+    assert_eq!(measured.json("start").expect("known")["stages"][6]["count"], 5);
+}

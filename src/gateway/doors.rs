@@ -1,0 +1,283 @@
+//! What the gateway listens on, and where it leads.
+
+use std::cmp::Reverse;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use super::{Prepared, Shards, random_name};
+use crate::clock::Clock;
+use crate::collector::Measured;
+use crate::config::{Config, Feed};
+use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
+use crate::feed::{Flow, IngestView, LineRecord};
+use crate::front::metrics::{self, Sources};
+use crate::front::{
+    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, PublishRoute, Refused, Runtimes, SymbolRow,
+    Upgraded,
+};
+use crate::instrument::{InstrumentTable, Symbol};
+use crate::protocol::close::Close;
+use crate::ring::TickRing;
+use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
+
+/// What the gateway listens on.
+pub(super) struct Doors {
+    public: TcpListener,
+    admin: TcpListener,
+    publish: Option<TcpListener>,
+}
+
+/// What the doors lead to.
+pub(super) struct Around<'a> {
+    pub(super) config: &'a Config,
+    pub(super) shards: &'a Shards,
+    pub(super) table: &'a Arc<InstrumentTable>,
+    pub(super) ring: &'a TickRing,
+    pub(super) view: &'a Arc<IngestView>,
+    pub(super) records: &'a Arc<[Arc<LineRecord>]>,
+    pub(super) ingest: &'a Handle,
+    pub(super) measured: Option<Arc<Measured>>,
+}
+
+/// Publishing, where it is on.
+pub(super) struct Publishing {
+    pub(super) door: Arc<Publish>,
+    /// The ingest thread's end.
+    pub(super) inbox: mpsc::Receiver<Input>,
+}
+
+pub(super) fn publishing(
+    config: &Config,
+    clock: &Clock,
+    ingest: &Prepared,
+) -> anyhow::Result<Option<Publishing>> {
+    if !config.publishes() {
+        return Ok(None);
+    }
+    let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
+    let options = publish::Options {
+        publishers_max: config.limits.publishers_max.get(),
+        auth_timeout_ms: config.limits.head_timeout_ms.get(),
+    };
+    let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
+    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
+        .context("publish.token")?;
+    Ok(Some(Publishing { door, inbox }))
+}
+
+impl Doors {
+    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let publish = match config.publish.listen {
+            Some(address) => Some(bind("publish.listen", address).await?),
+            None => None,
+        };
+        Ok(Self {
+            public: bind("server.listen", config.server.listen).await?,
+            admin: bind("admin.listen", config.admin.listen).await?,
+            publish,
+        })
+    }
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+impl Doors {
+    /// Says where everything listens.
+    pub(super) fn ready_line(&self) -> anyhow::Result<String> {
+        let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
+        let publish = match &self.publish {
+            Some(publish) => format!(" publish={}", publish.local_addr()?),
+            None => String::new(),
+        };
+        Ok(format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}{publish}"))
+    }
+
+    /// Opens all doors; they close when `stopped` turns true.
+    pub(super) fn open(
+        self,
+        around: &Around<'_>,
+        publishing: Option<&Arc<Publish>>,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let config = around.config;
+        let limits = front_limits(config);
+        let options = Options {
+            limits,
+            allowed_origins: config.server.allowed_origins.clone(),
+            replay: config.is_replay(),
+        };
+        let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
+        let shards = around.shards.handles.iter();
+        let table = Arc::clone(around.table);
+        let sources = Arc::new(Sources {
+            ingest: Arc::clone(around.view),
+            shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
+            doors: vec![("public", front.stats())],
+            publish: publishing.map(|publishing| publishing.stats()),
+            records: Arc::clone(around.records),
+            latency: around.measured.clone(),
+            runtimes: runtimes(around),
+            instruments: Box::new(move || table.len() as u64),
+        });
+        let handles = Arc::clone(&around.shards.handles);
+        let admin = Admin::new(
+            limits,
+            AdminHooks {
+                metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
+                clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
+                latency: around.measured.clone(),
+            },
+        );
+        tokio::spawn(front.serve(self.public, until(stopped.clone())));
+        tokio::spawn(admin.serve(self.admin, until(stopped.clone())));
+        if let (Some(publishing), Some(listener)) = (publishing, self.publish) {
+            tokio::spawn(Arc::clone(publishing).serve_tcp(listener));
+        }
+        Ok(())
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the gateway itself is gone.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Everything that runs tasks.
+fn runtimes(around: &Around<'_>) -> Runtimes {
+    let control = [("control".to_owned(), Handle::current()), ("ingest".to_owned(), around.ingest.clone())];
+    let shards = around.shards.handles.iter().enumerate();
+    Runtimes::new(
+        control.into_iter().chain(shards.map(|(n, shard)| (format!("shard-{n}"), shard.runtime.clone()))),
+    )
+}
+
+fn front_limits(config: &Config) -> crate::front::Limits {
+    crate::front::Limits {
+        connections_max: config.limits.connections_max.get(),
+        per_address_max: config.limits.connections_per_address.get(),
+        head_timeout_ms: config.limits.head_timeout_ms.get(),
+        idle_timeout_ms: config.limits.idle_timeout_ms.get(),
+    }
+}
+
+/// What the public door asks the rest.
+fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
+    let Around { config, shards, table, ring, view, measured, records, .. } = around;
+    let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
+    let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
+    let handles = Arc::clone(&shards.handles);
+    let (table, ring) = (Arc::clone(table), TickRing::clone(ring));
+    let symbols = move || {
+        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
+        table.iter().map(row).collect()
+    };
+    let (view, feeds, records) = (Arc::clone(view), config.feed.clone(), Arc::clone(records));
+    let publishers = publishing.map(|publishing| publishing.stats());
+    let measured = measured.clone();
+    Hooks {
+        can_accept: Arc::new(can_accept),
+        hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
+        publish: publishing.map(publish_route),
+        symbols: Arc::new(symbols),
+        feeds: Arc::new(move || {
+            let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
+            feed_health(&feeds, publishers, &view, &records)
+        }),
+        alarms: Arc::new(move || alarms(measured.as_deref())),
+    }
+}
+
+/// Where the sockets of publishers go.
+fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
+    let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
+    let serve = move |upgraded: Upgraded, authorized| {
+        let Upgraded { stream, read_buf, .. } = upgraded;
+        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
+    };
+    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
+}
+
+fn feed_health(
+    feeds: &[Feed],
+    publishers: Option<u64>,
+    view: &IngestView,
+    records: &[Arc<LineRecord>],
+) -> Vec<FeedHealth> {
+    let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
+        name: format!("feed {number}"),
+        flowing: flow == Flow::Flowing,
+        detail: match flow {
+            Flow::Waiting => "the replay has not begun".to_owned(),
+            Flow::Flowing => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
+            Flow::Silent => "nothing has come in for too long".to_owned(),
+            Flow::Ended => "the replay has ended".to_owned(),
+            Flow::Failed => "the replay met what it cannot read".to_owned(),
+        },
+    };
+    let mut rows: Vec<FeedHealth> = feeds.iter().zip(view.flows()).enumerate().map(row).collect();
+    if let Some(publishers) = publishers {
+        // Beside replays, publishers may come and go; alone, they are the feed.
+        let flowing = publishers > 0 || !feeds.is_empty();
+        rows.push(FeedHealth {
+            name: "publish".to_owned(),
+            flowing,
+            detail: format!("{publishers} publishers"),
+        });
+    }
+    // What is missing in a recording is no reason not to serve, but to be told.
+    let lines = feeds.iter().map(|feed| feed.files.len()).chain(publishers.map(|_| 1));
+    let mut rest = records;
+    for (row, lines) in rows.iter_mut().zip(lines) {
+        let (own, others) = rest.split_at(lines.min(rest.len()));
+        rest = others;
+        for alarm in own.iter().filter_map(|record| record.alarm()) {
+            row.detail = format!("{}; {alarm}", row.detail);
+        }
+    }
+    rows
+}
+
+/// What is wrong though ticks flow. No path: anybody may read it.
+fn alarms(measured: Option<&Measured>) -> Vec<String> {
+    let log = measured.and_then(Measured::log).filter(|log| log.failing);
+    let told = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
+    told.into_iter().collect()
+}
+
+/// The worst clients of all shards.
+async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Result<Value, String> {
+    let Some((_, by)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
+        let words: Vec<&str> = SortBy::ALL.iter().map(|(word, _)| *word).collect();
+        return Err(format!("`sort` must be one of {}", words.join(", ")));
+    };
+    let mut rows: Vec<ClientRow> = Vec::new();
+    for (number, shard) in shards.iter().enumerate() {
+        rows.extend(shard.report(by, limit, number).await);
+    }
+    rows.sort_by_key(|row| Reverse(row.sorted_by));
+    rows.truncate(limit);
+    let total: u64 = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
+    Ok(json!({"total": total, "clients": rows}))
+}
+
+/// Gives a client to the shard with the fewest.
+fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
+    let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
+    let why = Close::Busy;
+    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+        return Err(Refused { stream, why });
+    };
+    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
+    let who = Who { name: name.into(), peer: Some(peer) };
+    let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
+    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
+}
