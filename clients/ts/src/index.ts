@@ -1,0 +1,10 @@
+/** The client of the tickfan market data gateway. */
+
+export * from './messages.js';
+export { Client, connect } from './client.js';
+export type { Accepted, ConnectOptions, LinkEvent, Stream, StreamOptions, SubscribeOptions, Subscription } from './client.js';
+export { RequestError } from './link.js';
+export type { SocketConstructor, SocketLike } from './link.js';
+export type { Broken } from './ledger.js';
+export type { Backoff, Clock, Offset } from './timing.js';
+export { compareDecimal, subtractDecimal } from './decimal.js';
