@@ -76,7 +76,7 @@ feeds: deps ## make the shipped captures again, byte for byte
 
 clean: ## throw away what was built
 	$(CARGO) clean
-	rm -rf $(VENV) benches/peers/node_modules
+	rm -rf $(VENV) benches/peers/node_modules clients/ts/node_modules clients/ts/dist clients/ts/build
 
 # A C compiler, for the allocator and zstd.
 deps:

@@ -34,9 +34,22 @@ import { comesBack, fullJitter, systemClock, Timers, type Backoff, type Clock, t
 
 /** How the connection is doing. */
 export type LinkEvent =
-  | { readonly state: 'connecting'; /** 0 for the first try since it was last up for a while. */ readonly attempt: number }
-  | { readonly state: 'open'; readonly hello: Hello; /** The gateway was restarted: numbers begin anew, and what came meanwhile is not known. */ readonly newEpoch: boolean }
-  | { readonly state: 'lost'; readonly code: number; readonly why: string; readonly bye: Bye | undefined; readonly retryInMs: number }
+  | {
+      readonly state: 'connecting';
+      /** 0 for the first try since it was last up for a while. */ readonly attempt: number;
+    }
+  | {
+      readonly state: 'open';
+      readonly hello: Hello;
+      /** The gateway was restarted: numbers begin anew, and what came meanwhile is not known. */ readonly newEpoch: boolean;
+    }
+  | {
+      readonly state: 'lost';
+      readonly code: number;
+      readonly why: string;
+      readonly bye: Bye | undefined;
+      readonly retryInMs: number;
+    }
   | { readonly state: 'closed'; readonly code: number; readonly why: string; readonly bye: Bye | undefined };
 
 /** What may be told to `connect`. All of it may be left out; none of the callbacks can harm the client by throwing. */
@@ -118,7 +131,8 @@ export interface Subscription {
 }
 
 /** A subscription that is read by `for await`; leaving the loop unsubscribes. */
-export interface Stream<C extends Channel = Channel> extends Subscription, AsyncIterableIterator<Tick<C> | Gap | Status> {
+export interface Stream<C extends Channel = Channel>
+  extends Subscription, AsyncIterableIterator<Tick<C> | Gap | Status> {
   /** Messages that were pushed out because the reader did not keep up. */
   readonly overflowed: number;
 }
@@ -202,10 +216,23 @@ export class Client {
   }
 
   /** Subscribes. The handler is called with each tick, in order; gaps and states go to the options' callbacks. */
-  subscribe<C extends Channel>(channel: Channels<C>, symbols: string | readonly string[], handler: Handler<C>): Subscription;
-  subscribe<C extends Channel>(channel: Channels<C>, symbols: string | readonly string[], options: SubscribeOptions, handler: Handler<C>): Subscription;
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    handler: Handler<C>,
+  ): Subscription;
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    options: SubscribeOptions,
+    handler: Handler<C>,
+  ): Subscription;
   /** Subscribes for `for await`, which brings ticks, gaps and states in order. */
-  subscribe<C extends Channel>(channel: Channels<C>, symbols: string | readonly string[], options?: StreamOptions): Stream<C>;
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    options?: StreamOptions,
+  ): Stream<C>;
   subscribe<C extends Channel>(
     channel: Channels<C>,
     symbols: string | readonly string[],
@@ -217,14 +244,17 @@ export class Client {
     const channels = [...new Set(typeof channel === 'string' ? [channel] : channel)];
     const named = typeof symbols === 'string' ? [symbols] : [...symbols];
     checkWish(channels, named, options);
-    if (this.#closed !== undefined) throw new RequestError('closed', `the client is closed: ${this.#closed.why}`, false);
+    if (this.#closed !== undefined)
+      throw new RequestError('closed', `the client is closed: ${this.#closed.why}`, false);
     const keeper: Keeper = {
       left: (handle) => this.#leave(handle),
       changed: () => this.#schedule(),
       call: (callback, value) => this.#call(callback, value),
     };
     const handle =
-      handler === undefined ? new StreamHandle(keeper, channels, named, options) : new CallbackHandle(keeper, channels, named, options, handler as Handler<Channel>);
+      handler === undefined
+        ? new StreamHandle(keeper, channels, named, options)
+        : new CallbackHandle(keeper, channels, named, options, handler as Handler<Channel>);
     this.#handles.add(handle);
     this.#registry.add(handle);
     this.#schedule();
@@ -268,7 +298,11 @@ export class Client {
   }
 
   #noLink(): RequestError {
-    return new RequestError(this.#closed === undefined ? 'lost' : 'closed', 'there is no connection', this.#closed === undefined);
+    return new RequestError(
+      this.#closed === undefined ? 'lost' : 'closed',
+      'there is no connection',
+      this.#closed === undefined,
+    );
   }
 
   #connect(): void {
@@ -352,7 +386,8 @@ export class Client {
       for (const [symbol, state] of this.#states) if (picks(symbol)) handle.status({ type: 'status', symbol, state });
       if (!handle.snapshot) continue;
       // Without a connection too: what comes next follows it.
-      for (const channel of handle.channels) this.#ledger.values(channel, picks).forEach((value) => handle.tick(asSnapshot(value)));
+      for (const channel of handle.channels)
+        this.#ledger.values(channel, picks).forEach((value) => handle.tick(asSnapshot(value)));
     }
   }
 
@@ -365,7 +400,11 @@ export class Client {
     for (const one of planned) {
       link?.ask(
         one.request,
-        (ack) => this.#answered(one, (ack.type === 'ack' && 'rejected' in ack && this.#registry.answer(one, ack)) || undefined),
+        (ack) =>
+          this.#answered(
+            one,
+            (ack.type === 'ack' && 'rejected' in ack && this.#registry.answer(one, ack)) || undefined,
+          ),
         (error) => this.#refused(link, one, error),
       );
     }
@@ -373,7 +412,8 @@ export class Client {
 
   #answered(planned: Planned, change: Change | undefined): void {
     this.#asking -= 1;
-    for (const message of change?.broken ?? []) this.#call(this.#options.onBroken, { kind: 'answer', channel: planned.channel, message });
+    for (const message of change?.broken ?? [])
+      this.#call(this.#options.onBroken, { kind: 'answer', channel: planned.channel, message });
     for (const row of change?.rejected ?? []) this.#call(this.#options.onRejected, row);
     for (const status of change?.states ?? []) this.#state(status);
     this.#dropStates(planned);
@@ -395,7 +435,8 @@ export class Client {
       });
     } else {
       this.#registry.refuse(planned, code, message);
-      for (const symbol of planned.symbols) this.#call(this.#options.onRejected, { symbol, code, msg: message, channel: planned.channel });
+      for (const symbol of planned.symbols)
+        this.#call(this.#options.onRejected, { symbol, code, msg: message, channel: planned.channel });
       this.#reconcile();
     }
   }
@@ -441,7 +482,12 @@ export class Client {
   #asked(channel: Channel, symbol: string): { readonly snapshot: boolean } | undefined {
     const terms = this.#registry.asked(channel, symbol);
     if (terms === undefined) {
-      this.#call(this.#options.onBroken, { kind: 'unasked', symbol, channel, message: `${symbol} ${channel}: nobody asked for it` });
+      this.#call(this.#options.onBroken, {
+        kind: 'unasked',
+        symbol,
+        channel,
+        message: `${symbol} ${channel}: nobody asked for it`,
+      });
     }
     return terms;
   }
@@ -461,7 +507,11 @@ export class Client {
   }
 
   #state(status: Status): void {
-    if (isWildcard(status.symbol) || (this.#states.size >= (this.#options.streamsMax ?? 262_144) && !this.#states.has(status.symbol))) return;
+    if (
+      isWildcard(status.symbol) ||
+      (this.#states.size >= (this.#options.streamsMax ?? 262_144) && !this.#states.has(status.symbol))
+    )
+      return;
     this.#states.set(status.symbol, status.state);
     this.#call(this.#options.onStatus, status);
     const told = new Set<Wish>();
@@ -527,10 +577,17 @@ abstract class Handle implements Wish, Subscription {
   #accept: (accepted: Accepted) => void = () => {};
   #fail: (error: Error) => void = () => {};
 
-  constructor(keeper: Keeper, channels: readonly Channel[], symbols: readonly string[], { snapshot = true, ...terms }: Terms & { snapshot?: boolean }) {
+  constructor(
+    keeper: Keeper,
+    channels: readonly Channel[],
+    symbols: readonly string[],
+    { snapshot = true, ...terms }: Terms & { snapshot?: boolean },
+  ) {
     this.keeper = keeper;
     this.channels = channels;
-    this.symbols = new Set(symbols.filter((symbol) => !symbols.some((other) => other !== symbol && covers(other, symbol))));
+    this.symbols = new Set(
+      symbols.filter((symbol) => !symbols.some((other) => other !== symbol && covers(other, symbol))),
+    );
     this.terms = terms;
     this.snapshot = snapshot;
     this.#waiting = new Set(channels.flatMap((channel) => [...this.symbols].map((symbol) => `${channel} ${symbol}`)));
@@ -592,7 +649,13 @@ class CallbackHandle extends Handle {
   readonly #handler: Handler<Channel>;
   #left = false;
 
-  constructor(keeper: Keeper, channels: readonly Channel[], symbols: readonly string[], options: SubscribeOptions, handler: Handler<Channel>) {
+  constructor(
+    keeper: Keeper,
+    channels: readonly Channel[],
+    symbols: readonly string[],
+    options: SubscribeOptions,
+    handler: Handler<Channel>,
+  ) {
     super(keeper, channels, symbols, options);
     this.#options = options;
     this.#handler = handler;
@@ -687,8 +750,10 @@ class StreamHandle extends Handle implements AsyncIterableIterator<StreamItem> {
 
 function checkedUrl(url: string | URL): string {
   const parsed = new URL(url);
-  if (!['ws:', 'wss:', 'http:', 'https:'].includes(parsed.protocol)) throw new TypeError(`${parsed.protocol} is no WebSocket's scheme`);
-  if (parsed.searchParams.has('symbols')) throw new TypeError('subscribe by `subscribe`, not by the URL: the next connection would not know');
+  if (!['ws:', 'wss:', 'http:', 'https:'].includes(parsed.protocol))
+    throw new TypeError(`${parsed.protocol} is no WebSocket's scheme`);
+  if (parsed.searchParams.has('symbols'))
+    throw new TypeError('subscribe by `subscribe`, not by the URL: the next connection would not know');
   parsed.protocol = parsed.protocol.replace('http', 'ws');
   return parsed.href;
 }
@@ -709,9 +774,12 @@ function checkTerms(channels: readonly Channel[], terms: Terms): void {
   const { max_hz, on_slow } = terms;
   for (const channel of channels) {
     const mode = modeOf(channel, terms);
-    if (typeof max_hz === 'number' && !(max_hz >= 0.01 && max_hz <= 1000)) throw new RangeError('`max_hz` is from 0.01 to 1000');
-    if (typeof max_hz === 'number' && mode !== 'latest') throw new RangeError(`\`max_hz\` needs \`mode\` "latest", and ${channel} is "every"`);
-    if (on_slow === 'cut' && mode !== 'every') throw new RangeError(`\`on_slow\` "cut" needs \`mode\` "every", and ${channel} is "latest"`);
+    if (typeof max_hz === 'number' && !(max_hz >= 0.01 && max_hz <= 1000))
+      throw new RangeError('`max_hz` is from 0.01 to 1000');
+    if (typeof max_hz === 'number' && mode !== 'latest')
+      throw new RangeError(`\`max_hz\` needs \`mode\` "latest", and ${channel} is "every"`);
+    if (on_slow === 'cut' && mode !== 'every')
+      throw new RangeError(`\`on_slow\` "cut" needs \`mode\` "every", and ${channel} is "latest"`);
   }
 }
 

@@ -2,7 +2,15 @@
 
 export * from './messages.js';
 export { Client, connect } from './client.js';
-export type { Accepted, ConnectOptions, LinkEvent, Stream, StreamOptions, SubscribeOptions, Subscription } from './client.js';
+export type {
+  Accepted,
+  ConnectOptions,
+  LinkEvent,
+  Stream,
+  StreamOptions,
+  SubscribeOptions,
+  Subscription,
+} from './client.js';
 export { RequestError } from './link.js';
 export type { SocketConstructor, SocketLike } from './link.js';
 export type { Broken } from './ledger.js';

@@ -142,7 +142,8 @@ export class Ledger {
     const stream = this.#of(tick.type, symbol, snapshot);
     if (stream === undefined) return this.#full(tick.type, symbol);
     const { last, expect } = stream;
-    const opens = snap && (expect === 'start' || expect === 'any' || (expect === 'rejoin' ? seq >= last : seq === last));
+    const opens =
+      snap && (expect === 'start' || expect === 'any' || (expect === 'rejoin' ? seq >= last : seq === last));
     const before = opens ? (seq === last ? last : seq - 1) : seq - n;
     const finding =
       !opens && n > seq ? this.#odd(tick) : this.#follow(stream, before, { opens, what: snap ? 'snapshot' : 'update' });
@@ -159,7 +160,8 @@ export class Ledger {
     const stream = this.#of(gap.channel, gap.symbol, snapshot);
     if (stream === undefined) return this.#full(gap.channel, gap.symbol);
     const { from, to } = gap;
-    if (from > to) return { deliver: false, broken: fault('gap', stream, undefined, `a gap from ${from} to ${to} names nothing`) };
+    if (from > to)
+      return { deliver: false, broken: fault('gap', stream, undefined, `a gap from ${from} to ${to} names nothing`) };
     const finding = this.#follow(stream, from - 1, { opens: false, what: 'gap' });
     stream.last = Math.max(stream.last, to);
     stream.expect = 'after';
@@ -168,7 +170,11 @@ export class Ledger {
   }
 
   /** Whether what comes right behind `before` may come now. */
-  #follow(stream: Stream, before: number, { opens, what }: { opens: boolean; what: 'update' | 'snapshot' | 'gap' }): Finding {
+  #follow(
+    stream: Stream,
+    before: number,
+    { opens, what }: { opens: boolean; what: 'update' | 'snapshot' | 'gap' },
+  ): Finding {
     const { last, expect, symbol, channel } = stream;
     if (before === last || expect === 'any' || (opens && expect !== 'rejoin')) return FINE;
     if (expect === 'rejoin' && before > last) {
@@ -176,15 +182,24 @@ export class Ledger {
     }
     const missing = before - last;
     const how = missing > 0 ? `${missing} ticks unaccounted for` : `${-missing} ticks told twice`;
-    return { deliver: true, broken: fault(what, stream, missing, `expected what follows ${last}, got what follows ${before}: ${how}`) };
+    return {
+      deliver: true,
+      broken: fault(what, stream, missing, `expected what follows ${last}, got what follows ${before}: ${how}`),
+    };
   }
 
   #odd({ type, symbol, seq, n }: Trade | Quote): Finding {
-    return { deliver: true, broken: fault('count', { symbol, channel: type }, undefined, `number ${seq} cannot stand for ${n} ticks`) };
+    return {
+      deliver: true,
+      broken: fault('count', { symbol, channel: type }, undefined, `number ${seq} cannot stand for ${n} ticks`),
+    };
   }
 
   #full(channel: Channel, symbol: string): Finding {
-    return { deliver: false, broken: fault('too_many', { symbol, channel }, undefined, `more than ${this.#max} streams`) };
+    return {
+      deliver: false,
+      broken: fault('too_many', { symbol, channel }, undefined, `more than ${this.#max} streams`),
+    };
   }
 
   #of(channel: Channel, symbol: string, snapshot: boolean): Stream | undefined {
@@ -222,7 +237,12 @@ function settle(stream: Stream, { snapshot, resumed }: Beginning): void {
   else stream.expect = snapshot ? 'start' : 'any';
 }
 
-function fault(kind: Broken['kind'], { symbol, channel }: { symbol: string; channel: Channel }, missing: number | undefined, message: string): Broken {
+function fault(
+  kind: Broken['kind'],
+  { symbol, channel }: { symbol: string; channel: Channel },
+  missing: number | undefined,
+  message: string,
+): Broken {
   const broken = { kind, symbol, channel, message: `${symbol} ${channel}: ${message}` };
   return missing === undefined ? broken : { ...broken, missing };
 }

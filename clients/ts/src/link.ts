@@ -186,10 +186,14 @@ export class Link {
   ping(settle: (rtt_us: number) => void, fail: Pending['fail']): void {
     const now = () => Math.round(this.#setup.clock.now() * 1000);
     const sent = now();
-    this.ask({ op: 'ping' }, (pong) => {
-      if (pong.type !== 'pong') return;
-      settle(this.#window.add(sent, pong.in, pong.out, now()).rtt_us);
-    }, fail);
+    this.ask(
+      { op: 'ping' },
+      (pong) => {
+        if (pong.type !== 'pong') return;
+        settle(this.#window.add(sent, pong.in, pong.out, now()).rtt_us);
+      },
+      fail,
+    );
   }
 
   /** Says goodbye. `ended` is told when the other side has answered, or when it has had time enough. */
@@ -314,7 +318,8 @@ export class Link {
       const now = clock.now();
       // This program stood still, not the link: what came meanwhile has not been read yet.
       if (now - due > period) this.#heard = now;
-      if (now - this.#heard > heartbeatMs * heartbeats) this.#abort(`nothing was heard for ${Math.round(now - this.#heard)} ms`);
+      if (now - this.#heard > heartbeatMs * heartbeats)
+        this.#abort(`nothing was heard for ${Math.round(now - this.#heard)} ms`);
       else this.#watch(heartbeatMs);
     });
   }

@@ -200,8 +200,7 @@ export interface Refusal {
 }
 
 /** Everything that the gateway says, told apart by `type`. */
-export type ServerMessage =
-  Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal;
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
 export interface UnknownMessage {
@@ -258,10 +257,22 @@ const positive: Test = (v) => Number.isSafeInteger(v) && (v as number) >= 1;
 const symbol: Test = (v) => typeof v === 'string' && SYMBOL.test(v);
 const decimal: Test = (v) => typeof v === 'string' && DECIMAL.test(v);
 const yes: Test = (v) => v === true;
-const oneOf = (...words: unknown[]): Test => (v) => words.includes(v);
-const maybe = (test: Test): Test => (v) => v === undefined || test(v);
-const each = (test: Test): Test => (v) => Array.isArray(v) && v.every(test);
-const shaped = (shape: Record<string, Test>): Test => (v) => typeof v === 'object' && v !== null && wrongField(v, shape) === undefined;
+const oneOf =
+  (...words: unknown[]): Test =>
+  (v) =>
+    words.includes(v);
+const maybe =
+  (test: Test): Test =>
+  (v) =>
+    v === undefined || test(v);
+const each =
+  (test: Test): Test =>
+  (v) =>
+    Array.isArray(v) && v.every(test);
+const shaped =
+  (shape: Record<string, Test>): Test =>
+  (v) =>
+    typeof v === 'object' && v !== null && wrongField(v, shape) === undefined;
 
 const id = maybe((v) => typeof v === 'string' || Number.isSafeInteger(v));
 const channel = oneOf('trade', 'quote');

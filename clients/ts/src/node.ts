@@ -15,7 +15,11 @@ async function ofWs(): Promise<SocketConstructor | undefined> {
   const name = 'ws';
   try {
     const { WebSocket } = (await import(name)) as {
-      WebSocket: new (url: string, protocols: string | string[] | undefined, options: object) => InstanceType<SocketConstructor>;
+      WebSocket: new (
+        url: string,
+        protocols: string | string[] | undefined,
+        options: object,
+      ) => InstanceType<SocketConstructor>;
     };
     return class extends WebSocket {
       constructor(url: string, protocols?: string | string[]) {

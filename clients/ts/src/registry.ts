@@ -240,9 +240,11 @@ export class Registry {
     limits: Hello['limits'],
   ): Planned {
     const target = { channel, symbols };
-    if (op === 'unsubscribe' || terms === undefined) return { ...target, request: { op: 'unsubscribe', ...target }, terms: undefined };
+    if (op === 'unsubscribe' || terms === undefined)
+      return { ...target, request: { op: 'unsubscribe', ...target }, terms: undefined };
     const { mode, max_hz } = terms;
-    if (op === 'set') return { ...target, terms, request: { op, ...target, mode, ...(mode === 'latest' ? { max_hz } : {}) } };
+    if (op === 'set')
+      return { ...target, terms, request: { op, ...target, mode, ...(mode === 'latest' ? { max_hz } : {}) } };
     const resume = this.#resume(channel, symbols, limits);
     const request = {
       op,
@@ -257,7 +259,11 @@ export class Registry {
   }
 
   /** Where to go on, as much of it as fits; the rest begins as any does, and what it missed is told as `away`. */
-  #resume(channel: Channel, symbols: readonly string[], limits: Hello['limits']): { epoch: string; seq: Record<string, number> } | undefined {
+  #resume(
+    channel: Channel,
+    symbols: readonly string[],
+    limits: Hello['limits'],
+  ): { epoch: string; seq: Record<string, number> } | undefined {
     const { epoch } = this.#ledger;
     const named = new Set(symbols);
     const points = this.#ledger.points(channel, (symbol) => takers(symbol).some((taker) => named.has(taker)));
@@ -268,7 +274,10 @@ export class Registry {
   }
 
   /** Takes the answer to a request. */
-  answer(planned: Planned, ack: AckSubscribe | { ok: readonly { symbol: string }[]; rejected: readonly Rejected[] }): Change {
+  answer(
+    planned: Planned,
+    ack: AckSubscribe | { ok: readonly { symbol: string }[]; rejected: readonly Rejected[] },
+  ): Change {
     switch (planned.request.op) {
       case 'unsubscribe':
         this.#released(planned);
@@ -303,7 +312,9 @@ export class Registry {
     const broken: string[] = [];
     const states: Status[] = [];
     for (const row of rows) {
-      const asked = open.has(row.symbol) ? row.symbol : [...open].find((text) => !text.includes(':') && row.symbol.endsWith(`:${text}`));
+      const asked = open.has(row.symbol)
+        ? row.symbol
+        : [...open].find((text) => !text.includes(':') && row.symbol.endsWith(`:${text}`));
       if (asked === undefined || row.channel !== channel) {
         broken.push(`the answer names ${row.symbol} ${row.channel}, which was not asked for`);
         continue;
@@ -342,7 +353,8 @@ export class Registry {
   #accept({ channel, request, terms }: Planned, asked: string, row: SubscriptionRow): Status[] {
     const { symbol, state, resumed } = row;
     const side = this.#sides[channel];
-    for (const text of new Set([asked, symbol])) for (const wish of side.wanted.get(text) ?? []) wish.answered(channel, asked, row);
+    for (const text of new Set([asked, symbol]))
+      for (const wish of side.wanted.get(text) ?? []) wish.answered(channel, asked, row);
     if (asked !== symbol) this.#rename(channel, asked, symbol);
     if (terms !== undefined) takeOver(side.wire, symbol, terms);
     const resume = request.op === 'subscribe' ? request.resume : undefined;
@@ -368,7 +380,8 @@ export class Registry {
         if (taken) continue;
         this.#list(own, symbol, wish);
         // Others have it already, so no snapshot comes.
-        if (wish.snapshot) this.#ledger.values(own, (other) => other === symbol).forEach((value) => wish.tick(asSnapshot(value)));
+        if (wish.snapshot)
+          this.#ledger.values(own, (other) => other === symbol).forEach((value) => wish.tick(asSnapshot(value)));
       }
       wish.symbols.delete(bare);
       if (!taken) wish.symbols.add(symbol);

@@ -117,7 +117,10 @@ export class OffsetWindow {
 
   /** The best of the window; undefined before the first ping. */
   get best(): Offset | undefined {
-    return this.#samples.reduce<Offset | undefined>((a, b) => (a === undefined || b.rtt_us < a.rtt_us ? b : a), undefined);
+    return this.#samples.reduce<Offset | undefined>(
+      (a, b) => (a === undefined || b.rtt_us < a.rtt_us ? b : a),
+      undefined,
+    );
   }
 
   /** Another connection takes another way. */

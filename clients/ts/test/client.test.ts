@@ -28,7 +28,10 @@ test('subscribes once for all that is wanted in one go, and hands out ticks in o
   assert.equal(socket.url, 'ws://gateway/ws');
   assert.equal((await socket.accept()).symbols.length, 1);
   const request = await socket.accept();
-  assert.deepEqual([request.channel, request.mode, request.symbols.length, request.resume], ['quote', 'latest', 300, undefined]);
+  assert.deepEqual(
+    [request.channel, request.mode, request.symbols.length, request.resume],
+    ['quote', 'latest', 300, undefined],
+  );
   assert.ok(socket.isQuiet);
   socket.say(quote('demo:7', 4, { snap: true }));
   socket.say(trade(A, 1));
@@ -75,7 +78,10 @@ test('goes on where it was, for each symbol and channel', async () => {
   socket.say(quote(A, 9, { n: 6 }));
   assert.deepEqual(bench.heard.broken, []);
   socket.say(trade(A, 12));
-  assert.deepEqual(bench.heard.broken.map(({ kind, missing }) => [kind, missing]), [['update', 1]]);
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind, missing }) => [kind, missing]),
+    [['update', 1]],
+  );
   await bench.end();
 });
 
@@ -90,7 +96,10 @@ test('a restarted gateway is told of and begun anew', async () => {
   socket.say(trade(A, 2, { snap: true }));
   socket.say(trade(A, 3));
   assert.deepEqual(bench.heard.broken, []);
-  assert.deepEqual(bench.links.map((event) => (event.state === 'open' ? event.newEpoch : event.state)), ['connecting', false, 'lost', 'connecting', true]);
+  assert.deepEqual(
+    bench.links.map((event) => (event.state === 'open' ? event.newEpoch : event.state)),
+    ['connecting', false, 'lost', 'connecting', true],
+  );
   await bench.end();
 });
 
@@ -118,10 +127,20 @@ test('a number that the gateway has not come to is given up', async () => {
   socket.say(trade(A, 7, { snap: true }));
   socket = await bench.reopen();
   const { id } = socket.request('subscribe');
-  socket.say({ type: 'ack', id, op: 'subscribe', channel: 'trade', ok: [], rejected: [{ symbol: A, code: 'bad_resume', msg: 'no' }] });
+  socket.say({
+    type: 'ack',
+    id,
+    op: 'subscribe',
+    channel: 'trade',
+    ok: [],
+    rejected: [{ symbol: A, code: 'bad_resume', msg: 'no' }],
+  });
   await settled();
   assert.equal((await socket.accept()).resume, undefined);
-  assert.deepEqual(bench.heard.rejected.map(({ code }) => code), ['bad_resume']);
+  assert.deepEqual(
+    bench.heard.rejected.map(({ code }) => code),
+    ['bad_resume'],
+  );
   await bench.end();
 });
 
@@ -166,7 +185,10 @@ test('obeys the close codes and the time that bye names', async () => {
     bench.chance = 0;
     const stream = bench.client.subscribe('trade', A);
     const first = stream.next();
-    const outcome = first.then(() => 'more', (error: RequestError) => error.code);
+    const outcome = first.then(
+      () => 'more',
+      (error: RequestError) => error.code,
+    );
     const socket = await bench.open();
     if (bye !== undefined) socket.say({ type: 'bye', ...bye });
     socket.end(code, bye?.why);
@@ -235,12 +257,17 @@ test('several subscriptions to one symbol share it, each with its own snapshot',
   await socket.accept();
   socket.say(trade(A, 7, { snap: true }));
   socket.say(trade(A, 8));
-  const second = bench.client.subscribe('trade', A, { onStatus: (status) => two!.push(status) }, (tick) => two!.push(tick));
+  const second = bench.client.subscribe('trade', A, { onStatus: (status) => two!.push(status) }, (tick) =>
+    two!.push(tick),
+  );
   const third = bench.client.subscribe('trade', A, { snapshot: false }, (tick) => three!.push(tick));
   await second.ready;
   assert.ok(socket.isQuiet, 'the gateway has it already');
   socket.say(trade(A, 9));
-  assert.deepEqual([short(one!), short(two!), short(three!)], [[`${A} 7 snap`, `${A} 8`, `${A} 9`], [`${A} live`, `${A} 8 snap`, `${A} 9`], [`${A} 9`]]);
+  assert.deepEqual(
+    [short(one!), short(two!), short(three!)],
+    [[`${A} 7 snap`, `${A} 8`, `${A} 9`], [`${A} live`, `${A} 8 snap`, `${A} 9`], [`${A} 9`]],
+  );
   first.unsubscribe();
   second.unsubscribe();
   await settled();
@@ -253,7 +280,10 @@ test('several subscriptions to one symbol share it, each with its own snapshot',
   socket.say({ type: 'ack', id, op: 'unsubscribe', channel: 'trade', ok: [{ symbol: A }], rejected: [] });
   assert.deepEqual(bench.heard.broken, []);
   socket.say(trade(A, 11));
-  assert.deepEqual(bench.heard.broken.map(({ kind }) => kind), ['unasked']);
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind }) => kind),
+    ['unasked'],
+  );
   assert.equal(three!.length, 1);
   await bench.end();
 });
@@ -311,7 +341,13 @@ test('a symbol taken out of a wildcard keeps its own terms, and goes back to tho
   const own = bench.client.subscribe('quote', A, () => {});
   const socket = await bench.open();
   const requests = [await socket.accept(), await socket.accept()];
-  assert.deepEqual(requests.map(({ symbols, max_hz }) => [symbols, max_hz]), [[['demo:*'], 1], [[A], undefined]]);
+  assert.deepEqual(
+    requests.map(({ symbols, max_hz }) => [symbols, max_hz]),
+    [
+      [['demo:*'], 1],
+      [[A], undefined],
+    ],
+  );
   socket.say(quote(A, 3, { snap: true }));
   own.unsubscribe();
   await settled();
@@ -370,7 +406,13 @@ test('a bare name becomes the symbol that the gateway names', async () => {
   socket = await bench.reopen();
   const again = [await socket.accept({ resumed: 'ok' }), await socket.accept()];
   // Another gateway may know the other name.
-  assert.deepEqual(again.map(({ symbols }) => symbols.sort()), [['NOPE', A], ['NOPE', A]]);
+  assert.deepEqual(
+    again.map(({ symbols }) => symbols.sort()),
+    [
+      ['NOPE', A],
+      ['NOPE', A],
+    ],
+  );
   await bench.end();
 });
 
@@ -381,12 +423,24 @@ test('an answer that does not fit the request is told', async () => {
   const { id } = socket.request('subscribe');
   const row = (symbol: string, channel = 'trade') => ({ symbol, channel, mode: 'every', state: 'live' });
   const ok = [row(A), row(A), row('demo:C'), row(B, 'quote')];
-  socket.say({ type: 'ack', id, op: 'subscribe', channel: 'trade', ok, rejected: [{ symbol: 'x', code: 'y', msg: 'z' }] });
+  socket.say({
+    type: 'ack',
+    id,
+    op: 'subscribe',
+    channel: 'trade',
+    ok,
+    rejected: [{ symbol: 'x', code: 'y', msg: 'z' }],
+  });
   socket.say({ type: 'ack', id, op: 'subscribe', channel: 'trade', ok, rejected: [] });
   socket.say({ type: 'pong', id: 1, in: 1, out: 1 });
   socket.say({ type: 'error', code: 'bad_request', msg: 'what?', retry: false });
-  assert.deepEqual(bench.heard.broken.map(({ kind }) => kind), Array(8).fill('answer'));
-  assert.deepEqual((await subscription.ready).rejected, [{ symbol: B, code: 'no_answer', msg: 'the answer does not name it' }]);
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind }) => kind),
+    Array(8).fill('answer'),
+  );
+  assert.deepEqual((await subscription.ready).rejected, [
+    { symbol: B, code: 'no_answer', msg: 'the answer does not name it' },
+  ]);
   await settled();
   assert.ok(socket.isQuiet);
   await bench.end();
@@ -396,7 +450,13 @@ test('a request that came too soon is repeated, one that is refused is not', asy
   const bench = new Bench();
   bench.client.subscribe('trade', A, () => {});
   const socket = await bench.open();
-  socket.say({ type: 'error', id: socket.request('subscribe')['id'], code: 'rate_limited', msg: 'slow down', retry: true });
+  socket.say({
+    type: 'error',
+    id: socket.request('subscribe')['id'],
+    code: 'rate_limited',
+    msg: 'slow down',
+    retry: true,
+  });
   await bench.clock.pass(999);
   assert.ok(socket.isQuiet);
   await bench.clock.pass(1);
@@ -446,7 +506,16 @@ test('what a callback throws stays with the callback', async () => {
   const fail = () => {
     throw new Error('mine');
   };
-  const bench = new Bench({ onLink: fail, onGap: fail, onBroken: fail, onStatus: fail, onLag: fail, onHeartbeat: fail, onUnknown: fail, onRejected: fail });
+  const bench = new Bench({
+    onLink: fail,
+    onGap: fail,
+    onBroken: fail,
+    onStatus: fail,
+    onLag: fail,
+    onHeartbeat: fail,
+    onUnknown: fail,
+    onRejected: fail,
+  });
   bench.client.subscribe('trade', A, { onGap: fail, onStatus: fail }, fail);
   bench.client.subscribe('trade', A, async () => Promise.reject(new Error('later')));
   const socket = await bench.open();
@@ -501,7 +570,10 @@ test('junk of every kind is told and does no harm', async () => {
   socket.sayBytes(new ArrayBuffer(8));
   socket.say(`{"type":"later","x":"${'x'.repeat(1000)}"}`);
   socket.say({ type: 'later', x: 1 });
-  assert.deepEqual(bench.heard.broken.map(({ kind }) => kind), [...Array(6).fill('unreadable'), 'binary', 'too_big']);
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind }) => kind),
+    [...Array(6).fill('unreadable'), 'binary', 'too_big'],
+  );
   assert.deepEqual(bench.heard.unknown, [{ type: 'later', x: 1 }]);
   socket.say(trade(A, 1));
   assert.equal(bench.heard.broken.length, 8);

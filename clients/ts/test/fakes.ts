@@ -114,7 +114,13 @@ export class FakeSocket implements SocketLike {
   /** Accepts the oldest subscribe. */
   async accept(more: Record<string, unknown> = {}): Promise<Record<string, any>> {
     const request = this.request('subscribe');
-    const row = (symbol: string) => ({ symbol, channel: request['channel'], mode: request['mode'], state: 'live', ...more });
+    const row = (symbol: string) => ({
+      symbol,
+      channel: request['channel'],
+      mode: request['mode'],
+      state: 'live',
+      ...more,
+    });
     const ok = (request['symbols'] as string[]).map(row);
     this.say({ type: 'ack', id: request['id'], op: 'subscribe', channel: request['channel'], ok, rejected: [] });
     await settled();

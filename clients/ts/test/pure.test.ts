@@ -19,7 +19,9 @@ function protocolPage(): string {
 }
 
 test('every message of docs/PROTOCOL.md is read, and none is unknown', () => {
-  const lines = protocolPage().split('\n').filter((line) => line.startsWith('{"type":'));
+  const lines = protocolPage()
+    .split('\n')
+    .filter((line) => line.startsWith('{"type":'));
   const types = new Set<string>();
   for (const line of lines) {
     const reading = read(line);
@@ -31,7 +33,9 @@ test('every message of docs/PROTOCOL.md is read, and none is unknown', () => {
 });
 
 test('each field that the page shows is looked at: none may be of another kind', () => {
-  for (const line of protocolPage().split('\n').filter((line) => line.startsWith('{"type":'))) {
+  for (const line of protocolPage()
+    .split('\n')
+    .filter((line) => line.startsWith('{"type":'))) {
     const message = JSON.parse(line) as Record<string, unknown>;
     for (const field of Object.keys(message)) {
       // `t` comes back as it was; what a channel is called in an answer is read from its rows.
@@ -52,9 +56,29 @@ test('every close code of docs/PROTOCOL.md is obeyed', () => {
 });
 
 test('what is no message is refused and what is not known is left alone', () => {
-  const bad = ['', '{', 'null', '[]', '7', '"x"', '{}', '{"type":7}', '{"type":"trade"}', '{"type":"quote","symbol":"a:*","seq":1,"rx":1,"tx":1}'];
+  const bad = [
+    '',
+    '{',
+    'null',
+    '[]',
+    '7',
+    '"x"',
+    '{}',
+    '{"type":7}',
+    '{"type":"trade"}',
+    '{"type":"quote","symbol":"a:*","seq":1,"rx":1,"tx":1}',
+  ];
   for (const text of bad) assert.equal(read(text).kind, 'bad', text);
-  const odd: Record<string, unknown>[] = [{ seq: 0 }, { seq: 1.5 }, { seq: 2 ** 60 }, { price: 1.25 }, { price: '1e5' }, { price: '01' }, { n: -1 }, { side: 'x' }];
+  const odd: Record<string, unknown>[] = [
+    { seq: 0 },
+    { seq: 1.5 },
+    { seq: 2 ** 60 },
+    { price: 1.25 },
+    { price: '1e5' },
+    { price: '01' },
+    { n: -1 },
+    { side: 'x' },
+  ];
   for (const more of odd) assert.equal(read(JSON.stringify(trade(A, 1, more))).kind, 'bad', JSON.stringify(more));
   assert.equal(read('{"type":"replay","speed":2}').kind, 'unknown');
   assert.equal(read('{"type":"ack","op":"seek"}').kind, 'unknown');
@@ -64,7 +88,14 @@ test('what is no message is refused and what is not known is left alone', () => 
 
 test('wildcards cover what they take', () => {
   assert.deepEqual(
-    [covers('*', 'a:X'), covers('a:*', 'a:X'), covers('a:*', 'ab:X'), covers('a:*', '*'), covers('*', 'a:*'), covers('a:X', 'a:XY')],
+    [
+      covers('*', 'a:X'),
+      covers('a:*', 'a:X'),
+      covers('a:*', 'ab:X'),
+      covers('a:*', '*'),
+      covers('*', 'a:*'),
+      covers('a:X', 'a:XY'),
+    ],
     [true, true, false, false, true, false],
   );
 });
@@ -73,7 +104,11 @@ test('wildcards cover what they take', () => {
 function judge(ledger: Ledger, message: Trade | Quote | Gap): string {
   const finding = message.type === 'gap' ? ledger.gap(message, true) : ledger.tick(message, true);
   const { broken, away } = finding;
-  const said = broken ? `${broken.kind}${broken.missing === undefined ? '' : ` ${broken.missing}`}` : away ? `away ${away.from}-${away.to}` : 'ok';
+  const said = broken
+    ? `${broken.kind}${broken.missing === undefined ? '' : ` ${broken.missing}`}`
+    : away
+      ? `away ${away.from}-${away.to}`
+      : 'ok';
   return finding.deliver ? said : `${said}, kept back`;
 }
 
@@ -105,10 +140,17 @@ test('the accounting rule holds and every break of it is seen', () => {
   ];
   for (const [name, messages, said] of cases) {
     const it = ledger();
-    assert.deepEqual(messages.map((message) => judge(it, message)), said, name);
+    assert.deepEqual(
+      messages.map((message) => judge(it, message)),
+      said,
+      name,
+    );
   }
   const open = ledger(false);
-  assert.deepEqual([tick(8), tick(9), tick(11)].map((message) => judge(open, message)), ['ok', 'ok', 'update 1']);
+  assert.deepEqual(
+    [tick(8), tick(9), tick(11)].map((message) => judge(open, message)),
+    ['ok', 'ok', 'update 1'],
+  );
 });
 
 test('another connection goes on where the last one ended', () => {
@@ -125,9 +167,17 @@ test('another connection goes on where the last one ended', () => {
     const it = ledger();
     judge(it, tick(8, { snap: true }));
     it.hello('e1');
-    assert.deepEqual(it.points('trade', () => true), [[A, 8]], name);
+    assert.deepEqual(
+      it.points('trade', () => true),
+      [[A, 8]],
+      name,
+    );
     it.subscribed('trade', A, { snapshot: true, asked: { [A]: 8 }, resumed });
-    assert.deepEqual(messages.map((message) => judge(it, message)), said, name);
+    assert.deepEqual(
+      messages.map((message) => judge(it, message)),
+      said,
+      name,
+    );
   }
 });
 
@@ -137,7 +187,10 @@ test('in another epoch everything begins anew', () => {
   it.hello('e2');
   assert.deepEqual([it.points('trade', () => true), it.values('trade', () => true)], [[], []]);
   it.subscribed('trade', A, { snapshot: true, asked: undefined, resumed: 'new_epoch' });
-  assert.deepEqual([tick(3, { snap: true }), tick(4)].map((message) => judge(it, message)), ['ok', 'ok']);
+  assert.deepEqual(
+    [tick(3, { snap: true }), tick(4)].map((message) => judge(it, message)),
+    ['ok', 'ok'],
+  );
 });
 
 test('a wildcard goes on with what it was asked to, the rest is told as missed', () => {
@@ -145,7 +198,11 @@ test('a wildcard goes on with what it was asked to, the rest is told as missed',
   it.hello('e1');
   for (const symbol of ['a:X', 'a:Y']) it.tick(trade(symbol, 5, { snap: true }) as Trade, true);
   it.hello('e1');
-  it.subscribedWildcard('trade', (symbol) => covers('a:*', symbol), { snapshot: true, asked: { 'a:X': 5 }, resumed: 'ok' });
+  it.subscribedWildcard('trade', (symbol) => covers('a:*', symbol), {
+    snapshot: true,
+    asked: { 'a:X': 5 },
+    resumed: 'ok',
+  });
   assert.equal(judge(it, trade('a:X', 6) as Trade), 'ok');
   assert.equal(judge(it, trade('a:Y', 9, { snap: true }) as Trade), 'away 6-8');
 });
@@ -178,7 +235,8 @@ test('a full queue loses the oldest and names exactly what it lost', () => {
       const symbol = `a:${random(3)}`;
       const seq = (given.get(symbol) ?? 0) + 1 + random(3);
       const n = seq - (given.get(symbol) ?? 0);
-      if (random(4) === 0) queue.push({ type: 'gap', symbol, channel: 'quote', from: seq - n + 1, to: seq, why: 'feed' });
+      if (random(4) === 0)
+        queue.push({ type: 'gap', symbol, channel: 'quote', from: seq - n + 1, to: seq, why: 'feed' });
       else queue.push(quote(symbol, seq, { n }) as Quote);
       given.set(symbol, seq);
       assert.ok(queue.length <= 8 + 3);
@@ -204,13 +262,20 @@ test('decimals are compared and subtracted exactly', () => {
   assert.equal(subtractDecimal('-5', '-5'), '0');
   assert.equal(subtractDecimal('0.05', '0.07'), '-0.02');
   assert.equal(subtractDecimal('10', '9'), '1');
-  assert.deepEqual([compareDecimal('1.50', '1.5'), compareDecimal('-2', '1'), compareDecimal('9007199254740993', '9007199254740992')], [0, -1, 1]);
-  for (const odd of ['', '1e5', '.5', '1.', '--1', 'NaN', '0x10', ' 1']) assert.throws(() => compareDecimal(odd, '1'), RangeError, odd);
+  assert.deepEqual(
+    [compareDecimal('1.50', '1.5'), compareDecimal('-2', '1'), compareDecimal('9007199254740993', '9007199254740992')],
+    [0, -1, 1],
+  );
+  for (const odd of ['', '1e5', '.5', '1.', '--1', 'NaN', '0x10', ' 1'])
+    assert.throws(() => compareDecimal(odd, '1'), RangeError, odd);
 });
 
 test('the wait before coming back is chance below a bound that doubles', () => {
   const backoff = { baseMs: 250, maxMs: 15_000 };
-  assert.deepEqual([0, 1, 2, 6, 7, 1000].map((attempt) => fullJitter(backoff, attempt, 1)), [250, 500, 1000, 15_000, 15_000, 15_000]);
+  assert.deepEqual(
+    [0, 1, 2, 6, 7, 1000].map((attempt) => fullJitter(backoff, attempt, 1)),
+    [250, 500, 1000, 15_000, 15_000, 15_000],
+  );
   assert.equal(fullJitter(backoff, 5, 0), 0);
 });
 
