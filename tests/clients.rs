@@ -1,4 +1,5 @@
-//! The clients that ship, against the gateway: each has tests of its own, in its own language, which are run here.
+//! The clients that ship, against the gateway, and the trading page: each has tests of its own, in its own language,
+//! which are run here.
 
 mod support;
 
@@ -56,18 +57,27 @@ fn count(summary: &str, word: &str) -> Option<u64> {
     summary.lines().rev().find_map(of_word)
 }
 
-#[test]
-fn the_typescript_client_does_what_it_says() {
+/// Runs the tests of a folder, none of which may be left out.
+fn test_in(folder: &str) {
     if let Some(why) = no_node() {
         // The harness keeps what `eprintln!` says of a test that passes.
-        writeln!(io::stderr(), "SKIPPED: the TypeScript client was not tested: {why}").expect("stderr");
+        writeln!(io::stderr(), "SKIPPED: {folder} was not tested: {why}").expect("stderr");
         return;
     }
-    let folder = in_repository("clients/ts");
+    let folder = in_repository(folder);
     install(&folder);
     let output = npm(&folder, &["test"]);
     let summary = String::from_utf8_lossy(&output.stdout);
-    // Nothing was left out: the gateway is there.
     assert_eq!((count(&summary, "fail"), count(&summary, "skipped")), (Some(0), Some(0)), "{summary}");
     assert!(count(&summary, "pass").is_some_and(|passed| passed > 0), "{summary}");
+}
+
+#[test]
+fn the_typescript_client_does_what_it_says() {
+    test_in("clients/ts");
+}
+
+#[test]
+fn the_trading_page_reckons_right() {
+    test_in("ui");
 }

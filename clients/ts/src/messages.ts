@@ -246,6 +246,7 @@ export type Reading =
   | { readonly kind: 'bad'; readonly what: string };
 
 type Test = (value: unknown) => boolean;
+type Shape = Readonly<Record<string, Test>>;
 
 const SYMBOL = /^[a-z0-9_-]{1,32}:[^\s",*\\]{1,64}$/;
 const DECIMAL = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?$/;
@@ -270,7 +271,7 @@ const each =
   (v) =>
     Array.isArray(v) && v.every(test);
 const shaped =
-  (shape: Record<string, Test>): Test =>
+  (shape: Shape): Test =>
   (v) =>
     typeof v === 'object' && v !== null && wrongField(v, shape) === undefined;
 
@@ -289,8 +290,8 @@ const row = shaped({
 });
 const rejected = each(shaped({ symbol: text, code: text, msg: text }));
 
-const SHAPES: ReadonlyMap<string, Record<string, Test>> = new Map(
-  Object.entries({
+const SHAPES: ReadonlyMap<string, Shape> = new Map(
+  Object.entries<Shape>({
     hello: {
       v: (v) => v === 1,
       session: text,
@@ -322,21 +323,21 @@ const SHAPES: ReadonlyMap<string, Record<string, Test>> = new Map(
     bye: { code: count, why: text, reconnect: flag, after_ms: maybe(count) },
     pong: { id, in: count, out: count },
     error: { id, code: text, msg: text, retry: flag },
-  } satisfies Record<string, Record<string, Test>>),
+  }),
 );
 
-const ACKS: ReadonlyMap<unknown, Record<string, Test>> = new Map(
-  Object.entries({
+const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
+  Object.entries<Shape>({
     subscribe: { id, ok: each(row), rejected },
     set: { id, ok: each(row), rejected },
     unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
     list: { id, subscriptions: each(row), more: maybe(yes) },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },
-  } satisfies Record<string, Record<string, Test>>),
+  }),
 );
 
 /** The first field that is missing or not what it should be. */
-function wrongField(message: object, shape: Record<string, Test>): string | undefined {
+function wrongField(message: object, shape: Shape): string | undefined {
   const fields = message as Record<string, unknown>;
   for (const name in shape) {
     if (!shape[name]?.(fields[name])) return name;
