@@ -28,6 +28,7 @@ class Page {
   readonly #list = new Watchlist(byId('rows'), byId('columns'), {
     choose: (symbol) => this.#choose(symbol),
     sort: (column) => this.#sort(column),
+    seen: (symbol) => this.#touch(symbol),
   });
   readonly #client = connect(new URL('/ws', location.href), {
     onLink: (event) => {
@@ -44,6 +45,7 @@ class Page {
     },
   });
   #frame = 0;
+  #title = '';
 
   constructor() {
     const theme = localStorage.getItem(THEME);
@@ -170,6 +172,9 @@ class Page {
   #drawTitle(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
     const doubt = it?.doubt(this.#client.isOpen);
+    const title = `${it?.symbol ?? ''} ${doubt ?? ''}`;
+    if (title === this.#title) return;
+    this.#title = title;
     byId('symbol').textContent = it?.symbol ?? '';
     byId('why').textContent = doubt === undefined ? '' : `not live: ${doubt}`;
     byId('chosen').classList.toggle('stale', doubt !== undefined);

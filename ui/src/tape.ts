@@ -35,7 +35,7 @@ export class Tape {
           : [time(item.ts ?? item.rx), item.price, item.size, item.side === 'buy' ? '▲ buy' : item.side === 'sell' ? '▼ sell' : ''];
       texts.forEach((text, i) => {
         const cell = cells[i];
-        if (cell !== undefined) cell.textContent = text;
+        if (cell?.firstChild instanceof Text) cell.firstChild.data = text;
       });
       row.className = item.type === 'gap' ? 'gap' : (item.side ?? '');
       this.#body.prepend(row);
@@ -48,6 +48,7 @@ export class Tape {
     for (const name of ['', 'n', 'n', '']) {
       const cell = document.createElement('td');
       cell.className = name;
+      cell.append('');
       row.append(cell);
     }
     return row;

@@ -1,7 +1,7 @@
 /** The table of symbols. It writes only the cells whose text has changed, and only when a frame is drawn. */
 
 import { compareDecimal } from 'tickfan-client';
-import type { Instrument } from './market.js';
+import type { Doubt, Instrument } from './market.js';
 
 interface Column {
   readonly name: string;
@@ -53,7 +53,11 @@ const LAST = COLUMNS.findIndex(({ name }) => name === 'last');
 /** One row and what it shows now. */
 class Row {
   readonly element = document.createElement('tr');
+  /** It is on the screen, or nearly. */
+  isSeen = false;
   readonly #cells: HTMLTableCellElement[];
+  /** Written to in place: a new node would cost a new layout. */
+  readonly #nodes: Text[];
   readonly #texts: string[] = COLUMNS.map(() => '');
   readonly #doubt = document.createElement('td');
   readonly #spark = document.createElement('canvas');
@@ -67,6 +71,7 @@ class Row {
       cell.className = figure ? `n ${name}` : name;
       return cell;
     });
+    this.#nodes = this.#cells.map((cell) => cell.appendChild(document.createTextNode('')));
     this.#spark.width = 90;
     this.#spark.height = 20;
     const spark = document.createElement('td');
@@ -78,24 +83,30 @@ class Row {
     this.element.append(symbol ?? '', this.#doubt, ...figures, spark);
   }
 
-  draw(isLinked: boolean, nowMs: number): void {
+  /** Draws what has changed. `wider` is told where a text needs more room than any before. */
+  draw(isLinked: boolean, nowMs: number, wider: (column: number, length: number) => void): void {
     const { instrument } = this;
+    // This at once, whether it is seen or not: whoever scrolls to it must not find it live.
+    this.#drawDoubt(instrument.doubt(isLinked));
+    if (!this.isSeen) return;
     COLUMNS.forEach((column, i) => {
       const text = column.text(instrument, nowMs);
-      const cell = this.#cells[i];
-      if (cell === undefined || text === this.#texts[i]) return;
+      const node = this.#nodes[i];
+      if (node === undefined || text === this.#texts[i]) return;
       this.#texts[i] = text;
       // Text, never HTML: symbols come from outside.
-      cell.textContent = text;
+      node.data = text;
+      wider(i, text.length);
     });
-    const doubt = instrument.doubt(isLinked);
-    if (doubt !== this.#shownDoubt) {
-      this.#shownDoubt = doubt;
-      this.#doubt.textContent = doubt ?? '';
-      this.element.classList.toggle('stale', doubt !== undefined);
-    }
     this.#flash();
     this.#drawSpark();
+  }
+
+  #drawDoubt(doubt: Doubt): void {
+    if (doubt === this.#shownDoubt) return;
+    this.#shownDoubt = doubt;
+    this.#doubt.textContent = doubt ?? '';
+    this.element.classList.toggle('stale', doubt !== undefined);
   }
 
   #flash(): void {
@@ -128,27 +139,41 @@ class Row {
   }
 }
 
+/** What the list asks of the page. */
+export interface WatchlistHandlers {
+  choose(symbol: string): void;
+  sort(column: string): void;
+  /** The row came onto the screen, and has to be drawn. */
+  seen(symbol: string): void;
+}
+
 export class Watchlist {
   readonly #rows = new Map<string, Row>();
   readonly #body: HTMLElement;
   readonly #columns: HTMLElement;
-  readonly #choose: (symbol: string) => void;
+  readonly #handlers: WatchlistHandlers;
+  /** Rows far from the screen are not written to. */
+  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '300px' });
+  readonly #heads: HTMLElement[] = [];
+  readonly #widths: number[] = COLUMNS.map(() => 0);
   #order = '';
 
-  constructor(body: HTMLElement, columns: HTMLElement, { choose, sort }: { choose: (symbol: string) => void; sort: (column: string) => void }) {
+  constructor(body: HTMLElement, columns: HTMLElement, handlers: WatchlistHandlers) {
     this.#body = body;
     this.#columns = columns;
-    this.#choose = choose;
+    this.#handlers = handlers;
     for (const { name, title, figure } of COLUMNS) {
       const cell = document.createElement('th');
       const button = document.createElement('button');
       button.type = 'button';
       button.textContent = title;
-      button.addEventListener('click', () => sort(name));
+      button.addEventListener('click', () => handlers.sort(name));
       cell.dataset['column'] = name;
       cell.className = figure ? 'n' : '';
       cell.append(button);
       columns.append(cell);
+      this.#heads.push(cell);
+      this.#widen(this.#heads.length - 1, title.length + 2);
       if (name === 'symbol') columns.append(document.createElement('th'));
     }
     columns.append(document.createElement('th'));
@@ -159,13 +184,16 @@ export class Watchlist {
     const wanted = new Set(instruments.map(({ symbol }) => symbol));
     for (const [symbol, { element }] of this.#rows) {
       if (wanted.has(symbol)) continue;
+      this.#observer.unobserve(element);
       element.remove();
       this.#rows.delete(symbol);
     }
     for (const instrument of instruments) {
       if (this.#rows.has(instrument.symbol)) continue;
       const row = new Row(instrument);
-      row.element.addEventListener('click', () => this.#choose(instrument.symbol));
+      row.element.addEventListener('click', () => this.#handlers.choose(instrument.symbol));
+      row.element.dataset['symbol'] = instrument.symbol;
+      this.#observer.observe(row.element);
       this.#rows.set(instrument.symbol, row);
     }
     for (const [symbol, { element }] of this.#rows) element.setAttribute('aria-selected', String(symbol === chosen));
@@ -194,8 +222,26 @@ export class Watchlist {
     return order;
   }
 
+  #moved(entries: readonly IntersectionObserverEntry[]): void {
+    for (const { target, isIntersecting } of entries) {
+      const symbol = (target as HTMLElement).dataset['symbol'] ?? '';
+      const row = this.#rows.get(symbol);
+      if (row === undefined || row.element !== target) continue;
+      row.isSeen = isIntersecting;
+      if (isIntersecting) this.#handlers.seen(symbol);
+    }
+  }
+
+  /** Columns have the width of the longest text that they ever had: so the table is not measured at each change. */
+  #widen(column: number, length: number): void {
+    const head = this.#heads[column];
+    if (head === undefined || length <= (this.#widths[column] ?? 0)) return;
+    this.#widths[column] = length;
+    head.style.width = `calc(${length + (column === LAST ? 2 : 0)}ch + 0.6rem)`;
+  }
+
   draw(symbols: Iterable<string>, isLinked: boolean, nowMs: number): void {
-    for (const symbol of symbols) this.#rows.get(symbol)?.draw(isLinked, nowMs);
+    for (const symbol of symbols) this.#rows.get(symbol)?.draw(isLinked, nowMs, (column, length) => this.#widen(column, length));
   }
 
   focus(symbol: string): void {

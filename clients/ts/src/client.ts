@@ -79,7 +79,7 @@ export interface ConnectOptions {
   readonly answerMs?: number;
   /** Heartbeats of silence after which the connection counts as lost, 2.5. */
   readonly heartbeats?: number;
-  /** Milliseconds between two pings, 5,000. */
+  /** Milliseconds between two pings, 5,000; the first few come sooner. */
   readonly pingMs?: number;
   /** The longest message that is read, UTF-16 units, 16 Mi. */
   readonly messageMax?: number;

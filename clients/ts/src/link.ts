@@ -100,6 +100,8 @@ interface Pending {
 
 /** Round trips that are looked at: a minute of them. */
 const WINDOW = 12;
+/** Milliseconds between the first two pings; the wait doubles up to the usual one. */
+const FIRST_PING_MS = 250;
 /** Milliseconds that a goodbye may take. */
 const GOODBYE_MS = 1000;
 
@@ -118,6 +120,7 @@ export class Link {
   #trouble = '';
   #stopOpening: () => void = () => {};
   #pinging = false;
+  #pingWaitMs = FIRST_PING_MS;
 
   constructor(setup: LinkSetup, listener: LinkListener) {
     this.#setup = setup;
@@ -326,7 +329,9 @@ export class Link {
 
   #measure(): void {
     if (this.#ended) return;
-    this.#timers.after(this.#setup.pingMs, () => this.#measure());
+    // Soon at first: while a page is being built, round trips are long.
+    this.#timers.after(Math.min(this.#pingWaitMs, this.#setup.pingMs), () => this.#measure());
+    this.#pingWaitMs = Math.min(2 * this.#pingWaitMs, this.#setup.pingMs);
     // One at a time: where answers are late, more questions make them later.
     if (this.#pinging) return;
     this.#pinging = true;
