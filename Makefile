@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui test test-slow simulate check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
+.PHONY: help run ui test test-slow simulate kill check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,9 @@ test-slow: deps ## the tests of slow clients, a minute each
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
+
+kill: deps ## records under load and kills the gateway 50 times: what was written is there, and within 250 ms
+	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test record a_kill
 
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check

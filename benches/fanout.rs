@@ -6,13 +6,17 @@
 mod rig;
 
 use std::hint::black_box;
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickfan::instrument::Symbol;
 use tickfan::protocol::frame::TextFrame;
 use tickfan::protocol::json::{self, Mark};
 
-use crate::rig::{Rig, symbol, trade};
+use crate::rig::{Nowhere, Rig, Tcp, symbol, trade};
 
 const SESSIONS: usize = 1_000;
 
@@ -27,7 +31,7 @@ fn encode(c: &mut Criterion) {
     group.bench_function("base: copy 200 bytes", |b| {
         b.iter(|| frame.make(|out| out.extend_from_slice(black_box(&ready))).len());
     });
-    let mark = Mark { tx_us: Some(1_714_564_800_100_530), ..Mark::default() };
+    let mark = Mark { snap: false, tx_us: Some(1_714_564_800_100_530) };
     group.bench_function("trade", |b| {
         b.iter(|| frame.make(|out| json::tick(black_box(&tick), &symbol, mark, out)).len());
     });
@@ -60,9 +64,9 @@ fn fan_out(c: &mut Criterion) {
             }
         });
     });
-    let mut rig = Rig::new(1);
+    let mut rig = Rig::<Nowhere>::new(1);
     for _ in 0..SESSIONS {
-        rig.open(&format!(r#"{{"op":"subscribe","channel":"trade","symbols":["{}"]}}"#, symbol(0)));
+        rig.open(Nowhere, &format!(r#"{{"op":"subscribe","channel":"trade","symbols":["{}"]}}"#, symbol(0)));
     }
     let mut seq = 1;
     assert_eq!(rig.reach(&trade(0, seq)), SESSIONS as u64);
@@ -85,11 +89,64 @@ fn fan_out(c: &mut Criterion) {
     group.finish();
 }
 
+/// What measuring the stages costs, where the kernel's work is counted in: 200 sockets of the loopback, read by a thread.
+fn measure(c: &mut Criterion) {
+    const SOCKETS: usize = 200;
+    let mut group = c.benchmark_group("stages");
+    group.throughput(Throughput::Elements(SOCKETS as u64));
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = door.local_addr().expect("bound");
+    let connect = || {
+        let far = TcpStream::connect(address).expect("connected");
+        let (near, _) = door.accept().expect("accepted");
+        [&far, &near].iter().for_each(|s| s.set_nonblocking(true).expect("set"));
+        near.set_nodelay(true).expect("set");
+        (near, far)
+    };
+    let (mut off, mut on) = (Rig::<Tcp>::new(1), Rig::<Tcp>::new(1));
+    on.measure();
+    let mut readers = Vec::new();
+    for rig in [&mut off, &mut on] {
+        for _ in 0..SOCKETS {
+            let (near, far) = connect();
+            readers.push(far);
+            let subscribe = format!(r#"{{"op":"subscribe","channel":"trade","symbols":["{}"]}}"#, symbol(0));
+            rig.open(Tcp(near), &subscribe);
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let reading = std::thread::spawn(move || {
+        let mut scratch = vec![0; 1 << 16];
+        while !stopped.load(Ordering::Relaxed) {
+            for reader in &mut readers {
+                while reader.read(&mut scratch).is_ok_and(|n| n > 0) {}
+            }
+        }
+    });
+    let mut seq = 1;
+    // In turns: a machine has better and worse moments.
+    for round in 1..=3 {
+        for (name, rig) in [("off", &mut off), ("on", &mut on)] {
+            group.bench_function(format!("a tick to {SOCKETS} sockets, measuring {name}, {round}"), |b| {
+                b.iter(|| {
+                    seq += 1;
+                    rig.publish(&trade(0, seq));
+                    rig.settle();
+                });
+            });
+        }
+    }
+    group.finish();
+    stop.store(true, Ordering::Relaxed);
+    reading.join().expect("the reader ends");
+}
+
 criterion_group!(
     name = benches;
     config = Criterion::default()
         .warm_up_time(std::time::Duration::from_millis(500))
         .measurement_time(std::time::Duration::from_secs(2));
-    targets = encode, fan_out
+    targets = encode, fan_out, measure
 );
 criterion_main!(benches);

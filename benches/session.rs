@@ -7,13 +7,14 @@
 mod rig;
 
 use std::hint::black_box;
-use std::io::IoSlice;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::session::{Buffers, SLICES_MAX, Session};
+use tickfan::instrument::InstrumentId;
+use tickfan::latency::meter::Class;
+use tickfan::session::{Buffers, Session, Strip, Times};
 
-use crate::rig::{Rig, policy, quote, symbol, trade};
+use crate::rig::{Nowhere, Rig, policy, quote, symbol, trade};
 
 const FRAME: [u8; 220] = [b'x'; 220];
 /// Frames that one write takes.
@@ -22,14 +23,7 @@ const SYMBOLS: u32 = 1_000;
 
 /// All that waits goes out, as a shard writes it.
 fn write(session: &mut Session) {
-    let len = match session.outbox().in_one_piece() {
-        Some(bytes) => black_box(bytes).len(),
-        None => {
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = session.outbox().slices(&mut slices);
-            black_box(&slices[..count]).iter().map(|slice| slice.len()).sum()
-        }
-    };
+    let len = session.show(|slices| black_box(slices).iter().map(|slice| slice.len()).sum());
     session.wrote(len, 0);
 }
 
@@ -44,17 +38,29 @@ fn outbox(c: &mut Criterion) {
             black_box(buffer.len())
         });
     });
-    let mut session = Session::new(std::rc::Rc::new(policy()), Buffers::default(), 0);
+    let buffers = Buffers::default();
+    let times = Times { rx_ns: 0, tx_ns: 0, instrument: InstrumentId(0), class: Class::NONE };
+    let mut print = || {
+        if !buffers.has_room() {
+            buffers.forget(buffers.printed());
+        }
+        buffers.print(black_box(&FRAME), times).expect("there is room")
+    };
+    let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0);
+    let strips: Vec<Strip> = (0..64).map(|_| print()).collect();
+    let (apart, together) = (|n: usize| black_box(strips[n * 3 % 64]), |n: usize| black_box(strips[n]));
+    let mut session = new();
+    group.bench_function("base: print a frame", |b| b.iter(&mut print));
     group.bench_function("offer, write", |b| {
         b.iter(|| {
-            assert!(session.offer(black_box(&FRAME), 0));
+            assert!(session.offer(together(0), 0));
             write(&mut session);
         });
     });
-    let mut full = Session::new(std::rc::Rc::new(policy()), Buffers::default(), 0);
-    while full.offer(&FRAME, 0) {}
+    let mut full = new();
+    while full.offer(strips[0], 0) {}
     group.bench_function("offer, refused by a full outbox", |b| {
-        b.iter(|| full.offer(black_box(&FRAME), 0));
+        b.iter(|| full.offer(together(0), 0));
     });
     group.throughput(Throughput::Elements(FRAMES as u64));
     group.bench_function("base: copy 16 frames (per 16)", |b| {
@@ -64,17 +70,26 @@ fn outbox(c: &mut Criterion) {
             black_box(buffer.len())
         });
     });
-    group.bench_function("16 offers, one write (per 16)", |b| {
+    group.bench_function("16 offers of frames side by side, one write (per 16)", |b| {
         b.iter(|| {
-            (0..FRAMES).for_each(|_| assert!(session.offer(black_box(&FRAME), 0)));
+            (0..FRAMES).for_each(|n| assert!(session.offer(together(n), 0)));
             write(&mut session);
         });
     });
-    // More than a chunk: several are lent and given back.
-    group.throughput(Throughput::Elements(64));
-    group.bench_function("64 offers, one write (per 64)", |b| {
+    group.bench_function("16 offers of frames apart, one write (per 16)", |b| {
         b.iter(|| {
-            (0..64).for_each(|_| assert!(session.offer(black_box(&FRAME), 0)));
+            (0..FRAMES).for_each(|n| assert!(session.offer(apart(n), 0)));
+            write(&mut session);
+        });
+    });
+    // The tape would come round: they become its own, in several chunks that are lent and given back.
+    let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
+    let framed: Vec<Strip> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("64 offers, copied, one write (per 64)", |b| {
+        b.iter(|| {
+            framed.iter().for_each(|strip| assert!(session.offer(*strip, 0)));
+            session.own();
             write(&mut session);
         });
     });
@@ -89,7 +104,7 @@ fn lookup(c: &mut Criterion) {
         format!(r#"{{"op":"subscribe",{terms},"symbols":["{}"]}}"#, symbol(n % SYMBOLS))
     };
     let mut seq = 1;
-    let mut bare = Rig::new(SYMBOLS + 1);
+    let mut bare = Rig::<Nowhere>::new(SYMBOLS + 1);
     group.bench_function("base: a tick to a shard without sessions", |b| {
         b.iter(|| {
             seq += 1;
@@ -99,7 +114,7 @@ fn lookup(c: &mut Criterion) {
     });
     let mut rig = Rig::new(SYMBOLS + 1);
     for n in 0..SYMBOLS {
-        rig.open(&request(r#""channel":"trade""#, n));
+        rig.open(Nowhere, &request(r#""channel":"trade""#, n));
     }
     assert_eq!((rig.reach(&trade(SYMBOLS, seq)), rig.reach(&trade(0, seq))), (0, 1));
     group.bench_function("nobody of 1,000 sessions wants it", |b| {
@@ -117,7 +132,7 @@ fn lookup(c: &mut Criterion) {
         });
     });
     for n in 0..9 * SYMBOLS {
-        rig.open(&request(r#""channel":"trade""#, n));
+        rig.open(Nowhere, &request(r#""channel":"trade""#, n));
     }
     seq += 1;
     assert_eq!(rig.reach(&trade(0, seq)), 10);
@@ -128,9 +143,9 @@ fn lookup(c: &mut Criterion) {
             rig.settle();
         });
     });
-    let mut slow = Rig::new(SYMBOLS + 1);
+    let mut slow = Rig::<Nowhere>::new(SYMBOLS + 1);
     for n in 0..SYMBOLS {
-        slow.open(&request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
+        slow.open(Nowhere, &request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
     }
     // The first of each symbol is held back for most of 100 s, and every other behind it.
     assert_eq!(slow.reach(&quote(0, seq)), 0);

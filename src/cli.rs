@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
-use crate::offline::{self, BadRecord, Captures};
+use crate::offline::{self, BadRecord, Captures, Progress, Target};
+use crate::report::{self, ReportArgs};
 use crate::venue::Wire;
 use crate::watch::{self, WatchArgs};
 
@@ -26,10 +27,18 @@ Examples:
       serves recorded captures, merged by receive time, ten times as fast as they were recorded
   tickfan normalize feeds/kraken.zst | head
       prints the ticks of a capture as JSON lines
+  tickfan serve --record recordings
+      the same as `serve`, and writes down every frame that comes in, in a folder per feed line
+  tickfan inspect recordings/kraken.1
+      says what is in a recording or a capture: when, how much of what, and what is missing and why
+  tickfan convert --to parquet --out tables feeds/kraken.zst
+      writes trades, quotes and gaps as tables
   tickfan watch --for 10s 'coinbase:*'
       subscribes from the terminal and checks that nothing is missing
   tickfan watch --slow 5000 '*'
       the same as a client that reads 5,000 bytes a second: what becomes of a slow one
+  tickfan report --budget 'write.p99<2ms' --html latency.html latency.hlog
+      shows the latencies of a run by stages, writes a page with charts, and exits 1 if they are over budget
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
@@ -53,8 +62,14 @@ enum Command {
     Replay(ReplayArgs),
     /// Print the ticks of captures as JSON lines.
     Normalize(CaptureArgs),
+    /// Say what is in captures, and what is missing in them.
+    Inspect(InspectArgs),
+    /// Write the ticks of captures as JSON lines, CSV or Parquet.
+    Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
     Watch(WatchArgs),
+    /// Show the latencies that interval logs hold: by stages, beside another run, against a budget.
+    Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),
     /// Check the configuration and captures without serving.
@@ -70,6 +85,9 @@ struct ServerArgs {
     /// Where the operator reads /metrics, over `admin.listen`; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Write down what comes in, in a folder per feed line under this one: over `record.dir` and `record.enabled`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Any key of the configuration: section.key=value. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -80,6 +98,10 @@ impl ServerArgs {
         let mut config = Config::load(path, environment()?, &self.settings)?;
         config.server.listen = self.listen.unwrap_or(config.server.listen);
         config.admin.listen = self.admin.unwrap_or(config.admin.listen);
+        if let Some(dir) = &self.record {
+            config.record.enabled = true;
+            config.record.dir.clone_from(dir);
+        }
         Ok(config)
     }
 }
@@ -137,6 +159,31 @@ struct CaptureArgs {
 }
 
 #[derive(Debug, Args)]
+struct InspectArgs {
+    /// The captures, or folders of recordings, each looked at alone.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Whose messages the captures hold; told by looking if left out.
+    #[arg(long)]
+    venue: Option<Wire>,
+    /// One JSON object a file, times in nanoseconds since the Unix epoch.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConvertArgs {
+    #[command(flatten)]
+    captures: CaptureArgs,
+    /// What to write: ndjson (what `normalize` prints), csv (the columns of tardis.dev's data sets) or parquet.
+    #[arg(long, value_name = "FORM")]
+    to: Target,
+    /// The file of JSON lines (stdout if left out), or the folder for the tables.
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct GenerateArgs {
     /// The venue whose messages are written: coinbase, binance, binance-futures, kraken or native.
     #[arg(long)]
@@ -185,7 +232,10 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve(&args),
         Command::Replay(args) => replay(args),
         Command::Normalize(args) => normalize(args),
+        Command::Inspect(args) => inspect(&args),
+        Command::Convert(args) => convert(args),
         Command::Watch(args) => return run_watch(&args),
+        Command::Report(args) => run_report(&args),
         Command::Generate(args) => run_generate(args),
         Command::Check(args) => check(&args),
     };
@@ -252,8 +302,40 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
 }
 
 fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
-    let captures = Captures { files: args.files, venue: args.venue, strict: args.strict };
-    offline::normalize(&captures, &Config::bare().limits, io::stdout().lock(), io::stderr().lock())?;
+    let (limits, mut hidden) = (Config::bare().limits, Progress::hidden());
+    offline::normalize(&args.captures(), &limits, io::stdout().lock(), io::stderr(), &mut hidden)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl CaptureArgs {
+    fn captures(self) -> Captures {
+        Captures { files: self.files, venue: self.venue, strict: self.strict }
+    }
+}
+
+fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    use io::Write as _;
+    let limits = Config::bare().limits;
+    for file in &args.files {
+        let mut progress = Progress::on_terminal(&Clock::real());
+        let report = offline::inspect(file, args.venue, &limits, &mut progress)?;
+        let mut out = io::stdout().lock();
+        let said = if args.json { writeln!(out, "{}", report.to_json()) } else { write!(out, "{report}") };
+        match said.and_then(|()| out.flush()) {
+            // Whoever read the output has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            other => other.context("cannot write")?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {
+    let (limits, mut progress) = (Config::bare().limits, Progress::on_terminal(&Clock::real()));
+    let target = (args.to, args.out.as_deref());
+    // Standard error is not locked: the bar is drawn on it.
+    let (out, log) = (io::stdout().lock(), io::stderr());
+    offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -265,6 +347,15 @@ fn run_watch(args: &WatchArgs) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Columns of a terminal that does not tell, or of a file.
+const WIDTH_UNKNOWN: usize = 100;
+
+fn run_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let width = terminal_size::terminal_size().map_or(WIDTH_UNKNOWN, |(width, _)| usize::from(width.0));
+    let all_well = report::run(args, width, io::stdout().lock(), io::stderr().lock())?;
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_generate(args: GenerateArgs) -> anyhow::Result<ExitCode> {

@@ -24,7 +24,14 @@ pub enum Clock {
     /// The machine's clocks.
     Real(Instant),
     /// A clock that only moves when told, shared by its clones.
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Hand>),
+}
+
+/// The hand of a manual clock.
+#[derive(Debug, Default)]
+pub struct Hand {
+    ns: AtomicU64,
+    step_ns: AtomicU64,
 }
 
 /// Where the wall clock of a manual [`Clock`] starts: 2026-01-01T00:00:00Z.
@@ -45,8 +52,8 @@ impl Clock {
     pub fn now(&self) -> Now {
         match self {
             Self::Real(start) => Now { mono_ns: nanos(start.elapsed()), wall_ns: self.wall_ns() },
-            Self::Manual(ns) => {
-                let mono_ns = ns.load(Ordering::Relaxed);
+            Self::Manual(hand) => {
+                let mono_ns = hand.ns.load(Ordering::Relaxed);
                 Now { mono_ns, wall_ns: MANUAL_EPOCH_NS + mono_ns }
             }
         }
@@ -56,7 +63,10 @@ impl Clock {
     pub fn wall_ns(&self) -> u64 {
         match self {
             Self::Real(_) => nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
-            Self::Manual(_) => self.now().wall_ns,
+            Self::Manual(hand) => {
+                let step_ns = hand.step_ns.load(Ordering::Relaxed);
+                MANUAL_EPOCH_NS + hand.ns.fetch_add(step_ns, Ordering::Relaxed)
+            }
         }
     }
 
@@ -71,8 +81,16 @@ impl Clock {
 
     /// Moves a manual clock on; a real one moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(ns) = self {
-            ns.fetch_add(nanos(by), Ordering::Relaxed);
+        if let Self::Manual(hand) = self {
+            hand.ns.fetch_add(nanos(by), Ordering::Relaxed);
+        }
+    }
+
+    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as it is by who
+    /// measures: so every stage takes so long.
+    pub fn step(&self, by: Duration) {
+        if let Self::Manual(hand) = self {
+            hand.step_ns.store(nanos(by), Ordering::Relaxed);
         }
     }
 }

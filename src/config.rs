@@ -1,8 +1,11 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod record;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -10,8 +13,11 @@ use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
 use crate::ring::CAPACITY_MAX;
+use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
+
+pub use record::Record;
 
 /// The shipped configuration: every key at its default.
 pub const SHIPPED: &str = include_str!("../config.toml");
@@ -32,15 +38,24 @@ pub struct Config {
     /// What programs may send.
     #[serde(default)]
     pub publish: Publish,
+    /// What is written down of what comes in.
+    #[serde(default)]
+    pub record: Record,
     /// Between ingest and shards.
     #[serde(default)]
     pub ring: Ring,
+    /// The thread that makes ticks.
+    #[serde(default)]
+    pub ingest: Intake,
     /// The threads that serve clients.
     #[serde(default)]
     pub shard: Shard,
     /// One client.
     #[serde(default)]
     pub session: Session,
+    /// Measuring.
+    #[serde(default)]
+    pub latency: Latency,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -117,6 +132,15 @@ pub struct Ring {
     pub capacity: usize,
 }
 
+/// `[ingest]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intake {
+    /// While every shard is busy, ticks are taken in only so often, microseconds.
+    #[serde(deserialize_with = "rest_us")]
+    pub rest_us: u64,
+}
+
 /// `[shard]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -125,6 +149,9 @@ pub struct Shard {
     pub threads: usize,
     /// How they wait.
     pub wait: Wait,
+    /// Bytes of frames that each keeps to be sent to many.
+    #[serde(deserialize_with = "tape_bytes")]
+    pub tape_bytes: usize,
 }
 
 impl Shard {
@@ -163,6 +190,15 @@ pub struct Session {
     pub drain_ms: u64,
     /// Milliseconds over which its clients are told to come back.
     pub drain_spread_ms: u64,
+}
+
+/// `[latency]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Latency {
+    /// Milliseconds of an interval; 0: nothing is measured.
+    #[serde(deserialize_with = "interval_ms")]
+    pub interval_ms: u64,
 }
 
 /// `[limits]`
@@ -220,6 +256,12 @@ impl Default for Publish {
     }
 }
 
+impl Default for Intake {
+    fn default() -> Self {
+        Self { rest_us: 200 }
+    }
+}
+
 impl Default for Ring {
     fn default() -> Self {
         Self { capacity: 65_536 }
@@ -228,7 +270,7 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park }
+        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES }
     }
 }
 
@@ -248,6 +290,12 @@ impl Default for Session {
             drain_ms: 5_000,
             drain_spread_ms: 5_000,
         }
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { interval_ms: 1_000 }
     }
 }
 
@@ -296,6 +344,29 @@ fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Err(D::Error::custom("speed must be 0 (flat out) or above"))
 }
 
+/// Longer rests would be latency that nobody asked for.
+const REST_US_MAX: u64 = 10_000;
+
+fn rest_us<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let rest_us = u64::deserialize(from)?;
+    if rest_us > REST_US_MAX {
+        return Err(D::Error::custom(format!("rest_us must be at most {REST_US_MAX}")));
+    }
+    Ok(rest_us)
+}
+
+/// Shorter intervals have too few values for a percentile, and longer ones hide what happened.
+const INTERVAL_MS: RangeInclusive<u64> = 100..=60_000;
+
+fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let interval_ms = u64::deserialize(from)?;
+    if interval_ms == 0 || INTERVAL_MS.contains(&interval_ms) {
+        return Ok(interval_ms);
+    }
+    let (least, most) = INTERVAL_MS.into_inner();
+    Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
+}
+
 fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     let capacity = usize::deserialize(from)?;
     if capacity.is_power_of_two() && capacity <= CAPACITY_MAX {
@@ -303,6 +374,17 @@ fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> 
     }
     Err(D::Error::custom(format!("capacity must be a power of two of up to {CAPACITY_MAX}")))
 }
+
+fn tape_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(from)?;
+    if (TAPE_BYTES_MIN..=TAPE_BYTES_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("tape_bytes must be from {TAPE_BYTES_MIN} to {TAPE_BYTES_MAX}")))
+}
+
+/// Beyond that it would not be in any cache.
+const TAPE_BYTES_MAX: usize = 1 << 30;
 
 /// A recovery message needs some room; less than this and nothing would ever fit.
 const OUTBOX_BYTES_MIN: usize = 4_096;
@@ -385,9 +467,12 @@ impl Config {
             admin: Admin::default(),
             feed: Vec::new(),
             publish: Publish::default(),
+            record: Record::default(),
             ring: Ring::default(),
+            ingest: Intake::default(),
             shard: Shard::default(),
             session: Session::default(),
+            latency: Latency::default(),
             limits: Limits::default(),
         }
     }
@@ -426,6 +511,7 @@ impl Config {
             for file in config.feed.iter_mut().flat_map(|feed| &mut feed.files) {
                 *file = folder.join(&*file);
             }
+            config.record.dir = folder.join(&config.record.dir);
         }
         Ok(config)
     }
@@ -474,6 +560,9 @@ impl Config {
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
+            ("record.flush_ms", self.record.flush_ms.get(), 60_000),
+            ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
             ("limits.stale_after_ms", limits.stale_after_ms.get(), DAY_MS),
@@ -482,6 +571,7 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("shard.threads", self.shard.threads as u64, 1_024),
         ];
+        self.record.check()?;
         match ranges.into_iter().find(|(_, value, most)| value > most) {
             Some((key, value, most)) => {
                 Err(ConfigError::Together(format!("{key}: {value} is more than {most}")))
@@ -580,75 +670,4 @@ fn apply(table: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, environment: &[(&str, &str)], settings: &[&str]) -> Result<Config, String> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, text).expect("written");
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
-        Config::load(Some(&path), environment, &settings).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_shipped_file_has_every_key_at_its_default() {
-        let shipped: Config = toml::from_str(SHIPPED).expect("the shipped file is good");
-        assert_eq!(Config { feed: Vec::new(), ..shipped.clone() }, Config::bare());
-        assert_eq!(shipped.check_together().map_err(|e| e.to_string()), Ok(()));
-        let table = shipped_table();
-        let debug = format!("{shipped:?}");
-        let keys: usize = table.values().filter_map(Value::as_table).map(Table::len).sum();
-        // Each field of each section prints as `name: `; the file names every one of them.
-        let fields = debug.matches(": ").count();
-        assert!(keys > 20 && fields > keys, "{keys} keys, {fields} fields");
-    }
-
-    #[test]
-    fn later_sources_win() {
-        let text = "[limits]\nops_per_s = 1\n[[feed]]\nkind = \"replay\"\nfiles = [\"a\"]\n";
-        let environment = [("TICKFAN_LIMITS_OPS_PER_S", "2"), ("TICKFAN_FEEDS", "/x"), ("TICKFAN_CMD", "x")];
-        let config = load(text, &environment, &[]).expect("good");
-        assert_eq!(config.limits.ops_per_s.get(), 2);
-        let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
-        let config = load(text, &[("TICKFAN_FEED_0_SPEED", "7")], &[]).expect("good");
-        assert!((config.feed[0].speed - 7.0).abs() < 1e-9);
-        let config = load(text, &environment, &settings).expect("good");
-        assert_eq!(config.limits.ops_per_s.get(), 3);
-        assert_eq!(config.publish.token, "123", "text stays text");
-        assert!(config.feed[0].looped && (config.feed[0].speed - 10.0).abs() < 1e-9);
-        assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
-    }
-
-    #[test]
-    fn errors_point_at_the_place() {
-        for (text, words) in [
-            ("[server]\nlistn = 1\n", ["line 2, column 1", "unknown field `listn`"]),
-            ("[ring]\ncapacity = 1000\n", ["line 2, column 12", "power of two"]),
-            ("[ring\n", ["line 1", "column"]),
-            ("[server]\nlisten = \"here\"\n", ["line 2, column 10", "socket address"]),
-            ("[limits]\nops_per_s = 0\n", ["line 2, column 13", "nonzero"]),
-            ("[publish]\nvenues = [\"A b\"]\n", ["line 2", "\"A b\" is no venue"]),
-            ("[[feed]]\nkind = \"replay\"\nfiles = []\nspeed = -1.0\n", ["line 4, column 9", "speed"]),
-            ("[session]\noutbox_bytes_max = 1\n", ["line 2", "at least 4096"]),
-        ] {
-            let error = load(text, &[], &[]).expect_err(text);
-            for word in words {
-                assert!(error.contains(word), "{text:?}: {error}");
-            }
-        }
-        for (setting, word) in [
-            ("server", "section.key=value"),
-            ("nowhere.x=1", "no section [nowhere]"),
-            ("server.x=1", "unknown field `x`"),
-            ("ring.capacity=3", "power of two"),
-            ("feed.7.speed=1", "number 7"),
-        ] {
-            let error = load("", &[], &[setting]).expect_err(setting);
-            assert!(error.contains(word) && error.contains(setting), "{error}");
-        }
-        let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");
-        assert!(error.contains("TICKFAN_RING_SIZE") && error.contains("unknown field `size`"), "{error}");
-    }
-}
+mod tests;

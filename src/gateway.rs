@@ -1,27 +1,33 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::{Clock, MS};
 use crate::config::{Config, Feed};
 use crate::counters::ShardCounters;
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
-use crate::feed::{Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use crate::feed::{
+    Flow, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
+    RecorderThread, Replay, ReplaySpec, Tap,
+};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
     Admin, AdminHooks, FeedHealth, Front, Hooks, Options, Origins, PublishRoute, Refused, SymbolRow, Upgraded,
 };
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
@@ -59,37 +65,52 @@ pub enum Outcome {
 pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Result<Outcome> {
     let Job { config, exit_at_end, wait_subscribers } = job;
     check(&config)?;
-    let replays = open_replays(&config)?;
+    let mut replays = open_replays(&config)?;
+    let (notices, log) = mpsc::channel(NOTICES_MAX);
+    let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
     let doors = Doors::bind(&config).await?;
     let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
     let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
     let shards = Shards::start(&config, &replays, &table, &ring, &clock)?;
     let view = Arc::new(IngestView::new(replays.len()));
-    let (notices, log) = mpsc::channel(NOTICES_MAX);
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
 
     let (stop_doors, stopped) = watch::channel(false);
-    let ingest_wake = Wake::default();
-    let (publishing, publishers) =
-        publishing(&config, &clock, &ingest_wake)?.map(|p| (p.door, p.inbox)).unzip();
+    let ingest = IngestThread::prepare()?;
+    let (publishing, publishers) = publishing(&config, &clock, &ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
-    let around = Around { config: &config, shards: &shards, table: &table, ring: &ring, view: &view };
+    let around = Around {
+        config: &config,
+        shards: &shards,
+        table: &table,
+        ring: &ring,
+        view: &view,
+        records: &recording.records,
+    };
     doors.open(&around, publishing.as_ref(), &stopped)?;
-    let ingest = IngestThread::start(IngestParts {
+    let recorder = recording
+        .recorder
+        .map(|recorder| recorder.spawn(&clock))
+        .transpose()
+        .context("cannot start the recorder")?;
+    let parts = IngestParts {
         market: Market::new(Arc::clone(&table)),
         writer,
         bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
+        rest: Duration::from_micros(config.ingest.rest_us),
         replays,
         publishers,
         publish_limits: line_limits(&config, Some(config.publish.venues.clone())),
+        publish_tap: recording.publish_tap,
         clock: clock.clone(),
         stale_after_ns: config.limits.stale_after_ms.get() * MS,
         may_start: shards.start_gate(wait_subscribers),
         view: Arc::clone(&view),
         notices,
-    })?;
-    let _ = ingest_wake.set(ingest.thread.thread().clone());
+        meter: Meter::off(),
+    };
+    let ingest = ingest.start(parts, publishing.clone())?;
     // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     ready(&ready_line);
@@ -110,7 +131,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         publishing.stop();
     }
     ingest.stop().await;
-    shards.drain(&config).await;
+    tokio::join!(shards.drain(&config), stop(recorder));
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
 }
 
@@ -247,6 +268,7 @@ impl Shards {
                 counters: Arc::new(ShardCounters::default()),
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
+                meter: Meter::off(),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);
@@ -305,6 +327,7 @@ fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<Sessio
             unsent_bytes_max: config.session.unsent_bytes_max.get(),
             dead_peer_ms: config.session.dead_peer_ms.get(),
         },
+        tape_bytes: config.shard.tape_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
         frame_bytes_max: config.limits.frame_bytes_max.get(),
@@ -323,29 +346,127 @@ fn random_name() -> anyhow::Result<String> {
     Ok(format!("{bits:016x}"))
 }
 
+/// The ingest thread before it runs: publishers have to know where they will be served.
+struct Prepared {
+    runtime: tokio::runtime::Runtime,
+    wake: Arc<Notify>,
+}
+
 /// The ingest thread.
 struct IngestThread {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    wake: Arc<Notify>,
+    /// Told when it takes nothing in any more.
+    stopped: oneshot::Receiver<()>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl IngestThread {
-    fn start(parts: IngestParts) -> anyhow::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let ingest = Ingest::new(parts);
-        let thread = std::thread::Builder::new()
-            .name("ingest".to_owned())
-            .spawn(move || ingest.run(&told))
-            .context("cannot start the ingest thread")?;
-        Ok(Self { stop, thread })
+    fn prepare() -> anyhow::Result<Prepared> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Prepared { runtime: runtime.context("cannot start the ingest thread")?, wake: Arc::default() })
     }
 
+    /// After this every tick is in the ring.
     async fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        self.wake.notify_one();
+        // Where it is gone already there is nothing to wait for.
+        let _ = self.stopped.await;
     }
+}
+
+impl Prepared {
+    fn start(self, parts: IngestParts, publishing: Option<Arc<Publish>>) -> anyhow::Result<IngestThread> {
+        let Self { runtime, wake } = self;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, bell) = (Arc::clone(&stop), Arc::clone(&wake));
+        let (tell, stopped) = oneshot::channel();
+        let entered = runtime.enter();
+        let running = Ingest::new(parts).run(told, bell).context("cannot start the ingest thread")?;
+        drop(entered);
+        let work = async move {
+            let ended = running.await;
+            // Nobody may wait for it.
+            let _ = tell.send(());
+            if let Some(publishing) = publishing {
+                publishing.gone().await;
+            }
+            ended
+        };
+        let thread = std::thread::Builder::new()
+            .name("ingest".to_owned())
+            .spawn(move || runtime.block_on(work))
+            .context("cannot start the ingest thread")?;
+        Ok(IngestThread { stop, wake, stopped, thread })
+    }
+}
+
+/// What is recorded, before its thread runs.
+struct Recording {
+    recorder: Option<Recorder>,
+    publish_tap: Option<Tap>,
+    /// A row a line, those of the replays first.
+    records: Arc<[Arc<LineRecord>]>,
+}
+
+impl Recording {
+    /// Makes the folders and the taps, where recording is on.
+    fn prepare(
+        config: &Config,
+        replays: &mut [Replay],
+        clock: &Clock,
+        notices: &mpsc::Sender<String>,
+    ) -> anyhow::Result<Self> {
+        let record = &config.record;
+        if !record.enabled {
+            return Ok(Self { recorder: None, publish_tap: None, records: Arc::default() });
+        }
+        let inside = |file: &&PathBuf| {
+            let paths = file.canonicalize().ok().zip(record.dir.canonicalize().ok());
+            paths.is_some_and(|(file, dir)| file.starts_with(dir))
+        };
+        // In a loop it would grow for ever.
+        if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
+        }
+        let options = RecordOptions {
+            dir: record.dir.clone(),
+            queue_bytes_max: record.queue_bytes_max.get(),
+            queue_frames_max: record.queue_frames_max.get(),
+            segment_s: record.segment_s.get(),
+            flush_ms: record.flush_ms.get(),
+            level: record.level,
+        };
+        let mut recorder = Recorder::new(options, clock.now(), notices.clone());
+        let mut lines: BTreeMap<Wire, u32> = BTreeMap::new();
+        for replay in replays {
+            replay
+                .record(|line| {
+                    let number = lines.entry(line.wire()).or_default();
+                    *number += 1;
+                    recorder.tap(&format!("{}.{number}", line.wire()), line.wire(), false)
+                })
+                .context("record.dir")?;
+        }
+        let publish_tap = if config.publishes() {
+            Some(recorder.tap("publish", Wire::Native, true).context("record.dir")?)
+        } else {
+            None
+        };
+        let records = recorder.records();
+        Ok(Self { recorder: Some(recorder), publish_tap, records })
+    }
+}
+
+/// How long a stopping gateway waits for the disk.
+const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Everything that the taps gave is written, unless the disk takes too long.
+async fn stop(recorder: Option<RecorderThread>) {
+    let Some(recorder) = recorder else { return };
+    let stopped = tokio::task::spawn_blocking(move || recorder.stop());
+    let _ = tokio::time::timeout(RECORDER_STOP_MAX, stopped).await;
 }
 
 /// What the gateway listens on.
@@ -362,10 +483,8 @@ struct Around<'a> {
     table: &'a Arc<InstrumentTable>,
     ring: &'a TickRing,
     view: &'a Arc<IngestView>,
+    records: &'a Arc<[Arc<LineRecord>]>,
 }
-
-/// How the ingest thread is woken, once it runs.
-type Wake = Arc<OnceLock<std::thread::Thread>>;
 
 /// Publishing, where it is on.
 struct Publishing {
@@ -374,22 +493,17 @@ struct Publishing {
     inbox: mpsc::Receiver<Input>,
 }
 
-fn publishing(config: &Config, clock: &Clock, wake: &Wake) -> anyhow::Result<Option<Publishing>> {
+fn publishing(config: &Config, clock: &Clock, ingest: &Prepared) -> anyhow::Result<Option<Publishing>> {
     if !config.publishes() {
         return Ok(None);
     }
     let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
-    let ingest = Arc::clone(wake);
-    let unpark = move || {
-        if let Some(thread) = ingest.get() {
-            thread.unpark();
-        }
-    };
     let options = publish::Options {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
     };
-    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, Arc::new(unpark))
+    let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
+    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
         .context("publish.token")?;
     Ok(Some(Publishing { door, inbox }))
 }
@@ -445,6 +559,7 @@ impl Doors {
             shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
             doors: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
+            records: Arc::clone(around.records),
             instruments: Box::new(move || table.len() as u64),
         });
         let handles = Arc::clone(&around.shards.handles);
@@ -480,7 +595,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view } = around;
+    let Around { config, shards, table, ring, view, records } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
@@ -489,7 +604,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
         table.iter().map(row).collect()
     };
-    let (view, feeds) = (Arc::clone(view), config.feed.clone());
+    let (view, feeds, records) = (Arc::clone(view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     Hooks {
         can_accept: Arc::new(can_accept),
@@ -498,7 +613,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         symbols: Arc::new(symbols),
         feeds: Arc::new(move || {
             let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
-            feed_health(&feeds, publishers, &view)
+            feed_health(&feeds, publishers, &view, &records)
         }),
     }
 }
@@ -513,7 +628,12 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
 }
 
-fn feed_health(feeds: &[Feed], publishers: Option<u64>, view: &IngestView) -> Vec<FeedHealth> {
+fn feed_health(
+    feeds: &[Feed],
+    publishers: Option<u64>,
+    view: &IngestView,
+    records: &[Arc<LineRecord>],
+) -> Vec<FeedHealth> {
     let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
         name: format!("feed {number}"),
         flowing: flow == Flow::Flowing,
@@ -534,6 +654,16 @@ fn feed_health(feeds: &[Feed], publishers: Option<u64>, view: &IngestView) -> Ve
             flowing,
             detail: format!("{publishers} publishers"),
         });
+    }
+    // What is missing in a recording is no reason not to serve, but to be told.
+    let lines = feeds.iter().map(|feed| feed.files.len()).chain(publishers.map(|_| 1));
+    let mut rest = records;
+    for (row, lines) in rows.iter_mut().zip(lines) {
+        let (own, others) = rest.split_at(lines.min(rest.len()));
+        rest = others;
+        for alarm in own.iter().filter_map(|record| record.alarm()) {
+            row.detail = format!("{}; {alarm}", row.detail);
+        }
     }
     rows
 }

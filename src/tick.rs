@@ -319,7 +319,7 @@ pub const WORDS: usize = 12;
 ///      1   seq
 ///      2   rx_ns
 ///      3   ts_us
-///      4   four scales (8 each)
+///      4   four scales (8 each) | free (32)
 ///      5…  trade: price, size, then the id (5 words)   quote: bid, bid_size, ask, ask_size   gap: from
 /// ```
 pub type Words = [u64; WORDS];

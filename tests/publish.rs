@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Options, Publish};
 use tickfan::front::{self, Front, Hooks, PublishRoute, Refused};
 use tickfan::protocol::close::Close;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client_with_config};
@@ -27,7 +27,7 @@ struct Door {
     tcp: SocketAddr,
     http: SocketAddr,
     input: mpsc::Receiver<Input>,
-    wakes: Arc<AtomicU64>,
+    wake: Arc<Notify>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -59,21 +59,18 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
 
 fn door(options: Options, chunks_max: usize) -> Door {
     let (sender, input) = mpsc::channel(chunks_max);
-    let wakes = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&wakes);
-    let wake = Arc::new(move || {
-        counted.fetch_add(1, Ordering::SeqCst);
-    });
-    let publish = Publish::new("secret", options, Clock::real(), sender, wake).expect("a token");
+    let wake = Arc::new(Notify::new());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+    let (rung, home) = (Arc::clone(&wake), runtime.handle().clone());
+    let publish = Publish::new("secret", options, Clock::real(), sender, rung, home).expect("a token");
     let bind = || runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
     let (lines, web) = (bind(), bind());
     let (tcp, http) = (lines.local_addr().expect("bound"), web.local_addr().expect("bound"));
     runtime.spawn(Arc::clone(&publish).serve_tcp(lines));
     let front = Front::new(&front::Options::default(), hooks(&publish)).expect("good origins");
     runtime.spawn(front.serve(web, std::future::pending()));
-    Door { publish, tcp, http, input, wakes, runtime: Some(runtime) }
+    Door { publish, tcp, http, input, wake, runtime: Some(runtime) }
 }
 
 fn usual() -> Door {
@@ -164,7 +161,8 @@ fn lines_over_tcp_come_in_chunks_with_their_numbers() {
     let chunk = door.chunk();
     assert_eq!((chunk.publisher, chunk.first_line, &chunk.bytes[..]), (publisher, 2, &b"a\n"[..]));
     assert!(chunk.rx_ns > 1_700_000_000_000_000_000);
-    assert!(door.wakes.load(Ordering::SeqCst) >= 1);
+    let woken = async { tokio::time::timeout(PATIENCE, door.wake.notified()).await };
+    door.runtime.as_ref().expect("running").block_on(woken).expect("the ingest thread is woken");
     stream.get_mut().write_all(b"c\n\nd").expect("sent");
     stream.get_ref().shutdown(Shutdown::Write).expect("half closed");
     assert_eq!(numbered(&door.lines_to_the_end()), [(3, "bc"), (4, ""), (5, "d")]);
@@ -220,7 +218,9 @@ fn the_token_must_come_in_time() {
 #[test]
 fn an_empty_token_is_refused() {
     let (sender, _input) = mpsc::channel(1);
-    assert!(Publish::new("", Options::default(), Clock::real(), sender, Arc::new(|| {})).is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let (wake, home) = (Arc::default(), runtime.handle().clone());
+    assert!(Publish::new("", Options::default(), Clock::real(), sender, wake, home).is_err());
 }
 
 #[test]

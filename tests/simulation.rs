@@ -15,8 +15,8 @@ use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
-use tickfan::ring::{TickWriter, tick_ring};
-use tickfan::session::Policy;
+use tickfan::ring::{Seen, TickWriter, tick_ring};
+use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId};
 use tickfan::watch::ledger::Ledger;
@@ -135,6 +135,8 @@ struct Gone {
 /// A market, a shard and its clients.
 struct House {
     random: Random,
+    /// Ticks that come at once now and then.
+    burst: u32,
     clock: Clock,
     table: Arc<InstrumentTable>,
     writer: TickWriter,
@@ -157,7 +159,9 @@ impl House {
     fn new(seed: u64) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(16));
-        let (writer, ring) = tick_ring(16, 16).expect("a good capacity");
+        let burst = if seed.is_multiple_of(4) { 200 } else { 40 };
+        let capacity = if burst > 40 { 256 } else { 16 };
+        let (writer, ring) = tick_ring(capacity, 16).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
             epoch: "e".into(),
@@ -173,6 +177,8 @@ impl House {
             },
             tuning: Tuning { unsent_bytes_max: 1, dead_peer_ms: 1 },
             fragments_max: 1,
+            // It comes round within a long burst.
+            tape_bytes: TAPE_BYTES_MIN,
             controls_per_s: 1,
             drain_spread_ms: 100,
             heartbeat_ms: 50,
@@ -188,6 +194,7 @@ impl House {
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
         Self {
             random: Random(seed),
+            burst,
             clock,
             table,
             writer,
@@ -206,7 +213,7 @@ impl House {
         let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, body };
         let seq = self.seqs.entry(tick.key()).or_default();
         *seq += numbers;
-        self.writer.publish(&Tick { seq: *seq, ..tick }).expect("a place in the ring");
+        self.writer.publish(&Tick { seq: *seq, ..tick }, Seen::UNMEASURED).expect("a place in the ring");
     }
 
     fn tick(&mut self) {
@@ -349,8 +356,8 @@ impl House {
     fn step(&mut self) {
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
-            // More than the ring holds: the shard is lapped.
-            6 => (0..40).for_each(|_| self.tick()),
+            // More than the ring holds: the shard is lapped. Or more than the tape does: sessions make copies.
+            6 => (0..self.burst).for_each(|_| self.tick()),
             7..=11 => {
                 self.turn();
             }

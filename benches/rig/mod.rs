@@ -3,20 +3,43 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tickfan::clock::Clock;
 use tickfan::counters::ShardCounters;
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
-use tickfan::ring::{TickWriter, tick_ring};
+use tickfan::latency::meter::Meter;
+use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::Policy;
 use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 
 /// A socket that takes everything and keeps nothing.
-struct Nowhere;
+pub(crate) struct Nowhere;
+
+/// A real one, whose other end somebody reads.
+pub(crate) struct Tcp(pub(crate) TcpStream);
+
+impl Socket for Tcp {
+    fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn keep_last_words(&mut self) {}
+
+    fn unacked(&self) -> u64 {
+        0
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.write_vectored(slices)
+    }
+
+    fn kick(&self) {}
+}
 
 impl Socket for Nowhere {
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -79,15 +102,15 @@ pub(crate) fn symbol(instrument: u32) -> String {
     format!("coinbase:S{instrument}-USD")
 }
 
-pub(crate) struct Rig {
+pub(crate) struct Rig<S = Nowhere> {
     writer: TickWriter,
-    shard: Shard<Nowhere>,
-    sessions: Rc<RefCell<Sessions<Nowhere>>>,
+    shard: Shard<S>,
+    sessions: Rc<RefCell<Sessions<S>>>,
     counters: Arc<ShardCounters>,
     clock: Clock,
 }
 
-impl Rig {
+impl<S: Socket> Rig<S> {
     /// A shard without sessions, and so many instruments.
     pub(crate) fn new(instruments: u32) -> Self {
         let table = Arc::new(InstrumentTable::new(instruments as usize));
@@ -103,6 +126,7 @@ impl Rig {
             policy: policy(),
             tuning: Tuning { unsent_bytes_max: 16_384, dead_peer_ms: 25_000 },
             fragments_max: 64,
+            tape_bytes: tickfan::session::TAPE_BYTES,
             controls_per_s: 50,
             drain_spread_ms: 0,
             heartbeat_ms: 3_600_000,
@@ -118,16 +142,24 @@ impl Rig {
         Self { writer, shard, sessions, counters, clock }
     }
 
+    /// From here on it measures stages, as a gateway does.
+    pub(crate) fn measure(&mut self) {
+        let meter = Meter::new(Arc::default(), 1_000_000_000, self.clock.now().mono_ns);
+        self.sessions.borrow_mut().measure_with(meter);
+    }
+
     /// One session more, and what it asks for.
-    pub(crate) fn open(&mut self, request: &str) {
+    pub(crate) fn open(&mut self, socket: S, request: &str) {
         let now = self.clock.now();
         let mut sessions = self.sessions.borrow_mut();
-        let id = sessions.open(Nowhere, Who { name: "s".into(), peer: None }, now);
+        let id = sessions.open(socket, Who { name: "s".into(), peer: None }, now);
         sessions.request(id, request, now);
     }
 
     pub(crate) fn publish(&mut self, tick: &Tick) {
-        self.writer.publish(tick).expect("a place");
+        let now_ns = self.clock.wall_ns();
+        let tick = Tick { rx_ns: now_ns, ..*tick };
+        self.writer.publish(&tick, Seen::new(0, 1)).expect("a place");
     }
 
     /// How many sessions a tick goes to: a row that measures nothing is soon measured.

@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::{Fault, Kind};
+use super::{Fault, Kind, Segment};
 use crate::rfc3339::{self, TimeError};
 
 /// How the lines of a capture are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `2021-04-17T16:43:37.4319360Z {payload}`: RFC 3339 UTC with up to 9 fraction digits. An empty
-    /// line is a disconnect.
+    /// line is a disconnect, `# time what…` a note of the gateway's recorder.
     Tardis,
     /// `1618677817.431936: {payload}`: seconds since the Unix epoch with up to 9 fraction digits.
     /// `wss://… <-> time` is a connect, `wss://… <- time: {payload}` a message that was sent, any other
@@ -34,7 +34,9 @@ impl Form {
 
     /// The form that `line` is in, if it is in one. It may be the beginning of a longer line.
     pub(super) fn of(line: &[u8]) -> Option<Self> {
-        let reads = |form: Self| !line.is_empty() && matches!(form.parse(line), Ok(Some(_)));
+        let reads = |form: Self| {
+            !line.is_empty() && matches!(form.parse(line), Ok(Some(_)) | Err(Fault::Torn { .. }))
+        };
         [Self::Tardis, Self::Cryptofeed, Self::Hftbacktest].into_iter().find(|form| reads(*form))
     }
 
@@ -43,6 +45,7 @@ impl Form {
         match self {
             Self::Tardis if line.is_empty() => Ok(Some(Parsed::DISCONNECTED)),
             Self::Cryptofeed | Self::Hftbacktest if line.is_empty() => Ok(None),
+            Self::Tardis if line.starts_with(b"# ") => recorder_note(line),
             Self::Tardis => rfc3339_line(line),
             Self::Cryptofeed if is_note(line) => note(line),
             Self::Cryptofeed => seconds_line(line),
@@ -76,6 +79,8 @@ pub(super) enum Tag {
     Connected,
     Sent,
     Disconnected,
+    Dropped { frames: u64 },
+    Segment(Segment),
     Note,
 }
 
@@ -93,6 +98,8 @@ impl Parsed {
             Tag::Frame => Kind::Frame(text),
             Tag::Sent => Kind::Sent(text),
             Tag::Disconnected => Kind::Disconnected,
+            Tag::Dropped { frames } => Kind::Dropped { frames },
+            Tag::Segment(segment) => Kind::Segment(segment),
             Tag::Note => Kind::Note(line),
             Tag::Connected => std::str::from_utf8(text).map_or(Kind::Note(line), Kind::Connected),
         }
@@ -115,6 +122,30 @@ fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         Some(_) => return Err(missing()),
     };
     Ok(Some(Parsed::frame(rx_ns, line, text)))
+}
+
+/// `# 2021-04-17T16:43:37.4319360Z what…`: what the recorder has to say. Words that are not known are a remark.
+fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
+    let missing = || Fault::NoTime(Form::Tardis);
+    let time_end = line[2..].iter().position(|b| *b == b' ').map_or(line.len(), |at| at + 2);
+    let rx_ns = rfc3339::parse(&line[2..time_end]).map_err(|_| missing())?;
+    let what = std::str::from_utf8(&line[time_end..]).unwrap_or_default().trim_start();
+    let (word, rest) = what.split_once(' ').unwrap_or((what, ""));
+    let value = |key: &str| rest.split(' ').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+    let count = |key: &str| value(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let tag = match word {
+        "connect" => Tag::Connected,
+        "dropped" => Tag::Dropped { frames: count("frames") },
+        "torn" => return Err(Fault::Torn { bytes: count("bytes"), last_rx_ns: rx_ns }),
+        "segment" => Tag::Segment(Segment {
+            run_ns: count("run"),
+            number: u32::try_from(count("number")).unwrap_or_default(),
+            venue: value("venue").and_then(|name| name.parse().ok()),
+            continues: true,
+        }),
+        _ => Tag::Note,
+    };
+    Ok(Some(Parsed { rx_ns: Some(rx_ns), tag, text: line.len() - rest.len()..line.len() }))
 }
 
 /// `1618677817.431936: payload`

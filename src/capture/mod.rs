@@ -2,7 +2,8 @@
 //!
 //! A capture is a text file with one frame a line and the time it was received in front. Three forms
 //! are in use and told apart by looking, never by the file's name ([`Form`]); each may be plain, gzip
-//! or zstd. The gateway writes one of them, the tardis slice ([`Writer`]).
+//! or zstd. The gateway writes one of them, the tardis slice ([`Writer`]); while it runs, in segments that
+//! survive a kill ([`SegmentWriter`]). A folder of segments is read as one capture.
 //!
 //! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files
 //! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
@@ -16,6 +17,7 @@ mod form;
 mod lines;
 mod merged;
 mod reader;
+mod segment;
 mod sniff;
 mod writer;
 
@@ -24,10 +26,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rfc3339;
+use crate::venue::Wire;
+
 pub use form::Form;
 pub use lines::LINE_BYTES_MAX;
 pub use merged::Merged;
 pub use reader::Reader;
+pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
 pub use writer::{Compression, Writer};
 
 /// One line of a capture that says something.
@@ -53,8 +59,28 @@ pub enum Kind<'a> {
     Sent(&'a [u8]),
     /// The connection was lost: what is missing before the next frame is unknown.
     Disconnected,
+    /// The recorder could not keep up, or not write: here so many frames are missing that the gateway had.
+    Dropped {
+        /// How many; 0 where only a note is missing.
+        frames: u64,
+    },
+    /// A file of a recording begins.
+    Segment(Segment),
     /// Another remark of the recorder, the whole line: no data.
     Note(&'a [u8]),
+}
+
+/// Which part of a recording a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// When the recorder started, nanoseconds since the Unix epoch: the name of its run.
+    pub run_ns: u64,
+    /// Which of the run's files of this feed line it is, from 1.
+    pub number: u32,
+    /// Whose messages it holds.
+    pub venue: Option<Wire>,
+    /// It goes on where what was read before ends. If not, anything may be missing.
+    pub continues: bool,
 }
 
 /// A capture that cannot be read or written at all.
@@ -80,6 +106,12 @@ pub enum CaptureError {
     #[error("{}: the capture is empty", path.display())]
     Empty {
         /// Which file.
+        path: PathBuf,
+    },
+    /// It is a folder, but of no recording.
+    #[error("{}: a folder without segments (*.zst): name the folder of one feed line, or a file", path.display())]
+    NoSegments {
+        /// Which folder.
         path: PathBuf,
     },
     /// None of the first lines is in a known form.
@@ -125,9 +157,28 @@ pub enum Fault {
     /// The line is longer than [`LINE_BYTES_MAX`] and was skipped without being held.
     #[error("a line of more than {LINE_BYTES_MAX} bytes")]
     TooLong,
+    /// The gateway was killed while it wrote this file, or the file was spoilt: what is not whole was cut off.
+    #[error("the recording is torn: its last {bytes} bytes, after {}, are cut off", Time(*.last_rx_ns))]
+    Torn {
+        /// How many bytes.
+        bytes: u64,
+        /// The newest receive time before them, nanoseconds since the Unix epoch.
+        last_rx_ns: u64,
+    },
     /// The file broke off or could not be read any further. Nothing comes after this.
     #[error("cannot read any further: {0}")]
     Io(io::Error),
+}
+
+/// A time as people read it.
+struct Time(u64);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        rfc3339::write(self.0, rfc3339::FractionDigits::SevenOrNine, &mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
 }
 
 impl BadLine {

@@ -5,13 +5,15 @@ use std::io::{self, BufReader, Cursor, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::form::{Form, Parsed};
+use super::form::{Form, Parsed, Tag};
 use super::lines::{Lines, Step};
+use super::segment::{self, Counted, Folder, Pieces};
 use super::sniff;
-use super::{BadLine, CaptureError, Fault, Record};
+use super::{BadLine, CaptureError, Fault, Record, Segment};
 use crate::venue::Wire;
 
 /// How many lines are looked at to find out what a capture is…
@@ -30,6 +32,11 @@ pub struct Reader {
     venue: Option<Wire>,
     sample: Box<[u8]>,
     rx_ns: u64,
+    /// The segment that is being read.
+    segment: Option<Segment>,
+    /// Bytes of the file that were read, packed, and how many it has.
+    taken: Arc<AtomicU64>,
+    bytes: u64,
 }
 
 /// A record whose text still lies in the buffer of its reader.
@@ -42,15 +49,27 @@ pub(super) struct Placed {
 }
 
 impl Reader {
-    /// Opens a capture, plain, gzip or zstd, and looks at its first lines to find its form and venue.
-    /// Reading starts at the first line all the same.
+    /// Opens a capture, plain, gzip or zstd, or the folder of a recording, and looks at its first lines to find its
+    /// form and venue. Reading starts at the first line all the same.
     ///
     /// # Errors
     /// [`CaptureError`] names the path and what is wrong: it does not open, is empty, or is no capture.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| CaptureError::Open { path: path.into(), source })?;
-        Self::from_read(path, file)
+        let failed = |source| CaptureError::Open { path: path.into(), source };
+        let taken = Arc::new(AtomicU64::new(0));
+        if path.is_dir() {
+            let (folder, bytes) = Folder::open(path, Arc::clone(&taken)).map_err(failed)?;
+            if folder.is_empty() {
+                return Err(CaptureError::NoSegments { path: path.into() });
+            }
+            return Self::from_text(path, Box::new(folder), taken, bytes);
+        }
+        let file = File::open(path).map_err(failed)?;
+        let bytes = file.metadata().map_or(0, |meta| meta.len());
+        let text = unpacked(Counted { source: file, taken: Arc::clone(&taken) });
+        let text = text.map_err(|source| CaptureError::Read { path: path.into(), source })?;
+        Self::from_text(path, text, taken, bytes)
     }
 
     /// Reads a capture that is no file. `path` is what it is called in errors.
@@ -61,9 +80,19 @@ impl Reader {
         path: impl AsRef<Path>,
         source: impl Read + Send + 'static,
     ) -> Result<Self, CaptureError> {
-        let path: Arc<Path> = path.as_ref().into();
-        let unread = |source| CaptureError::Read { path: path.to_path_buf(), source };
-        let mut lines = Lines::new(unpacked(source).map_err(unread)?);
+        let path = path.as_ref();
+        let text = unpacked(source).map_err(|source| CaptureError::Read { path: path.into(), source })?;
+        Self::from_text(path, text, Arc::default(), 0)
+    }
+
+    fn from_text(
+        path: &Path,
+        text: Box<dyn Read + Send>,
+        taken: Arc<AtomicU64>,
+        bytes: u64,
+    ) -> Result<Self, CaptureError> {
+        let path: Arc<Path> = path.into();
+        let mut lines = Lines::new(text);
         let (whole, cut) = lines.preview(SAMPLE_LINES_MAX, SAMPLE_BYTES_MAX);
         let (sample, cut): (Box<[u8]>, Box<[u8]>) = (whole.into(), cut[..cut.len().min(64)].into());
         let form = split(&sample).chain([&*cut]).find_map(Form::of);
@@ -77,7 +106,7 @@ impl Reader {
             });
         };
         let venue = sniff::venue(sampled(form, &sample).map(|record| record.kind));
-        Ok(Self { path, lines, form, venue, sample, rx_ns: 0 })
+        Ok(Self { path, lines, form, venue, sample, rx_ns: 0, segment: None, taken, bytes })
     }
 
     /// The path it was opened with.
@@ -93,6 +122,11 @@ impl Reader {
     /// Whose messages it holds, as far as the first lines tell.
     pub fn venue(&self) -> Option<Wire> {
         self.venue
+    }
+
+    /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.taken.load(Ordering::Relaxed).min(self.bytes), self.bytes)
     }
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out. Looking
@@ -120,7 +154,11 @@ impl Reader {
                 Step::Line(range) => match self.form.parse(self.lines.bytes(range.clone())) {
                     Ok(None) => continue,
                     Err(fault) => fault,
-                    Ok(Some(parsed)) => {
+                    Ok(Some(mut parsed)) => {
+                        if let Tag::Segment(segment) = &mut parsed.tag {
+                            segment.continues = self.continues(segment);
+                            self.segment = Some(*segment);
+                        }
                         self.rx_ns = parsed.rx_ns.unwrap_or(self.rx_ns);
                         let (line, rx_ns) = (self.lines.number(), self.rx_ns);
                         return Some(Ok(Placed { line, rx_ns, parsed, range }));
@@ -129,6 +167,13 @@ impl Reader {
             };
             return Some(Err(BadLine { path: self.path.clone(), line: self.lines.number(), fault }));
         }
+    }
+
+    /// Whether a segment goes on where the one before it ends, or is the first that is read.
+    fn continues(&self, next: &Segment) -> bool {
+        self.segment.is_none_or(|before| {
+            before.run_ns == next.run_ns && before.number.checked_add(1) == Some(next.number)
+        })
     }
 
     /// The record that the last [`advance`](Self::advance) placed.
@@ -140,14 +185,16 @@ impl Reader {
 
 /// The source, decompressed if its first bytes say that it is compressed.
 fn unpacked(mut source: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let mut magic = Vec::with_capacity(4);
-    source.by_ref().take(4).read_to_end(&mut magic)?;
+    let mut magic = Vec::with_capacity(12);
+    source.by_ref().take(12).read_to_end(&mut magic)?;
     let kind = magic.clone();
     let whole = Cursor::new(magic).chain(source);
+    let buffered = |whole| BufReader::with_capacity(128 << 10, whole);
     Ok(match *kind {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(128 << 10, whole))),
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(buffered(whole))),
+        _ if segment::is_segment(&kind) => Box::new(Pieces::new(buffered(whole))?),
         // A frame, or a skippable one in front of it.
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Box::new(zstd::stream::read::Decoder::new(whole)?)
         }
         _ => Box::new(whole),

@@ -25,7 +25,9 @@ pub(super) fn venue<'a>(records: impl Iterator<Item = Kind<'a>>) -> Option<Wire>
         let hint = match record {
             Kind::Connected(url) => by_host(host(url)),
             Kind::Frame(frame) => by_message(frame),
-            Kind::Sent(_) | Kind::Disconnected | Kind::Note(_) => Hint::Nothing,
+            // The recorder knew.
+            Kind::Segment(segment) => segment.venue.map_or(Hint::Nothing, Hint::Is),
+            Kind::Sent(_) | Kind::Disconnected | Kind::Dropped { .. } | Kind::Note(_) => Hint::Nothing,
         };
         match hint {
             Hint::Is(wire) => return Some(wire),

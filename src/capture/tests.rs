@@ -142,7 +142,7 @@ fn what_is_no_capture_is_refused_by_name() {
     let missing = Reader::open("no/such/file.gz").err().expect("refused").to_string();
     assert!(missing.starts_with("no/such/file.gz: cannot open the capture: "), "{missing}");
     let folder = Reader::open(env!("CARGO_MANIFEST_DIR")).err().expect("refused").to_string();
-    assert!(folder.contains(": cannot read the capture: "), "{folder}");
+    assert!(folder.contains(": a folder without segments (*.zst)"), "{folder}");
 }
 
 #[test]
@@ -297,4 +297,141 @@ fn real_captures_are_known_by_their_messages_too() {
         let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
         assert_eq!(reader(lines.collect::<Vec<_>>().concat()).venue(), Some(venue), "{name}");
     }
+}
+
+/// A segment with two blocks and notes between them.
+fn segment(number: u32, run_ns: u64, first_ns: u64) -> Vec<u8> {
+    let mut writer = SegmentWriter::new(Vec::new(), 3).expect("started");
+    writer.note(first_ns, &format!("segment run={run_ns} number={number} venue=kraken")).expect("written");
+    writer.note(first_ns, "connect wss://host/\nb").expect("written");
+    assert!(!writer.frame(first_ns, b"a"));
+    assert!(!writer.frame(first_ns + 1, b""));
+    writer.note(first_ns + 2, "dropped frames=7 bytes=70 why=queue_full").expect("written");
+    assert!(writer.frame(first_ns + 3, b"c\nd"));
+    writer.disconnected(first_ns + 4);
+    writer.finish().expect("written")
+}
+
+#[test]
+fn a_segment_is_a_capture_for_us_and_for_every_zstd() {
+    let bytes = segment(2, 5, AT);
+    let found = reader(&bytes);
+    assert_eq!((found.form(), found.venue()), (Form::Tardis, Some(Wire::Kraken)), "the recorder knew");
+    let part = Segment { run_ns: 5, number: 2, venue: Some(Wire::Kraken), continues: true };
+    assert_eq!(
+        items(found),
+        [
+            format!("1 {AT} {:?}", Kind::Segment(part)),
+            format!("2 {AT} {:?}", Kind::Connected("wss://host/ b")),
+            format!("3 {AT} a"),
+            format!("4 {} ", AT + 1),
+            format!("5 {} {:?}", AT + 2, Kind::Dropped { frames: 7 }),
+            format!("6 {} c d", AT + 3),
+            format!("7 {} Disconnected", AT + 3),
+        ]
+    );
+    let plain = zstd::stream::decode_all(&bytes[..]).expect("zstd as everybody has it");
+    let lines = "2021-04-17T16:43:37.4319360Z a\n2021-04-17T16:43:37.431936001Z \n\
+                 2021-04-17T16:43:37.431936003Z c d\n\n";
+    assert_eq!(String::from_utf8_lossy(&plain), lines, "the tardis slice form, without the notes");
+}
+
+#[test]
+fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
+    let bytes = segment(1, 5, AT);
+    let whole = items(reader(&bytes));
+    // Where the pieces end.
+    let mut ends = Vec::new();
+    for cut in 12..=bytes.len() {
+        let found = items(reader(&bytes[..cut]));
+        let torn: Vec<_> = found.iter().filter(|line| line.contains("torn")).collect();
+        let good = found.len() - torn.len();
+        assert_eq!(found[..good], whole[..good], "cut at {cut}");
+        if torn.is_empty() {
+            ends.push((cut, good));
+            continue;
+        }
+        assert_eq!((torn.len(), found.last()), (1, Some(torn[0])));
+        let (whole_bytes, lines) = ends.last().copied().unwrap_or_default();
+        assert_eq!(good, lines, "cut at {cut}: {found:?}");
+        assert!(torn[0].contains(&format!("its last {} bytes, after ", cut - whole_bytes)), "{torn:?}");
+    }
+    assert_eq!(ends.iter().map(|(_, lines)| *lines).collect::<Vec<_>>(), [1, 2, 4, 5, 7]);
+    assert!(
+        items(reader(&bytes[..bytes.len() - 1]))
+            .last()
+            .expect("torn")
+            .contains("after 2021-04-17T16:43:37.431936002Z")
+    );
+    // A byte that is another one is found, wherever it is: what a disk makes of a file whose end it had not written.
+    for at in 12..bytes.len() {
+        let mut spoilt = bytes.clone();
+        spoilt[at] ^= 0x55;
+        let found = items(reader(spoilt));
+        assert!(found.last().expect("some").contains("torn"), "byte {at}: {found:?}");
+        assert_eq!(found[..found.len() - 1], whole[..found.len() - 1]);
+    }
+}
+
+#[test]
+fn the_index_knows_the_blocks_by_their_heads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.zst");
+    let bytes = segment(1, 5, AT);
+    for cut in [bytes.len(), bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..cut]).expect("written");
+        let index = Index::read(&path).expect("a file").expect("a segment");
+        let all = [(AT, AT + 1, 2), (AT + 3, AT + 4, 2)];
+        let whole = if cut == bytes.len() { 2 } else { 1 };
+        let found: Vec<_> = index.blocks.iter().map(|b| (b.first_rx_ns, b.last_rx_ns, b.lines)).collect();
+        assert_eq!(found, all[..whole]);
+        assert_eq!(index.whole_bytes + index.torn_bytes, cut as u64);
+        assert_eq!(index.torn_bytes > 0, cut < bytes.len());
+    }
+    std::fs::write(&path, &bytes).expect("written");
+    let index = Index::read(&path).expect("a file").expect("a segment");
+    assert_eq!(index.at(0), index.blocks.first());
+    assert_eq!((index.at(AT + 2), index.at(AT + 5)), (index.blocks.get(1), None));
+    let from = index.blocks[1].offset as usize;
+    let found = items(reader(&bytes[from..]));
+    assert_eq!(found[0], format!("1 {} c d", AT + 3), "reading can start at a block");
+    std::fs::write(&path, zstd(TARDIS.as_bytes())).expect("written");
+    assert!(Index::read(&path).expect("a file").is_none());
+    std::fs::write(&path, "").expect("written");
+    assert_eq!(Index::read(&path).expect("a file").map(|index| index.blocks.len()), Some(0));
+}
+
+#[test]
+fn a_folder_of_segments_is_one_capture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    let write = |run: u64, number: u32, bytes: &[u8]| {
+        std::fs::write(path.join(segment_name(run, number)), bytes).expect("written");
+    };
+    write(AT, 1, &segment(1, AT, AT));
+    write(AT, 2, &segment(2, AT, AT + 10));
+    let torn = segment(3, AT, AT + 20);
+    write(AT, 3, &torn[..torn.len() - 5]);
+    write(AT + 5_000, 1, &segment(1, AT + 5_000, AT + 5_000));
+    write(AT + 5_000, 3, &segment(3, AT + 5_000, AT + 5_010));
+    // A kill right after the file was made.
+    write(AT + 9_000, 1, b"");
+    write(AT + 19_000, 1, &segment(1, AT + 19_000, AT + 19_000)[..7]);
+    std::fs::write(path.join("readme.txt"), "no segment").expect("written");
+    assert_eq!(segments(path).expect("a folder").len(), 7);
+    let mut reader = Reader::open(path).expect("a capture");
+    let (mut goes_on, mut frames, mut torn) = (Vec::new(), 0, 0);
+    while let Some(record) = reader.next_record() {
+        match record.map(|record| record.kind) {
+            Ok(Kind::Segment(segment)) => goes_on.push((segment.number, segment.continues)),
+            Ok(Kind::Frame(_)) => frames += 1,
+            Err(bad) => torn += u64::from(matches!(bad.fault, Fault::Torn { .. })),
+            _ => {}
+        }
+    }
+    assert_eq!(goes_on, [(1, true), (2, true), (3, true), (1, false), (3, false)]);
+    assert_eq!((frames, torn), (4 * 3 + 2, 2), "behind what is torn the next segment is read");
+    let (read, all) = reader.progress();
+    assert_eq!(read, all);
+    assert!(all > 1_000);
 }

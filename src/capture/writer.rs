@@ -46,6 +46,24 @@ pub struct Writer<W: Write> {
     line: Vec<u8>,
 }
 
+/// Appends the line of a frame, and says whether it had line breaks, each of which is a space now.
+pub(super) fn push_line(rx_ns: u64, payload: &[u8], out: &mut Vec<u8>) -> bool {
+    rfc3339::write(rx_ns, FractionDigits::SevenOrNine, out);
+    out.push(b' ');
+    let from = out.len();
+    out.extend_from_slice(payload);
+    let broken = memchr::memchr2(b'\n', b'\r', payload).is_some();
+    if broken {
+        for byte in &mut out[from..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+    }
+    out.push(b'\n');
+    broken
+}
+
 enum Output<W: Write> {
     Plain(BufWriter<W>),
     Gzip(GzEncoder<BufWriter<W>>),
@@ -97,18 +115,7 @@ impl<W: Write> Writer<W> {
     /// When it cannot be written.
     pub fn frame(&mut self, rx_ns: u64, payload: &[u8]) -> io::Result<()> {
         self.line.clear();
-        rfc3339::write(rx_ns, FractionDigits::SevenOrNine, &mut self.line);
-        self.line.push(b' ');
-        let from = self.line.len();
-        self.line.extend_from_slice(payload);
-        if memchr::memchr2(b'\n', b'\r', payload).is_some() {
-            for byte in &mut self.line[from..] {
-                if matches!(byte, b'\n' | b'\r') {
-                    *byte = b' ';
-                }
-            }
-        }
-        self.line.push(b'\n');
+        push_line(rx_ns, payload, &mut self.line);
         self.out.as_write().write_all(&self.line)
     }
 

@@ -1,20 +1,26 @@
 //! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::alarm::Alarm;
 use super::line::{Line, LineLimits, LineStats};
 use super::market::{LineId, Market};
 use super::publish::{Chunk, Faults, Input, LineFault};
+use super::recorder::Tap;
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::Counter;
-use crate::ring::{Doorbell, TickWriter, ring_all};
-use crate::tick::Tick;
+use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
+use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
+use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
 /// Records taken from one replay before the shards are woken and others have their turn.
@@ -113,12 +119,16 @@ pub struct IngestParts {
     pub writer: TickWriter,
     /// The shards' doorbells.
     pub bells: Vec<Arc<Doorbell>>,
+    /// While every shard is busy, ticks are taken in only so often: see [`Ingest::run`].
+    pub rest: Duration,
     /// Captures to replay.
     pub replays: Vec<Replay>,
     /// What publishers send, where they may.
     pub publishers: Option<mpsc::Receiver<Input>>,
     /// Limits of a publisher's line.
     pub publish_limits: LineLimits,
+    /// Where what publishers send is recorded.
+    pub publish_tap: Option<Tap>,
     /// The clock.
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
@@ -129,6 +139,8 @@ pub struct IngestParts {
     pub view: Arc<IngestView>,
     /// Where notices for the operator go.
     pub notices: mpsc::Sender<String>,
+    /// What it measures with.
+    pub meter: Meter,
 }
 
 /// One publisher's line.
@@ -140,6 +152,7 @@ struct Publisher {
 /// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
 pub struct Ingest {
     parts: IngestParts,
+    stages: Stages,
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
@@ -159,10 +172,88 @@ pub enum Next {
 }
 
 /// Publishes a tick; what has no place is counted.
-fn publish<'a>(writer: &'a mut TickWriter, view: &'a IngestView) -> impl FnMut(&Tick) + 'a {
+fn publish<'a>(
+    writer: &'a mut TickWriter,
+    view: &'a IngestView,
+    stages: &'a mut Stages,
+) -> impl FnMut(&Tick) + 'a {
     |tick| {
-        if writer.publish(tick).is_err() {
+        if writer.publish(tick, stages.numbered(tick)).is_err() {
             view.unplaced.add(1);
+        }
+    }
+}
+
+/// Records of a turn that are all measured; of those behind them each so manieth is, and stands for those before it.
+const MEASURED: u64 = 8;
+
+/// Measures what a tick takes on this thread.
+struct Stages {
+    meter: Meter,
+    clock: Clock,
+    table: Arc<InstrumentTable>,
+    /// Records of this turn.
+    records: u64,
+    /// Whether the record at hand is measured.
+    measured: bool,
+    /// Ticks that the next measured one stands for.
+    skipped: u64,
+    /// When its feed line took it up, or one of the few before it; nanoseconds since the Unix epoch.
+    begun_ns: u64,
+    /// Ticks of this turn that were measured, and when they were numbered.
+    numbered: Vec<(Class, u64, u64)>,
+}
+
+impl Stages {
+    /// A feed line takes up a record.
+    #[inline]
+    fn begin(&mut self) {
+        if !self.meter.is_on() {
+            return;
+        }
+        self.measured = self.records < MEASURED || self.records.is_multiple_of(MEASURED);
+        self.records += 1;
+        if self.measured {
+            self.begun_ns = self.clock.wall_ns();
+        }
+    }
+
+    /// A tick of the record at hand is numbered, and about to be published.
+    #[inline]
+    fn numbered(&mut self, tick: &Tick) -> Seen {
+        let channel = match tick.body {
+            Body::Trade(_) => Channel::Trade,
+            Body::Quote(_) => Channel::Quote,
+            Body::Gap { .. } | Body::Status(_) => return Seen::UNMEASURED,
+        };
+        if !self.meter.is_on() {
+            return Seen::UNMEASURED;
+        }
+        let Self { meter, table, begun_ns, .. } = self;
+        let venue = || table.get(tick.instrument).map_or("", Symbol::venue);
+        let class = meter.class(tick.instrument, channel, venue);
+        meter.record(Stage::Recv, class, tick.rx_ns, *begun_ns, 1);
+        self.skipped += 1;
+        if !self.measured {
+            return Seen::UNMEASURED;
+        }
+        let weight = self.skipped.min(Seen::WEIGHT_MAX);
+        self.skipped -= weight;
+        let now_ns = self.clock.wall_ns();
+        meter.record(Stage::Normalise, class, *begun_ns, now_ns, weight);
+        self.numbered.push((class, now_ns, weight));
+        Seen::new(now_ns.saturating_sub(tick.rx_ns), weight)
+    }
+
+    /// The ticks so far are in the ring, and the doorbells were rung.
+    fn published(&mut self) {
+        self.records = 0;
+        if self.numbered.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.wall_ns();
+        for (class, numbered_ns, weight) in self.numbered.drain(..) {
+            self.meter.record(Stage::Publish, class, numbered_ns, now_ns, weight);
         }
     }
 }
@@ -175,8 +266,19 @@ impl Ingest {
         }
         let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
         let ended = vec![false; parts.replays.len()];
+        let stages = Stages {
+            meter: std::mem::replace(&mut parts.meter, Meter::off()),
+            clock: parts.clock.clone(),
+            table: Arc::clone(parts.market.table()),
+            records: 0,
+            measured: false,
+            skipped: 0,
+            begun_ns: 0,
+            numbered: Vec::new(),
+        };
         Self {
             parts,
+            stages,
             started: false,
             ended,
             publishers: HashMap::new(),
@@ -210,17 +312,21 @@ impl Ingest {
             self.parts.view.published.add(published);
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
+        self.stages.published();
+        self.stages.meter.turn(now.mono_ns);
         next
     }
 
     fn replay(&mut self, at: usize, now: Now) -> Next {
-        let IngestParts { replays, market, writer, clock, view, notices, .. } = &mut self.parts;
+        let (IngestParts { replays, market, writer, clock, view, notices, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
         let replay = &mut replays[at];
         if self.ended[at] {
             return Next::At(u64::MAX);
         }
         for _ in 0..RECORDS_PER_TURN {
-            match replay.step(now, Stamp::Live(clock), market, publish(writer, view)) {
+            stages.begin();
+            match replay.step(now, Stamp::Live(clock), market, publish(writer, view, stages)) {
                 Step::Took => {}
                 Step::Due(due) => return Next::At(due.mono_ns),
                 Step::Ended => {
@@ -238,7 +344,7 @@ impl Ingest {
                         notice(notices, view, what);
                     }
                     if strict {
-                        replay.stop(now, market, publish(writer, view));
+                        replay.stop(now, market, publish(writer, view, stages));
                         view.failed.store(true, Ordering::Release);
                         self.end(at, Flow::Failed);
                         return Next::Now;
@@ -268,6 +374,7 @@ impl Ingest {
                     self.chunk(&chunk);
                     // A chunk can be a thousand lines: the shards need not wait for the next one.
                     ring_all(self.parts.bells.iter().map(|bell| &**bell));
+                    self.stages.published();
                 }
                 Ok(Input::Closed { publisher }) => self.closed(publisher, now),
                 Err(_) => return Next::At(u64::MAX),
@@ -277,31 +384,35 @@ impl Ingest {
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
-        let line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        let mut line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        if let Some(tap) = &self.parts.publish_tap {
+            line.record(tap.clone());
+        }
         self.next_line += 1;
         self.publishers.insert(publisher, Publisher { line, faults });
     }
 
     fn closed(&mut self, publisher: u32, now: Now) {
         let Some(mut gone) = self.publishers.remove(&publisher) else { return };
-        let IngestParts { market, writer, view, .. } = &mut self.parts;
-        gone.line.disconnected(now.wall_ns, market, publish(writer, view));
+        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
+        gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
         self.gone.add(gone.line.stats());
     }
 
     /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told.
     fn chunk(&mut self, chunk: &Chunk) {
         let Some(publisher) = self.publishers.get_mut(&chunk.publisher) else { return };
-        let IngestParts { market, writer, view, .. } = &mut self.parts;
-        let mut out = publish(writer, view);
+        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
         let mut rest = chunk.bytes.as_slice();
         let mut number = chunk.first_line;
         while !rest.is_empty() {
             let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
             let text = rest[..end].trim_ascii();
             rest = rest.get(end + 1..).unwrap_or_default();
+            stages.begin();
             if !text.is_empty()
-                && let Err(error) = publisher.line.frame(chunk.rx_ns, text, market, &mut out)
+                && let Err(error) =
+                    publisher.line.frame(chunk.rx_ns, text, market, publish(writer, view, stages))
             {
                 publisher.faults.tell(LineFault { line: number, msg: error.to_string() });
             }
@@ -311,13 +422,14 @@ impl Ingest {
 
     /// A line that has brought nothing for too long shows stale prices.
     fn look_for_silence(&mut self, now: Now) {
-        let IngestParts { replays, market, writer, view, stale_after_ns, .. } = &mut self.parts;
+        let (IngestParts { replays, market, writer, view, stale_after_ns, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
         let since_ns = now.wall_ns.saturating_sub(*stale_after_ns);
         if !self.started {
             return;
         }
         for (at, replay) in replays.iter_mut().enumerate().filter(|(at, _)| !self.ended[*at]) {
-            replay.set_silent(since_ns, now, market, publish(writer, view));
+            replay.set_silent(since_ns, now, market, publish(writer, view, stages));
             view.set(at, if replay.is_silent() { Flow::Silent } else { Flow::Flowing });
         }
     }
@@ -343,16 +455,45 @@ impl Ingest {
         }
     }
 
-    /// Turns until `stop` is set. Unparking the thread makes it look for what publishers sent.
-    pub fn run(mut self, stop: &AtomicBool) {
+    /// Turns until `stop` is set. `wake` makes it look for what publishers sent. It is called on a runtime of its own, with
+    /// I/O, on which nothing runs but publishers.
+    ///
+    /// Where threads share a core, each packet of a publisher would wake this one in the middle of what a shard writes,
+    /// and cost two switches for a tick that the shard comes to only later. So while every shard has clients waiting to
+    /// be written to, the thread sleeps between its turns, publishers and all.
+    ///
+    /// # Errors
+    /// What the system says when it gives no timer. The future fails when it takes it away.
+    pub fn run(
+        mut self,
+        stop: Arc<AtomicBool>,
+        wake: Arc<Notify>,
+    ) -> io::Result<impl Future<Output = io::Result<()>>> {
         let clock = self.parts.clock.clone();
-        while !stop.load(Ordering::Acquire) {
-            let Next::At(at_ns) = self.turn(clock.now()) else { continue };
-            let wait_ns = at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX);
-            if wait_ns > 0 {
-                std::thread::park_timeout(Duration::from_nanos(wait_ns));
+        let alarm = Alarm::new()?;
+        Ok(async move {
+            while !stop.load(Ordering::Acquire) {
+                let Next::At(at_ns) = self.turn(clock.now()) else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let left =
+                    || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
+                if self.parts.bells.iter().all(|bell| bell.is_busy()) {
+                    std::thread::sleep(self.parts.rest.min(left()));
+                    // The runtime looks at the sockets, then lets those run that have something.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                } else if !left().is_zero() {
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        rung = alarm.wait(left()) => rung?,
+                    }
+                }
             }
-        }
+            self.stages.meter.end(clock.now().mono_ns);
+            Ok(())
+        })
     }
 }
 

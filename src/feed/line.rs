@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::market::{LineId, Market, Rank};
+use super::recorder::Tap;
 use crate::book::Book;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::tick::{Body, Channel, Quote, Tick, Trade};
@@ -166,7 +167,7 @@ const RANK_SPREAD: Rank = Rank(2);
 const RANK_BOOK: Rank = Rank(3);
 const RANK_BOOK_TICKER: Rank = Rank(4);
 
-/// One connection, capture or peer. Pure: it does no I/O and reads no clock.
+/// One connection, capture or peer. It does no I/O and reads no clock.
 pub struct Line {
     id: LineId,
     wire: Wire,
@@ -176,6 +177,7 @@ pub struct Line {
     stats: LineStats,
     last_rx_ns: Option<u64>,
     silent: bool,
+    tap: Option<Tap>,
 }
 
 /// The parts of a [`Line`] that take in events while its scratch is lent to the decoder.
@@ -202,7 +204,13 @@ impl Line {
             stats: LineStats::default(),
             last_rx_ns: None,
             silent: false,
+            tap: None,
         }
+    }
+
+    /// Has what it takes in recorded from now on.
+    pub fn record(&mut self, tap: Tap) {
+        self.tap = Some(tap);
     }
 
     /// What it counted so far.
@@ -256,6 +264,10 @@ impl Line {
         market: &mut Market,
         mut out: impl FnMut(&Tick),
     ) -> Result<(), DecodeError> {
+        if let Some(tap) = &mut self.tap {
+            tap.frame(rx_ns, frame);
+        }
+        let gaps = self.stats.gaps;
         self.stats.frames += 1;
         self.last_rx_ns = Some(rx_ns);
         if self.silent {
@@ -275,6 +287,9 @@ impl Line {
         if result.is_err() {
             self.stats.bad_frames += 1;
         }
+        if let Some(tap) = self.tap.as_mut().filter(|_| self.stats.gaps > gaps) {
+            tap.gap(rx_ns, self.stats.gaps - gaps);
+        }
         result
     }
 
@@ -291,6 +306,17 @@ impl Line {
         }
         self.last_rx_ns = None;
         self.silent = false;
+        if let Some(tap) = &mut self.tap {
+            tap.disconnected(rx_ns);
+        }
+    }
+
+    /// A connection was made. What the one before it told does not hold any more.
+    pub fn connected(&mut self, rx_ns: u64, to: &str, market: &mut Market, out: impl FnMut(&Tick)) {
+        self.disconnected(rx_ns, market, out);
+        if let Some(tap) = &mut self.tap {
+            tap.connected(rx_ns, to);
+        }
     }
 
     /// Nothing was received for too long (`silent`), or again.

@@ -69,7 +69,7 @@ impl Market {
     }
 
     /// The instruments' names.
-    pub fn table(&self) -> &InstrumentTable {
+    pub fn table(&self) -> &Arc<InstrumentTable> {
         &self.table
     }
 

@@ -1,13 +1,16 @@
 //! Where ticks come from: captures that are replayed, programs that publish. All of them end in one thread,
-//! which numbers the ticks and writes the ring.
+//! which numbers the ticks and writes the ring. What comes in can be recorded as it came.
 
+mod alarm;
 mod ingest;
 mod line;
 mod market;
 pub mod publish;
+mod recorder;
 mod replay;
 
 pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
 pub use market::{LineId, Market, Rank};
+pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{Replay, ReplayError, ReplaySpec, Stamp, Step};

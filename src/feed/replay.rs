@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::line::{Line, LineLimits};
 use super::market::{LineId, Market};
+use super::recorder::Tap;
 use crate::capture::{CaptureError, Kind, Merged, Reader};
 use crate::clock::{Clock, Now, Pace};
 use crate::tick::Tick;
@@ -121,6 +122,23 @@ impl Replay {
         self.spec.files.iter().zip(&self.lines).zip(&self.bad_lines).map(|((f, l), b)| (f, l, *b))
     }
 
+    /// Has what its lines take in recorded; `tap` is asked for the tap of each.
+    ///
+    /// # Errors
+    /// Those of `tap`.
+    pub fn record<E>(&mut self, mut tap: impl FnMut(&Line) -> Result<Tap, E>) -> Result<(), E> {
+        self.lines.iter_mut().try_for_each(|line| {
+            let tap = tap(line)?;
+            line.record(tap);
+            Ok(())
+        })
+    }
+
+    /// Bytes of its captures that were read in this round, as they are packed, and how many they have.
+    pub fn progress(&self) -> (u64, u64) {
+        self.merged.readers().map(Reader::progress).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Whether everything from the first line on has been read once.
     pub fn rounds(&self) -> u64 {
         self.rounds
@@ -184,9 +202,11 @@ impl Replay {
                     ));
                 }
             }
-            // What a connection told before does not hold for the next one.
-            Kind::Disconnected | Kind::Connected(_) => line.disconnected(rx_ns, market, &mut out),
-            Kind::Sent(_) | Kind::Note(_) => {}
+            Kind::Connected(to) => line.connected(rx_ns, to, market, out),
+            // Nobody can tell what is missing: books and sequences begin anew.
+            Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, market, &mut out),
+            Kind::Segment(segment) if !segment.continues => line.disconnected(rx_ns, market, &mut out),
+            Kind::Segment(_) | Kind::Sent(_) | Kind::Note(_) => {}
         }
         Step::Took
     }

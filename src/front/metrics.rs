@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::Stats;
 use crate::counters::{Counter, ShardCounters};
-use crate::feed::{Flow, IngestView, LineReport, publish};
+use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::ring::Doorbell;
 
 /// Where the figures are.
@@ -26,6 +26,8 @@ pub struct Sources {
     pub doors: Vec<(&'static str, Arc<Stats>)>,
     /// The publishers', where they may.
     pub publish: Option<Arc<publish::Stats>>,
+    /// What is recorded, a row a line.
+    pub records: Arc<[Arc<LineRecord>]>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -83,6 +85,7 @@ impl Collector for Sources {
         self.encode_lines(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
         self.encode_doors(&mut encoder)?;
+        self.encode_records(&mut encoder)?;
         self.encode_publish(&mut encoder)
     }
 }
@@ -181,6 +184,37 @@ impl Sources {
         }
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    fn encode_records(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, MetricType, fn(&LineRecord) -> u64);
+        use MetricType::{Counter as Sum, Gauge};
+        let figures: [Figure; 7] = [
+            ("tickfan_record_frames", "Frames written to recordings", Sum, |r| r.frames.get()),
+            ("tickfan_record_bytes", "Bytes written to recordings, as packed", Sum, |r| r.bytes.get()),
+            ("tickfan_record_segments", "Files of recordings begun", Sum, |r| r.segments.get()),
+            ("tickfan_record_altered", "Frames recorded with spaces for line breaks", Sum, |r| {
+                r.altered.get()
+            }),
+            ("tickfan_record_dropped", "Frames that were not recorded", Sum, |r| r.dropped_frames.get()),
+            ("tickfan_record_dropped_bytes", "Bytes that were not recorded", Sum, |r| r.dropped_bytes.get()),
+            (
+                "tickfan_record_failed",
+                "Recordings that ended because they could not be written",
+                Gauge,
+                |r| u64::from(r.failure().is_some()),
+            ),
+        ];
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        for (name, help, kind, figure) in figures {
+            let rows = self.records.iter().map(|record| {
+                (vec![("line", record.name.clone()), ("venue", record.wire.to_string())], figure(record))
+            });
+            family(encoder, name, help, kind, rows.collect())?;
+        }
+        Ok(())
     }
 
     fn encode_publish(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

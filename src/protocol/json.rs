@@ -16,8 +16,6 @@ use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 pub struct Mark {
     /// It is a snapshot: the last value, not an update.
     pub snap: bool,
-    /// How many ticks it stands for; 0 and 1 are left out.
-    pub n: u64,
     /// When it was encoded, microseconds since the Unix epoch; left out where nobody sends it.
     pub tx_us: Option<u64>,
 }
@@ -45,54 +43,85 @@ fn head(kind: &str, symbol: &Symbol, out: &mut Vec<u8>) {
 
 /// Appends the message of a tick: `trade`, `quote`, `gap` or `status`.
 pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
-    match &tick.body {
-        Body::Trade(trade) => {
-            head("trade", symbol, out);
-            count(tick.seq, mark, out);
-            decimal(",\"price\":\"", Some(trade.price), out);
-            decimal(",\"size\":\"", Some(trade.size), out);
-            if let Some(side) = trade.side {
-                out.extend_from_slice(b",\"side\":\"");
-                out.extend_from_slice(side.name().as_bytes());
-                out.push(b'"');
-            }
-            if !trade.id.as_bytes().is_empty() {
-                out.extend_from_slice(b",\"trade_id\":\"");
-                out.extend_from_slice(trade.id.as_bytes());
-                out.push(b'"');
-            }
-            times(tick, mark, out);
-        }
-        Body::Quote(quote) => {
-            head("quote", symbol, out);
-            count(tick.seq, mark, out);
-            decimal(",\"bid\":\"", quote.bid, out);
-            decimal(",\"bid_size\":\"", quote.bid_size, out);
-            decimal(",\"ask\":\"", quote.ask, out);
-            decimal(",\"ask_size\":\"", quote.ask_size, out);
-            times(tick, mark, out);
-        }
-        Body::Gap { channel, from } => gap(symbol, *channel, *from, tick.seq, GapCause::Feed, out),
-        Body::Status(state) => status(symbol, *state, tick.rx_ns / 1_000, out),
+    if Plain::write(tick, symbol, mark.snap, out).is_some() {
+        end(mark.tx_us, out);
     }
 }
 
-fn count(seq: u64, mark: Mark, out: &mut Vec<u8>) {
+/// A trade or quote that was written but for what differs from client to client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Where an `n` stands.
+    n_at: usize,
+}
+
+impl Plain {
+    /// Appends the message of a trade or quote, without its end. What is neither is written whole.
+    pub fn write(tick: &Tick, symbol: &Symbol, snap: bool, out: &mut Vec<u8>) -> Option<Self> {
+        let n_at;
+        match &tick.body {
+            Body::Trade(trade) => {
+                n_at = begin("trade", symbol, tick.seq, snap, out);
+                decimal(",\"price\":\"", Some(trade.price), out);
+                decimal(",\"size\":\"", Some(trade.size), out);
+                if let Some(side) = trade.side {
+                    out.extend_from_slice(b",\"side\":\"");
+                    out.extend_from_slice(side.name().as_bytes());
+                    out.push(b'"');
+                }
+                if !trade.id.as_bytes().is_empty() {
+                    out.extend_from_slice(b",\"trade_id\":\"");
+                    out.extend_from_slice(trade.id.as_bytes());
+                    out.push(b'"');
+                }
+            }
+            Body::Quote(quote) => {
+                n_at = begin("quote", symbol, tick.seq, snap, out);
+                decimal(",\"bid\":\"", quote.bid, out);
+                decimal(",\"bid_size\":\"", quote.bid_size, out);
+                decimal(",\"ask\":\"", quote.ask, out);
+                decimal(",\"ask_size\":\"", quote.ask_size, out);
+            }
+            Body::Gap { channel, from } => {
+                gap(symbol, *channel, *from, tick.seq, GapCause::Feed, out);
+                return None;
+            }
+            Body::Status(state) => {
+                status(symbol, *state, tick.rx_ns / 1_000, out);
+                return None;
+            }
+        }
+        if let Some(ts_us) = tick.ts_us {
+            number(",\"ts\":", ts_us, out);
+        }
+        number(",\"rx\":", tick.rx_ns / 1_000, out);
+        Some(Self { n_at })
+    }
+
+    /// Appends what was [written](Self::write) into `plain`, which held nothing else: standing for `n` ticks, encoded at
+    /// `tx_us`, microseconds since the Unix epoch.
+    pub fn copy(self, plain: &[u8], n: u64, tx_us: Option<u64>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&plain[..self.n_at]);
+        if n > 1 {
+            number(",\"n\":", n, out);
+        }
+        out.extend_from_slice(&plain[self.n_at..]);
+        end(tx_us, out);
+    }
+}
+
+/// The begin of a trade or quote, up to where an `n` stands.
+fn begin(kind: &str, symbol: &Symbol, seq: u64, snap: bool, out: &mut Vec<u8>) -> usize {
+    head(kind, symbol, out);
     number(",\"seq\":", seq, out);
-    if mark.snap {
+    if snap {
         out.extend_from_slice(b",\"snap\":true");
     }
-    if mark.n > 1 {
-        number(",\"n\":", mark.n, out);
-    }
+    out.len()
 }
 
-fn times(tick: &Tick, mark: Mark, out: &mut Vec<u8>) {
-    if let Some(ts_us) = tick.ts_us {
-        number(",\"ts\":", ts_us, out);
-    }
-    number(",\"rx\":", tick.rx_ns / 1_000, out);
-    if let Some(tx_us) = mark.tx_us {
+fn end(tx_us: Option<u64>, out: &mut Vec<u8>) {
+    if let Some(tx_us) = tx_us {
         number(",\"tx\":", tx_us, out);
     }
     out.push(b'}');
@@ -333,8 +362,7 @@ mod tests {
     use crate::instrument::InstrumentId;
     use crate::tick::{Quote, Side, Trade, TradeId};
 
-    fn line(body: Body, mark: Mark) -> String {
-        let symbol = Symbol::parse("coinbase:BTC-USD").expect("good");
+    fn value(body: Body) -> (Symbol, Tick) {
         let value = Tick {
             instrument: InstrumentId(0),
             seq: 551,
@@ -342,6 +370,11 @@ mod tests {
             ts_us: Some(1_618_677_817_400_000),
             body,
         };
+        (Symbol::parse("coinbase:BTC-USD").expect("good"), value)
+    }
+
+    fn line(body: Body, mark: Mark) -> String {
+        let (symbol, value) = value(body);
         let mut out = Vec::new();
         tick(&value, &symbol, mark, &mut out);
         String::from_utf8(out).expect("utf-8")
@@ -367,8 +400,21 @@ mod tests {
             ..Quote::default()
         };
         assert_eq!(
-            line(Body::Quote(quote), Mark { snap: true, n: 4, tx_us: None }),
-            r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"snap":true,"n":4,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936}"#
+            line(Body::Quote(quote), Mark { snap: true, tx_us: None }),
+            r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"snap":true,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936}"#
+        );
+        let (symbol, value) = value(Body::Quote(quote));
+        let (mut plain, mut copies) = (Vec::new(), Vec::new());
+        let written = Plain::write(&value, &symbol, false, &mut plain).expect("a quote");
+        for n in [1, 4] {
+            written.copy(&plain, n, Some(7), &mut copies);
+        }
+        assert_eq!(
+            String::from_utf8(copies).expect("utf-8"),
+            concat!(
+                r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#,
+                r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"n":4,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#
+            )
         );
         assert_eq!(
             line(Body::Gap { channel: Channel::Trade, from: 540 }, Mark::default()),

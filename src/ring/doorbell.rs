@@ -1,6 +1,6 @@
 //! How a sleeping shard hears that there is something in the ring.
 
-use std::sync::atomic::{self, Ordering::Relaxed};
+use std::sync::atomic::{self, AtomicBool as Flag, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
@@ -21,6 +21,8 @@ use super::sync::{AtomicBool, Site};
 /// rings; so after each wake-up the shard must look for itself.
 pub struct Doorbell {
     sleeping: CachePadded<AtomicBool>,
+    // Advice: no proof rests on it either.
+    busy: CachePadded<Flag>,
     // A figure for reports: no proof rests on it, and loom need not know of it.
     wakes: atomic::AtomicU64,
     waker: Box<dyn Fn() + Send + Sync>,
@@ -35,6 +37,7 @@ impl Doorbell {
     pub fn new(waker: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             sleeping: CachePadded::new(AtomicBool::new(false)),
+            busy: CachePadded::default(),
             wakes: atomic::AtomicU64::new(0),
             waker: Box::new(waker),
         }
@@ -57,6 +60,19 @@ impl Doorbell {
     /// has a full fence in it. True if it woke the shard.
     pub fn ring(&self) -> bool {
         ring_all([self]) == 1
+    }
+
+    /// Shard: says whether it has clients to write to before it comes to the next tick.
+    pub fn set_busy(&self, busy: bool) {
+        // Mostly it is what it was, and the writer's copy of the line stays good.
+        if self.busy.load(Relaxed) != busy {
+            self.busy.store(busy, Relaxed);
+        }
+    }
+
+    /// True while the shard would not come to a new tick at once anyhow.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Relaxed)
     }
 
     /// How many times the shard was woken.

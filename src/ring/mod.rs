@@ -47,7 +47,7 @@ pub use doorbell::{Doorbell, ring_all};
 pub use last_value::{KeyOutOfRange, LastValues};
 use slot::{Slot, complete};
 use sync::{AtomicU64, Site};
-pub use ticks::{Packed, TickReader, TickRing, TickWriter, tick_ring};
+pub use ticks::{Packed, Seen, TickReader, TickRing, TickWriter, tick_ring};
 
 /// The most ticks a ring can hold: 2 GiB of slots of 12 words.
 pub const CAPACITY_MAX: usize = 1 << 24;

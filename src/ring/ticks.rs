@@ -13,7 +13,40 @@ const HEAD: usize = WORDS;
 const GAP_FROM: usize = WORDS + 1;
 const GAP_TO: usize = WORDS + 2;
 
+/// The word of a packed tick whose upper half is free: [`Seen`] stands there.
+const SEEN: usize = 4;
+
 type Slot = [u64; SLOT_WORDS];
+
+/// When the ingest thread had numbered a tick, for who measures: the time since `rx`, and how many ticks like it this one
+/// stands for, as not each is measured while very many come at once.
+///
+/// 28 bits of 128 ns and 4 of the weight: more than 34 s count as that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u32);
+
+impl Seen {
+    /// Nobody looked.
+    pub const UNMEASURED: Self = Self(0);
+    /// The largest weight.
+    pub const WEIGHT_MAX: u64 = 15;
+
+    /// Numbered so many nanoseconds after `rx`, standing for `weight` ticks, at most [`WEIGHT_MAX`](Self::WEIGHT_MAX).
+    pub fn new(since_rx_ns: u64, weight: u64) -> Self {
+        let units = (since_rx_ns / 128).min((1 << 28) - 1);
+        Self((units << 4 | weight.min(Self::WEIGHT_MAX)) as u32)
+    }
+
+    /// Nanoseconds since `rx`, rounded down to 128.
+    pub fn since_rx_ns(self) -> u64 {
+        u64::from(self.0 >> 4) * 128
+    }
+
+    /// How many ticks it stands for; 0 if it was not measured.
+    pub fn weight(self) -> u64 {
+        u64::from(self.0 & 15)
+    }
+}
 
 /// The tick in a slot.
 fn tick_in(slot: &Slot) -> Tick {
@@ -45,10 +78,11 @@ impl TickWriter {
     /// # Errors
     /// [`KeyOutOfRange`] for an instrument that the ring was not made for; nothing was published.
     #[inline]
-    pub fn publish(&mut self, tick: &Tick) -> Result<(), KeyOutOfRange> {
+    pub fn publish(&mut self, tick: &Tick, seen: Seen) -> Result<(), KeyOutOfRange> {
         let key = tick.key().index();
         let mut slot = [0; SLOT_WORDS];
         slot[..WORDS].copy_from_slice(&tick.to_words());
+        slot[SEEN] |= u64::from(seen.0) << 32;
         slot[HEAD] = tick.seq;
         if let Body::Gap { from, .. } = tick.body {
             return self.publish_gap(key, (from, tick.seq), slot);
@@ -173,6 +207,12 @@ impl Packed<'_> {
         Tick::key_in(self.slot[0])
     }
 
+    /// When it was numbered.
+    #[inline]
+    pub fn seen(self) -> Seen {
+        Seen((self.slot[SEEN] >> 32) as u32)
+    }
+
     /// The tick.
     pub fn unpack(self) -> Tick {
         tick_in(self.slot)
@@ -193,13 +233,19 @@ mod tests {
         let (mut writer, ring) = tick_ring(8, 4).expect("good");
         let mut reader = ring.reader();
         let sent = [tick(1, Body::Quote(Quote::default())), tick(1, Body::Status(State::Live))];
-        sent.iter().for_each(|t| writer.publish(t).expect("there is room"));
-        let mut got = Vec::new();
-        let batch = reader.poll(9, |packed| got.push((packed.key(), packed.unpack())));
+        let seen = [(0, 0), (1_000, 15)].map(|(ns, weight)| Seen::new(ns, weight));
+        sent.iter().zip(seen).for_each(|(t, seen)| writer.publish(t, seen).expect("there is room"));
+        let (mut got, mut marks) = (Vec::new(), Vec::new());
+        let batch = reader.poll(9, |packed| {
+            marks.push((packed.seen().since_rx_ns(), packed.seen().weight()));
+            got.push((packed.key(), packed.unpack()));
+        });
+        assert_eq!(marks, [(0, 0), (896, 15)]);
+        assert_eq!(Seen::new(u64::MAX, 99), Seen(u32::MAX));
         assert_eq!((batch.taken, batch.lapped), (2, 0));
         assert_eq!(got, sent.map(|t| (t.key(), t)));
         let other = Tick { instrument: InstrumentId(4), ..sent[0] };
-        assert!(writer.publish(&other).is_err(), "an instrument beyond the last");
+        assert!(writer.publish(&other, Seen::UNMEASURED).is_err(), "an instrument beyond the last");
     }
 
     #[test]
@@ -216,7 +262,7 @@ mod tests {
             (gap(5, 3), (Some(2), 5, Some((3, 5)))),
             (quote(6), (Some(6), 6, Some((3, 5)))),
         ] {
-            writer.publish(&step).expect("there is room");
+            writer.publish(&step, Seen::UNMEASURED).expect("there is room");
             assert_eq!(last(), Some(expected), "{step:?}");
         }
     }

@@ -33,13 +33,16 @@
 //! included: `offered = sent + merged + dropped + lost + pending`, where what is offered counts from the snapshot's
 //! number.
 
+mod buffers;
 mod outbox;
 mod subscription;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::rc::Rc;
 
-pub use outbox::{Buffers, Outbox, SLICES_MAX};
+pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
+pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 
 use crate::protocol::Rate;
@@ -187,16 +190,24 @@ impl Session {
 
     // ---- ticks ----------------------------------------------------------------------------------------
 
-    /// Queues a tick's frame if there is room. False: its subscription falls behind.
+    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session
+    /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
-    pub fn offer(&mut self, frame: &[u8], now_ns: u64) -> bool {
+    pub fn offer(&mut self, frame: Strip, now_ns: u64) -> bool {
         let fits = !self.closing
             && !self.shedding
-            && self.outbox.len() - self.outbox.answer_bytes() + frame.len() <= self.policy.outbox_bytes_max;
-        if fits {
-            self.outbox.push(frame, now_ns);
+            && self.outbox.len() - self.outbox.answer_bytes() + frame.len <= self.policy.outbox_bytes_max;
+        if fits && !self.blocked {
+            self.outbox.push_strip(frame, now_ns);
+        } else if fits {
+            self.outbox.push_copy(frame, now_ns);
         }
         fits
+    }
+
+    /// Copies what stands on the tape.
+    pub fn own(&mut self) {
+        self.outbox.own();
     }
 
     /// A tick found no room though its socket was asked: ticks are merged or dropped from now on. True if they were
@@ -352,6 +363,11 @@ impl Session {
         self.outbox.push(frame, now_ns);
     }
 
+    /// As [`push`](Self::push), of a tick that has to be measured.
+    pub fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
+        self.outbox.push_tick(frame, times, now_ns);
+    }
+
     /// Queues an answer. It is never refused: who sends too many requests is not read from while
     /// [`is_over_full`](Self::is_over_full).
     pub fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
@@ -373,9 +389,27 @@ impl Session {
         self.outbox.answer_bytes() > self.policy.control_bytes_max
     }
 
+    /// Shows what goes out next, in at least one slice, as much as one write takes.
+    #[inline]
+    pub fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        self.outbox.show(write)
+    }
+
+    /// What is urgent and the rest of a frame that has begun, or all there is, in one piece.
+    pub fn copied(&mut self, all: bool) -> Vec<u8> {
+        self.outbox.copied(all)
+    }
+
     /// What waits for the socket.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for: of
+    /// very many not each is told. To be asked before they are [written](Self::wrote).
+    #[inline]
+    pub fn going(&self, n: usize, tell: impl FnMut(Times, u64)) {
+        self.outbox.going(n, tell);
     }
 
     /// The socket took the first `n` bytes of what waits.
@@ -412,6 +446,7 @@ impl Session {
 
     /// The socket took nothing.
     pub fn block(&mut self, now_ns: u64) {
+        self.own();
         if !self.pressed {
             // Until now it took whatever it was given.
             self.progress_ns = now_ns;

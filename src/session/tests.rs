@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::instrument::InstrumentId;
+use crate::latency::meter::Class;
 use crate::protocol::{Change, Mode, Op, Request, frame, parse};
 use crate::tick::{Body, GapCause, LastValue, Quote, Stream, Tick};
 
@@ -75,6 +76,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// A session, its subscriptions and a market, driven as a shard drives them.
 struct Rig {
+    buffers: Buffers,
     session: Session,
     subscriptions: BTreeMap<Key, Subscription>,
     last: BTreeMap<Key, LastValue>,
@@ -86,10 +88,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+        let buffers = Buffers::default();
+        let mut session = Session::new(Rc::new(policy()), buffers.clone(), 0);
         assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, subscriptions, last, due: Vec::new(), now_ns: 0, levels: vec![Level::Ok], cut: false }
+        let levels = vec![Level::Ok];
+        Self { buffers, session, subscriptions, last, due: Vec::new(), now_ns: 0, levels, cut: false }
     }
 
     fn head(&self, key: Key) -> u64 {
@@ -118,7 +122,10 @@ impl Rig {
             Some(_) => Ledger { sent: 1, ..Ledger::default() },
             None => Ledger { lost: 1, ..Ledger::default() },
         };
-        if self.session.offer(&text(bytes.unwrap_or(100)), self.now_ns) {
+        let times = Times { rx_ns: 0, tx_ns: 0, instrument: InstrumentId(n), class: Class::NONE };
+        let strip =
+            self.buffers.print(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
+        if self.session.offer(strip, self.now_ns) {
             subscription.queued(seq);
             self.session.count(counts);
         } else if subscription.fell_behind(GapCause::SlowConsumer) {

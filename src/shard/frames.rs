@@ -1,8 +1,12 @@
 //! Encode once: the frame of a tick is made when the first session wants it, and shared by all others.
 
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
 use crate::instrument::Symbol;
 use crate::protocol::frame::TextFrame;
-use crate::protocol::json::{self, Mark};
+use crate::protocol::json::{self, Mark, Plain};
 use crate::session::{CatchUp, Missing};
 use crate::tick::{Channel, Key, Tick};
 
@@ -11,15 +15,28 @@ use crate::tick::{Channel, Key, Tick};
 pub(super) struct Frames {
     shared: TextFrame,
     own: TextFrame,
+    /// The newest value of streams that were caught up with last: where clients have rates, each of very many is told the
+    /// same value with an `n` of its own.
+    newest: HashMap<Key, Newest, FxBuildHasher>,
     /// Frames made to be shared.
     pub(super) count: u64,
 }
+
+/// A message but for what differs from client to client.
+struct Newest {
+    seq: u64,
+    plain: Plain,
+    text: Vec<u8>,
+}
+
+/// Streams of which the newest value is kept, at most: some 200 bytes each.
+const NEWEST_MAX: usize = 4_096;
 
 impl Frames {
     /// Makes the frame of a tick, the same for everybody. `tx_us`: now, microseconds since the Unix epoch.
     pub(super) fn encode(&mut self, tick: &Tick, symbol: &Symbol, tx_us: u64) {
         self.count += 1;
-        let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
+        let mark = Mark { snap: false, tx_us: Some(tx_us) };
         self.shared.make(|out| json::tick(tick, symbol, mark, out));
     }
 
@@ -41,9 +58,13 @@ impl Frames {
         for missing in told.before.into_iter().flatten() {
             push(self.gap(missing, key, symbol));
         }
-        if let Some(value) = told.value {
-            let mark = Mark { snap: value.snap, n: value.n, tx_us: Some(tx_us) };
-            push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));
+        match told.value {
+            Some(value) if value.snap => {
+                let mark = Mark { snap: true, tx_us: Some(tx_us) };
+                push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));
+            }
+            Some(value) => push(self.newest(&value.tick, value.n, key, symbol, tx_us)),
+            None => {}
         }
         if let Some(missing) = told.after {
             push(self.gap(missing, key, symbol));
@@ -63,8 +84,30 @@ impl Frames {
         if let Some(missing) = missing {
             push(self.gap(missing, key, symbol));
         }
-        let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
+        let mark = Mark { snap: false, tx_us: Some(tx_us) };
         push(self.own.make(|out| json::tick(tick, symbol, mark, out)));
+    }
+
+    /// The newest value of a stream, for one client.
+    fn newest(&mut self, tick: &Tick, n: u64, key: Key, symbol: &Symbol, tx_us: u64) -> &[u8] {
+        if self.newest.len() >= NEWEST_MAX && !self.newest.contains_key(&key) {
+            self.newest.clear();
+        }
+        let Self { newest, own, .. } = self;
+        let known = newest.get_mut(&key).filter(|known| known.seq == tick.seq);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let mut text = newest.remove(&key).map(|old| old.text).unwrap_or_default();
+                text.clear();
+                let Some(plain) = Plain::write(tick, symbol, false, &mut text) else {
+                    // A state: it was written whole.
+                    return own.make(|out| out.extend_from_slice(&text));
+                };
+                newest.entry(key).insert_entry(Newest { seq: tick.seq, plain, text }).into_mut()
+            }
+        };
+        own.make(|out| known.plain.copy(&known.text, n, Some(tx_us), out))
     }
 
     /// A gap of one subscription. States have none, so any key but a channel's is of no consequence.

@@ -3,8 +3,9 @@
 
 use rustc_hash::FxHashSet;
 
+use super::client::Connection;
 use super::resume::Plan;
-use super::sessions::{Connection, Sessions, Socket};
+use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::{Mode, Rate, Terms};

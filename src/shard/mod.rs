@@ -11,6 +11,7 @@
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
+mod client;
 mod connection;
 mod frames;
 mod interest;
@@ -39,6 +40,7 @@ pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::instrument::InstrumentTable;
+use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::ring::{Doorbell, TickReader, TickRing};
 
@@ -89,6 +91,8 @@ pub struct ShardParts {
     pub wait: Wait,
     /// Milliseconds that a drain waits for slow clients.
     pub drain_ms: u64,
+    /// What it measures with.
+    pub meter: Meter,
 }
 
 /// The outside's end of a shard.
@@ -181,6 +185,7 @@ impl<S: Socket> Shard<S> {
         let more = sessions.flush(FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.give_up(now);
+        sessions.meter.turn(now.mono_ns);
         sessions.count();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
@@ -214,9 +219,11 @@ impl<S: Socket> Shard<S> {
     }
 
     fn next_deadline_ns(&self) -> Option<u64> {
-        let heartbeat = self.sessions.borrow().next_deadline_ns();
+        let sessions = self.sessions.borrow();
+        let heartbeat = sessions.next_deadline_ns();
+        let meter = sessions.meter.due_ns();
         let drain = self.draining.filter(|d| !d.said_goodbye).map(|d| d.until_ns);
-        heartbeat.into_iter().chain(drain).min()
+        [heartbeat, meter, drain].into_iter().flatten().min()
     }
 
     fn has_work(&self) -> bool {
@@ -264,9 +271,10 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms } = parts;
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter } = parts;
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
+    sessions.borrow_mut().measure_with(meter);
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     let work = Rc::new(Notify::new());
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
@@ -297,7 +305,9 @@ async fn run(
                 let _ = answer.send(report.into_rows());
             }
         }
-        if shard.turn(now) || !reports.is_empty() {
+        let more = shard.turn(now);
+        bell.set_busy(shard.sessions.borrow().has_to_flush());
+        if more || !reports.is_empty() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;
@@ -313,6 +323,7 @@ async fn run(
         }
         park(&shard, &mut inbox, bell, rung, &work, &clock).await;
     }
+    sessions.borrow_mut().meter.end(clock.now().mono_ns);
 }
 
 /// Sleeps until a tick, a client, a socket or a deadline comes.

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
-use super::sessions::{Connection, Sessions, Socket};
+use super::client::Connection;
+use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
 
 /// What clients are sorted by, the worst first.

@@ -201,7 +201,7 @@ impl<S: Socket> Sessions<S> {
         let some = usize::from(!self.readers.is_empty());
         self.readers.rotate_left(some);
         while let Some((id, serial)) = self.readers.get(at).copied() {
-            let reads = |c: &super::sessions::Connection<S>| c.serial == serial && c.reading.is_some();
+            let reads = |c: &super::client::Connection<S>| c.serial == serial && c.reading.is_some();
             if self.connections.get(id as usize).is_some_and(reads) {
                 more |= self.read_on(id, &mut slots, now);
                 at += 1;

@@ -11,19 +11,21 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use super::client::{Around, Connection};
 use super::frames::Frames;
-use super::interest::{Awaited, Wildcard};
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::instrument::{InstrumentTable, Symbol};
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, SLICES_MAX, Session, Subscription};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription, Times};
 use crate::socket::Tuning;
-use crate::tick::{Body, GapCause, Key};
+use crate::tick::{Body, Channel, GapCause};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -94,6 +96,8 @@ pub struct SessionOptions {
     pub close_grace_ms: u64,
     /// Milliseconds over which clients of a stopping gateway are told to come back.
     pub drain_spread_ms: u64,
+    /// Bytes of frames that many sessions are sent: see [`Buffers`].
+    pub tape_bytes: usize,
     /// What is set on each client's socket.
     pub tuning: Tuning,
     /// Venues a symbol may name though nothing was seen of it yet.
@@ -105,105 +109,6 @@ const DEBT_MAX_S: i64 = 10;
 /// Slots of the ring that are looked at for one session that resumes after a write.
 const SLOTS_PER_WRITE: usize = 1_024;
 
-/// A session with its socket.
-pub(super) struct Connection<S> {
-    pub(super) socket: S,
-    pub(super) session: Session,
-    pub(super) who: Who,
-    /// No other session of this shard ever has it: the place of a connection is used again.
-    pub(super) serial: u64,
-    /// When it came, microseconds since the Unix epoch.
-    pub(super) since_us: u64,
-    /// Its subscriptions and their places in the table, sorted by key.
-    pub(super) places: Vec<(Key, u32)>,
-    /// Wildcards, which take instruments listed later.
-    pub(super) wildcards: Vec<Wildcard>,
-    /// Symbols that nobody lists yet.
-    pub(super) awaited: Vec<Awaited>,
-    /// From where it reads the ring again, while it resumes.
-    pub(super) reading: Option<u64>,
-    /// In the queue of those with something to write.
-    queued: bool,
-    /// Looked at again and again, because its socket was full.
-    pub(super) watched: bool,
-    /// The socket failed, or did not take its last words in time.
-    pub(super) dead: bool,
-    /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
-    tokens_milli: i64,
-    tokens_at_ns: u64,
-}
-
-impl<S: Socket> Connection<S> {
-    /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    fn write(&mut self, counters: &ShardCounters, now_ns: u64) {
-        if self.session.is_blocked() || self.dead {
-            return;
-        }
-        let outbox = self.session.outbox();
-        let written = match outbox.in_one_piece() {
-            Some(bytes) => self.socket.write(&[IoSlice::new(bytes)]),
-            None => {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let count = outbox.slices(&mut slices);
-                self.socket.write(&slices[..count])
-            }
-        };
-        match written {
-            Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
-            Ok(n) => {
-                counters.writes.add(u64::from(n > 0));
-                counters.bytes.add(n as u64);
-                self.session.wrote(n, now_ns);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(now_ns),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.dead = true,
-        }
-        if self.dead || self.session.is_blocked() {
-            self.socket.kick();
-        }
-    }
-
-    /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
-    /// does not take waits its turn.
-    pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
-        let bytes = self.session.outbox().copied(all);
-        if bytes.is_empty() || self.dead {
-            return;
-        }
-        if all {
-            self.socket.keep_last_words();
-        }
-        if let Ok(n) = self.socket.force(&bytes) {
-            counters.writes.add(1);
-            counters.bytes.add(n as u64);
-            self.session.forced(n);
-        }
-    }
-
-    /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
-    /// nothing is slow.
-    #[inline]
-    fn offer(&mut self, frame: &[u8], counters: &ShardCounters, now_ns: u64) -> bool {
-        if self.session.offer(frame, now_ns) {
-            return true;
-        }
-        self.write(counters, now_ns);
-        self.session.offer(frame, now_ns)
-    }
-}
-
-impl<S> Connection<S> {
-    pub(super) fn place(&self, key: Key) -> Option<u32> {
-        let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(self.places[at].1)
-    }
-
-    pub(super) fn is_subscribed(&self) -> bool {
-        !(self.places.is_empty() && self.wildcards.is_empty() && self.awaited.is_empty())
-    }
-}
-
 /// All sessions of one shard, and what they want.
 pub struct Sessions<S> {
     pub(super) options: SessionOptions,
@@ -214,8 +119,9 @@ pub struct Sessions<S> {
     pub(super) connections: Slab<Connection<S>>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// Who has something to write, the longest waiting first: the order of deadlines.
-    flush_queue: VecDeque<u32>,
+    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
+    /// when that began: what a session holds of the tape stands behind it.
+    flush_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
     /// By when closing connections are given up; all have the same grace, so the order stays.
@@ -243,6 +149,8 @@ pub struct Sessions<S> {
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
+    /// What this shard measures with.
+    pub(super) meter: Meter,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -256,6 +164,7 @@ impl<S: Socket> Sessions<S> {
     ) -> Self {
         let known = table.len();
         let policy = Rc::new(options.policy);
+        let buffers = Buffers::new(options.tape_bytes);
         Self {
             options,
             table,
@@ -273,7 +182,7 @@ impl<S: Socket> Sessions<S> {
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Vec::new(),
-            buffers: Buffers::default(),
+            buffers,
             policy,
             cursor: 0,
             draining: false,
@@ -281,7 +190,13 @@ impl<S: Socket> Sessions<S> {
             known,
             awaited: HashMap::default(),
             totals: Ledger::default(),
+            meter: Meter::off(),
         }
+    }
+
+    /// Measures what happens from now on.
+    pub fn measure_with(&mut self, meter: Meter) {
+        self.meter = meter;
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
@@ -293,10 +208,13 @@ impl<S: Socket> Sessions<S> {
         if key.instrument().index() >= self.known {
             self.learn(now);
         }
-        let row = self.subscriptions.of(key);
-        if row.is_empty() {
+        if self.subscriptions.of(key).is_empty() {
             return;
         }
+        if !self.buffers.has_room() {
+            self.make_room();
+        }
+        let row = self.subscriptions.of(key);
         let tick = packed.unpack();
         let Some(symbol) = self.table.get(tick.instrument) else { return };
         let counts = match tick.body {
@@ -307,7 +225,18 @@ impl<S: Socket> Sessions<S> {
         if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
             return self.gap_after_held(packed, now);
         }
-        let mut encoded = false;
+        let (mut strip, since) = (None, self.buffers.printed());
+        let seen = packed.seen();
+        let numbered_ns = tick.rx_ns + seen.since_rx_ns();
+        // It may have been published after this turn began.
+        let taken_ns = now.wall_ns.max(numbered_ns);
+        let class = match tick.body {
+            Body::Trade(_) => self.meter.class(tick.instrument, Channel::Trade, || symbol.venue()),
+            Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
+            Body::Gap { .. } | Body::Status(_) => Class::NONE,
+        };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, instrument: tick.instrument, class };
+        self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
@@ -327,17 +256,20 @@ impl<S: Socket> Sessions<S> {
                 }
                 continue;
             }
-            if !encoded {
-                encoded = true;
-                self.frames.encode(&tick, symbol, self.clock.wall_ns() / 1_000);
+            if strip.is_none() {
+                times.tx_ns = self.clock.wall_ns();
+                self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
+                strip = self.buffers.print(self.frames.encoded(), times);
+                self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
             }
-            if connection.offer(self.frames.encoded(), &self.counters, now.mono_ns) {
+            let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+            if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
                 self.totals += counts;
                 if !connection.queued {
                     connection.queued = true;
-                    self.flush_queue.push_back(id);
+                    self.flush_queue.push_back((id, since));
                 }
             } else if subscription.fell_behind(GapCause::SlowConsumer) {
                 connection.session.wait(key, now.mono_ns);
@@ -350,6 +282,18 @@ impl<S: Socket> Sessions<S> {
         if !self.pressed.is_empty() {
             self.press(now);
         }
+    }
+
+    /// The tape comes round: whoever has waited for too long to be written to makes copies.
+    #[cold]
+    fn make_room(&mut self) {
+        let old = self.buffers.old();
+        for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
+            if let Some(connection) = self.connections.get_mut(*id as usize) {
+                connection.session.own();
+            }
+        }
+        self.buffers.forget(old);
     }
 
     /// A gap of the feed, where rates hold values back that came before it: those are told first, for nothing that comes
@@ -561,7 +505,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         if !connection.queued && !connection.dead {
             connection.queued = true;
-            self.flush_queue.push_back(id);
+            self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
 
@@ -569,7 +513,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
         for _ in 0..most.min(self.flush_queue.len()) {
-            if let Some(id) = self.flush_queue.pop_front() {
+            if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
             }
         }
@@ -584,7 +528,8 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        connection.write(&self.counters, now.mono_ns);
+        let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+        connection.write(&mut around, now.mono_ns);
         if connection.dead {
             return;
         }
@@ -597,6 +542,7 @@ impl<S: Socket> Sessions<S> {
             connection.socket.kick();
         }
         let rest = !connection.session.outbox().is_empty();
+        connection.session.own();
         if connection.reading.is_some() {
             if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
                 self.queue(id);
@@ -625,7 +571,7 @@ impl<S: Socket> Sessions<S> {
         {
             connection.session.unblock();
             connection.queued = true;
-            self.flush_queue.push_back(id);
+            self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
 

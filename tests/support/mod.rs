@@ -284,7 +284,7 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// What the scripts of this folder import.
-const NEEDED: &str = "import jsonschema, websockets, yaml";
+const NEEDED: &str = "import hdrh, jsonschema, websockets, yaml";
 
 /// A Python script of this folder. The interpreter of the repository's `.venv` runs it where there is one.
 pub fn python(script: &str, args: &[&str]) -> Process {

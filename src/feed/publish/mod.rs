@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -167,7 +168,8 @@ pub struct Publish {
     options: Options,
     clock: Clock,
     input: mpsc::Sender<Input>,
-    wake: Arc<dyn Fn() + Send + Sync>,
+    wake: Arc<Notify>,
+    home: Handle,
     stats: Arc<Stats>,
     next: AtomicU32,
     known: Arc<Semaphore>,
@@ -183,8 +185,9 @@ impl fmt::Debug for Publish {
 }
 
 impl Publish {
-    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]. `wake` is called after each send: it unparks
-    /// the ingest thread, and must not wait.
+    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. Who has shown the token is
+    /// served on `home`, the ingest thread's runtime: a thread between the socket and the ring would cost each packet
+    /// two switches more. Strangers are not let so near.
     ///
     /// # Errors
     /// [`EmptyToken`].
@@ -193,7 +196,8 @@ impl Publish {
         options: Options,
         clock: Clock,
         input: mpsc::Sender<Input>,
-        wake: Arc<dyn Fn() + Send + Sync>,
+        wake: Arc<Notify>,
+        home: Handle,
     ) -> Result<Arc<Self>, EmptyToken> {
         if token.is_empty() {
             return Err(EmptyToken);
@@ -205,6 +209,7 @@ impl Publish {
             clock,
             input,
             wake,
+            home,
             stats: Arc::default(),
             next: AtomicU32::new(0),
             known: Arc::new(Semaphore::new(permits)),
@@ -243,7 +248,7 @@ impl Publish {
             // Further ones are closed without a word: whoever they are, there are too many of them.
             if let Some(permit) = self.room(&self.unknown) {
                 keep_alive(&stream);
-                tokio::spawn(Arc::clone(&self).session(Wire::tcp(stream), Permit::Unknown(permit)));
+                tokio::spawn(Arc::clone(&self).stranger(stream, permit));
             }
         }
     }
@@ -254,8 +259,6 @@ impl Publish {
     /// # Errors
     /// The socket comes back when there is no room for another publisher.
     ///
-    /// # Panics
-    /// Outside a tokio runtime.
     pub fn serve_ws(
         self: &Arc<Self>,
         stream: std::net::TcpStream,
@@ -269,11 +272,16 @@ impl Publish {
             None => return Err(stream),
         };
         let publish = Arc::clone(self);
-        tokio::spawn(async move {
+        self.home.spawn(async move {
             // It fails only for a socket that is gone.
             if let Ok(stream) = TcpStream::from_std(stream) {
                 keep_alive(&stream);
-                publish.session(Wire::ws(stream, read_buf).await, permit).await;
+                let mut wire = Wire::ws(stream, read_buf).await;
+                let mut lines = Lines::new();
+                match publish.admit(permit, &mut wire, &mut lines).await {
+                    Ok(permit) => publish.publisher(wire, lines, permit).await,
+                    Err((why, msg)) => send_away(wire, why, &msg).await,
+                }
             }
         });
         Ok(())
@@ -285,31 +293,32 @@ impl Publish {
         permit
     }
 
-    /// One connection, from its first byte to its last.
-    async fn session(self: Arc<Self>, mut wire: Wire, permit: Permit) {
+    /// One connection over TCP, until it has shown the token.
+    async fn stranger(self: Arc<Self>, stream: TcpStream, waiting: OwnedSemaphorePermit) {
+        let mut wire = Wire::tcp(stream);
         let mut lines = Lines::new();
-        let permit = match permit {
-            Permit::Known(permit) => permit,
-            Permit::Unknown(waiting) => match self.admit(&mut wire, &mut lines).await {
-                Ok(permit) => {
-                    drop(waiting);
-                    permit
-                }
-                Err((why, msg)) => {
-                    send_away(wire, why, &msg).await;
-                    return;
-                }
-            },
+        let moved = match self.admit(Permit::Unknown(waiting), &mut wire, &mut lines).await {
+            Ok(permit) => wire.move_to(&self.home).map(|wire| (wire, permit)),
+            Err((why, msg)) => return send_away(wire, why, &msg).await,
         };
-        count(&self.stats.opened, 1);
-        count(&self.stats.open, 1);
-        self.publisher(wire, lines).await;
-        self.stats.open.fetch_sub(1, Ordering::Relaxed);
-        drop(permit);
+        // It fails only for a socket that is gone.
+        if let Ok((wire, permit)) = moved {
+            let publish = Arc::clone(&self);
+            self.home.spawn(async move { publish.publisher(wire, lines, permit).await });
+        }
     }
 
     /// Waits for the token in the first line, and acknowledges it.
-    async fn admit(&self, wire: &mut Wire, lines: &mut Lines) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn admit(
+        &self,
+        permit: Permit,
+        wire: &mut Wire,
+        lines: &mut Lines,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let _waiting = match permit {
+            Permit::Known(permit) => return Ok(permit),
+            Permit::Unknown(waiting) => waiting,
+        };
         let limit_ms = self.options.auth_timeout_ms;
         let checked = match timeout(Duration::from_millis(limit_ms), first_line(wire, lines)).await {
             Ok(line) => line.and_then(|line| self.check(&line)),
@@ -339,7 +348,9 @@ impl Publish {
     }
 
     /// A publisher's time with us.
-    async fn publisher(&self, mut wire: Wire, lines: Lines) {
+    async fn publisher(&self, mut wire: Wire, lines: Lines, _permit: OwnedSemaphorePermit) {
+        count(&self.stats.opened, 1);
+        count(&self.stats.open, 1);
         let publisher = self.next.fetch_add(1, Ordering::Relaxed);
         let (told, mut faults) = mpsc::channel(FAULTS_MAX);
         let errors = Faults { told, untold: Arc::default(), stats: Arc::clone(&self.stats) };
@@ -365,6 +376,13 @@ impl Publish {
             wire.say(&json!({"type": "error", "code": why.why(), "msg": "publishing ends here"}));
         }
         timeout(FAREWELL, wire.close(why)).await.ok();
+        self.stats.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits until no publisher is left, which after [`stop`](Self::stop) takes a while at most.
+    pub async fn gone(&self) {
+        let all = self.options.publishers_max.min(u32::MAX as usize) as u32;
+        timeout(2 * FAREWELL, self.known.acquire_many(all)).await.ok();
     }
 
     /// Moves lines in and faults out until one side ends. Gives why.
@@ -432,7 +450,7 @@ impl Publish {
             },
         };
         if sent {
-            (self.wake)();
+            self.wake.notify_one();
         }
         sent
     }

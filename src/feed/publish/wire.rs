@@ -9,6 +9,7 @@ use bytes::{Buf, BufMut, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -82,6 +83,21 @@ impl Wire {
             out_bytes: 0,
             unflushed: false,
         }))
+    }
+
+    /// The same connection, if it is plain TCP, served by another runtime from now on.
+    ///
+    /// # Errors
+    /// What the system says of a socket that it has no place for.
+    pub(super) fn move_to(self, runtime: &Handle) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(Tcp { stream, out }) => {
+                let stream = stream.into_std()?;
+                let _entered = runtime.enter();
+                Self::Tcp(Tcp { stream: TcpStream::from_std(stream)?, out })
+            }
+            Self::Ws(ws) => Self::Ws(ws),
+        })
     }
 
     /// Whether another message may be [said](Self::say).

@@ -1,4 +1,9 @@
-//! What can be done with captures without serving anybody: normalise, check, generate.
+//! What can be done with captures without serving anybody: normalise, convert, inspect, check, generate.
+
+mod convert;
+mod inspect;
+mod progress;
+mod sheet;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +20,10 @@ use crate::instrument::InstrumentTable;
 use crate::protocol::json::{self, Mark};
 use crate::tick::{Body, Tick};
 use crate::venue::Wire;
+
+pub use convert::{Target, convert};
+pub use inspect::{Report, inspect};
+pub use progress::Progress;
 
 /// Which captures to read.
 #[derive(Clone, Debug)]
@@ -40,6 +49,7 @@ fn read(
     captures: &Captures,
     limits: &Limits,
     log: &mut impl Write,
+    progress: &mut Progress,
     mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
 ) -> anyhow::Result<Replay> {
     let spec = ReplaySpec {
@@ -62,6 +72,7 @@ fn read(
             }
         });
         std::mem::replace(&mut failed, Ok(())).context("cannot write")?;
+        progress.step(|| replay.progress());
         match step {
             Step::Took => {}
             Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
@@ -80,10 +91,11 @@ pub fn normalize(
     limits: &Limits,
     out: impl Write,
     mut log: impl Write,
+    progress: &mut Progress,
 ) -> anyhow::Result<()> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
-    let replay = read(captures, limits, &mut log, |tick, table| {
+    let replay = read(captures, limits, &mut log, progress, |tick, table| {
         let Some(symbol) = table.get(tick.instrument) else { return Ok(()) };
         if matches!(tick.body, Body::Status(_)) {
             return Ok(());
@@ -102,6 +114,7 @@ pub fn normalize(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         other => other.context("cannot write")?,
     }
+    progress.end();
     summary(&replay, &mut log)?;
     Ok(())
 }
@@ -135,7 +148,7 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
 pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
-    let replay = read(captures, limits, &mut out, |_, _| Ok(()))?;
+    let replay = read(captures, limits, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
     for (file, line, bad_lines) in replay.lines() {
         let stats = line.stats();

@@ -1,0 +1,71 @@
+use super::*;
+
+fn load(text: &str, environment: &[(&str, &str)], settings: &[&str]) -> Result<Config, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, text).expect("written");
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+    Config::load(Some(&path), environment, &settings).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_shipped_file_has_every_key_at_its_default() {
+    let shipped: Config = toml::from_str(SHIPPED).expect("the shipped file is good");
+    assert_eq!(Config { feed: Vec::new(), ..shipped.clone() }, Config::bare());
+    assert_eq!(shipped.check_together().map_err(|e| e.to_string()), Ok(()));
+    let table = shipped_table();
+    let debug = format!("{shipped:?}");
+    let keys: usize = table.values().filter_map(Value::as_table).map(Table::len).sum();
+    // Each field of each section prints as `name: `; the file names every one of them.
+    let fields = debug.matches(": ").count();
+    assert!(keys > 20 && fields > keys, "{keys} keys, {fields} fields");
+}
+
+#[test]
+fn later_sources_win() {
+    let text = "[limits]\nops_per_s = 1\n[[feed]]\nkind = \"replay\"\nfiles = [\"a\"]\n";
+    let environment = [("TICKFAN_LIMITS_OPS_PER_S", "2"), ("TICKFAN_FEEDS", "/x"), ("TICKFAN_CMD", "x")];
+    let config = load(text, &environment, &[]).expect("good");
+    assert_eq!(config.limits.ops_per_s.get(), 2);
+    let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
+    let config = load(text, &[("TICKFAN_FEED_0_SPEED", "7")], &[]).expect("good");
+    assert!((config.feed[0].speed - 7.0).abs() < 1e-9);
+    let config = load(text, &environment, &settings).expect("good");
+    assert_eq!(config.limits.ops_per_s.get(), 3);
+    assert_eq!(config.publish.token, "123", "text stays text");
+    assert!(config.feed[0].looped && (config.feed[0].speed - 10.0).abs() < 1e-9);
+    assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
+}
+
+#[test]
+fn errors_point_at_the_place() {
+    for (text, words) in [
+        ("[server]\nlistn = 1\n", ["line 2, column 1", "unknown field `listn`"]),
+        ("[ring]\ncapacity = 1000\n", ["line 2, column 12", "power of two"]),
+        ("[ring\n", ["line 1", "column"]),
+        ("[server]\nlisten = \"here\"\n", ["line 2, column 10", "socket address"]),
+        ("[limits]\nops_per_s = 0\n", ["line 2, column 13", "nonzero"]),
+        ("[publish]\nvenues = [\"A b\"]\n", ["line 2", "\"A b\" is no venue"]),
+        ("[[feed]]\nkind = \"replay\"\nfiles = []\nspeed = -1.0\n", ["line 4, column 9", "speed"]),
+        ("[session]\noutbox_bytes_max = 1\n", ["line 2", "at least 4096"]),
+        ("[latency]\ninterval_ms = 99\n", ["line 2, column 15", "0 (off), or from 100 to 60000"]),
+    ] {
+        let error = load(text, &[], &[]).expect_err(text);
+        for word in words {
+            assert!(error.contains(word), "{text:?}: {error}");
+        }
+    }
+    for (setting, word) in [
+        ("server", "section.key=value"),
+        ("nowhere.x=1", "no section [nowhere]"),
+        ("server.x=1", "unknown field `x`"),
+        ("ring.capacity=3", "power of two"),
+        ("feed.7.speed=1", "number 7"),
+    ] {
+        let error = load("", &[], &[setting]).expect_err(setting);
+        assert!(error.contains(word) && error.contains(setting), "{error}");
+    }
+    let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");
+    assert!(error.contains("TICKFAN_RING_SIZE") && error.contains("unknown field `size`"), "{error}");
+}

@@ -1,0 +1,496 @@
+//! What is in a capture: whose, when, how much of what, and what is missing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+
+use super::Progress;
+use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, segments};
+use crate::clock::{MS, SECOND};
+use crate::config::Limits;
+use crate::feed::{Line, LineId, LineLimits, LineStats, Market};
+use crate::instrument::InstrumentTable;
+use crate::rfc3339::{self, FractionDigits};
+use crate::tick::Body;
+use crate::venue::Wire;
+
+/// Holes, and lines that could not be read, that are told one by one; all are counted.
+const TOLD_MAX: usize = 1_000;
+/// Of these, those that people are shown.
+const SHOWN_MAX: usize = 20;
+
+/// Why something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// The connection was lost.
+    Disconnect,
+    /// The recorder ended, and began again.
+    Restart,
+    /// The recorder could not keep up.
+    Recorder,
+    /// The recorder was killed within a block.
+    Torn,
+    /// The venue's own sequence or checksum broke.
+    Venue,
+}
+
+impl Cause {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Restart => "restart",
+            Self::Recorder => "recorder",
+            Self::Torn => "torn",
+            Self::Venue => "venue",
+        }
+    }
+}
+
+/// Something is missing between two frames.
+#[derive(Clone, Debug)]
+struct Hole {
+    cause: Cause,
+    /// The frame before it, and the one behind it, if there is one.
+    from_ns: u64,
+    to_ns: Option<u64>,
+    /// Frames, bytes or numbers, as the cause has it.
+    detail: String,
+}
+
+/// What was counted of a symbol.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    trades: u64,
+    quotes: u64,
+    gaps: u64,
+    /// Numbers that the gaps took.
+    missing: u64,
+}
+
+/// What the receive times tell.
+#[derive(Clone, Debug, Default)]
+struct Times {
+    first_ns: Option<u64>,
+    last_ns: u64,
+    /// That of the frame before.
+    previous_ns: u64,
+    steps_back: u64,
+    longest_step_back_ns: u64,
+    longest_silence_ns: u64,
+    silence_from_ns: u64,
+    /// The second that is being counted, and how many frames it has.
+    second: u64,
+    in_second: u64,
+    most_in_second: u64,
+}
+
+impl Times {
+    fn see(&mut self, rx_ns: u64) {
+        if self.first_ns.is_some() {
+            if rx_ns < self.previous_ns {
+                self.steps_back += 1;
+                self.longest_step_back_ns = self.longest_step_back_ns.max(self.previous_ns - rx_ns);
+            } else if rx_ns - self.previous_ns > self.longest_silence_ns {
+                (self.longest_silence_ns, self.silence_from_ns) =
+                    (rx_ns - self.previous_ns, self.previous_ns);
+            }
+        }
+        self.previous_ns = rx_ns;
+        self.first_ns = Some(self.first_ns.map_or(rx_ns, |first| first.min(rx_ns)));
+        self.last_ns = self.last_ns.max(rx_ns);
+        if self.second != rx_ns / SECOND {
+            (self.second, self.in_second) = (rx_ns / SECOND, 0);
+        }
+        self.in_second += 1;
+        self.most_in_second = self.most_in_second.max(self.in_second);
+    }
+
+    fn span_ns(&self) -> u64 {
+        self.first_ns.map_or(0, |first| self.last_ns - first)
+    }
+}
+
+/// What is in a capture. Prints as text for people; [`to_json`](Self::to_json) is for programs.
+#[derive(Debug)]
+pub struct Report {
+    path: PathBuf,
+    form: Form,
+    wire: Wire,
+    bytes: u64,
+    /// Segments and blocks, of a recording.
+    segments: u64,
+    blocks: u64,
+    times: Times,
+    stats: LineStats,
+    sent: u64,
+    bad_lines: u64,
+    bad: Vec<String>,
+    symbols: BTreeMap<String, Counts>,
+    holes: Vec<Hole>,
+    holes_by_cause: BTreeMap<Cause, u64>,
+    /// Bytes that were cut off.
+    torn_bytes: u64,
+}
+
+/// Reads a capture, or the folder of a recording, to its end. What it takes does not grow with the file: symbols are
+/// bounded by `limits.instruments_max`, what is told one by one to 1,000.
+///
+/// # Errors
+/// A capture that does not open, or whose venue nothing tells.
+pub fn inspect(
+    path: &Path,
+    venue: Option<Wire>,
+    limits: &Limits,
+    progress: &mut Progress,
+) -> anyhow::Result<Report> {
+    let mut reader = Reader::open(path)?;
+    let wire = venue.or_else(|| reader.venue());
+    let wire =
+        wire.with_context(|| format!("{}: nothing tells the venue: name it with --venue", path.display()))?;
+    let mut inspection = Inspection::new(Report::new(path, &reader, wire)?, limits);
+    inspection.prime(&reader);
+    loop {
+        progress.step(|| reader.progress());
+        match reader.next_record() {
+            None => break,
+            Some(Ok(record)) => inspection.take(&record),
+            Some(Err(bad)) => inspection.bad(&bad),
+        }
+    }
+    progress.end();
+    Ok(inspection.finish())
+}
+
+/// A capture being looked at.
+struct Inspection {
+    report: Report,
+    line: Line,
+    market: Market,
+    table: Arc<InstrumentTable>,
+    /// By number of the instrument.
+    symbols: Vec<Counts>,
+    /// What is missing before the next frame.
+    open: Option<(Cause, String)>,
+}
+
+impl Inspection {
+    fn new(report: Report, limits: &Limits) -> Self {
+        let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
+        let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
+        let line = Line::new(LineId(0), report.wire, line_limits);
+        Self { report, line, market: Market::new(Arc::clone(&table)), table, symbols: Vec::new(), open: None }
+    }
+
+    /// As a replay does, so that the ticks are those of a replay.
+    fn prime(&mut self, reader: &Reader) {
+        for record in reader.sample() {
+            if let Kind::Frame(frame) = record.kind {
+                self.line.prime(frame, &mut self.market);
+            }
+        }
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        match record.kind {
+            Kind::Frame(frame) => return self.frame(record, frame),
+            Kind::Sent(_) => {
+                self.report.sent += 1;
+                return;
+            }
+            Kind::Note(_) => return,
+            Kind::Segment(segment) if segment.continues => return,
+            // The first connection of a capture ends none.
+            Kind::Connected(_) if self.line.last_rx_ns().is_none() => return,
+            Kind::Dropped { frames } => self.open = Some((Cause::Recorder, format!("{frames} frames"))),
+            Kind::Segment(_) => {
+                self.open.get_or_insert_with(|| (Cause::Restart, String::new()));
+            }
+            Kind::Connected(_) | Kind::Disconnected => {
+                self.open.get_or_insert_with(|| (Cause::Disconnect, String::new()));
+            }
+        }
+        self.line.disconnected(record.rx_ns, &mut self.market, |_| {});
+    }
+
+    fn frame(&mut self, record: &Record<'_>, frame: &[u8]) {
+        let Self { report, line, market, table, symbols, open } = self;
+        let (before_ns, rx_ns) = (report.times.previous_ns, record.rx_ns);
+        report.times.see(rx_ns);
+        if let Some((cause, detail)) = open.take() {
+            report.hole(cause, before_ns, Some(rx_ns), detail);
+        }
+        let taken = line.frame(rx_ns, frame, market, |tick| {
+            let at = tick.instrument.index();
+            if symbols.len() <= at {
+                symbols.resize(at + 1, Counts::default());
+            }
+            match tick.body {
+                Body::Trade(_) => symbols[at].trades += 1,
+                Body::Quote(_) => symbols[at].quotes += 1,
+                Body::Gap { channel, from } => {
+                    let missing = tick.seq - from + 1;
+                    symbols[at].gaps += 1;
+                    symbols[at].missing += missing;
+                    let symbol = table.get(tick.instrument).map_or("", |symbol| symbol.as_str());
+                    let what = format!("{} of {symbol}, {missing} numbers", channel.name());
+                    report.hole(Cause::Venue, before_ns, Some(rx_ns), what);
+                }
+                Body::Status(_) => {}
+            }
+        });
+        if let Err(error) = taken {
+            report.bad(format!("{}:{}: {error}", report.path.display(), record.line));
+        }
+    }
+
+    fn bad(&mut self, bad: &BadLine) {
+        if let Fault::Torn { bytes, .. } = bad.fault {
+            self.report.torn_bytes += bytes;
+            self.open = Some((Cause::Torn, format!("{bytes} bytes")));
+        } else {
+            self.report.bad(bad.to_string());
+        }
+    }
+
+    fn finish(self) -> Report {
+        let Self { mut report, line, table, mut symbols, open, .. } = self;
+        if let Some((cause, detail)) = open {
+            report.hole(cause, report.times.previous_ns, None, detail);
+        }
+        // Some are named, and have no tick.
+        symbols.resize(table.len(), Counts::default());
+        let counted = table.iter().zip(symbols);
+        report.symbols = counted.map(|((_, symbol), counts)| (symbol.as_str().to_owned(), counts)).collect();
+        report.stats = line.stats().clone();
+        report
+    }
+}
+
+impl Report {
+    fn new(path: &Path, reader: &Reader, wire: Wire) -> anyhow::Result<Self> {
+        let files = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
+        let (mut parts, mut blocks) = (0, 0);
+        for file in files {
+            if let Some(index) = Index::read(&file)? {
+                parts += 1;
+                blocks += index.blocks.len() as u64;
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            form: reader.form(),
+            wire,
+            bytes: reader.progress().1,
+            segments: parts,
+            blocks,
+            times: Times::default(),
+            stats: LineStats::default(),
+            sent: 0,
+            bad_lines: 0,
+            bad: Vec::new(),
+            symbols: BTreeMap::new(),
+            holes: Vec::new(),
+            holes_by_cause: BTreeMap::new(),
+            torn_bytes: 0,
+        })
+    }
+
+    fn bad(&mut self, what: String) {
+        self.bad_lines += 1;
+        if self.bad.len() < TOLD_MAX {
+            self.bad.push(what);
+        }
+    }
+
+    fn hole(&mut self, cause: Cause, from_ns: u64, to_ns: Option<u64>, detail: String) {
+        *self.holes_by_cause.entry(cause).or_default() += 1;
+        if self.holes.len() < TOLD_MAX {
+            self.holes.push(Hole { cause, from_ns, to_ns, detail });
+        }
+    }
+
+    /// Frames a second on average, in thousandths.
+    fn milli_frames_per_s(&self) -> u64 {
+        let span_ms = (self.times.span_ns() / MS).max(1);
+        self.stats.frames.saturating_mul(1_000_000) / span_ms
+    }
+
+    /// Everything, with times in nanoseconds since the Unix epoch.
+    pub fn to_json(&self) -> Value {
+        let (times, stats) = (&self.times, &self.stats);
+        json!({
+            "file": self.path.display().to_string(),
+            "venue": self.wire.name(),
+            "form": self.form.name(),
+            "bytes": self.bytes,
+            "segments": self.segments,
+            "blocks": self.blocks,
+            "first_rx_ns": times.first_ns,
+            "last_rx_ns": times.first_ns.map(|_| times.last_ns),
+            "frames": stats.frames,
+            "trades": stats.trades,
+            "quotes": stats.quotes,
+            "gaps": stats.gaps,
+            "repeated": stats.repeated,
+            "kinds": self.kinds_json(),
+            "frames_per_s_milli": self.milli_frames_per_s(),
+            "frames_per_s_most": times.most_in_second,
+            "longest_silence_ns": times.longest_silence_ns,
+            "longest_silence_from_ns": times.silence_from_ns,
+            "clock_steps_back": times.steps_back,
+            "clock_longest_step_back_ns": times.longest_step_back_ns,
+            "sequence_breaks": stats.sequence_breaks,
+            "checksums_good": stats.checksums_good,
+            "checksums_bad": stats.checksums_bad,
+            "sent": self.sent,
+            "bad_lines": self.bad_lines,
+            "bad": self.bad,
+            "torn_bytes": self.torn_bytes,
+            "holes_by_cause": self.causes_json(),
+            "holes": self.holes_json(),
+            "symbols": self.symbols_json(),
+        })
+    }
+
+    fn kinds_json(&self) -> Vec<Value> {
+        let kinds = self.stats.kinds.iter();
+        kinds.map(|kind| json!({"name": kind.name, "frames": kind.frames, "known": kind.known})).collect()
+    }
+
+    fn causes_json(&self) -> Map<String, Value> {
+        self.holes_by_cause.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect()
+    }
+
+    fn holes_json(&self) -> Vec<Value> {
+        let row = |Hole { cause, from_ns, to_ns, detail }: &Hole| json!({"cause": cause.name(), "from_ns": from_ns, "to_ns": to_ns, "detail": detail});
+        self.holes.iter().map(row).collect()
+    }
+
+    fn symbols_json(&self) -> Vec<Value> {
+        let row = |(symbol, counts): (&String, &Counts)| {
+            let Counts { trades, quotes, gaps, missing } = counts;
+            json!({"symbol": symbol, "trades": trades, "quotes": quotes, "gaps": gaps, "missing": missing})
+        };
+        self.symbols.iter().map(row).collect()
+    }
+
+    fn fmt_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LineStats {
+            frames,
+            trades,
+            quotes,
+            gaps,
+            repeated,
+            sequence_breaks,
+            checksums_good,
+            checksums_bad,
+            ..
+        } = &self.stats;
+        let milli = self.milli_frames_per_s();
+        writeln!(
+            f,
+            "  frames {frames}, {}.{:03} a second, {} in the busiest second",
+            milli / 1_000,
+            milli % 1_000,
+            self.times.most_in_second
+        )?;
+        writeln!(f, "  trades {trades}, quotes {quotes}, gaps {gaps}, repeated {repeated}")?;
+        writeln!(f, "  bad lines {}, sequence breaks {sequence_breaks}, sent {}", self.bad_lines, self.sent)?;
+        if checksums_good + checksums_bad > 0 {
+            writeln!(f, "  checksums good {checksums_good}, bad {checksums_bad}")?;
+        }
+        for kind in self.stats.kinds.iter() {
+            let unknown = if kind.known { "" } else { " (unknown)" };
+            writeln!(f, "  {:>9} {}{unknown}", kind.frames, kind.name)?;
+        }
+        Ok(())
+    }
+
+    fn fmt_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let times = &self.times;
+        let Some(first_ns) = times.first_ns else { return writeln!(f, "  no frames") };
+        writeln!(f, "  from {} to {}, {} s", time(first_ns), time(times.last_ns), Seconds(times.span_ns()))?;
+        let silence = Seconds(times.longest_silence_ns);
+        writeln!(f, "  longest silence {silence} s, from {}", time(times.silence_from_ns))?;
+        if times.steps_back > 0 {
+            let longest = Seconds(times.longest_step_back_ns);
+            writeln!(f, "  the clock stepped back {} times, at most {longest} s", times.steps_back)?;
+        }
+        Ok(())
+    }
+
+    fn fmt_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.torn_bytes > 0 {
+            writeln!(f, "  torn: {} bytes are cut off", self.torn_bytes)?;
+        }
+        let all: u64 = self.holes_by_cause.values().sum();
+        if all == 0 {
+            return writeln!(f, "  no holes");
+        }
+        let causes: Vec<String> =
+            self.holes_by_cause.iter().map(|(cause, n)| format!("{n} {}", cause.name())).collect();
+        writeln!(f, "  holes {all}: {}", causes.join(", "))?;
+        for Hole { cause, from_ns, to_ns, detail } in self.holes.iter().take(SHOWN_MAX) {
+            let to = to_ns.map_or_else(|| "the end".to_owned(), time);
+            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            writeln!(f, "    {} from {} to {to}{detail}", cause.name(), time(*from_ns))?;
+        }
+        more(f, all)
+    }
+}
+
+/// Says that there are more rows than are shown.
+fn more(f: &mut fmt::Formatter<'_>, all: u64) -> fmt::Result {
+    match all.saturating_sub(SHOWN_MAX as u64) {
+        0 => Ok(()),
+        more => writeln!(f, "    and {more} more (--json has up to {TOLD_MAX})"),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}, {} bytes in the form of {}",
+            self.path.display(),
+            self.wire,
+            self.bytes,
+            self.form
+        )?;
+        match self.segments {
+            0 => writeln!(f)?,
+            segments => writeln!(f, ", segments {segments}, blocks {}", self.blocks)?,
+        }
+        self.fmt_times(f)?;
+        self.fmt_counts(f)?;
+        for bad in self.bad.iter().take(SHOWN_MAX) {
+            writeln!(f, "    {bad}")?;
+        }
+        more(f, self.bad_lines)?;
+        self.fmt_missing(f)?;
+        writeln!(f, "  symbols {}", self.symbols.len())?;
+        for (symbol, Counts { trades, quotes, gaps, .. }) in self.symbols.iter().take(SHOWN_MAX) {
+            writeln!(f, "    {symbol}: trades {trades}, quotes {quotes}, gaps {gaps}")?;
+        }
+        more(f, self.symbols.len() as u64)
+    }
+}
+
+fn time(ns: impl std::borrow::Borrow<u64>) -> String {
+    let mut text = Vec::new();
+    rfc3339::write(*ns.borrow(), FractionDigits::Six, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Nanoseconds as seconds with three digits.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / SECOND, self.0 % SECOND / MS)
+    }
+}

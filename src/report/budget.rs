@@ -1,0 +1,306 @@
+//! Budgets: what a run may take, `write.p99<2ms,total.p99.9<=10ms`. Pure. `docs/LATENCY.md` has the grammar.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+
+use super::figures::Nanos;
+use super::run::Run;
+
+/// Where a budget is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {column}: {why}")]
+pub(super) struct BudgetError {
+    /// The place, in characters from 1.
+    pub(super) column: usize,
+    /// What is wrong there.
+    pub(super) why: String,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Metric {
+    Quantile(f64),
+    Max,
+    Mean,
+}
+
+/// One limit of a budget.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rule {
+    /// As it was written, without the spaces around it.
+    text: String,
+    selector: String,
+    metric: Metric,
+    limit_ns: u64,
+    or_equal: bool,
+}
+
+/// How a run stands to a [`Rule`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The rule as it was written.
+    pub(super) rule: String,
+    /// What was measured, nanoseconds; `None` if nothing was.
+    pub(super) measured_ns: Option<u64>,
+    /// Whether the run keeps to it. A run in which nothing was measured does not.
+    pub(super) held: bool,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.measured_ns {
+            Some(ns) => write!(f, "{}: {}", self.rule, Nanos(ns)),
+            None => write!(f, "{}: nothing was measured", self.rule),
+        }
+    }
+}
+
+/// Reads a budget: rules with commas between them.
+///
+/// # Errors
+/// [`BudgetError`], the first.
+pub(super) fn parse(text: &str) -> Result<Vec<Rule>, BudgetError> {
+    let mut at = 0;
+    let rules = text.split(',').map(|rule| {
+        let start = at;
+        at += rule.len() + 1;
+        Rule::parse(rule)
+            .map_err(|(offset, why)| BudgetError { column: text[..start + offset].chars().count() + 1, why })
+    });
+    rules.collect()
+}
+
+/// An offset in a rule, and what is wrong there.
+type Fault = (usize, String);
+
+impl Rule {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let start = text.len() - text.trim_start().len();
+        if text.trim().is_empty() {
+            return Err((start, "a rule is missing, such as write.p99<2ms".to_owned()));
+        }
+        let Some(sign) = text.find('<') else {
+            return Err((start, format!("`{}` has no `<` or `<=` and limit", text.trim())));
+        };
+        let or_equal = text[sign + 1..].starts_with('=');
+        let limit_at = sign + 1 + usize::from(or_equal);
+        let (selector, metric) = subject(&text[..sign])?;
+        Ok(Self {
+            text: text.trim().to_owned(),
+            selector: selector.to_owned(),
+            metric,
+            limit_ns: limit(&text[limit_at..]).map_err(|(offset, why)| (limit_at + offset, why))?,
+            or_equal,
+        })
+    }
+
+    /// Holds it against a run.
+    ///
+    /// # Errors
+    /// More values than can be counted.
+    pub(super) fn judge(&self, run: &Run) -> Result<Verdict, String> {
+        let histogram = run.select(&self.selector)?.filter(|histogram| !histogram.is_empty());
+        let measured_ns = histogram.map(|histogram| self.metric.of(&histogram));
+        let held = measured_ns.is_some_and(|ns| ns < self.limit_ns || (self.or_equal && ns == self.limit_ns));
+        Ok(Verdict { rule: self.text.clone(), measured_ns, held })
+    }
+}
+
+impl Metric {
+    fn of(self, histogram: &Histogram<u64>) -> u64 {
+        match self {
+            Self::Quantile(quantile) => histogram.value_at_quantile(quantile),
+            Self::Max => histogram.max(),
+            // Rounded up, so that no limit is kept by rounding.
+            Self::Mean => histogram.mean().ceil() as u64,
+        }
+    }
+}
+
+const METRICS: &str = "a stage or tag, then .p50, .p99.9, .max or .mean";
+
+/// Reads what stands before the sign: `write.p99.9`. The tag may have points of its own.
+fn subject(text: &str) -> Result<(&str, Metric), Fault> {
+    let start = text.len() - text.trim_start().len();
+    let subject = text.trim();
+    let named = [(".max", Metric::Max), (".mean", Metric::Mean)];
+    let named = named.into_iter().find_map(|(end, metric)| Some((subject.strip_suffix(end)?, metric)));
+    let (selector, metric) = match (named, subject.rfind(".p")) {
+        (Some(found), _) => found,
+        (None, Some(point)) => {
+            let percentile = &subject[point + 2..];
+            let quantile = quantile(percentile).ok_or_else(|| {
+                (start + point + 1, format!("`p{percentile}` is no percentile, such as p99.9"))
+            })?;
+            (&subject[..point], Metric::Quantile(quantile))
+        }
+        (None, None) => return Err((start, format!("`{subject}` should be {METRICS}"))),
+    };
+    if selector.is_empty() {
+        return Err((start, format!("`{subject}` should be {METRICS}")));
+    }
+    Ok((selector, metric))
+}
+
+/// The quantile of a percentile up to 100, as exact as a float can be: 99.9 is 0.999.
+fn quantile(percentile: &str) -> Option<f64> {
+    let (whole, fraction) = percentile.split_once('.').unwrap_or((percentile, "0"));
+    let digits = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let scale = 10_u64.pow(fraction.len() as u32);
+    let scaled = whole.parse::<u64>().ok()? * scale + fraction.parse::<u64>().ok()?;
+    (scaled <= 100 * scale).then(|| scaled as f64 / (100 * scale) as f64)
+}
+
+/// Reads a time above 0 with its unit, `1.5ms`, as nanoseconds.
+fn limit(text: &str) -> Result<u64, Fault> {
+    let start = text.len() - text.trim_start().len();
+    let number_length =
+        text[start..].bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+    let (number, unit) = text[start..].split_at(number_length);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let wrong = || (start, format!("`{}` is no time, such as 250us or 1.5ms", text.trim()));
+    let unit_at = start + number_length + unit.len() - unit.trim_start().len();
+    let (unit_ns, unit_digits) = match unit.trim() {
+        "ns" => (1, 0),
+        "us" | "µs" | "μs" => (1_000, 3),
+        "ms" => (1_000_000, 6),
+        "s" => (1_000_000_000_u64, 9),
+        _ if number.is_empty() => return Err(wrong()),
+        other => return Err((unit_at, format!("`{other}` is no unit: ns, us, ms or s"))),
+    };
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > unit_digits {
+        return Err((start, format!("`{}` is finer than a nanosecond, or no time", text.trim())));
+    }
+    let fraction_ns = match fraction {
+        "" => 0,
+        digits => number_of(digits).ok_or_else(wrong)? * 10_u64.pow((unit_digits - digits.len()) as u32),
+    };
+    let whole_ns = number_of(whole).ok_or_else(wrong)?.checked_mul(unit_ns);
+    let ns = whole_ns.and_then(|ns| ns.checked_add(fraction_ns)).ok_or_else(wrong)?;
+    if ns == 0 { Err((start, "a limit has to be above 0".to_owned())) } else { Ok(ns) }
+}
+
+/// Reads a time with its unit, such as `10s`, as nanoseconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn time(text: &str) -> Result<u64, String> {
+    limit(text).map_err(|(_, why)| why)
+}
+
+/// A whole number of nothing but digits.
+fn number_of(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rules_are_read() {
+        let rules =
+            parse("write.p99<2ms, total/kraken.p99.9 <= 1.5 ms ,a.b.max<10us,recv.mean<1s").expect("good");
+        let told: Vec<(&str, Metric, u64, bool)> = rules
+            .iter()
+            .map(|rule| (rule.selector.as_str(), rule.metric, rule.limit_ns, rule.or_equal))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("write", Metric::Quantile(0.99), 2_000_000, false),
+                ("total/kraken", Metric::Quantile(0.999), 1_500_000, true),
+                ("a.b", Metric::Max, 10_000, false),
+                ("recv", Metric::Mean, 1_000_000_000, false),
+            ]
+        );
+        assert_eq!(rules[1].text, "total/kraken.p99.9 <= 1.5 ms");
+    }
+
+    #[test]
+    fn percentiles_are_exact() {
+        let exact = [
+            ("50", 0.5),
+            ("99.9", 0.999),
+            ("99.99", 0.9999),
+            ("99.99900", 0.99999),
+            ("100", 1.0),
+            ("0", 0.0),
+        ];
+        for (text, expected) in exact {
+            assert_eq!(quantile(text), Some(expected), "{text}");
+        }
+        for text in ["", ".", "9o", "100.1", "99.", ".9", "-1", "99.9.9", "1e1", "9999999999", "+5"] {
+            assert_eq!(quantile(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_exact() {
+        for (text, ns) in [
+            ("1ns", 1),
+            ("250us", 250_000),
+            ("1.5µs", 1_500),
+            ("0.000000001s", 1),
+            ("1.50000000000000ms", 1_500_000),
+            ("18446744073.709551615s", u64::MAX),
+        ] {
+            assert_eq!(limit(text), Ok(ns), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        for (text, column, why) in [
+            ("", 1, "a rule is missing"),
+            ("write.p99<2ms,", 15, "a rule is missing"),
+            ("write.p99<2ms, ,a.max<1s", 16, "a rule is missing"),
+            ("write.p99", 1, "has no `<`"),
+            ("write.p99>2ms", 1, "has no `<`"),
+            (" write<2ms", 2, "`write` should be a stage or tag, then .p50"),
+            (".max<2ms", 1, "should be"),
+            (".p50<2ms", 1, "should be"),
+            ("write.p9o<2ms", 7, "`p9o` is no percentile"),
+            ("µ.max<1s,write.p101<2ms", 16, "`p101` is no percentile"),
+            ("a.max<", 7, "`` is no time"),
+            ("a.max< <2ms", 8, "`<2ms` is no time"),
+            ("a.max<=2", 9, "`` is no unit"),
+            ("a.max<2 m", 9, "`m` is no unit"),
+            ("a.max<1.2.3ms", 7, "no time"),
+            ("a.max<0.5ns", 7, "finer than a nanosecond"),
+            ("a.max<0ms", 7, "above 0"),
+            ("a.max<99999999999s", 7, "is no time"),
+            ("a.max<-1ms", 7, "`-1ms` is no time"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.why.contains(why) && error.column == column, "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_never_panics_and_faults_are_within_it(text in "(write|total|[.p09<=µ,ms ]){0,12}|\\PC{0,40}") {
+            if let Err(error) = parse(&text) {
+                prop_assert!((1..=text.chars().count() + 1).contains(&error.column));
+            }
+        }
+
+        #[test]
+        fn a_rule_is_read_as_it_was_meant(ns in 1u64..10_000_000_000, nines in 1usize..5, or_equal: bool) {
+            let sign = if or_equal { "<=" } else { "<" };
+            let percentile = format!("99.{}", "9".repeat(nines));
+            let text = format!("total/*/trade.p{percentile}{sign}{}.{:09}s", ns / 1_000_000_000, ns % 1_000_000_000);
+            let rules = parse(&text).expect("a good rule");
+            let close = 1.0 - 10f64.powi(-2 - nines as i32);
+            prop_assert!(matches!(rules[0].metric, Metric::Quantile(q) if (q - close).abs() < 1e-12));
+            prop_assert_eq!((rules[0].limit_ns, rules[0].or_equal, rules.len()), (ns, or_equal, 1));
+        }
+    }
+}

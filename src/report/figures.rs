@@ -1,0 +1,171 @@
+//! What is said about a histogram, and how times are written for people.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+
+/// The percentiles that are shown, and their quantiles.
+pub(super) const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+
+/// What is said about a histogram, in nanoseconds. A percentile is exact to the histogram's digits, and the upper end of
+/// what they leave open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Figures {
+    /// How many values there are. Without any, the others are 0.
+    pub(super) count: u64,
+    /// Their mean, rounded.
+    pub(super) mean_ns: u64,
+    /// The percentiles of [`QUANTILES`].
+    pub(super) quantiles_ns: [u64; QUANTILES.len()],
+    /// The greatest.
+    pub(super) max_ns: u64,
+}
+
+impl Figures {
+    /// Says it about this one.
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        let mut quantiles_ns = [0; QUANTILES.len()];
+        let values = histogram.value_at_quantiles(QUANTILES.map(|(_, quantile)| quantile));
+        quantiles_ns.iter_mut().zip(values).for_each(|(place, ns)| *place = ns);
+        Self {
+            count: histogram.len(),
+            mean_ns: histogram.mean().round() as u64,
+            quantiles_ns,
+            max_ns: if histogram.is_empty() { 0 } else { histogram.max() },
+        }
+    }
+
+    /// The names and values in the order in which they are shown: the percentiles, then the maximum.
+    pub(super) fn times(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let percentiles = QUANTILES.into_iter().map(|(name, _)| name).zip(self.quantiles_ns);
+        percentiles.chain([("max", self.max_ns)])
+    }
+}
+
+/// Nanoseconds, shown with three significant digits and their unit: `48 ns`, `1.23 µs`, `12.3 ms`, `60.0 s`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nanos(pub(super) u64);
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1_000 {
+            return f.pad(&format!("{} ns", self.0));
+        }
+        for (unit_ns, name) in [(1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s")] {
+            for decimals in [2, 1, 0] {
+                let scale = 10_u128.pow(decimals);
+                let scaled = (u128::from(self.0) * scale + unit_ns / 2) / unit_ns;
+                if scaled < 1_000 || (name == "s" && decimals == 0) {
+                    let point = if decimals == 0 { "" } else { "." };
+                    let digits = decimals as usize;
+                    let rest =
+                        if decimals == 0 { String::new() } else { format!("{:0digits$}", scaled % scale) };
+                    return f.pad(&format!("{}{point}{rest} {name}", scaled / scale));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many times as much the first is as the second, with three significant digits: `1.05×`. Nothing where there is
+/// nothing to compare with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ratio(pub(super) u64, pub(super) u64);
+
+impl Ratio {
+    /// The number itself.
+    pub(super) fn value(self) -> Option<f64> {
+        (self.1 > 0).then(|| self.0 as f64 / self.1 as f64)
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.value() {
+            None => "–".to_owned(),
+            Some(ratio) if ratio < 9.995 => format!("{ratio:.2}×"),
+            Some(ratio) if ratio < 99.95 => format!("{ratio:.1}×"),
+            Some(ratio) if ratio < 99_999.5 => format!("{ratio:.0}×"),
+            Some(ratio) => format!("{ratio:.0e}×"),
+        };
+        f.pad(&text)
+    }
+}
+
+/// A whole number as people read it: 3,120.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grouped(pub(super) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::with_capacity(digits.len() * 4 / 3);
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency;
+
+    #[test]
+    fn times_have_three_digits_and_a_unit() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (9_994, "9.99 µs"),
+            (9_995, "10.0 µs"),
+            (48_191, "48.2 µs"),
+            (99_949, "99.9 µs"),
+            (99_950, "100 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1.00 ms"),
+            (1_050_000, "1.05 ms"),
+            (60_000_000_000, "60.0 s"),
+            (3_600_000_000_000, "3600 s"),
+            (u64::MAX, "18446744074 s"),
+        ] {
+            assert_eq!(Nanos(ns).to_string(), text);
+        }
+        assert_eq!(format!("{:>8}|", Nanos(1_050)), " 1.05 µs|");
+    }
+
+    #[test]
+    fn ratios_have_three_digits() {
+        let shown = [(105, 100), (98, 100), (123, 10), (9_999, 1_000), (5_000, 2), (1 << 60, 1), (1, 0)]
+            .map(|(value, base)| Ratio(value, base).to_string());
+        assert_eq!(shown, ["1.05×", "0.98×", "12.3×", "10.0×", "2500×", "1e18×", "–"]);
+    }
+
+    #[test]
+    fn whole_numbers_are_grouped() {
+        let shown = [0, 999, 1_000, 1_234_567].map(|number| Grouped(number).to_string());
+        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn figures_are_those_of_the_histogram() {
+        let mut histogram = latency::histogram();
+        assert_eq!(
+            Figures::of(&histogram),
+            Figures { count: 0, mean_ns: 0, quantiles_ns: [0; 5], max_ns: 0 }
+        );
+        (1..=10_000).for_each(|us| histogram.record(us * 1_000).expect("in its bounds"));
+        let figures = Figures::of(&histogram);
+        let expected = [5_000_000, 9_000_000, 9_900_000, 9_990_000, 9_999_000, 10_000_000_u64];
+        for ((name, ns), expected) in figures.times().zip(expected) {
+            assert!(ns.abs_diff(expected) <= expected / 1_000 + 1_000, "{name}: {ns}");
+        }
+        assert!((figures.count, figures.mean_ns.abs_diff(5_000_500) < 5_000) == (10_000, true));
+    }
+}

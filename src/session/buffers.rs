@@ -1,0 +1,265 @@
+//! What the outboxes of a shard have in common: frames that many of them send, and chunks that they lend from each other.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::instrument::InstrumentId;
+use crate::latency::meter::Class;
+
+/// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
+/// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
+pub(super) const CHUNK_BYTES: usize = 2_560;
+/// Chunks that wait to be lent, at most: 5 MB.
+const CHUNKS_MAX: usize = 2_048;
+/// Bytes of shared frames that are kept as a rule: about as much as a core's cache holds.
+pub const TAPE_BYTES: usize = 1 << 20;
+/// The shortest tape: some of the longest frames.
+pub const TAPE_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
+/// The longest frame that is shared.
+const FRAME_BYTES_MAX: usize = 4_096;
+/// Lists of strips that wait to be lent, at most, and how long one of them may be.
+const LISTS_MAX: usize = 2_048;
+const LIST_MAX: usize = 256;
+
+/// When a tick that a frame tells was received and encoded, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// When it was received, nanoseconds since the Unix epoch.
+    pub rx_ns: u64,
+    /// When its frame was made, nanoseconds since the Unix epoch.
+    pub tx_ns: u64,
+    /// The instrument.
+    pub instrument: InstrumentId,
+    /// As what it is measured.
+    pub class: Class,
+}
+
+/// Some whole frames on the tape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strip {
+    /// How many bytes were on the tape before them, ever.
+    at: u64,
+    pub(super) len: usize,
+    /// The number of the first, wrapping.
+    first: u32,
+    pub(super) count: u32,
+}
+
+impl Strip {
+    /// Takes in a strip that begins where this one ends. False if it does not.
+    #[inline]
+    pub(super) fn join(&mut self, next: Self) -> bool {
+        let joins = self.at + self.len as u64 == next.at;
+        if joins {
+            self.len += next.len;
+            self.count += next.count;
+        }
+        joins
+    }
+}
+
+/// What the outboxes of a shard share.
+///
+/// A tick's frame is *printed* on a tape once, and an outbox remembers where it stands there: so a tick costs each
+/// subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
+/// is a ring. Before it comes round, whoever was not written to for so long makes [its own](super::Session::own) copies,
+/// so that nothing that is remembered is ever written over.
+#[derive(Clone, Debug)]
+pub struct Buffers(Rc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    tape_bytes: usize,
+    tape: RefCell<Vec<u8>>,
+    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the tape.
+    printed: Cell<u64>,
+    /// Nobody reads what stands before this place.
+    forgotten: Cell<u64>,
+    /// Where each frame that is not forgotten stands, and its times; the number of the first of them, wrapping.
+    frames: RefCell<(u32, VecDeque<(u64, Times)>)>,
+    chunks: RefCell<Vec<Vec<u8>>>,
+    lists: RefCell<Vec<Vec<Strip>>>,
+    gathered: RefCell<Vec<u8>>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self::new(TAPE_BYTES)
+    }
+}
+
+impl Buffers {
+    /// Nothing is printed yet. The tape has so many bytes, [`TAPE_BYTES_MIN`] at least.
+    pub fn new(tape_bytes: usize) -> Self {
+        Self(Rc::new(Shared { tape_bytes: tape_bytes.max(TAPE_BYTES_MIN), ..Shared::default() }))
+    }
+
+    /// Where on the tape that is.
+    #[inline]
+    fn place(&self, at: u64) -> usize {
+        (at % self.0.tape_bytes as u64) as usize
+    }
+
+    // ---- the tape -------------------------------------------------------------------------------------
+
+    /// How much was printed: what comes stands behind it.
+    #[inline]
+    pub fn printed(&self) -> u64 {
+        self.0.printed.get()
+    }
+
+    /// Whether another frame may be printed before something is [forgotten](Self::forget).
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        // A frame, and what may be left out before it.
+        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.0.tape_bytes as u64
+    }
+
+    /// What stands before this place is to be forgotten when there is no room.
+    pub fn old(&self) -> u64 {
+        self.printed().saturating_sub(self.0.tape_bytes as u64 / 2)
+    }
+
+    /// Nobody will read what stands before this place.
+    pub fn forget(&self, before: u64) {
+        self.0.forgotten.set(before);
+        let (first, frames) = &mut *self.0.frames.borrow_mut();
+        while frames.pop_front_if(|(at, _)| *at < before).is_some() {
+            *first = first.wrapping_add(1);
+        }
+    }
+
+    /// Prints a frame; `None` if there is no room, or if it is very long.
+    pub fn print(&self, frame: &[u8], times: Times) -> Option<Strip> {
+        if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
+            return None;
+        }
+        let mut tape = self.0.tape.borrow_mut();
+        if tape.is_empty() {
+            tape.resize(self.0.tape_bytes, 0);
+        }
+        let mut at = self.printed();
+        let left = self.0.tape_bytes - self.place(at);
+        // At least a byte is left out, so that what stands before and behind is never joined.
+        if left <= frame.len() {
+            at += left as u64;
+        }
+        tape[self.place(at)..][..frame.len()].copy_from_slice(frame);
+        self.0.printed.set(at + frame.len() as u64);
+        let (first, frames) = &mut *self.0.frames.borrow_mut();
+        let first = first.wrapping_add(frames.len() as u32);
+        frames.push_back((at, times));
+        Some(Strip { at, len: frame.len(), first, count: 1 })
+    }
+
+    /// Shows the bytes of a strip.
+    pub(super) fn read<T>(&self, strip: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+        debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
+        let tape = self.0.tape.borrow();
+        show(&tape[self.place(strip.at)..][..strip.len])
+    }
+
+    /// The times of a frame of a strip, from 0.
+    pub(super) fn times(&self, strip: Strip, nth: u32) -> Option<Times> {
+        let (first, frames) = &*self.0.frames.borrow();
+        let at = strip.first.wrapping_add(nth).wrapping_sub(*first);
+        frames.get(at as usize).map(|(_, times)| *times)
+    }
+
+    /// Shows the bytes of several strips in one piece.
+    pub(super) fn gather<T>(&self, strips: &[Strip], last: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+        let mut gathered = self.0.gathered.borrow_mut();
+        gathered.clear();
+        for strip in strips.iter().chain([&last]) {
+            self.read(*strip, |bytes| gathered.extend_from_slice(bytes));
+        }
+        show(&gathered)
+    }
+
+    // ---- what is lent ---------------------------------------------------------------------------------
+
+    /// A chunk for at least so many bytes. The one that was given back last, which is still in the cache, is lent first.
+    pub(super) fn chunk(&self, bytes: usize) -> Vec<u8> {
+        let lent = if bytes <= CHUNK_BYTES { self.0.chunks.borrow_mut().pop() } else { None };
+        lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
+    }
+
+    /// How many chunks wait to be lent.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.0.chunks.borrow().len()
+    }
+
+    pub(super) fn take_back(&self, mut chunk: Vec<u8>) {
+        let mut chunks = self.0.chunks.borrow_mut();
+        if chunks.len() < CHUNKS_MAX && chunk.capacity() == CHUNK_BYTES {
+            chunk.clear();
+            chunks.push(chunk);
+        }
+    }
+
+    /// A list for strips.
+    pub(super) fn list(&self) -> Vec<Strip> {
+        self.0.lists.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn take_back_list(&self, mut list: Vec<Strip>) {
+        let mut lists = self.0.lists.borrow_mut();
+        if lists.len() < LISTS_MAX && list.capacity() <= LIST_MAX {
+            list.clear();
+            lists.push(list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tick::Channel;
+
+    fn times(rx_ns: u64) -> Times {
+        Times { rx_ns, tx_ns: 0, instrument: InstrumentId(0), class: Class::new(0, Channel::Trade) }
+    }
+
+    #[test]
+    fn what_is_not_forgotten_is_never_written_over() {
+        let buffers = Buffers::new(TAPE_BYTES_MIN);
+        let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
+        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        for n in 0..20_000 {
+            if !buffers.has_room() {
+                let old = buffers.old();
+                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                buffers.forget(old);
+            }
+            let strip = buffers.print(&frame(n), times(n)).expect("there is room");
+            kept.push_back((n, strip));
+            if n % 1_000 == 0 {
+                for (n, strip) in &kept {
+                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
+                    assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
+                }
+            }
+        }
+        assert!(buffers.printed() > 200 * TAPE_BYTES_MIN as u64);
+        assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
+    }
+
+    #[test]
+    fn strips_that_touch_are_one() {
+        let buffers = Buffers::default();
+        let mut strip = buffers.print(b"one", times(1)).expect("room");
+        let two = buffers.print(b"two", times(2)).expect("room");
+        let three = buffers.print(b"three", times(3)).expect("room");
+        assert!(!strip.join(three));
+        assert!(strip.join(two));
+        assert!(strip.join(three));
+        assert_eq!(
+            [0, 1, 2, 3].map(|n| buffers.times(strip, n).map(|t| t.rx_ns)),
+            [Some(1), Some(2), Some(3), Some(4)].map(|n| n.filter(|n| *n < 4))
+        );
+        buffers.read(strip, |bytes| assert_eq!(bytes, b"onetwothree"));
+        buffers.gather(&[two], two, |bytes| assert_eq!(bytes, b"twotwo"));
+    }
+}

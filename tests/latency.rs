@@ -1,0 +1,334 @@
+//! Delays are planted by hand, on a clock that moves only when told, and have to be found: in the right stage, with the
+//! right count.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IoSlice, Write as _};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tickfan::clock::{Clock, MS, SECOND};
+use tickfan::counters::ShardCounters;
+use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use tickfan::instrument::InstrumentTable;
+use tickfan::latency::Stage;
+use tickfan::latency::meter::{Line, Meter};
+use tickfan::ring::tick_ring;
+use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::tick::Channel;
+use tokio::sync::mpsc;
+
+/// A socket that takes everything, or nothing.
+struct Wire {
+    full: Rc<Cell<bool>>,
+}
+
+impl Socket for Wire {
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.full.get() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn force(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn keep_last_words(&mut self) {}
+
+    fn unacked(&self) -> u64 {
+        0
+    }
+
+    fn kick(&self) {}
+}
+
+fn options() -> SessionOptions {
+    SessionOptions {
+        epoch: "e".into(),
+        replay: true,
+        policy: Policy {
+            outbox_bytes_max: 1 << 20,
+            control_bytes_max: 1 << 16,
+            warn_behind_ns: 10 * SECOND,
+            shed_behind_ns: 10 * SECOND,
+            cut_after_ns: 10 * SECOND,
+            pong_timeout_ns: 100 * SECOND,
+            rates_max: 2,
+        },
+        tuning: Tuning { unsent_bytes_max: 1, dead_peer_ms: 1 },
+        fragments_max: 1,
+        tape_bytes: TAPE_BYTES_MIN,
+        controls_per_s: 1,
+        drain_spread_ms: 1,
+        heartbeat_ms: 100_000,
+        symbols_max: 10,
+        frame_bytes_max: 65_536,
+        ops_per_s: 100,
+        close_grace_ms: 1_000,
+        venues: ["demo".to_owned()].into(),
+    }
+}
+
+/// A capture with a trade every millisecond, and one long after, so that it does not end.
+fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("demo");
+    let mut file = std::fs::File::create(&path).expect("created");
+    for ms in (0..trades).chain([50_000]) {
+        let (s, ms) = (ms / 1_000, ms % 1_000);
+        let trade = r#"{"type":"trade","symbol":"demo:A","price":"1","size":"1"}"#;
+        writeln!(file, "2026-01-01T00:00:{s:02}.{ms:03}0000Z {trade}").expect("written");
+    }
+    (folder, path)
+}
+
+/// From a capture to a socket, turn by turn.
+struct House {
+    clock: Clock,
+    ingest: Ingest,
+    shard: Shard<Wire>,
+    sessions: Rc<RefCell<Sessions<Wire>>>,
+    full: Rc<Cell<bool>>,
+    client: u32,
+    lines: [Arc<Line>; 2],
+    found: BTreeMap<&'static str, hdrhistogram::Histogram<u64>>,
+    _folder: tempfile::TempDir,
+    _log: mpsc::Receiver<String>,
+}
+
+impl House {
+    fn new(trades: u32) -> Self {
+        let clock = Clock::manual();
+        let (folder, file) = capture(trades);
+        let table = Arc::new(InstrumentTable::new(4));
+        let (writer, ring) = tick_ring(1_024, 4).expect("a good capacity");
+        let lines = [Arc::new(Line::default()), Arc::new(Line::default())];
+        let meter = |line: &Arc<Line>| Meter::new(Arc::clone(line), SECOND, 0);
+        let limits = LineLimits { book_levels_max: 10, venues: None };
+        let spec = ReplaySpec { files: vec![file], venue: None, speed: 1.0, looped: false, strict: true };
+        let (notices, log) = mpsc::channel(8);
+        let ingest = Ingest::new(IngestParts {
+            market: Market::new(Arc::clone(&table)),
+            writer,
+            bells: Vec::new(),
+            rest: Duration::ZERO,
+            replays: vec![Replay::open(spec, &limits, LineId(0)).expect("a capture")],
+            publishers: None,
+            publish_limits: limits.clone(),
+            publish_tap: None,
+            clock: clock.clone(),
+            stale_after_ns: 100 * SECOND,
+            may_start: Box::new(|| true),
+            view: Arc::new(IngestView::new(1)),
+            notices,
+            meter: meter(&lines[0]),
+        });
+        let counters = Arc::new(ShardCounters::default());
+        let sessions = Sessions::new(options(), table, ring.clone(), clock.clone(), Arc::clone(&counters));
+        let sessions = Rc::new(RefCell::new(sessions));
+        sessions.borrow_mut().measure_with(meter(&lines[1]));
+        let mut shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
+        let full = Rc::new(Cell::new(false));
+        let now = clock.now();
+        let client = {
+            let mut sessions = sessions.borrow_mut();
+            let who = Who { name: "c".into(), peer: None };
+            let client = sessions.open(Wire { full: Rc::clone(&full) }, who, now);
+            sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
+            client
+        };
+        while shard.turn(now) {}
+        let found = BTreeMap::new();
+        Self { clock, ingest, shard, sessions, full, client, lines, found, _folder: folder, _log: log }
+    }
+
+    fn wait(&self, ns: u64) {
+        self.clock.advance(Duration::from_nanos(ns));
+    }
+
+    fn ingest(&mut self) {
+        self.ingest.turn(self.clock.now());
+    }
+
+    fn shard(&mut self) {
+        while self.shard.turn(self.clock.now()) {}
+    }
+
+    /// So many milliseconds without any delay.
+    fn smoothly(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.ingest();
+            self.shard();
+            self.wait(MS);
+        }
+    }
+
+    /// Everything that was measured, in microseconds: how often, by stage.
+    fn found(&mut self) -> BTreeMap<&'static str, BTreeMap<u64, u64>> {
+        self.clock.step(Duration::ZERO);
+        self.wait(SECOND);
+        self.ingest();
+        self.shard();
+        for line in &self.lines {
+            while let Some(set) = line.take() {
+                assert_eq!((set.negative, set.clamped), (0, 0));
+                for (stage, venue, channel, values) in set.values() {
+                    assert_eq!((venue, channel), (Some("demo"), Channel::Trade));
+                    let all = self.found.entry(stage.name()).or_insert_with(tickfan::latency::histogram);
+                    all.add(values).expect("the same bounds");
+                }
+                line.give_back(set);
+            }
+        }
+        let all = self.found.iter().map(|(stage, values)| {
+            let mut counts = BTreeMap::new();
+            for value in values.iter_recorded() {
+                // To a thousandth, which is less than a microsecond up to here.
+                *counts.entry((value.value_iterated_to() + 500) / 1_000).or_default() +=
+                    value.count_at_value();
+            }
+            (*stage, counts)
+        });
+        all.collect()
+    }
+}
+
+/// What was found, as text: `stage: value in microseconds × count`.
+fn shown(found: &BTreeMap<&'static str, BTreeMap<u64, u64>>, stage: Stage) -> String {
+    let mut text = String::new();
+    for (us, count) in found.get(stage.name()).into_iter().flatten() {
+        write!(text, "{}×{count} ", near(*us)).expect("a string takes it");
+    }
+    text.trim_end().to_owned()
+}
+
+/// The nearest millisecond: a histogram is off by a thousandth.
+fn near(us: u64) -> u64 {
+    (us + 500) / 1_000 * 1_000
+}
+
+#[test]
+fn a_delay_is_found_in_its_stage() {
+    for ms in [1, 10, 100] {
+        let delay = ms * MS;
+        let us = ms * 1_000;
+        let late = |times: u64| format!("0×1 {}×1", times * us);
+        // A trade without any delay, then one with it.
+        let begun = || {
+            let mut house = House::new(2);
+            house.smoothly(1);
+            house
+        };
+        let mut house = begun();
+        house.wait(delay);
+        house.ingest();
+        house.shard();
+        let found = house.found();
+        assert_eq!(shown(&found, Stage::Recv), late(1), "nobody took it up");
+        assert_eq!(shown(&found, Stage::Pickup), "0×2");
+        assert_eq!(shown(&found, Stage::Total), late(1));
+
+        let mut house = begun();
+        house.ingest();
+        house.wait(delay);
+        house.shard();
+        let found = house.found();
+        assert_eq!(shown(&found, Stage::Recv), "0×2");
+        assert_eq!(shown(&found, Stage::Pickup), late(1), "the shard did not come");
+        assert_eq!(shown(&found, Stage::Write), "0×2");
+        assert_eq!(shown(&found, Stage::Total), late(1));
+
+        let mut house = begun();
+        house.full.set(true);
+        house.ingest();
+        house.shard();
+        house.wait(delay);
+        house.full.set(false);
+        house.sessions.borrow_mut().writable(house.client);
+        house.shard();
+        let found = house.found();
+        assert_eq!(shown(&found, Stage::Pickup), "0×2");
+        assert_eq!(shown(&found, Stage::Write), late(1), "the socket was full");
+        assert_eq!(shown(&found, Stage::Total), late(1));
+
+        // Now every reading of the clock takes so long.
+        let mut house = begun();
+        house.clock.step(Duration::from_nanos(delay));
+        house.ingest();
+        house.shard();
+        let found = house.found();
+        assert_eq!(shown(&found, Stage::Recv), "0×2");
+        assert_eq!(shown(&found, Stage::Normalise), late(1));
+        // There was a look whether another one is due.
+        assert_eq!(shown(&found, Stage::Publish), late(2));
+        // It is in the ring while the doorbells are rung, and until the shard comes.
+        assert_eq!(shown(&found, Stage::Pickup), late(3));
+        assert_eq!(shown(&found, Stage::Encode), "0×2");
+        assert_eq!(shown(&found, Stage::Write), late(1));
+        assert_eq!(shown(&found, Stage::Total), late(5));
+    }
+}
+
+#[test]
+fn a_tick_waits_for_those_encoded_before_it() {
+    let mut house = House::new(3);
+    house.smoothly(1);
+    house.ingest();
+    house.wait(MS);
+    house.ingest();
+    house.clock.step(Duration::from_millis(10));
+    house.shard();
+    let found = house.found();
+    assert_eq!(shown(&found, Stage::Encode), "0×2 10000×1");
+    // One write for both.
+    assert_eq!(shown(&found, Stage::Write), "0×1 10000×1 20000×1");
+}
+
+#[test]
+fn a_stall_delays_every_tick_that_was_due_meanwhile() {
+    let mut house = House::new(300);
+    house.smoothly(100);
+    // Nobody comes for 50 ms: as many ticks are due, the first waits 50, the last 1.
+    house.wait(50 * MS);
+    house.smoothly(200);
+    let found = house.found();
+    let mut expected = BTreeMap::from([(0, 250)]);
+    (1..=50).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
+    let recv: BTreeMap<u64, u64> = found["recv"].iter().map(|(us, count)| (near(*us), *count)).collect();
+    assert_eq!(recv, expected);
+    // They go out in one write, of which some are told and stand for their neighbours.
+    let total: BTreeMap<u64, u64> = found["total"].iter().map(|(us, count)| (near(*us), *count)).collect();
+    assert_eq!(total.values().sum::<u64>(), 300, "each delivery counts");
+    assert_eq!(total.last_key_value().map(|(us, _)| *us), Some(50_000), "the oldest is told by itself");
+    let below = |values: &BTreeMap<u64, u64>, us: u64| values.range(..=us).map(|(_, n)| n).sum::<u64>();
+    for us in (0..=50_000).step_by(1_000) {
+        let (found, expected) = (below(&total, us), below(&expected, us));
+        assert!(found.abs_diff(expected) <= 8, "{us} µs: {found} instead of {expected}");
+    }
+    for stage in ["normalise", "publish", "pickup"] {
+        let count: u64 = found[stage].values().sum();
+        assert!((293..=300).contains(&count), "{stage}: {count}");
+    }
+}
+
+#[test]
+fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
+    let mut house = House::new(200);
+    house.smoothly(50);
+    house.full.set(true);
+    house.smoothly(100);
+    house.full.set(false);
+    house.sessions.borrow_mut().writable(house.client);
+    house.smoothly(60);
+    let found = house.found();
+    let mut expected = BTreeMap::from([(0, 100)]);
+    (1..=100).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
+    let write: BTreeMap<u64, u64> = found["write"].iter().map(|(us, count)| (near(*us), *count)).collect();
+    assert_eq!(write, expected);
+}

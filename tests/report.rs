@@ -1,0 +1,244 @@
+//! `tickfan report` as its users run it: on logs that the gateway's own writer wrote, which HdrHistogram's Python
+//! library reads too.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Process, python, tickfan};
+use tickfan::latency::hlog::Writer;
+use tickfan::latency::{self, Stage, Tag};
+use tickfan::tick::Channel;
+
+const START_NS: u64 = 1_790_000_000_123_000_000;
+const SECONDS: u64 = 12;
+const CHANNELS: [(&str, Channel); 3] =
+    [("kraken", Channel::Trade), ("kraken", Channel::Quote), ("binance-futures", Channel::Quote)];
+
+/// A log of all stages from one second to another; each value ten times, so that no rank is at an edge, and `percent` of
+/// what it would be.
+fn log(from: u64, to: u64, percent: u64) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    for second in from..to {
+        for (stage, (venue, channel)) in Stage::ALL.iter().flat_map(|stage| CHANNELS.map(|of| (*stage, of))) {
+            let mut values = latency::histogram();
+            for step in 1..=300_u64 {
+                // Spread over some decades, another way each second.
+                let ns =
+                    (step * step * (stage as u64 + 1) * 37 + second * 911 + step % 7 * 100) * percent / 100;
+                values.record_n(ns, 10).expect("in its bounds");
+            }
+            let tag = Tag { stage, venue: Some(venue), channel: Some(channel) }.to_string();
+            let (start, second) = (Duration::from_secs(second), Duration::from_secs(1));
+            writer.write(&tag, start, second, &values).expect("written");
+        }
+    }
+    writer.into_inner()
+}
+
+/// A folder with files of these names and contents.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, content) in files {
+            std::fs::write(folder.path().join(name), content).expect("written");
+        }
+        Self(folder)
+    }
+
+    /// Runs `tickfan report` among them.
+    fn report(&self, args: &[&str]) -> support::Ended {
+        let mut command = tickfan(&["report"]);
+        Process::start(command.args(args).current_dir(self.path())).end()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let ended = self.report(&[args, &["--json"]].concat());
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        serde_json::from_str(&ended.lines.join("\n")).expect("JSON")
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn name(&self, file: &str) -> String {
+        self.path().join(file).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+#[test]
+fn hdrhistogram_in_python_reads_the_same_from_the_same_logs() {
+    let files = Files::with(&[("1.hlog", &log(0, 7, 100)), ("2.hlog", &log(7, SECONDS, 100))]);
+    let ours = files.json(&["2.hlog", "1.hlog"]);
+    let ours: BTreeMap<&str, &Value> = ours["tags"]
+        .as_array()
+        .expect("tags")
+        .iter()
+        .map(|tag| (tag["tag"].as_str().expect("text"), tag))
+        .collect();
+    let theirs = python("hlog.py", &[&files.name("1.hlog"), &files.name("2.hlog")]).end().values();
+    assert_eq!(theirs.len(), Stage::ALL.len() * CHANNELS.len());
+    assert_eq!(ours.len(), theirs.len());
+    for their in &theirs {
+        let our = ours[their["tag"].as_str().expect("a tag")];
+        for number in ["count", "max_ns", "p50_ns", "p90_ns", "p99_ns", "p99.9_ns", "p99.99_ns"] {
+            assert!(our[number].is_u64() && our[number] == their[number], "{number}: {our} and {their}");
+        }
+        let means = [our, their].map(|side| side["mean_ns"].as_f64().expect("a mean"));
+        assert!((means[0] - means[1]).abs() <= means[1] / 1_000.0 + 1.0, "{means:?}");
+        assert_eq!(their["first_ms"].as_f64(), Some(START_NS as f64 / 1e6), "when its first interval began");
+        assert_eq!(our["over_time"][0]["at_ns"].as_u64(), Some(START_NS));
+    }
+}
+
+#[test]
+fn stages_are_the_sum_of_their_tags_and_stand_in_their_order() {
+    let files = Files::with(&[("a.hlog", &log(0, SECONDS, 100))]);
+    let report = files.json(&["a.hlog"]);
+    let stages = report["stages"].as_array().expect("stages");
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage["stage"].as_str()).collect();
+    assert_eq!(names, Stage::ALL.map(Stage::name));
+    for stage in stages {
+        assert_eq!(stage["count"].as_u64(), Some(SECONDS * 3 * 3_000));
+        assert_eq!(stage["over_time"].as_array().map(Vec::len), Some(SECONDS as usize));
+        assert!(stage["over_time"].as_array().into_iter().flatten().all(|point| point["count"] == 9_000));
+    }
+    assert_eq!(report["run"]["start"], "2026-09-21T14:13:20.123000Z");
+    let middle = files.json(&["a.hlog", "--from", "2s", "--to", "5s"]);
+    assert_eq!(middle["stages"][0]["count"].as_u64(), Some(3 * 3 * 3_000));
+}
+
+#[test]
+fn the_table_shows_every_stage_and_its_p99_over_time() {
+    let files = Files::with(&[("a.hlog", &log(0, SECONDS, 100))]);
+    let ended = files.report(&["a.hlog"]);
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.lines[0], "a.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z");
+    assert_eq!(
+        ended.lines[2].split_whitespace().collect::<Vec<_>>().join(" "),
+        "stage p50 p90 p99 p99.9 p99.99 max count"
+    );
+    for (at, stage) in Stage::ALL.iter().enumerate() {
+        let row: Vec<&str> = ended.lines[3 + at].split_whitespace().collect();
+        assert_eq!((row[0], row[row.len() - 1], row.len()), (stage.name(), "108,000", 14), "{row:?}");
+        let line = &ended.lines[12 + at];
+        let bars = line.chars().filter(|c| ('▁'..='█').contains(c)).count();
+        assert!(line.starts_with(stage.name()) && bars == SECONDS as usize, "{line}");
+    }
+    assert!(ended.lines.iter().all(|line| line.chars().count() <= 100), "{:?}", ended.lines);
+    let tags = files.report(&["a.hlog", "--tags"]);
+    assert!(
+        tags.lines.iter().any(|line| line.starts_with("write/binance-futures/quote ")),
+        "{:?}",
+        tags.lines
+    );
+}
+
+#[test]
+fn a_budget_is_kept_or_broken_or_no_budget() {
+    let files = Files::with(&[("a.hlog", &log(0, SECONDS, 100))]);
+    let budget = "write.p99<1s, total/*/trade.max <= 1s";
+    let kept = files.report(&["a.hlog", "--budget", budget, "--budget", "recv.mean<1s"]);
+    assert_eq!((kept.code(), kept.stderr.as_str()), (Some(0), ""), "{kept:?}");
+    assert_eq!(kept.lines.iter().filter(|line| line.starts_with("kept ")).count(), 3);
+
+    let broken =
+        files.report(&["a.hlog", "--budget", "recv.p50<1us,write.p99<1s,total.p99.9<2us,nowhere.max<1s"]);
+    assert_eq!(broken.code(), Some(1), "{broken:?}");
+    let told: Vec<&str> = broken.stderr.lines().collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("over budget: recv.p50<1us: 8") && told[0].ends_with(" µs"), "{told:?}");
+    assert!(told[1].starts_with("over budget: total.p99.9<2us: 2") && told[1].ends_with(" ms"), "{told:?}");
+    assert_eq!(told[2], "over budget: nowhere.max<1s: nothing was measured");
+
+    let wrong = files.report(&["a.hlog", "--budget", "recv.p50<1us,write.p9o<1s"]);
+    assert_eq!((wrong.code(), wrong.lines.len()), (Some(2), 0), "{wrong:?}");
+    assert!(wrong.stderr.contains("column 20: `p9o` is no percentile"), "{}", wrong.stderr);
+}
+
+#[test]
+fn two_runs_stand_side_by_side() {
+    let files = Files::with(&[("new.hlog", &log(0, SECONDS, 200)), ("old.hlog", &log(0, SECONDS, 100))]);
+    let report = files.json(&["new.hlog", "--compare", "old.hlog"]);
+    for row in report["stages"].as_array().into_iter().chain(report["tags"].as_array()).flatten() {
+        for name in ["p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+            let ratio = row["ratio"][name].as_f64().expect("a ratio");
+            assert!((1.99..2.01).contains(&ratio), "{name}: {row}");
+        }
+        assert_eq!(row["count"], row["compared"]["count"]);
+    }
+    let table = files.report(&["new.hlog", "--compare", "old.hlog"]);
+    assert_eq!(table.lines[1], "compared with old.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z");
+    assert_eq!(
+        table.lines.iter().filter(|line| line.starts_with("  ratio") && line.contains("2.00×")).count(),
+        7
+    );
+}
+
+#[test]
+fn a_page_needs_nothing_but_itself() {
+    let hostile = b"<script>alert(1)</script>&'\"";
+    let mut log = log(0, SECONDS, 100);
+    let line = log.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"Tag=total")).expect("a line");
+    let rest = line.iter().position(|byte| *byte == b',').expect("a tag");
+    let line = [b"Tag=", &hostile[..], &line[rest..], b"\n"].concat();
+    log.extend_from_slice(&line);
+    let files = Files::with(&[("a&b.hlog", &log), ("old.hlog", &log)]);
+    for (compare, rows) in [(&[][..], 8 + 7 * 3), (&["--compare", "old.hlog"][..], 3 * (8 + 7 * 3))] {
+        let args = [&["a&b.hlog", "--html", "page.html", "--budget", "recv.max<1s"], compare].concat();
+        let ended = files.report(&args);
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        let found = &python("page.py", &[&files.name("page.html")]).end().values()[0];
+        assert_eq!(found["problems"], Value::Array(vec![]));
+        assert_eq!(
+            (&found["charts"], &found["named"], &found["dark"]),
+            (&17.into(), &true.into(), &true.into())
+        );
+        assert_eq!(found["rows"].as_array().map(Vec::len), Some(rows));
+        assert!(
+            found["titles"]
+                .as_array()
+                .expect("titles")
+                .iter()
+                .any(|title| { title.as_str().is_some_and(|title| title.as_bytes().starts_with(hostile)) })
+        );
+    }
+}
+
+#[test]
+fn bad_lines_are_told_and_a_torn_one_is_forgiven() {
+    let whole = log(0, SECONDS, 100);
+    let torn = &whole[..whole.len() - 40];
+    let bad = [b"Tag=write,nonsense\n", &whole[..]].concat();
+    let files = Files::with(&[
+        ("torn.hlog", torn),
+        ("bad.hlog", &bad),
+        ("empty.hlog", b""),
+        ("text.hlog", b"no\nlog\n"),
+    ]);
+    let ended = files.report(&["torn.hlog", "--budget", "recv.max<1s"]);
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    let note = format!("note: torn.hlog: line {lines}, the last, was cut off and is left out");
+    assert!(ended.lines.contains(&note), "{:?}", ended.lines);
+
+    let ended = files.report(&["bad.hlog", "--budget", "recv.max<1s"]);
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.starts_with("bad.hlog: line 1: neither a comment nor"), "{}", ended.stderr);
+
+    for (file, why) in [
+        ("empty.hlog", "empty.hlog: no measurements"),
+        ("text.hlog", "text.hlog: line 1: "),
+        ("gone.hlog", "gone.hlog: No such file"),
+    ] {
+        let ended = files.report(&[file]);
+        assert_eq!(ended.code(), Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    }
+}
