@@ -15,14 +15,23 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run test test-slow simulate kill check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
+.PHONY: help run ui test test-slow simulate kill check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-run: deps ## build and serve the shipped captures on http://127.0.0.1:8080
+run: deps ui ## build and serve the shipped captures on http://127.0.0.1:8080
 	$(CARGO) build --release
 	exec target/release/tickfan serve
+
+# The gateway takes the page in when it is built. Without Node there is none, and `/` says so.
+ui: ## build the trading page into ui/dist
+	@if ! command -v npm >/dev/null; then echo "no npm: the trading page is left out"; \
+	elif [ -e ui/dist/index.html ] && [ -z "$$(find ui/src ui/index.html ui/public ui/package-lock.json ui/vite.config.ts clients/ts/src -newer ui/dist/index.html)" ]; then :; \
+	else (cd ui && { cmp -s package-lock.json node_modules/installed || \
+			{ npm ci --ignore-scripts --no-audit --no-fund && cp package-lock.json node_modules/installed; }; } && npm run build) && touch src/front/ui.rs || \
+			echo "the trading page could not be built, and is left out"; \
+	fi
 
 test: deps python ## every test
 	$(CARGO) test
@@ -79,7 +88,7 @@ feeds: deps ## make the shipped captures again, byte for byte
 
 clean: ## throw away what was built
 	$(CARGO) clean
-	rm -rf $(VENV) benches/peers/node_modules
+	rm -rf $(VENV) benches/peers/node_modules clients/ts/node_modules clients/ts/dist clients/ts/build ui/node_modules ui/dist ui/build
 
 # A C compiler, for the allocator and zstd.
 deps:

@@ -186,7 +186,24 @@ fn handshake_but(without: &str, with: &str) -> String {
 #[test]
 fn the_plain_routes_answer() {
     let door = plain();
-    let page = door.request("GET /", "");
+    // Whether or not the trading page is built into this binary.
+    let first = door.request("GET /", "");
+    assert_eq!(first.status, 200);
+    assert!(first.head.contains("content-security-policy: default-src 'none'"));
+    assert!(
+        !first.head.contains("unsafe") && !first.body.contains("<style") && !first.body.contains(" style=")
+    );
+    // The page has scripts only from files, and each of its files is there.
+    let inline = first.body.split("<script").skip(1).filter(|script| !script.contains(" src=\"/"));
+    assert_eq!(inline.count(), 0);
+    let files = first.body.split(['"']).filter(|text| text.starts_with("/assets/") || text.ends_with(".svg"));
+    for file in files {
+        let answer = door.request(&format!("GET {file}"), "");
+        assert_eq!(answer.status, 200, "{file}");
+        assert!(answer.has("x-content-type-options: nosniff"), "{file}: {}", answer.head);
+    }
+    assert_eq!(door.request("GET /assets/..%2Findex.html", "").status, 404);
+    let page = door.request("GET /about", "");
     assert_eq!(page.status, 200);
     assert!(page.has("content-type: text/html; charset=utf-8"), "{}", page.head);
     assert!(page.head.contains("content-security-policy: default-src 'none'"));

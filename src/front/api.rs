@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE,
@@ -24,6 +24,9 @@ use crate::protocol;
 pub(super) fn public(app: Arc<App>) -> Router {
     let router = Router::new()
         .route("/", get(page))
+        .route("/about", get(about))
+        .route("/assets/{name}", get(asset))
+        .route("/favicon.svg", get(async || file("favicon.svg")))
         .route("/style.css", get(ui::style))
         .route("/ws", get(ws))
         .route("/publish", get(publish))
@@ -146,6 +149,21 @@ async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 async fn page(State(app): State<Arc<App>>) -> Response<Body> {
+    match ui::trading() {
+        Some(page) => page,
+        None => about(State(app)).await,
+    }
+}
+
+async fn asset(Path(name): Path<String>) -> Response<Body> {
+    file(&format!("assets/{name}"))
+}
+
+fn file(path: &str) -> Response<Body> {
+    ui::file(path).unwrap_or_else(|| error(StatusCode::NOT_FOUND, "the trading page has no such file"))
+}
+
+async fn about(State(app): State<Arc<App>>) -> Response<Body> {
     let instruments = (app.hooks.symbols)().len();
     let page = ui::Page {
         replay: app.replay,

@@ -1,4 +1,5 @@
-//! The page at `/`: what runs here and how to use it. It needs no script, and its policy allows none.
+//! Two pages. At `/` the trading page, where it was built into the binary (`ui/`, by Node, before the gateway). At
+//! `/about` what runs here and how to use it, which needs no script; it stands at `/` too where there is no other.
 
 use axum::body::Body;
 use axum::http::Response;
@@ -6,10 +7,48 @@ use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::response::IntoResponse;
+use rust_embed::Embed;
 
 use super::FeedHealth;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The trading page has files of its own, and nothing inline; it talks to nobody but this gateway.
+const TRADING_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What `make ui` has built; empty where it did not run.
+#[derive(Embed)]
+#[folder = "ui/dist/"]
+#[allow_missing = true]
+struct Built;
+
+/// The trading page, if it is there.
+pub(super) fn trading() -> Option<Response<Body>> {
+    let page = Built::get("index.html")?;
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, TRADING_POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    Some((headers, page.data).into_response())
+}
+
+/// A file of the trading page, if it is there.
+pub(super) fn file(path: &str) -> Option<Response<Body>> {
+    let kind = match path.rsplit_once('.')?.1 {
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "svg" => "image/svg+xml",
+        _ => return None,
+    };
+    let file = Built::get(path)?;
+    // The name of what is in `assets` changes with what it holds.
+    let cache = if path.starts_with("assets/") { "max-age=31536000, immutable" } else { "max-age=3600" };
+    let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CACHE_CONTROL, cache)];
+    Some((headers, file.data).into_response())
+}
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;\
 color:#1c2733;background:#fff}code,pre{font:14px/1.5 ui-monospace,monospace}pre{background:#f2f5f8;\
@@ -45,6 +84,11 @@ impl Page {
 
     fn html(&self) -> String {
         let mode = if self.replay { "replay" } else { "live" };
+        let trading = if Built::get("index.html").is_some() {
+            "<p><a href=\"/\">The trading page</a></p>\n"
+        } else {
+            "<p>The trading page is not built into this binary: <code>make run</code> does it, with Node.</p>\n"
+        };
         let publish = if self.publish {
             "WebSocket for publishers; needs the token"
         } else {
@@ -54,7 +98,7 @@ impl Page {
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tickfan</title>\
 <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
 <link rel=\"stylesheet\" href=\"/style.css\"></head>\n<body><h1>tickfan</h1>\n\
-<p>A market data gateway. Feeds: <b>{mode}</b>. Instruments: <b>{instruments}</b>.</p>\n{feeds}\
+<p>A market data gateway. Feeds: <b>{mode}</b>. Instruments: <b>{instruments}</b>.</p>\n{trading}{feeds}\
 <h2>Endpoints</h2>\n<table>\n\
 <tr><td><code>GET /ws</code></td><td>WebSocket, protocol <code>tickfan.v1</code></td></tr>\n\
 <tr><td><code>GET /publish</code></td><td>{publish}</td></tr>\n\

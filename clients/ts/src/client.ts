@@ -1,0 +1,535 @@
+/**
+ * The client: what the program wants, held up over any number of connections. See README.md for how it is used, and
+ * docs/PROTOCOL.md of the gateway for what is on the wire.
+ */
+
+import { Ledger, type Broken, type Finding } from './ledger.js';
+import { Link, RequestError, type LinkEnd, type LinkSetup, type SocketConstructor } from './link.js';
+import {
+  covers,
+  isWildcard,
+  type AckList,
+  type AckSymbols,
+  type Bye,
+  type Channel,
+  type Gap,
+  type Heartbeat,
+  type Hello,
+  type Lag,
+  type Quote,
+  type Rejected,
+  type Request,
+  type State,
+  type Status,
+  type SymbolRow,
+  type Trade,
+  type UnknownMessage,
+} from './messages.js';
+import { asSnapshot, Registry, type Change, type Planned, type Wish } from './registry.js';
+import {
+  CallbackHandle,
+  checkWish,
+  StreamHandle,
+  type Channels,
+  type Handle,
+  type Handler,
+  type Keeper,
+  type Stream,
+  type StreamOptions,
+  type SubscribeOptions,
+  type Subscription,
+} from './subscription.js';
+import { comesBack, fullJitter, systemClock, Timers, type Backoff, type Clock, type Offset } from './timing.js';
+/** How the connection is doing. */
+export type LinkEvent =
+  | {
+      readonly state: 'connecting';
+      /** 0 for the first try since it was last up for a while. */ readonly attempt: number;
+    }
+  | {
+      readonly state: 'open';
+      readonly hello: Hello;
+      /** The gateway was restarted: numbers begin anew, and what came meanwhile is not known. */ readonly newEpoch: boolean;
+    }
+  | {
+      readonly state: 'lost';
+      readonly code: number;
+      readonly why: string;
+      readonly bye: Bye | undefined;
+      readonly retryInMs: number;
+    }
+  | { readonly state: 'closed'; readonly code: number; readonly why: string; readonly bye: Bye | undefined };
+
+/** What may be told to `connect`. All of it may be left out; none of the callbacks can harm the client by throwing. */
+export interface ConnectOptions {
+  /** The class of sockets; left out, the browser's, or in Node its own or that of the package `ws`. */
+  readonly WebSocket?: SocketConstructor;
+  readonly clock?: Clock;
+  /** Chance, from 0 to 1 without 1. */
+  readonly random?: () => number;
+  /** 250 ms, doubling up to 15 s. */
+  readonly backoff?: Backoff;
+  /** Milliseconds that a connection has to be open for the back-off to begin anew, 10,000. */
+  readonly stableMs?: number;
+  /** The longest that a gateway's `after_ms` is obeyed, milliseconds, 600,000. */
+  readonly afterMsMax?: number;
+  /** Milliseconds for the handshake and the hello, 10,000. */
+  readonly openMs?: number;
+  /** Milliseconds for an answer, 30,000. */
+  readonly answerMs?: number;
+  /** Heartbeats of silence after which the connection counts as lost, 2.5. */
+  readonly heartbeats?: number;
+  /** Milliseconds between two pings, 5,000; the first few come sooner. */
+  readonly pingMs?: number;
+  /** The longest message that is read, UTF-16 units, 16 Mi. */
+  readonly messageMax?: number;
+  /** Requests that may wait for their answers, 256. */
+  readonly requestsMax?: number;
+  /** Symbols and channels that are kept account of, 262,144. */
+  readonly streamsMax?: number;
+
+  readonly onLink?: (event: LinkEvent) => void;
+  /** Numbers that are not coming. */
+  readonly onGap?: (gap: Gap) => void;
+  /** The gateway did what it must not do. */
+  readonly onBroken?: (broken: Broken) => void;
+  readonly onStatus?: (status: Status) => void;
+  readonly onLag?: (lag: Lag) => void;
+  readonly onHeartbeat?: (heartbeat: Heartbeat) => void;
+  /** A symbol was refused, or a request for it. */
+  readonly onRejected?: (rejected: Rejected & { readonly channel: Channel }) => void;
+  /** A type of message that this version does not know. */
+  readonly onUnknown?: (message: UnknownMessage) => void;
+  /** A callback has thrown. Left out, it goes to the console. */
+  readonly onError?: (error: unknown) => void;
+}
+/** Milliseconds until a request is repeated that came too soon. */
+const RATE_LIMITED_MS = 1000;
+
+/** See {@link connect}. */
+export class Client {
+  readonly #options: ConnectOptions;
+  readonly #setup: LinkSetup;
+  readonly #clock: Clock;
+  readonly #timers: Timers;
+  readonly #ledger: Ledger;
+  readonly #registry: Registry;
+  readonly #handles = new Set<Handle>();
+  readonly #states = new Map<string, State>();
+  #link: Link | undefined;
+  #open = false;
+  #closed: { code: number; why: string } | undefined;
+  #closing: Promise<void> | undefined;
+  #whenClosed: () => void = () => {};
+  #attempt = 0;
+  #openedAt = 0;
+  /** Requests of the registry that are not answered yet. */
+  #asking = 0;
+  #scheduled = false;
+  #held = false;
+
+  /** @throws TypeError if the URL is none, or there is no WebSocket. */
+  constructor(url: string | URL, options: ConnectOptions = {}) {
+    const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket;
+    if (WebSocket === undefined) throw new TypeError('no WebSocket here: install `ws`, or give one in the options');
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#timers = new Timers(this.#clock);
+    this.#setup = {
+      url: checkedUrl(url),
+      WebSocket,
+      clock: this.#clock,
+      openMs: options.openMs ?? 10_000,
+      answerMs: options.answerMs ?? 30_000,
+      heartbeats: options.heartbeats ?? 2.5,
+      pingMs: options.pingMs ?? 5_000,
+      messageMax: options.messageMax ?? 16 * 1024 * 1024,
+      requestsMax: options.requestsMax ?? 256,
+    };
+    this.#ledger = new Ledger(options.streamsMax ?? 262_144);
+    this.#registry = new Registry(this.#ledger);
+    this.#timers.after(0, () => this.#connect());
+  }
+
+  /** True between a connection's hello and its end. */
+  get isOpen(): boolean {
+    return this.#open;
+  }
+
+  /** The gateway's clock against ours, from the best of the last pings; undefined before the first answer. */
+  get offset(): Offset | undefined {
+    return this.#link?.offset;
+  }
+
+  /** Milliseconds since the gateway received what this tick is from, as well as the two clocks can be compared. */
+  ageMs(tick: Trade | Quote): number | undefined {
+    const offset = this.offset;
+    return offset === undefined ? undefined : this.#clock.now() + (offset.offset_us - tick.rx) / 1000;
+  }
+
+  /**
+   * The state of a symbol as this connection has told it. `unknown` while there is no connection, and until the present
+   * one has said something of it: whatever was shown before is not live.
+   */
+  state(symbol: string): State | 'unknown' {
+    return (this.#open && this.#states.get(symbol)) || 'unknown';
+  }
+
+  /** Subscribes. The handler is called with each tick, in order; gaps and states go to the options' callbacks. */
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    handler: Handler<C>,
+  ): Subscription;
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    options: SubscribeOptions,
+    handler: Handler<C>,
+  ): Subscription;
+  /** Subscribes for `for await`, which brings ticks, gaps and states in order. */
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    options?: StreamOptions,
+  ): Stream<C>;
+  subscribe<C extends Channel>(
+    channel: Channels<C>,
+    symbols: string | readonly string[],
+    first?: SubscribeOptions | StreamOptions | Handler<C>,
+    second?: Handler<C>,
+  ): Subscription | Stream<C> {
+    const handler = typeof first === 'function' ? first : second;
+    const options = typeof first === 'function' ? {} : (first ?? {});
+    const channels = [...new Set(typeof channel === 'string' ? [channel] : channel)];
+    const named = typeof symbols === 'string' ? [symbols] : [...symbols];
+    checkWish(channels, named, options);
+    if (this.#closed !== undefined)
+      throw new RequestError('closed', `the client is closed: ${this.#closed.why}`, false);
+    const keeper: Keeper = {
+      left: (handle) => this.#leave(handle),
+      changed: () => this.#schedule(),
+      call: (callback, value) => this.#call(callback, value),
+    };
+    const handle =
+      handler === undefined
+        ? new StreamHandle(keeper, channels, named, options)
+        : new CallbackHandle(keeper, channels, named, options, handler as Handler<Channel>);
+    this.#handles.add(handle);
+    this.#registry.add(handle);
+    this.#schedule();
+    return handle as unknown as Subscription | Stream<C>;
+  }
+
+  /** What the gateway has subscribed for this connection. */
+  list(): Promise<AckList> {
+    return this.#request<AckList>({ op: 'list' });
+  }
+
+  /** The symbols that there are: `*`, `venue:*` or one symbol. */
+  async symbols(match = '*'): Promise<readonly SymbolRow[]> {
+    return (await this.#request<AckSymbols>({ op: 'symbols', match })).symbols;
+  }
+
+  /** One round trip, behind all that waits: milliseconds. */
+  ping(): Promise<number> {
+    return new Promise((resolve, reject) => {
+      if (this.#link === undefined) reject(this.#noLink());
+      else this.#link.ping((rtt_us) => resolve(rtt_us / 1000), reject);
+    });
+  }
+
+  /** Ends everything; resolves when the connection is down. More than once does no harm. */
+  close(): Promise<void> {
+    this.#closing ??= new Promise((resolve) => {
+      this.#whenClosed = resolve;
+      if (this.#closed !== undefined) resolve();
+      else if (this.#link === undefined) this.#end({ code: 1000, why: 'closed', bye: undefined });
+      else this.#link.close();
+    });
+    return this.#closing;
+  }
+
+  #request<A>(request: Request): Promise<A> {
+    return new Promise((resolve, reject) => {
+      if (this.#link === undefined) reject(this.#noLink());
+      else this.#link.ask(request, (answer) => resolve(answer as A), reject);
+    });
+  }
+
+  #noLink(): RequestError {
+    return new RequestError(
+      this.#closed === undefined ? 'lost' : 'closed',
+      'there is no connection',
+      this.#closed === undefined,
+    );
+  }
+
+  #connect(): void {
+    if (this.#closing !== undefined || this.#closed !== undefined) return;
+    this.#tellLink({ state: 'connecting', attempt: this.#attempt });
+    // Whoever was told may have closed it.
+    if (this.#closing !== undefined) return;
+    this.#link = new Link(this.#setup, {
+      opened: (hello) => this.#opened(hello),
+      message: (message) => this.#message(message),
+      broken: (broken) => this.#call(this.#options.onBroken, broken),
+      unknown: (message) => this.#call(this.#options.onUnknown, message),
+      ended: (end) => this.#lost(end),
+    });
+  }
+
+  #opened(hello: Hello): void {
+    const before = this.#ledger.epoch;
+    this.#open = true;
+    this.#openedAt = this.#clock.now();
+    this.#asking = 0;
+    this.#registry.begin();
+    this.#ledger.hello(hello.epoch);
+    this.#tellLink({ state: 'open', hello, newEpoch: before !== undefined && before !== hello.epoch });
+    this.#reconcile();
+  }
+
+  #lost(end: LinkEnd): void {
+    if (this.#open && this.#clock.now() - this.#openedAt >= (this.#options.stableMs ?? 10_000)) this.#attempt = 0;
+    this.#link = undefined;
+    this.#open = false;
+    this.#held = false;
+    this.#states.clear();
+    if (this.#closing !== undefined || !comesBack(end.code) || end.bye?.reconnect === false) {
+      this.#end(end);
+      return;
+    }
+    const { backoff = { baseMs: 250, maxMs: 15_000 }, afterMsMax = 600_000, random = Math.random } = this.#options;
+    const asked = Math.min(end.bye?.after_ms ?? 0, afterMsMax);
+    const retryInMs = asked + fullJitter(backoff, this.#attempt, random());
+    this.#attempt += 1;
+    this.#timers.after(retryInMs, () => this.#connect());
+    this.#tellLink({ state: 'lost', ...end, retryInMs });
+  }
+
+  /** For good. */
+  #end(end: LinkEnd): void {
+    this.#closed = end;
+    this.#timers.stop();
+    const error = new RequestError('closed', `the client is closed: ${end.why}`, false);
+    const asked = this.#closing !== undefined;
+    for (const handle of this.#handles) handle.ended(error, asked);
+    this.#handles.clear();
+    this.#tellLink({ state: 'closed', ...end });
+    this.#whenClosed();
+  }
+
+  #tellLink(event: LinkEvent): void {
+    this.#call(this.#options.onLink, event);
+  }
+
+  /** Once for all that is wanted in one go. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    queueMicrotask(() => {
+      this.#scheduled = false;
+      this.#prime();
+      this.#reconcile();
+    });
+  }
+
+  /** New subscriptions to what is there already are given what is known of it. */
+  #prime(): void {
+    for (const handle of [...this.#handles].filter(({ primed }) => !primed)) {
+      handle.primed = true;
+      const picks = (symbol: string) => [...handle.symbols].some((pattern) => covers(pattern, symbol));
+      for (const channel of handle.channels) {
+        for (const symbol of handle.symbols) if (this.#registry.has(channel, symbol)) handle.joined(channel, symbol);
+      }
+      for (const [symbol, state] of this.#states) if (picks(symbol)) handle.status({ type: 'status', symbol, state });
+      if (!handle.snapshot) continue;
+      // Without a connection too: what comes next follows it.
+      for (const channel of handle.channels)
+        this.#ledger.values(channel, picks).forEach((value) => handle.tick(asSnapshot(value)));
+    }
+  }
+
+  #reconcile(): void {
+    const hello = this.#link?.hello;
+    if (!this.#open || this.#asking > 0 || this.#held || hello === undefined || this.#closing !== undefined) return;
+    const link = this.#link;
+    const planned = this.#registry.plan(hello.limits);
+    this.#asking += planned.length;
+    for (const one of planned) {
+      link?.ask(
+        one.request,
+        (ack) =>
+          this.#answered(
+            one,
+            (ack.type === 'ack' && 'rejected' in ack && this.#registry.answer(one, ack)) || undefined,
+          ),
+        (error) => this.#refused(link, one, error),
+      );
+    }
+  }
+
+  #answered(planned: Planned, change: Change | undefined): void {
+    this.#asking -= 1;
+    for (const message of change?.broken ?? [])
+      this.#call(this.#options.onBroken, { kind: 'answer', channel: planned.channel, message });
+    for (const row of change?.rejected ?? []) this.#call(this.#options.onRejected, row);
+    for (const status of change?.states ?? []) this.#state(status);
+    this.#dropStates(planned);
+    this.#reconcile();
+  }
+
+  #refused(link: Link, planned: Planned, { code, message, retry }: RequestError): void {
+    // The next connection asks anew.
+    if (code === 'lost' || link !== this.#link) return;
+    this.#asking -= 1;
+    if (code === 'timeout') {
+      this.#call(this.#options.onBroken, { kind: 'answer', channel: planned.channel, message });
+      link.fail(message);
+    } else if (retry) {
+      this.#held = true;
+      this.#timers.after(RATE_LIMITED_MS, () => {
+        this.#held = false;
+        this.#reconcile();
+      });
+    } else {
+      this.#registry.refuse(planned, code, message);
+      for (const symbol of planned.symbols)
+        this.#call(this.#options.onRejected, { symbol, code, msg: message, channel: planned.channel });
+      this.#reconcile();
+    }
+  }
+
+  #message(message: Trade | Quote | Gap | Status | Heartbeat | Lag): void {
+    switch (message.type) {
+      case 'trade':
+      case 'quote':
+        this.#tick(message);
+        return;
+      case 'gap':
+        this.#gap(message);
+        return;
+      case 'status':
+        if (this.#wanted(message.symbol)) this.#state(message);
+        return;
+      case 'lag':
+        this.#call(this.#options.onLag, message);
+        return;
+      case 'hb':
+        this.#call(this.#options.onHeartbeat, message);
+    }
+  }
+
+  #tick(tick: Trade | Quote): void {
+    const terms = this.#asked(tick.type, tick.symbol);
+    if (terms === undefined) return;
+    const finding = this.#ledger.tick(tick, terms.snapshot);
+    this.#tell(finding);
+    if (!finding.deliver) return;
+    if (!this.#states.has(tick.symbol)) this.#state({ type: 'status', symbol: tick.symbol, state: 'live' });
+    for (const wish of this.#registry.wishes(tick.type, tick.symbol)) if (wish.primed) wish.tick(tick);
+  }
+
+  #gap(gap: Gap): void {
+    const terms = this.#asked(gap.channel, gap.symbol);
+    if (terms === undefined) return;
+    const finding = this.#ledger.gap(gap, terms.snapshot);
+    this.#tell(finding);
+    if (finding.deliver) this.#tellGap(gap);
+  }
+
+  #asked(channel: Channel, symbol: string): { readonly snapshot: boolean } | undefined {
+    const terms = this.#registry.asked(channel, symbol);
+    if (terms === undefined) {
+      this.#call(this.#options.onBroken, {
+        kind: 'unasked',
+        symbol,
+        channel,
+        message: `${symbol} ${channel}: nobody asked for it`,
+      });
+    }
+    return terms;
+  }
+
+  #tell({ broken, away }: Finding): void {
+    if (broken !== undefined) this.#call(this.#options.onBroken, broken);
+    if (away !== undefined) this.#tellGap(away);
+  }
+
+  #tellGap(gap: Gap): void {
+    this.#call(this.#options.onGap, gap);
+    for (const wish of this.#registry.wishes(gap.channel, gap.symbol)) if (wish.primed) wish.gap(gap);
+  }
+
+  #wanted(symbol: string): boolean {
+    return this.#registry.asked('trade', symbol) !== undefined || this.#registry.asked('quote', symbol) !== undefined;
+  }
+
+  #state(status: Status): void {
+    if (
+      isWildcard(status.symbol) ||
+      (this.#states.size >= (this.#options.streamsMax ?? 262_144) && !this.#states.has(status.symbol))
+    )
+      return;
+    this.#states.set(status.symbol, status.state);
+    this.#call(this.#options.onStatus, status);
+    const told = new Set<Wish>();
+    for (const channel of ['trade', 'quote'] as const) {
+      for (const wish of this.#registry.wishes(channel, status.symbol)) {
+        if (wish.primed && !told.has(wish)) wish.status(status);
+        told.add(wish);
+      }
+    }
+  }
+
+  #dropStates({ request }: Planned): void {
+    if (request.op !== 'unsubscribe') return;
+    for (const symbol of this.#states.keys()) if (!this.#wanted(symbol)) this.#states.delete(symbol);
+  }
+
+  #leave(handle: Handle): void {
+    if (!this.#handles.delete(handle)) return;
+    this.#registry.remove(handle);
+    this.#schedule();
+  }
+
+  /** Calls what is the program's; what it throws stays there. */
+  #call<T>(callback: ((value: T) => unknown) | undefined, value: T): void {
+    if (callback === undefined) return;
+    try {
+      const result = callback(value);
+      if (result instanceof Promise) result.catch((error: unknown) => this.#complain(error));
+    } catch (error) {
+      this.#complain(error);
+    }
+  }
+
+  #complain(error: unknown): void {
+    try {
+      if (this.#options.onError === undefined) console.error('tickfan-client: a callback has thrown', error);
+      else this.#options.onError(error);
+    } catch {
+      // There is nobody left to tell.
+    }
+  }
+}
+function checkedUrl(url: string | URL): string {
+  const parsed = new URL(url);
+  if (!['ws:', 'wss:', 'http:', 'https:'].includes(parsed.protocol))
+    throw new TypeError(`${parsed.protocol} is no WebSocket's scheme`);
+  if (parsed.searchParams.has('symbols'))
+    throw new TypeError('subscribe by `subscribe`, not by the URL: the next connection would not know');
+  parsed.protocol = parsed.protocol.replace('http', 'ws');
+  return parsed.href;
+}
+/**
+ * Connects to a gateway, and comes back to it whenever the connection is lost, until it is closed or the gateway says
+ * not to.
+ *
+ * @param url of the gateway's `/ws`: `ws://127.0.0.1:8080/ws`.
+ * @throws TypeError if the URL is none, or there is no WebSocket.
+ */
+export function connect(url: string | URL, options: ConnectOptions = {}): Client {
+  return new Client(url, options);
+}

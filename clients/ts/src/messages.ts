@@ -1,0 +1,377 @@
+/**
+ * What the gateway says and what a client asks, as docs/PROTOCOL.md and docs/asyncapi.yaml describe it, and the
+ * reading of one message. Nothing here trusts the other side: a message has the fields of its type, or it is refused.
+ */
+
+/** A price or a size: decimal text with the digits that the venue sent. See `compareDecimal` and `subtractDecimal`. */
+export type Decimal = string;
+/** Whole microseconds since the Unix epoch. */
+export type Micros = number;
+/** Executed trades, or the best bid and offer. */
+export type Channel = 'trade' | 'quote';
+/** `every`: each tick, or a gap that names those that are missing. `latest`: the newest, and how many it stands for. */
+export type Mode = 'every' | 'latest';
+/** Only `live` prices are live. */
+export type State = 'waiting' | 'live' | 'stale' | 'down';
+/** How far behind a client is. */
+export type Level = 'ok' | 'warn' | 'shed' | 'cut';
+/** What became of a `resume`. */
+export type Resumed = 'ok' | 'gap' | 'new_epoch';
+
+/** First and once on a connection. */
+export interface Hello {
+  readonly type: 'hello';
+  readonly v: number;
+  /** Random name of this connection. */
+  readonly session: string;
+  /** Names this run of the gateway: `seq` counts within it. */
+  readonly epoch: string;
+  /** `replay` where all there is to see is recorded. */
+  readonly feed: 'live' | 'replay';
+  readonly time: Micros;
+  readonly heartbeat_ms: number;
+  readonly limits: { readonly symbols: number; readonly frame_bytes: number; readonly ops_per_s: number };
+}
+
+interface TickFields {
+  /** `venue:SYMBOL`. It is text from outside: show it as text, never as HTML. */
+  readonly symbol: string;
+  /** Counts per symbol and channel within an epoch, from 1. */
+  readonly seq: number;
+  /** Here where this is the last value at the start of a subscription, not an update. */
+  readonly snap?: true;
+  /** How many ticks this stands for; left out when it is 1. */
+  readonly n?: number;
+  /** The venue's clock, where it told. */
+  readonly ts?: Micros;
+  /** When the gateway received it. */
+  readonly rx: Micros;
+  /** When the gateway encoded it. */
+  readonly tx: Micros;
+}
+
+/** An executed trade. */
+export interface Trade extends TickFields {
+  readonly type: 'trade';
+  readonly price: Decimal;
+  readonly size: Decimal;
+  /** The aggressor's side; absent where the source does not tell. */
+  readonly side?: 'buy' | 'sell';
+  readonly trade_id?: string;
+}
+
+/** The best bid and offer. A side of the book that is empty is absent, and so is a size that the venue does not tell. */
+export interface Quote extends TickFields {
+  readonly type: 'quote';
+  readonly bid?: Decimal;
+  readonly bid_size?: Decimal;
+  readonly ask?: Decimal;
+  readonly ask_size?: Decimal;
+}
+
+/** The ticks of a channel. */
+export type Tick<C extends Channel = Channel> = C extends 'trade' ? Trade : Quote;
+
+/** Numbers that are not coming, both ends included. */
+export interface Gap {
+  readonly type: 'gap';
+  readonly symbol: string;
+  readonly channel: Channel;
+  readonly from: number;
+  readonly to: number;
+  /**
+   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`. This client's own: `away`, they came while there
+   * was no connection and could not be asked for again; `overflow`, they came, and the reader of a stream did not
+   * take them in time.
+   */
+  readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'away' | 'overflow' | (string & {});
+}
+
+/** The state of a symbol. */
+export interface Status {
+  readonly type: 'status';
+  readonly symbol: string;
+  readonly state: State;
+  /** Since when; absent where the answer to a subscription showed it. */
+  readonly since?: Micros;
+}
+
+export interface Heartbeat {
+  readonly type: 'hb';
+  readonly time: Micros;
+  /** Ticks queued for this connection so far. */
+  readonly sent: number;
+  /** For how long the oldest of what waits has been waiting. */
+  readonly behind_ms: number;
+}
+
+/** How far behind this client is, when the level changes. */
+export interface Lag {
+  readonly type: 'lag';
+  readonly level: Level;
+  readonly behind_ms: number;
+  readonly queued_bytes: number;
+  /** Milliseconds until the connection is cut, if nothing is read until then. */
+  readonly cut_in_ms?: number;
+  /** Ticks that newer values stand for, since the connection began. */
+  readonly merged: number;
+  /** Ticks that a gap names, or is going to, since the connection began. */
+  readonly dropped: number;
+}
+
+/** Why the connection is closed, right before it is. */
+export interface Bye {
+  readonly type: 'bye';
+  readonly code: number;
+  readonly why: string;
+  readonly reconnect: boolean;
+  readonly after_ms?: number;
+}
+
+/** A subscription as the gateway has it. */
+export interface SubscriptionRow {
+  readonly symbol: string;
+  readonly channel: Channel;
+  readonly mode: Mode;
+  readonly max_hz?: number;
+  readonly on_slow?: 'gap' | 'cut';
+  readonly state?: State;
+  readonly resumed?: Resumed;
+}
+
+/** A symbol that was refused. */
+export interface Rejected {
+  readonly symbol: string;
+  readonly code: string;
+  readonly msg: string;
+}
+
+export interface SymbolRow {
+  readonly symbol: string;
+  readonly state: State;
+}
+
+interface AckFields {
+  readonly type: 'ack';
+  readonly id?: number | string;
+}
+export interface AckSubscribe extends AckFields {
+  readonly op: 'subscribe' | 'set';
+  readonly ok: readonly SubscriptionRow[];
+  readonly rejected: readonly Rejected[];
+}
+export interface AckUnsubscribe extends AckFields {
+  readonly op: 'unsubscribe';
+  readonly ok: readonly { readonly symbol: string }[];
+  readonly rejected: readonly Rejected[];
+}
+export interface AckList extends AckFields {
+  readonly op: 'list';
+  readonly subscriptions: readonly SubscriptionRow[];
+  /** There are more than the 10,000 rows of one answer. */
+  readonly more?: true;
+}
+export interface AckSymbols extends AckFields {
+  readonly op: 'symbols';
+  readonly symbols: readonly SymbolRow[];
+  /** There are more than the 10,000 rows of one answer. */
+  readonly more?: true;
+}
+export type Ack = AckSubscribe | AckUnsubscribe | AckList | AckSymbols;
+
+/** The answer to a `ping`. */
+export interface Pong {
+  readonly type: 'pong';
+  readonly id?: number | string;
+  readonly t?: number | string | null;
+  /** When the gateway had read the ping. */
+  readonly in: Micros;
+  /** When it had written the answer. */
+  readonly out: Micros;
+}
+
+/** A request that was not carried out. */
+export interface Refusal {
+  readonly type: 'error';
+  readonly id?: number | string;
+  readonly code: string;
+  readonly msg: string;
+  readonly retry: boolean;
+}
+
+/** Everything that the gateway says, told apart by `type`. */
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal;
+
+/** A message of a type, or an answer to an op, that this version does not know. */
+export interface UnknownMessage {
+  readonly type: string;
+  readonly [field: string]: unknown;
+}
+
+/** How a subscription treats its ticks. */
+export interface Terms {
+  /** Left out: `latest` for quotes, `every` for trades. */
+  readonly mode?: Mode;
+  /** Updates a second of each symbol at most, 0.01 to 1000. It needs `latest`. */
+  readonly max_hz?: number | null;
+  /** `cut`: the first tick that would be lost because this client is slow ends the connection instead. It needs `every`. */
+  readonly on_slow?: 'gap' | 'cut';
+}
+
+/** Everything that a client asks; the `id` is given by the client. */
+export type Request =
+  | ({
+      readonly op: 'subscribe';
+      readonly channel: Channel;
+      readonly symbols: readonly string[];
+      readonly snapshot?: boolean;
+      readonly resume?: { readonly epoch: string; readonly seq: Readonly<Record<string, number>> };
+    } & Terms)
+  | { readonly op: 'unsubscribe'; readonly channel?: Channel; readonly symbols?: readonly string[] }
+  | {
+      readonly op: 'set';
+      readonly channel?: Channel;
+      readonly symbols?: readonly string[];
+      readonly mode?: Mode;
+      readonly max_hz?: number | null;
+    }
+  | { readonly op: 'list' }
+  | { readonly op: 'symbols'; readonly match?: string }
+  | { readonly op: 'ping'; readonly t?: number | string };
+
+/** What one text frame is. */
+export type Reading =
+  | { readonly kind: 'known'; readonly message: ServerMessage }
+  | { readonly kind: 'unknown'; readonly message: UnknownMessage }
+  | { readonly kind: 'bad'; readonly what: string };
+
+type Test = (value: unknown) => boolean;
+type Shape = Readonly<Record<string, Test>>;
+
+const SYMBOL = /^[a-z0-9_-]{1,32}:[^\s",*\\]{1,64}$/;
+const DECIMAL = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?$/;
+
+const text: Test = (v) => typeof v === 'string';
+const flag: Test = (v) => typeof v === 'boolean';
+const count: Test = (v) => Number.isSafeInteger(v) && (v as number) >= 0;
+const positive: Test = (v) => Number.isSafeInteger(v) && (v as number) >= 1;
+const symbol: Test = (v) => typeof v === 'string' && SYMBOL.test(v);
+const decimal: Test = (v) => typeof v === 'string' && DECIMAL.test(v);
+const yes: Test = (v) => v === true;
+const oneOf =
+  (...words: unknown[]): Test =>
+  (v) =>
+    words.includes(v);
+const maybe =
+  (test: Test): Test =>
+  (v) =>
+    v === undefined || test(v);
+const each =
+  (test: Test): Test =>
+  (v) =>
+    Array.isArray(v) && v.every(test);
+const shaped =
+  (shape: Shape): Test =>
+  (v) =>
+    typeof v === 'object' && v !== null && wrongField(v, shape) === undefined;
+
+const id = maybe((v) => typeof v === 'string' || Number.isSafeInteger(v));
+const channel = oneOf('trade', 'quote');
+const state = oneOf('waiting', 'live', 'stale', 'down');
+const tick = { symbol, seq: positive, snap: maybe(yes), n: maybe(positive), ts: maybe(count), rx: count, tx: count };
+const row = shaped({
+  symbol: text,
+  channel,
+  mode: oneOf('every', 'latest'),
+  max_hz: maybe((v) => typeof v === 'number'),
+  on_slow: maybe(oneOf('gap', 'cut')),
+  state: maybe(state),
+  resumed: maybe(oneOf('ok', 'gap', 'new_epoch')),
+});
+const rejected = each(shaped({ symbol: text, code: text, msg: text }));
+
+const SHAPES: ReadonlyMap<string, Shape> = new Map(
+  Object.entries<Shape>({
+    hello: {
+      v: (v) => v === 1,
+      session: text,
+      epoch: text,
+      feed: oneOf('live', 'replay'),
+      time: count,
+      heartbeat_ms: positive,
+      limits: shaped({ symbols: positive, frame_bytes: positive, ops_per_s: positive }),
+    },
+    trade: { ...tick, price: decimal, size: decimal, side: maybe(oneOf('buy', 'sell')), trade_id: maybe(text) },
+    quote: {
+      ...tick,
+      bid: maybe(decimal),
+      bid_size: maybe(decimal),
+      ask: maybe(decimal),
+      ask_size: maybe(decimal),
+    },
+    gap: { symbol, channel, from: positive, to: positive, why: text },
+    status: { symbol, state, since: count },
+    hb: { time: count, sent: count, behind_ms: count },
+    lag: {
+      level: oneOf('ok', 'warn', 'shed', 'cut'),
+      behind_ms: count,
+      queued_bytes: count,
+      cut_in_ms: maybe(count),
+      merged: count,
+      dropped: count,
+    },
+    bye: { code: count, why: text, reconnect: flag, after_ms: maybe(count) },
+    pong: { id, in: count, out: count },
+    error: { id, code: text, msg: text, retry: flag },
+  }),
+);
+
+const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
+  Object.entries<Shape>({
+    subscribe: { id, ok: each(row), rejected },
+    set: { id, ok: each(row), rejected },
+    unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
+    list: { id, subscriptions: each(row), more: maybe(yes) },
+    symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },
+  }),
+);
+
+/** The first field that is missing or not what it should be. */
+function wrongField(message: object, shape: Shape): string | undefined {
+  const fields = message as Record<string, unknown>;
+  for (const name in shape) {
+    if (!shape[name]?.(fields[name])) return name;
+  }
+  return undefined;
+}
+
+/** Reads one text frame. It never throws. */
+export function read(frame: string): Reading {
+  let message: unknown;
+  try {
+    message = JSON.parse(frame);
+  } catch {
+    return { kind: 'bad', what: 'not JSON' };
+  }
+  if (typeof message !== 'object' || message === null || Array.isArray(message)) {
+    return { kind: 'bad', what: 'no JSON object' };
+  }
+  const { type, op } = message as { type?: unknown; op?: unknown };
+  if (typeof type !== 'string') return { kind: 'bad', what: 'field `type` is missing or no text' };
+  const shape = type === 'ack' ? ACKS.get(op) : SHAPES.get(type);
+  if (shape === undefined) return { kind: 'unknown', message: message as UnknownMessage };
+  const wrong = wrongField(message, shape);
+  if (wrong !== undefined) return { kind: 'bad', what: `${type}: field \`${wrong}\` is missing or wrong` };
+  return { kind: 'known', message: message as ServerMessage };
+}
+
+/** True for `*` and `venue:*`. */
+export function isWildcard(symbol: string): boolean {
+  return symbol === '*' || symbol.endsWith(':*');
+}
+
+/** Whether a symbol or wildcard takes everything that another one takes. */
+export function covers(pattern: string, other: string): boolean {
+  if (pattern === other || pattern === '*') return true;
+  return pattern.endsWith(':*') && other.startsWith(pattern.slice(0, -1));
+}

@@ -1,0 +1,83 @@
+//! The clients that ship, against the gateway, and the trading page: each has tests of its own, in its own language,
+//! which are run here.
+
+mod support;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use support::in_repository;
+
+/// The oldest Node that the TypeScript client runs in.
+const NODE_MIN: u32 = 20;
+
+/// Why there is no Node to run its tests with, if there is none.
+fn no_node() -> Option<String> {
+    let version = match Command::new("node").arg("--version").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => return Some(format!("node: {error}")),
+    };
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_none_or(|major| major < NODE_MIN) {
+        return Some(format!("node is {version:?}, and has to be {NODE_MIN} or newer"));
+    }
+    Command::new("npm").arg("--version").output().err().map(|error| format!("npm: {error}"))
+}
+
+fn npm(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new("npm");
+    command.args(args).current_dir(folder).env("TICKFAN_BIN", env!("CARGO_BIN_EXE_tickfan"));
+    let output = command.output().expect("npm runs");
+    assert!(
+        output.status.success(),
+        "npm {args:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Installs what the lock file names, if it was not installed yet. No script of a package runs.
+fn install(folder: &Path) {
+    let lock = fs::read(folder.join("package-lock.json")).expect("a lock file");
+    let installed = folder.join("node_modules/installed");
+    if fs::read(&installed).is_ok_and(|installed| installed == lock) {
+        return;
+    }
+    npm(folder, &["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    fs::write(&installed, lock).expect("written");
+}
+
+/// How many tests the runner's summary says this of: `# pass 77`, or `ℹ pass 77` in newer ones.
+fn count(summary: &str, word: &str) -> Option<u64> {
+    let of_word = |line: &str| line.split_once(&format!(" {word} "))?.1.trim().parse().ok();
+    summary.lines().rev().find_map(of_word)
+}
+
+/// Runs the tests of a folder, none of which may be left out.
+fn test_in(folder: &str) {
+    if let Some(why) = no_node() {
+        // The harness keeps what `eprintln!` says of a test that passes.
+        writeln!(io::stderr(), "SKIPPED: {folder} was not tested: {why}").expect("stderr");
+        return;
+    }
+    let folder = in_repository(folder);
+    install(&folder);
+    let output = npm(&folder, &["test"]);
+    let summary = String::from_utf8_lossy(&output.stdout);
+    assert_eq!((count(&summary, "fail"), count(&summary, "skipped")), (Some(0), Some(0)), "{summary}");
+    assert!(count(&summary, "pass").is_some_and(|passed| passed > 0), "{summary}");
+}
+
+#[test]
+fn the_typescript_client_does_what_it_says() {
+    test_in("clients/ts");
+}
+
+#[test]
+fn the_trading_page_reckons_right() {
+    test_in("ui");
+}

@@ -1,0 +1,111 @@
+/** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
+
+import type { Client, Heartbeat, Lag, LinkEvent, Tick } from 'tickfan-client';
+import uPlot from 'uplot';
+import 'uplot/dist/uPlot.min.css';
+
+/** Seconds of latency that are shown. */
+const SECONDS = 60;
+/** Latencies of one second that are looked at; of more, some by chance. */
+const SAMPLES_MAX = 2_000;
+
+const element = (id: string) => document.getElementById(id);
+
+function put(id: string, text: string): void {
+  const it = element(id);
+  if (it !== null && it.textContent !== text) it.textContent = text;
+}
+
+export class Health {
+  #plot: uPlot;
+  #samples: number[] = [];
+  #seen = 0;
+  #broken = 0;
+  #heartbeatMs: number | undefined;
+  /** What was received since the last frame: its latency is known when it is drawn. */
+  #fresh: Tick[] = [];
+  readonly #data: [number[], (number | null)[], (number | null)[]] = [[], [], []];
+
+  constructor(place: HTMLElement) {
+    const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const axis = { stroke: () => css('--dim'), grid: { stroke: () => css('--line'), width: 1 }, font: '11px system-ui', size: 44 };
+    this.#plot = new uPlot(
+      {
+        ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
+        axes: [{ ...axis, size: 24 }, { ...axis, size: 40, values: (_, ticks) => ticks.map(String) }],
+        series: [{}, { stroke: () => css('--up'), label: 'p50', width: 1 }, { stroke: () => css('--down'), label: 'p99', width: 1 }],
+      },
+      this.#data,
+      place,
+    );
+    new ResizeObserver(() => this.#plot.setSize({ width: place.clientWidth, height: 130 })).observe(place);
+  }
+
+  link(event: LinkEvent): void {
+    const it = element('link');
+    if (it === null) return;
+    it.dataset['state'] = event.state;
+    it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
+    if (event.state === 'open') put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
+    if (event.state === 'lost' || event.state === 'closed') {
+      this.#heartbeatMs = undefined;
+      put('lag', '–');
+    }
+  }
+
+  lag({ level, behind_ms, merged, dropped }: Lag): void {
+    const it = element('lag');
+    if (it !== null) it.dataset['level'] = level;
+    put('lag', level === 'ok' ? 'ok' : `${level} ${(behind_ms / 1000).toFixed(1)} s`);
+    put('merged', String(merged));
+    put('dropped', String(dropped));
+  }
+
+  heartbeat(heartbeat: Heartbeat, nowMs: number): void {
+    this.#heartbeatMs = nowMs;
+    if (heartbeat.behind_ms === 0 && element('lag')?.textContent === '–') put('lag', 'ok');
+  }
+
+  broken(): void {
+    put('broken', String(++this.#broken));
+  }
+
+  received(tick: Tick): void {
+    this.#seen += 1;
+    // A snapshot is as old as it is.
+    if (tick.snap) return;
+    if (this.#fresh.length < SAMPLES_MAX) this.#fresh.push(tick);
+    else this.#fresh[Math.floor(Math.random() * SAMPLES_MAX)] = tick;
+  }
+
+  /** A frame was drawn: what had come is on the screen. */
+  drawn(client: Client): void {
+    for (const tick of this.#fresh) {
+      const ms = client.ageMs(tick);
+      if (ms !== undefined && this.#samples.length < SAMPLES_MAX) this.#samples.push(ms);
+    }
+    this.#fresh = [];
+  }
+
+  second(nowMs: number): void {
+    put('heartbeat', this.#heartbeatMs === undefined ? '–' : `${Math.round((nowMs - this.#heartbeatMs) / 1000)} s`);
+    put('rate', String(this.#seen));
+    this.#seen = 0;
+    const sorted = this.#samples.sort((a, b) => a - b);
+    const at = (part: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? null;
+    const [middle, worst] = [at(0.5), at(0.99)];
+    put('latency', middle === null || worst === null ? '–' : `${middle.toFixed(1)} / ${worst.toFixed(1)} ms`);
+    this.#samples = [];
+    // A second without ticks is a hole.
+    [Math.floor(nowMs / 1000), middle, worst].forEach((value, i) => {
+      const series = this.#data[i] as (number | null)[];
+      series.push(value);
+      if (series.length > SECONDS) series.shift();
+    });
+    this.#plot.setData(this.#data);
+  }
+
+  theme(): void {
+    this.#plot.redraw();
+  }
+}

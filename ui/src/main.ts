@@ -1,0 +1,287 @@
+/** The page: one client, what it tells of each symbol, and what of that is on the screen. Drawing waits for the frame. */
+
+import { connect, type Gap, type Subscription, type Tick } from 'tickfan-client';
+import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './address.js';
+import { Chart } from './chart.js';
+import { Health } from './health.js';
+import { Instrument } from './market.js';
+import { Search } from './search.js';
+import './style.css';
+import { Tape } from './tape.js';
+import { Watchlist } from './watchlist.js';
+
+const THEME = 'tickfan-theme';
+
+function byId<T extends HTMLElement>(id: string): T {
+  const element = document.getElementById(id);
+  if (element === null) throw new Error(`index.html has no #${id}`);
+  return element as T;
+}
+
+class Page {
+  readonly #view: View = readAddress(location.hash);
+  readonly #instruments = new Map<string, { instrument: Instrument; subscription: Subscription }>();
+  readonly #dirty = new Set<string>();
+  readonly #health = new Health(byId('latencies'));
+  readonly #chart = new Chart(byId('candles'), byId('lines'));
+  readonly #tape = new Tape(byId('tape'));
+  readonly #list = new Watchlist(byId('rows'), byId('columns'), {
+    choose: (symbol) => this.#choose(symbol),
+    sort: (column) => this.#sort(column),
+    seen: (symbol) => this.#touch(symbol),
+  });
+  readonly #client = connect(new URL('/ws', location.href), {
+    onLink: (event) => {
+      this.#health.link(event);
+      if (event.state === 'lost') this.#chart.hole();
+      this.#everything();
+      if (event.state === 'open' && this.#view.symbols.length === 0) void this.#begin();
+    },
+    onLag: (lag) => this.#health.lag(lag),
+    onHeartbeat: (heartbeat) => this.#health.heartbeat(heartbeat, Date.now()),
+    onBroken: (broken) => {
+      console.error(broken);
+      this.#health.broken();
+    },
+  });
+  #frame = 0;
+  #title = '';
+
+  constructor() {
+    const theme = localStorage.getItem(THEME);
+    if (theme !== null) document.documentElement.dataset['theme'] = theme;
+    byId('theme').addEventListener('click', () => this.#toggleTheme());
+    byId('spans').append(...SPANS.map((span) => this.#spanButton(span)));
+    new Search(this.#client, byId('search'), byId('found'), (symbol) => this.#add(symbol));
+    document.addEventListener('keydown', (event) => this.#key(event));
+    addEventListener('hashchange', () => this.#follow());
+    setInterval(() => this.#second(), 1000);
+    this.#chart.theme();
+    this.#show();
+  }
+
+  /** Nothing was chosen yet: everything that there is, as far as it fits. */
+  async #begin(): Promise<void> {
+    const symbols = await this.#client.symbols('*').catch(() => []);
+    if (this.#view.symbols.length > 0) return;
+    this.#view.symbols = symbols.slice(0, 12).map(({ symbol }) => symbol);
+    this.#view.chosen = this.#view.symbols[0];
+    this.#changed();
+  }
+
+  #follow(): void {
+    if (location.hash === writeAddress(this.#view)) return;
+    Object.assign(this.#view, readAddress(location.hash));
+    this.#show();
+  }
+
+  #changed(): void {
+    history.replaceState(null, '', writeAddress(this.#view));
+    this.#show();
+  }
+
+  /** Makes subscriptions and rows what the view says. */
+  #show(): void {
+    const { symbols, chosen, sort } = this.#view;
+    const wanted = new Set(symbols);
+    for (const [symbol, { subscription }] of this.#instruments) {
+      if (wanted.has(symbol)) continue;
+      subscription.unsubscribe();
+      this.#instruments.delete(symbol);
+    }
+    for (const symbol of symbols) if (!this.#instruments.has(symbol)) this.#subscribe(symbol);
+    this.#list.show(this.#ordered(), chosen, sort);
+    this.#showChosen();
+    this.#everything();
+  }
+
+  #subscribe(symbol: string): void {
+    const instrument = new Instrument(symbol);
+    const subscription = this.#client.subscribe(
+      ['trade', 'quote'],
+      symbol,
+      {
+        onGap: (gap) => this.#gap(instrument, gap),
+        onStatus: ({ state }) => {
+          instrument.state = state;
+          if (state !== 'live' && symbol === this.#view.chosen) this.#chart.hole();
+          this.#touch(symbol);
+        },
+      },
+      (tick) => this.#tick(instrument, tick),
+    );
+    this.#instruments.set(symbol, { instrument, subscription });
+  }
+
+  #tick(instrument: Instrument, tick: Tick): void {
+    this.#health.received(tick);
+    const isChosen = instrument.symbol === this.#view.chosen;
+    if (tick.type === 'trade') instrument.onTrade(tick, Date.now());
+    else instrument.onQuote(tick, Date.now());
+    if (isChosen) {
+      if (this.#chart.isEmpty) this.#resetChart(tick);
+      if (tick.type === 'trade') this.#chart.trade(tick);
+      else this.#chart.quote(tick);
+      if (tick.type === 'trade') this.#tape.add(tick);
+    }
+    this.#touch(instrument.symbol);
+  }
+
+  #gap(instrument: Instrument, gap: Gap): void {
+    instrument.gap = gap;
+    if (instrument.symbol === this.#view.chosen) {
+      if (gap.channel === 'trade') this.#tape.add(gap);
+      else this.#chart.hole();
+    }
+    this.#touch(instrument.symbol);
+  }
+
+  #touch(symbol: string): void {
+    this.#dirty.add(symbol);
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#draw());
+  }
+
+  #everything(): void {
+    for (const symbol of this.#instruments.keys()) this.#touch(symbol);
+  }
+
+  #draw(): void {
+    this.#frame = 0;
+    const { isOpen } = this.#client;
+    // What it was told of belongs to the connection that told it.
+    for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
+    this.#list.draw(this.#dirty, isOpen, Date.now());
+    this.#dirty.clear();
+    this.#chart.draw();
+    this.#tape.draw();
+    this.#drawTitle();
+    this.#health.drawn(this.#client);
+  }
+
+  #second(): void {
+    this.#health.second(Date.now());
+    if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
+    // Ages go on where nothing comes.
+    this.#everything();
+  }
+
+  #ordered(): Instrument[] {
+    return this.#view.symbols.flatMap((symbol) => this.#instruments.get(symbol)?.instrument ?? []);
+  }
+
+  #drawTitle(): void {
+    const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
+    const doubt = it?.doubt(this.#client.isOpen);
+    const title = `${it?.symbol ?? ''} ${doubt ?? ''}`;
+    if (title === this.#title) return;
+    this.#title = title;
+    byId('symbol').textContent = it?.symbol ?? '';
+    byId('why').textContent = doubt === undefined ? '' : `not live: ${doubt}`;
+    byId('chosen').classList.toggle('stale', doubt !== undefined);
+  }
+
+  #showChosen(): void {
+    const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
+    this.#tape.clear();
+    this.#chart.reset(this.#view.span, 2);
+    for (const tick of [it?.trade, it?.quote]) {
+      if (tick === undefined) continue;
+      if (this.#chart.isEmpty) this.#resetChart(tick);
+      if (tick.type === 'trade') this.#chart.trade(tick);
+      else this.#chart.quote(tick);
+    }
+    for (const button of byId('spans').querySelectorAll('button')) {
+      button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === this.#view.span));
+    }
+  }
+
+  /** The scale has as many digits as the prices have. */
+  #resetChart(tick: Tick): void {
+    const price = tick.type === 'trade' ? tick.price : (tick.bid ?? tick.ask ?? '');
+    this.#chart.reset(this.#view.span, Math.min(12, (price.split('.')[1] ?? '').length));
+  }
+
+  #choose(symbol: string): void {
+    this.#list.focus(symbol);
+    if (symbol === this.#view.chosen) return;
+    this.#view.chosen = symbol;
+    this.#changed();
+    this.#list.focus(symbol);
+  }
+
+  #add(symbol: string): void {
+    const { symbols } = this.#view;
+    if (!symbols.includes(symbol) && symbols.length < SYMBOLS_MAX) symbols.push(symbol);
+    this.#view.chosen ??= symbol;
+    this.#changed();
+  }
+
+  #sort(column: string): void {
+    const { sort } = this.#view;
+    this.#view.sort = sort === column ? `-${column}` : sort === `-${column}` ? '' : column;
+    this.#changed();
+  }
+
+  #span(span: number): void {
+    this.#view.span = span;
+    this.#changed();
+  }
+
+  #spanButton(span: number): HTMLButtonElement {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.dataset['span'] = String(span);
+    button.textContent = span < 60 ? `${span} s` : `${span / 60} min`;
+    button.addEventListener('click', () => this.#span(span));
+    return button;
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey) return;
+    const { key, altKey } = event;
+    const span = SPANS[Number(key) - 1];
+    if (key === '/') byId('search').focus();
+    else if (key === 'ArrowUp' || key === 'ArrowDown') this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
+    else if (key === 'Delete') this.#remove();
+    else if (span !== undefined) this.#span(span);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Chooses the next row, or moves the chosen one. */
+  #step(by: -1 | 1, move: boolean): void {
+    const { symbols, chosen, sort } = this.#view;
+    const order = this.#list.arrange(this.#ordered(), sort).map(({ symbol }) => symbol);
+    const at = order.indexOf(chosen ?? '');
+    const other = order[at + by];
+    if (chosen === undefined || other === undefined) return;
+    if (!move) return this.#choose(other);
+    // A list that is moved by hand is sorted by hand.
+    symbols.splice(0, symbols.length, ...order);
+    [symbols[at], symbols[at + by]] = [other, chosen];
+    this.#view.sort = '';
+    this.#changed();
+    this.#list.focus(chosen);
+  }
+
+  #remove(): void {
+    const { symbols, chosen } = this.#view;
+    const at = symbols.indexOf(chosen ?? '');
+    if (at < 0) return;
+    symbols.splice(at, 1);
+    this.#view.chosen = symbols[Math.min(at, symbols.length - 1)];
+    this.#changed();
+    if (this.#view.chosen !== undefined) this.#list.focus(this.#view.chosen);
+  }
+
+  #toggleTheme(): void {
+    const dark = getComputedStyle(document.documentElement).getPropertyValue('--scheme').trim() === 'dark';
+    const theme = dark ? 'light' : 'dark';
+    document.documentElement.dataset['theme'] = theme;
+    localStorage.setItem(THEME, theme);
+    this.#chart.theme();
+    this.#health.theme();
+  }
+}
+
+new Page();

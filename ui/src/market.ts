@@ -1,0 +1,122 @@
+/** What the page knows of each symbol. No screen here: ticks go in, and what has changed is marked for the next frame. */
+
+import { compareDecimal, subtractDecimal, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
+
+/** Why a price is not live. */
+export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'gap' | undefined;
+
+/** Points of a sparkline, one a second. */
+export const SPARK_POINTS = 60;
+/** Trades that the tape shows. */
+export const TAPE_MAX = 100;
+
+/** One symbol. */
+export class Instrument {
+  quote: Quote | undefined;
+  trade: Trade | undefined;
+  /** The price that the page saw first: a trade's. */
+  first: Decimal | undefined;
+  state: State | 'unknown' = 'unknown';
+  /** Numbers are missing since the last tick. */
+  gap: Gap | undefined;
+  /** Local milliseconds when it last changed. */
+  changedMs: number | undefined;
+  /** Which way the last trade moved the price; 0 until it does. */
+  direction: -1 | 0 | 1 = 0;
+  /** Goes up with each move, so that a flash is shown once. */
+  moves = 0;
+  readonly spark: number[] = [];
+  #sparkSecond = 0;
+
+  constructor(readonly symbol: string) {}
+
+  onQuote(quote: Quote, nowMs: number): void {
+    this.quote = quote;
+    this.gap = undefined;
+    this.changedMs = nowMs;
+    const { bid, ask } = quote;
+    if (bid !== undefined && ask !== undefined) this.#point((Number(bid) + Number(ask)) / 2, nowMs);
+  }
+
+  onTrade(trade: Trade, nowMs: number): void {
+    const before = this.trade?.price;
+    this.trade = trade;
+    this.gap = undefined;
+    this.first ??= trade.price;
+    this.changedMs = nowMs;
+    const direction = before === undefined ? 0 : compareDecimal(trade.price, before);
+    if (direction !== 0) {
+      this.direction = direction;
+      this.moves += 1;
+    }
+    if (this.quote === undefined) this.#point(Number(trade.price), nowMs);
+  }
+
+  /** Why its prices are not live; undefined if they are. */
+  doubt(isLinked: boolean): Doubt {
+    if (!isLinked) return 'link lost';
+    if (this.state !== 'live') return this.state;
+    return this.gap === undefined ? undefined : 'gap';
+  }
+
+  get spread(): Decimal | undefined {
+    const { bid, ask } = this.quote ?? {};
+    return bid === undefined || ask === undefined ? undefined : subtractDecimal(ask, bid);
+  }
+
+  /** Since the page saw it first. */
+  get change(): Decimal | undefined {
+    return this.first === undefined || this.trade === undefined ? undefined : subtractDecimal(this.trade.price, this.first);
+  }
+
+  /** A float is good enough for a picture, and for nothing else. */
+  #point(value: number, nowMs: number): void {
+    const second = Math.floor(nowMs / 1000);
+    if (second === this.#sparkSecond && this.spark.length > 0) {
+      this.spark[this.spark.length - 1] = value;
+      return;
+    }
+    this.#sparkSecond = second;
+    this.spark.push(value);
+    if (this.spark.length > SPARK_POINTS) this.spark.shift();
+  }
+}
+
+/** A candle, or a hole where nothing was traded or nobody knows. */
+export interface Candle {
+  /** Seconds since the Unix epoch, when it begins. */
+  readonly time: number;
+  open: number;
+  high: number;
+  low: number;
+  close: number;
+}
+
+/** Candles that are kept. */
+const CANDLES_MAX = 600;
+
+/** Trades by time. */
+export class Candles {
+  readonly candles: Candle[] = [];
+
+  /** @param seconds that a candle lasts. */
+  constructor(readonly seconds: number) {}
+
+  /** Takes a trade; the candle that it changed, or undefined if it is older than the last. */
+  add(trade: Trade): Candle | undefined {
+    const time = Math.floor(trade.rx / 1_000_000 / this.seconds) * this.seconds;
+    const price = Number(trade.price);
+    const last = this.candles.at(-1);
+    if (last !== undefined && time < last.time) return undefined;
+    if (last?.time === time) {
+      last.high = Math.max(last.high, price);
+      last.low = Math.min(last.low, price);
+      last.close = price;
+      return last;
+    }
+    const candle = { time, open: price, high: price, low: price, close: price };
+    this.candles.push(candle);
+    if (this.candles.length > CANDLES_MAX) this.candles.shift();
+    return candle;
+  }
+}

@@ -1,0 +1,97 @@
+/** Finds symbols of every venue, to add them. */
+
+import type { Client, SymbolRow } from 'tickfan-client';
+
+/** Symbols that are offered. */
+const OFFERED = 12;
+/** Milliseconds for which a list of symbols is good. */
+const GOOD_MS = 10_000;
+
+export class Search {
+  readonly #input: HTMLInputElement;
+  readonly #list: HTMLElement;
+  readonly #client: Client;
+  readonly #add: (symbol: string) => void;
+  #symbols: readonly SymbolRow[] = [];
+  #askedMs = -GOOD_MS;
+  #offered: string[] = [];
+  #at = 0;
+
+  constructor(client: Client, input: HTMLInputElement, list: HTMLElement, add: (symbol: string) => void) {
+    [this.#client, this.#input, this.#list, this.#add] = [client, input, list, add];
+    input.addEventListener('focus', () => void this.#refresh());
+    input.addEventListener('input', () => this.#offer());
+    input.addEventListener('blur', () => this.#hide());
+    input.addEventListener('keydown', (event) => this.#key(event));
+  }
+
+  async #refresh(): Promise<void> {
+    if (performance.now() - this.#askedMs > GOOD_MS) {
+      this.#askedMs = performance.now();
+      try {
+        this.#symbols = await this.#client.symbols('*');
+      } catch {
+        // What was known is offered; the strip above shows that the link is down.
+        this.#askedMs = -GOOD_MS;
+      }
+    }
+    this.#offer();
+  }
+
+  #offer(): void {
+    const words = this.#input.value.toLowerCase().split(/\s+/);
+    const fits = ({ symbol }: SymbolRow) => words.every((word) => symbol.toLowerCase().includes(word));
+    this.#offered = this.#symbols.filter(fits).slice(0, OFFERED).map(({ symbol }) => symbol);
+    // One that the gateway has not seen yet may be waited for.
+    const typed = this.#input.value.trim();
+    if (/^[a-z0-9_-]+:[^\s",*\\]+$/.test(typed) && !this.#offered.includes(typed)) this.#offered.push(typed);
+    this.#at = 0;
+    this.#show();
+  }
+
+  #show(): void {
+    this.#list.replaceChildren(
+      ...this.#offered.map((symbol, i) => {
+        const item = document.createElement('li');
+        item.setAttribute('role', 'option');
+        item.setAttribute('aria-selected', String(i === this.#at));
+        item.textContent = symbol;
+        // Before the input loses the focus, which would hide the list.
+        item.addEventListener('pointerdown', (event) => {
+          event.preventDefault();
+          this.#take(symbol);
+        });
+        return item;
+      }),
+    );
+    this.#list.hidden = this.#offered.length === 0;
+    this.#input.setAttribute('aria-expanded', String(!this.#list.hidden));
+  }
+
+  #hide(): void {
+    this.#offered = [];
+    this.#show();
+  }
+
+  #key(event: KeyboardEvent): void {
+    const { key } = event;
+    const symbol = this.#offered[this.#at];
+    if (key === 'ArrowDown' || key === 'ArrowUp') {
+      this.#at = Math.min(Math.max(0, this.#at + (key === 'ArrowDown' ? 1 : -1)), Math.max(0, this.#offered.length - 1));
+      this.#show();
+    } else if (key === 'Enter' && symbol !== undefined) {
+      this.#take(symbol);
+    } else if (key === 'Escape') {
+      this.#input.blur();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  #take(symbol: string): void {
+    this.#input.value = '';
+    this.#add(symbol);
+    this.#offer();
+  }
+}

@@ -1,0 +1,56 @@
+/** The last trades of the chosen symbol, the newest above. A gap stands where it is. */
+
+import type { Gap, Trade } from 'tickfan-client';
+import { TAPE_MAX } from './market.js';
+
+const time = (us: number) => new Date(us / 1000).toISOString().slice(11, 23);
+
+export class Tape {
+  readonly #body: HTMLElement;
+  #waiting: (Trade | Gap)[] = [];
+
+  constructor(body: HTMLElement) {
+    this.#body = body;
+  }
+
+  add(item: Trade | Gap): void {
+    this.#waiting.push(item);
+    // What would be pushed out before it is seen need not be drawn.
+    if (this.#waiting.length > TAPE_MAX) this.#waiting.shift();
+  }
+
+  clear(): void {
+    this.#waiting = [];
+    this.#body.replaceChildren();
+  }
+
+  draw(): void {
+    for (const item of this.#waiting) {
+      const full = this.#body.childElementCount >= TAPE_MAX ? this.#body.lastElementChild : null;
+      const row = full ?? this.#empty();
+      const cells = row.children;
+      const texts =
+        item.type === 'gap'
+          ? ['', `${item.to - item.from + 1} missing`, item.why, '']
+          : [time(item.ts ?? item.rx), item.price, item.size, item.side === 'buy' ? '▲ buy' : item.side === 'sell' ? '▼ sell' : ''];
+      texts.forEach((text, i) => {
+        const cell = cells[i];
+        if (cell?.firstChild instanceof Text) cell.firstChild.data = text;
+      });
+      row.className = item.type === 'gap' ? 'gap' : (item.side ?? '');
+      this.#body.prepend(row);
+    }
+    this.#waiting = [];
+  }
+
+  #empty(): HTMLElement {
+    const row = document.createElement('tr');
+    for (const name of ['', 'n', 'n', '']) {
+      const cell = document.createElement('td');
+      cell.className = name;
+      cell.append('');
+      row.append(cell);
+    }
+    return row;
+  }
+}

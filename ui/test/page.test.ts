@@ -1,0 +1,63 @@
+/** The parts of the page that know no screen. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Quote, Trade } from 'tickfan-client';
+import { readAddress, SYMBOLS_MAX, writeAddress } from '../src/address.js';
+import { Candles, Instrument, SPARK_POINTS } from '../src/market.js';
+
+const trade = (price: string, rxS: number): Trade => ({ type: 'trade', symbol: 'a:X', seq: 1, price, size: '1', rx: rxS * 1e6, tx: 0 });
+const quote = (bid: string, ask: string): Quote => ({ type: 'quote', symbol: 'a:X', seq: 1, bid, ask, rx: 0, tx: 0 });
+
+test('the address holds the view, and odd ones do no harm', () => {
+  const view = { symbols: ['coinbase:BTC-USD', 'kraken:XBT/USD', 'a:%&#+'], chosen: 'kraken:XBT/USD', sort: '-last', span: 60 };
+  assert.deepEqual(readAddress(writeAddress(view)), view);
+  assert.deepEqual(readAddress(''), { symbols: [], chosen: undefined, sort: '', span: 1 });
+  assert.deepEqual(readAddress('#s=<b>,a:*,*,a:X,a:X&c=b:Y&sort=<x>&span=7'), { symbols: ['a:X'], chosen: 'a:X', sort: '', span: 1 });
+  const many = Array.from({ length: 2 * SYMBOLS_MAX }, (_, i) => `a:${i}`).join();
+  assert.equal(readAddress(`#s=${many}`).symbols.length, SYMBOLS_MAX);
+});
+
+test('a price is live in one case only', () => {
+  const it = new Instrument('a:X');
+  assert.deepEqual([it.doubt(false), it.doubt(true)], ['link lost', 'unknown']);
+  it.state = 'live';
+  assert.equal(it.doubt(true), undefined);
+  it.gap = { type: 'gap', symbol: 'a:X', channel: 'trade', from: 1, to: 2, why: 'feed' };
+  assert.equal(it.doubt(true), 'gap');
+  it.onTrade(trade('1', 0), 0);
+  assert.equal(it.doubt(true), undefined);
+  it.state = 'stale';
+  assert.equal(it.doubt(true), 'stale');
+});
+
+test('spread and change are exact', () => {
+  const it = new Instrument('a:X');
+  assert.deepEqual([it.spread, it.change], [undefined, undefined]);
+  it.onQuote(quote('0.1', '0.30'), 0);
+  it.onTrade(trade('64010.1', 0), 0);
+  it.onTrade(trade('64010.10', 0), 0);
+  assert.deepEqual([it.spread, it.change, it.direction], ['0.20', '0.00', 0]);
+  it.onTrade(trade('64009.9', 0), 0);
+  assert.deepEqual([it.change, it.direction, it.moves], ['-0.2', -1, 1]);
+});
+
+test('a sparkline has one point a second, and an end', () => {
+  const it = new Instrument('a:X');
+  for (let i = 0; i < 1000; i++) it.onQuote(quote(String(i), String(i)), i * 100);
+  assert.equal(it.spark.length, SPARK_POINTS);
+  assert.equal(it.spark.at(-1), 999);
+  assert.equal(it.spark.at(-2), 989);
+});
+
+test('candles', () => {
+  const candles = new Candles(5);
+  for (const [price, at] of [['10', 12], ['12', 13], ['9', 14], ['11', 14], ['20', 31]] as const) candles.add(trade(price, at));
+  assert.deepEqual(candles.candles, [
+    { time: 10, open: 10, high: 12, low: 9, close: 11 },
+    { time: 30, open: 20, high: 20, low: 20, close: 20 },
+  ]);
+  assert.equal(candles.add(trade('1', 12)), undefined);
+  for (let i = 0; i < 2000; i++) candles.add(trade('1', 100 + i * 5));
+  assert.ok(candles.candles.length <= 600);
+});
