@@ -186,10 +186,8 @@ impl Collector {
         self.round.clamped += set.clamped;
         for (stage, venue, channel, values) in set.values() {
             let venue = venue.and_then(|venue| known(&mut self.venues, venue));
-            let cell = self.round.cell(&Label { stage, venue, channel });
-            for bucket in values.iter_recorded() {
-                cell.saturating_record_n(bucket.value_iterated_to(), bucket.count_at_value().into());
-            }
+            // They have the same bounds.
+            let _ = self.round.cell(&Label { stage, venue, channel }).add(values);
         }
     }
 
