@@ -186,9 +186,8 @@ impl Collector {
         self.round.clamped += set.clamped;
         for (stage, venue, channel, values) in set.values() {
             let venue = venue.and_then(|venue| known(&mut self.venues, venue));
-            let cell = self.round.cell(&Label { stage, venue, channel });
-            // Both have the same bounds.
-            let _ = cell.add(values);
+            // They have the same bounds.
+            let _ = self.round.cell(&Label { stage, venue, channel }).add(values);
         }
     }
 

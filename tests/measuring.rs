@@ -1,0 +1,177 @@
+//! What the real binary measures of itself, as its operator reads it: the log, `/api/latency`, `/metrics`, `/readyz`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use serde_json::Value;
+use support::{Capture, Gateway, Process, RawSocket, TOKEN, connect, eventually, python, run, tickfan};
+use tickfan::latency::Stage;
+
+/// The counts of all tags over an interval.
+fn counts(gateway: &Gateway, interval: &str) -> BTreeMap<String, u64> {
+    let (status, body) = Gateway::get(gateway.admin, &format!("/api/latency?interval={interval}"));
+    assert_eq!(status, 200, "{body}");
+    counts_of(serde_json::from_str::<Value>(&body).expect("JSON")["tags"].as_array().expect("rows"))
+}
+
+fn counts_of(rows: &[Value]) -> BTreeMap<String, u64> {
+    let row = |row: &Value| {
+        (row["tag"].as_str().expect("a tag").to_owned(), row["count"].as_u64().expect("a count"))
+    };
+    rows.iter().map(row).collect()
+}
+
+/// Takes publishers of these venues.
+fn publishing(settings: &[&str]) -> Gateway {
+    Gateway::publishing(r#"["demo", "other", "last"]"#, settings)
+}
+
+/// Sends so many trades of two venues, and when a client has them all a last one of a third.
+fn trades(gateway: &Gateway, count: u64) {
+    let mut publisher = connect(gateway.publish.expect("it listens"));
+    let mut client = RawSocket::open(gateway, "?symbols=*");
+    let mut lines = format!("{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}\n");
+    let trade = |venue, n| {
+        format!("{{\"type\":\"trade\",\"symbol\":\"{venue}:A\",\"price\":\"1\",\"size\":\"{n}\"}}\n")
+    };
+    for n in 0..count {
+        lines += &trade(["demo", "other"][n as usize % 2], n + 1);
+    }
+    for (lines, count) in [(lines, count), (trade("last", 1), 1)] {
+        publisher.write_all(lines.as_bytes()).expect("sent");
+        let mut heard = 0;
+        while heard < count {
+            heard += u64::from(client.message()["type"] == "trade");
+        }
+    }
+}
+
+#[test]
+fn a_short_replay_leaves_a_whole_log() {
+    let capture = Capture::generate("kraken", "XBT/USD,ETH/USD", 3, 60);
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("latency.hlog");
+    let log = log.to_str().expect("utf-8");
+    let setting = format!("latency.log={log}");
+    // Its one interval is longer than the replay: all that was measured comes at the end.
+    let settings = Gateway::settings(&[&setting, "latency.interval_ms=60000"]);
+    let args = ["replay", "--speed", "10", "--wait-subscribers", "1", "--exit", capture.path()];
+    let gateway = Gateway::start(&[&args[..], &settings].concat());
+    let watch = run(&["watch", "--url", &gateway.ws, "*"]);
+    assert_eq!(watch.code(), Some(0), "{watch:?}");
+    let ended = gateway.process.end();
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+
+    let theirs = counts_of(&python("hlog.py", &[log]).end().values());
+    let report = Process::start(tickfan(&["report", "--json", log]).current_dir(folder.path())).end();
+    let report: Value = serde_json::from_str(&report.lines.join("\n")).expect("JSON");
+    assert_eq!(counts_of(report["tags"].as_array().expect("rows")), theirs);
+    for channel in ["trade", "quote"] {
+        let count =
+            |stage: Stage| theirs.get(&format!("{}/kraken/{channel}", stage.name())).copied().unwrap_or(0);
+        let all = Stage::ALL.map(count);
+        assert!(all.iter().all(|count| *count > 0), "{channel}: {theirs:?}");
+        assert!(all[0] == all[1] && all[1] == all[2], "one thread measures them all: {all:?}");
+        assert_eq!(all[5], all[6], "each write is a way's end");
+    }
+}
+
+#[test]
+fn the_log_and_the_api_say_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("latency.hlog");
+    let log = log.to_str().expect("utf-8");
+    let setting = format!("latency.log={log}");
+    let gateway = publishing(&[&setting, "latency.interval_ms=100"]);
+    trades(&gateway, 500);
+    // What threads hand over comes in order: with the last trade all of them are there.
+    eventually("all is collected", || {
+        let counts = counts(&gateway, "start");
+        ["publish", "total"].iter().all(|stage| counts.contains_key(&format!("{stage}/last/trade")))
+    });
+    let asked = counts(&gateway, "start");
+    assert_eq!(counts(&gateway, "1m"), asked, "the minute is not over");
+
+    let scraped = gateway.metric_sum("tickfan_latency_seconds_count");
+    assert_eq!(scraped, asked.values().sum::<u64>());
+    for stage in Stage::ALL {
+        let (status, text) =
+            Gateway::get(gateway.admin, &format!("/api/latency.hgrm?stage={}&interval=start", stage.name()));
+        assert_eq!(status, 200, "{text}");
+        std::fs::write(folder.path().join(stage.name()), text).expect("written");
+    }
+    let ended = gateway.stop();
+    assert_eq!(ended.stderr, "");
+    assert_eq!(counts_of(&python("hlog.py", &[log]).end().values()), asked);
+    for stage in Stage::ALL {
+        let text = folder.path().join(stage.name());
+        let said = python("hgrm.py", &[stage.name(), log, text.to_str().expect("utf-8")]).end().values();
+        assert!(said[0]["rows"].as_u64() >= Some(2), "{said:?}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_an_alarm_and_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inside = folder.path().join("logs");
+    let setting = format!("latency.log={}", inside.join("latency.hlog").display());
+    let gateway = publishing(&[&setting, "latency.interval_ms=100"]);
+    trades(&gateway, 10);
+    let alarms = || {
+        let (_, body) = Gateway::get(gateway.http, "/readyz");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        body["alarms"].as_array().expect("a list").len()
+    };
+    let failing = || gateway.metric_sum("tickfan_latency_log_failing");
+    assert_eq!((alarms(), failing()), (1, 1));
+    eventually("intervals are missing", || gateway.metric_sum("tickfan_latency_log_missing_total") > 3);
+    std::fs::create_dir(&inside).expect("created");
+    eventually("it is written again", || alarms() == 0 && failing() == 0);
+    let ended = gateway.stop();
+    let told: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!(told.len(), 2, "once when it fails, once when it does no more: {told:?}");
+    assert!(told.iter().all(|line| line.starts_with("tickfan: latency.log: ")), "{told:?}");
+    assert_eq!(
+        run(&["report", inside.join("latency.hlog").to_str().expect("utf-8")]).code(),
+        Some(2),
+        "nothing in it"
+    );
+}
+
+#[test]
+fn measuring_can_be_off() {
+    let gateway = publishing(&["latency.interval_ms=0"]);
+    trades(&gateway, 10);
+    assert_eq!(Gateway::get(gateway.admin, "/api/latency").0, 404);
+    assert_eq!(gateway.metric("tickfan_latency_seconds_count"), []);
+    assert_eq!(gateway.stop().stderr, "");
+}
+
+#[test]
+fn the_runtimes_show_that_they_work() {
+    let gateway = publishing(&["shard.threads=2"]);
+    trades(&gateway, 10);
+    let names =
+        |metric: &str| gateway.metric(metric).into_iter().map(|(labels, _)| labels).collect::<Vec<_>>();
+    let runtimes = ["control", "ingest", "shard-0", "shard-1"].map(|name| format!("{{runtime=\"{name}\"}}"));
+    for metric in ["tickfan_runtime_parks_total", "tickfan_runtime_tasks", "tickfan_runtime_queued"] {
+        assert_eq!(names(metric), runtimes, "{metric}");
+    }
+    let busy = |name: &str| {
+        let (_, text) = Gateway::get(gateway.admin, "/metrics");
+        let row = format!("tickfan_runtime_busy_seconds_total{{runtime=\"{name}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&row)).expect("a row").parse::<f64>();
+        value.expect("a number")
+    };
+    // Each request that is answered is work of the first; the others wake at the end of each interval.
+    for name in ["control", "ingest", "shard-0", "shard-1"] {
+        let before = busy(name);
+        eventually(name, || busy(name) > before);
+    }
+    let turns = gateway.metric_sum("tickfan_shard_turns_total");
+    eventually("turns", || gateway.metric_sum("tickfan_shard_turns_total") > turns);
+    assert!(gateway.metric_sum("tickfan_ingest_turns_total") > 0);
+    assert_eq!(gateway.stop().stderr, "");
+}
