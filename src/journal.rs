@@ -6,9 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::num::{NonZeroU8, NonZeroU64};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use hdrhistogram::Histogram;
 
 use crate::latency::hlog::Writer;
 
@@ -47,19 +44,9 @@ impl Journal {
         Ok(Self { path: path.to_owned(), limits, start_ns, file, bytes, lines })
     }
 
-    /// Notes what was measured under a tag in the `duration` that began `since_start` after the start, values in
-    /// nanoseconds.
-    ///
-    /// # Errors
-    /// As [`Writer::write`].
-    pub fn write(
-        &mut self,
-        tag: &str,
-        since_start: Duration,
-        duration: Duration,
-        histogram: &Histogram<u64>,
-    ) -> io::Result<()> {
-        self.lines.write(tag, since_start, duration, histogram)
+    /// Where what was measured in an interval is noted. Times count from the start of the journal.
+    pub fn lines(&mut self) -> &mut Writer<Vec<u8>> {
+        &mut self.lines
     }
 
     /// Ends an interval: what was noted can be read from now on, and a log that has become too long is followed by a new
@@ -140,6 +127,7 @@ fn numbered(path: &Path, at: u8) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::io::BufReader;
+    use std::time::Duration;
 
     use super::*;
     use crate::latency;
@@ -159,7 +147,7 @@ mod tests {
         for second in seconds {
             for tag in ["write", "total"] {
                 let start = Duration::from_secs(second);
-                journal.write(tag, start, Duration::from_secs(1), &histogram).expect("written");
+                journal.lines().write(tag, start, Duration::from_secs(1), &histogram).expect("written");
             }
             journal.end_interval().expect("written");
         }
@@ -200,8 +188,8 @@ mod tests {
         for second in 1..5 {
             let histogram = latency::histogram();
             let start = Duration::from_secs(second);
-            journal.write("write", start, Duration::from_secs(1), &histogram).expect("noted");
-            journal.write("total", start, Duration::from_secs(1), &histogram).expect("noted");
+            journal.lines().write("write", start, Duration::from_secs(1), &histogram).expect("noted");
+            journal.lines().write("total", start, Duration::from_secs(1), &histogram).expect("noted");
             assert!(journal.end_interval().is_err(), "second {second}");
         }
         fs::rename(&away, &inside).expect("moved");
@@ -222,7 +210,7 @@ mod tests {
         // No space left on device, whatever is written.
         let full = File::options().write(true).open("/dev/full").expect("a device");
         let good = std::mem::replace(&mut journal.file, full);
-        journal.write("write", Duration::ZERO, Duration::ZERO, &latency::histogram()).expect("noted");
+        journal.lines().write("write", Duration::ZERO, Duration::ZERO, &latency::histogram()).expect("noted");
         assert!(journal.end_interval().is_err());
         drop(good);
         write(&mut journal, 2..3);

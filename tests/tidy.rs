@@ -21,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick"]),
     ("latency", &["instrument", "tick"]),
-    ("session", &["instrument", "tick", "protocol", "latency"]),
+    ("session", &["tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     // I/O

@@ -103,7 +103,7 @@ impl Log {
         let since_start = Duration::from_nanos(window.from_ns.saturating_sub(start.mono_ns));
         let duration = Duration::from_nanos(window.to_ns - window.from_ns);
         for (label, values) in window.values() {
-            journal.write(&label.tag().to_string(), since_start, duration, values)?;
+            journal.lines().write(&label.tag().to_string(), since_start, duration, values)?;
         }
         journal.end_interval()
     }

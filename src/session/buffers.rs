@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
 
 /// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
@@ -22,16 +21,14 @@ const FRAME_BYTES_MAX: usize = 4_096;
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
-/// When a tick that a frame tells was received and encoded, and whose it is.
+/// When a tick that a frame tells was received and encoded, and as what it is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     /// When it was received, nanoseconds since the Unix epoch.
     pub rx_ns: u64,
     /// When its frame was made, nanoseconds since the Unix epoch.
     pub tx_ns: u64,
-    /// The instrument.
-    pub instrument: InstrumentId,
-    /// As what it is measured.
+    /// Its venue and channel.
     pub class: Class,
 }
 
@@ -219,7 +216,7 @@ mod tests {
     use crate::tick::Channel;
 
     fn times(rx_ns: u64) -> Times {
-        Times { rx_ns, tx_ns: 0, instrument: InstrumentId(0), class: Class::new(0, Channel::Trade) }
+        Times { rx_ns, tx_ns: 0, class: Class::new(0, Channel::Trade) }
     }
 
     #[test]

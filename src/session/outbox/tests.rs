@@ -2,7 +2,6 @@ use proptest::prelude::*;
 
 use super::super::buffers::CHUNK_BYTES;
 use super::*;
-use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
 use crate::tick::Channel;
 
@@ -25,7 +24,7 @@ fn texts(mut bytes: &[u8]) -> Vec<String> {
 
 fn times(n: usize) -> Times {
     let class = Class::new(0, Channel::Trade);
-    Times { rx_ns: n as u64, tx_ns: 0, instrument: InstrumentId(0), class }
+    Times { rx_ns: n as u64, tx_ns: 0, class }
 }
 
 /// Takes `n` bytes out as a socket would. How many ticks are out with them, and the first of them.

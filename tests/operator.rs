@@ -1,0 +1,189 @@
+//! The operator's door: its routes, and what was measured as it is asked for.
+
+#[path = "support/answer.rs"]
+mod answer;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use answer::Answer;
+use tickfan::clock::Now;
+use tickfan::collector::{Collector, Measured};
+use tickfan::feed::IngestView;
+use tickfan::front::metrics::{self, Sources};
+use tickfan::front::{Admin, AdminHooks, Limits, Runtimes};
+use tickfan::instrument::InstrumentId;
+use tickfan::latency::Stage;
+use tickfan::tick::Channel;
+
+/// Longer than any answer takes; only a broken gateway makes a test wait for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Serves the operator's door while these paths are asked for.
+fn operator(latency: Option<Arc<Measured>>, paths: &'static [&str]) -> Vec<Answer> {
+    let hooks = AdminHooks {
+        metrics: Arc::new(|| "ticks_total 1\n# EOF\n".to_owned()),
+        clients: Arc::new(|sort, limit| {
+            Box::pin(async move {
+                if sort == "size" {
+                    Err("no such order".to_owned())
+                } else {
+                    Ok(serde_json::json!([sort, limit]))
+                }
+            })
+        }),
+        latency,
+    };
+    let admin = Admin::new(Limits::default(), hooks);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
+    let addr = listener.local_addr().expect("bound");
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let asking = std::thread::spawn(move || {
+        let ask = |path: &&str| {
+            let mut stream = TcpStream::connect(addr).expect("connect");
+            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("sent");
+            Answer::read(&mut stream)
+        };
+        let answers = paths.iter().map(ask).collect();
+        drop(stop);
+        answers
+    });
+    runtime.block_on(admin.serve(listener, async move { drop(stopped.await as Result<(), _>) }));
+    asking.join().expect("answers")
+}
+
+#[test]
+fn the_operators_door_has_its_own_routes() {
+    let clients = operator(
+        None,
+        &[
+            "/api/clients",
+            "/api/clients?sort=queued&limit=3",
+            "/api/clients?limit=10001",
+            "/api/clients?limit=x",
+            "/api/clients?sort=size",
+        ],
+    );
+    assert_eq!(clients.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 400, 400, 400]);
+    assert_eq!([&clients[0].body, &clients[1].body], [r#"["behind",100]"#, r#"["queued",3]"#]);
+    assert!(clients[2].body.contains("`limit`") && clients[4].body.contains("no such order"));
+
+    let others = operator(None, &["/metrics", "/healthz", "/ws"]);
+    assert_eq!(others.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404]);
+    assert!(others[0].has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(others[0].body, "ticks_total 1\n# EOF\n");
+}
+
+/// A trade of Kraken that waited 48 µs for its socket, in the second after the epoch of this test.
+fn measured() -> Arc<Measured> {
+    const SECOND: u64 = 1_000_000_000;
+    let start = Now { mono_ns: 0, wall_ns: 1_714_564_800 * SECOND };
+    let mut collector = Collector::new(SECOND, None, start, Box::new(|_| {}));
+    let mut meter = collector.meter();
+    let class = meter.class(InstrumentId(0), Channel::Trade, || "kraken");
+    meter.record(Stage::Write, class, 1_000, 49_000, 2);
+    meter.record(Stage::Write, class, 1_000, 999, 1);
+    meter.turn(SECOND);
+    collector.turn();
+    collector.measured()
+}
+
+#[test]
+fn what_was_measured_can_be_asked_for() {
+    let answers = operator(
+        Some(measured()),
+        &[
+            "/api/latency",
+            "/api/latency?interval=last",
+            "/api/latency?interval=start",
+            "/api/latency?interval=1h",
+            "/api/latency.hgrm?stage=write",
+            "/api/latency.hgrm?stage=pickup&interval=last",
+            "/api/latency.hgrm",
+            "/api/latency.hgrm?stage=read",
+            "/api/latency.hgrm?stage=write&interval=5m",
+        ],
+    );
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 400, 200, 200, 400, 400, 400]);
+    let nothing =
+        r#""count":0,"mean_ns":0,"p50_ns":0,"p90_ns":0,"p99_ns":0,"p99.9_ns":0,"p99.99_ns":0,"max_ns":0}"#;
+    let one = r#""count":2,"mean_ns":48016,"p50_ns":48031,"p90_ns":48031,"p99_ns":48031,"p99.9_ns":48031,"p99.99_ns":48031,"max_ns":48031}"#;
+    for (answer, interval) in answers.iter().zip(["1m", "last", "start"]) {
+        let stages = ["recv", "normalise", "publish", "pickup", "encode", "write", "total"]
+            .map(|stage| format!(r#"{{"stage":"{stage}",{}"#, if stage == "write" { one } else { nothing }));
+        let head = format!(
+            r#"{{"interval":"{interval}","interval_ms":1000,"from_us":1714564800000000,"to_us":1714564801000000,"negative":1,"clamped":0,"stages":["#
+        );
+        let tag =
+            r#""tags":[{"tag":"write/kraken/trade","stage":"write","venue":"kraken","channel":"trade","#;
+        assert_eq!(answer.body, format!("{head}{}],{tag}{one}]}}", stages.join(",")));
+        assert!(answer.has("content-type: application/json") && answer.has("cache-control: no-store"));
+    }
+    assert_eq!(answers[3].error(), "`interval` must be one of last, 1m, start");
+
+    assert!(answers[4].has("content-type: text/plain; charset=utf-8"), "{}", answers[4].head);
+    assert_eq!(
+        answers[4].body,
+        "       Value     Percentile TotalCount 1/(1-Percentile)\n\n\
+         \x20   0.048031 0.000000000000          2           1.00\n\
+         \x20   0.048031 1.000000000000          2\n\
+         #[Mean    =     0.048016, StdDeviation   =     0.000000]\n\
+         #[Max     =     0.048031, Total count    =            2]\n\
+         #[Buckets =           26, SubBuckets     =         2048]\n"
+    );
+    assert!(answers[5].body.contains("Total count    =            0]"), "{}", answers[5].body);
+    let stages = "`stage` must be one of recv, normalise, publish, pickup, encode, write, total";
+    assert_eq!((answers[6].error().as_str(), answers[7].error().as_str()), (stages, stages));
+    assert_eq!(answers[8].error(), "`interval` must be one of last, 1m, start");
+}
+
+#[test]
+fn where_nothing_is_measured_that_is_said() {
+    let answers = operator(None, &["/api/latency", "/api/latency.hgrm?stage=write"]);
+    for answer in &answers {
+        assert_eq!(answer.status, 404);
+        assert_eq!(answer.error(), "measuring is off: `latency.interval_ms` is 0");
+    }
+}
+
+#[test]
+fn stages_are_histograms_in_seconds_for_scrapers() {
+    let sources = Sources {
+        records: Arc::from([]),
+        ingest: Arc::new(IngestView::new(0)),
+        shards: Vec::new(),
+        doors: Vec::new(),
+        publish: None,
+        latency: Some(measured()),
+        runtimes: Runtimes::new([]),
+        instruments: Box::new(|| 0),
+    };
+    let text = metrics::render(Arc::new(sources));
+    let from = text.find("# HELP tickfan_latency_seconds ").expect("a histogram");
+    let labels = r#"stage="write",venue="kraken",channel="trade""#;
+    let row = |name: &str, value| format!("tickfan_latency_seconds_{name}{{{labels}}} {value}\n");
+    let bucket =
+        |le: &str, count| format!("tickfan_latency_seconds_bucket{{le=\"{le}\",{labels}}} {count}\n");
+    let bounds =
+        ["0.00005", "0.0001", "0.0005", "0.001", "0.005", "0.01", "0.05", "0.1", "1.0", "10.0", "+Inf"];
+    let expected = [
+        "# HELP tickfan_latency_seconds What the stages of a tick's way took\n".to_owned(),
+        "# TYPE tickfan_latency_seconds histogram\n# UNIT tickfan_latency_seconds seconds\n".to_owned(),
+        row("sum", "0.000096032"),
+        row("count", "2"),
+        bucket("0.00001", 0),
+        bounds.map(|le| bucket(le, 2)).concat(),
+        "# HELP tickfan_latency_negative Values below zero, in no histogram: a clock was set back\n"
+            .to_owned(),
+        "# TYPE tickfan_latency_negative counter\ntickfan_latency_negative_total 1\n".to_owned(),
+        "# HELP tickfan_latency_clamped Values over a minute, which count as a minute\n".to_owned(),
+        "# TYPE tickfan_latency_clamped counter\ntickfan_latency_clamped_total 0\n# EOF\n".to_owned(),
+    ];
+    assert_eq!(text[from..], expected.concat());
+}
