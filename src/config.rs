@@ -568,6 +568,7 @@ impl Config {
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("latency.symbols", self.latency.symbols.get() as u64, 4_096),
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),

@@ -18,7 +18,7 @@ use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
@@ -183,7 +183,7 @@ impl House {
                     let all = self.found.entry(stage.name()).or_insert_with(tickfan::latency::histogram);
                     all.add(values).expect("the same bounds");
                 }
-                line.give_back(set);
+                line.give_back(set, &[]);
             }
         }
         let all = self.found.iter().map(|(stage, values)| {
@@ -273,6 +273,41 @@ fn a_delay_is_found_in_its_stage() {
         assert_eq!(shown(&found, Stage::Write), late(1));
         assert_eq!(shown(&found, Stage::Total), late(5));
     }
+}
+
+#[test]
+fn who_waited_is_told_by_client() {
+    let mut house = House::new(3);
+    let full = Rc::new(Cell::new(false));
+    let slow = {
+        let (mut sessions, now) = (house.sessions.borrow_mut(), house.clock.now());
+        let who = Who { name: "slow".into(), peer: None };
+        let slow = sessions.open(Wire { full: Rc::clone(&full) }, who, now);
+        sessions.request(slow, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
+        slow
+    };
+    let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
+    house.shard();
+    assert!(rows(&house).iter().all(|row| row.total.is_none()), "nothing was written yet");
+    house.smoothly(2);
+    full.set(true);
+    house.ingest();
+    house.shard();
+    house.wait(10 * MS);
+    full.set(false);
+    house.sessions.borrow_mut().writable(slow);
+    house.shard();
+    let told = |row: &ClientRow| {
+        let total = row.total.expect("it was written to");
+        (row.session.to_string(), total.count, total.mean_ns, total.p50_ns, total.p99_ns, total.max_ns)
+    };
+    let delay = 10 * MS;
+    assert_eq!(
+        rows(&house).iter().map(told).collect::<Vec<_>>(),
+        [("slow".to_owned(), 3, delay / 3, 1_000, delay, delay), ("c".to_owned(), 3, 0, 0, 0, 0)]
+    );
+    let measured = house.found();
+    assert_eq!(shown(&measured, Stage::Total), "0×5 10000×1", "the same as all of them say");
 }
 
 #[test]

@@ -21,13 +21,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick"]),
     ("latency", &["instrument", "tick"]),
-    ("session", &["tick", "protocol", "latency"]),
+    ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
-    ("collector", &["tick", "clock", "counters", "latency", "journal"]),
+    ("collector", &["instrument", "tick", "clock", "counters", "latency", "journal"]),
     (
         "feed",
         &[

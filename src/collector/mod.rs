@@ -7,6 +7,7 @@
 
 mod answer;
 mod measured;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,12 +20,25 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, Now};
+use crate::instrument::InstrumentTable;
 use crate::journal::{Journal, JournalLimits};
 use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::tick::Channel;
 
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
+use symbols::{Election, Tally};
+
+/// How it is collected.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long an interval is, nanoseconds, not 0.
+    pub interval_ns: u64,
+    /// Symbols that are told apart, at most.
+    pub symbols_max: usize,
+    /// The interval log, if there is to be one.
+    pub log: Option<LogOptions>,
+}
 
 /// Where the interval log goes.
 #[derive(Clone, Debug)]
@@ -64,6 +78,7 @@ struct Window {
     /// Values that count as the longest time that there is.
     clamped: u64,
     cells: BTreeMap<Label, Histogram<u64>>,
+    symbols: Tally,
 }
 
 impl Window {
@@ -79,6 +94,7 @@ impl Window {
     /// Forgets all values, and keeps the memory.
     fn clear(&mut self) {
         self.cells.values_mut().for_each(Histogram::reset);
+        self.symbols.clear();
         (self.negative, self.clamped) = (0, 0);
     }
 }
@@ -115,11 +131,14 @@ pub type Tell = Box<dyn FnMut(String) + Send>;
 /// Collects: see the [module](self). [`turn`](Self::turn) does all its work and can be called by hand.
 pub struct Collector {
     interval_ns: u64,
+    symbols_max: usize,
     start: Now,
     lines: Vec<Arc<Line>>,
     measured: Arc<Measured>,
     /// Venues that are told apart.
     venues: Vec<Arc<str>>,
+    /// Symbols that are told apart.
+    election: Election,
     /// The interval that is put together.
     round: Window,
     log: Option<Log>,
@@ -127,15 +146,18 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector of intervals of `interval_ns`, not 0, that begin at `start`. The log, if there is to be one, is begun
-    /// at once. If it cannot be, `tell` is told, as it is when it can again: measuring goes on without.
-    pub fn new(interval_ns: u64, log: Option<LogOptions>, start: Now, tell: Tell) -> Self {
+    /// A collector of intervals that begin at `start`. The log, if there is to be one, is begun at once. If it cannot be,
+    /// `tell` is told, as it is when it can again: measuring goes on without.
+    pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
+        let Options { interval_ns, symbols_max, log } = options;
         let mut collector = Self {
             interval_ns,
+            symbols_max,
             start,
             lines: Vec::new(),
-            measured: Arc::new(Measured::new(interval_ns, start, log.is_some())),
+            measured: Arc::new(Measured::new(interval_ns, start, log.is_some(), table)),
             venues: Vec::new(),
+            election: Election::new(symbols_max),
             round: Window { from_ns: start.mono_ns, ..Window::default() },
             log: log.map(|options| Log { options, journal: None }),
             tell,
@@ -151,7 +173,7 @@ impl Collector {
     pub fn meter(&mut self) -> Meter {
         let line = Arc::<Line>::default();
         self.lines.push(Arc::clone(&line));
-        Meter::new(line, self.interval_ns, self.start.mono_ns)
+        Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
     }
 
     /// What was measured, for whoever asks.
@@ -166,7 +188,7 @@ impl Collector {
             while let Some(set) = self.lines[at].take() {
                 ended_ns = ended_ns.max(Some(set.to_ns));
                 self.add(&set);
-                self.lines[at].give_back(set);
+                self.lines[at].give_back(set, self.election.elected());
             }
         }
         let Some(ended_ns) = ended_ns else { return };
@@ -176,7 +198,8 @@ impl Collector {
             self.log_went(written);
         }
         let next_ns = self.round.to_ns;
-        self.measured.take_in(&mut self.round);
+        self.election.elect();
+        self.measured.take_in(&mut self.round, self.election.elected());
         self.round.clear();
         self.round.from_ns = next_ns;
     }
@@ -184,6 +207,8 @@ impl Collector {
     fn add(&mut self, set: &Set) {
         self.round.negative += set.negative;
         self.round.clamped += set.clamped;
+        self.round.symbols.take(&set.symbols);
+        self.election.count(&set.symbols);
         for (stage, venue, channel, values) in set.values() {
             let venue = venue.and_then(|venue| known(&mut self.venues, venue));
             // They have the same bounds.

@@ -8,11 +8,27 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::{MANUAL_EPOCH_NS, MS, SECOND};
-use crate::instrument::InstrumentId;
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::NS_MAX;
 use crate::latency::hlog::{Interval, Reader};
+use crate::latency::meter::Class;
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
+
+fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
+    Options { interval_ns, symbols_max: 2, log }
+}
+
+/// A symbol of each of the venues that are known here.
+fn table() -> Arc<InstrumentTable> {
+    let table = InstrumentTable::new(VENUES.len());
+    for venue in VENUES {
+        table.intern(&Symbol::new(venue, "A").expect("a symbol")).expect("room");
+    }
+    Arc::new(table)
+}
+
+const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
 
 /// Two threads that measure, and who collects.
 struct House {
@@ -28,7 +44,7 @@ impl House {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let tell = move |what| tell.lock().expect("not poisoned").push(what);
-        let mut collector = Collector::new(SECOND, log, START, Box::new(tell));
+        let mut collector = Collector::new(options(SECOND, log), table(), START, Box::new(tell));
         let (ingest, shard) = (collector.meter(), collector.meter());
         let measured = collector.measured();
         Self { collector, measured, ingest, shard, told }
@@ -61,7 +77,6 @@ impl House {
 
 /// So many values of a stage; the instrument's number is its venue's.
 fn record(meter: &mut Meter, stage: Stage, (venue, channel): (u32, Channel), ns: u64, count: u64) {
-    const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
     let name = || VENUES.get(venue as usize).copied().unwrap_or_default();
     let class = meter.class(InstrumentId(venue), channel, name);
     meter.record(stage, class, 1_000, 1_000 + ns, count);
@@ -174,6 +189,46 @@ fn values_that_are_no_times_are_counted() {
 }
 
 #[test]
+fn the_busiest_symbols_are_told_apart() {
+    let mut house = House::new(None);
+    let class = Class::NONE;
+    assert_eq!(house.shard.record_way(InstrumentId(0), class, 0, 9, 1), None, "states are no ticks");
+    for second in 1..=6 {
+        for (id, (of, us, count)) in
+            [(KRAKEN, 3, 1), (COINBASE, 70, 30), ((2, Channel::Quote), 900, 4)].into_iter().enumerate()
+        {
+            let name = VENUES[of.0 as usize];
+            let class = house.shard.class(InstrumentId(of.0), of.1, || name);
+            house.shard.record_way(InstrumentId(id as u32), class, 0, us * 1_000, count * second);
+        }
+        house.end(second);
+    }
+    let asked = |interval: &str| house.measured.symbols_json(interval).expect("an interval");
+    let rows = |asked: &Value| {
+        let rows = asked["symbols"].as_array().expect("rows").iter().chain([&asked["rest"]]);
+        rows.map(|row| [row["count"].clone(), row["p99_ns"].clone(), row["max_ns"].clone()])
+            .collect::<Vec<_>>()
+    };
+    let row = |count: u64, p99_ns: u64, max_ns: u64| [count, p99_ns, max_ns].map(Value::from);
+    let last = asked("last");
+    assert_eq!(rows(&last), [row(180, 70_000, 70_000), row(24, 900_000, 900_000), row(6, 3_000, 3_000)]);
+    // Until the thread had sets in which the elected are told apart, those were that came first.
+    for interval in ["1m", "start"] {
+        assert_eq!(
+            rows(&asked(interval)),
+            [row(630, 70_000, 70_000), row(44, 900_000, 900_000), row(61, 900_000, 900_000)],
+            "{interval}"
+        );
+    }
+    assert_eq!((&last["stage"], &last["symbols"][0]["symbol"]), (&"total".into(), &"coinbase:A".into()));
+    assert_eq!(last["symbols"][1]["symbol"], "demo:A");
+    let (from, to) = ((START.wall_ns + 5 * SECOND + MS) / 1_000, (START.wall_ns + 6 * SECOND + MS) / 1_000);
+    assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
+    let told = house.measured.symbols_json("5m").map(drop);
+    assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
+}
+
+#[test]
 fn a_scraper_is_told_sums_by_bounds() {
     let mut house = House::new(None);
     for (second, ns, count) in [(1, 10_000, 1), (2, 10_001, 2), (3, 12_000, 4), (4, 59_000_000_000, 8)] {
@@ -243,7 +298,7 @@ fn percentiles_are_the_text_that_tools_draw() {
 
 // ---- the log ------------------------------------------------------------------------------------------
 
-fn options(path: &Path, bytes_max: u64) -> LogOptions {
+fn log_options(path: &Path, bytes_max: u64) -> LogOptions {
     let bytes_max = NonZeroU64::new(bytes_max).expect("above 0");
     let files_max = NonZeroU8::new(2).expect("above 0");
     LogOptions { path: path.to_owned(), limits: JournalLimits { bytes_max, files_max } }
@@ -258,7 +313,7 @@ fn intervals(path: &Path) -> Vec<Interval> {
 fn the_log_has_each_value_once_and_the_last_interval() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 1 << 20)));
+    let mut house = House::new(Some(log_options(&path, 1 << 20)));
     for second in 1..=3 {
         record(&mut house.ingest, Stage::Recv, KRAKEN, 40 * second, second);
         record(&mut house.shard, Stage::Recv, KRAKEN, 40 * second, 10);
@@ -289,7 +344,7 @@ fn the_log_has_each_value_once_and_the_last_interval() {
 fn logs_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 500)));
+    let mut house = House::new(Some(log_options(&path, 500)));
     for second in 1..=20 {
         record(&mut house.shard, Stage::Total, KRAKEN, second * 1_000, 1);
         house.end(second);
@@ -306,7 +361,7 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let inside = folder.path().join("logs");
     let path = inside.join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 1 << 20)));
+    let mut house = House::new(Some(log_options(&path, 1 << 20)));
     let told = house.told();
     assert!(
         told.len() == 1 && told[0].starts_with("latency.log: ") && told[0].contains("No such file"),
@@ -346,8 +401,9 @@ fn the_thread_ends_with_everything_written() {
     let clock = Clock::real();
     // Longer than the test: all there is comes at the end.
     let interval_ns = 60_000 * SECOND;
-    let log = Some(options(&path, 1 << 20));
-    let mut collector = Collector::new(interval_ns, log, clock.now(), Box::new(|_| {}));
+    let log = Some(log_options(&path, 1 << 20));
+    let options = options(interval_ns, log);
+    let mut collector = Collector::new(options, table(), clock.now(), Box::new(|_| {}));
     let mut meter = collector.meter();
     let measured = collector.measured();
     let collecting = collector.start(clock.clone()).expect("a thread");

@@ -1,11 +1,11 @@
 //! What is measured, and where it is kept.
 
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{interval_ms, log_bytes, non_zero_u64, optional_path};
+use super::{interval_ms, log_bytes, non_zero, non_zero_u64, optional_path};
 
 /// `[latency]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Latency {
     pub log_bytes_max: NonZeroU64,
     /// Logs that are kept.
     pub log_files_max: NonZeroU8,
+    /// Symbols that are told apart.
+    pub symbols: NonZeroUsize,
 }
 
 impl Default for Latency {
@@ -31,6 +33,7 @@ impl Default for Latency {
             log: None,
             log_bytes_max: non_zero_u64::<67_108_864>(),
             log_files_max: const { NonZeroU8::new(4).expect("not 0") },
+            symbols: non_zero::<64>(),
         }
     }
 }

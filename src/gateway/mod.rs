@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use doors::{Around, Doors, publishing};
 
 use crate::clock::{Clock, MS};
-use crate::collector::{Collecting, Collector, LogOptions};
+use crate::collector::{self, Collecting, Collector, LogOptions};
 use crate::config::{Config, Feed, Latency};
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
@@ -71,7 +71,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     let view = Arc::new(IngestView::new(replays.len()));
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
-    let mut collector = collector(&config, &clock, &notices, &view);
+    let mut collector = collector(&config, &table, &clock, &notices, &view);
     let shards = Shards::start(&config, &replays, &table, &ring, &clock, &mut collector)?;
 
     let (stop_doors, stopped) = watch::channel(false);
@@ -183,11 +183,12 @@ fn write_log(mut log: mpsc::Receiver<String>) {
 /// Who collects what is measured; `None`: measuring is off.
 fn collector(
     config: &Config,
+    table: &Arc<InstrumentTable>,
     clock: &Clock,
     notices: &mpsc::Sender<String>,
     view: &Arc<IngestView>,
 ) -> Option<Collector> {
-    let Latency { interval_ms, log, log_bytes_max, log_files_max } = &config.latency;
+    let Latency { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
     if *interval_ms == 0 {
         return None;
     }
@@ -199,7 +200,8 @@ fn collector(
             view.notices_lost.add(1);
         }
     };
-    Some(Collector::new(interval_ms * MS, log, clock.now(), Box::new(tell)))
+    let options = collector::Options { interval_ns: interval_ms * MS, symbols_max: symbols.get(), log };
+    Some(Collector::new(options, Arc::clone(table), clock.now(), Box::new(tell)))
 }
 
 fn meter(collector: &mut Option<Collector>) -> Meter {

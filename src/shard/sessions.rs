@@ -235,7 +235,7 @@ impl<S: Socket> Sessions<S> {
             Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
             Body::Gap { .. } | Body::Status(_) => Class::NONE,
         };
-        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
@@ -385,6 +385,7 @@ impl<S: Socket> Sessions<S> {
             places: Vec::new(),
             wildcards: Vec::new(),
             awaited: Vec::new(),
+            way: None,
             reading: None,
             queued: false,
             watched: false,

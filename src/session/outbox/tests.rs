@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::buffers::CHUNK_BYTES;
 use super::*;
+use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
 use crate::tick::Channel;
 
@@ -24,7 +25,7 @@ fn texts(mut bytes: &[u8]) -> Vec<String> {
 
 fn times(n: usize) -> Times {
     let class = Class::new(0, Channel::Trade);
-    Times { rx_ns: n as u64, tx_ns: 0, class }
+    Times { rx_ns: n as u64, tx_ns: 0, class, instrument: InstrumentId(0) }
 }
 
 /// Takes `n` bytes out as a socket would. How many ticks are out with them, and the first of them.
