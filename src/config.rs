@@ -1,6 +1,7 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod flight;
 mod latency;
 mod record;
 
@@ -18,6 +19,7 @@ use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
 
+pub use flight::Flight;
 pub use latency::Latency;
 pub use record::Record;
 
@@ -58,6 +60,9 @@ pub struct Config {
     /// Measuring.
     #[serde(default)]
     pub latency: Latency,
+    /// What is written when something goes wrong.
+    #[serde(default)]
+    pub flight: Flight,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -476,6 +481,7 @@ impl Config {
             shard: Shard::default(),
             session: Session::default(),
             latency: Latency::default(),
+            flight: Flight::default(),
             limits: Limits::default(),
         }
     }
@@ -516,6 +522,7 @@ impl Config {
             }
             config.record.dir = folder.join(&config.record.dir);
             config.latency.log = config.latency.log.map(|log| folder.join(log));
+            config.flight.dir = config.flight.dir.map(|dir| folder.join(dir));
         }
         Ok(config)
     }
@@ -545,6 +552,14 @@ impl Config {
             let what = "latency.log is set but latency.interval_ms is 0: nothing would be measured";
             return Err(ConfigError::Together(what.to_owned()));
         }
+        if self.flight.dir.is_some() && self.latency.interval_ms == 0 {
+            let what = "flight.dir is set but latency.interval_ms is 0: nobody would write there";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if self.flight.dir.is_none() && !self.flight.budget.is_empty() {
+            let what = "flight.budget is set but flight.dir is not: nothing would be written";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {
             let what = "publish.listen is set but publish.token is not: nobody could publish";
             return Err(ConfigError::Together(what.to_owned()));
@@ -569,6 +584,10 @@ impl Config {
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
             ("latency.symbols", self.latency.symbols.get() as u64, 4_096),
+            ("flight.seconds", self.flight.seconds.get(), 3_600),
+            ("flight.quiet_s", self.flight.quiet_s.get(), 86_400),
+            ("flight.files_max", self.flight.files_max.get() as u64, 10_000),
+            ("flight.file_bytes_max", self.flight.file_bytes_max.get() as u64, 1 << 30),
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),

@@ -86,7 +86,8 @@ fn measuring(measure: impl FnOnce(&mut Meter, Class)) -> Arc<Measured> {
     let start = Now { mono_ns: 0, wall_ns: 1_714_564_800 * SECOND };
     let table = Arc::new(InstrumentTable::new(1));
     table.intern(&Symbol::parse("kraken:XBT/USD").expect("a symbol")).expect("room");
-    let options = Options { interval_ns: SECOND, symbols_max: 2, log: None };
+    let options =
+        Options { interval_ns: SECOND, symbols_max: 2, log: None, flights: None, budget: Vec::new() };
     let mut collector = Collector::new(options, table, start, Box::new(|_| {}));
     let mut meter = collector.meter();
     let class = meter.class(InstrumentId(0), Channel::Trade, || "kraken");

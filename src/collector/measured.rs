@@ -11,8 +11,9 @@ use super::symbols::{KeptSymbols, Tally};
 use super::{Label, Window};
 use crate::clock::{Now, SECOND};
 use crate::counters::Counter;
+use crate::flight;
 use crate::instrument::{InstrumentId, InstrumentTable};
-use crate::latency::Stage;
+use crate::latency::{Figures, Stage};
 
 /// How long the minute is.
 const MINUTE_NS: u64 = 60 * SECOND;
@@ -137,6 +138,7 @@ pub struct Measured {
     pub(super) interval_ns: u64,
     pub(super) start: Now,
     pub(super) table: Arc<InstrumentTable>,
+    flights: Option<Arc<flight::Stats>>,
     has_log: bool,
     log_failing: AtomicBool,
     log_missing: Counter,
@@ -144,7 +146,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(interval_ns: u64, start: Now, has_log: bool, table: Arc<InstrumentTable>) -> Self {
+    pub(super) fn new(
+        interval_ns: u64,
+        start: Now,
+        has_log: bool,
+        table: Arc<InstrumentTable>,
+        flights: Option<Arc<flight::Stats>>,
+    ) -> Self {
         let none = || Window { from_ns: start.mono_ns, to_ns: start.mono_ns, ..Window::default() };
         let kept = Kept {
             last: none(),
@@ -158,7 +166,7 @@ impl Measured {
             unpack: Deserializer::new(),
         };
         let (log_failing, log_missing) = (AtomicBool::new(false), Counter::default());
-        Self { interval_ns, start, table, has_log, log_failing, log_missing, kept: Mutex::new(kept) }
+        Self { interval_ns, start, table, flights, has_log, log_failing, log_missing, kept: Mutex::new(kept) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -198,6 +206,20 @@ impl Measured {
     pub fn log(&self) -> Option<LogHealth> {
         let failing = self.log_failing.load(Ordering::Relaxed);
         self.has_log.then(|| LogHealth { failing, missing: self.log_missing.get() })
+    }
+
+    /// How the flight recorder does; `None` if there is none.
+    pub fn flights(&self) -> Option<&flight::Stats> {
+        self.flights.as_deref()
+    }
+
+    /// What the stages took in the last interval, by tag.
+    pub(super) fn last_stages(&self) -> flight::Stages {
+        self.look(Span::Last, |window| flight::Stages {
+            from_us: self.wall_us(window.from_ns),
+            to_us: self.wall_us(window.to_ns),
+            rows: window.values().map(|(label, v)| (label.tag().to_string(), Figures::of(v))).collect(),
+        })
     }
 
     /// What a scraper is told, by label.

@@ -1,5 +1,5 @@
 //! Collects what the threads measure, on a thread of its own that alone may wait for the disk: merges it by what it has in
-//! common, keeps it for whoever asks ([`Measured`]), and writes the interval log.
+//! common, keeps it for whoever asks ([`Measured`]), writes the interval log, and, when a thread tells an incident, a flight.
 //!
 //! A thread hands over its interval when that ends, at a multiple of the interval on the steady clock. The collector comes
 //! an eighth of an interval later and takes what there is. So its intervals follow each other without a hole, and what a
@@ -13,15 +13,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam::channel;
 use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, Now};
+use crate::flight::{Cause, Flights, Incident, Witness};
 use crate::instrument::InstrumentTable;
 use crate::journal::{Journal, JournalLimits};
+use crate::latency::budget::{Rule, Verdict};
 use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::tick::Channel;
@@ -30,7 +32,6 @@ pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 use symbols::{Election, Tally};
 
 /// How it is collected.
-#[derive(Clone, Debug)]
 pub struct Options {
     /// How long an interval is, nanoseconds, not 0.
     pub interval_ns: u64,
@@ -38,6 +39,10 @@ pub struct Options {
     pub symbols_max: usize,
     /// The interval log, if there is to be one.
     pub log: Option<LogOptions>,
+    /// The flight recorder, if there is to be one.
+    pub flights: Option<Flights>,
+    /// What an interval may take: where one takes more, that is an incident.
+    pub budget: Vec<Rule>,
 }
 
 /// Where the interval log goes.
@@ -142,26 +147,34 @@ pub struct Collector {
     /// The interval that is put together.
     round: Window,
     log: Option<Log>,
+    flights: Option<Flights>,
+    budget: Vec<Rule>,
     tell: Tell,
 }
 
 impl Collector {
     /// A collector of intervals that begin at `start`. The log, if there is to be one, is begun at once. If it cannot be,
-    /// `tell` is told, as it is when it can again: measuring goes on without.
+    /// or no flight can be written, `tell` is told, as it is when it can again: measuring goes on without.
     pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
-        let Options { interval_ns, symbols_max, log } = options;
+        let Options { interval_ns, symbols_max, log, flights, budget } = options;
+        let stats = flights.as_ref().map(Flights::stats);
         let mut collector = Self {
             interval_ns,
             symbols_max,
             start,
             lines: Vec::new(),
-            measured: Arc::new(Measured::new(interval_ns, start, log.is_some(), table)),
+            measured: Arc::new(Measured::new(interval_ns, start, log.is_some(), table, stats)),
             venues: Vec::new(),
             election: Election::new(symbols_max),
             round: Window { from_ns: start.mono_ns, ..Window::default() },
             log: log.map(|options| Log { options, journal: None }),
+            flights,
+            budget,
             tell,
         };
+        if let Some(told) = collector.flights.as_ref().and_then(Flights::probe) {
+            (collector.tell)(told);
+        }
         if let Some(log) = &mut collector.log {
             let begun = log.journal(start.wall_ns).map(drop);
             collector.log_went(begun);
@@ -174,6 +187,11 @@ impl Collector {
         let line = Arc::<Line>::default();
         self.lines.push(Arc::clone(&line));
         Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
+    }
+
+    /// Where a thread tells incidents.
+    pub fn witness(&self) -> Witness {
+        self.flights.as_ref().map_or_else(Witness::off, Flights::witness)
     }
 
     /// What was measured, for whoever asks.
@@ -198,10 +216,41 @@ impl Collector {
             self.log_went(written);
         }
         let next_ns = self.round.to_ns;
+        let broken = self.over_budget();
         self.election.elect();
         self.measured.take_in(&mut self.round, self.election.elected());
         self.round.clear();
         self.round.from_ns = next_ns;
+        if let Some(flights) = self.flights.as_ref().filter(|_| !broken.is_empty()) {
+            let at_ns = self.measured.wall_us(next_ns) * 1_000;
+            let cause = Cause::Budget(broken);
+            let incident = || Incident { at_ns, position: flights.published(), cause, client: None };
+            flights.witness().tell(next_ns, incident);
+        }
+    }
+
+    /// The rules that the interval broke. What was not measured in it breaks none.
+    fn over_budget(&self) -> Vec<Verdict> {
+        let judge = |rule: &Rule| {
+            let mut sum = None;
+            for (_, values) in self.round.values().filter(|(label, _)| rule.selects(&label.tag().to_string()))
+            {
+                // They have the same bounds.
+                let _ = sum.get_or_insert_with(latency::histogram).add(values);
+            }
+            rule.judge(sum.as_ref())
+        };
+        let measured = |verdict: &Verdict| verdict.measured_ns.is_some();
+        self.budget.iter().map(judge).filter(|verdict| !verdict.held).filter(measured).collect()
+    }
+
+    /// Writes what came before an incident. `now_ns` is a steady time.
+    pub fn record(&mut self, incident: &Incident, now_ns: u64) {
+        let stages = self.measured.last_stages();
+        let told = self.flights.as_mut().and_then(|flights| flights.write(incident, &stages, now_ns));
+        if let Some(told) = told {
+            (self.tell)(told);
+        }
     }
 
     fn add(&mut self, set: &Set) {
@@ -237,16 +286,21 @@ impl Collector {
     /// # Errors
     /// What the operating system says when it gives no thread.
     pub fn start(mut self, clock: Clock) -> io::Result<Collecting> {
-        let (stop, stopped) = mpsc::sync_channel::<()>(0);
+        let (stop, stopped) = channel::bounded::<()>(0);
+        let incidents = self.flights.as_ref().map_or_else(channel::never, Flights::incidents);
         let thread = std::thread::Builder::new().name("latency".to_owned()).spawn(move || {
             loop {
                 let left = Duration::from_nanos(self.left_ns(clock.now().mono_ns));
-                if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
-                    break;
+                channel::select! {
+                    recv(stopped) -> _ => break,
+                    recv(incidents) -> incident => {
+                        incident.iter().for_each(|incident| self.record(incident, clock.now().mono_ns));
+                    }
+                    default(left) => self.turn(),
                 }
-                self.turn();
             }
             self.turn();
+            incidents.try_iter().for_each(|incident| self.record(&incident, clock.now().mono_ns));
         })?;
         Ok(Collecting { stop, thread })
     }
@@ -273,7 +327,7 @@ fn known(venues: &mut Vec<Arc<str>>, venue: &str) -> Option<Arc<str>> {
 
 /// A collector that runs.
 pub struct Collecting {
-    stop: mpsc::SyncSender<()>,
+    stop: channel::Sender<()>,
     thread: JoinHandle<()>,
 }
 

@@ -16,7 +16,7 @@ use crate::latency::meter::Class;
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
 
 fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
-    Options { interval_ns, symbols_max: 2, log }
+    Options { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
 }
 
 /// A symbol of each of the venues that are known here.

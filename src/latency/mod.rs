@@ -1,6 +1,7 @@
 //! Latency by stages: what is told apart, and the interval log that holds it. `docs/LATENCY.md` describes the log and
 //! how it is read.
 
+pub mod budget;
 mod coarse;
 mod figures;
 pub mod hlog;
@@ -14,7 +15,7 @@ use hdrhistogram::Histogram;
 use crate::tick::Channel;
 
 pub use coarse::{Coarse, CoarseFigures};
-pub use figures::{Figures, QUANTILES};
+pub use figures::{Figures, Nanos, QUANTILES};
 pub use symbols::Symbols;
 
 /// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when

@@ -6,6 +6,7 @@ use super::interest::{Awaited, Wildcard};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
+use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, Stage};
 use crate::session::{Session, Strip, Times};
@@ -28,6 +29,8 @@ pub(super) struct Connection<S> {
     pub(super) awaited: Vec<Awaited>,
     /// What the whole way of its ticks took. There is none before the first that was measured.
     pub(super) way: Option<Box<Coarse>>,
+    /// How it did since it was last at ease, where incidents are recorded.
+    pub(super) history: Option<Box<History>>,
     /// From where it reads the ring again, while it resumes.
     pub(super) reading: Option<u64>,
     /// In the queue of those with something to write.

@@ -17,6 +17,7 @@ use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
+use crate::flight::Witness;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -151,6 +152,8 @@ pub struct Sessions<S> {
     pub(super) totals: Ledger,
     /// What this shard measures with.
     pub(super) meter: Meter,
+    /// Where it tells incidents.
+    pub(super) witness: Witness,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -191,6 +194,7 @@ impl<S: Socket> Sessions<S> {
             awaited: HashMap::default(),
             totals: Ledger::default(),
             meter: Meter::off(),
+            witness: Witness::off(),
         }
     }
 
@@ -339,23 +343,30 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session's dirty subscriptions what they missed, as far as there is room.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        let mut told_any = false;
+        let (mut told_any, mut gap) = (false, None);
         while let Some(key) = connection.session.next_waiting() {
             let Some(place) = connection.place(key) else { continue };
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            connection.session.count(told.counts());
+            let counts = told.counts();
+            connection.session.count(counts);
             if key.channel().is_some() {
                 connection.session.rebased(told.rebased);
             }
-            self.totals += told.counts();
+            self.totals += counts;
+            if counts.dropped > 0 {
+                gap = gap.or_else(|| Some((key, told.slowness()?)));
+            }
             let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
             told_any = true;
         }
         if told_any {
             self.queue(id);
+        }
+        if let Some((key, missing)) = gap {
+            self.saw_gap(id, key, missing, now);
         }
     }
 
@@ -386,6 +397,7 @@ impl<S: Socket> Sessions<S> {
             wildcards: Vec::new(),
             awaited: Vec::new(),
             way: None,
+            history: None,
             reading: None,
             queued: false,
             watched: false,
