@@ -44,11 +44,12 @@ impl Election {
     pub(super) fn elect(&mut self) {
         let mut known = self.elected.clone();
         known.sort_unstable();
-        let busy = self.activity.iter().enumerate().filter(|(_, activity)| **activity > 0);
-        let weighed = busy.map(|(at, activity)| {
+        // Who was elected and fell silent stays while there is room.
+        let weighed = self.activity.iter().enumerate().filter_map(|(at, activity)| {
             let id = InstrumentId(at as u32);
-            let weight = u128::from(*activity) * if known.binary_search(&id).is_ok() { 5 } else { 4 };
-            (Reverse(weight), id)
+            let stays = known.binary_search(&id).is_ok();
+            let weight = u128::from(*activity) * if stays { 5 } else { 4 };
+            (stays || weight > 0).then_some((Reverse(weight), id))
         });
         let mut candidates: Vec<(Reverse<u128>, InstrumentId)> = weighed.collect();
         if candidates.len() > self.most {
@@ -255,7 +256,9 @@ mod tests {
         }
         assert_eq!(elected(&house), [0, 2], "it is told no more of one that fell silent");
         (0..200).for_each(|_| house.second([]));
-        assert_eq!(elected(&house), [0; 0]);
+        assert_eq!(elected(&house), [0, 2], "nobody needs their place");
+        house.second([(5, 1)]);
+        assert_eq!(elected(&house), [0, 5]);
     }
 
     #[test]

@@ -8,10 +8,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::{MANUAL_EPOCH_NS, MS, SECOND};
+use crate::flight;
+use crate::flight::Flight;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::NS_MAX;
+use crate::latency::budget::parse;
 use crate::latency::hlog::{Interval, Reader};
 use crate::latency::meter::Class;
+use crate::ring::tick_ring;
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
 
@@ -41,10 +45,14 @@ struct House {
 
 impl House {
     fn new(log: Option<LogOptions>) -> Self {
+        Self::with(options(SECOND, log))
+    }
+
+    fn with(options: Options) -> Self {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let tell = move |what| tell.lock().expect("not poisoned").push(what);
-        let mut collector = Collector::new(options(SECOND, log), table(), START, Box::new(tell));
+        let mut collector = Collector::new(options, table(), START, Box::new(tell));
         let (ingest, shard) = (collector.meter(), collector.meter());
         let measured = collector.measured();
         Self { collector, measured, ingest, shard, told }
@@ -381,6 +389,63 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     assert!(told.len() == 1 && told[0].ends_with("it is written again"), "{told:?}");
     let found = intervals(&path);
     assert_eq!((found.len(), found[0].start_ns), (1, START.wall_ns + 3 * SECOND + MS));
+}
+
+// ---- flights ------------------------------------------------------------------------------------------
+
+#[test]
+fn an_interval_over_budget_is_an_incident() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, ring) = tick_ring(4, VENUES.len()).expect("a power of two");
+    let flights = flight::Options {
+        dir: folder.path().to_owned(),
+        seconds: 1,
+        files_max: 9,
+        file_bytes_max: 1 << 20,
+        quiet_s: 2,
+    };
+    let budget = parse("write.p50<10us,write/*/trade.max<=1ms,total.max<1ns").expect("a budget");
+    let flights = Some(Flights::new(flights, ring, table()));
+    let mut house = House::with(Options { flights, budget, ..options(SECOND, None) });
+    let incidents = house.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
+    // Of what is not measured, no rule is broken.
+    for (second, ns, broken) in
+        [(1, 5_000, 0), (2, 20_000, 1), (3, 2_000_000, 0), (4, 20_000, 0), (5, 2_000_000, 2)]
+    {
+        record(&mut house.shard, Stage::Write, KRAKEN, ns, 3);
+        house.end(second);
+        let told: Vec<Incident> = incidents.try_iter().map(|incident| *incident).collect();
+        let rules = told.iter().map(|incident| match &incident.cause {
+            Cause::Budget(verdicts) => verdicts.len(),
+            other => panic!("{other:?}"),
+        });
+        // For two seconds after one, there is no other.
+        assert_eq!(
+            rules.collect::<Vec<_>>(),
+            if broken > 0 { vec![broken] } else { vec![] },
+            "second {second}"
+        );
+        for incident in told {
+            assert_eq!(incident.at_ns, START.wall_ns + second * SECOND + MS);
+            house.collector.record(&incident, START.mono_ns + second * SECOND + 2 * MS);
+        }
+    }
+    let stats = house.measured.flights().expect("a recorder");
+    assert_eq!((stats.written.get(), stats.dropped.get(), stats.failed.get()), (2, 2, 0));
+    let told = house.told();
+    assert!(told.len() == 2 && told[0].ends_with(": over budget: write.p50<10us: 20.0 µs"), "{told:?}");
+    let mut files: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("one").path()).collect();
+    files.sort();
+    let flight = Flight::read(fs::read(&files[1]).expect("a file").as_slice()).expect("a flight");
+    let stage = &flight.stages[0];
+    assert_eq!(
+        (&stage["tag"], &stage["count"]),
+        (&"write/kraken/trade".into(), &3.into()),
+        "the interval itself"
+    );
+    assert_eq!(flight.header.stages_to_us, flight.header.at_us);
+    assert!(stage["max_ns"].as_u64() >= Some(2_000_000), "{stage}");
 }
 
 // ---- the thread ---------------------------------------------------------------------------------------
