@@ -51,7 +51,7 @@ impl Socket for TcpSocket {
         match slices {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
-            [one] => match socket2::SockRef::from(&self.0.stream).send(one) {
+            [one] => match socket::send(&self.0.stream, one) {
                 // Now tokio has to hear that it is full, too: it looks where the write has not been.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.stream.try_write(one),
                 written => written,

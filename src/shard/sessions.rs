@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-use super::client::{Around, Connection};
+use super::client::{Around, Connection, Sample};
 use super::frames::Frames;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
@@ -149,8 +149,9 @@ pub struct Sessions<S> {
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
-    /// What this shard measures with.
+    /// What this shard measures with, and which writes.
     pub(super) meter: Meter,
+    sample: Sample,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -191,6 +192,7 @@ impl<S: Socket> Sessions<S> {
             awaited: HashMap::default(),
             totals: Ledger::default(),
             meter: Meter::off(),
+            sample: Sample::default(),
         }
     }
 
@@ -262,7 +264,12 @@ impl<S: Socket> Sessions<S> {
                 strip = self.buffers.print(self.frames.encoded(), times);
                 self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
             }
-            let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+            let mut around = Around {
+                counters: &self.counters,
+                clock: &self.clock,
+                meter: &mut self.meter,
+                sample: &mut self.sample,
+            };
             if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
@@ -512,7 +519,9 @@ impl<S: Socket> Sessions<S> {
     /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
     pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
-        for _ in 0..most.min(self.flush_queue.len()) {
+        let writes = most.min(self.flush_queue.len());
+        self.sample.begin(writes);
+        for _ in 0..writes {
             if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
             }
@@ -528,7 +537,12 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+        let mut around = Around {
+            counters: &self.counters,
+            clock: &self.clock,
+            meter: &mut self.meter,
+            sample: &mut self.sample,
+        };
         connection.write(&mut around, now.mono_ns);
         if connection.dead {
             return;

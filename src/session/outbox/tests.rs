@@ -34,7 +34,7 @@ fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) -> (u64, Option<u64>)
     let n = n.min(bytes.len());
     into.extend_from_slice(&bytes[..n]);
     let mut told = (0, None);
-    outbox.going(n, |times, weight| told = (told.0 + weight, told.1.or(Some(times.rx_ns))));
+    outbox.going(n, 0, |times, weight| told = (told.0 + weight, told.1.or(Some(times.rx_ns))));
     outbox.wrote(n);
     told
 }
