@@ -116,7 +116,8 @@ pub struct Sessions<S> {
     pub(super) ring: TickRing,
     pub(super) clock: Clock,
     pub(super) counters: Arc<ShardCounters>,
-    pub(super) connections: Slab<Connection<S>>,
+    /// Boxed: a table of very many grows by doubling, and would be half empty.
+    pub(super) connections: Slab<Box<Connection<S>>>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
@@ -383,7 +384,7 @@ impl<S: Socket> Sessions<S> {
         .message();
         self.serials += 1;
         let serial = self.serials;
-        let id = self.connections.insert(Connection {
+        let id = self.connections.insert(Box::new(Connection {
             socket,
             session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), now.mono_ns),
             who,
@@ -398,7 +399,7 @@ impl<S: Socket> Sessions<S> {
             dead: false,
             tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
-        }) as u32;
+        })) as u32;
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
         // Urgent, or a heartbeat could overtake it.
@@ -619,8 +620,10 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
             // Who has not taken what there was by now would not come to a goodbye behind it.
-            let late = |c: &Connection<S>| c.session.is_blocked() || c.session.is_shedding();
-            if self.connections.get(id as usize).is_some_and(late) {
+            let Some(Connection { session, .. }) = self.connections.get(id as usize).map(|c| &**c) else {
+                continue;
+            };
+            if session.is_blocked() || session.is_shedding() {
                 self.cut(id, why, now);
             } else {
                 self.close(id, why, now);
