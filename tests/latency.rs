@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::clock::{Clock, MS, SECOND};
+use tickfan::clock::{Clock, MS, Now, SECOND};
 use tickfan::counters::ShardCounters;
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
 use tickfan::flight::Witness;
@@ -89,6 +89,15 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+/// A client of the only symbol; its number.
+fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, full: &Rc<Cell<bool>>, now: Now) -> u32 {
+    let mut sessions = sessions.borrow_mut();
+    let who = Who { name: name.into(), peer: None };
+    let client = sessions.open(Wire { full: Rc::clone(full) }, who, now);
+    sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
+    client
+}
+
 /// From a capture to a socket, turn by turn.
 struct House {
     clock: Clock,
@@ -138,13 +147,7 @@ impl House {
         let mut shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
         let full = Rc::new(Cell::new(false));
         let now = clock.now();
-        let client = {
-            let mut sessions = sessions.borrow_mut();
-            let who = Who { name: "c".into(), peer: None };
-            let client = sessions.open(Wire { full: Rc::clone(&full) }, who, now);
-            sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
-            client
-        };
+        let client = join(&sessions, "c", &full, now);
         while shard.turn(now) {}
         let found = BTreeMap::new();
         Self { clock, ingest, shard, sessions, full, client, lines, found, _folder: folder, _log: log }
@@ -281,13 +284,7 @@ fn a_delay_is_found_in_its_stage() {
 fn who_waited_is_told_by_client() {
     let mut house = House::new(3);
     let full = Rc::new(Cell::new(false));
-    let slow = {
-        let (mut sessions, now) = (house.sessions.borrow_mut(), house.clock.now());
-        let who = Who { name: "slow".into(), peer: None };
-        let slow = sessions.open(Wire { full: Rc::clone(&full) }, who, now);
-        sessions.request(slow, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
-        slow
-    };
+    let slow = join(&house.sessions, "slow", &full, house.clock.now());
     let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
     house.shard();
     assert!(rows(&house).iter().all(|row| row.total.is_none()), "nothing was written yet");
@@ -368,4 +365,27 @@ fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
     (1..=100).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
     let write: BTreeMap<u64, u64> = found["write"].iter().map(|(us, count)| (near(*us), *count)).collect();
     assert_eq!(write, expected);
+}
+
+#[test]
+fn very_many_clients_are_told_by_some_of_them() {
+    let mut house = House::new(100);
+    for _ in 1..1_000 {
+        join(&house.sessions, "c", &house.full, house.clock.now());
+    }
+    house.shard();
+    house.smoothly(50);
+    // The shard comes late for the other half.
+    for _ in 50..100 {
+        house.ingest();
+        house.wait(10 * MS);
+        house.shard();
+    }
+    let found = house.found();
+    for stage in [Stage::Write, Stage::Total] {
+        let count: u64 = found[stage.name()].values().sum();
+        assert_eq!(count, 100_000, "{}: each delivery counts", stage.name());
+    }
+    let late: u64 = found["total"].range(5_000..).map(|(_, count)| count).sum();
+    assert!(late.abs_diff(50_000) <= 1_000, "{late} of them were late");
 }

@@ -49,21 +49,61 @@ pub(super) struct Around<'a> {
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: &'a Clock,
     pub(super) meter: &'a mut Meter,
+    pub(super) sample: &'a mut Sample,
+}
+
+/// Writes of a turn that are all measured; of those behind them each so manieth is, and the last.
+const MEASURED: u32 = 8;
+
+/// Which writes of a turn are measured: to look at the clock and to count what it says takes as long as a thirtieth of a
+/// write.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    /// Writes that are left in this turn.
+    left: u32,
+    /// Writes of this turn.
+    writes: u32,
+    /// Ticks of writes that were not measured: the next one that is stands for them, too.
+    skipped: u64,
+}
+
+impl Sample {
+    /// A turn that has so many writes begins.
+    pub(super) fn begin(&mut self, writes: usize) {
+        (self.left, self.writes) = (writes as u32, 0);
+    }
+
+    /// A write: whether it is measured.
+    #[inline]
+    fn takes(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.writes = self.writes.wrapping_add(1);
+        self.writes <= MEASURED || self.writes.is_multiple_of(MEASURED) || self.left == 0
+    }
 }
 
 impl Around<'_> {
     /// The kernel has just taken the first `n` bytes of what waits for a session.
     #[inline]
     fn measure(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
-        if self.meter.is_on() && n > 0 {
-            let now_ns = self.clock.wall_ns();
-            session.going(n, |times, weight| {
-                let Times { rx_ns, tx_ns, class, instrument } = times;
-                self.meter.record(Stage::Write, class, tx_ns, now_ns, weight);
-                if let Some(ns) = self.meter.record_way(instrument, class, rx_ns, now_ns, weight) {
-                    way.get_or_insert_default().record(ns, weight);
-                }
-            });
+        let Self { clock, meter, sample, .. } = self;
+        if !meter.is_on() || n == 0 {
+            return;
+        }
+        if !sample.takes() {
+            sample.skipped += u64::from(session.ticks_within(n));
+            return;
+        }
+        let now_ns = clock.wall_ns();
+        let told = session.going(n, sample.skipped, |times, own, weight| {
+            let Times { rx_ns, tx_ns, class, instrument } = times;
+            meter.record(Stage::Write, class, tx_ns, now_ns, weight);
+            if let Some(ns) = meter.record_way(instrument, class, rx_ns, now_ns, weight) {
+                way.get_or_insert_default().record(ns, own);
+            }
+        });
+        if told {
+            sample.skipped = 0;
         }
     }
 }

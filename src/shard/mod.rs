@@ -295,8 +295,10 @@ async fn run(
             match command {
                 Command::Client(client) => {
                     let (sessions, work) = (Rc::clone(&sessions), Rc::clone(&work));
-                    let driven = connection::drive(client, sessions, clock.clone(), work, Rc::clone(&alive));
-                    tokio::task::spawn_local(driven);
+                    let alive = Rc::clone(&alive);
+                    if let Some(driver) = connection::driver(*client, sessions, clock.clone(), work, alive) {
+                        tokio::task::spawn_local(driver.run());
+                    }
                 }
                 Command::Report { sort, limit, shard, answer } => {
                     let report = sessions.borrow().start_report(sort, limit, shard, now);
