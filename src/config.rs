@@ -7,7 +7,6 @@ mod record;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -345,29 +344,6 @@ fn rest_us<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         return Err(D::Error::custom(format!("rest_us must be at most {REST_US_MAX}")));
     }
     Ok(rest_us)
-}
-
-/// Shorter intervals have too few values for a percentile, and longer ones hide what happened.
-const INTERVAL_MS: RangeInclusive<u64> = 100..=60_000;
-
-fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let interval_ms = u64::deserialize(from)?;
-    if interval_ms == 0 || INTERVAL_MS.contains(&interval_ms) {
-        return Ok(interval_ms);
-    }
-    let (least, most) = INTERVAL_MS.into_inner();
-    Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
-}
-
-/// A shorter log would hold hardly an interval.
-const LOG_BYTES_MIN: u64 = 65_536;
-
-fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {
-    let bytes = NonZeroU64::deserialize(from)?;
-    if bytes.get() >= LOG_BYTES_MIN {
-        return Ok(bytes);
-    }
-    Err(D::Error::custom(format!("log_bytes_max must be at least {LOG_BYTES_MIN}")))
 }
 
 fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {

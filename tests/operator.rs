@@ -93,7 +93,7 @@ fn measuring(measure: impl FnOnce(&mut Meter, Class)) -> Arc<Measured> {
     let class = meter.class(InstrumentId(0), Channel::Trade, || "kraken");
     measure(&mut meter, class);
     meter.turn(SECOND);
-    collector.turn();
+    collector.turn(Now { mono_ns: SECOND, wall_ns: start.wall_ns + SECOND });
     collector.measured()
 }
 

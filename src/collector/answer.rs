@@ -76,7 +76,7 @@ impl Measured {
     }
 
     /// Of a steady time, microseconds since the Unix epoch, as the wall clock was at the start.
-    pub(super) fn wall_us(&self, mono_ns: u64) -> u64 {
+    fn wall_us(&self, mono_ns: u64) -> u64 {
         (self.start.wall_ns + mono_ns.saturating_sub(self.start.mono_ns)) / 1_000
     }
 }

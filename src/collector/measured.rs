@@ -213,11 +213,12 @@ impl Measured {
         self.flights.as_deref()
     }
 
-    /// What the stages took in the last interval, by tag.
-    pub(super) fn last_stages(&self) -> flight::Stages {
+    /// What the stages took in the last interval, by tag. When that was is told by the wall clock of now.
+    pub(super) fn last_stages(&self, now: Now) -> flight::Stages {
+        let wall_us = |mono_ns| now.wall_ns.saturating_sub(now.mono_ns.saturating_sub(mono_ns)) / 1_000;
         self.look(Span::Last, |window| flight::Stages {
-            from_us: self.wall_us(window.from_ns),
-            to_us: self.wall_us(window.to_ns),
+            from_us: wall_us(window.from_ns),
+            to_us: wall_us(window.to_ns),
             rows: window.values().map(|(label, v)| (label.tag().to_string(), Figures::of(v))).collect(),
         })
     }

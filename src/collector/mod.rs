@@ -28,8 +28,9 @@ use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::tick::Channel;
 
-pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 use symbols::{Election, Tally};
+
+pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
 /// How it is collected.
 pub struct Options {
@@ -200,7 +201,7 @@ impl Collector {
     }
 
     /// Takes what the threads have handed over. If there is nothing the interval goes on.
-    pub fn turn(&mut self) {
+    pub fn turn(&mut self, now: Now) {
         let mut ended_ns = None;
         for at in 0..self.lines.len() {
             while let Some(set) = self.lines[at].take() {
@@ -222,10 +223,9 @@ impl Collector {
         self.round.clear();
         self.round.from_ns = next_ns;
         if let Some(flights) = self.flights.as_ref().filter(|_| !broken.is_empty()) {
-            let at_ns = self.measured.wall_us(next_ns) * 1_000;
-            let cause = Cause::Budget(broken);
+            let (at_ns, cause) = (now.wall_ns, Cause::Budget(broken));
             let incident = || Incident { at_ns, position: flights.published(), cause, client: None };
-            flights.witness().tell(next_ns, incident);
+            flights.witness().tell(now.mono_ns, incident);
         }
     }
 
@@ -244,10 +244,10 @@ impl Collector {
         self.budget.iter().map(judge).filter(|verdict| !verdict.held).filter(measured).collect()
     }
 
-    /// Writes what came before an incident. `now_ns` is a steady time.
-    pub fn record(&mut self, incident: &Incident, now_ns: u64) {
-        let stages = self.measured.last_stages();
-        let told = self.flights.as_mut().and_then(|flights| flights.write(incident, &stages, now_ns));
+    /// Writes what came before an incident.
+    pub fn record(&mut self, incident: &Incident, now: Now) {
+        let stages = self.measured.last_stages(now);
+        let told = self.flights.as_mut().and_then(|flights| flights.write(incident, &stages, now.mono_ns));
         if let Some(told) = told {
             (self.tell)(told);
         }
@@ -294,13 +294,13 @@ impl Collector {
                 channel::select! {
                     recv(stopped) -> _ => break,
                     recv(incidents) -> incident => {
-                        incident.iter().for_each(|incident| self.record(incident, clock.now().mono_ns));
+                        incident.iter().for_each(|incident| self.record(incident, clock.now()));
                     }
-                    default(left) => self.turn(),
+                    default(left) => self.turn(clock.now()),
                 }
             }
-            self.turn();
-            incidents.try_iter().for_each(|incident| self.record(&incident, clock.now().mono_ns));
+            self.turn(clock.now());
+            incidents.try_iter().for_each(|incident| self.record(&incident, clock.now()));
         })?;
         Ok(Collecting { stop, thread })
     }

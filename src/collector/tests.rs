@@ -34,6 +34,11 @@ fn table() -> Arc<InstrumentTable> {
 
 const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
 
+/// Both clocks at a steady time.
+fn now(mono_ns: u64) -> Now {
+    Now { mono_ns, wall_ns: mono_ns - START.mono_ns + START.wall_ns }
+}
+
 /// Two threads that measure, and who collects.
 struct House {
     collector: Collector,
@@ -63,7 +68,7 @@ impl House {
         let now_ns = START.mono_ns + second * SECOND + MS;
         self.ingest.turn(now_ns);
         self.shard.turn(now_ns);
-        self.collector.turn();
+        self.collector.turn(now(now_ns));
     }
 
     fn asked(&self, interval: &str) -> Value {
@@ -126,12 +131,12 @@ fn what_threads_measure_is_merged_by_what_it_is() {
 fn an_interval_without_values_is_empty_and_one_without_news_goes_on() {
     let mut house = House::new(None);
     record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
-    house.collector.turn();
+    house.collector.turn(START);
     assert_eq!(house.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
     house.end(1);
     house.end(2);
     // Nobody comes to the end of the third.
-    house.collector.turn();
+    house.collector.turn(START);
     house.end(4);
     let last = house.asked("last");
     let (from, to) = (last["from_us"].as_u64().expect("a time"), last["to_us"].as_u64().expect("a time"));
@@ -150,7 +155,7 @@ fn a_late_thread_stands_where_it_came() {
         if second == 5 {
             house.shard.turn(now_ns);
         }
-        house.collector.turn();
+        house.collector.turn(START);
         let counts = ["recv", "write"].map(|stage| house.count("last", &format!("{stage}/kraken/trade")));
         assert_eq!(counts, [1, if second == 5 { 5 } else { 0 }]);
     }
@@ -330,7 +335,7 @@ fn the_log_has_each_value_once_and_the_last_interval() {
     record(&mut house.shard, Stage::Total, COINBASE, 9, 1);
     house.shard.end(START.mono_ns + 3 * SECOND + SECOND / 2);
     house.ingest.end(START.mono_ns + 3 * SECOND + SECOND / 4);
-    house.collector.turn();
+    house.collector.turn(START);
     let found: Vec<_> = intervals(&path)
         .iter()
         .map(|i| (i.tag.clone(), (i.start_ns - START.wall_ns) / MS, i.duration_ns / MS, i.histogram.len()))
@@ -427,7 +432,7 @@ fn an_interval_over_budget_is_an_incident() {
         );
         for incident in told {
             assert_eq!(incident.at_ns, START.wall_ns + second * SECOND + MS);
-            house.collector.record(&incident, START.mono_ns + second * SECOND + 2 * MS);
+            house.collector.record(&incident, now(START.mono_ns + second * SECOND + 2 * MS));
         }
     }
     let stats = house.measured.flights().expect("a recorder");

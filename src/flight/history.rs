@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::session::Level;
 
-/// States of a client that are kept: 64 bytes each.
+/// States of a client that are kept: 72 bytes each.
 const STATES_MAX: usize = 64;
 
 /// How a client does at a moment.

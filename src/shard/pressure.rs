@@ -67,7 +67,7 @@ impl<S: Socket> Sessions<S> {
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);
         self.count_level(before, self.connections.get(id as usize).map_or(before, |c| c.session.level()));
-        self.note(id, verdict.at_ease, now);
+        self.note(id, verdict, kernel, now);
         if verdict.cut {
             self.cut(id, Close::SlowConsumer, now);
         }

@@ -2,10 +2,10 @@
 
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::clock::{MS, Now};
 use crate::flight::{Cause, Client, Incident, State, Witness};
 use crate::protocol::close::Close;
-use crate::session::Missing;
+use crate::session::{Kernel, Missing, Verdict};
 use crate::tick::Key;
 
 impl<S: Socket> Sessions<S> {
@@ -15,13 +15,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Notes how a client does; of one that is at ease nothing is kept.
-    pub(super) fn note(&mut self, id: u32, at_ease: bool, now: Now) {
+    pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
         let Some(span_us) = self.witness.span_us() else { return };
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        if at_ease {
+        if verdict.at_ease {
             connection.history = None;
         } else {
-            let state = connection.state(now);
+            let state = connection.state(kernel, now);
             connection.history.get_or_insert_default().note(state, span_us);
         }
     }
@@ -52,14 +52,14 @@ impl<S: Socket> Sessions<S> {
 
 impl<S: Socket> Connection<S> {
     /// How it does.
-    fn state(&self, now: Now) -> State {
+    fn state(&self, kernel: Kernel, now: Now) -> State {
         let ledger = self.session.ledger();
         State {
             at_us: now.wall_ns / 1_000,
             level: self.session.level(),
-            behind_ms: self.session.behind_ns(now.mono_ns) / 1_000_000,
+            behind_ms: self.session.behind_ns(now.mono_ns) / MS,
             queued_bytes: self.session.outbox().len() as u64,
-            kernel_unsent_bytes: self.socket.unacked(),
+            kernel_unsent_bytes: kernel.unacked,
             waiting: self.session.waiting() as u64,
             sent: ledger.sent,
             merged: ledger.merged,
@@ -69,7 +69,7 @@ impl<S: Socket> Connection<S> {
 
     /// How it did until now.
     fn past(&self, now: Now) -> Client {
-        let state = self.state(now);
+        let state = self.state(Kernel { unacked: self.socket.unacked() }, now);
         let history = self.history.as_ref();
         Client {
             session: self.who.name.clone(),
