@@ -212,7 +212,7 @@ fn a_full_disk_leaves_no_half_a_file() {
     std::os::unix::fs::symlink("/dev/full", house.flights.options.dir.join(PART)).expect("a link");
     let told = house.write(&house.cut(0)).expect("it is told");
     assert!(told.contains("No space left on device"), "{told}");
-    assert_eq!(house.names(), [String::new(); 0]);
+    assert!(house.names().is_empty(), "{:?}", house.names());
     house.write(&house.cut(1));
     assert_eq!(house.names().len(), 1);
 }
