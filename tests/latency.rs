@@ -13,12 +13,13 @@ use std::time::Duration;
 use tickfan::clock::{Clock, MS, Now, SECOND};
 use tickfan::counters::ShardCounters;
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use tickfan::flight::Witness;
 use tickfan::instrument::InstrumentTable;
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
@@ -89,9 +90,9 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// A client of the only symbol; its number.
-fn join(sessions: &RefCell<Sessions<Wire>>, full: &Rc<Cell<bool>>, now: Now) -> u32 {
+fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, full: &Rc<Cell<bool>>, now: Now) -> u32 {
     let mut sessions = sessions.borrow_mut();
-    let who = Who { name: "c".into(), peer: None };
+    let who = Who { name: name.into(), peer: None };
     let client = sessions.open(Wire { full: Rc::clone(full) }, who, now);
     sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
     client
@@ -137,6 +138,7 @@ impl House {
             view: Arc::new(IngestView::new(1)),
             notices,
             meter: meter(&lines[0]),
+            witness: Witness::off(),
         });
         let counters = Arc::new(ShardCounters::default());
         let sessions = Sessions::new(options(), table, ring.clone(), clock.clone(), Arc::clone(&counters));
@@ -145,7 +147,7 @@ impl House {
         let mut shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
         let full = Rc::new(Cell::new(false));
         let now = clock.now();
-        let client = join(&sessions, &full, now);
+        let client = join(&sessions, "c", &full, now);
         while shard.turn(now) {}
         let found = BTreeMap::new();
         Self { clock, ingest, shard, sessions, full, client, lines, found, _folder: folder, _log: log }
@@ -186,7 +188,7 @@ impl House {
                     let all = self.found.entry(stage.name()).or_insert_with(tickfan::latency::histogram);
                     all.add(values).expect("the same bounds");
                 }
-                line.give_back(set);
+                line.give_back(set, &[]);
             }
         }
         let all = self.found.iter().map(|(stage, values)| {
@@ -279,6 +281,35 @@ fn a_delay_is_found_in_its_stage() {
 }
 
 #[test]
+fn who_waited_is_told_by_client() {
+    let mut house = House::new(3);
+    let full = Rc::new(Cell::new(false));
+    let slow = join(&house.sessions, "slow", &full, house.clock.now());
+    let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
+    house.shard();
+    assert!(rows(&house).iter().all(|row| row.total.is_none()), "nothing was written yet");
+    house.smoothly(2);
+    full.set(true);
+    house.ingest();
+    house.shard();
+    house.wait(10 * MS);
+    full.set(false);
+    house.sessions.borrow_mut().writable(slow);
+    house.shard();
+    let told = |row: &ClientRow| {
+        let total = row.total.expect("it was written to");
+        (row.session.to_string(), total.count, total.mean_ns, total.p50_ns, total.p99_ns, total.max_ns)
+    };
+    let delay = 10 * MS;
+    assert_eq!(
+        rows(&house).iter().map(told).collect::<Vec<_>>(),
+        [("slow".to_owned(), 3, delay / 3, 1_000, delay, delay), ("c".to_owned(), 3, 0, 0, 0, 0)]
+    );
+    let measured = house.found();
+    assert_eq!(shown(&measured, Stage::Total), "0×5 10000×1", "the same as all of them say");
+}
+
+#[test]
 fn a_tick_waits_for_those_encoded_before_it() {
     let mut house = House::new(3);
     house.smoothly(1);
@@ -340,7 +371,7 @@ fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
 fn very_many_clients_are_told_by_some_of_them() {
     let mut house = House::new(100);
     for _ in 1..1_000 {
-        join(&house.sessions, &house.full, house.clock.now());
+        join(&house.sessions, "c", &house.full, house.clock.now());
     }
     house.shard();
     house.smoothly(50);

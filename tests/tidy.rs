@@ -21,13 +21,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick"]),
     ("latency", &["instrument", "tick"]),
-    ("session", &["tick", "protocol", "latency"]),
+    ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
-    ("collector", &["tick", "clock", "counters", "latency", "journal"]),
+    ("flight", &["instrument", "tick", "rfc3339", "counters", "protocol", "latency", "session", "ring"]),
+    ("collector", &["instrument", "tick", "clock", "counters", "latency", "journal", "flight"]),
     (
         "feed",
         &[
@@ -42,20 +43,32 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "latency",
             "ring",
             "socket",
+            "flight",
         ],
     ),
     (
         "shard",
-        &["instrument", "tick", "clock", "counters", "protocol", "session", "latency", "ring", "socket"],
+        &[
+            "instrument",
+            "tick",
+            "clock",
+            "counters",
+            "protocol",
+            "session",
+            "latency",
+            "ring",
+            "socket",
+            "flight",
+        ],
     ),
     (
         "front",
         &["instrument", "tick", "counters", "protocol", "latency", "ring", "socket", "collector", "feed"],
     ),
     ("watch", &["tick", "clock", "complaint"]),
-    ("report", &["rfc3339", "latency"]),
+    ("report", &["rfc3339", "latency", "flight"]),
     // wiring
-    ("config", &["instrument", "venue", "session", "ring", "shard"]),
+    ("config", &["instrument", "venue", "latency", "session", "ring", "shard"]),
     (
         "offline",
         &["instrument", "tick", "rfc3339", "clock", "venue", "capture", "protocol", "feed", "config"],
@@ -72,6 +85,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "latency",
             "ring",
             "journal",
+            "flight",
             "collector",
             "feed",
             "shard",

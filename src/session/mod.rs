@@ -411,11 +411,11 @@ impl Session {
         self.outbox.ticks_within(n)
     }
 
-    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for: of
-    /// very many not each is told, and `others` are those of writes that were not asked. To be asked before they are
-    /// [written](Self::wrote). False if no tick is out.
+    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for, of
+    /// these and of all: of very many not each is told, and `others` are those of writes that were not asked. To be asked
+    /// before they are [written](Self::wrote). False if no tick is out.
     #[inline]
-    pub fn going(&self, n: usize, others: u64, tell: impl FnMut(Times, u64)) -> bool {
+    pub fn going(&self, n: usize, others: u64, tell: impl FnMut(Times, u64, u64)) -> bool {
         self.outbox.going(n, others, tell)
     }
 

@@ -156,16 +156,17 @@ impl Outbox {
         marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end).count() as u32
     }
 
-    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: those next to it,
-    /// where many go out at once, and its share of `others`. The one that has waited longest is among them. False if no
-    /// tick is out.
-    pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64)) -> bool {
+    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: of these, those next
+    /// to it where many go out at once; and of all, its share of `others` too. The one that has waited longest is among
+    /// them. False if no tick is out.
+    pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
         let out = self.ticks_within(n);
         let step = if self.is_on_tape() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
         let (told, all) = (u64::from(out.div_ceil(step)), u64::from(out) + others);
         let mut nth = 0;
         let mut tell = |times| {
-            tell(times, all * (nth + 1) / told - all * nth / told);
+            let own = u64::from(step).min(u64::from(out) - nth * u64::from(step));
+            tell(times, own, all * (nth + 1) / told - all * nth / told);
             nth += 1;
         };
         if !self.is_on_tape() {

@@ -22,6 +22,7 @@ mod requests;
 mod resume;
 mod sessions;
 mod subscriptions;
+mod witness;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -39,6 +40,7 @@ pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
+use crate::flight::Witness;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
@@ -93,6 +95,8 @@ pub struct ShardParts {
     pub drain_ms: u64,
     /// What it measures with.
     pub meter: Meter,
+    /// Where it tells incidents.
+    pub witness: Witness,
 }
 
 /// The outside's end of a shard.
@@ -274,10 +278,11 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter } = parts;
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness } = parts;
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
+    sessions.borrow_mut().witness_with(witness);
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     let work = Rc::new(Notify::new());
     // Held by the task of each connection: a client that was just handed over is told goodbye too.

@@ -17,6 +17,7 @@ use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
+use crate::flight::Witness;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -153,6 +154,8 @@ pub struct Sessions<S> {
     /// What this shard measures with, and which writes.
     pub(super) meter: Meter,
     sample: Sample,
+    /// Where it tells incidents.
+    pub(super) witness: Witness,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -194,6 +197,7 @@ impl<S: Socket> Sessions<S> {
             totals: Ledger::default(),
             meter: Meter::off(),
             sample: Sample::default(),
+            witness: Witness::off(),
         }
     }
 
@@ -238,7 +242,7 @@ impl<S: Socket> Sessions<S> {
             Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
             Body::Gap { .. } | Body::Status(_) => Class::NONE,
         };
-        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
@@ -347,23 +351,30 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session's dirty subscriptions what they missed, as far as there is room.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        let mut told_any = false;
+        let (mut told_any, mut gap) = (false, None);
         while let Some(key) = connection.session.next_waiting() {
             let Some(place) = connection.place(key) else { continue };
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            connection.session.count(told.counts());
+            let counts = told.counts();
+            connection.session.count(counts);
             if key.channel().is_some() {
                 connection.session.rebased(told.rebased);
             }
-            self.totals += told.counts();
+            self.totals += counts;
+            if counts.dropped > 0 {
+                gap = gap.or_else(|| Some((key, told.slowness()?)));
+            }
             let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
             told_any = true;
         }
         if told_any {
             self.queue(id);
+        }
+        if let Some((key, missing)) = gap {
+            self.saw_gap(id, key, missing, now);
         }
     }
 
@@ -393,6 +404,8 @@ impl<S: Socket> Sessions<S> {
             places: Vec::new(),
             wildcards: Vec::new(),
             awaited: Vec::new(),
+            way: None,
+            history: None,
             reading: None,
             queued: false,
             watched: false,
