@@ -250,39 +250,42 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Drives the connection until it ends.
-    pub(super) async fn run(mut self) {
-        // What came with the handshake is read without waiting for the socket.
-        let mut more = true;
-        loop {
-            let wants = self.sessions.borrow_mut().wants(self.id);
-            if wants.end {
-                break;
-            }
-            if wants.read && more {
-                match self.hear() {
-                    Heard::Blocked | Heard::Over => more = false,
-                    Heard::Enough => tokio::task::yield_now().await,
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold all this twice")]
+    pub(super) fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            // What came with the handshake is read without waiting for the socket.
+            let mut more = true;
+            loop {
+                let wants = self.sessions.borrow_mut().wants(self.id);
+                if wants.end {
+                    break;
                 }
-                self.work.notify_one();
-                continue;
-            }
-            match std::future::poll_fn(|context| self.shared.poll(wants, context)).await {
-                Came::Readable => more = true,
-                Came::Writable => {
-                    self.sessions.borrow_mut().writable(self.id);
+                if wants.read && more {
+                    match self.hear() {
+                        Heard::Blocked | Heard::Over => more = false,
+                        Heard::Enough => tokio::task::yield_now().await,
+                    }
                     self.work.notify_one();
+                    continue;
                 }
-                Came::Kicked => {}
+                match std::future::poll_fn(|context| self.shared.poll(wants, context)).await {
+                    Came::Readable => more = true,
+                    Came::Writable => {
+                        self.sessions.borrow_mut().writable(self.id);
+                        self.work.notify_one();
+                    }
+                    Came::Kicked => {}
+                }
             }
+            self.sessions.borrow_mut().remove(self.id);
+            self.work.notify_one();
+            // The session held the other end: now the socket is ours alone, and its last words are waited for.
+            if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
+                // Boxed: most of the time it is not there.
+                Box::pin(socket::linger(stream)).await;
+            }
+            drop(self.held);
         }
-        self.sessions.borrow_mut().remove(self.id);
-        self.work.notify_one();
-        // The session held the other end: now the socket is ours alone, and its last words are waited for.
-        if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
-            // Boxed: most of the time it is not there.
-            Box::pin(socket::linger(stream)).await;
-        }
-        drop(self.held);
     }
 
     /// Reads what is there, up to a fair share.
