@@ -277,16 +277,16 @@ fn rounds_can_be_ended_and_begun() {
     let gateway = replay(&["--speed", "10", "--loop"], &[capture.path()]);
     assert_eq!(shown(&gateway)["loop"], true);
     let (_, (trades, quotes)) = ((), capture.normalized());
-    eventually("a second round", || gateway.metric_sum("tickfan_published") > trades + quotes + 50);
+    eventually("a second round", || gateway.metric_sum("tickfan_published_total") > trades + quotes + 50);
     told(&gateway, &json!({"do": "loop", "on": false}));
     let ended = until(&gateway, "ended");
     assert_eq!((&ended["loop"], &ended["position"]), (&false.into(), &ended["to"]), "{ended}");
     assert_eq!(gateway.readyz(), 503);
     // From the beginning again.
-    let before = gateway.metric_sum("tickfan_published");
+    let before = gateway.metric_sum("tickfan_published_total");
     told(&gateway, &json!({"do": "loop", "on": true}));
     told(&gateway, &json!({"do": "resume"}));
-    eventually("it goes on", || gateway.metric_sum("tickfan_published") > before + trades + quotes);
+    eventually("it goes on", || gateway.metric_sum("tickfan_published_total") > before + trades + quotes);
     assert_eq!(gateway.readyz(), 200);
     told(&gateway, &json!({"do": "stop"}));
     until(&gateway, "ended");
@@ -297,7 +297,7 @@ fn rounds_can_be_ended_and_begun() {
 fn to_stop_is_to_end() {
     let gateway = replay(&["--speed", "1", "--exit"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "?symbols=coinbase:*");
-    eventually("ticks", || gateway.metric_sum("tickfan_published") > 10);
+    eventually("ticks", || gateway.metric_sum("tickfan_published_total") > 10);
     told(&gateway, &json!({"do": "stop"}));
     let mut down = 0;
     loop {
@@ -372,7 +372,7 @@ fn what_is_no_replay_cannot_be_controlled() {
 fn hostile_orders_are_answered() {
     let gateway = replay(&["--loop", "--set", "limits.ops_per_s=1000000", "--set", "replay.orders_max=4"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "");
-    let deep = "[".repeat(500) + &"]".repeat(500);
+    let deep = "[".repeat(100) + &"]".repeat(100);
     for fields in [
         "",
         r#""do":null"#,
@@ -399,10 +399,8 @@ fn hostile_orders_are_answered() {
             }
         };
         assert_eq!((&error["code"], &error["id"]), (&"bad_request".into(), &7.into()), "{fields}: {error}");
-        if fields.len() < 900 {
-            let (status, error) = post(gateway.http, &format!("{{{fields}}}"), None);
-            assert_eq!((status, &error["code"]), (400, &"bad_request".into()), "{fields}: {error}");
-        }
+        let (status, error) = post(gateway.http, &format!("{{{fields}}}"), None);
+        assert_eq!((status, &error["code"]), (400, &"bad_request".into()), "{fields}: {error}");
     }
     for body in ["", "{", "[]", "null", "\u{0}"] {
         assert_eq!(post(gateway.http, body, None).0, 400, "{body:?}");
