@@ -88,7 +88,7 @@ pub struct ClientRow {
 /// A number that is the greater the slower the figures are: the 99th percentile counts, then the mean, in microseconds of which
 /// there are fewer than 2^32.
 fn slowness(figures: &CoarseFigures) -> u64 {
-    (figures.p99_ns / 1_000) << 32 | figures.mean_ns / 1_000
+    ((figures.p99_ns / 1_000) << 32) | (figures.mean_ns / 1_000)
 }
 
 /// Subscriptions that are looked at for reports in one turn: ticks wait meanwhile.
