@@ -1,6 +1,6 @@
 /** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
 
-import type { Client, Heartbeat, Lag, LinkEvent, Tick } from 'tickfan-client';
+import type { Client, Heartbeat, Lag, Level, LinkEvent, Tick } from 'tickfan-client';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 
@@ -22,6 +22,7 @@ export class Health {
   #seen = 0;
   #broken = 0;
   #heartbeatMs: number | undefined;
+  #level: Level = 'ok';
   /** What was received since the last frame: its latency is known when it is drawn. */
   #fresh: Tick[] = [];
   readonly #data: [number[], (number | null)[], (number | null)[]] = [[], [], []];
@@ -33,7 +34,7 @@ export class Health {
       {
         ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
         axes: [{ ...axis, size: 24 }, { ...axis, size: 40, values: (_, ticks) => ticks.map(String) }],
-        series: [{}, { stroke: () => css('--up'), label: 'p50', width: 1 }, { stroke: () => css('--down'), label: 'p99', width: 1 }],
+        series: [{}, ...['--up', '--down'].map((name) => ({ stroke: () => css(name), width: 1, points: { show: false } }))],
       },
       this.#data,
       place,
@@ -49,11 +50,19 @@ export class Health {
     if (event.state === 'open') put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
     if (event.state === 'lost' || event.state === 'closed') {
       this.#heartbeatMs = undefined;
+      this.#level = 'ok';
+      delete element('lag')?.dataset['level'];
       put('lag', '–');
     }
   }
 
+  /** The gateway sheds this page: what it was told last is old. */
+  get isBehind(): boolean {
+    return this.#level === 'shed' || this.#level === 'cut';
+  }
+
   lag({ level, behind_ms, merged, dropped }: Lag): void {
+    this.#level = level;
     const it = element('lag');
     if (it !== null) it.dataset['level'] = level;
     put('lag', level === 'ok' ? 'ok' : `${level} ${(behind_ms / 1000).toFixed(1)} s`);
@@ -80,9 +89,12 @@ export class Health {
 
   /** A frame was drawn: what had come is on the screen. */
   drawn(client: Client): void {
-    for (const tick of this.#fresh) {
-      const ms = client.ageMs(tick);
-      if (ms !== undefined && this.#samples.length < SAMPLES_MAX) this.#samples.push(ms);
+    const first = this.#fresh[0];
+    // Asked once for all of them: they are seen at the same moment.
+    const ageMs = first === undefined ? undefined : client.ageMs(first);
+    if (first !== undefined && ageMs !== undefined) {
+      const room = Math.max(0, SAMPLES_MAX - this.#samples.length);
+      for (const { rx } of this.#fresh.slice(0, room)) this.#samples.push(ageMs + (first.rx - rx) / 1000);
     }
     this.#fresh = [];
   }
