@@ -1,6 +1,6 @@
 /** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
 
-import type { Client, Heartbeat, Lag, Level, LinkEvent, Tick } from 'tickfan-client';
+import type { Client, Lag, Level, LinkEvent, Tick } from 'tickfan-client';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 
@@ -33,6 +33,8 @@ export class Health {
     this.#plot = new uPlot(
       {
         ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
+        // A minute, from the first second on.
+        scales: { x: { range: (_, __, max) => [(max ?? Date.now() / 1000) - SECONDS, max ?? Date.now() / 1000] } },
         axes: [{ ...axis, size: 24 }, { ...axis, size: 40, values: (_, ticks) => ticks.map(String) }],
         series: [{}, ...['--up', '--down'].map((name) => ({ stroke: () => css(name), width: 1, points: { show: false } }))],
       },
@@ -47,7 +49,11 @@ export class Health {
     if (it === null) return;
     it.dataset['state'] = event.state;
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
-    if (event.state === 'open') put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
+    if (event.state === 'open') {
+      put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
+      // Until the gateway says otherwise.
+      put('lag', 'ok');
+    }
     if (event.state === 'lost' || event.state === 'closed') {
       this.#heartbeatMs = undefined;
       this.#level = 'ok';
@@ -70,9 +76,8 @@ export class Health {
     put('dropped', String(dropped));
   }
 
-  heartbeat(heartbeat: Heartbeat, nowMs: number): void {
+  heartbeat(nowMs: number): void {
     this.#heartbeatMs = nowMs;
-    if (heartbeat.behind_ms === 0 && element('lag')?.textContent === '–') put('lag', 'ok');
   }
 
   broken(): void {
@@ -109,7 +114,7 @@ export class Health {
     put('latency', middle === null || worst === null ? '–' : `${middle.toFixed(1)} / ${worst.toFixed(1)} ms`);
     this.#samples = [];
     // A second without ticks is a hole.
-    [Math.floor(nowMs / 1000), middle, worst].forEach((value, i) => {
+    [nowMs / 1000, middle, worst].forEach((value, i) => {
       const series = this.#data[i] as (number | null)[];
       series.push(value);
       if (series.length > SECONDS) series.shift();

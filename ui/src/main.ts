@@ -41,7 +41,7 @@ class Page {
       this.#health.lag(lag);
       this.#everything();
     },
-    onHeartbeat: (heartbeat) => this.#health.heartbeat(heartbeat, Date.now()),
+    onHeartbeat: () => this.#health.heartbeat(Date.now()),
     onBroken: (broken) => {
       console.error(broken);
       this.#health.broken();
