@@ -59,6 +59,8 @@ const GIVEN_UP: readonly (readonly string[])[] = [['bidsize', 'asksize'], ['spar
 const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
 /** The longest state, so that the column does not jump. */
 const STATE_LENGTH = 'link lost'.length;
+/** Milliseconds that a moved price is lit up. */
+const FLASH_MS = 300;
 /** Letters of a symbol that have to be seen, where all of it does not fit. */
 const SYMBOL_LENGTH_MIN = 16;
 
@@ -73,6 +75,8 @@ class Row {
   readonly #texts: string[] = COLUMNS.map(() => '');
   readonly #spark = document.createElement('canvas');
   #moves = 0;
+  #movedMs = 0;
+  #lastClass = 'n';
   #sparkDrawn = '';
 
   constructor(readonly instrument: Instrument) {
@@ -96,7 +100,7 @@ class Row {
       const text = column.text(this.instrument, nowMs);
       if (this.#write(i, text)) wider(i, text.length);
     });
-    this.#flash();
+    this.#flash(nowMs);
   }
 
   #write(column: number, text: string): boolean {
@@ -108,14 +112,21 @@ class Row {
     return true;
   }
 
-  #flash(): void {
+  #flash(nowMs: number): void {
     const { moves, direction } = this.instrument;
-    const last = this.#cells[LAST];
-    if (moves === this.#moves || last === undefined) return;
-    // Another name each time begins the animation anew, without asking for the layout.
-    const again = moves % 2 === 0 ? 'a' : 'b';
-    last.className = `n ${direction > 0 ? 'up' : 'down'}-${again}`;
+    if (moves !== this.#moves) this.#movedMs = nowMs;
     this.#moves = moves;
+    const flash = nowMs - this.#movedMs < FLASH_MS ? ' flash' : '';
+    const name = direction === 0 ? 'n' : `n ${direction > 0 ? 'up' : 'down'}${flash}`;
+    const last = this.#cells[LAST];
+    if (name === this.#lastClass || last === undefined) return;
+    this.#lastClass = name;
+    last.className = name;
+  }
+
+  /** It has to be drawn again, even if nothing comes: it still flashes. */
+  get isFlashing(): boolean {
+    return this.#lastClass.endsWith('flash');
   }
 
   /** Its points change once a second, and so does the picture. */
@@ -162,7 +173,7 @@ export class Watchlist {
   readonly #columns: HTMLElement;
   readonly #handlers: WatchlistHandlers;
   /** Rows far from the screen are not written to. */
-  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '300px' });
+  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '100px' });
   /** Letters of the longest text that each column ever had: so nothing is measured when a text changes. */
   readonly #lengths: number[] = COLUMNS.map(({ title }) => title.length + 2);
   /** Pixels of a letter, and of the list. */

@@ -46,13 +46,14 @@ export class Screen {
   private constructor(readonly page: Page) {}
 
   /**
-   * Opens the page of this gateway; it is closed when the test is over.
+   * Opens the page of this gateway; it is closed when the test is over, or the browser.
    *
    * @param hash the part of the address behind `#`.
    * @param inPage runs in the page before anything of it does.
    */
-  static async open(t: TestContext, address: string, hash = '', looks: BrowserContextOptions = DESKTOP, inPage?: () => void): Promise<Screen> {
-    const context = keep(t, await (await theBrowser()).newContext(looks));
+  static async open(t: TestContext | undefined, address: string, hash = '', looks: BrowserContextOptions = DESKTOP, inPage?: () => void): Promise<Screen> {
+    const context = await (await theBrowser()).newContext(looks);
+    if (t !== undefined) keep(t, context);
     const screen = new Screen(await context.newPage());
     const { page } = screen;
     page.on('console', (message) => {
