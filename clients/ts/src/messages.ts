@@ -119,6 +119,19 @@ export interface Lag {
   readonly dropped: number;
 }
 
+/** How the replay of a recording is doing: after the hello, on each change, and about once a second. */
+export interface Replay {
+  readonly type: 'replay';
+  readonly state: 'playing' | 'paused' | 'seeking' | 'ended';
+  /** Where it is, on the recording's own clock, as are its two ends. */
+  readonly position: Micros;
+  readonly from: Micros;
+  readonly to: Micros;
+  /** 1 is as it was, 0 as fast as it goes. */
+  readonly speed: number;
+  readonly loop: boolean;
+}
+
 /** Why the connection is closed, right before it is. */
 export interface Bye {
   readonly type: 'bye';
@@ -177,7 +190,10 @@ export interface AckSymbols extends AckFields {
   /** There are more than the 10,000 rows of one answer. */
   readonly more?: true;
 }
-export type Ack = AckSubscribe | AckUnsubscribe | AckList | AckSymbols;
+export interface AckReplay extends AckFields {
+  readonly op: 'replay';
+}
+export type Ack = AckSubscribe | AckUnsubscribe | AckList | AckSymbols | AckReplay;
 
 /** The answer to a `ping`. */
 export interface Pong {
@@ -200,7 +216,7 @@ export interface Refusal {
 }
 
 /** Everything that the gateway says, told apart by `type`. */
-export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal;
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
 export interface UnknownMessage {
@@ -217,6 +233,15 @@ export interface Terms {
   /** `cut`: the first tick that would be lost because this client is slow ends the connection instead. It needs `every`. */
   readonly on_slow?: 'gap' | 'cut';
 }
+
+/** What may be done with a replay. */
+export type ReplayAction =
+  | { readonly do: 'pause' | 'resume' | 'stop' }
+  | { readonly do: 'seek'; readonly to: Micros }
+  | { readonly do: 'speed'; readonly speed: number }
+  | { readonly do: 'step'; readonly ticks: number }
+  | { readonly do: 'loop'; readonly on: boolean };
+export type ReplayRequest = { readonly op: 'replay'; readonly token?: string } & ReplayAction;
 
 /** Everything that a client asks; the `id` is given by the client. */
 export type Request =
@@ -237,6 +262,7 @@ export type Request =
     }
   | { readonly op: 'list' }
   | { readonly op: 'symbols'; readonly match?: string }
+  | ReplayRequest
   | { readonly op: 'ping'; readonly t?: number | string };
 
 /** What one text frame is. */
@@ -320,6 +346,14 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
       merged: count,
       dropped: count,
     },
+    replay: {
+      state: oneOf('playing', 'paused', 'seeking', 'ended'),
+      position: count,
+      from: count,
+      to: count,
+      speed: (v) => typeof v === 'number' && v >= 0,
+      loop: flag,
+    },
     bye: { code: count, why: text, reconnect: flag, after_ms: maybe(count) },
     pong: { id, in: count, out: count },
     error: { id, code: text, msg: text, retry: flag },
@@ -332,6 +366,7 @@ const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
     set: { id, ok: each(row), rejected },
     unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
     list: { id, subscriptions: each(row), more: maybe(yes) },
+    replay: { id },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },
   }),
 );

@@ -80,7 +80,7 @@ test('what is no message is refused and what is not known is left alone', () => 
     { side: 'x' },
   ];
   for (const more of odd) assert.equal(read(JSON.stringify(trade(A, 1, more))).kind, 'bad', JSON.stringify(more));
-  assert.equal(read('{"type":"replay","speed":2}').kind, 'unknown');
+  assert.equal(read('{"type":"rewind","speed":2}').kind, 'unknown');
   assert.equal(read('{"type":"ack","op":"seek"}').kind, 'unknown');
   assert.equal(read('{"type":"constructor"}').kind, 'unknown');
   assert.equal(read(JSON.stringify(trade(A, 1, { later: [1] }))).kind, 'known');
