@@ -5,6 +5,7 @@ import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './addr
 import { Chart } from './chart.js';
 import { Health } from './health.js';
 import { Instrument, ShownTime, type Standing } from './market.js';
+import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
 import './style.css';
 import { Tape } from './tape.js';
@@ -34,6 +35,8 @@ class Page {
     onLink: (event) => {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
+      if (event.state === 'lost' || event.state === 'closed') this.#replay.lost();
+      if (event.state === 'open' && event.hello.feed !== 'replay') this.#replay.hide();
       this.#everything();
       if (event.state === 'open' && this.#view.symbols.length === 0) void this.#begin();
     },
@@ -42,11 +45,13 @@ class Page {
       this.#everything();
     },
     onHeartbeat: () => this.#health.heartbeat(Date.now()),
+    onReplay: (status) => this.#replay.show(status),
     onBroken: (broken) => {
       console.error(broken);
       this.#health.broken();
     },
   });
+  readonly #replay = new ReplayBar(byId('replay'), this.#client);
   /** Of the chosen symbol. */
   #time = new ShownTime();
   /** What chart and tape are of. */
@@ -142,8 +147,9 @@ class Page {
   }
 
   #gap(instrument: Instrument, gap: Gap): void {
-    instrument.gap = gap;
-    if (instrument.symbol === this.#view.chosen) {
+    instrument.onGap(gap);
+    if (gap.why === 'seek') this.#touch(instrument.symbol);
+    else if (instrument.symbol === this.#view.chosen) {
       if (gap.channel === 'trade') this.#tape.add(gap);
       else this.#chart.hole();
     }
@@ -209,20 +215,15 @@ class Page {
     const { span } = this.#view;
     if (it === this.#shown.it && span === this.#shown.span) return;
     this.#shown = { it, span };
-    this.#beginAnew();
+    this.#tape.clear();
+    this.#chart.reset(span, 2);
+    this.#time = new ShownTime();
+    for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
     for (const button of byId('spans').querySelectorAll('button')) {
       button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === span));
     }
   }
 
-  /** Chart and tape hold the newest of the chosen symbol, and nothing older. */
-  #beginAnew(): void {
-    const { it } = this.#shown;
-    this.#tape.clear();
-    this.#chart.reset(this.#view.span, 2);
-    this.#time = new ShownTime();
-    for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
-  }
 
   /** The scale has as many digits as the prices have. */
   #resetChart(tick: Tick): void {

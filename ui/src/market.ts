@@ -58,6 +58,13 @@ export class Instrument {
     if (this.quote === undefined) this.#point(Number(trade.price), nowMs);
   }
 
+  /** Numbers that are not coming. `seek`: the recording went to a place where there is no value yet, so none is shown. */
+  onGap(gap: Gap): void {
+    if (gap.why !== 'seek') this.gap = gap;
+    else if (gap.channel === 'trade') this.trade = undefined;
+    else this.quote = undefined;
+  }
+
   /** Why its prices are not live; undefined if they are. */
   doubt({ isLinked, isBehind }: Standing): Doubt {
     if (!isLinked) return 'link lost';
@@ -89,7 +96,10 @@ export class Instrument {
   }
 }
 
-/** Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. */
+/**
+ * Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. A
+ * snapshot is never late, but what stands at another place of it.
+ */
 const DISORDER_US = 5_000_000;
 
 /**
@@ -106,11 +116,11 @@ export class ShownTime {
   }
 
   /** When a tick was, microseconds, and whether what was shown before is of another time, and has to go. */
-  of({ ts, rx }: Trade | Quote): { readonly us: number; readonly anew: boolean } {
+  of({ ts, rx, snap }: Trade | Quote): { readonly us: number; readonly anew: boolean } {
     if (ts === undefined && this.#isVenues) return { us: this.#us, anew: false };
     const us = ts ?? rx;
     const isVenues = ts !== undefined;
-    const anew = this.#us > 0 && (isVenues !== this.#isVenues || us < this.#us - DISORDER_US);
+    const anew = this.#us > 0 && (isVenues !== this.#isVenues || us < this.#us - (snap ? 0 : DISORDER_US));
     if (anew || us > this.#us) this.#us = us;
     this.#isVenues = isVenues;
     return { us, anew };

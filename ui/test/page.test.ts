@@ -32,6 +32,17 @@ test('a price is live in one case only', () => {
   assert.equal(it.doubt(linked), 'stale');
 });
 
+test('where a recording has no value yet, none is shown', () => {
+  const it = new Instrument('a:X');
+  it.state = 'live';
+  it.onTrade(trade('1', 0), 0);
+  it.onQuote(quote('1', '2'), 0);
+  it.onGap({ type: 'gap', symbol: 'a:X', channel: 'trade', from: 2, to: 2, why: 'seek' });
+  assert.deepEqual([it.trade, it.quote?.bid, it.doubt({ isLinked: true, isBehind: false })], [undefined, '1', undefined]);
+  it.onGap({ type: 'gap', symbol: 'a:X', channel: 'quote', from: 2, to: 2, why: 'seek' });
+  assert.equal(it.quote, undefined);
+});
+
 test('spread and change are exact', () => {
   const it = new Instrument('a:X');
   assert.deepEqual([it.spread, it.change], [undefined, undefined]);
@@ -62,6 +73,9 @@ test("the time that is shown is the venue's where there is one, and the two are 
   assert.deepEqual([venue.of(at(1002, 12)), venue.of(at(1003, 9))], [{ us: 12e6, anew: false }, { us: 9e6, anew: false }]);
   // Late by more than that: a recording begins anew.
   assert.deepEqual([venue.of(at(1004, 1)), venue.of(at(1005, 2))], [{ us: 1e6, anew: true }, { us: 2e6, anew: false }]);
+  // The place that a recording was sent to.
+  assert.deepEqual(venue.of({ ...at(1006, 1), snap: true }), { us: 1e6, anew: true });
+  assert.deepEqual(venue.of({ ...at(1006, 30), snap: true }), { us: 30e6, anew: false });
   const gateway = new ShownTime();
   assert.deepEqual([gateway.of(at(1000)).us, gateway.of(at(1001)).us, gateway.whose], [1000e6, 1001e6, 'gateway']);
   assert.deepEqual([gateway.of(at(1002, 7)), gateway.whose], [{ us: 7e6, anew: true }, 'venue']);

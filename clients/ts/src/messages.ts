@@ -80,11 +80,12 @@ export interface Gap {
   readonly from: number;
   readonly to: number;
   /**
-   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`. This client's own: `away`, they came while there
+   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`, and `seek`: a replay went to a place where there is no
+   * value yet, so the last one is none any more. This client's own: `away`, they came while there
    * was no connection and could not be asked for again; `overflow`, they came, and the reader of a stream did not
    * take them in time.
    */
-  readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'away' | 'overflow' | (string & {});
+  readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'seek' | 'away' | 'overflow' | (string & {});
 }
 
 /** The state of a symbol. */

@@ -623,6 +623,27 @@ test('a replay is asked, and told of', async () => {
   await bench.end();
 });
 
+test('a replay goes elsewhere: what stands there follows, and what is not there is no value any more', async () => {
+  const bench = new Bench();
+  const ticks: Item[] = [];
+  bench.client.subscribe(['trade', 'quote'], A, (tick) => ticks.push(tick));
+  const socket = await bench.open();
+  for (let i = 0; i < 2; i++) await socket.accept();
+  socket.say(trade(A, 1));
+  socket.say(quote(A, 1));
+  socket.say(trade(A, 2, { snap: true, ts: 1 }));
+  socket.say({ type: 'gap', symbol: A, channel: 'quote', from: 2, to: 2, why: 'seek' });
+  socket.say(trade(A, 3));
+  assert.deepEqual(short(ticks), [`${A} 1`, `${A} 1`, `${A} 2 snap`, `${A} 3`]);
+  const late: Item[] = [];
+  bench.client.subscribe(['trade', 'quote'], A, (tick) => late.push(tick));
+  await settled();
+  assert.deepEqual(short(late), [`${A} 3 snap`]);
+  socket.say(quote(A, 3));
+  assert.deepEqual(bench.heard.broken, []);
+  await bench.end();
+});
+
 test('requests are answered, refused, or fail with the connection', async () => {
   const bench = new Bench({ requestsMax: 3 });
   await assert.rejects(bench.client.ping(), { code: 'lost' });
