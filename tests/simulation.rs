@@ -18,7 +18,7 @@ use tickfan::protocol::close::Close;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
-use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId};
+use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
 
@@ -187,6 +187,7 @@ impl House {
             ops_per_s: 1_000_000,
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
+            remote: None,
         };
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));
@@ -210,7 +211,7 @@ impl House {
     }
 
     fn publish(&mut self, instrument: InstrumentId, body: Body, numbers: u64) {
-        let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, body };
+        let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, snap: false, body };
         let seq = self.seqs.entry(tick.key()).or_default();
         *seq += numbers;
         self.writer.publish(&Tick { seq: *seq, ..tick }, Seen::UNMEASURED).expect("a place in the ring");
@@ -226,7 +227,7 @@ impl House {
                 let from = self.seqs.get(&key).copied().unwrap_or(0) + 1;
                 let numbers = 1 + self.random.below(3);
                 self.lost.extend((from..from + numbers).map(|n| (key, n)));
-                self.publish(instrument, Body::Gap { channel, from }, numbers);
+                self.publish(instrument, Body::Gap { channel, from, void: Void::Lost }, numbers);
             }
             1 => {
                 let state = *self.random.pick(&[State::Live, State::Stale, State::Down]);

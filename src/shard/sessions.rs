@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::client::{Around, Connection};
 use super::frames::Frames;
+use super::playback::News;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
@@ -22,6 +23,7 @@ use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
+use crate::remote::Remote;
 use crate::ring::{Packed, TickRing};
 use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription, Times};
 use crate::socket::Tuning;
@@ -102,6 +104,8 @@ pub struct SessionOptions {
     pub tuning: Tuning,
     /// Venues a symbol may name though nothing was seen of it yet.
     pub venues: Arc<[String]>,
+    /// What controls the replay, where there is one.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.
@@ -151,6 +155,8 @@ pub struct Sessions<S> {
     pub(super) totals: Ledger,
     /// What this shard measures with.
     pub(super) meter: Meter,
+    /// Where the replay is.
+    pub(super) news: News,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -191,6 +197,7 @@ impl<S: Socket> Sessions<S> {
             awaited: HashMap::default(),
             totals: Ledger::default(),
             meter: Meter::off(),
+            news: News::default(),
         }
     }
 
@@ -235,6 +242,8 @@ impl<S: Socket> Sessions<S> {
             Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
             Body::Gap { .. } | Body::Status(_) => Class::NONE,
         };
+        // What stands at another place of a replay came long ago.
+        let class = if tick.snap { Class::NONE } else { class };
         let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
@@ -386,6 +395,7 @@ impl<S: Socket> Sessions<S> {
             wildcards: Vec::new(),
             awaited: Vec::new(),
             reading: None,
+            news: 0,
             queued: false,
             watched: false,
             dead: false,
@@ -396,6 +406,7 @@ impl<S: Socket> Sessions<S> {
         self.counters.sessions.add(1);
         // Urgent, or a heartbeat could overtake it.
         self.say_urgently(id, &hello, now);
+        self.tell_news_to(id, now);
         id
     }
 
@@ -549,6 +560,8 @@ impl<S: Socket> Sessions<S> {
             }
         } else if connection.session.waiting() > 0 {
             self.recover(id, now);
+        } else if connection.news != self.news.version {
+            self.tell_news_to(id, now);
         } else if connection.session.is_closing() && !rest {
             connection.socket.kick();
         }
