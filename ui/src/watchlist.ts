@@ -273,11 +273,10 @@ export class Watchlist {
     const without = new Set<string>();
     // The mark of a move stands before the last price.
     const px = (i: number) => Math.ceil(((this.#lengths[i] ?? 0) + (i === LAST ? 2 : 0)) * this.#letter) + SPACE;
-    const needed = () =>
-      COLUMNS.reduce((sum, { name }, i) => sum + (without.has(name) ? 0 : i === SYMBOL ? SYMBOL_LENGTH_MIN * this.#letter + SPACE : px(i)), without.has('spark') ? 0 : SPARK_WIDTH + SPACE);
+    const needed = () => COLUMNS.reduce((sum, { name }, i) => sum + (without.has(name) ? 0 : px(i)), without.has('spark') ? 0 : SPARK_WIDTH + SPACE);
     // All of the symbol is worth more than what may go.
-    const room = this.#width - Math.max(0, px(SYMBOL) - SYMBOL_LENGTH_MIN * this.#letter - SPACE);
-    for (const names of GIVEN_UP) if (needed() > room) names.forEach((name) => without.add(name));
+    for (const names of GIVEN_UP) if (needed() > this.#width) names.forEach((name) => without.add(name));
+    this.#table.toggleAttribute('data-cut', needed() > this.#width);
     const widths = COLUMNS.flatMap(({ name }, i) => (without.has(name) ? [] : i === SYMBOL ? `minmax(${SYMBOL_LENGTH_MIN}ch, 1fr)` : `${px(i)}px`));
     if (!without.has('spark')) widths.push(`${SPARK_WIDTH + SPACE}px`);
     this.#table.dataset['without'] = [...without].join(' ');

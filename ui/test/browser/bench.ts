@@ -1,8 +1,5 @@
 /** `make bench-page`: what a frame costs with 300 symbols and 5,000 updates a second, as the page and the browser measure it. */
 
-import { join } from 'node:path';
-import { repository } from '../../../clients/ts/test/gateway.js';
-import { closeBrowser, theBrowser } from './browser.js';
 import { Loaded } from './load.js';
 
 const SECONDS = Number(process.env['TICKFAN_BENCH_SECONDS'] ?? 60);
@@ -34,8 +31,8 @@ const after = await loaded.counted();
 const perFrame = (name: 'ScriptDuration' | 'LayoutDuration' | 'RecalcStyleDuration' | 'TaskDuration') =>
   ((1000 * (after[name] - before[name])) / frames.length).toFixed(2);
 const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1);
-console.log(`Chromium ${(await theBrowser()).version()}, headless, drawing by software; ${symbols} symbols, ${rate} ticks a second, ${seconds.toFixed(0)} s
-${(messages / seconds).toFixed(0)} messages a second were read, in ${(frames.length / seconds).toFixed(1)} frames a second; lag ${await loaded.screen.text('lag')}, merged ${await loaded.screen.text('merged')}, dropped ${await loaded.screen.text('dropped')}, broken ${await loaded.screen.text('broken')}
+console.log(`${(await loaded.page.send('Browser.getVersion')).product}, headless, drawing by software; ${symbols} symbols, ${rate} ticks a second, ${seconds.toFixed(0)} s
+${(messages / seconds).toFixed(0)} messages a second were read, in ${(frames.length / seconds).toFixed(1)} frames a second; lag ${await loaded.text('lag')}, merged ${await loaded.text('merged')}, dropped ${await loaded.text('dropped')}, broken ${await loaded.text('broken')}
 
 ms, of each frame                     p50     p95     p99     max
 between two frames               ${percentiles(frames.map(({ interval }) => interval))}
@@ -46,7 +43,4 @@ callbacks to the end of paint    ${percentiles(frames.map(({ whole }) => whole))
 
 mean ms a frame that the main thread ran, as the browser counts: script ${perFrame('ScriptDuration')}, style ${perFrame('RecalcStyleDuration')}, layout ${perFrame('LayoutDuration')}, all tasks ${perFrame('TaskDuration')}
 heap behind a collection, MiB: ${mib(before.JSHeapUsedSize)} at the start, then ${heaps.map(mib).join(' ')}; nodes ${before.Nodes}, then ${after.Nodes}`);
-await loaded.screen.page.screenshot({ path: join(repository, 'target/screenshots/bench.png') });
-loaded.close();
-await closeBrowser();
 process.exit();

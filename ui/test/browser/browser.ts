@@ -8,7 +8,7 @@ import { chromium, type Browser, type BrowserContextOptions, type Page } from 'p
 import { keep, repository } from '../../../clients/ts/test/gateway.js';
 
 /** The browser's program. */
-const CHROMIUM = process.env['TICKFAN_CHROMIUM'] ?? '/usr/bin/chromium';
+export const CHROMIUM = process.env['TICKFAN_CHROMIUM'] ?? '/usr/bin/chromium';
 /** `dist`: the page as `npm run build` left it, instead of the one in the gateway. For work on the page. */
 const FROM_FOLDER = process.env['TICKFAN_PAGE'] === 'dist';
 
@@ -24,9 +24,9 @@ let browser: Promise<Browser> | undefined;
 export function theBrowser(): Promise<Browser> {
   browser ??= chromium.launch({
     executablePath: CHROMIUM,
-    // As much memory as a desktop has: a container's /dev/shm may be small. The heap is read exactly.
+    // A container's /dev/shm may be small.
     // A page that comes from here and not from the gateway is a stranger that may not talk to this machine.
-    args: ['--disable-dev-shm-usage', '--enable-precise-memory-info', ...(FROM_FOLDER ? ['--disable-features=LocalNetworkAccessChecks'] : [])],
+    args: ['--disable-dev-shm-usage', ...(FROM_FOLDER ? ['--disable-features=LocalNetworkAccessChecks'] : [])],
   });
   return browser;
 }
@@ -46,14 +46,13 @@ export class Screen {
   private constructor(readonly page: Page) {}
 
   /**
-   * Opens the page of this gateway; it is closed when the test is over, or the browser.
+   * Opens the page of this gateway; it is closed when the test is over.
    *
    * @param hash the part of the address behind `#`.
    * @param inPage runs in the page before anything of it does.
    */
-  static async open(t: TestContext | undefined, address: string, hash = '', looks: BrowserContextOptions = DESKTOP, inPage?: () => void): Promise<Screen> {
-    const context = await (await theBrowser()).newContext(looks);
-    if (t !== undefined) keep(t, context);
+  static async open(t: TestContext, address: string, hash = '', looks: BrowserContextOptions = DESKTOP, inPage?: () => void): Promise<Screen> {
+    const context = keep(t, await (await theBrowser()).newContext(looks));
     const screen = new Screen(await context.newPage());
     const { page } = screen;
     page.on('console', (message) => {

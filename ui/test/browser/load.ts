@@ -1,9 +1,8 @@
 /** Many symbols, many updates: what a frame of the page costs then. */
 
 import type { TestContext } from 'node:test';
-import type { CDPSession } from 'playwright-core';
-import { Gateway, keep, PATIENT } from '../../../clients/ts/test/gateway.js';
-import { DESKTOP, Screen } from './browser.js';
+import { Gateway, keep, PATIENT, until } from '../../../clients/ts/test/gateway.js';
+import { PlainPage } from './plain.js';
 
 /** What is published. */
 export interface Load {
@@ -76,24 +75,21 @@ export interface Counted {
 export class Loaded {
   #timer: NodeJS.Timeout | undefined;
 
-  private constructor(
-    readonly screen: Screen,
-    readonly devtools: CDPSession,
-    readonly gateway: Gateway,
-  ) {}
+  private constructor(readonly page: PlainPage) {}
 
-  /** Starts a gateway, something that publishes, and a page that shows all of it. */
+  /** Starts a gateway, something that publishes, and a page that shows all of it. Without a test, they end with the process. */
   static async start(t: TestContext | undefined, { symbols, rate }: Load): Promise<Loaded> {
     const held = <T extends { close(): unknown }>(it: T) => (t === undefined ? it : keep(t, it));
     const gateway = held(await Gateway.publishing(PATIENT));
     const publisher = held(await gateway.publisher());
     const names = Array.from({ length: symbols }, (_, i) => `demo:S${String(i).padStart(3, '0')}`);
     publisher.ticks(names, 1);
-    const screen = await Screen.open(t, gateway.address, `#s=${names.join(',')}&c=${names[0]}`, DESKTOP, watchFrames);
-    await screen.untilLive(symbols);
-    const loaded = held(new Loaded(screen, await screen.page.context().newCDPSession(screen.page), gateway));
+    const loaded = held(new Loaded(held(await PlainPage.start(watchFrames))));
     // Time that the thread ran: what else the machine did is not in it.
-    await loaded.devtools.send('Performance.enable', { timeDomain: 'threadTicks' });
+    await loaded.page.send('Performance.enable', { timeDomain: 'threadTicks' });
+    await loaded.page.send('Page.navigate', { url: `http://${gateway.address}/#s=${names.join(',')}&c=${names[0]}` });
+    const live = () => loaded.page.evaluate(() => document.querySelectorAll('#rows tr:not(.stale)').length, undefined);
+    await until('every symbol is live', async () => (await live()) === symbols);
     loaded.#publish(publisher.socket, names, rate);
     return loaded;
   }
@@ -118,19 +114,23 @@ export class Loaded {
 
   /** What the browser counts, without what is garbage. */
   async counted(): Promise<Counted> {
-    await this.devtools.send('HeapProfiler.collectGarbage');
-    const { metrics } = await this.devtools.send('Performance.getMetrics');
-    return Object.fromEntries(metrics.map(({ name, value }) => [name, value])) as unknown as Counted;
+    await this.page.send('HeapProfiler.collectGarbage');
+    const { metrics } = await this.page.send('Performance.getMetrics');
+    return Object.fromEntries((metrics as { name: string; value: number }[]).map(({ name, value }) => [name, value])) as unknown as Counted;
   }
 
   /** The frames and the number of messages since this was last asked. */
   frames(): Promise<{ frames: Frame[]; messages: number }> {
-    return this.screen.page.evaluate(() => {
+    return this.page.evaluate(() => {
       const { watch } = globalThis as unknown as { watch: { frames: Frame[]; messages: number } };
       const { frames, messages } = watch;
       watch.messages = 0;
       return { frames: frames.splice(0), messages };
-    });
+    }, undefined);
+  }
+
+  text(id: string): Promise<string> {
+    return this.page.evaluate((id) => document.getElementById(id)?.textContent ?? '', id);
   }
 
   close(): void {
