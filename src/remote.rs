@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn who_may_control_is_told_by_the_token_or_by_the_address() {
-        let (near, far) = (["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"], ["10.0.0.1", "::2", "0.0.0.0"]);
+        let (near, far) =
+            (["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"], ["10.0.0.1", "::2", "0.0.0.0"]);
         let ip = |text: &str| Some(text.parse().expect("an address"));
         for near in near {
             assert_eq!(remote("").admits(None, ip(near)), Ok(()), "{near}");

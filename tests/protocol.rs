@@ -55,7 +55,10 @@ fn every_sample_is_of_a_client_or_of_the_gateway() {
 #[test]
 fn every_request_of_the_page_is_accepted() {
     let requests = samples_with("op");
-    assert_eq!(each_kind(&requests), ["list", "ping", "replay", "set", "subscribe", "symbols", "unsubscribe"]);
+    assert_eq!(
+        each_kind(&requests),
+        ["list", "ping", "replay", "set", "subscribe", "symbols", "unsubscribe"]
+    );
     let mut refused = Vec::new();
     for (word, text) in &requests {
         match protocol::parse(text, 1000) {
@@ -82,7 +85,8 @@ fn every_request_of_the_page_is_accepted() {
 #[test]
 fn every_message_of_the_page_is_read() {
     let messages = samples_with("type");
-    let kinds = ["ack", "bye", "error", "gap", "hb", "hello", "lag", "pong", "quote", "replay", "status", "trade"];
+    let kinds =
+        ["ack", "bye", "error", "gap", "hb", "hello", "lag", "pong", "quote", "replay", "status", "trade"];
     assert_eq!(each_kind(&messages), kinds);
     for (kind, text) in &messages {
         let read = Message::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));

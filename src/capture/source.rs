@@ -132,9 +132,9 @@ fn last_of_text(file: &mut File, form: Form) -> Option<u64> {
         file.by_ref().take(bytes).read_to_end(&mut tail).ok()?;
         // The first line may have lost its beginning.
         let whole = if from == 0 { 0 } else { memchr::memchr(b'\n', &tail).map_or(tail.len(), |at| at + 1) };
-        let times = tail[whole..].split(|byte| *byte == b'\n').filter_map(|line| {
-            form.parse(line.strip_suffix(b"\r").unwrap_or(line)).ok()??.rx_ns
-        });
+        let times = tail[whole..]
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| form.parse(line.strip_suffix(b"\r").unwrap_or(line)).ok()??.rx_ns);
         if let Some(last) = times.max() {
             return Some(last);
         }

@@ -195,7 +195,9 @@ impl Memory {
     pub(super) fn bytes(&self) -> usize {
         let books = self.symbols.values().filter_map(|listed| listed.book.as_ref());
         let names: usize = self.symbols.keys().map(|name| name.len()).sum();
-        self.symbols.len() * size_of::<(Box<str>, Listed)>() + names + books.map(Book::memory_bytes).sum::<usize>()
+        self.symbols.len() * size_of::<(Box<str>, Listed)>()
+            + names
+            + books.map(Book::memory_bytes).sum::<usize>()
     }
 }
 

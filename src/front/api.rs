@@ -18,9 +18,9 @@ use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress};
 use super::upgrade::Handshake;
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::instrument::Symbol;
+use crate::protocol;
 use crate::protocol::json::Ack;
 use crate::protocol::replay::parse_control;
-use crate::protocol;
 use crate::remote::{NOT_A_REPLAY, Refusal};
 
 /// The routes of the public door.

@@ -220,7 +220,9 @@ fn feed_health(
         flowing: flow == Flow::Flowing,
         detail: match flow {
             Flow::Waiting => "the replay has not begun".to_owned(),
-            Flow::Flowing => format!("replays {} captures at speed {}", feed.files.len(), feed.speed.factor()),
+            Flow::Flowing => {
+                format!("replays {} captures at speed {}", feed.files.len(), feed.speed.factor())
+            }
             Flow::Silent => "nothing has come in for too long".to_owned(),
             Flow::Ended => "the replay has ended".to_owned(),
             Flow::Failed => "the replay met what it cannot read".to_owned(),

@@ -20,8 +20,8 @@ use crate::config::{Config, Latency};
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
-    RecorderThread, Replay, ReplaySpec, Tap,
+    CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions,
+    Recorder, RecorderThread, Replay, ReplaySpec, Tap,
 };
 use crate::front::Origins;
 use crate::instrument::InstrumentTable;

@@ -223,7 +223,9 @@ fn moment(message: &Map<String, Value>) -> Result<Moment, Fault> {
         Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => {
             text.parse().map_err(|error| Fault::bad(format!("`to`: {text:?}: {error}")))
         }
-        Some(other) => Err(Fault::bad(format!("`to`: {} is neither a number nor a short string", shown(other)))),
+        Some(other) => {
+            Err(Fault::bad(format!("`to`: {} is neither a number nor a short string", shown(other))))
+        }
         None => Err(Fault::bad("`to` is missing: microseconds since the Unix epoch, or text")),
     }
 }
@@ -238,7 +240,9 @@ fn ticks(message: &Map<String, Value>) -> Result<u32, Fault> {
         None => Some(1),
         Some(value) => value.as_u64().filter(|n| (1..=u64::from(STEP_MAX)).contains(n)),
     };
-    ticks.map(|n| n as u32).ok_or_else(|| Fault::bad(format!("`ticks` must be a whole number from 1 to {STEP_MAX}")))
+    ticks
+        .map(|n| n as u32)
+        .ok_or_else(|| Fault::bad(format!("`ticks` must be a whole number from 1 to {STEP_MAX}")))
 }
 
 /// What a replay is doing.
@@ -367,16 +371,14 @@ mod tests {
     fn moments_tell_their_unit_by_their_size() {
         let at = |text: &str| text.parse::<Moment>();
         let moment = Ok(Moment::At(1_618_677_817_000_000_000));
-        for text in [
-            "1618677817",
-            "1618677817000",
-            "1618677817000000",
-            "1618677817000000000",
-            "2021-04-17T16:43:37Z",
-        ] {
+        for text in
+            ["1618677817", "1618677817000", "1618677817000000", "1618677817000000000", "2021-04-17T16:43:37Z"]
+        {
             assert_eq!(at(text), moment, "{text}");
         }
-        for bad in ["", "+", "-", "+5", "+m", "+5d", "5m", "+1h 5m", "1618677817.5", "99999999999999999999", "ü"] {
+        for bad in
+            ["", "+", "-", "+5", "+m", "+5d", "5m", "+1h 5m", "1618677817.5", "99999999999999999999", "ü"]
+        {
             assert_eq!(at(bad), Err(BadMoment), "{bad}");
         }
         assert_eq!(duration_ns("1h30m2s3ms4us"), Some(5_402_003_004_000));

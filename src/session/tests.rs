@@ -103,7 +103,8 @@ impl Rig {
     fn tick(&mut self, n: u32, bytes: Option<usize>) {
         let key = key(n);
         let seq = self.head(key) + 1;
-        let last = self.last.entry(key).or_insert(LastValue { tick: None, void: None, head: 0, feed_gap: None });
+        let last =
+            self.last.entry(key).or_insert(LastValue { tick: None, void: None, head: 0, feed_gap: None });
         last.head = seq;
         match bytes {
             Some(_) => last.tick = Some(Tick { seq, ..quote(n) }),

@@ -34,7 +34,9 @@ impl Reel {
     pub(super) fn read_from(&self, places: &Places) -> Result<Merged, String> {
         let open = |(capture, (place, key_ns)): (&Arc<Capture>, &(_, u64))| {
             let reader = capture.read_from(place);
-            reader.map(|reader| (reader, *key_ns)).map_err(|error| format!("{}: {error}", capture.path().display()))
+            reader
+                .map(|reader| (reader, *key_ns))
+                .map_err(|error| format!("{}: {error}", capture.path().display()))
         };
         self.captures.iter().zip(places).map(open).collect::<Result<_, _>>().map(Merged::resume)
     }

@@ -116,7 +116,9 @@ enum Mode {
     Playing,
     Paused,
     /// On its way, and whether it plays when it is there.
-    Seeking { plays: bool },
+    Seeking {
+        plays: bool,
+    },
     Ended,
 }
 
@@ -418,7 +420,10 @@ impl Replay {
             Order::Resume => self.go_on(now),
             Order::Seek(moment) => {
                 let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
-                self.go(at_ns, matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }));
+                self.go(
+                    at_ns,
+                    matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
+                );
             }
             Order::Speed(speed) => {
                 self.tempo.set_speed(speed, next_ns, now);
@@ -501,7 +506,8 @@ impl Replay {
         let rehearsal = cued.rehearsal;
         let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
         let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
-        let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(|memory| memory.instruments()).collect();
+        let theirs: BTreeSet<InstrumentId> =
+            memories.iter().flat_map(|memory| memory.instruments()).collect();
         // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
         let number = |theirs: &InstrumentId| {
             let symbol = rehearsal.market.table().get(*theirs)?;
@@ -540,7 +546,8 @@ impl Replay {
             Mode::Ended => PlayState::Ended,
         };
         let position_ns = self.tempo.position_ns(next_ns, now).unwrap_or(self.from_ns);
-        let known_ns = self.cue.as_ref().map_or(0, |cue| cue.end().map_or_else(|| cue.reached_ns(), |end| end.last_ns));
+        let known_ns =
+            self.cue.as_ref().map_or(0, |cue| cue.end().map_or_else(|| cue.reached_ns(), |end| end.last_ns));
         let to_ns = self.to_ns.unwrap_or(known_ns).max(position_ns);
         Playback {
             state,
@@ -565,7 +572,8 @@ impl Replay {
 
     /// What was published, and how punctual that was, as one line.
     pub fn summary(&self) -> String {
-        let (ticks, spans) = self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
+        let (ticks, spans) =
+            self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
         let end_tick = match self.to_ns {
             Some(_) => self.end_tick,
             None => self.end_tick.or_else(|| self.cue.as_ref()?.end().map(|end| end.ticks)),
@@ -600,7 +608,13 @@ impl Replay {
 
     /// Says of every line whether it has been silent for so many nanoseconds, which are longer ones where it goes slower
     /// than recorded. While it stands still, no silence is a line's.
-    pub fn look_for_silence(&mut self, stale_after_ns: u64, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn look_for_silence(
+        &mut self,
+        stale_after_ns: u64,
+        now: Now,
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) {
         if self.mode != Mode::Playing {
             return;
         }
