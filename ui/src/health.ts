@@ -35,7 +35,7 @@ export class Health {
         ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
         // A minute, from the first second on.
         scales: { x: { range: (_, __, max) => [(max ?? Date.now() / 1000) - SECONDS, max ?? Date.now() / 1000] } },
-        axes: [{ ...axis, size: 24 }, { ...axis, size: 40, values: (_, ticks) => ticks.map(String) }],
+        axes: [{ ...axis, size: 24 }, { ...axis, size: 48, values: (_, ticks) => ticks.map(String) }],
         series: [{}, ...['--up', '--down'].map((name) => ({ stroke: () => css(name), width: 1, points: { show: false } }))],
       },
       this.#data,
