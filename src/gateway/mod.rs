@@ -28,7 +28,7 @@ use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
-use crate::remote::Remote;
+use crate::remote::{Remote, Shown};
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
 use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
@@ -76,7 +76,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &clock, &notices, &view);
     let ingest = IngestThread::prepare()?;
-    let remote = remote(&config, &mut replays, &ingest.wake)?;
+    let remote = remote(&config, &mut replays, &ingest.wake, &clock)?;
     let options = session_options(&config, &replays, remote.clone())?;
     let shards = Shards::start(&config, &options, &table, &ring, &clock, &mut collector)?;
 
@@ -297,6 +297,7 @@ fn remote(
     config: &Config,
     replays: &mut [Replay],
     wake: &Arc<Notify>,
+    clock: &Clock,
 ) -> anyhow::Result<Option<Arc<Remote>>> {
     let Config { replay, limits, .. } = config;
     let bounds =
@@ -305,8 +306,11 @@ fn remote(
         each.prepare(limits.instruments_max.get(), bounds, Arc::clone(wake))
             .context("cannot start a thread for the replay")?;
     }
-    let remote = || Arc::new(Remote::new(&replay.control_token, replay.orders_max.get(), Arc::clone(wake)));
-    Ok((replays.len() == 1).then(remote))
+    let [one] = replays else { return Ok(None) };
+    let remote = Remote::new(&replay.control_token, replay.orders_max.get(), Arc::clone(wake));
+    // Whoever comes before its first turn sees where it will begin.
+    remote.show(Shown { playback: one.playback(clock.now()), published: 0 });
+    Ok(Some(Arc::new(remote)))
 }
 
 /// The shards of a gateway.

@@ -232,8 +232,13 @@ impl Gateway {
 
     /// The answer to a GET: its status, and its body.
     pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        Self::ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// The answer to a request, which is the last on its connection: its status, and its body.
+    pub fn ask(address: SocketAddr, request: &str) -> (u16, String) {
         let mut stream = connect(address);
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+        stream.write_all(request.as_bytes()).expect("sent");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer in time");
         let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");

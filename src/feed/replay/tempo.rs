@@ -119,7 +119,8 @@ mod tests {
         /// Milliseconds of the clock at which a record is due.
         fn due(&mut self, offset_ns: u64) -> u64 {
             let due = self.tempo.due(T + offset_ns, self.clock.now()).expect("not flat out");
-            assert_eq!(due.wall_ns - self.clock.now().wall_ns, due.mono_ns - self.clock.now().mono_ns);
+            let now = self.clock.now();
+            assert_eq!(due.wall_ns.wrapping_sub(now.wall_ns), due.mono_ns.wrapping_sub(now.mono_ns));
             due.mono_ns / MS
         }
 
