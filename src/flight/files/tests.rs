@@ -33,7 +33,8 @@ impl House {
     fn publish(&mut self, second: u64) {
         let body = Body::Quote(Quote::default());
         let rx_ns = START_NS + second * SECOND;
-        let tick = Tick { instrument: InstrumentId(0), seq: second + 1, rx_ns, ts_us: None, snap: false, body };
+        let tick =
+            Tick { instrument: InstrumentId(0), seq: second + 1, rx_ns, ts_us: None, snap: false, body };
         self.writer.publish(&tick, Seen::UNMEASURED).expect("a place");
     }
 
