@@ -16,7 +16,8 @@ const PATIENT: [&str; 2] = ["--set", "session.outbox_bytes_max=16777216"];
 /// Recorded captures, or `None`, visibly, where they are not there.
 fn recorded(names: &[&str]) -> Option<Vec<String>> {
     let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let folder = told.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds"));
+    let folder =
+        told.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds"));
     let files: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     if let Some(missing) = files.iter().find(|file| !file.exists()) {
         assert!(told.is_none(), "TICKFAN_FEEDS has no {}", missing.display());
@@ -39,7 +40,8 @@ fn order(gateway: &Gateway, body: &Value) -> (u16, Value) {
 fn post(address: SocketAddr, body: &str, token: Option<&str>) -> (u16, Value) {
     let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
     let head = format!("Host: localhost\r\nConnection: close\r\n{token}Content-Length: {}", body.len());
-    let (status, answer) = Gateway::ask(address, &format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}"));
+    let (status, answer) =
+        Gateway::ask(address, &format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}"));
     (status, serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{status} {answer}")))
 }
 
@@ -83,7 +85,8 @@ fn normalized(files: &[&str]) -> (Vec<String>, String) {
 fn the_digest_is_the_same_at_every_speed() {
     let (lines, digest) = normalized(&SHIPPED);
     for speed in ["0", "50", "1000"] {
-        let args = ["replay", "--exit", "--speed", speed, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let args =
+            ["replay", "--exit", "--speed", speed, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let ended = run(&[&args[..], &SHIPPED].concat());
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         let ticks = lines.len().to_string();
@@ -94,6 +97,21 @@ fn the_digest_is_the_same_at_every_speed() {
     }
     let (_, other) = normalized(&SHIPPED[..2]);
     assert_ne!(other, digest);
+}
+
+#[test]
+fn the_digest_is_what_the_docs_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ticks.ndjson");
+    let path = path.to_str().expect("UTF-8");
+    let torn = Capture::generate("binance-futures", "BTCUSDT,ETHUSDT", 20, 100);
+    // A hole in the updates is a gap.
+    torn.edit(|lines| drop(lines.drain(500..600)));
+    for files in [&SHIPPED[..], &[torn.path()]] {
+        let (lines, digest) = normalized(files);
+        std::fs::write(path, lines.join("\n") + "\n").expect("written");
+        assert_eq!(python("digest.py", &[path]).end().lines, [digest], "{files:?}");
+    }
 }
 
 #[test]
@@ -187,7 +205,8 @@ fn a_jump_within_a_recording_of_several_files() {
     let capture = Capture::generate("kraken", "XBT/USD,ETH/USD", 90, 100);
     let dir = folder.path().to_str().expect("UTF-8");
     let args = ["replay", "--exit", "--speed", "30", "--record", dir, "--set", "record.segment_s=1"];
-    let ended = run(&[&args[..], &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", capture.path()]].concat());
+    let ended =
+        run(&[&args[..], &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", capture.path()]].concat());
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     let line = folder.path().join("kraken.1");
     assert!(std::fs::read_dir(&line).expect("a folder").count() > 1, "several files");
@@ -232,7 +251,8 @@ fn it_begins_and_ends_where_it_is_told() {
     assert!(inside > 10);
     // Both ways of saying it.
     for (from, to) in [("+20s".to_owned(), "+30s".to_owned()), (from_us.to_string(), to_us.to_string())] {
-        let args = ["replay", "--exit", "--speed", "100", "--from", &from, "--to", &to, "--wait-subscribers", "1"];
+        let args =
+            ["replay", "--exit", "--speed", "100", "--from", &from, "--to", &to, "--wait-subscribers", "1"];
         let gateway = Gateway::start(&[&args[..], &[capture.path()]].concat());
         let shown = shown(&gateway);
         assert_eq!((&shown["from"], &shown["to"]), (&from_us.into(), &to_us.into()), "{shown}");
@@ -250,7 +270,8 @@ fn it_begins_and_ends_where_it_is_told() {
     let wrong = run(&["replay", "--from", "+30s", "--to", "+20s", capture.path()]);
     assert_eq!(wrong.code(), Some(2));
     assert!(wrong.stderr.contains("`to` is not behind `from`"), "{}", wrong.stderr);
-    for (flag, value) in [("--from", "noon"), ("--max-idle", "5"), ("--speed", "0.001"), ("--speed", "1001")] {
+    for (flag, value) in [("--from", "noon"), ("--max-idle", "5"), ("--speed", "0.001"), ("--speed", "1001")]
+    {
         let wrong = run(&["replay", flag, value, capture.path()]);
         assert_eq!(wrong.code(), Some(2), "{flag} {value}");
         assert!(wrong.stderr.contains(flag), "{}", wrong.stderr);
@@ -331,9 +352,14 @@ fn ask(client: &mut RawSocket, request: &Value) -> Value {
 fn a_token_is_asked_for_where_there_is_one() {
     let gateway = replay(&["--set", "replay.control_token=secret", "--loop"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "");
-    for (token, code) in [(Value::Null, "unauthorised"), ("wrong".into(), "unauthorised"), (1.into(), "bad_request")] {
+    for (token, code) in
+        [(Value::Null, "unauthorised"), ("wrong".into(), "unauthorised"), (1.into(), "bad_request")]
+    {
         let error = ask(&mut client, &json!({"op": "replay", "id": 1, "do": "pause", "token": token}));
-        assert_eq!((&error["type"], &error["id"], &error["code"]), (&"error".into(), &1.into(), &code.into()));
+        assert_eq!(
+            (&error["type"], &error["id"], &error["code"]),
+            (&"error".into(), &1.into(), &code.into())
+        );
     }
     let pause = r#"{"do":"pause","id":"p"}"#;
     for (token, status) in [(None, 401), (Some("wrong"), 401), (Some(""), 401)] {
@@ -370,7 +396,8 @@ fn what_is_no_replay_cannot_be_controlled() {
 
 #[test]
 fn hostile_orders_are_answered() {
-    let gateway = replay(&["--loop", "--set", "limits.ops_per_s=1000000", "--set", "replay.orders_max=4"], &SHIPPED);
+    let gateway =
+        replay(&["--loop", "--set", "limits.ops_per_s=1000000", "--set", "replay.orders_max=4"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "");
     let deep = "[".repeat(100) + &"]".repeat(100);
     for fields in [
@@ -392,12 +419,7 @@ fn hostile_orders_are_answered() {
     ] {
         let comma = if fields.is_empty() { "" } else { "," };
         client.text(&format!("{{\"op\":\"replay\",\"id\":7{comma}{fields}}}"));
-        let error = loop {
-            let message = client.word();
-            if message["type"] != "replay" {
-                break message;
-            }
-        };
+        let error = client.word();
         assert_eq!((&error["code"], &error["id"]), (&"bad_request".into(), &7.into()), "{fields}: {error}");
         let (status, error) = post(gateway.http, &format!("{{{fields}}}"), None);
         assert_eq!((status, &error["code"]), (400, &"bad_request".into()), "{fields}: {error}");
@@ -407,23 +429,23 @@ fn hostile_orders_are_answered() {
     }
     let long = format!(r#"{{"do":"pause","x":"{}"}}"#, "x".repeat(2_000));
     assert_eq!(post(gateway.http, &long, None).0, 413);
-    let (status, _) = Gateway::ask(gateway.http, "DELETE /api/replay HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let (status, _) = Gateway::ask(
+        gateway.http,
+        "DELETE /api/replay HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
     assert_eq!(status, 405);
-    let foreign = "POST /api/replay HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: close";
+    let foreign =
+        "POST /api/replay HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: close";
     let body = r#"{"do":"stop"}"#;
     let request = format!("{foreign}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     assert_eq!(Gateway::ask(gateway.http, &request).0, 403);
     // So many at once that there may be no room; each is answered, and the last ones count.
     for n in 0..2_000 {
-        client.text(&json!({"op": "replay", "id": n, "do": "seek", "to": format!("+{}s", n % 75)}).to_string());
+        client
+            .text(&json!({"op": "replay", "id": n, "do": "seek", "to": format!("+{}s", n % 75)}).to_string());
     }
     for n in 0..2_000 {
-        let answer = loop {
-            let message = client.word();
-            if message["type"] != "replay" {
-                break message;
-            }
-        };
+        let answer = client.word();
         assert_eq!(answer["id"], n);
         assert!(answer["type"] == "ack" || answer["code"] == "rate_limited", "{answer}");
     }

@@ -214,7 +214,8 @@ impl House {
     }
 
     fn publish(&mut self, instrument: InstrumentId, body: Body, numbers: u64) {
-        let snap = self.seeks && matches!(body, Body::Trade(_) | Body::Quote(_)) && self.random.below(20) == 0;
+        let snap =
+            self.seeks && matches!(body, Body::Trade(_) | Body::Quote(_)) && self.random.below(20) == 0;
         let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, snap, body };
         let seq = self.seqs.entry(tick.key()).or_default();
         *seq += numbers;

@@ -400,7 +400,8 @@ impl Ingest {
         let IngestParts { replays, writer, remote, .. } = &mut self.parts;
         let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return false };
         let plays = self.started && !self.ended[0];
-        if !replay.take_changed() && !(plays && now.mono_ns >= self.show_at_ns) {
+        let is_time = plays && now.mono_ns >= self.show_at_ns;
+        if !(replay.take_changed() || is_time) {
             return false;
         }
         self.show_at_ns = now.mono_ns + SHOW_EVERY_NS;

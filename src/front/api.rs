@@ -124,7 +124,7 @@ fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router
             error(StatusCode::NOT_FOUND, &format!("nothing is at {path:?}"))
         })
         .method_not_allowed_fallback(|| async {
-            error(StatusCode::METHOD_NOT_ALLOWED, "this method does not work here")
+            error(StatusCode::METHOD_NOT_ALLOWED, "this method does not work here: GET and HEAD do")
         })
 }
 

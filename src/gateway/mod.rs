@@ -302,7 +302,9 @@ fn remote(
     let Config { replay, limits, .. } = config;
     let bounds =
         CueLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
-    for each in &mut *replays {
+    // Of several none can be controlled, and only some begin elsewhere than at the beginning.
+    let alone = replays.len() == 1;
+    for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
         each.prepare(limits.instruments_max.get(), bounds, Arc::clone(wake))
             .context("cannot start a thread for the replay")?;
     }

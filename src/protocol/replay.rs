@@ -56,8 +56,8 @@ impl FromStr for Moment {
         let number: u64 = text.parse().map_err(|_| BadMoment)?;
         let unit_ns = match text.len() {
             ..=11 => 1_000_000_000,
-            ..=14 => 1_000_000,
-            ..=17 => 1_000,
+            12..=14 => 1_000_000,
+            15..=17 => 1_000,
             _ => 1,
         };
         number.checked_mul(unit_ns).map(Self::At).ok_or(BadMoment)

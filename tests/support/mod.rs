@@ -499,8 +499,18 @@ impl RawSocket {
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 
-    /// The next frame: its opcode and payload. What the gateway sends is whole and unmasked.
+    /// The next frame: its opcode and payload. Where a replay is, which may come at any time, is left out.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let (opcode, payload) = self.any_frame();
+            if !payload.starts_with(br#"{"type":"replay","#) {
+                return (opcode, payload);
+            }
+        }
+    }
+
+    /// The next frame. What the gateway sends is whole and unmasked.
+    fn any_frame(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head).expect("a frame in time");
         assert_eq!(head[0] & 0x70, 0, "no extension was agreed on");

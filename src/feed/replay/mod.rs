@@ -18,7 +18,7 @@ use self::cue::{Cue, Cued};
 use self::deck::{Deck, Reel, Taken, value};
 use self::digest::Digest;
 use self::tempo::Tempo;
-use super::line::{Line, LineLimits};
+use super::line::{Line, LineLimits, Memory};
 use super::market::{Instrument, LineId, Market};
 use super::recorder::Tap;
 use crate::capture::{CaptureError, Reader};
@@ -140,8 +140,8 @@ pub struct Replay {
     late: Option<Histogram<u64>>,
     rounds: u64,
     last_rx_ns: u64,
-    /// Steady times: when this round began, and before when the next one may not.
-    round_began_ns: u64,
+    /// Steady times: when this round's first record was taken, and before when the next one's may not.
+    round_began_ns: Option<u64>,
     resume_at_ns: u64,
     /// Receive times of the captures: of the first record, where it begins, and before what it ends.
     start_ns: u64,
@@ -189,12 +189,12 @@ impl Replay {
             late,
             rounds: 0,
             last_rx_ns: 0,
-            round_began_ns: 0,
+            round_began_ns: None,
             resume_at_ns: 0,
             start_ns,
             from_ns,
             to_ns,
-            first_tick: (from_ns == start_ns).then_some(0),
+            first_tick: (from_ns <= start_ns).then_some(0),
             end_tick: None,
             changed: true,
             spec,
@@ -216,7 +216,7 @@ impl Replay {
         let cue = Cue::start(reel, instruments_max, limits, wake)?;
         cue.rest(self.spec.speed.is_flat_out());
         self.cue = Some(cue);
-        if self.first_tick.is_none() {
+        if self.from_ns > self.start_ns {
             self.go(self.from_ns, true);
         }
         Ok(())
@@ -299,9 +299,7 @@ impl Replay {
                 None => (Some(clock.wall_ns()), None, None),
             },
         };
-        if self.round_began_ns == 0 {
-            self.round_began_ns = now.mono_ns;
-        }
+        self.round_began_ns.get_or_insert(now.mono_ns);
         let Taken { rx_ns, bad } = self.take(rx_ns, market, out);
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
@@ -366,13 +364,14 @@ impl Replay {
             self.stand_at_end();
             return Step::Ended;
         }
-        self.resume_at_ns = self.round_began_ns.saturating_add(ROUND_NS_MIN);
-        self.round_began_ns = 0;
+        let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
         self.changed = true;
-        if self.first_tick != Some(0) {
+        if self.from_ns > self.start_ns {
             self.go(self.from_ns, self.mode == Mode::Playing);
+            self.resume_at_ns = resume_at_ns;
             return Step::Took;
         }
+        self.resume_at_ns = resume_at_ns;
         if let Err(error) = self.deck.rewind(&self.spec.files) {
             // It was there a moment ago: whoever took it away ends the loop.
             self.stand_at_end();
@@ -495,7 +494,7 @@ impl Replay {
         }
         self.take_on(cued, now.wall_ns, market, &mut out);
         self.mode = if plays { Mode::Playing } else { Mode::Paused };
-        self.round_began_ns = 0;
+        self.round_began_ns = None;
         self.changed = true;
         Step::Took
     }
@@ -506,8 +505,7 @@ impl Replay {
         let rehearsal = cued.rehearsal;
         let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
         let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
-        let theirs: BTreeSet<InstrumentId> =
-            memories.iter().flat_map(|memory| memory.instruments()).collect();
+        let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
         // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
         let number = |theirs: &InstrumentId| {
             let symbol = rehearsal.market.table().get(*theirs)?;
