@@ -48,6 +48,8 @@ test('pause, step, speed, seek and loop do what they say, for everybody', option
   await screen.until(isPaused, undefined);
   assert.equal(await page.locator('#play').innerText(), 'play');
   await until('the other one is told', () => told.at(-1)?.state === 'paused');
+  // Both have been told everything that came before; the page has to draw it yet.
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
   const stood = await screen.rows();
   const [at, before] = [told.at(-1)?.position, ticks];
   await new Promise((resolve) => setTimeout(resolve, 1500));
@@ -61,7 +63,7 @@ test('pause, step, speed, seek and loop do what they say, for everybody', option
   await until('the speed is told', () => told.at(-1)?.speed === 5);
   await page.locator('#loop').click();
   await until('the loop is told', () => told.at(-1)?.loop === true);
-  assert.equal(await page.locator('#loop').getAttribute('aria-pressed'), 'true');
+  await until('the bar shows it', async () => (await page.locator('#loop').getAttribute('aria-pressed')) === 'true');
 
   // Most of the way forward, standing; and back.
   const { from, to } = told.at(-1) as Replay;
