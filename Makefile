@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui test test-slow simulate kill check fmt loom bench bench-slow bench-fanout peers feeds clean deps python
+.PHONY: help run ui browser test test-slow simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -24,16 +24,20 @@ run: deps ui ## build and serve the shipped captures on http://127.0.0.1:8080
 	$(CARGO) build --release
 	exec target/release/tickfan serve
 
+# What the lock file of the page names, if it was not installed yet.
+UI_PACKAGES := cd ui && { cmp -s package-lock.json node_modules/installed || \
+	{ npm ci --ignore-scripts --no-audit --no-fund && cp package-lock.json node_modules/installed; }; }
+
 # The gateway takes the page in when it is built. Without Node there is none, and `/` says so.
 ui: ## build the trading page into ui/dist
 	@if ! command -v npm >/dev/null; then echo "no npm: the trading page is left out"; \
 	elif [ -e ui/dist/index.html ] && [ -z "$$(find ui/src ui/index.html ui/public ui/package-lock.json ui/vite.config.ts clients/ts/src -newer ui/dist/index.html)" ]; then :; \
-	else (cd ui && { cmp -s package-lock.json node_modules/installed || \
-			{ npm ci --ignore-scripts --no-audit --no-fund && cp package-lock.json node_modules/installed; }; } && npm run build) && touch src/front/ui.rs || \
+	else ($(UI_PACKAGES) && npm run build) && touch src/front/ui.rs || \
 			echo "the trading page could not be built, and is left out"; \
 	fi
 
-test: deps python ## every test
+# Pictures of the page are left in target/screenshots.
+test: deps python ui browser ## every test
 	$(CARGO) test
 
 test-slow: deps ## the tests of slow clients, a minute each
@@ -57,7 +61,7 @@ fmt: ## format the code
 loom: deps ## model-check the ring, and that each memory ordering is needed (some 3 minutes)
 	RUSTFLAGS="--cfg tickfan_loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --release --lib ring::model
 
-bench: deps ## all benches but the next two; each has a base row that measures the harness
+bench: deps ## all benches but the next three; each has a base row that measures the harness
 	$(CARGO) bench --bench fanout --bench session --bench ring --bench decode --bench watch
 
 # Each client is a file on both sides.
@@ -70,6 +74,12 @@ bench-fanout: SECONDS := 4
 bench-fanout: deps peers ## beside other servers and what the machine gives at most, some 15 minutes (SECONDS=4 REPEAT=2 CASES=a,c PEERS=tickfan,limit)
 	ulimit -n "$$(ulimit -Hn)" && TICKFAN_BENCH_SECONDS=$(SECONDS) TICKFAN_BENCH_REPEAT=$(REPEAT) \
 		TICKFAN_BENCH_CASES=$(CASES) TICKFAN_BENCH_PEERS=$(PEERS) $(CARGO) bench --bench peers
+
+# With the gateway as the tests have it: it is not what is measured.
+bench-page: SECONDS := 60
+bench-page: deps ui browser ## what a frame of the trading page costs, with 300 symbols and 5,000 ticks a second (SECONDS=60)
+	$(CARGO) build
+	$(UI_PACKAGES) && TICKFAN_BENCH_SECONDS=$(SECONDS) TICKFAN_BIN="$(CURDIR)/target/debug/tickfan" npm run --silent bench
 
 # Without Node these servers are left out. No scripts of theirs run at the installation, which takes some 260 MB.
 peers:
@@ -89,6 +99,12 @@ feeds: deps ## make the shipped captures again, byte for byte
 clean: ## throw away what was built
 	$(CARGO) clean
 	rm -rf $(VENV) benches/peers/node_modules clients/ts/node_modules clients/ts/dist clients/ts/build ui/node_modules ui/dist ui/build
+
+# A browser that opens the trading page, and a font for it. Without one the test says so, and fails where CI is set.
+browser:
+	@command -v "$${TICKFAN_CHROMIUM:-/usr/bin/chromium}" >/dev/null || \
+		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } || \
+		echo "Chromium could not be installed: the trading page is not opened"
 
 # A C compiler, for the allocator and zstd.
 deps:

@@ -11,7 +11,7 @@ struct Level {
 }
 
 /// One side, sorted with the best price last: most changes are near it and move few levels.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ladder {
     levels: Vec<Level>,
 }
@@ -64,7 +64,7 @@ impl Ladder {
 }
 
 /// An L2 book built from a snapshot and the changes after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Book {
     bids: Ladder,
     asks: Ladder,
@@ -145,6 +145,11 @@ impl Book {
     /// How many levels stand on both sides.
     pub fn len(&self) -> usize {
         self.bids.levels.len() + self.asks.levels.len()
+    }
+
+    /// Bytes of memory that its levels take.
+    pub fn memory_bytes(&self) -> usize {
+        self.len() * size_of::<Level>()
     }
 
     /// True where no level stands.

@@ -14,6 +14,7 @@ use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
 use crate::offline::{self, BadRecord, Captures, Progress, Target};
+use crate::protocol::replay::{Moment, Speed, duration_ns};
 use crate::report::{self, ReportArgs};
 use crate::venue::Wire;
 use crate::watch::{self, WatchArgs};
@@ -25,6 +26,8 @@ Examples:
       serves the feeds of a configuration; `tickfan` alone does the same with config.toml
   tickfan replay --speed 10 --loop feeds/coinbase.zst feeds/kraken.zst
       serves recorded captures, merged by receive time, ten times as fast as they were recorded
+  tickfan replay --from +30s --to +1m --max-idle 5s --exit feeds/kraken.zst
+      serves half a minute of a capture, without long silences, and says what was published, with a digest
   tickfan normalize feeds/kraken.zst | head
       prints the ticks of a capture as JSON lines
   tickfan serve --record recordings
@@ -123,11 +126,20 @@ struct ReplayArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// 1 is as recorded, 10 ten times as fast, 0 flat out: the feed waits for nobody.
-    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    speed: f64,
+    #[arg(long, default_value = "1", value_name = "FACTOR", allow_negative_numbers = true)]
+    speed: Speed,
     /// From the end to the beginning again.
     #[arg(long = "loop", conflicts_with = "exit")]
     looped: bool,
+    /// Where to begin: 2021-04-17T16:43:37Z, a time since 1970 in s, ms or µs, or +5m after the first record.
+    #[arg(long, value_name = "TIME")]
+    from: Option<Moment>,
+    /// Before what to end, written in the same way.
+    #[arg(long, value_name = "TIME")]
+    to: Option<Moment>,
+    /// How much of a longer silence to wait for, as 5s or 250ms.
+    #[arg(long, value_name = "TIME", value_parser = duration_ms)]
+    max_idle: Option<u64>,
     /// End when the last tick is sent.
     #[arg(long)]
     exit: bool,
@@ -270,12 +282,11 @@ fn complain(what: &str) {
 
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = args.server.load(Some(&args.config))?;
-    run(Job { config, exit_at_end: false, wait_subscribers: 0 })
+    run(Job { config, exit_at_end: false, wait_subscribers: 0, summary: false })
 }
 
 fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.server.load(args.config.as_deref())?;
-    anyhow::ensure!(args.speed.is_finite() && args.speed >= 0.0, "--speed must be 0 (flat out) or above");
     config.feed = vec![Feed {
         kind: FeedKind::Replay,
         files: args.files,
@@ -283,8 +294,19 @@ fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         speed: args.speed,
         looped: args.looped,
         strict: args.strict,
+        from: args.from,
+        to: args.to,
+        max_idle_ms: args.max_idle.unwrap_or(0),
     }];
-    run(Job { config, exit_at_end: args.exit, wait_subscribers: args.wait_subscribers })
+    run(Job { config, exit_at_end: args.exit, wait_subscribers: args.wait_subscribers, summary: true })
+}
+
+/// Reads a duration of whole milliseconds.
+fn duration_ms(text: &str) -> Result<u64, String> {
+    match duration_ns(text) {
+        Some(ns) if ns >= 1_000_000 => Ok(ns / 1_000_000),
+        _ => Err("write it as 5s, 250ms or 1m30s, at least 1ms".to_owned()),
+    }
 }
 
 fn run(job: Job) -> anyhow::Result<ExitCode> {

@@ -127,6 +127,17 @@ impl Pace {
             }
         })
     }
+
+    /// Where the capture is at a steady time; flat out it is where it started.
+    pub fn at(&self, mono_ns: u64) -> u64 {
+        let elapsed_ns = mono_ns.saturating_sub(self.start.mono_ns) as f64 * self.speed;
+        self.rx0_ns.saturating_add(elapsed_ns as u64)
+    }
+
+    /// Leaves out so much of the capture: everything from here on is due earlier.
+    pub fn skip(&mut self, ns: u64) {
+        self.rx0_ns = self.rx0_ns.saturating_add(ns);
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod flight;
 mod latency;
 mod record;
+mod replay;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -13,6 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::protocol::replay::{Moment, Speed};
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
@@ -21,6 +23,7 @@ use crate::venue::Wire;
 pub use flight::Flight;
 pub use latency::Latency;
 pub use record::Record;
+pub use replay::Replay;
 
 /// The shipped configuration: every key at its default.
 pub const SHIPPED: &str = include_str!("../config.toml");
@@ -41,6 +44,9 @@ pub struct Config {
     /// What programs may send.
     #[serde(default)]
     pub publish: Publish,
+    /// How a replay is controlled.
+    #[serde(default)]
+    pub replay: Replay,
     /// What is written down of what comes in.
     #[serde(default)]
     pub record: Record,
@@ -105,14 +111,23 @@ pub struct Feed {
     #[serde(default)]
     pub venue: Option<Wire>,
     /// How fast.
-    #[serde(default = "one", deserialize_with = "speed")]
-    pub speed: f64,
+    #[serde(default = "recorded", deserialize_with = "replay::speed")]
+    pub speed: Speed,
     /// Again and again.
     #[serde(default, rename = "loop")]
     pub looped: bool,
     /// End at the first bad line.
     #[serde(default)]
     pub strict: bool,
+    /// Where it begins; `None`: at the beginning.
+    #[serde(default, deserialize_with = "replay::moment")]
+    pub from: Option<Moment>,
+    /// Before what it ends; `None`: at the end.
+    #[serde(default, deserialize_with = "replay::moment")]
+    pub to: Option<Moment>,
+    /// Milliseconds of a silence that are waited for; 0: all of it.
+    #[serde(default)]
+    pub max_idle_ms: u64,
 }
 
 /// `[publish]`
@@ -323,16 +338,8 @@ const fn non_zero_u64<const N: u64>() -> NonZeroU64 {
     const { NonZeroU64::new(N).expect("not 0") }
 }
 
-fn one() -> f64 {
-    1.0
-}
-
-fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let speed = f64::deserialize(from)?;
-    if speed.is_finite() && speed >= 0.0 {
-        return Ok(speed);
-    }
-    Err(D::Error::custom("speed must be 0 (flat out) or above"))
+fn recorded() -> Speed {
+    Speed::RECORDED
 }
 
 /// Longer rests would be latency that nobody asked for.
@@ -451,6 +458,7 @@ impl Config {
             admin: Admin::default(),
             feed: Vec::new(),
             publish: Publish::default(),
+            replay: Replay::default(),
             record: Record::default(),
             ring: Ring::default(),
             ingest: Intake::default(),
@@ -574,6 +582,8 @@ impl Config {
             ("limits.connections_max", limits.connections_max.get() as u64, MANY),
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("shard.threads", self.shard.threads as u64, 1_024),
+            ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
+            ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
         ];
         self.record.check()?;
         match ranges.into_iter().find(|(_, value, most)| value > most) {

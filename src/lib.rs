@@ -18,6 +18,7 @@ pub mod journal;
 pub mod latency;
 pub mod offline;
 pub mod protocol;
+pub mod remote;
 pub mod report;
 pub mod rfc3339;
 pub mod ring;

@@ -212,6 +212,8 @@ pub enum GapCause {
     SlowConsumer = 2,
     /// They came while the client was away, and are no longer kept.
     Resume = 3,
+    /// A replay went somewhere else.
+    Seek = 4,
 }
 
 impl GapCause {
@@ -222,6 +224,7 @@ impl GapCause {
             Self::Overrun => "overrun",
             Self::SlowConsumer => "slow_consumer",
             Self::Resume => "resume",
+            Self::Seek => "seek",
         }
     }
 }
@@ -253,6 +256,26 @@ impl State {
     }
 }
 
+/// Why numbers of a feed stand for no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Void {
+    /// The feed lost messages. What was the last value before stays it: loss takes numbers so that it can be counted.
+    Lost = 0,
+    /// A replay went to a place where the channel has no value yet. There is no last value any more.
+    NoValue = 1,
+}
+
+impl Void {
+    /// As it is told.
+    pub const fn why(self) -> GapCause {
+        match self {
+            Self::Lost => GapCause::Feed,
+            Self::NoValue => GapCause::Seek,
+        }
+    }
+}
+
 /// What a [`Tick`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -260,13 +283,14 @@ pub enum Body {
     Trade(Trade),
     /// A quote on [`Channel::Quote`].
     Quote(Quote),
-    /// The feed lost messages: the numbers from `from` to the tick's own `seq` (both included) of
-    /// this channel stand for what was lost. It takes numbers of its own, so that loss can be counted.
+    /// The numbers from `from` to the tick's own `seq` (both included) of this channel stand for no value.
     Gap {
         /// The channel whose numbers these are.
         channel: Channel,
         /// First missing number; the last one is the tick's `seq`.
         from: u64,
+        /// Why there is none.
+        void: Void,
     },
     /// The instrument's state changed at the tick's `rx_ns`. Its `seq` counts the changes.
     Status(State),
@@ -294,6 +318,8 @@ pub struct Tick {
     pub rx_ns: u64,
     /// The venue's clock, microseconds since the Unix epoch; `None` if the venue gave none.
     pub ts_us: Option<u64>,
+    /// It is no news but what stands at the place that a replay went to.
+    pub snap: bool,
     /// What happened.
     pub body: Body,
 }
@@ -301,8 +327,10 @@ pub struct Tick {
 /// The newest value of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct LastValue {
-    /// The newest tick that is no gap; `None` where the feed lost all there was.
+    /// The newest tick that is no gap; `None` where there is none.
     pub tick: Option<Tick>,
+    /// Where there is none because a replay went to a place without one: the number that this took.
+    pub void: Option<u64>,
     /// The newest number of the stream: the tick's, or that of a gap after it.
     pub head: u64,
     /// The newest numbers that a gap of the feed took, both included.
@@ -330,6 +358,8 @@ const KIND_GAP: u8 = 2;
 const KIND_STATUS: u8 = 3;
 /// Bits of `present`: bit i for decimal i, this one for `ts_us`.
 const PRESENT_TS: u8 = 1 << 7;
+/// No part of the tick, but a mark on it: [`Tick::snap`].
+const SNAP: u8 = 1 << 6;
 
 /// The words under construction: `decimal` keeps mantissa, scale and presence together.
 struct Packer {
@@ -367,7 +397,7 @@ impl Tick {
         let stream = match (word >> 32) as u8 {
             KIND_TRADE => Stream::Trade,
             KIND_QUOTE => Stream::Quote,
-            KIND_GAP if (word >> 40) as u8 == 0 => Stream::Trade,
+            KIND_GAP if (word >> 40) as u8 & 1 == 0 => Stream::Trade,
             KIND_GAP => Stream::Quote,
             _ => Stream::Status,
         };
@@ -397,8 +427,8 @@ impl Tick {
                 }
                 KIND_QUOTE
             }
-            Body::Gap { channel, from } => {
-                detail = *channel as u8;
+            Body::Gap { channel, from, void } => {
+                detail = *channel as u8 | (*void as u8) << 1;
                 p.words[5] = *from;
                 KIND_GAP
             }
@@ -410,6 +440,9 @@ impl Tick {
         if let Some(ts_us) = self.ts_us {
             p.present |= PRESENT_TS;
             p.words[3] = ts_us;
+        }
+        if self.snap {
+            p.present |= SNAP;
         }
         p.words[0] = u64::from(self.instrument.0)
             | u64::from(kind) << 32
@@ -450,8 +483,9 @@ impl Tick {
                 ask_size: decimal_at(words, 3),
             }),
             KIND_GAP => Body::Gap {
-                channel: if detail == 0 { Channel::Trade } else { Channel::Quote },
+                channel: if detail & 1 == 0 { Channel::Trade } else { Channel::Quote },
                 from: words[5],
+                void: if detail & 2 == 0 { Void::Lost } else { Void::NoValue },
             },
             _ => Body::Status(match detail {
                 1 => State::Live,
@@ -465,6 +499,7 @@ impl Tick {
             seq: words[1],
             rx_ns: words[2],
             ts_us: (present & PRESENT_TS != 0).then_some(words[3]),
+            snap: present & SNAP != 0,
             body,
         }
     }
@@ -481,6 +516,7 @@ mod tests {
             seq: 42,
             rx_ns: 1_618_677_817_431_936_000,
             ts_us: Some(1_618_677_817_400_000),
+            snap: false,
             body,
         };
         let trade = Trade {
@@ -498,8 +534,10 @@ mod tests {
                 ask: None,
                 ask_size: Some(d("0")),
             })),
-            tick(Body::Gap { channel: Channel::Quote, from: 40 }),
+            tick(Body::Gap { channel: Channel::Quote, from: 40, void: Void::Lost }),
             tick(Body::Status(State::Stale)),
+            tick(Body::Gap { channel: Channel::Trade, from: 40, void: Void::NoValue }),
+            Tick { snap: true, ..tick(Body::Trade(trade)) },
         ]
     }
 

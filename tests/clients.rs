@@ -1,5 +1,5 @@
-//! The clients that ship, against the gateway, and the trading page: each has tests of its own, in its own language,
-//! which are run here.
+//! The clients that ship, against the gateway, and the trading page, which Chromium opens: each has tests of its own, in
+//! its own language, which are run here.
 
 mod support;
 
@@ -7,8 +7,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 
-use support::in_repository;
+use support::{Gateway, in_repository};
 
 /// The oldest Node that the TypeScript client runs in.
 const NODE_MIN: u32 = 20;
@@ -24,6 +25,27 @@ fn no_node() -> Option<String> {
         return Some(format!("node is {version:?}, and has to be {NODE_MIN} or newer"));
     }
     Command::new("npm").arg("--version").output().err().map(|error| format!("npm: {error}"))
+}
+
+/// Why there is no browser to open the page with, if there is none; `TICKFAN_CHROMIUM` may name one.
+fn no_browser() -> Option<String> {
+    let browser = std::env::var("TICKFAN_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+    Command::new(&browser).arg("--version").output().err().map(|error| format!("{browser}: {error}"))
+}
+
+/// Why there is no page to open, if there is none.
+fn no_page() -> Option<String> {
+    let gateway = Gateway::start(&["replay", "--loop", "feeds/coinbase.zst"]);
+    let (_, page) = Gateway::get(gateway.http, "/");
+    (!page.contains("id=\"rows\""))
+        .then(|| "it is not in this binary: `make ui` builds it, before cargo".to_owned())
+}
+
+/// Says that something was not tested. Where everything has to be, that is a failure.
+fn skip(what: &str, why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{what} has to be tested: {why}");
+    // The harness keeps what `eprintln!` says of a test that passes.
+    writeln!(io::stderr(), "SKIPPED: {what} was not tested: {why}").expect("stderr");
 }
 
 fn npm(folder: &Path, args: &[&str]) -> Output {
@@ -42,6 +64,9 @@ fn npm(folder: &Path, args: &[&str]) -> Output {
 
 /// Installs what the lock file names, if it was not installed yet. No script of a package runs.
 fn install(folder: &Path) {
+    // Two tests are of one folder.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lock = fs::read(folder.join("package-lock.json")).expect("a lock file");
     let installed = folder.join("node_modules/installed");
     if fs::read(&installed).is_ok_and(|installed| installed == lock) {
@@ -57,16 +82,11 @@ fn count(summary: &str, word: &str) -> Option<u64> {
     summary.lines().rev().find_map(of_word)
 }
 
-/// Runs the tests of a folder, none of which may be left out.
-fn test_in(folder: &str) {
-    if let Some(why) = no_node() {
-        // The harness keeps what `eprintln!` says of a test that passes.
-        writeln!(io::stderr(), "SKIPPED: {folder} was not tested: {why}").expect("stderr");
-        return;
-    }
+/// Runs a script of a folder that tests it; nothing may be left out.
+fn test_in(folder: &str, script: &str) {
     let folder = in_repository(folder);
     install(&folder);
-    let output = npm(&folder, &["test"]);
+    let output = npm(&folder, &["run", script]);
     let summary = String::from_utf8_lossy(&output.stdout);
     assert_eq!((count(&summary, "fail"), count(&summary, "skipped")), (Some(0), Some(0)), "{summary}");
     assert!(count(&summary, "pass").is_some_and(|passed| passed > 0), "{summary}");
@@ -74,10 +94,24 @@ fn test_in(folder: &str) {
 
 #[test]
 fn the_typescript_client_does_what_it_says() {
-    test_in("clients/ts");
+    match no_node() {
+        Some(why) => skip("clients/ts", &why),
+        None => test_in("clients/ts", "test"),
+    }
 }
 
 #[test]
 fn the_trading_page_reckons_right() {
-    test_in("ui");
+    match no_node() {
+        Some(why) => skip("ui", &why),
+        None => test_in("ui", "test"),
+    }
+}
+
+#[test]
+fn the_trading_page_in_a_browser() {
+    match no_node().or_else(no_browser).or_else(no_page) {
+        Some(why) => skip("the trading page in a browser", &why),
+        None => test_in("ui", "browser"),
+    }
 }

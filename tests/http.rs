@@ -77,6 +77,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
         }),
         alarms: Arc::new(|| vec!["no room".to_owned()]),
+        remote: None,
     }
 }
 

@@ -73,6 +73,7 @@ fn options() -> SessionOptions {
         ops_per_s: 100,
         close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
+        remote: None,
     }
 }
 
@@ -121,7 +122,7 @@ impl House {
         let lines = [Arc::new(Line::default()), Arc::new(Line::default())];
         let meter = |line: &Arc<Line>| Meter::new(Arc::clone(line), SECOND, 0);
         let limits = LineLimits { book_levels_max: 10, venues: None };
-        let spec = ReplaySpec { files: vec![file], venue: None, speed: 1.0, looped: false, strict: true };
+        let spec = ReplaySpec { strict: true, ..ReplaySpec::new(vec![file]) };
         let (notices, log) = mpsc::channel(8);
         let ingest = Ingest::new(IngestParts {
             market: Market::new(Arc::clone(&table)),
@@ -129,6 +130,7 @@ impl House {
             bells: Vec::new(),
             rest: Duration::ZERO,
             replays: vec![Replay::open(spec, &limits, LineId(0)).expect("a capture")],
+            remote: None,
             publishers: None,
             publish_limits: limits.clone(),
             publish_tap: None,

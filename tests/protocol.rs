@@ -55,7 +55,10 @@ fn every_sample_is_of_a_client_or_of_the_gateway() {
 #[test]
 fn every_request_of_the_page_is_accepted() {
     let requests = samples_with("op");
-    assert_eq!(each_kind(&requests), ["list", "ping", "set", "subscribe", "symbols", "unsubscribe"]);
+    assert_eq!(
+        each_kind(&requests),
+        ["list", "ping", "replay", "set", "subscribe", "symbols", "unsubscribe"]
+    );
     let mut refused = Vec::new();
     for (word, text) in &requests {
         match protocol::parse(text, 1000) {
@@ -68,6 +71,7 @@ fn every_request_of_the_page_is_accepted() {
                     "set" => matches!(request.op, Op::Set(..)),
                     "list" => matches!(request.op, Op::List),
                     "symbols" => matches!(request.op, Op::Symbols(..)),
+                    "replay" => matches!(request.op, Op::Replay(..)),
                     _ => matches!(request.op, Op::Ping(..)),
                 };
                 assert!(right, "{text} is read as {:?}", request.op);
@@ -81,7 +85,8 @@ fn every_request_of_the_page_is_accepted() {
 #[test]
 fn every_message_of_the_page_is_read() {
     let messages = samples_with("type");
-    let kinds = ["ack", "bye", "error", "gap", "hb", "hello", "lag", "pong", "quote", "status", "trade"];
+    let kinds =
+        ["ack", "bye", "error", "gap", "hb", "hello", "lag", "pong", "quote", "replay", "status", "trade"];
     assert_eq!(each_kind(&messages), kinds);
     for (kind, text) in &messages {
         let read = Message::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -96,7 +101,7 @@ fn every_message_of_the_page_is_read() {
             "lag" => matches!(read, Message::Lag(_)),
             "bye" => matches!(read, Message::Bye(_)),
             // A watcher has no use for them.
-            "hb" | "pong" => true,
+            "hb" | "pong" | "replay" => true,
             other => panic!("what is a {other}? {text}"),
         };
         assert!(right, "{text} is read as {read:?}");

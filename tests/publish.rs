@@ -55,6 +55,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         symbols: Arc::new(Vec::new),
         feeds: Arc::new(Vec::new),
         alarms: Arc::new(Vec::new),
+        remote: None,
     }
 }
 

@@ -86,7 +86,7 @@ fn recorded(file: &Path, dir: &Path, segment_s: u64) -> PathBuf {
     let mut recorder = Recorder::new(options, Now::default(), notices);
     let limits = LineLimits { book_levels_max: 100_000, venues: None };
     let files = vec![file.to_owned()];
-    let spec = ReplaySpec { files, venue: None, speed: 0.0, looped: false, strict: true };
+    let spec = ReplaySpec { strict: true, ..ReplaySpec::new(files) };
     let mut replay = Replay::open(spec, &limits, LineId(0)).expect("a capture");
     let mut market = Market::new(Arc::new(InstrumentTable::new(1_000)));
     replay.record(|line| recorder.tap("line", line.wire(), false)).expect("a folder");

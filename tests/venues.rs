@@ -126,7 +126,7 @@ impl Feed {
                 let (ask, ask_size) = (digits(q.ask), digits(q.ask_size));
                 write!(text, "quote {} {bid_size} @ {bid} / {ask_size} @ {ask}", tick.seq).expect("a string");
             }
-            Body::Gap { channel, from } => {
+            Body::Gap { channel, from, .. } => {
                 write!(text, "gap {} {from}..{}", channel.name(), tick.seq).expect("a string");
             }
             Body::Status(state) => write!(text, "status {}", state.name()).expect("a string"),

@@ -65,6 +65,7 @@ fn tick(instrument: u32, seq: u64, body: Body) -> Tick {
         seq,
         rx_ns: 1_714_564_800_100_512_000,
         ts_us: Some(1_714_564_800_100_000),
+        snap: false,
         body,
     }
 }
@@ -141,6 +142,7 @@ impl<S: Socket> Rig<S> {
             ops_per_s: 50,
             close_grace_ms: 1_000,
             venues: Arc::new([]),
+            remote: None,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -19,6 +19,8 @@ pub(super) struct Lines {
     /// What is read and not yet given out: `buffer[start..end]`.
     start: usize,
     end: usize,
+    /// How many bytes of the stream came before `buffer[start]`.
+    offset: u64,
     /// How many lines were given out or skipped.
     count: u64,
     /// What the source said last.
@@ -48,13 +50,15 @@ pub(super) enum Step {
 }
 
 impl Lines {
-    pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
+    /// The lines of a source that begins behind the first `offset` bytes and `count` lines of its stream.
+    pub(super) fn new(source: Box<dyn Read + Send>, offset: u64, count: u64) -> Self {
         Self {
             source,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
-            count: 0,
+            offset,
+            count,
             source_is: Source::Open,
             skipping: false,
         }
@@ -63,6 +67,11 @@ impl Lines {
     /// The number of the line that the last step was about, from 1.
     pub(super) fn number(&self) -> u64 {
         self.count
+    }
+
+    /// How many bytes of the stream come before the next line.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The buffer that the range of a [`Step::Line`] points into.
@@ -81,6 +90,7 @@ impl Lines {
             seen = pending.len();
             if seen > LINE_BYTES_MAX {
                 self.skipping = true;
+                self.offset += seen as u64;
                 self.start = self.end;
                 seen = 0;
             }
@@ -95,6 +105,7 @@ impl Lines {
     fn take(&mut self, len: usize, line_end: usize) -> Step {
         let from = self.start;
         self.start += len + line_end;
+        self.offset += (len + line_end) as u64;
         self.count += 1;
         if std::mem::take(&mut self.skipping) || len > LINE_BYTES_MAX {
             return Step::TooLong;
@@ -205,7 +216,7 @@ mod tests {
     }
 
     fn lines(bytes: &[u8], step: usize, fails: bool) -> Lines {
-        Lines::new(Box::new(Drip { bytes: bytes.to_vec(), at: 0, step, fails }))
+        Lines::new(Box::new(Drip { bytes: bytes.to_vec(), at: 0, step, fails }), 0, 0)
     }
 
     fn all(mut lines: Lines) -> Vec<String> {

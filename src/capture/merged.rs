@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::reader::{Placed, Reader};
+use super::reader::{Place, Placed, Reader};
 use super::{BadLine, Record};
 
 /// The records of several captures by receive time, whatever their forms.
@@ -21,6 +21,9 @@ pub struct Merged {
     lent: Option<usize>,
 }
 
+/// A place between two records of merged captures: for each source where it is, and the latest receive time so far.
+pub type Places = Vec<(Place, u64)>;
+
 struct Source {
     reader: Reader,
     next: Option<Result<Placed, BadLine>>,
@@ -31,8 +34,13 @@ struct Source {
 impl Merged {
     /// Merges `readers`; their places in the list are the source numbers, and the order of equal times.
     pub fn new(readers: Vec<Reader>) -> Self {
+        Self::resume(readers.into_iter().map(|reader| (reader, 0)).collect())
+    }
+
+    /// Merges readers that begin at [places](Self::places), each with the latest receive time of its source there.
+    pub fn resume(readers: Vec<(Reader, u64)>) -> Self {
         let sources: Vec<_> =
-            readers.into_iter().map(|reader| Source { reader, next: None, key_ns: 0 }).collect();
+            readers.into_iter().map(|(reader, key_ns)| Source { reader, next: None, key_ns }).collect();
         let mut merged = Self { due: BinaryHeap::with_capacity(sources.len()), sources, lent: None };
         for index in 0..merged.sources.len() {
             merged.refill(index);
@@ -43,6 +51,17 @@ impl Merged {
     /// The readers, in the order they were given.
     pub fn readers(&self) -> impl ExactSizeIterator<Item = &Reader> {
         self.sources.iter().map(|source| &source.reader)
+    }
+
+    /// Where it is: in front of the record that comes next.
+    pub fn places(&mut self) -> Places {
+        self.peek_ns();
+        self.sources.iter().map(|source| (source.reader.before().clone(), source.key_ns)).collect()
+    }
+
+    /// Bytes of text of all sources that were read up to here.
+    pub fn text_bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.reader.before().text_bytes()).sum()
     }
 
     /// When the next record is due: the latest receive time that its file has shown up to it. `None` at

@@ -19,6 +19,7 @@ mod merged;
 mod reader;
 mod segment;
 mod sniff;
+mod source;
 mod writer;
 
 use std::fmt;
@@ -31,8 +32,8 @@ use crate::venue::Wire;
 
 pub use form::Form;
 pub use lines::LINE_BYTES_MAX;
-pub use merged::Merged;
-pub use reader::Reader;
+pub use merged::{Merged, Places};
+pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
 pub use writer::{Compression, Writer};
 

@@ -1,19 +1,16 @@
 //! One capture, read from its first line to its last.
 
-use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
-
 use super::form::{Form, Parsed, Tag};
 use super::lines::{Lines, Step};
-use super::segment::{self, Counted, Folder, Pieces};
-use super::sniff;
+use super::segment::{Starts, segments};
 use super::{BadLine, CaptureError, Fault, Record, Segment};
+use super::{sniff, source};
 use crate::venue::Wire;
 
 /// How many lines are looked at to find out what a capture is…
@@ -21,19 +18,83 @@ const SAMPLE_LINES_MAX: usize = 256;
 /// …and after how many bytes of them it is enough.
 const SAMPLE_BYTES_MAX: usize = 4 << 20;
 
+/// What is known of a capture once it was opened: enough to [read](Self::read_from) it again, from any place on.
+pub struct Capture {
+    path: Arc<Path>,
+    form: Form,
+    venue: Option<Wire>,
+    sample: Box<[u8]>,
+    starts: Starts,
+}
+
+impl Capture {
+    /// The path it was opened with.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out.
+    pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
+        sampled(self.form, &self.sample)
+    }
+
+    /// The latest time at its end, nanoseconds since the Unix epoch, where it can be found without reading it: not in a
+    /// gzip or zstd stream.
+    pub fn last_ns(&self) -> Option<u64> {
+        source::last_ns(&self.path, self.form)
+    }
+
+    /// Reads it from a place on at which a reader of it has been.
+    ///
+    /// # Errors
+    /// What the system or the decompressor says.
+    pub fn read_from(self: &Arc<Self>, place: &Place) -> io::Result<Reader> {
+        let taken = Arc::new(AtomicU64::new(0));
+        let (text, bytes) = source::open(&self.path, place.text, &self.starts, &taken)?;
+        Ok(Reader {
+            capture: Arc::clone(self),
+            lines: Lines::new(text, place.text, place.lines),
+            rx_ns: place.rx_ns,
+            segment: place.segment,
+            before: place.clone(),
+            taken,
+            bytes,
+        })
+    }
+}
+
+/// A place in a capture: between two lines.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Bytes of text before it.
+    text: u64,
+    /// Lines before it.
+    lines: u64,
+    /// The receive time of the line before it, nanoseconds since the Unix epoch.
+    rx_ns: u64,
+    /// The segment it is in.
+    segment: Option<Segment>,
+}
+
+impl Place {
+    /// Bytes of text before it.
+    pub fn text_bytes(&self) -> u64 {
+        self.text
+    }
+}
+
 /// The records of one capture, in the order of its lines.
 ///
 /// Holds one line, the sample of the first lines, and the state of the decompressor, whatever the size
 /// of the file.
 pub struct Reader {
-    path: Arc<Path>,
+    capture: Arc<Capture>,
     lines: Lines,
-    form: Form,
-    venue: Option<Wire>,
-    sample: Box<[u8]>,
     rx_ns: u64,
     /// The segment that is being read.
     segment: Option<Segment>,
+    /// Where the record is that was advanced to last.
+    before: Place,
     /// Bytes of the file that were read, packed, and how many it has.
     taken: Arc<AtomicU64>,
     bytes: u64,
@@ -58,18 +119,17 @@ impl Reader {
         let path = path.as_ref();
         let failed = |source| CaptureError::Open { path: path.into(), source };
         let taken = Arc::new(AtomicU64::new(0));
-        if path.is_dir() {
-            let (folder, bytes) = Folder::open(path, Arc::clone(&taken)).map_err(failed)?;
-            if folder.is_empty() {
-                return Err(CaptureError::NoSegments { path: path.into() });
-            }
-            return Self::from_text(path, Box::new(folder), taken, bytes);
+        if path.is_dir() && segments(path).map_err(failed)?.is_empty() {
+            return Err(CaptureError::NoSegments { path: path.into() });
         }
-        let file = File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_or(0, |meta| meta.len());
-        let text = unpacked(Counted { source: file, taken: Arc::clone(&taken) });
-        let text = text.map_err(|source| CaptureError::Read { path: path.into(), source })?;
-        Self::from_text(path, text, taken, bytes)
+        let starts = Starts::default();
+        let (text, bytes) = match source::open(path, 0, &starts, &taken) {
+            Ok(opened) => opened,
+            // Nothing was read: it did not even open.
+            Err(source) if taken.load(Ordering::Relaxed) == 0 => return Err(failed(source)),
+            Err(source) => return Err(CaptureError::Read { path: path.into(), source }),
+        };
+        Self::from_text(path, text, starts, taken, bytes)
     }
 
     /// Reads a capture that is no file. `path` is what it is called in errors.
@@ -81,18 +141,20 @@ impl Reader {
         source: impl Read + Send + 'static,
     ) -> Result<Self, CaptureError> {
         let path = path.as_ref();
-        let text = unpacked(source).map_err(|source| CaptureError::Read { path: path.into(), source })?;
-        Self::from_text(path, text, Arc::default(), 0)
+        let text = source::unpacked(source, 0);
+        let text = text.map_err(|source| CaptureError::Read { path: path.into(), source })?;
+        Self::from_text(path, text, Starts::default(), Arc::default(), 0)
     }
 
     fn from_text(
         path: &Path,
         text: Box<dyn Read + Send>,
+        starts: Starts,
         taken: Arc<AtomicU64>,
         bytes: u64,
     ) -> Result<Self, CaptureError> {
         let path: Arc<Path> = path.into();
-        let mut lines = Lines::new(text);
+        let mut lines = Lines::new(text, 0, 0);
         let (whole, cut) = lines.preview(SAMPLE_LINES_MAX, SAMPLE_BYTES_MAX);
         let (sample, cut): (Box<[u8]>, Box<[u8]>) = (whole.into(), cut[..cut.len().min(64)].into());
         let form = split(&sample).chain([&*cut]).find_map(Form::of);
@@ -106,22 +168,28 @@ impl Reader {
             });
         };
         let venue = sniff::venue(sampled(form, &sample).map(|record| record.kind));
-        Ok(Self { path, lines, form, venue, sample, rx_ns: 0, segment: None, taken, bytes })
+        let capture = Arc::new(Capture { path, form, venue, sample, starts });
+        Ok(Self { capture, lines, rx_ns: 0, segment: None, before: Place::default(), taken, bytes })
+    }
+
+    /// What it reads.
+    pub fn capture(&self) -> &Arc<Capture> {
+        &self.capture
     }
 
     /// The path it was opened with.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.capture.path
     }
 
     /// How its lines are written.
     pub fn form(&self) -> Form {
-        self.form
+        self.capture.form
     }
 
     /// Whose messages it holds, as far as the first lines tell.
     pub fn venue(&self) -> Option<Wire> {
-        self.venue
+        self.capture.venue
     }
 
     /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
@@ -132,7 +200,7 @@ impl Reader {
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out. Looking
     /// at them takes nothing from [`next_record`](Self::next_record), and can be done at any time.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
-        sampled(self.form, &self.sample)
+        self.capture.sample()
     }
 
     /// The next record, or what is wrong with the next line. After a line that could not be read the
@@ -146,12 +214,14 @@ impl Reader {
 
     /// Goes on to the next record and leaves it in place, for [`record`](Self::record).
     pub(super) fn advance(&mut self) -> Option<Result<Placed, BadLine>> {
+        let (text, lines) = (self.lines.offset(), self.lines.number());
+        self.before = Place { text, lines, rx_ns: self.rx_ns, segment: self.segment };
         loop {
             let fault = match self.lines.next() {
                 Step::End => return None,
                 Step::Failed(error) => Fault::Io(error),
                 Step::TooLong => Fault::TooLong,
-                Step::Line(range) => match self.form.parse(self.lines.bytes(range.clone())) {
+                Step::Line(range) => match self.capture.form.parse(self.lines.bytes(range.clone())) {
                     Ok(None) => continue,
                     Err(fault) => fault,
                     Ok(Some(mut parsed)) => {
@@ -165,7 +235,8 @@ impl Reader {
                     }
                 },
             };
-            return Some(Err(BadLine { path: self.path.clone(), line: self.lines.number(), fault }));
+            let (path, line) = (Arc::clone(&self.capture.path), self.lines.number());
+            return Some(Err(BadLine { path, line, fault }));
         }
     }
 
@@ -176,29 +247,16 @@ impl Reader {
         })
     }
 
+    /// The place of the record that the last [`advance`](Self::advance) came to, or the end.
+    pub(super) fn before(&self) -> &Place {
+        &self.before
+    }
+
     /// The record that the last [`advance`](Self::advance) placed.
     pub(super) fn record(&self, placed: &Placed) -> Record<'_> {
         let kind = placed.parsed.kind(self.lines.bytes(placed.range.clone()));
         Record { line: placed.line, rx_ns: placed.rx_ns, kind }
     }
-}
-
-/// The source, decompressed if its first bytes say that it is compressed.
-fn unpacked(mut source: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
-    let mut magic = Vec::with_capacity(12);
-    source.by_ref().take(12).read_to_end(&mut magic)?;
-    let kind = magic.clone();
-    let whole = Cursor::new(magic).chain(source);
-    let buffered = |whole| BufReader::with_capacity(128 << 10, whole);
-    Ok(match *kind {
-        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(buffered(whole))),
-        _ if segment::is_segment(&kind) => Box::new(Pieces::new(buffered(whole))?),
-        // A frame, or a skippable one in front of it.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Box::new(zstd::stream::read::Decoder::new(whole)?)
-        }
-        _ => Box::new(whole),
-    })
 }
 
 /// The lines of a text, without their line ends.

@@ -22,11 +22,11 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::lines::LINE_BYTES_MAX;
-use super::writer;
+use super::{source, writer};
 use crate::rfc3339::{self, FractionDigits};
 
 /// One of the sixteen numbers of skippable frames; 0x184D2A5E (seekable zstd) and 0x184D2A50 (pzstd) are taken.
@@ -244,6 +244,7 @@ pub(super) struct Pieces<R> {
 }
 
 impl<R: Read> Pieces<R> {
+    /// The pieces of a segment, from its first on.
     pub(super) fn new(source: R) -> io::Result<Self> {
         let unpacker = zstd::bulk::Decompressor::new()?;
         Ok(Self {
@@ -317,6 +318,19 @@ impl<R: Read> Pieces<R> {
     }
 }
 
+impl Pieces<BufReader<Counted<File>>> {
+    /// The text of a segment behind its first `text` bytes. What was read of the file, or passed over, is counted.
+    pub(super) fn begin_at(mut file: File, text: u64, taken: Arc<AtomicU64>) -> io::Result<Self> {
+        let place = piece_at(&mut file, text)?;
+        file.seek(SeekFrom::Start(place.offset))?;
+        taken.fetch_add(place.offset, Ordering::Relaxed);
+        let mut pieces = Self::new(BufReader::with_capacity(128 << 10, Counted { source: file, taken }))?;
+        pieces.last_ns = place.last_ns;
+        source::skip(&mut pieces, text - place.text)?;
+        Ok(pieces)
+    }
+}
+
 impl<R: Read> Read for Pieces<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.given == self.text.len() {
@@ -346,24 +360,53 @@ fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Where the text of each segment begins in the text of a folder, as far as somebody has read. It is shared by all who read
+/// the folder, so that they can go back to where one has been.
+pub(super) type Starts = Arc<Mutex<Vec<u64>>>;
+
 /// The text of all segments of a folder, in the order of their names, which is that of their times.
 pub(super) struct Folder {
     paths: VecDeque<PathBuf>,
+    /// How many segments were opened or passed over.
+    opened: usize,
     current: Option<Pieces<BufReader<Counted<File>>>>,
+    /// Bytes of text so far, those passed over too.
+    given: u64,
+    starts: Starts,
     taken: Arc<AtomicU64>,
 }
 
 impl Folder {
-    /// The segments of a folder, none opened yet; how many bytes they have, and where it is counted how many were read.
-    pub(super) fn open(path: &Path, taken: Arc<AtomicU64>) -> io::Result<(Self, u64)> {
+    /// The text of a folder behind its first `text` bytes; how many bytes its segments have. It is counted how many were
+    /// read.
+    pub(super) fn open(
+        path: &Path,
+        text: u64,
+        starts: Starts,
+        taken: Arc<AtomicU64>,
+    ) -> io::Result<(Self, u64)> {
         let paths = segments(path)?;
         let bytes = paths.iter().map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).sum();
-        Ok((Self { paths: paths.into(), current: None, taken }, bytes))
+        let known = starts.lock().map(|starts| starts.clone()).unwrap_or_default();
+        let begun = known.iter().rposition(|start| *start <= text).filter(|at| *at < paths.len());
+        let mut folder = Self { paths: paths.into(), opened: 0, current: None, given: 0, starts, taken };
+        if let Some(at) = begun {
+            folder.paths.drain(..at);
+            (folder.opened, folder.given) = (at, known[at]);
+        }
+        if text > folder.given
+            && let Some(path) = folder.paths.pop_front()
+        {
+            let file = File::open(&path).map_err(|error| named(&path, &error))?;
+            let pieces = Pieces::begin_at(file, text - folder.given, Arc::clone(&folder.taken))?;
+            (folder.opened, folder.given, folder.current) = (folder.opened + 1, text, Some(pieces));
+        }
+        Ok((folder, bytes))
     }
+}
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.paths.is_empty() && self.current.is_none()
-    }
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 impl Read for Folder {
@@ -372,13 +415,19 @@ impl Read for Folder {
             if let Some(current) = &mut self.current {
                 let n = current.read(out)?;
                 if n > 0 || out.is_empty() {
+                    self.given += n as u64;
                     return Ok(n);
                 }
             }
             let Some(path) = self.paths.pop_front() else { return Ok(0) };
-            let named =
-                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-            let file = Counted { source: File::open(&path).map_err(named)?, taken: Arc::clone(&self.taken) };
+            if let Ok(mut starts) = self.starts.lock()
+                && starts.len() == self.opened
+            {
+                starts.push(self.given);
+            }
+            self.opened += 1;
+            let file = File::open(&path).map_err(|error| named(&path, &error))?;
+            let file = Counted { source: file, taken: Arc::clone(&self.taken) };
             self.current = Some(Pieces::new(BufReader::with_capacity(128 << 10, file))?);
         }
     }
@@ -480,6 +529,39 @@ impl Index {
     pub fn at(&self, rx_ns: u64) -> Option<&Block> {
         self.blocks.iter().find(|block| block.last_rx_ns >= rx_ns)
     }
+}
+
+/// Where a piece of a segment is.
+struct PieceAt {
+    /// Where it begins in the file.
+    offset: u64,
+    /// How many bytes of text come before it.
+    text: u64,
+    /// The newest time before it.
+    last_ns: u64,
+}
+
+/// The piece that holds what comes behind the first `text` bytes of a segment, found by the heads; the first that is not
+/// whole, if there are not so many.
+fn piece_at(file: &mut File, text: u64) -> io::Result<PieceAt> {
+    let end = file.metadata()?.len();
+    let mut at = PieceAt { offset: 0, text: 0, last_ns: 0 };
+    let mut piece = [0; FRAME_HEAD_BYTES + HEAD_BYTES];
+    while at.offset < end {
+        file.seek(SeekFrom::Start(at.offset))?;
+        let read = read_full(file, &mut piece)?;
+        let Some((next, head)) = following(&piece[..read], at.offset).filter(|(next, _)| *next <= end) else {
+            break;
+        };
+        // A note is a line of its own.
+        let note_bytes = || next - at.offset - (FRAME_HEAD_BYTES + NOTE_HEAD_BYTES) as u64 + 1;
+        let behind = at.text + head.map_or_else(note_bytes, |head| u64::from(head.text_bytes));
+        if behind > text {
+            break;
+        }
+        at = PieceAt { offset: next, text: behind, last_ns: head.map_or(at.last_ns, |head| head.last_rx_ns) };
+    }
+    Ok(at)
 }
 
 /// Where the piece ends that begins with these bytes at `offset`, and its head if it is a block.

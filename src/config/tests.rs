@@ -30,11 +30,11 @@ fn later_sources_win() {
     assert_eq!(config.limits.ops_per_s.get(), 2);
     let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
     let config = load(text, &[("TICKFAN_FEED_0_SPEED", "7")], &[]).expect("good");
-    assert!((config.feed[0].speed - 7.0).abs() < 1e-9);
+    assert!((config.feed[0].speed.factor() - 7.0).abs() < 1e-9);
     let config = load(text, &environment, &settings).expect("good");
     assert_eq!(config.limits.ops_per_s.get(), 3);
     assert_eq!(config.publish.token, "123", "text stays text");
-    assert!(config.feed[0].looped && (config.feed[0].speed - 10.0).abs() < 1e-9);
+    assert!(config.feed[0].looped && (config.feed[0].speed.factor() - 10.0).abs() < 1e-9);
     assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
 }
 

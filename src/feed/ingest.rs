@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -14,12 +14,13 @@ use super::market::{LineId, Market};
 use super::publish::{Chunk, Faults, Input, LineFault};
 use super::recorder::Tap;
 use super::replay::{Replay, Stamp, Step};
-use crate::clock::{Clock, MS, Now};
+use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::Counter;
 use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
 use crate::tick::{Body, Channel, GapCause, Tick};
 use crate::venue::Wire;
@@ -30,6 +31,8 @@ const RECORDS_PER_TURN: usize = 64;
 const CHUNKS_PER_TURN: usize = 4;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
+/// How often a replay that plays shows where it is.
+const SHOW_EVERY_NS: u64 = SECOND;
 /// The longest sleep: then flags are looked at that wake nobody.
 const SLEEP_NS_MAX: u64 = 20 * MS;
 
@@ -68,6 +71,8 @@ pub struct IngestView {
     pub notices_lost: Counter,
     /// What each line counted, a moment ago.
     pub lines: Mutex<Vec<LineReport>>,
+    /// What each replay has published, once the thread has ended.
+    pub summaries: OnceLock<Vec<String>>,
 }
 
 impl IngestView {
@@ -83,6 +88,7 @@ impl IngestView {
             unplaced: Counter::default(),
             notices_lost: Counter::default(),
             lines: Mutex::default(),
+            summaries: OnceLock::new(),
         }
     }
 
@@ -127,6 +133,8 @@ pub struct IngestParts {
     pub rest: Duration,
     /// Captures to replay.
     pub replays: Vec<Replay>,
+    /// What controls the replay, where there is one.
+    pub remote: Option<Arc<Remote>>,
     /// What publishers send, where they may.
     pub publishers: Option<mpsc::Receiver<Input>>,
     /// Limits of a publisher's line.
@@ -166,6 +174,7 @@ pub struct Ingest {
     gone: LineStats,
     next_line: u32,
     report_at_ns: u64,
+    show_at_ns: u64,
 }
 
 /// What a turn of the ingest thread leaves.
@@ -235,6 +244,10 @@ impl Stages {
             Body::Quote(_) => Channel::Quote,
             Body::Gap { .. } | Body::Status(_) => return Seen::UNMEASURED,
         };
+        // What stands at another place of a replay came long ago.
+        if tick.snap {
+            return Seen::UNMEASURED;
+        }
         if !self.meter.is_on() {
             return Seen::UNMEASURED;
         }
@@ -307,6 +320,7 @@ impl Ingest {
             gone: LineStats::default(),
             next_line,
             report_at_ns: 0,
+            show_at_ns: 0,
         }
     }
 
@@ -319,6 +333,7 @@ impl Ingest {
             (0..self.parts.replays.len()).for_each(|at| self.parts.view.set(at, Flow::Flowing));
         }
         let mut next = Next::At(now.mono_ns + SLEEP_NS_MAX);
+        self.obey(now);
         if self.started {
             for at in 0..self.parts.replays.len() {
                 next = earlier(next, self.replay(at, now));
@@ -330,8 +345,9 @@ impl Ingest {
             self.look_for_silence(now);
             self.report();
         }
+        let shown = self.show(now);
         let published = self.parts.writer.published() - before;
-        if published > 0 {
+        if published > 0 || shown {
             self.parts.view.published.add(published);
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
@@ -347,11 +363,16 @@ impl Ingest {
         if self.ended[at] {
             return Next::At(u64::MAX);
         }
+        if replay.is_over() {
+            self.end(at, Flow::Ended);
+            return Next::Now;
+        }
         for _ in 0..RECORDS_PER_TURN {
             stages.begin();
             match replay.step(now, Stamp::Live(clock), market, publish(writer, view, stages)) {
                 Step::Took => {}
                 Step::Due(due) => return Next::At(due.mono_ns),
+                Step::Still => return Next::At(u64::MAX),
                 Step::Ended => {
                     self.end(at, Flow::Ended);
                     return Next::Now;
@@ -376,6 +397,35 @@ impl Ingest {
             }
         }
         Next::Now
+    }
+
+    /// Does what the remote control asks for. A replay that has ended may go on elsewhere.
+    fn obey(&mut self, now: Now) {
+        let (IngestParts { replays, market, writer, view, remote, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
+        let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return };
+        while let Some(order) = remote.take() {
+            replay.obey(order, now, market, publish(writer, view, stages));
+        }
+        if self.ended[0] && !replay.is_over() {
+            self.ended[0] = false;
+            view.ended.store(false, Ordering::Release);
+            view.set(0, Flow::Flowing);
+        }
+    }
+
+    /// Shows where the replay is, if something has changed or it is time. True if it did.
+    fn show(&mut self, now: Now) -> bool {
+        let IngestParts { replays, writer, remote, .. } = &mut self.parts;
+        let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return false };
+        let plays = self.started && !self.ended[0];
+        let is_time = plays && now.mono_ns >= self.show_at_ns;
+        if !(replay.take_changed() || is_time) {
+            return false;
+        }
+        self.show_at_ns = now.mono_ns + SHOW_EVERY_NS;
+        remote.show(Shown { playback: replay.playback(now), published: writer.published() });
+        true
     }
 
     fn end(&mut self, at: usize, how: Flow) {
@@ -447,12 +497,11 @@ impl Ingest {
     fn look_for_silence(&mut self, now: Now) {
         let (IngestParts { replays, market, writer, view, stale_after_ns, .. }, stages) =
             (&mut self.parts, &mut self.stages);
-        let since_ns = now.wall_ns.saturating_sub(*stale_after_ns);
         if !self.started {
             return;
         }
         for (at, replay) in replays.iter_mut().enumerate().filter(|(at, _)| !self.ended[*at]) {
-            replay.set_silent(since_ns, now, market, publish(writer, view, stages));
+            replay.look_for_silence(*stale_after_ns, now, market, publish(writer, view, stages));
             view.set(at, if replay.is_silent() { Flow::Silent } else { Flow::Flowing });
         }
     }
@@ -515,6 +564,8 @@ impl Ingest {
                 }
             }
             self.stages.meter.end(clock.now().mono_ns);
+            // It is set here alone.
+            let _ = self.parts.view.summaries.set(self.parts.replays.iter().map(Replay::summary).collect());
             Ok(())
         })
     }

@@ -114,6 +114,7 @@ pub struct LineLimits {
 }
 
 /// What a line remembers of a symbol.
+#[derive(Clone)]
 struct Listed {
     id: InstrumentId,
     book: Option<Book>,
@@ -166,6 +167,39 @@ const RANK_TICKER: Rank = Rank(1);
 const RANK_SPREAD: Rank = Rank(2);
 const RANK_BOOK: Rank = Rank(3);
 const RANK_BOOK_TICKER: Rank = Rank(4);
+
+/// What a line remembers at one place of its captures.
+#[derive(Clone)]
+pub(super) struct Memory {
+    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    /// A frame has come since the connection was made.
+    connected: bool,
+}
+
+impl Memory {
+    /// The instruments it knows.
+    pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
+        self.symbols.values().map(|listed| listed.id)
+    }
+
+    /// Gives each instrument another number; those that get none are forgotten.
+    pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
+        self.symbols.retain(|_, listed| {
+            let renumbered = number(listed.id);
+            listed.id = renumbered.unwrap_or(listed.id);
+            renumbered.is_some()
+        });
+    }
+
+    /// Bytes that it takes, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        let books = self.symbols.values().filter_map(|listed| listed.book.as_ref());
+        let names: usize = self.symbols.keys().map(|name| name.len()).sum();
+        self.symbols.len() * size_of::<(Box<str>, Listed)>()
+            + names
+            + books.map(Book::memory_bytes).sum::<usize>()
+    }
+}
 
 /// One connection, capture or peer. It does no I/O and reads no clock.
 pub struct Line {
@@ -231,6 +265,36 @@ impl Line {
     /// The venue whose messages it reads.
     pub fn wire(&self) -> Wire {
         self.wire
+    }
+
+    /// What it remembers.
+    pub(super) fn memory(&self) -> Memory {
+        Memory { symbols: self.symbols.clone(), connected: self.last_rx_ns.is_some() }
+    }
+
+    /// As [`memory`](Self::memory), of a line that is not needed any more.
+    pub(super) fn into_memory(self) -> Memory {
+        Memory { connected: self.last_rx_ns.is_some(), symbols: self.symbols }
+    }
+
+    /// Its capture goes on at another place, where it remembers this. A recording has a break there.
+    pub(super) fn recall(&mut self, memory: Memory, rx_ns: u64) {
+        if let Some(tap) = self.tap.as_mut().filter(|_| self.last_rx_ns.is_some()) {
+            tap.disconnected(rx_ns);
+        }
+        self.symbols = memory.symbols;
+        self.last_rx_ns = memory.connected.then_some(rx_ns);
+        self.silent = false;
+    }
+
+    /// The instruments it knows.
+    pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
+        self.symbols.values().map(|listed| listed.id)
+    }
+
+    /// It was not its silence that nothing came: that begins now.
+    pub(super) fn touch(&mut self, rx_ns: u64) {
+        self.last_rx_ns = self.last_rx_ns.map(|last| last.max(rx_ns));
     }
 
     /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.
@@ -433,7 +497,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             Channel::Trade => self.stats.trades += 1,
             Channel::Quote => self.stats.quotes += 1,
         }
-        let tick = Tick { instrument: id, seq: 0, rx_ns: self.rx_ns, ts_us, body };
+        let tick = Tick { instrument: id, seq: 0, rx_ns: self.rx_ns, ts_us, snap: false, body };
         self.market.publish(tick, channel, &mut self.out);
     }
 

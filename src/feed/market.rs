@@ -1,10 +1,11 @@
 //! What the ingest thread remembers of each instrument across feed lines: the numbers it gave out, who
 //! may speak for it, and whether its prices can be trusted.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol, TableFull};
-use crate::tick::{Body, Channel, State, Stream, Tick};
+use crate::tick::{Body, Channel, State, Stream, Tick, Void};
 
 /// A feed line's number, unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +23,12 @@ struct Owner {
     rank: Rank,
 }
 
+/// What is known of an instrument.
 #[derive(Clone, Copy, Debug, Default)]
-struct Instrument {
+pub(super) struct Instrument {
     seq: [u64; 3],
+    /// A replay went to where the channel has no value, and none has come since.
+    void: [bool; 2],
     owner: [Option<Owner>; 2],
     /// The channel has had an owner before.
     carried: [bool; 2],
@@ -57,6 +61,7 @@ impl PartialEq for Owner {
 }
 
 /// All instruments of a run, as the ingest thread sees them. Every tick gets its `seq` here.
+#[derive(Clone)]
 pub struct Market {
     table: Arc<InstrumentTable>,
     instruments: Vec<Instrument>,
@@ -120,6 +125,7 @@ impl Market {
     pub(super) fn publish(&mut self, mut tick: Tick, channel: Channel, out: &mut impl FnMut(&Tick)) {
         let instrument = &mut self.instruments[tick.instrument.index()];
         instrument.carried[channel as usize] = true;
+        instrument.void[channel as usize] = false;
         instrument.seq[channel as usize] += 1;
         tick.seq = instrument.seq[channel as usize];
         if instrument.state != State::Live {
@@ -143,7 +149,8 @@ impl Market {
         let seq = &mut self.instruments[id.index()].seq[channel as usize];
         let from = *seq + 1;
         *seq += missing.min(Self::MISSING_MAX);
-        out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, body: Body::Gap { channel, from } });
+        let body = Body::Gap { channel, from, void: Void::Lost };
+        out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, snap: false, body });
     }
 
     /// Says whether the instrument's book is being rebuilt.
@@ -191,14 +198,76 @@ impl Market {
         self.refresh(id, rx_ns, out);
     }
 
-    fn refresh(&mut self, id: InstrumentId, rx_ns: u64, out: &mut impl FnMut(&Tick)) {
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.instruments.len() * size_of::<Instrument>()
+    }
+
+    /// What is known of an instrument.
+    pub(super) fn known(&self, id: InstrumentId) -> Instrument {
+        self.instruments.get(id.index()).copied().unwrap_or_default()
+    }
+
+    /// A replay went somewhere else: takes on what is `known` of an instrument there, and hands out its state if it is
+    /// another one. `lines` are those of the replay; for what others speak, they go on to.
+    pub(super) fn adopt(
+        &mut self,
+        id: InstrumentId,
+        known: &Instrument,
+        lines: &Range<u32>,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
         let instrument = &mut self.instruments[id.index()];
-        let state = instrument.judge();
+        let mut shared = false;
+        for channel in 0..Channel::ALL.len() {
+            let other = instrument.owner[channel].filter(|owner| !lines.contains(&owner.line.0));
+            instrument.owner[channel] = known.owner[channel].or(other);
+            if other.is_none() {
+                instrument.carried[channel] = known.carried[channel];
+            }
+            shared |= other.is_some();
+        }
+        (instrument.broken, instrument.silent) = (known.broken, false);
+        // Who will speak may be known before anything was said.
+        let state = if shared { instrument.judge() } else { known.state };
+        self.tell_state(id, state, rx_ns, out);
+    }
+
+    /// Hands out what a channel has at the place that a replay went to, or that it has nothing there.
+    pub(super) fn place(
+        &mut self,
+        id: InstrumentId,
+        channel: Channel,
+        value: Option<&Tick>,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let instrument = &mut self.instruments[id.index()];
+        let (seq, void) = (&mut instrument.seq[channel as usize], &mut instrument.void[channel as usize]);
+        if value.is_none() && (*seq == 0 || *void) {
+            return;
+        }
+        *seq += 1;
+        *void = value.is_none();
+        let body = value.map_or(Body::Gap { channel, from: *seq, void: Void::NoValue }, |tick| tick.body);
+        let ts_us = value.and_then(|tick| tick.ts_us);
+        out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us, snap: value.is_some(), body });
+    }
+
+    fn refresh(&mut self, id: InstrumentId, rx_ns: u64, out: &mut impl FnMut(&Tick)) {
+        let state = self.instruments[id.index()].judge();
+        self.tell_state(id, state, rx_ns, out);
+    }
+
+    fn tell_state(&mut self, id: InstrumentId, state: State, rx_ns: u64, out: &mut impl FnMut(&Tick)) {
+        let instrument = &mut self.instruments[id.index()];
         if state != instrument.state {
             instrument.state = state;
             let seq = &mut instrument.seq[Stream::Status as usize];
             *seq += 1;
-            out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, body: Body::Status(state) });
+            let body = Body::Status(state);
+            out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, snap: false, body });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
@@ -14,12 +14,15 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::serve::{Handover, Peer};
+use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress};
 use super::upgrade::Handshake;
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol;
+use crate::protocol::json::Ack;
+use crate::protocol::replay::parse_control;
+use crate::remote::{NOT_A_REPLAY, Refusal};
 
 /// The routes of the public door.
 pub(super) fn public(app: Arc<App>) -> Router {
@@ -32,6 +35,7 @@ pub(super) fn public(app: Arc<App>) -> Router {
         .route("/ws", get(ws))
         .route("/publish", get(publish))
         .route("/api/symbols", get(symbols))
+        .route("/api/replay", get(playback).post(control))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz));
     with_fallbacks(router).with_state(app)
@@ -134,7 +138,7 @@ fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router
             error(StatusCode::NOT_FOUND, &format!("nothing is at {path:?}"))
         })
         .method_not_allowed_fallback(|| async {
-            error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD work here")
+            error(StatusCode::METHOD_NOT_ALLOWED, "this method does not work here: GET and HEAD do")
         })
 }
 
@@ -231,15 +235,77 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     }
     let rows = (app.hooks.symbols)();
     let rows: Vec<Value> = rows.iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row).collect();
-    let mut response = Json(json!({ "symbols": rows })).into_response();
+    readable(Json(json!({ "symbols": rows })).into_response(), &headers)
+}
+
+/// A page that may ask may also read the answer.
+fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
     let answer = response.headers_mut();
     answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer.insert(VARY, HeaderValue::from_static("origin"));
-    // A page that may ask may also read the answer.
     if let Some(origin) = headers.get(ORIGIN) {
         answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
     response
+}
+
+/// Where the replay is.
+async fn playback(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    if !app.origins.allow(&headers) {
+        return foreign();
+    }
+    let Some(remote) = &app.hooks.remote else { return not_a_replay() };
+    match remote.shown() {
+        Some(shown) => readable(Json(shown.playback.message()).into_response(), &headers),
+        None => full("the replay has not begun: try again"),
+    }
+}
+
+/// Tells the replay what to do.
+async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    if !app.origins.allow(&head.headers) {
+        return foreign();
+    }
+    let Some(remote) = &app.hooks.remote else { return not_a_replay() };
+    // It is short: see `serve`.
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return error(StatusCode::BAD_REQUEST, "the body broke off");
+    };
+    let (id, mut control) = match parse_control(&body) {
+        Ok(parsed) => parsed,
+        Err(fault) => return refused(StatusCode::BAD_REQUEST, fault.code, &fault.msg),
+    };
+    let shown = head.headers.get(AUTHORIZATION).and_then(bearer);
+    let shown = shown.map(|token| String::from_utf8_lossy(token).into_owned());
+    control.token = shown.or(control.token);
+    let peer = head.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
+    let answer = match remote.give(&control, peer) {
+        Ok(()) => Json(Ack::new(id.as_ref(), "replay", serde_json::Map::new())).into_response(),
+        Err(refusal) => {
+            let status = match refusal {
+                Refusal::WrongToken => StatusCode::UNAUTHORIZED,
+                Refusal::NotLocal => StatusCode::FORBIDDEN,
+                Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            let mut response = refused(status, refusal.code(), &refusal.to_string());
+            if status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    };
+    readable(answer, &head.headers)
+}
+
+fn not_a_replay() -> Response<Body> {
+    let (code, msg) = NOT_A_REPLAY;
+    refused(StatusCode::NOT_FOUND, code, msg)
+}
+
+/// A response that says what is wrong, in a word for programs too.
+fn refused(status: StatusCode, code: &str, msg: &str) -> Response<Body> {
+    (status, Json(json!({ "error": msg, "code": code }))).into_response()
 }
 
 fn symbol_row(row: &SymbolRow) -> Value {

@@ -26,6 +26,7 @@ use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
+use crate::remote::Remote;
 use crate::socket::Seat;
 use crate::tick::State;
 
@@ -133,6 +134,8 @@ pub struct Hooks {
     pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
     /// What is wrong though ticks flow, one sentence each.
     pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What controls the replay; `None`: there is none.
+    pub remote: Option<Arc<Remote>>,
 }
 
 impl fmt::Debug for Hooks {

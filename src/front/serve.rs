@@ -34,8 +34,8 @@ use crate::socket::{self, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The longest body that is read (and ignored), in bytes; for a longer one or one of unknown length: 413.
-const BODY_BYTES_MAX: u64 = 1024;
+/// The longest body that is read, in bytes; for a longer one or one of unknown length: 413.
+pub(super) const BODY_BYTES_MAX: usize = 1024;
 /// How many connections over the limit are told so at the same time; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 /// How long requests under way may take to end at shutdown.
@@ -103,6 +103,10 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) seat: Seat,
 }
+
+/// Rides on every request as an extension: who asks.
+#[derive(Clone, Copy)]
+pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
 
@@ -202,7 +206,7 @@ async fn connection(
     permit: OwnedSemaphorePermit,
 ) {
     let activity = Arc::new(Activity::default());
-    let (end, stream, read_buf) = drive(stream, &door, &activity, stopped.clone()).await;
+    let (end, stream, read_buf) = drive(stream, peer.address, &door, &activity, stopped.clone()).await;
     match end {
         End::Late if activity.phase() == Phase::Head || !read_buf.is_empty() => {
             count(&door.stats.timeouts);
@@ -233,12 +237,13 @@ enum End {
 /// Drives HTTP until it is done or too late, and gives the socket back with what was read beyond.
 async fn drive(
     stream: TcpStream,
+    address: SocketAddr,
     door: &Arc<Door>,
     activity: &Arc<Activity>,
     mut stopped: watch::Receiver<()>,
 ) -> (End, TcpStream, Vec<u8>) {
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
-    let mut conn = door.http.serve_connection(io, service(Arc::clone(door), Arc::clone(activity)));
+    let mut conn = door.http.serve_connection(io, service(address, Arc::clone(door), Arc::clone(activity)));
     let mut deadline = Box::pin(sleep(activity.limit(door.limits)));
     let mut grace = pin!(async {
         // An error means that the door is gone, which is the same news.
@@ -398,6 +403,7 @@ impl Activity {
 
 /// The service of one connection: the door's router, with what it needs checked before.
 fn service(
+    address: SocketAddr,
     door: Arc<Door>,
     activity: Arc<Activity>,
 ) -> impl Service<
@@ -406,7 +412,8 @@ fn service(
     Error = std::convert::Infallible,
     Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>,
 > + Unpin {
-    service_fn(move |request: Request<Incoming>| -> BoxFuture<'static, _> {
+    service_fn(move |mut request: Request<Incoming>| -> BoxFuture<'static, _> {
+        request.extensions_mut().insert(PeerAddress(address));
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
         Box::pin(async move {
             count(&door.stats.requests);
@@ -425,8 +432,8 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
         return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
     }
-    if request.body().size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX) {
-        let msg = "no request here has a body: send none, or a short one with its `Content-Length`";
+    if request.body().size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
+        let msg = "no request here has a long body: send none, or a short one with its `Content-Length`";
         let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, msg);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Some(response);

@@ -24,6 +24,7 @@ use crate::front::{
 };
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
+use crate::remote::Remote;
 use crate::ring::TickRing;
 use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
 
@@ -44,6 +45,7 @@ pub(super) struct Around<'a> {
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
     pub(super) ingest: &'a Handle,
     pub(super) measured: Option<Arc<Measured>>,
+    pub(super) remote: Option<&'a Arc<Remote>>,
 }
 
 /// Publishing, where it is on.
@@ -171,7 +173,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view, measured, records, .. } = around;
+    let Around { config, shards, table, ring, view, measured, records, remote, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
@@ -193,6 +195,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             feed_health(&feeds, publishers, &view, &records)
         }),
         alarms: Arc::new(move || alarms(measured.as_deref())),
+        remote: remote.cloned(),
     }
 }
 
@@ -217,7 +220,9 @@ fn feed_health(
         flowing: flow == Flow::Flowing,
         detail: match flow {
             Flow::Waiting => "the replay has not begun".to_owned(),
-            Flow::Flowing => format!("replays {} captures at speed {}", feed.files.len(), feed.speed),
+            Flow::Flowing => {
+                format!("replays {} captures at speed {}", feed.files.len(), feed.speed.factor())
+            }
             Flow::Silent => "nothing has come in for too long".to_owned(),
             Flow::Ended => "the replay has ended".to_owned(),
             Flow::Failed => "the replay met what it cannot read".to_owned(),

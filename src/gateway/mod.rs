@@ -16,12 +16,12 @@ use doors::{Around, Doors, publishing};
 
 use crate::clock::{Clock, MS};
 use crate::collector::{self, Collecting, Collector, LogOptions};
-use crate::config::{Config, Feed, Flight, Latency};
+use crate::config::{Config, Flight, Latency};
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions, Recorder,
-    RecorderThread, Replay, ReplaySpec, Tap,
+    CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions,
+    Recorder, RecorderThread, Replay, ReplaySpec, Tap,
 };
 use crate::flight::{self, Flights, Witness};
 use crate::front::Origins;
@@ -29,6 +29,7 @@ use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
+use crate::remote::{Remote, Shown};
 use crate::ring::{TickRing, tick_ring};
 use crate::session::Policy;
 use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
@@ -43,6 +44,8 @@ pub struct Job {
     pub exit_at_end: bool,
     /// Replays start once so many clients have subscribed.
     pub wait_subscribers: usize,
+    /// Say at the end what each replay has published.
+    pub summary: bool,
 }
 
 /// How a gateway ended.
@@ -54,14 +57,14 @@ pub enum Outcome {
     FeedFailed,
 }
 
-/// Serves until it is told to stop: SIGINT, SIGTERM, or the end of the replays where the job says so. `ready`
-/// is given the line that says where.
+/// Serves until it is told to stop: SIGINT, SIGTERM, or the end of the replays where the job says so. `say` is given the
+/// line that says where, and at the end the summaries that the job asks for.
 ///
 /// # Errors
 /// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
 /// Nothing is bound before the configuration and the captures are good.
-pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Result<Outcome> {
-    let Job { config, exit_at_end, wait_subscribers } = job;
+pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+    let Job { config, exit_at_end, wait_subscribers, summary } = job;
     check(&config)?;
     let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
@@ -73,10 +76,12 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, (&table, &ring), &clock, &notices, &view);
-    let shards = Shards::start(&config, &replays, &table, &ring, &clock, &mut collector)?;
+    let ingest = IngestThread::prepare()?;
+    let remote = remote(&config, &mut replays, &ingest.wake, &clock)?;
+    let options = session_options(&config, &replays, remote.clone())?;
+    let shards = Shards::start(&config, &options, &table, &ring, &clock, &mut collector)?;
 
     let (stop_doors, stopped) = watch::channel(false);
-    let ingest = IngestThread::prepare()?;
     let (publishing, publishers) = publishing(&config, &clock, &ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
     let around = Around {
@@ -88,6 +93,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         records: &recording.records,
         ingest: ingest.runtime.handle(),
         measured: collector.as_ref().map(Collector::measured),
+        remote: remote.as_ref(),
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let recorder = recording
@@ -101,6 +107,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
         bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
         rest: Duration::from_micros(config.ingest.rest_us),
         replays,
+        remote,
         publishers,
         publish_limits: line_limits(&config, Some(config.publish.venues.clone())),
         publish_tap: recording.publish_tap,
@@ -117,7 +124,7 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
-    ready(&ready_line);
+    say(&ready_line);
 
     tokio::select! {
         () = signals.next() => {}
@@ -137,6 +144,9 @@ pub async fn run(job: Job, clock: Clock, ready: impl FnOnce(&str)) -> anyhow::Re
     ingest.stop().await;
     tokio::join!(shards.drain(&config), stop(recorder));
     stop_collecting(collecting).await;
+    for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
+        say(&format!("tickfan replayed {line}"));
+    }
     Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
 }
 
@@ -290,19 +300,45 @@ fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
     let limits = line_limits(config, None);
     let mut first = 0;
     let mut replays = Vec::new();
-    for (number, Feed { files, venue, speed, looped, strict, .. }) in config.feed.iter().enumerate() {
+    for (number, feed) in config.feed.iter().enumerate() {
         let spec = ReplaySpec {
-            files: files.clone(),
-            venue: *venue,
-            speed: *speed,
-            looped: *looped,
-            strict: *strict,
+            files: feed.files.clone(),
+            venue: feed.venue,
+            speed: feed.speed,
+            looped: feed.looped,
+            strict: feed.strict,
+            from: feed.from,
+            to: feed.to,
+            idle_ns_max: (feed.max_idle_ms > 0).then(|| feed.max_idle_ms.saturating_mul(MS)),
         };
         let replay = Replay::open(spec, &limits, LineId(first)).with_context(|| format!("feed {number}"))?;
         first += replay.lines().count() as u32;
         replays.push(replay);
     }
     Ok(replays)
+}
+
+/// Starts what finds places in the captures; the remote control, where there is one replay to control.
+fn remote(
+    config: &Config,
+    replays: &mut [Replay],
+    wake: &Arc<Notify>,
+    clock: &Clock,
+) -> anyhow::Result<Option<Arc<Remote>>> {
+    let Config { replay, limits, .. } = config;
+    let bounds =
+        CueLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
+    // Of several none can be controlled, and only some begin elsewhere than at the beginning.
+    let alone = replays.len() == 1;
+    for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
+        each.prepare(limits.instruments_max.get(), bounds, Arc::clone(wake))
+            .context("cannot start a thread for the replay")?;
+    }
+    let [one] = replays else { return Ok(None) };
+    let remote = Remote::new(&replay.control_token, replay.orders_max.get(), Arc::clone(wake));
+    // Whoever comes before its first turn sees where it will begin.
+    remote.show(Shown { playback: one.playback(clock.now()), published: 0 });
+    Ok(Some(Arc::new(remote)))
 }
 
 /// The shards of a gateway.
@@ -314,13 +350,12 @@ struct Shards {
 impl Shards {
     fn start(
         config: &Config,
-        replays: &[Replay],
+        options: &SessionOptions,
         table: &Arc<InstrumentTable>,
         ring: &TickRing,
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Self> {
-        let options = session_options(config, replays)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
@@ -362,7 +397,11 @@ impl Shards {
     }
 }
 
-fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<SessionOptions> {
+fn session_options(
+    config: &Config,
+    replays: &[Replay],
+    remote: Option<Arc<Remote>>,
+) -> anyhow::Result<SessionOptions> {
     let wires = replays.iter().flat_map(Replay::lines).map(|(_, line, _)| line.wire());
     let mut venues: Vec<String> =
         wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
@@ -402,6 +441,7 @@ fn session_options(config: &Config, replays: &[Replay]) -> anyhow::Result<Sessio
         close_grace_ms: config.session.close_grace_ms,
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
+        remote,
     })
 }
 

@@ -169,7 +169,7 @@ impl Sheets {
                 Cell::Decimal(quote.bid_size),
                 Cell::Number(seq),
             ]),
-            Body::Gap { channel, from } => self.gaps.row(&[
+            Body::Gap { channel, from, .. } => self.gaps.row(&[
                 exchange,
                 name,
                 local,

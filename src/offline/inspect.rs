@@ -231,7 +231,7 @@ impl Inspection {
             match tick.body {
                 Body::Trade(_) => symbols[at].trades += 1,
                 Body::Quote(_) => symbols[at].quotes += 1,
-                Body::Gap { channel, from } => {
+                Body::Gap { channel, from, .. } => {
                     let missing = tick.seq - from + 1;
                     symbols[at].gaps += 1;
                     symbols[at].missing += missing;

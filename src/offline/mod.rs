@@ -18,6 +18,7 @@ use crate::config::Limits;
 use crate::feed::{LineId, LineLimits, LineStats, Market, Replay, ReplaySpec, Stamp, Step};
 use crate::instrument::InstrumentTable;
 use crate::protocol::json::{self, Mark};
+use crate::protocol::replay::Speed;
 use crate::tick::{Body, Tick};
 use crate::venue::Wire;
 
@@ -53,11 +54,10 @@ fn read(
     mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
 ) -> anyhow::Result<Replay> {
     let spec = ReplaySpec {
-        files: captures.files.clone(),
         venue: captures.venue,
-        speed: 0.0,
-        looped: false,
+        speed: Speed::FLAT_OUT,
         strict: captures.strict,
+        ..ReplaySpec::new(captures.files.clone())
     };
     let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
     let mut market = Market::new(Arc::clone(&table));
@@ -77,7 +77,7 @@ fn read(
             Step::Took => {}
             Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
             Step::Bad(what) => writeln!(log, "{what}")?,
-            Step::Ended | Step::Due(_) | Step::Lost(_) => return Ok(replay),
+            Step::Ended | Step::Due(_) | Step::Still | Step::Lost(_) => return Ok(replay),
         }
     }
 }
@@ -116,6 +116,9 @@ pub fn normalize(
     }
     progress.end();
     summary(&replay, &mut log)?;
+    if let Some(digest) = replay.digest() {
+        writeln!(log, "digest {digest}")?;
+    }
     Ok(())
 }
 

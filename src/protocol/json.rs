@@ -14,7 +14,7 @@ use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 /// What is said about a tick besides the tick itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
-    /// It is a snapshot: the last value, not an update.
+    /// It is a snapshot: the last value, not an update. So is a tick that says so of itself.
     pub snap: bool,
     /// When it was encoded, microseconds since the Unix epoch; left out where nobody sends it.
     pub tx_us: Option<u64>,
@@ -43,7 +43,7 @@ fn head(kind: &str, symbol: &Symbol, out: &mut Vec<u8>) {
 
 /// Appends the message of a tick: `trade`, `quote`, `gap` or `status`.
 pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
-    if Plain::write(tick, symbol, mark.snap, out).is_some() {
+    if Plain::write(tick, symbol, mark.snap || tick.snap, out).is_some() {
         end(mark.tx_us, out);
     }
 }
@@ -82,8 +82,8 @@ impl Plain {
                 decimal(",\"ask\":\"", quote.ask, out);
                 decimal(",\"ask_size\":\"", quote.ask_size, out);
             }
-            Body::Gap { channel, from } => {
-                gap(symbol, *channel, *from, tick.seq, GapCause::Feed, out);
+            Body::Gap { channel, from, void } => {
+                gap(symbol, *channel, *from, tick.seq, void.why(), out);
                 return None;
             }
             Body::Status(state) => {
@@ -360,7 +360,7 @@ pub fn error(id: Option<&Id>, code: &str, msg: &str, retry: bool) -> Value {
 mod tests {
     use super::*;
     use crate::instrument::InstrumentId;
-    use crate::tick::{Quote, Side, Trade, TradeId};
+    use crate::tick::{Quote, Side, Trade, TradeId, Void};
 
     fn value(body: Body) -> (Symbol, Tick) {
         let value = Tick {
@@ -368,6 +368,7 @@ mod tests {
             seq: 551,
             rx_ns: 1_618_677_817_431_936_789,
             ts_us: Some(1_618_677_817_400_000),
+            snap: false,
             body,
         };
         (Symbol::parse("coinbase:BTC-USD").expect("good"), value)
@@ -417,7 +418,7 @@ mod tests {
             )
         );
         assert_eq!(
-            line(Body::Gap { channel: Channel::Trade, from: 540 }, Mark::default()),
+            line(Body::Gap { channel: Channel::Trade, from: 540, void: Void::Lost }, Mark::default()),
             r#"{"type":"gap","symbol":"coinbase:BTC-USD","channel":"trade","from":540,"to":551,"why":"feed"}"#
         );
         assert_eq!(

@@ -4,6 +4,7 @@
 pub mod close;
 pub mod frame;
 pub mod json;
+pub mod replay;
 mod request;
 
 pub use request::{

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::replay::{self, Control};
 use crate::tick::Channel;
 
 /// The longest `id`, `t` or symbol text that is taken in, in bytes.
-const TEXT_BYTES_MAX: usize = 128;
+pub(super) const TEXT_BYTES_MAX: usize = 128;
 
 /// What a client called its request; it comes back in the answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,18 @@ impl Id {
     /// As it was sent: a string or an integer.
     pub fn value(&self) -> &Value {
         &self.0
+    }
+
+    /// The `id` of a message, if it has one.
+    pub(super) fn of(message: &Map<String, Value>) -> Result<Option<Self>, Fault> {
+        match message.get("id") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(Self(text.clone().into()))),
+            Some(Value::Number(number)) if !number.is_f64() => Ok(Some(Self(number.clone().into()))),
+            Some(_) => Err(Fault::bad(format!(
+                "`id` must be an integer or a string of up to {TEXT_BYTES_MAX} bytes"
+            ))),
+        }
     }
 }
 
@@ -193,6 +206,8 @@ pub enum Op {
     Symbols(String),
     /// A round trip; the value comes back.
     Ping(Option<Value>),
+    /// Something that a replay is to do.
+    Replay(Control),
 }
 
 /// One request.
@@ -216,7 +231,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn bad(msg: impl Into<String>) -> Self {
+    pub(super) fn bad(msg: impl Into<String>) -> Self {
         Self { id: None, code: "bad_request", msg: msg.into() }
     }
 }
@@ -231,16 +246,7 @@ pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
     let Value::Object(message) = message else {
         return Err(Fault::bad("a request is a JSON object"));
     };
-    let id = match message.get("id") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Some(Id(text.clone().into())),
-        Some(Value::Number(number)) if !number.is_f64() => Some(Id(number.clone().into())),
-        Some(_) => {
-            return Err(Fault::bad(format!(
-                "`id` must be an integer or a string of up to {TEXT_BYTES_MAX} bytes"
-            )));
-        }
-    };
+    let id = Id::of(&message)?;
     match op(&message, symbols_max) {
         Ok(op) => Ok(Request { id, op }),
         Err(fault) => Err(Fault { id, ..fault }),
@@ -269,11 +275,12 @@ fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
             Some(Value::String(t)) if t.len() <= TEXT_BYTES_MAX => Ok(Op::Ping(Some(t.clone().into()))),
             Some(_) => Err(Fault::bad("`t` must be a number or a short string")),
         },
+        "replay" => replay::control(message).map(Op::Replay),
         other => Err(Fault {
             id: None,
             code: "unknown_op",
             msg: format!(
-                "unknown `op` {:?}: subscribe, unsubscribe, set, list, symbols or ping",
+                "unknown `op` {:?}: subscribe, unsubscribe, set, list, symbols, ping or replay",
                 other.chars().take(40).collect::<String>()
             ),
         }),
@@ -438,7 +445,7 @@ fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, Str
 }
 
 /// A value from outside, short enough for an error message.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
 use crate::instrument::InstrumentId;
-use crate::tick::{Body, Key, LastValue, State, Stream, Tick, WORDS};
+use crate::tick::{Body, Key, LastValue, State, Stream, Tick, Void, WORDS};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
 const SLOT_WORDS: usize = WORDS + 3;
@@ -84,8 +84,13 @@ impl TickWriter {
         slot[..WORDS].copy_from_slice(&tick.to_words());
         slot[SEEN] |= u64::from(seen.0) << 32;
         slot[HEAD] = tick.seq;
-        if let Body::Gap { from, .. } = tick.body {
-            return self.publish_gap(key, (from, tick.seq), slot);
+        match tick.body {
+            Body::Gap { from, void: Void::Lost, .. } => {
+                return self.publish_gap(key, (from, tick.seq), slot);
+            }
+            // It takes the place of the value.
+            Body::Gap { void: Void::NoValue, .. } => return self.writer.publish_value(key, &slot),
+            _ => {}
         }
         if let Some((from, to)) = self.feed_gaps.get(key) {
             (slot[GAP_FROM], slot[GAP_TO]) = (*from, *to);
@@ -119,9 +124,13 @@ impl TickWriter {
 fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
     let slot = values.load(key.index())?;
     let tick = tick_in(&slot);
-    let tick = (!matches!(tick.body, Body::Gap { .. })).then_some(tick);
+    let (tick, void) = match tick.body {
+        Body::Gap { void: Void::NoValue, .. } => (None, Some(tick.seq)),
+        Body::Gap { void: Void::Lost, .. } => (None, None),
+        _ => (Some(tick), None),
+    };
     let feed_gap = (slot[GAP_TO] > 0).then_some((slot[GAP_FROM], slot[GAP_TO]));
-    Some(LastValue { tick, head: slot[HEAD], feed_gap })
+    Some(LastValue { tick, void, head: slot[HEAD], feed_gap })
 }
 
 /// A handle to the ring, for those who read.
@@ -225,7 +234,7 @@ mod tests {
     use crate::tick::{Channel, Quote};
 
     fn tick(seq: u64, body: Body) -> Tick {
-        Tick { instrument: InstrumentId(3), seq, rx_ns: 9, ts_us: None, body }
+        Tick { instrument: InstrumentId(3), seq, rx_ns: 9, ts_us: None, snap: false, body }
     }
 
     #[test]
@@ -252,7 +261,7 @@ mod tests {
     fn a_gap_moves_the_numbers_and_keeps_the_value() {
         let (mut writer, ring) = tick_ring(8, 4).expect("good");
         let key = Key::new(InstrumentId(3), Stream::Quote);
-        let gap = |seq, from| tick(seq, Body::Gap { channel: Channel::Quote, from });
+        let gap = |seq, from| tick(seq, Body::Gap { channel: Channel::Quote, from, void: Void::Lost });
         let quote = |seq| tick(seq, Body::Quote(Quote::default()));
         let last = || ring.last_value(key).map(|v| (v.tick.map(|t| t.seq), v.head, v.feed_gap));
         assert_eq!(last(), None);
@@ -261,6 +270,8 @@ mod tests {
             (quote(2), (Some(2), 2, Some((1, 1)))),
             (gap(5, 3), (Some(2), 5, Some((3, 5)))),
             (quote(6), (Some(6), 6, Some((3, 5)))),
+            (tick(7, Body::Gap { channel: Channel::Quote, from: 7, void: Void::NoValue }), (None, 7, None)),
+            (gap(8, 8), (None, 8, Some((8, 8)))),
         ] {
             writer.publish(&step, Seen::UNMEASURED).expect("there is room");
             assert_eq!(last(), Some(expected), "{step:?}");

@@ -275,6 +275,11 @@ impl Session {
         !self.closing && !late && len + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
+    /// Whether there is room for what is of no consequence while ticks wait.
+    pub fn may_hear_news(&self) -> bool {
+        self.waiting.is_empty() && !self.shedding && !self.blocked && self.has_room()
+    }
+
     /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
     pub fn forget(&mut self, gone: impl Fn(Key) -> bool) {
         self.waiting.retain(|(key, _)| !gone(*key));

@@ -196,7 +196,8 @@ impl Subscription {
             _ => CatchUp::default(),
         };
         self.told = self.told.max(last.head);
-        if condition == Condition::Fresh {
+        told.opens = condition == Condition::Fresh;
+        if told.opens {
             // The count begins with the snapshot: what came before it was never offered.
             told.rebased = told.value.map_or(0, |value| value.tick.seq).wrapping_sub(before);
         }
@@ -211,8 +212,12 @@ impl Subscription {
                 told.value = Some(Told { tick, n: 1, snap: true });
                 told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
             }
-            // Where the feed lost all there was, the count still begins at a number that was told.
-            None => told.after = Missing::range(1, last.head, GapCause::Feed),
+            // Where there is no value any more, the count still begins at a number that was told.
+            None => {
+                let void = last.void.unwrap_or(0);
+                told.before[0] = Missing::range(1, void, GapCause::Seek);
+                told.after = Missing::range(void + 1, last.head, GapCause::Feed);
+            }
         }
         told
     }
@@ -221,6 +226,11 @@ impl Subscription {
     fn recover(&self, last: &LastValue, why: GapCause, merges: bool) -> CatchUp {
         let mut told = CatchUp::default();
         let mut next = self.told + 1;
+        if let Some(void) = last.void.filter(|void| *void >= next) {
+            told.before[0] = Missing::range(next, void - 1, why);
+            told.before[1] = Missing::range(void, void, GapCause::Seek);
+            next = void + 1;
+        }
         let Some(tick) = last.tick.filter(|tick| tick.seq >= next) else {
             told.after = Missing::range(next, last.head, GapCause::Feed);
             return told;
@@ -232,11 +242,12 @@ impl Subscription {
             told.before[1] = Missing::range(from, to, GapCause::Feed);
             next = to + 1;
         }
-        if !merges {
+        // What stands at another place of a replay is no heir of what came before.
+        if !merges || tick.snap {
             told.before[2] = Missing::range(next, tick.seq - 1, why);
             next = tick.seq;
         }
-        told.value = Some(Told { tick, n: tick.seq + 1 - next, snap: false });
+        told.value = Some(Told { tick, n: tick.seq + 1 - next, snap: tick.snap });
         told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
         told
     }
@@ -251,6 +262,8 @@ pub struct CatchUp {
     pub value: Option<Told>,
     /// What the feed lost after it.
     pub after: Option<Missing>,
+    /// The value is the first that the client is told: the count begins with it.
+    pub opens: bool,
     /// By how much the number moves from which the books count, wrapping.
     pub rebased: u64,
 }
@@ -268,11 +281,11 @@ impl CatchUp {
         for missing in self.before.iter().chain([&self.after]).flatten() {
             let numbers = missing.to - missing.from + 1;
             match missing.why {
-                GapCause::Feed => counts.lost += numbers,
+                GapCause::Feed | GapCause::Seek => counts.lost += numbers,
                 GapCause::SlowConsumer | GapCause::Overrun | GapCause::Resume => counts.dropped += numbers,
             }
         }
-        if let Some(value) = self.value.filter(|v| !v.snap && !matches!(v.tick.body, Body::Status(_))) {
+        if let Some(value) = self.value.filter(|v| !self.opens && !matches!(v.tick.body, Body::Status(_))) {
             counts.sent += 1;
             counts.merged += value.n - 1;
         }
@@ -312,13 +325,13 @@ pub struct Told {
 /// What became of the ticks of a session's subscriptions, states not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Told by a message of their own. Snapshots repeat ticks and are not counted.
+    /// Told by a message of their own. A snapshot at the start of a subscription repeats a tick and is not counted.
     pub sent: u64,
     /// Stood for by a newer one.
     pub merged: u64,
     /// Named by a gap because the client or the shard was slow, or the client was away for too long.
     pub dropped: u64,
-    /// Named by a gap because the feed lost them.
+    /// Named by a gap because the feed lost them, or because a replay went to where there is no value.
     pub lost: u64,
 }
 

@@ -103,7 +103,8 @@ impl Rig {
     fn tick(&mut self, n: u32, bytes: Option<usize>) {
         let key = key(n);
         let seq = self.head(key) + 1;
-        let last = self.last.entry(key).or_insert(LastValue { tick: None, head: 0, feed_gap: None });
+        let last =
+            self.last.entry(key).or_insert(LastValue { tick: None, void: None, head: 0, feed_gap: None });
         last.head = seq;
         match bytes {
             Some(_) => last.tick = Some(Tick { seq, ..quote(n) }),
@@ -263,7 +264,7 @@ impl Rig {
 
 fn quote(n: u32) -> Tick {
     let body = Body::Quote(Quote::default());
-    Tick { instrument: InstrumentId(n), seq: 0, rx_ns: 0, ts_us: None, body }
+    Tick { instrument: InstrumentId(n), seq: 0, rx_ns: 0, ts_us: None, snap: false, body }
 }
 
 fn text(bytes: usize) -> Vec<u8> {

@@ -33,6 +33,8 @@ pub(super) struct Connection<S> {
     pub(super) history: Option<Box<History>>,
     /// From where it reads the ring again, while it resumes.
     pub(super) reading: Option<u64>,
+    /// Which news of the replay it was told.
+    pub(super) news: u64,
     /// In the queue of those with something to write.
     pub(super) queued: bool,
     /// Looked at again and again, because its socket was full.

@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod frames;
 mod interest;
+mod playback;
 mod pressure;
 mod rates;
 mod report;
@@ -189,6 +190,7 @@ impl<S: Socket> Shard<S> {
         self.counters.ticks.add(batch.taken as u64);
         let reading = sessions.read_all(now);
         let released = sessions.release(now);
+        sessions.tell_news(now);
         let more = sessions.flush(FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.give_up(now);
@@ -234,7 +236,8 @@ impl<S: Socket> Shard<S> {
     }
 
     fn has_work(&self) -> bool {
-        self.reader.behind() > 0 || self.sessions.borrow().has_to_flush()
+        let sessions = self.sessions.borrow();
+        self.reader.behind() > 0 || sessions.has_to_flush() || sessions.has_news()
     }
 }
 

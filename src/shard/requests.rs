@@ -74,6 +74,7 @@ impl<S: Socket> Sessions<S> {
                 let pong = message::pong(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
                 self.say(id, &pong, now);
             }
+            Op::Replay(control) => self.control(id, name.as_ref(), &control, now),
         }
     }
 

@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::client::{Around, Connection, Sample};
 use super::frames::Frames;
+use super::playback::News;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
@@ -23,6 +24,7 @@ use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
+use crate::remote::Remote;
 use crate::ring::{Packed, TickRing};
 use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription, Times};
 use crate::socket::Tuning;
@@ -103,6 +105,8 @@ pub struct SessionOptions {
     pub tuning: Tuning,
     /// Venues a symbol may name though nothing was seen of it yet.
     pub venues: Arc<[String]>,
+    /// What controls the replay, where there is one.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.
@@ -156,6 +160,8 @@ pub struct Sessions<S> {
     sample: Sample,
     /// Where it tells incidents.
     pub(super) witness: Witness,
+    /// Where the replay is.
+    pub(super) news: News,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -198,6 +204,7 @@ impl<S: Socket> Sessions<S> {
             meter: Meter::off(),
             sample: Sample::default(),
             witness: Witness::off(),
+            news: News::default(),
         }
     }
 
@@ -242,6 +249,8 @@ impl<S: Socket> Sessions<S> {
             Body::Quote(_) => self.meter.class(tick.instrument, Channel::Quote, || symbol.venue()),
             Body::Gap { .. } | Body::Status(_) => Class::NONE,
         };
+        // What stands at another place of a replay came long ago.
+        let class = if tick.snap { Class::NONE } else { class };
         let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
@@ -407,6 +416,7 @@ impl<S: Socket> Sessions<S> {
             way: None,
             history: None,
             reading: None,
+            news: 0,
             queued: false,
             watched: false,
             dead: false,
@@ -417,6 +427,7 @@ impl<S: Socket> Sessions<S> {
         self.counters.sessions.add(1);
         // Urgent, or a heartbeat could overtake it.
         self.say_urgently(id, &hello, now);
+        self.tell_news_to(id, now);
         id
     }
 
@@ -577,6 +588,8 @@ impl<S: Socket> Sessions<S> {
             }
         } else if connection.session.waiting() > 0 {
             self.recover(id, now);
+        } else if connection.news != self.news.version {
+            self.tell_news_to(id, now);
         } else if connection.session.is_closing() && !rest {
             connection.socket.kick();
         }

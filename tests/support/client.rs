@@ -52,10 +52,9 @@ impl Client {
     fn over(socket: RawSocket) -> Self {
         let (ledger, steps, told) = (Ledger::new(true), Vec::new(), BTreeMap::new());
         let mut client = Self { socket, ledger, steps, told, bye: None, close: None };
-        let (opcode, answer) = client.socket.frame();
-        let text = String::from_utf8(answer).expect("UTF-8");
-        assert!(opcode == TEXT && text.starts_with(r#"{"type":"ack""#), "{text}");
-        client.hear(&text);
+        let answer = client.socket.message();
+        assert_eq!(answer["type"], "ack", "{answer}");
+        client.hear(&answer.to_string());
         client
     }
 

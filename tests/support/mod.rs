@@ -232,8 +232,13 @@ impl Gateway {
 
     /// The answer to a GET: its status, and its body.
     pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+        Self::ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// The answer to a request, which is the last on its connection: its status, and its body.
+    pub fn ask(address: SocketAddr, request: &str) -> (u16, String) {
         let mut stream = connect(address);
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("sent");
+        stream.write_all(request.as_bytes()).expect("sent");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer in time");
         let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
@@ -499,8 +504,18 @@ impl RawSocket {
         socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 
-    /// The next frame: its opcode and payload. What the gateway sends is whole and unmasked.
+    /// The next frame: its opcode and payload. Where a replay is, which may come at any time, is left out.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            let (opcode, payload) = self.any_frame();
+            if !payload.starts_with(br#"{"type":"replay","#) {
+                return (opcode, payload);
+            }
+        }
+    }
+
+    /// The next frame. What the gateway sends is whole and unmasked.
+    fn any_frame(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head).expect("a frame in time");
         assert_eq!(head[0] & 0x70, 0, "no extension was agreed on");

@@ -5,17 +5,22 @@ import {
   createChart,
   LineSeries,
   LineType,
+  type CandlestickData,
   type IChartApi,
   type ISeriesApi,
+  type Time,
   type UTCTimestamp,
+  type WhitespaceData,
 } from 'lightweight-charts';
 import type { Quote, Trade } from 'tickfan-client';
 import { Candles, type Candle } from './market.js';
 
 /** Seconds of bid and offer that are kept. */
 const LINE_SECONDS = 600;
-/** Empty candles that a hole is drawn with, at most. */
-const HOLE_MAX = 600;
+/** Candles that are kept, empty ones counted. */
+const CANDLES_MAX = 600;
+/** Milliseconds between two pictures: each is drawn as a whole, which costs more than all the rest of a frame. */
+const PICTURE_MS = 200;
 
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -27,11 +32,13 @@ export class Chart {
   #candles = new Candles(1);
   #changed: Candle | undefined;
   #lastTime = 0;
-  #quote: Quote | undefined;
+  #quote: { readonly quote: Quote; readonly us: number } | undefined;
   #lineTime = 0;
   /** The next point does not go on from the last one. */
   #hole = false;
   #points = 0;
+  #bars = 0;
+  #drawnMs = 0;
 
   constructor(candles: HTMLElement, lines: HTMLElement) {
     const [above, below] = [candles, lines].map((element) =>
@@ -69,7 +76,7 @@ export class Chart {
   reset(seconds: number, digits: number): void {
     this.#candles = new Candles(seconds);
     this.#changed = this.#quote = undefined;
-    [this.#lastTime, this.#lineTime, this.#points, this.#hole] = [0, 0, 0, false];
+    [this.#lastTime, this.#lineTime, this.#points, this.#bars, this.#drawnMs, this.#hole] = [0, 0, 0, 0, 0, false];
     const priceFormat = { type: 'price', precision: digits, minMove: 10 ** -digits } as const;
     for (const series of [this.#candleSeries, this.#bid, this.#ask]) {
       series.setData([]);
@@ -82,16 +89,18 @@ export class Chart {
     return this.#lastTime === 0 && this.#lineTime === 0;
   }
 
-  trade(trade: Trade): void {
-    const changed = this.#candles.add(trade);
+  /** @param us when it was, of the clock that all of the picture goes by. */
+  trade(trade: Trade, us: number): void {
+    const changed = this.#candles.add(trade, us);
     if (changed === undefined) return;
     // One that is finished has to be drawn before the next.
     if (this.#changed !== undefined && this.#changed !== changed) this.#drawCandle(this.#changed);
     this.#changed = changed;
   }
 
-  quote(quote: Quote): void {
-    this.#quote = quote;
+  /** @param us when it was, of the clock that all of the picture goes by. */
+  quote(quote: Quote, us: number): void {
+    this.#quote = { quote, us };
   }
 
   /** What comes next does not follow what was there. */
@@ -100,10 +109,13 @@ export class Chart {
     this.#quote = undefined;
   }
 
-  draw(): void {
+  /** Draws what has come; what comes too soon after the last picture waits for a later one. */
+  draw(nowMs: number): void {
+    if (nowMs - this.#drawnMs < PICTURE_MS) return;
+    this.#drawnMs = nowMs;
     if (this.#changed !== undefined) this.#drawCandle(this.#changed);
     this.#changed = undefined;
-    if (this.#quote !== undefined) this.#drawQuote(this.#quote);
+    if (this.#quote !== undefined) this.#drawQuote(this.#quote.quote, this.#quote.us);
     this.#quote = undefined;
   }
 
@@ -111,15 +123,20 @@ export class Chart {
     if (candle.time < this.#lastTime) return;
     const { seconds } = this.#candles;
     if (this.#lastTime > 0) {
-      const first = Math.max(this.#lastTime + seconds, candle.time - HOLE_MAX * seconds);
-      for (let time = first; time < candle.time; time += seconds) this.#candleSeries.update({ time: time as UTCTimestamp });
+      const first = Math.max(this.#lastTime + seconds, candle.time - CANDLES_MAX * seconds);
+      for (let time = first; time < candle.time; time += seconds) {
+        this.#candleSeries.update({ time: time as UTCTimestamp });
+        this.#bars += 1;
+      }
     }
+    if (candle.time > this.#lastTime) this.#bars += 1;
     this.#lastTime = candle.time;
     this.#candleSeries.update({ ...candle, time: candle.time as UTCTimestamp });
+    if (this.#bars > 2 * CANDLES_MAX) this.#bars = shorten(this.#candleSeries, CANDLES_MAX);
   }
 
-  #drawQuote({ rx, bid, ask }: Quote): void {
-    const time = Math.floor(rx / 1_000_000);
+  #drawQuote({ bid, ask }: Quote, us: number): void {
+    const time = Math.floor(us / 1_000_000);
     if (time < this.#lineTime) return;
     // The way to a point has the point's colour: none, over a hole.
     const color = this.#hole ? 'transparent' : undefined;
@@ -132,9 +149,12 @@ export class Chart {
       if (price === undefined) series.update({ time: time as UTCTimestamp });
       else series.update({ time: time as UTCTimestamp, value: Number(price), ...(color === undefined ? {} : { color }) });
     }
-    if (this.#points > 2 * LINE_SECONDS) {
-      this.#points = LINE_SECONDS;
-      for (const series of [this.#bid, this.#ask]) series.setData(series.data().slice(-LINE_SECONDS) as Parameters<typeof series.setData>[0]);
-    }
+    if (this.#points > 2 * LINE_SECONDS) for (const series of [this.#bid, this.#ask]) this.#points = shorten(series, LINE_SECONDS);
   }
+}
+
+/** Keeps the newest of a series only, and says how many. */
+function shorten(series: ISeriesApi<'Line'> | ISeriesApi<'Candlestick'>, kept: number): number {
+  series.setData(series.data().slice(-kept) as (WhitespaceData<Time> & CandlestickData<Time>)[]);
+  return kept;
 }

@@ -1,6 +1,6 @@
 /** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
 
-import type { Client, Heartbeat, Lag, LinkEvent, Tick } from 'tickfan-client';
+import type { Client, Lag, Level, LinkEvent, Tick } from 'tickfan-client';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 
@@ -22,6 +22,7 @@ export class Health {
   #seen = 0;
   #broken = 0;
   #heartbeatMs: number | undefined;
+  #level: Level = 'ok';
   /** What was received since the last frame: its latency is known when it is drawn. */
   #fresh: Tick[] = [];
   readonly #data: [number[], (number | null)[], (number | null)[]] = [[], [], []];
@@ -32,8 +33,10 @@ export class Health {
     this.#plot = new uPlot(
       {
         ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
-        axes: [{ ...axis, size: 24 }, { ...axis, size: 40, values: (_, ticks) => ticks.map(String) }],
-        series: [{}, { stroke: () => css('--up'), label: 'p50', width: 1 }, { stroke: () => css('--down'), label: 'p99', width: 1 }],
+        // A minute, from the first second on.
+        scales: { x: { range: (_, __, max) => [(max ?? Date.now() / 1000) - SECONDS, max ?? Date.now() / 1000] } },
+        axes: [{ ...axis, size: 24 }, { ...axis, size: 48, values: (_, ticks) => ticks.map(String) }],
+        series: [{}, ...['--up', '--down'].map((name) => ({ stroke: () => css(name), width: 1, points: { show: false } }))],
       },
       this.#data,
       place,
@@ -46,14 +49,26 @@ export class Health {
     if (it === null) return;
     it.dataset['state'] = event.state;
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
-    if (event.state === 'open') put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
+    if (event.state === 'open') {
+      put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
+      // Until the gateway says otherwise.
+      put('lag', 'ok');
+    }
     if (event.state === 'lost' || event.state === 'closed') {
       this.#heartbeatMs = undefined;
+      this.#level = 'ok';
+      delete element('lag')?.dataset['level'];
       put('lag', '–');
     }
   }
 
+  /** The gateway sheds this page: what it was told last is old. */
+  get isBehind(): boolean {
+    return this.#level === 'shed' || this.#level === 'cut';
+  }
+
   lag({ level, behind_ms, merged, dropped }: Lag): void {
+    this.#level = level;
     const it = element('lag');
     if (it !== null) it.dataset['level'] = level;
     put('lag', level === 'ok' ? 'ok' : `${level} ${(behind_ms / 1000).toFixed(1)} s`);
@@ -61,9 +76,8 @@ export class Health {
     put('dropped', String(dropped));
   }
 
-  heartbeat(heartbeat: Heartbeat, nowMs: number): void {
+  heartbeat(nowMs: number): void {
     this.#heartbeatMs = nowMs;
-    if (heartbeat.behind_ms === 0 && element('lag')?.textContent === '–') put('lag', 'ok');
   }
 
   broken(): void {
@@ -80,9 +94,12 @@ export class Health {
 
   /** A frame was drawn: what had come is on the screen. */
   drawn(client: Client): void {
-    for (const tick of this.#fresh) {
-      const ms = client.ageMs(tick);
-      if (ms !== undefined && this.#samples.length < SAMPLES_MAX) this.#samples.push(ms);
+    const first = this.#fresh[0];
+    // Asked once for all of them: they are seen at the same moment.
+    const ageMs = first === undefined ? undefined : client.ageMs(first);
+    if (first !== undefined && ageMs !== undefined) {
+      const room = Math.max(0, SAMPLES_MAX - this.#samples.length);
+      for (const { rx } of this.#fresh.slice(0, room)) this.#samples.push(ageMs + (first.rx - rx) / 1000);
     }
     this.#fresh = [];
   }
@@ -97,7 +114,7 @@ export class Health {
     put('latency', middle === null || worst === null ? '–' : `${middle.toFixed(1)} / ${worst.toFixed(1)} ms`);
     this.#samples = [];
     // A second without ticks is a hole.
-    [Math.floor(nowMs / 1000), middle, worst].forEach((value, i) => {
+    [nowMs / 1000, middle, worst].forEach((value, i) => {
       const series = this.#data[i] as (number | null)[];
       series.push(value);
       if (series.length > SECONDS) series.shift();

@@ -4,7 +4,8 @@ import { connect, type Gap, type Subscription, type Tick } from 'tickfan-client'
 import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './address.js';
 import { Chart } from './chart.js';
 import { Health } from './health.js';
-import { Instrument } from './market.js';
+import { Instrument, ShownTime, type Standing } from './market.js';
+import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
 import './style.css';
 import { Tape } from './tape.js';
@@ -25,7 +26,7 @@ class Page {
   readonly #health = new Health(byId('latencies'));
   readonly #chart = new Chart(byId('candles'), byId('lines'));
   readonly #tape = new Tape(byId('tape'));
-  readonly #list = new Watchlist(byId('rows'), byId('columns'), {
+  readonly #list = new Watchlist(byId('list'), {
     choose: (symbol) => this.#choose(symbol),
     sort: (column) => this.#sort(column),
     seen: (symbol) => this.#touch(symbol),
@@ -34,16 +35,27 @@ class Page {
     onLink: (event) => {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
+      if (event.state === 'lost' || event.state === 'closed') this.#replay.lost();
+      if (event.state === 'open' && event.hello.feed !== 'replay') this.#replay.hide();
       this.#everything();
       if (event.state === 'open' && this.#view.symbols.length === 0) void this.#begin();
     },
-    onLag: (lag) => this.#health.lag(lag),
-    onHeartbeat: (heartbeat) => this.#health.heartbeat(heartbeat, Date.now()),
+    onLag: (lag) => {
+      this.#health.lag(lag);
+      this.#everything();
+    },
+    onHeartbeat: () => this.#health.heartbeat(Date.now()),
+    onReplay: (status) => this.#replay.show(status),
     onBroken: (broken) => {
       console.error(broken);
       this.#health.broken();
     },
   });
+  readonly #replay = new ReplayBar(byId('replay'), this.#client);
+  /** Of the chosen symbol. */
+  #time = new ShownTime();
+  /** What chart and tape are of. */
+  #shown: { readonly it: Instrument | undefined; readonly span: number } = { it: undefined, span: 0 };
   #frame = 0;
   #title = '';
 
@@ -51,6 +63,7 @@ class Page {
     const theme = localStorage.getItem(THEME);
     if (theme !== null) document.documentElement.dataset['theme'] = theme;
     byId('theme').addEventListener('click', () => this.#toggleTheme());
+    byId('remove').addEventListener('click', () => this.#remove());
     byId('spans').append(...SPANS.map((span) => this.#spanButton(span)));
     new Search(this.#client, byId('search'), byId('found'), (symbol) => this.#add(symbol));
     document.addEventListener('keydown', (event) => this.#key(event));
@@ -115,21 +128,28 @@ class Page {
 
   #tick(instrument: Instrument, tick: Tick): void {
     this.#health.received(tick);
-    const isChosen = instrument.symbol === this.#view.chosen;
     if (tick.type === 'trade') instrument.onTrade(tick, Date.now());
     else instrument.onQuote(tick, Date.now());
-    if (isChosen) {
-      if (this.#chart.isEmpty) this.#resetChart(tick);
-      if (tick.type === 'trade') this.#chart.trade(tick);
-      else this.#chart.quote(tick);
-      if (tick.type === 'trade') this.#tape.add(tick);
-    }
+    if (instrument.symbol === this.#view.chosen) this.#chosenTick(tick);
     this.#touch(instrument.symbol);
   }
 
+  #chosenTick(tick: Tick): void {
+    const { us, anew } = this.#time.of(tick);
+    if (anew) this.#tape.clear();
+    if (anew || this.#chart.isEmpty) this.#resetChart(tick);
+    if (tick.type === 'trade') {
+      this.#chart.trade(tick, us);
+      this.#tape.add(tick, us);
+    } else {
+      this.#chart.quote(tick, us);
+    }
+  }
+
   #gap(instrument: Instrument, gap: Gap): void {
-    instrument.gap = gap;
-    if (instrument.symbol === this.#view.chosen) {
+    instrument.onGap(gap);
+    if (gap.why === 'seek') this.#touch(instrument.symbol);
+    else if (instrument.symbol === this.#view.chosen) {
       if (gap.channel === 'trade') this.#tape.add(gap);
       else this.#chart.hole();
     }
@@ -147,12 +167,12 @@ class Page {
 
   #draw(): void {
     this.#frame = 0;
-    const { isOpen } = this.#client;
+    const nowMs = Date.now();
     // What it was told of belongs to the connection that told it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
-    this.#list.draw(this.#dirty, isOpen, Date.now());
+    this.#list.draw(this.#dirty, this.#standing, nowMs);
     this.#dirty.clear();
-    this.#chart.draw();
+    this.#chart.draw(nowMs);
     this.#tape.draw();
     this.#drawTitle();
     this.#health.drawn(this.#client);
@@ -163,6 +183,11 @@ class Page {
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
     // Ages go on where nothing comes.
     this.#everything();
+    this.#list.drawSparks();
+  }
+
+  get #standing(): Standing {
+    return { isLinked: this.#client.isOpen, isBehind: this.#health.isBehind };
   }
 
   #ordered(): Instrument[] {
@@ -171,29 +196,34 @@ class Page {
 
   #drawTitle(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
-    const doubt = it?.doubt(this.#client.isOpen);
-    const title = `${it?.symbol ?? ''} ${doubt ?? ''}`;
+    const doubt = it?.doubt(this.#standing);
+    const { whose } = this.#time;
+    const title = `${it?.symbol ?? ''} ${doubt ?? ''} ${whose ?? ''}`;
     if (title === this.#title) return;
     this.#title = title;
     byId('symbol').textContent = it?.symbol ?? '';
     byId('why').textContent = doubt === undefined ? '' : `not live: ${doubt}`;
+    byId('remove').hidden = it === undefined;
+    byId('clock').textContent =
+      whose === 'venue' ? "Times are the venue's, in UTC." : whose === 'gateway' ? "Times are the gateway's, in UTC: this venue sends none." : '';
     byId('chosen').classList.toggle('stale', doubt !== undefined);
   }
 
+  /** Begins the picture of the chosen symbol, if it is another one than before. */
   #showChosen(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
+    const { span } = this.#view;
+    if (it === this.#shown.it && span === this.#shown.span) return;
+    this.#shown = { it, span };
     this.#tape.clear();
-    this.#chart.reset(this.#view.span, 2);
-    for (const tick of [it?.trade, it?.quote]) {
-      if (tick === undefined) continue;
-      if (this.#chart.isEmpty) this.#resetChart(tick);
-      if (tick.type === 'trade') this.#chart.trade(tick);
-      else this.#chart.quote(tick);
-    }
+    this.#chart.reset(span, 2);
+    this.#time = new ShownTime();
+    for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
     for (const button of byId('spans').querySelectorAll('button')) {
-      button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === this.#view.span));
+      button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === span));
     }
   }
+
 
   /** The scale has as many digits as the prices have. */
   #resetChart(tick: Tick): void {
@@ -281,6 +311,7 @@ class Page {
     localStorage.setItem(THEME, theme);
     this.#chart.theme();
     this.#health.theme();
+    this.#list.theme();
   }
 }
 

@@ -2,8 +2,14 @@
 
 import { compareDecimal, subtractDecimal, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
 
-/** Why a price is not live. */
-export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'gap' | undefined;
+/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. */
+export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'behind' | 'gap' | undefined;
+
+/** What of a symbol's state is not its own. */
+export interface Standing {
+  readonly isLinked: boolean;
+  readonly isBehind: boolean;
+}
 
 /** Points of a sparkline, one a second. */
 export const SPARK_POINTS = 60;
@@ -52,10 +58,18 @@ export class Instrument {
     if (this.quote === undefined) this.#point(Number(trade.price), nowMs);
   }
 
+  /** Numbers that are not coming. `seek`: the recording went to a place where there is no value yet, so none is shown. */
+  onGap(gap: Gap): void {
+    if (gap.why !== 'seek') this.gap = gap;
+    else if (gap.channel === 'trade') this.trade = undefined;
+    else this.quote = undefined;
+  }
+
   /** Why its prices are not live; undefined if they are. */
-  doubt(isLinked: boolean): Doubt {
+  doubt({ isLinked, isBehind }: Standing): Doubt {
     if (!isLinked) return 'link lost';
     if (this.state !== 'live') return this.state;
+    if (isBehind) return 'behind';
     return this.gap === undefined ? undefined : 'gap';
   }
 
@@ -82,6 +96,37 @@ export class Instrument {
   }
 }
 
+/**
+ * Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. A
+ * snapshot is never late, but what stands at another place of it.
+ */
+const DISORDER_US = 5_000_000;
+
+/**
+ * The time that one symbol's chart and tape show: the venue's. A tick without one is as old as the last that had one; where the
+ * venue never tells, the gateway's time has to do. The two are never mixed: in a replay they are years apart.
+ */
+export class ShownTime {
+  #us = 0;
+  #isVenues = false;
+
+  /** Whose time it is, once there is a tick. */
+  get whose(): 'venue' | 'gateway' | undefined {
+    return this.#us === 0 ? undefined : this.#isVenues ? 'venue' : 'gateway';
+  }
+
+  /** When a tick was, microseconds, and whether what was shown before is of another time, and has to go. */
+  of({ ts, rx, snap }: Trade | Quote): { readonly us: number; readonly anew: boolean } {
+    if (ts === undefined && this.#isVenues) return { us: this.#us, anew: false };
+    const us = ts ?? rx;
+    const isVenues = ts !== undefined;
+    const anew = this.#us > 0 && (isVenues !== this.#isVenues || us < this.#us - (snap ? 0 : DISORDER_US));
+    if (anew || us > this.#us) this.#us = us;
+    this.#isVenues = isVenues;
+    return { us, anew };
+  }
+}
+
 /** A candle, or a hole where nothing was traded or nobody knows. */
 export interface Candle {
   /** Seconds since the Unix epoch, when it begins. */
@@ -102,9 +147,13 @@ export class Candles {
   /** @param seconds that a candle lasts. */
   constructor(readonly seconds: number) {}
 
-  /** Takes a trade; the candle that it changed, or undefined if it is older than the last. */
-  add(trade: Trade): Candle | undefined {
-    const time = Math.floor(trade.rx / 1_000_000 / this.seconds) * this.seconds;
+  /**
+   * Takes a trade; the candle that it changed, or undefined if it is older than the last.
+   *
+   * @param us when it was.
+   */
+  add(trade: Trade, us: number): Candle | undefined {
+    const time = Math.floor(us / 1_000_000 / this.seconds) * this.seconds;
     const price = Number(trade.price);
     const last = this.candles.at(-1);
     if (last !== undefined && time < last.time) return undefined;

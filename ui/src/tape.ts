@@ -7,14 +7,15 @@ const time = (us: number) => new Date(us / 1000).toISOString().slice(11, 23);
 
 export class Tape {
   readonly #body: HTMLElement;
-  #waiting: (Trade | Gap)[] = [];
+  #waiting: { readonly item: Trade | Gap; readonly us: number }[] = [];
 
   constructor(body: HTMLElement) {
     this.#body = body;
   }
 
-  add(item: Trade | Gap): void {
-    this.#waiting.push(item);
+  /** @param us when it was; a gap has no time. */
+  add(item: Trade | Gap, us = 0): void {
+    this.#waiting.push({ item, us });
     // What would be pushed out before it is seen need not be drawn.
     if (this.#waiting.length > TAPE_MAX) this.#waiting.shift();
   }
@@ -25,14 +26,14 @@ export class Tape {
   }
 
   draw(): void {
-    for (const item of this.#waiting) {
+    for (const { item, us } of this.#waiting) {
       const full = this.#body.childElementCount >= TAPE_MAX ? this.#body.lastElementChild : null;
       const row = full ?? this.#empty();
       const cells = row.children;
       const texts =
         item.type === 'gap'
           ? ['', `${item.to - item.from + 1} missing`, item.why, '']
-          : [time(item.ts ?? item.rx), item.price, item.size, item.side === 'buy' ? '▲ buy' : item.side === 'sell' ? '▼ sell' : ''];
+          : [time(us), item.price, item.size, item.side === 'buy' ? '▲ buy' : item.side === 'sell' ? '▼ sell' : ''];
       texts.forEach((text, i) => {
         const cell = cells[i];
         if (cell?.firstChild instanceof Text) cell.firstChild.data = text;

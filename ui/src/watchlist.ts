@@ -1,7 +1,7 @@
 /** The table of symbols. It writes only the cells whose text has changed, and only when a frame is drawn. */
 
 import { compareDecimal } from 'tickfan-client';
-import type { Doubt, Instrument } from './market.js';
+import type { Doubt, Instrument, Standing } from './market.js';
 
 interface Column {
   readonly name: string;
@@ -34,6 +34,8 @@ function age(ms: number): string {
 
 const COLUMNS: readonly Column[] = [
   { name: 'symbol', title: 'symbol', figure: false, text: (it) => it.symbol },
+  // Beside the name: it is the first thing to see of a row. Drawn by itself, seen or not.
+  { name: 'state', title: 'state', figure: false, text: (it) => it.state },
   figure('last', 'last', (it) => it.trade?.price),
   { ...figure('change', 'change', (it) => it.change), text: (it) => signed(it.change) ?? '' },
   figure('bidsize', 'size', (it) => it.quote?.bid_size),
@@ -48,7 +50,19 @@ const COLUMNS: readonly Column[] = [
   },
 ];
 
-const LAST = COLUMNS.findIndex(({ name }) => name === 'last');
+const at = (wanted: string) => COLUMNS.findIndex(({ name }) => name === wanted);
+const [SYMBOL, STATE, LAST] = [at('symbol'), at('state'), at('last')];
+
+/** What goes first where there is no room, in this order. */
+const GIVEN_UP: readonly (readonly string[])[] = [['bidsize', 'asksize'], ['spark'], ['spread'], ['age']];
+/** Pixels of a sparkline, and of the space around a text. */
+const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
+/** The longest state, so that the column does not jump. */
+const STATE_LENGTH = 'link lost'.length;
+/** Milliseconds that a moved price is lit up. */
+const FLASH_MS = 300;
+/** Letters of a symbol that have to be seen, where all of it does not fit. */
+const SYMBOL_LENGTH_MIN = 16;
 
 /** One row and what it shows now. */
 class Row {
@@ -59,84 +73,89 @@ class Row {
   /** Written to in place: a new node would cost a new layout. */
   readonly #nodes: Text[];
   readonly #texts: string[] = COLUMNS.map(() => '');
-  readonly #doubt = document.createElement('td');
   readonly #spark = document.createElement('canvas');
   #moves = 0;
-  #shownDoubt: string | undefined;
-  #sparkKey = '';
+  #movedMs = 0;
+  #lastClass = 'n';
+  #sparkDrawn = '';
 
   constructor(readonly instrument: Instrument) {
-    this.#cells = COLUMNS.map(({ figure, name }) => {
-      const cell = document.createElement('td');
-      cell.className = figure ? `n ${name}` : name;
-      return cell;
-    });
+    this.#cells = COLUMNS.map(({ figure, name }) => cell('td', name, figure));
     this.#nodes = this.#cells.map((cell) => cell.appendChild(document.createTextNode('')));
-    this.#spark.width = 90;
-    this.#spark.height = 20;
-    const spark = document.createElement('td');
+    [this.#spark.width, this.#spark.height] = [SPARK_WIDTH, SPARK_HEIGHT];
+    const spark = cell('td', 'spark', false);
     spark.append(this.#spark);
-    this.#doubt.className = 'doubt';
     this.element.tabIndex = -1;
-    const [symbol, ...figures] = this.#cells;
-    // The doubt stands beside the name: it is the first thing to see of a row.
-    this.element.append(symbol ?? '', this.#doubt, ...figures, spark);
+    this.element.setAttribute('role', 'row');
+    this.element.append(...this.#cells, spark);
   }
 
   /** Draws what has changed. `wider` is told where a text needs more room than any before. */
-  draw(isLinked: boolean, nowMs: number, wider: (column: number, length: number) => void): void {
-    const { instrument } = this;
+  draw(doubt: Doubt, nowMs: number, wider: (column: number, length: number) => void): void {
     // This at once, whether it is seen or not: whoever scrolls to it must not find it live.
-    this.#drawDoubt(instrument.doubt(isLinked));
+    if (this.#write(STATE, doubt ?? 'live')) this.element.classList.toggle('stale', doubt !== undefined);
     if (!this.isSeen) return;
     COLUMNS.forEach((column, i) => {
-      const text = column.text(instrument, nowMs);
-      const node = this.#nodes[i];
-      if (node === undefined || text === this.#texts[i]) return;
-      this.#texts[i] = text;
-      // Text, never HTML: symbols come from outside.
-      node.data = text;
-      wider(i, text.length);
+      if (i === STATE) return;
+      const text = column.text(this.instrument, nowMs);
+      if (this.#write(i, text)) wider(i, text.length);
     });
-    this.#flash();
-    this.#drawSpark();
+    this.#flash(nowMs);
   }
 
-  #drawDoubt(doubt: Doubt): void {
-    if (doubt === this.#shownDoubt) return;
-    this.#shownDoubt = doubt;
-    this.#doubt.textContent = doubt ?? '';
-    this.element.classList.toggle('stale', doubt !== undefined);
+  #write(column: number, text: string): boolean {
+    const node = this.#nodes[column];
+    if (node === undefined || text === this.#texts[column]) return false;
+    this.#texts[column] = text;
+    // Text, never HTML: symbols come from outside.
+    node.data = text;
+    return true;
   }
 
-  #flash(): void {
+  #flash(nowMs: number): void {
     const { moves, direction } = this.instrument;
-    const last = this.#cells[LAST];
-    if (moves === this.#moves || last === undefined) return;
-    // Another name each time begins the animation anew, without asking for the layout.
-    const again = moves % 2 === 0 ? 'a' : 'b';
-    last.className = `n last ${direction > 0 ? 'up' : 'down'}-${again}`;
+    if (moves !== this.#moves) this.#movedMs = nowMs;
     this.#moves = moves;
+    const flash = nowMs - this.#movedMs < FLASH_MS ? ' flash' : '';
+    const name = direction === 0 ? 'n' : `n ${direction > 0 ? 'up' : 'down'}${flash}`;
+    const last = this.#cells[LAST];
+    if (name === this.#lastClass || last === undefined) return;
+    this.#lastClass = name;
+    last.className = name;
   }
 
-  #drawSpark(): void {
+  /** It has to be drawn again, even if nothing comes: it still flashes. */
+  get isFlashing(): boolean {
+    return this.#lastClass.endsWith('flash');
+  }
+
+  /** Its points change once a second, and so does the picture. */
+  drawSpark(color: string): void {
     const { spark } = this.instrument;
-    const key = `${spark.length} ${spark.at(-1)} ${spark[0]}`;
-    const context = key === this.#sparkKey ? null : this.#spark.getContext('2d');
+    const key = `${color} ${spark.length} ${spark.at(-1)} ${spark[0]}`;
+    const context = !this.isSeen || key === this.#sparkDrawn ? null : this.#spark.getContext('2d');
     if (context === null) return;
-    this.#sparkKey = key;
-    const { width, height } = this.#spark;
+    this.#sparkDrawn = key;
     const [low, high] = [Math.min(...spark), Math.max(...spark)];
-    context.clearRect(0, 0, width, height);
-    context.strokeStyle = getComputedStyle(this.#spark).color;
+    context.clearRect(0, 0, SPARK_WIDTH, SPARK_HEIGHT);
+    context.strokeStyle = color;
     context.beginPath();
     spark.forEach((value, i) => {
-      const x = (i / Math.max(1, spark.length - 1)) * (width - 2) + 1;
-      const y = high === low ? height / 2 : height - 2 - ((value - low) / (high - low)) * (height - 4);
+      const x = (i / Math.max(1, spark.length - 1)) * (SPARK_WIDTH - 2) + 1;
+      const y = high === low ? SPARK_HEIGHT / 2 : SPARK_HEIGHT - 2 - ((value - low) / (high - low)) * (SPARK_HEIGHT - 4);
       context.lineTo(x, y);
     });
     context.stroke();
   }
+}
+
+function cell(kind: 'td' | 'th', name: string, figure: boolean): HTMLTableCellElement {
+  const cell = document.createElement(kind);
+  cell.dataset['column'] = name;
+  // Its style is no table's any more: what it is has to be said.
+  cell.setAttribute('role', kind === 'th' ? 'columnheader' : 'cell');
+  if (figure) cell.className = 'n';
+  return cell;
 }
 
 /** What the list asks of the page. */
@@ -149,34 +168,51 @@ export interface WatchlistHandlers {
 
 export class Watchlist {
   readonly #rows = new Map<string, Row>();
+  readonly #table: HTMLElement;
   readonly #body: HTMLElement;
   readonly #columns: HTMLElement;
   readonly #handlers: WatchlistHandlers;
   /** Rows far from the screen are not written to. */
-  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '300px' });
-  readonly #heads: HTMLElement[] = [];
-  readonly #widths: number[] = COLUMNS.map(() => 0);
+  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '100px' });
+  /** Letters of the longest text that each column ever had: so nothing is measured when a text changes. */
+  readonly #lengths: number[] = COLUMNS.map(({ title }) => title.length + 2);
+  /** Pixels of a letter, and of the list. */
+  #letter = 8;
+  #width = 0;
   #order = '';
+  #sparkColor = '';
 
-  constructor(body: HTMLElement, columns: HTMLElement, handlers: WatchlistHandlers) {
-    this.#body = body;
-    this.#columns = columns;
+  constructor(table: HTMLElement, handlers: WatchlistHandlers) {
+    this.#table = table;
+    this.#columns = table.querySelector('thead tr') as HTMLElement;
+    this.#body = table.querySelector('tbody') as HTMLElement;
     this.#handlers = handlers;
+    this.#lengths[STATE] = STATE_LENGTH;
     for (const { name, title, figure } of COLUMNS) {
-      const cell = document.createElement('th');
+      const head = cell('th', name, figure);
       const button = document.createElement('button');
       button.type = 'button';
       button.textContent = title;
       button.addEventListener('click', () => handlers.sort(name));
-      cell.dataset['column'] = name;
-      cell.className = figure ? 'n' : '';
-      cell.append(button);
-      columns.append(cell);
-      this.#heads.push(cell);
-      this.#widen(this.#heads.length - 1, title.length + 2);
-      if (name === 'symbol') columns.append(document.createElement('th'));
+      head.append(button);
+      this.#columns.append(head);
     }
-    columns.append(document.createElement('th'));
+    this.#columns.append(cell('th', 'spark', false));
+    this.theme();
+    new ResizeObserver(([entry]) => {
+      this.#width = entry?.contentRect.width ?? 0;
+      this.#fit();
+    }).observe(table.parentElement as HTMLElement);
+  }
+
+  /** Takes the colours and the letters of the page. */
+  theme(): void {
+    const style = getComputedStyle(this.#table);
+    this.#sparkColor = style.getPropertyValue('--dim');
+    const context = document.createElement('canvas').getContext('2d');
+    if (context === null) return;
+    context.font = `${style.fontSize} ${style.fontFamily}`;
+    this.#letter = context.measureText('0').width;
   }
 
   /** The rows that there are, and which is chosen. */
@@ -197,9 +233,9 @@ export class Watchlist {
       this.#rows.set(instrument.symbol, row);
     }
     for (const [symbol, { element }] of this.#rows) element.setAttribute('aria-selected', String(symbol === chosen));
-    for (const cell of this.#columns.children) {
-      const own = (cell as HTMLElement).dataset['column'];
-      cell.setAttribute('aria-sort', own === undefined || sort.replace('-', '') !== own ? 'none' : sort.startsWith('-') ? 'descending' : 'ascending');
+    for (const head of this.#columns.children) {
+      const own = (head as HTMLElement).dataset['column'];
+      head.setAttribute('aria-sort', sort.replace('-', '') !== own ? 'none' : sort.startsWith('-') ? 'descending' : 'ascending');
     }
     this.arrange(instruments, sort);
   }
@@ -209,7 +245,7 @@ export class Watchlist {
     const column = COLUMNS.find(({ name }) => name === sort.replace('-', ''));
     const order = [...instruments];
     if (column !== undefined) {
-      const compare = column.compare ?? ((a: Instrument, b: Instrument) => a.symbol.localeCompare(b.symbol));
+      const compare = column.compare ?? ((a: Instrument, b: Instrument) => column.text(a, 0).localeCompare(column.text(b, 0)));
       order.sort((a, b) => (sort.startsWith('-') ? compare(b, a) : compare(a, b)));
     }
     const key = order.map(({ symbol }) => symbol).join();
@@ -232,16 +268,38 @@ export class Watchlist {
     }
   }
 
-  /** Columns have the width of the longest text that they ever had: so the table is not measured at each change. */
-  #widen(column: number, length: number): void {
-    const head = this.#heads[column];
-    if (head === undefined || length <= (this.#widths[column] ?? 0)) return;
-    this.#widths[column] = length;
-    head.style.width = `calc(${length + (column === LAST ? 2 : 0)}ch + 0.6rem)`;
+  /** Gives up columns until the rest fits. The symbol takes what is left over. */
+  #fit(): void {
+    const without = new Set<string>();
+    // The mark of a move stands before the last price.
+    const px = (i: number) => Math.ceil(((this.#lengths[i] ?? 0) + (i === LAST ? 2 : 0)) * this.#letter) + SPACE;
+    const needed = () => COLUMNS.reduce((sum, { name }, i) => sum + (without.has(name) ? 0 : px(i)), without.has('spark') ? 0 : SPARK_WIDTH + SPACE);
+    // All of the symbol is worth more than what may go.
+    for (const names of GIVEN_UP) if (needed() > this.#width) names.forEach((name) => without.add(name));
+    this.#table.toggleAttribute('data-cut', needed() > this.#width);
+    const widths = COLUMNS.flatMap(({ name }, i) => (without.has(name) ? [] : i === SYMBOL ? `minmax(${SYMBOL_LENGTH_MIN}ch, 1fr)` : `${px(i)}px`));
+    if (!without.has('spark')) widths.push(`${SPARK_WIDTH + SPACE}px`);
+    this.#table.dataset['without'] = [...without].join(' ');
+    this.#table.style.setProperty('--columns', widths.join(' '));
   }
 
-  draw(symbols: Iterable<string>, isLinked: boolean, nowMs: number): void {
-    for (const symbol of symbols) this.#rows.get(symbol)?.draw(isLinked, nowMs, (column, length) => this.#widen(column, length));
+  /** Draws these rows. A column that needs more room than ever before gets it. */
+  draw(symbols: Iterable<string>, standing: Standing, nowMs: number): void {
+    let isWider = false;
+    const wider = (column: number, length: number) => {
+      if (length <= (this.#lengths[column] ?? 0)) return;
+      this.#lengths[column] = length;
+      isWider = true;
+    };
+    for (const symbol of symbols) {
+      const row = this.#rows.get(symbol);
+      row?.draw(row.instrument.doubt(standing), nowMs, wider);
+    }
+    if (isWider) this.#fit();
+  }
+
+  drawSparks(): void {
+    for (const row of this.#rows.values()) row.drawSpark(this.#sparkColor);
   }
 
   focus(symbol: string): void {

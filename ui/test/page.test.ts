@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Quote, Trade } from 'tickfan-client';
 import { readAddress, SYMBOLS_MAX, writeAddress } from '../src/address.js';
-import { Candles, Instrument, SPARK_POINTS } from '../src/market.js';
+import { Candles, Instrument, ShownTime, SPARK_POINTS } from '../src/market.js';
 
 const trade = (price: string, rxS: number): Trade => ({ type: 'trade', symbol: 'a:X', seq: 1, price, size: '1', rx: rxS * 1e6, tx: 0 });
 const quote = (bid: string, ask: string): Quote => ({ type: 'quote', symbol: 'a:X', seq: 1, bid, ask, rx: 0, tx: 0 });
@@ -20,15 +20,27 @@ test('the address holds the view, and odd ones do no harm', () => {
 
 test('a price is live in one case only', () => {
   const it = new Instrument('a:X');
-  assert.deepEqual([it.doubt(false), it.doubt(true)], ['link lost', 'unknown']);
+  const linked = { isLinked: true, isBehind: false };
+  assert.deepEqual([it.doubt({ ...linked, isLinked: false }), it.doubt(linked)], ['link lost', 'unknown']);
   it.state = 'live';
-  assert.equal(it.doubt(true), undefined);
+  assert.deepEqual([it.doubt(linked), it.doubt({ ...linked, isBehind: true })], [undefined, 'behind']);
   it.gap = { type: 'gap', symbol: 'a:X', channel: 'trade', from: 1, to: 2, why: 'feed' };
-  assert.equal(it.doubt(true), 'gap');
+  assert.equal(it.doubt(linked), 'gap');
   it.onTrade(trade('1', 0), 0);
-  assert.equal(it.doubt(true), undefined);
+  assert.equal(it.doubt(linked), undefined);
   it.state = 'stale';
-  assert.equal(it.doubt(true), 'stale');
+  assert.equal(it.doubt(linked), 'stale');
+});
+
+test('where a recording has no value yet, none is shown', () => {
+  const it = new Instrument('a:X');
+  it.state = 'live';
+  it.onTrade(trade('1', 0), 0);
+  it.onQuote(quote('1', '2'), 0);
+  it.onGap({ type: 'gap', symbol: 'a:X', channel: 'trade', from: 2, to: 2, why: 'seek' });
+  assert.deepEqual([it.trade, it.quote?.bid, it.doubt({ isLinked: true, isBehind: false })], [undefined, '1', undefined]);
+  it.onGap({ type: 'gap', symbol: 'a:X', channel: 'quote', from: 2, to: 2, why: 'seek' });
+  assert.equal(it.quote, undefined);
 });
 
 test('spread and change are exact', () => {
@@ -50,14 +62,33 @@ test('a sparkline has one point a second, and an end', () => {
   assert.equal(it.spark.at(-2), 989);
 });
 
+test("the time that is shown is the venue's where there is one, and the two are never mixed", () => {
+  const at = (rxS: number, tsS?: number) => (tsS === undefined ? trade('1', rxS) : { ...trade('1', rxS), ts: tsS * 1e6 });
+  const venue = new ShownTime();
+  assert.equal(venue.whose, undefined);
+  assert.deepEqual(venue.of(at(1000, 10)), { us: 10e6, anew: false });
+  assert.equal(venue.whose, 'venue');
+  // One without: as old as the last. One that is late: as old as it is.
+  assert.deepEqual(venue.of(at(1001)), { us: 10e6, anew: false });
+  assert.deepEqual([venue.of(at(1002, 12)), venue.of(at(1003, 9))], [{ us: 12e6, anew: false }, { us: 9e6, anew: false }]);
+  // Late by more than that: a recording begins anew.
+  assert.deepEqual([venue.of(at(1004, 1)), venue.of(at(1005, 2))], [{ us: 1e6, anew: true }, { us: 2e6, anew: false }]);
+  // The place that a recording was sent to.
+  assert.deepEqual(venue.of({ ...at(1006, 1), snap: true }), { us: 1e6, anew: true });
+  assert.deepEqual(venue.of({ ...at(1006, 30), snap: true }), { us: 30e6, anew: false });
+  const gateway = new ShownTime();
+  assert.deepEqual([gateway.of(at(1000)).us, gateway.of(at(1001)).us, gateway.whose], [1000e6, 1001e6, 'gateway']);
+  assert.deepEqual([gateway.of(at(1002, 7)), gateway.whose], [{ us: 7e6, anew: true }, 'venue']);
+});
+
 test('candles', () => {
   const candles = new Candles(5);
-  for (const [price, at] of [['10', 12], ['12', 13], ['9', 14], ['11', 14], ['20', 31]] as const) candles.add(trade(price, at));
+  for (const [price, at] of [['10', 12], ['12', 13], ['9', 14], ['11', 14], ['20', 31]] as const) candles.add(trade(price, 0), at * 1e6);
   assert.deepEqual(candles.candles, [
     { time: 10, open: 10, high: 12, low: 9, close: 11 },
     { time: 30, open: 20, high: 20, low: 20, close: 20 },
   ]);
-  assert.equal(candles.add(trade('1', 12)), undefined);
-  for (let i = 0; i < 2000; i++) candles.add(trade('1', 100 + i * 5));
+  assert.equal(candles.add(trade('1', 0), 12e6), undefined);
+  for (let i = 0; i < 2000; i++) candles.add(trade('1', 0), (100 + i * 5) * 1e6);
   assert.ok(candles.candles.length <= 600);
 });

@@ -18,6 +18,7 @@ import {
   type Lag,
   type Quote,
   type Rejected,
+  type Replay,
   type Request,
   type State,
   type Status,
@@ -26,6 +27,7 @@ import {
   type UnknownMessage,
 } from './messages.js';
 import { asSnapshot, Registry, type Change, type Planned, type Wish } from './registry.js';
+import { ReplayControl } from './replay.js';
 import {
   CallbackHandle,
   checkWish,
@@ -96,6 +98,8 @@ export interface ConnectOptions {
   readonly onStatus?: (status: Status) => void;
   readonly onLag?: (lag: Lag) => void;
   readonly onHeartbeat?: (heartbeat: Heartbeat) => void;
+  /** How the replay is doing, where the gateway replays a recording. */
+  readonly onReplay?: (replay: Replay) => void;
   /** A symbol was refused, or a request for it. */
   readonly onRejected?: (rejected: Rejected & { readonly channel: Channel }) => void;
   /** A type of message that this version does not know. */
@@ -108,6 +112,8 @@ const RATE_LIMITED_MS = 1000;
 
 /** See {@link connect}. */
 export class Client {
+  /** The gateway's replay, where it replays a recording. */
+  readonly replay = new ReplayControl((request) => this.#request(request));
   readonly #options: ConnectOptions;
   readonly #setup: LinkSetup;
   readonly #clock: Clock;
@@ -296,6 +302,7 @@ export class Client {
     this.#open = false;
     this.#held = false;
     this.#states.clear();
+    this.replay.told(undefined);
     if (this.#closing !== undefined || !comesBack(end.code) || end.bye?.reconnect === false) {
       this.#end(end);
       return;
@@ -401,7 +408,7 @@ export class Client {
     }
   }
 
-  #message(message: Trade | Quote | Gap | Status | Heartbeat | Lag): void {
+  #message(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay): void {
     switch (message.type) {
       case 'trade':
       case 'quote':
@@ -415,6 +422,10 @@ export class Client {
         return;
       case 'lag':
         this.#call(this.#options.onLag, message);
+        return;
+      case 'replay':
+        this.replay.told(message);
+        this.#call(this.#options.onReplay, message);
         return;
       case 'hb':
         this.#call(this.#options.onHeartbeat, message);

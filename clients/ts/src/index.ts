@@ -4,6 +4,7 @@ export * from './messages.js';
 export { Client, connect } from './client.js';
 export type { ConnectOptions, LinkEvent } from './client.js';
 export type { Accepted, Stream, StreamOptions, SubscribeOptions, Subscription } from './subscription.js';
+export { ReplayControl } from './replay.js';
 export { RequestError } from './link.js';
 export type { SocketConstructor, SocketLike } from './link.js';
 export type { Broken } from './ledger.js';

@@ -166,6 +166,8 @@ export class Ledger {
     stream.last = Math.max(stream.last, to);
     stream.expect = 'after';
     stream.settled = true;
+    // There is no value at the place that a replay went to.
+    if (gap.why === 'seek') stream.value = undefined;
     return finding;
   }
 

@@ -15,6 +15,7 @@ import {
   type Pong,
   type Quote,
   type Refusal,
+  type Replay,
   type Request,
   type Status,
   type Trade,
@@ -69,7 +70,7 @@ export interface LinkEnd {
 /** Who listens to a link. None of these may throw. */
 export interface LinkListener {
   opened(hello: Hello): void;
-  message(message: Trade | Quote | Gap | Status | Heartbeat | Lag): void;
+  message(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay): void;
   broken(broken: Broken): void;
   unknown(message: UnknownMessage): void;
   ended(end: LinkEnd): void;
@@ -283,7 +284,7 @@ export class Link {
     this.#measure();
   }
 
-  #known(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal): void {
+  #known(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal): void {
     switch (message.type) {
       case 'bye':
         this.#bye = message;

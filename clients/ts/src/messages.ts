@@ -80,11 +80,12 @@ export interface Gap {
   readonly from: number;
   readonly to: number;
   /**
-   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`. This client's own: `away`, they came while there
+   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`, and `seek`: a replay went to a place where there is no
+   * value yet, so the last one is none any more. This client's own: `away`, they came while there
    * was no connection and could not be asked for again; `overflow`, they came, and the reader of a stream did not
    * take them in time.
    */
-  readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'away' | 'overflow' | (string & {});
+  readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'seek' | 'away' | 'overflow' | (string & {});
 }
 
 /** The state of a symbol. */
@@ -117,6 +118,19 @@ export interface Lag {
   readonly merged: number;
   /** Ticks that a gap names, or is going to, since the connection began. */
   readonly dropped: number;
+}
+
+/** How the replay of a recording is doing: after the hello, on each change, and about once a second. */
+export interface Replay {
+  readonly type: 'replay';
+  readonly state: 'playing' | 'paused' | 'seeking' | 'ended';
+  /** Where it is, on the recording's own clock, as are its two ends. */
+  readonly position: Micros;
+  readonly from: Micros;
+  readonly to: Micros;
+  /** 1 is as it was, 0 as fast as it goes. */
+  readonly speed: number;
+  readonly loop: boolean;
 }
 
 /** Why the connection is closed, right before it is. */
@@ -177,7 +191,10 @@ export interface AckSymbols extends AckFields {
   /** There are more than the 10,000 rows of one answer. */
   readonly more?: true;
 }
-export type Ack = AckSubscribe | AckUnsubscribe | AckList | AckSymbols;
+export interface AckReplay extends AckFields {
+  readonly op: 'replay';
+}
+export type Ack = AckSubscribe | AckUnsubscribe | AckList | AckSymbols | AckReplay;
 
 /** The answer to a `ping`. */
 export interface Pong {
@@ -200,7 +217,7 @@ export interface Refusal {
 }
 
 /** Everything that the gateway says, told apart by `type`. */
-export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Bye | Ack | Pong | Refusal;
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
 export interface UnknownMessage {
@@ -217,6 +234,15 @@ export interface Terms {
   /** `cut`: the first tick that would be lost because this client is slow ends the connection instead. It needs `every`. */
   readonly on_slow?: 'gap' | 'cut';
 }
+
+/** What may be done with a replay. */
+export type ReplayAction =
+  | { readonly do: 'pause' | 'resume' | 'stop' }
+  | { readonly do: 'seek'; readonly to: Micros }
+  | { readonly do: 'speed'; readonly speed: number }
+  | { readonly do: 'step'; readonly ticks: number }
+  | { readonly do: 'loop'; readonly on: boolean };
+export type ReplayRequest = { readonly op: 'replay'; readonly token?: string } & ReplayAction;
 
 /** Everything that a client asks; the `id` is given by the client. */
 export type Request =
@@ -237,6 +263,7 @@ export type Request =
     }
   | { readonly op: 'list' }
   | { readonly op: 'symbols'; readonly match?: string }
+  | ReplayRequest
   | { readonly op: 'ping'; readonly t?: number | string };
 
 /** What one text frame is. */
@@ -320,6 +347,14 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
       merged: count,
       dropped: count,
     },
+    replay: {
+      state: oneOf('playing', 'paused', 'seeking', 'ended'),
+      position: count,
+      from: count,
+      to: count,
+      speed: (v) => typeof v === 'number' && v >= 0,
+      loop: flag,
+    },
     bye: { code: count, why: text, reconnect: flag, after_ms: maybe(count) },
     pong: { id, in: count, out: count },
     error: { id, code: text, msg: text, retry: flag },
@@ -332,6 +367,7 @@ const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
     set: { id, ok: each(row), rejected },
     unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
     list: { id, subscriptions: each(row), more: maybe(yes) },
+    replay: { id },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },
   }),
 );

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connect, RequestError, type Gap, type Quote, type Status, type Trade } from 'tickfan-client';
+import { connect, RequestError, type Gap, type Quote, type Replay, type Status, type Trade } from 'tickfan-client';
 import { Client } from 'tickfan-client';
 import { Bench, FakeSocket, quote, settled, trade } from './fakes.js';
 
@@ -577,6 +577,70 @@ test('junk of every kind is told and does no harm', async () => {
   assert.deepEqual(bench.heard.unknown, [{ type: 'later', x: 1 }]);
   socket.say(trade(A, 1));
   assert.equal(bench.heard.broken.length, 8);
+  await bench.end();
+});
+
+test('a replay is asked, and told of', async () => {
+  const replays: Replay[] = [];
+  const bench = new Bench({ onReplay: (replay) => replays.push(replay) });
+  const { replay } = bench.client;
+  await assert.rejects(replay.pause(), { code: 'lost' });
+  let socket = await bench.open();
+  assert.equal(replay.status, undefined);
+  const status: Replay = { type: 'replay', state: 'paused', position: 7, from: 1, to: 9, speed: 0.5, loop: true };
+  socket.say(status);
+  assert.deepEqual([replays, replay.status], [[status], status]);
+  const asked = [
+    [replay.pause(), { do: 'pause' }],
+    [replay.resume(), { do: 'resume' }],
+    [replay.seek(5), { do: 'seek', to: 5 }],
+    [replay.speed(0), { do: 'speed', speed: 0 }],
+    [replay.step(), { do: 'step', ticks: 1 }],
+    [replay.step(3), { do: 'step', ticks: 3 }],
+    [replay.loop(false), { do: 'loop', on: false }],
+    [replay.stop(), { do: 'stop' }],
+  ] as const;
+  for (const [promise, fields] of asked) {
+    const { id, ...request } = socket.request('replay');
+    assert.deepEqual(request, { op: 'replay', ...fields });
+    socket.say({ type: 'ack', op: 'replay', id });
+    await promise;
+  }
+  replay.token = 'secret';
+  const refused = replay.pause();
+  const { id, token } = socket.request('replay');
+  assert.equal(token, 'secret');
+  socket.say({ type: 'error', id, code: 'bad_request', msg: 'nothing is replayed', retry: false });
+  await assert.rejects(refused, { name: 'RequestError', code: 'bad_request' });
+  // What makes no sense is not asked.
+  for (const senseless of [replay.seek(0.5), replay.seek(-1), replay.speed(1001), replay.speed(NaN), replay.step(0)])
+    await assert.rejects(senseless, RangeError);
+  assert.ok(socket.isQuiet);
+  // What another connection told is not known of the next one.
+  socket = await bench.reopen();
+  assert.equal(replay.status, undefined);
+  assert.deepEqual(bench.heard.broken, []);
+  await bench.end();
+});
+
+test('a replay goes elsewhere: what stands there follows, and what is not there is no value any more', async () => {
+  const bench = new Bench();
+  const ticks: Item[] = [];
+  bench.client.subscribe(['trade', 'quote'], A, (tick) => ticks.push(tick));
+  const socket = await bench.open();
+  for (let i = 0; i < 2; i++) await socket.accept();
+  socket.say(trade(A, 1));
+  socket.say(quote(A, 1));
+  socket.say(trade(A, 2, { snap: true, ts: 1 }));
+  socket.say({ type: 'gap', symbol: A, channel: 'quote', from: 2, to: 2, why: 'seek' });
+  socket.say(trade(A, 3));
+  assert.deepEqual(short(ticks), [`${A} 1`, `${A} 1`, `${A} 2 snap`, `${A} 3`]);
+  const late: Item[] = [];
+  bench.client.subscribe(['trade', 'quote'], A, (tick) => late.push(tick));
+  await settled();
+  assert.deepEqual(short(late), [`${A} 3 snap`]);
+  socket.say(quote(A, 3));
+  assert.deepEqual(bench.heard.broken, []);
   await bench.end();
 });
 

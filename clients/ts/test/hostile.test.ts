@@ -10,6 +10,7 @@ import {
   type Client,
   type ConnectOptions,
   type LinkEvent,
+  type Replay,
   type UnknownMessage,
 } from 'tickfan-client';
 import { WebSocketServer, type WebSocket } from 'ws';
@@ -86,7 +87,7 @@ test('junk, binary, huge and unknown messages', options, async (t) => {
         socket.send(junk);
       socket.send(JSON.stringify({ type: 'later', x: 'x'.repeat(2_000_000) }));
       socket.send(JSON.stringify({ ...TICK, symbol: '__proto__:x' }));
-      socket.send('{"type":"replay","__proto__":{"type":"hello"},"speed":2}');
+      socket.send('{"type":"rewind","__proto__":{"type":"hello"},"speed":2}');
     },
     { messageMax: 1_000_000 },
   );
@@ -96,6 +97,40 @@ test('junk, binary, huge and unknown messages', options, async (t) => {
     ['binary', ...Array(6).fill('unreadable'), 'too_big', 'unasked'],
   );
   assert.ok(it.client.isOpen);
+});
+
+test('a replay that is none, and one that refuses', options, async (t) => {
+  const replays: Replay[] = [];
+  const status = { type: 'replay', state: 'playing', position: 5, from: 1, to: 9, speed: 1, loop: false };
+  const it = await against(
+    t,
+    (socket) => {
+      socket.send(HELLO);
+      for (const wrong of [{ state: 'flying' }, { position: -1 }, { to: 1e300 }, { speed: 'fast' }, { speed: null }, { loop: 1 }, { from: undefined }])
+        socket.send(JSON.stringify({ ...status, ...wrong }));
+      socket.send(JSON.stringify(status));
+      socket.on('message', (data) => {
+        const { op, id, do: what, token } = JSON.parse(String(data)) as Record<string, unknown>;
+        if (op !== 'replay') return;
+        const refused = { type: 'error', id, code: 'auth', msg: 'a token is needed', retry: false };
+        // A request is answered once, and by its own op.
+        if (what === 'stop') socket.send(JSON.stringify({ type: 'ack', op: 'list', id, subscriptions: [] }));
+        else socket.send(JSON.stringify(token === 'secret' ? { type: 'ack', op, id } : refused));
+      });
+    },
+    { onReplay: (replay) => replays.push(replay), answerMs: 500 },
+  );
+  await until('it is told', () => replays.length === 1);
+  assert.deepEqual(replays, [status]);
+  assert.deepEqual(
+    it.broken.map(({ kind }) => kind),
+    Array(7).fill('unreadable'),
+  );
+  await assert.rejects(it.client.replay.pause(), { name: 'RequestError', code: 'auth', retry: false });
+  it.client.replay.token = 'secret';
+  await it.client.replay.pause();
+  await assert.rejects(it.client.replay.stop(), { name: 'RequestError', code: 'timeout' });
+  assert.equal(it.broken.at(-1)?.kind, 'answer');
 });
 
 test('a breaker of the rule', options, async (t) => {

@@ -28,7 +28,7 @@ test('every message of docs/PROTOCOL.md is read, and none is unknown', () => {
     assert.equal(reading.kind, 'known', `${line}: ${JSON.stringify(reading)}`);
     if (reading.kind === 'known') types.add(reading.message.type);
   }
-  const all = ['ack', 'bye', 'error', 'gap', 'hb', 'hello', 'lag', 'pong', 'quote', 'status', 'trade'];
+  const all = ['ack', 'bye', 'error', 'gap', 'hb', 'hello', 'lag', 'pong', 'quote', 'replay', 'status', 'trade'];
   assert.deepEqual([...types].sort(), all);
 });
 
@@ -80,7 +80,7 @@ test('what is no message is refused and what is not known is left alone', () => 
     { side: 'x' },
   ];
   for (const more of odd) assert.equal(read(JSON.stringify(trade(A, 1, more))).kind, 'bad', JSON.stringify(more));
-  assert.equal(read('{"type":"replay","speed":2}').kind, 'unknown');
+  assert.equal(read('{"type":"rewind","speed":2}').kind, 'unknown');
   assert.equal(read('{"type":"ack","op":"seek"}').kind, 'unknown');
   assert.equal(read('{"type":"constructor"}').kind, 'unknown');
   assert.equal(read(JSON.stringify(trade(A, 1, { later: [1] }))).kind, 'known');

@@ -1,0 +1,146 @@
+//! The text of a capture, from its beginning or from any place on.
+//!
+//! A plain file and a recording can be begun anywhere: a recording at the piece that the place is in, found by the heads of
+//! its pieces. Of a gzip or zstd stream everything before the place has to be unpacked and thrown away.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::form::Form;
+use super::segment::{self, Counted, Folder, Index, Pieces, Starts};
+
+/// Bytes of a file that are enough to know what it is.
+const MAGIC_BYTES: usize = 12;
+/// How much of the end of a plain file is looked at to find its last time: more than the longest line.
+const TAIL_BYTES: u64 = 17 << 20;
+
+/// How a file is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+    Segment,
+}
+
+impl Packing {
+    fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            _ if segment::is_segment(magic) => Self::Segment,
+            // A frame, or a skippable one in front of it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// The text behind the first `text` bytes of what is packed in `source`.
+pub(super) fn unpacked(
+    mut source: impl Read + Send + 'static,
+    text: u64,
+) -> io::Result<Box<dyn Read + Send>> {
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    source.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
+    let packing = Packing::of(&magic);
+    let whole = Cursor::new(magic).chain(source);
+    let buffered = |whole| BufReader::with_capacity(128 << 10, whole);
+    let mut unpacked: Box<dyn Read + Send> = match packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(buffered(whole))),
+        Packing::Segment => Box::new(Pieces::new(buffered(whole))?),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        Packing::Plain => Box::new(whole),
+    };
+    skip(&mut unpacked, text)?;
+    Ok(unpacked)
+}
+
+/// Throws away so much, or all there is.
+pub(super) fn skip(source: &mut impl Read, bytes: u64) -> io::Result<()> {
+    io::copy(&mut source.by_ref().take(bytes), &mut io::sink()).map(|_| ())
+}
+
+/// Opens the text of a capture behind its first `text` bytes. What is read of the file is counted in `taken`; the second
+/// value is how many bytes it has.
+pub(super) fn open(
+    path: &Path,
+    text: u64,
+    starts: &Starts,
+    taken: &Arc<AtomicU64>,
+) -> io::Result<(Box<dyn Read + Send>, u64)> {
+    if path.is_dir() {
+        let (folder, bytes) = Folder::open(path, text, starts.clone(), Arc::clone(taken))?;
+        return Ok((Box::new(folder), bytes));
+    }
+    let mut file = File::open(path)?;
+    let bytes = file.metadata().map_or(0, |meta| meta.len());
+    let counted = |file| Counted { source: file, taken: Arc::clone(taken) };
+    if text == 0 {
+        return Ok((unpacked(counted(file), 0)?, bytes));
+    }
+    let packing = packing_of(&mut file)?;
+    let text: Box<dyn Read + Send> = match packing {
+        Packing::Plain => {
+            file.seek(SeekFrom::Start(text))?;
+            Box::new(counted(file))
+        }
+        Packing::Segment => Box::new(Pieces::begin_at(file, text, Arc::clone(taken))?),
+        Packing::Gzip | Packing::Zstd => unpacked(counted(file), text)?,
+    };
+    Ok((text, bytes))
+}
+
+fn packing_of(file: &mut File) -> io::Result<Packing> {
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    file.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok(Packing::of(&magic))
+}
+
+/// The latest time at the end of a capture, nanoseconds since the Unix epoch, where it can be found without reading the
+/// whole.
+pub(super) fn last_ns(path: &Path, form: Form) -> Option<u64> {
+    if path.is_dir() {
+        let segments = segment::segments(path).ok()?;
+        return segments.iter().rev().find_map(|path| last_of_segment(path));
+    }
+    let mut file = File::open(path).ok()?;
+    match packing_of(&mut file).ok()? {
+        Packing::Plain => last_of_text(&mut file, form),
+        Packing::Segment => last_of_segment(path),
+        Packing::Gzip | Packing::Zstd => None,
+    }
+}
+
+fn last_of_segment(path: &Path) -> Option<u64> {
+    Index::read(path).ok()??.blocks.iter().map(|block| block.last_rx_ns).max()
+}
+
+/// Looks at more and more of the end, until there is a line with a time in it.
+fn last_of_text(file: &mut File, form: Form) -> Option<u64> {
+    let end = file.metadata().ok()?.len();
+    let mut bytes = 64 << 10;
+    loop {
+        let from = end.saturating_sub(bytes);
+        file.seek(SeekFrom::Start(from)).ok()?;
+        let mut tail = Vec::new();
+        file.by_ref().take(bytes).read_to_end(&mut tail).ok()?;
+        // The first line may have lost its beginning.
+        let whole = if from == 0 { 0 } else { memchr::memchr(b'\n', &tail).map_or(tail.len(), |at| at + 1) };
+        let times = tail[whole..]
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| form.parse(line.strip_suffix(b"\r").unwrap_or(line)).ok()??.rx_ns);
+        if let Some(last) = times.max() {
+            return Some(last);
+        }
+        if from == 0 || bytes >= TAIL_BYTES {
+            return None;
+        }
+        bytes *= 8;
+    }
+}

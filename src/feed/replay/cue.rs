@@ -1,0 +1,292 @@
+//! Finding any place of a replay's captures: checkpoints, the pass that makes them, and the thread that goes to a place.
+//!
+//! A *checkpoint* is all that is known at a place. One thread, which lets all others go first, passes once over the captures
+//! and leaves a checkpoint every so many bytes of their text; when there are too many, every second one is given up and the
+//! steps are twice as long from then on. Another thread goes where it is told: it takes the nearest checkpoint before that
+//! place, plays on from there for nobody, and hands over what it has. The ingest thread waits for neither.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::Notify;
+
+use super::deck::{Checkpoint, Reel, Rehearsal};
+use crate::instrument::InstrumentTable;
+
+/// Bounds of what is kept to find places fast.
+#[derive(Clone, Copy, Debug)]
+pub struct CueLimits {
+    /// Checkpoints at most; 0: there are none, and every jump plays on from the beginning.
+    pub checkpoints_max: usize,
+    /// Bytes of memory that they may take together.
+    pub bytes_max: usize,
+}
+
+/// Bytes of text between two checkpoints, as long as there are few.
+const STEP_BYTES: u64 = 1 << 20;
+/// Records between two looks at what else is wanted.
+const RECORDS_AT_ONCE: usize = 256;
+/// How long the pass waits while a replay goes flat out and needs the machine for itself.
+const REST: Duration = Duration::from_millis(50);
+
+/// Checkpoints in the order of their places.
+struct Checkpoints {
+    limits: CueLimits,
+    list: Vec<Arc<Checkpoint>>,
+    bytes: usize,
+    step_bytes: u64,
+}
+
+impl Checkpoints {
+    fn new(limits: CueLimits) -> Self {
+        Self { limits, list: Vec::new(), bytes: 0, step_bytes: STEP_BYTES }
+    }
+
+    /// Whether one is wanted behind so much text.
+    fn wants(&self, text_bytes: u64) -> bool {
+        let behind = self.list.partition_point(|checkpoint| checkpoint.text_bytes <= text_bytes);
+        let before = behind.checked_sub(1).map_or(0, |at| self.list[at].text_bytes);
+        let is_far = |other: u64| text_bytes.abs_diff(other) >= self.step_bytes;
+        self.limits.checkpoints_max > 0
+            && is_far(before)
+            && self.list.get(behind).is_none_or(|next| is_far(next.text_bytes))
+    }
+
+    fn add(&mut self, checkpoint: Checkpoint) {
+        let at = self.list.partition_point(|other| other.text_bytes <= checkpoint.text_bytes);
+        self.bytes += checkpoint.bytes();
+        self.list.insert(at, Arc::new(checkpoint));
+        while self.list.len() > 1
+            && (self.list.len() > self.limits.checkpoints_max || self.bytes > self.limits.bytes_max)
+        {
+            self.thin();
+        }
+    }
+
+    /// Gives up every second one.
+    fn thin(&mut self) {
+        self.step_bytes *= 2;
+        let mut stays = false;
+        self.list.retain(|_| {
+            stays = !stays;
+            stays
+        });
+        self.bytes = self.list.iter().map(|checkpoint| checkpoint.bytes()).sum();
+    }
+
+    /// The last one in front of everything received at this time.
+    fn before(&self, at_ns: u64) -> Option<Arc<Checkpoint>> {
+        let behind = self.list.partition_point(|checkpoint| checkpoint.last_ns < at_ns);
+        behind.checked_sub(1).map(|at| Arc::clone(&self.list[at]))
+    }
+}
+
+/// How things stand at a place.
+pub(super) struct Cued {
+    pub(super) at_ns: u64,
+    pub(super) rehearsal: Rehearsal,
+}
+
+/// The end of captures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// The latest receive time.
+    pub(super) last_ns: u64,
+    /// How many trades, quotes and gaps there are.
+    pub(super) ticks: u64,
+}
+
+/// What the threads have in common.
+struct Shared {
+    reel: Reel,
+    /// The instruments as the rehearsals number them.
+    table: Arc<InstrumentTable>,
+    checkpoints: Mutex<Checkpoints>,
+    /// Where to go, and which jump that is: only the newest counts.
+    wanted: ArrayQueue<(u64, u64)>,
+    newest: AtomicU64,
+    arrived: ArrayQueue<(u64, Result<Cued, String>)>,
+    wake: Arc<Notify>,
+    /// How far the captures are known, and their end.
+    reached_ns: AtomicU64,
+    end: OnceLock<End>,
+    rests: AtomicBool,
+    stops: AtomicBool,
+}
+
+/// Finds places in the captures of one replay. Its threads end when it is dropped.
+pub(super) struct Cue {
+    shared: Arc<Shared>,
+    seeker: Thread,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Cue {
+    /// Starts the threads; `wake` is told when a place was reached.
+    ///
+    /// # Errors
+    /// What the system says when it gives no thread.
+    pub(super) fn start(
+        reel: Reel,
+        instruments_max: usize,
+        limits: CueLimits,
+        wake: Arc<Notify>,
+    ) -> std::io::Result<Self> {
+        let known_ns = reel.captures.iter().filter_map(|capture| capture.last_ns()).max();
+        let shared = Arc::new(Shared {
+            reel,
+            table: Arc::new(InstrumentTable::new(instruments_max)),
+            checkpoints: Mutex::new(Checkpoints::new(limits)),
+            wanted: ArrayQueue::new(1),
+            newest: AtomicU64::new(0),
+            arrived: ArrayQueue::new(1),
+            wake,
+            reached_ns: AtomicU64::new(known_ns.unwrap_or(0)),
+            end: OnceLock::new(),
+            rests: AtomicBool::new(false),
+            stops: AtomicBool::new(false),
+        });
+        let (passing, seeking) = (Arc::clone(&shared), Arc::clone(&shared));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let pass = named("replay-pass").spawn(move || passing.pass())?;
+        let seek = named("replay-seek").spawn(move || seeking.serve())?;
+        Ok(Self { shared, seeker: seek.thread().clone(), threads: vec![pass, seek] })
+    }
+
+    /// Goes to where everything received before `at_ns` has been taken in, and nothing else. An earlier jump that has not
+    /// arrived is given up.
+    pub(super) fn go(&self, at_ns: u64) {
+        let jump = self.shared.newest.fetch_add(1, Ordering::AcqRel) + 1;
+        self.shared.wanted.force_push((jump, at_ns));
+        self.seeker.unpark();
+    }
+
+    /// What the last [`go`](Self::go) came to, once it has arrived.
+    pub(super) fn arrived(&self) -> Option<Result<Cued, String>> {
+        let (jump, result) = self.shared.arrived.pop()?;
+        (jump == self.shared.newest.load(Ordering::Acquire)).then_some(result)
+    }
+
+    /// Whether the pass is to let the machine to others.
+    pub(super) fn rest(&self, rests: bool) {
+        self.shared.rests.store(rests, Ordering::Release);
+    }
+
+    /// The latest receive time that is known.
+    pub(super) fn reached_ns(&self) -> u64 {
+        self.shared.reached_ns.load(Ordering::Acquire)
+    }
+
+    /// The end, once the pass has come to it.
+    pub(super) fn end(&self) -> Option<End> {
+        self.shared.end.get().copied()
+    }
+
+    /// The numbers of the lines.
+    pub(super) fn reel(&self) -> &Reel {
+        &self.shared.reel
+    }
+}
+
+impl Drop for Cue {
+    fn drop(&mut self) {
+        self.shared.stops.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            // One that has panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn stops(&self) -> bool {
+        self.stops.load(Ordering::Acquire)
+    }
+
+    /// Leaves a checkpoint if one is wanted here.
+    fn leave_checkpoint(&self, rehearsal: &mut Rehearsal) {
+        let text_bytes = rehearsal.deck.merged.text_bytes();
+        let wanted = || self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted().wants(text_bytes) {
+            let checkpoint = rehearsal.checkpoint();
+            wanted().add(checkpoint);
+        }
+    }
+
+    /// Goes once over the captures. What does not open is told by whoever needs it.
+    fn pass(&self) {
+        step_back();
+        let Ok(mut rehearsal) = Rehearsal::at_start(&self.reel, &self.table) else { return };
+        while rehearsal.deck.next_ns().is_some() {
+            if self.stops() {
+                return;
+            }
+            if self.rests.load(Ordering::Acquire) {
+                std::thread::park_timeout(REST);
+                continue;
+            }
+            for _ in 0..RECORDS_AT_ONCE {
+                if rehearsal.deck.next_ns().is_some() {
+                    rehearsal.step();
+                }
+            }
+            self.reached_ns.fetch_max(rehearsal.last_ns, Ordering::AcqRel);
+            self.leave_checkpoint(&mut rehearsal);
+        }
+        let end = End { last_ns: rehearsal.last_ns, ticks: rehearsal.deck.ticks };
+        // It is set here alone.
+        let _ = self.end.set(end);
+        self.wake.notify_one();
+    }
+
+    /// Goes where it is told.
+    fn serve(&self) {
+        while !self.stops() {
+            let Some((jump, at_ns)) = self.wanted.pop() else {
+                std::thread::park();
+                continue;
+            };
+            if let Some(found) = self.find(jump, at_ns) {
+                self.arrived.force_push((jump, found));
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// `None` where meanwhile somewhere else is wanted.
+    fn find(&self, jump: u64, at_ns: u64) -> Option<Result<Cued, String>> {
+        let nearest = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).before(at_ns);
+        let begun = match nearest {
+            Some(checkpoint) => Rehearsal::at(&checkpoint, &self.reel),
+            None => Rehearsal::at_start(&self.reel, &self.table),
+        };
+        let mut rehearsal = match begun {
+            Ok(rehearsal) => rehearsal,
+            Err(error) => return Some(Err(error)),
+        };
+        let is_before = |rehearsal: &mut Rehearsal| rehearsal.deck.next_ns().is_some_and(|next| next < at_ns);
+        while is_before(&mut rehearsal) {
+            if self.stops() || self.newest.load(Ordering::Acquire) != jump {
+                return None;
+            }
+            for _ in 0..RECORDS_AT_ONCE {
+                if is_before(&mut rehearsal) {
+                    rehearsal.step();
+                }
+            }
+            self.leave_checkpoint(&mut rehearsal);
+        }
+        Some(Ok(Cued { at_ns, rehearsal }))
+    }
+}
+
+/// Lets all other threads go first, where the system can.
+fn step_back() {
+    // Who is not let step back goes as fast as the others: it ends all the sooner.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
+}

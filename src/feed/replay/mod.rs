@@ -1,0 +1,633 @@
+//! Recorded feeds: captures, merged by receive time, become frames again at their pace. It can be told to stand still, to go
+//! elsewhere, and how fast to go; it waits for nobody.
+
+mod cue;
+mod deck;
+mod digest;
+mod tempo;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use tokio::sync::Notify;
+
+use self::cue::{Cue, Cued};
+use self::deck::{Deck, Reel, Taken, value};
+use self::digest::Digest;
+use self::tempo::Tempo;
+use super::line::{Line, LineLimits, Memory};
+use super::market::{Instrument, LineId, Market};
+use super::recorder::Tap;
+use crate::capture::{CaptureError, Reader};
+use crate::clock::{Clock, MS, Now};
+use crate::instrument::InstrumentId;
+use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
+use crate::tick::{Body, Channel, Tick};
+use crate::venue::Wire;
+
+pub use cue::CueLimits;
+
+/// Which captures are replayed, and how.
+#[derive(Clone, Debug)]
+pub struct ReplaySpec {
+    /// The captures; they are merged by receive time.
+    pub files: Vec<PathBuf>,
+    /// Whose messages they hold; `None`: told by looking.
+    pub venue: Option<Wire>,
+    /// How fast.
+    pub speed: Speed,
+    /// From the end to the beginning again.
+    pub looped: bool,
+    /// Ends at the first line or frame that cannot be read.
+    pub strict: bool,
+    /// Where it begins; `None`: with the first record.
+    pub from: Option<Moment>,
+    /// Records of this moment and later are left out.
+    pub to: Option<Moment>,
+    /// Nanoseconds of a silence that are waited for; the rest is skipped.
+    pub idle_ns_max: Option<u64>,
+}
+
+impl ReplaySpec {
+    /// These captures, as recorded and once.
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        Self {
+            files,
+            venue: None,
+            speed: Speed::RECORDED,
+            looped: false,
+            strict: false,
+            from: None,
+            to: None,
+            idle_ns_max: None,
+        }
+    }
+}
+
+/// Why captures cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// One does not open, or is no capture.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// Nothing in it tells whose messages it holds.
+    #[error("{0}: neither its notes nor its messages tell the venue: name it with --venue or `venue`")]
+    NoVenue(PathBuf),
+    /// No files.
+    #[error("no captures are named")]
+    NoFiles,
+    /// It would end before it begins.
+    #[error("`to` is not behind `from`: nothing would be replayed")]
+    NoSpan,
+}
+
+/// What a replay did when it was asked for a record.
+#[derive(Debug)]
+pub enum Step {
+    /// It took in a record.
+    Took,
+    /// The next one is due at this time.
+    Due(Now),
+    /// It stands still, or has not come to where it goes: nothing happens before it is told something.
+    Still,
+    /// There are no more.
+    Ended,
+    /// A record that cannot be read, `file:line: what was wrong`.
+    Bad(String),
+    /// The captures do not open any more.
+    Lost(String),
+}
+
+/// How a replay stamps the frames it makes.
+#[derive(Clone, Copy)]
+pub enum Stamp<'a> {
+    /// As they were recorded, without waiting.
+    Recorded,
+    /// As they come: when they are due, or, flat out, when they are read.
+    Live(&'a Clock),
+}
+
+/// What a replay is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Playing,
+    Paused,
+    /// On its way, and whether it plays when it is there.
+    Seeking {
+        plays: bool,
+    },
+    Ended,
+}
+
+/// Captures being replayed.
+pub struct Replay {
+    spec: ReplaySpec,
+    deck: Deck,
+    /// Until somebody may need other places than the next.
+    reel: Option<Reel>,
+    cue: Option<Cue>,
+    tempo: Tempo,
+    mode: Mode,
+    /// Trades and quotes that a step still publishes, while it stands.
+    steps: u32,
+    /// What a frame had beyond the last tick of a step.
+    held: VecDeque<Tick>,
+    digest: Option<Digest>,
+    /// How late records were, microseconds.
+    late: Option<Histogram<u64>>,
+    rounds: u64,
+    last_rx_ns: u64,
+    /// Steady times: when this round's first record was taken, and before when the next one's may not.
+    round_began_ns: Option<u64>,
+    resume_at_ns: u64,
+    /// Receive times of the captures: of the first record, where it begins, and before what it ends.
+    start_ns: u64,
+    from_ns: u64,
+    to_ns: Option<u64>,
+    /// The numbers of the first tick and of the one behind the last, where they are known.
+    first_tick: Option<u64>,
+    end_tick: Option<u64>,
+    /// Something has changed that is shown.
+    changed: bool,
+}
+
+/// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
+const ROUND_NS_MIN: u64 = 10 * MS;
+/// The longest lateness that is told apart, microseconds: an hour.
+const LATE_US_MAX: u64 = 3_600_000_000;
+/// Ranges of ticks that a summary names.
+const SPANS_SHOWN: usize = 8;
+
+impl Replay {
+    /// Opens the captures and finds out what they hold. Its lines are numbered from `first` on.
+    ///
+    /// # Errors
+    /// [`ReplayError`] names the capture.
+    pub fn open(spec: ReplaySpec, limits: &LineLimits, first: LineId) -> Result<Self, ReplayError> {
+        let (mut deck, reel) = Deck::open(&spec.files, spec.venue, limits, first)?;
+        let start_ns = deck.next_ns().unwrap_or(0);
+        let from_ns = spec.from.map_or(start_ns, |from| from.ns(start_ns).max(start_ns));
+        let to_ns = spec.to.map(|to| to.ns(start_ns));
+        if to_ns.is_some_and(|to| to <= from_ns) {
+            return Err(ReplayError::NoSpan);
+        }
+        let tempo = Tempo::new(spec.speed, spec.idle_ns_max);
+        // These bounds make a histogram.
+        let late = Histogram::new_with_bounds(1, LATE_US_MAX, 2).ok();
+        Ok(Self {
+            deck,
+            reel: Some(reel),
+            cue: None,
+            tempo,
+            mode: Mode::Playing,
+            steps: 0,
+            held: VecDeque::new(),
+            digest: None,
+            late,
+            rounds: 0,
+            last_rx_ns: 0,
+            round_began_ns: None,
+            resume_at_ns: 0,
+            start_ns,
+            from_ns,
+            to_ns,
+            first_tick: (from_ns <= start_ns).then_some(0),
+            end_tick: None,
+            changed: true,
+            spec,
+        })
+    }
+
+    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](Order::Seek), and begins where it
+    /// is said to. `wake` is told when a place was reached.
+    ///
+    /// # Errors
+    /// What the system says when it gives no thread.
+    pub fn prepare(
+        &mut self,
+        instruments_max: usize,
+        limits: CueLimits,
+        wake: Arc<Notify>,
+    ) -> std::io::Result<()> {
+        let Some(reel) = self.reel.take() else { return Ok(()) };
+        let cue = Cue::start(reel, instruments_max, limits, wake)?;
+        cue.rest(self.spec.speed.is_flat_out());
+        self.cue = Some(cue);
+        if self.from_ns > self.start_ns {
+            self.go(self.from_ns, true);
+        }
+        Ok(())
+    }
+
+    /// How it was asked to replay.
+    pub fn spec(&self) -> &ReplaySpec {
+        &self.spec
+    }
+
+    /// Its captures, their lines, and how many records of each could not be read.
+    pub fn lines(&self) -> impl Iterator<Item = (&PathBuf, &Line, u64)> {
+        let lines = self.deck.lines.iter().zip(&self.deck.bad_lines);
+        self.spec.files.iter().zip(lines).map(|(file, (line, bad))| (file, line, *bad))
+    }
+
+    /// Has what its lines take in recorded; `tap` is asked for the tap of each.
+    ///
+    /// # Errors
+    /// Those of `tap`.
+    pub fn record<E>(&mut self, mut tap: impl FnMut(&Line) -> Result<Tap, E>) -> Result<(), E> {
+        self.deck.lines.iter_mut().try_for_each(|line| {
+            let tap = tap(line)?;
+            line.record(tap);
+            Ok(())
+        })
+    }
+
+    /// Bytes of its captures that were read in this round, as they are packed, and how many they have.
+    pub fn progress(&self) -> (u64, u64) {
+        let readers = self.deck.merged.readers().map(Reader::progress);
+        readers.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Whether everything from the first line on has been read once.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
+    pub fn prime(&mut self, market: &mut Market) {
+        self.deck.prime(market);
+        self.digest.get_or_insert_with(|| Digest::new(Arc::clone(market.table())));
+    }
+
+    /// True while nothing more comes.
+    pub fn is_over(&self) -> bool {
+        self.mode == Mode::Ended
+    }
+
+    // ---- records --------------------------------------------------------------------------------------
+
+    /// Takes in the next record if it is due, and hands out its ticks.
+    pub fn step(
+        &mut self,
+        now: Now,
+        stamp: Stamp<'_>,
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) -> Step {
+        match self.mode {
+            Mode::Playing if self.held.is_empty() => {}
+            Mode::Paused if self.steps == 0 => return Step::Still,
+            Mode::Playing | Mode::Paused if !self.held.is_empty() => return self.let_go(&mut out),
+            Mode::Paused | Mode::Playing => {}
+            Mode::Seeking { plays } => return self.arrive(plays, now, market, out),
+            Mode::Ended => return Step::Still,
+        }
+        if self.resume_at_ns > now.mono_ns {
+            return Step::Due(Now { mono_ns: self.resume_at_ns, wall_ns: now.wall_ns });
+        }
+        let next_ns = self.deck.next_ns().filter(|next| self.to_ns.is_none_or(|to| *next < to));
+        let Some(next_ns) = next_ns else { return self.end(now, stamp, market, out) };
+        let (rx_ns, due, clock) = match stamp {
+            Stamp::Recorded => (None, None, None),
+            Stamp::Live(clock) if self.mode == Mode::Paused => (Some(clock.wall_ns()), None, None),
+            Stamp::Live(clock) => match self.tempo.due(next_ns, now) {
+                Some(due) if due.mono_ns > now.mono_ns => return Step::Due(due),
+                Some(due) => (Some(due.wall_ns), Some(due.mono_ns), Some(clock)),
+                None => (Some(clock.wall_ns()), None, None),
+            },
+        };
+        self.round_began_ns.get_or_insert(now.mono_ns);
+        let Taken { rx_ns, bad } = self.take(rx_ns, market, out);
+        self.tempo.took(next_ns);
+        self.last_rx_ns = self.last_rx_ns.max(rx_ns);
+        if let (Some(due_ns), Some(clock), Some(late)) = (due, clock, &mut self.late) {
+            let late_us = clock.now().mono_ns.saturating_sub(due_ns) / 1_000;
+            late.saturating_record(late_us.max(1));
+        }
+        bad.map_or(Step::Took, Step::Bad)
+    }
+
+    /// Takes in the next record. What goes beyond the last tick of a step is held back.
+    fn take(&mut self, rx_ns: Option<u64>, market: &mut Market, mut out: impl FnMut(&Tick)) -> Taken {
+        let (digest, held, steps) = (&mut self.digest, &mut self.held, &mut self.steps);
+        let steps = (self.mode == Mode::Paused).then_some(steps);
+        let mut left = steps.as_ref().map_or(u32::MAX, |steps| **steps);
+        let is_stepping = steps.is_some();
+        let taken = self.deck.take(rx_ns, market, |number, tick| {
+            if let (Some(number), Some(digest)) = (number, digest.as_mut()) {
+                digest.add(number, tick);
+            }
+            if is_stepping {
+                if left == 0 {
+                    return held.push_back(*tick);
+                }
+                left -= u32::from(is_counted(tick));
+            }
+            out(tick);
+        });
+        if let Some(steps) = steps {
+            *steps = left;
+            self.changed |= left == 0;
+        }
+        taken
+    }
+
+    /// Hands out what was held back: all of it, or as much as a step may.
+    fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> Step {
+        let steps = self.mode == Mode::Paused;
+        while !(steps && self.steps == 0)
+            && let Some(tick) = self.held.pop_front()
+        {
+            out(&tick);
+            self.steps -= u32::from(steps && is_counted(&tick));
+        }
+        self.changed |= steps && self.steps == 0;
+        Step::Took
+    }
+
+    /// The captures are read: their lines are down, or begin again.
+    fn end(&mut self, now: Now, stamp: Stamp<'_>, market: &mut Market, mut out: impl FnMut(&Tick)) -> Step {
+        let rx_ns = match stamp {
+            Stamp::Recorded => self.last_rx_ns,
+            Stamp::Live(_) => now.wall_ns,
+        };
+        self.end_tick = Some(self.deck.ticks);
+        if let Some(end_ns) = self.to_ns.or_else(|| self.tempo.position_ns(None, now)) {
+            self.tempo.place(end_ns);
+        }
+        self.disconnect(rx_ns, market, &mut out);
+        self.rounds += 1;
+        if !self.spec.looped {
+            self.stand_at_end();
+            return Step::Ended;
+        }
+        let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
+        self.changed = true;
+        if self.from_ns > self.start_ns {
+            self.go(self.from_ns, self.mode == Mode::Playing);
+            self.resume_at_ns = resume_at_ns;
+            return Step::Took;
+        }
+        self.resume_at_ns = resume_at_ns;
+        if let Err(error) = self.deck.rewind(&self.spec.files) {
+            // It was there a moment ago: whoever took it away ends the loop.
+            self.stand_at_end();
+            return Step::Lost(error.to_string());
+        }
+        self.tempo.rewind();
+        self.prime(market);
+        Step::Took
+    }
+
+    fn disconnect(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for line in &mut self.deck.lines {
+            line.disconnected(rx_ns, market, &mut out);
+        }
+    }
+
+    fn stand_at_end(&mut self) {
+        self.mode = Mode::Ended;
+        self.steps = 0;
+        self.changed = true;
+    }
+
+    /// Ends it before its time: what its lines spoke for is down.
+    pub fn stop(&mut self, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        self.hand_out_held(&mut out);
+        self.tempo.stand(self.deck.next_ns(), now);
+        self.disconnect(now.wall_ns, market, out);
+        self.stand_at_end();
+    }
+
+    /// What was held back has its numbers already: it goes out before anything else may.
+    fn hand_out_held(&mut self, out: &mut impl FnMut(&Tick)) {
+        self.held.drain(..).for_each(|tick| out(&tick));
+    }
+
+    // ---- its remote control ---------------------------------------------------------------------------
+
+    /// Does what it is told, and hands out what that publishes.
+    pub fn obey(&mut self, order: Order, now: Now, market: &mut Market, out: impl FnMut(&Tick)) {
+        let next_ns = self.deck.next_ns();
+        self.changed = true;
+        match order {
+            Order::Pause => self.stand(0, next_ns, now),
+            Order::Step(ticks) => self.stand(ticks, next_ns, now),
+            Order::Resume => self.go_on(now),
+            Order::Seek(moment) => {
+                let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
+                self.go(
+                    at_ns,
+                    matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
+                );
+            }
+            Order::Speed(speed) => {
+                self.tempo.set_speed(speed, next_ns, now);
+                if let Some(cue) = &self.cue {
+                    cue.rest(speed.is_flat_out());
+                }
+            }
+            Order::Loop(on) => self.spec.looped = on,
+            Order::Stop => self.stop(now, market, out),
+        }
+    }
+
+    /// Stands still, but for so many ticks.
+    fn stand(&mut self, ticks: u32, next_ns: Option<u64>, now: Now) {
+        match self.mode {
+            Mode::Playing => {
+                self.tempo.stand(next_ns, now);
+                self.mode = Mode::Paused;
+                self.steps = ticks;
+            }
+            Mode::Paused if ticks == 0 => self.steps = 0,
+            Mode::Paused => self.steps = self.steps.saturating_add(ticks),
+            Mode::Seeking { .. } => {
+                self.mode = Mode::Seeking { plays: false };
+                self.steps = ticks;
+            }
+            Mode::Ended => {}
+        }
+    }
+
+    fn go_on(&mut self, now: Now) {
+        self.steps = 0;
+        match self.mode {
+            Mode::Playing => {}
+            Mode::Paused => {
+                self.mode = Mode::Playing;
+                self.deck.lines.iter_mut().for_each(|line| line.touch(now.wall_ns));
+            }
+            Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
+            Mode::Ended => self.go(self.from_ns, true),
+        }
+    }
+
+    /// Goes to a place. Nothing is published before it is there.
+    fn go(&mut self, at_ns: u64, plays: bool) {
+        let Some(cue) = &self.cue else { return };
+        cue.go(at_ns);
+        self.mode = Mode::Seeking { plays };
+        self.steps = 0;
+        self.resume_at_ns = 0;
+        self.changed = true;
+    }
+
+    /// Takes on how things stand where it went, if that is known by now.
+    fn arrive(&mut self, plays: bool, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) -> Step {
+        let cued = match self.cue.as_ref().and_then(Cue::arrived) {
+            None => return Step::Still,
+            Some(Ok(cued)) => cued,
+            Some(Err(error)) => {
+                self.disconnect(now.wall_ns, market, out);
+                self.stand_at_end();
+                return Step::Lost(error);
+            }
+        };
+        self.hand_out_held(&mut out);
+        self.tempo.place(cued.at_ns);
+        if cued.at_ns == self.from_ns {
+            self.first_tick = Some(cued.rehearsal.deck.ticks);
+        }
+        self.take_on(cued, now.wall_ns, market, &mut out);
+        self.mode = if plays { Mode::Playing } else { Mode::Paused };
+        self.round_began_ns = None;
+        self.changed = true;
+        Step::Took
+    }
+
+    /// The lines, the market and everybody who listens are told how things stand at another place.
+    fn take_on(&mut self, cued: Cued, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        let Some(lines) = self.cue.as_ref().map(|cue| cue.reel().lines()) else { return };
+        let rehearsal = cued.rehearsal;
+        let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
+        let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
+        let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
+        // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
+        let number = |theirs: &InstrumentId| {
+            let symbol = rehearsal.market.table().get(*theirs)?;
+            market.intern(symbol).ok().map(|ours| (*theirs, ours))
+        };
+        let numbers: HashMap<InstrumentId, InstrumentId> = theirs.iter().filter_map(number).collect();
+        for (line, mut memory) in self.deck.lines.iter_mut().zip(memories) {
+            memory.renumber(|theirs| numbers.get(&theirs).copied());
+            line.recall(memory, rx_ns);
+        }
+        self.deck.merged = rehearsal.deck.merged;
+        self.deck.ticks = rehearsal.deck.ticks;
+        let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
+        let mut places: Vec<(InstrumentId, Option<InstrumentId>)> = there.collect();
+        let known: BTreeSet<InstrumentId> = places.iter().map(|(ours, _)| *ours).collect();
+        places.extend(before.difference(&known).map(|ours| (*ours, None)));
+        for (ours, theirs) in places {
+            let known = theirs.map_or_else(Instrument::default, |theirs| rehearsal.market.known(theirs));
+            market.adopt(ours, &known, &lines, rx_ns, out);
+            for channel in Channel::ALL {
+                let value = theirs.and_then(|theirs| value(&rehearsal.values, theirs, channel));
+                market.place(ours, channel, value, rx_ns, out);
+            }
+        }
+    }
+
+    // ---- what it shows --------------------------------------------------------------------------------
+
+    /// Where it is.
+    pub fn playback(&mut self, now: Now) -> Playback {
+        let next_ns = self.deck.next_ns();
+        let state = match self.mode {
+            Mode::Playing => PlayState::Playing,
+            Mode::Paused => PlayState::Paused,
+            Mode::Seeking { .. } => PlayState::Seeking,
+            Mode::Ended => PlayState::Ended,
+        };
+        let position_ns = self.tempo.position_ns(next_ns, now).unwrap_or(self.from_ns);
+        let known_ns =
+            self.cue.as_ref().map_or(0, |cue| cue.end().map_or_else(|| cue.reached_ns(), |end| end.last_ns));
+        let to_ns = self.to_ns.unwrap_or(known_ns).max(position_ns);
+        Playback {
+            state,
+            position_us: position_ns / 1_000,
+            from_us: self.from_ns / 1_000,
+            to_us: to_ns / 1_000,
+            speed: self.tempo.speed(),
+            looped: self.spec.looped,
+        }
+    }
+
+    /// Whether something has changed since this was asked last, but for the position of a replay that plays.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The digest of the ticks that it handed out, each of its captures counted once; `None` where it jumped too often.
+    pub fn digest(&self) -> Option<String> {
+        let digest = self.digest.as_ref()?.value()?;
+        Some(format!("{digest:032x}"))
+    }
+
+    /// What was published, and how punctual that was, as one line.
+    pub fn summary(&self) -> String {
+        let (ticks, spans) =
+            self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
+        let end_tick = match self.to_ns {
+            Some(_) => self.end_tick,
+            None => self.end_tick.or_else(|| self.cue.as_ref()?.end().map(|end| end.ticks)),
+        };
+        let whole = self.first_tick.zip(end_tick).filter(|(first, end)| first <= end);
+        let covered = whole.is_some_and(|(first, end)| match spans {
+            [] => first == end,
+            [one] => *one == (first, end),
+            _ => false,
+        });
+        let of = whole.map_or_else(|| "?".to_owned(), |(first, end)| (end - first).to_string());
+        let digest = self.digest().unwrap_or_else(|| "none".to_owned());
+        let mut text = format!("ticks={ticks} of={of} digest={digest}");
+        if !covered {
+            // Counted from 1, as people do.
+            let shown = spans.iter().take(SPANS_SHOWN).map(|(from, to)| format!("{}-{to}", from + 1));
+            let more = if spans.len() > SPANS_SHOWN { ",…" } else { "" };
+            let _ = write!(text, " part={}{more}", shown.collect::<Vec<_>>().join(","));
+        }
+        if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
+            let at = |quantile| late.value_at_quantile(quantile);
+            let (p50, p99, max) = (at(0.5), at(0.99), late.max());
+            let _ = write!(text, " records={} late_us p50={p50} p99={p99} max={max}", late.len());
+        }
+        text
+    }
+
+    /// Whether every line is silent: see [`set_silent`](Self::set_silent).
+    pub fn is_silent(&self) -> bool {
+        self.deck.lines.iter().all(Line::is_silent)
+    }
+
+    /// Says of every line whether it has been silent for so many nanoseconds, which are longer ones where it goes slower
+    /// than recorded. While it stands still, no silence is a line's.
+    pub fn look_for_silence(
+        &mut self,
+        stale_after_ns: u64,
+        now: Now,
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) {
+        if self.mode != Mode::Playing {
+            return;
+        }
+        let speed = self.tempo.speed();
+        let slower = if speed.is_flat_out() { 1.0 } else { speed.factor().min(1.0) };
+        let since_ns = now.wall_ns.saturating_sub((stale_after_ns as f64 / slower) as u64);
+        for line in &mut self.deck.lines {
+            if line.last_rx_ns().is_some_and(|last| last < since_ns) {
+                line.set_silent(true, now.wall_ns, market, &mut out);
+            }
+        }
+    }
+}
+
+/// What a step counts.
+fn is_counted(tick: &Tick) -> bool {
+    matches!(tick.body, Body::Trade(_) | Body::Quote(_))
+}

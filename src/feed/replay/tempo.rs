@@ -1,0 +1,229 @@
+//! When the records of a replay are due, whatever its listeners do to its clock.
+
+use crate::clock::{Now, Pace};
+use crate::protocol::replay::Speed;
+
+/// The schedule of a replay: `start + (time of the record − time of the place where it started) / speed`. A pause, another
+/// speed, and a jump each begin it anew at the exact place that it had come to, so errors never add up.
+///
+/// Times of records are those of the capture, nanoseconds since the Unix epoch, and never go back.
+#[derive(Debug)]
+pub(super) struct Tempo {
+    speed: Speed,
+    /// Of a longer silence only so much is waited for.
+    idle_ns_max: u64,
+    /// While it goes.
+    pace: Option<Pace>,
+    /// Where it stood when it went last; `None` before the first record, which is due at once.
+    stood_ns: Option<u64>,
+    /// The newest record.
+    last_ns: Option<u64>,
+}
+
+impl Tempo {
+    /// A schedule that stands in front of the first record.
+    pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
+        let idle_ns_max = idle_ns_max.unwrap_or(u64::MAX);
+        Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None }
+    }
+
+    /// How fast it goes.
+    pub(super) fn speed(&self) -> Speed {
+        self.speed
+    }
+
+    /// When the next record is due; it goes from here on. Flat out: at once, `None`.
+    pub(super) fn due(&mut self, next_ns: u64, now: Now) -> Option<Now> {
+        // A record without a time, before any that has one.
+        if next_ns == 0 {
+            return (!self.speed.is_flat_out()).then_some(now);
+        }
+        let (from_ns, factor) = (self.stood_ns.unwrap_or(next_ns), self.speed.factor());
+        let reach_ns = self.reach(next_ns);
+        let pace = self.pace.get_or_insert_with(|| Pace::new(now, from_ns, factor));
+        pace.due(reach_ns)
+    }
+
+    /// The next record was taken.
+    pub(super) fn took(&mut self, record_ns: u64) {
+        if record_ns == 0 {
+            return;
+        }
+        let skipped_ns = record_ns - self.reach(record_ns);
+        if let Some(pace) = self.pace.as_mut().filter(|_| skipped_ns > 0) {
+            pace.skip(skipped_ns);
+        }
+        (self.last_ns, self.stood_ns) = (Some(record_ns), Some(record_ns));
+    }
+
+    /// How far one has to go to come to a record.
+    fn reach(&self, record_ns: u64) -> u64 {
+        self.last_ns.map_or(record_ns, |last| record_ns.min(last.saturating_add(self.idle_ns_max)))
+    }
+
+    /// Where it is, in front of the next record; `None` before the first.
+    pub(super) fn position_ns(&self, next_ns: Option<u64>, now: Now) -> Option<u64> {
+        let at_ns = match &self.pace {
+            Some(pace) if !self.speed.is_flat_out() => pace.at(now.mono_ns),
+            _ => return self.stood_ns,
+        };
+        let least = self.last_ns.or(self.stood_ns).unwrap_or(0);
+        let most = next_ns.map_or(least, |next| self.reach(next));
+        Some(at_ns.clamp(least, most.max(least)))
+    }
+
+    /// Stands still at the place that it has come to.
+    pub(super) fn stand(&mut self, next_ns: Option<u64>, now: Now) {
+        self.stood_ns = self.position_ns(next_ns, now);
+        self.pace = None;
+    }
+
+    /// Goes at another speed from here on.
+    pub(super) fn set_speed(&mut self, speed: Speed, next_ns: Option<u64>, now: Now) {
+        self.stand(next_ns, now);
+        self.speed = speed;
+    }
+
+    /// Stands at another place.
+    pub(super) fn place(&mut self, at_ns: u64) {
+        (self.pace, self.stood_ns, self.last_ns) = (None, Some(at_ns), Some(at_ns));
+    }
+
+    /// Stands in front of the first record.
+    pub(super) fn rewind(&mut self) {
+        (self.pace, self.stood_ns, self.last_ns) = (None, None, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::{Clock, MS, SECOND};
+
+    /// The capture begins here.
+    const T: u64 = 1_700_000_000 * SECOND;
+
+    struct Rig {
+        clock: Clock,
+        tempo: Tempo,
+    }
+
+    impl Rig {
+        fn new(speed: f64, idle_ns_max: Option<u64>) -> Self {
+            let speed = Speed::new(speed).expect("a speed");
+            Self { clock: Clock::manual(), tempo: Tempo::new(speed, idle_ns_max) }
+        }
+
+        /// Milliseconds of the clock at which a record is due.
+        fn due(&mut self, offset_ns: u64) -> u64 {
+            let due = self.tempo.due(T + offset_ns, self.clock.now()).expect("not flat out");
+            let now = self.clock.now();
+            assert_eq!(due.wall_ns.wrapping_sub(now.wall_ns), due.mono_ns.wrapping_sub(now.mono_ns));
+            due.mono_ns / MS
+        }
+
+        /// Waits until a record is due, and takes it.
+        fn take(&mut self, offset_ns: u64) {
+            let due_ms = self.due(offset_ns);
+            self.pass(due_ms.saturating_sub(self.now_ms()));
+            self.tempo.took(T + offset_ns);
+        }
+
+        fn pass(&self, ms: u64) {
+            self.clock.advance(Duration::from_millis(ms));
+        }
+
+        fn now_ms(&self) -> u64 {
+            self.clock.now().mono_ns / MS
+        }
+
+        fn position(&self, next_ns: u64) -> u64 {
+            let at = self.tempo.position_ns(Some(T + next_ns), self.clock.now()).expect("a place");
+            at - T
+        }
+    }
+
+    #[test]
+    fn records_are_due_from_one_origin_at_any_speed() {
+        for (speed, second_ms, hour_ms) in
+            [(1.0, 1_000, 3_600_000), (10.0, 100, 360_000), (0.01, 100_000, 360_000_000), (1000.0, 1, 3_600)]
+        {
+            let mut rig = Rig::new(speed, None);
+            assert_eq!(rig.due(0), 0, "the first at once");
+            rig.take(0);
+            // Whoever comes late does not make the next one later.
+            rig.pass(second_ms / 2);
+            assert_eq!(rig.due(SECOND), second_ms);
+            rig.pass(3 * second_ms);
+            rig.take(SECOND);
+            assert_eq!(rig.due(3_600 * SECOND), hour_ms);
+        }
+        let mut flat_out = Rig::new(0.0, None);
+        assert_eq!(flat_out.tempo.due(T, flat_out.clock.now()), None);
+    }
+
+    #[test]
+    fn a_pause_takes_place_between_two_records_and_moves_nothing() {
+        let mut rig = Rig::new(2.0, None);
+        rig.take(0);
+        for round in 0..100 {
+            // 7 ms are 14 of the capture.
+            rig.pass(7);
+            let now = rig.clock.now();
+            rig.tempo.stand(Some(T + 60 * SECOND), now);
+            rig.pass(1_000 * round);
+            assert_eq!(rig.position(60 * SECOND), (round + 1) * 14 * MS, "it stands");
+            assert_eq!(rig.due(60 * SECOND), rig.now_ms() + (60_000 - (round + 1) * 14) / 2);
+        }
+    }
+
+    #[test]
+    fn another_speed_counts_from_where_it_was() {
+        let mut rig = Rig::new(1.0, None);
+        rig.take(0);
+        rig.pass(500);
+        let faster = Speed::new(10.0).expect("a speed");
+        rig.tempo.set_speed(faster, Some(T + 2 * SECOND), rig.clock.now());
+        assert_eq!(rig.due(2 * SECOND), 650);
+        rig.pass(100);
+        assert_eq!(rig.position(2 * SECOND), 1_500 * MS);
+        rig.tempo.set_speed(Speed::FLAT_OUT, Some(T + 2 * SECOND), rig.clock.now());
+        assert_eq!(rig.tempo.due(T + 2 * SECOND, rig.clock.now()), None);
+        assert_eq!(rig.position(2 * SECOND), 1_500 * MS);
+        rig.tempo.took(T + 2 * SECOND);
+        rig.tempo.set_speed(Speed::RECORDED, Some(T + 3 * SECOND), rig.clock.now());
+        assert_eq!(rig.due(3 * SECOND), rig.now_ms() + 1_000);
+    }
+
+    #[test]
+    fn long_silences_are_cut_and_nothing_else_moves() {
+        let mut rig = Rig::new(2.0, Some(5 * SECOND));
+        rig.take(0);
+        rig.take(5 * SECOND);
+        assert_eq!(rig.now_ms(), 2_500);
+        // An hour becomes five seconds.
+        rig.pass(1_000);
+        assert_eq!(rig.position(3_600 * SECOND), 7 * SECOND);
+        assert_eq!(rig.due(3_600 * SECOND), 5_000);
+        rig.pass(9_000);
+        assert_eq!(rig.position(3_600 * SECOND), 10 * SECOND, "not into what is left out");
+        rig.take(3_600 * SECOND);
+        assert_eq!(rig.due(3_601 * SECOND), 5_500, "late as it came");
+    }
+
+    #[test]
+    fn after_a_jump_time_counts_from_there() {
+        let mut rig = Rig::new(1.0, Some(60 * SECOND));
+        rig.take(0);
+        rig.pass(300);
+        rig.tempo.place(T + 1_000 * SECOND);
+        assert_eq!(rig.position(1_001 * SECOND), 1_000 * SECOND);
+        assert_eq!(rig.due(1_001 * SECOND), 1_300);
+        rig.tempo.rewind();
+        assert_eq!(rig.due(0), 300);
+        // Lines without a time come first.
+        assert_eq!(rig.tempo.due(0, rig.clock.now()), Some(rig.clock.now()));
+    }
+}

@@ -1,0 +1,407 @@
+//! The remote control of a replay: what it can be told, and what it shows of itself.
+
+use std::str::FromStr;
+
+use serde_json::{Map, Number, Value, json};
+
+use super::request::{Fault, Id, TEXT_BYTES_MAX, shown};
+use crate::rfc3339;
+
+/// A moment of a capture, as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nanoseconds since the Unix epoch.
+    At(u64),
+    /// Nanoseconds after the first record, before it where it is negative.
+    FromStart(i64),
+}
+
+impl Moment {
+    /// The moment as nanoseconds since the Unix epoch, in a capture that begins at `start_ns`.
+    pub fn ns(self, start_ns: u64) -> u64 {
+        match self {
+            Self::At(ns) => ns,
+            Self::FromStart(offset) => start_ns.saturating_add_signed(offset),
+        }
+    }
+}
+
+/// Why a text names no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a moment: write 2021-04-17T16:43:37Z, a number of seconds, milliseconds or microseconds since 1970, or +5m for \
+     five minutes after the start"
+)]
+pub struct BadMoment;
+
+impl FromStr for Moment {
+    type Err = BadMoment;
+
+    /// RFC 3339 in UTC; a whole number since the Unix epoch, whose size tells the unit (up to 11 digits seconds, 14
+    /// milliseconds, 17 microseconds, else nanoseconds); or `+` or `-` and a [duration](duration_ns).
+    fn from_str(text: &str) -> Result<Self, BadMoment> {
+        let offset = |rest: &str| {
+            let ns = duration_ns(rest).and_then(|ns| i64::try_from(ns).ok());
+            ns.ok_or(BadMoment)
+        };
+        if let Some(rest) = text.strip_prefix('+') {
+            return offset(rest).map(Self::FromStart);
+        }
+        if let Some(rest) = text.strip_prefix('-') {
+            return offset(rest).map(|ns| Self::FromStart(-ns));
+        }
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return rfc3339::parse(text.as_bytes()).map(Self::At).map_err(|_| BadMoment);
+        }
+        let number: u64 = text.parse().map_err(|_| BadMoment)?;
+        let unit_ns = match text.len() {
+            ..=11 => 1_000_000_000,
+            12..=14 => 1_000_000,
+            15..=17 => 1_000,
+            _ => 1,
+        };
+        number.checked_mul(unit_ns).map(Self::At).ok_or(BadMoment)
+    }
+}
+
+/// Reads a duration: whole numbers with units, `5m`, `1h30m`, `250ms`; the units are h, m, s, ms and us. Nanoseconds.
+pub fn duration_ns(text: &str) -> Option<u64> {
+    let (mut rest, mut sum) = (text, 0u64);
+    loop {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
+        let unit_ns: u64 = match &rest[..letters] {
+            "h" => 3_600_000_000_000,
+            "m" => 60_000_000_000,
+            "s" => 1_000_000_000,
+            "ms" => 1_000_000,
+            "us" => 1_000,
+            _ => return None,
+        };
+        sum = sum.checked_add(number.checked_mul(unit_ns)?)?;
+        rest = &rest[letters..];
+        if rest.is_empty() {
+            return Some(sum);
+        }
+    }
+}
+
+/// How fast a replay goes: 1 is as recorded, 0 flat out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed(f64);
+
+impl Speed {
+    /// As recorded.
+    pub const RECORDED: Self = Self(1.0);
+    /// As fast as it goes.
+    pub const FLAT_OUT: Self = Self(0.0);
+    /// What is wrong with every other number.
+    pub const WRONG: &'static str = "must be 0 (flat out), or from 0.01 to 1000";
+
+    /// From a number; `None` for one that is neither 0 nor from 0.01 to 1000.
+    pub fn new(factor: f64) -> Option<Self> {
+        // Not `abs`: -0 is 0, and nothing else below 0.01 is taken.
+        (factor == 0.0 || (0.01..=1_000.0).contains(&factor)).then_some(Self(factor))
+    }
+
+    /// The number.
+    pub fn factor(self) -> f64 {
+        self.0
+    }
+
+    /// True where nothing waits for its time.
+    pub fn is_flat_out(self) -> bool {
+        self.0 == 0.0
+    }
+
+    /// As it is shown: a whole number where it is one.
+    fn shown(self) -> Number {
+        if self.0.fract() == 0.0 {
+            return (self.0 as u64).into();
+        }
+        Number::from_f64(self.0).unwrap_or_else(|| 1.into())
+    }
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().ok().and_then(Self::new).ok_or_else(|| Self::WRONG.to_owned())
+    }
+}
+
+/// What a replay can be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    /// Stand still.
+    Pause,
+    /// Go on; from the beginning where it has ended.
+    Resume,
+    /// Go to this moment.
+    Seek(Moment),
+    /// Go so fast from here on.
+    Speed(Speed),
+    /// Publish so many trades and quotes, then stand still.
+    Step(u32),
+    /// From the end to the beginning again, or not.
+    Loop(bool),
+    /// End.
+    Stop,
+}
+
+/// The most ticks of one step.
+pub const STEP_MAX: u32 = 1_000_000;
+
+/// What a client asks of a replay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// What it is to do.
+    pub order: Order,
+    /// What the client shows for it.
+    pub token: Option<String>,
+}
+
+/// Reads the fields of a control: `do` and what goes with it.
+///
+/// # Errors
+/// [`Fault`] names the field.
+pub fn control(message: &Map<String, Value>) -> Result<Control, Fault> {
+    let token = match message.get("token") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(token)) => Some(token.clone()),
+        Some(_) => return Err(Fault::bad("`token` must be a string")),
+    };
+    let word = match message.get("do") {
+        Some(Value::String(word)) => word.as_str(),
+        Some(_) => return Err(Fault::bad("`do` must be a string")),
+        None => return Err(Fault::bad(format!("`do` is missing: {WORDS}"))),
+    };
+    let order = match word {
+        "pause" => Order::Pause,
+        "resume" => Order::Resume,
+        "seek" => Order::Seek(moment(message)?),
+        "speed" => Order::Speed(speed(message)?),
+        "step" => Order::Step(ticks(message)?),
+        "loop" => match message.get("on") {
+            Some(Value::Bool(on)) => Order::Loop(*on),
+            _ => return Err(Fault::bad("`on` must be true or false")),
+        },
+        "stop" => Order::Stop,
+        other => return Err(Fault::bad(format!("unknown `do` {}: {WORDS}", shown(&other.into())))),
+    };
+    Ok(Control { order, token })
+}
+
+const WORDS: &str = "pause, resume, seek, speed, step, loop or stop";
+
+/// Reads a control that came without an `op`, as the body of a request in HTTP, with its `id`.
+///
+/// # Errors
+/// As [`control`].
+pub fn parse_control(body: &[u8]) -> Result<(Option<Id>, Control), Fault> {
+    let message: Value =
+        serde_json::from_slice(body).map_err(|error| Fault::bad(format!("not JSON: {error}")))?;
+    let Value::Object(message) = message else { return Err(Fault::bad("the body is not a JSON object")) };
+    let id = Id::of(&message)?;
+    match control(&message) {
+        Ok(control) => Ok((id, control)),
+        Err(fault) => Err(Fault { id, ..fault }),
+    }
+}
+
+fn moment(message: &Map<String, Value>) -> Result<Moment, Fault> {
+    match message.get("to") {
+        Some(Value::Number(us)) => {
+            let ns = us.as_u64().and_then(|us| us.checked_mul(1_000));
+            ns.map(Moment::At).ok_or_else(|| {
+                Fault::bad(format!("`to`: {us} is no whole number of microseconds since the Unix epoch"))
+            })
+        }
+        Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => {
+            text.parse().map_err(|error| Fault::bad(format!("`to`: {text:?}: {error}")))
+        }
+        Some(other) => {
+            Err(Fault::bad(format!("`to`: {} is neither a number nor a short string", shown(other))))
+        }
+        None => Err(Fault::bad("`to` is missing: microseconds since the Unix epoch, or text")),
+    }
+}
+
+fn speed(message: &Map<String, Value>) -> Result<Speed, Fault> {
+    let speed = message.get("speed").and_then(Value::as_f64).and_then(Speed::new);
+    speed.ok_or_else(|| Fault::bad(format!("`speed` {}", Speed::WRONG)))
+}
+
+fn ticks(message: &Map<String, Value>) -> Result<u32, Fault> {
+    let ticks = match message.get("ticks") {
+        None => Some(1),
+        Some(value) => value.as_u64().filter(|n| (1..=u64::from(STEP_MAX)).contains(n)),
+    };
+    ticks
+        .map(|n| n as u32)
+        .ok_or_else(|| Fault::bad(format!("`ticks` must be a whole number from 1 to {STEP_MAX}")))
+}
+
+/// What a replay is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlayState {
+    /// Its ticks come at their pace.
+    Playing,
+    /// It stands still.
+    #[default]
+    Paused,
+    /// It is on its way to another place.
+    Seeking,
+    /// Nothing more comes.
+    Ended,
+}
+
+impl PlayState {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Playing => "playing",
+            Self::Paused => "paused",
+            Self::Seeking => "seeking",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Where a replay is. Times are those of the capture, microseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Playback {
+    /// What it is doing.
+    pub state: PlayState,
+    /// Everything received before this has been published.
+    pub position_us: u64,
+    /// Its first record, or where it was told to begin.
+    pub from_us: u64,
+    /// Its last record as far as it is known, or where it was told to end.
+    pub to_us: u64,
+    /// How fast it goes.
+    pub speed: Speed,
+    /// Whether it begins again at its end.
+    pub looped: bool,
+}
+
+impl Playback {
+    /// The message that shows it.
+    pub fn message(&self) -> Value {
+        json!({
+            "type": "replay", "state": self.state.name(), "position": self.position_us, "from": self.from_us,
+            "to": self.to_us, "speed": self.speed.shown(), "loop": self.looped,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(text: &str) -> Result<Order, String> {
+        match parse_control(text.as_bytes()) {
+            Ok((_, control)) => Ok(control.order),
+            Err(fault) => {
+                assert_eq!(fault.code, "bad_request", "{text}");
+                Err(fault.msg)
+            }
+        }
+    }
+
+    #[test]
+    fn orders_are_read() {
+        let start = Moment::At(1_714_564_830_000_000_000);
+        for (text, wanted) in [
+            (r#"{"do":"pause"}"#, Order::Pause),
+            (r#"{"do":"resume","extra":[]}"#, Order::Resume),
+            (r#"{"do":"seek","to":1714564830000000}"#, Order::Seek(start)),
+            (r#"{"do":"seek","to":"2024-05-01T12:00:30Z"}"#, Order::Seek(start)),
+            (r#"{"do":"seek","to":"+5m"}"#, Order::Seek(Moment::FromStart(300_000_000_000))),
+            (r#"{"do":"seek","to":"-10s"}"#, Order::Seek(Moment::FromStart(-10_000_000_000))),
+            (r#"{"do":"speed","speed":0}"#, Order::Speed(Speed::FLAT_OUT)),
+            (r#"{"do":"speed","speed":0.01}"#, Order::Speed(Speed(0.01))),
+            (r#"{"do":"step"}"#, Order::Step(1)),
+            (r#"{"do":"step","ticks":1000000}"#, Order::Step(1_000_000)),
+            (r#"{"do":"loop","on":false}"#, Order::Loop(false)),
+            (r#"{"do":"stop"}"#, Order::Stop),
+        ] {
+            assert_eq!(order(text), Ok(wanted), "{text}");
+        }
+        let (id, control) = parse_control(br#"{"id":7,"do":"stop","token":"x"}"#).expect("good");
+        assert_eq!((id.map(|id| id.value().clone()), control.token.as_deref()), (Some(7.into()), Some("x")));
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        for (text, word) in [
+            ("", "not JSON"),
+            ("[]", "object"),
+            ("{}", "`do` is missing"),
+            (r#"{"do":1}"#, "`do`"),
+            (r#"{"do":"fly"}"#, "\"fly\""),
+            (r#"{"do":"pause","token":1}"#, "`token`"),
+            (r#"{"do":"pause","id":[]}"#, "`id`"),
+            (r#"{"do":"seek"}"#, "`to`"),
+            (r#"{"do":"seek","to":-1}"#, "`to`"),
+            (r#"{"do":"seek","to":1.5}"#, "`to`"),
+            (r#"{"do":"seek","to":18446744073709551615}"#, "`to`"),
+            (r#"{"do":"seek","to":"noon"}"#, "`to`"),
+            (r#"{"do":"seek","to":"+5"}"#, "`to`"),
+            (r#"{"do":"seek","to":{}}"#, "`to`"),
+            (r#"{"do":"speed"}"#, "`speed`"),
+            (r#"{"do":"speed","speed":"2"}"#, "`speed`"),
+            (r#"{"do":"speed","speed":-1}"#, "`speed`"),
+            (r#"{"do":"speed","speed":0.001}"#, "`speed`"),
+            (r#"{"do":"speed","speed":1001}"#, "`speed`"),
+            (r#"{"do":"step","ticks":0}"#, "`ticks`"),
+            (r#"{"do":"step","ticks":1000001}"#, "`ticks`"),
+            (r#"{"do":"step","ticks":1.5}"#, "`ticks`"),
+            (r#"{"do":"loop"}"#, "`on`"),
+            (r#"{"do":"loop","on":1}"#, "`on`"),
+        ] {
+            assert!(order(text).is_err_and(|msg| msg.contains(word)), "{text}: {:?}", order(text));
+        }
+    }
+
+    #[test]
+    fn moments_tell_their_unit_by_their_size() {
+        let at = |text: &str| text.parse::<Moment>();
+        let moment = Ok(Moment::At(1_618_677_817_000_000_000));
+        for text in
+            ["1618677817", "1618677817000", "1618677817000000", "1618677817000000000", "2021-04-17T16:43:37Z"]
+        {
+            assert_eq!(at(text), moment, "{text}");
+        }
+        for bad in
+            ["", "+", "-", "+5", "+m", "+5d", "5m", "+1h 5m", "1618677817.5", "99999999999999999999", "ü"]
+        {
+            assert_eq!(at(bad), Err(BadMoment), "{bad}");
+        }
+        assert_eq!(duration_ns("1h30m2s3ms4us"), Some(5_402_003_004_000));
+        assert_eq!(duration_ns("99999999999999h"), None);
+        assert_eq!(Moment::FromStart(-5).ns(3), 0);
+        assert_eq!(Moment::FromStart(5).ns(3), 8);
+    }
+
+    #[test]
+    fn a_playback_is_shown_as_documented() {
+        let mut playback = Playback {
+            state: PlayState::Playing,
+            position_us: 3,
+            from_us: 1,
+            to_us: 9,
+            speed: Speed::RECORDED,
+            looped: false,
+        };
+        assert_eq!(
+            playback.message().to_string(),
+            r#"{"type":"replay","state":"playing","position":3,"from":1,"to":9,"speed":1,"loop":false}"#
+        );
+        playback.speed = Speed(2.5);
+        assert_eq!(playback.message()["speed"], 2.5);
+    }
+}

@@ -1,0 +1,179 @@
+//! The remote control of a replay: orders on their way to it, and what it shows of itself. Nobody waits for anybody:
+//! there is room for so many orders, and of what is shown only the newest counts.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::atomic::AtomicCell;
+use crossbeam::queue::ArrayQueue;
+use tokio::sync::Notify;
+
+use crate::protocol::replay::{Control, Order, Playback};
+
+/// Why an order is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is a token, and it was not shown.
+    #[error("a replay is controlled with the token of [replay] control_token")]
+    WrongToken,
+    /// There is no token, and the client is on another machine.
+    #[error("without a [replay] control_token only clients of this machine may control the replay")]
+    NotLocal,
+    /// Too many orders wait already.
+    #[error("too many orders wait for the replay")]
+    Busy,
+}
+
+impl Refusal {
+    /// The word in an `error`.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::WrongToken | Self::NotLocal => "unauthorised",
+            Self::Busy => "rate_limited",
+        }
+    }
+
+    /// Whether the same order may be taken later.
+    pub const fn retry(self) -> bool {
+        matches!(self, Self::Busy)
+    }
+}
+
+/// The word and the sentence of an `error` where there is no replay to control.
+pub const NOT_A_REPLAY: (&str, &str) =
+    ("not_a_replay", "this gateway does not serve one replay: there is nothing to control");
+
+/// What a replay shows, and how many ticks were published before that.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Where it is.
+    pub playback: Playback,
+    /// The position of the ring: who has read up to it has seen all that came before.
+    pub published: u64,
+}
+
+/// The remote control of one replay.
+pub struct Remote {
+    token: Box<[u8]>,
+    orders: ArrayQueue<Order>,
+    wake: Arc<Notify>,
+    shown: AtomicCell<Option<Shown>>,
+    version: AtomicU64,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("shown", &self.shown.load()).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// A remote control that whoever shows `token` may use, or clients of this machine if it is empty. So many orders may
+    /// wait; `wake` wakes the thread that takes them.
+    pub fn new(token: &str, orders_max: usize, wake: Arc<Notify>) -> Self {
+        Self {
+            token: token.as_bytes().into(),
+            orders: ArrayQueue::new(orders_max.max(1)),
+            wake,
+            shown: AtomicCell::new(None),
+            version: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether somebody who shows this may control the replay.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn admits(&self, token: Option<&[u8]>, peer: Option<IpAddr>) -> Result<(), Refusal> {
+        if self.token.is_empty() {
+            let local = peer.is_some_and(|ip| ip.to_canonical().is_loopback());
+            return if local { Ok(()) } else { Err(Refusal::NotLocal) };
+        }
+        let right = token.is_some_and(|token| same(token, &self.token));
+        if right { Ok(()) } else { Err(Refusal::WrongToken) }
+    }
+
+    /// Gives an order, if whoever gives it may. It is carried out soon after.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not.
+    pub fn give(&self, control: &Control, peer: Option<IpAddr>) -> Result<(), Refusal> {
+        self.admits(control.token.as_deref().map(str::as_bytes), peer)?;
+        self.orders.push(control.order).map_err(|_| Refusal::Busy)?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The next order.
+    pub fn take(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Shows where the replay is.
+    pub fn show(&self, shown: Shown) {
+        self.shown.store(Some(shown));
+        // Release pairs with the Acquire in `version`: who sees this number sees what is shown, or something newer.
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// What is shown; `None` before the first time.
+    pub fn shown(&self) -> Option<Shown> {
+        self.shown.load()
+    }
+
+    /// Counts how often something was shown.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+}
+
+/// Whether these are the same, in a time that does not tell where they differ.
+pub fn same(given: &[u8], secret: &[u8]) -> bool {
+    let other = given.len() ^ secret.len();
+    let pairs = given.iter().zip(secret.iter().cycle());
+    // The black box keeps the compiler from stopping at the first difference.
+    pairs.fold(other, |diff, (a, b)| std::hint::black_box(diff | usize::from(a ^ b))) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(token: &str) -> Remote {
+        Remote::new(token, 2, Arc::default())
+    }
+
+    #[test]
+    fn who_may_control_is_told_by_the_token_or_by_the_address() {
+        let (near, far) =
+            (["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"], ["10.0.0.1", "::2", "0.0.0.0"]);
+        let ip = |text: &str| Some(text.parse().expect("an address"));
+        for near in near {
+            assert_eq!(remote("").admits(None, ip(near)), Ok(()), "{near}");
+            assert_eq!(remote("").admits(Some(b"x"), ip(near)), Ok(()), "{near}");
+            assert_eq!(remote("secret").admits(None, ip(near)), Err(Refusal::WrongToken), "{near}");
+        }
+        for far in far {
+            assert_eq!(remote("").admits(None, ip(far)), Err(Refusal::NotLocal), "{far}");
+            assert_eq!(remote("secret").admits(Some(b"secret"), ip(far)), Ok(()), "{far}");
+        }
+        assert_eq!(remote("").admits(None, None), Err(Refusal::NotLocal));
+        for wrong in ["", "s", "secreT", "secretsecret", "secret\0"] {
+            assert_eq!(remote("secret").admits(Some(wrong.as_bytes()), None), Err(Refusal::WrongToken));
+        }
+    }
+
+    #[test]
+    fn orders_have_a_bound_and_keep_their_order() {
+        let remote = remote("");
+        let give = |order| remote.give(&Control { order, token: None }, Some(IpAddr::from([127, 0, 0, 1])));
+        let given = [Order::Pause, Order::Resume, Order::Stop].map(give);
+        assert_eq!(given, [Ok(()), Ok(()), Err(Refusal::Busy)]);
+        assert_eq!([(); 3].map(|()| remote.take()), [Some(Order::Pause), Some(Order::Resume), None]);
+        assert_eq!(remote.version(), 0);
+        assert!(remote.shown().is_none());
+    }
+}

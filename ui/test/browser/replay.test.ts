@@ -1,0 +1,127 @@
+/** The bar of a replay, against the real gateway. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { connect, type Broken, type Replay } from '../../../clients/ts/src/index.js';
+import { WebSocket } from 'ws';
+import { Gateway, keep, PATIENT, settings, until } from '../../../clients/ts/test/gateway.js';
+import { PHONE, Screen } from './browser.js';
+
+const options = { timeout: 300_000 };
+const COINBASE = 'feeds/coinbase.zst';
+const BTC = 'coinbase:BTC-USD';
+const S = 1_000_000;
+
+const isPaused = () => document.getElementById('replay')?.dataset['state'] === 'paused';
+const isPlaying = () => document.getElementById('replay')?.dataset['state'] === 'playing';
+
+/** Where the slider stands, microseconds. */
+const position = ({ page }: Screen) => page.$eval('#position', (slider) => Number((slider as HTMLInputElement).value));
+
+/** Drags the slider to this part of the recording, as a finger would. */
+async function seek({ page }: Screen, part: number): Promise<void> {
+  await page.$eval(
+    '#position',
+    (element, part) => {
+      const slider = element as HTMLInputElement;
+      slider.value = String(Number(slider.min) + part * (Number(slider.max) - Number(slider.min)));
+      slider.dispatchEvent(new Event('input'));
+      slider.dispatchEvent(new Event('change'));
+    },
+    part,
+  );
+}
+
+test('pause, step, speed, seek and loop do what they say, for everybody', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', ...settings(PATIENT), COINBASE]));
+  const [told, broken]: [Replay[], Broken[]] = [[], []];
+  // Another client, which is told the same.
+  const client = keep(t, connect(gateway.ws, { WebSocket: WebSocket as never, onReplay: (replay) => told.push(replay), onBroken: (it) => broken.push(it) }));
+  let ticks = 0;
+  client.subscribe(['trade', 'quote'], '*', { mode: 'every' }, () => ticks++);
+  const screen = await Screen.open(t, gateway.address, `#s=${BTC},coinbase:ETH-USD,coinbase:SOL-USD&c=${BTC}`);
+  const { page } = screen;
+  await screen.untilLive(3);
+  await screen.until(isPlaying, undefined);
+
+  await page.locator('#play').click();
+  await screen.until(isPaused, undefined);
+  assert.equal(await page.locator('#play').innerText(), 'play');
+  await until('the other one is told', () => told.at(-1)?.state === 'paused');
+  // Both have been told everything that came before; the page has to draw it yet.
+  await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+  const stood = await screen.rows();
+  const [at, before] = [told.at(-1)?.position, ticks];
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.deepEqual([told.at(-1)?.position, ticks], [at, before]);
+  for (const [symbol, { bid, last }] of Object.entries(await screen.rows())) assert.deepEqual([bid, last], [stood[symbol]?.['bid'], stood[symbol]?.['last']]);
+
+  await page.locator('#step').click();
+  await until('one tick comes', () => ticks === before + 1);
+
+  await page.locator('#speed').selectOption('5');
+  await until('the speed is told', () => told.at(-1)?.speed === 5);
+  await page.locator('#loop').click();
+  await until('the loop is told', () => told.at(-1)?.loop === true);
+  await until('the bar shows it', async () => (await page.locator('#loop').getAttribute('aria-pressed')) === 'true');
+
+  // Most of the way forward, standing; and back.
+  const { from, to } = told.at(-1) as Replay;
+  for (const part of [0.8, 0.2]) {
+    await seek(screen, part);
+    const wanted = from + part * (to - from);
+    const isThere = (us: number | undefined) => us !== undefined && Math.abs(us - wanted) < 2 * S;
+    await until(`it is at ${part}`, async () => isThere(told.at(-1)?.position) && told.at(-1)?.state === 'paused' && isThere(await position(screen)));
+    // The tape shows trades of that time.
+    const clock = new Date(wanted / 1000).toISOString().slice(11, 19);
+    await until('the tape is of that time', async () => {
+      const first = await page.locator('#tape td').first().innerText();
+      return first <= `${clock}.999` && Date.parse(`1970-01-01T${first}Z`) > Date.parse(`1970-01-01T${clock}Z`) - 10_000;
+    });
+  }
+  await page.locator('#play').click();
+  await screen.until(isPlaying, undefined);
+  const played = ticks;
+  await until('ticks come', () => ticks > played);
+  assert.equal(await screen.text('broken'), '0');
+  assert.deepEqual(broken, []);
+  assert.equal(await screen.text('told'), '');
+  screen.assertClean();
+});
+
+test('it ends, and begins anew', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', '--speed', '0', ...settings(PATIENT), COINBASE]));
+  const screen = await Screen.open(t, gateway.address);
+  await screen.until(() => document.getElementById('replay')?.dataset['state'] === 'ended', undefined);
+  await screen.page.locator('#speed').selectOption('1');
+  await screen.page.locator('#play').click();
+  await screen.until(isPlaying, undefined);
+  await screen.untilLive(3);
+  screen.assertClean();
+});
+
+test('who may not is told so, and a token helps', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, 'replay.control_token=secret']), COINBASE]));
+  const screen = await Screen.open(t, gateway.address, '', PHONE);
+  const { page } = screen;
+  await screen.until(isPlaying, undefined);
+  await page.locator('#play').click();
+  await page.locator('#token').waitFor();
+  assert.notEqual(await screen.text('told'), '');
+  await page.locator('#token').fill('secret');
+  await page.locator('#token').press('Enter');
+  await page.locator('#play').click();
+  await screen.until(isPaused, undefined);
+  assert.equal(await screen.text('told'), '');
+  screen.assertClean();
+});
+
+test('there is no bar where nothing is replayed', options, async (t) => {
+  const gateway = keep(t, await Gateway.publishing());
+  const publisher = keep(t, await gateway.publisher());
+  publisher.ticks(['demo:A'], 1);
+  const screen = await Screen.open(t, gateway.address, '#s=demo:A');
+  await screen.untilLive(1);
+  assert.equal(await screen.page.locator('#replay').isVisible(), false);
+  assert.equal(await screen.text('feed'), '');
+});

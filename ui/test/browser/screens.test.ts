@@ -1,0 +1,96 @@
+/** How it looks: pictures for people in `target/screenshots`, and what a program can see of them. */
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { folder, Gateway, keep, PATIENT, repository, run, settings, until } from '../../../clients/ts/test/gateway.js';
+import { DESKTOP, NO_GATEWAY, PHONE, Screen, theBrowser } from './browser.js';
+
+const options = { timeout: 300_000 };
+const FEEDS = ['coinbase', 'binance-futures', 'kraken'].map((name) => `feeds/${name}.zst`);
+const PICTURES = join(repository, 'target/screenshots');
+mkdirSync(PICTURES, { recursive: true });
+const picture = (name: string) => join(PICTURES, `${name}.png`);
+
+/** Pixels that the whole page, and the watchlist in its box, are too wide. */
+const tooWide = ({ page }: Screen) =>
+  page.evaluate(() => {
+    const box = document.querySelector('#watch .scroll') as HTMLElement;
+    return [document.documentElement.scrollWidth - innerWidth, box.scrollWidth - box.clientWidth];
+  });
+
+/** Cells of these columns that are cut off, or not on the page. */
+const cutOff = ({ page }: Screen, columns: string[]) =>
+  page.evaluate(
+    (wanted) =>
+      wanted.flatMap((column) =>
+        [...document.querySelectorAll(`#rows [data-column="${column}"]`)].flatMap((cell) => {
+          const { left, right, width } = cell.getBoundingClientRect();
+          const isWhole = width > 0 && left >= 0 && right <= innerWidth && cell.scrollWidth <= cell.clientWidth;
+          return isWhole ? [] : [`${column}: ${cell.textContent}`];
+        }),
+      ),
+    columns,
+  );
+
+test('pictures on a desktop and a phone, dark and light, and nothing is cut off', options, async (t) => {
+  // Faster than it was, so that there is soon something to see.
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', '--speed', '4', ...settings(PATIENT), ...FEEDS]));
+  const looks = { desktop: DESKTOP, phone: PHONE } as const;
+  const opened = Object.entries(looks).flatMap(([name, look]) =>
+    (['dark', 'light'] as const).map(async (colorScheme) => ({ name, colorScheme, screen: await Screen.open(t, gateway.address, '', { ...look, colorScheme }) })),
+  );
+  const screens = await Promise.all(opened);
+  for (const { screen } of screens) {
+    await screen.untilLive(9);
+    await until('some seconds of a recording were seen', () => screen.page.evaluate(() => /12:00:[345]/.test(document.querySelector('#tape td')?.textContent ?? '')));
+  }
+  for (const { name, colorScheme, screen } of screens) {
+    assert.deepEqual(await tooWide(screen), [0, 0], name);
+    assert.deepEqual(await cutOff(screen, ['symbol', 'state', 'last', 'change', 'bid', 'ask']), [], name);
+    await screen.page.screenshot({ path: picture(`${name}-${colorScheme}`), fullPage: name === 'phone' });
+    screen.assertClean();
+  }
+});
+
+test('the list fits every width', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings(PATIENT), ...FEEDS]));
+  const screen = await Screen.open(t, gateway.address);
+  await screen.untilLive(9);
+  for (const width of [1920, 1400, 1280, 1024, 901, 900, 701, 700, 390, 360]) {
+    await screen.page.setViewportSize({ width, height: 800 });
+    await until(`it fits ${width} pixels`, async () => (await tooWide(screen)).every((pixels) => pixels <= 0)).catch(() => {});
+    assert.deepEqual(await tooWide(screen), [0, 0], `${width}`);
+    const columns = width >= 390 ? ['state', 'last', 'change', 'bid', 'ask'] : ['state', 'last', 'bid', 'ask'];
+    assert.deepEqual(await cutOff(screen, columns), [], `${width}`);
+    if (width === 1280 || width === 1024) await screen.page.screenshot({ path: picture(`desktop-${width}`) });
+  }
+  // A lost link has to be seen at a glance.
+  await screen.page.setViewportSize(DESKTOP.viewport);
+  await gateway.stop();
+  await until('nothing is live', async () => (await screen.live())[0] === 0);
+  await screen.page.screenshot({ path: picture('desktop-lost') });
+  screen.assertClean(NO_GATEWAY);
+});
+
+test('the page of a latency report is as wide as a phone', options, async (t) => {
+  const here = folder();
+  const log = join(here, 'latency.hlog');
+  const gateway = keep(t, await Gateway.start(['replay', '--speed', '20', '--exit', ...settings([`latency.log=${log}`, 'latency.interval_ms=200']), ...FEEDS]));
+  await new Promise((resolve) => (gateway.process.exitCode === null ? gateway.process.once('exit', resolve) : resolve(0)));
+  const html = join(here, 'report.html');
+  run(['report', log, '--html', html]);
+  const context = keep(t, await (await theBrowser()).newContext(PHONE));
+  const page = await context.newPage();
+  await page.goto(pathToFileURL(html).href);
+  // With all that can be unfolded.
+  await page.$$eval('details', (all) => all.forEach((one) => (one.open = true)));
+  const over = await page.evaluate(() => ({
+    page: document.documentElement.scrollWidth - innerWidth,
+    tables: [...document.querySelectorAll('table')].filter((table) => getComputedStyle(table.parentElement as HTMLElement).overflowX !== 'auto').length,
+  }));
+  await page.screenshot({ path: picture('report-phone'), fullPage: true });
+  assert.deepEqual(over, { page: 0, tables: 0 });
+});
