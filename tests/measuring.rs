@@ -209,3 +209,19 @@ fn the_runtimes_show_that_they_work() {
     assert!(gateway.metric_sum("tickfan_ingest_turns_total") > 0);
     assert_eq!(gateway.stop().stderr, "");
 }
+
+#[test]
+fn clients_feel_what_is_reported_and_their_own_way_besides() {
+    let gateway = Gateway::start(&["serve"]);
+    let felt = &python("arrivals.py", &[&gateway.ws, "2", "5"]).end().values()[0];
+    let (_, body) = Gateway::get(gateway.admin, "/api/latency?interval=start");
+    let report: Value = serde_json::from_str(&body).expect("JSON");
+    let total = report["stages"].as_array().expect("rows").iter().find(|row| row["stage"] == "total");
+    let number = |row: &Value, field: &str| row[field].as_u64().unwrap_or_else(|| panic!("{field} of {row}"));
+    let total = total.unwrap_or_else(|| panic!("no total: {body}"));
+    assert!(number(felt, "count") > 100, "{felt}");
+    for field in ["p50_ns", "p90_ns"] {
+        assert!(number(total, field) <= number(felt, field), "{field}: {total} and {felt}");
+    }
+    gateway.stop();
+}
