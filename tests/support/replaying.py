@@ -73,6 +73,8 @@ async def seeks(url, ticks, seed, jumps):
             if rx >= moment:
                 break
             expected[key] = v
+        # Where it stood before may be the end, as far as that is known.
+        client.playbacks.clear()
         await order(client, do="seek", to=moment)
         await playback(client, lambda p: p["state"] == "paused" and p["position"] == min(moment, p["to"]))
         await client.sync()

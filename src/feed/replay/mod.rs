@@ -599,7 +599,7 @@ impl Replay {
         text
     }
 
-    /// Whether every line is silent: see [`set_silent`](Self::set_silent).
+    /// Whether every line is silent: see [`look_for_silence`](Self::look_for_silence).
     pub fn is_silent(&self) -> bool {
         self.deck.lines.iter().all(Line::is_silent)
     }
