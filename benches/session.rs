@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tickfan::instrument::InstrumentId;
 use tickfan::latency::meter::Class;
 use tickfan::session::{Buffers, Session, Strip, Times};
 
@@ -38,7 +39,7 @@ fn outbox(c: &mut Criterion) {
         });
     });
     let buffers = Buffers::default();
-    let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE };
+    let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE, instrument: InstrumentId(0) };
     let mut print = || {
         if !buffers.has_room() {
             buffers.forget(buffers.printed());

@@ -42,6 +42,8 @@ Examples:
       the same as a client that reads 5,000 bytes a second: what becomes of a slow one
   tickfan report --budget 'write.p99<2ms' --html latency.html latency.hlog
       shows the latencies of a run by stages, writes a page with charts, and exits 1 if they are over budget
+  tickfan report flights/flight-2026-01-01T12-00-00.000000Z.ndjson
+      shows what came before a client was cut, the feed had a gap, or an interval was over budget
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
@@ -71,7 +73,7 @@ enum Command {
     Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
     Watch(WatchArgs),
-    /// Show the latencies that interval logs hold: by stages, beside another run, against a budget.
+    /// Show the latencies that interval logs hold: by stages, beside another run, against a budget. Or what a flight holds.
     Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),

@@ -1,13 +1,13 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod flight;
 mod latency;
 mod record;
 mod replay;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
@@ -20,6 +20,7 @@ use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
 use crate::venue::Wire;
 
+pub use flight::Flight;
 pub use latency::Latency;
 pub use record::Record;
 pub use replay::Replay;
@@ -64,6 +65,9 @@ pub struct Config {
     /// Measuring.
     #[serde(default)]
     pub latency: Latency,
+    /// What is written when something goes wrong.
+    #[serde(default)]
+    pub flight: Flight,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -349,29 +353,6 @@ fn rest_us<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Ok(rest_us)
 }
 
-/// Shorter intervals have too few values for a percentile, and longer ones hide what happened.
-const INTERVAL_MS: RangeInclusive<u64> = 100..=60_000;
-
-fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    let interval_ms = u64::deserialize(from)?;
-    if interval_ms == 0 || INTERVAL_MS.contains(&interval_ms) {
-        return Ok(interval_ms);
-    }
-    let (least, most) = INTERVAL_MS.into_inner();
-    Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
-}
-
-/// A shorter log would hold hardly an interval.
-const LOG_BYTES_MIN: u64 = 65_536;
-
-fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {
-    let bytes = NonZeroU64::deserialize(from)?;
-    if bytes.get() >= LOG_BYTES_MIN {
-        return Ok(bytes);
-    }
-    Err(D::Error::custom(format!("log_bytes_max must be at least {LOG_BYTES_MIN}")))
-}
-
 fn optional_path<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(from)?;
     Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
@@ -484,6 +465,7 @@ impl Config {
             shard: Shard::default(),
             session: Session::default(),
             latency: Latency::default(),
+            flight: Flight::default(),
             limits: Limits::default(),
         }
     }
@@ -524,6 +506,7 @@ impl Config {
             }
             config.record.dir = folder.join(&config.record.dir);
             config.latency.log = config.latency.log.map(|log| folder.join(log));
+            config.flight.dir = config.flight.dir.map(|dir| folder.join(dir));
         }
         Ok(config)
     }
@@ -553,6 +536,14 @@ impl Config {
             let what = "latency.log is set but latency.interval_ms is 0: nothing would be measured";
             return Err(ConfigError::Together(what.to_owned()));
         }
+        if self.flight.dir.is_some() && self.latency.interval_ms == 0 {
+            let what = "flight.dir is set but latency.interval_ms is 0: nobody would write there";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
+        if self.flight.dir.is_none() && !self.flight.budget.is_empty() {
+            let what = "flight.budget is set but flight.dir is not: nothing would be written";
+            return Err(ConfigError::Together(what.to_owned()));
+        }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {
             let what = "publish.listen is set but publish.token is not: nobody could publish";
             return Err(ConfigError::Together(what.to_owned()));
@@ -576,6 +567,11 @@ impl Config {
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
+            ("latency.symbols", self.latency.symbols.get() as u64, 4_096),
+            ("flight.seconds", self.flight.seconds.get(), 3_600),
+            ("flight.quiet_s", self.flight.quiet_s.get(), 86_400),
+            ("flight.files_max", self.flight.files_max.get() as u64, 10_000),
+            ("flight.file_bytes_max", self.flight.file_bytes_max.get() as u64, 1 << 30),
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod counters;
 pub mod decimal;
 pub mod feed;
+pub mod flight;
 pub mod front;
 pub mod gateway;
 pub mod instrument;

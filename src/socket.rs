@@ -85,6 +85,19 @@ impl Tuning {
     pub(crate) fn apply(self, _: &std::net::TcpStream) {}
 }
 
+/// Writes as much as the kernel takes now, and asks nobody before.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if it takes nothing; anything else ends the connection.
+#[inline]
+pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    // The call of the C library can be cancelled by another thread, and sees to that before and after each.
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL)?);
+    #[cfg(not(target_os = "linux"))]
+    return socket2::SockRef::from(stream).send(bytes);
+}
+
 /// Writes though the kernel holds as much unsent as it may: its buffer has room beyond that.
 ///
 /// # Errors

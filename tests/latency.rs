@@ -10,15 +10,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::clock::{Clock, MS, SECOND};
+use tickfan::clock::{Clock, MS, Now, SECOND};
 use tickfan::counters::ShardCounters;
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
+use tickfan::flight::Witness;
 use tickfan::instrument::InstrumentTable;
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
@@ -89,6 +90,15 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+/// A client of the only symbol; its number.
+fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, full: &Rc<Cell<bool>>, now: Now) -> u32 {
+    let mut sessions = sessions.borrow_mut();
+    let who = Who { name: name.into(), peer: None };
+    let client = sessions.open(Wire { full: Rc::clone(full) }, who, now);
+    sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
+    client
+}
+
 /// From a capture to a socket, turn by turn.
 struct House {
     clock: Clock,
@@ -130,6 +140,7 @@ impl House {
             view: Arc::new(IngestView::new(1)),
             notices,
             meter: meter(&lines[0]),
+            witness: Witness::off(),
         });
         let counters = Arc::new(ShardCounters::default());
         let sessions = Sessions::new(options(), table, ring.clone(), clock.clone(), Arc::clone(&counters));
@@ -138,13 +149,7 @@ impl House {
         let mut shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
         let full = Rc::new(Cell::new(false));
         let now = clock.now();
-        let client = {
-            let mut sessions = sessions.borrow_mut();
-            let who = Who { name: "c".into(), peer: None };
-            let client = sessions.open(Wire { full: Rc::clone(&full) }, who, now);
-            sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
-            client
-        };
+        let client = join(&sessions, "c", &full, now);
         while shard.turn(now) {}
         let found = BTreeMap::new();
         Self { clock, ingest, shard, sessions, full, client, lines, found, _folder: folder, _log: log }
@@ -185,7 +190,7 @@ impl House {
                     let all = self.found.entry(stage.name()).or_insert_with(tickfan::latency::histogram);
                     all.add(values).expect("the same bounds");
                 }
-                line.give_back(set);
+                line.give_back(set, &[]);
             }
         }
         let all = self.found.iter().map(|(stage, values)| {
@@ -278,6 +283,35 @@ fn a_delay_is_found_in_its_stage() {
 }
 
 #[test]
+fn who_waited_is_told_by_client() {
+    let mut house = House::new(3);
+    let full = Rc::new(Cell::new(false));
+    let slow = join(&house.sessions, "slow", &full, house.clock.now());
+    let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
+    house.shard();
+    assert!(rows(&house).iter().all(|row| row.total.is_none()), "nothing was written yet");
+    house.smoothly(2);
+    full.set(true);
+    house.ingest();
+    house.shard();
+    house.wait(10 * MS);
+    full.set(false);
+    house.sessions.borrow_mut().writable(slow);
+    house.shard();
+    let told = |row: &ClientRow| {
+        let total = row.total.expect("it was written to");
+        (row.session.to_string(), total.count, total.mean_ns, total.p50_ns, total.p99_ns, total.max_ns)
+    };
+    let delay = 10 * MS;
+    assert_eq!(
+        rows(&house).iter().map(told).collect::<Vec<_>>(),
+        [("slow".to_owned(), 3, delay / 3, 1_000, delay, delay), ("c".to_owned(), 3, 0, 0, 0, 0)]
+    );
+    let measured = house.found();
+    assert_eq!(shown(&measured, Stage::Total), "0×5 10000×1", "the same as all of them say");
+}
+
+#[test]
 fn a_tick_waits_for_those_encoded_before_it() {
     let mut house = House::new(3);
     house.smoothly(1);
@@ -333,4 +367,27 @@ fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
     (1..=100).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
     let write: BTreeMap<u64, u64> = found["write"].iter().map(|(us, count)| (near(*us), *count)).collect();
     assert_eq!(write, expected);
+}
+
+#[test]
+fn very_many_clients_are_told_by_some_of_them() {
+    let mut house = House::new(100);
+    for _ in 1..1_000 {
+        join(&house.sessions, "c", &house.full, house.clock.now());
+    }
+    house.shard();
+    house.smoothly(50);
+    // The shard comes late for the other half.
+    for _ in 50..100 {
+        house.ingest();
+        house.wait(10 * MS);
+        house.shard();
+    }
+    let found = house.found();
+    for stage in [Stage::Write, Stage::Total] {
+        let count: u64 = found[stage.name()].values().sum();
+        assert_eq!(count, 100_000, "{}: each delivery counts", stage.name());
+    }
+    let late: u64 = found["total"].range(5_000..).map(|(_, count)| count).sum();
+    assert!(late.abs_diff(50_000) <= 1_000, "{late} of them were late");
 }

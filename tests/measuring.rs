@@ -113,6 +113,40 @@ fn the_log_and_the_api_say_the_same() {
 }
 
 #[test]
+fn symbols_and_clients_are_told_apart() {
+    let gateway = publishing(&["latency.interval_ms=100", "latency.symbols=2"]);
+    let mut staying = RawSocket::open(&gateway, "?symbols=demo:A&channel=trade");
+    trades(&gateway, 500);
+    while staying.word()["seq"] != 250 {}
+    let asked = |path: &str| {
+        let (status, body) = Gateway::get(gateway.admin, path);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).expect("JSON")
+    };
+    let clients = asked("/api/clients?sort=latency");
+    let staying = &clients["clients"][0];
+    // What it was told of before its symbol was listed is not measured.
+    let count = staying["total"]["count"].as_u64().expect("a count");
+    assert!(clients["total"] == 1 && (1..=250).contains(&count), "{clients}");
+    let times = ["p50_ns", "p90_ns", "p99_ns", "max_ns"].map(|name| staying["total"][name].as_u64());
+    assert!(times[0] > Some(0) && times.is_sorted(), "{staying}");
+
+    eventually("the symbols and the rest are all there is", || {
+        let (symbols, all) = (asked("/api/latency/symbols?interval=start"), counts(&gateway, "start"));
+        let rows = symbols["symbols"].as_array().expect("rows");
+        // Three symbols, two of which are told apart.
+        let names: Vec<_> = rows.iter().filter_map(|row| row["symbol"].as_str()).collect();
+        let sum: u64 = rows.iter().chain([&symbols["rest"]]).filter_map(|row| row["count"].as_u64()).sum();
+        let totals = all.iter().filter(|(tag, _)| tag.starts_with("total/"));
+        sum == totals.map(|(_, count)| count).sum::<u64>()
+            && all.contains_key("total/last/trade")
+            && names.len() == 2
+            && names.iter().all(|name| ["demo:A", "other:A"].contains(name))
+    });
+    assert_eq!(gateway.stop().stderr, "");
+}
+
+#[test]
 fn a_log_that_cannot_be_written_is_an_alarm_and_stops_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let inside = folder.path().join("logs");

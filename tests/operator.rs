@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use answer::Answer;
 use tickfan::clock::Now;
-use tickfan::collector::{Collector, Measured};
+use tickfan::collector::{Collector, Measured, Options};
 use tickfan::feed::IngestView;
 use tickfan::front::metrics::{self, Sources};
 use tickfan::front::{Admin, AdminHooks, Limits, Runtimes};
-use tickfan::instrument::InstrumentId;
+use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::Stage;
+use tickfan::latency::meter::{Class, Meter};
 use tickfan::tick::Channel;
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
@@ -79,18 +80,29 @@ fn the_operators_door_has_its_own_routes() {
     assert_eq!(others[0].body, "ticks_total 1\n# EOF\n");
 }
 
-/// A trade of Kraken that waited 48 µs for its socket, in the second after the epoch of this test.
-fn measured() -> Arc<Measured> {
+/// What a thread measures of a trade of Kraken in the second after the epoch of this test.
+fn measuring(measure: impl FnOnce(&mut Meter, Class)) -> Arc<Measured> {
     const SECOND: u64 = 1_000_000_000;
     let start = Now { mono_ns: 0, wall_ns: 1_714_564_800 * SECOND };
-    let mut collector = Collector::new(SECOND, None, start, Box::new(|_| {}));
+    let table = Arc::new(InstrumentTable::new(1));
+    table.intern(&Symbol::parse("kraken:XBT/USD").expect("a symbol")).expect("room");
+    let options =
+        Options { interval_ns: SECOND, symbols_max: 2, log: None, flights: None, budget: Vec::new() };
+    let mut collector = Collector::new(options, table, start, Box::new(|_| {}));
     let mut meter = collector.meter();
     let class = meter.class(InstrumentId(0), Channel::Trade, || "kraken");
-    meter.record(Stage::Write, class, 1_000, 49_000, 2);
-    meter.record(Stage::Write, class, 1_000, 999, 1);
+    measure(&mut meter, class);
     meter.turn(SECOND);
-    collector.turn();
+    collector.turn(Now { mono_ns: SECOND, wall_ns: start.wall_ns + SECOND });
     collector.measured()
+}
+
+/// It waited 48 µs for its socket.
+fn measured() -> Arc<Measured> {
+    measuring(|meter, class| {
+        meter.record(Stage::Write, class, 1_000, 49_000, 2);
+        meter.record(Stage::Write, class, 1_000, 999, 1);
+    })
 }
 
 #[test]
@@ -144,8 +156,25 @@ fn what_was_measured_can_be_asked_for() {
 }
 
 #[test]
+fn symbols_can_be_asked_for() {
+    let measured = measuring(|meter, class| {
+        meter.record_way(InstrumentId(0), class, 1_000, 50_000, 2);
+    });
+    let paths = &["/api/latency/symbols", "/api/latency/symbols?interval=1h"];
+    let answers = operator(Some(measured), paths);
+    let way = r#""count":2,"mean_ns":49000,"p50_ns":49000,"p90_ns":49000,"p99_ns":49000,"max_ns":49000}"#;
+    let none = r#"{"count":0,"mean_ns":0,"p50_ns":0,"p90_ns":0,"p99_ns":0,"max_ns":0}"#;
+    let span = r#""from_us":1714564800000000,"to_us":1714564801000000"#;
+    let head = format!(r#"{{"interval":"1m","stage":"total",{span},"symbols":[{{"symbol":"kraken:XBT/USD","#);
+    assert_eq!((answers[0].status, answers[1].status), (200, 400));
+    assert_eq!(answers[0].body, format!(r#"{head}{way}],"rest":{none}}}"#));
+    assert!(answers[0].has("content-type: application/json") && answers[0].has("cache-control: no-store"));
+    assert_eq!(answers[1].error(), "`interval` must be one of last, 1m, start");
+}
+
+#[test]
 fn where_nothing_is_measured_that_is_said() {
-    let answers = operator(None, &["/api/latency", "/api/latency.hgrm?stage=write"]);
+    let answers = operator(None, &["/api/latency", "/api/latency/symbols", "/api/latency.hgrm?stage=write"]);
     for answer in &answers {
         assert_eq!(answer.status, 404);
         assert_eq!(answer.error(), "measuring is off: `latency.interval_ms` is 0");

@@ -21,14 +21,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick", "rfc3339"]),
     ("latency", &["instrument", "tick"]),
-    ("session", &["tick", "protocol", "latency"]),
+    ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     ("remote", &["protocol"]),
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
-    ("collector", &["tick", "clock", "counters", "latency", "journal"]),
+    ("flight", &["instrument", "tick", "rfc3339", "counters", "protocol", "latency", "session", "ring"]),
+    ("collector", &["instrument", "tick", "clock", "counters", "latency", "journal", "flight"]),
     (
         "feed",
         &[
@@ -44,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ring",
             "remote",
             "socket",
+            "flight",
         ],
     ),
     (
@@ -59,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ring",
             "remote",
             "socket",
+            "flight",
         ],
     ),
     (
@@ -77,9 +80,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("watch", &["tick", "clock", "complaint"]),
-    ("report", &["rfc3339", "latency"]),
+    ("report", &["rfc3339", "latency", "flight"]),
     // wiring
-    ("config", &["instrument", "venue", "protocol", "session", "ring", "shard"]),
+    ("config", &["instrument", "venue", "protocol", "latency", "session", "ring", "shard"]),
     (
         "offline",
         &["instrument", "tick", "rfc3339", "clock", "venue", "capture", "protocol", "feed", "config"],
@@ -97,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ring",
             "remote",
             "journal",
+            "flight",
             "collector",
             "feed",
             "shard",

@@ -152,7 +152,7 @@ impl<S: Socket> Rig<S> {
 
     /// From here on it measures stages, as a gateway does.
     pub(crate) fn measure(&mut self) {
-        let meter = Meter::new(Arc::default(), 1_000_000_000, self.clock.now().mono_ns);
+        let meter = Meter::new(Arc::default(), 1_000_000_000, self.clock.now().mono_ns).with_symbols(64);
         self.sessions.borrow_mut().measure_with(meter);
     }
 

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Window;
 use super::measured::{Measured, Span};
 use crate::clock::MS;
-use crate::latency::{Figures, Stage};
+use crate::instrument::Symbol;
+use crate::latency::{Coarse, CoarseFigures, Figures, Stage};
 
 impl Measured {
     /// What was measured over an interval, `last`, `1m` or `start`: by stage, and by stage, venue and channel. Times are
@@ -38,6 +40,28 @@ impl Measured {
         }))
     }
 
+    /// What the whole way took over an interval, by symbol, the busiest first, and of all others together. Times are as in
+    /// [`json`](Self::json), but to the power of two.
+    ///
+    /// # Errors
+    /// What may be asked for instead.
+    pub fn symbols_json(&self, interval: &str) -> Result<Value, String> {
+        let ((from_ns, to_ns), tally) = self.symbols(span(interval)?);
+        let (apart, rest) = tally.rows();
+        let row = |(id, coarse): (_, &Coarse)| {
+            let symbol = self.table.get(id).map_or("", Symbol::as_str);
+            SymbolRow { symbol, figures: coarse.figures() }
+        };
+        Ok(json!({
+            "interval": interval,
+            "stage": Stage::Total.name(),
+            "from_us": self.wall_us(from_ns),
+            "to_us": self.wall_us(to_ns),
+            "symbols": apart.into_iter().map(row).collect::<Vec<_>>(),
+            "rest": rest.figures(),
+        }))
+    }
+
     /// What a stage took over an interval, as the text that HdrHistogram's tools draw: values in milliseconds, with all
     /// their digits. Format: `outputPercentileDistribution` of `AbstractHistogram` in
     /// <https://github.com/HdrHistogram/HdrHistogram>, with five steps to each half of the distance to 100 %.
@@ -55,6 +79,14 @@ impl Measured {
     fn wall_us(&self, mono_ns: u64) -> u64 {
         (self.start.wall_ns + mono_ns.saturating_sub(self.start.mono_ns)) / 1_000
     }
+}
+
+/// A symbol, and what its ticks took.
+#[derive(Serialize)]
+struct SymbolRow<'a> {
+    symbol: &'a str,
+    #[serde(flatten)]
+    figures: CoarseFigures,
 }
 
 fn span(interval: &str) -> Result<Span, String> {

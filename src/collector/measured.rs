@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 
+use super::symbols::{KeptSymbols, Tally};
 use super::{Label, Window};
 use crate::clock::{Now, SECOND};
 use crate::counters::Counter;
-use crate::latency::Stage;
+use crate::flight;
+use crate::instrument::{InstrumentId, InstrumentTable};
+use crate::latency::{Figures, Stage};
 
 /// How long the minute is.
 const MINUTE_NS: u64 = 60 * SECOND;
@@ -85,6 +88,7 @@ struct Kept {
     totals: BTreeMap<Label, Total>,
     slices: VecDeque<Slice>,
     slices_bytes: usize,
+    symbols: KeptSymbols,
     pack: V2Serializer,
     unpack: Deserializer,
 }
@@ -133,6 +137,8 @@ impl Kept {
 pub struct Measured {
     pub(super) interval_ns: u64,
     pub(super) start: Now,
+    pub(super) table: Arc<InstrumentTable>,
+    flights: Option<Arc<flight::Stats>>,
     has_log: bool,
     log_failing: AtomicBool,
     log_missing: Counter,
@@ -140,7 +146,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(interval_ns: u64, start: Now, has_log: bool) -> Self {
+    pub(super) fn new(
+        interval_ns: u64,
+        start: Now,
+        has_log: bool,
+        table: Arc<InstrumentTable>,
+        flights: Option<Arc<flight::Stats>>,
+    ) -> Self {
         let none = || Window { from_ns: start.mono_ns, to_ns: start.mono_ns, ..Window::default() };
         let kept = Kept {
             last: none(),
@@ -149,19 +161,20 @@ impl Measured {
             totals: BTreeMap::new(),
             slices: VecDeque::new(),
             slices_bytes: 0,
+            symbols: KeptSymbols::default(),
             pack: V2Serializer::new(),
             unpack: Deserializer::new(),
         };
         let (log_failing, log_missing) = (AtomicBool::new(false), Counter::default());
-        Self { interval_ns, start, has_log, log_failing, log_missing, kept: Mutex::new(kept) }
+        Self { interval_ns, start, table, flights, has_log, log_failing, log_missing, kept: Mutex::new(kept) }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in an interval, and gives back the memory of an older one.
-    pub(super) fn take_in(&self, round: &mut Window) {
+    /// Takes in an interval, after which these symbols are told apart, and gives back the memory of an older one.
+    pub(super) fn take_in(&self, round: &mut Window, elected: &[InstrumentId]) {
         let mut kept = self.kept();
         let kept = &mut *kept;
         for (label, values) in round.values() {
@@ -173,6 +186,7 @@ impl Measured {
         kept.start.clamped += round.clamped;
         kept.start.to_ns = round.to_ns;
         kept.add_to_minute(round);
+        kept.symbols.take_in(&round.symbols, (round.from_ns, round.to_ns), elected);
         std::mem::swap(&mut kept.last, round);
         round.to_ns = kept.last.to_ns;
     }
@@ -194,6 +208,21 @@ impl Measured {
         self.has_log.then(|| LogHealth { failing, missing: self.log_missing.get() })
     }
 
+    /// How the flight recorder does; `None` if there is none.
+    pub fn flights(&self) -> Option<&flight::Stats> {
+        self.flights.as_deref()
+    }
+
+    /// What the stages took in the last interval, by tag. When that was is told by the wall clock of now.
+    pub(super) fn last_stages(&self, now: Now) -> flight::Stages {
+        let wall_us = |mono_ns| now.wall_ns.saturating_sub(now.mono_ns.saturating_sub(mono_ns)) / 1_000;
+        self.look(Span::Last, |window| flight::Stages {
+            from_us: wall_us(window.from_ns),
+            to_us: wall_us(window.to_ns),
+            rows: window.values().map(|(label, v)| (label.tag().to_string(), Figures::of(v))).collect(),
+        })
+    }
+
     /// What a scraper is told, by label.
     pub fn totals(&self) -> Vec<(Label, Total)> {
         self.kept().totals.iter().map(|(label, total)| (label.clone(), *total)).collect()
@@ -213,6 +242,22 @@ impl Measured {
             Span::Minute => &kept.minute,
             Span::Start => &kept.start,
         })
+    }
+}
+
+impl Measured {
+    /// What was measured of symbols over a span of time: when it began and ended, steady nanoseconds, and what it was.
+    pub(super) fn symbols(&self, which: Span) -> ((u64, u64), Tally) {
+        let kept = self.kept();
+        let to_ns = kept.last.to_ns;
+        match which {
+            Span::Last => ((kept.last.from_ns, to_ns), kept.symbols.last()),
+            Span::Minute => {
+                let (from_ns, tally) = kept.symbols.minute();
+                ((from_ns.unwrap_or(to_ns), to_ns), tally)
+            }
+            Span::Start => ((kept.start.from_ns, to_ns), kept.symbols.start()),
+        }
     }
 }
 

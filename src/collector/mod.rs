@@ -1,5 +1,5 @@
 //! Collects what the threads measure, on a thread of its own that alone may wait for the disk: merges it by what it has in
-//! common, keeps it for whoever asks ([`Measured`]), and writes the interval log.
+//! common, keeps it for whoever asks ([`Measured`]), writes the interval log, and, when a thread tells an incident, a flight.
 //!
 //! A thread hands over its interval when that ends, at a multiple of the interval on the steady clock. The collector comes
 //! an eighth of an interval later and takes what there is. So its intervals follow each other without a hole, and what a
@@ -7,24 +7,44 @@
 
 mod answer;
 mod measured;
+mod symbols;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam::channel;
 use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, Now};
+use crate::flight::{Cause, Flights, Incident, Witness};
+use crate::instrument::InstrumentTable;
 use crate::journal::{Journal, JournalLimits};
+use crate::latency::budget::{Rule, Verdict};
 use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::tick::Channel;
 
+use symbols::{Election, Tally};
+
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
+
+/// How it is collected.
+pub struct Options {
+    /// How long an interval is, nanoseconds, not 0.
+    pub interval_ns: u64,
+    /// Symbols that are told apart, at most.
+    pub symbols_max: usize,
+    /// The interval log, if there is to be one.
+    pub log: Option<LogOptions>,
+    /// The flight recorder, if there is to be one.
+    pub flights: Option<Flights>,
+    /// What an interval may take: where one takes more, that is an incident.
+    pub budget: Vec<Rule>,
+}
 
 /// Where the interval log goes.
 #[derive(Clone, Debug)]
@@ -64,6 +84,7 @@ struct Window {
     /// Values that count as the longest time that there is.
     clamped: u64,
     cells: BTreeMap<Label, Histogram<u64>>,
+    symbols: Tally,
 }
 
 impl Window {
@@ -79,6 +100,7 @@ impl Window {
     /// Forgets all values, and keeps the memory.
     fn clear(&mut self) {
         self.cells.values_mut().for_each(Histogram::reset);
+        self.symbols.clear();
         (self.negative, self.clamped) = (0, 0);
     }
 }
@@ -115,31 +137,45 @@ pub type Tell = Box<dyn FnMut(String) + Send>;
 /// Collects: see the [module](self). [`turn`](Self::turn) does all its work and can be called by hand.
 pub struct Collector {
     interval_ns: u64,
+    symbols_max: usize,
     start: Now,
     lines: Vec<Arc<Line>>,
     measured: Arc<Measured>,
     /// Venues that are told apart.
     venues: Vec<Arc<str>>,
+    /// Symbols that are told apart.
+    election: Election,
     /// The interval that is put together.
     round: Window,
     log: Option<Log>,
+    flights: Option<Flights>,
+    budget: Vec<Rule>,
     tell: Tell,
 }
 
 impl Collector {
-    /// A collector of intervals of `interval_ns`, not 0, that begin at `start`. The log, if there is to be one, is begun
-    /// at once. If it cannot be, `tell` is told, as it is when it can again: measuring goes on without.
-    pub fn new(interval_ns: u64, log: Option<LogOptions>, start: Now, tell: Tell) -> Self {
+    /// A collector of intervals that begin at `start`. The log, if there is to be one, is begun at once. If it cannot be,
+    /// or no flight can be written, `tell` is told, as it is when it can again: measuring goes on without.
+    pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
+        let Options { interval_ns, symbols_max, log, flights, budget } = options;
+        let stats = flights.as_ref().map(Flights::stats);
         let mut collector = Self {
             interval_ns,
+            symbols_max,
             start,
             lines: Vec::new(),
-            measured: Arc::new(Measured::new(interval_ns, start, log.is_some())),
+            measured: Arc::new(Measured::new(interval_ns, start, log.is_some(), table, stats)),
             venues: Vec::new(),
+            election: Election::new(symbols_max),
             round: Window { from_ns: start.mono_ns, ..Window::default() },
             log: log.map(|options| Log { options, journal: None }),
+            flights,
+            budget,
             tell,
         };
+        if let Some(told) = collector.flights.as_ref().and_then(Flights::probe) {
+            (collector.tell)(told);
+        }
         if let Some(log) = &mut collector.log {
             let begun = log.journal(start.wall_ns).map(drop);
             collector.log_went(begun);
@@ -151,7 +187,12 @@ impl Collector {
     pub fn meter(&mut self) -> Meter {
         let line = Arc::<Line>::default();
         self.lines.push(Arc::clone(&line));
-        Meter::new(line, self.interval_ns, self.start.mono_ns)
+        Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
+    }
+
+    /// Where a thread tells incidents.
+    pub fn witness(&self) -> Witness {
+        self.flights.as_ref().map_or_else(Witness::off, Flights::witness)
     }
 
     /// What was measured, for whoever asks.
@@ -160,13 +201,13 @@ impl Collector {
     }
 
     /// Takes what the threads have handed over. If there is nothing the interval goes on.
-    pub fn turn(&mut self) {
+    pub fn turn(&mut self, now: Now) {
         let mut ended_ns = None;
         for at in 0..self.lines.len() {
             while let Some(set) = self.lines[at].take() {
                 ended_ns = ended_ns.max(Some(set.to_ns));
                 self.add(&set);
-                self.lines[at].give_back(set);
+                self.lines[at].give_back(set, self.election.elected());
             }
         }
         let Some(ended_ns) = ended_ns else { return };
@@ -176,14 +217,47 @@ impl Collector {
             self.log_went(written);
         }
         let next_ns = self.round.to_ns;
-        self.measured.take_in(&mut self.round);
+        let broken = self.over_budget();
+        self.election.elect();
+        self.measured.take_in(&mut self.round, self.election.elected());
         self.round.clear();
         self.round.from_ns = next_ns;
+        if let Some(flights) = self.flights.as_ref().filter(|_| !broken.is_empty()) {
+            let (at_ns, cause) = (now.wall_ns, Cause::Budget(broken));
+            let incident = || Incident { at_ns, position: flights.published(), cause, client: None };
+            flights.witness().tell(now.mono_ns, incident);
+        }
+    }
+
+    /// The rules that the interval broke. What was not measured in it breaks none.
+    fn over_budget(&self) -> Vec<Verdict> {
+        let judge = |rule: &Rule| {
+            let mut sum = None;
+            for (_, values) in self.round.values().filter(|(label, _)| rule.selects(&label.tag().to_string()))
+            {
+                // They have the same bounds.
+                let _ = sum.get_or_insert_with(latency::histogram).add(values);
+            }
+            rule.judge(sum.as_ref())
+        };
+        let measured = |verdict: &Verdict| verdict.measured_ns.is_some();
+        self.budget.iter().map(judge).filter(|verdict| !verdict.held).filter(measured).collect()
+    }
+
+    /// Writes what came before an incident.
+    pub fn record(&mut self, incident: &Incident, now: Now) {
+        let stages = self.measured.last_stages(now);
+        let told = self.flights.as_mut().and_then(|flights| flights.write(incident, &stages, now.mono_ns));
+        if let Some(told) = told {
+            (self.tell)(told);
+        }
     }
 
     fn add(&mut self, set: &Set) {
         self.round.negative += set.negative;
         self.round.clamped += set.clamped;
+        self.round.symbols.take(&set.symbols);
+        self.election.count(&set.symbols);
         for (stage, venue, channel, values) in set.values() {
             let venue = venue.and_then(|venue| known(&mut self.venues, venue));
             // They have the same bounds.
@@ -212,16 +286,21 @@ impl Collector {
     /// # Errors
     /// What the operating system says when it gives no thread.
     pub fn start(mut self, clock: Clock) -> io::Result<Collecting> {
-        let (stop, stopped) = mpsc::sync_channel::<()>(0);
+        let (stop, stopped) = channel::bounded::<()>(0);
+        let incidents = self.flights.as_ref().map_or_else(channel::never, Flights::incidents);
         let thread = std::thread::Builder::new().name("latency".to_owned()).spawn(move || {
             loop {
                 let left = Duration::from_nanos(self.left_ns(clock.now().mono_ns));
-                if stopped.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
-                    break;
+                channel::select! {
+                    recv(stopped) -> _ => break,
+                    recv(incidents) -> incident => {
+                        incident.iter().for_each(|incident| self.record(incident, clock.now()));
+                    }
+                    default(left) => self.turn(clock.now()),
                 }
-                self.turn();
             }
-            self.turn();
+            self.turn(clock.now());
+            incidents.try_iter().for_each(|incident| self.record(&incident, clock.now()));
         })?;
         Ok(Collecting { stop, thread })
     }
@@ -248,7 +327,7 @@ fn known(venues: &mut Vec<Arc<str>>, venue: &str) -> Option<Arc<str>> {
 
 /// A collector that runs.
 pub struct Collecting {
-    stop: mpsc::SyncSender<()>,
+    stop: channel::Sender<()>,
     thread: JoinHandle<()>,
 }
 

@@ -8,11 +8,36 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::{MANUAL_EPOCH_NS, MS, SECOND};
-use crate::instrument::InstrumentId;
+use crate::flight;
+use crate::flight::Flight;
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::NS_MAX;
+use crate::latency::budget::parse;
 use crate::latency::hlog::{Interval, Reader};
+use crate::latency::meter::Class;
+use crate::ring::tick_ring;
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
+
+fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
+    Options { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
+}
+
+/// A symbol of each of the venues that are known here.
+fn table() -> Arc<InstrumentTable> {
+    let table = InstrumentTable::new(VENUES.len());
+    for venue in VENUES {
+        table.intern(&Symbol::new(venue, "A").expect("a symbol")).expect("room");
+    }
+    Arc::new(table)
+}
+
+const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
+
+/// Both clocks at a steady time.
+fn now(mono_ns: u64) -> Now {
+    Now { mono_ns, wall_ns: mono_ns - START.mono_ns + START.wall_ns }
+}
 
 /// Two threads that measure, and who collects.
 struct House {
@@ -25,10 +50,14 @@ struct House {
 
 impl House {
     fn new(log: Option<LogOptions>) -> Self {
+        Self::with(options(SECOND, log))
+    }
+
+    fn with(options: Options) -> Self {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let tell = move |what| tell.lock().expect("not poisoned").push(what);
-        let mut collector = Collector::new(SECOND, log, START, Box::new(tell));
+        let mut collector = Collector::new(options, table(), START, Box::new(tell));
         let (ingest, shard) = (collector.meter(), collector.meter());
         let measured = collector.measured();
         Self { collector, measured, ingest, shard, told }
@@ -39,7 +68,7 @@ impl House {
         let now_ns = START.mono_ns + second * SECOND + MS;
         self.ingest.turn(now_ns);
         self.shard.turn(now_ns);
-        self.collector.turn();
+        self.collector.turn(now(now_ns));
     }
 
     fn asked(&self, interval: &str) -> Value {
@@ -61,7 +90,6 @@ impl House {
 
 /// So many values of a stage; the instrument's number is its venue's.
 fn record(meter: &mut Meter, stage: Stage, (venue, channel): (u32, Channel), ns: u64, count: u64) {
-    const VENUES: [&str; 3] = ["kraken", "coinbase", "demo"];
     let name = || VENUES.get(venue as usize).copied().unwrap_or_default();
     let class = meter.class(InstrumentId(venue), channel, name);
     meter.record(stage, class, 1_000, 1_000 + ns, count);
@@ -103,12 +131,12 @@ fn what_threads_measure_is_merged_by_what_it_is() {
 fn an_interval_without_values_is_empty_and_one_without_news_goes_on() {
     let mut house = House::new(None);
     record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
-    house.collector.turn();
+    house.collector.turn(START);
     assert_eq!(house.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
     house.end(1);
     house.end(2);
     // Nobody comes to the end of the third.
-    house.collector.turn();
+    house.collector.turn(START);
     house.end(4);
     let last = house.asked("last");
     let (from, to) = (last["from_us"].as_u64().expect("a time"), last["to_us"].as_u64().expect("a time"));
@@ -127,7 +155,7 @@ fn a_late_thread_stands_where_it_came() {
         if second == 5 {
             house.shard.turn(now_ns);
         }
-        house.collector.turn();
+        house.collector.turn(START);
         let counts = ["recv", "write"].map(|stage| house.count("last", &format!("{stage}/kraken/trade")));
         assert_eq!(counts, [1, if second == 5 { 5 } else { 0 }]);
     }
@@ -171,6 +199,46 @@ fn values_that_are_no_times_are_counted() {
     assert_eq!(house.measured.odd(), (3, 0));
     house.end(2);
     assert_eq!(house.asked("last")["negative"], 0);
+}
+
+#[test]
+fn the_busiest_symbols_are_told_apart() {
+    let mut house = House::new(None);
+    let class = Class::NONE;
+    assert_eq!(house.shard.record_way(InstrumentId(0), class, 0, 9, 1), None, "states are no ticks");
+    for second in 1..=6 {
+        for (id, (of, us, count)) in
+            [(KRAKEN, 3, 1), (COINBASE, 70, 30), ((2, Channel::Quote), 900, 4)].into_iter().enumerate()
+        {
+            let name = VENUES[of.0 as usize];
+            let class = house.shard.class(InstrumentId(of.0), of.1, || name);
+            house.shard.record_way(InstrumentId(id as u32), class, 0, us * 1_000, count * second);
+        }
+        house.end(second);
+    }
+    let asked = |interval: &str| house.measured.symbols_json(interval).expect("an interval");
+    let rows = |asked: &Value| {
+        let rows = asked["symbols"].as_array().expect("rows").iter().chain([&asked["rest"]]);
+        rows.map(|row| [row["count"].clone(), row["p99_ns"].clone(), row["max_ns"].clone()])
+            .collect::<Vec<_>>()
+    };
+    let row = |count: u64, p99_ns: u64, max_ns: u64| [count, p99_ns, max_ns].map(Value::from);
+    let last = asked("last");
+    assert_eq!(rows(&last), [row(180, 70_000, 70_000), row(24, 900_000, 900_000), row(6, 3_000, 3_000)]);
+    // Until the thread had sets in which the elected are told apart, those were that came first.
+    for interval in ["1m", "start"] {
+        assert_eq!(
+            rows(&asked(interval)),
+            [row(630, 70_000, 70_000), row(44, 900_000, 900_000), row(61, 900_000, 900_000)],
+            "{interval}"
+        );
+    }
+    assert_eq!((&last["stage"], &last["symbols"][0]["symbol"]), (&"total".into(), &"coinbase:A".into()));
+    assert_eq!(last["symbols"][1]["symbol"], "demo:A");
+    let (from, to) = ((START.wall_ns + 5 * SECOND + MS) / 1_000, (START.wall_ns + 6 * SECOND + MS) / 1_000);
+    assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
+    let told = house.measured.symbols_json("5m").map(drop);
+    assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
 }
 
 #[test]
@@ -243,7 +311,7 @@ fn percentiles_are_the_text_that_tools_draw() {
 
 // ---- the log ------------------------------------------------------------------------------------------
 
-fn options(path: &Path, bytes_max: u64) -> LogOptions {
+fn log_options(path: &Path, bytes_max: u64) -> LogOptions {
     let bytes_max = NonZeroU64::new(bytes_max).expect("above 0");
     let files_max = NonZeroU8::new(2).expect("above 0");
     LogOptions { path: path.to_owned(), limits: JournalLimits { bytes_max, files_max } }
@@ -258,7 +326,7 @@ fn intervals(path: &Path) -> Vec<Interval> {
 fn the_log_has_each_value_once_and_the_last_interval() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 1 << 20)));
+    let mut house = House::new(Some(log_options(&path, 1 << 20)));
     for second in 1..=3 {
         record(&mut house.ingest, Stage::Recv, KRAKEN, 40 * second, second);
         record(&mut house.shard, Stage::Recv, KRAKEN, 40 * second, 10);
@@ -267,7 +335,7 @@ fn the_log_has_each_value_once_and_the_last_interval() {
     record(&mut house.shard, Stage::Total, COINBASE, 9, 1);
     house.shard.end(START.mono_ns + 3 * SECOND + SECOND / 2);
     house.ingest.end(START.mono_ns + 3 * SECOND + SECOND / 4);
-    house.collector.turn();
+    house.collector.turn(START);
     let found: Vec<_> = intervals(&path)
         .iter()
         .map(|i| (i.tag.clone(), (i.start_ns - START.wall_ns) / MS, i.duration_ns / MS, i.histogram.len()))
@@ -289,7 +357,7 @@ fn the_log_has_each_value_once_and_the_last_interval() {
 fn logs_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 500)));
+    let mut house = House::new(Some(log_options(&path, 500)));
     for second in 1..=20 {
         record(&mut house.shard, Stage::Total, KRAKEN, second * 1_000, 1);
         house.end(second);
@@ -306,7 +374,7 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let inside = folder.path().join("logs");
     let path = inside.join("latency.hlog");
-    let mut house = House::new(Some(options(&path, 1 << 20)));
+    let mut house = House::new(Some(log_options(&path, 1 << 20)));
     let told = house.told();
     assert!(
         told.len() == 1 && told[0].starts_with("latency.log: ") && told[0].contains("No such file"),
@@ -328,6 +396,63 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     assert_eq!((found.len(), found[0].start_ns), (1, START.wall_ns + 3 * SECOND + MS));
 }
 
+// ---- flights ------------------------------------------------------------------------------------------
+
+#[test]
+fn an_interval_over_budget_is_an_incident() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, ring) = tick_ring(4, VENUES.len()).expect("a power of two");
+    let flights = flight::Options {
+        dir: folder.path().to_owned(),
+        seconds: 1,
+        files_max: 9,
+        file_bytes_max: 1 << 20,
+        quiet_s: 2,
+    };
+    let budget = parse("write.p50<10us,write/*/trade.max<=1ms,total.max<1ns").expect("a budget");
+    let flights = Some(Flights::new(flights, ring, table()));
+    let mut house = House::with(Options { flights, budget, ..options(SECOND, None) });
+    let incidents = house.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
+    // Of what is not measured, no rule is broken.
+    for (second, ns, broken) in
+        [(1, 5_000, 0), (2, 20_000, 1), (3, 2_000_000, 0), (4, 20_000, 0), (5, 2_000_000, 2)]
+    {
+        record(&mut house.shard, Stage::Write, KRAKEN, ns, 3);
+        house.end(second);
+        let told: Vec<Incident> = incidents.try_iter().map(|incident| *incident).collect();
+        let rules = told.iter().map(|incident| match &incident.cause {
+            Cause::Budget(verdicts) => verdicts.len(),
+            other => panic!("{other:?}"),
+        });
+        // For two seconds after one, there is no other.
+        assert_eq!(
+            rules.collect::<Vec<_>>(),
+            if broken > 0 { vec![broken] } else { vec![] },
+            "second {second}"
+        );
+        for incident in told {
+            assert_eq!(incident.at_ns, START.wall_ns + second * SECOND + MS);
+            house.collector.record(&incident, now(START.mono_ns + second * SECOND + 2 * MS));
+        }
+    }
+    let stats = house.measured.flights().expect("a recorder");
+    assert_eq!((stats.written.get(), stats.dropped.get(), stats.failed.get()), (2, 2, 0));
+    let told = house.told();
+    assert!(told.len() == 2 && told[0].ends_with(": over budget: write.p50<10us: 20.0 µs"), "{told:?}");
+    let mut files: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("one").path()).collect();
+    files.sort();
+    let flight = Flight::read(fs::read(&files[1]).expect("a file").as_slice()).expect("a flight");
+    let stage = &flight.stages[0];
+    assert_eq!(
+        (&stage["tag"], &stage["count"]),
+        (&"write/kraken/trade".into(), &3.into()),
+        "the interval itself"
+    );
+    assert_eq!(flight.header.stages_to_us, flight.header.at_us);
+    assert!(stage["max_ns"].as_u64() >= Some(2_000_000), "{stage}");
+}
+
 // ---- the thread ---------------------------------------------------------------------------------------
 
 #[test]
@@ -346,8 +471,9 @@ fn the_thread_ends_with_everything_written() {
     let clock = Clock::real();
     // Longer than the test: all there is comes at the end.
     let interval_ns = 60_000 * SECOND;
-    let log = Some(options(&path, 1 << 20));
-    let mut collector = Collector::new(interval_ns, log, clock.now(), Box::new(|_| {}));
+    let log = Some(log_options(&path, 1 << 20));
+    let options = options(interval_ns, log);
+    let mut collector = Collector::new(options, table(), clock.now(), Box::new(|_| {}));
     let mut meter = collector.meter();
     let measured = collector.measured();
     let collecting = collector.start(clock.clone()).expect("a thread");

@@ -1,11 +1,13 @@
 //! What is measured, and where it is kept.
 
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use super::{interval_ms, log_bytes, non_zero_u64, optional_path};
+use super::{non_zero, non_zero_u64, optional_path};
 
 /// `[latency]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -22,6 +24,8 @@ pub struct Latency {
     pub log_bytes_max: NonZeroU64,
     /// Logs that are kept.
     pub log_files_max: NonZeroU8,
+    /// Symbols that are told apart.
+    pub symbols: NonZeroUsize,
 }
 
 impl Default for Latency {
@@ -31,6 +35,30 @@ impl Default for Latency {
             log: None,
             log_bytes_max: non_zero_u64::<67_108_864>(),
             log_files_max: const { NonZeroU8::new(4).expect("not 0") },
+            symbols: non_zero::<64>(),
         }
     }
+}
+
+/// Shorter intervals have too few values for a percentile, and longer ones hide what happened.
+const INTERVAL_MS: RangeInclusive<u64> = 100..=60_000;
+
+fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let interval_ms = u64::deserialize(from)?;
+    if interval_ms == 0 || INTERVAL_MS.contains(&interval_ms) {
+        return Ok(interval_ms);
+    }
+    let (least, most) = INTERVAL_MS.into_inner();
+    Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
+}
+
+/// A shorter log would hold hardly an interval.
+const LOG_BYTES_MIN: u64 = 65_536;
+
+fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {
+    let bytes = NonZeroU64::deserialize(from)?;
+    if bytes.get() >= LOG_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("log_bytes_max must be at least {LOG_BYTES_MIN}")))
 }

@@ -16,12 +16,13 @@ use super::recorder::Tap;
 use super::replay::{Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::Counter;
+use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
-use crate::tick::{Body, Channel, Tick};
+use crate::tick::{Body, Channel, GapCause, Tick};
 use crate::venue::Wire;
 
 /// Records taken from one replay before the shards are woken and others have their turn.
@@ -152,6 +153,8 @@ pub struct IngestParts {
     pub notices: mpsc::Sender<String>,
     /// What it measures with.
     pub meter: Meter,
+    /// Where it tells incidents.
+    pub witness: Witness,
 }
 
 /// One publisher's line.
@@ -183,7 +186,7 @@ pub enum Next {
     At(u64),
 }
 
-/// Publishes a tick; what has no place is counted.
+/// Publishes a tick; what has no place is counted, and a gap is told.
 fn publish<'a>(
     writer: &'a mut TickWriter,
     view: &'a IngestView,
@@ -192,6 +195,8 @@ fn publish<'a>(
     |tick| {
         if writer.publish(tick, stages.numbered(tick)).is_err() {
             view.unplaced.add(1);
+        } else if let Body::Gap { from, .. } = tick.body {
+            stages.saw_gap(tick, from, writer.published());
         }
     }
 }
@@ -199,8 +204,9 @@ fn publish<'a>(
 /// Records of a turn that are all measured; of those behind them each so manieth is, and stands for those before it.
 const MEASURED: u64 = 8;
 
-/// Measures what a tick takes on this thread.
+/// Measures what a tick takes on this thread, and tells what is missing.
 struct Stages {
+    witness: Witness,
     meter: Meter,
     clock: Clock,
     table: Arc<InstrumentTable>,
@@ -261,6 +267,18 @@ impl Stages {
         Seen::new(now_ns.saturating_sub(tick.rx_ns), weight)
     }
 
+    /// A gap has been published, the last of so many ticks.
+    #[cold]
+    fn saw_gap(&self, gap: &Tick, from: u64, position: u64) {
+        let now = self.clock.now();
+        self.witness.tell(now.mono_ns, || Incident {
+            at_ns: now.wall_ns,
+            position,
+            cause: Cause::Gap { key: gap.key(), from, to: gap.seq, why: GapCause::Feed },
+            client: None,
+        });
+    }
+
     /// The ticks so far are in the ring, and the doorbells were rung.
     fn published(&mut self) {
         self.records = 0;
@@ -283,6 +301,7 @@ impl Ingest {
         let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
         let ended = vec![false; parts.replays.len()];
         let stages = Stages {
+            witness: std::mem::take(&mut parts.witness),
             meter: std::mem::replace(&mut parts.meter, Meter::off()),
             clock: parts.clock.clone(),
             table: Arc::clone(parts.market.table()),

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress};
 use super::upgrade::Handshake;
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
+use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol;
 use crate::protocol::json::Ack;
@@ -47,6 +48,7 @@ pub(super) fn admin(hooks: AdminHooks) -> Router {
         .route("/api/clients", get(clients))
         .route("/api/latency", get(latency))
         .route("/api/latency.hgrm", get(latency_hgrm))
+        .route("/api/latency/symbols", get(latency_symbols))
         .route("/healthz", get(healthz));
     with_fallbacks(router).with_state(hooks)
 }
@@ -81,11 +83,23 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     }
 }
 
-/// What was measured over the interval that is asked for.
+/// What was measured over the interval that is asked for, by stage.
 async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    measured(hooks, &uri, Measured::json)
+}
+
+/// The same, by symbol.
+async fn latency_symbols(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    measured(hooks, &uri, Measured::symbols_json)
+}
+
+fn measured(
+    hooks: AdminHooks,
+    uri: &Uri,
+    asked: impl FnOnce(&Measured, &str) -> Result<Value, String>,
+) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    let pairs = pairs(&uri);
-    match measured.json(value(&pairs, "interval").unwrap_or(MINUTE)) {
+    match asked(&measured, value(&pairs(uri), "interval").unwrap_or(MINUTE)) {
         Ok(found) => ([(CACHE_CONTROL, "no-store")], Json(found)).into_response(),
         Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
     }

@@ -304,6 +304,15 @@ impl Sources {
             let (name, help) = ("tickfan_latency_log_failing", "1 while the latency log cannot be written");
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), log.failing.into())])?;
         }
+        if let Some(stats) = measured.flights() {
+            let (name, help) = ("tickfan_flights_failing", "1 while flights cannot be written");
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), stats.is_failing().into())])?;
+            let help = "Incidents without a flight, because there had just been one";
+            counts.push(("tickfan_flights_dropped", help, stats.dropped.get()));
+            let help = "Flights that could not be written, and whether they could be at the start";
+            counts.push(("tickfan_flights_failed", help, stats.failed.get()));
+            counts.push(("tickfan_flights_written", "Flights written", stats.written.get()));
+        }
         for (name, help, value) in counts {
             family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
         }

@@ -196,8 +196,8 @@ pub struct AdminHooks {
     pub latency: Option<Arc<Measured>>,
 }
 
-/// The operator's door: `/metrics`, `/api/clients`, `/api/latency` and `/healthz`. It asks nobody who they are: bind it to a private
-/// address.
+/// The operator's door: `/metrics`, `/api/clients`, `/api/latency` and what is below it, and `/healthz`. It asks nobody who
+/// they are: bind it to a private address.
 #[derive(Debug)]
 pub struct Admin {
     router: Router,

@@ -254,8 +254,10 @@ fn feed_health(
 /// What is wrong though ticks flow. No path: anybody may read it.
 fn alarms(measured: Option<&Measured>) -> Vec<String> {
     let log = measured.and_then(Measured::log).filter(|log| log.failing);
-    let told = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
-    told.into_iter().collect()
+    let log = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
+    let flights = measured.and_then(Measured::flights).filter(|stats| stats.is_failing());
+    let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
+    log.into_iter().chain(flights).collect()
 }
 
 /// The worst clients of all shards.

@@ -15,14 +15,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use doors::{Around, Doors, publishing};
 
 use crate::clock::{Clock, MS};
-use crate::collector::{Collecting, Collector, LogOptions};
-use crate::config::{Config, Latency};
+use crate::collector::{self, Collecting, Collector, LogOptions};
+use crate::config::{Config, Flight, Latency};
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
     CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, LineRecord, Market, RecordOptions,
     Recorder, RecorderThread, Replay, ReplaySpec, Tap,
 };
+use crate::flight::{self, Flights, Witness};
 use crate::front::Origins;
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
@@ -74,7 +75,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let view = Arc::new(IngestView::new(replays.len()));
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
-    let mut collector = collector(&config, &clock, &notices, &view);
+    let mut collector = collector(&config, (&table, &ring), &clock, &notices, &view);
     let ingest = IngestThread::prepare()?;
     let remote = remote(&config, &mut replays, &ingest.wake, &clock)?;
     let options = session_options(&config, &replays, remote.clone())?;
@@ -116,6 +117,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         view: Arc::clone(&view),
         notices,
         meter: meter(&mut collector),
+        witness: witness(collector.as_ref()),
     };
     let ingest = ingest.start(parts, publishing.clone())?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
@@ -193,11 +195,12 @@ fn write_log(mut log: mpsc::Receiver<String>) {
 /// Who collects what is measured; `None`: measuring is off.
 fn collector(
     config: &Config,
+    (table, ring): (&Arc<InstrumentTable>, &TickRing),
     clock: &Clock,
     notices: &mpsc::Sender<String>,
     view: &Arc<IngestView>,
 ) -> Option<Collector> {
-    let Latency { interval_ms, log, log_bytes_max, log_files_max } = &config.latency;
+    let Latency { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
     if *interval_ms == 0 {
         return None;
     }
@@ -209,7 +212,30 @@ fn collector(
             view.notices_lost.add(1);
         }
     };
-    Some(Collector::new(interval_ms * MS, log, clock.now(), Box::new(tell)))
+    let options = collector::Options {
+        interval_ns: interval_ms * MS,
+        symbols_max: symbols.get(),
+        log,
+        flights: flights(&config.flight, table, ring),
+        budget: config.flight.budget.clone(),
+    };
+    Some(Collector::new(options, Arc::clone(table), clock.now(), Box::new(tell)))
+}
+
+/// Who writes what came before an incident; `None`: nobody.
+fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
+    let options = flight::Options {
+        dir: flight.dir.clone()?,
+        seconds: flight.seconds.get(),
+        files_max: flight.files_max.get(),
+        file_bytes_max: flight.file_bytes_max.get(),
+        quiet_s: flight.quiet_s.get(),
+    };
+    Some(Flights::new(options, ring.clone(), Arc::clone(table)))
+}
+
+fn witness(collector: Option<&Collector>) -> Witness {
+    collector.map_or_else(Witness::off, Collector::witness)
 }
 
 fn meter(collector: &mut Option<Collector>) -> Meter {
@@ -342,6 +368,7 @@ impl Shards {
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),
+                witness: witness(collector.as_ref()),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);

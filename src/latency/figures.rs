@@ -1,4 +1,6 @@
-//! What is said about a histogram.
+//! What is said about a histogram, and how times are written for people.
+
+use std::fmt;
 
 use hdrhistogram::Histogram;
 
@@ -48,6 +50,32 @@ impl Figures {
     }
 }
 
+/// Nanoseconds, shown with three significant digits and their unit: `48 ns`, `1.23 µs`, `12.3 ms`, `60.0 s`.
+#[derive(Clone, Copy, Debug)]
+pub struct Nanos(pub u64);
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < 1_000 {
+            return f.pad(&format!("{} ns", self.0));
+        }
+        for (unit_ns, name) in [(1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s")] {
+            for decimals in [2, 1, 0] {
+                let scale = 10_u128.pow(decimals);
+                let scaled = (u128::from(self.0) * scale + unit_ns / 2) / unit_ns;
+                if scaled < 1_000 || (name == "s" && decimals == 0) {
+                    let point = if decimals == 0 { "" } else { "." };
+                    let digits = decimals as usize;
+                    let rest =
+                        if decimals == 0 { String::new() } else { format!("{:0digits$}", scaled % scale) };
+                    return f.pad(&format!("{}{point}{rest} {name}", scaled / scale));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +95,28 @@ mod tests {
             assert!(ns.abs_diff(expected) <= expected / 1_000 + 1_000, "{name}: {ns}");
         }
         assert!((figures.count, figures.mean_ns.abs_diff(5_000_500) < 5_000) == (10_000, true));
+    }
+
+    #[test]
+    fn times_have_three_digits_and_a_unit() {
+        for (ns, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (9_994, "9.99 µs"),
+            (9_995, "10.0 µs"),
+            (48_191, "48.2 µs"),
+            (99_949, "99.9 µs"),
+            (99_950, "100 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1.00 ms"),
+            (1_050_000, "1.05 ms"),
+            (60_000_000_000, "60.0 s"),
+            (3_600_000_000_000, "3600 s"),
+            (u64::MAX, "18446744074 s"),
+        ] {
+            assert_eq!(Nanos(ns).to_string(), text);
+        }
+        assert_eq!(format!("{:>8}|", Nanos(1_050)), " 1.05 µs|");
     }
 }

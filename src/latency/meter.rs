@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use super::{DIGITS, NS_MAX, Stage};
+use super::{DIGITS, NS_MAX, Stage, Symbols};
 use crate::instrument::InstrumentId;
 use crate::tick::Channel;
 
@@ -64,6 +64,8 @@ pub struct Set {
     /// By class, then by stage. There are none before the first value.
     cells: Vec<Option<Box<Cell>>>,
     venues: Vec<Box<str>>,
+    /// The whole way, by symbol.
+    pub symbols: Symbols,
     /// When it was begun and handed over, steady nanoseconds.
     pub from_ns: u64,
     /// When it was handed over, steady nanoseconds.
@@ -91,8 +93,9 @@ impl Set {
         })
     }
 
-    /// Forgets all values, and keeps the memory.
-    fn clear(&mut self) {
+    /// Forgets all values, and keeps the memory. These symbols are told apart from now on.
+    fn clear(&mut self, apart: &[InstrumentId]) {
+        self.symbols.begin(apart);
         for cell in self.cells.iter_mut().flatten().filter(|cell| cell.touched) {
             cell.values.reset();
             cell.touched = false;
@@ -125,9 +128,9 @@ impl Line {
         self.full.pop()
     }
 
-    /// Gives a set back to be filled again.
-    pub fn give_back(&self, mut set: Box<Set>) {
-        set.clear();
+    /// Gives a set back to be filled again, with these symbols told apart.
+    pub fn give_back(&self, mut set: Box<Set>, apart: &[InstrumentId]) {
+        set.clear(apart);
         // There is room for all that there are.
         let _ = self.empty.push(set);
     }
@@ -144,6 +147,8 @@ pub struct Meter {
     venues: Venues,
     /// The venue of each instrument, by its number; [`UNKNOWN`] until it is asked for.
     known: Vec<u8>,
+    /// Symbols that are told apart, at most.
+    symbols_max: usize,
 }
 
 const UNKNOWN: u8 = u8::MAX;
@@ -154,7 +159,14 @@ impl Meter {
     pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
         let due_ns = end_of_interval(interval_ns, now_ns);
-        Self { line, set, interval_ns, due_ns, venues: Venues::default(), known: Vec::new() }
+        let (venues, known) = (Venues::default(), Vec::new());
+        Self { line, set, interval_ns, due_ns, venues, known, symbols_max: 0 }
+    }
+
+    /// The same, but so many symbols are told apart.
+    #[must_use]
+    pub fn with_symbols(self, most: usize) -> Self {
+        Self { symbols_max: most, ..self }
     }
 
     /// A meter that measures nothing.
@@ -192,15 +204,39 @@ impl Meter {
         number
     }
 
-    /// Measures a stage that `count` ticks of a class took from one time to the other, nanoseconds of the same clock.
+    /// Measures the whole way of `count` ticks of an instrument, nanoseconds of the same clock. How long it was, if that
+    /// was measured.
     #[inline]
-    pub fn record(&mut self, stage: Stage, class: Class, from_ns: u64, to_ns: u64, count: u64) {
+    pub fn record_way(
+        &mut self,
+        id: InstrumentId,
+        class: Class,
+        rx_ns: u64,
+        now_ns: u64,
+        count: u64,
+    ) -> Option<u64> {
+        let ns = self.record(Stage::Total, class, rx_ns, now_ns, count)?;
+        self.set.symbols.record(id, ns, count, self.symbols_max);
+        Some(ns)
+    }
+
+    /// Measures a stage that `count` ticks of a class took from one time to the other, nanoseconds of the same clock. How
+    /// long it was, if that was measured.
+    #[inline]
+    pub fn record(
+        &mut self,
+        stage: Stage,
+        class: Class,
+        from_ns: u64,
+        to_ns: u64,
+        count: u64,
+    ) -> Option<u64> {
         if !self.is_on() || count == 0 || class == Class::NONE {
-            return;
+            return None;
         }
         let Some(mut ns) = to_ns.checked_sub(from_ns) else {
             self.set.negative += count;
-            return;
+            return None;
         };
         if ns > NS_MAX {
             self.set.clamped += count;
@@ -213,6 +249,7 @@ impl Meter {
         } else {
             self.begin(at, ns.max(1), count);
         }
+        Some(ns)
     }
 
     /// The first value of a class and stage in this set.
@@ -297,7 +334,7 @@ mod tests {
                 let values: Vec<_> =
                     set.values().map(|(s, v, c, h)| (s, v.map(str::to_owned), c, h.len())).collect();
                 collected.push((set.from_ns / SECOND, set.to_ns / SECOND, values));
-                line.give_back(set);
+                line.give_back(set, &[]);
             }
         }
         let counts = |n| {
@@ -350,7 +387,7 @@ mod tests {
         assert_eq!((set.negative, set.clamped), (2, 1));
         let (.., values) = set.values().next().expect("one histogram");
         assert_eq!((values.len(), values.min()), (2, 1));
-        line.give_back(set);
+        line.give_back(set, &[]);
         let set = line.empty.pop().expect("one of those given back");
         assert_eq!(set.negative, 0);
     }

@@ -1,9 +1,12 @@
 //! Latency by stages: what is told apart, and the interval log that holds it. `docs/LATENCY.md` describes the log and
 //! how it is read.
 
+pub mod budget;
+mod coarse;
 mod figures;
 pub mod hlog;
 pub mod meter;
+mod symbols;
 
 use std::fmt;
 
@@ -11,7 +14,9 @@ use hdrhistogram::Histogram;
 
 use crate::tick::Channel;
 
-pub use figures::{Figures, QUANTILES};
+pub use coarse::{Coarse, CoarseFigures};
+pub use figures::{Figures, Nanos, QUANTILES};
+pub use symbols::Symbols;
 
 /// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when
 /// the frame was in our hands. [`Stage::Total`] is the whole way.

@@ -10,8 +10,8 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::figures::Nanos;
 use super::run::{Point, Series};
+use crate::latency::Nanos;
 
 /// Axes and the words on them.
 pub(super) const INK: RGBColor = RGBColor(0x4a, 0x4f, 0x57);

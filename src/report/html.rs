@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use plotters::style::RGBColor;
 
 use super::chart::{self, Curve};
-use super::figures::{Grouped, Nanos, Ratio};
+use super::figures::{Grouped, Ratio};
 use super::run::Series;
 use super::{Report, Side, utc};
-use crate::latency::{Figures, Stage};
+use crate::latency::{Figures, Nanos, Stage};
 
 const STYLE: &str = include_str!("page.css");
 

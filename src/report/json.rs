@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::budget::Verdict;
 use super::figures::Ratio;
 use super::run::{Point, Series};
 use super::{Report, Side, utc};
 use crate::latency::Figures;
+use crate::latency::budget::Verdict;
 
 /// Everything, as one JSON object and a line break.
 ///

@@ -1,29 +1,31 @@
 //! `tickfan report`: what interval logs say about a run, beside another run, and against a budget; in the terminal, as
-//! JSON, and as a page. The files are read and written here, all else is pure.
+//! JSON, and as a page; and what a flight says. The files are read and written here, all else is pure.
 
-mod budget;
 mod chart;
 mod figures;
+mod flight;
 mod html;
 mod json;
 mod run;
 mod table;
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead as _, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 
-use self::budget::{Rule, Verdict};
 use self::run::{Flaw, Run, Series, Window};
+use crate::flight::Flight;
+use crate::latency::budget::{self, Rule, Verdict};
 use crate::latency::hlog::{ReadError, Reader};
 
 /// What to report. `--help` shows the comments of the fields.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Interval logs (.hlog) of one run; their tags are merged.
+    /// Interval logs (.hlog) of one run; their tags are merged. Or one file of the flight recorder (.ndjson), which goes with
+    /// --json alone.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// An interval log of another run to set beside this one, with ratios. Repeatable, for the logs of one run.
@@ -112,6 +114,9 @@ const BAD_LINES_TOLD: u64 = 10;
 /// # Errors
 /// A file that cannot be read or written, or without a measurement.
 pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write) -> anyhow::Result<bool> {
+    if let Some(path) = flight_among(&args.files)? {
+        return report_flight(args, path, out).map(|()| true);
+    }
     let window = (args.from, args.to);
     let this = Side::read(&args.files, window, &mut log)?;
     let base = match args.compare.as_slice() {
@@ -119,8 +124,8 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
         files => Some(Side::read(files, window, &mut log)?),
     };
     let rules = args.budget.iter().flat_map(|budget| &budget.0);
-    let verdicts =
-        rules.map(|rule| rule.judge(&this.run)).collect::<Result<_, _>>().map_err(|why| anyhow!(why))?;
+    let judge = |rule: &Rule| Ok(rule.judge(this.run.select(|tag| rule.selects(tag))?.as_ref()));
+    let verdicts = rules.map(judge).collect::<Result<_, String>>().map_err(|why| anyhow!(why))?;
     let report = Report { this, base, verdicts };
     if let Some(path) = &args.html {
         let page = html::page(&report)?;
@@ -132,6 +137,26 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
         writeln!(log, "over budget: {broken}")?;
     }
     Ok(report.all_well())
+}
+
+/// The first of these that is a flight.
+fn flight_among(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {
+    for path in paths {
+        if Flight::begins(open(path)?.fill_buf().with_context(|| format!("{}", path.display()))?) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn report_flight(args: &ReportArgs, path: &Path, out: impl Write) -> anyhow::Result<()> {
+    let ReportArgs { files, compare, budget, json, html, tags, from, to } = args;
+    let name = path.display();
+    anyhow::ensure!(files.len() == 1, "{name} is a flight: it is reported alone");
+    let other = !compare.is_empty() || !budget.is_empty() || html.is_some() || *tags;
+    anyhow::ensure!(!other && from.is_none() && to.is_none(), "{name} is a flight: only --json goes with it");
+    let text = flight::text(&name.to_string(), open(path)?, *json).with_context(|| format!("{name}"))?;
+    print(&text, out).context("cannot write")
 }
 
 /// Whoever read the output has seen enough once they close it.

@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use super::figures::{Grouped, Nanos, Ratio};
+use super::figures::{Grouped, Ratio};
 use super::run::{Point, Series};
 use super::{Report, Side, utc};
-use crate::latency::Figures;
+use crate::latency::{Figures, Nanos};
 
 /// A column of numbers: its name, and which goes first where there is no room.
 const COLUMNS: [(&str, u8); 7] =

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
 
 /// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
@@ -30,6 +31,8 @@ pub struct Times {
     pub tx_ns: u64,
     /// Its venue and channel.
     pub class: Class,
+    /// Its instrument.
+    pub instrument: InstrumentId,
 }
 
 /// Some whole frames on the tape.
@@ -216,7 +219,7 @@ mod tests {
     use crate::tick::Channel;
 
     fn times(rx_ns: u64) -> Times {
-        Times { rx_ns, tx_ns: 0, class: Class::new(0, Channel::Trade) }
+        Times { rx_ns, tx_ns: 0, class: Class::new(0, Channel::Trade), instrument: InstrumentId(0) }
     }
 
     #[test]

@@ -410,11 +410,18 @@ impl Session {
         &self.outbox
     }
 
-    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for: of
-    /// very many not each is told. To be asked before they are [written](Self::wrote).
+    /// How many ticks are out with the first `n` bytes of what waits. To be asked before they are [written](Self::wrote).
     #[inline]
-    pub fn going(&self, n: usize, tell: impl FnMut(Times, u64)) {
-        self.outbox.going(n, tell);
+    pub fn ticks_within(&self, n: usize) -> u32 {
+        self.outbox.ticks_within(n)
+    }
+
+    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for, of
+    /// these and of all: of very many not each is told, and `others` are those of writes that were not asked. To be asked
+    /// before they are [written](Self::wrote). False if no tick is out.
+    #[inline]
+    pub fn going(&self, n: usize, others: u64, tell: impl FnMut(Times, u64, u64)) -> bool {
+        self.outbox.going(n, others, tell)
     }
 
     /// The socket took the first `n` bytes of what waits.

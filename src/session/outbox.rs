@@ -65,7 +65,7 @@ impl Outbox {
 
     /// Shows what goes out next to `write`, at least one slice, as much as one write takes.
     pub(super) fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        if self.strip.len > 0 && self.front.is_empty() {
+        if self.is_on_tape() {
             let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
             return if self.strips.is_empty() {
                 self.buffers.read(self.strip, one)
@@ -144,30 +144,53 @@ impl Outbox {
         self.marks.get_or_insert_default().ticks.push_back((end, times));
     }
 
-    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: where many go out
-    /// at once, some stand for those next to them. The one that has waited longest is told by itself.
-    pub(super) fn going(&self, n: usize, mut tell: impl FnMut(Times, u64)) {
-        if self.strip.len > 0 && self.front.is_empty() {
-            let all = self.strips.iter().chain([&self.strip]);
-            let out = if n < self.len { self.frames_within(n) } else { all.clone().map(|s| s.count).sum() };
-            let step = out.div_ceil(TOLD_MAX).max(1);
-            let (mut at, mut begin) = (0, 0);
-            for strip in all {
-                while at < out && at - begin < strip.count {
-                    if let Some(times) = self.buffers.times(*strip, at - begin) {
-                        tell(times, u64::from(step.min(out - at)));
-                    }
-                    at += step;
-                }
-                begin += strip.count;
-            }
-            return;
+    /// How many ticks are out with the next `n` bytes.
+    #[inline]
+    pub(super) fn ticks_within(&self, n: usize) -> u32 {
+        if self.is_on_tape() {
+            let all = || self.strips.iter().chain([&self.strip]).map(|strip| strip.count).sum();
+            return if n < self.len { self.frames_within(n) } else { all() };
         }
-        let Some(marks) = &self.marks else { return };
+        let Some(marks) = &self.marks else { return 0 };
         let end = self.taken + n as u64;
-        for (_, times) in marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end) {
-            tell(*times, 1);
+        marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end).count() as u32
+    }
+
+    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: of these, those next
+    /// to it where many go out at once; and of all, its share of `others` too. The one that has waited longest is among
+    /// them. False if no tick is out.
+    pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
+        let out = self.ticks_within(n);
+        let step = if self.is_on_tape() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
+        let (told, all) = (u64::from(out.div_ceil(step)), u64::from(out) + others);
+        let mut nth = 0;
+        let mut tell = |times| {
+            let own = u64::from(step).min(u64::from(out) - nth * u64::from(step));
+            tell(times, own, all * (nth + 1) / told - all * nth / told);
+            nth += 1;
+        };
+        if !self.is_on_tape() {
+            let ticks = self.marks.iter().flat_map(|marks| &marks.ticks);
+            ticks.take(out as usize).for_each(|(_, times)| tell(*times));
+            return out > 0;
         }
+        let (mut at, mut begin) = (0, 0);
+        for strip in self.strips.iter().chain([&self.strip]) {
+            while at < out && at - begin < strip.count {
+                if let Some(times) = self.buffers.times(*strip, at - begin) {
+                    tell(times);
+                }
+                at += step;
+            }
+            begin += strip.count;
+        }
+        out > 0
+    }
+
+    /// Whether all that waits stands on the tape.
+    #[inline]
+    fn is_on_tape(&self) -> bool {
+        self.strip.len > 0 && self.front.is_empty()
     }
 
     /// How many frames on the tape are whole within the first `n` bytes.

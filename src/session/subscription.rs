@@ -269,6 +269,12 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
+    /// The first numbers that it names because the client or the shard was slow.
+    pub fn slowness(&self) -> Option<Missing> {
+        let slow = |missing: &Missing| matches!(missing.why, GapCause::SlowConsumer | GapCause::Overrun);
+        self.before.into_iter().chain([self.after]).flatten().find(slow)
+    }
+
     /// How the books stand after it.
     pub fn counts(&self) -> Ledger {
         let mut counts = Ledger::default();

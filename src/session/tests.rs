@@ -123,7 +123,7 @@ impl Rig {
             Some(_) => Ledger { sent: 1, ..Ledger::default() },
             None => Ledger { lost: 1, ..Ledger::default() },
         };
-        let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE };
+        let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE, instrument: InstrumentId(0) };
         let strip =
             self.buffers.print(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
         if self.session.offer(strip, self.now_ns) {

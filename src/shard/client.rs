@@ -6,9 +6,10 @@ use super::interest::{Awaited, Wildcard};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
-use crate::latency::Stage;
+use crate::flight::History;
 use crate::latency::meter::Meter;
-use crate::session::{Session, Strip};
+use crate::latency::{Coarse, Stage};
+use crate::session::{Session, Strip, Times};
 use crate::tick::Key;
 
 /// A session with its socket.
@@ -26,6 +27,10 @@ pub(super) struct Connection<S> {
     pub(super) wildcards: Vec<Wildcard>,
     /// Symbols that nobody lists yet.
     pub(super) awaited: Vec<Awaited>,
+    /// What the whole way of its ticks took. There is none before the first that was measured.
+    pub(super) way: Option<Box<Coarse>>,
+    /// How it did since it was last at ease, where incidents are recorded.
+    pub(super) history: Option<Box<History>>,
     /// From where it reads the ring again, while it resumes.
     pub(super) reading: Option<u64>,
     /// Which news of the replay it was told.
@@ -46,18 +51,61 @@ pub(super) struct Around<'a> {
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: &'a Clock,
     pub(super) meter: &'a mut Meter,
+    pub(super) sample: &'a mut Sample,
+}
+
+/// Writes of a turn that are all measured; of those behind them each so manieth is, and the last.
+const MEASURED: u32 = 8;
+
+/// Which writes of a turn are measured: to look at the clock and to count what it says takes as long as a thirtieth of a
+/// write.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    /// Writes that are left in this turn.
+    left: u32,
+    /// Writes of this turn.
+    writes: u32,
+    /// Ticks of writes that were not measured: the next one that is stands for them, too.
+    skipped: u64,
+}
+
+impl Sample {
+    /// A turn that has so many writes begins.
+    pub(super) fn begin(&mut self, writes: usize) {
+        (self.left, self.writes) = (writes as u32, 0);
+    }
+
+    /// A write: whether it is measured.
+    #[inline]
+    fn takes(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.writes = self.writes.wrapping_add(1);
+        self.writes <= MEASURED || self.writes.is_multiple_of(MEASURED) || self.left == 0
+    }
 }
 
 impl Around<'_> {
     /// The kernel has just taken the first `n` bytes of what waits for a session.
     #[inline]
-    fn measure(&mut self, session: &Session, n: usize) {
-        if self.meter.is_on() && n > 0 {
-            let now_ns = self.clock.wall_ns();
-            session.going(n, |times, weight| {
-                self.meter.record(Stage::Write, times.class, times.tx_ns, now_ns, weight);
-                self.meter.record(Stage::Total, times.class, times.rx_ns, now_ns, weight);
-            });
+    fn measure(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
+        let Self { clock, meter, sample, .. } = self;
+        if !meter.is_on() || n == 0 {
+            return;
+        }
+        if !sample.takes() {
+            sample.skipped += u64::from(session.ticks_within(n));
+            return;
+        }
+        let now_ns = clock.wall_ns();
+        let told = session.going(n, sample.skipped, |times, own, weight| {
+            let Times { rx_ns, tx_ns, class, instrument } = times;
+            meter.record(Stage::Write, class, tx_ns, now_ns, weight);
+            if let Some(ns) = meter.record_way(instrument, class, rx_ns, now_ns, weight) {
+                way.get_or_insert_default().record(ns, own);
+            }
+        });
+        if told {
+            sample.skipped = 0;
         }
     }
 }
@@ -68,16 +116,16 @@ impl<S: Socket> Connection<S> {
         if self.session.is_blocked() || self.dead {
             return;
         }
-        let Self { session, socket, .. } = self;
+        let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {
-            Ok(0) if !self.session.outbox().is_empty() => self.dead = true,
+            Ok(0) if !session.outbox().is_empty() => self.dead = true,
             Ok(n) => {
                 around.counters.writes.add(u64::from(n > 0));
                 around.counters.bytes.add(n as u64);
-                around.measure(&self.session, n);
-                self.session.wrote(n, now_ns);
+                around.measure(session, way, n);
+                session.wrote(n, now_ns);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.session.block(now_ns),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => session.block(now_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => self.dead = true,
         }

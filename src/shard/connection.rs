@@ -1,8 +1,9 @@
 //! A client's socket: frames in by tungstenite, bytes out by the shard. One task a connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Read, Write};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -10,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::sessions::{Sessions, Socket, Who};
+use super::sessions::{Sessions, Socket, Wants, Who};
 use crate::clock::{Clock, Now, SECOND};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
@@ -42,8 +43,37 @@ pub struct TcpSocket(Rc<Shared>);
 /// What the shard and the driver of a connection have in common.
 struct Shared {
     stream: TcpStream,
-    kicked: Notify,
+    kicked: Cell<bool>,
+    /// The driver, while it waits.
+    driver: Cell<Option<Waker>>,
     tuning: Tuning,
+}
+
+/// What a driver was waiting for.
+enum Came {
+    Readable,
+    Writable,
+    Kicked,
+}
+
+impl Shared {
+    /// Whether something has come that the session wants, or a [kick](Socket::kick). Asked like this, the socket and the
+    /// task keep all there is to keep: three futures in a `select!` would take more memory than the rest of a driver.
+    fn poll(&self, wants: Wants, context: &mut Context<'_>) -> Poll<Came> {
+        if self.kicked.take() {
+            return Poll::Ready(Came::Kicked);
+        }
+        // An error of the socket is told by who reads or writes next.
+        if wants.read && self.stream.poll_read_ready(context).is_ready() {
+            return Poll::Ready(Came::Readable);
+        }
+        if wants.write && self.stream.poll_write_ready(context).is_ready() {
+            return Poll::Ready(Came::Writable);
+        }
+        let known = self.driver.take().filter(|waker| waker.will_wake(context.waker()));
+        self.driver.set(known.or_else(|| Some(context.waker().clone())));
+        Poll::Pending
+    }
 }
 
 impl Socket for TcpSocket {
@@ -51,7 +81,7 @@ impl Socket for TcpSocket {
         match slices {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
-            [one] => match socket2::SockRef::from(&self.0.stream).send(one) {
+            [one] => match socket::send(&self.0.stream, one) {
                 // Now tokio has to hear that it is full, too: it looks where the write has not been.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.stream.try_write(one),
                 written => written,
@@ -73,7 +103,10 @@ impl Socket for TcpSocket {
     }
 
     fn kick(&self) {
-        self.0.kicked.notify_one();
+        self.0.kicked.set(true);
+        if let Some(driver) = self.0.driver.take() {
+            driver.wake();
+        }
     }
 }
 
@@ -162,130 +195,143 @@ enum Heard {
     Over,
 }
 
-/// Drives one connection until it ends. `work` wakes the shard when there is something to write; `alive` is held until
-/// the socket is closed.
-pub(super) async fn drive(
-    client: Box<NewClient>,
+/// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `work` wakes the shard when there is
+/// something to write; `alive` is held until the socket is closed. `None` if the socket is gone already.
+pub(super) fn driver(
+    client: NewClient,
     sessions: Rc<RefCell<Sessions<TcpSocket>>>,
     clock: Clock,
     work: Rc<Notify>,
     alive: Rc<()>,
-) {
-    let NewClient { stream, read_buf, subscribe, who, seat } = *client;
-    let tuning = sessions.borrow().options.tuning;
+) -> Option<Driver> {
+    let NewClient { stream, read_buf, subscribe, who, seat } = client;
+    let mut shard = sessions.borrow_mut();
+    shard.counters.coming.sub(1);
+    let tuning = shard.options.tuning;
     tuning.apply(&stream);
-    let Ok(stream) = TcpStream::from_std(stream) else {
-        return sessions.borrow().counters.coming.sub(1);
+    let stream = TcpStream::from_std(stream).ok()?;
+    let (kicked, waits) = (Cell::default(), Cell::default());
+    let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
+    let now = clock.now();
+    let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
+    if let Some(wanted) = subscribe {
+        shard.subscribe(id, None, &wanted, now);
+    }
+    let options = &shard.options;
+    let mut limits = Limits {
+        scanner: Scanner::default(),
+        fragments_max: options.fragments_max,
+        controls_per_s: options.controls_per_s,
+        controls: 0,
+        second_ns: now.mono_ns,
     };
-    let shared = Rc::new(Shared { stream, kicked: Notify::new(), tuning });
-    let socket = TcpSocket(Rc::clone(&shared));
-    let (id, frame_bytes_max, mut limits) = {
-        let mut sessions = sessions.borrow_mut();
-        let now = clock.now();
-        let id = sessions.open(socket, who, now);
-        sessions.counters.coming.sub(1);
-        if let Some(wanted) = subscribe {
-            sessions.subscribe(id, None, &wanted, now);
-        }
-        let options = &sessions.options;
-        let limits = Limits {
-            scanner: Scanner::default(),
-            fragments_max: options.fragments_max,
-            controls_per_s: options.controls_per_s,
-            controls: 0,
-            second_ns: now.mono_ns,
-        };
-        (id, options.frame_bytes_max, limits)
-    };
+    let frame_bytes_max = options.frame_bytes_max;
+    if limits.take_in(&read_buf, now).is_err() {
+        shard.close(id, Close::Limit, now);
+    }
+    drop(shard);
     work.notify_one();
-    let early = limits.take_in(&read_buf, clock.now());
-    let mut parser = Parser { context: None, early: read_buf, frame_bytes_max };
-    // What came with the handshake is read without waiting for the socket.
-    let mut more = true;
-    if early.is_err() {
-        sessions.borrow_mut().close(id, Close::Limit, clock.now());
-    }
-    loop {
-        let wants = sessions.borrow_mut().wants(id);
-        if wants.end {
-            break;
-        }
-        if wants.read && more {
-            match hear(&mut parser, &shared.stream, id, &mut limits, &sessions, &clock) {
-                Heard::Blocked => more = false,
-                Heard::Enough => tokio::task::yield_now().await,
-                Heard::Over => more = false,
-            }
-            work.notify_one();
-            continue;
-        }
-        tokio::select! {
-            _ = shared.stream.readable(), if wants.read => more = true,
-            _ = shared.stream.writable(), if wants.write => {
-                sessions.borrow_mut().writable(id);
-                work.notify_one();
-            }
-            () = shared.kicked.notified() => {}
-        }
-    }
-    sessions.borrow_mut().remove(id);
-    work.notify_one();
-    // The session held the other end: now the socket is ours alone, and its last words are waited for.
-    if let Ok(Shared { stream, .. }) = Rc::try_unwrap(shared) {
-        // Boxed: most of the time it is not there.
-        Box::pin(socket::linger(stream)).await;
-    }
-    drop((seat, alive));
+    let parser = Parser { context: None, early: read_buf, frame_bytes_max };
+    Some(Driver { shared, id, parser, limits, sessions, clock, work, held: (seat, alive) })
 }
 
-/// Reads what is there, up to a fair share.
-fn hear(
-    parser: &mut Parser,
-    stream: &TcpStream,
+/// One connection, to be driven. There are very many of them, and most wait: what it holds, each of them takes.
+pub(super) struct Driver {
+    shared: Rc<Shared>,
     id: u32,
-    limits: &mut Limits,
-    sessions: &RefCell<Sessions<TcpSocket>>,
-    clock: &Clock,
-) -> Heard {
-    let mut shim = Shim { stream, replies: Vec::new(), limits, now: clock.now() };
-    let context = parser.context();
-    sessions.borrow_mut().heard(id, shim.now);
-    for _ in 0..MESSAGES_PER_TURN {
-        let heard = context.read(&mut shim);
-        let mut sessions = sessions.borrow_mut();
-        let now = clock.now();
-        // A close frame that tungstenite answered is the last thing to go out: see below.
-        if !shim.replies.is_empty() && context.can_write() {
-            sessions.push_raw(id, &shim.replies, now);
-            shim.replies.clear();
-        }
-        match heard {
-            Ok(Message::Text(text)) => sessions.request(id, &text, now),
-            Ok(Message::Binary(_)) => {
-                sessions.close(id, Close::Unsupported, now);
-                return Heard::Over;
-            }
-            Ok(_) => {}
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                if shim.limits.scanner.is_between_messages() {
-                    parser.context = None;
+    parser: Parser,
+    limits: Limits,
+    sessions: Rc<RefCell<Sessions<TcpSocket>>>,
+    clock: Clock,
+    work: Rc<Notify>,
+    /// Until the socket is closed.
+    held: (Option<socket::Seat>, Rc<()>),
+}
+
+impl Driver {
+    /// Drives the connection until it ends.
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold all this twice")]
+    pub(super) fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            // What came with the handshake is read without waiting for the socket.
+            let mut more = true;
+            loop {
+                let wants = self.sessions.borrow_mut().wants(self.id);
+                if wants.end {
+                    break;
                 }
-                return Heard::Blocked;
-            }
-            Err(error) => {
-                match close_for(&error) {
-                    Some(why) => sessions.close(id, why, now),
-                    None => sessions.closed_by_client(id, &shim.replies, now),
+                if wants.read && more {
+                    match self.hear() {
+                        Heard::Blocked | Heard::Over => more = false,
+                        Heard::Enough => tokio::task::yield_now().await,
+                    }
+                    self.work.notify_one();
+                    continue;
                 }
-                return Heard::Over;
+                match std::future::poll_fn(|context| self.shared.poll(wants, context)).await {
+                    Came::Readable => more = true,
+                    Came::Writable => {
+                        self.sessions.borrow_mut().writable(self.id);
+                        self.work.notify_one();
+                    }
+                    Came::Kicked => {}
+                }
             }
-        }
-        let wants = sessions.wants(id);
-        if !wants.read {
-            return Heard::Enough;
+            self.sessions.borrow_mut().remove(self.id);
+            self.work.notify_one();
+            // The session held the other end: now the socket is ours alone, and its last words are waited for.
+            if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
+                // Boxed: most of the time it is not there.
+                Box::pin(socket::linger(stream)).await;
+            }
+            drop(self.held);
         }
     }
-    Heard::Enough
+
+    /// Reads what is there, up to a fair share.
+    fn hear(&mut self) -> Heard {
+        let Self { shared, id, parser, limits, sessions, clock, .. } = self;
+        let (id, sessions) = (*id, &**sessions);
+        let mut shim = Shim { stream: &shared.stream, replies: Vec::new(), limits, now: clock.now() };
+        let context = parser.context();
+        sessions.borrow_mut().heard(id, shim.now);
+        for _ in 0..MESSAGES_PER_TURN {
+            let heard = context.read(&mut shim);
+            let mut sessions = sessions.borrow_mut();
+            let now = clock.now();
+            // A close frame that tungstenite answered is the last thing to go out: see below.
+            if !shim.replies.is_empty() && context.can_write() {
+                sessions.push_raw(id, &shim.replies, now);
+                shim.replies.clear();
+            }
+            match heard {
+                Ok(Message::Text(text)) => sessions.request(id, &text, now),
+                Ok(Message::Binary(_)) => {
+                    sessions.close(id, Close::Unsupported, now);
+                    return Heard::Over;
+                }
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if shim.limits.scanner.is_between_messages() {
+                        parser.context = None;
+                    }
+                    return Heard::Blocked;
+                }
+                Err(error) => {
+                    match close_for(&error) {
+                        Some(why) => sessions.close(id, why, now),
+                        None => sessions.closed_by_client(id, &shim.replies, now),
+                    }
+                    return Heard::Over;
+                }
+            }
+            let wants = sessions.wants(id);
+            if !wants.read {
+                return Heard::Enough;
+            }
+        }
+        Heard::Enough
+    }
 }
 
 /// The close code that an error of the client's frames calls for; `None` where the connection is over

@@ -3,7 +3,6 @@
 
 use rustc_hash::FxHashSet;
 
-use super::client::Connection;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
@@ -348,7 +347,7 @@ impl<S: Socket> Sessions<S> {
     /// Runs `change` on a session's subscriptions and keeps the count of subscribed sessions right.
     pub(super) fn change_subscriptions(&mut self, id: u32, change: impl FnOnce(&mut Self)) {
         let subscribed =
-            |sessions: &Self| sessions.connections.get(id as usize).is_some_and(Connection::is_subscribed);
+            |sessions: &Self| sessions.connections.get(id as usize).is_some_and(|c| c.is_subscribed());
         let before = subscribed(self);
         change(self);
         match (before, subscribed(self)) {

@@ -23,6 +23,7 @@ mod requests;
 mod resume;
 mod sessions;
 mod subscriptions;
+mod witness;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -40,6 +41,7 @@ pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
+use crate::flight::Witness;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
@@ -94,6 +96,8 @@ pub struct ShardParts {
     pub drain_ms: u64,
     /// What it measures with.
     pub meter: Meter,
+    /// Where it tells incidents.
+    pub witness: Witness,
 }
 
 /// The outside's end of a shard.
@@ -277,10 +281,11 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter } = parts;
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness } = parts;
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
+    sessions.borrow_mut().witness_with(witness);
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     let work = Rc::new(Notify::new());
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
@@ -293,8 +298,10 @@ async fn run(
             match command {
                 Command::Client(client) => {
                     let (sessions, work) = (Rc::clone(&sessions), Rc::clone(&work));
-                    let driven = connection::drive(client, sessions, clock.clone(), work, Rc::clone(&alive));
-                    tokio::task::spawn_local(driven);
+                    let alive = Rc::clone(&alive);
+                    if let Some(driver) = connection::driver(*client, sessions, clock.clone(), work, alive) {
+                        tokio::task::spawn_local(driver.run());
+                    }
                 }
                 Command::Report { sort, limit, shard, answer } => {
                     let report = sessions.borrow().start_report(sort, limit, shard, now);

@@ -67,6 +67,7 @@ impl<S: Socket> Sessions<S> {
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);
         self.count_level(before, self.connections.get(id as usize).map_or(before, |c| c.session.level()));
+        self.note(id, verdict, kernel, now);
         if verdict.cut {
             self.cut(id, Close::SlowConsumer, now);
         }
@@ -130,6 +131,7 @@ impl<S: Socket> Sessions<S> {
             Close::SlowConsumer => self.counters.cut_slow.add(1),
             _ => {}
         }
+        self.saw_cut(id, why, now);
         self.unsubscribe_all(id);
         self.say_urgently(id, &json::bye(why, after_ms), now);
         if let Some(connection) = self.connections.get_mut(id as usize) {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
+use crate::latency::CoarseFigures;
 
 /// What clients are sorted by, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +22,21 @@ pub enum SortBy {
     Dropped,
     /// Ticks sent.
     Sent,
+    /// What the whole way of its ticks took: the 99th percentile, then the mean.
+    Latency,
     /// Who came last.
     Since,
 }
 
 impl SortBy {
     /// Each with its word.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("behind", Self::Behind),
         ("queued", Self::Queued),
         ("merged", Self::Merged),
         ("dropped", Self::Dropped),
         ("sent", Self::Sent),
+        ("latency", Self::Latency),
         ("since", Self::Since),
     ];
 }
@@ -76,6 +80,15 @@ pub struct ClientRow {
     pub lost: u64,
     /// Not told yet.
     pub pending: u64,
+    /// What the whole way of its ticks took, from `rx` until the kernel had the frame, since it came; none before the first
+    /// that was measured.
+    pub total: Option<CoarseFigures>,
+}
+
+/// A number that is the greater the slower the figures are: the 99th percentile counts, then the mean, in microseconds of which
+/// there are fewer than 2^32.
+fn slowness(figures: &CoarseFigures) -> u64 {
+    (figures.p99_ns / 1_000) << 32 | figures.mean_ns / 1_000
 }
 
 /// Subscriptions that are looked at for reports in one turn: ticks wait meanwhile.
@@ -114,6 +127,7 @@ impl<S: Socket> Sessions<S> {
                 SortBy::Merged => ledger.merged,
                 SortBy::Dropped => ledger.dropped,
                 SortBy::Sent => ledger.sent,
+                SortBy::Latency => connection.way.as_ref().map_or(0, |way| slowness(&way.figures())),
                 SortBy::Since => connection.serial,
             }
         };
@@ -178,6 +192,7 @@ impl<S: Socket> Sessions<S> {
             dropped: ledger.dropped,
             lost: ledger.lost,
             pending,
+            total: connection.way.as_ref().map(|way| way.figures()),
         })
     }
 }

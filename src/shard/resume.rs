@@ -201,8 +201,8 @@ impl<S: Socket> Sessions<S> {
         let some = usize::from(!self.readers.is_empty());
         self.readers.rotate_left(some);
         while let Some((id, serial)) = self.readers.get(at).copied() {
-            let reads = |c: &super::client::Connection<S>| c.serial == serial && c.reading.is_some();
-            if self.connections.get(id as usize).is_some_and(reads) {
+            let connection = self.connections.get(id as usize);
+            if connection.is_some_and(|c| c.serial == serial && c.reading.is_some()) {
                 more |= self.read_on(id, &mut slots, now);
                 at += 1;
             } else {

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-use super::client::{Around, Connection};
+use super::client::{Around, Connection, Sample};
 use super::frames::Frames;
 use super::playback::News;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
+use crate::flight::Witness;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -120,7 +121,8 @@ pub struct Sessions<S> {
     pub(super) ring: TickRing,
     pub(super) clock: Clock,
     pub(super) counters: Arc<ShardCounters>,
-    pub(super) connections: Slab<Connection<S>>,
+    /// Boxed: a table of very many grows by doubling, and would be half empty.
+    pub(super) connections: Slab<Box<Connection<S>>>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
@@ -153,8 +155,11 @@ pub struct Sessions<S> {
     pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
-    /// What this shard measures with.
+    /// What this shard measures with, and which writes.
     pub(super) meter: Meter,
+    sample: Sample,
+    /// Where it tells incidents.
+    pub(super) witness: Witness,
     /// Where the replay is.
     pub(super) news: News,
 }
@@ -197,6 +202,8 @@ impl<S: Socket> Sessions<S> {
             awaited: HashMap::default(),
             totals: Ledger::default(),
             meter: Meter::off(),
+            sample: Sample::default(),
+            witness: Witness::off(),
             news: News::default(),
         }
     }
@@ -244,7 +251,7 @@ impl<S: Socket> Sessions<S> {
         };
         // What stands at another place of a replay came long ago.
         let class = if tick.snap { Class::NONE } else { class };
-        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class };
+        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
@@ -271,7 +278,12 @@ impl<S: Socket> Sessions<S> {
                 strip = self.buffers.print(self.frames.encoded(), times);
                 self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
             }
-            let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+            let mut around = Around {
+                counters: &self.counters,
+                clock: &self.clock,
+                meter: &mut self.meter,
+                sample: &mut self.sample,
+            };
             if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
                 subscription.queued(tick.seq);
                 connection.session.count(counts);
@@ -348,23 +360,30 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session's dirty subscriptions what they missed, as far as there is room.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        let mut told_any = false;
+        let (mut told_any, mut gap) = (false, None);
         while let Some(key) = connection.session.next_waiting() {
             let Some(place) = connection.place(key) else { continue };
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
             let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            connection.session.count(told.counts());
+            let counts = told.counts();
+            connection.session.count(counts);
             if key.channel().is_some() {
                 connection.session.rebased(told.rebased);
             }
-            self.totals += told.counts();
+            self.totals += counts;
+            if counts.dropped > 0 {
+                gap = gap.or_else(|| Some((key, told.slowness()?)));
+            }
             let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
             self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
             told_any = true;
         }
         if told_any {
             self.queue(id);
+        }
+        if let Some((key, missing)) = gap {
+            self.saw_gap(id, key, missing, now);
         }
     }
 
@@ -385,7 +404,7 @@ impl<S: Socket> Sessions<S> {
         .message();
         self.serials += 1;
         let serial = self.serials;
-        let id = self.connections.insert(Connection {
+        let id = self.connections.insert(Box::new(Connection {
             socket,
             session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), now.mono_ns),
             who,
@@ -394,6 +413,8 @@ impl<S: Socket> Sessions<S> {
             places: Vec::new(),
             wildcards: Vec::new(),
             awaited: Vec::new(),
+            way: None,
+            history: None,
             reading: None,
             news: 0,
             queued: false,
@@ -401,7 +422,7 @@ impl<S: Socket> Sessions<S> {
             dead: false,
             tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
-        }) as u32;
+        })) as u32;
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
         // Urgent, or a heartbeat could overtake it.
@@ -523,7 +544,9 @@ impl<S: Socket> Sessions<S> {
     /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
     pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
-        for _ in 0..most.min(self.flush_queue.len()) {
+        let writes = most.min(self.flush_queue.len());
+        self.sample.begin(writes);
+        for _ in 0..writes {
             if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
             }
@@ -539,7 +562,12 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        let mut around = Around { counters: &self.counters, clock: &self.clock, meter: &mut self.meter };
+        let mut around = Around {
+            counters: &self.counters,
+            clock: &self.clock,
+            meter: &mut self.meter,
+            sample: &mut self.sample,
+        };
         connection.write(&mut around, now.mono_ns);
         if connection.dead {
             return;
@@ -618,8 +646,10 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
             // Who has not taken what there was by now would not come to a goodbye behind it.
-            let late = |c: &Connection<S>| c.session.is_blocked() || c.session.is_shedding();
-            if self.connections.get(id as usize).is_some_and(late) {
+            let Some(Connection { session, .. }) = self.connections.get(id as usize).map(|c| &**c) else {
+                continue;
+            };
+            if session.is_blocked() || session.is_shedding() {
                 self.cut(id, why, now);
             } else {
                 self.close(id, why, now);

@@ -363,14 +363,19 @@ impl Capture {
 
     /// How many ticks `tickfan normalize` makes of it: trades, quotes.
     pub fn normalized(&self) -> (u64, u64) {
-        let ended = run(&["normalize", self.path()]);
-        let count = |kind: &str| {
-            let start = format!("{{\"type\":\"{kind}\"");
-            ended.lines.iter().filter(|line| line.starts_with(&start)).count() as u64
-        };
-        assert!(ended.status.success(), "{ended:?}");
-        (count("trade"), count("quote"))
+        normalized(self.path())
     }
+}
+
+/// How many ticks `tickfan normalize` makes of a capture: trades, quotes.
+pub fn normalized(path: &str) -> (u64, u64) {
+    let ended = run(&["normalize", path]);
+    let count = |kind: &str| {
+        let start = format!("{{\"type\":\"{kind}\"");
+        ended.lines.iter().filter(|line| line.starts_with(&start)).count() as u64
+    };
+    assert!(ended.status.success(), "{ended:?}");
+    (count("trade"), count("quote"))
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::buffers::CHUNK_BYTES;
 use super::*;
+use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
 use crate::tick::Channel;
 
@@ -24,7 +25,7 @@ fn texts(mut bytes: &[u8]) -> Vec<String> {
 
 fn times(n: usize) -> Times {
     let class = Class::new(0, Channel::Trade);
-    Times { rx_ns: n as u64, tx_ns: 0, class }
+    Times { rx_ns: n as u64, tx_ns: 0, class, instrument: InstrumentId(0) }
 }
 
 /// Takes `n` bytes out as a socket would. How many ticks are out with them, and the first of them.
@@ -33,10 +34,14 @@ fn take(outbox: &mut Outbox, n: usize, into: &mut Vec<u8>) -> (u64, Option<u64>)
     let bytes = outbox.show(|slices| slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>());
     let n = n.min(bytes.len());
     into.extend_from_slice(&bytes[..n]);
-    let mut told = (0, None);
-    outbox.going(n, |times, weight| told = (told.0 + weight, told.1.or(Some(times.rx_ns))));
+    let (mut ticks, mut first, mut all) = (0, None, 0);
+    let told = outbox.going(n, 5, |times, own, weight| {
+        (ticks, all) = (ticks + own, all + weight);
+        first = first.or(Some(times.rx_ns));
+    });
+    assert_eq!(all, if told { ticks + 5 } else { 0 }, "all are stood for");
     outbox.wrote(n);
-    told
+    (ticks, first)
 }
 
 #[test]

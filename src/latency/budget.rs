@@ -1,20 +1,19 @@
-//! Budgets: what a run may take, `write.p99<2ms,total.p99.9<=10ms`. Pure. `docs/LATENCY.md` has the grammar.
+//! Budgets: what a run, or an interval of it, may take, `write.p99<2ms,total.p99.9<=10ms`. Pure. `docs/LATENCY.md` has the grammar.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 
-use super::figures::Nanos;
-use super::run::Run;
+use super::{Nanos, Tag};
 
 /// Where a budget is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {why}")]
-pub(super) struct BudgetError {
+pub struct BudgetError {
     /// The place, in characters from 1.
-    pub(super) column: usize,
+    pub column: usize,
     /// What is wrong there.
-    pub(super) why: String,
+    pub why: String,
 }
 
 /// What is limited.
@@ -27,7 +26,7 @@ enum Metric {
 
 /// One limit of a budget.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Rule {
+pub struct Rule {
     /// As it was written, without the spaces around it.
     text: String,
     selector: String,
@@ -36,15 +35,15 @@ pub(super) struct Rule {
     or_equal: bool,
 }
 
-/// How a run stands to a [`Rule`].
+/// How what was measured stands to a [`Rule`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// The rule as it was written.
-    pub(super) rule: String,
+    pub rule: String,
     /// What was measured, nanoseconds; `None` if nothing was.
-    pub(super) measured_ns: Option<u64>,
-    /// Whether the run keeps to it. A run in which nothing was measured does not.
-    pub(super) held: bool,
+    pub measured_ns: Option<u64>,
+    /// Whether it was kept. Where nothing was measured it was not.
+    pub held: bool,
 }
 
 impl fmt::Display for Verdict {
@@ -60,7 +59,7 @@ impl fmt::Display for Verdict {
 ///
 /// # Errors
 /// [`BudgetError`], the first.
-pub(super) fn parse(text: &str) -> Result<Vec<Rule>, BudgetError> {
+pub fn parse(text: &str) -> Result<Vec<Rule>, BudgetError> {
     let mut at = 0;
     let rules = text.split(',').map(|rule| {
         let start = at;
@@ -95,15 +94,20 @@ impl Rule {
         })
     }
 
-    /// Holds it against a run.
-    ///
-    /// # Errors
-    /// More values than can be counted.
-    pub(super) fn judge(&self, run: &Run) -> Result<Verdict, String> {
-        let histogram = run.select(&self.selector)?.filter(|histogram| !histogram.is_empty());
-        let measured_ns = histogram.map(|histogram| self.metric.of(&histogram));
+    /// Whether it is about what was measured under this tag: its selector is the tag, or its beginning, where a part `*`
+    /// stands for any: `write`, `write/kraken`, `write/*/trade`.
+    pub fn selects(&self, tag: &str) -> bool {
+        let mut parts = tag.split(Tag::SEPARATOR);
+        let mut wanted = self.selector.split(Tag::SEPARATOR);
+        wanted.all(|wanted| parts.next().is_some_and(|part| wanted == Tag::ANY || wanted == part))
+    }
+
+    /// Holds it against all that was measured under the tags that it [selects](Self::selects).
+    pub fn judge(&self, values: Option<&Histogram<u64>>) -> Verdict {
+        let values = values.filter(|values| !values.is_empty());
+        let measured_ns = values.map(|values| self.metric.of(values));
         let held = measured_ns.is_some_and(|ns| ns < self.limit_ns || (self.or_equal && ns == self.limit_ns));
-        Ok(Verdict { rule: self.text.clone(), measured_ns, held })
+        Verdict { rule: self.text.clone(), measured_ns, held }
     }
 }
 
@@ -189,7 +193,7 @@ fn limit(text: &str) -> Result<u64, Fault> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn time(text: &str) -> Result<u64, String> {
+pub fn time(text: &str) -> Result<u64, String> {
     limit(text).map_err(|(_, why)| why)
 }
 
@@ -222,6 +226,23 @@ mod tests {
             ]
         );
         assert_eq!(rules[1].text, "total/kraken.p99.9 <= 1.5 ms");
+    }
+
+    #[test]
+    fn a_selector_names_tags_by_their_parts() {
+        let tags = ["write/kraken/trade", "write/kraken/quote", "write/kraken-2/trade", "writes"];
+        for (selector, count) in [
+            ("write", 3),
+            ("write/kraken", 2),
+            ("write/*/trade", 2),
+            ("write/kraken/quote", 1),
+            ("writes", 1),
+            ("writ", 0),
+            ("write/kraken/trade/x", 0),
+        ] {
+            let rule = &parse(&format!("{selector}.max<1s")).expect("good")[0];
+            assert_eq!(tags.iter().filter(|tag| rule.selects(tag)).count(), count, "{selector}");
+        }
     }
 
     #[test]

@@ -1,0 +1,63 @@
+//! What is written when something goes wrong.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::{non_zero, non_zero_u64, optional_path};
+use crate::latency::budget::{self, Rule};
+
+/// `[flight]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flight {
+    /// Where: a folder; `None`: nothing is written.
+    #[serde(deserialize_with = "optional_path")]
+    pub dir: Option<PathBuf>,
+    /// Seconds that a file goes back.
+    pub seconds: NonZeroU64,
+    /// What an interval may take.
+    #[serde(deserialize_with = "rules")]
+    pub budget: Vec<Rule>,
+    /// Seconds after a file in which there is no other.
+    pub quiet_s: NonZeroU64,
+    /// Files that are kept.
+    pub files_max: NonZeroUsize,
+    /// Bytes of a file.
+    #[serde(deserialize_with = "file_bytes")]
+    pub file_bytes_max: NonZeroUsize,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            seconds: non_zero_u64::<10>(),
+            budget: Vec::new(),
+            quiet_s: non_zero_u64::<30>(),
+            files_max: non_zero::<16>(),
+            file_bytes_max: non_zero::<8_388_608>(),
+        }
+    }
+}
+
+fn rules<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Rule>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    budget::parse(&text).map_err(|error| D::Error::custom(format!("budget {text:?}: {error}")))
+}
+
+/// A shorter file would hold hardly a tick.
+const FILE_BYTES_MIN: usize = 262_144;
+
+fn file_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroUsize, D::Error> {
+    let bytes = NonZeroUsize::deserialize(from)?;
+    if bytes.get() >= FILE_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("file_bytes_max must be at least {FILE_BYTES_MIN}")))
+}

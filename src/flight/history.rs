@@ -1,0 +1,126 @@
+//! How a client did, from time to time.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::session::Level;
+
+/// States of a client that are kept: 72 bytes each.
+const STATES_MAX: usize = 64;
+
+/// How a client does at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// When, microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// The level that it was told last.
+    #[serde(serialize_with = "write_level", deserialize_with = "read_level")]
+    pub level: Level,
+    /// For how long the oldest of what waits has waited.
+    pub behind_ms: u64,
+    /// Bytes that wait in the gateway.
+    pub queued_bytes: u64,
+    /// Bytes that the kernel holds and the client's has not acknowledged.
+    pub kernel_unsent_bytes: u64,
+    /// Subscriptions that wait for room.
+    pub waiting: u64,
+    /// Ticks told by a message of their own, since it came.
+    pub sent: u64,
+    /// Ticks that a newer one stands for.
+    pub merged: u64,
+    /// Ticks named by a gap.
+    pub dropped: u64,
+}
+
+fn write_level<S: Serializer>(level: &Level, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(level.name())
+}
+
+fn read_level<'de, D: Deserializer<'de>>(from: D) -> Result<Level, D::Error> {
+    let word = String::deserialize(from)?;
+    let found = Level::ALL.into_iter().find(|level| level.name() == word);
+    found.ok_or_else(|| serde::de::Error::custom(format!("{word:?} is no level")))
+}
+
+/// The states of a client over some seconds, at most 64: each change of its level, and others at a distance.
+#[derive(Clone, Debug, Default)]
+pub struct History(VecDeque<State>);
+
+impl History {
+    /// Keeps a state of now, unless there is one just like it, and forgets what is older than so many microseconds.
+    pub fn note(&mut self, state: State, span_us: u64) {
+        let due_us = |last: &State| last.at_us.saturating_add(span_us / STATES_MAX as u64);
+        if self.0.back().is_some_and(|last| last.level == state.level && state.at_us < due_us(last)) {
+            return;
+        }
+        while self.0.len() >= STATES_MAX {
+            self.0.pop_front();
+        }
+        while self.0.pop_front_if(|old| old.at_us.saturating_add(span_us) < state.at_us).is_some() {}
+        self.0.push_back(state);
+    }
+
+    /// The states, and one of now.
+    pub fn until(&self, now: State) -> Vec<State> {
+        let before = self.0.iter().filter(|state| state.at_us < now.at_us);
+        before.copied().chain([now]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state(at_us: u64, level: Level) -> State {
+        State {
+            at_us,
+            level,
+            behind_ms: 1,
+            queued_bytes: 2,
+            kernel_unsent_bytes: 3,
+            waiting: 4,
+            sent: 5,
+            merged: 6,
+            dropped: 7,
+        }
+    }
+
+    #[test]
+    fn a_state_is_small_and_comes_back_as_it_was_written() {
+        assert!(size_of::<State>() <= 72);
+        for level in Level::ALL {
+            let text = serde_json::to_string(&state(9, level)).expect("it can be written");
+            assert_eq!(serde_json::from_str::<State>(&text).expect(&text), state(9, level));
+        }
+        let odd = r#"{"at_us":1,"level":"good"}"#;
+        assert!(
+            serde_json::from_str::<State>(odd).is_err_and(|e| e.to_string().contains("\"good\" is no level"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_bounded_and_reaches_back(
+            steps in proptest::collection::vec((0_u64..500_000, 0_usize..4), 1..600),
+            seconds in 1_u64..60,
+        ) {
+            let span_us = seconds * 1_000_000;
+            let (mut history, mut now_us, mut told) = (History::default(), 1_000_000, Vec::new());
+            for (step, level) in steps {
+                now_us += step;
+                let now = state(now_us, Level::ALL[level]);
+                history.note(now, span_us);
+                told.push(now);
+                let kept = history.until(now);
+                prop_assert!(kept.len() <= STATES_MAX + 1 && kept.last() == Some(&now));
+                prop_assert!(kept.is_sorted_by_key(|state| state.at_us));
+                let least_us = now_us.saturating_sub(span_us + span_us / STATES_MAX as u64);
+                prop_assert!(kept.iter().all(|state| state.at_us >= least_us));
+                prop_assert!(kept.iter().all(|state| told.contains(state)));
+            }
+        }
+    }
+}

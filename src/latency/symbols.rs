@@ -1,0 +1,155 @@
+//! What one thread measures of each symbol: of those that are told apart a histogram each, of all others one together.
+//!
+//! Whoever collects says which are told apart, the busiest; while there is room, a symbol that comes is told apart at once.
+
+use super::coarse::Coarse;
+use crate::instrument::InstrumentId;
+
+/// What was measured of symbols in one interval.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    /// By instrument.
+    rows: Vec<Row>,
+    /// Those that are told apart.
+    cells: Vec<(InstrumentId, Coarse)>,
+    rest: Coarse,
+}
+
+/// An instrument: how often it was measured, and where.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    count: u32,
+    place: Place,
+}
+
+/// Where an instrument is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// It has not come yet.
+    #[default]
+    Unknown,
+    /// By itself.
+    Cell(u16),
+    /// With others.
+    Rest,
+}
+
+impl Symbols {
+    /// Measures `count` ticks of an instrument that took so long. At most `most` are told apart.
+    #[inline]
+    pub(super) fn record(&mut self, id: InstrumentId, ns: u64, count: u64, most: usize) {
+        let mut place = Place::Unknown;
+        if let Some(row) = self.rows.get_mut(id.index()) {
+            row.count = row.count.saturating_add(count as u32);
+            place = row.place;
+        }
+        match place {
+            Place::Cell(at) => self.cells[usize::from(at)].1.record(ns, count),
+            Place::Rest => self.rest.record(ns, count),
+            Place::Unknown => self.meet(id, ns, count, most),
+        }
+    }
+
+    /// An instrument comes for the first time in this interval.
+    #[cold]
+    fn meet(&mut self, id: InstrumentId, ns: u64, count: u64, most: usize) {
+        let place = if self.cells.len() < most { self.tell_apart(id) } else { Place::Rest };
+        let row = self.row(id);
+        *row = Row { count: count as u32, place };
+        match place {
+            Place::Cell(at) => self.cells[usize::from(at)].1.record(ns, count),
+            _ => self.rest.record(ns, count),
+        }
+    }
+
+    fn row(&mut self, id: InstrumentId) -> &mut Row {
+        if self.rows.len() <= id.index() {
+            self.rows.resize(id.index() + 1, Row::default());
+        }
+        &mut self.rows[id.index()]
+    }
+
+    fn tell_apart(&mut self, id: InstrumentId) -> Place {
+        let Ok(at) = u16::try_from(self.cells.len()) else { return Place::Rest };
+        self.cells.push((id, Coarse::default()));
+        Place::Cell(at)
+    }
+
+    /// Those that are told apart, each with what was measured of it.
+    pub fn apart(&self) -> impl Iterator<Item = (InstrumentId, &Coarse)> {
+        self.cells.iter().map(|(id, coarse)| (*id, coarse)).filter(|(_, coarse)| coarse.count() > 0)
+    }
+
+    /// What was measured of all others.
+    pub fn rest(&self) -> &Coarse {
+        &self.rest
+    }
+
+    /// How often each instrument was measured, those that were not left out.
+    pub fn counts(&self) -> impl Iterator<Item = (InstrumentId, u64)> {
+        let rows = self.rows.iter().enumerate().filter(|(_, row)| row.count > 0);
+        rows.map(|(at, row)| (InstrumentId(at as u32), u64::from(row.count)))
+    }
+
+    /// Forgets all values, keeps the memory, and tells these apart from now on.
+    pub(super) fn begin(&mut self, apart: &[InstrumentId]) {
+        self.rows.fill(Row::default());
+        self.cells.clear();
+        self.rest = Coarse::default();
+        for id in apart {
+            let place = self.tell_apart(*id);
+            self.row(*id).place = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_those_that_come_first_or_are_busiest() {
+        let mut symbols = Symbols::default();
+        for id in [7, 2, 9, 7] {
+            symbols.record(InstrumentId(id), 5_000, 2, 2);
+        }
+        let apart = |symbols: &Symbols| symbols.apart().map(|(id, c)| (id.0, c.count())).collect::<Vec<_>>();
+        let counts = |symbols: &Symbols| symbols.counts().map(|(id, n)| (id.0, n)).collect::<Vec<_>>();
+        assert_eq!((apart(&symbols), symbols.rest().count()), (vec![(7, 4), (2, 2)], 2));
+        assert_eq!(counts(&symbols), [(2, 2), (7, 4), (9, 2)]);
+        symbols.begin(&[InstrumentId(9)]);
+        assert_eq!((apart(&symbols), symbols.rest().count(), counts(&symbols)), (vec![], 0, vec![]));
+        for id in [2, 7, 9] {
+            symbols.record(InstrumentId(id), 5_000, 1, 2);
+        }
+        assert_eq!((apart(&symbols), symbols.rest().count()), (vec![(9, 1), (2, 1)], 1));
+    }
+
+    proptest! {
+        #[test]
+        fn all_is_measured_once(
+            ticks in proptest::collection::vec((0_u32..20, 1_u64..1 << 40, 1_u64..16), 0..200),
+            named in proptest::collection::btree_set(0_u32..20, 0..4),
+            most in 0_usize..6,
+        ) {
+            let mut symbols = Symbols::default();
+            let named: Vec<_> = named.into_iter().map(InstrumentId).collect();
+            symbols.begin(&named);
+            let mut all = Coarse::default();
+            let mut counts = std::collections::BTreeMap::<u32, u64>::new();
+            for (id, ns, weight) in ticks {
+                symbols.record(InstrumentId(id), ns, weight, most);
+                all.record(ns, weight);
+                *counts.entry(id).or_default() += weight;
+            }
+            let mut sum = symbols.rest().clone();
+            symbols.apart().for_each(|(_, coarse)| sum.add(coarse));
+            prop_assert_eq!(sum, all);
+            prop_assert!(symbols.apart().all(|(id, coarse)| counts[&id.0] == coarse.count()));
+            prop_assert!(symbols.apart().count() <= most.max(named.len()));
+            prop_assert_eq!(symbols.counts().map(|(id, n)| (id.0, n)).collect::<Vec<_>>(), counts.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

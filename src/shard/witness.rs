@@ -1,0 +1,82 @@
+//! What the flight recorder is told of clients: how those do that are not well, who was cut, and who was told a gap.
+
+use super::client::Connection;
+use super::sessions::{Sessions, Socket};
+use crate::clock::{MS, Now};
+use crate::flight::{Cause, Client, Incident, State, Witness};
+use crate::protocol::close::Close;
+use crate::session::{Kernel, Missing, Verdict};
+use crate::tick::Key;
+
+impl<S: Socket> Sessions<S> {
+    /// Tells incidents from now on.
+    pub fn witness_with(&mut self, witness: Witness) {
+        self.witness = witness;
+    }
+
+    /// Notes how a client does; of one that is at ease nothing is kept.
+    pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
+        let Some(span_us) = self.witness.span_us() else { return };
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        if verdict.at_ease {
+            connection.history = None;
+        } else {
+            let state = connection.state(kernel, now);
+            connection.history.get_or_insert_default().note(state, span_us);
+        }
+    }
+
+    /// A client is about to be cut.
+    pub(super) fn saw_cut(&self, id: u32, why: Close, now: Now) {
+        if matches!(why, Close::SlowConsumer | Close::NoPong) {
+            self.tell_incident(id, now, || Cause::Cut(why));
+        }
+    }
+
+    /// A client was told what it does not get because it, or this shard, was slow.
+    #[cold]
+    pub(super) fn saw_gap(&self, id: u32, key: Key, missing: Missing, now: Now) {
+        let Missing { from, to, why } = missing;
+        self.tell_incident(id, now, || Cause::Gap { key, from, to, why });
+    }
+
+    fn tell_incident(&self, id: u32, now: Now, cause: impl FnOnce() -> Cause) {
+        self.witness.tell(now.mono_ns, || Incident {
+            at_ns: now.wall_ns,
+            position: self.ring.published(),
+            cause: cause(),
+            client: self.connections.get(id as usize).map(|connection| connection.past(now)),
+        });
+    }
+}
+
+impl<S: Socket> Connection<S> {
+    /// How it does.
+    fn state(&self, kernel: Kernel, now: Now) -> State {
+        let ledger = self.session.ledger();
+        State {
+            at_us: now.wall_ns / 1_000,
+            level: self.session.level(),
+            behind_ms: self.session.behind_ns(now.mono_ns) / MS,
+            queued_bytes: self.session.outbox().len() as u64,
+            kernel_unsent_bytes: kernel.unacked,
+            waiting: self.session.waiting() as u64,
+            sent: ledger.sent,
+            merged: ledger.merged,
+            dropped: ledger.dropped,
+        }
+    }
+
+    /// How it did until now.
+    fn past(&self, now: Now) -> Client {
+        let state = self.state(Kernel { unacked: self.socket.unacked() }, now);
+        let history = self.history.as_ref();
+        Client {
+            session: self.who.name.clone(),
+            peer: self.who.peer.map(|peer| peer.to_string()),
+            since_us: self.since_us,
+            subscriptions: self.places.iter().filter(|(key, _)| key.channel().is_some()).count(),
+            states: history.map_or_else(|| vec![state], |history| history.until(state)),
+        }
+    }
+}
