@@ -40,8 +40,19 @@ export class PlainPage {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     process.on('exit', () => browser.kill('SIGKILL'));
+    try {
+      return await PlainPage.#attach(browser, inPage);
+    } catch (error) {
+      browser.kill('SIGKILL');
+      throw error;
+    }
+  }
+
+  static async #attach(browser: ChildProcess, inPage: () => void): Promise<PlainPage> {
+    const { width, height } = DESKTOP.viewport;
+    const stderr = browser.stderr as NonNullable<ChildProcess['stderr']>;
     const url = await new Promise<string>((resolve, reject) => {
-      createInterface(browser.stderr).on('line', (line) => /^DevTools listening on (.*)$/.exec(line)?.[1] && resolve(line.slice('DevTools listening on '.length)));
+      createInterface(stderr).on('line', (line) => /^DevTools listening on (.*)$/.exec(line)?.[1] && resolve(line.slice('DevTools listening on '.length)));
       browser.once('exit', (code) => reject(new Error(`${CHROMIUM} ended: ${code}`)));
       browser.once('error', reject);
     });
