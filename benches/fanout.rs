@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickfan::instrument::Symbol;
@@ -95,7 +95,7 @@ fn fan_out(c: &mut Criterion) {
 fn measure(c: &mut Criterion) {
     const SOCKETS: usize = 200;
     let mut group = c.benchmark_group("stages");
-    group.throughput(Throughput::Elements(SOCKETS as u64));
+    group.throughput(Throughput::Elements(2 * SOCKETS as u64));
     let door = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = door.local_addr().expect("bound");
     let connect = || {
@@ -126,19 +126,25 @@ fn measure(c: &mut Criterion) {
             }
         }
     });
-    let mut seq = 1;
-    // In turns: a machine has better and worse moments.
-    for round in 1..=3 {
-        for (name, rig) in [("off", &mut off), ("on", &mut on)] {
-            group.bench_function(format!("a tick to {SOCKETS} sockets, measuring {name}, {round}"), |b| {
-                b.iter(|| {
-                    seq += 1;
-                    rig.publish(&trade(0, seq));
-                    rig.settle();
-                });
-            });
-        }
-    }
+    // Tick by tick in turn: a machine has better and worse moments. Medians: some ticks meet with something else.
+    let (mut seq, mut took) = (1, [Vec::new(), Vec::new()]);
+    group.measurement_time(Duration::from_secs(10));
+    group.bench_function(format!("a tick to {SOCKETS} sockets, without and with measuring (per two)"), |b| {
+        b.iter(|| {
+            seq += 1;
+            for (rig, took) in [&mut off, &mut on].into_iter().zip(&mut took) {
+                let begun = Instant::now();
+                rig.publish(&trade(0, seq));
+                rig.settle();
+                took.push(begun.elapsed());
+            }
+        });
+    });
+    let [off_us, on_us] = took.map(|mut all| {
+        all.sort_unstable();
+        all.get(all.len() / 2).map_or(f64::NAN, |median| median.as_secs_f64() * 1e6)
+    });
+    println!("stages: {off_us:.1} µs without, {on_us:.1} µs with measuring: {:.3} ×", on_us / off_us);
     group.finish();
     stop.store(true, Ordering::Relaxed);
     reading.join().expect("the reader ends");
@@ -174,7 +180,7 @@ fn drained_by(shards: usize, ticks: u32) -> Duration {
                     rig.settle();
                     ready.wait();
                     start.wait();
-                    let begun = std::time::Instant::now();
+                    let begun = Instant::now();
                     rig.settle();
                     begun.elapsed()
                 })

@@ -54,8 +54,10 @@ pub(super) struct Around<'a> {
     pub(super) sample: &'a mut Sample,
 }
 
-/// Writes of a turn that are all measured; of those behind them each so manieth is, and the last.
-const MEASURED: u32 = 8;
+/// Writes of a turn that are all measured.
+const MEASURED: u32 = 4;
+/// Of those behind them each so manieth is, and the last.
+const SAMPLED: u32 = 16;
 
 /// Which writes of a turn are measured: to look at the clock and to count what it says takes as long as a thirtieth of a
 /// write.
@@ -80,7 +82,7 @@ impl Sample {
     fn takes(&mut self) -> bool {
         self.left = self.left.saturating_sub(1);
         self.writes = self.writes.wrapping_add(1);
-        self.writes <= MEASURED || self.writes.is_multiple_of(MEASURED) || self.left == 0
+        self.writes <= MEASURED || self.writes.is_multiple_of(SAMPLED) || self.left == 0
     }
 }
 
