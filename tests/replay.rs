@@ -226,6 +226,24 @@ fn a_jump_needs_no_checkpoints() {
     gateway.stop();
 }
 
+#[test]
+fn behind_the_last_record_is_the_end() {
+    let gateway = replay(&["--speed", "0", "--wait-subscribers", "1"], &SHIPPED[2..]);
+    told(&gateway, &json!({"do": "pause"}));
+    let _client = RawSocket::open(&gateway, "?symbols=*");
+    told(&gateway, &json!({"do": "seek", "to": "+10h"}));
+    let from = shown(&gateway)["from"].as_u64().expect("a time");
+    eventually("the end", || {
+        let shown = shown(&gateway);
+        shown["state"] == "paused" && shown["position"].as_u64() > Some(from + 60_000_000)
+    });
+    let there = shown(&gateway);
+    assert!(there["position"].as_u64() < Some(from + 120_000_000), "not ten hours later: {there}");
+    told(&gateway, &json!({"do": "resume"}));
+    until(&gateway, "ended");
+    gateway.stop();
+}
+
 // ---- the clock ----------------------------------------------------------------------------------------
 
 #[test]
@@ -234,6 +252,27 @@ fn a_step_publishes_what_it_says() {
     let gateway = replay(&[&["--speed", "2", "--loop"][..], &PATIENT].concat(), &SHIPPED);
     let ended = python("replaying.py", &["steps", &gateway.ws]).end();
     assert!(ended.status.success(), "{}", ended.stderr);
+    gateway.stop();
+}
+
+#[test]
+fn a_step_goes_on_in_the_next_round() {
+    let capture = Capture::generate("coinbase", "BTC-USD", 30, 50);
+    let (lines, _) = normalized(&[capture.path()]);
+    let ticks = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let mut rx: Vec<u64> = ticks.map(|tick| tick["rx"].as_u64().expect("a time")).collect();
+    let args = ["--loop", "--from", "+20s", "--to", "+21s", "--wait-subscribers", "1"];
+    let gateway = replay(&args, &[capture.path()]);
+    let from = shown(&gateway)["from"].as_u64().expect("a time");
+    rx.retain(|at| (from..from + 1_000_000).contains(at));
+    assert!(rx.len() > 10);
+    told(&gateway, &json!({"do": "pause"}));
+    let _client = RawSocket::open(&gateway, "?symbols=*");
+    told(&gateway, &json!({"do": "step", "ticks": rx.len() + 5}));
+    eventually("the fifth tick of the second round", || {
+        let shown = shown(&gateway);
+        shown["state"] == "paused" && shown["position"] == rx[4]
+    });
     gateway.stop();
 }
 

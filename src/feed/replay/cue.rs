@@ -280,6 +280,9 @@ impl Shared {
             }
             self.leave_checkpoint(&mut rehearsal);
         }
+        // Behind the last record there is nowhere to stand.
+        let at_end = rehearsal.deck.next_ns().is_none();
+        let at_ns = if at_end { at_ns.min(rehearsal.last_ns) } else { at_ns };
         Some(Ok(Cued { at_ns, rehearsal }))
     }
 }

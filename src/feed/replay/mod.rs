@@ -367,8 +367,9 @@ impl Replay {
         let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
         self.changed = true;
         if self.from_ns > self.start_ns {
+            let steps = self.steps;
             self.go(self.from_ns, self.mode == Mode::Playing);
-            self.resume_at_ns = resume_at_ns;
+            (self.steps, self.resume_at_ns) = (steps, resume_at_ns);
             return Step::Took;
         }
         self.resume_at_ns = resume_at_ns;
