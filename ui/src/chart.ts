@@ -13,12 +13,11 @@ import {
   type WhitespaceData,
 } from 'lightweight-charts';
 import type { Quote, Trade } from 'tickfan-client';
-import { Candles, type Candle } from './market.js';
+import { SPANS } from './address.js';
+import { Candles, CANDLES_MAX, type Candle } from './market.js';
 
 /** Seconds of bid and offer that are kept. */
 const LINE_SECONDS = 600;
-/** Candles that are kept, empty ones counted. */
-const CANDLES_MAX = 600;
 /** Milliseconds between two pictures: each is drawn as a whole, which costs more than all the rest of a frame. */
 const PICTURE_MS = 200;
 
@@ -29,7 +28,9 @@ export class Chart {
   readonly #candleSeries: ISeriesApi<'Candlestick'>;
   readonly #bid: ISeriesApi<'Line'>;
   readonly #ask: ISeriesApi<'Line'>;
-  #candles = new Candles(1);
+  /** By the seconds of a candle. All are kept, so that another span begins with what was seen in this one. */
+  #spans = newSpans();
+  #seconds = 1;
   #changed: Candle | undefined;
   #lastTime = 0;
   #quote: { readonly quote: Quote; readonly us: number } | undefined;
@@ -72,9 +73,18 @@ export class Chart {
     this.#ask.applyOptions({ color: down });
   }
 
-  /** Another symbol, or another span. */
-  reset(seconds: number, digits: number): void {
-    this.#candles = new Candles(seconds);
+  /** Candles of so many seconds, one of {@link SPANS}: those that were seen so far, too. */
+  span(seconds: number): void {
+    this.#seconds = seconds;
+    this.#changed = undefined;
+    const bars = this.#spans.get(seconds)?.bars() ?? [];
+    this.#candleSeries.setData(bars.map((bar) => ({ ...bar, time: bar.time as UTCTimestamp })));
+    [this.#lastTime, this.#bars] = [bars.at(-1)?.time ?? 0, bars.length];
+  }
+
+  /** Another symbol, or another time. */
+  reset(digits: number): void {
+    this.#spans = newSpans();
     this.#changed = this.#quote = undefined;
     [this.#lastTime, this.#lineTime, this.#points, this.#bars, this.#drawnMs, this.#hole] = [0, 0, 0, 0, 0, false];
     const priceFormat = { type: 'price', precision: digits, minMove: 10 ** -digits } as const;
@@ -91,7 +101,11 @@ export class Chart {
 
   /** @param us when it was, of the clock that all of the picture goes by. */
   trade(trade: Trade, us: number): void {
-    const changed = this.#candles.add(trade, us);
+    let changed: Candle | undefined;
+    for (const [seconds, candles] of this.#spans) {
+      const candle = candles.add(trade, us);
+      if (seconds === this.#seconds) changed = candle;
+    }
     if (changed === undefined) return;
     // One that is finished has to be drawn before the next.
     if (this.#changed !== undefined && this.#changed !== changed) this.#drawCandle(this.#changed);
@@ -121,7 +135,7 @@ export class Chart {
 
   #drawCandle(candle: Candle): void {
     if (candle.time < this.#lastTime) return;
-    const { seconds } = this.#candles;
+    const seconds = this.#seconds;
     if (this.#lastTime > 0) {
       const first = Math.max(this.#lastTime + seconds, candle.time - CANDLES_MAX * seconds);
       for (let time = first; time < candle.time; time += seconds) {
@@ -152,6 +166,8 @@ export class Chart {
     if (this.#points > 2 * LINE_SECONDS) for (const series of [this.#bid, this.#ask]) this.#points = shorten(series, LINE_SECONDS);
   }
 }
+
+const newSpans = () => new Map(SPANS.map((seconds) => [seconds, new Candles(seconds)]));
 
 /** Keeps the newest of a series only, and says how many. */
 function shorten(series: ISeriesApi<'Line'> | ISeriesApi<'Candlestick'>, kept: number): number {

@@ -213,22 +213,25 @@ class Page {
   #showChosen(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
     const { span } = this.#view;
-    if (it === this.#shown.it && span === this.#shown.span) return;
+    const shown = this.#shown;
     this.#shown = { it, span };
-    this.#tape.clear();
-    this.#chart.reset(span, 2);
-    this.#time = new ShownTime();
-    for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
+    if (it !== shown.it) {
+      this.#tape.clear();
+      this.#chart.reset(2);
+      this.#time = new ShownTime();
+      for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
+    }
+    if (span === shown.span) return;
+    this.#chart.span(span);
     for (const button of byId('spans').querySelectorAll('button')) {
       button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === span));
     }
   }
 
-
   /** The scale has as many digits as the prices have. */
   #resetChart(tick: Tick): void {
     const price = tick.type === 'trade' ? tick.price : (tick.bid ?? tick.ask ?? '');
-    this.#chart.reset(this.#view.span, Math.min(12, (price.split('.')[1] ?? '').length));
+    this.#chart.reset(Math.min(12, (price.split('.')[1] ?? '').length));
   }
 
   #choose(symbol: string): void {

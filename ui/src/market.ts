@@ -137,8 +137,8 @@ export interface Candle {
   close: number;
 }
 
-/** Candles that are kept. */
-const CANDLES_MAX = 600;
+/** Candles that are kept, and shown, empty ones counted. */
+export const CANDLES_MAX = 600;
 
 /** Trades by time. */
 export class Candles {
@@ -146,6 +146,19 @@ export class Candles {
 
   /** @param seconds that a candle lasts. */
   constructor(readonly seconds: number) {}
+
+  /** The newest of them, oldest first; where nothing was traded there is a time and no more. */
+  bars(): (Candle | { readonly time: number })[] {
+    const newest = this.candles.at(-1)?.time ?? 0;
+    const bars: (Candle | { readonly time: number })[] = [];
+    for (const candle of this.candles) {
+      if (candle.time <= newest - CANDLES_MAX * this.seconds) continue;
+      const before = bars.at(-1);
+      for (let time = (before?.time ?? candle.time) + this.seconds; time < candle.time; time += this.seconds) bars.push({ time });
+      bars.push(candle);
+    }
+    return bars;
+  }
 
   /**
    * Takes a trade; the candle that it changed, or undefined if it is older than the last.

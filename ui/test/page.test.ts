@@ -88,7 +88,11 @@ test('candles', () => {
     { time: 10, open: 10, high: 12, low: 9, close: 11 },
     { time: 30, open: 20, high: 20, low: 20, close: 20 },
   ]);
+  assert.deepEqual(candles.bars(), [candles.candles[0], { time: 15 }, { time: 20 }, { time: 25 }, candles.candles[1]]);
   assert.equal(candles.add(trade('1', 0), 12e6), undefined);
   for (let i = 0; i < 2000; i++) candles.add(trade('1', 0), (100 + i * 5) * 1e6);
   assert.ok(candles.candles.length <= 600);
+  candles.add(trade('1', 0), 1e6 * 1e6);
+  assert.deepEqual(candles.bars(), [candles.candles.at(-1)], 'what is long past is not shown, nor the holes up to it');
+  assert.deepEqual(new Candles(1).bars(), []);
 });

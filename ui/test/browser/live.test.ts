@@ -179,6 +179,10 @@ test('the road is cut: the page goes on where it was', options, async (t) => {
   // All of them: none is missing, and none is told twice.
   await until('all trades are there', async () => (await screen.page.locator('#tape tr').count()) === 21);
   assert.equal(await screen.page.locator('#tape tr.gap').count(), 0);
+  // Longer candles are made of what was seen; the tape stays.
+  await screen.page.keyboard.press('2');
+  await until('the candles are longer', async () => (await screen.page.locator('#spans [aria-pressed=true]').innerText()) === '5 s');
+  assert.equal(await screen.page.locator('#tape tr').count(), 21);
   assert.equal(await screen.text('broken'), '0');
   screen.assertClean(NO_GATEWAY);
 });
