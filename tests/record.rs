@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::{Gateway, eventually, in_repository, run};
+use serde_json::Value;
+use support::{Gateway, RawSocket, eventually, in_repository, run};
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
 use tickfan::clock::Now;
 use tickfan::config::Limits;
@@ -392,6 +393,92 @@ fn a_full_disk_is_an_alarm_and_the_gateway_goes_on() {
     assert!(ended.stderr.contains("nothing more is recorded of it"), "{}", ended.stderr);
     let recording = read(&disk.0.path().join("coinbase.1"));
     assert_eq!(recording.frames.len() as u64, written, "what was written can be read");
+}
+
+/// A disk that can be made to stand still: whoever writes to it waits.
+struct StuckDisk(tempfile::TempDir);
+
+impl StuckDisk {
+    /// `None`, visibly, where it cannot be made.
+    fn mount() -> Option<Self> {
+        let done = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let folder = tempfile::tempdir().expect("a folder");
+        let (image, place) = (folder.path().join("image"), folder.path().join("disk"));
+        fs::create_dir(&place).expect("a folder");
+        fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("a file");
+        let made = done(Command::new("mkfs.ext4").arg("-q").arg(&image))
+            && done(Command::new("mount").args(["-o", "loop"]).args([&image, &place]));
+        if made {
+            return Some(Self(folder));
+        }
+        writeln!(io::stderr(), "SKIPPED: no disk can be mounted here, so none can be stuck").expect("stderr");
+        None
+    }
+
+    fn place(&self) -> PathBuf {
+        self.0.path().join("disk")
+    }
+
+    /// It stands still until what this gives is dropped.
+    fn freeze(&self) -> Frozen {
+        let place = self.place();
+        let status = Command::new("fsfreeze").arg("-f").arg(&place).status();
+        assert!(status.expect("fsfreeze").success());
+        Frozen(place)
+    }
+}
+
+impl Drop for StuckDisk {
+    fn drop(&mut self) {
+        // A folder that is still mounted is not removed, and says so.
+        let _ = Command::new("umount").arg(self.place()).status();
+    }
+}
+
+struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Who writes to it would wait for ever, and the test for them.
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_stuck_disk_costs_frames_that_are_named_and_delays_nobody() {
+    let Some(disk) = StuckDisk::mount() else { return };
+    let place = disk.place();
+    let coinbase = in_repository("feeds/coinbase.zst");
+    let args = ["replay", "--loop", "--speed", "20", "--set", "record.queue_frames_max=200", "--record"];
+    let files = [place.to_str().expect("UTF-8"), coinbase.to_str().expect("UTF-8")];
+    let gateway = Gateway::start(&[&args[..], &files].concat());
+    let sum = |name: &str| gateway.metric_sum(name);
+    eventually("something is written", || sum("tickfan_record_frames_total") > 0);
+    let frozen = disk.freeze();
+    let mut client = RawSocket::open(&gateway, "?symbols=coinbase:*");
+    let is_new = |message: &Value| message["type"] == "trade" && message["snap"].is_null();
+    while !is_new(&client.message()) {}
+    eventually("nothing is written to a disk that stands still", || {
+        let (written, came) = (sum("tickfan_record_frames_total"), sum("tickfan_feed_frames_total"));
+        eventually("the feed goes on", || sum("tickfan_feed_frames_total") > came + 1_000);
+        sum("tickfan_record_frames_total") == written && sum("tickfan_record_dropped_total") > 0
+    });
+    let written = sum("tickfan_record_frames_total");
+    let (status, ready) = Gateway::get(gateway.http, "/readyz");
+    assert!(status == 200 && ready.contains("frames of coinbase.1 were not recorded"), "{status} {ready}");
+    drop(frozen);
+    eventually("it is written to again", || sum("tickfan_record_frames_total") > written + 100);
+    let body = r#"{"do":"pause"}"#;
+    let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
+    let pause = format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}");
+    assert_eq!(Gateway::ask(gateway.http, &pause).0, 200);
+    let known = || sum("tickfan_record_frames_total") + sum("tickfan_record_dropped_total");
+    eventually("every frame is written or counted", || known() == sum("tickfan_feed_frames_total"));
+    let (written, dropped) = (sum("tickfan_record_frames_total"), sum("tickfan_record_dropped_total"));
+    gateway.stop();
+    let recording = read(&place.join("coinbase.1"));
+    assert_eq!((recording.frames.len() as u64, recording.dropped), (written, dropped));
+    assert_eq!(recording.torn_bytes, 0);
 }
 
 #[test]

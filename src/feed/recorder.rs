@@ -28,6 +28,10 @@ const LOOK_EVERY_NS: u64 = 10 * MS;
 const MESSAGES_PER_TURN: usize = 4_096;
 /// What a line may have in front of its frame, bytes: more, and the reader would skip it.
 const FRAME_BYTES_MAX: usize = LINE_BYTES_MAX - 64;
+/// Buffers of frames that are kept to be used again, and the largest of them, bytes: what comes in between two looks needs no
+/// allocation, and what is kept takes 4 MiB at most.
+const SPARES_MAX: usize = 1_024;
+const SPARE_BYTES_MAX: usize = 4_096;
 
 /// How to record.
 #[derive(Clone, Debug)]
@@ -110,6 +114,8 @@ impl LineRecord {
 #[derive(Debug)]
 struct Queue {
     messages: ArrayQueue<Message>,
+    /// Buffers that were written down, on their way back to the taps.
+    spares: ArrayQueue<Vec<u8>>,
     /// Bytes of the frames in it.
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -124,7 +130,7 @@ struct Message {
 
 #[derive(Debug)]
 enum What {
-    Frame(Box<[u8]>),
+    Frame(Vec<u8>),
     Connected(Box<str>),
     Disconnected,
     /// One of the many connections that share the line.
@@ -166,7 +172,9 @@ impl Tap {
             return self.lose(rx_ns, 1, frame.len() as u64);
         }
         self.queue.bytes.fetch_add(frame.len(), Ordering::AcqRel);
-        if !self.push(rx_ns, What::Frame(frame.into())) {
+        let mut copy = self.queue.spares.pop().unwrap_or_default();
+        copy.extend_from_slice(frame);
+        if !self.push(rx_ns, What::Frame(copy)) {
             self.queue.bytes.fetch_sub(frame.len(), Ordering::AcqRel);
             self.lose(rx_ns, 1, frame.len() as u64);
         }
@@ -311,6 +319,7 @@ impl Recorder {
     ) -> Self {
         let queue = Queue {
             messages: ArrayQueue::new(options.queue_frames_max.max(1)),
+            spares: ArrayQueue::new(SPARES_MAX),
             bytes: AtomicUsize::new(0),
             bytes_max: options.queue_bytes_max,
         };
@@ -351,7 +360,7 @@ impl Recorder {
         while took < MESSAGES_PER_TURN {
             let Some(message) = self.queue.messages.pop() else { break };
             took += 1;
-            self.take(&message, now);
+            self.take(message, now);
         }
         // What was taken a moment ago has waited in the queue for up to one look.
         let wait_ns = (self.options.flush_ms * MS).saturating_sub(2 * LOOK_EVERY_NS);
@@ -367,19 +376,25 @@ impl Recorder {
         took > 0
     }
 
-    fn take(&mut self, message: &Message, now: Now) {
+    fn take(&mut self, message: Message, now: Now) {
         if let What::Frame(frame) = &message.what {
             self.queue.bytes.fetch_sub(frame.len(), Ordering::AcqRel);
         }
-        let Some(line) = self.lines.get_mut(message.line as usize) else { return };
-        if line.ended {
-            if let What::Frame(frame) = &message.what {
-                line.record.drop_frames(1, frame.len() as u64);
+        match (self.lines.get_mut(message.line as usize), &message.what) {
+            (Some(line), What::Frame(frame)) if line.ended => line.record.drop_frames(1, frame.len() as u64),
+            (Some(line), _) if !line.ended => {
+                let taken = line.take(&message, now, (&self.options, self.run_ns), &mut self.open);
+                line.settle(taken, &self.notices);
             }
-            return;
+            _ => {}
         }
-        let taken = line.take(message, now, (&self.options, self.run_ns), &mut self.open);
-        line.settle(taken, &self.notices);
+        if let What::Frame(mut frame) = message.what
+            && frame.capacity() <= SPARE_BYTES_MAX
+        {
+            frame.clear();
+            // More than enough are there already.
+            let _ = self.queue.spares.push(frame);
+        }
     }
 
     /// Writes everything that still waits, and ends the files.

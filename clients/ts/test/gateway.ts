@@ -1,12 +1,14 @@
-/** The real gateway, on free ports of this machine, and a road to it that can be cut. */
+/** The real gateway, on free ports of this machine, and a road to it that can be cut or made narrow. */
 
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Broken, Gap } from 'tickfan-client';
 
@@ -219,13 +221,13 @@ export function publishUntilShed({ admin, publishAt }: Gateway, symbol: string):
   return Number(stdout);
 }
 
-/** A road to the gateway that can be cut. */
+/** A road to the gateway that can be cut, and made narrow. */
 export class Proxy {
   readonly #server: Server;
   readonly #pairs = new Set<Socket>();
   target: string;
-  /** Bytes that went to clients. */
-  bytes = 0;
+  /** Bytes a second that a client gets at most. */
+  bytesPerSecond = Infinity;
 
   private constructor(server: Server, target: string) {
     this.#server = server;
@@ -256,9 +258,22 @@ export class Proxy {
         this.#pairs.delete(one);
         other.destroy();
       });
-      one.pipe(other);
     }
-    gateway.on('data', (data: Buffer) => (this.bytes += data.length));
+    client.pipe(gateway);
+    // Whoever was cut off has been told by `close`.
+    void this.#carry(gateway, client).catch(() => {});
+  }
+
+  async #carry(gateway: Socket, client: Socket): Promise<void> {
+    for await (const data of gateway as AsyncIterable<Buffer>) {
+      for (let at = 0; at < data.length; ) {
+        const slice = data.subarray(at, at + Math.max(1, this.bytesPerSecond / 20));
+        at += slice.length;
+        if (!client.write(slice)) await once(client, 'drain');
+        if (this.bytesPerSecond < Infinity) await sleep(50);
+      }
+    }
+    client.end();
   }
 
   /** Cuts every connection, without a word. */

@@ -256,6 +256,23 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
 }
 
 #[test]
+fn buffers_come_back_but_for_large_ones() {
+    let mut rig = rig(|_| {}, usize::MAX);
+    let mut tap = rig.recorder.tap("a.1", Wire::Kraken, false).expect("a folder");
+    let queue = Arc::clone(&rig.recorder.queue);
+    for round in 0..3 {
+        (0..10).for_each(|n| tap.frame(rx(n), b"[]"));
+        tap.frame(rx(10), &[b' '; SPARE_BYTES_MAX + 1]);
+        assert_eq!(queue.spares.len(), 0, "all that there were are used, round {round}");
+        rig.recorder.turn(at(10));
+        assert_eq!(queue.spares.len(), 10, "round {round}");
+    }
+    // Of those that were kept none has grown to hold the long one for good.
+    (0..10).for_each(|n| tap.frame(rx(n), b"[]"));
+    assert_eq!(queue.spares.len(), 0);
+}
+
+#[test]
 fn more_bytes_than_may_wait_are_dropped() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.queue_bytes_max = 10, usize::MAX);
     gate.open();

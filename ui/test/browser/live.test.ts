@@ -206,25 +206,21 @@ function watchTheLag(): void {
   });
 }
 
-test('a tab that is blocked hears of the ladder, says so, and is whole again', options, async (t) => {
-  const room = ['session.outbox_bytes_max=32768', 'session.cut_after_ms=3600000', 'session.dead_peer_ms=3700000', 'session.pong_timeout_ms=3600000'];
-  const gateway = keep(t, await Gateway.publishing(room));
+/** A gateway with little room for a client that is slow, and none to cut it. */
+const ROOM = ['session.outbox_bytes_max=32768', 'session.cut_after_ms=3600000', 'session.dead_peer_ms=3700000', 'session.pong_timeout_ms=3600000'];
+
+/**
+ * Has more published than the page takes in, until it is shed and says so; then it is let go, and is whole again.
+ *
+ * @param begin makes it slow, @param end lets it go.
+ */
+async function downTheLadder(t: TestContext, gateway: Gateway, address: string, begin: (screen: Screen) => Promise<void>, end: (screen: Screen) => Promise<void>): Promise<void> {
   const publisher = keep(t, await gateway.publisher());
   const symbol = `demo:${'LONG'.repeat(14)}`;
   publisher.ticks([symbol], 1);
-  const screen = await Screen.open(t, gateway.address, `#s=${symbol}&c=${symbol}`, undefined, watchTheLag);
+  const screen = await Screen.open(t, address, `#s=${symbol}&c=${symbol}`, undefined, watchTheLag);
   await screen.untilLive(1);
-  // Busy but for a moment now and then, in which a frame is drawn.
-  await screen.page.evaluate(() => {
-    const block = () => {
-      if (!(globalThis as unknown as Watched).isBlocked) return;
-      const end = performance.now() + 300;
-      while (performance.now() < end);
-      requestAnimationFrame(() => setTimeout(block));
-    };
-    Object.assign(globalThis, { isBlocked: true });
-    block();
-  });
+  await begin(screen);
   await until('it is shed, and its row says so', async () => {
     for (let i = 0; i < 5; i++) {
       publisher.trades(symbol, 500);
@@ -232,7 +228,7 @@ test('a tab that is blocked hears of the ladder, says so, and is whole again', o
     }
     return screen.page.evaluate(() => (globalThis as unknown as Watched).levels.has('shed') && (globalThis as unknown as Watched).isBehind);
   });
-  await screen.page.evaluate(() => Object.assign(globalThis, { isBlocked: false }) && undefined);
+  await end(screen);
   await until('it is ok again', async () => (await screen.text('lag')) === 'ok');
   await until('the gap is told', async () => Number(await screen.text('dropped')) > 0);
   // The tape names what is missing, until newer trades push it out.
@@ -240,4 +236,30 @@ test('a tab that is blocked hears of the ladder, says so, and is whole again', o
   publisher.ticks([symbol], 1);
   await screen.untilLive(1);
   screen.assertClean();
+}
+
+test('a tab that is blocked hears of the ladder, says so, and is whole again', options, async (t) => {
+  const gateway = keep(t, await Gateway.publishing(ROOM));
+  const block = async ({ page }: Screen) => {
+    // Busy but for a moment now and then, in which a frame is drawn.
+    await page.evaluate(() => {
+      const block = () => {
+        if (!(globalThis as unknown as Watched).isBlocked) return;
+        const end = performance.now() + 300;
+        while (performance.now() < end);
+        requestAnimationFrame(() => setTimeout(block));
+      };
+      Object.assign(globalThis, { isBlocked: true });
+      block();
+    });
+  };
+  const release = async ({ page }: Screen) => void (await page.evaluate(() => Object.assign(globalThis, { isBlocked: false }) && undefined));
+  await downTheLadder(t, gateway, gateway.address, block, release);
+});
+
+test('a tab behind a narrow road hears of the ladder, says so, and is whole again', options, async (t) => {
+  const gateway = keep(t, await Gateway.publishing(ROOM));
+  const road = keep(t, await Proxy.to(gateway.address));
+  const set = (bytesPerSecond: number) => async () => void (road.bytesPerSecond = bytesPerSecond);
+  await downTheLadder(t, gateway, new URL(road.url).host, set(300_000), set(Infinity));
 });
