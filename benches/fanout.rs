@@ -91,6 +91,37 @@ fn fan_out(c: &mut Criterion) {
     group.finish();
 }
 
+/// Many symbols: what a tick touches of its hundred sessions is in no near cache.
+fn many_symbols(c: &mut Criterion) {
+    const SYMBOLS: u32 = 1_000;
+    const EACH: u32 = 20;
+    const TICKS: u32 = 64;
+    let mut group = c.benchmark_group("many");
+    let mut rig = Rig::<Nowhere>::new(SYMBOLS);
+    for session in 0..5_000 {
+        // They lie far apart, so that what comes together is for others.
+        let apart = (0..EACH).map(|n| (session + n * (SYMBOLS / EACH)) % SYMBOLS);
+        let names: Vec<String> = apart.map(|n| format!(r#""{}""#, symbol(n))).collect();
+        let request = format!(r#"{{"op":"subscribe","channel":"trade","symbols":[{}]}}"#, names.join(","));
+        rig.open(Nowhere, &request);
+    }
+    let mut seq = vec![1; SYMBOLS as usize];
+    assert_eq!(rig.reach(&trade(0, 1)), 100);
+    let mut next = 0;
+    group.throughput(Throughput::Elements(u64::from(TICKS) * 100));
+    group.bench_function("64 ticks to 100 each of 5,000 sessions, written once", |b| {
+        b.iter(|| {
+            for _ in 0..TICKS {
+                seq[next as usize] += 1;
+                rig.publish(&trade(next, seq[next as usize]));
+                next = (next + 1) % SYMBOLS;
+            }
+            rig.settle();
+        });
+    });
+    group.finish();
+}
+
 /// What measuring the stages costs, where the kernel's work is counted in: 200 sockets of the loopback, read by a thread.
 fn measure(c: &mut Criterion) {
     const SOCKETS: usize = 200;
@@ -204,6 +235,6 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = encode, fan_out, measure, two_shards
+    targets = encode, fan_out, many_symbols, measure, two_shards
 );
 criterion_main!(benches);

@@ -270,7 +270,7 @@ impl Default for Publish {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { rest_us: 200 }
+        Self { rest_us: 1_000 }
     }
 }
 

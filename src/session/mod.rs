@@ -132,14 +132,12 @@ struct Held {
 }
 
 /// A session: its outbox, what waits for room in it or for its time, and its ledger.
+///
+/// A tick for a hundred sessions meets them in no near cache. So what it needs of each comes first, on as few lines of memory
+/// as it fits on, and the order here is the order in memory.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session {
-    policy: Rc<Policy>,
-    outbox: Outbox,
-    /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
-    /// time. Each is in it once.
-    waiting: VecDeque<(Key, u32)>,
-    rates: Vec<Held>,
     closing: bool,
     shedding: bool,
     /// The socket took nothing last time.
@@ -149,17 +147,23 @@ pub struct Session {
     /// What the kernel holds does not get less.
     stalled: bool,
     level: Level,
-    /// How much a shedding session is given at once.
-    refill_bytes: usize,
+    policy: Rc<Policy>,
+    ledger: Ledger,
+    outbox: Outbox,
     /// Bytes the socket took.
     taken: u64,
-    /// Bytes of these that the other side has acknowledged, as far as was looked.
-    acked: u64,
     /// When the socket last took something, or something was acknowledged; steady time.
     progress_ns: u64,
     /// When there was the last sign of life, steady time.
     alive_ns: u64,
-    ledger: Ledger,
+    /// Bytes that the other side has acknowledged, as far as was looked.
+    acked: u64,
+    /// How much a shedding session is given at once.
+    refill_bytes: usize,
+    /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
+    /// time. Each is in it once.
+    waiting: VecDeque<(Key, u32)>,
+    rates: Vec<Held>,
     /// The numbers that ended subscriptions reached, less those that all subscriptions began behind; wrapping.
     offered: u64,
 }
@@ -189,6 +193,12 @@ impl Session {
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
+
+    /// Reads what a tick needs, and says nothing of it. Of several sessions in a row this waits for memory once.
+    #[inline]
+    pub fn touch(&self) -> usize {
+        usize::from(self.closing) ^ self.outbox.len()
+    }
 
     /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session
     /// has to [own](Self::own) what it was offered, unless it was written to.

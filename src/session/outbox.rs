@@ -17,8 +17,25 @@ const TOLD_MAX: u32 = 8;
 const AGES_MAX: usize = 64;
 
 /// Whole frames, in the order in which they go out.
+///
+/// What a tick needs comes first, for it is in no near cache: see [`Session`](super::Session).
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Outbox {
+    /// Bytes that wait.
+    len: usize,
+    /// The last strip. Empty if there is none.
+    strip: Strip,
+    /// Since when the next byte has waited, steady time.
+    oldest_ns: u64,
+    /// Bytes that have gone out, ever.
+    taken: u64,
+    /// What else is known of them. There is nothing as a rule.
+    marks: Option<Box<Marks>>,
+    /// How many of the bytes are to go out until the last urgent one has; 0 if there are none.
+    urgent_len: usize,
+    /// What stands on the tape, behind all chunks, but for the last strip: frames of which nothing has gone out.
+    strips: Vec<Strip>,
     buffers: Buffers,
     /// The chunk that goes out next. Each begins with a frame.
     front: Vec<u8>,
@@ -28,20 +45,6 @@ pub struct Outbox {
     frame_start: usize,
     /// The chunks behind it. Empty while a socket keeps up.
     rest: VecDeque<Vec<u8>>,
-    /// What stands on the tape, behind all chunks, but for the last strip: frames of which nothing has gone out.
-    strips: Vec<Strip>,
-    /// The last strip. Empty if there is none.
-    strip: Strip,
-    /// Bytes that wait.
-    len: usize,
-    /// How many of these are to go out until the last urgent one has; 0 if there are none.
-    urgent_len: usize,
-    /// Bytes that have gone out, ever.
-    taken: u64,
-    /// Since when the next byte has waited, steady time.
-    oldest_ns: u64,
-    /// What else is known of them. There is nothing as a rule.
-    marks: Option<Box<Marks>>,
 }
 
 /// What is known of bytes that wait, besides what they are. Places are counted like [`Outbox::taken`].
@@ -216,7 +219,10 @@ impl Outbox {
     /// Puts frames that stand on the tape behind all others.
     #[inline]
     pub(super) fn push_strip(&mut self, strip: Strip, now_ns: u64) {
-        self.note(now_ns);
+        // All that stands on the tape is as old as the first of it: it goes out together, or is copied before long.
+        if self.strip.len == 0 {
+            self.note(now_ns);
+        }
         self.len += strip.len;
         if self.strip.len == 0 {
             self.strip = strip;

@@ -12,8 +12,15 @@ use crate::latency::{Coarse, Stage};
 use crate::session::{Session, Strip, Times};
 use crate::tick::Key;
 
-/// A session with its socket.
+/// A session with its socket. What a tick needs comes first, on whole lines of memory: see [`Session`].
+#[repr(C, align(64))]
 pub(super) struct Connection<S> {
+    /// In the queue of those with something to write.
+    pub(super) queued: bool,
+    /// Looked at again and again, because its socket was full.
+    pub(super) watched: bool,
+    /// The socket failed, or did not take its last words in time.
+    pub(super) dead: bool,
     pub(super) socket: S,
     pub(super) session: Session,
     pub(super) who: Who,
@@ -35,12 +42,6 @@ pub(super) struct Connection<S> {
     pub(super) reading: Option<u64>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
-    /// In the queue of those with something to write.
-    pub(super) queued: bool,
-    /// Looked at again and again, because its socket was full.
-    pub(super) watched: bool,
-    /// The socket failed, or did not take its last words in time.
-    pub(super) dead: bool,
     /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
     pub(super) tokens_milli: i64,
     pub(super) tokens_at_ns: u64,
@@ -169,6 +170,12 @@ impl<S: Socket> Connection<S> {
 }
 
 impl<S> Connection<S> {
+    /// See [`Session::touch`].
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        usize::from(self.queued) ^ self.session.touch()
+    }
+
     pub(super) fn place(&self, key: Key) -> Option<u32> {
         let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         Some(self.places[at].1)

@@ -111,6 +111,8 @@ pub struct SessionOptions {
 
 /// For how long a client may have to wait after requests that cost much, seconds.
 const DEBT_MAX_S: i64 = 10;
+/// Sessions whose memory is asked for at once.
+const GROUP: usize = 16;
 /// Slots of the ring that are looked at for one session that resumes after a write.
 const SLOTS_PER_WRITE: usize = 1_024;
 
@@ -256,47 +258,54 @@ impl<S: Socket> Sessions<S> {
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
-        for subscription in first.iter_mut().chain(last) {
-            if !subscription.wants(tick.seq) {
-                continue;
-            }
-            let id = subscription.session;
-            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
-            if let Some(rate) = subscription.rate()
-                && !self.draining
-            {
-                subscription.hold();
-                let phase_ns = phase_ns(connection.serial);
-                if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
-                    self.releases.push(Reverse(Release { due_ns, id, serial: connection.serial, rate }));
+        let groups = first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP));
+        for group in groups {
+            // Memory is asked for all of them before the first is worked on.
+            let touched =
+                group.iter().filter_map(|subscription| self.connections.get(subscription.session as usize));
+            std::hint::black_box(touched.fold(0, |sum, connection| sum ^ connection.touch()));
+            for subscription in group {
+                if !subscription.wants(tick.seq) {
+                    continue;
                 }
-                continue;
-            }
-            if strip.is_none() {
-                times.tx_ns = self.clock.wall_ns();
-                self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
-                strip = self.buffers.print(self.frames.encoded(), times);
-                self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
-            }
-            let mut around = Around {
-                counters: &self.counters,
-                clock: &self.clock,
-                meter: &mut self.meter,
-                sample: &mut self.sample,
-            };
-            if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
-                subscription.queued(tick.seq);
-                connection.session.count(counts);
-                self.totals += counts;
-                if !connection.queued {
-                    connection.queued = true;
-                    self.flush_queue.push_back((id, since));
+                let id = subscription.session;
+                let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+                if let Some(rate) = subscription.rate()
+                    && !self.draining
+                {
+                    subscription.hold();
+                    let phase_ns = phase_ns(connection.serial);
+                    if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
+                        self.releases.push(Reverse(Release { due_ns, id, serial: connection.serial, rate }));
+                    }
+                    continue;
                 }
-            } else if subscription.fell_behind(GapCause::SlowConsumer) {
-                connection.session.wait(key, now.mono_ns);
-                let cut = subscription.cuts();
-                if connection.session.shed() || cut {
-                    self.pressed.push((id, cut));
+                if strip.is_none() {
+                    times.tx_ns = self.clock.wall_ns();
+                    self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
+                    strip = self.buffers.print(self.frames.encoded(), times);
+                    self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
+                }
+                let mut around = Around {
+                    counters: &self.counters,
+                    clock: &self.clock,
+                    meter: &mut self.meter,
+                    sample: &mut self.sample,
+                };
+                if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
+                    subscription.queued(tick.seq);
+                    connection.session.count(counts);
+                    self.totals += counts;
+                    if !connection.queued {
+                        connection.queued = true;
+                        self.flush_queue.push_back((id, since));
+                    }
+                } else if subscription.fell_behind(GapCause::SlowConsumer) {
+                    connection.session.wait(key, now.mono_ns);
+                    let cut = subscription.cuts();
+                    if connection.session.shed() || cut {
+                        self.pressed.push((id, cut));
+                    }
                 }
             }
         }
