@@ -98,6 +98,15 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     return socket2::SockRef::from(stream).send(bytes);
 }
 
+/// Reads the line of memory that [`send`] will need, and says nothing of it.
+#[inline]
+pub(crate) fn touch(stream: &TcpStream) -> usize {
+    #[cfg(target_os = "linux")]
+    return std::os::fd::AsRawFd::as_raw_fd(stream) as usize;
+    #[cfg(not(target_os = "linux"))]
+    return std::ptr::from_ref(stream).addr();
+}
+
 /// Writes though the kernel holds as much unsent as it may: its buffer has room beyond that.
 ///
 /// # Errors

@@ -108,6 +108,11 @@ impl Socket for TcpSocket {
             driver.wake();
         }
     }
+
+    #[inline]
+    fn touch(&self) -> usize {
+        socket::touch(&self.0.stream)
+    }
 }
 
 /// What tungstenite reads from and answers into: pongs and close frames go the way of all bytes.

@@ -52,6 +52,11 @@ pub trait Socket {
 
     /// Something happened to the session that its driver has to look at: see [`Sessions::wants`].
     fn kick(&self);
+
+    /// Reads what a write needs, and says nothing of it.
+    fn touch(&self) -> usize {
+        0
+    }
 }
 
 /// Who a client is.
@@ -113,6 +118,8 @@ pub struct SessionOptions {
 const DEBT_MAX_S: i64 = 10;
 /// Sessions whose memory is asked for at once.
 const GROUP: usize = 16;
+/// The same for writes: the kernel's work between them leaves less in the near caches.
+const WRITES_GROUP: usize = 8;
 /// Slots of the ring that are looked at for one session that resumes after a write.
 const SLOTS_PER_WRITE: usize = 1_024;
 
@@ -555,12 +562,22 @@ impl<S: Socket> Sessions<S> {
         // What is queued again here has its turn next time.
         let writes = most.min(self.flush_queue.len());
         self.sample.begin(writes);
-        for _ in 0..writes {
+        for n in 0..writes {
+            if n % WRITES_GROUP == 0 {
+                self.touch_next(WRITES_GROUP.min(writes - n));
+            }
             if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
             }
         }
         !self.flush_queue.is_empty()
+    }
+
+    /// Asks for the memory of the sessions that are written next, all at once.
+    fn touch_next(&self, count: usize) {
+        let next = self.flush_queue.iter().take(count);
+        let next = next.filter_map(|(id, _)| self.connections.get(*id as usize));
+        std::hint::black_box(next.fold(0, |sum, next| sum ^ next.touch() ^ next.socket.touch()));
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
