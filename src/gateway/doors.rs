@@ -221,7 +221,7 @@ fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
     let enter = move |wish, peer: SocketAddr| -> BoxFuture<'static, Result<HandOverOnce, NoRoom>> {
         let rooms = Arc::clone(&asked);
         Box::pin(async move {
-            let place = rooms.enter(wish, peer.ip()).await?;
+            let place = rooms.enter(wish, peer).await?;
             Ok(Box::new(move |upgraded| place.hand_over(upgraded)) as HandOverOnce)
         })
     };
