@@ -111,7 +111,7 @@ impl Room {
             return Err(NoRoom::Full(msg));
         }
         door.kept += 1;
-        Ok(Place(Arc::clone(self)))
+        Ok(Place { room: Arc::clone(self) })
     }
 
     /// Waits until it is open, but not for ever.
@@ -235,19 +235,16 @@ impl Room {
 }
 
 /// A place that is kept in a room; dropped, it is free again.
-pub(super) struct Place(Arc<Room>);
+pub(super) struct Place {
+    pub(super) room: Arc<Room>,
+}
 
 impl Place {
-    /// Waits until there is something to take a place in.
-    pub(super) async fn opens(&self, patience: Duration) -> Result<(), NoRoom> {
-        self.0.opens(patience).await
-    }
-
     /// Gives the client whose place it is to the room.
     pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
-        let inside = self.0.inside();
+        let inside = self.room.inside();
         // Held until the shard has it: who is told to say goodbye finds it then.
-        let door = self.0.door();
+        let door = self.room.door();
         match (inside, door.closed) {
             (Some(inside), None) => hand_over(&inside.shards, upgraded),
             (_, closed) => Err(Refused { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
@@ -257,7 +254,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.door().kept -= 1;
+        self.room.door().kept -= 1;
     }
 }
 

@@ -153,7 +153,7 @@ impl Rooms {
         let titles = self.titles(&wish.captures).await?;
         let place = self.find_or_begin(wish, &titles, peer)?;
         // What is left of the time for the head of a request is for the answer.
-        place.opens(Duration::from_millis(self.config.limits.head_timeout_ms.get() / 2)).await?;
+        place.room.opens(Duration::from_millis(self.config.limits.head_timeout_ms.get() / 2)).await?;
         Ok(place)
     }
 
@@ -229,8 +229,9 @@ impl Rooms {
 
     /// What is counted.
     pub(super) fn figures(&self) -> RoomFigures {
+        let open = self.state().rooms.len() as u64;
         RoomFigures {
-            open: self.state().rooms.len() as u64,
+            open,
             clients: self.clients(),
             opened: self.opened.get(),
             refused: std::array::from_fn(|reason| self.refused[reason].get()),
