@@ -151,7 +151,10 @@ fn clients_of_a_room_see_the_same_ticks_from_the_first_to_the_last() {
     let mut second = RawSocket::open(&gateway, "?room=desk");
     let mut third = RawSocket::open(&gateway, &format!("?room=desk&replay={CAPTURE}&speed=100"));
     assert_eq!(first.hello["feed"], "replay");
-    assert_eq!((&first.hello["epoch"], &first.hello["epoch"]), (&second.hello["epoch"], &third.hello["epoch"]));
+    assert_eq!(
+        (&first.hello["epoch"], &first.hello["epoch"]),
+        (&second.hello["epoch"], &third.hello["epoch"])
+    );
     assert_ne!(first.hello["session"], second.hello["session"]);
     for client in [&mut first, &mut second, &mut third] {
         subscribe(client);
@@ -302,7 +305,8 @@ fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
     // And the other way round.
     let pause = r#"{"do":"pause"}"#;
     let head = "Host: localhost\r\nConnection: close\r\nAuthorization: Bearer secret";
-    let request = format!("POST /api/replay HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{pause}", pause.len());
+    let request =
+        format!("POST /api/replay HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{pause}", pause.len());
     assert_eq!(Gateway::ask(gateway.http, &request).0, 200);
     eventually("the feed stands", || Gateway::get(gateway.http, "/api/replay").1.contains("\"paused\""));
     let other = published(2);
@@ -310,9 +314,12 @@ fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
     // The symbols of a room are its captures'; those of the feed are not there.
     let symbols = ask(&mut two, &json!({"op": "symbols", "id": 2}));
     let listed = symbols["symbols"].as_array().expect("rows");
-    assert!(!listed.is_empty() && listed.iter().all(|row| {
-        row["symbol"].as_str().is_some_and(|symbol| symbol.starts_with("coinbase:"))
-    }));
+    assert!(
+        !listed.is_empty()
+            && listed
+                .iter()
+                .all(|row| { row["symbol"].as_str().is_some_and(|symbol| symbol.starts_with("coinbase:")) })
+    );
     assert_eq!((gateway.sessions(), gateway.metric_sum("tickfan_room_clients")), (1, 2));
     // With its client a private room goes.
     drop(one);
@@ -546,12 +553,15 @@ fn who_comes_back_in_time_finds_the_room_and_goes_on() {
     let mut back = RawSocket::open(&gateway, &query);
     assert_eq!(back.hello["epoch"], epoch);
     let resume = json!({"epoch": epoch, "seq": {symbol: seq}});
-    let request = json!({"op": "subscribe", "id": 1, "channel": "trade", "symbols": [symbol], "resume": resume});
+    let request =
+        json!({"op": "subscribe", "id": 1, "channel": "trade", "symbols": [symbol], "resume": resume});
     let ack = ask(&mut back, &request);
     assert_eq!(ack["ok"][0]["resumed"], "ok", "{ack}");
     let expected: Vec<Value> = normalized(CAPTURE)
         .into_iter()
-        .filter(|tick| tick["type"] == "trade" && tick["symbol"] == symbol && tick["seq"].as_u64() > Some(seq))
+        .filter(|tick| {
+            tick["type"] == "trade" && tick["symbol"] == symbol && tick["seq"].as_u64() > Some(seq)
+        })
         .map(timeless)
         .collect();
     let heard: Vec<Value> = ticks(&mut back, expected.len()).into_iter().map(timeless).collect();

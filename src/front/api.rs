@@ -342,8 +342,8 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Err(response) => return *response,
     };
     let pairs = pairs(&head.uri);
-    let parsed = protocol::parse_query(&pairs)
-        .and_then(|subscribe| Ok((subscribe, protocol::parse_room(&pairs)?)));
+    let parsed =
+        protocol::parse_query(&pairs).and_then(|subscribe| Ok((subscribe, protocol::parse_room(&pairs)?)));
     let (subscribe, wish) = match parsed {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),

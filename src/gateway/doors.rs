@@ -156,7 +156,10 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// Everything that runs tasks.
 fn runtimes(around: &Around<'_>) -> Runtimes {
-    let control = [("control".to_owned(), Handle::current()), ("ingest".to_owned(), around.base.ingest.runtime.handle().clone())];
+    let control = [
+        ("control".to_owned(), Handle::current()),
+        ("ingest".to_owned(), around.base.ingest.runtime.handle().clone()),
+    ];
     let shards = around.shards.handles.iter().enumerate();
     Runtimes::new(
         control.into_iter().chain(shards.map(|(n, shard)| (format!("shard-{n}"), shard.runtime.clone()))),
@@ -201,7 +204,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         }),
         alarms: Arc::new(move || alarms(measured.as_deref())),
         remote: base.remote.clone(),
-        rooms: rooms.map(|rooms| room_route(rooms)),
+        rooms: rooms.map(room_route),
     }
 }
 

@@ -21,7 +21,9 @@ use rooms::Rooms;
 use crate::clock::{Clock, MS};
 use crate::collector::{self, Collecting, Collector, LogOptions};
 use crate::config::{Config, Flight, Latency};
-use crate::feed::{IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap};
+use crate::feed::{
+    IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
+};
 use crate::flight::{self, Flights};
 use crate::front::Origins;
 use crate::instrument::InstrumentTable;
@@ -66,8 +68,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
     let doors = Doors::bind(&config).await?;
-    let base =
-        Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
+    let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &base, &clock, &notices);

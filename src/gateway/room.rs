@@ -107,7 +107,8 @@ impl Room {
     pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, NoRoom> {
         let mut door = self.door();
         if self.clients() + door.kept as u64 >= self.clients_max {
-            let msg = format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
+            let msg =
+                format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
             return Err(NoRoom::Full(msg));
         }
         door.kept += 1;
@@ -156,12 +157,7 @@ impl Room {
     }
 
     /// Waits until it is over. Nobody comes in any more then.
-    async fn until_over(
-        &self,
-        engine: &Engine,
-        clock: &Clock,
-        mut stopped: watch::Receiver<bool>,
-    ) -> Close {
+    async fn until_over(&self, engine: &Engine, clock: &Clock, mut stopped: watch::Receiver<bool>) -> Close {
         loop {
             let why = tokio::select! {
                 // An error means that the gateway itself is gone.

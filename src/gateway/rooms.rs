@@ -182,7 +182,9 @@ impl Rooms {
         }
         let most = replay.rooms_per_address.get();
         if state.rooms.iter().filter(|room| room.opener == peer).count() >= most {
-            return Err(NoRoom::TooMany(format!("your address has opened {most} rooms, which is all it may")));
+            return Err(NoRoom::TooMany(format!(
+                "your address has opened {most} rooms, which is all it may"
+            )));
         }
         if state.rooms.len() >= replay.rooms_max.get() {
             return Err(NoRoom::Full("too many rooms are open".to_owned()));
@@ -190,8 +192,7 @@ impl Rooms {
         state.numbers += 1;
         let (terms, clients_max) = (wish.terms(), replay.room_clients_max.get() as u64);
         let config = room::config(&self.config, titles, &terms);
-        let room =
-            Room::new(state.numbers, wish.room.clone(), terms, peer, clients_max, self.clock.now());
+        let room = Room::new(state.numbers, wish.room.clone(), terms, peer, clients_max, self.clock.now());
         let place = room.keep_place()?;
         state.rooms.push(Arc::clone(&room));
         tokio::spawn(Arc::clone(self).watch_over(room, config, self.stop.subscribe()));
