@@ -141,10 +141,20 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SegmentWriter;
     use super::*;
 
-    const CAPTURE: &str = "2024-05-01T12:00:00.0000010Z {\"type\":\"match\",\"trade_id\":9,\"side\":\"buy\",\
-         \"size\":\"1\",\"price\":\"10.10\",\"product_id\":\"A-USD\",\"sequence\":1}\n";
+    const FRAME: &str = r#"{"type":"match","trade_id":9,"side":"buy","size":"1","price":"10.10","product_id":"A-USD","sequence":1}"#;
+
+    fn capture() -> String {
+        format!("2024-05-01T12:00:00.0000010Z {FRAME}\n")
+    }
+
+    fn segment() -> Vec<u8> {
+        let mut segment = SegmentWriter::new(Vec::new(), 1).expect("a writer");
+        segment.frame(1_714_564_800_000_001_000, FRAME.as_bytes());
+        segment.finish().expect("written")
+    }
 
     fn names(shelf: &mut Shelf) -> Vec<String> {
         shelf.list().expect("listed").titles.into_iter().map(|title| title.name).collect()
@@ -155,28 +165,29 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path();
         let write = |name: &str, text: &str| fs::write(dir.join(name), text).expect("written");
-        write("b.txt", CAPTURE);
-        write("a", CAPTURE);
+        let capture = capture();
+        write("b.txt", &capture);
+        write("a", &capture);
         write("README.md", "# no capture\n");
         write("empty", "");
-        write(".hidden", CAPTURE);
-        write("a,b", CAPTURE);
-        write(&"x".repeat(NAME_BYTES_MAX + 1), CAPTURE);
+        write(".hidden", &capture);
+        write("a,b", &capture);
+        write(&"x".repeat(NAME_BYTES_MAX + 1), &capture);
         fs::create_dir(dir.join("folder")).expect("made");
         fs::create_dir(dir.join("recording")).expect("made");
-        write("recording/2024-00001.zst", CAPTURE);
+        fs::write(dir.join("recording/2024-00001.zst"), segment()).expect("written");
         let mut shelf = Shelf::open(dir, 100).expect("opened");
         assert_eq!(names(&mut shelf), ["a", "b.txt", "recording"]);
         let listing = shelf.list().expect("listed");
         let title = listing.find("recording").expect("there");
-        assert_eq!(title.bytes, CAPTURE.len() as u64);
+        assert_eq!(title.bytes, segment().len() as u64);
         assert_eq!(title.path, dir.canonicalize().expect("there").join("recording"));
         assert!(!listing.more);
         for hostile in ["", ".", "..", "../a", "./a", "/a", "a\0", "A", "recording/2024-00001.zst"] {
             assert_eq!(listing.find(hostile), None, "{hostile}");
         }
         // What changes is looked at again.
-        write("README.md", CAPTURE);
+        write("README.md", &capture);
         fs::remove_file(dir.join("a")).expect("removed");
         assert_eq!(names(&mut shelf), ["README.md", "b.txt", "recording"]);
         let few = Shelf::open(dir, 2).expect("opened").list().expect("listed");
@@ -191,8 +202,8 @@ mod tests {
         let (outside, folder) =
             (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let dir = folder.path();
-        fs::write(outside.path().join("secret.zst"), CAPTURE).expect("written");
-        fs::write(dir.join("own.zst"), CAPTURE).expect("written");
+        fs::write(outside.path().join("secret.zst"), capture()).expect("written");
+        fs::write(dir.join("own.zst"), capture()).expect("written");
         let link = |to: &Path, name: &str| symlink(to, dir.join(name)).expect("linked");
         link(&outside.path().join("secret.zst"), "file");
         link(outside.path(), "folder");
@@ -202,7 +213,8 @@ mod tests {
         link(Path::new("."), "itself");
         link(Path::new("own.zst"), "inside");
         fs::create_dir(dir.join("recording")).expect("made");
-        link(&outside.path().join("secret.zst"), "recording/00001.zst");
+        fs::write(dir.join("recording/00001.zst"), segment()).expect("written");
+        link(&outside.path().join("secret.zst"), "recording/00002.zst");
         assert_eq!(names(&mut Shelf::open(dir, 100).expect("opened")), ["inside", "own.zst"]);
     }
 }

@@ -325,6 +325,18 @@ impl IngestThread {
     }
 }
 
+#[cfg(test)]
+impl IngestThread {
+    /// What has it end as a bug would.
+    pub(super) fn bug(&self) -> impl FnOnce() + use<> {
+        let (stop, wake) = (Arc::clone(&self.stop), Arc::clone(&self.wake));
+        move || {
+            stop.store(true, Ordering::Release);
+            wake.notify_one();
+        }
+    }
+}
+
 /// Which thread has ended though nobody told it to: what it served would stand still and look alive.
 pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static str> {
     if ingest.thread.is_finished() {

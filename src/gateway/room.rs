@@ -344,3 +344,72 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
     config.replay.checkpoint_bytes_max = gateway.replay.room_checkpoint_bytes_max;
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::socket::Addresses;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A room that replays what ships.
+    fn opened() -> (Arc<Room>, Config) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/kraken.zst");
+        let terms = crate::protocol::RoomWish { captures: vec!["a".into()], ..Default::default() }.terms();
+        let config = config(&Config::bare(), &[Title { name: "a".into(), path, bytes: 0 }], &terms);
+        (Room::new(1, None, terms, HOST, 1, Clock::real().now()), config)
+    }
+
+    async fn socket() -> (TcpStream, Upgraded) {
+        let listener = TcpListener::bind(SocketAddr::new(HOST, 0)).await.expect("bound");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (stream, peer) = listener.accept().await.expect("accepted");
+        let stream = stream.into_std().expect("a socket");
+        let seat = Arc::new(Addresses::default()).take(HOST, 1).expect("a seat");
+        (client, Upgraded { stream, read_buf: Vec::new(), peer, subscribe: None, seat })
+    }
+
+    #[tokio::test]
+    async fn a_room_whose_ingest_thread_breaks_says_goodbye() {
+        let (clock, (notices, _log)) = (Clock::real(), mpsc::channel(1));
+        let (_stop, stopped) = watch::channel(false);
+        let (room, config) = opened();
+        let place = room.keep_place().expect("room");
+        assert!(matches!(room.keep_place(), Err(NoRoom::Full(_))), "there is one place");
+        let engine = room.open(config, &clock, &notices).await.expect("it opens");
+        let bug = engine.ingest.bug();
+        let heard = async {
+            room.opens(Duration::from_secs(60)).await.expect("it is open");
+            let (mut client, upgraded) = socket().await;
+            assert!(place.hand_over(upgraded).is_ok(), "it takes its client");
+            bug();
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.expect("an end");
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
+        assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
+        assert_eq!((room.clients(), room.row()["state"].as_str()), (0, Some("ending")));
+        // Who is late is told the same.
+        let late = Place { room: Arc::clone(&room) };
+        room.door().kept += 1;
+        let (_client, upgraded) = socket().await;
+        assert!(late.hand_over(upgraded).is_err_and(|refused| refused.why == Close::Busy));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_open_is_told_without_a_path() {
+        let (clock, (notices, mut log)) = (Clock::real(), mpsc::channel(1));
+        let (room, mut config) = opened();
+        config.feed[0].files = vec!["/no/such/capture.zst".into()];
+        assert!(room.open(config, &clock, &notices).await.is_none());
+        let told = room.opens(Duration::from_secs(60)).await.expect_err("it is not there");
+        assert!(matches!(&told, NoRoom::Unknown(msg) if !msg.contains("/no/such")), "{told:?}");
+        assert!(log.try_recv().is_ok_and(|notice| notice.contains("/no/such/capture.zst")));
+    }
+}
