@@ -507,6 +507,7 @@ impl Config {
             config.record.dir = folder.join(&config.record.dir);
             config.latency.log = config.latency.log.map(|log| folder.join(log));
             config.flight.dir = config.flight.dir.map(|dir| folder.join(dir));
+            config.replay.dir = config.replay.dir.map(|dir| folder.join(dir));
         }
         Ok(config)
     }
@@ -584,6 +585,11 @@ impl Config {
             ("shard.threads", self.shard.threads as u64, 1_024),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
+            ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),
+            ("replay.rooms_max", self.replay.rooms_max.get() as u64, 1_024),
+            ("replay.room_captures_max", self.replay.room_captures_max.get() as u64, 256),
+            ("replay.room_idle_s", self.replay.room_idle_s.get(), 31 * 86_400),
+            ("replay.room_lifetime_s", self.replay.room_lifetime_s.get(), 366 * 86_400),
         ];
         self.record.check()?;
         match ranges.into_iter().find(|(_, value, most)| value > most) {

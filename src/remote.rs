@@ -54,9 +54,27 @@ pub struct Shown {
     pub published: u64,
 }
 
+/// Who may control a replay.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Whoever shows this.
+    Token(Box<[u8]>),
+    /// Clients of this machine.
+    Local,
+    /// Whoever has come to where it is served.
+    Anybody,
+}
+
+impl Admission {
+    /// Whoever shows this token, or clients of this machine if it is empty.
+    pub fn of_token(token: &str) -> Self {
+        if token.is_empty() { Self::Local } else { Self::Token(token.as_bytes().into()) }
+    }
+}
+
 /// The remote control of one replay.
 pub struct Remote {
-    token: Box<[u8]>,
+    admission: Admission,
     orders: ArrayQueue<Order>,
     wake: Arc<Notify>,
     shown: AtomicCell<Option<Shown>>,
@@ -70,11 +88,11 @@ impl fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// A remote control that whoever shows `token` may use, or clients of this machine if it is empty. So many orders may
-    /// wait; `wake` wakes the thread that takes them.
-    pub fn new(token: &str, orders_max: usize, wake: Arc<Notify>) -> Self {
+    /// A remote control that those may use whom `admission` lets. So many orders may wait; `wake` wakes the thread that takes
+    /// them.
+    pub fn new(admission: Admission, orders_max: usize, wake: Arc<Notify>) -> Self {
         Self {
-            token: token.as_bytes().into(),
+            admission,
             orders: ArrayQueue::new(orders_max.max(1)),
             wake,
             shown: AtomicCell::new(None),
@@ -87,12 +105,12 @@ impl Remote {
     /// # Errors
     /// [`Refusal`] says why not.
     pub fn admits(&self, token: Option<&[u8]>, peer: Option<IpAddr>) -> Result<(), Refusal> {
-        if self.token.is_empty() {
-            let local = peer.is_some_and(|ip| ip.to_canonical().is_loopback());
-            return if local { Ok(()) } else { Err(Refusal::NotLocal) };
-        }
-        let right = token.is_some_and(|token| same(token, &self.token));
-        if right { Ok(()) } else { Err(Refusal::WrongToken) }
+        let (admitted, refusal) = match &self.admission {
+            Admission::Anybody => return Ok(()),
+            Admission::Local => (peer.is_some_and(|ip| ip.to_canonical().is_loopback()), Refusal::NotLocal),
+            Admission::Token(secret) => (token.is_some_and(|token| same(token, secret)), Refusal::WrongToken),
+        };
+        if admitted { Ok(()) } else { Err(refusal) }
     }
 
     /// Gives an order, if whoever gives it may. It is carried out soon after.
@@ -143,7 +161,7 @@ mod tests {
     use super::*;
 
     fn remote(token: &str) -> Remote {
-        Remote::new(token, 2, Arc::default())
+        Remote::new(Admission::of_token(token), 2, Arc::default())
     }
 
     #[test]
@@ -161,6 +179,8 @@ mod tests {
             assert_eq!(remote("secret").admits(Some(b"secret"), ip(far)), Ok(()), "{far}");
         }
         assert_eq!(remote("").admits(None, None), Err(Refusal::NotLocal));
+        let anybody = Remote::new(Admission::Anybody, 2, Arc::default());
+        assert_eq!(anybody.admits(None, ip("10.0.0.1")), Ok(()));
         for wrong in ["", "s", "secreT", "secretsecret", "secret\0"] {
             assert_eq!(remote("secret").admits(Some(wrong.as_bytes()), None), Err(Refusal::WrongToken));
         }

@@ -78,6 +78,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         }),
         alarms: Arc::new(|| vec!["no room".to_owned()]),
         remote: None,
+        rooms: None,
     }
 }
 

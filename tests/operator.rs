@@ -36,6 +36,7 @@ fn operator(latency: Option<Arc<Measured>>, paths: &'static [&str]) -> Vec<Answe
             })
         }),
         latency,
+        rooms: Arc::new(|| vec![serde_json::json!({"number": 1})]),
     };
     let admin = Admin::new(Limits::default(), hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -74,8 +75,9 @@ fn the_operators_door_has_its_own_routes() {
     assert_eq!([&clients[0].body, &clients[1].body], [r#"["behind",100]"#, r#"["queued",3]"#]);
     assert!(clients[2].body.contains("`limit`") && clients[4].body.contains("no such order"));
 
-    let others = operator(None, &["/metrics", "/healthz", "/ws"]);
-    assert_eq!(others.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404]);
+    let others = operator(None, &["/metrics", "/healthz", "/ws", "/api/rooms"]);
+    assert_eq!(others.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404, 200]);
+    assert_eq!(others[3].body, r#"{"rooms":[{"number":1}]}"#);
     assert!(others[0].has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert_eq!(others[0].body, "ticks_total 1\n# EOF\n");
 }
@@ -192,6 +194,7 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         latency: Some(measured()),
         runtimes: Runtimes::new([]),
         instruments: Box::new(|| 0),
+        rooms: Box::new(|| None),
     };
     let text = metrics::render(Arc::new(sources));
     let from = text.find("# HELP tickfan_latency_seconds ").expect("a histogram");

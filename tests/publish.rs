@@ -56,6 +56,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         feeds: Arc::new(Vec::new),
         alarms: Arc::new(Vec::new),
         remote: None,
+        rooms: None,
     }
 }
 

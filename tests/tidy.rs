@@ -94,6 +94,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "counters",
             "venue",
+            "capture",
             "protocol",
             "session",
             "latency",

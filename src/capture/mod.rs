@@ -9,6 +9,8 @@
 //! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
 //! read is a [`BadLine`] in its place, and the rest is read all the same.
 //!
+//! A [`Shelf`] is a folder of captures that are asked for by name.
+//!
 //! [`generate`] makes synthetic captures in each venue's own messages.
 
 pub mod generate;
@@ -18,6 +20,7 @@ mod lines;
 mod merged;
 mod reader;
 mod segment;
+mod shelf;
 mod sniff;
 mod source;
 mod writer;
@@ -35,6 +38,7 @@ pub use lines::LINE_BYTES_MAX;
 pub use merged::{Merged, Places};
 pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
+pub use shelf::{Listing, Shelf, Title};
 pub use writer::{Compression, Writer};
 
 /// One line of a capture that says something.

@@ -1,11 +1,12 @@
-//! How a replay is controlled, and how it finds places in its captures.
+//! How a replay is controlled, how it finds places in its captures, and what may be replayed beside the feed.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::non_zero;
+use super::{non_zero, non_zero_u64};
 use crate::protocol::replay::{Moment, Speed};
 
 /// `[replay]`
@@ -20,6 +21,28 @@ pub struct Replay {
     pub checkpoints_max: usize,
     /// Bytes of memory that these may take.
     pub checkpoint_bytes_max: NonZeroUsize,
+    /// The captures that clients may replay in rooms; `None`: none.
+    #[serde(deserialize_with = "super::optional_path")]
+    pub dir: Option<PathBuf>,
+    /// Entries of it that are looked at.
+    pub dir_entries_max: NonZeroUsize,
+    /// Rooms at once.
+    pub rooms_max: NonZeroUsize,
+    /// Rooms at once that one address has opened.
+    pub rooms_per_address: NonZeroUsize,
+    /// Clients in one room.
+    pub room_clients_max: NonZeroUsize,
+    /// Captures that one room may merge.
+    pub room_captures_max: NonZeroUsize,
+    /// Seconds that a named room stays without clients.
+    pub room_idle_s: NonZeroU64,
+    /// Seconds after which a room ends in any case.
+    pub room_lifetime_s: NonZeroU64,
+    /// Ticks that a room's shard may fall behind.
+    #[serde(deserialize_with = "super::ring_capacity")]
+    pub room_ring_capacity: usize,
+    /// Bytes of memory that a room's checkpoints may take.
+    pub room_checkpoint_bytes_max: NonZeroUsize,
 }
 
 impl Default for Replay {
@@ -29,6 +52,16 @@ impl Default for Replay {
             orders_max: non_zero::<64>(),
             checkpoints_max: 256,
             checkpoint_bytes_max: non_zero::<50_331_648>(),
+            dir: None,
+            dir_entries_max: non_zero::<1_024>(),
+            rooms_max: non_zero::<8>(),
+            rooms_per_address: non_zero::<4>(),
+            room_clients_max: non_zero::<100>(),
+            room_captures_max: non_zero::<16>(),
+            room_idle_s: non_zero_u64::<60>(),
+            room_lifetime_s: non_zero_u64::<86_400>(),
+            room_ring_capacity: 16_384,
+            room_checkpoint_bytes_max: non_zero::<8_388_608>(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::protocol::replay::Order;
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
 use crate::tick::{Body, Channel, GapCause, Tick};
@@ -61,6 +62,8 @@ pub struct IngestView {
     pub on_end: Notify,
     /// True where a strict replay met what it cannot read.
     pub failed: AtomicBool,
+    /// True once the remote control has told a replay to stop.
+    pub stopped: AtomicBool,
     /// Turns of the thread, those that found nothing to do too.
     pub turns: Counter,
     /// Ticks published to the ring.
@@ -83,6 +86,7 @@ impl IngestView {
             ended: AtomicBool::new(false),
             on_end: Notify::new(),
             failed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             turns: Counter::default(),
             published: Counter::default(),
             unplaced: Counter::default(),
@@ -406,6 +410,9 @@ impl Ingest {
         let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return };
         while let Some(order) = remote.take() {
             replay.obey(order, now, market, publish(writer, view, stages));
+            if order == Order::Stop {
+                view.stopped.store(true, Ordering::Release);
+            }
         }
         if self.ended[0] && !replay.is_over() {
             self.ended[0] = false;

@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::rooms::{HandOverOnce, closed};
 use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress};
 use super::upgrade::Handshake;
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
@@ -36,6 +37,7 @@ pub(super) fn public(app: Arc<App>) -> Router {
         .route("/publish", get(publish))
         .route("/api/symbols", get(symbols))
         .route("/api/replay", get(playback).post(control))
+        .route("/api/replays", get(replays))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz));
     with_fallbacks(router).with_state(app)
@@ -46,6 +48,7 @@ pub(super) fn admin(hooks: AdminHooks) -> Router {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/api/clients", get(clients))
+        .route("/api/rooms", get(rooms))
         .route("/api/latency", get(latency))
         .route("/api/latency.hgrm", get(latency_hgrm))
         .route("/api/latency/symbols", get(latency_symbols))
@@ -81,6 +84,10 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
         Ok(rows) => ([(CACHE_CONTROL, "no-store")], Json(rows)).into_response(),
         Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
     }
+}
+
+async fn rooms(State(hooks): State<AdminHooks>) -> Response<Body> {
+    ([(CACHE_CONTROL, "no-store")], Json(json!({ "rooms": (hooks.rooms)() }))).into_response()
 }
 
 /// What was measured over the interval that is asked for, by stage.
@@ -249,6 +256,19 @@ fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body>
     response
 }
 
+/// What can be replayed beside the feed.
+async fn replays(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    if !app.origins.allow(&headers) {
+        return foreign();
+    }
+    let Some(rooms) = &app.hooks.rooms else { return closed() };
+    let response = match (rooms.captures)().await {
+        Ok(listed) => Json(listed).into_response(),
+        Err(why) => why.response(),
+    };
+    readable(response, &headers)
+}
+
 /// Where the replay is.
 async fn playback(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     if !app.origins.allow(&headers) {
@@ -321,15 +341,30 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(handshake) => handshake,
         Err(response) => return *response,
     };
-    let subscribe = match protocol::parse_query(&pairs(&head.uri)) {
-        Ok(subscribe) => subscribe,
+    let pairs = pairs(&head.uri);
+    let parsed =
+        protocol::parse_query(&pairs).and_then(|subscribe| Ok((subscribe, protocol::parse_room(&pairs)?)));
+    let (subscribe, wish) = match parsed {
+        Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
     if !(app.hooks.can_accept)() {
         return full("no room for another session: try again later");
     }
+    let hand_over: HandOverOnce = match wish {
+        None => Box::new(move |upgraded| (app.hooks.hand_over)(upgraded)),
+        Some(wish) => {
+            let (Some(rooms), Some(PeerAddress(peer))) = (&app.hooks.rooms, head.extensions.get()) else {
+                return closed();
+            };
+            match (rooms.enter)(wish, *peer).await {
+                Ok(hand_over) => hand_over,
+                Err(why) => return why.response(),
+            }
+        }
+    };
     handshake.accept(Handover::new(move |stream, read_buf, Peer { address, seat }| {
-        (app.hooks.hand_over)(Upgraded { stream, read_buf, peer: address, subscribe, seat })
+        hand_over(Upgraded { stream, read_buf, peer: address, subscribe, seat })
     }))
 }
 
@@ -369,7 +404,7 @@ fn foreign() -> Response<Body> {
     error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
 }
 
-fn full(msg: &str) -> Response<Body> {
+pub(super) fn full(msg: &str) -> Response<Body> {
     ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
 }
 

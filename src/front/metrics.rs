@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
-use super::{Runtimes, Stats};
+use super::{NoRoom, Runtimes, Stats};
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
 use crate::counters::{Counter, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
@@ -37,6 +37,21 @@ pub struct Sources {
     pub runtimes: Runtimes,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The rooms of replays; `None`: there are none.
+    pub rooms: Box<dyn Fn() -> Option<RoomFigures> + Send + Sync>,
+}
+
+/// What is counted of the rooms of replays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomFigures {
+    /// Rooms now, those that open or end counted.
+    pub open: u64,
+    /// Clients in them now.
+    pub clients: u64,
+    /// Rooms that were opened.
+    pub opened: u64,
+    /// Clients that were refused, by [`NoRoom::REASONS`].
+    pub refused: [u64; NoRoom::REASONS.len()],
 }
 
 impl fmt::Debug for Sources {
@@ -46,7 +61,7 @@ impl fmt::Debug for Sources {
 }
 
 /// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, doors,
-/// and stages, venues and channels: never symbols or clients.
+/// reasons, and stages, venues and channels: never symbols, clients or rooms.
 pub fn render(sources: Arc<Sources>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(sources));
@@ -102,6 +117,7 @@ impl Collector for Sources {
         self.encode_doors(&mut encoder)?;
         self.encode_records(&mut encoder)?;
         self.encode_publish(&mut encoder)?;
+        self.encode_rooms(&mut encoder)?;
         self.encode_runtimes(&mut encoder)?;
         self.encode_latency(&mut encoder)
     }
@@ -255,6 +271,21 @@ impl Sources {
             family(encoder, name, help, kind, vec![(Vec::new(), figure.load(Ordering::Relaxed))])?;
         }
         Ok(())
+    }
+
+    fn encode_rooms(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(rooms) = (self.rooms)() else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        for (name, help, kind, value) in [
+            ("tickfan_rooms", "Rooms of replays", Gauge, rooms.open),
+            ("tickfan_room_clients", "Clients in rooms of replays", Gauge, rooms.clients),
+            ("tickfan_rooms_opened", "Rooms of replays that were opened", Sum, rooms.opened),
+        ] {
+            family(encoder, name, help, kind, vec![(Vec::new(), value)])?;
+        }
+        let reasons = NoRoom::REASONS.into_iter().zip(rooms.refused);
+        let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
+        family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)
     }
 
     fn encode_runtimes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

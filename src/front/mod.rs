@@ -8,6 +8,7 @@
 mod api;
 pub mod metrics;
 mod origin;
+mod rooms;
 mod runtimes;
 mod serve;
 mod ui;
@@ -31,6 +32,7 @@ use crate::socket::Seat;
 use crate::tick::State;
 
 pub use origin::{BadOrigin, Origins};
+pub use rooms::{Enter, HandOverOnce, NoRoom, RoomRoute};
 pub use runtimes::Runtimes;
 pub use serve::{Limits, Stats};
 
@@ -136,6 +138,8 @@ pub struct Hooks {
     pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What controls the replay; `None`: there is none.
     pub remote: Option<Arc<Remote>>,
+    /// Replays beside the feed; `None`: there are none.
+    pub rooms: Option<RoomRoute>,
 }
 
 impl fmt::Debug for Hooks {
@@ -194,9 +198,11 @@ pub struct AdminHooks {
     pub clients: Clients,
     /// What was measured; `None`: measuring is off.
     pub latency: Option<Arc<Measured>>,
+    /// A row for each room of a replay.
+    pub rooms: Arc<dyn Fn() -> Vec<Value> + Send + Sync>,
 }
 
-/// The operator's door: `/metrics`, `/api/clients`, `/api/latency` and what is below it, and `/healthz`. It asks nobody who
+/// The operator's door: `/metrics`, `/api/clients`, `/api/rooms`, `/api/latency` and what is below it, and `/healthz`. It asks nobody who
 /// they are: bind it to a private address.
 #[derive(Debug)]
 pub struct Admin {

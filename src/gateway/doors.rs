@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::{Prepared, Shards, random_name};
+use super::engine::{Base, Prepared, Shards, random_name};
+use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
 use crate::config::{Config, Feed};
@@ -19,13 +21,11 @@ use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, Hooks, Options, PublishRoute, Refused, Runtimes, SymbolRow,
-    Upgraded,
+    Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Hooks, NoRoom, Options, PublishRoute, Refused,
+    RoomRoute, Runtimes, SymbolRow, Upgraded,
 };
-use crate::instrument::{InstrumentTable, Symbol};
+use crate::instrument::Symbol;
 use crate::protocol::close::Close;
-use crate::remote::Remote;
-use crate::ring::TickRing;
 use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
 
 /// What the gateway listens on.
@@ -38,14 +38,11 @@ pub(super) struct Doors {
 /// What the doors lead to.
 pub(super) struct Around<'a> {
     pub(super) config: &'a Config,
+    pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
-    pub(super) table: &'a Arc<InstrumentTable>,
-    pub(super) ring: &'a TickRing,
-    pub(super) view: &'a Arc<IngestView>,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
-    pub(super) ingest: &'a Handle,
     pub(super) measured: Option<Arc<Measured>>,
-    pub(super) remote: Option<&'a Arc<Remote>>,
+    pub(super) rooms: Option<&'a Arc<Rooms>>,
 }
 
 /// Publishing, where it is on.
@@ -119,9 +116,10 @@ impl Doors {
         };
         let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
         let shards = around.shards.handles.iter();
-        let table = Arc::clone(around.table);
+        let table = Arc::clone(&around.base.table);
+        let rooms = around.rooms.cloned();
         let sources = Arc::new(Sources {
-            ingest: Arc::clone(around.view),
+            ingest: Arc::clone(&around.base.view),
             shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
             doors: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
@@ -129,14 +127,17 @@ impl Doors {
             latency: around.measured.clone(),
             runtimes: runtimes(around),
             instruments: Box::new(move || table.len() as u64),
+            rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
         let handles = Arc::clone(&around.shards.handles);
+        let rooms = around.rooms.cloned();
         let admin = Admin::new(
             limits,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
                 clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
                 latency: around.measured.clone(),
+                rooms: Arc::new(move || rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.rows())),
             },
         );
         tokio::spawn(front.serve(self.public, until(stopped.clone())));
@@ -155,7 +156,10 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// Everything that runs tasks.
 fn runtimes(around: &Around<'_>) -> Runtimes {
-    let control = [("control".to_owned(), Handle::current()), ("ingest".to_owned(), around.ingest.clone())];
+    let control = [
+        ("control".to_owned(), Handle::current()),
+        ("ingest".to_owned(), around.base.ingest.runtime.handle().clone()),
+    ];
     let shards = around.shards.handles.iter().enumerate();
     Runtimes::new(
         control.into_iter().chain(shards.map(|(n, shard)| (format!("shard-{n}"), shard.runtime.clone()))),
@@ -173,16 +177,20 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view, measured, records, remote, .. } = around;
+    let Around { config, base, shards, measured, records, rooms } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
-    let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
+    let in_rooms = rooms.cloned();
+    let can_accept = move || {
+        let in_rooms = in_rooms.as_ref().map_or(0, |rooms| rooms.clients());
+        handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
+    };
     let handles = Arc::clone(&shards.handles);
-    let (table, ring) = (Arc::clone(table), TickRing::clone(ring));
+    let (table, ring) = (Arc::clone(&base.table), base.ring.clone());
     let symbols = move || {
         let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
         table.iter().map(row).collect()
     };
-    let (view, feeds, records) = (Arc::clone(view), config.feed.clone(), Arc::clone(records));
+    let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     let measured = measured.clone();
     Hooks {
@@ -195,7 +203,8 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             feed_health(&feeds, publishers, &view, &records)
         }),
         alarms: Arc::new(move || alarms(measured.as_deref())),
-        remote: remote.cloned(),
+        remote: base.remote.clone(),
+        rooms: rooms.map(room_route),
     }
 }
 
@@ -207,6 +216,23 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
         taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
     };
     PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
+}
+
+/// The way into rooms.
+fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
+    let (asked, named) = (Arc::clone(rooms), Arc::clone(rooms));
+    let enter = move |wish, peer: SocketAddr| -> BoxFuture<'static, Result<HandOverOnce, NoRoom>> {
+        let rooms = Arc::clone(&asked);
+        Box::pin(async move {
+            let place = rooms.enter(wish, peer).await?;
+            Ok(Box::new(move |upgraded| place.hand_over(upgraded)) as HandOverOnce)
+        })
+    };
+    let captures = move || -> BoxFuture<'static, Result<Value, NoRoom>> {
+        let rooms = Arc::clone(&named);
+        Box::pin(async move { rooms.captures().await })
+    };
+    RoomRoute { enter: Arc::new(enter), captures: Arc::new(captures) }
 }
 
 fn feed_health(
@@ -277,7 +303,7 @@ async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Resu
 }
 
 /// Gives a client to the shard with the fewest.
-fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
+pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
     let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {

@@ -25,6 +25,8 @@ pub enum Close {
     Auth,
     /// 4502: a limit of this gateway.
     Limit,
+    /// 4503: the room of a replay has ended.
+    RoomEnded,
 }
 
 impl Close {
@@ -42,6 +44,7 @@ impl Close {
             Self::NoPong => 4002,
             Self::Auth => 4500,
             Self::Limit => 4502,
+            Self::RoomEnded => 4503,
         }
     }
 
@@ -59,6 +62,7 @@ impl Close {
             Self::NoPong => "no_pong",
             Self::Auth => "auth",
             Self::Limit => "limit",
+            Self::RoomEnded => "room_ended",
         }
     }
 

@@ -211,14 +211,18 @@ pub(super) fn driver(
 ) -> Option<Driver> {
     let NewClient { stream, read_buf, subscribe, who, seat } = client;
     let mut shard = sessions.borrow_mut();
-    shard.counters.coming.sub(1);
     let tuning = shard.options.tuning;
     tuning.apply(&stream);
-    let stream = TcpStream::from_std(stream).ok()?;
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        shard.counters.coming.sub(1);
+        return None;
+    };
     let (kicked, waits) = (Cell::default(), Cell::default());
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
     let now = clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
+    // Only now: nobody is to look while it is neither coming nor there.
+    shard.counters.coming.sub(1);
     if let Some(wanted) = subscribe {
         shard.subscribe(id, None, &wanted, now);
     }

@@ -131,9 +131,9 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Clients it has, and those on their way to it.
+    /// Clients it has, and those on their way to it; who just arrives may count twice.
     pub fn load(&self) -> u64 {
-        self.counters.sessions.get() + self.counters.coming.get()
+        self.counters.coming.get() + self.counters.sessions.get()
     }
 
     /// The worst `limit` of its clients, which are said to be those of shard number `shard`; nothing if the shard has
@@ -241,12 +241,12 @@ impl<S: Socket> Shard<S> {
     }
 }
 
-/// Starts a shard on a thread of its own.
+/// Starts a shard on a thread of its own, of this name.
 ///
 /// # Errors
 /// What the operating system says when it gives no thread.
 pub fn spawn(
-    number: usize,
+    name: String,
     parts: ShardParts,
 ) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<std::io::Result<()>>)> {
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
@@ -258,7 +258,7 @@ pub fn spawn(
     let (show, shown) = std::sync::mpsc::sync_channel(1);
     // The reader is made here, so that nothing published after this call is missed.
     let reader = parts.ring.reader();
-    let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;

@@ -90,6 +90,11 @@ impl Process {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it listens");
     }
 
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal, by name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();

@@ -21,6 +21,11 @@ def value(m):
     return tuple(m.get(field) for field in VALUE[m["type"]])
 
 
+def at(url, query):
+    """The address with more parameters."""
+    return url + ("&" if "?" in url else "?") + query
+
+
 async def order(client, **what):
     ack = await client.ask(op="replay", id=next(IDS), **what)
     check(ack["type"] == "ack" and ack["op"] == "replay", ack)
@@ -59,7 +64,7 @@ async def seeks(url, ticks, seed, jumps):
         told = [json.loads(line) for line in lines]
     told = [(m["rx"], (m["symbol"], m["type"]), value(m)) for m in told if m["type"] in VALUE]
     dice = random.Random(int(seed))
-    client, eyes = await Client.connect(url + "?symbols=*&mode=every"), Eyes()
+    client, eyes = await Client.connect(at(url, "symbols=*&mode=every")), Eyes()
     ack = await client.recv()
     check(ack["op"] == "subscribe", ack)
     await order(client, do="pause")
@@ -79,7 +84,7 @@ async def seeks(url, ticks, seed, jumps):
         await playback(client, lambda p: p["state"] == "paused" and p["position"] == min(moment, p["to"]))
         await client.sync()
         eyes.look(client.take_data())
-        late = await Client.connect(url + "?symbols=*")
+        late = await Client.connect(at(url, "symbols=*"))
         await late.answer()
         await late.sync()
         newcomer = Eyes()
@@ -95,7 +100,7 @@ async def seeks(url, ticks, seed, jumps):
 
 
 async def steps(url):
-    client = await Client.connect(url + "?symbols=*&mode=every")
+    client = await Client.connect(at(url, "symbols=*&mode=every"))
     await client.answer()
     await order(client, do="pause")
     await playback(client, lambda p: p["state"] == "paused")

@@ -287,8 +287,8 @@ impl Shared {
     }
 }
 
-/// Lets all other threads go first, where the system can.
-fn step_back() {
+/// Lets all other threads go first from now on, where the system can: this one, and those that it starts.
+pub fn step_back() {
     // Who is not let step back goes as fast as the others: it ends all the sooner.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(10);

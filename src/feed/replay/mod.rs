@@ -28,7 +28,7 @@ use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
-pub use cue::CueLimits;
+pub use cue::{CueLimits, step_back};
 
 /// Which captures are replayed, and how.
 #[derive(Clone, Debug)]

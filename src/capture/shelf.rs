@@ -1,0 +1,220 @@
+//! A folder of captures that are asked for by name. A name is compared with those of the folder's entries and never made
+//! into a path; what an entry leads to outside of the folder is not there.
+
+use std::collections::HashMap;
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::reader::Reader;
+use super::segment::segments;
+
+/// The longest name that is listed, bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// A capture on the shelf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Title {
+    /// What it is asked for by: the name of its file or folder.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes that it takes on the disk, as it is packed.
+    pub bytes: u64,
+}
+
+/// What is on the shelf, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The captures, sorted by name.
+    pub titles: Vec<Title>,
+    /// The folder has more entries than are looked at.
+    pub more: bool,
+}
+
+impl Listing {
+    /// The capture of this very name.
+    pub fn find(&self, name: &str) -> Option<&Title> {
+        self.titles.iter().find(|title| title.name == name)
+    }
+}
+
+/// What was found out about an entry, and of which state of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    is_capture: bool,
+}
+
+/// A folder of captures.
+pub struct Shelf {
+    dir: PathBuf,
+    entries_max: usize,
+    /// What was looked into already, by name: to unpack the beginning of each file again and again would take long.
+    known: HashMap<String, Look>,
+}
+
+impl Shelf {
+    /// The captures in `dir`, of which so many entries are looked at.
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be read.
+    pub fn open(dir: &Path, entries_max: usize) -> io::Result<Self> {
+        let dir = dir.canonicalize()?;
+        fs::read_dir(&dir)?;
+        Ok(Self { dir, entries_max, known: HashMap::new() })
+    }
+
+    /// What is on it now: files and folders of recordings that can be replayed, told by looking into those that are new or
+    /// have changed.
+    ///
+    /// # Errors
+    /// When the folder cannot be read. An entry that cannot be is left out.
+    pub fn list(&mut self) -> io::Result<Listing> {
+        let mut entries = fs::read_dir(&self.dir)?;
+        let mut listing = Listing::default();
+        let mut known = HashMap::new();
+        for entry in entries.by_ref().take(self.entries_max) {
+            let Some((title, look)) = self.look_at(&entry?) else { continue };
+            known.insert(title.name.clone(), look);
+            if look.is_capture {
+                listing.titles.push(title);
+            }
+        }
+        listing.more = entries.next().is_some();
+        listing.titles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.known = known;
+        Ok(listing)
+    }
+
+    fn look_at(&self, entry: &DirEntry) -> Option<(Title, Look)> {
+        let name = entry.file_name().into_string().ok().filter(|name| is_name(name))?;
+        let (path, meta) = self.inside(entry)?;
+        let (bytes, modified) = if meta.is_dir() {
+            self.recording(&path)?
+        } else if meta.is_file() {
+            (meta.len(), meta.modified().ok())
+        } else {
+            // To open a pipe would wait for whoever writes to it.
+            return None;
+        };
+        let known = self.known.get(&name).filter(|known| (known.bytes, known.modified) == (bytes, modified));
+        let is_capture = || Reader::open(&path).is_ok_and(|reader| reader.venue().is_some());
+        let is_capture = known.map_or_else(is_capture, |known| known.is_capture);
+        Some((Title { name, path, bytes }, Look { bytes, modified, is_capture }))
+    }
+
+    /// Where an entry leads to, if that is within the folder.
+    fn inside(&self, entry: &DirEntry) -> Option<(PathBuf, Metadata)> {
+        let mut path = entry.path();
+        if entry.file_type().ok()?.is_symlink() {
+            path = path.canonicalize().ok()?;
+            if !path.starts_with(&self.dir) || path == self.dir {
+                return None;
+            }
+        }
+        let meta = fs::metadata(&path).ok()?;
+        Some((path, meta))
+    }
+
+    /// The bytes of a recording, and when it last changed, if it is one and all of it is within the folder.
+    fn recording(&self, folder: &Path) -> Option<(u64, Option<SystemTime>)> {
+        let segments = segments(folder).ok()?;
+        let (mut bytes, mut newest) = (0, None);
+        for segment in &segments {
+            let path = segment.canonicalize().ok().filter(|path| path.starts_with(&self.dir))?;
+            let meta = fs::metadata(path).ok().filter(Metadata::is_file)?;
+            bytes += meta.len();
+            newest = newest.max(meta.modified().ok());
+        }
+        (!segments.is_empty()).then_some((bytes, newest))
+    }
+}
+
+/// Whether a name can be asked for: within a list, and in the address of a page. Hidden entries cannot.
+fn is_name(name: &str) -> bool {
+    let odd = |c: char| c.is_control() || matches!(c, ',' | '/' | '\\' | char::REPLACEMENT_CHARACTER);
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && !name.chars().any(odd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SegmentWriter;
+    use super::*;
+
+    const FRAME: &str = r#"{"type":"match","trade_id":9,"side":"buy","size":"1","price":"10.10","product_id":"A-USD","sequence":1}"#;
+
+    fn capture() -> String {
+        format!("2024-05-01T12:00:00.0000010Z {FRAME}\n")
+    }
+
+    fn segment() -> Vec<u8> {
+        let mut segment = SegmentWriter::new(Vec::new(), 1).expect("a writer");
+        segment.frame(1_714_564_800_000_001_000, FRAME.as_bytes());
+        segment.finish().expect("written")
+    }
+
+    fn names(shelf: &mut Shelf) -> Vec<String> {
+        shelf.list().expect("listed").titles.into_iter().map(|title| title.name).collect()
+    }
+
+    #[test]
+    fn what_can_be_replayed_is_listed_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        let write = |name: &str, text: &str| fs::write(dir.join(name), text).expect("written");
+        let capture = capture();
+        write("b.txt", &capture);
+        write("a", &capture);
+        write("README.md", "# no capture\n");
+        write("empty", "");
+        write(".hidden", &capture);
+        write("a,b", &capture);
+        write(&"x".repeat(NAME_BYTES_MAX + 1), &capture);
+        fs::create_dir(dir.join("folder")).expect("made");
+        fs::create_dir(dir.join("recording")).expect("made");
+        fs::write(dir.join("recording/2024-00001.zst"), segment()).expect("written");
+        let mut shelf = Shelf::open(dir, 100).expect("opened");
+        assert_eq!(names(&mut shelf), ["a", "b.txt", "recording"]);
+        let listing = shelf.list().expect("listed");
+        let title = listing.find("recording").expect("there");
+        assert_eq!(title.bytes, segment().len() as u64);
+        assert_eq!(title.path, dir.canonicalize().expect("there").join("recording"));
+        assert!(!listing.more);
+        for hostile in ["", ".", "..", "../a", "./a", "/a", "a\0", "A", "recording/2024-00001.zst"] {
+            assert_eq!(listing.find(hostile), None, "{hostile}");
+        }
+        // What changes is looked at again.
+        write("README.md", &capture);
+        fs::remove_file(dir.join("a")).expect("removed");
+        assert_eq!(names(&mut shelf), ["README.md", "b.txt", "recording"]);
+        let few = Shelf::open(dir, 2).expect("opened").list().expect("listed");
+        assert!(few.more && few.titles.len() <= 2);
+        assert!(Shelf::open(&dir.join("nowhere"), 2).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_leads_out_of_the_folder_is_not_there() {
+        use std::os::unix::fs::symlink;
+        let (outside, folder) =
+            (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let dir = folder.path();
+        fs::write(outside.path().join("secret.zst"), capture()).expect("written");
+        fs::write(dir.join("own.zst"), capture()).expect("written");
+        let link = |to: &Path, name: &str| symlink(to, dir.join(name)).expect("linked");
+        link(&outside.path().join("secret.zst"), "file");
+        link(outside.path(), "folder");
+        link(Path::new("../../../../../../../../etc/passwd"), "up");
+        link(Path::new("nowhere"), "broken");
+        link(Path::new("loop"), "loop");
+        link(Path::new("."), "itself");
+        link(Path::new("own.zst"), "inside");
+        fs::create_dir(dir.join("recording")).expect("made");
+        fs::write(dir.join("recording/00001.zst"), segment()).expect("written");
+        link(&outside.path().join("secret.zst"), "recording/00002.zst");
+        assert_eq!(names(&mut Shelf::open(dir, 100).expect("opened")), ["inside", "own.zst"]);
+    }
+}

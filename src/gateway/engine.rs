@@ -1,0 +1,347 @@
+//! An engine: the thread that makes ticks, the ring it writes, and the shards that serve it. The gateway has one, and each
+//! room of a replay one of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::clock::{Clock, MS};
+use crate::collector::Collector;
+use crate::config::Config;
+use crate::counters::ShardCounters;
+use crate::feed::publish::Publish;
+use crate::feed::{
+    CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
+};
+use crate::flight::Witness;
+use crate::instrument::InstrumentTable;
+use crate::latency::meter::Meter;
+use crate::protocol::close::Close;
+use crate::remote::{Admission, Remote, Shown};
+use crate::ring::{TickRing, TickWriter, tick_ring};
+use crate::session::Policy;
+use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::venue::Wire;
+
+/// What an engine is made of before its threads run.
+pub(super) struct Base {
+    /// What its threads' names begin with.
+    name: String,
+    pub(super) table: Arc<InstrumentTable>,
+    writer: TickWriter,
+    pub(super) ring: TickRing,
+    pub(super) view: Arc<IngestView>,
+    replays: Vec<Replay>,
+    /// The remote control, where there is one replay to control.
+    pub(super) remote: Option<Arc<Remote>>,
+    pub(super) ingest: Prepared,
+    options: SessionOptions,
+}
+
+impl Base {
+    /// Makes the ring and prepares what the threads work with. `admission` says who may control the replay.
+    pub(super) fn new(
+        name: &str,
+        config: &Config,
+        mut replays: Vec<Replay>,
+        admission: Admission,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
+        let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
+        let view = Arc::new(IngestView::new(replays.len()));
+        let ingest = Prepared::new()?;
+        let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
+        let options = session_options(config, &replays, remote.clone())?;
+        Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
+    }
+
+    /// Starts the shards: from here on clients can be given to them.
+    pub(super) fn shards(
+        &self,
+        config: &Config,
+        clock: &Clock,
+        collector: &mut Option<Collector>,
+    ) -> anyhow::Result<Shards> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..config.shard.threads_on(cores) {
+            let parts = ShardParts {
+                options: self.options.clone(),
+                table: Arc::clone(&self.table),
+                ring: self.ring.clone(),
+                clock: clock.clone(),
+                counters: Arc::new(ShardCounters::default()),
+                wait: config.shard.wait,
+                drain_ms: config.session.drain_ms,
+                meter: meter(collector),
+                witness: witness(collector.as_ref()),
+            };
+            let name = format!("{}shard-{number}", self.name);
+            let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
+            handles.push(handle);
+            threads.push(thread);
+        }
+        Ok(Shards { handles: handles.into(), threads })
+    }
+
+    /// What is left to start: the ingest thread, and what it works with, publishers left out.
+    pub(super) fn into_parts(
+        self,
+        config: &Config,
+        shards: &Shards,
+        wait_subscribers: usize,
+        notices: mpsc::Sender<String>,
+        clock: &Clock,
+        collector: &mut Option<Collector>,
+    ) -> (Prepared, IngestParts) {
+        let parts = IngestParts {
+            market: Market::new(self.table),
+            writer: self.writer,
+            bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
+            rest: Duration::from_micros(config.ingest.rest_us),
+            replays: self.replays,
+            remote: self.remote,
+            publishers: None,
+            publish_limits: line_limits(config, Some(config.publish.venues.clone())),
+            publish_tap: None,
+            clock: clock.clone(),
+            stale_after_ns: config.limits.stale_after_ms.get() * MS,
+            may_start: shards.start_gate(wait_subscribers),
+            view: self.view,
+            notices,
+            meter: meter(collector),
+            witness: witness(collector.as_ref()),
+        };
+        (self.ingest, parts)
+    }
+}
+
+fn witness(collector: Option<&Collector>) -> Witness {
+    collector.map_or_else(Witness::off, Collector::witness)
+}
+
+fn meter(collector: &mut Option<Collector>) -> Meter {
+    collector.as_mut().map_or_else(Meter::off, Collector::meter)
+}
+
+fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
+    LineLimits { book_levels_max: config.limits.book_levels_max.get(), venues }
+}
+
+/// Opens the captures of every feed.
+pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
+    let limits = line_limits(config, None);
+    let mut first = 0;
+    let mut replays = Vec::new();
+    for (number, feed) in config.feed.iter().enumerate() {
+        let spec = ReplaySpec {
+            files: feed.files.clone(),
+            venue: feed.venue,
+            speed: feed.speed,
+            looped: feed.looped,
+            strict: feed.strict,
+            from: feed.from,
+            to: feed.to,
+            idle_ns_max: (feed.max_idle_ms > 0).then(|| feed.max_idle_ms.saturating_mul(MS)),
+        };
+        let replay = Replay::open(spec, &limits, LineId(first)).with_context(|| format!("feed {number}"))?;
+        first += replay.lines().count() as u32;
+        replays.push(replay);
+    }
+    Ok(replays)
+}
+
+/// Starts what finds places in the captures; the remote control, where there is one replay to control.
+fn remote(
+    config: &Config,
+    replays: &mut [Replay],
+    admission: Admission,
+    wake: &Arc<Notify>,
+    clock: &Clock,
+) -> anyhow::Result<Option<Arc<Remote>>> {
+    let Config { replay, limits, .. } = config;
+    let bounds =
+        CueLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
+    // Of several none can be controlled, and only some begin elsewhere than at the beginning.
+    let alone = replays.len() == 1;
+    for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
+        each.prepare(limits.instruments_max.get(), bounds, Arc::clone(wake))
+            .context("cannot start a thread for the replay")?;
+    }
+    let [one] = replays else { return Ok(None) };
+    let remote = Remote::new(admission, replay.orders_max.get(), Arc::clone(wake));
+    // Whoever comes before its first turn sees where it will begin.
+    remote.show(Shown { playback: one.playback(clock.now()), published: 0 });
+    Ok(Some(Arc::new(remote)))
+}
+
+/// The shards of an engine.
+pub(super) struct Shards {
+    pub(super) handles: Arc<[ShardHandle]>,
+    threads: Vec<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Shards {
+    /// Says whether so many clients have subscribed.
+    fn start_gate(&self, subscribers: usize) -> Box<dyn Fn() -> bool + Send> {
+        let handles = Arc::clone(&self.handles);
+        let subscribed = move || handles.iter().map(|shard| shard.counters.subscribed.get()).sum::<u64>();
+        Box::new(move || subscribed() >= subscribers as u64)
+    }
+
+    /// Everything out, everybody told, every thread ended.
+    pub(super) async fn drain(self, config: &Config, why: Close) {
+        for shard in &*self.handles {
+            shard.drain(why).await;
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().map(JoinHandle::join).for_each(drop);
+        });
+        // A shard keeps its own deadlines; this one is for a shard that does not.
+        let longest = config.session.drain_ms + config.session.close_grace_ms + 3_000;
+        let _ = tokio::time::timeout(Duration::from_millis(longest), joined).await;
+    }
+}
+
+fn session_options(
+    config: &Config,
+    replays: &[Replay],
+    remote: Option<Arc<Remote>>,
+) -> anyhow::Result<SessionOptions> {
+    let wires = replays.iter().flat_map(Replay::lines).map(|(_, line, _)| line.wire());
+    let mut venues: Vec<String> =
+        wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
+    if config.publishes()
+        && let Some(both) = config.publish.venues.iter().find(|venue| venues.contains(venue))
+    {
+        anyhow::bail!(
+            "publish.venues: {both:?} is also replayed by a feed: nobody could tell which is which"
+        );
+    }
+    venues.extend(config.publish.venues.iter().cloned());
+    venues.sort();
+    venues.dedup();
+    Ok(SessionOptions {
+        epoch: random_name()?.into(),
+        replay: config.is_replay(),
+        policy: Policy {
+            outbox_bytes_max: config.session.outbox_bytes_max,
+            control_bytes_max: config.session.control_bytes_max,
+            warn_behind_ns: config.session.warn_behind_ms * MS,
+            shed_behind_ns: config.session.shed_behind_ms * MS,
+            cut_after_ns: config.session.cut_after_ms.get() * MS,
+            pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
+            rates_max: config.limits.rates_per_connection.get(),
+        },
+        tuning: Tuning {
+            unsent_bytes_max: config.session.unsent_bytes_max.get(),
+            dead_peer_ms: config.session.dead_peer_ms.get(),
+        },
+        tape_bytes: config.shard.tape_bytes,
+        heartbeat_ms: config.session.heartbeat_ms.get(),
+        symbols_max: config.limits.symbols_per_connection.get(),
+        frame_bytes_max: config.limits.frame_bytes_max.get(),
+        ops_per_s: config.limits.ops_per_s.get(),
+        fragments_max: config.limits.fragments_per_message.get(),
+        controls_per_s: config.limits.control_frames_per_s.get(),
+        close_grace_ms: config.session.close_grace_ms,
+        drain_spread_ms: config.session.drain_spread_ms,
+        venues: venues.into(),
+        remote,
+    })
+}
+
+/// A name that nobody else has: 64 random bits.
+pub(super) fn random_name() -> anyhow::Result<String> {
+    let bits = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(format!("{bits:016x}"))
+}
+
+/// The ingest thread before it runs: publishers have to know where they will be served.
+pub(super) struct Prepared {
+    pub(super) runtime: tokio::runtime::Runtime,
+    pub(super) wake: Arc<Notify>,
+}
+
+impl Prepared {
+    fn new() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { runtime: runtime.context("cannot start the ingest thread")?, wake: Arc::default() })
+    }
+
+    /// Starts it under this name.
+    pub(super) fn start(
+        self,
+        name: String,
+        parts: IngestParts,
+        publishing: Option<Arc<Publish>>,
+    ) -> anyhow::Result<IngestThread> {
+        let Self { runtime, wake } = self;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, bell) = (Arc::clone(&stop), Arc::clone(&wake));
+        let (tell, stopped) = oneshot::channel();
+        let entered = runtime.enter();
+        let running = Ingest::new(parts).run(told, bell).context("cannot start the ingest thread")?;
+        drop(entered);
+        let work = async move {
+            let ended = running.await;
+            // Nobody may wait for it.
+            let _ = tell.send(());
+            if let Some(publishing) = publishing {
+                publishing.gone().await;
+            }
+            ended
+        };
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || runtime.block_on(work))
+            .context("cannot start the ingest thread")?;
+        Ok(IngestThread { stop, wake, stopped, thread })
+    }
+}
+
+/// The ingest thread.
+pub(super) struct IngestThread {
+    stop: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+    /// Told when it takes nothing in any more.
+    stopped: oneshot::Receiver<()>,
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
+impl IngestThread {
+    /// After this every tick is in the ring. The thread goes on while publishers are told goodbye.
+    pub(super) async fn stop(self) -> JoinHandle<std::io::Result<()>> {
+        self.stop.store(true, Ordering::Release);
+        self.wake.notify_one();
+        // Where it is gone already there is nothing to wait for.
+        let _ = self.stopped.await;
+        self.thread
+    }
+}
+
+#[cfg(test)]
+impl IngestThread {
+    /// What has it end as a bug would.
+    pub(super) fn bug(&self) -> impl FnOnce() + use<> {
+        let (stop, wake) = (Arc::clone(&self.stop), Arc::clone(&self.wake));
+        move || {
+            stop.store(true, Ordering::Release);
+            wake.notify_one();
+        }
+    }
+}
+
+/// Which thread has ended though nobody told it to: what it served would stand still and look alive.
+pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static str> {
+    if ingest.thread.is_finished() {
+        return Some("the ingest thread has ended: this is a bug");
+    }
+    let ended = shards.threads.iter().any(JoinHandle::is_finished);
+    ended.then_some("a shard has ended: this is a bug")
+}

@@ -1,0 +1,415 @@
+//! One room: a replay beside the feed, with an engine of its own, for a client or for some that share its clock. It opens,
+//! waits for clients, and ends when nobody is left, when it is told to, or when its time is over.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::doors::hand_over;
+use super::engine::{Base, IngestThread, Shards, died, open_replays};
+use crate::capture::Title;
+use crate::clock::{Clock, Now, SECOND};
+use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
+use crate::feed::{self, IngestView, ReplayError};
+use crate::front::{NoRoom, Refused, Upgraded};
+use crate::protocol::RoomTerms;
+use crate::protocol::close::Close;
+use crate::remote::{Admission, Remote};
+use crate::session::TAPE_BYTES;
+use crate::shard::{ShardHandle, Wait};
+
+/// How often a room looks whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
+const PRIVATE_IDLE_NS: u64 = SECOND;
+
+/// Where a room is in its life, for those who wait for it.
+#[derive(Clone)]
+enum Stage {
+    Opening,
+    Open(Inside),
+    Refused(NoRoom),
+}
+
+/// What others may see and use of a room's engine.
+#[derive(Clone)]
+struct Inside {
+    shards: Arc<[ShardHandle]>,
+    view: Arc<IngestView>,
+    remote: Option<Arc<Remote>>,
+}
+
+/// Who is in a room, or on the way to it.
+#[derive(Default)]
+struct Door {
+    /// Places that are kept for clients whose handshake is not done.
+    kept: usize,
+    /// Since when nobody is there, steady time.
+    empty_since_ns: Option<u64>,
+    /// Nobody comes in any more, and why.
+    closed: Option<Close>,
+}
+
+/// A room.
+pub(super) struct Room {
+    number: u64,
+    name: Option<Box<str>>,
+    pub(super) terms: RoomTerms,
+    /// Whose client opened it.
+    pub(super) opener: IpAddr,
+    opened: Now,
+    clients_max: u64,
+    stage: watch::Sender<Stage>,
+    door: Mutex<Door>,
+}
+
+impl Room {
+    /// A room that is not open yet.
+    pub(super) fn new(
+        number: u64,
+        name: Option<Box<str>>,
+        terms: RoomTerms,
+        opener: IpAddr,
+        clients_max: u64,
+        opened: Now,
+    ) -> Arc<Self> {
+        let (stage, _) = watch::channel(Stage::Opening);
+        Arc::new(Self { number, name, terms, opener, opened, clients_max, stage, door: Mutex::default() })
+    }
+
+    /// Whether it is what others call by this name, and takes clients.
+    pub(super) fn is_open_as(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name) && self.door().closed.is_none()
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inside(&self) -> Option<Inside> {
+        match &*self.stage.borrow() {
+            Stage::Open(inside) => Some(inside.clone()),
+            Stage::Opening | Stage::Refused(_) => None,
+        }
+    }
+
+    /// Clients in it.
+    pub(super) fn clients(&self) -> u64 {
+        self.inside().map_or(0, |inside| inside.shards.iter().map(ShardHandle::load).sum())
+    }
+
+    /// Keeps a place in it.
+    pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, NoRoom> {
+        let mut door = self.door();
+        if self.clients() + door.kept as u64 >= self.clients_max {
+            let msg =
+                format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
+            return Err(NoRoom::Full(msg));
+        }
+        door.kept += 1;
+        Ok(Place { room: Arc::clone(self) })
+    }
+
+    /// Waits until it is open, but not for ever.
+    pub(super) async fn opens(&self, patience: Duration) -> Result<(), NoRoom> {
+        let mut stage = self.stage.subscribe();
+        let opened = stage.wait_for(|stage| !matches!(stage, Stage::Opening));
+        match tokio::time::timeout(patience, opened).await {
+            Ok(Ok(stage)) => match &*stage {
+                Stage::Refused(why) => Err(why.clone()),
+                Stage::Opening | Stage::Open(_) => Ok(()),
+            },
+            // It cannot be gone: it is held here.
+            Ok(Err(_)) => Ok(()),
+            Err(_) => {
+                let msg = "the captures take long to open: with a `room` of a name, come again for it";
+                Err(NoRoom::Full(msg.to_owned()))
+            }
+        }
+    }
+
+    /// Opens its captures and starts its threads. `None` where that fails: who waits for it is told why.
+    pub(super) async fn open(
+        &self,
+        config: Config,
+        clock: &Clock,
+        notices: &mpsc::Sender<String>,
+    ) -> Option<Engine> {
+        match Engine::start(self.number, config, clock).await {
+            Ok(engine) => Some(engine),
+            Err(error) => {
+                self.stage.send_replace(Stage::Refused(refusal(&error, notices)));
+                None
+            }
+        }
+    }
+
+    /// Serves until it is over, and until its threads are gone.
+    pub(super) async fn live(&self, engine: Engine, clock: &Clock, stopped: watch::Receiver<bool>) {
+        self.stage.send_replace(Stage::Open(engine.inside.clone()));
+        let why = self.until_over(&engine, clock, stopped).await;
+        engine.end(why).await;
+    }
+
+    /// Waits until it is over. Nobody comes in any more then.
+    async fn until_over(&self, engine: &Engine, clock: &Clock, mut stopped: watch::Receiver<bool>) -> Close {
+        loop {
+            let why = tokio::select! {
+                // An error means that the gateway itself is gone.
+                _ = stopped.wait_for(|stopped| *stopped) => Some(Close::Shutdown),
+                () = tokio::time::sleep(LOOK_EVERY) => self.is_over(engine, clock.now()),
+            };
+            if let Some(why) = why {
+                return *self.door().closed.get_or_insert(why);
+            }
+        }
+    }
+
+    fn is_over(&self, engine: &Engine, now: Now) -> Option<Close> {
+        let replay = &engine.config.replay;
+        if died(&engine.ingest, &engine.shards).is_some() {
+            return Some(Close::Busy);
+        }
+        let lifetime_ns = replay.room_lifetime_s.get() * SECOND;
+        let is_old = now.mono_ns.saturating_sub(self.opened.mono_ns) >= lifetime_ns;
+        if is_old || engine.inside.view.stopped.load(Ordering::Acquire) {
+            return Some(Close::RoomEnded);
+        }
+        let idle_ns = match self.name {
+            Some(_) => replay.room_idle_s.get() * SECOND,
+            None => PRIVATE_IDLE_NS,
+        };
+        // A client that comes in has its place until the shard counts it.
+        let mut door = self.door();
+        if door.kept > 0 || self.clients() > 0 {
+            door.empty_since_ns = None;
+            return None;
+        }
+        let since_ns = *door.empty_since_ns.get_or_insert(now.mono_ns);
+        if now.mono_ns - since_ns < idle_ns {
+            return None;
+        }
+        // Closed before the door is let go: nobody slips in.
+        door.closed = Some(Close::RoomEnded);
+        door.closed
+    }
+
+    /// What the operator sees of it.
+    pub(super) fn row(&self) -> Value {
+        let stage = self.stage.borrow().clone();
+        let is_closed = self.door().closed.is_some();
+        let state = match &stage {
+            _ if is_closed => "ending",
+            Stage::Opening => "opening",
+            Stage::Open(_) => "open",
+            Stage::Refused(_) => "refused",
+        };
+        let mut row = json!({
+            "number": self.number, "room": self.name, "captures": self.terms.captures, "state": state,
+            "opened_by": self.opener.to_string(), "since": self.opened.wall_ns / 1_000,
+            "clients": self.clients(),
+        });
+        if let Stage::Open(Inside { shards, view, remote }) = &stage {
+            let sum = |figure: fn(&ShardHandle) -> u64| shards.iter().map(figure).sum::<u64>();
+            let lines = view.lines.lock().map(|lines| lines.iter().map(|line| line.bad_lines).sum::<u64>());
+            row["published"] = view.published.get().into();
+            row["bad_lines"] = lines.unwrap_or(0).into();
+            row["lapped"] = sum(|shard| shard.counters.lapped.get()).into();
+            row["sent"] = sum(|shard| shard.counters.sent.get()).into();
+            row["merged"] = sum(|shard| shard.counters.merged.get()).into();
+            row["dropped"] = sum(|shard| shard.counters.dropped.get()).into();
+            let shown = remote.as_ref().and_then(|remote| remote.shown());
+            row["replay"] = shown.map_or(Value::Null, |shown| shown.playback.message());
+        }
+        row
+    }
+}
+
+/// A place that is kept in a room; dropped, it is free again.
+pub(super) struct Place {
+    pub(super) room: Arc<Room>,
+}
+
+impl Place {
+    /// Gives the client whose place it is to the room.
+    pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
+        let inside = self.room.inside();
+        // Held until the shard has it: who is told to say goodbye finds it then.
+        let door = self.room.door();
+        match (inside, door.closed) {
+            (Some(inside), None) => hand_over(&inside.shards, upgraded),
+            (_, closed) => Err(Refused { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.room.door().kept -= 1;
+    }
+}
+
+/// What a room runs on.
+pub(super) struct Engine {
+    config: Config,
+    ingest: IngestThread,
+    shards: Shards,
+    inside: Inside,
+}
+
+impl Engine {
+    /// Opens the captures and starts the threads, on a thread of its own: files are read, and whatever is started there lets
+    /// those of the feed go first, as it does itself.
+    async fn start(number: u64, config: Config, clock: &Clock) -> anyhow::Result<Self> {
+        let (tell, told) = oneshot::channel();
+        let (clock, control) = (clock.clone(), Handle::current());
+        let name = format!("room{number}-");
+        std::thread::Builder::new().name(name.clone()).spawn(move || {
+            feed::step_back();
+            // Who is not there any more has taken the whole gateway along.
+            let _ = tell.send(Self::start_here(&name, config, &clock, &control));
+        })?;
+        told.await?
+    }
+
+    fn start_here(name: &str, config: Config, clock: &Clock, control: &Handle) -> anyhow::Result<Self> {
+        let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
+        let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
+        let shards = base.shards(&config, clock, &mut None)?;
+        // What cannot be read is counted, but not told: clients could fill the log with it.
+        let (notices, _) = mpsc::channel(1);
+        // It begins when somebody listens, so that nothing is missed.
+        let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
+        match ingest.start(format!("{name}ingest"), parts, None) {
+            Ok(ingest) => {
+                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote };
+                Ok(Self { config, ingest, shards, inside })
+            }
+            Err(error) => {
+                control.block_on(shards.drain(&config, Close::Busy));
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything out, everybody told, every thread ended.
+    async fn end(self, why: Close) {
+        let ingest = self.ingest.stop().await;
+        self.shards.drain(&self.config, why).await;
+        // It has ended by itself, or has panicked and said so.
+        let _ = tokio::task::spawn_blocking(move || ingest.join()).await;
+    }
+}
+
+/// What a client is told of what went wrong. No path: anybody may ask.
+fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> NoRoom {
+    if let Some(ReplayError::NoSpan) = error.downcast_ref() {
+        return NoRoom::Bad(ReplayError::NoSpan.to_string());
+    }
+    // The operator is told as far as there is room.
+    let _ = notices.try_send(format!("a room does not open: {error:#}"));
+    match error.is::<ReplayError>() {
+        true => NoRoom::Unknown("`replay`: a capture that was there does not open any more".to_owned()),
+        false => NoRoom::Full("this machine has no room for another replay".to_owned()),
+    }
+}
+
+/// The configuration of a gateway that serves nothing but this.
+pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> Config {
+    let feed = Feed {
+        kind: FeedKind::Replay,
+        files: titles.iter().map(|title| title.path.clone()).collect(),
+        venue: None,
+        speed: terms.speed,
+        looped: terms.looped,
+        strict: false,
+        from: terms.from,
+        to: terms.to,
+        max_idle_ms: terms.max_idle_ms,
+    };
+    let mut config = Config {
+        feed: vec![feed],
+        publish: Publish { listen: None, token: String::new(), venues: Vec::new() },
+        record: Record { enabled: false, ..gateway.record.clone() },
+        ring: Ring { capacity: gateway.replay.room_ring_capacity },
+        // One for all its clients, and never one that takes a core while nothing happens.
+        shard: Shard { threads: 1, wait: Wait::Park, tape_bytes: gateway.shard.tape_bytes.min(TAPE_BYTES) },
+        ..gateway.clone()
+    };
+    config.replay.checkpoint_bytes_max = gateway.replay.room_checkpoint_bytes_max;
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::socket::Addresses;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A room that replays what ships.
+    fn opened() -> (Arc<Room>, Config) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/kraken.zst");
+        let terms = crate::protocol::RoomWish { captures: vec!["a".into()], ..Default::default() }.terms();
+        let config = config(&Config::bare(), &[Title { name: "a".into(), path, bytes: 0 }], &terms);
+        (Room::new(1, None, terms, HOST, 1, Clock::real().now()), config)
+    }
+
+    async fn socket() -> (TcpStream, Upgraded) {
+        let listener = TcpListener::bind(SocketAddr::new(HOST, 0)).await.expect("bound");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (stream, peer) = listener.accept().await.expect("accepted");
+        let stream = stream.into_std().expect("a socket");
+        let seat = Arc::new(Addresses::default()).take(HOST, 1).expect("a seat");
+        (client, Upgraded { stream, read_buf: Vec::new(), peer, subscribe: None, seat })
+    }
+
+    #[tokio::test]
+    async fn a_room_whose_ingest_thread_breaks_says_goodbye() {
+        let (clock, (notices, _log)) = (Clock::real(), mpsc::channel(1));
+        let (_stop, stopped) = watch::channel(false);
+        let (room, config) = opened();
+        let place = room.keep_place().expect("room");
+        assert!(matches!(room.keep_place(), Err(NoRoom::Full(_))), "there is one place");
+        let engine = room.open(config, &clock, &notices).await.expect("it opens");
+        let bug = engine.ingest.bug();
+        let heard = async {
+            room.opens(Duration::from_secs(60)).await.expect("it is open");
+            let (mut client, upgraded) = socket().await;
+            assert!(place.hand_over(upgraded).is_ok(), "it takes its client");
+            bug();
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.expect("an end");
+            String::from_utf8_lossy(&heard).into_owned()
+        };
+        let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
+        assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
+        assert_eq!((room.clients(), room.row()["state"].as_str()), (0, Some("ending")));
+        // Who is late is told the same.
+        let late = Place { room: Arc::clone(&room) };
+        room.door().kept += 1;
+        let (_client, upgraded) = socket().await;
+        assert!(late.hand_over(upgraded).is_err_and(|refused| refused.why == Close::Busy));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_open_is_told_without_a_path() {
+        let (clock, (notices, mut log)) = (Clock::real(), mpsc::channel(1));
+        let (room, mut config) = opened();
+        config.feed[0].files = vec!["/no/such/capture.zst".into()];
+        assert!(room.open(config, &clock, &notices).await.is_none());
+        let told = room.opens(Duration::from_secs(60)).await.expect_err("it is not there");
+        assert!(matches!(&told, NoRoom::Unknown(msg) if !msg.contains("/no/such")), "{told:?}");
+        assert!(log.try_recv().is_ok_and(|notice| notice.contains("/no/such/capture.zst")));
+    }
+}

@@ -1,0 +1,246 @@
+//! All rooms: what can be replayed, who may open one, and where a client finds the one it names.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::room::{self, Place, Room};
+use crate::capture::{Listing, Shelf, Title};
+use crate::clock::{Clock, SECOND};
+use crate::config::Config;
+use crate::counters::Counter;
+use crate::front::NoRoom;
+use crate::front::metrics::RoomFigures;
+use crate::protocol::RoomWish;
+
+/// How long a listing of the captures is taken for true.
+const LISTED_FOR_NS: u64 = SECOND;
+
+/// The captures, and what was last seen of them.
+struct Kept {
+    shelf: Shelf,
+    listed: Option<(u64, Arc<Listing>)>,
+}
+
+#[derive(Default)]
+struct State {
+    rooms: Vec<Arc<Room>>,
+    /// How many there ever were.
+    numbers: u64,
+    closed: bool,
+}
+
+/// The rooms of a gateway.
+pub(super) struct Rooms {
+    config: Config,
+    clock: Clock,
+    notices: mpsc::Sender<String>,
+    shelf: Arc<tokio::sync::Mutex<Kept>>,
+    state: Mutex<State>,
+    opened: Counter,
+    refused: [Counter; NoRoom::REASONS.len()],
+    /// Told that the gateway stops; each room holds a receiver until it has ended.
+    stop: watch::Sender<bool>,
+}
+
+/// The captures that rooms are of; `None`: there are no rooms.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn shelf(config: &Config) -> anyhow::Result<Option<Shelf>> {
+    let open = |dir: &Path| {
+        let shelf = Shelf::open(dir, config.replay.dir_entries_max.get());
+        shelf.with_context(|| format!("replay.dir: {} cannot be read", dir.display()))
+    };
+    config.replay.dir.as_deref().map(open).transpose()
+}
+
+impl Rooms {
+    /// No room is open yet. `None`: there will be none.
+    pub(super) fn open(
+        config: &Config,
+        clock: &Clock,
+        notices: &mpsc::Sender<String>,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(mut shelf) = shelf(config)? else { return Ok(None) };
+        // The first look into each file takes longest: nobody is to wait for it.
+        shelf.list().context("replay.dir")?;
+        let (stop, _) = watch::channel(false);
+        Ok(Some(Arc::new(Self {
+            config: config.clone(),
+            clock: clock.clone(),
+            notices: notices.clone(),
+            shelf: Arc::new(tokio::sync::Mutex::new(Kept { shelf, listed: None })),
+            state: Mutex::default(),
+            opened: Counter::default(),
+            refused: std::array::from_fn(|_| Counter::default()),
+            stop,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- captures -------------------------------------------------------------------------------------
+
+    /// What there is to replay. One listing is made at a time, and serves everybody for a second.
+    async fn listing(&self) -> Result<Arc<Listing>, NoRoom> {
+        let mut kept = Arc::clone(&self.shelf).lock_owned().await;
+        let now_ns = self.clock.now().mono_ns;
+        if let Some((at_ns, listing)) = &kept.listed
+            && now_ns.saturating_sub(*at_ns) < LISTED_FOR_NS
+        {
+            return Ok(Arc::clone(listing));
+        }
+        let listing = tokio::task::spawn_blocking(move || {
+            let listing = Arc::new(kept.shelf.list()?);
+            kept.listed = Some((now_ns, Arc::clone(&listing)));
+            std::io::Result::Ok(listing)
+        });
+        let unread = || NoRoom::Full("the captures cannot be listed at this moment".to_owned());
+        listing.await.map_err(|_| unread())?.map_err(|_| unread())
+    }
+
+    /// What there is to replay, for a client.
+    pub(super) async fn captures(&self) -> Result<Value, NoRoom> {
+        let listing = self.listing().await?;
+        let rows = listing.titles.iter().map(|title| json!({"name": title.name, "bytes": title.bytes}));
+        let mut listed = json!({"replays": rows.collect::<Vec<_>>()});
+        if listing.more {
+            listed["more"] = true.into();
+        }
+        Ok(listed)
+    }
+
+    /// The captures of these names.
+    async fn titles(&self, names: &[String]) -> Result<Vec<Title>, NoRoom> {
+        let most = self.config.replay.room_captures_max.get();
+        if names.len() > most {
+            return Err(NoRoom::Bad(format!("`replay` names more than {most} captures")));
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let listing = self.listing().await?;
+        let find = |name: &String| {
+            let unknown = || {
+                let shown: String = name.chars().take(40).collect();
+                NoRoom::Unknown(format!("`replay`: no capture has the name {shown:?}: see /api/replays"))
+            };
+            listing.find(name).cloned().ok_or_else(unknown)
+        };
+        names.iter().map(find).collect()
+    }
+
+    // ---- clients --------------------------------------------------------------------------------------
+
+    /// Finds or opens the room that a client asks for, and keeps a place in it.
+    pub(super) async fn enter(self: &Arc<Self>, wish: RoomWish, peer: SocketAddr) -> Result<Place, NoRoom> {
+        let entered = self.place(&wish, peer.ip().to_canonical()).await;
+        if let Err(why) = &entered {
+            self.refused[why.reason()].add(1);
+        }
+        entered
+    }
+
+    async fn place(self: &Arc<Self>, wish: &RoomWish, peer: IpAddr) -> Result<Place, NoRoom> {
+        let titles = self.titles(&wish.captures).await?;
+        let place = self.find_or_begin(wish, &titles, peer)?;
+        // What is left of the time for the head of a request is for the answer.
+        place.room.opens(Duration::from_millis(self.config.limits.head_timeout_ms.get() / 2)).await?;
+        Ok(place)
+    }
+
+    fn find_or_begin(
+        self: &Arc<Self>,
+        wish: &RoomWish,
+        titles: &[Title],
+        peer: IpAddr,
+    ) -> Result<Place, NoRoom> {
+        let replay = &self.config.replay;
+        let mut state = self.state();
+        if state.closed {
+            return Err(NoRoom::Full("the gateway stops".to_owned()));
+        }
+        let named = wish.room.as_deref();
+        if let Some(room) = named.and_then(|name| state.rooms.iter().find(|room| room.is_open_as(name))) {
+            if let Some(parameter) = wish.differs(&room.terms) {
+                let msg = format!("`{parameter}`: the room is there already, with another `{parameter}`");
+                return Err(NoRoom::Taken(msg));
+            }
+            return room.keep_place();
+        }
+        if wish.captures.is_empty() {
+            let msg = "`room`: there is no such room; name captures with `replay` to open it";
+            return Err(NoRoom::Unknown(msg.to_owned()));
+        }
+        let most = replay.rooms_per_address.get();
+        if state.rooms.iter().filter(|room| room.opener == peer).count() >= most {
+            return Err(NoRoom::TooMany(format!(
+                "your address has opened {most} rooms, which is all it may"
+            )));
+        }
+        if state.rooms.len() >= replay.rooms_max.get() {
+            return Err(NoRoom::Full("too many rooms are open".to_owned()));
+        }
+        state.numbers += 1;
+        let (terms, clients_max) = (wish.terms(), replay.room_clients_max.get() as u64);
+        let config = room::config(&self.config, titles, &terms);
+        let room = Room::new(state.numbers, wish.room.clone(), terms, peer, clients_max, self.clock.now());
+        let place = room.keep_place()?;
+        state.rooms.push(Arc::clone(&room));
+        tokio::spawn(Arc::clone(self).watch_over(room, config, self.stop.subscribe()));
+        Ok(place)
+    }
+
+    /// Has a room live, and forgets it when it is gone with its threads: until then it counts.
+    async fn watch_over(self: Arc<Self>, room: Arc<Room>, config: Config, stopped: watch::Receiver<bool>) {
+        // It is dropped last: whoever stops the gateway waits for that.
+        let held = stopped.clone();
+        if let Some(engine) = room.open(config, &self.clock, &self.notices).await {
+            self.opened.add(1);
+            room.live(engine, &self.clock, stopped).await;
+        }
+        self.state().rooms.retain(|other| !Arc::ptr_eq(other, &room));
+        drop(held);
+    }
+
+    /// Every room says goodbye and ends, as far as it does in time.
+    pub(super) async fn end(&self) {
+        self.state().closed = true;
+        self.stop.send_replace(true);
+        let session = &self.config.session;
+        // A shard keeps its own deadlines; this one is for a room that does not.
+        let longest = session.drain_ms + session.close_grace_ms + 5_000;
+        let _ = tokio::time::timeout(Duration::from_millis(longest), self.stop.closed()).await;
+    }
+
+    // ---- for the operator -----------------------------------------------------------------------------
+
+    /// Clients in all rooms.
+    pub(super) fn clients(&self) -> u64 {
+        self.state().rooms.iter().map(|room| room.clients()).sum()
+    }
+
+    /// What is counted.
+    pub(super) fn figures(&self) -> RoomFigures {
+        let open = self.state().rooms.len() as u64;
+        RoomFigures {
+            open,
+            clients: self.clients(),
+            opened: self.opened.get(),
+            refused: std::array::from_fn(|reason| self.refused[reason].get()),
+        }
+    }
+
+    /// A row for each room.
+    pub(super) fn rows(&self) -> Vec<Value> {
+        self.state().rooms.iter().map(|room| room.row()).collect()
+    }
+}

@@ -1,0 +1,233 @@
+//! Replays beside the feed, as the address of a WebSocket asks for them.
+
+use super::replay::{Moment, Speed, duration_ns};
+use super::request::shown;
+
+/// What a room replays, and how. Two clients share a room where they mean the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoomTerms {
+    /// The names of its captures.
+    pub captures: Vec<String>,
+    /// How fast it begins.
+    pub speed: Speed,
+    /// Where it begins; `None`: with the first record.
+    pub from: Option<Moment>,
+    /// Before what it ends; `None`: with the last record.
+    pub to: Option<Moment>,
+    /// From the end to the beginning again.
+    pub looped: bool,
+    /// Milliseconds of a silence that are waited for; 0: all of it.
+    pub max_idle_ms: u64,
+}
+
+/// What a client asks for: a room of its own, or one that it shares. What it leaves out is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RoomWish {
+    /// The name of a room that others may share; `None`: nobody else.
+    pub room: Option<Box<str>>,
+    /// The names of captures, at least one unless a room is named.
+    pub captures: Vec<String>,
+    /// How fast.
+    pub speed: Option<Speed>,
+    /// Where it begins.
+    pub from: Option<Moment>,
+    /// Before what it ends.
+    pub to: Option<Moment>,
+    /// From the end to the beginning again.
+    pub looped: Option<bool>,
+    /// Milliseconds of a silence that are waited for.
+    pub max_idle_ms: Option<u64>,
+}
+
+impl RoomWish {
+    /// The terms of a room that is opened for it.
+    pub fn terms(&self) -> RoomTerms {
+        RoomTerms {
+            captures: self.captures.clone(),
+            speed: self.speed.unwrap_or(Speed::RECORDED),
+            from: self.from,
+            to: self.to,
+            looped: self.looped.unwrap_or(false),
+            max_idle_ms: self.max_idle_ms.unwrap_or(0),
+        }
+    }
+
+    /// The first parameter that asks for something else than a room has; what is left out is taken as it is there.
+    pub fn differs(&self, terms: &RoomTerms) -> Option<&'static str> {
+        let same = |wished: bool, name| (!wished).then_some(name);
+        let captures = self.captures.is_empty() || self.captures == terms.captures;
+        same(captures, "replay")
+            .or_else(|| same(self.speed.is_none_or(|speed| speed == terms.speed), "speed"))
+            .or_else(|| same(self.from.is_none() || self.from == terms.from, "from"))
+            .or_else(|| same(self.to.is_none() || self.to == terms.to, "to"))
+            .or_else(|| same(self.looped.is_none_or(|looped| looped == terms.looped), "loop"))
+            .or_else(|| same(self.max_idle_ms.is_none_or(|ms| ms == terms.max_idle_ms), "max_idle"))
+    }
+}
+
+/// The longest name of a room, bytes.
+const ROOM_BYTES_MAX: usize = 64;
+
+/// Reads the URL form, `replay=a.zst,b.zst&room=desk&from=+30s&speed=10`: `None` where it names neither captures nor a
+/// room, whatever else it says.
+///
+/// # Errors
+/// A sentence that names the parameter.
+pub fn parse_room(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
+    if !parameters.iter().any(|(key, _)| matches!(key.as_str(), "replay" | "room")) {
+        return Ok(None);
+    }
+    let mut wish = RoomWish::default();
+    for (key, value) in parameters {
+        match key.as_str() {
+            "replay" => captures(value, &mut wish.captures)?,
+            "room" => wish.room = Some(room(value)?),
+            "speed" => wish.speed = Some(value.parse().map_err(|what| format!("`speed` {what}"))?),
+            "from" => wish.from = Some(moment("from", value)?),
+            "to" => wish.to = Some(moment("to", value)?),
+            "loop" => {
+                wish.looped = Some(match value.as_str() {
+                    "true" | "1" => true,
+                    "false" | "0" => false,
+                    _ => return Err("`loop` must be true or false".to_owned()),
+                });
+            }
+            "max_idle" => wish.max_idle_ms = Some(max_idle_ms(value)?),
+            _ => {}
+        }
+    }
+    Ok(Some(wish))
+}
+
+fn captures(value: &str, named: &mut Vec<String>) -> Result<(), String> {
+    for name in value.split(',') {
+        if name.is_empty() {
+            return Err("`replay` has an empty name in it".to_owned());
+        }
+        if named.iter().any(|other| other == name) {
+            return Err(format!("`replay` names {} twice", shown(&name.into())));
+        }
+        named.push(name.to_owned());
+    }
+    Ok(())
+}
+
+fn room(value: &str) -> Result<Box<str>, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=ROOM_BYTES_MAX).contains(&value.len()) && value.bytes().all(plain) {
+        return Ok(value.into());
+    }
+    Err(format!("`room` must be 1 to {ROOM_BYTES_MAX} of A-Z, a-z, 0-9, '-', '_' and '.'"))
+}
+
+fn moment(name: &str, value: &str) -> Result<Moment, String> {
+    // In the address of a page a `+` is a space, and people write it all the same.
+    let text = value.strip_prefix(' ').map(|rest| format!("+{rest}"));
+    let text = text.as_deref().unwrap_or(value);
+    text.parse().map_err(|error| format!("`{name}`: {}: {error}", shown(&value.into())))
+}
+
+fn max_idle_ms(value: &str) -> Result<u64, String> {
+    let ms = duration_ns(value).map(|ns| ns / 1_000_000).filter(|ms| *ms > 0);
+    ms.ok_or_else(|| "`max_idle` must be a duration of at least 1ms, such as 5s or 250ms".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &[(&str, &str)]) -> Result<Option<RoomWish>, String> {
+        let pairs: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        parse_room(&pairs)
+    }
+
+    #[test]
+    fn what_names_neither_captures_nor_a_room_is_no_wish() {
+        assert_eq!(parse(&[]), Ok(None));
+        assert_eq!(parse(&[("symbols", "*"), ("speed", "fast"), ("from", "x")]), Ok(None));
+    }
+
+    #[test]
+    fn a_wish_is_read_with_its_defaults() {
+        let wish = parse(&[("replay", "a.zst,b"), ("symbols", "*")]).expect("good").expect("a wish");
+        assert_eq!(wish, RoomWish { captures: vec!["a.zst".into(), "b".into()], ..RoomWish::default() });
+        let terms = wish.terms();
+        assert_eq!((terms.speed, terms.from, terms.looped), (Speed::RECORDED, None, false));
+        let wish = parse(&[
+            ("room", "desk.1-a_B"),
+            ("replay", "a"),
+            ("speed", "10"),
+            ("from", " 30s"),
+            ("to", "2021-04-17T16:43:37Z"),
+            ("loop", "1"),
+            ("max_idle", "1s500ms"),
+        ]);
+        let wish = wish.expect("good").expect("a wish");
+        let expected = RoomWish {
+            room: Some("desk.1-a_B".into()),
+            captures: vec!["a".into()],
+            speed: Speed::new(10.0),
+            from: Some(Moment::FromStart(30_000_000_000)),
+            to: Some(Moment::At(1_618_677_817_000_000_000)),
+            looped: Some(true),
+            max_idle_ms: Some(1_500),
+        };
+        assert_eq!(wish, expected);
+        assert!(parse(&[("room", "x")]).is_ok_and(|wish| wish.is_some_and(|wish| wish.captures.is_empty())));
+    }
+
+    #[test]
+    fn faults_name_the_parameter() {
+        let long = "x".repeat(65);
+        for (key, value, word) in [
+            ("replay", "", "`replay`"),
+            ("replay", "a,,b", "`replay`"),
+            ("replay", "a,a", "`replay` names \"a\" twice"),
+            ("room", "", "`room`"),
+            ("room", "a b", "`room`"),
+            ("room", "../x", "`room`"),
+            ("room", "ü", "`room`"),
+            ("room", &long, "`room`"),
+            ("speed", "-1", "`speed`"),
+            ("speed", "fast", "`speed`"),
+            ("speed", "1001", "`speed`"),
+            ("speed", "NaN", "`speed`"),
+            ("from", "noon", "`from`: \"noon\""),
+            ("from", "", "`from`"),
+            ("to", "5m\n", "`to`: \"5m\\n\""),
+            ("loop", "yes", "`loop`"),
+            ("max_idle", "5", "`max_idle`"),
+            ("max_idle", "0s", "`max_idle`"),
+            ("max_idle", "999us", "`max_idle`"),
+        ] {
+            let fault = parse(&[("room", "r"), ("replay", "b"), (key, value)]).expect_err(value);
+            assert!(fault.contains(word) && fault.len() < 300, "{key}={value}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_taken_as_it_is() {
+        let terms = RoomWish {
+            captures: vec!["a".into(), "b".into()],
+            speed: Speed::new(10.0),
+            from: Some(Moment::FromStart(5)),
+            ..RoomWish::default()
+        }
+        .terms();
+        let wish = |change: fn(&mut RoomWish)| {
+            let mut wish = RoomWish { room: Some("r".into()), ..RoomWish::default() };
+            change(&mut wish);
+            wish.differs(&terms)
+        };
+        assert_eq!(wish(|_| {}), None);
+        assert_eq!(wish(|w| w.captures = vec!["a".into(), "b".into()]), None);
+        assert_eq!(wish(|w| w.captures = vec!["b".into(), "a".into()]), Some("replay"));
+        assert_eq!(wish(|w| w.speed = Some(Speed::RECORDED)), Some("speed"));
+        assert_eq!(wish(|w| w.from = Some(Moment::FromStart(5))), None);
+        assert_eq!(wish(|w| w.from = Some(Moment::FromStart(6))), Some("from"));
+        assert_eq!(wish(|w| w.to = Some(Moment::FromStart(6))), Some("to"));
+        assert_eq!(wish(|w| w.looped = Some(false)), None);
+        assert_eq!(wish(|w| w.looped = Some(true)), Some("loop"));
+        assert_eq!(wish(|w| w.max_idle_ms = Some(1)), Some("max_idle"));
+    }
+}
