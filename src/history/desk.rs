@@ -52,6 +52,8 @@ pub enum Found {
 pub struct Answer {
     /// Whose request it was.
     pub ticket: Ticket,
+    /// What was asked for.
+    pub want: Want,
     /// What was found.
     pub found: Found,
 }

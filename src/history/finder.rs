@@ -78,7 +78,8 @@ impl Finder {
             None if self.later.len() < REQUESTS_MAX => self.later.push(request),
             found => {
                 let found = found.unwrap_or(Found::Gone);
-                request.home.tell(Answer { ticket: request.ticket, found });
+                let Request { ticket, want, home } = request;
+                home.tell(Answer { ticket, want, found });
             }
         }
     }

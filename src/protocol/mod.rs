@@ -6,7 +6,9 @@ pub mod frame;
 pub mod json;
 pub mod replay;
 mod request;
+mod since;
 
 pub use request::{
     Change, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
 };
+pub use since::{BadSince, Since};

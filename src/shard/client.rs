@@ -3,14 +3,15 @@
 use std::io;
 
 use super::interest::{Awaited, Wildcard};
+use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, Stage};
-use crate::session::{Session, Strip, Times};
-use crate::tick::Key;
+use crate::session::{Session, Strip, Subscription, Times};
+use crate::tick::{Key, Tick};
 
 /// A session with its socket.
 pub(super) struct Connection<S> {
@@ -31,8 +32,10 @@ pub(super) struct Connection<S> {
     pub(super) way: Option<Box<Coarse>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
-    /// From where it reads the ring again, while it resumes.
-    pub(super) reading: Option<u64>,
+    /// What it reads again, while it resumes or catches up.
+    pub(super) reading: Option<Box<Reading>>,
+    /// It has caught up, which it is to be told, with how many ticks were missed on the way.
+    pub(super) seam: Option<u64>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
     /// In the queue of those with something to write.
@@ -169,6 +172,16 @@ impl<S: Socket> Connection<S> {
 }
 
 impl<S> Connection<S> {
+    /// The count of one of its subscriptions begins with this tick.
+    #[cold]
+    pub(super) fn open(&mut self, subscription: &mut Subscription, tick: &Tick) {
+        let by = subscription.open(first_of(tick));
+        // States are not counted.
+        if tick.key().channel().is_some() {
+            self.session.rebased(by);
+        }
+    }
+
     pub(super) fn place(&self, key: Key) -> Option<u32> {
         let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         Some(self.places[at].1)

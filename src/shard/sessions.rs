@@ -19,6 +19,7 @@ use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::Witness;
+use crate::history::Desk;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -107,6 +108,8 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
+    /// Clients that may be catching up with what was recorded at once.
+    pub catch_ups_max: usize,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.
@@ -140,8 +143,10 @@ pub struct Sessions<S> {
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
-    /// Who reads the ring again.
+    /// Who reads again what was in the ring.
     pub(super) readers: Vec<(u32, u64)>,
+    /// Where what is no longer in the ring is asked for, if it is kept.
+    pub(super) past: Option<Desk>,
     /// What outboxes are made of.
     buffers: Buffers,
     policy: Rc<Policy>,
@@ -193,6 +198,7 @@ impl<S: Socket> Sessions<S> {
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Vec::new(),
+            past: None,
             buffers,
             policy,
             cursor: 0,
@@ -211,6 +217,11 @@ impl<S: Socket> Sessions<S> {
     /// Measures what happens from now on.
     pub fn measure_with(&mut self, meter: Meter) {
         self.meter = meter;
+    }
+
+    /// Reads what is no longer in the ring here from now on.
+    pub fn read_past_at(&mut self, desk: Desk) {
+        self.past = Some(desk);
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
@@ -257,11 +268,14 @@ impl<S: Socket> Sessions<S> {
         let start = (tick.seq % row.len() as u64) as usize;
         let (last, first) = row.split_at_mut(start);
         for subscription in first.iter_mut().chain(last) {
-            if !subscription.wants(tick.seq) {
+            if !subscription.wants(tick.seq) && !subscription.is_opening() {
                 continue;
             }
             let id = subscription.session;
             let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            if subscription.is_opening() {
+                connection.open(subscription, &tick);
+            }
             if let Some(rate) = subscription.rate()
                 && !self.draining
             {
@@ -337,7 +351,7 @@ impl<S: Socket> Sessions<S> {
         for key in self.subscriptions.keys() {
             let Some(last) = self.ring.last_value(key) else { continue };
             for subscription in self.subscriptions.of(key) {
-                if !subscription.wants(last.head) {
+                if !subscription.misses(last.head) {
                     continue;
                 }
                 let Some(connection) = self.connections.get_mut(subscription.session as usize) else {
@@ -385,6 +399,7 @@ impl<S: Socket> Sessions<S> {
         if let Some((key, missing)) = gap {
             self.saw_gap(id, key, missing, now);
         }
+        self.tell_seam(id, now);
     }
 
     // ---- coming and going -----------------------------------------------------------------------------
@@ -416,6 +431,7 @@ impl<S: Socket> Sessions<S> {
             way: None,
             history: None,
             reading: None,
+            seam: None,
             news: 0,
             queued: false,
             watched: false,
@@ -586,7 +602,7 @@ impl<S: Socket> Sessions<S> {
             if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
                 self.queue(id);
             }
-        } else if connection.session.waiting() > 0 {
+        } else if connection.session.waiting() > 0 || connection.seam.is_some() {
             self.recover(id, now);
         } else if connection.news != self.news.version {
             self.tell_news_to(id, now);
