@@ -190,6 +190,7 @@ impl House {
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
+            catch_ups_max: 2,
         };
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));

@@ -22,6 +22,7 @@ use crate::front::{
     Admin, AdminHooks, FeedHealth, Front, Hooks, Options, PublishRoute, Refused, Runtimes, SymbolRow,
     Upgraded,
 };
+use crate::history::Access;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::protocol::close::Close;
 use crate::remote::Remote;
@@ -43,6 +44,7 @@ pub(super) struct Around<'a> {
     pub(super) ring: &'a TickRing,
     pub(super) view: &'a Arc<IngestView>,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
+    pub(super) past: Option<&'a Access>,
     pub(super) ingest: &'a Handle,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) remote: Option<&'a Arc<Remote>>,
@@ -126,6 +128,7 @@ impl Doors {
             doors: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
             records: Arc::clone(around.records),
+            history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
             instruments: Box::new(move || table.len() as u64),
@@ -173,7 +176,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, shards, table, ring, view, measured, records, remote, .. } = around;
+    let Around { config, shards, table, ring, view, measured, records, past, remote, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let can_accept = move || handles.iter().map(ShardHandle::load).sum::<u64>() < most;
     let handles = Arc::clone(&shards.handles);
@@ -184,7 +187,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     };
     let (view, feeds, records) = (Arc::clone(view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
-    let measured = measured.clone();
+    let (measured, past) = (measured.clone(), past.cloned());
     Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
@@ -194,7 +197,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
             feed_health(&feeds, publishers, &view, &records)
         }),
-        alarms: Arc::new(move || alarms(measured.as_deref())),
+        alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
         remote: remote.cloned(),
     }
 }
@@ -252,12 +255,13 @@ fn feed_health(
 }
 
 /// What is wrong though ticks flow. No path: anybody may read it.
-fn alarms(measured: Option<&Measured>) -> Vec<String> {
+fn alarms(measured: Option<&Measured>, past: Option<&Access>) -> Vec<String> {
     let log = measured.and_then(Measured::log).filter(|log| log.failing);
     let log = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
     let flights = measured.and_then(Measured::flights).filter(|stats| stats.is_failing());
     let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
-    log.into_iter().chain(flights).collect()
+    let past = past.and_then(Access::failure).map(|why| format!("no history is kept any more: {why}"));
+    log.into_iter().chain(flights).chain(past).collect()
 }
 
 /// The worst clients of all shards.

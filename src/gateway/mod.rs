@@ -25,6 +25,7 @@ use crate::feed::{
 };
 use crate::flight::{self, Flights, Witness};
 use crate::front::Origins;
+use crate::history::{self, Access, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
 use crate::latency::meter::Meter;
@@ -72,6 +73,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let doors = Doors::bind(&config).await?;
     let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
     let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
+    let history = history(&config, &ring, &clock, &notices)?;
+    let past = history.as_ref().map(History::access);
     let view = Arc::new(IngestView::new(replays.len()));
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
@@ -79,7 +82,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let ingest = IngestThread::prepare()?;
     let remote = remote(&config, &mut replays, &ingest.wake, &clock)?;
     let options = session_options(&config, &replays, remote.clone())?;
-    let shards = Shards::start(&config, &options, &table, &ring, &clock, &mut collector)?;
+    let shards = Shards::start(&config, &options, (&table, &ring, past.as_ref()), &clock, &mut collector)?;
 
     let (stop_doors, stopped) = watch::channel(false);
     let (publishing, publishers) = publishing(&config, &clock, &ingest)?.map(|p| (p.door, p.inbox)).unzip();
@@ -91,11 +94,13 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         ring: &ring,
         view: &view,
         records: &recording.records,
+        past: past.as_ref(),
         ingest: ingest.runtime.handle(),
         measured: collector.as_ref().map(Collector::measured),
         remote: remote.as_ref(),
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
+    let history = history.map(History::spawn).transpose().context("cannot start the history")?;
     let recorder = recording
         .recorder
         .map(|recorder| recorder.spawn(&clock))
@@ -143,6 +148,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     }
     ingest.stop().await;
     tokio::join!(shards.drain(&config), stop(recorder));
+    // Those who were catching up until now have no more use for it.
+    stop_history(history).await;
     stop_collecting(collecting).await;
     for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
         say(&format!("tickfan replayed {line}"));
@@ -351,8 +358,7 @@ impl Shards {
     fn start(
         config: &Config,
         options: &SessionOptions,
-        table: &Arc<InstrumentTable>,
-        ring: &TickRing,
+        (table, ring, past): (&Arc<InstrumentTable>, &TickRing, Option<&Access>),
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Self> {
@@ -369,6 +375,7 @@ impl Shards {
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
+                history: past.cloned(),
             };
             let (handle, thread) = shard::spawn(number, parts).context("cannot start a shard")?;
             handles.push(handle);
@@ -442,6 +449,7 @@ fn session_options(
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         remote,
+        catch_ups_max: config.record.catch_ups_max,
     })
 }
 
@@ -561,6 +569,31 @@ impl Recording {
         };
         let records = recorder.records();
         Ok(Self { recorder: Some(recorder), publish_tap, records })
+    }
+}
+
+/// What was published since the start, where that is kept.
+fn history(
+    config: &Config,
+    ring: &TickRing,
+    clock: &Clock,
+    notices: &mpsc::Sender<String>,
+) -> anyhow::Result<Option<History>> {
+    let record = &config.record;
+    if !record.enabled || record.history_bytes_max == 0 {
+        return Ok(None);
+    }
+    let run_ns = clock.now().wall_ns;
+    let options =
+        history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
+    History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
+}
+
+/// Removes the history, but does not wait for a disk that hangs.
+async fn stop_history(history: Option<HistoryThreads>) {
+    if let Some(history) = history {
+        let stopped = tokio::task::spawn_blocking(move || drop(history));
+        let _ = tokio::time::timeout(RECORDER_STOP_MAX, stopped).await;
     }
 }
 

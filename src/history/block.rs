@@ -151,11 +151,15 @@ mod tests {
     use crate::tick::Stream;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn what_is_packed_comes_back(
-            ticks in proptest::collection::vec(proptest::array::uniform12(any::<u64>()), 1..50),
+            mut ticks in proptest::collection::vec(proptest::array::uniform12(any::<u64>()), 1..50),
             first in 0..u64::MAX / 2,
         ) {
+            // There are not so many instruments.
+            ticks.iter_mut().for_each(|words| words[0] &= !0xffff_0000);
             let mut packer = Packer::new().expect("zstd");
             let packed = packer.pack(&ticks).expect("memory").to_vec();
             let mut unpacker = Unpacker::new().expect("zstd");

@@ -1,6 +1,5 @@
 //! Reads the ring and keeps what it reads: blocks of ticks, packed, in files.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -75,7 +74,8 @@ impl Keeper {
         if self.ended {
             return false;
         }
-        let (pending, room) = (&mut self.pending, self.block_ticks - self.pending.len());
+        let room = self.block_ticks - self.pending.len();
+        let pending = &mut self.pending;
         let batch = self.reader.poll(room, |packed| pending.push(packed.words()));
         self.shared.stats.taken.add(batch.taken as u64);
         let kept = if batch.lapped > 0 {
