@@ -41,7 +41,9 @@ impl House {
         let history = History::opening(&options, &ring, notices, open).expect("a folder");
         let (access, woken) = (history.access(), Arc::<AtomicUsize>::default());
         let bell = Arc::clone(&woken);
-        let desk = access.desk(move || drop(bell.fetch_add(1, Ordering::Relaxed)));
+        let desk = access.desk(move || {
+            bell.fetch_add(1, Ordering::Relaxed);
+        });
         let (keeper, finder) = history.into_halves();
         Self { folder, writer, keeper, finder, access, desk, woken, log, published: 0 }
     }
@@ -233,7 +235,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
     let (access, stats) = (history.access(), history.access().stats());
     let (woke, woken) = crossbeam::channel::bounded(8);
-    let desk = access.desk(move || drop(woke.try_send(())));
+    let desk = access.desk(move || woke.try_send(()).unwrap_or_default());
     let threads = history.spawn().expect("threads");
     let patience = Duration::from_secs(60);
     for n in 0..2_000 {

@@ -291,6 +291,11 @@ impl<'a> SubscriptionRow<'a> {
         let state = self.state.filter(|state| *state == State::Waiting.name());
         Self { past: Some(word), begins: begins_us, state, ..self }
     }
+
+    /// Whether the past comes first.
+    pub fn has_past(&self) -> bool {
+        self.past.is_some()
+    }
 }
 
 /// One refused symbol in an `ack`.

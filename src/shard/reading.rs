@@ -119,13 +119,14 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Where nothing of what a client asks for has to be read, it has caught up.
-    pub(super) fn catch_up_with_nothing(&mut self, id: u32, now: Now) {
-        let connection = self.connections.get_mut(id as usize);
-        if let Some(connection) = connection.filter(|connection| connection.reading.is_none()) {
-            connection.seam.get_or_insert(0);
-            self.tell_seam(id, now);
+    /// A client is told when it has caught up: at once, where nothing of what it asked for has to be read.
+    pub(super) fn catch_up(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        match &mut connection.reading {
+            Some(reading) => reading.catches_up = true,
+            None => connection.seam = connection.seam.or(Some(0)),
         }
+        self.tell_seam(id, now);
     }
 
     fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
@@ -322,7 +323,8 @@ impl<S: Socket> Sessions<S> {
     /// Tells a client that it has caught up, once it was told what its subscriptions lack.
     pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        if connection.session.waiting() > 0 || connection.session.is_closing() {
+        let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
+        if catches_up || connection.session.waiting() > 0 || connection.session.is_closing() {
             return;
         }
         let Some(missed) = connection.seam.take() else { return };

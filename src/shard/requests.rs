@@ -108,7 +108,7 @@ impl<S: Socket> Sessions<S> {
             }
         }
         self.charge(id, wanted.symbols.len());
-        let catches_up = plan.past().is_some() && !ok.is_empty();
+        let catches_up = ok.iter().any(SubscriptionRow::has_past);
         let outcome = Outcome::new(&wanted.channels, ok, rejected);
         self.say(id, &Ack::new(name, "subscribe", outcome), now);
         self.change_subscriptions(id, |sessions| {
@@ -117,7 +117,7 @@ impl<S: Socket> Sessions<S> {
             }
         });
         if catches_up {
-            self.catch_up_with_nothing(id, now);
+            self.catch_up(id, now);
         }
         self.read_on(id, &mut { SLOTS_AT_ONCE }, now);
     }
