@@ -114,7 +114,11 @@ fn check_seam(heard: &[Value]) -> Value {
     for (place, message) in heard.iter().enumerate() {
         let update = message["type"] == "trade" || message["type"] == "quote";
         let snap = message["snap"] == true;
-        assert_eq!(message["past"] == true, update && place < joined && !snap, "{message}, joined at {joined}");
+        assert_eq!(
+            message["past"] == true,
+            update && place < joined && !snap,
+            "{message}, joined at {joined}"
+        );
         assert!(place > joined || message["state"] != "live", "{message}");
     }
     heard[ack]["ok"][0].clone()
@@ -156,9 +160,8 @@ fn taken(gateway: &Gateway) {
 
 /// Lets a replay that stands still publish some ticks.
 fn step(gateway: &Gateway, ticks: u64) {
-    let fed = || {
-        gateway.metric_sum("tickfan_feed_trades_total") + gateway.metric_sum("tickfan_feed_quotes_total")
-    };
+    let fed =
+        || gateway.metric_sum("tickfan_feed_trades_total") + gateway.metric_sum("tickfan_feed_quotes_total");
     let before = fed();
     let body = json!({"do": "step", "ticks": ticks}).to_string();
     let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
@@ -223,7 +226,10 @@ fn who_catches_up_sees_what_who_was_there_saw() {
         assert_eq!(without_snaps(&one), since(from_us, &seen, of_btc), "one symbol since {from_us}");
         for heard in [&everything, &venue, &one] {
             let row = check_seam(heard);
-            assert_eq!((&row["past"], &row["begins"], &row["state"]), (&json!("ok"), &Value::Null, &Value::Null));
+            assert_eq!(
+                (&row["past"], &row["begins"], &row["state"]),
+                (&json!("ok"), &Value::Null, &Value::Null)
+            );
             check_numbers(&ticks(heard));
         }
     }
@@ -370,7 +376,11 @@ fn before_the_beginning_is_from_the_first_on_and_the_future_is_now() {
             assert_eq!((tick["snap"] == true, tick["past"] == true), (row == "ok", row == "gap"), "{tick}");
         }
         let joined = socket.word();
-        assert_eq!((&joined["type"], &joined["missed"]), (&json!("joined"), &Value::Null), "{from}: {joined}");
+        assert_eq!(
+            (&joined["type"], &joined["missed"]),
+            (&json!("joined"), &Value::Null),
+            "{from}: {joined}"
+        );
         clients.push(socket);
     }
     // Symbols that nobody has seen yet have no past, and every one of their ticks comes.

@@ -210,11 +210,8 @@ impl House {
         let past = (seed % 3 == 1).then(|| {
             let folder = tempfile::tempdir().expect("a folder");
             // Little enough to lose some of it.
-            let options = history::Options {
-                dir: folder.path().to_owned(),
-                bytes_max: 8_192,
-                run_ns: clock.wall_ns(),
-            };
+            let options =
+                history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
             let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
             sessions.borrow_mut().read_past_at(history.access().desk(|| {}));
             let (keeper, finder) = history.into_halves();
@@ -484,12 +481,8 @@ struct Heard {
 }
 
 /// Since when the past may be asked for.
-const FROM: [&str; 4] = [
-    r#","from":"-20ms""#,
-    r#","from":"-150ms""#,
-    r#","from":"2030-01-01T00:00:00Z""#,
-    r#","from":1000000"#,
-];
+const FROM: [&str; 4] =
+    [r#","from":"-20ms""#, r#","from":"-150ms""#, r#","from":"2030-01-01T00:00:00Z""#, r#","from":1000000"#];
 
 /// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again.
 fn forget(ack: &Value, last: &mut Told) {

@@ -249,7 +249,12 @@ impl Sources {
             ("tickfan_history_missed", "Ticks that it lacks", Sum, stats.missed.get()),
             ("tickfan_history_ticks", "Ticks that its files hold", Gauge, stats.held.get()),
             ("tickfan_history_bytes", "Bytes of these, with their index", Gauge, stats.bytes.get()),
-            ("tickfan_history_reads", "Blocks of ticks read for clients that catch up", Sum, stats.read.get()),
+            (
+                "tickfan_history_reads",
+                "Blocks of ticks read for clients that catch up",
+                Sum,
+                stats.read.get(),
+            ),
             ("tickfan_history_failed", "It ended because it could not be written", Gauge, failed),
         ];
         for (name, help, kind, value) in figures {

@@ -584,8 +584,7 @@ fn history(
         return Ok(None);
     }
     let run_ns = clock.now().wall_ns;
-    let options =
-        history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
+    let options = history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
     History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
 }
 

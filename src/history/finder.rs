@@ -138,7 +138,8 @@ impl Finder {
                 // Where it was given up meanwhile, that is no trouble.
                 if matches!(self.shared.index().find(entry.first), Place::Block(_)) {
                     let path = self.shared.folder.path(entry.file);
-                    let _ = self.notices.try_send(format!("{}: {error}: a hole in the history", path.display()));
+                    let _ =
+                        self.notices.try_send(format!("{}: {error}: a hole in the history", path.display()));
                 }
                 None
             }

@@ -158,7 +158,9 @@ fn the_bound_is_kept_and_the_oldest_goes() {
         let files = house.files();
         let bytes: u64 = files
             .iter()
-            .map(|name| fs::metadata(house.folder.path().join("recordings").join(name)).expect("a file").len())
+            .map(|name| {
+                fs::metadata(house.folder.path().join("recordings").join(name)).expect("a file").len()
+            })
             .sum();
         let heads = files::HEAD.len() as u64 * files.len() as u64;
         assert!(files.len() <= 9 && bytes <= BYTES_MAX + heads, "{} files of {bytes} bytes", files.len());
@@ -247,7 +249,9 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     }
     assert!(desk.ask(TICKET, Want::At(0)));
     woken.recv_timeout(patience).expect("it wakes");
-    assert!(matches!(desk.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7))));
+    assert!(
+        matches!(desk.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
+    );
     assert_eq!(files(folder.path()), ["history-1000.1.ticks"]);
     drop(threads);
     assert!(files(folder.path()).is_empty());

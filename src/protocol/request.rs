@@ -175,7 +175,10 @@ impl Subscribe {
         }
         if let (Some(_), Some(channel)) = (self.from, on(Mode::Latest)) {
             let what = "the past is not merged";
-            return Err(format!("`from` needs `mode` \"every\", and {} is \"latest\": {what}", channel.name()));
+            return Err(format!(
+                "`from` needs `mode` \"every\", and {} is \"latest\": {what}",
+                channel.name()
+            ));
         }
         if self.from.is_some() && self.resume.is_some() {
             return Err("`from` and `resume` both say where to begin: send one of them".to_owned());

@@ -92,9 +92,16 @@ mod tests {
         ] {
             assert_eq!(read(&value), Ok(expected), "{value}");
         }
-        for bad in
-            [json!("+5m"), json!("noon"), json!(""), json!("-"), json!(-1), json!(1.5), json!(u64::MAX), json!([])]
-        {
+        for bad in [
+            json!("+5m"),
+            json!("noon"),
+            json!(""),
+            json!("-"),
+            json!(-1),
+            json!(1.5),
+            json!(u64::MAX),
+            json!([]),
+        ] {
             assert!(read(&bad).is_err_and(|msg| msg.contains("`from`")), "{bad}: {:?}", read(&bad));
         }
     }

@@ -121,8 +121,7 @@ impl Subscription {
     /// number this is. By how much the number moves from which the books count, wrapping.
     pub fn open(&mut self, first: u64) -> u64 {
         let before = std::mem::replace(&mut self.told, first.saturating_sub(1));
-        self.condition =
-            if self.is_unbegun() { Condition::Past { begun: true } } else { Condition::Current };
+        self.condition = if self.is_unbegun() { Condition::Past { begun: true } } else { Condition::Current };
         self.told.wrapping_sub(before)
     }
 
