@@ -64,7 +64,7 @@ impl Listener {
     }
 
     /// Everything; the gateway has to end.
-    fn to_the_end(self) -> Vec<Value> {
+    fn read_to_end(self) -> Vec<Value> {
         let Self { heard, thread } = self;
         thread.join().expect("it reads to the end");
         let heard = heard.lock().expect("no panic");
@@ -212,10 +212,10 @@ fn who_catches_up_sees_what_who_was_there_saw() {
     step(&gateway, 400);
     assert!(gateway.metric_sum("tickfan_history_reads_total") > 0, "it came from the disk");
     gateway.stop();
-    let seen = ticks(&early.to_the_end());
+    let seen = ticks(&early.read_to_end());
     assert_eq!(check_numbers(&seen), seen.iter().filter(|tick| tick["why"] == "feed").count());
     for (from_us, everything, venue, one) in late {
-        let (everything, venue, one) = (everything.to_the_end(), venue.to_the_end(), one.to_the_end());
+        let (everything, venue, one) = (everything.read_to_end(), venue.read_to_end(), one.read_to_end());
         let whole = since(from_us, &seen, |_| true);
         assert!(whole.len() > 1_500, "{} ticks", whole.len());
         assert!(ticks(&everything) == whole, "everything since {from_us}");
@@ -339,10 +339,10 @@ fn the_seam_holds_while_publishing_goes_on() {
     });
     market.trades(&symbols, 9);
     market.gateway.stop();
-    let seen = ticks(&early.to_the_end());
+    let seen = ticks(&early.read_to_end());
     let expected = since(from, &seen, |tick| tick["symbol"] != "demo:A");
     for client in late {
-        let heard = client.to_the_end();
+        let heard = client.read_to_end();
         check_seam(&heard);
         assert!(ticks(&heard) == expected, "{} of {}", ticks(&heard).len(), expected.len());
     }

@@ -371,7 +371,7 @@ pub fn pong(id: Option<&Id>, t: Option<&Value>, in_us: u64, out_us: u64) -> Valu
 }
 
 /// The past that was asked for has been told, and what comes is live: said at `time_us`, microseconds since the Unix
-/// epoch. `missed` ticks, of whatever symbols, were no longer kept on the way.
+/// epoch. `missed` ticks, of whatever symbols, were not kept on the way.
 pub fn joined(time_us: u64, missed: u64) -> Value {
     let mut message = json!({"type": "joined", "time": time_us});
     if missed > 0 {

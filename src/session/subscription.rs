@@ -136,6 +136,14 @@ impl Subscription {
         self.manner.rate
     }
 
+    /// One that is [unbegun](Self::is_unbegun) leaves out numbers up to this one: they are of before its time. By how much
+    /// the number moves from which the books count.
+    pub fn pass(&mut self, seq: u64) -> u64 {
+        let before = self.told;
+        self.told = seq.max(before);
+        self.told - before
+    }
+
     /// A tick that is read again; `first` is the first number that it takes. What the client is told before it, if
     /// numbers are missing; `None` if it was told already, or nothing is to be read.
     pub fn resume(&mut self, first: u64, seq: u64) -> Option<Option<Missing>> {

@@ -182,6 +182,11 @@ impl<S> Connection<S> {
         }
     }
 
+    /// A tick came before the time at which one of its subscriptions is to begin.
+    pub(super) fn pass(&mut self, subscription: &mut Subscription, seq: u64) {
+        self.session.rebased(subscription.pass(seq));
+    }
+
     pub(super) fn place(&self, key: Key) -> Option<u32> {
         let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
         Some(self.places[at].1)

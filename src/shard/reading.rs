@@ -235,8 +235,10 @@ impl<S: Socket> Sessions<S> {
         let Some(subscription) = self.subscriptions.at(key, place) else { return false };
         let Some(symbol) = self.table.get(tick.instrument) else { return false };
         if subscription.is_unbegun() {
-            let beginning = reading.beginnings.get(&key);
-            if beginning.is_none_or(|beginning| tick.rx_ns < beginning.from_ns) {
+            // States have none.
+            let Some(beginning) = reading.beginnings.get(&key) else { return false };
+            if tick.rx_ns < beginning.from_ns {
+                connection.pass(subscription, tick.seq);
                 return false;
             }
             connection.open(subscription, &tick);
@@ -270,15 +272,20 @@ impl<S: Socket> Sessions<S> {
             let table = &mut self.subscriptions;
             let mut wanted =
                 places.iter().any(|(key, place)| table.at(*key, *place).is_some_and(|s| s.is_resuming()));
-            match found {
-                Found::Block(block) => reading.block = Some(block),
-                Found::Start(at, block) => {
+            match (want, found) {
+                (_, Found::Block(block)) => reading.block = Some(block),
+                (_, Found::Start(at, block)) => {
                     reading.at = reading.at.min(at);
                     reading.block = block;
                 }
-                Found::Hole(upto) => reading.skip_to(upto),
-                Found::Gone => {
-                    reading.skip_to(self.cursor);
+                // It was sent back meanwhile, and asks again.
+                (Want::At(position), _) if position != reading.at => {}
+                (_, Found::Hole(upto)) => reading.skip_to(upto),
+                (want, Found::Gone) => {
+                    // Where it would have begun is not known any more.
+                    let from = if matches!(want, Want::Since(_)) { 0 } else { reading.at };
+                    reading.missed += self.cursor.saturating_sub(from);
+                    reading.at = self.cursor;
                     wanted = false;
                 }
             }

@@ -273,7 +273,7 @@ impl<S: Socket> Sessions<S> {
             }
             let id = subscription.session;
             let Some(connection) = self.connections.get_mut(id as usize) else { continue };
-            if subscription.is_opening() {
+            if !subscription.wants(tick.seq) {
                 connection.open(subscription, &tick);
             }
             if let Some(rate) = subscription.rate()

@@ -274,7 +274,7 @@ pub struct Bye<'a> {
 /// The past that was asked for is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Joined {
-    /// Ticks, of whatever symbols, that were no longer kept on the way.
+    /// Ticks, of whatever symbols, that were not kept on the way.
     #[serde(default)]
     pub missed: u64,
 }
