@@ -575,6 +575,7 @@ impl Config {
             ("flight.file_bytes_max", self.flight.file_bytes_max.get() as u64, 1 << 30),
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
+            ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),

@@ -13,6 +13,7 @@ pub mod feed;
 pub mod flight;
 pub mod front;
 pub mod gateway;
+pub mod history;
 pub mod instrument;
 pub mod journal;
 pub mod latency;

@@ -74,6 +74,7 @@ fn options() -> SessionOptions {
         close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
         remote: None,
+        catch_ups_max: 0,
     }
 }
 

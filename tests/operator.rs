@@ -187,6 +187,7 @@ fn where_nothing_is_measured_that_is_said() {
 fn stages_are_histograms_in_seconds_for_scrapers() {
     let sources = Sources {
         records: Arc::from([]),
+        history: None,
         ingest: Arc::new(IngestView::new(0)),
         shards: Vec::new(),
         doors: Vec::new(),

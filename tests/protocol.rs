@@ -85,8 +85,10 @@ fn every_request_of_the_page_is_accepted() {
 #[test]
 fn every_message_of_the_page_is_read() {
     let messages = samples_with("type");
-    let kinds =
-        ["ack", "bye", "error", "gap", "hb", "hello", "lag", "pong", "quote", "replay", "status", "trade"];
+    let kinds = [
+        "ack", "bye", "error", "gap", "hb", "hello", "joined", "lag", "pong", "quote", "replay", "status",
+        "trade",
+    ];
     assert_eq!(each_kind(&messages), kinds);
     for (kind, text) in &messages {
         let read = Message::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -100,6 +102,7 @@ fn every_message_of_the_page_is_read() {
             "error" => matches!(read, Message::Failure(_)),
             "lag" => matches!(read, Message::Lag(_)),
             "bye" => matches!(read, Message::Bye(_)),
+            "joined" => matches!(read, Message::Joined(_)),
             // A watcher has no use for them.
             "hb" | "pong" | "replay" => true,
             other => panic!("what is a {other}? {text}"),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
+use tickfan::history::{self, Finder, History, Keeper};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
@@ -21,6 +22,7 @@ use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy,
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
+use tokio::sync::mpsc;
 
 /// Schedules in one run of the test; `TICKFAN_SCHEDULES` asks for more.
 const SCHEDULES: u64 = 2_000;
@@ -151,6 +153,15 @@ struct House {
     named: usize,
     /// Numbers that the feed lost.
     lost: BTreeSet<(Key, u64)>,
+    /// What is no longer in the ring, in some schedules.
+    past: Option<Past>,
+}
+
+/// A history, turned by hand.
+struct Past {
+    keeper: Keeper,
+    finder: Finder,
+    _folder: tempfile::TempDir,
 }
 
 fn symbol(n: u64) -> Symbol {
@@ -190,11 +201,22 @@ impl House {
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
+            catch_ups_max: 2,
         };
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
+        let past = (seed % 3 == 1).then(|| {
+            let folder = tempfile::tempdir().expect("a folder");
+            // Little enough to lose some of it.
+            let options =
+                history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
+            let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
+            sessions.borrow_mut().read_past_at(history.access().desk(|| {}));
+            let (keeper, finder) = history.into_halves();
+            Past { keeper, finder, _folder: folder }
+        });
         Self {
             random: Random(seed),
             seeks: seed % 4 == 3,
@@ -210,7 +232,15 @@ impl House {
             gone: Vec::new(),
             named: 0,
             lost: BTreeSet::new(),
+            past,
         }
+    }
+
+    /// The history takes what there is, and answers.
+    fn keep(&mut self) {
+        let Some(past) = &mut self.past else { return };
+        while past.keeper.turn() {}
+        past.finder.turn(Duration::ZERO);
     }
 
     fn publish(&mut self, instrument: InstrumentId, body: Body, numbers: u64) {
@@ -352,7 +382,13 @@ impl House {
         let text = match self.random.below(10) {
             0..=5 => {
                 let snapshot = if self.random.below(4) == 0 { ",\"snapshot\":false" } else { "" };
-                format!(r#"{{"op":"subscribe","channel":{channel},"symbols":["{symbol}"]{terms}{snapshot}}}"#)
+                let (terms, from) = match self.random.below(3) {
+                    0 => (r#","mode":"every""#, *self.random.pick(&FROM)),
+                    _ => (terms, ""),
+                };
+                format!(
+                    r#"{{"op":"subscribe","channel":{channel},"symbols":["{symbol}"]{terms}{snapshot}{from}}}"#
+                )
             }
             6 => format!(r#"{{"op":"unsubscribe","channel":{channel},"symbols":["{symbol}"]}}"#),
             7 => format!(r#"{{"op":"set","channel":{channel},"symbols":["{symbol}"],{change}}}"#),
@@ -364,6 +400,9 @@ impl House {
     }
 
     fn step(&mut self) {
+        if self.random.below(3) == 0 {
+            self.keep();
+        }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
             // More than the ring holds: the shard is lapped. Or more than the tape does: sessions make copies.
@@ -404,6 +443,7 @@ impl House {
                     self.sessions.borrow_mut().heard(self.clients[client].id, now);
                     self.read(client, 1 << 20);
                 }
+                self.keep();
                 self.turn();
             }
             self.reap();
@@ -436,7 +476,13 @@ struct Heard {
     level: String,
     /// Numbers that the feed is said to have lost.
     lost: Vec<((String, Channel), u64)>,
+    /// What it is told may be of the past: it was not told yet that this is over.
+    catches_up: bool,
 }
+
+/// Since when the past may be asked for.
+const FROM: [&str; 4] =
+    [r#","from":"-20ms""#, r#","from":"-150ms""#, r#","from":"2030-01-01T00:00:00Z""#, r#","from":1000000"#];
 
 /// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again.
 fn forget(ack: &Value, last: &mut Told) {
@@ -463,6 +509,12 @@ fn resume(ack: &Value, resumes: &Told, last: &mut Told) {
         let told = resumes[&key];
         last.insert(key, told);
     }
+}
+
+/// Whether a row of an `ack` says that the past comes first. Nothing is called live then.
+fn catches_up(row: &Value) -> bool {
+    assert!(row["past"].is_null() || row["state"] != "live", "{row}");
+    !row["past"].is_null()
 }
 
 /// A level is told once, and none is left out on the way down the ladder.
@@ -492,6 +544,12 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
             }
             "ack" if message["op"] == "subscribe" => {
                 resume(&message, resumes, &mut heard.last);
+                heard.catches_up |= message["ok"].as_array().is_some_and(|rows| rows.iter().any(catches_up));
+                continue;
+            }
+            "joined" => {
+                assert!(heard.catches_up, "nothing was asked for: {text}");
+                heard.catches_up = false;
                 continue;
             }
             "lag" => {
@@ -503,6 +561,7 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
             _ => continue,
         };
         let key = (message["symbol"].as_str().expect("a symbol").to_owned(), stream);
+        assert!(message["past"] != true || heard.catches_up, "it was said that this is over: {text}");
         let snap = message["snap"] == true;
         let (first, last) = if kind == "gap" {
             (message["from"].as_u64().expect("from"), message["to"].as_u64().expect("to"))
@@ -551,6 +610,7 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
         let heard = check(&client.wire.borrow().taken, &client.resumes, house.seeks);
         heard.lost.iter().for_each(|(key, n)| told_lost(key, *n));
         assert_eq!(heard.level, "ok", "everything was read: the client is told so");
+        assert!(!heard.catches_up, "it has caught up: the client is told so");
         for ((symbol, channel), last) in &heard.last {
             let wanted = house.head(symbol, *channel);
             assert_eq!(*last, wanted, "{symbol} {channel:?}: the client was not told everything");
@@ -604,6 +664,7 @@ fn goodbye(mut house: House) {
     house.shard.start_drain(Close::Shutdown, 1_000, now);
     for _ in 0..100 {
         (0..house.clients.len()).for_each(|client| house.read(client, 1 << 20));
+        house.keep();
         house.turn();
     }
     for client in &house.clients {
@@ -663,6 +724,12 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
                     "\"level\":\"ok\"",
                     "\"code\":4000",
                     "\"code\":4002",
+                    "\"past\":\"ok\"",
+                    "\"past\":\"gap\"",
+                    "\"past\":true",
+                    "\"type\":\"joined\"",
+                    "\"missed\":",
+                    "\"no_history\"",
                 ] {
                     if text.contains(word) {
                         *seen.entry(word).or_default() += 1;
@@ -671,7 +738,7 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
             }
         }
     }
-    assert_eq!(seen.len(), 18, "{seen:?}");
+    assert_eq!(seen.len(), 24, "{seen:?}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // threads
     ("ring", &["instrument", "tick"]),
     ("remote", &["protocol"]),
+    ("history", &["tick", "counters", "ring"]),
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
@@ -60,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "latency",
             "ring",
             "remote",
+            "history",
             "socket",
             "flight",
         ],
@@ -74,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "latency",
             "ring",
             "remote",
+            "history",
             "socket",
             "collector",
             "feed",
@@ -100,6 +103,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "latency",
             "ring",
             "remote",
+            "history",
             "journal",
             "flight",
             "collector",

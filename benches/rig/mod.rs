@@ -143,6 +143,7 @@ impl<S: Socket> Rig<S> {
             close_grace_ms: 1_000,
             venues: Arc::new([]),
             remote: None,
+            catch_ups_max: 0,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

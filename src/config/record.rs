@@ -3,7 +3,8 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, non_zero, non_zero_u64};
 
@@ -25,6 +26,11 @@ pub struct Record {
     pub queue_bytes_max: NonZeroUsize,
     /// Frames that may wait for the disk.
     pub queue_frames_max: NonZeroUsize,
+    /// Bytes of the history; 0: there is none.
+    #[serde(deserialize_with = "history_bytes")]
+    pub history_bytes_max: u64,
+    /// Clients of a shard that may be catching up at once.
+    pub catch_ups_max: usize,
 }
 
 impl Default for Record {
@@ -37,8 +43,21 @@ impl Default for Record {
             level: 3,
             queue_bytes_max: non_zero::<67_108_864>(),
             queue_frames_max: non_zero::<65_536>(),
+            history_bytes_max: 268_435_456,
+            catch_ups_max: 64,
         }
     }
+}
+
+/// Less would not hold the blocks of its files.
+const HISTORY_BYTES_MIN: u64 = 1 << 20;
+
+fn history_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let bytes = u64::deserialize(from)?;
+    if bytes == 0 || bytes >= HISTORY_BYTES_MIN {
+        return Ok(bytes);
+    }
+    Err(D::Error::custom(format!("history_bytes_max must be 0 (none), or at least {HISTORY_BYTES_MIN}")))
 }
 
 impl Record {

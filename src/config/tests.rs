@@ -49,6 +49,7 @@ fn errors_point_at_the_place() {
         ("[publish]\nvenues = [\"A b\"]\n", ["line 2", "\"A b\" is no venue"]),
         ("[[feed]]\nkind = \"replay\"\nfiles = []\nspeed = -1.0\n", ["line 4, column 9", "speed"]),
         ("[session]\noutbox_bytes_max = 1\n", ["line 2", "at least 4096"]),
+        ("[record]\nhistory_bytes_max = 9\n", ["line 2, column 21", "0 (none), or at least 1048576"]),
         ("[latency]\nlog_bytes_max = 9\n", ["line 2, column 17", "at least 65536"]),
         ("[flight]\nfile_bytes_max = 9\n", ["line 2, column 18", "at least 262144"]),
         ("[flight]\nbudget = \"write.p50<1ns,x\"\n", ["line 2, column 10", "column 15: `x` has no `<`"]),

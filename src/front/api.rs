@@ -341,9 +341,12 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(handshake) => handshake,
         Err(response) => return *response,
     };
-    let pairs = pairs(&head.uri);
-    let parsed =
-        protocol::parse_query(&pairs).and_then(|subscribe| Ok((subscribe, protocol::parse_room(&pairs)?)));
+    let mut pairs = pairs(&head.uri);
+    let parsed = protocol::parse_room(&pairs).and_then(|wish| {
+        // There it says where the replay begins, not its client.
+        pairs.retain(|(key, _)| wish.is_none() || key != "from");
+        Ok((protocol::parse_query(&pairs)?, wish))
+    });
     let (subscribe, wish) = match parsed {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),

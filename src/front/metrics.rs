@@ -16,6 +16,7 @@ use super::{NoRoom, Runtimes, Stats};
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
 use crate::counters::{Counter, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
+use crate::history::Access;
 use crate::latency::Tag;
 use crate::ring::Doorbell;
 
@@ -31,6 +32,8 @@ pub struct Sources {
     pub publish: Option<Arc<publish::Stats>>,
     /// What is recorded, a row a line.
     pub records: Arc<[Arc<LineRecord>]>,
+    /// The history, where one is kept.
+    pub history: Option<Access>,
     /// What was measured, unless measuring is off.
     pub latency: Option<Arc<Measured>>,
     /// The runtimes.
@@ -116,6 +119,7 @@ impl Collector for Sources {
         self.encode_shards(&mut encoder)?;
         self.encode_doors(&mut encoder)?;
         self.encode_records(&mut encoder)?;
+        self.encode_history(&mut encoder)?;
         self.encode_publish(&mut encoder)?;
         self.encode_rooms(&mut encoder)?;
         self.encode_runtimes(&mut encoder)?;
@@ -248,6 +252,29 @@ impl Sources {
                 (vec![("line", record.name.clone()), ("venue", record.wire.to_string())], figure(record))
             });
             family(encoder, name, help, kind, rows.collect())?;
+        }
+        Ok(())
+    }
+
+    fn encode_history(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(history) = &self.history else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        let (stats, failed) = (history.stats(), u64::from(history.failure().is_some()));
+        let figures = [
+            ("tickfan_history_taken", "Ticks that the history took from the ring", Sum, stats.taken.get()),
+            ("tickfan_history_missed", "Ticks that it lacks", Sum, stats.missed.get()),
+            ("tickfan_history_ticks", "Ticks that its files hold", Gauge, stats.held.get()),
+            ("tickfan_history_bytes", "Bytes of these, with their index", Gauge, stats.bytes.get()),
+            (
+                "tickfan_history_reads",
+                "Blocks of ticks read for clients that catch up",
+                Sum,
+                stats.read.get(),
+            ),
+            ("tickfan_history_failed", "It ended because it could not be written", Gauge, failed),
+        ];
+        for (name, help, kind, value) in figures {
+            family(encoder, name, help, kind, vec![(Vec::new(), value)])?;
         }
         Ok(())
     }

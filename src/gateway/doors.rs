@@ -24,6 +24,7 @@ use crate::front::{
     Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Hooks, NoRoom, Options, PublishRoute, Refused,
     RoomRoute, Runtimes, SymbolRow, Upgraded,
 };
+use crate::history::Access;
 use crate::instrument::Symbol;
 use crate::protocol::close::Close;
 use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
@@ -41,6 +42,7 @@ pub(super) struct Around<'a> {
     pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
+    pub(super) past: Option<&'a Access>,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
 }
@@ -124,6 +126,7 @@ impl Doors {
             doors: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
             records: Arc::clone(around.records),
+            history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
             instruments: Box::new(move || table.len() as u64),
@@ -177,7 +180,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, rooms } = around;
+    let Around { config, base, shards, measured, records, past, rooms } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -192,7 +195,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     };
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
-    let measured = measured.clone();
+    let (measured, past) = (measured.clone(), past.cloned());
     Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
@@ -202,7 +205,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
             feed_health(&feeds, publishers, &view, &records)
         }),
-        alarms: Arc::new(move || alarms(measured.as_deref())),
+        alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
     }
@@ -278,12 +281,13 @@ fn feed_health(
 }
 
 /// What is wrong though ticks flow. No path: anybody may read it.
-fn alarms(measured: Option<&Measured>) -> Vec<String> {
+fn alarms(measured: Option<&Measured>, past: Option<&Access>) -> Vec<String> {
     let log = measured.and_then(Measured::log).filter(|log| log.failing);
     let log = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
     let flights = measured.and_then(Measured::flights).filter(|stats| stats.is_failing());
     let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
-    log.into_iter().chain(flights).collect()
+    let past = past.and_then(Access::failure).map(|why| format!("no history is kept any more: {why}"));
+    log.into_iter().chain(flights).chain(past).collect()
 }
 
 /// The worst clients of all shards.

@@ -18,6 +18,7 @@ use crate::feed::{
     CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
 };
 use crate::flight::Witness;
+use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
@@ -60,10 +61,11 @@ impl Base {
         Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
     }
 
-    /// Starts the shards: from here on clients can be given to them.
+    /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
     pub(super) fn shards(
         &self,
         config: &Config,
+        past: Option<&Access>,
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
@@ -80,6 +82,7 @@ impl Base {
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
+                history: past.cloned(),
             };
             let name = format!("{}shard-{number}", self.name);
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
@@ -253,6 +256,7 @@ fn session_options(
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         remote,
+        catch_ups_max: config.record.catch_ups_max,
     })
 }
 

@@ -26,6 +26,7 @@ use crate::feed::{
 };
 use crate::flight::{self, Flights};
 use crate::front::Origins;
+use crate::history::{self, Access, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
 use crate::protocol::close::Close;
@@ -69,10 +70,12 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
     let doors = Doors::bind(&config).await?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
+    let history = history(&config, &base.ring, &clock, &notices)?;
+    let past = history.as_ref().map(History::access);
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &base, &clock, &notices);
-    let shards = base.shards(&config, &clock, &mut collector)?;
+    let shards = base.shards(&config, past.as_ref(), &clock, &mut collector)?;
 
     let rooms = Rooms::open(&config, &clock, &notices)?;
     let (stop_doors, stopped) = watch::channel(false);
@@ -84,10 +87,12 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         base: &base,
         shards: &shards,
         records: &recording.records,
+        past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
+    let history = history.map(History::spawn).transpose().context("cannot start the history")?;
     let recorder = recording
         .recorder
         .map(|recorder| recorder.spawn(&clock))
@@ -121,6 +126,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     }
     let _ = ingest.stop().await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
+    // Those who were catching up until now have no more use for it.
+    stop_history(history).await;
     stop_collecting(collecting).await;
     for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
         say(&format!("tickfan replayed {line}"));
@@ -320,6 +327,30 @@ impl Recording {
         };
         let records = recorder.records();
         Ok(Self { recorder: Some(recorder), publish_tap, records })
+    }
+}
+
+/// What was published since the start, where that is kept.
+fn history(
+    config: &Config,
+    ring: &TickRing,
+    clock: &Clock,
+    notices: &mpsc::Sender<String>,
+) -> anyhow::Result<Option<History>> {
+    let record = &config.record;
+    if !record.enabled || record.history_bytes_max == 0 {
+        return Ok(None);
+    }
+    let run_ns = clock.now().wall_ns;
+    let options = history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
+    History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
+}
+
+/// Removes the history, but does not wait for a disk that hangs.
+async fn stop_history(history: Option<HistoryThreads>) {
+    if let Some(history) = history {
+        let stopped = tokio::task::spawn_blocking(move || drop(history));
+        let _ = tokio::time::timeout(RECORDER_STOP_MAX, stopped).await;
     }
 }
 

@@ -280,7 +280,7 @@ impl Engine {
     fn start_here(name: &str, config: Config, clock: &Clock, control: &Handle) -> anyhow::Result<Self> {
         let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
         let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
-        let shards = base.shards(&config, clock, &mut None)?;
+        let shards = base.shards(&config, None, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
         let (notices, _) = mpsc::channel(1);
         // It begins when somebody listens, so that nothing is missed.

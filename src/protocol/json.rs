@@ -16,6 +16,8 @@ use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 pub struct Mark {
     /// It is a snapshot: the last value, not an update. So is a tick that says so of itself.
     pub snap: bool,
+    /// It is told to a client that has not come to the present yet.
+    pub past: bool,
     /// When it was encoded, microseconds since the Unix epoch; left out where nobody sends it.
     pub tx_us: Option<u64>,
 }
@@ -43,7 +45,7 @@ fn head(kind: &str, symbol: &Symbol, out: &mut Vec<u8>) {
 
 /// Appends the message of a tick: `trade`, `quote`, `gap` or `status`.
 pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
-    if Plain::write(tick, symbol, mark.snap || tick.snap, out).is_some() {
+    if Plain::write(tick, symbol, mark, out).is_some() {
         end(mark.tx_us, out);
     }
 }
@@ -57,11 +59,12 @@ pub struct Plain {
 
 impl Plain {
     /// Appends the message of a trade or quote, without its end. What is neither is written whole.
-    pub fn write(tick: &Tick, symbol: &Symbol, snap: bool, out: &mut Vec<u8>) -> Option<Self> {
+    pub fn write(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) -> Option<Self> {
+        let mark = Mark { snap: mark.snap || tick.snap, ..mark };
         let n_at;
         match &tick.body {
             Body::Trade(trade) => {
-                n_at = begin("trade", symbol, tick.seq, snap, out);
+                n_at = begin("trade", symbol, tick.seq, mark, out);
                 decimal(",\"price\":\"", Some(trade.price), out);
                 decimal(",\"size\":\"", Some(trade.size), out);
                 if let Some(side) = trade.side {
@@ -76,7 +79,7 @@ impl Plain {
                 }
             }
             Body::Quote(quote) => {
-                n_at = begin("quote", symbol, tick.seq, snap, out);
+                n_at = begin("quote", symbol, tick.seq, mark, out);
                 decimal(",\"bid\":\"", quote.bid, out);
                 decimal(",\"bid_size\":\"", quote.bid_size, out);
                 decimal(",\"ask\":\"", quote.ask, out);
@@ -111,11 +114,14 @@ impl Plain {
 }
 
 /// The begin of a trade or quote, up to where an `n` stands.
-fn begin(kind: &str, symbol: &Symbol, seq: u64, snap: bool, out: &mut Vec<u8>) -> usize {
+fn begin(kind: &str, symbol: &Symbol, seq: u64, mark: Mark, out: &mut Vec<u8>) -> usize {
     head(kind, symbol, out);
     number(",\"seq\":", seq, out);
-    if snap {
+    if mark.snap {
         out.extend_from_slice(b",\"snap\":true");
+    }
+    if mark.past {
+        out.extend_from_slice(b",\"past\":true");
     }
     out.len()
 }
@@ -244,6 +250,10 @@ pub struct SubscriptionRow<'a> {
     state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    past: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begins: Option<u64>,
 }
 
 impl<'a> SubscriptionRow<'a> {
@@ -262,6 +272,8 @@ impl<'a> SubscriptionRow<'a> {
             on_slow: terms.cuts.then_some("cut"),
             state: state.map(State::name),
             resumed: None,
+            past: None,
+            begins: None,
         }
     }
 
@@ -269,6 +281,20 @@ impl<'a> SubscriptionRow<'a> {
     #[must_use]
     pub fn resumed(self, word: Option<&'static str>) -> Self {
         Self { resumed: word, ..self }
+    }
+
+    /// The row with what is kept of the past that was asked for: all of it, or, if `begins_us` is given, what was received
+    /// since then, microseconds since the Unix epoch. It is not called live then: the past comes first.
+    #[must_use]
+    pub fn past(self, begins_us: Option<u64>) -> Self {
+        let word = if begins_us.is_none() { "ok" } else { "gap" };
+        let state = self.state.filter(|state| *state == State::Waiting.name());
+        Self { past: Some(word), begins: begins_us, state, ..self }
+    }
+
+    /// Whether the past comes first.
+    pub fn has_past(&self) -> bool {
+        self.past.is_some()
     }
 }
 
@@ -344,6 +370,16 @@ pub fn pong(id: Option<&Id>, t: Option<&Value>, in_us: u64, out_us: u64) -> Valu
     message
 }
 
+/// The past that was asked for has been told, and what comes is live: said at `time_us`, microseconds since the Unix
+/// epoch. `missed` ticks, of whatever symbols, were not kept on the way.
+pub fn joined(time_us: u64, missed: u64) -> Value {
+    let mut message = json!({"type": "joined", "time": time_us});
+    if missed > 0 {
+        message["missed"] = missed.into();
+    }
+    message
+}
+
 /// An `error` that answers a request.
 pub fn error(id: Option<&Id>, code: &str, msg: &str, retry: bool) -> Value {
     let mut message = json!({"type": "error"});
@@ -401,12 +437,12 @@ mod tests {
             ..Quote::default()
         };
         assert_eq!(
-            line(Body::Quote(quote), Mark { snap: true, tx_us: None }),
+            line(Body::Quote(quote), Mark { snap: true, ..Mark::default() }),
             r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"snap":true,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936}"#
         );
         let (symbol, value) = value(Body::Quote(quote));
         let (mut plain, mut copies) = (Vec::new(), Vec::new());
-        let written = Plain::write(&value, &symbol, false, &mut plain).expect("a quote");
+        let written = Plain::write(&value, &symbol, Mark::default(), &mut plain).expect("a quote");
         for n in [1, 4] {
             written.copy(&plain, n, Some(7), &mut copies);
         }
@@ -416,6 +452,10 @@ mod tests {
                 r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#,
                 r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"n":4,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#
             )
+        );
+        assert!(
+            line(Body::Trade(trade), Mark { past: true, ..Mark::default() })
+                .starts_with(r#"{"type":"trade","symbol":"coinbase:BTC-USD","seq":551,"past":true,"price":"#)
         );
         assert_eq!(
             line(Body::Gap { channel: Channel::Trade, from: 540, void: Void::Lost }, Mark::default()),

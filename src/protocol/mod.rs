@@ -7,8 +7,10 @@ pub mod json;
 pub mod replay;
 mod request;
 mod room;
+mod since;
 
 pub use request::{
     Change, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
 };
 pub use room::{RoomTerms, RoomWish, parse_room};
+pub use since::{BadSince, Since};

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::replay::{self, Control};
+use super::since::{Since, since};
 use crate::tick::Channel;
 
 /// The longest `id`, `t` or symbol text that is taken in, in bytes.
@@ -137,12 +138,15 @@ pub struct Subscribe {
     pub snapshot: bool,
     /// Go on where an earlier connection ended. There is one channel then.
     pub resume: Option<Resume>,
+    /// Begin with what was recorded since then. Every channel is `every` then.
+    pub from: Option<Since>,
 }
 
 impl Subscribe {
     /// Everything at its default.
     fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
-        Self { channels, symbols, mode: None, rate: None, cuts: false, snapshot: true, resume: None }
+        let (mode, rate, resume, from) = (None, None, None, None);
+        Self { channels, symbols, mode, rate, cuts: false, snapshot: true, resume, from }
     }
 
     /// The terms on a channel.
@@ -168,6 +172,16 @@ impl Subscribe {
         }
         if self.resume.is_some() && self.channels.len() != 1 {
             return Err("`resume` takes one `channel`: each counts for itself".to_owned());
+        }
+        if let (Some(_), Some(channel)) = (self.from, on(Mode::Latest)) {
+            let what = "the past is not merged";
+            return Err(format!(
+                "`from` needs `mode` \"every\", and {} is \"latest\": {what}",
+                channel.name()
+            ));
+        }
+        if self.from.is_some() && self.resume.is_some() {
+            return Err("`from` and `resume` both say where to begin: send one of them".to_owned());
         }
         Ok(self)
     }
@@ -310,6 +324,7 @@ fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fau
         cuts,
         snapshot,
         resume: resume(message)?,
+        from: since(message)?,
         ..Subscribe::new(channels, symbols)
     };
     wanted.check().map(Op::Subscribe).map_err(Fault::bad)
@@ -490,6 +505,10 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
                 wanted.rate = Some(rate.ok_or_else(|| MAX_HZ.to_owned())?);
             }
             "on_slow" => wanted.cuts = on_slow(value)?,
+            "from" => {
+                let since = value.parse().map_err(|error| format!("`from`: {value:.40?}: {error}"))?;
+                wanted.from = Some(since);
+            }
             _ => {}
         }
     }
@@ -527,6 +546,7 @@ mod tests {
             cuts: false,
             snapshot: true,
             resume: None,
+            from: None,
         };
         assert_eq!(request.op, Op::Subscribe(expected));
     }
@@ -568,6 +588,12 @@ mod tests {
                 r#"{"op":"subscribe","channel":["trade","quote"],"symbols":["*"],"resume":{"epoch":"","seq":{}}}"#,
                 "bad_request",
                 "one `channel`",
+            ),
+            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"from":"-1s"}"#, "bad_request", "every"),
+            (
+                r#"{"op":"subscribe","channel":"trade","symbols":["*"],"from":1,"resume":{"epoch":"","seq":{}}}"#,
+                "bad_request",
+                "`resume`",
             ),
             (r#"{"op":"set","symbols":["*"]}"#, "bad_request", "`mode`"),
             (r#"{"op":"set","symbols":["*"],"mode":"every","max_hz":1}"#, "bad_request", "latest"),

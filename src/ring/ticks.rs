@@ -2,7 +2,7 @@
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
 use crate::instrument::InstrumentId;
-use crate::tick::{Body, Key, LastValue, State, Stream, Tick, Void, WORDS};
+use crate::tick::{Body, Key, LastValue, State, Stream, Tick, Void, WORDS, Words};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
 const SLOT_WORDS: usize = WORDS + 3;
@@ -226,6 +226,14 @@ impl Packed<'_> {
     pub fn unpack(self) -> Tick {
         tick_in(self.slot)
     }
+
+    /// The words of the tick, without what a slot holds besides.
+    pub fn words(self) -> Words {
+        let mut words = [0; WORDS];
+        words.copy_from_slice(&self.slot[..WORDS]);
+        words[SEEN] &= u64::from(u32::MAX);
+        words
+    }
 }
 
 #[cfg(all(test, not(tickfan_loom)))]
@@ -248,6 +256,7 @@ mod tests {
         let batch = reader.poll(9, |packed| {
             marks.push((packed.seen().since_rx_ns(), packed.seen().weight()));
             got.push((packed.key(), packed.unpack()));
+            assert_eq!(packed.words(), packed.unpack().to_words(), "without its mark");
         });
         assert_eq!(marks, [(0, 0), (896, 15)]);
         assert_eq!(Seen::new(u64::MAX, 99), Seen(u32::MAX));

@@ -49,6 +49,12 @@ enum Condition {
     Held,
     /// What it missed while the client was away is being read from the ring.
     Resuming,
+    /// What was recorded is being read; whether anything was told yet.
+    Past {
+        begun: bool,
+    },
+    /// Nothing was told of it: whatever comes next begins the count.
+    Opening,
 }
 
 /// Where a subscription begins.
@@ -62,6 +68,8 @@ pub enum Begin {
     Newest(u64),
     /// Behind this number, and what followed is read from the ring first.
     Resume(u64),
+    /// Where what was recorded begins, which has to be read first; this is the newest number there is.
+    Past(u64),
 }
 
 impl Subscription {
@@ -73,6 +81,7 @@ impl Subscription {
             Begin::Snapshot(told) => (Condition::Fresh, told),
             Begin::Newest(told) => (Condition::Behind(GapCause::Resume), told),
             Begin::Resume(told) => (Condition::Resuming, told),
+            Begin::Past(told) => (Condition::Past { begun: false }, told),
         };
         Self { session, manner, condition, told }
     }
@@ -87,9 +96,33 @@ impl Subscription {
         self.manner = manner;
     }
 
-    /// True while what it missed is being read from the ring.
+    /// True while what it missed, or what was recorded, is being read.
     pub fn is_resuming(&self) -> bool {
-        self.condition == Condition::Resuming
+        matches!(self.condition, Condition::Resuming | Condition::Past { .. })
+    }
+
+    /// True while what was recorded is being read: what is told is no news.
+    pub fn is_past(&self) -> bool {
+        matches!(self.condition, Condition::Past { .. })
+    }
+
+    /// True while what was recorded is being read, and nothing of it was told yet.
+    pub fn is_unbegun(&self) -> bool {
+        self.condition == Condition::Past { begun: false }
+    }
+
+    /// True if whatever comes next begins the count.
+    #[inline]
+    pub fn is_opening(&self) -> bool {
+        self.condition == Condition::Opening
+    }
+
+    /// The count of one that is [unbegun](Self::is_unbegun) or [opening](Self::is_opening) begins with a tick, whose first
+    /// number this is. By how much the number moves from which the books count, wrapping.
+    pub fn open(&mut self, first: u64) -> u64 {
+        let before = std::mem::replace(&mut self.told, first.saturating_sub(1));
+        self.condition = if self.is_unbegun() { Condition::Past { begun: true } } else { Condition::Current };
+        self.told.wrapping_sub(before)
     }
 
     /// True if the next tick it loses because its client is slow ends the session.
@@ -103,11 +136,18 @@ impl Subscription {
         self.manner.rate
     }
 
-    /// A tick of the ring, as it is read for a client that was away; `first` is the first number that it takes. What
-    /// the client is told before it, if numbers are missing; `None` if it was told already, or nothing is to be
-    /// read.
+    /// One that is [unbegun](Self::is_unbegun) leaves out numbers up to this one: they are of before its time. By how much
+    /// the number moves from which the books count.
+    pub fn pass(&mut self, seq: u64) -> u64 {
+        let before = self.told;
+        self.told = seq.max(before);
+        self.told - before
+    }
+
+    /// A tick that is read again; `first` is the first number that it takes. What the client is told before it, if
+    /// numbers are missing; `None` if it was told already, or nothing is to be read.
     pub fn resume(&mut self, first: u64, seq: u64) -> Option<Option<Missing>> {
-        if !self.is_resuming() || seq <= self.told {
+        if !self.is_resuming() || self.is_unbegun() || seq <= self.told {
             return None;
         }
         let missing = Missing::range(self.told + 1, first.saturating_sub(1), GapCause::Resume);
@@ -115,12 +155,17 @@ impl Subscription {
         Some(missing)
     }
 
-    /// All that is in the ring was read. Where it was written over before, the last value tells: then its session has
-    /// to [`wait`](super::Session::wait).
-    pub fn resumed(&mut self, overtaken: bool) {
-        if self.is_resuming() {
-            self.condition = if overtaken { Condition::Behind(GapCause::Resume) } else { Condition::Current };
-        }
+    /// All there is was read. Where some of it was `missed`, the last value tells the rest. One of which nothing was told
+    /// begins with a snapshot, if it is to be `fresh`, else with whatever comes next. True if its session has to
+    /// [`wait`](super::Session::wait).
+    pub fn resumed(&mut self, missed: bool, fresh: bool) -> bool {
+        self.condition = match self.condition {
+            Condition::Past { begun: false } if fresh => Condition::Fresh,
+            Condition::Past { begun: false } => Condition::Opening,
+            _ if missed => Condition::Behind(GapCause::Resume),
+            _ => Condition::Current,
+        };
+        self.is_dirty()
     }
 
     /// The newest number the client was told of.
@@ -131,13 +176,18 @@ impl Subscription {
     /// True while ticks pass it by: the last value will tell.
     #[inline]
     pub fn is_dirty(&self) -> bool {
-        self.condition != Condition::Current
+        !matches!(self.condition, Condition::Current | Condition::Opening)
     }
 
     /// Whether the tick of this number is to be queued: it is new, and nothing older is missing.
     #[inline]
     pub fn wants(&self, seq: u64) -> bool {
-        !self.is_dirty() && seq > self.told
+        self.condition == Condition::Current && seq > self.told
+    }
+
+    /// Whether numbers up to this one went past it unseen.
+    pub fn misses(&self, head: u64) -> bool {
+        !self.is_dirty() && head > self.told
     }
 
     /// The tick of this number was queued.

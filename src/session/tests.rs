@@ -66,7 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Drain(0)),
         2 => (0..3_000_u64).prop_map(Step::Judge),
         3 => (1..200_u64).prop_map(Step::Clock),
-        2 => (0..KEYS, manner, 0..4_u8).prop_map(|(n, manner, begin)| Step::Subscribe(n, manner, begin)),
+        2 => (0..KEYS, manner, 0..5_u8).prop_map(|(n, manner, begin)| Step::Subscribe(n, manner, begin)),
         1 => (0..KEYS, mode, id).prop_map(|(n, mode, rate)| Step::Set(n, mode, rate)),
         1 => (0..KEYS).prop_map(Step::Unsubscribe),
         1 => (1..600_usize).prop_map(Step::Answer),
@@ -110,7 +110,11 @@ impl Rig {
             Some(_) => last.tick = Some(Tick { seq, ..quote(n) }),
             None => last.feed_gap = Some((seq, seq)),
         }
-        let Some(subscription) = self.subscriptions.get_mut(&key).filter(|s| s.wants(seq)) else { return };
+        let wants = |s: &&mut Subscription| s.wants(seq) || s.is_opening();
+        let Some(subscription) = self.subscriptions.get_mut(&key).filter(wants) else { return };
+        if subscription.is_opening() {
+            self.session.rebased(subscription.open(seq));
+        }
         if let Some(rate) = subscription.rate() {
             subscription.hold();
             if let Some(due_ns) = self.session.hold(key, rate, 7 * MS, self.now_ns) {
@@ -183,18 +187,42 @@ impl Rig {
             0 => Begin::Snapshot(head),
             1 => Begin::After(head),
             2 => Begin::Newest(head.saturating_sub(3)),
-            _ => Begin::Resume(head.saturating_sub(5)),
+            3 => Begin::Resume(head.saturating_sub(5)),
+            _ => Begin::Past(head),
         };
         let mut subscription = Subscription::new(0, manner, begin);
         self.session.began(subscription.told());
-        if subscription.is_resuming() {
+        if subscription.is_unbegun() {
+            // What was recorded begins at some number, or has nothing of it; sometimes something is missing in it.
+            let (first, missed) = (head.saturating_sub(head % 7), head.is_multiple_of(3));
+            for seq in first.max(1)..=head {
+                if subscription.is_unbegun() {
+                    if head.is_multiple_of(5) {
+                        assert_eq!(subscription.resume(seq, seq), None, "before its time");
+                        continue;
+                    }
+                    self.session.rebased(subscription.open(seq));
+                } else if missed && seq + 1 == head {
+                    continue;
+                }
+                let missing = subscription.resume(seq, seq).expect("it is new");
+                let dropped = missing.map_or(0, |missing| missing.to - missing.from + 1);
+                self.session.count(Ledger { sent: 1, dropped, ..Ledger::default() });
+                assert!(subscription.is_past());
+            }
+            let fresh = head.is_multiple_of(2);
+            let begun = !subscription.is_unbegun();
+            subscription.resumed(missed, fresh);
+            assert!(!subscription.is_past());
+            assert_eq!(subscription.is_opening(), !begun && !fresh);
+        } else if subscription.is_resuming() {
             // The ring still holds all but the first of what it missed.
             for seq in subscription.told() + 2..=head {
                 let missing = subscription.resume(seq, seq).expect("it is new");
                 let dropped = missing.map_or(0, |missing| missing.to - missing.from + 1);
                 self.session.count(Ledger { sent: 1, dropped, ..Ledger::default() });
             }
-            subscription.resumed(subscription.told() < head);
+            subscription.resumed(subscription.told() < head, false);
         }
         if subscription.is_dirty() {
             self.session.wait(key, self.now_ns);

@@ -3,14 +3,15 @@
 use std::io;
 
 use super::interest::{Awaited, Wildcard};
+use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, Stage};
-use crate::session::{Session, Strip, Times};
-use crate::tick::Key;
+use crate::session::{Session, Strip, Subscription, Times};
+use crate::tick::{Key, Tick};
 
 /// A session with its socket. What a tick needs comes first, on whole lines of memory: see [`Session`].
 #[repr(C, align(64))]
@@ -38,8 +39,10 @@ pub(super) struct Connection<S> {
     pub(super) way: Option<Box<Coarse>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
-    /// From where it reads the ring again, while it resumes.
-    pub(super) reading: Option<u64>,
+    /// What it reads again, while it resumes or catches up.
+    pub(super) reading: Option<Box<Reading>>,
+    /// It has caught up, which it is to be told, with how many ticks were missed on the way.
+    pub(super) seam: Option<u64>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
     /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
@@ -174,6 +177,21 @@ impl<S> Connection<S> {
     #[inline]
     pub(super) fn touch(&self) -> usize {
         usize::from(self.queued) ^ self.session.touch()
+    }
+
+    /// The count of one of its subscriptions begins with this tick.
+    #[cold]
+    pub(super) fn open(&mut self, subscription: &mut Subscription, tick: &Tick) {
+        let by = subscription.open(first_of(tick));
+        // States are not counted.
+        if tick.key().channel().is_some() {
+            self.session.rebased(by);
+        }
+    }
+
+    /// A tick came before the time at which one of its subscriptions is to begin.
+    pub(super) fn pass(&mut self, subscription: &mut Subscription, seq: u64) {
+        self.session.rebased(subscription.pass(seq));
     }
 
     pub(super) fn place(&self, key: Key) -> Option<u32> {

@@ -36,7 +36,7 @@ impl Frames {
     /// Makes the frame of a tick, the same for everybody. `tx_us`: now, microseconds since the Unix epoch.
     pub(super) fn encode(&mut self, tick: &Tick, symbol: &Symbol, tx_us: u64) {
         self.count += 1;
-        let mark = Mark { snap: false, tx_us: Some(tx_us) };
+        let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
         self.shared.make(|out| json::tick(tick, symbol, mark, out));
     }
 
@@ -60,7 +60,7 @@ impl Frames {
         }
         match told.value {
             Some(value) if value.snap => {
-                let mark = Mark { snap: true, tx_us: Some(tx_us) };
+                let mark = Mark { snap: true, past: false, tx_us: Some(tx_us) };
                 push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));
             }
             Some(value) => push(self.newest(&value.tick, value.n, key, symbol, tx_us)),
@@ -71,20 +71,18 @@ impl Frames {
         }
     }
 
-    /// Hands the frames of a tick that a client missed to `push`, and what is missing before it.
-    pub(super) fn resume(
+    /// Hands the frames of a tick that is read again to `push`, and what is missing before it.
+    pub(super) fn again(
         &mut self,
         tick: &Tick,
+        mark: Mark,
         missing: Option<Missing>,
-        key: Key,
         symbol: &Symbol,
-        tx_us: u64,
         mut push: impl FnMut(&[u8]),
     ) {
         if let Some(missing) = missing {
-            push(self.gap(missing, key, symbol));
+            push(self.gap(missing, tick.key(), symbol));
         }
-        let mark = Mark { snap: false, tx_us: Some(tx_us) };
         push(self.own.make(|out| json::tick(tick, symbol, mark, out)));
     }
 
@@ -100,7 +98,7 @@ impl Frames {
             None => {
                 let mut text = newest.remove(&key).map(|old| old.text).unwrap_or_default();
                 text.clear();
-                let Some(plain) = Plain::write(tick, symbol, false, &mut text) else {
+                let Some(plain) = Plain::write(tick, symbol, Mark::default(), &mut text) else {
                     // A state: it was written whole.
                     return own.make(|out| out.extend_from_slice(&text));
                 };

@@ -3,6 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
+use super::reading::Beginning;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
@@ -65,6 +66,8 @@ pub(super) enum Start {
     Newest(u64),
     /// Behind this number, with what the ring holds from this position on.
     Ring(u64, u64),
+    /// With what was recorded.
+    Past(Beginning),
 }
 
 impl<S: Socket> Sessions<S> {
@@ -115,7 +118,7 @@ impl<S: Socket> Sessions<S> {
         }
         let status = Key::new(instrument, Stream::Status);
         if connection.place(status).is_none() {
-            let start = self.start_of_state(instrument, wish.start, shown);
+            let start = self.start_of_state(instrument, wish, shown);
             self.add(session, status, Mode::Latest.into(), start, now);
         }
         let manner = self.manner(session, wish.terms);
@@ -147,7 +150,7 @@ impl<S: Socket> Sessions<S> {
         for (instrument, has_status) in new.iter().zip(with_status) {
             if !has_status {
                 let status = Key::new(*instrument, Stream::Status);
-                let start = self.start_of_state(*instrument, wish.start, shown);
+                let start = self.start_of_state(*instrument, wish, shown);
                 places.extend(self.enter(session, status, Mode::Latest.into(), start, now));
             }
             let key = Key::new(*instrument, wish.channel.into());
@@ -159,8 +162,12 @@ impl<S: Socket> Sessions<S> {
         self.recover(session, now);
     }
 
-    fn start_of_state(&self, instrument: InstrumentId, start: Start, shown: State) -> Start {
-        match start {
+    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: State) -> Start {
+        // It is not called live before its prices are.
+        if let Some(past) = wish.plan.and_then(Plan::past) {
+            return Start::Past(past.beginning);
+        }
+        match wish.start {
             Start::FromFirst => Start::FromFirst,
             _ if self.ring.state(instrument) == shown => Start::FromHere,
             _ => Start::Snapshot,
@@ -193,15 +200,17 @@ impl<S: Socket> Sessions<S> {
             Start::After(told) => Begin::After(told),
             Start::Newest(told) => Begin::Newest(told),
             Start::Ring(told, _) => Begin::Resume(told),
+            Start::Past(_) => Begin::Past(head),
         };
         let subscription = Subscription::new(session, manner, begin);
         if key.channel().is_some() {
             connection.session.began(subscription.told());
         }
-        if let Start::Ring(_, position) = start {
-            self.read_from(session, position);
-        } else if subscription.is_dirty() {
-            connection.session.wait(key, now.mono_ns);
+        match start {
+            Start::Ring(_, position) => self.read_from(session, position),
+            Start::Past(beginning) => self.read_since(session, key, beginning),
+            _ if subscription.is_dirty() => connection.session.wait(key, now.mono_ns),
+            _ => {}
         }
         Some((key, self.subscriptions.add(key, subscription)))
     }
@@ -337,6 +346,7 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id as usize) else { return };
         let was_subscribed = connection.is_subscribed();
         connection.wildcards.clear();
+        connection.reading = None;
         self.detach(id, |_| true);
         self.stop_awaiting(id, |_| true);
         if was_subscribed {

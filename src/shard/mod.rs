@@ -18,6 +18,7 @@ mod interest;
 mod playback;
 mod pressure;
 mod rates;
+mod reading;
 mod report;
 mod requests;
 mod resume;
@@ -42,6 +43,7 @@ pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::Witness;
+use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
@@ -98,6 +100,8 @@ pub struct ShardParts {
     pub meter: Meter,
     /// Where it tells incidents.
     pub witness: Witness,
+    /// What is kept of what is no longer in the ring, if it is.
+    pub history: Option<history::Access>,
 }
 
 /// The outside's end of a shard.
@@ -253,6 +257,8 @@ pub fn spawn(
     let work = Arc::new(Notify::new());
     let wake = Arc::clone(&work);
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
+    let wake = Arc::clone(&work);
+    let desk = parts.history.as_ref().map(|history| history.desk(move || wake.notify_one()));
     let counters = Arc::clone(&parts.counters);
     let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
     let (show, shown) = std::sync::mpsc::sync_channel(1);
@@ -264,7 +270,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         // Whoever starts it waits for this.
         let _ = show.send(runtime.handle().clone());
-        runtime.block_on(run(parts, reader, inbox, &shard_bell, &shard_work));
+        runtime.block_on(run(parts, reader, desk, inbox, &shard_bell, &shard_work));
         Ok(())
     })?;
     let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
@@ -277,15 +283,19 @@ const COMMANDS_MAX: usize = 256;
 async fn run(
     parts: ShardParts,
     reader: TickReader,
+    desk: Option<history::Desk>,
     mut inbox: mpsc::Receiver<Command>,
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness } = parts;
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness, .. } = parts;
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
     sessions.borrow_mut().witness_with(witness);
+    if let Some(desk) = desk {
+        sessions.borrow_mut().read_past_at(desk);
+    }
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     let work = Rc::new(Notify::new());
     // Held by the task of each connection: a client that was just handed over is told goodbye too.

@@ -83,7 +83,13 @@ impl<S: Socket> Sessions<S> {
         let table = Arc::clone(&self.table);
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
-        let plan = self.plan(id, wanted);
+        let plan = match self.plan(id, wanted, now) {
+            Ok(plan) => plan,
+            Err((code, msg, retry)) => {
+                self.counters.faults.add(1);
+                return self.say(id, &message::error(name, code, &msg, retry), now);
+            }
+        };
         let has_rate = wanted.rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
         for text in &wanted.symbols {
             let named = match has_rate {
@@ -97,11 +103,12 @@ impl<S: Socket> Sessions<S> {
         }
         for named in &accepted {
             for channel in &wanted.channels {
-                let resumed = self.resumed(id, named, *channel, &plan);
-                ok.push(row(&table, named, *channel, wanted.terms_on(*channel)).resumed(resumed));
+                let row = row(&table, named, *channel, wanted.terms_on(*channel));
+                ok.push(self.with_beginning(id, row, named, *channel, &plan));
             }
         }
         self.charge(id, wanted.symbols.len());
+        let catches_up = ok.iter().any(SubscriptionRow::has_past);
         let outcome = Outcome::new(&wanted.channels, ok, rejected);
         self.say(id, &Ack::new(name, "subscribe", outcome), now);
         self.change_subscriptions(id, |sessions| {
@@ -109,6 +116,9 @@ impl<S: Socket> Sessions<S> {
                 sessions.take(id, named, wanted, &plan, now);
             }
         });
+        if catches_up {
+            self.catch_up(id, now);
+        }
         self.read_on(id, &mut { SLOTS_AT_ONCE }, now);
     }
 
@@ -125,16 +135,30 @@ impl<S: Socket> Sessions<S> {
         Ok(named)
     }
 
-    /// What the answer says of a `resume`.
-    fn resumed(&self, id: u32, named: &Named, channel: Channel, plan: &Plan) -> Option<&'static str> {
-        match named {
+    /// What the answer says of a `resume` or a `from`.
+    fn with_beginning<'t>(
+        &self,
+        id: u32,
+        row: SubscriptionRow<'t>,
+        named: &Named,
+        channel: Channel,
+        plan: &Plan,
+    ) -> SubscriptionRow<'t> {
+        let resumed = match named {
             Named::Listed(instrument, _) => {
                 let key = Key::new(*instrument, channel.into());
-                let has = self.connections.get(id as usize).is_some_and(|c| c.place(key).is_some());
-                if has { None } else { plan.word(*instrument) }
+                // What it has already goes on as it is.
+                if self.connections.get(id as usize).is_some_and(|c| c.place(key).is_some()) {
+                    return row;
+                }
+                plan.word(*instrument)
             }
             Named::Awaited(_) => plan.new_epoch(),
             Named::Wildcard(_) => plan.word_of_all(),
+        };
+        match plan.past() {
+            Some(past) => row.past(past.begins_us),
+            None => row.resumed(resumed),
         }
     }
 

@@ -1,34 +1,40 @@
-//! Resume: who comes back is given what it missed out of the ring, then the stream, with no hole and no repeat.
-//!
-//! A subscription that resumes is left out of the fan-out while its session reads the ring again from the first tick
-//! it missed, as much as there is room for; when that reading has come to where the shard reads, between two turns,
-//! the subscription is current. If the ring comes round before, the rest is told from the last value.
+//! Where subscriptions begin that go on where an earlier connection ended, or with what was recorded since some time. What
+//! comes of it is told by [reading](super::reading).
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::interest::Start;
+use super::reading::{Beginning, SLOTS_PER_ROW, first_of};
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
+use crate::history::Desk;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::{Mode, Subscribe};
-use crate::session::{Ledger, Missing};
-use crate::tick::{Body, Channel, Key, Tick};
+use crate::tick::{Channel, Key};
 
-/// Slots of the ring that are looked at in one turn for all sessions that resume.
-const SLOTS_PER_TURN: usize = 4_096;
 /// Slots that are looked at in answer to a request.
 pub(super) const SLOTS_AT_ONCE: usize = 4_096;
-/// Slots that count as one row of work, see [`Sessions::charge`].
-const SLOTS_PER_ROW: usize = 16;
-
-/// Where the symbols of a `resume` go on.
+/// Where the symbols of a `resume`, or of a `from`, begin.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
+    /// What was recorded comes first.
+    past: Option<Past>,
     /// Numbers of an earlier run: everything begins anew.
     new_epoch: bool,
     steps: FxHashMap<InstrumentId, Step>,
 }
+
+/// What of the past that a client asks for is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Past {
+    pub(super) beginning: Beginning,
+    /// Where that is not all: since when, microseconds since the Unix epoch.
+    pub(super) begins_us: Option<u64>,
+}
+
+/// Why the past cannot be had: a word, a sentence, and whether it may be had later.
+pub(super) type NoPast = (&'static str, String, bool);
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -38,8 +44,16 @@ enum Step {
 }
 
 impl Plan {
+    /// What of the past comes first, if that was asked for.
+    pub(super) fn past(&self) -> Option<Past> {
+        self.past
+    }
+
     /// Where an instrument goes on; `None`: it begins as any.
     pub(super) fn start(&self, instrument: InstrumentId) -> Option<Start> {
+        if let Some(past) = self.past {
+            return Some(Start::Past(past.beginning));
+        }
         match self.steps.get(&instrument)? {
             Step::Ahead => None,
             Step::Start(start, _) => Some(*start),
@@ -82,17 +96,34 @@ impl Plan {
 /// The position of a tick, and the first number that it takes.
 type Found = FxHashMap<InstrumentId, (u64, u64)>;
 
-/// The first number that a tick takes.
-fn first_of(tick: &Tick) -> u64 {
-    match tick.body {
-        Body::Gap { from, .. } => from,
-        _ => tick.seq,
-    }
-}
-
 impl<S: Socket> Sessions<S> {
+    /// Finds out where what is wanted begins, if that is somewhere in the past.
+    pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Result<Plan, NoPast> {
+        match wanted.from {
+            Some(since) => {
+                let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot)?);
+                Ok(Plan { past, ..Plan::default() })
+            }
+            None => Ok(self.plan_resume(id, wanted)),
+        }
+    }
+
+    /// What is kept since a time.
+    fn past_since(&self, id: u32, from_ns: u64, snapshot: bool) -> Result<Past, NoPast> {
+        let Some(begins_ns) = self.past.as_ref().and_then(Desk::begins_ns) else {
+            let msg = "this gateway keeps no history: there is no past to begin with";
+            return Err(("no_history", msg.to_owned(), false));
+        };
+        if self.catching_up(id) >= self.options.catch_ups_max {
+            let msg = "too many clients are catching up: `[record] catch_ups_max`";
+            return Err(("rate_limited", msg.to_owned(), true));
+        }
+        let begins_us = (from_ns < begins_ns).then_some(begins_ns / 1_000);
+        Ok(Past { beginning: Beginning { from_ns, snapshot }, begins_us })
+    }
+
     /// Finds out where each symbol of a `resume` goes on.
-    pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe) -> Plan {
+    fn plan_resume(&mut self, id: u32, wanted: &Subscribe) -> Plan {
         let (Some(resume), [channel]) = (&wanted.resume, wanted.channels.as_slice()) else {
             return Plan::default();
         };
@@ -104,7 +135,7 @@ impl<S: Socket> Sessions<S> {
         // The newest value says all that a client in `latest` missed.
         let found = whole.then(|| self.look_back(id, *channel, &told));
         let step = |(id, told): (&InstrumentId, &u64)| (*id, self.step(*id, *channel, *told, found.as_ref()));
-        Plan { new_epoch: false, steps: told.iter().map(step).collect() }
+        Plan { steps: told.iter().map(step).collect(), ..Plan::default() }
     }
 
     fn step(&self, instrument: InstrumentId, channel: Channel, told: u64, found: Option<&Found>) -> Step {
@@ -184,97 +215,4 @@ impl<S: Socket> Sessions<S> {
         self.charge(id, (published - position) as usize / SLOTS_PER_ROW);
         found
     }
-
-    /// A session has to read the ring from this position on.
-    pub(super) fn read_from(&mut self, id: u32, position: u64) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        if connection.reading.is_none() {
-            self.readers.push((id, connection.serial));
-        }
-        connection.reading = Some(connection.reading.map_or(position, |at| at.min(position)));
-    }
-
-    /// Lets everybody who resumes read on. True if there is more to do at once.
-    pub(super) fn read_all(&mut self, now: Now) -> bool {
-        let (mut more, mut at, mut slots) = (false, 0, SLOTS_PER_TURN);
-        // Each turn begins with somebody else.
-        let some = usize::from(!self.readers.is_empty());
-        self.readers.rotate_left(some);
-        while let Some((id, serial)) = self.readers.get(at).copied() {
-            let connection = self.connections.get(id as usize);
-            if connection.is_some_and(|c| c.serial == serial && c.reading.is_some()) {
-                more |= self.read_on(id, &mut slots, now);
-                at += 1;
-            } else {
-                self.readers.swap_remove(at);
-            }
-        }
-        more
-    }
-
-    /// Tells a session what the ring holds for it, as far as there is room, looking at so many slots at most. True if it
-    /// can go on at once.
-    pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
-        let (upto, tx_us) = (self.cursor, now.wall_ns / 1_000);
-        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
-        let Some(mut at) = connection.reading else { return false };
-        let (mut overtaken, mut told_any) = (false, false);
-        while at < upto && *slots > 0 && connection.session.has_room() {
-            *slots -= 1;
-            let Some(mut tick) = self.ring.at(at) else {
-                overtaken = true;
-                break;
-            };
-            at += 1;
-            let key = tick.key();
-            let Some(place) = connection.place(key) else { continue };
-            let Some(subscription) = self.subscriptions.at(key, place) else { continue };
-            let Some(symbol) = self.table.get(tick.instrument) else { continue };
-            let behind = subscription.told();
-            let Some(missing) = subscription.resume(first_of(&tick), tick.seq) else { continue };
-            if let Body::Gap { from, .. } = &mut tick.body {
-                *from = (*from).max(behind + 1);
-            }
-            let counts = resumed_counts(&tick, missing);
-            connection.session.count(counts);
-            self.totals += counts;
-            let session = &mut connection.session;
-            self.frames.resume(&tick, missing, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
-            told_any = true;
-        }
-        let done = overtaken || at >= upto;
-        connection.reading = (!done).then_some(at);
-        if done {
-            self.end_reading(id, overtaken, now);
-        }
-        if told_any {
-            self.queue(id);
-        }
-        !done && self.connections.get(id as usize).is_some_and(|c| c.session.has_room())
-    }
-
-    fn end_reading(&mut self, id: u32, overtaken: bool, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        for (key, place) in &connection.places {
-            let Some(subscription) = self.subscriptions.at(*key, *place) else { continue };
-            if subscription.is_resuming() {
-                subscription.resumed(overtaken);
-                if overtaken {
-                    connection.session.wait(*key, now.mono_ns);
-                }
-            }
-        }
-        self.recover(id, now);
-    }
-}
-
-/// How the books stand after a tick of the ring.
-fn resumed_counts(tick: &Tick, missing: Option<Missing>) -> Ledger {
-    let mut counts = Ledger::default();
-    counts.dropped += missing.map_or(0, |missing| missing.to - missing.from + 1);
-    match tick.body {
-        Body::Gap { from, .. } => counts.lost += tick.seq - from + 1,
-        _ => counts.sent += 1,
-    }
-    counts
 }

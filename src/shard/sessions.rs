@@ -19,6 +19,7 @@ use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::Witness;
+use crate::history::Desk;
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -112,6 +113,8 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
+    /// Clients that may be catching up with what was recorded at once.
+    pub catch_ups_max: usize,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.
@@ -149,8 +152,10 @@ pub struct Sessions<S> {
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
-    /// Who reads the ring again.
+    /// Who reads again what was in the ring.
     pub(super) readers: Vec<(u32, u64)>,
+    /// Where what is no longer in the ring is asked for, if it is kept.
+    pub(super) past: Option<Desk>,
     /// What outboxes are made of.
     buffers: Buffers,
     policy: Rc<Policy>,
@@ -202,6 +207,7 @@ impl<S: Socket> Sessions<S> {
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Vec::new(),
+            past: None,
             buffers,
             policy,
             cursor: 0,
@@ -220,6 +226,11 @@ impl<S: Socket> Sessions<S> {
     /// Measures what happens from now on.
     pub fn measure_with(&mut self, meter: Meter) {
         self.meter = meter;
+    }
+
+    /// Reads what is no longer in the ring here from now on.
+    pub fn read_past_at(&mut self, desk: Desk) {
+        self.past = Some(desk);
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
@@ -272,11 +283,14 @@ impl<S: Socket> Sessions<S> {
                 group.iter().filter_map(|subscription| self.connections.get(subscription.session as usize));
             std::hint::black_box(touched.fold(0, |sum, connection| sum ^ connection.touch()));
             for subscription in group {
-                if !subscription.wants(tick.seq) {
+                if !subscription.wants(tick.seq) && !subscription.is_opening() {
                     continue;
                 }
                 let id = subscription.session;
                 let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+                if !subscription.wants(tick.seq) {
+                    connection.open(subscription, &tick);
+                }
                 if let Some(rate) = subscription.rate()
                     && !self.draining
                 {
@@ -353,7 +367,7 @@ impl<S: Socket> Sessions<S> {
         for key in self.subscriptions.keys() {
             let Some(last) = self.ring.last_value(key) else { continue };
             for subscription in self.subscriptions.of(key) {
-                if !subscription.wants(last.head) {
+                if !subscription.misses(last.head) {
                     continue;
                 }
                 let Some(connection) = self.connections.get_mut(subscription.session as usize) else {
@@ -401,6 +415,7 @@ impl<S: Socket> Sessions<S> {
         if let Some((key, missing)) = gap {
             self.saw_gap(id, key, missing, now);
         }
+        self.tell_seam(id, now);
     }
 
     // ---- coming and going -----------------------------------------------------------------------------
@@ -432,6 +447,7 @@ impl<S: Socket> Sessions<S> {
             way: None,
             history: None,
             reading: None,
+            seam: None,
             news: 0,
             queued: false,
             watched: false,
@@ -612,7 +628,7 @@ impl<S: Socket> Sessions<S> {
             if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
                 self.queue(id);
             }
-        } else if connection.session.waiting() > 0 {
+        } else if connection.session.waiting() > 0 || connection.seam.is_some() {
             self.recover(id, now);
         } else if connection.news != self.news.version {
             self.tell_news_to(id, now);

@@ -15,13 +15,15 @@ const LAST: usize = 5;
 const SIDE: usize = 7;
 const AGE: usize = 8;
 const STATE: usize = 9;
+/// What is shown as the state of a symbol whose prices are of the past.
+const PAST: &str = "past";
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The text, no wider than asked for and without control characters.
     pub text: String,
-    /// True when the prices are not to be trusted: their feed is stale or down.
+    /// True when the prices are not to be trusted: their feed is stale or down, or they are of the past.
     pub grey: bool,
 }
 
@@ -41,7 +43,7 @@ impl Row {
     }
 
     fn is_grey(&self) -> bool {
-        matches!(self.cells[STATE].as_str(), "stale" | "down")
+        matches!(self.cells[STATE].as_str(), "stale" | "down" | PAST)
     }
 }
 
@@ -61,6 +63,12 @@ impl Board {
         match message {
             Message::Update(channel, update) => self.update(*channel, update),
             Message::Status(status) => self.state(&status.symbol, &status.state),
+            // What is not live was told before.
+            Message::Joined(_) => {
+                for row in self.rows.iter_mut().filter(|row| row.cells[STATE] == PAST) {
+                    row.cells[STATE] = "live".to_owned();
+                }
+            }
             Message::Ack(ack) => {
                 for accepted in ack.ok.iter().flatten().filter(|ok| !is_wildcard(&ok.symbol)) {
                     self.state(&accepted.symbol, accepted.state.as_deref().unwrap_or_default());
@@ -105,6 +113,9 @@ impl Board {
             Channel::Trade => row.set(LAST, [&update.price, &update.size, &update.side]),
         }
         row.newest_rx_us = row.newest_rx_us.max(update.rx_us);
+        if update.past && row.cells[STATE] != PAST {
+            row.cells[STATE] = PAST.to_owned();
+        }
     }
 
     fn state(&mut self, symbol: &str, state: &str) {

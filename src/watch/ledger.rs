@@ -206,8 +206,12 @@ impl Ledger {
             // A new connection, and so nothing is subscribed any more; in a new epoch the numbers
             // start over as well.
             Message::Hello(_) => self.streams.clear(),
-            Message::Status(_) | Message::Failure(_) | Message::Lag(_) | Message::Bye(_) | Message::Other => {
-            }
+            Message::Status(_)
+            | Message::Joined(_)
+            | Message::Failure(_)
+            | Message::Lag(_)
+            | Message::Bye(_)
+            | Message::Other => {}
         }
     }
 

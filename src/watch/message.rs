@@ -102,6 +102,9 @@ pub struct Update<'a> {
     /// True for the last value at the start of a subscription.
     #[serde(default)]
     pub snap: bool,
+    /// True where it was recorded, and the subscription has not come to the present yet.
+    #[serde(default)]
+    pub past: bool,
     /// When the gateway received it, microseconds since the Unix epoch.
     #[serde(rename = "rx")]
     pub rx_us: Option<u64>,
@@ -268,6 +271,14 @@ pub struct Bye<'a> {
     pub after_ms: Option<u64>,
 }
 
+/// The past that was asked for is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Joined {
+    /// Ticks, of whatever symbols, that were not kept on the way.
+    #[serde(default)]
+    pub missed: u64,
+}
+
 /// One message of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message<'a> {
@@ -277,6 +288,8 @@ pub enum Message<'a> {
     Gap(Gap<'a>),
     /// A change of state.
     Status(Status<'a>),
+    /// What comes from here on is live.
+    Joined(Joined),
     /// The greeting.
     Hello(Hello<'a>),
     /// A request was answered.
@@ -304,6 +317,7 @@ impl<'a> Message<'a> {
             "trade" => Self::Update(Channel::Trade, serde_json::from_str(text)?),
             "gap" => Self::Gap(serde_json::from_str(text)?),
             "status" => Self::Status(serde_json::from_str(text)?),
+            "joined" => Self::Joined(serde_json::from_str(text)?),
             "hello" => Self::Hello(serde_json::from_str(text)?),
             "ack" => Self::Ack(serde_json::from_str(text)?),
             "error" => Self::Failure(serde_json::from_str(text)?),

@@ -95,6 +95,11 @@ pub struct WatchArgs {
     #[arg(long, value_enum)]
     pub on_slow: Option<OnSlow>,
 
+    /// Begin with what was recorded since then, and go on live: 2021-04-17T16:43:37Z, a time since 1970 in s, ms or µs, or
+    /// -30s before now. Everything comes as every then. The gateway has to record.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+
     /// Practise being slow: once subscribed, read at most so many bytes a second, with a small receive buffer
     /// (ws:// only). What the gateway makes of it is told as it happens: `lag: shed, 3,120 ms behind`.
     #[arg(long, value_name = "BYTES_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
@@ -214,7 +219,8 @@ impl<'a> Watcher<'a> {
             args,
             clock,
             screen,
-            ledger: Ledger::new(true),
+            // The past begins with any number.
+            ledger: Ledger::new(args.from.is_none()),
             delays: Delays::new(),
             board: Board::default(),
             replay: false,
@@ -254,8 +260,13 @@ impl<'a> Watcher<'a> {
             if let Some(max_hz) = &self.args.max_hz {
                 request["max_hz"] = json!(max_hz);
             }
+            if let Some(from) = &self.args.from {
+                request["from"] = json!(from);
+                request["mode"] = json!(request["mode"].as_str().unwrap_or("every"));
+            }
             // Quotes come as the latest unless a mode is named, and then nothing of them is lost.
-            let every = self.args.mode.is_some() || channel == Channel::Trade;
+            let named = self.args.mode.is_some() || self.args.from.is_some();
+            let every = named || channel == Channel::Trade;
             if let Some(on_slow) = self.args.on_slow.filter(|_| every) {
                 request["on_slow"] = json!(if on_slow == OnSlow::Cut { "cut" } else { "gap" });
             }
@@ -341,8 +352,8 @@ impl<'a> Watcher<'a> {
         }
         match &message {
             Message::Update(_, update) => {
-                // A snapshot's `rx` is as old as the value.
-                if let Some(rx_us) = update.rx_us.filter(|_| !update.snap) {
+                // A snapshot's `rx` is as old as the value, and so is what is of the past.
+                if let Some(rx_us) = update.rx_us.filter(|_| !update.snap && !update.past) {
                     self.delays.record(rx_us, self.clock.wall_ns() / 1_000);
                 }
                 Ok(())
@@ -390,6 +401,10 @@ impl<'a> Watcher<'a> {
     fn told(&mut self, message: &Message<'_>) {
         match message {
             Message::Hello(hello) => self.replay = &*hello.feed == "replay",
+            Message::Joined(joined) if joined.missed > 0 => {
+                self.screen.notice(&format!("live: {} ticks of the past were no longer kept", joined.missed));
+            }
+            Message::Joined(_) => self.screen.notice("live: the past has been told"),
             Message::Bye(bye) => {
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }

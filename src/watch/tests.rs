@@ -121,6 +121,22 @@ async fn json_is_the_data_as_it_came() {
 }
 
 #[tokio::test]
+async fn the_past_is_asked_for_and_is_not_shown_as_live() {
+    let past = r#"{"type":"trade","symbol":"c:A","seq":7,"past":true,"price":"1.25","size":"3","rx":2}"#;
+    let says = [ACK_TRADE, ACK_QUOTE, past];
+    let watched = watch_with(&["--from", "-30s"], Look::Table, &says, Then::Close).await;
+    assert_eq!(watched.verdict, Verdict::Held, "it may begin with any number: {}", watched.err);
+    assert!(watched.out.contains("\x1b[90mc:A") && watched.out.contains("past"), "grey: {}", watched.out);
+    for request in &watched.requests {
+        assert!(request.ends_with(r#""from":"-30s","mode":"every"}"#), "{request}");
+    }
+    let joined = [&says[..], &[r#"{"type":"joined","time":1,"missed":3}"#]].concat();
+    let watched = watch_with(&["--from", "-30s"], Look::Table, &joined, Then::Close).await;
+    assert!(watched.err.contains("live: 3 ticks of the past were no longer kept"), "{}", watched.err);
+    assert!(watched.err.contains("nothing to measure"), "what is of the past is not late: {}", watched.err);
+}
+
+#[tokio::test]
 async fn a_table_shows_the_newest_and_gives_the_cursor_back() {
     let watched = watch_with(&[], Look::Table, &GOOD, Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Held);

@@ -431,6 +431,11 @@ impl RawSocket {
         Self::over(connect(gateway.http), query)
     }
 
+    /// The same, by the address of the clients' door.
+    pub fn at(http: SocketAddr, query: &str) -> Self {
+        Self::over(connect(http), query)
+    }
+
     /// The same over a small receive buffer: what the kernel holds for us would hide how slow we are.
     pub fn open_small(gateway: &Gateway, query: &str) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);

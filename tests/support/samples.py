@@ -132,6 +132,7 @@ def tables(doc):
     words = {
         "| `level` | what it means | back |": payload["lag"]["level"],
         "| `resumed` | what follows |": schemas["SubscribedRow"]["properties"]["resumed"],
+        "| `past` | what follows |": schemas["SubscribedRow"]["properties"]["past"],
         "| code of an `error` | meaning |": payload["error"]["code"],
         "| code of a rejected symbol | meaning |": schemas["Rejected"]["items"]["properties"]["code"],
         "| mode | while the client keeps up | when it does not |": schemas["Mode"],

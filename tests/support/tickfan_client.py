@@ -21,6 +21,7 @@ GAPS = {"slow_consumer", "overrun", "feed", "resume", "seek"}
 PLAY_STATES = {"playing", "paused", "seeking", "ended"}
 LEVELS = {"ok", "warn", "shed", "cut"}
 RESUMED = {"ok", "gap", "new_epoch"}
+PASTS = {"ok", "gap"}
 # Of each type so many are held against docs/asyncapi.yaml too, a client: ticks are many and alike.
 COMPARED = 200
 # Read before anybody connects: who reads a file meanwhile is slow.
@@ -54,18 +55,18 @@ def check_update(m):
     """A trade or a quote."""
     decimals = ("price", "size") if m["type"] == "trade" else ("bid", "bid_size", "ask", "ask_size")
     if m["type"] == "trade":
-        check_fields(m, {"symbol", "seq", "rx", "tx", *decimals}, {"snap", "n", "side", "trade_id", "ts"})
+        check_fields(m, {"symbol", "seq", "rx", "tx", *decimals}, {"snap", "past", "n", "side", "trade_id", "ts"})
         check(m.get("side", "buy") in ("buy", "sell"), m)
         check(type(m.get("trade_id", "x")) is str and m.get("trade_id", "x"), m)
     else:
-        check_fields(m, {"symbol", "seq", "rx", "tx"}, {"snap", "n", "ts", *decimals})
+        check_fields(m, {"symbol", "seq", "rx", "tx"}, {"snap", "past", "n", "ts", *decimals})
         check("bid" in m or "ask" in m, m)
     check_symbol(m["symbol"])
     for field in decimals:
         if field in m:
             check(type(m[field]) is str and DECIMAL.fullmatch(m[field]), m)
     check(is_count(m["seq"]) and m["seq"] > 0, m)
-    check(m.get("snap", True) is True, m)
+    check(m.get("snap", True) is True and m.get("past", True) is True, m)
     check("n" not in m or (is_count(m["n"]) and m["n"] > 1 and "snap" not in m), m)
     check(all(is_time(m[field]) for field in ("ts", "rx", "tx") if field in m), m)
     check(m["rx"] <= m["tx"] + 1_000_000, m)
@@ -83,6 +84,10 @@ def check_subscription(row, more=()):
         check(type(hz) in (int, float) and 0.01 <= hz <= 1000 and row["mode"] == "latest", row)
     check(row.get("on_slow", "gap") == "gap" or (row["on_slow"] == "cut" and row["mode"] == "every"), row)
     check(row.get("resumed", "ok") in RESUMED, row)
+    if "past" in row:
+        check(row["past"] in PASTS and ("begins" in row) is (row["past"] == "gap"), row)
+        check(row.get("state", "waiting") == "waiting" and row["mode"] == "every", row)
+    check(is_time(row["begins"]) if "begins" in row else True, row)
 
 
 def check_ack(m):
@@ -108,7 +113,7 @@ def check_ack(m):
             if m["op"] == "unsubscribe":
                 check_fields(row, {"symbol"})
             else:
-                check_subscription(row, {"resumed"} if m["op"] == "subscribe" else ())
+                check_subscription(row, {"resumed", "past", "begins"} if m["op"] == "subscribe" else ())
                 check(row["channel"] in channels, m)
         for row in m["rejected"]:
             check_fields(row, {"symbol", "code", "msg"})
@@ -148,6 +153,9 @@ def check_message(m):
         check_fields(m, {"symbol", "state", "since"})
         check_symbol(m["symbol"])
         check(m["state"] in STATES and is_time(m["since"]), m)
+    elif kind == "joined":
+        check_fields(m, {"time"}, {"missed"})
+        check(is_time(m["time"]) and is_count(m.get("missed", 1)) and m.get("missed", 1) > 0, m)
     elif kind == "hb":
         check_fields(m, {"time", "sent", "behind_ms"})
         check(is_time(m["time"]) and is_count(m["sent"]) and is_count(m["behind_ms"]), m)

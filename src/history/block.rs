@@ -1,0 +1,202 @@
+//! Consecutive ticks of the ring, in memory and as they stand in a file.
+//!
+//! In a file they stand word by word, the first words of all ticks before all second ones, and times as what they differ
+//! from the one before: alike next to alike packs best. Nothing else stands there: how many there are, and which, is the
+//! index's business.
+
+use std::io;
+
+use crate::tick::{Key, Tick, WORDS, Words};
+
+/// Which words of a tick are times: `rx_ns` and `ts_us`.
+const TIMES: [usize; 2] = [2, 3];
+/// Bytes of a word.
+const WORD_BYTES: usize = 8;
+/// What packs fastest: what is packed here lives for minutes, and a shard's core may be the one that packs it.
+const LEVEL: i32 = 1;
+
+/// So many consecutive ticks of the ring.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Block {
+    first: u64,
+    ticks: Box<[Words]>,
+}
+
+impl Block {
+    /// The ticks from the position `first` on.
+    pub(super) fn new(first: u64, ticks: Box<[Words]>) -> Self {
+        Self { first, ticks }
+    }
+
+    /// The position of its first tick.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The position behind its last tick.
+    pub fn end(&self) -> u64 {
+        self.first + self.ticks.len() as u64
+    }
+
+    /// How many ticks it holds.
+    pub fn len(&self) -> usize {
+        self.ticks.len()
+    }
+
+    /// True where it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.ticks.is_empty()
+    }
+
+    fn words(&self, position: u64) -> Option<&Words> {
+        let at = position.checked_sub(self.first)?;
+        self.ticks.get(usize::try_from(at).ok()?)
+    }
+
+    /// Whose the tick of a position is; `None` where it is not in here.
+    pub fn key_at(&self, position: u64) -> Option<Key> {
+        self.words(position).map(|words| Tick::key_in(words[0]))
+    }
+
+    /// The tick of a position.
+    pub fn at(&self, position: u64) -> Option<Tick> {
+        self.words(position).map(Tick::from_words)
+    }
+}
+
+/// Packs ticks.
+pub(super) struct Packer {
+    packer: zstd::bulk::Compressor<'static>,
+    plain: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Packer {
+    /// # Errors
+    /// When the compressor does not start.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut packer = zstd::bulk::Compressor::new(LEVEL)?;
+        packer.include_checksum(true)?;
+        Ok(Self { packer, plain: Vec::new(), packed: Vec::new() })
+    }
+
+    /// Packs ticks, for a file.
+    ///
+    /// # Errors
+    /// When the compressor does not get memory.
+    pub(super) fn pack(&mut self, ticks: &[Words]) -> io::Result<&[u8]> {
+        self.plain.clear();
+        self.plain.reserve(ticks.len() * WORDS * WORD_BYTES);
+        for column in 0..WORDS {
+            let mut before = 0;
+            for word in ticks.iter().map(|words| words[column]) {
+                let shown = word.wrapping_sub(before);
+                before = if TIMES.contains(&column) { word } else { 0 };
+                self.plain.extend_from_slice(&shown.to_le_bytes());
+            }
+        }
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.plain.len()));
+        self.packer.compress_to_buffer(&self.plain, &mut self.packed)?;
+        Ok(&self.packed)
+    }
+}
+
+/// Unpacks ticks.
+pub(super) struct Unpacker {
+    unpacker: zstd::bulk::Decompressor<'static>,
+    plain: Vec<u8>,
+}
+
+impl Unpacker {
+    /// # Errors
+    /// When the decompressor does not start.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { unpacker: zstd::bulk::Decompressor::new()?, plain: Vec::new() })
+    }
+
+    /// Unpacks the `count` ticks that a [`Packer`] packed, the first of which had the position `first`.
+    ///
+    /// # Errors
+    /// Bytes that are something else.
+    pub(super) fn unpack(&mut self, packed: &[u8], first: u64, count: u32) -> io::Result<Block> {
+        let count = count as usize;
+        let bytes = count * WORDS * WORD_BYTES;
+        self.plain.clear();
+        self.plain.reserve(bytes);
+        if self.unpacker.decompress_to_buffer(packed, &mut self.plain)? != bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a block of another length"));
+        }
+        let mut ticks = vec![[0; WORDS]; count].into_boxed_slice();
+        let (mut shown, _) = self.plain.as_chunks::<WORD_BYTES>();
+        for column in 0..WORDS {
+            let (of_column, rest) = shown.split_at(count);
+            shown = rest;
+            let mut before = 0;
+            for (words, shown) in ticks.iter_mut().zip(of_column) {
+                let word = u64::from_le_bytes(*shown).wrapping_add(before);
+                before = if TIMES.contains(&column) { word } else { 0 };
+                words[column] = word;
+            }
+        }
+        Ok(Block::new(first, ticks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tick::Stream;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_packed_comes_back(
+            mut ticks in proptest::collection::vec(proptest::array::uniform12(any::<u64>()), 1..50),
+            first in 0..u64::MAX / 2,
+        ) {
+            // There are not so many instruments.
+            ticks.iter_mut().for_each(|words| words[0] &= !0xffff_0000);
+            let mut packer = Packer::new().expect("zstd");
+            let packed = packer.pack(&ticks).expect("memory").to_vec();
+            let mut unpacker = Unpacker::new().expect("zstd");
+            let count = ticks.len() as u32;
+            let block = unpacker.unpack(&packed, first, count).expect("a block");
+            prop_assert_eq!(&block, &Block::new(first, ticks.clone().into()));
+            prop_assert_eq!((block.len(), block.end()), (ticks.len(), first + ticks.len() as u64));
+            for (at, words) in (first..).zip(&ticks) {
+                prop_assert_eq!(block.key_at(at), Some(Tick::key_in(words[0])));
+                prop_assert_eq!(block.at(at), Some(Tick::from_words(words)));
+            }
+            prop_assert_eq!(block.at(block.end()), None);
+            prop_assert_eq!(first.checked_sub(1).and_then(|before| block.key_at(before)), None);
+            // Spoilt bytes, and the wrong count, are told and not taken.
+            for count in [count - 1, count + 1] {
+                prop_assert!(unpacker.unpack(&packed, first, count).is_err());
+            }
+            let mut spoilt = packed.clone();
+            let at = spoilt.len() / 2;
+            spoilt[at] ^= 0x10;
+            prop_assert!(unpacker.unpack(&spoilt, first, count).is_err());
+            prop_assert!(unpacker.unpack(&packed[..packed.len() - 1], first, count).is_err());
+            prop_assert!(unpacker.unpack(&packed, first, count).is_ok(), "it goes on after that");
+        }
+    }
+
+    #[test]
+    fn alike_ticks_take_little() {
+        let tick = |n: u64| {
+            let mut words = [0; WORDS];
+            (words[0], words[1]) = (n % 7 * Stream::ALL.len() as u64, n);
+            words[2] = 1_700_000_000_000_000_000 + n * 1_000_003;
+            (words[5], words[6]) = (6_401_020 + n % 13, 100 + n % 5);
+            words
+        };
+        let ticks: Vec<Words> = (0..4_096).map(tick).collect();
+        let bytes = Packer::new().expect("zstd").pack(&ticks).expect("memory").len();
+        assert!(bytes < 16 * ticks.len(), "{bytes} bytes for {} ticks", ticks.len());
+    }
+}

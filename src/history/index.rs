@@ -1,0 +1,288 @@
+//! Which ticks are where: blocks in files, within a bound.
+//!
+//! The bound is kept by files: there are some, written one after the other, and the oldest goes as a whole.
+
+use std::collections::VecDeque;
+
+/// Files that a full history is made of: the oldest goes as one, so that much of it at a time.
+const FILES: u64 = 8;
+/// What a block counts besides its bytes: its place in the index.
+const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The position of its first tick.
+    pub(super) first: u64,
+    /// How many ticks it holds.
+    pub(super) count: u32,
+    /// Its bytes in the file.
+    pub(super) bytes: u32,
+    /// When the earliest and the latest of its ticks were received: they need not be in order.
+    pub(super) least_rx_ns: u64,
+    pub(super) greatest_rx_ns: u64,
+    /// The number of its file, and where in it.
+    pub(super) file: u64,
+    pub(super) offset: u64,
+}
+
+impl Entry {
+    fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+}
+
+/// A file.
+#[derive(Clone, Copy, Debug)]
+struct FileSpan {
+    number: u64,
+    bytes: u64,
+    /// What its blocks count against the bound, and how many ticks they hold.
+    counted: u64,
+    ticks: u64,
+}
+
+/// Where a position is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Block(Entry),
+    /// It was never kept, nor what follows, up to this position.
+    Hole(u64),
+    /// It is no longer kept.
+    Gone,
+    /// It was not written yet.
+    NotYet,
+}
+
+/// Room for a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// The number of the file that it goes to.
+    pub(super) file: u64,
+    /// Where in it.
+    pub(super) offset: u64,
+    /// Files that nothing is kept of any more.
+    pub(super) given_up: Vec<u64>,
+}
+
+/// The index. It is told of files and knows none.
+#[derive(Debug)]
+pub(super) struct Index {
+    bytes_max: u64,
+    /// What stands at the beginning of each file, bytes.
+    head_bytes: u64,
+    files: VecDeque<FileSpan>,
+    entries: VecDeque<Entry>,
+    /// What was kept before this position was given up.
+    begin: u64,
+    gave_up: bool,
+    /// From when on it is whole, as far as it was kept: when it was begun, until something is given up.
+    begins_ns: u64,
+    /// Behind what was written, or is known to be missing.
+    end: u64,
+}
+
+impl Index {
+    /// Nothing yet, from a position on, since a moment; in files that begin with `head_bytes` of something else.
+    pub(super) fn new(bytes_max: u64, head_bytes: u64, end: u64, begins_ns: u64) -> Self {
+        let files = VecDeque::from([FileSpan { number: 1, bytes: head_bytes, counted: 0, ticks: 0 }]);
+        let entries = VecDeque::new();
+        Self { bytes_max, head_bytes, files, entries, begin: end, gave_up: false, begins_ns, end }
+    }
+
+    /// From when on everything that was received is kept, but for holes.
+    pub(super) fn begins_ns(&self) -> u64 {
+        self.begins_ns
+    }
+
+    /// Behind what was written, or is known to be missing.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How many ticks it keeps, and what they count against the bound.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.files.iter().fold((0, 0), |(ticks, counted), file| (ticks + file.ticks, counted + file.counted))
+    }
+
+    /// Finds room for a block of so many bytes, giving up the oldest files for it; `None` for one that is larger than
+    /// everything together may be.
+    pub(super) fn make_room(&mut self, bytes: u64) -> Option<Room> {
+        let counted = bytes + ENTRY_BYTES;
+        if counted > self.bytes_max {
+            return None;
+        }
+        let newest = *self.files.back()?;
+        if newest.counted > 0 && newest.counted + counted > self.bytes_max / FILES {
+            let number = newest.number + 1;
+            self.files.push_back(FileSpan { number, bytes: self.head_bytes, counted: 0, ticks: 0 });
+        }
+        let mut given_up = Vec::new();
+        while self.size().1 + counted > self.bytes_max && self.files.len() > 1 {
+            given_up.extend(self.give_up_oldest());
+        }
+        let newest = self.files.back()?;
+        Some(Room { file: newest.number, offset: newest.bytes, given_up })
+    }
+
+    fn give_up_oldest(&mut self) -> Option<u64> {
+        let number = self.files.pop_front()?.number;
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.file == number) {
+            self.begin = entry.end();
+            self.gave_up = true;
+        }
+        if let Some(oldest) = self.entries.front() {
+            self.begins_ns = oldest.least_rx_ns;
+        }
+        Some(number)
+    }
+
+    /// A block was written into the [room](Self::make_room) that was made for it.
+    pub(super) fn add(&mut self, entry: Entry) {
+        if self.entries.is_empty() && self.gave_up {
+            self.begins_ns = entry.least_rx_ns;
+        }
+        if let Some(file) = self.files.back_mut() {
+            file.bytes += u64::from(entry.bytes);
+            file.counted += u64::from(entry.bytes) + ENTRY_BYTES;
+            file.ticks += u64::from(entry.count);
+        }
+        self.end = entry.end();
+        self.entries.push_back(entry);
+    }
+
+    /// What comes before this position and is not kept yet never will be.
+    pub(super) fn skip_to(&mut self, position: u64) {
+        self.end = self.end.max(position);
+    }
+
+    /// Gives up everything, and keeps nothing more.
+    pub(super) fn close(&mut self) {
+        self.entries.clear();
+        self.files.clear();
+        (self.begin, self.begins_ns, self.end) = (u64::MAX, u64::MAX, u64::MAX);
+    }
+
+    /// True once it was [closed](Self::close).
+    pub(super) fn is_closed(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Where a position is.
+    pub(super) fn find(&self, position: u64) -> Place {
+        if position < self.begin {
+            return Place::Gone;
+        }
+        if position >= self.end {
+            return Place::NotYet;
+        }
+        let at = self.entries.partition_point(|entry| entry.end() <= position);
+        match self.entries.get(at) {
+            Some(entry) if entry.first <= position => Place::Block(*entry),
+            next => Place::Hole(next.map_or(self.end, |next| next.first)),
+        }
+    }
+
+    /// The first block with a tick that was received at this moment or later; `None`: nothing that was written is so new.
+    pub(super) fn since(&self, from_ns: u64) -> Option<Entry> {
+        self.entries.iter().find(|entry| entry.greatest_rx_ns >= from_ns).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room for eight files of some blocks each.
+    const BYTES_MAX: u64 = 8 * 3 * (100 + ENTRY_BYTES);
+
+    /// Writes a block of ten ticks and 100 bytes, received in the order of their positions; the files that it cost.
+    fn write(index: &mut Index, first: u64) -> Vec<u64> {
+        let room = index.make_room(100).expect("room");
+        index.add(Entry {
+            first,
+            count: 10,
+            bytes: 100,
+            least_rx_ns: 1_000 + first,
+            greatest_rx_ns: 1_009 + first,
+            file: room.file,
+            offset: room.offset,
+        });
+        room.given_up
+    }
+
+    fn at(place: Place) -> (u64, u64, u64) {
+        match place {
+            Place::Block(entry) => (entry.first, entry.file, entry.offset),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn blocks_are_found_by_position_and_by_time() {
+        let mut index = Index::new(BYTES_MAX, 16, 0, 7);
+        assert_eq!((index.find(0), index.since(0)), (Place::NotYet, None));
+        for n in 0..7 {
+            assert!(write(&mut index, 10 * n).is_empty());
+        }
+        assert_eq!((index.begins_ns(), index.end()), (7, 70));
+        assert_eq!(index.size(), (70, 7 * (100 + ENTRY_BYTES)));
+        assert_eq!(at(index.find(0)), (0, 1, 16));
+        assert_eq!(at(index.find(29)), (20, 1, 216));
+        assert_eq!(at(index.find(30)), (30, 2, 16), "three fit in a file");
+        assert_eq!(at(index.find(69)), (60, 3, 16));
+        assert_eq!(index.find(70), Place::NotYet);
+        let since = |ns| index.since(ns).map(|entry| entry.first);
+        assert_eq!([0, 1_000, 1_009, 1_010, 1_065].map(since), [0, 0, 0, 10, 60].map(Some));
+        assert_eq!(since(1_070), None);
+    }
+
+    #[test]
+    fn the_oldest_file_goes_as_one() {
+        let mut index = Index::new(BYTES_MAX, 16, 0, 7);
+        for n in 0..24 {
+            assert!(write(&mut index, 10 * n).is_empty());
+        }
+        assert_eq!(index.begins_ns(), 7, "nothing is missing yet");
+        assert_eq!(write(&mut index, 240), [1]);
+        assert_eq!((index.find(0), index.find(29)), (Place::Gone, Place::Gone));
+        assert_eq!(at(index.find(30)), (30, 2, 16));
+        assert_eq!((index.begins_ns(), index.since(0).map(|e| e.first)), (1_030, Some(30)));
+        for n in 25..1_000 {
+            write(&mut index, 10 * n);
+            let (ticks, counted) = index.size();
+            assert!(counted <= BYTES_MAX && ticks >= 210, "{ticks} ticks of {counted} bytes");
+        }
+        assert_eq!(index.find(u64::MAX), Place::NotYet);
+        index.close();
+        assert_eq!((index.find(0), index.find(u64::MAX - 1)), (Place::Gone, Place::Gone));
+        assert_eq!((index.since(0), index.make_room(1), index.is_closed()), (None, None, true));
+    }
+
+    #[test]
+    fn a_block_that_is_too_large_finds_no_room_and_costs_nothing() {
+        let mut index = Index::new(BYTES_MAX, 0, 0, 0);
+        write(&mut index, 0);
+        assert_eq!(index.make_room(BYTES_MAX), None);
+        assert_eq!(at(index.find(0)), (0, 1, 0));
+        // One that takes all the others' places.
+        let room = index.make_room(BYTES_MAX - ENTRY_BYTES).expect("room");
+        assert_eq!((room.file, room.given_up), (2, vec![1]));
+    }
+
+    #[test]
+    fn holes_are_told_from_what_is_to_come() {
+        let mut index = Index::new(BYTES_MAX, 0, 5, 0);
+        assert_eq!(index.find(4), Place::Gone, "before its begin");
+        index.skip_to(20);
+        assert_eq!((index.find(5), index.find(20)), (Place::Hole(20), Place::NotYet));
+        write(&mut index, 20);
+        index.skip_to(50);
+        assert_eq!((index.find(5), index.find(30)), (Place::Hole(20), Place::Hole(50)));
+        write(&mut index, 50);
+        assert_eq!((index.find(49), at(index.find(50)).0), (Place::Hole(50), 50));
+        // Times that are not in order: the first block with something so new.
+        index.add(Entry { greatest_rx_ns: 9_000, ..index.since(1_050).expect("a block") });
+        assert_eq!(index.since(8_000).map(|entry| entry.first), Some(50));
+    }
+}

@@ -1,0 +1,166 @@
+//! Reads the ring and keeps what it reads: blocks of ticks, packed, in files.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::block::Packer;
+use super::files::Folder;
+use super::index::{Entry, Room};
+use crate::ring::TickReader;
+use crate::tick::Words;
+
+/// Ticks of a block, at most: 384 KiB in memory. More would pack a little better, and whoever needs one has to have it
+/// whole.
+const BLOCK_TICKS_MAX: usize = 4_096;
+
+/// Begins the file of a number, in the folder of a run.
+type Begin = Box<dyn FnMut(&Folder, u64) -> io::Result<Box<dyn Write + Send>> + Send>;
+
+/// Another way to begin a file: what is written is written to what this gives for its number.
+pub type OpenFile = Box<dyn FnMut(u64) -> io::Result<Box<dyn Write + Send>> + Send>;
+
+/// Keeps ticks. [`turn`](Self::turn) does all its work and can be called by hand. When it is dropped, its files are
+/// removed.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    reader: TickReader,
+    packer: Packer,
+    /// Ticks that are not written yet: they stand in the ring all the same.
+    pending: Vec<Words>,
+    /// How many make a block: so few that the ring holds them until it is written.
+    block_ticks: usize,
+    /// The newest file, its number, and the older ones'.
+    file: Box<dyn Write + Send>,
+    number: u64,
+    others: Vec<u64>,
+    begin: Begin,
+    notices: mpsc::Sender<String>,
+    ended: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        reader: TickReader,
+        ring_capacity: usize,
+        notices: mpsc::Sender<String>,
+        open: Option<OpenFile>,
+    ) -> io::Result<Self> {
+        let mut begin: Begin = match open {
+            Some(mut open) => Box::new(move |_, number| open(number)),
+            None => Box::new(|folder, number| Ok(Box::new(folder.create(number)?))),
+        };
+        let block_ticks = (ring_capacity / 4).clamp(1, BLOCK_TICKS_MAX);
+        Ok(Self {
+            file: begin(&shared.folder, 1)?,
+            shared,
+            reader,
+            packer: Packer::new()?,
+            pending: Vec::with_capacity(block_ticks),
+            block_ticks,
+            number: 1,
+            others: Vec::new(),
+            begin,
+            notices,
+            ended: false,
+        })
+    }
+
+    /// Takes what is in the ring, at most a block, and writes that if it is whole. True if there may be more at once.
+    pub fn turn(&mut self) -> bool {
+        if self.ended {
+            return false;
+        }
+        let room = self.block_ticks - self.pending.len();
+        let pending = &mut self.pending;
+        let batch = self.reader.poll(room, |packed| pending.push(packed.words()));
+        self.shared.stats.taken.add(batch.taken as u64);
+        let kept = if batch.lapped > 0 {
+            // What was taken came before the hole.
+            let first = self.reader.cursor() - batch.lapped - self.pending.len() as u64;
+            self.shared.stats.missed.add(batch.lapped);
+            self.write(first).map(|()| self.shared.index().skip_to(self.reader.cursor()))
+        } else if self.pending.len() == self.block_ticks {
+            self.write(self.reader.cursor() - self.pending.len() as u64)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = kept {
+            self.give_up(&error);
+            return false;
+        }
+        !batch.is_empty()
+    }
+
+    /// Writes what was taken, which begins at the position `first`.
+    fn write(&mut self, first: u64) -> io::Result<()> {
+        let Some(rx) = span(&self.pending) else { return Ok(()) };
+        let packed = self.packer.pack(&self.pending)?;
+        let mut index = self.shared.index();
+        let room = index.make_room(packed.len() as u64);
+        self.shared.show(&index);
+        drop(index);
+        let Some(Room { file, offset, given_up }) = room else {
+            // The bound is less than this one block.
+            self.shared.stats.missed.add(self.pending.len() as u64);
+            self.shared.index().skip_to(first + self.pending.len() as u64);
+            self.pending.clear();
+            return Ok(());
+        };
+        for number in given_up {
+            self.others.retain(|other| *other != number);
+            self.shared.folder.remove(number);
+        }
+        if file != self.number {
+            self.file = (self.begin)(&self.shared.folder, file)?;
+            self.others.push(self.number);
+            self.number = file;
+        }
+        self.file.write_all(packed)?;
+        self.file.flush()?;
+        let (count, bytes) = (self.pending.len() as u32, packed.len() as u32);
+        let mut index = self.shared.index();
+        index.add(Entry { first, count, bytes, least_rx_ns: rx.0, greatest_rx_ns: rx.1, file, offset });
+        self.shared.show(&index);
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// It cannot be written: nothing more is kept, and what was is given up, which may be what the disk lacks.
+    fn give_up(&mut self, error: &io::Error) {
+        self.ended = true;
+        let mut index = self.shared.index();
+        index.close();
+        self.shared.show(&index);
+        drop(index);
+        self.pending = Vec::new();
+        self.remove_files();
+        if let Ok(mut failed) = self.shared.failed.lock() {
+            *failed = Some(error.to_string());
+        }
+        // The alarm tells it too.
+        let path = self.shared.folder.path(self.number);
+        let _ = self.notices.try_send(format!("{}: {error}: no history is kept any more", path.display()));
+    }
+
+    fn remove_files(&mut self) {
+        for number in self.others.drain(..).chain([self.number]) {
+            self.shared.folder.remove(number);
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.remove_files();
+    }
+}
+
+/// When the earliest and the latest of some ticks were received.
+fn span(ticks: &[Words]) -> Option<(u64, u64)> {
+    let rx = || ticks.iter().map(|words| words[2]);
+    rx().min().zip(rx().max())
+}

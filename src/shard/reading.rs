@@ -1,0 +1,355 @@
+//! Reading again: sessions that resume or catch up are told what the ring, and the history, hold, then the stream, with no
+//! hole and no repeat.
+//!
+//! A subscription that is read for is left out of the fan-out while its session reads on from some position, as much as
+//! there is room for; when that reading has come to where the shard reads, between two turns, the subscription is current.
+//! What the ring holds no more is asked of the [history](crate::history), a block at a time: the session waits for it, the
+//! shard does not. What is kept nowhere is told from the last value.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::sessions::{Sessions, Socket};
+use crate::clock::Now;
+use crate::history::{Answer, Block, Desk, Found, Ticket, Want};
+use crate::protocol::json::{self, Mark};
+use crate::ring::TickRing;
+use crate::session::{Ledger, Missing};
+use crate::tick::{Body, Key, State, Tick};
+
+/// Ticks that are looked at in one turn for all sessions that read.
+const SLOTS_PER_TURN: usize = 4_096;
+/// Ticks that count as one row of work, see [`Sessions::charge`].
+pub(super) const SLOTS_PER_ROW: usize = 16;
+
+/// Where a subscription that catches up begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beginning {
+    /// With the first tick that was received then or later, nanoseconds since the Unix epoch.
+    pub(super) from_ns: u64,
+    /// With the last value, once it has caught up, if there was no such tick.
+    pub(super) snapshot: bool,
+}
+
+/// What a session reads again.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The next position.
+    at: u64,
+    /// A time whose position has to be found first: from there it reads on, if that is earlier.
+    seek: Option<u64>,
+    /// What the history was asked for: until it answers there is nothing to read.
+    asked: Option<Want>,
+    /// What the history gave last.
+    block: Option<Arc<Block>>,
+    /// Where streams begin.
+    beginnings: FxHashMap<Key, Beginning>,
+    /// The client is told when it has caught up.
+    catches_up: bool,
+    /// Ticks, of whatever streams, that were kept nowhere.
+    missed: u64,
+}
+
+/// Why a reading stops.
+enum Stop {
+    /// It has come to where the shard reads.
+    Joined,
+    /// There is no room, or it has had its share of the turn.
+    Paused,
+    /// What is next is not in the ring, or is not known.
+    Lacking,
+}
+
+impl Reading {
+    fn new(at: u64) -> Self {
+        Self {
+            at,
+            seek: None,
+            asked: None,
+            block: None,
+            beginnings: FxHashMap::default(),
+            catches_up: false,
+            missed: 0,
+        }
+    }
+
+    fn key(&self, ring: &TickRing) -> Option<Key> {
+        let kept = self.block.as_ref().and_then(|block| block.key_at(self.at));
+        kept.or_else(|| ring.key_at(self.at))
+    }
+
+    fn tick(&self, ring: &TickRing) -> Option<Tick> {
+        let kept = self.block.as_ref().and_then(|block| block.at(self.at));
+        kept.or_else(|| ring.at(self.at))
+    }
+
+    fn step(&mut self) {
+        self.at += 1;
+        self.block.take_if(|block| block.end() == self.at);
+    }
+
+    fn skip_to(&mut self, position: u64) {
+        self.missed += position.saturating_sub(self.at);
+        self.at = self.at.max(position);
+    }
+}
+
+/// The first number that a tick takes.
+pub(super) fn first_of(tick: &Tick) -> u64 {
+    match tick.body {
+        Body::Gap { from, .. } => from,
+        _ => tick.seq,
+    }
+}
+
+impl<S: Socket> Sessions<S> {
+    /// A session has to read from this position on.
+    pub(super) fn read_from(&mut self, id: u32, position: u64) {
+        self.reading(id, position);
+    }
+
+    /// A session has to read what was recorded of a stream. States are told as they are when it has caught up.
+    pub(super) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
+        let Some(reading) = self.reading(id, self.cursor) else { return };
+        reading.catches_up = true;
+        if key.channel().is_some() {
+            reading.seek = Some(reading.seek.map_or(beginning.from_ns, |ns| ns.min(beginning.from_ns)));
+            reading.beginnings.insert(key, beginning);
+        }
+    }
+
+    /// A client is told when it has caught up: at once, where nothing of what it asked for has to be read.
+    pub(super) fn catch_up(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        match &mut connection.reading {
+            Some(reading) => reading.catches_up = true,
+            None => connection.seam = connection.seam.or(Some(0)),
+        }
+        self.tell_seam(id, now);
+    }
+
+    fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
+        let connection = self.connections.get_mut(id as usize)?;
+        if connection.reading.is_none() {
+            self.readers.push((id, connection.serial));
+        }
+        let reading = connection.reading.get_or_insert_with(|| Box::new(Reading::new(position)));
+        reading.at = reading.at.min(position);
+        Some(reading)
+    }
+
+    /// How many sessions besides this one catch up.
+    pub(super) fn catching_up(&self, besides: u32) -> usize {
+        let catches_up = |(id, serial): &&(u32, u64)| {
+            let connection = self.connections.get(*id as usize).filter(|c| c.serial == *serial);
+            let reading = connection.and_then(|connection| connection.reading.as_ref());
+            *id != besides && reading.is_some_and(|reading| reading.catches_up)
+        };
+        self.readers.iter().filter(catches_up).count()
+    }
+
+    /// Lets everybody who reads read on. True if there is more to do at once.
+    pub(super) fn read_all(&mut self, now: Now) -> bool {
+        self.take_answers(now);
+        let (mut more, mut at, mut slots) = (false, 0, SLOTS_PER_TURN);
+        // Each turn begins with somebody else.
+        let some = usize::from(!self.readers.is_empty());
+        self.readers.rotate_left(some);
+        while let Some((id, serial)) = self.readers.get(at).copied() {
+            let connection = self.connections.get(id as usize);
+            if connection.is_some_and(|c| c.serial == serial && c.reading.is_some()) {
+                more |= self.read_on(id, &mut slots, now);
+                at += 1;
+            } else {
+                self.readers.swap_remove(at);
+            }
+        }
+        more
+    }
+
+    /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go
+    /// on at once.
+    pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let ticket = Ticket { session: id, serial: connection.serial };
+        let Some(mut reading) = connection.reading.take_if(|reading| reading.asked.is_none()) else {
+            return false;
+        };
+        let stop = match reading.seek {
+            None => self.read_slots(id, &mut reading, slots, now),
+            Some(_) => Stop::Lacking,
+        };
+        match (stop, &self.past) {
+            (Stop::Joined, _) => self.end_reading(id, &reading, now),
+            (Stop::Lacking, None) => {
+                reading.skip_to(self.cursor);
+                self.end_reading(id, &reading, now);
+            }
+            (Stop::Lacking, Some(desk)) => {
+                let want = reading.seek.map_or(Want::At(reading.at), Want::Since);
+                // Where too many wait, it is asked again in a later turn.
+                if desk.ask(ticket, want) {
+                    (reading.asked, reading.seek) = (Some(want), None);
+                }
+                self.put_back(id, reading);
+            }
+            (Stop::Paused, _) => return self.put_back(id, reading),
+        }
+        false
+    }
+
+    /// Leaves a reading for later. True if there is room to go on.
+    fn put_back(&mut self, id: u32, reading: Box<Reading>) -> bool {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        connection.reading = Some(reading);
+        connection.session.has_room()
+    }
+
+    fn read_slots(&mut self, id: u32, reading: &mut Reading, slots: &mut usize, now: Now) -> Stop {
+        let mut told_any = false;
+        let stop = loop {
+            if reading.at >= self.cursor {
+                break Stop::Joined;
+            }
+            let connection = self.connections.get(id as usize).filter(|c| c.session.has_room());
+            let Some(connection) = connection.filter(|_| *slots > 0) else { break Stop::Paused };
+            let Some(key) = reading.key(&self.ring) else { break Stop::Lacking };
+            if let Some(place) = connection.place(key) {
+                let Some(tick) = reading.tick(&self.ring) else { break Stop::Lacking };
+                told_any |= self.read_tick(id, place, tick, reading, now);
+            }
+            *slots -= 1;
+            reading.step();
+        };
+        if told_any {
+            self.queue(id);
+        }
+        stop
+    }
+
+    /// Tells a session a tick that it reads, if that is new to it.
+    fn read_tick(&mut self, id: u32, place: u32, mut tick: Tick, reading: &Reading, now: Now) -> bool {
+        let key = tick.key();
+        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let Some(subscription) = self.subscriptions.at(key, place) else { return false };
+        let Some(symbol) = self.table.get(tick.instrument) else { return false };
+        if subscription.is_unbegun() {
+            // States have none.
+            let Some(beginning) = reading.beginnings.get(&key) else { return false };
+            if tick.rx_ns < beginning.from_ns {
+                connection.pass(subscription, tick.seq);
+                return false;
+            }
+            connection.open(subscription, &tick);
+        }
+        let behind = subscription.told();
+        let Some(missing) = subscription.resume(first_of(&tick), tick.seq) else { return false };
+        if let Body::Gap { from, .. } = &mut tick.body {
+            *from = (*from).max(behind + 1);
+        }
+        let counts = counts_of(&tick, missing);
+        connection.session.count(counts);
+        self.totals += counts;
+        let mark = Mark { snap: false, past: subscription.is_past(), tx_us: Some(now.wall_ns / 1_000) };
+        let session = &mut connection.session;
+        self.frames.again(&tick, mark, missing, symbol, |frame| session.push(frame, now.mono_ns));
+        true
+    }
+
+    /// Takes what the history answers.
+    fn take_answers(&mut self, now: Now) {
+        while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
+            let id = ticket.session;
+            let connection = self.connections.get_mut(id as usize).filter(|c| c.serial == ticket.serial);
+            let Some(connection) = connection else { continue };
+            let Some(mut reading) = connection.reading.take_if(|reading| reading.asked == Some(want)) else {
+                continue;
+            };
+            reading.asked = None;
+            // Who has unsubscribed meanwhile has nothing to read.
+            let places = &connection.places;
+            let table = &mut self.subscriptions;
+            let mut wanted =
+                places.iter().any(|(key, place)| table.at(*key, *place).is_some_and(|s| s.is_resuming()));
+            match (want, found) {
+                (_, Found::Block(block)) => reading.block = Some(block),
+                (_, Found::Start(at, block)) => {
+                    reading.at = reading.at.min(at);
+                    reading.block = block;
+                }
+                // It was sent back meanwhile, and asks again.
+                (Want::At(position), _) if position != reading.at => {}
+                (_, Found::Hole(upto)) => reading.skip_to(upto),
+                (want, Found::Gone) => {
+                    // Where it would have begun is not known any more.
+                    let from = if matches!(want, Want::Since(_)) { 0 } else { reading.at };
+                    reading.missed += self.cursor.saturating_sub(from);
+                    reading.at = self.cursor;
+                    wanted = false;
+                }
+            }
+            let ticks = reading.block.as_ref().map_or(0, |block| block.len());
+            self.charge(id, ticks / SLOTS_PER_ROW);
+            if wanted {
+                self.put_back(id, reading);
+            } else {
+                self.end_reading(id, &reading, now);
+            }
+        }
+    }
+
+    /// All there is was read.
+    fn end_reading(&mut self, id: u32, reading: &Reading, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let missed = reading.missed > 0;
+        for (key, place) in &connection.places {
+            let Some(subscription) = self.subscriptions.at(*key, *place) else { continue };
+            if !subscription.is_resuming() {
+                continue;
+            }
+            let fresh = match key.channel() {
+                // What came since the client asked is still to be told, number by number.
+                Some(_) => {
+                    let last = self.ring.last_value(*key);
+                    let same = last.is_some_and(|last| last.head == subscription.told());
+                    reading.beginnings.get(key).is_some_and(|begins| begins.snapshot) && (same || missed)
+                }
+                None => self.ring.state(key.instrument()) != State::Live,
+            };
+            if subscription.resumed(missed, fresh) {
+                connection.session.wait(*key, now.mono_ns);
+            }
+        }
+        if reading.catches_up {
+            connection.seam = Some(connection.seam.unwrap_or(0) + reading.missed);
+        }
+        self.recover(id, now);
+    }
+
+    /// Tells a client that it has caught up, once it was told what its subscriptions lack.
+    pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
+        if catches_up || connection.session.waiting() > 0 || connection.session.is_closing() {
+            return;
+        }
+        let Some(missed) = connection.seam.take() else { return };
+        let message = json::joined(now.wall_ns / 1_000, missed);
+        // A value made of maps with text keys always becomes text.
+        let frame = self.frames.text(|out| serde_json::to_writer(out, &message).unwrap_or_default());
+        connection.session.push(frame, now.mono_ns);
+        self.queue(id);
+    }
+}
+
+/// How the books stand after a tick that was read.
+fn counts_of(tick: &Tick, missing: Option<Missing>) -> Ledger {
+    let mut counts = Ledger::default();
+    counts.dropped += missing.map_or(0, |missing| missing.to - missing.from + 1);
+    match tick.body {
+        Body::Gap { from, .. } => counts.lost += tick.seq - from + 1,
+        _ => counts.sent += 1,
+    }
+    counts
+}
