@@ -25,6 +25,7 @@ mod resume;
 mod sessions;
 mod subscriptions;
 mod witness;
+mod writing;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! All sessions of a shard: fan-out, requests, flushing. It does what it is told when it is told; the sockets
+//! All sessions of a shard: fan-out, coming and going. It does what it is told when it is told; the sockets
 //! are behind [`Socket`], so a test can put its own in their place.
 
 use std::cmp::Reverse;
@@ -121,10 +121,6 @@ pub struct SessionOptions {
 const DEBT_MAX_S: i64 = 10;
 /// Sessions whose memory is asked for at once.
 const GROUP: usize = 16;
-/// The same for writes: the kernel's work between them leaves less in the near caches.
-const WRITES_GROUP: usize = 8;
-/// Slots of the ring that are looked at for one session that resumes after a write.
-const SLOTS_PER_WRITE: usize = 1_024;
 
 /// All sessions of one shard, and what they want.
 pub struct Sessions<S> {
@@ -139,7 +135,7 @@ pub struct Sessions<S> {
     pub(super) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
     /// when that began: what a session holds of the tape stands behind it.
-    flush_queue: VecDeque<(u32, u64)>,
+    pub(super) flush_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
     /// By when closing connections are given up; all have the same grace, so the order stays.
@@ -157,7 +153,7 @@ pub struct Sessions<S> {
     /// Where what is no longer in the ring is asked for, if it is kept.
     pub(super) past: Option<Desk>,
     /// What outboxes are made of.
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     policy: Rc<Policy>,
     /// Where the shard reads the ring next.
     pub(super) cursor: u64,
@@ -171,7 +167,7 @@ pub struct Sessions<S> {
     pub(super) totals: Ledger,
     /// What this shard measures with, and which writes.
     pub(super) meter: Meter,
-    sample: Sample,
+    pub(super) sample: Sample,
     /// Where it tells incidents.
     pub(super) witness: Witness,
     /// Where the replay is.
@@ -563,82 +559,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    // ---- writing --------------------------------------------------------------------------------------
-
-    pub(super) fn queue(&mut self, id: u32) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        if !connection.queued && !connection.dead {
-            connection.queued = true;
-            self.flush_queue.push_back((id, self.buffers.printed()));
-        }
-    }
-
-    /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
-    pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
-        // What is queued again here has its turn next time.
-        let writes = most.min(self.flush_queue.len());
-        self.sample.begin(writes);
-        for n in 0..writes {
-            if n % WRITES_GROUP == 0 {
-                self.touch_next(WRITES_GROUP.min(writes - n));
-            }
-            if let Some((id, _)) = self.flush_queue.pop_front() {
-                self.flush_one(id, now);
-            }
-        }
-        !self.flush_queue.is_empty()
-    }
-
-    /// Asks for the memory of the sessions that are written next, all at once.
-    fn touch_next(&self, count: usize) {
-        let next = self.flush_queue.iter().take(count);
-        let next = next.filter_map(|(id, _)| self.connections.get(*id as usize));
-        std::hint::black_box(next.fold(0, |sum, next| sum ^ next.touch() ^ next.socket.touch()));
-    }
-
-    fn flush_one(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
-        // stays marked as queued, so that ticks do not put it back before it is writable.
-        if !connection.queued || connection.session.is_blocked() {
-            return;
-        }
-        let was_over_full = connection.session.is_over_full();
-        let mut around = Around {
-            counters: &self.counters,
-            clock: &self.clock,
-            meter: &mut self.meter,
-            sample: &mut self.sample,
-        };
-        connection.write(&mut around, now.mono_ns);
-        if connection.dead {
-            return;
-        }
-        if connection.session.is_blocked() {
-            return self.watch_over(id, now);
-        }
-        connection.queued = false;
-        if was_over_full && !connection.session.is_over_full() {
-            // Its requests were left unread for want of room.
-            connection.socket.kick();
-        }
-        let rest = !connection.session.outbox().is_empty();
-        connection.session.own();
-        if connection.reading.is_some() {
-            if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
-                self.queue(id);
-            }
-        } else if connection.session.waiting() > 0 || connection.seam.is_some() {
-            self.recover(id, now);
-        } else if connection.news != self.news.version {
-            self.tell_news_to(id, now);
-        } else if connection.session.is_closing() && !rest {
-            connection.socket.kick();
-        }
-        if rest {
-            self.queue(id);
-        }
-    }
+    // ---- the socket -----------------------------------------------------------------------------------
 
     /// Something came from the client.
     pub fn heard(&mut self, id: u32, now: Now) {

@@ -1,0 +1,89 @@
+//! Writing: who has something to write is written to in the order of waiting, one write a turn each.
+
+use super::client::Around;
+use super::sessions::{Sessions, Socket};
+use crate::clock::Now;
+
+/// Sessions whose memory is asked for at once, before the first of them is written to. The kernel's work between two writes
+/// leaves less in the near caches.
+const GROUP: usize = 8;
+/// Slots of the ring that are looked at for one session that resumes after a write.
+const SLOTS_PER_WRITE: usize = 1_024;
+
+impl<S: Socket> Sessions<S> {
+    /// Has a session written to when its turn comes.
+    pub(super) fn queue(&mut self, id: u32) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        if !connection.queued && !connection.dead {
+            connection.queued = true;
+            self.flush_queue.push_back((id, self.buffers.printed()));
+        }
+    }
+
+    /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
+    pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
+        // What is queued again here has its turn next time.
+        let writes = most.min(self.flush_queue.len());
+        self.sample.begin(writes);
+        for n in 0..writes {
+            if n % GROUP == 0 {
+                self.touch_next(GROUP.min(writes - n));
+            }
+            if let Some((id, _)) = self.flush_queue.pop_front() {
+                self.flush_one(id, now);
+            }
+        }
+        !self.flush_queue.is_empty()
+    }
+
+    /// Asks for the memory of the sessions that are written next, all at once.
+    fn touch_next(&self, count: usize) {
+        let next = self.flush_queue.iter().take(count);
+        let next = next.filter_map(|(id, _)| self.connections.get(*id as usize));
+        std::hint::black_box(next.fold(0, |sum, next| sum ^ next.touch() ^ next.socket.touch()));
+    }
+
+    fn flush_one(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
+        // stays marked as queued, so that ticks do not put it back before it is writable.
+        if !connection.queued || connection.session.is_blocked() {
+            return;
+        }
+        let was_over_full = connection.session.is_over_full();
+        let mut around = Around {
+            counters: &self.counters,
+            clock: &self.clock,
+            meter: &mut self.meter,
+            sample: &mut self.sample,
+        };
+        connection.write(&mut around, now.mono_ns);
+        if connection.dead {
+            return;
+        }
+        if connection.session.is_blocked() {
+            return self.watch_over(id, now);
+        }
+        connection.queued = false;
+        if was_over_full && !connection.session.is_over_full() {
+            // Its requests were left unread for want of room.
+            connection.socket.kick();
+        }
+        let rest = !connection.session.outbox().is_empty();
+        connection.session.own();
+        if connection.reading.is_some() {
+            if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
+                self.queue(id);
+            }
+        } else if connection.session.waiting() > 0 || connection.seam.is_some() {
+            self.recover(id, now);
+        } else if connection.news != self.news.version {
+            self.tell_news_to(id, now);
+        } else if connection.session.is_closing() && !rest {
+            connection.socket.kick();
+        }
+        if rest {
+            self.queue(id);
+        }
+    }
+}
