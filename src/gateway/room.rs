@@ -299,8 +299,8 @@ impl Engine {
 
     /// Everything out, everybody told, every thread ended.
     async fn end(self, why: Close) {
-        let ingest = self.ingest.stop().await;
-        self.shards.drain(&self.config, why).await;
+        // At once: the ingest thread may be in the middle of unpacking its way to a place, and nobody is to wait for that.
+        let (ingest, ()) = tokio::join!(self.ingest.stop(), self.shards.drain(&self.config, why));
         // It has ended by itself, or has panicked and said so.
         let _ = tokio::task::spawn_blocking(move || ingest.join()).await;
     }
