@@ -26,7 +26,7 @@ use crate::feed::{
 };
 use crate::flight::{self, Flights};
 use crate::front::Origins;
-use crate::history::{self, Access, History, HistoryThreads};
+use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
 use crate::protocol::close::Close;
