@@ -197,7 +197,7 @@ impl Session {
     /// Reads what a tick needs, and says nothing of it. Of several sessions in a row this waits for memory once.
     #[inline]
     pub fn touch(&self) -> usize {
-        usize::from(self.closing) ^ self.outbox.len()
+        usize::from(self.closing) ^ self.outbox.touch()
     }
 
     /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session

@@ -106,6 +106,12 @@ impl Outbox {
         bytes
     }
 
+    /// See [`Session::touch`](super::Session::touch).
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        self.len ^ self.strips.last().map_or(0, |strip| strip.len)
+    }
+
     /// How many bytes wait.
     #[inline]
     pub fn len(&self) -> usize {

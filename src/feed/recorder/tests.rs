@@ -258,6 +258,7 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
 #[test]
 fn buffers_come_back_but_for_large_ones() {
     let mut rig = rig(|_| {}, usize::MAX);
+    rig.gate.open();
     let mut tap = rig.recorder.tap("a.1", Wire::Kraken, false).expect("a folder");
     let queue = Arc::clone(&rig.recorder.queue);
     for round in 0..3 {
