@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use answer::Answer;
 use tickfan::front::{
-    FeedHealth, Front, Hooks, Limits, Options, PublishRoute, Refused, Stats, SymbolRow, Upgraded,
+    FeedHealth, Front, HandOverOnce, Hooks, Limits, NoRoom, Options, PublishRoute, Refused, RoomRoute, Stats,
+    SymbolRow, Upgraded,
 };
 use tickfan::instrument::Symbol;
+use tickfan::protocol::RoomWish;
 use tickfan::protocol::close::Close;
 use tickfan::tick::{Channel, State};
 
@@ -78,8 +80,23 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         }),
         alarms: Arc::new(|| vec!["no room".to_owned()]),
         remote: None,
-        rooms: None,
+        rooms: Some(RoomRoute {
+            enter: Arc::new(|wish, _| Box::pin(enter(wish))),
+            captures: Arc::new(|| Box::pin(async { Ok(serde_json::json!({"replays": []})) })),
+        }),
     }
+}
+
+/// How long a room takes to open.
+const OPENS_IN: Duration = Duration::from_millis(400);
+
+/// Opens a room that takes whoever comes, unless its captures are called otherwise.
+async fn enter(wish: RoomWish) -> Result<HandOverOnce, NoRoom> {
+    tokio::time::sleep(OPENS_IN).await;
+    if wish.captures != ["there"] {
+        return Err(NoRoom::Taken("another room".to_owned()));
+    }
+    Ok(Box::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::RoomEnded })))
 }
 
 fn door(change: impl FnOnce(&mut Options), publish: bool) -> Door {
@@ -431,6 +448,27 @@ fn bodies_are_bounded() {
         assert_eq!(answer.status, 413, "{header}");
         assert!(answer.has("connection: close"));
     }
+}
+
+#[test]
+fn a_room_that_opens_slowly_is_no_slow_head() {
+    let limits = Limits { head_timeout_ms: OPENS_IN.as_millis() as u64 / 4, ..Limits::default() };
+    let door = door(|options| options.limits = limits, false);
+    let mut stream = door.connect();
+    let ask = |name: &str| format!("GET /ws?replay={name} HTTP/1.1\r\nHost: h:1\r\n{}\r\n", handshake());
+    stream.write_all(ask("gone").as_bytes()).expect("sent");
+    let answer = Answer::read(&mut stream);
+    assert_eq!((answer.status, answer.error().as_str()), (409, "another room"));
+    // The same connection may try again.
+    stream.write_all(ask("there").as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 101);
+    let mut close = Vec::new();
+    stream.read_to_end(&mut close).expect("closed");
+    assert_eq!(close.get(2..4), Some(&4503_u16.to_be_bytes()[..]), "{close:?}");
+    assert_eq!(door.stats.timeouts.load(Ordering::SeqCst), 0);
+    let listed = door.request("GET /api/replays", "");
+    assert_eq!((listed.status, listed.body.as_str()), (200, r#"{"replays":[]}"#));
+    assert_eq!(door.request("GET /api/replays", "Origin: https://evil.example\r\n").status, 403);
 }
 
 #[test]

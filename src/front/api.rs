@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
-use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress};
+use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress, Working};
 use super::upgrade::Handshake;
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
@@ -360,6 +360,9 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
             let (Some(rooms), Some(PeerAddress(peer))) = (&app.hooks.rooms, head.extensions.get()) else {
                 return closed();
             };
+            if let Some(working) = head.extensions.get::<Working>() {
+                working.begin();
+            }
             match (rooms.enter)(wish, *peer).await {
                 Ok(hand_over) => hand_over,
                 Err(why) => return why.response(),

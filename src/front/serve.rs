@@ -108,6 +108,17 @@ pub(super) struct Peer {
 #[derive(Clone, Copy)]
 pub(super) struct PeerAddress(pub(super) SocketAddr);
 
+/// Rides on every request as an extension, for what takes its time to answer.
+#[derive(Clone)]
+pub(super) struct Working(Arc<Activity>);
+
+impl Working {
+    /// The head is here: from now on its deadline is no more, and that of the answer counts.
+    pub(super) fn begin(&self) {
+        self.0.enter(Phase::Answer);
+    }
+}
+
 type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
 
 /// Rides on a 101 as an extension: who takes the socket, once.
@@ -326,7 +337,7 @@ enum Phase {
     Idle,
     /// A head is coming in.
     Head,
-    /// An answer is going out.
+    /// An answer is going out, or takes its time.
     Answer,
 }
 
@@ -414,6 +425,7 @@ fn service(
 > + Unpin {
     service_fn(move |mut request: Request<Incoming>| -> BoxFuture<'static, _> {
         request.extensions_mut().insert(PeerAddress(address));
+        request.extensions_mut().insert(Working(Arc::clone(&activity)));
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
         Box::pin(async move {
             count(&door.stats.requests);

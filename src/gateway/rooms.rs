@@ -152,8 +152,8 @@ impl Rooms {
     async fn place(self: &Arc<Self>, wish: &RoomWish, peer: IpAddr) -> Result<Place, NoRoom> {
         let titles = self.titles(&wish.captures).await?;
         let place = self.find_or_begin(wish, &titles, peer)?;
-        // What is left of the time for the head of a request is for the answer.
-        place.room.opens(Duration::from_millis(self.config.limits.head_timeout_ms.get() / 2)).await?;
+        // What is left of the time that a connection has is for the answer.
+        place.room.opens(Duration::from_millis(self.config.limits.idle_timeout_ms.get() / 2)).await?;
         Ok(place)
     }
 
