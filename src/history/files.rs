@@ -53,7 +53,7 @@ impl Folder {
             let mut file = File::create_new(&path)?;
             // Where there are no locks, nobody takes it for a leftover.
             let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-            file.write_all(HEAD)?;
+            file.write_all(HEAD).inspect_err(|_| self.remove(number))?;
             // Another run may have looked between the making and the lock.
             if locked && path.exists() {
                 return Ok(file);
