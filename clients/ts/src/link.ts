@@ -11,6 +11,7 @@ import {
   type Gap,
   type Heartbeat,
   type Hello,
+  type Joined,
   type Lag,
   type Pong,
   type Quote,
@@ -284,7 +285,7 @@ export class Link {
     this.#measure();
   }
 
-  #known(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal): void {
+  #known(message: Trade | Quote | Gap | Status | Joined | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal): void {
     switch (message.type) {
       case 'bye':
         this.#bye = message;
@@ -293,6 +294,9 @@ export class Link {
       case 'pong':
       case 'error':
         this.#answer(message);
+        return;
+      case 'joined':
+        // It ends what this client never asks for.
         return;
       default:
         this.#listener.message(message);

@@ -48,6 +48,8 @@ interface TickFields {
   readonly rx: Micros;
   /** When the gateway encoded it. */
   readonly tx: Micros;
+  /** It was recorded, and is not live: only where the past was asked for. */
+  readonly past?: true;
 }
 
 /** An executed trade. */
@@ -95,6 +97,14 @@ export interface Status {
   readonly state: State;
   /** Since when; absent where the answer to a subscription showed it. */
   readonly since?: Micros;
+}
+
+/** The past that was asked for has been told: what comes from here on is live. */
+export interface Joined {
+  readonly type: 'joined';
+  readonly time: Micros;
+  /** Ticks, of whatever symbols, that were not kept on the way. */
+  readonly missed?: number;
 }
 
 export interface Heartbeat {
@@ -151,6 +161,9 @@ export interface SubscriptionRow {
   readonly on_slow?: 'gap' | 'cut';
   readonly state?: State;
   readonly resumed?: Resumed;
+  /** How much of the past that was asked for is kept: all of it, or what was received at `begins` or later. */
+  readonly past?: 'ok' | 'gap';
+  readonly begins?: Micros;
 }
 
 /** A symbol that was refused. */
@@ -217,7 +230,7 @@ export interface Refusal {
 }
 
 /** Everything that the gateway says, told apart by `type`. */
-export type ServerMessage = Hello | Trade | Quote | Gap | Status | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal;
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Joined | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
 export interface UnknownMessage {
@@ -305,7 +318,7 @@ const shaped =
 const id = maybe((v) => typeof v === 'string' || Number.isSafeInteger(v));
 const channel = oneOf('trade', 'quote');
 const state = oneOf('waiting', 'live', 'stale', 'down');
-const tick = { symbol, seq: positive, snap: maybe(yes), n: maybe(positive), ts: maybe(count), rx: count, tx: count };
+const tick = { symbol, seq: positive, snap: maybe(yes), n: maybe(positive), ts: maybe(count), rx: count, tx: count, past: maybe(yes) };
 const row = shaped({
   symbol: text,
   channel,
@@ -314,6 +327,8 @@ const row = shaped({
   on_slow: maybe(oneOf('gap', 'cut')),
   state: maybe(state),
   resumed: maybe(oneOf('ok', 'gap', 'new_epoch')),
+  past: maybe(oneOf('ok', 'gap')),
+  begins: maybe(count),
 });
 const rejected = each(shaped({ symbol: text, code: text, msg: text }));
 
@@ -338,6 +353,7 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
     },
     gap: { symbol, channel, from: positive, to: positive, why: text },
     status: { symbol, state, since: count },
+    joined: { time: count, missed: maybe(positive) },
     hb: { time: count, sent: count, behind_ms: count },
     lag: {
       level: oneOf('ok', 'warn', 'shed', 'cut'),
