@@ -425,7 +425,7 @@ fn wrong_parameters_are_named() {
     assert_refused(&gateway, "room=nobody", 404, "`room`");
     all_are_gone(&gateway);
     // Without either of the two they are none of ours, as before.
-    RawSocket::open(&gateway, "?speed=fast&from=noon");
+    RawSocket::open(&gateway, "?speed=fast&to=noon");
     gateway.stop();
 }
 

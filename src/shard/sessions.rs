@@ -275,8 +275,9 @@ impl<S: Socket> Sessions<S> {
         let groups = first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP));
         for group in groups {
             // Memory is asked for all of them before the first is worked on.
+            let wanting = group.iter().filter(|subscription| subscription.wants(tick.seq));
             let touched =
-                group.iter().filter_map(|subscription| self.connections.get(subscription.session as usize));
+                wanting.filter_map(|subscription| self.connections.get(subscription.session as usize));
             std::hint::black_box(touched.fold(0, |sum, connection| sum ^ connection.touch()));
             for subscription in group {
                 if !subscription.wants(tick.seq) && !subscription.is_opening() {
