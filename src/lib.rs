@@ -26,6 +26,7 @@ pub mod ring;
 pub mod session;
 pub mod shard;
 mod socket;
+pub mod threads;
 pub mod tick;
 pub mod venue;
 pub mod watch;

@@ -55,7 +55,6 @@ pub struct Shown {
 }
 
 /// Who may control a replay.
-#[derive(Clone, PartialEq, Eq)]
 pub enum Admission {
     /// Whoever shows this.
     Token(Box<[u8]>),

@@ -145,6 +145,14 @@ fn pauses_jumps_and_rounds_do_not_change_the_digest() {
 }
 
 #[test]
+fn who_begins_behind_the_end_plays_nothing_and_says_so() {
+    let args = ["replay", "--exit", "--from", "+10h", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let ended = run(&[&args[..], &SHIPPED[2..]].concat());
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert_eq!(["ticks", "of", "part"].map(|key| summary(&ended, key)), ["0", "0", ""], "{ended:?}");
+}
+
+#[test]
 fn what_was_not_played_is_told() {
     let (lines, digest) = normalized(&SHIPPED[2..]);
     let gateway = replay(&["--speed", "0", "--wait-subscribers", "1"], &SHIPPED[2..]);

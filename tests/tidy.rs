@@ -13,6 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tick", &["instrument", "decimal"]),
     ("rfc3339", &[]),
     ("clock", &[]),
+    ("threads", &[]),
     ("counters", &[]),
     ("complaint", &[]),
     // pure
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // threads
     ("ring", &["instrument", "tick"]),
     ("remote", &["protocol"]),
-    ("history", &["tick", "counters", "ring"]),
+    ("history", &["tick", "threads", "counters", "ring"]),
     // I/O
     ("socket", &[]),
     ("journal", &["latency"]),
@@ -37,6 +38,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instrument",
             "tick",
             "clock",
+            "threads",
             "counters",
             "venue",
             "book",
@@ -95,6 +97,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "clock",
+            "threads",
             "counters",
             "venue",
             "capture",

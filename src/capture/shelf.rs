@@ -123,9 +123,17 @@ impl Shelf {
     fn recording(&self, folder: &Path) -> Option<(u64, Option<SystemTime>)> {
         let segments = segments(folder).ok()?;
         let (mut bytes, mut newest) = (0, None);
+        // One of more files than there may be entries is not looked through for each client that asks.
+        if segments.len() > self.entries_max {
+            return None;
+        }
         for segment in &segments {
-            let path = segment.canonicalize().ok().filter(|path| path.starts_with(&self.dir))?;
-            let meta = fs::metadata(path).ok().filter(Metadata::is_file)?;
+            let mut meta = fs::symlink_metadata(segment).ok()?;
+            if meta.is_symlink() {
+                let path = segment.canonicalize().ok().filter(|path| path.starts_with(&self.dir))?;
+                meta = fs::metadata(path).ok()?;
+            }
+            let meta = Some(meta).filter(Metadata::is_file)?;
             bytes += meta.len();
             newest = newest.max(meta.modified().ok());
         }

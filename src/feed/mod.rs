@@ -13,4 +13,4 @@ pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
 pub use market::{LineId, Market, Rank};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
-pub use replay::{CueLimits, Replay, ReplayError, ReplaySpec, Stamp, Step, step_back};
+pub use replay::{CueLimits, Replay, ReplayError, ReplaySpec, Stamp, Step};

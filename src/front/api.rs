@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
@@ -257,9 +257,17 @@ fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body>
 }
 
 /// What can be replayed beside the feed.
-async fn replays(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+async fn replays(
+    State(app): State<Arc<App>>,
+    working: Option<Extension<Working>>,
+    headers: HeaderMap,
+) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
+    }
+    // The folder may take some time.
+    if let Some(Extension(working)) = working {
+        working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
     let response = match (rooms.captures)().await {

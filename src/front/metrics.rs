@@ -55,6 +55,14 @@ pub struct RoomFigures {
     pub opened: u64,
     /// Clients that were refused, by [`NoRoom::REASONS`].
     pub refused: [u64; NoRoom::REASONS.len()],
+    /// What rooms lost, those that have ended too, by [`LOSSES`](Self::LOSSES).
+    pub lost: [u64; Self::LOSSES.len()],
+}
+
+impl RoomFigures {
+    /// What a room can lose: ticks that its shard was lapped by, ticks merged, dropped for slowness and lost by the feed as
+    /// its clients were told, ticks without a place, and lines that could not be read.
+    pub const LOSSES: [&'static str; 6] = ["lapped", "merged", "dropped", "lost", "unplaced", "bad_lines"];
 }
 
 impl fmt::Debug for Sources {
@@ -310,6 +318,9 @@ impl Sources {
         ] {
             family(encoder, name, help, kind, vec![(Vec::new(), value)])?;
         }
+        let losses = RoomFigures::LOSSES.into_iter().zip(rooms.lost);
+        let rows = losses.map(|(what, lost)| (vec![("what", what.to_owned())], lost)).collect();
+        family(encoder, "tickfan_rooms_lost", "What rooms of replays lost, those that ended too", Sum, rows)?;
         let reasons = NoRoom::REASONS.into_iter().zip(rooms.refused);
         let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
         family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)

@@ -184,7 +184,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
-        let in_rooms = in_rooms.as_ref().map_or(0, |rooms| rooms.clients());
+        let in_rooms = in_rooms.as_ref().map_or(0, |rooms| rooms.load());
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);

@@ -15,13 +15,15 @@ use super::engine::{Base, IngestThread, Shards, died, open_replays};
 use crate::capture::Title;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
-use crate::feed::{self, IngestView, ReplayError};
+use crate::feed::{IngestView, ReplayError};
+use crate::front::metrics::RoomFigures;
 use crate::front::{NoRoom, Refused, Upgraded};
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
 use crate::remote::{Admission, Remote};
 use crate::session::TAPE_BYTES;
 use crate::shard::{ShardHandle, Wait};
+use crate::threads;
 
 /// How often a room looks whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -103,6 +105,12 @@ impl Room {
         self.inside().map_or(0, |inside| inside.shards.iter().map(ShardHandle::load).sum())
     }
 
+    /// Clients in it, and those on their way to it.
+    pub(super) fn load(&self) -> u64 {
+        let kept = self.door().kept as u64;
+        self.clients() + kept
+    }
+
     /// Keeps a place in it.
     pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, NoRoom> {
         let mut door = self.door();
@@ -112,6 +120,7 @@ impl Room {
             return Err(NoRoom::Full(msg));
         }
         door.kept += 1;
+        door.empty_since_ns = None;
         Ok(Place { room: Arc::clone(self) })
     }
 
@@ -199,6 +208,21 @@ impl Room {
         door.closed
     }
 
+    /// What it has lost so far, by [`RoomFigures::LOSSES`].
+    pub(super) fn lost(&self) -> [u64; RoomFigures::LOSSES.len()] {
+        let Some(Inside { shards, view, .. }) = self.inside() else { return Default::default() };
+        let sum = |figure: fn(&ShardHandle) -> u64| shards.iter().map(figure).sum::<u64>();
+        let lines = view.lines.lock().map(|lines| lines.iter().map(|line| line.bad_lines).sum::<u64>());
+        [
+            sum(|shard| shard.counters.lapped.get()),
+            sum(|shard| shard.counters.merged.get()),
+            sum(|shard| shard.counters.dropped.get()),
+            sum(|shard| shard.counters.lost.get()),
+            view.unplaced.get(),
+            lines.unwrap_or(0),
+        ]
+    }
+
     /// What the operator sees of it.
     pub(super) fn row(&self) -> Value {
         let stage = self.stage.borrow().clone();
@@ -215,14 +239,11 @@ impl Room {
             "clients": self.clients(),
         });
         if let Stage::Open(Inside { shards, view, remote }) = &stage {
-            let sum = |figure: fn(&ShardHandle) -> u64| shards.iter().map(figure).sum::<u64>();
-            let lines = view.lines.lock().map(|lines| lines.iter().map(|line| line.bad_lines).sum::<u64>());
             row["published"] = view.published.get().into();
-            row["bad_lines"] = lines.unwrap_or(0).into();
-            row["lapped"] = sum(|shard| shard.counters.lapped.get()).into();
-            row["sent"] = sum(|shard| shard.counters.sent.get()).into();
-            row["merged"] = sum(|shard| shard.counters.merged.get()).into();
-            row["dropped"] = sum(|shard| shard.counters.dropped.get()).into();
+            row["sent"] = shards.iter().map(|shard| shard.counters.sent.get()).sum::<u64>().into();
+            for (what, lost) in RoomFigures::LOSSES.into_iter().zip(self.lost()) {
+                row[what] = lost.into();
+            }
             let shown = remote.as_ref().and_then(|remote| remote.shown());
             row["replay"] = shown.map_or(Value::Null, |shown| shown.playback.message());
         }
@@ -270,7 +291,7 @@ impl Engine {
         let (clock, control) = (clock.clone(), Handle::current());
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
-            feed::step_back();
+            threads::step_back();
             // Who is not there any more has taken the whole gateway along.
             let _ = tell.send(Self::start_here(&name, config, &clock, &control));
         })?;

@@ -33,6 +33,8 @@ struct State {
     /// How many there ever were.
     numbers: u64,
     closed: bool,
+    /// What rooms had lost that are gone.
+    lost: [u64; RoomFigures::LOSSES.len()],
 }
 
 /// The rooms of a gateway.
@@ -98,9 +100,11 @@ impl Rooms {
         {
             return Ok(Arc::clone(listing));
         }
+        let clock = self.clock.clone();
         let listing = tokio::task::spawn_blocking(move || {
             let listing = Arc::new(kept.shelf.list()?);
-            kept.listed = Some((now_ns, Arc::clone(&listing)));
+            // Whoever waited for a long one does not have another made.
+            kept.listed = Some((clock.now().mono_ns, Arc::clone(&listing)));
             std::io::Result::Ok(listing)
         });
         let unread = || NoRoom::Full("the captures cannot be listed at this moment".to_owned());
@@ -207,7 +211,10 @@ impl Rooms {
             self.opened.add(1);
             room.live(engine, &self.clock, stopped).await;
         }
-        self.state().rooms.retain(|other| !Arc::ptr_eq(other, &room));
+        let mut state = self.state();
+        state.rooms.retain(|other| !Arc::ptr_eq(other, &room));
+        state.lost = plus(state.lost, room.lost());
+        drop(state);
         drop(held);
     }
 
@@ -224,15 +231,24 @@ impl Rooms {
     // ---- for the operator -----------------------------------------------------------------------------
 
     /// Clients in all rooms.
-    pub(super) fn clients(&self) -> u64 {
+    fn clients(&self) -> u64 {
         self.state().rooms.iter().map(|room| room.clients()).sum()
+    }
+
+    /// Clients in all rooms, and those on their way into one.
+    pub(super) fn load(&self) -> u64 {
+        self.state().rooms.iter().map(|room| room.load()).sum()
     }
 
     /// What is counted.
     pub(super) fn figures(&self) -> RoomFigures {
-        let open = self.state().rooms.len() as u64;
+        let state = self.state();
+        let open = state.rooms.len() as u64;
+        let lost = state.rooms.iter().fold(state.lost, |sum, room| plus(sum, room.lost()));
+        drop(state);
         RoomFigures {
             open,
+            lost,
             clients: self.clients(),
             opened: self.opened.get(),
             refused: std::array::from_fn(|reason| self.refused[reason].get()),
@@ -243,4 +259,8 @@ impl Rooms {
     pub(super) fn rows(&self) -> Vec<Value> {
         self.state().rooms.iter().map(|room| room.row()).collect()
     }
+}
+
+fn plus<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    std::array::from_fn(|n| a[n] + b[n])
 }

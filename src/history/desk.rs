@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Shared;
 use super::block::Block;
@@ -34,6 +34,15 @@ pub enum Want {
     Since(u64),
 }
 
+/// Why nothing was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// Too many requests wait already: later there is room.
+    Busy,
+    /// Whoever would answer has ended.
+    Ended,
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -41,9 +50,9 @@ pub enum Found {
     Block(Arc<Block>),
     /// Everything before this position was received earlier; and the block that it is in, if it was written already.
     Start(u64, Option<Arc<Block>>),
-    /// The position is missing, and so is everything up to this one.
+    /// The position is missing, or no longer kept, and so is everything up to this one.
     Hole(u64),
-    /// The position is no longer kept.
+    /// Nothing is kept any more.
     Gone,
 }
 
@@ -112,19 +121,20 @@ impl Desk {
         (begins_ns < u64::MAX).then_some(begins_ns)
     }
 
-    /// Asks for something; the answer comes later. False where too many requests wait already.
-    pub fn ask(&self, ticket: Ticket, want: Want) -> bool {
+    /// Asks for something; the answer comes later.
+    ///
+    /// # Errors
+    /// [`Unasked`] says why there will be none.
+    pub fn ask(&self, ticket: Ticket, want: Want) -> Result<(), Unasked> {
         let request = Request { ticket, want, home: Arc::clone(&self.home) };
-        self.requests.try_send(request).is_ok()
+        self.requests.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => Unasked::Busy,
+            TrySendError::Disconnected(_) => Unasked::Ended,
+        })
     }
 
     /// The next answer.
     pub fn take(&self) -> Option<Answer> {
         self.answers.try_recv().ok()
-    }
-
-    /// Whether an answer is there.
-    pub fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
     }
 }

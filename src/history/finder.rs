@@ -16,7 +16,7 @@ use super::index::{Entry, Place};
 
 /// Blocks that are kept for the next who wants them: clients that come together want the same. 3 MiB at most.
 const BLOCKS_KEPT: usize = 8;
-/// Requests that are answered before the clock is looked at again.
+/// Requests that are answered in one turn: then it is looked whether the end has come.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Answers requests. [`turn`](Self::turn) does all its work and can be called by hand.
@@ -59,8 +59,13 @@ impl Finder {
         }
         let first = match self.requests.recv_timeout(patience) {
             Ok(first) => first,
+            // A file that was given up takes its room on the disk until it is let go.
+            Err(RecvTimeoutError::Timeout) => {
+                self.file = None;
+                return;
+            }
             // Nobody can ask any more while there is a desk: it is the end.
-            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         self.answer(first);
         for _ in 1..REQUESTS_PER_TURN {
@@ -93,26 +98,33 @@ impl Finder {
                 None => self.lost(&entry, position),
             }),
             Place::Hole(upto) => Some(Found::Hole(upto)),
-            Place::Gone => Some(Found::Gone),
+            Place::Gone => Some(self.gone()),
             Place::NotYet => None,
         }
     }
 
     fn since(&mut self, from_ns: u64) -> Found {
         let index = self.shared.index();
-        let (entry, end, closed) = (index.since(from_ns), index.end(), index.is_closed());
+        let ((start, entry), closed) = (index.since(from_ns), index.is_closed());
         drop(index);
         match entry {
-            Some(entry) => Found::Start(entry.first, self.block(&entry)),
+            Some(entry) if entry.first == start => Found::Start(start, self.block(&entry)),
             None if closed => Found::Gone,
-            None => Found::Start(end, None),
+            // Whatever is missing from there on is found out there.
+            _ => Found::Start(start, None),
         }
+    }
+
+    /// Before what is kept: nothing up to there, unless it was closed.
+    fn gone(&self) -> Found {
+        let index = self.shared.index();
+        if index.is_closed() { Found::Gone } else { Found::Hole(index.begin()) }
     }
 
     /// A block that cannot be read: it was given up meanwhile, or it is a hole.
     fn lost(&self, entry: &Entry, position: u64) -> Found {
         match self.shared.index().find(position) {
-            Place::Gone => Found::Gone,
+            Place::Gone => self.gone(),
             _ => Found::Hole(entry.first + u64::from(entry.count)),
         }
     }

@@ -78,6 +78,8 @@ pub(super) struct Index {
     gave_up: bool,
     /// From when on it is whole, as far as it was kept: when it was begun, until something is given up.
     begins_ns: u64,
+    /// When the latest of what was given up was received.
+    gone_ns: u64,
     /// Behind what was written, or is known to be missing.
     end: u64,
 }
@@ -87,17 +89,12 @@ impl Index {
     pub(super) fn new(bytes_max: u64, head_bytes: u64, end: u64, begins_ns: u64) -> Self {
         let files = VecDeque::from([FileSpan { number: 1, bytes: head_bytes, counted: 0, ticks: 0 }]);
         let entries = VecDeque::new();
-        Self { bytes_max, head_bytes, files, entries, begin: end, gave_up: false, begins_ns, end }
+        Self { bytes_max, head_bytes, files, entries, begin: end, gave_up: false, begins_ns, gone_ns: 0, end }
     }
 
     /// From when on everything that was received is kept, but for holes.
     pub(super) fn begins_ns(&self) -> u64 {
         self.begins_ns
-    }
-
-    /// Behind what was written, or is known to be missing.
-    pub(super) fn end(&self) -> u64 {
-        self.end
     }
 
     /// How many ticks it keeps, and what they count against the bound.
@@ -130,9 +127,10 @@ impl Index {
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.file == number) {
             self.begin = entry.end();
             self.gave_up = true;
+            self.gone_ns = self.gone_ns.max(entry.greatest_rx_ns);
         }
         if let Some(oldest) = self.entries.front() {
-            self.begins_ns = oldest.least_rx_ns;
+            self.begins_ns = oldest.least_rx_ns.max(self.gone_ns + 1);
         }
         Some(number)
     }
@@ -140,7 +138,7 @@ impl Index {
     /// A block was written into the [room](Self::make_room) that was made for it.
     pub(super) fn add(&mut self, entry: Entry) {
         if self.entries.is_empty() && self.gave_up {
-            self.begins_ns = entry.least_rx_ns;
+            self.begins_ns = entry.least_rx_ns.max(self.gone_ns + 1);
         }
         if let Some(file) = self.files.back_mut() {
             file.bytes += u64::from(entry.bytes);
@@ -183,9 +181,18 @@ impl Index {
         }
     }
 
-    /// The first block with a tick that was received at this moment or later; `None`: nothing that was written is so new.
-    pub(super) fn since(&self, from_ns: u64) -> Option<Entry> {
-        self.entries.iter().find(|entry| entry.greatest_rx_ns >= from_ns).copied()
+    /// Where everything was received before this moment, as far as it is kept, and the first block with a tick of that moment
+    /// or later; `None`: nothing that was written is so new. What is missing between the two may have been.
+    pub(super) fn since(&self, from_ns: u64) -> (u64, Option<Entry>) {
+        let at = self.entries.iter().position(|entry| entry.greatest_rx_ns >= from_ns);
+        let before = at.unwrap_or(self.entries.len()).checked_sub(1);
+        let start = before.and_then(|before| self.entries.get(before)).map_or(self.begin, Entry::end);
+        (start, at.and_then(|at| self.entries.get(at)).copied())
+    }
+
+    /// Before this position nothing is kept any more.
+    pub(super) fn begin(&self) -> u64 {
+        self.begin
     }
 }
 
@@ -221,20 +228,20 @@ mod tests {
     #[test]
     fn blocks_are_found_by_position_and_by_time() {
         let mut index = Index::new(BYTES_MAX, 16, 0, 7);
-        assert_eq!((index.find(0), index.since(0)), (Place::NotYet, None));
+        assert_eq!((index.find(0), index.since(0)), (Place::NotYet, (0, None)));
         for n in 0..7 {
             assert!(write(&mut index, 10 * n).is_empty());
         }
-        assert_eq!((index.begins_ns(), index.end()), (7, 70));
+        assert_eq!((index.begins_ns(), index.end), (7, 70));
         assert_eq!(index.size(), (70, 7 * (100 + ENTRY_BYTES)));
         assert_eq!(at(index.find(0)), (0, 1, 16));
         assert_eq!(at(index.find(29)), (20, 1, 216));
         assert_eq!(at(index.find(30)), (30, 2, 16), "three fit in a file");
         assert_eq!(at(index.find(69)), (60, 3, 16));
         assert_eq!(index.find(70), Place::NotYet);
-        let since = |ns| index.since(ns).map(|entry| entry.first);
-        assert_eq!([0, 1_000, 1_009, 1_010, 1_065].map(since), [0, 0, 0, 10, 60].map(Some));
-        assert_eq!(since(1_070), None);
+        let since = |ns| (index.since(ns).0, index.since(ns).1.map(|entry| entry.first));
+        assert_eq!([0, 1_000, 1_009, 1_010, 1_065].map(since), [0, 0, 0, 10, 60].map(|at| (at, Some(at))));
+        assert_eq!(since(1_070), (70, None));
     }
 
     #[test]
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!(write(&mut index, 240), [1]);
         assert_eq!((index.find(0), index.find(29)), (Place::Gone, Place::Gone));
         assert_eq!(at(index.find(30)), (30, 2, 16));
-        assert_eq!((index.begins_ns(), index.since(0).map(|e| e.first)), (1_030, Some(30)));
+        assert_eq!((index.begins_ns(), index.since(0).1.map(|e| e.first)), (1_030, Some(30)));
         for n in 25..1_000 {
             write(&mut index, 10 * n);
             let (ticks, counted) = index.size();
@@ -256,7 +263,7 @@ mod tests {
         assert_eq!(index.find(u64::MAX), Place::NotYet);
         index.close();
         assert_eq!((index.find(0), index.find(u64::MAX - 1)), (Place::Gone, Place::Gone));
-        assert_eq!((index.since(0), index.make_room(1), index.is_closed()), (None, None, true));
+        assert_eq!((index.since(0), index.make_room(1), index.is_closed()), ((u64::MAX, None), None, true));
     }
 
     #[test]
@@ -281,8 +288,13 @@ mod tests {
         assert_eq!((index.find(5), index.find(30)), (Place::Hole(20), Place::Hole(50)));
         write(&mut index, 50);
         assert_eq!((index.find(49), at(index.find(50)).0), (Place::Hole(50), 50));
+        // What is missing may have been received since.
+        let since = |index: &Index, ns| (index.since(ns).0, index.since(ns).1.map(|entry| entry.first));
+        assert_eq!((since(&index, 0), since(&index, 1_050)), ((5, Some(20)), (30, Some(50))));
+        index.skip_to(90);
+        assert_eq!(since(&index, 2_000), (60, None));
         // Times that are not in order: the first block with something so new.
-        index.add(Entry { greatest_rx_ns: 9_000, ..index.since(1_050).expect("a block") });
-        assert_eq!(index.since(8_000).map(|entry| entry.first), Some(50));
+        index.add(Entry { greatest_rx_ns: 9_000, ..index.since(1_050).1.expect("a block") });
+        assert_eq!(index.since(8_000).1.map(|entry| entry.first), Some(50));
     }
 }

@@ -31,9 +31,10 @@ use tokio::sync::mpsc;
 
 use crate::counters::Counter;
 use crate::ring::TickRing;
+use crate::threads;
 
 pub use block::Block;
-pub use desk::{Answer, Desk, Found, Ticket, Want};
+pub use desk::{Answer, Desk, Found, Ticket, Unasked, Want};
 use files::Folder;
 pub use finder::Finder;
 use index::Index;
@@ -188,7 +189,7 @@ impl History {
         })?;
         let told = Arc::clone(&stop);
         let finding = named("history-find").spawn(move || {
-            step_back();
+            threads::step_back();
             while !told.load(Ordering::Acquire) {
                 finder.turn(LOOK_EVERY);
             }
@@ -202,13 +203,6 @@ impl History {
 /// How often the ring is looked at: the writer wakes nobody here. It takes a ring of 65,536 ticks 13 million ticks a
 /// second to come round meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// Lets all other threads go first, where the system can.
-fn step_back() {
-    // Who is not let step back goes as fast as the others.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(10);
-}
 
 /// A history at work. When it is dropped, its threads end and its files are removed.
 #[derive(Debug)]

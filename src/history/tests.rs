@@ -61,7 +61,7 @@ impl House {
 
     /// Asks, and gives the answer if there is one.
     fn ask(&mut self, want: Want) -> Option<Found> {
-        assert!(self.desk.ask(TICKET, want));
+        assert_eq!(self.desk.ask(TICKET, want), Ok(()));
         self.answer(want)
     }
 
@@ -170,7 +170,7 @@ fn the_bound_is_kept_and_the_oldest_goes() {
     let begins_ns = house.desk.begins_ns().expect("a history");
     let first = (begins_ns - RUN_NS) / 10;
     assert_eq!(first, 2_000 - stats.held.get());
-    assert_eq!(house.ask(Want::At(first - 1)), Some(Found::Gone));
+    assert_eq!(house.ask(Want::At(first - 1)), Some(Found::Hole(first)), "what is no longer kept");
     assert_eq!(house.block(first), first..first + 4);
     assert!(matches!(house.ask(Want::Since(0)), Some(Found::Start(start, Some(_))) if start == first));
     assert_eq!(stats.missed.get(), 0);
@@ -247,7 +247,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
             std::thread::yield_now();
         }
     }
-    assert!(desk.ask(TICKET, Want::At(0)));
+    assert_eq!(desk.ask(TICKET, Want::At(0)), Ok(()));
     woken.recv_timeout(patience).expect("it wakes");
     assert!(
         matches!(desk.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
@@ -255,7 +255,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     assert_eq!(files(folder.path()), ["history-1000.1.ticks"]);
     drop(threads);
     assert!(files(folder.path()).is_empty());
-    assert!(!desk.ask(TICKET, Want::At(0)), "nobody is there any more");
+    assert_eq!(desk.ask(TICKET, Want::At(0)), Err(Unasked::Ended), "nobody is there any more");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) struct Connection<S> {
     pub(super) history: Option<Box<History>>,
     /// What it reads again, while it resumes or catches up.
     pub(super) reading: Option<Box<Reading>>,
+    /// It is in the list of those that read.
+    pub(super) reads: bool,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
     pub(super) seam: Option<u64>,
     /// Which news of the replay it was told.

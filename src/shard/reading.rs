@@ -3,8 +3,8 @@
 //!
 //! A subscription that is read for is left out of the fan-out while its session reads on from some position, as much as
 //! there is room for; when that reading has come to where the shard reads, between two turns, the subscription is current.
-//! What the ring holds no more is asked of the [history](crate::history), a block at a time: the session waits for it, the
-//! shard does not. What is kept nowhere is told from the last value.
+//! What the ring holds no more is asked of the [history](crate::history), a block at a time, for who catches up, of whom there
+//! are only so many: the session waits for it, the shard does not. What is kept nowhere is told from the last value.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
-use crate::history::{Answer, Block, Desk, Found, Ticket, Want};
+use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
@@ -131,7 +131,7 @@ impl<S: Socket> Sessions<S> {
 
     fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
         let connection = self.connections.get_mut(id as usize)?;
-        if connection.reading.is_none() {
+        if !std::mem::replace(&mut connection.reads, true) {
             self.readers.push((id, connection.serial));
         }
         let reading = connection.reading.get_or_insert_with(|| Box::new(Reading::new(position)));
@@ -157,12 +157,22 @@ impl<S: Socket> Sessions<S> {
         let some = usize::from(!self.readers.is_empty());
         self.readers.rotate_left(some);
         while let Some((id, serial)) = self.readers.get(at).copied() {
-            let connection = self.connections.get(id as usize);
-            if connection.is_some_and(|c| c.serial == serial && c.reading.is_some()) {
-                more |= self.read_on(id, &mut slots, now);
-                at += 1;
-            } else {
-                self.readers.swap_remove(at);
+            let connection = self.connections.get_mut(id as usize).filter(|c| c.serial == serial);
+            match connection {
+                Some(connection) if connection.reading.is_some() => {
+                    // What else it waits for has waited longer than what it reads.
+                    if connection.session.waiting() > 0 {
+                        self.recover(id, now);
+                    }
+                    more |= self.read_on(id, &mut slots, now);
+                    at += 1;
+                }
+                gone => {
+                    if let Some(connection) = gone {
+                        connection.reads = false;
+                    }
+                    self.readers.swap_remove(at);
+                }
             }
         }
         more
@@ -180,21 +190,25 @@ impl<S: Socket> Sessions<S> {
             None => self.read_slots(id, &mut reading, slots, now),
             Some(_) => Stop::Lacking,
         };
-        match (stop, &self.past) {
-            (Stop::Joined, _) => self.end_reading(id, &reading, now),
-            (Stop::Lacking, None) => {
-                reading.skip_to(self.cursor);
-                self.end_reading(id, &reading, now);
-            }
-            (Stop::Lacking, Some(desk)) => {
+        match stop {
+            Stop::Joined => self.end_reading(id, &reading, now),
+            Stop::Paused => return self.put_back(id, reading),
+            Stop::Lacking => {
                 let want = reading.seek.map_or(Want::At(reading.at), Want::Since);
-                // Where too many wait, it is asked again in a later turn.
-                if desk.ask(ticket, want) {
-                    (reading.asked, reading.seek) = (Some(want), None);
+                // Who resumes has what the ring holds: a block for each of many who come back would be too much memory.
+                let desk = self.past.as_ref().filter(|_| reading.catches_up);
+                match desk.map_or(Err(Unasked::Ended), |desk| desk.ask(ticket, want)) {
+                    Ok(()) => {
+                        (reading.asked, reading.seek) = (Some(want), None);
+                        self.put_back(id, reading);
+                    }
+                    Err(Unasked::Busy) => return self.put_back(id, reading),
+                    Err(Unasked::Ended) => {
+                        reading.skip_to(self.cursor);
+                        self.end_reading(id, &reading, now);
+                    }
                 }
-                self.put_back(id, reading);
             }
-            (Stop::Paused, _) => return self.put_back(id, reading),
         }
         false
     }
@@ -280,7 +294,8 @@ impl<S: Socket> Sessions<S> {
                 }
                 // It was sent back meanwhile, and asks again.
                 (Want::At(position), _) if position != reading.at => {}
-                (_, Found::Hole(upto)) => reading.skip_to(upto),
+                // The shard may be behind who keeps: what it has still to tell is not missing.
+                (_, Found::Hole(upto)) => reading.skip_to(upto.min(self.cursor)),
                 (want, Found::Gone) => {
                     // Where it would have begun is not known any more.
                     let from = if matches!(want, Want::Since(_)) { 0 } else { reading.at };
@@ -312,8 +327,13 @@ impl<S: Socket> Sessions<S> {
                 // What came since the client asked is still to be told, number by number.
                 Some(_) => {
                     let last = self.ring.last_value(*key);
-                    let same = last.is_some_and(|last| last.head == subscription.told());
-                    reading.beginnings.get(key).is_some_and(|begins| begins.snapshot) && (same || missed)
+                    let same = last.filter(|last| last.head == subscription.told());
+                    // One that is of the time that was asked for is still on its way here, or was missed.
+                    let old = |begins: &&Beginning| {
+                        same.is_some_and(|last| last.tick.is_none_or(|tick| tick.rx_ns < begins.from_ns))
+                    };
+                    let begins = reading.beginnings.get(key).filter(|begins| begins.snapshot);
+                    begins.is_some_and(|begins| missed || old(&begins))
                 }
                 None => self.ring.state(key.instrument()) != State::Live,
             };

@@ -444,6 +444,7 @@ impl<S: Socket> Sessions<S> {
             way: None,
             history: None,
             reading: None,
+            reads: false,
             seam: None,
             news: 0,
             queued: false,

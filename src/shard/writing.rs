@@ -72,6 +72,9 @@ impl<S: Socket> Sessions<S> {
         let rest = !connection.session.outbox().is_empty();
         connection.session.own();
         if connection.reading.is_some() {
+            if connection.session.waiting() > 0 {
+                self.recover(id, now);
+            }
             if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
                 self.queue(id);
             }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::deck::{Checkpoint, Reel, Rehearsal};
 use crate::instrument::InstrumentTable;
+use crate::threads;
 
 /// Bounds of what is kept to find places fast.
 #[derive(Clone, Copy, Debug)]
@@ -219,7 +220,7 @@ impl Shared {
 
     /// Goes once over the captures. What does not open is told by whoever needs it.
     fn pass(&self) {
-        step_back();
+        threads::step_back();
         let Ok(mut rehearsal) = Rehearsal::at_start(&self.reel, &self.table) else { return };
         while rehearsal.deck.next_ns().is_some() {
             if self.stops() {
@@ -285,11 +286,4 @@ impl Shared {
         let at_ns = if at_end { at_ns.min(rehearsal.last_ns) } else { at_ns };
         Some(Ok(Cued { at_ns, rehearsal }))
     }
-}
-
-/// Lets all other threads go first from now on, where the system can: this one, and those that it starts.
-pub fn step_back() {
-    // Who is not let step back goes as fast as the others: it ends all the sooner.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(10);
 }

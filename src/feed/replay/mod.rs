@@ -28,7 +28,7 @@ use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
-pub use cue::{CueLimits, step_back};
+pub use cue::CueLimits;
 
 /// Which captures are replayed, and how.
 #[derive(Clone, Debug)]
@@ -490,7 +490,8 @@ impl Replay {
         };
         self.hand_out_held(&mut out);
         self.tempo.place(cued.at_ns);
-        if cued.at_ns == self.from_ns {
+        // Less, where it is to begin behind the last record.
+        if cued.at_ns <= self.from_ns {
             self.first_tick = Some(cued.rehearsal.deck.ticks);
         }
         self.take_on(cued, now.wall_ns, market, &mut out);
