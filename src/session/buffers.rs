@@ -47,6 +47,12 @@ pub struct Strip {
 }
 
 impl Strip {
+    /// The number of its first frame, wrapping.
+    #[inline]
+    pub(super) fn first(self) -> u32 {
+        self.first
+    }
+
     /// Takes in a strip that begins where this one ends. False if it does not.
     #[inline]
     pub(super) fn join(&mut self, next: Self) -> bool {
@@ -76,11 +82,19 @@ struct Shared {
     printed: Cell<u64>,
     /// Nobody reads what stands before this place.
     forgotten: Cell<u64>,
-    /// Where each frame that is not forgotten stands, and its times; the number of the first of them, wrapping.
-    frames: RefCell<(u32, VecDeque<(u64, Times)>)>,
+    frames: RefCell<Frames>,
     chunks: RefCell<Vec<Vec<u8>>>,
     lists: RefCell<Vec<Vec<Strip>>>,
     gathered: RefCell<Vec<u8>>,
+}
+
+/// The frames that are not forgotten.
+#[derive(Debug, Default)]
+struct Frames {
+    /// The number of the first, wrapping.
+    first: u32,
+    /// Where each stands, how long it is, and its times.
+    list: VecDeque<(u64, u32, Times)>,
 }
 
 impl Default for Buffers {
@@ -124,8 +138,8 @@ impl Buffers {
     /// Nobody will read what stands before this place.
     pub fn forget(&self, before: u64) {
         self.0.forgotten.set(before);
-        let (first, frames) = &mut *self.0.frames.borrow_mut();
-        while frames.pop_front_if(|(at, _)| *at < before).is_some() {
+        let Frames { first, list } = &mut *self.0.frames.borrow_mut();
+        while list.pop_front_if(|(at, ..)| *at < before).is_some() {
             *first = first.wrapping_add(1);
         }
     }
@@ -139,18 +153,31 @@ impl Buffers {
         if tape.is_empty() {
             tape.resize(self.0.tape_bytes, 0);
         }
+        let Frames { first, list } = &mut *self.0.frames.borrow_mut();
         let mut at = self.printed();
         let left = self.0.tape_bytes - self.place(at);
-        // At least a byte is left out, so that what stands before and behind is never joined.
+        // At least a byte, and a number, are left out, so that what stands before and behind is never joined.
         if left <= frame.len() {
+            list.push_back((at, 0, times));
             at += left as u64;
         }
         tape[self.place(at)..][..frame.len()].copy_from_slice(frame);
         self.0.printed.set(at + frame.len() as u64);
-        let (first, frames) = &mut *self.0.frames.borrow_mut();
-        let first = first.wrapping_add(frames.len() as u32);
-        frames.push_back((at, times));
+        let first = first.wrapping_add(list.len() as u32);
+        list.push_back((at, frame.len() as u32, times));
         Some(Strip { at, len: frame.len(), first, count: 1 })
+    }
+
+    /// So many frames whose numbers follow each other, by the lowest `bits` of the first one's number. `None` if they are not
+    /// on the tape.
+    #[inline]
+    pub(super) fn strip(&self, number: u32, bits: u32, count: u32) -> Option<Strip> {
+        let frames = self.0.frames.borrow();
+        let nth = number.wrapping_sub(frames.first) & (u32::MAX >> (u32::BITS - bits));
+        let (at, ..) = *frames.list.get(nth as usize)?;
+        let (end, len, _) = *frames.list.get((nth + count) as usize - 1)?;
+        let len = (end - at) as usize + len as usize;
+        Some(Strip { at, len, first: frames.first.wrapping_add(nth), count })
     }
 
     /// Shows the bytes of a strip.
@@ -162,9 +189,9 @@ impl Buffers {
 
     /// The times of a frame of a strip, from 0.
     pub(super) fn times(&self, strip: Strip, nth: u32) -> Option<Times> {
-        let (first, frames) = &*self.0.frames.borrow();
-        let at = strip.first.wrapping_add(nth).wrapping_sub(*first);
-        frames.get(at as usize).map(|(_, times)| *times)
+        let frames = self.0.frames.borrow();
+        let at = strip.first.wrapping_add(nth).wrapping_sub(frames.first);
+        frames.list.get(at as usize).map(|(.., times)| *times)
     }
 
     /// Shows the bytes of several strips in one piece.

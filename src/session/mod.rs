@@ -36,6 +36,7 @@
 mod buffers;
 mod outbox;
 mod subscription;
+mod tray;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -44,6 +45,7 @@ use std::rc::Rc;
 pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
 pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
+pub use tray::Tray;
 
 use crate::protocol::Rate;
 use crate::tick::Key;
@@ -133,8 +135,8 @@ struct Held {
 
 /// A session: its outbox, what waits for room in it or for its time, and its ledger.
 ///
-/// A tick for a hundred sessions meets them in no near cache. So what it needs of each comes first, on as few lines of memory
-/// as it fits on, and the order here is the order in memory.
+/// A write meets it in no near cache. So what each write needs comes first, on as few lines of memory as it fits on, and the
+/// order here is the order in memory.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Session {
@@ -194,19 +196,36 @@ impl Session {
 
     // ---- ticks ----------------------------------------------------------------------------------------
 
-    /// Reads what a tick needs, and says nothing of it. Of several sessions in a row this waits for memory once.
+    /// Reads what a write needs, and says nothing of it. Of several sessions in a row this waits for memory once.
     #[inline]
     pub fn touch(&self) -> usize {
         usize::from(self.closing) ^ self.outbox.touch()
+    }
+
+    /// Takes in what was laid on its tray, which has no room from then on: to be called before anything else is asked or
+    /// wanted of it.
+    #[inline]
+    pub fn take(&mut self, tray: &mut Tray) {
+        self.ledger.sent += self.outbox.take(tray);
+    }
+
+    /// Bytes of ticks that may be laid on its tray, until it is looked at again.
+    pub fn room(&self) -> usize {
+        let open = !self.closing && !self.shedding && !self.blocked;
+        if open { self.policy.outbox_bytes_max.saturating_sub(self.tick_bytes()) } else { 0 }
+    }
+
+    /// Bytes that wait, those of answers not counted.
+    fn tick_bytes(&self) -> usize {
+        self.outbox.len() - self.outbox.answer_bytes()
     }
 
     /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session
     /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
     pub fn offer(&mut self, frame: Strip, now_ns: u64) -> bool {
-        let fits = !self.closing
-            && !self.shedding
-            && self.outbox.len() - self.outbox.answer_bytes() + frame.len <= self.policy.outbox_bytes_max;
+        let fits =
+            !self.closing && !self.shedding && self.tick_bytes() + frame.len <= self.policy.outbox_bytes_max;
         if fits && !self.blocked {
             self.outbox.push_strip(frame, now_ns);
         } else if fits {
@@ -281,8 +300,7 @@ impl Session {
         let half = self.policy.outbox_bytes_max / 2;
         let most = if self.shedding { self.refill_bytes.min(half) } else { half };
         let late = self.shedding && (self.stalled || self.blocked);
-        let len = self.outbox.len() - self.outbox.answer_bytes();
-        !self.closing && !late && len + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
+        !self.closing && !late && self.tick_bytes() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
     /// Whether there is room for what is of no consequence while ticks wait.

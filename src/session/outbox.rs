@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use super::buffers::{Buffers, Strip, Times};
+use super::tray::Tray;
 use crate::protocol::frame;
 
 /// Chunks that one write takes, at most.
@@ -18,7 +19,7 @@ const AGES_MAX: usize = 64;
 
 /// Whole frames, in the order in which they go out.
 ///
-/// What a tick needs comes first, for it is in no near cache: see [`Session`](super::Session).
+/// What each write needs comes first, for it is in no near cache: see [`Session`](super::Session).
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Outbox {
@@ -109,7 +110,7 @@ impl Outbox {
     /// See [`Session::touch`](super::Session::touch).
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        self.len ^ self.strips.last().map_or(0, |strip| strip.len)
+        self.len ^ self.strips.len()
     }
 
     /// How many bytes wait.
@@ -238,6 +239,17 @@ impl Outbox {
             }
             self.strips.push(std::mem::replace(&mut self.strip, strip));
         }
+    }
+
+    /// Puts what was laid on a tray behind all others: how many ticks of it are counted.
+    #[inline]
+    pub(super) fn take(&mut self, tray: &mut Tray) -> u64 {
+        tray.set_room(0);
+        if tray.is_empty() {
+            return 0;
+        }
+        let buffers = self.buffers.clone();
+        tray.take(&buffers, |strip, since_ns| self.push_strip(strip, since_ns))
     }
 
     /// As [`push_strip`](Self::push_strip), but the tape may come round.

@@ -13,11 +13,9 @@ use crate::latency::{Coarse, Stage};
 use crate::session::{Session, Strip, Subscription, Times};
 use crate::tick::{Key, Tick};
 
-/// A session with its socket. What a tick needs comes first, on whole lines of memory: see [`Session`].
+/// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
 #[repr(C, align(64))]
 pub(super) struct Connection<S> {
-    /// In the queue of those with something to write.
-    pub(super) queued: bool,
     /// Looked at again and again, because its socket was full.
     pub(super) watched: bool,
     /// The socket failed, or did not take its last words in time.
@@ -178,7 +176,7 @@ impl<S> Connection<S> {
     /// See [`Session::touch`].
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        usize::from(self.queued) ^ self.session.touch()
+        usize::from(self.watched) ^ self.session.touch()
     }
 
     /// The count of one of its subscriptions begins with this tick.

@@ -81,7 +81,7 @@ impl<S: Socket> Sessions<S> {
             // Nothing of it was told yet: it is told from its first number on.
             let wish = |channel, terms| Wish { channel, terms, start: Start::FromFirst, plan: None };
             for session in self.awaited.remove(&symbol).unwrap_or_default() {
-                let Some(connection) = self.connections.get_mut(session as usize) else { continue };
+                let Some(connection) = self.connections.get_mut(session) else { continue };
                 connection.awaited.retain(|awaited| {
                     let mine = awaited.symbol == symbol;
                     if mine {
@@ -90,9 +90,9 @@ impl<S: Socket> Sessions<S> {
                     !mine
                 });
             }
-            for (session, connection) in &self.connections {
+            for (session, connection) in self.connections.iter() {
                 let taking = connection.wildcards.iter().filter(|wildcard| wildcard.takes(&symbol));
-                wanted.extend(taking.map(|w| (session as u32, wish(w.channel, w.terms))));
+                wanted.extend(taking.map(|w| (session, wish(w.channel, w.terms))));
             }
             for (session, wish) in wanted {
                 self.attach(session, id, wish, State::Waiting, now);
@@ -112,7 +112,7 @@ impl<S: Socket> Sessions<S> {
         now: Now,
     ) {
         let key = Key::new(instrument, wish.channel.into());
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         if let Some(place) = connection.place(key) {
             return self.apply_terms(session, &[(key, place, wish.terms)], now);
         }
@@ -136,7 +136,7 @@ impl<S: Socket> Sessions<S> {
         now: Now,
     ) {
         let manner = self.manner(session, wish.terms);
-        let Some(connection) = self.connections.get(session as usize) else { return };
+        let Some(connection) = self.connections.get(session) else { return };
         let place = |id: &InstrumentId| {
             let key = Key::new(*id, wish.channel.into());
             connection.place(key).map(|place| (key, place, wish.terms))
@@ -156,7 +156,7 @@ impl<S: Socket> Sessions<S> {
             let key = Key::new(*instrument, wish.channel.into());
             places.extend(self.enter(session, key, manner, wish.start_of(*instrument), now));
         }
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         connection.places.append(&mut places);
         connection.places.sort_unstable_by_key(|(key, _)| *key);
         self.recover(session, now);
@@ -176,7 +176,7 @@ impl<S: Socket> Sessions<S> {
 
     fn add(&mut self, session: u32, key: Key, manner: Manner, start: Start, now: Now) {
         let Some(place) = self.enter(session, key, manner, start, now) else { return };
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
             connection.places.insert(at, place);
         }
@@ -191,7 +191,7 @@ impl<S: Socket> Sessions<S> {
         start: Start,
         now: Now,
     ) -> Option<(Key, u32)> {
-        let connection = self.connections.get_mut(session as usize)?;
+        let connection = self.connections.get_mut(session)?;
         let head = self.ring.last_value(key).map_or(0, |last| last.head);
         let begin = match start {
             Start::Snapshot => Begin::Snapshot(head),
@@ -224,14 +224,14 @@ impl<S: Socket> Sessions<S> {
     /// The terms as a client asked for them.
     pub(super) fn terms_of(&mut self, session: u32, key: Key, place: u32) -> Option<Terms> {
         let manner = self.subscriptions.at(key, place)?.manner();
-        let connection = self.connections.get(session as usize)?;
+        let connection = self.connections.get(session)?;
         let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
         Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })
     }
 
     /// A session's number of a rate; `None` if it has too many.
     pub(super) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
-        let connection = self.connections.get_mut(session as usize)?;
+        let connection = self.connections.get_mut(session)?;
         if let Some(id) = connection.session.rate(rate) {
             return Some(id);
         }
@@ -249,7 +249,7 @@ impl<S: Socket> Sessions<S> {
     /// Takes a session off the channels that `gone` picks, and off the state of an instrument with its last
     /// channel.
     pub(super) fn detach(&mut self, session: u32, gone: impl Fn(Key) -> bool) {
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         let places = std::mem::take(&mut connection.places);
         let (mut kept, mut dropped) = (Vec::with_capacity(places.len()), Vec::new());
         for streams in places.chunk_by(|(a, _), (b, _)| a.instrument() == b.instrument()) {
@@ -275,7 +275,7 @@ impl<S: Socket> Sessions<S> {
     /// Takes a subscription out of the table; whoever moved to its place is told.
     fn leave(&mut self, key: Key, place: u32) {
         let Some(moved) = self.subscriptions.remove(key, place) else { return };
-        let Some(moved) = self.connections.get_mut(moved as usize) else { return };
+        let Some(moved) = self.connections.get_mut(moved) else { return };
         if let Ok(at) = moved.places.binary_search_by_key(&key, |(key, _)| *key) {
             moved.places[at].1 = place;
         }
@@ -283,7 +283,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Waits for a symbol that nobody lists yet.
     pub(super) fn await_symbol(&mut self, session: u32, awaited: Awaited) {
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         let same = |a: &&mut Awaited| a.symbol == awaited.symbol && a.channel == awaited.channel;
         if let Some(mine) = connection.awaited.iter_mut().find(same) {
             mine.terms = awaited.terms;
@@ -298,7 +298,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Waits no more for the symbols that `gone` picks.
     pub(super) fn stop_awaiting(&mut self, session: u32, gone: impl Fn(&Awaited) -> bool) {
-        let Some(connection) = self.connections.get_mut(session as usize) else { return };
+        let Some(connection) = self.connections.get_mut(session) else { return };
         let before = std::mem::take(&mut connection.awaited);
         let (gone, kept): (Vec<_>, Vec<_>) = before.into_iter().partition(gone);
         for awaited in gone {
@@ -332,7 +332,7 @@ impl<S: Socket> Sessions<S> {
 
     /// How many symbols this session named itself: those that came by a wildcard are not counted.
     pub(super) fn named(&self, session: u32) -> usize {
-        let Some(connection) = self.connections.get(session as usize) else { return 0 };
+        let Some(connection) = self.connections.get(session) else { return 0 };
         let by_wildcard = |key: Key| {
             let symbol = self.table.get(key.instrument());
             symbol.is_some_and(|symbol| connection.wildcards.iter().any(|w| w.takes(symbol)))
@@ -343,7 +343,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     pub(super) fn unsubscribe_all(&mut self, id: u32) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let was_subscribed = connection.is_subscribed();
         connection.wildcards.clear();
         connection.reading = None;
@@ -356,8 +356,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Runs `change` on a session's subscriptions and keeps the count of subscribed sessions right.
     pub(super) fn change_subscriptions(&mut self, id: u32, change: impl FnOnce(&mut Self)) {
-        let subscribed =
-            |sessions: &Self| sessions.connections.get(id as usize).is_some_and(|c| c.is_subscribed());
+        let subscribed = |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.is_subscribed());
         let before = subscribed(self);
         change(self);
         match (before, subscribed(self)) {

@@ -13,6 +13,7 @@
 
 mod client;
 mod connection;
+mod connections;
 mod frames;
 mod interest;
 mod playback;
@@ -315,7 +316,7 @@ async fn run(
                     }
                 }
                 Command::Report { sort, limit, shard, answer } => {
-                    let report = sessions.borrow().start_report(sort, limit, shard, now);
+                    let report = sessions.borrow_mut().start_report(sort, limit, shard, now);
                     reports.push_back((report, answer));
                 }
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),

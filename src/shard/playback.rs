@@ -46,7 +46,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Tells one client what it was not told yet, if there is room: a slow one is told the newest later.
     pub(super) fn tell_news_to(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.news == self.news.version || !connection.session.may_hear_news() {
             return;
         }
@@ -59,7 +59,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Passes on what a client asks of the replay.
     pub(super) fn control(&mut self, id: u32, name: Option<&Id>, control: &Control, now: Now) {
-        let peer = self.connections.get(id as usize).and_then(|connection| connection.who.peer);
+        let peer = self.connections.get(id).and_then(|connection| connection.who.peer);
         let refused = match &self.options.remote {
             None => Some((NOT_A_REPLAY.0, NOT_A_REPLAY.1.to_owned(), false)),
             Some(remote) => {

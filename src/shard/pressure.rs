@@ -26,7 +26,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Looks at a session again and again from now on.
     pub(super) fn watch_over(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.watched {
             connection.watched = true;
             if self.watched.is_empty() {
@@ -43,11 +43,11 @@ impl<S: Socket> Sessions<S> {
         }
         self.watch_at_ns = now.mono_ns + WATCH_NS;
         for (id, serial) in std::mem::take(&mut self.watched) {
-            if self.connections.get(id as usize).is_none_or(|c| c.serial != serial) {
+            if self.connections.get(id).is_none_or(|c| c.serial != serial) {
                 continue;
             }
             if self.judge(id, now) {
-                if let Some(connection) = self.connections.get_mut(id as usize) {
+                if let Some(connection) = self.connections.get_mut(id) {
                     connection.watched = false;
                 }
             } else {
@@ -61,12 +61,12 @@ impl<S: Socket> Sessions<S> {
 
     /// Judges one session and tells it. True if it needs no more looks.
     fn judge(&mut self, id: u32, now: Now) -> bool {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return true };
+        let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);
-        self.count_level(before, self.connections.get(id as usize).map_or(before, |c| c.session.level()));
+        self.count_level(before, self.connections.get(id).map_or(before, |c| c.session.level()));
         self.note(id, verdict, kernel, now);
         if verdict.cut {
             self.cut(id, Close::SlowConsumer, now);
@@ -76,7 +76,7 @@ impl<S: Socket> Sessions<S> {
 
     fn tell_levels(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
         let Some((first, last)) = verdict.tell else { return };
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let ledger = connection.session.ledger();
         for level in Level::ALL.into_iter().filter(|level| (first..=last).contains(level)) {
             let lag = json::Lag {
@@ -123,7 +123,7 @@ impl<S: Socket> Sessions<S> {
     /// kernel in any case, so that the client finds them when it reads.
     pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
         let after_ms = self.after_ms(id, why);
-        if self.connections.get(id as usize).is_none_or(|c| c.session.is_closing()) {
+        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
         match why {
@@ -134,11 +134,11 @@ impl<S: Socket> Sessions<S> {
         self.saw_cut(id, why, now);
         self.unsubscribe_all(id);
         self.say_urgently(id, &json::bye(why, after_ms), now);
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.session.abandon();
         }
         self.end(id, why, now);
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.force(true, &self.counters);
         }
     }
@@ -148,7 +148,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
         match why {
             Close::Shutdown => {
-                let serial = self.connections.get(id as usize).map_or(0, |c| c.serial);
+                let serial = self.connections.get(id).map_or(0, |c| c.serial);
                 super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
             }
             Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
@@ -164,7 +164,7 @@ impl<S: Socket> Sessions<S> {
         {
             let Some((_, id, serial)) = self.heartbeats.pop_front() else { break };
             any = true;
-            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             if connection.serial != serial || connection.session.is_closing() {
                 continue;
             }
@@ -186,7 +186,7 @@ impl<S: Socket> Sessions<S> {
 
     /// One heartbeat and one ping. A socket that takes nothing holds one of each at most.
     fn beat(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.session.has_urgent() {
             return;
         }
@@ -202,7 +202,7 @@ impl<S: Socket> Sessions<S> {
     /// Gives up who did not take its last words in time.
     pub(super) fn give_up(&mut self, now: Now) {
         while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
-            if let Some(connection) = self.connections.get_mut(id as usize).filter(|c| c.serial == serial) {
+            if let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) {
                 connection.dead = true;
                 connection.socket.kick();
             }

@@ -31,7 +31,7 @@ impl<S: Socket> Sessions<S> {
             && due.due_ns <= now.mono_ns
         {
             let Some(Reverse(Release { due_ns, id, serial, rate })) = self.releases.pop() else { break };
-            let Some(connection) = self.connections.get_mut(id as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             if connection.serial == serial && connection.session.release(rate, due_ns, now.mono_ns) {
                 any = true;
                 self.recover(id, now);
@@ -42,7 +42,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Lets go what is held back of these subscriptions, sorted by key.
     pub(super) fn release_keys(&mut self, id: u32, keys: &[Key], now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize).filter(|_| !keys.is_empty()) else {
+        let Some(connection) = self.connections.get_mut(id).filter(|_| !keys.is_empty()) else {
             return;
         };
         connection.session.release_all(|key| keys.binary_search(&key).is_ok(), now.mono_ns);
@@ -53,7 +53,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn hold_nothing(&mut self, now: Now) {
         self.draining = true;
         for id in self.ids() {
-            if let Some(connection) = self.connections.get_mut(id as usize) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 connection.session.release_all(|_| true, now.mono_ns);
                 self.recover(id, now);
             }

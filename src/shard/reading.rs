@@ -121,7 +121,7 @@ impl<S: Socket> Sessions<S> {
 
     /// A client is told when it has caught up: at once, where nothing of what it asked for has to be read.
     pub(super) fn catch_up(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         match &mut connection.reading {
             Some(reading) => reading.catches_up = true,
             None => connection.seam = connection.seam.or(Some(0)),
@@ -130,7 +130,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
-        let connection = self.connections.get_mut(id as usize)?;
+        let connection = self.connections.get_mut(id)?;
         if !std::mem::replace(&mut connection.reads, true) {
             self.readers.push((id, connection.serial));
         }
@@ -142,7 +142,7 @@ impl<S: Socket> Sessions<S> {
     /// How many sessions besides this one catch up.
     pub(super) fn catching_up(&self, besides: u32) -> usize {
         let catches_up = |(id, serial): &&(u32, u64)| {
-            let connection = self.connections.get(*id as usize).filter(|c| c.serial == *serial);
+            let connection = self.connections.get(*id).filter(|c| c.serial == *serial);
             let reading = connection.and_then(|connection| connection.reading.as_ref());
             *id != besides && reading.is_some_and(|reading| reading.catches_up)
         };
@@ -157,7 +157,7 @@ impl<S: Socket> Sessions<S> {
         let some = usize::from(!self.readers.is_empty());
         self.readers.rotate_left(some);
         while let Some((id, serial)) = self.readers.get(at).copied() {
-            let connection = self.connections.get_mut(id as usize).filter(|c| c.serial == serial);
+            let connection = self.connections.get_mut(id).filter(|c| c.serial == serial);
             match connection {
                 Some(connection) if connection.reading.is_some() => {
                     // What else it waits for has waited longer than what it reads.
@@ -181,7 +181,7 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go
     /// on at once.
     pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let ticket = Ticket { session: id, serial: connection.serial };
         let Some(mut reading) = connection.reading.take_if(|reading| reading.asked.is_none()) else {
             return false;
@@ -215,7 +215,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Leaves a reading for later. True if there is room to go on.
     fn put_back(&mut self, id: u32, reading: Box<Reading>) -> bool {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         connection.reading = Some(reading);
         connection.session.has_room()
     }
@@ -226,7 +226,7 @@ impl<S: Socket> Sessions<S> {
             if reading.at >= self.cursor {
                 break Stop::Joined;
             }
-            let connection = self.connections.get(id as usize).filter(|c| c.session.has_room());
+            let connection = self.connections.get_mut(id).filter(|c| c.session.has_room());
             let Some(connection) = connection.filter(|_| *slots > 0) else { break Stop::Paused };
             let Some(key) = reading.key(&self.ring) else { break Stop::Lacking };
             if let Some(place) = connection.place(key) {
@@ -245,7 +245,7 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session a tick that it reads, if that is new to it.
     fn read_tick(&mut self, id: u32, place: u32, mut tick: Tick, reading: &Reading, now: Now) -> bool {
         let key = tick.key();
-        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let Some(subscription) = self.subscriptions.at(key, place) else { return false };
         let Some(symbol) = self.table.get(tick.instrument) else { return false };
         if subscription.is_unbegun() {
@@ -275,7 +275,7 @@ impl<S: Socket> Sessions<S> {
     fn take_answers(&mut self, now: Now) {
         while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
             let id = ticket.session;
-            let connection = self.connections.get_mut(id as usize).filter(|c| c.serial == ticket.serial);
+            let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
             let Some(connection) = connection else { continue };
             let Some(mut reading) = connection.reading.take_if(|reading| reading.asked == Some(want)) else {
                 continue;
@@ -316,7 +316,7 @@ impl<S: Socket> Sessions<S> {
 
     /// All there is was read.
     fn end_reading(&mut self, id: u32, reading: &Reading, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let missed = reading.missed > 0;
         for (key, place) in &connection.places {
             let Some(subscription) = self.subscriptions.at(*key, *place) else { continue };
@@ -349,7 +349,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Tells a client that it has caught up, once it was told what its subscriptions lack.
     pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
         if catches_up || connection.session.waiting() > 0 || connection.session.is_closing() {
             return;

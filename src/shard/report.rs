@@ -118,7 +118,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Finds out who are the worst `limit` clients of this shard.
-    pub(super) fn start_report(&self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Report {
+    pub(super) fn start_report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Report {
         let weigh = |connection: &Connection<S>| {
             let (session, ledger) = (&connection.session, connection.session.ledger());
             match sort {
@@ -131,7 +131,7 @@ impl<S: Socket> Sessions<S> {
                 SortBy::Since => connection.serial,
             }
         };
-        let weighed = self.connections.iter().map(|(id, c)| (weigh(c), id as u32, c.serial));
+        let weighed = self.connections.iter_mut().map(|(id, c)| (weigh(c), id, c.serial));
         let mut worst: Vec<(u64, u32, u64)> = weighed.collect();
         worst.sort_unstable_by_key(|(weight, id, _)| (Reverse(*weight), *id));
         worst.truncate(limit);
@@ -145,7 +145,7 @@ impl<S: Socket> Sessions<S> {
         while looked_at < SUBSCRIPTIONS_PER_TURN {
             let Some((weight, id, serial)) = report.worst.pop() else { return true };
             // Who has gone meanwhile is left out.
-            if self.connections.get(id as usize).is_some_and(|c| c.serial == serial)
+            if self.connections.get(id).is_some_and(|c| c.serial == serial)
                 && let Some(row) = self.row(id, weight, report.shard, now)
             {
                 looked_at += 1 + row.subscriptions;
@@ -156,7 +156,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn row(&mut self, id: u32, sorted_by: u64, shard: usize, now: Now) -> Option<ClientRow> {
-        let connection = self.connections.get(id as usize)?;
+        let connection = self.connections.get_mut(id)?;
         let (mut subscriptions, mut heads, mut pending) = (0, 0_u64, 0);
         for (key, place) in connection.places.iter().filter(|(key, _)| key.channel().is_some()) {
             let subscription = self.subscriptions.at(*key, *place)?;

@@ -148,7 +148,7 @@ impl<S: Socket> Sessions<S> {
             Named::Listed(instrument, _) => {
                 let key = Key::new(*instrument, channel.into());
                 // What it has already goes on as it is.
-                if self.connections.get(id as usize).is_some_and(|c| c.place(key).is_some()) {
+                if self.connections.get(id).is_some_and(|c| c.place(key).is_some()) {
                     return row;
                 }
                 plan.word(*instrument)
@@ -168,12 +168,11 @@ impl<S: Socket> Sessions<S> {
             Named::Wildcard(_) => true,
             Named::Listed(instrument, _) => {
                 let status = Key::new(*instrument, Stream::Status);
-                self.connections.get(id as usize).is_some_and(|c| c.place(status).is_some())
+                self.connections.get(id).is_some_and(|c| c.place(status).is_some())
             }
-            Named::Awaited(symbol) => self
-                .connections
-                .get(id as usize)
-                .is_some_and(|c| c.awaited.iter().any(|a| a.symbol == *symbol)),
+            Named::Awaited(symbol) => {
+                self.connections.get(id).is_some_and(|c| c.awaited.iter().any(|a| a.symbol == *symbol))
+            }
         };
         if already {
             return Ok(());
@@ -210,7 +209,7 @@ impl<S: Socket> Sessions<S> {
         let wildcard = Wildcard { venue, channel: wish.channel, terms: wish.terms };
         let listed = self.table.iter().take(self.known);
         let taken: Vec<_> = listed.filter(|(_, s)| wildcard.takes(s)).map(|(id, _)| id).collect();
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
         connection.wildcards.push(wildcard);
         self.charge(id, taken.len());
@@ -307,7 +306,7 @@ impl<S: Socket> Sessions<S> {
             _ => false,
         });
         self.stop_awaiting(id, |awaited| gone(awaited.channel, &awaited.symbol));
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             let covered = |w: &Wildcard| patterns.iter().any(|pattern| pattern.covers(w));
             connection.wildcards.retain(|w| !(channels.contains(&w.channel) && covered(w)));
         }
@@ -359,7 +358,7 @@ impl<S: Socket> Sessions<S> {
                 shown = shown.or(changed);
                 changed
             };
-            if let Some(connection) = self.connections.get_mut(id as usize) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
                 let wide = wide.map(|w| (w.channel, &mut w.terms));
                 let awaited = connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol));
@@ -394,7 +393,7 @@ impl<S: Socket> Sessions<S> {
         pattern: &Pattern,
         channel: Channel,
     ) -> Vec<(Key, u32)> {
-        let Some(connection) = self.connections.get(id as usize) else { return Vec::new() };
+        let Some(connection) = self.connections.get(id) else { return Vec::new() };
         match pattern {
             Pattern::One(symbol) => {
                 let key = table.find(symbol).map(|id| Key::new(id, channel.into()));
@@ -413,7 +412,7 @@ impl<S: Socket> Sessions<S> {
     /// Every subscription of a session: wildcards, awaited symbols, instruments, up to [`ROWS_MAX`].
     fn list(&mut self, id: u32, name: Option<&Id>, now: Now) {
         let table = Arc::clone(&self.table);
-        let Some(connection) = self.connections.get(id as usize) else { return };
+        let Some(connection) = self.connections.get(id) else { return };
         let mut rows: Vec<SubscriptionRow<'_>> = Vec::new();
         for wildcard in &connection.wildcards {
             rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.terms, None));

@@ -178,7 +178,7 @@ impl<S: Socket> Sessions<S> {
         }
         let has = |instrument| {
             let key = Key::new(instrument, channel.into());
-            self.connections.get(id as usize).is_some_and(|connection| connection.place(key).is_some())
+            self.connections.get(id).is_some_and(|connection| connection.place(key).is_some())
         };
         let wanted = |(text, told): &(String, u64)| {
             let symbol = Symbol::parse(text).ok()?;

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxBuildHasher;
-use slab::Slab;
 
 use super::client::{Around, Connection, Sample};
+use super::connections::Connections;
 use super::frames::Frames;
 use super::playback::News;
 use super::rates::{Release, phase_ns};
@@ -26,10 +26,10 @@ use crate::latency::meter::{Class, Meter};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::remote::Remote;
-use crate::ring::{Packed, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, Session, Subscription, Times};
+use crate::ring::{Packed, Seen, TickRing};
+use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription, Times};
 use crate::socket::Tuning;
-use crate::tick::{Body, Channel, GapCause};
+use crate::tick::{Body, Channel, GapCause, Tick};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -122,6 +122,24 @@ const DEBT_MAX_S: i64 = 10;
 /// Sessions whose memory is asked for at once.
 const GROUP: usize = 16;
 
+/// A tick that is being told.
+struct Telling {
+    tick: Tick,
+    /// What it adds to the ledger of who is told.
+    counts: Ledger,
+    times: Times,
+    /// How much was on the tape before it.
+    since: u64,
+    /// When it was taken from the ring, nanoseconds since the Unix epoch.
+    taken_ns: u64,
+    /// How many it stands for where it is measured.
+    weight: u64,
+    /// Its frame, once somebody wants it.
+    strip: Option<Strip>,
+    /// How often it was laid on a tray and counted.
+    laid: u64,
+}
+
 /// All sessions of one shard, and what they want.
 pub struct Sessions<S> {
     pub(super) options: SessionOptions,
@@ -129,8 +147,7 @@ pub struct Sessions<S> {
     pub(super) ring: TickRing,
     pub(super) clock: Clock,
     pub(super) counters: Arc<ShardCounters>,
-    /// Boxed: a table of very many grows by doubling, and would be half empty.
-    pub(super) connections: Slab<Box<Connection<S>>>,
+    pub(super) connections: Connections<S>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
@@ -192,7 +209,7 @@ impl<S: Socket> Sessions<S> {
             ring,
             clock,
             counters,
-            connections: Slab::new(),
+            connections: Connections::default(),
             subscriptions: Subscriptions::default(),
             frames: Frames::default(),
             flush_queue: VecDeque::new(),
@@ -246,17 +263,38 @@ impl<S: Socket> Sessions<S> {
         }
         let row = self.subscriptions.of(key);
         let tick = packed.unpack();
-        let Some(symbol) = self.table.get(tick.instrument) else { return };
+        if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
+            return self.gap_after_held(packed, now);
+        }
+        // Each tick begins with somebody else, so that nobody is always last.
+        let start = (tick.seq % row.len() as u64) as usize;
+        let Some(mut telling) = self.telling(tick, packed.seen(), now) else { return };
+        let mut row = self.subscriptions.take(key);
+        let (last, first) = row.split_at_mut(start);
+        for group in first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP)) {
+            // Memory is asked for all of them before the first is worked on.
+            let wanting = group.iter().filter(|subscription| subscription.wants(tick.seq));
+            let touched = wanting.fold(0, |sum, wanting| sum ^ self.connections.touch(wanting.session));
+            std::hint::black_box(touched);
+            for subscription in group {
+                self.tell(subscription, &mut telling, now);
+            }
+        }
+        self.subscriptions.put_back(key, row);
+        self.totals.sent += telling.laid;
+        if !self.pressed.is_empty() {
+            self.press(now);
+        }
+    }
+
+    /// A tick that is about to be told.
+    fn telling(&mut self, tick: Tick, seen: Seen, now: Now) -> Option<Telling> {
+        let symbol = self.table.get(tick.instrument)?;
         let counts = match tick.body {
             Body::Trade(_) | Body::Quote(_) => Ledger { sent: 1, ..Ledger::default() },
             Body::Gap { from, .. } => Ledger { lost: tick.seq - from + 1, ..Ledger::default() },
             Body::Status(_) => Ledger::default(),
         };
-        if matches!(tick.body, Body::Gap { .. }) && row.iter().any(Subscription::is_held) {
-            return self.gap_after_held(packed, now);
-        }
-        let (mut strip, since) = (None, self.buffers.printed());
-        let seen = packed.seen();
         let numbered_ns = tick.rx_ns + seen.since_rx_ns();
         // It may have been published after this turn began.
         let taken_ns = now.wall_ns.max(numbered_ns);
@@ -267,69 +305,88 @@ impl<S: Socket> Sessions<S> {
         };
         // What stands at another place of a replay came long ago.
         let class = if tick.snap { Class::NONE } else { class };
-        let mut times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
+        let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
-        // Each tick begins with somebody else, so that nobody is always last.
-        let start = (tick.seq % row.len() as u64) as usize;
-        let (last, first) = row.split_at_mut(start);
-        let groups = first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP));
-        for group in groups {
-            // Memory is asked for all of them before the first is worked on.
-            let wanting = group.iter().filter(|subscription| subscription.wants(tick.seq));
-            let touched =
-                wanting.filter_map(|subscription| self.connections.get(subscription.session as usize));
-            std::hint::black_box(touched.fold(0, |sum, connection| sum ^ connection.touch()));
-            for subscription in group {
-                if !subscription.wants(tick.seq) && !subscription.is_opening() {
-                    continue;
-                }
-                let id = subscription.session;
-                let Some(connection) = self.connections.get_mut(id as usize) else { continue };
-                if !subscription.wants(tick.seq) {
-                    connection.open(subscription, &tick);
-                }
-                if let Some(rate) = subscription.rate()
-                    && !self.draining
-                {
-                    subscription.hold();
-                    let phase_ns = phase_ns(connection.serial);
-                    if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
-                        self.releases.push(Reverse(Release { due_ns, id, serial: connection.serial, rate }));
-                    }
-                    continue;
-                }
-                if strip.is_none() {
-                    times.tx_ns = self.clock.wall_ns();
-                    self.frames.encode(&tick, symbol, times.tx_ns / 1_000);
-                    strip = self.buffers.print(self.frames.encoded(), times);
-                    self.meter.record(Stage::Encode, times.class, taken_ns, times.tx_ns, seen.weight());
-                }
-                let mut around = Around {
-                    counters: &self.counters,
-                    clock: &self.clock,
-                    meter: &mut self.meter,
-                    sample: &mut self.sample,
-                };
-                if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
-                    subscription.queued(tick.seq);
-                    connection.session.count(counts);
-                    self.totals += counts;
-                    if !connection.queued {
-                        connection.queued = true;
-                        self.flush_queue.push_back((id, since));
-                    }
-                } else if subscription.fell_behind(GapCause::SlowConsumer) {
-                    connection.session.wait(key, now.mono_ns);
-                    let cut = subscription.cuts();
-                    if connection.session.shed() || cut {
-                        self.pressed.push((id, cut));
-                    }
-                }
+        let since = self.buffers.printed();
+        Some(Telling { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None, laid: 0 })
+    }
+
+    /// Tells one subscription a tick: as a rule the session needs not be asked.
+    #[inline]
+    fn tell(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
+        let wants = subscription.wants(telling.tick.seq);
+        if !wants && !subscription.is_opening() {
+            return;
+        }
+        let plain = wants && telling.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
+        let strip = if plain { self.print(telling) } else { None };
+        let counted = telling.counts.sent > 0;
+        let id = subscription.session;
+        if !strip.is_some_and(|strip| self.connections.lay(id, strip, counted, now.mono_ns)) {
+            return self.ask(subscription, telling, now);
+        }
+        subscription.queued(telling.tick.seq);
+        telling.laid += telling.counts.sent;
+        if !self.connections.set_queued(id, true) {
+            self.flush_queue.push_back((id, telling.since));
+        }
+    }
+
+    /// Tells one subscription a tick whose session may not take it.
+    #[inline(never)]
+    fn ask(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
+        let (id, key, seq) = (subscription.session, telling.tick.key(), telling.tick.seq);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !subscription.wants(seq) {
+            connection.open(subscription, &telling.tick);
+        }
+        if let Some(rate) = subscription.rate()
+            && !self.draining
+        {
+            subscription.hold();
+            let (serial, phase_ns) = (connection.serial, phase_ns(connection.serial));
+            if let Some(due_ns) = connection.session.hold(key, rate, phase_ns, now.mono_ns) {
+                self.releases.push(Reverse(Release { due_ns, id, serial, rate }));
+            }
+            return;
+        }
+        let strip = self.print(telling);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let mut around = Around {
+            counters: &self.counters,
+            clock: &self.clock,
+            meter: &mut self.meter,
+            sample: &mut self.sample,
+        };
+        if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
+            subscription.queued(seq);
+            connection.session.count(telling.counts);
+            self.totals += telling.counts;
+            self.connections.set_out(id);
+            if !self.connections.set_queued(id, true) {
+                self.flush_queue.push_back((id, telling.since));
+            }
+        } else if subscription.fell_behind(GapCause::SlowConsumer) {
+            connection.session.wait(key, now.mono_ns);
+            let cut = subscription.cuts();
+            if connection.session.shed() || cut {
+                self.pressed.push((id, cut));
             }
         }
-        if !self.pressed.is_empty() {
-            self.press(now);
+    }
+
+    /// The frame of a tick, on the tape; `None` if there is no room for it.
+    #[inline]
+    fn print(&mut self, telling: &mut Telling) -> Option<Strip> {
+        if telling.strip.is_none() {
+            let Telling { tick, times, .. } = telling;
+            let symbol = self.table.get(tick.instrument)?;
+            times.tx_ns = self.clock.wall_ns();
+            self.frames.encode(tick, symbol, times.tx_ns / 1_000);
+            telling.strip = self.buffers.print(self.frames.encoded(), *times);
+            self.meter.record(Stage::Encode, times.class, telling.taken_ns, times.tx_ns, telling.weight);
         }
+        telling.strip
     }
 
     /// The tape comes round: whoever has waited for too long to be written to makes copies.
@@ -337,7 +394,7 @@ impl<S: Socket> Sessions<S> {
     fn make_room(&mut self) {
         let old = self.buffers.old();
         for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
-            if let Some(connection) = self.connections.get_mut(*id as usize) {
+            if let Some(connection) = self.connections.get_mut(*id) {
                 connection.session.own();
             }
         }
@@ -367,7 +424,7 @@ impl<S: Socket> Sessions<S> {
                 if !subscription.misses(last.head) {
                     continue;
                 }
-                let Some(connection) = self.connections.get_mut(subscription.session as usize) else {
+                let Some(connection) = self.connections.get_mut(subscription.session) else {
                     continue;
                 };
                 if subscription.fell_behind(GapCause::Overrun) {
@@ -381,12 +438,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     pub(super) fn ids(&self) -> Vec<u32> {
-        self.connections.iter().map(|(id, _)| id as u32).collect()
+        self.connections.iter().map(|(id, _)| id).collect()
     }
 
     /// Tells a session's dirty subscriptions what they missed, as far as there is room.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let (mut told_any, mut gap) = (false, None);
         while let Some(key) = connection.session.next_waiting() {
             let Some(place) = connection.place(key) else { continue };
@@ -447,12 +504,11 @@ impl<S: Socket> Sessions<S> {
             reads: false,
             seam: None,
             news: 0,
-            queued: false,
             watched: false,
             dead: false,
             tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
-        })) as u32;
+        }));
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
         // Urgent, or a heartbeat could overtake it.
@@ -464,8 +520,7 @@ impl<S: Socket> Sessions<S> {
     /// The connection is gone: so is all that was kept for it.
     pub fn remove(&mut self, id: u32) {
         self.unsubscribe_all(id);
-        if self.connections.contains(id as usize) {
-            let gone = self.connections.remove(id as usize);
+        if let Some(gone) = self.connections.remove(id) {
             self.counters.sessions.sub(1);
             self.count_level(gone.session.level(), Level::Ok);
         }
@@ -473,7 +528,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Says goodbye: `bye`, then the close frame, behind what is queued already.
     pub fn close(&mut self, id: u32, why: Close, now: Now) {
-        if self.connections.get(id as usize).is_none_or(|c| c.session.is_closing()) {
+        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
         self.unsubscribe_all(id);
@@ -484,7 +539,7 @@ impl<S: Socket> Sessions<S> {
 
     /// The last frame, behind what is queued.
     pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.session.close();
         let mut close = Vec::new();
         frame::close(why, &mut close);
@@ -497,7 +552,7 @@ impl<S: Socket> Sessions<S> {
     /// The client closed the connection, and its close frame was answered by `reply`, raw bytes.
     pub fn closed_by_client(&mut self, id: u32, reply: &[u8], now: Now) {
         self.unsubscribe_all(id);
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.session.is_closing() {
             connection.session.close();
             connection.session.push(reply, now.mono_ns);
@@ -509,7 +564,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Whole frames made by somebody else, which overtake what is queued: pongs.
     pub fn push_raw(&mut self, id: u32, frames: &[u8], now: Now) {
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.session.push_urgent(frames, now.mono_ns);
             self.queue(id);
         }
@@ -517,7 +572,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Sends one message that overtakes what is queued.
     pub(super) fn say_urgently(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         // A value made of maps with text keys always becomes text.
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
         connection.session.push_urgent(frame, now.mono_ns);
@@ -526,7 +581,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Sends one message behind what is queued, whether or not there is room for ticks.
     pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         // A value made of maps with text keys always becomes text.
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
         connection.session.push_answer(frame, now.mono_ns);
@@ -536,7 +591,7 @@ impl<S: Socket> Sessions<S> {
     /// Whether a session may make another request now.
     pub(super) fn may_ask(&mut self, id: u32, now: Now) -> bool {
         let per_s = u64::from(self.options.ops_per_s);
-        let Some(connection) = self.connections.get_mut(id as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(id) else { return false };
         let gained = (now.mono_ns - connection.tokens_at_ns.min(now.mono_ns)) / 1_000 * per_s / 1_000;
         if gained > 0 {
             let most = i64::from(self.options.ops_per_s) * 1_000;
@@ -555,7 +610,7 @@ impl<S: Socket> Sessions<S> {
     /// made the shard look at. It may have to wait for some seconds then.
     pub(super) fn charge(&mut self, id: u32, rows: usize) {
         let least = -DEBT_MAX_S * 1_000 * i64::from(self.options.ops_per_s);
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             let cost = (rows / 256).min(1 << 32) as i64 * 1_000 + (rows % 256) as i64 * 1_000 / 256;
             connection.tokens_milli = (connection.tokens_milli - cost).max(least);
         }
@@ -565,25 +620,25 @@ impl<S: Socket> Sessions<S> {
 
     /// Something came from the client.
     pub fn heard(&mut self, id: u32, now: Now) {
-        if let Some(connection) = self.connections.get_mut(id as usize) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.session.heard(now.mono_ns);
         }
     }
 
     /// The socket can be written to again.
     pub fn writable(&mut self, id: u32) {
-        if let Some(connection) = self.connections.get_mut(id as usize)
+        if let Some(connection) = self.connections.get_mut(id)
             && connection.session.is_blocked()
         {
             connection.session.unblock();
-            connection.queued = true;
+            self.connections.set_queued(id, true);
             self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
 
     /// What the driver of a connection has to wait for.
     pub fn wants(&mut self, id: u32) -> Wants {
-        let Some(connection) = self.connections.get_mut(id as usize) else {
+        let Some(connection) = self.connections.get_mut(id) else {
             return Wants { read: false, write: false, end: true };
         };
         let closing = connection.session.is_closing();
@@ -611,7 +666,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
             // Who has not taken what there was by now would not come to a goodbye behind it.
-            let Some(Connection { session, .. }) = self.connections.get(id as usize).map(|c| &**c) else {
+            let Some(Connection { session, .. }) = self.connections.get(id) else {
                 continue;
             };
             if session.is_blocked() || session.is_shedding() {

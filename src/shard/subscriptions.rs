@@ -17,6 +17,20 @@ impl Subscriptions {
         self.by_key.get_mut(key.index()).map_or(&mut [], Vec::as_mut_slice)
     }
 
+    /// As [`of`](Self::of), to be [put back](Self::put_back) before anybody is added or removed.
+    #[inline]
+    pub(super) fn take(&mut self, key: Key) -> Vec<Subscription> {
+        self.by_key.get_mut(key.index()).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts back who wants a stream.
+    #[inline]
+    pub(super) fn put_back(&mut self, key: Key, row: Vec<Subscription>) {
+        if let Some(place) = self.by_key.get_mut(key.index()) {
+            *place = row;
+        }
+    }
+
     /// One subscription by its place.
     pub(super) fn at(&mut self, key: Key, place: u32) -> Option<&mut Subscription> {
         self.by_key.get_mut(key.index())?.get_mut(place as usize)

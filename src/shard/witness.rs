@@ -17,7 +17,7 @@ impl<S: Socket> Sessions<S> {
     /// Notes how a client does; of one that is at ease nothing is kept.
     pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
         let Some(span_us) = self.witness.span_us() else { return };
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if verdict.at_ease {
             connection.history = None;
         } else {
@@ -27,7 +27,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A client is about to be cut.
-    pub(super) fn saw_cut(&self, id: u32, why: Close, now: Now) {
+    pub(super) fn saw_cut(&mut self, id: u32, why: Close, now: Now) {
         if matches!(why, Close::SlowConsumer | Close::NoPong) {
             self.tell_incident(id, now, || Cause::Cut(why));
         }
@@ -35,17 +35,21 @@ impl<S: Socket> Sessions<S> {
 
     /// A client was told what it does not get because it, or this shard, was slow.
     #[cold]
-    pub(super) fn saw_gap(&self, id: u32, key: Key, missing: Missing, now: Now) {
+    pub(super) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
         let Missing { from, to, why } = missing;
         self.tell_incident(id, now, || Cause::Gap { key, from, to, why });
     }
 
-    fn tell_incident(&self, id: u32, now: Now, cause: impl FnOnce() -> Cause) {
+    fn tell_incident(&mut self, id: u32, now: Now, cause: impl FnOnce() -> Cause) {
         self.witness.tell(now.mono_ns, || Incident {
             at_ns: now.wall_ns,
             position: self.ring.published(),
             cause: cause(),
-            client: self.connections.get(id as usize).map(|connection| connection.past(now)),
+            client: self
+                .connections
+                .get_mut(id)
+                .map(|connection| &*connection)
+                .map(|connection| connection.past(now)),
         });
     }
 }

@@ -13,9 +13,9 @@ const SLOTS_PER_WRITE: usize = 1_024;
 impl<S: Socket> Sessions<S> {
     /// Has a session written to when its turn comes.
     pub(super) fn queue(&mut self, id: u32) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
-        if !connection.queued && !connection.dead {
-            connection.queued = true;
+        if self.connections.get(id).is_some_and(|connection| !connection.dead)
+            && !self.connections.set_queued(id, true)
+        {
             self.flush_queue.push_back((id, self.buffers.printed()));
         }
     }
@@ -38,16 +38,23 @@ impl<S: Socket> Sessions<S> {
 
     /// Asks for the memory of the sessions that are written next, all at once.
     fn touch_next(&self, count: usize) {
-        let next = self.flush_queue.iter().take(count);
-        let next = next.filter_map(|(id, _)| self.connections.get(*id as usize));
-        std::hint::black_box(next.fold(0, |sum, next| sum ^ next.touch() ^ next.socket.touch()));
+        let next = self.flush_queue.iter().take(count).map(|(id, _)| *id);
+        let touched = next.fold(0, |sum, id| {
+            let connection = self.connections.get(id);
+            let touched = connection.map_or(0, |connection| connection.touch() ^ connection.socket.touch());
+            sum ^ touched ^ self.connections.touch(id)
+        });
+        std::hint::black_box(touched);
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id as usize) else { return };
+        if !self.connections.is_queued(id) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
         // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
         // stays marked as queued, so that ticks do not put it back before it is writable.
-        if !connection.queued || connection.session.is_blocked() {
+        if connection.session.is_blocked() {
             return;
         }
         let was_over_full = connection.session.is_over_full();
@@ -64,7 +71,14 @@ impl<S: Socket> Sessions<S> {
         if connection.session.is_blocked() {
             return self.watch_over(id, now);
         }
-        connection.queued = false;
+        self.written(id, was_over_full, now);
+        self.connections.set_out(id);
+    }
+
+    /// What follows a write.
+    fn written(&mut self, id: u32, was_over_full: bool, now: Now) {
+        self.connections.set_queued(id, false);
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if was_over_full && !connection.session.is_over_full() {
             // Its requests were left unread for want of room.
             connection.socket.kick();

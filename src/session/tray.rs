@@ -1,0 +1,183 @@
+//! What a session was offered since it was last looked at, on a line or two of memory.
+
+use super::buffers::{Buffers, Strip};
+
+/// Runs of frames that fit.
+const RUNS_MAX: usize = 28;
+/// A run is the number of its first frame, as far as that fits, and behind it how many more there are.
+const MORE_BITS: u32 = 7;
+const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
+
+/// Frames on the tape that are laid out for one session.
+///
+/// A tick for a hundred sessions meets them in no near cache. A session itself, its outbox and its list of strips stand on
+/// four lines of memory, each found by the one before it; its tray is two lines in a table of trays, of which the second is
+/// needed where very many wait. So ticks are laid on the tray, and whoever looks at the session
+/// [takes](super::Session::take) them in first. A session that cannot just be offered a tick has no
+/// [room](super::Session::room) on it.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub struct Tray {
+    /// When the first of them was laid, steady time.
+    since_ns: u64,
+    /// Bytes that may still be laid.
+    room: u32,
+    /// How many of them the ledger counts.
+    counted: u16,
+    /// How many runs there are.
+    used: u8,
+    /// Its session is in the queue of those with something to write: kept here because each tick asks.
+    pub queued: bool,
+    runs: [u32; RUNS_MAX],
+}
+
+const _: () = assert!(size_of::<Tray>() == 128, "two lines of memory");
+
+impl Tray {
+    /// Lays a frame. False if there is no room.
+    #[inline]
+    pub fn lay(&mut self, strip: Strip, counted: bool, now_ns: u64) -> bool {
+        let Some(left) = (self.room as usize).checked_sub(strip.len) else { return false };
+        let run = strip.first() << MORE_BITS;
+        let used = usize::from(self.used);
+        match self.runs[..used].last_mut() {
+            Some(last) if *last & MORE_MAX < MORE_MAX && joins(*last, run) => *last += 1,
+            _ => {
+                let Some(free) = self.runs.get_mut(used) else { return false };
+                *free = run;
+                if used == 0 {
+                    self.since_ns = now_ns;
+                }
+                self.used += 1;
+            }
+        }
+        self.room = left as u32;
+        self.counted += u16::from(counted);
+        true
+    }
+
+    /// Reads what a tick needs, and says nothing of it.
+    #[inline]
+    pub fn touch(&self) -> usize {
+        self.runs[usize::from(self.used).min(RUNS_MAX - 1)] as usize
+    }
+
+    /// True if nothing lies on it.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// There is room for so many bytes, until it is [taken](Self::take) from.
+    pub fn set_room(&mut self, bytes: usize) {
+        self.room = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
+    /// Takes everything off, in order: how many frames are counted.
+    pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(Strip, u64)) -> u64 {
+        for run in &self.runs[..usize::from(self.used)] {
+            let strip = buffers.strip(run >> MORE_BITS, u32::BITS - MORE_BITS, (run & MORE_MAX) + 1);
+            debug_assert!(strip.is_some(), "it was forgotten");
+            if let Some(strip) = strip {
+                to(strip, self.since_ns);
+            }
+        }
+        self.used = 0;
+        u64::from(std::mem::take(&mut self.counted))
+    }
+}
+
+/// Whether a run of one frame begins where the last one ends.
+#[inline]
+fn joins(last: u32, run: u32) -> bool {
+    (last >> MORE_BITS).wrapping_add((last & MORE_MAX) + 1) << MORE_BITS == run
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::buffers::{TAPE_BYTES_MIN, Times};
+    use super::*;
+    use crate::instrument::InstrumentId;
+    use crate::latency::meter::Class;
+    use crate::tick::Channel;
+
+    fn print(buffers: &Buffers, frame: &[u8]) -> Strip {
+        if !buffers.has_room() {
+            buffers.forget(buffers.old());
+        }
+        let times =
+            Times { rx_ns: 0, tx_ns: 0, class: Class::new(0, Channel::Trade), instrument: InstrumentId(0) };
+        buffers.print(frame, times).expect("there is room")
+    }
+
+    /// What is taken off a tray: the bytes, when it was laid, how much was counted.
+    fn taken(tray: &mut Tray, buffers: &Buffers) -> (Vec<u8>, Vec<u64>, u64) {
+        let (mut bytes, mut since) = (Vec::new(), Vec::new());
+        let counted = tray.take(buffers, |strip, at_ns| {
+            buffers.read(strip, |part| bytes.extend_from_slice(part));
+            since.push(at_ns);
+        });
+        (bytes, since, counted)
+    }
+
+    proptest! {
+        /// Whatever is laid comes off again, the same and in order, wherever it stands on the tape.
+        #[test]
+        fn what_is_laid_is_taken(
+            frames in prop::collection::vec((1_usize..400, any::<bool>(), 0_u8..8), 1..400),
+            before in 0_usize..200,
+        ) {
+            let buffers = Buffers::new(TAPE_BYTES_MIN);
+            (0..before).for_each(|n| { print(&buffers, &vec![b'x'; 100 + n]); });
+            let mut tray = Tray::default();
+            tray.set_room(TAPE_BYTES_MIN / 4);
+            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, TAPE_BYTES_MIN / 4);
+            for (nth, (len, counts, dice)) in frames.iter().enumerate() {
+                let frame = vec![nth as u8; *len];
+                let strip = print(&buffers, &frame);
+                // Some are for others, or nothing would ever end a run.
+                if *dice == 0 {
+                    continue;
+                }
+                if tray.lay(strip, *counts, nth as u64) {
+                    laid.extend_from_slice(&frame);
+                    counted += u64::from(*counts);
+                    first = first.or(Some(nth as u64));
+                    room -= len;
+                    continue;
+                }
+                let full = usize::from(tray.used) == RUNS_MAX;
+                prop_assert!(full || *len > room, "{len} of {room}");
+                let (bytes, since, sum) = taken(&mut tray, &buffers);
+                prop_assert_eq!(bytes, std::mem::take(&mut laid));
+                prop_assert!(since.iter().all(|at| Some(*at) == first));
+                prop_assert_eq!((sum, tray.is_empty()), (std::mem::take(&mut counted), true));
+                room = TAPE_BYTES_MIN / 4;
+                tray.set_room(room);
+                first = None;
+            }
+            let (bytes, _, sum) = taken(&mut tray, &buffers);
+            prop_assert_eq!((bytes, sum), (laid, counted));
+        }
+    }
+
+    #[test]
+    fn a_run_is_as_long_as_its_count_and_its_numbers_wrap() {
+        let buffers = Buffers::default();
+        let mut tray = Tray::default();
+        tray.set_room(usize::MAX);
+        let frame = [b'y'; 10];
+        // One instrument that ticks fast: very many frames in a row.
+        let mut all = 0;
+        while tray.lay(print(&buffers, &frame), true, 1) {
+            all += 1;
+        }
+        assert_eq!(all, RUNS_MAX as u64 * (u64::from(MORE_MAX) + 1));
+        let (bytes, _, counted) = taken(&mut tray, &buffers);
+        assert_eq!((bytes.len() as u64, counted), (10 * all, all));
+        let last = u32::MAX << MORE_BITS;
+        assert!(joins(last, 0) && joins(last - (1 << MORE_BITS) + 1, 0) && !joins(last, last));
+    }
+}
