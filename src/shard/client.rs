@@ -10,7 +10,7 @@ use crate::counters::ShardCounters;
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, Stage};
-use crate::session::{Session, Strip, Subscription, Times};
+use crate::session::{Session, Strip, Subscription, Times, Tray};
 use crate::tick::{Key, Tick};
 
 /// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
@@ -20,9 +20,11 @@ pub(super) struct Connection<S> {
     pub(super) watched: bool,
     /// The socket failed, or did not take its last words in time.
     pub(super) dead: bool,
+    /// In the list of those that read again.
+    pub(super) reads: bool,
     pub(super) socket: S,
     pub(super) session: Session,
-    pub(super) who: Who,
+    pub(super) who: Box<Who>,
     /// No other session of this shard ever has it: the place of a connection is used again.
     pub(super) serial: u64,
     /// When it came, microseconds since the Unix epoch.
@@ -39,8 +41,6 @@ pub(super) struct Connection<S> {
     pub(super) history: Option<Box<History>>,
     /// What it reads again, while it resumes or catches up.
     pub(super) reading: Option<Box<Reading>>,
-    /// It is in the list of those that read.
-    pub(super) reads: bool,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
     pub(super) seam: Option<u64>,
     /// Which news of the replay it was told.
@@ -177,6 +177,20 @@ impl<S> Connection<S> {
     #[inline]
     pub(super) fn touch(&self) -> usize {
         usize::from(self.watched) ^ self.session.touch()
+    }
+
+    /// Nothing is to be done for it but to write what it is offered.
+    #[inline]
+    pub(super) fn is_at_rest(&self) -> bool {
+        let session = &self.session;
+        let caught_up = session.waiting() == 0 && self.reading.is_none() && self.seam.is_none();
+        caught_up && session.outbox().is_empty() && !session.is_closing()
+    }
+
+    /// Lets ticks be laid on its tray, if its session would take them.
+    #[inline]
+    pub(super) fn set_out(&self, tray: &mut Tray) {
+        tray.set_room(if self.dead { 0 } else { self.session.room() });
     }
 
     /// The count of one of its subscriptions begins with this tick.

@@ -10,7 +10,16 @@ use crate::session::{Strip, Tray};
 pub(super) struct Connections<S> {
     /// Boxed: a table of very many grows by doubling, and would be half empty.
     table: Slab<Box<Connection<S>>>,
-    trays: Vec<Tray>,
+    /// In chunks, for the same reason.
+    trays: Vec<Box<[Tray; CHUNK]>>,
+}
+
+/// Trays that are allocated together.
+const CHUNK: usize = 64;
+
+fn tray_of(trays: &mut [Box<[Tray; CHUNK]>], id: u32) -> Option<&mut Tray> {
+    let chunk = trays.get_mut(id as usize / CHUNK)?;
+    Some(&mut chunk[id as usize % CHUNK])
 }
 
 impl<S> Default for Connections<S> {
@@ -26,27 +35,29 @@ impl<S> Connections<S> {
         self.table.get(id as usize).map(|connection| &**connection)
     }
 
-    /// A connection. What lay on its tray was taken in, and there is no room on it until it is [set out](Self::set_out)
-    /// again.
+    /// A connection. What lay on its tray was taken in, and there is no room on it until it is set out again.
     #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Connection<S>> {
+        self.get_with_tray(id).map(|(connection, _)| connection)
+    }
+
+    /// As [`get_mut`](Self::get_mut), with the tray, which may be [set out](Connection::set_out) when all is done.
+    #[inline]
+    pub(super) fn get_with_tray(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut Tray)> {
         let connection = self.table.get_mut(id as usize)?;
-        connection.session.take(self.trays.get_mut(id as usize)?);
-        Some(connection)
+        let tray = tray_of(&mut self.trays, id)?;
+        connection.session.take(tray);
+        Some((connection, tray))
     }
 
     /// Takes one in: its number, which one that has gone may have had.
     pub(super) fn insert(&mut self, connection: Box<Connection<S>>) -> u32 {
-        let at = self.table.insert(connection);
-        if self.trays.len() <= at {
-            if self.trays.capacity() <= at {
-                // By a part, not twofold: there are very many.
-                self.trays.reserve_exact(at / 8 + 64);
-            }
-            self.trays.resize_with(at + 1, Tray::default);
+        let id = self.table.insert(connection) as u32;
+        match tray_of(&mut self.trays, id) {
+            Some(tray) => *tray = Tray::default(),
+            None => self.trays.push(Box::new(std::array::from_fn(|_| Tray::default()))),
         }
-        self.trays[at] = Tray::default();
-        at as u32
+        id
     }
 
     /// Takes one out.
@@ -69,7 +80,9 @@ impl<S> Connections<S> {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Connection<S>)> {
         let trays = &mut self.trays;
         self.table.iter_mut().map(|(id, connection)| {
-            connection.session.take(&mut trays[id]);
+            if let Some(tray) = tray_of(trays, id as u32) {
+                connection.session.take(tray);
+            }
             (id as u32, &mut **connection)
         })
     }
@@ -79,31 +92,18 @@ impl<S> Connections<S> {
     /// Reads what a tick needs of a connection, and says nothing of it. Of several in a row this waits for memory once.
     #[inline]
     pub(super) fn touch(&self, id: u32) -> usize {
-        self.trays.get(id as usize).map_or(0, Tray::touch)
+        self.trays.get(id as usize / CHUNK).map_or(0, |chunk| chunk[id as usize % CHUNK].touch())
     }
 
     /// Lays a tick's frame on a connection's tray. False if that has no room: its session has to be asked.
     #[inline]
     pub(super) fn lay(&mut self, id: u32, strip: Strip, counted: bool, now_ns: u64) -> bool {
-        self.trays.get_mut(id as usize).is_some_and(|tray| tray.lay(strip, counted, now_ns))
-    }
-
-    /// Lets ticks be laid on a connection's tray, if its session would take them.
-    pub(super) fn set_out(&mut self, id: u32) {
-        let Some(connection) = self.get_mut(id).filter(|connection| !connection.dead) else { return };
-        let room = connection.session.room();
-        self.trays[id as usize].set_room(room);
+        tray_of(&mut self.trays, id).is_some_and(|tray| tray.lay(strip, counted, now_ns))
     }
 
     /// Says whether a connection is in the queue of those with something to write. What it was said to be before.
     #[inline]
     pub(super) fn set_queued(&mut self, id: u32, queued: bool) -> bool {
-        self.trays.get_mut(id as usize).is_some_and(|tray| std::mem::replace(&mut tray.queued, queued))
-    }
-
-    /// Whether a connection is in the queue of those with something to write.
-    #[inline]
-    pub(super) fn is_queued(&self, id: u32) -> bool {
-        self.trays.get(id as usize).is_some_and(|tray| tray.queued)
+        tray_of(&mut self.trays, id).is_some_and(|tray| std::mem::replace(&mut tray.queued, queued))
     }
 }

@@ -351,7 +351,7 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let strip = self.print(telling);
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         let mut around = Around {
             counters: &self.counters,
             clock: &self.clock,
@@ -362,8 +362,8 @@ impl<S: Socket> Sessions<S> {
             subscription.queued(seq);
             connection.session.count(telling.counts);
             self.totals += telling.counts;
-            self.connections.set_out(id);
-            if !self.connections.set_queued(id, true) {
+            connection.set_out(tray);
+            if !std::mem::replace(&mut tray.queued, true) {
                 self.flush_queue.push_back((id, telling.since));
             }
         } else if subscription.fell_behind(GapCause::SlowConsumer) {
@@ -492,7 +492,7 @@ impl<S: Socket> Sessions<S> {
         let id = self.connections.insert(Box::new(Connection {
             socket,
             session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), now.mono_ns),
-            who,
+            who: Box::new(who),
             serial,
             since_us: now.wall_ns / 1_000,
             places: Vec::new(),

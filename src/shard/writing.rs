@@ -48,13 +48,10 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
-        if !self.connections.is_queued(id) {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
         // stays marked as queued, so that ticks do not put it back before it is writable.
-        if connection.session.is_blocked() {
+        if !tray.queued || connection.session.is_blocked() {
             return;
         }
         let was_over_full = connection.session.is_over_full();
@@ -71,18 +68,20 @@ impl<S: Socket> Sessions<S> {
         if connection.session.is_blocked() {
             return self.watch_over(id, now);
         }
-        self.written(id, was_over_full, now);
-        self.connections.set_out(id);
-    }
-
-    /// What follows a write.
-    fn written(&mut self, id: u32, was_over_full: bool, now: Now) {
-        self.connections.set_queued(id, false);
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        tray.queued = false;
         if was_over_full && !connection.session.is_over_full() {
             // Its requests were left unread for want of room.
             connection.socket.kick();
         }
+        if connection.is_at_rest() && connection.news == self.news.version {
+            return connection.set_out(tray);
+        }
+        self.written(id, now);
+    }
+
+    /// What follows a write where there is more to do.
+    fn written(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let rest = !connection.session.outbox().is_empty();
         connection.session.own();
         if connection.reading.is_some() {
