@@ -7,6 +7,7 @@ import { Health } from './health.js';
 import { Instrument, ShownTime, type Standing } from './market.js';
 import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
+import { Socket } from './socket.js';
 import './style.css';
 import { Tape } from './tape.js';
 import { Watchlist } from './watchlist.js';
@@ -32,6 +33,7 @@ class Page {
     seen: (symbol) => this.#touch(symbol),
   });
   readonly #client = connect(new URL('/ws', location.href), {
+    WebSocket: Socket,
     onLink: (event) => {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
