@@ -46,7 +46,13 @@ pub(super) fn file(path: &str) -> Option<Response<Body>> {
     let file = Built::get(path)?;
     // The name of what is in `assets` changes with what it holds.
     let cache = if path.starts_with("assets/") { "max-age=31536000, immutable" } else { "max-age=3600" };
-    let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CACHE_CONTROL, cache)];
+    let headers = [
+        (CONTENT_TYPE, kind),
+        // The page's own does not hold for the worker that it starts.
+        (CONTENT_SECURITY_POLICY, TRADING_POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, cache),
+    ];
     Some((headers, file.data).into_response())
 }
 

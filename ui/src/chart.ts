@@ -20,6 +20,8 @@ import { Candles, CANDLES_MAX, type Candle } from './market.js';
 const LINE_SECONDS = 600;
 /** Milliseconds between two pictures: each is drawn as a whole, which costs more than all the rest of a frame. */
 const PICTURE_MS = 200;
+/** Milliseconds from a picture of the one chart to that of the other: not both in one frame. */
+const TURN_MS = PICTURE_MS / 2;
 
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -39,7 +41,9 @@ export class Chart {
   #hole = false;
   #points = 0;
   #bars = 0;
-  #drawnMs = 0;
+  /** When each chart was drawn last. */
+  #candlesMs = 0;
+  #linesMs = 0;
 
   constructor(candles: HTMLElement, lines: HTMLElement) {
     const [above, below] = [candles, lines].map((element) =>
@@ -86,7 +90,8 @@ export class Chart {
   reset(digits: number): void {
     this.#spans = newSpans();
     this.#changed = this.#quote = undefined;
-    [this.#lastTime, this.#lineTime, this.#points, this.#bars, this.#drawnMs, this.#hole] = [0, 0, 0, 0, 0, false];
+    [this.#lastTime, this.#lineTime, this.#points, this.#bars, this.#hole] = [0, 0, 0, 0, false];
+    [this.#candlesMs, this.#linesMs] = [0, 0];
     const priceFormat = { type: 'price', precision: digits, minMove: 10 ** -digits } as const;
     for (const series of [this.#candleSeries, this.#bid, this.#ask]) {
       series.setData([]);
@@ -123,14 +128,19 @@ export class Chart {
     this.#quote = undefined;
   }
 
-  /** Draws what has come; what comes too soon after the last picture waits for a later one. */
-  draw(nowMs: number): void {
-    if (nowMs - this.#drawnMs < PICTURE_MS) return;
-    this.#drawnMs = nowMs;
-    if (this.#changed !== undefined) this.#drawCandle(this.#changed);
-    this.#changed = undefined;
-    if (this.#quote !== undefined) this.#drawQuote(this.#quote.quote, this.#quote.us);
-    this.#quote = undefined;
+  /** Draws what has come; what comes too soon after the last picture waits for a later frame. True if anything does. */
+  draw(nowMs: number): boolean {
+    if (this.#changed !== undefined && nowMs - this.#candlesMs >= PICTURE_MS) {
+      this.#candlesMs = nowMs;
+      this.#drawCandle(this.#changed);
+      this.#changed = undefined;
+    }
+    if (this.#quote !== undefined && nowMs - this.#linesMs >= PICTURE_MS && nowMs - this.#candlesMs >= TURN_MS) {
+      this.#linesMs = nowMs;
+      this.#drawQuote(this.#quote.quote, this.#quote.us);
+      this.#quote = undefined;
+    }
+    return this.#changed !== undefined || this.#quote !== undefined;
   }
 
   #drawCandle(candle: Candle): void {

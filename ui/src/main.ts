@@ -7,6 +7,7 @@ import { Health } from './health.js';
 import { Instrument, ShownTime, type Standing } from './market.js';
 import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
+import { Socket } from './socket.js';
 import './style.css';
 import { Tape } from './tape.js';
 import { Watchlist } from './watchlist.js';
@@ -32,6 +33,7 @@ class Page {
     seen: (symbol) => this.#touch(symbol),
   });
   readonly #client = connect(new URL('/ws', location.href), {
+    WebSocket: Socket,
     onLink: (event) => {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
@@ -158,6 +160,11 @@ class Page {
 
   #touch(symbol: string): void {
     this.#dirty.add(symbol);
+    this.#ask();
+  }
+
+  /** For a frame. */
+  #ask(): void {
     if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#draw());
   }
 
@@ -170,9 +177,10 @@ class Page {
     const nowMs = Date.now();
     // What it was told of belongs to the connection that told it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
-    this.#list.draw(this.#dirty, this.#standing, nowMs);
+    const rowsWait = this.#list.draw(this.#dirty, this.#standing, nowMs);
     this.#dirty.clear();
-    this.#chart.draw(nowMs);
+    const chartsWait = this.#chart.draw(nowMs);
+    if (rowsWait || chartsWait) this.#ask();
     this.#tape.draw();
     this.#drawTitle();
     this.#health.drawn(this.#client);
@@ -183,7 +191,7 @@ class Page {
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
     // Ages go on where nothing comes.
     this.#everything();
-    this.#list.drawSparks();
+    this.#list.sparksChanged();
   }
 
   get #standing(): Standing {

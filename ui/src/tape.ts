@@ -5,8 +5,13 @@ import { TAPE_MAX } from './market.js';
 
 const time = (us: number) => new Date(us / 1000).toISOString().slice(11, 23);
 
+/** The height of a row. */
+const ROW_REM = 1.6;
+
 export class Tape {
   readonly #body: HTMLElement;
+  /** As many as its height is for. */
+  #rows = 0;
   #waiting: { readonly item: Trade | Gap; readonly us: number }[] = [];
 
   constructor(body: HTMLElement) {
@@ -23,9 +28,11 @@ export class Tape {
   clear(): void {
     this.#waiting = [];
     this.#body.replaceChildren();
+    this.#fit();
   }
 
   draw(): void {
+    if (this.#waiting.length === 0) return;
     for (const { item, us } of this.#waiting) {
       const full = this.#body.childElementCount >= TAPE_MAX ? this.#body.lastElementChild : null;
       const row = full ?? this.#empty();
@@ -42,12 +49,23 @@ export class Tape {
       this.#body.prepend(row);
     }
     this.#waiting = [];
+    this.#fit();
+  }
+
+  #fit(): void {
+    const rows = this.#body.childElementCount;
+    if (rows === this.#rows) return;
+    this.#rows = rows;
+    this.#body.style.height = `${rows * ROW_REM}rem`;
   }
 
   #empty(): HTMLElement {
     const row = document.createElement('tr');
+    // Its style is no table's any more: what it is has to be said.
+    row.setAttribute('role', 'row');
     for (const name of ['', 'n', 'n', '']) {
       const cell = document.createElement('td');
+      cell.setAttribute('role', 'cell');
       cell.className = name;
       cell.append('');
       row.append(cell);

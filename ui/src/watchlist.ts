@@ -57,8 +57,13 @@ const [SYMBOL, STATE, LAST] = [at('symbol'), at('state'), at('last')];
 const GIVEN_UP: readonly (readonly string[])[] = [['bidsize', 'asksize'], ['spark'], ['spread'], ['age']];
 /** Pixels of a sparkline, and of the space around a text. */
 const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
+/** Pixels beyond the screen that are drawn, too. */
+const NEAR = 100;
 /** The longest state, so that the column does not jump. */
 const STATE_LENGTH = 'link lost'.length;
+const SVG = 'http://www.w3.org/2000/svg';
+/** Sparklines that are drawn in one frame. */
+const SPARKS_A_FRAME = 4;
 /** Milliseconds that a moved price is lit up. */
 const FLASH_MS = 300;
 /** Letters of a symbol that have to be seen, where all of it does not fit. */
@@ -73,7 +78,8 @@ class Row {
   /** Written to in place: a new node would cost a new layout. */
   readonly #nodes: Text[];
   readonly #texts: string[] = COLUMNS.map(() => '');
-  readonly #spark = document.createElement('canvas');
+  /** Drawn with the row, unlike a canvas: each of those would be a layer of its own, and one more to put in order in every frame. */
+  readonly #spark = document.createElementNS(SVG, 'path');
   #moves = 0;
   #movedMs = 0;
   #lastClass = 'n';
@@ -82,9 +88,9 @@ class Row {
   constructor(readonly instrument: Instrument) {
     this.#cells = COLUMNS.map(({ figure, name }) => cell('td', name, figure));
     this.#nodes = this.#cells.map((cell) => cell.appendChild(document.createTextNode('')));
-    [this.#spark.width, this.#spark.height] = [SPARK_WIDTH, SPARK_HEIGHT];
     const spark = cell('td', 'spark', false);
-    spark.append(this.#spark);
+    spark.append(document.createElementNS(SVG, 'svg'));
+    spark.firstElementChild?.append(this.#spark);
     this.element.tabIndex = -1;
     this.element.setAttribute('role', 'row');
     this.element.append(...this.#cells, spark);
@@ -130,22 +136,19 @@ class Row {
   }
 
   /** Its points change once a second, and so does the picture. */
-  drawSpark(color: string): void {
+  drawSpark(): boolean {
     const { spark } = this.instrument;
-    const key = `${color} ${spark.length} ${spark.at(-1)} ${spark[0]}`;
-    const context = !this.isSeen || key === this.#sparkDrawn ? null : this.#spark.getContext('2d');
-    if (context === null) return;
+    const key = `${spark.length} ${spark.at(-1)} ${spark[0]}`;
+    if (!this.isSeen || key === this.#sparkDrawn) return false;
     this.#sparkDrawn = key;
     const [low, high] = [Math.min(...spark), Math.max(...spark)];
-    context.clearRect(0, 0, SPARK_WIDTH, SPARK_HEIGHT);
-    context.strokeStyle = color;
-    context.beginPath();
-    spark.forEach((value, i) => {
+    const points = spark.map((value, i) => {
       const x = (i / Math.max(1, spark.length - 1)) * (SPARK_WIDTH - 2) + 1;
       const y = high === low ? SPARK_HEIGHT / 2 : SPARK_HEIGHT - 2 - ((value - low) / (high - low)) * (SPARK_HEIGHT - 4);
-      context.lineTo(x, y);
+      return `${x.toFixed(1)} ${y.toFixed(1)}`;
     });
-    context.stroke();
+    this.#spark.setAttribute('d', points.length > 1 ? `M${points.join('L')}` : '');
+    return true;
   }
 }
 
@@ -172,15 +175,14 @@ export class Watchlist {
   readonly #body: HTMLElement;
   readonly #columns: HTMLElement;
   readonly #handlers: WatchlistHandlers;
-  /** Rows far from the screen are not written to. */
-  readonly #observer = new IntersectionObserver((entries) => this.#moved(entries), { rootMargin: '100px' });
   /** Letters of the longest text that each column ever had: so nothing is measured when a text changes. */
   readonly #lengths: number[] = COLUMNS.map(({ title }) => title.length + 2);
   /** Pixels of a letter, and of the list. */
   #letter = 8;
   #width = 0;
   #order = '';
-  #sparkColor = '';
+  /** Rows whose sparklines are to be drawn. */
+  #sparks: Iterator<Row, undefined> = new Map<string, Row>().values();
 
   constructor(table: HTMLElement, handlers: WatchlistHandlers) {
     this.#table = table;
@@ -202,13 +204,16 @@ export class Watchlist {
     new ResizeObserver(([entry]) => {
       this.#width = entry?.contentRect.width ?? 0;
       this.#fit();
+      this.#look();
     }).observe(table.parentElement as HTMLElement);
+    // Where there is no room beside it, the page scrolls instead of the list.
+    addEventListener('scroll', () => this.#look(), { capture: true, passive: true });
+    addEventListener('resize', () => this.#look());
   }
 
   /** Takes the colours and the letters of the page. */
   theme(): void {
     const style = getComputedStyle(this.#table);
-    this.#sparkColor = style.getPropertyValue('--dim');
     const context = document.createElement('canvas').getContext('2d');
     if (context === null) return;
     context.font = `${style.fontSize} ${style.fontFamily}`;
@@ -220,7 +225,6 @@ export class Watchlist {
     const wanted = new Set(instruments.map(({ symbol }) => symbol));
     for (const [symbol, { element }] of this.#rows) {
       if (wanted.has(symbol)) continue;
-      this.#observer.unobserve(element);
       element.remove();
       this.#rows.delete(symbol);
     }
@@ -229,7 +233,6 @@ export class Watchlist {
       const row = new Row(instrument);
       row.element.addEventListener('click', () => this.#handlers.choose(instrument.symbol));
       row.element.dataset['symbol'] = instrument.symbol;
-      this.#observer.observe(row.element);
       this.#rows.set(instrument.symbol, row);
     }
     for (const [symbol, { element }] of this.#rows) element.setAttribute('aria-selected', String(symbol === chosen));
@@ -254,17 +257,28 @@ export class Watchlist {
       const focused = document.activeElement;
       this.#body.append(...order.flatMap(({ symbol }) => this.#rows.get(symbol)?.element ?? []));
       if (focused instanceof HTMLElement && focused !== document.activeElement) focused.focus();
+      this.#look();
     }
     return order;
   }
 
-  #moved(entries: readonly IntersectionObserverEntry[]): void {
-    for (const { target, isIntersecting } of entries) {
-      const symbol = (target as HTMLElement).dataset['symbol'] ?? '';
+  /**
+   * Finds the rows on the screen; those far from it are not written to. They are of one height, so that one look at the
+   * list says it of all: an observer of each would look at each, in every frame.
+   */
+  #look(): void {
+    const { top, height } = this.#body.getBoundingClientRect();
+    const rowHeight = height / Math.max(1, this.#body.childElementCount);
+    const [first, last] = [(-NEAR - top) / rowHeight, (innerHeight + NEAR - top) / rowHeight];
+    let at = 0;
+    for (const element of this.#body.children) {
+      const symbol = (element as HTMLElement).dataset['symbol'] ?? '';
       const row = this.#rows.get(symbol);
-      if (row === undefined || row.element !== target) continue;
-      row.isSeen = isIntersecting;
-      if (isIntersecting) this.#handlers.seen(symbol);
+      if (row === undefined) continue;
+      const was = row.isSeen;
+      row.isSeen = at + 1 > first && at < last;
+      if (row.isSeen && !was) this.#handlers.seen(symbol);
+      at += 1;
     }
   }
 
@@ -283,8 +297,8 @@ export class Watchlist {
     this.#table.style.setProperty('--columns', widths.join(' '));
   }
 
-  /** Draws these rows. A column that needs more room than ever before gets it. */
-  draw(symbols: Iterable<string>, standing: Standing, nowMs: number): void {
+  /** Draws these rows. A column that needs more room than ever before gets it. True if a later frame has more to draw. */
+  draw(symbols: Iterable<string>, standing: Standing, nowMs: number): boolean {
     let isWider = false;
     const wider = (column: number, length: number) => {
       if (length <= (this.#lengths[column] ?? 0)) return;
@@ -296,10 +310,22 @@ export class Watchlist {
       row?.draw(row.instrument.doubt(standing), nowMs, wider);
     }
     if (isWider) this.#fit();
+    return this.#drawSparks();
   }
 
-  drawSparks(): void {
-    for (const row of this.#rows.values()) row.drawSpark(this.#sparkColor);
+  /** From now on, with the next frames: all in one would make that one late. */
+  sparksChanged(): void {
+    this.#sparks = this.#rows.values();
+  }
+
+  /** True if more are left. */
+  #drawSparks(): boolean {
+    for (let left = SPARKS_A_FRAME; left > 0; ) {
+      const { value: row, done } = this.#sparks.next();
+      if (done) return false;
+      if (row.drawSpark()) left -= 1;
+    }
+    return true;
   }
 
   focus(symbol: string): void {

@@ -88,6 +88,8 @@ function takers(symbol: string): string[] {
 /** The side of one channel. */
 class Side {
   readonly wanted = new Map<string, Set<Wish>>();
+  /** How many of them are wildcards. */
+  wildcards = 0;
   /** What the gateway has, with its terms. */
   readonly wire = new Map<string, FullTerms>();
   /** What it has refused on this connection. */
@@ -95,6 +97,9 @@ class Side {
 
   /** Whether the gateway was asked for this symbol. */
   asked(symbol: string): FullTerms | undefined {
+    // Of each tick: nearly always it was asked for by its name.
+    const own = this.wire.get(symbol);
+    if (own !== undefined) return own;
     for (const taker of takers(symbol)) {
       const terms = this.wire.get(taker);
       if (terms !== undefined) return terms;
@@ -121,8 +126,11 @@ export class Registry {
   }
 
   /** Who wants this symbol, each once. */
-  *wishes(channel: Channel, symbol: string): Generator<Wish> {
-    for (const taker of takers(symbol)) yield* this.#sides[channel].wanted.get(taker) ?? [];
+  wishes(channel: Channel, symbol: string): Iterable<Wish> {
+    const { wanted, wildcards } = this.#sides[channel];
+    // Asked with each tick, and mostly nobody else can want it.
+    if (wildcards === 0) return wanted.get(symbol) ?? [];
+    return takers(symbol).flatMap((taker) => [...(wanted.get(taker) ?? [])]);
   }
 
   /** The terms under which the gateway was asked for this symbol; undefined if it was not. */
@@ -389,19 +397,24 @@ export class Registry {
   }
 
   #list(channel: Channel, symbol: string, wish: Wish): void {
-    const { wanted, refused } = this.#sides[channel];
+    const side = this.#sides[channel];
+    const { wanted, refused } = side;
     const wishes = wanted.get(symbol);
-    if (wishes === undefined) wanted.set(symbol, new Set([wish]));
-    else wishes.add(wish);
+    if (wishes === undefined) {
+      wanted.set(symbol, new Set([wish]));
+      if (isWildcard(symbol)) side.wildcards += 1;
+    } else wishes.add(wish);
     // Who asks again, asks again.
     refused.delete(symbol);
   }
 
   #unlist(channel: Channel, symbol: string, wish: Wish): void {
-    const { wanted, refused } = this.#sides[channel];
+    const side = this.#sides[channel];
+    const { wanted, refused } = side;
     const wishes = wanted.get(symbol);
     if (wishes?.delete(wish) !== true || wishes.size > 0) return;
     wanted.delete(symbol);
+    if (isWildcard(symbol)) side.wildcards -= 1;
     refused.delete(symbol);
   }
 }

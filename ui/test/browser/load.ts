@@ -29,18 +29,21 @@ function watchFrames(): void {
   const watch = { frames, messages: 0 };
   Object.assign(globalThis, { watch });
   let read = 0;
-  const onmessage = Object.getOwnPropertyDescriptor(WebSocket.prototype, 'onmessage');
-  Object.defineProperty(WebSocket.prototype, 'onmessage', {
-    set(listener: ((event: MessageEvent) => void) | null) {
-      const timed = (event: MessageEvent) => {
-        const begin = performance.now();
-        listener?.call(this, event);
-        read += performance.now() - begin;
-        watch.messages += 1;
-      };
-      onmessage?.set?.call(this, listener === null ? null : timed);
-    },
-  });
+  // The page reads its socket itself, or a worker does and hands over what has gathered.
+  for (const source of [WebSocket.prototype, Worker.prototype]) {
+    const onmessage = Object.getOwnPropertyDescriptor(source, 'onmessage');
+    Object.defineProperty(source, 'onmessage', {
+      set(listener: ((event: MessageEvent) => void) | null) {
+        const timed = (event: MessageEvent) => {
+          const begin = performance.now();
+          listener?.call(this, event);
+          read += performance.now() - begin;
+          watch.messages += Array.isArray(event.data) ? event.data.length : 1;
+        };
+        onmessage?.set?.call(this, listener === null ? null : timed);
+      },
+    });
+  }
   const real = requestAnimationFrame.bind(globalThis);
   const behind = new MessageChannel();
   let now = { at: 0, begin: 0, interval: 0, messages: 0, script: 0 };

@@ -1,0 +1,92 @@
+/** In a worker: reads one socket for the page. See socket.ts. */
+
+/** A page opens one socket, sends, and says when it has taken what it was given. */
+export type ToWorker =
+  | { readonly open: string; readonly protocols: readonly string[] }
+  | { readonly send: string }
+  | { readonly close: number; readonly reason: string }
+  | 'taken';
+
+/** Messages in order, or what became of the socket. */
+export type FromWorker = readonly unknown[] | 'opened' | { readonly code: number; readonly reason: string };
+
+/** As much of it as is needed; the compiler does not know it yet. */
+declare class WebSocketStream {
+  constructor(url: string, options: { protocols: readonly string[] });
+  readonly opened: Promise<{ readable: ReadableStream<unknown>; writable: WritableStream<string> }>;
+  readonly closed: Promise<{ closeCode: number; reason: string }>;
+  close(info: { closeCode: number; reason: string }): void;
+}
+
+/** Milliseconds that ticks gather: a fourth of a frame. */
+const GATHER_MS = 4;
+/** Messages that may wait for the page; then no more is read. */
+const WAITING_MAX = 1000;
+
+let stream: WebSocketStream | undefined;
+let writer: WritableStreamDefaultWriter<string> | undefined;
+let waiting: unknown[] = [];
+/** The page has not taken yet what it was given last. */
+let isUnderway = false;
+let givenMs = 0;
+let timer = 0;
+let goOn: () => void = () => {};
+
+const tell = (message: FromWorker) => postMessage(message);
+
+function give(): void {
+  clearTimeout(timer);
+  timer = 0;
+  if (waiting.length === 0 || isUnderway) return;
+  tell(waiting);
+  waiting = [];
+  isUnderway = true;
+  givenMs = performance.now();
+  goOn();
+}
+
+/** At once, unless there was something just before. */
+function giveSoon(): void {
+  const left = givenMs + GATHER_MS - performance.now();
+  if (left <= 0) give();
+  else if (timer === 0) timer = setTimeout(give, left);
+}
+
+/** Only ticks come so often that they had better gather; an answer to a ping tells the time. */
+const isTick = (message: unknown) => typeof message === 'string' && /^\{"type":"(trade|quote)"/.test(message);
+
+async function read(reader: ReadableStreamDefaultReader<unknown>): Promise<void> {
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    waiting.push(value);
+    if (isTick(value)) giveSoon();
+    else give();
+    if (waiting.length >= WAITING_MAX) await new Promise<void>((resolve) => (goOn = resolve));
+  }
+}
+
+async function open(url: string, protocols: readonly string[]): Promise<void> {
+  stream = new WebSocketStream(url, { protocols });
+  const ended = stream.closed.catch(() => ({ closeCode: 1006, reason: '' }));
+  try {
+    const { readable, writable } = await stream.opened;
+    writer = writable.getWriter();
+    tell('opened');
+    await read(readable.getReader());
+  } catch {
+    // Why, its end says.
+  }
+  const { closeCode, reason } = await ended;
+  if (waiting.length > 0) tell(waiting);
+  tell({ code: closeCode, reason });
+}
+
+onmessage = ({ data }: MessageEvent<ToWorker>) => {
+  if (data === 'taken') {
+    isUnderway = false;
+    giveSoon();
+  } else if ('open' in data) void open(data.open, data.protocols);
+  else if ('send' in data) writer?.write(data.send).catch(() => {});
+  else stream?.close({ closeCode: data.close, reason: data.reason });
+};
