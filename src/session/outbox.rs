@@ -248,8 +248,8 @@ impl Outbox {
         if tray.is_empty() {
             return 0;
         }
-        let buffers = self.buffers.clone();
-        tray.take(&buffers, |strip, since_ns| self.push_strip(strip, since_ns))
+        let (buffers, since_ns) = (self.buffers.clone(), tray.since_ns());
+        tray.take(&buffers, |strip| self.push_strip(strip, since_ns))
     }
 
     /// As [`push_strip`](Self::push_strip), but the tape may come round.

@@ -22,6 +22,12 @@ pub(super) struct Connection<S> {
     pub(super) dead: bool,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// What it reads again, while it resumes or catches up.
+    pub(super) reading: Option<Box<Reading>>,
+    /// It has caught up, which it is to be told, with how many ticks were missed on the way.
+    pub(super) seam: Option<u64>,
+    /// Which news of the replay it was told.
+    pub(super) news: u64,
     pub(super) socket: S,
     pub(super) session: Session,
     pub(super) who: Box<Who>,
@@ -39,12 +45,6 @@ pub(super) struct Connection<S> {
     pub(super) way: Option<Box<Coarse>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
-    /// What it reads again, while it resumes or catches up.
-    pub(super) reading: Option<Box<Reading>>,
-    /// It has caught up, which it is to be told, with how many ticks were missed on the way.
-    pub(super) seam: Option<u64>,
-    /// Which news of the replay it was told.
-    pub(super) news: u64,
     /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
     pub(super) tokens_milli: i64,
     pub(super) tokens_at_ns: u64,

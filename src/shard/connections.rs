@@ -95,10 +95,12 @@ impl<S> Connections<S> {
         self.trays.get(id as usize / CHUNK).map_or(0, |chunk| chunk[id as usize % CHUNK].touch())
     }
 
-    /// Lays a tick's frame on a connection's tray. False if that has no room: its session has to be asked.
+    /// Lays a tick's frame on a connection's tray, and marks it as queued: whether it was already. `None` if there is no room:
+    /// its session has to be asked.
     #[inline]
-    pub(super) fn lay(&mut self, id: u32, strip: Strip, counted: bool, now_ns: u64) -> bool {
-        tray_of(&mut self.trays, id).is_some_and(|tray| tray.lay(strip, counted, now_ns))
+    pub(super) fn lay(&mut self, id: u32, strip: Strip, counted: bool, now_ns: u64) -> Option<bool> {
+        let tray = tray_of(&mut self.trays, id)?;
+        tray.lay(strip, counted, now_ns).then(|| std::mem::replace(&mut tray.queued, true))
     }
 
     /// Says whether a connection is in the queue of those with something to write. What it was said to be before.

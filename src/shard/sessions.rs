@@ -136,8 +136,6 @@ struct Telling {
     weight: u64,
     /// Its frame, once somebody wants it.
     strip: Option<Strip>,
-    /// How often it was laid on a tray and counted.
-    laid: u64,
 }
 
 /// All sessions of one shard, and what they want.
@@ -281,7 +279,6 @@ impl<S: Socket> Sessions<S> {
             }
         }
         self.subscriptions.put_back(key, row);
-        self.totals.sent += telling.laid;
         if !self.pressed.is_empty() {
             self.press(now);
         }
@@ -308,7 +305,7 @@ impl<S: Socket> Sessions<S> {
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         let since = self.buffers.printed();
-        Some(Telling { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None, laid: 0 })
+        Some(Telling { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None })
     }
 
     /// Tells one subscription a tick: as a rule the session needs not be asked.
@@ -322,12 +319,11 @@ impl<S: Socket> Sessions<S> {
         let strip = if plain { self.print(telling) } else { None };
         let counted = telling.counts.sent > 0;
         let id = subscription.session;
-        if !strip.is_some_and(|strip| self.connections.lay(id, strip, counted, now.mono_ns)) {
-            return self.ask(subscription, telling, now);
-        }
+        let laid = strip.and_then(|strip| self.connections.lay(id, strip, counted, now.mono_ns));
+        let Some(was_queued) = laid else { return self.ask(subscription, telling, now) };
         subscription.queued(telling.tick.seq);
-        telling.laid += telling.counts.sent;
-        if !self.connections.set_queued(id, true) {
+        self.totals += telling.counts;
+        if !was_queued {
             self.flush_queue.push_back((id, telling.since));
         }
     }

@@ -48,7 +48,6 @@ impl<S: Socket> Sessions<S> {
             client: self
                 .connections
                 .get_mut(id)
-                .map(|connection| &*connection)
                 .map(|connection| connection.past(now)),
         });
     }

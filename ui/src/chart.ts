@@ -20,8 +20,6 @@ import { Candles, CANDLES_MAX, type Candle } from './market.js';
 const LINE_SECONDS = 600;
 /** Milliseconds between two pictures: each is drawn as a whole, which costs more than all the rest of a frame. */
 const PICTURE_MS = 200;
-/** Milliseconds from a picture of the one chart to that of the other: not both in one frame. */
-const TURN_MS = PICTURE_MS / 2;
 
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -42,8 +40,8 @@ export class Chart {
   #points = 0;
   #bars = 0;
   /** When each chart was drawn last. */
-  #candlesMs = 0;
-  #linesMs = 0;
+  #candlesMs = -Infinity;
+  #linesMs = -Infinity;
 
   constructor(candles: HTMLElement, lines: HTMLElement) {
     const [above, below] = [candles, lines].map((element) =>
@@ -91,7 +89,7 @@ export class Chart {
     this.#spans = newSpans();
     this.#changed = this.#quote = undefined;
     [this.#lastTime, this.#lineTime, this.#points, this.#bars, this.#hole] = [0, 0, 0, 0, false];
-    [this.#candlesMs, this.#linesMs] = [0, 0];
+    [this.#candlesMs, this.#linesMs] = [-Infinity, -Infinity];
     const priceFormat = { type: 'price', precision: digits, minMove: 10 ** -digits } as const;
     for (const series of [this.#candleSeries, this.#bid, this.#ask]) {
       series.setData([]);
@@ -99,9 +97,10 @@ export class Chart {
     }
   }
 
-  /** Whether there is anything to see yet. */
+  /** Whether nothing has come yet. */
   get isEmpty(): boolean {
-    return this.#lastTime === 0 && this.#lineTime === 0;
+    const isDrawn = this.#lastTime !== 0 || this.#lineTime !== 0;
+    return !isDrawn && this.#changed === undefined && this.#quote === undefined;
   }
 
   /** @param us when it was, of the clock that all of the picture goes by. */
@@ -128,16 +127,21 @@ export class Chart {
     this.#quote = undefined;
   }
 
-  /** Draws what has come; what comes too soon after the last picture waits for a later frame. True if anything does. */
+  /**
+   * Draws what has come, one of the charts at most: both in one frame would make that one late. What comes too soon after the
+   * last picture waits for a later frame. True if anything does.
+   */
   draw(nowMs: number): boolean {
-    if (this.#changed !== undefined && nowMs - this.#candlesMs >= PICTURE_MS) {
+    const isDue = (drawnMs: number) => nowMs - drawnMs >= PICTURE_MS;
+    const candle = isDue(this.#candlesMs) ? this.#changed : undefined;
+    const quote = isDue(this.#linesMs) ? this.#quote : undefined;
+    if (candle !== undefined && (quote === undefined || this.#candlesMs <= this.#linesMs)) {
       this.#candlesMs = nowMs;
-      this.#drawCandle(this.#changed);
+      this.#drawCandle(candle);
       this.#changed = undefined;
-    }
-    if (this.#quote !== undefined && nowMs - this.#linesMs >= PICTURE_MS && nowMs - this.#candlesMs >= TURN_MS) {
+    } else if (quote !== undefined) {
       this.#linesMs = nowMs;
-      this.#drawQuote(this.#quote.quote, this.#quote.us);
+      this.#drawQuote(quote.quote, quote.us);
       this.#quote = undefined;
     }
     return this.#changed !== undefined || this.#quote !== undefined;

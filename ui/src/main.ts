@@ -179,7 +179,7 @@ class Page {
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
     const rowsWait = this.#list.draw(this.#dirty, this.#standing, nowMs);
     this.#dirty.clear();
-    const chartsWait = this.#chart.draw(nowMs);
+    const chartsWait = this.#chart.draw(performance.now());
     if (rowsWait || chartsWait) this.#ask();
     this.#tape.draw();
     this.#drawTitle();

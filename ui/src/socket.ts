@@ -2,12 +2,16 @@
  * A socket that is read beside the page. A browser takes longer to hand a message over than the page needs to read it, and
  * would do so between two frames: here a worker is handed them, and gives the page what has gathered, in one piece.
  *
- * A page that does not keep up must be felt by the gateway, which then says so: the worker reads no further than the page has
- * taken. A `WebSocket` cannot wait, a `WebSocketStream` can; where there is none, the page reads its socket itself.
+ * A page that does not keep up must be felt by the gateway, which then says so: the worker reads on only for a moment while the
+ * page has not taken what it was given. A `WebSocket` cannot wait, a `WebSocketStream` can; where there is none, the page reads
+ * its socket itself.
  */
 
 import type { SocketConstructor, SocketLike } from 'tickfan-client';
 import type { FromWorker, ToWorker } from './socket.worker.js';
+
+/** The page reads its sockets itself: from the first on, or since the worker's script could not be had. */
+let isAlone = !('WebSocketStream' in globalThis);
 
 class WorkerSocket implements SocketLike {
   /** As the worker gives them, whatever is said here. */
@@ -20,7 +24,10 @@ class WorkerSocket implements SocketLike {
 
   constructor(url: string, protocols?: string | string[]) {
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#told(data);
-    this.#worker.onerror = () => this.#over(1006, 'the worker that reads the socket has failed');
+    this.#worker.onerror = () => {
+      isAlone = true;
+      this.#over(1006, 'the worker that reads the socket has failed');
+    };
     this.#tell({ open: url, protocols: [protocols ?? []].flat() });
   }
 
@@ -44,8 +51,11 @@ class WorkerSocket implements SocketLike {
     if (message === 'opened') this.onopen?.({});
     else if ('code' in message) this.#over(message.code, message.reason);
     else {
-      for (const data of message) this.onmessage?.({ data });
-      this.#tell('taken');
+      try {
+        for (const data of message) this.onmessage?.({ data });
+      } finally {
+        this.#tell('taken');
+      }
     }
   }
 
@@ -55,5 +65,7 @@ class WorkerSocket implements SocketLike {
   }
 }
 
-/** The class of sockets for this browser. */
-export const Socket: SocketConstructor = 'WebSocketStream' in globalThis ? WorkerSocket : WebSocket;
+/** Makes the socket that is best here. */
+export const Socket: SocketConstructor = new Proxy(WorkerSocket, {
+  construct: (worker, [url, protocols]: [string, string[]]) => (isAlone ? new WebSocket(url, protocols) : new worker(url, protocols)),
+});

@@ -20,8 +20,9 @@ declare class WebSocketStream {
 
 /** Milliseconds that ticks gather: a fourth of a frame. */
 const GATHER_MS = 4;
-/** Messages that may wait for the page; then no more is read. */
+/** Messages that may wait for the page, and milliseconds that it may take for those before them; then no more is read. */
 const WAITING_MAX = 1000;
+const TAKING_MS = 100;
 
 let stream: WebSocketStream | undefined;
 let writer: WritableStreamDefaultWriter<string> | undefined;
@@ -62,13 +63,15 @@ async function read(reader: ReadableStreamDefaultReader<unknown>): Promise<void>
     waiting.push(value);
     if (isTick(value)) giveSoon();
     else give();
-    if (waiting.length >= WAITING_MAX) await new Promise<void>((resolve) => (goOn = resolve));
+    const isLate = isUnderway && performance.now() - givenMs > TAKING_MS;
+    if (isLate || waiting.length >= WAITING_MAX) await new Promise<void>((resolve) => (goOn = resolve));
   }
 }
 
 async function open(url: string, protocols: readonly string[]): Promise<void> {
   stream = new WebSocketStream(url, { protocols });
-  const ended = stream.closed.catch(() => ({ closeCode: 1006, reason: '' }));
+  // What was cut off in the middle of something has a code and a reason, too.
+  const ended = stream.closed.catch(({ closeCode, reason }) => ({ closeCode: closeCode ?? 1006, reason: reason ?? '' }));
   try {
     const { readable, writable } = await stream.opened;
     writer = writable.getWriter();
@@ -79,6 +82,7 @@ async function open(url: string, protocols: readonly string[]): Promise<void> {
   }
   const { closeCode, reason } = await ended;
   if (waiting.length > 0) tell(waiting);
+  waiting = [];
   tell({ code: closeCode, reason });
 }
 
@@ -86,7 +90,7 @@ onmessage = ({ data }: MessageEvent<ToWorker>) => {
   if (data === 'taken') {
     isUnderway = false;
     giveSoon();
-  } else if ('open' in data) void open(data.open, data.protocols);
+  } else if ('open' in data) open(data.open, data.protocols).catch(() => tell({ code: 1006, reason: '' }));
   else if ('send' in data) writer?.write(data.send).catch(() => {});
   else stream?.close({ closeCode: data.close, reason: data.reason });
 };

@@ -130,11 +130,6 @@ class Row {
     last.className = name;
   }
 
-  /** It has to be drawn again, even if nothing comes: it still flashes. */
-  get isFlashing(): boolean {
-    return this.#lastClass.endsWith('flash');
-  }
-
   /** Its points change once a second, and so does the picture. */
   drawSpark(): boolean {
     const { spark } = this.instrument;
@@ -181,8 +176,8 @@ export class Watchlist {
   #letter = 8;
   #width = 0;
   #order = '';
-  /** Rows whose sparklines are to be drawn. */
-  #sparks: Iterator<Row, undefined> = new Map<string, Row>().values();
+  /** Rows whose sparklines are still to be drawn. */
+  #sparks: Iterator<Row, undefined> | undefined;
 
   constructor(table: HTMLElement, handlers: WatchlistHandlers) {
     this.#table = table;
@@ -313,19 +308,21 @@ export class Watchlist {
     return this.#drawSparks();
   }
 
-  /** From now on, with the next frames: all in one would make that one late. */
+  /** They are drawn with the next frames: all in one would make that one late. Those that still wait come first. */
   sparksChanged(): void {
-    this.#sparks = this.#rows.values();
+    // What is above the list may have become smaller, which nothing else tells.
+    this.#look();
+    this.#sparks ??= this.#rows.values();
   }
 
   /** True if more are left. */
   #drawSparks(): boolean {
-    for (let left = SPARKS_A_FRAME; left > 0; ) {
+    for (let left = SPARKS_A_FRAME; left > 0 && this.#sparks !== undefined; ) {
       const { value: row, done } = this.#sparks.next();
-      if (done) return false;
-      if (row.drawSpark()) left -= 1;
+      if (done) this.#sparks = undefined;
+      else if (row.drawSpark()) left -= 1;
     }
-    return true;
+    return this.#sparks !== undefined;
   }
 
   focus(symbol: string): void {

@@ -125,7 +125,7 @@ export class Registry {
     for (const channel of wish.channels) for (const symbol of wish.symbols) this.#unlist(channel, symbol, wish);
   }
 
-  /** Who wants this symbol, each once. */
+  /** Who wants this symbol, each once. Who comes or goes while this is looked through may be in it, or not. */
   wishes(channel: Channel, symbol: string): Iterable<Wish> {
     const { wanted, wildcards } = this.#sides[channel];
     // Asked with each tick, and mostly nobody else can want it.
