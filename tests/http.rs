@@ -182,7 +182,11 @@ fn the_plain_routes_answer() {
         assert_eq!(answer.status, 200, "{file}");
         assert!(answer.has("x-content-type-options: nosniff"), "{file}: {}", answer.head);
         // A worker is under the policy that it came with.
-        assert!(answer.head.contains("content-security-policy: default-src 'none'"), "{file}: {}", answer.head);
+        assert!(
+            answer.head.contains("content-security-policy: default-src 'none'"),
+            "{file}: {}",
+            answer.head
+        );
     }
     assert_eq!(door.request("GET /assets/..%2Findex.html", "").status, 404);
     let page = door.request("GET /about", "");

@@ -3,6 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
+use super::client::Connection;
 use super::reading::Beginning;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
@@ -356,7 +357,8 @@ impl<S: Socket> Sessions<S> {
 
     /// Runs `change` on a session's subscriptions and keeps the count of subscribed sessions right.
     pub(super) fn change_subscriptions(&mut self, id: u32, change: impl FnOnce(&mut Self)) {
-        let subscribed = |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.is_subscribed());
+        let subscribed =
+            |sessions: &Self| sessions.connections.get(id).is_some_and(Connection::is_subscribed);
         let before = subscribed(self);
         change(self);
         match (before, subscribed(self)) {

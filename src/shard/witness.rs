@@ -45,10 +45,7 @@ impl<S: Socket> Sessions<S> {
             at_ns: now.wall_ns,
             position: self.ring.published(),
             cause: cause(),
-            client: self
-                .connections
-                .get_mut(id)
-                .map(|connection| connection.past(now)),
+            client: self.connections.get_mut(id).map(|connection| connection.past(now)),
         });
     }
 }
