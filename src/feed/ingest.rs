@@ -174,6 +174,8 @@ pub struct Ingest {
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
+    /// Chunks taken from publishers, ever.
+    chunks: u64,
     /// What publishers that have gone had counted.
     gone: LineStats,
     next_line: u32,
@@ -321,6 +323,7 @@ impl Ingest {
             started: false,
             ended,
             publishers: HashMap::new(),
+            chunks: 0,
             gone: LineStats::default(),
             next_line,
             report_at_ns: 0,
@@ -451,6 +454,7 @@ impl Ingest {
             match inbox.try_recv() {
                 Ok(Input::Opened { publisher, errors }) => self.opened(publisher, errors),
                 Ok(Input::Chunk(chunk)) => {
+                    self.chunks += 1;
                     self.chunk(&chunk);
                     // A chunk can be a thousand lines: the shards need not wait for the next one.
                     ring_all(self.parts.bells.iter().map(|bell| &**bell));
@@ -539,7 +543,7 @@ impl Ingest {
     ///
     /// Where threads share a core, each packet of a publisher would wake this one in the middle of what a shard writes,
     /// and cost two switches for a tick that the shard comes to only later. So while every shard has clients waiting to
-    /// be written to, the thread sleeps behind each turn that took something in, publishers and all.
+    /// be written to, the thread sleeps behind each turn that took a packet in, publishers and all.
     ///
     /// # Errors
     /// What the system says when it gives no timer. The future fails when it takes it away.
@@ -552,16 +556,15 @@ impl Ingest {
         let alarm = Alarm::new()?;
         Ok(async move {
             while !stop.load(Ordering::Acquire) {
-                let before = self.parts.writer.published();
+                let before = self.chunks;
                 let Next::At(at_ns) = self.turn(clock.now()) else {
                     tokio::task::yield_now().await;
                     continue;
                 };
-                let took = self.parts.writer.published() > before;
                 let left =
                     || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
-                // Only behind something: where little comes, its packet wakes this thread less often than a rest would end.
-                if took && self.parts.bells.iter().all(|bell| bell.is_busy()) {
+                // Only behind a packet: where few come, they wake this thread less often than a rest would end.
+                if self.chunks > before && self.parts.bells.iter().all(|bell| bell.is_busy()) {
                     std::thread::sleep(self.parts.rest.min(left()));
                     // The runtime looks at the sockets, then lets those run that have something.
                     tokio::task::yield_now().await;

@@ -134,8 +134,8 @@ struct Telling {
     taken_ns: u64,
     /// How many it stands for where it is measured.
     weight: u64,
-    /// Its frame, once somebody wants it.
-    strip: Option<Strip>,
+    /// Its frame, once somebody wanted it: nothing where the tape has no room for it.
+    strip: Option<Option<Strip>>,
 }
 
 /// All sessions of one shard, and what they want.
@@ -374,15 +374,17 @@ impl<S: Socket> Sessions<S> {
     /// The frame of a tick, on the tape; `None` if there is no room for it.
     #[inline]
     fn print(&mut self, telling: &mut Telling) -> Option<Strip> {
-        if telling.strip.is_none() {
-            let Telling { tick, times, .. } = telling;
-            let symbol = self.table.get(tick.instrument)?;
-            times.tx_ns = self.clock.wall_ns();
-            self.frames.encode(tick, symbol, times.tx_ns / 1_000);
-            telling.strip = self.buffers.print(self.frames.encoded(), *times);
-            self.meter.record(Stage::Encode, times.class, telling.taken_ns, times.tx_ns, telling.weight);
+        if let Some(strip) = telling.strip {
+            return strip;
         }
-        telling.strip
+        let Telling { tick, times, .. } = telling;
+        let symbol = self.table.get(tick.instrument)?;
+        times.tx_ns = self.clock.wall_ns();
+        self.frames.encode(tick, symbol, times.tx_ns / 1_000);
+        let strip = self.buffers.print(self.frames.encoded(), *times);
+        self.meter.record(Stage::Encode, times.class, telling.taken_ns, times.tx_ns, telling.weight);
+        telling.strip = Some(strip);
+        strip
     }
 
     /// The tape comes round: whoever has waited for too long to be written to makes copies.

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { WebSocket as Independent } from 'ws';
 import { Gateway, keep, PATIENT, Proxy, settings, until } from '../../../clients/ts/test/gateway.js';
-import { NO_GATEWAY, Screen } from './browser.js';
+import { DESKTOP, NO_GATEWAY, Screen } from './browser.js';
 
 const options = { timeout: 300_000 };
 const FEEDS = ['coinbase', 'binance-futures', 'kraken'].map((name) => `feeds/${name}.zst`);
@@ -41,6 +41,35 @@ test('it opens without a complaint, asks no other host, and prices move', option
   });
   assert.equal(await screen.text('broken'), '0');
   screen.assertClean();
+});
+
+test('a browser that cannot read the socket in a worker reads it in the page', options, async (t) => {
+  const gateway = await shipped(t, '--loop');
+  const without = {
+    stream: () => void Reflect.deleteProperty(globalThis, 'WebSocketStream'),
+    script: () => {
+      // As where the script cannot be had: after a moment, and each time.
+      class Lost {
+        onerror?: () => void;
+        constructor() {
+          setTimeout(() => this.onerror?.(), 10);
+        }
+        postMessage(): void {}
+        terminate(): void {}
+      }
+      Object.assign(globalThis, { Worker: Lost });
+    },
+  };
+  for (const lacks of Object.values(without)) {
+    const screen = await Screen.open(t, gateway.address, '', DESKTOP, lacks);
+    await screen.untilLive(9);
+    assert.equal(screen.page.workers().length, 0);
+    assert.equal(await screen.text('broken'), '0');
+    screen.assertClean();
+  }
+  const screen = await Screen.open(t, gateway.address);
+  await screen.untilLive(9);
+  assert.equal(screen.page.workers().length, 1, 'the others were without one');
 });
 
 test('what it shows in the end is what another client was sent', options, async (t) => {
