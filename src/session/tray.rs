@@ -68,7 +68,7 @@ impl Tray {
         self.used == 0
     }
 
-    /// There is room for so many bytes, until it is [taken](Self::take) from.
+    /// There is room for so many bytes, until it is taken from.
     pub fn set_room(&mut self, bytes: usize) {
         self.room = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
