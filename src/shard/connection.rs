@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::sessions::{Sessions, Socket, Wants, Who};
+use super::sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 use crate::clock::{Clock, Now, SECOND};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
@@ -119,38 +119,56 @@ impl Socket for TcpSocket {
 struct Shim<'a> {
     stream: &'a TcpStream,
     replies: Vec<u8>,
-    limits: &'a mut Limits,
+    scanner: &'a mut Scanner,
+    controls: &'a mut Controls,
+    most: Most,
     now: Now,
 }
 
 impl Read for Shim<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.stream.try_read(into)?;
-        self.limits.take_in(&into[..n], self.now)?;
+        self.controls.take_in(&into[..n], self.scanner, self.most, self.now)?;
         Ok(n)
     }
 }
 
-/// What one client may send, counted frame by frame.
-struct Limits {
-    scanner: Scanner,
-    fragments_max: u32,
+/// What one client may send.
+#[derive(Clone, Copy)]
+struct Most {
+    message_bytes: usize,
+    fragments: u32,
     controls_per_s: u32,
-    /// Control frames of the second that began then.
-    controls: u32,
+}
+
+impl From<&SessionOptions> for Most {
+    fn from(options: &SessionOptions) -> Self {
+        Self {
+            message_bytes: options.frame_bytes_max,
+            fragments: options.fragments_max,
+            controls_per_s: options.controls_per_s,
+        }
+    }
+}
+
+/// The control frames of a client: so many in the second that began then.
+struct Controls {
+    count: u32,
     second_ns: u64,
 }
 
-impl Limits {
+impl Controls {
+    /// Counts what has come, frame by frame.
+    ///
     /// # Errors
     /// [`io::ErrorKind::QuotaExceeded`] if it is too much.
-    fn take_in(&mut self, bytes: &[u8], now: Now) -> io::Result<()> {
-        let parts = self.scanner.feed(bytes);
+    fn take_in(&mut self, bytes: &[u8], scanner: &mut Scanner, most: Most, now: Now) -> io::Result<()> {
+        let parts = scanner.feed(bytes);
         if now.mono_ns.saturating_sub(self.second_ns) >= SECOND {
-            (self.second_ns, self.controls) = (now.mono_ns, 0);
+            (self.second_ns, self.count) = (now.mono_ns, 0);
         }
-        self.controls += self.scanner.take_controls();
-        if parts > self.fragments_max || self.controls > self.controls_per_s {
+        self.count += scanner.take_controls();
+        if parts > most.fragments || self.count > most.controls_per_s {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         Ok(())
@@ -168,25 +186,22 @@ impl Write for Shim<'_> {
     }
 }
 
-/// Parses what a client sends. Most clients say nothing for hours: between two messages nothing is kept of it.
+/// Parses what a client sends. Most clients say nothing for hours: between two messages there is none.
 struct Parser {
-    context: Option<Box<WebSocketContext>>,
-    /// What came with the handshake.
-    early: Vec<u8>,
-    frame_bytes_max: usize,
+    context: WebSocketContext,
+    scanner: Scanner,
 }
 
 impl Parser {
-    fn context(&mut self) -> &mut WebSocketContext {
-        self.context.get_or_insert_with(|| {
-            let config = WebSocketConfig::default()
-                .read_buffer_size(READ_BUFFER_BYTES)
-                .write_buffer_size(0)
-                .max_message_size(Some(self.frame_bytes_max))
-                .max_frame_size(Some(self.frame_bytes_max));
-            let early = std::mem::take(&mut self.early);
-            Box::new(WebSocketContext::from_partially_read(early, Role::Server, Some(config)))
-        })
+    /// One that has `early` bytes to parse before those of the socket, which `scanner` has seen.
+    fn new(early: Vec<u8>, scanner: Scanner, most: Most) -> Box<Self> {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(most.message_bytes))
+            .max_frame_size(Some(most.message_bytes));
+        let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
+        Box::new(Self { context, scanner })
     }
 }
 
@@ -200,17 +215,18 @@ enum Heard {
     Over,
 }
 
-/// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `work` wakes the shard when there is
-/// something to write; `alive` is held until the socket is closed. `None` if the socket is gone already.
-pub(super) fn driver(
-    client: NewClient,
-    sessions: Rc<RefCell<Sessions<TcpSocket>>>,
-    clock: Clock,
-    work: Rc<Notify>,
-    alive: Rc<()>,
-) -> Option<Driver> {
+/// What the connections of a shard have in common. Each driver holds it until its socket is closed.
+pub(super) struct House {
+    pub(super) sessions: Rc<RefCell<Sessions<TcpSocket>>>,
+    pub(super) clock: Clock,
+    /// Wakes the shard when there is something to write.
+    pub(super) work: Notify,
+}
+
+/// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `None` if the socket is gone already.
+pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
     let NewClient { stream, read_buf, subscribe, who, seat } = client;
-    let mut shard = sessions.borrow_mut();
+    let mut shard = house.sessions.borrow_mut();
     let tuning = shard.options.tuning;
     tuning.apply(&stream);
     let Ok(stream) = TcpStream::from_std(stream) else {
@@ -219,42 +235,37 @@ pub(super) fn driver(
     };
     let (kicked, waits) = (Cell::default(), Cell::default());
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
-    let now = clock.now();
+    let now = house.clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
     // Only now: nobody is to look while it is neither coming nor there.
     shard.counters.coming.sub(1);
     if let Some(wanted) = subscribe {
         shard.subscribe(id, None, &wanted, now);
     }
-    let options = &shard.options;
-    let mut limits = Limits {
-        scanner: Scanner::default(),
-        fragments_max: options.fragments_max,
-        controls_per_s: options.controls_per_s,
-        controls: 0,
-        second_ns: now.mono_ns,
-    };
-    let frame_bytes_max = options.frame_bytes_max;
-    if limits.take_in(&read_buf, now).is_err() {
-        shard.close(id, Close::Limit, now);
+    let most = Most::from(&shard.options);
+    let mut controls = Controls { count: 0, second_ns: now.mono_ns };
+    let mut parser = None;
+    if !read_buf.is_empty() {
+        let mut scanner = Scanner::default();
+        if controls.take_in(&read_buf, &mut scanner, most, now).is_err() {
+            shard.close(id, Close::Limit, now);
+        }
+        parser = Some(Parser::new(read_buf, scanner, most));
     }
     drop(shard);
-    work.notify_one();
-    let parser = Parser { context: None, early: read_buf, frame_bytes_max };
-    Some(Driver { shared, id, parser, limits, sessions, clock, work, held: (seat, alive) })
+    house.work.notify_one();
+    Some(Driver { shared, id, parser, controls, house: Rc::clone(house), seat })
 }
 
 /// One connection, to be driven. There are very many of them, and most wait: what it holds, each of them takes.
 pub(super) struct Driver {
     shared: Rc<Shared>,
     id: u32,
-    parser: Parser,
-    limits: Limits,
-    sessions: Rc<RefCell<Sessions<TcpSocket>>>,
-    clock: Clock,
-    work: Rc<Notify>,
-    /// Until the socket is closed.
-    held: (Option<socket::Seat>, Rc<()>),
+    parser: Option<Box<Parser>>,
+    controls: Controls,
+    house: Rc<House>,
+    /// Until the socket is closed, as is the house.
+    seat: Option<socket::Seat>,
 }
 
 impl Driver {
@@ -265,7 +276,7 @@ impl Driver {
             // What came with the handshake is read without waiting for the socket.
             let mut more = true;
             loop {
-                let wants = self.sessions.borrow_mut().wants(self.id);
+                let wants = self.house.sessions.borrow_mut().wants(self.id);
                 if wants.end {
                     break;
                 }
@@ -274,36 +285,42 @@ impl Driver {
                         Heard::Blocked | Heard::Over => more = false,
                         Heard::Enough => tokio::task::yield_now().await,
                     }
-                    self.work.notify_one();
+                    self.house.work.notify_one();
                     continue;
                 }
                 match std::future::poll_fn(|context| self.shared.poll(wants, context)).await {
                     Came::Readable => more = true,
                     Came::Writable => {
-                        self.sessions.borrow_mut().writable(self.id);
-                        self.work.notify_one();
+                        self.house.sessions.borrow_mut().writable(self.id);
+                        self.house.work.notify_one();
                     }
                     Came::Kicked => {}
                 }
             }
-            self.sessions.borrow_mut().remove(self.id);
-            self.work.notify_one();
+            self.house.sessions.borrow_mut().remove(self.id);
+            self.house.work.notify_one();
             // The session held the other end: now the socket is ours alone, and its last words are waited for.
             if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
                 // Boxed: most of the time it is not there.
                 Box::pin(socket::linger(stream)).await;
             }
-            drop(self.held);
+            drop((self.seat, self.house));
         }
     }
 
     /// Reads what is there, up to a fair share.
     fn hear(&mut self) -> Heard {
-        let Self { shared, id, parser, limits, sessions, clock, .. } = self;
-        let (id, sessions) = (*id, &**sessions);
-        let mut shim = Shim { stream: &shared.stream, replies: Vec::new(), limits, now: clock.now() };
-        let context = parser.context();
-        sessions.borrow_mut().heard(id, shim.now);
+        let Self { shared, id, parser, controls, house, .. } = self;
+        let House { sessions, clock, .. } = &**house;
+        let (id, now) = (*id, clock.now());
+        let most = {
+            let mut sessions = sessions.borrow_mut();
+            sessions.heard(id, now);
+            Most::from(&sessions.options)
+        };
+        let Parser { context, scanner } =
+            &mut **parser.get_or_insert_with(|| Parser::new(Vec::new(), Scanner::default(), most));
+        let mut shim = Shim { stream: &shared.stream, replies: Vec::new(), scanner, controls, most, now };
         for _ in 0..MESSAGES_PER_TURN {
             let heard = context.read(&mut shim);
             let mut sessions = sessions.borrow_mut();
@@ -321,8 +338,8 @@ impl Driver {
                 }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if shim.limits.scanner.is_between_messages() {
-                        parser.context = None;
+                    if shim.scanner.is_between_messages() {
+                        *parser = None;
                     }
                     return Heard::Blocked;
                 }

@@ -294,6 +294,10 @@ impl<S: Socket> Sessions<S> {
         if !waiting.contains(&session) {
             waiting.push(session);
         }
+        // Few have more than one: the first is not to make room for four.
+        if connection.awaited.is_empty() {
+            connection.awaited.reserve_exact(1);
+        }
         connection.awaited.push(awaited);
     }
 

@@ -37,6 +37,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use crate::socket::{Seat, Tuning};
+use connection::House;
 pub use connection::{NewClient, TcpSocket};
 use report::Report;
 pub use report::{ClientRow, SortBy};
@@ -299,19 +300,16 @@ async fn run(
         sessions.borrow_mut().read_past_at(desk);
     }
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
-    let work = Rc::new(Notify::new());
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
-    let alive = Rc::new(());
+    let house = Rc::new(House { sessions: Rc::clone(&sessions), clock: clock.clone(), work: Notify::new() });
     let mut last_work_ns = 0;
     let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
-    while !shard.is_done() || Rc::strong_count(&alive) > 1 {
+    while !shard.is_done() || Rc::strong_count(&house) > 1 {
         let now = clock.now();
         while let Ok(command) = inbox.try_recv() {
             match command {
                 Command::Client(client) => {
-                    let (sessions, work) = (Rc::clone(&sessions), Rc::clone(&work));
-                    let alive = Rc::clone(&alive);
-                    if let Some(driver) = connection::driver(*client, sessions, clock.clone(), work, alive) {
+                    if let Some(driver) = connection::driver(*client, &house) {
                         tokio::task::spawn_local(driver.run());
                     }
                 }
@@ -346,7 +344,7 @@ async fn run(
             tokio::task::yield_now().await;
             continue;
         }
-        park(&shard, &mut inbox, bell, rung, &work, &clock).await;
+        park(&shard, &mut inbox, bell, rung, &house.work, &clock).await;
     }
     sessions.borrow_mut().meter.end(clock.now().mono_ns);
 }
