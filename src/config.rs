@@ -170,7 +170,7 @@ pub struct Shard {
     pub threads: usize,
     /// How they wait.
     pub wait: Wait,
-    /// Bytes of frames that each keeps to be sent to many.
+    /// Bytes of frames that each keeps at most to be sent to many.
     #[serde(deserialize_with = "tape_bytes")]
     pub tape_bytes: usize,
 }

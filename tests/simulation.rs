@@ -190,8 +190,8 @@ impl House {
             },
             tuning: Tuning { unsent_bytes_max: 1, dead_peer_ms: 1 },
             fragments_max: 1,
-            // It comes round within a long burst.
-            tape_bytes: TAPE_BYTES_MIN,
+            // It comes round within a long burst, or gets longer up to twice.
+            tape_bytes: TAPE_BYTES_MIN << (seed / 4 % 3),
             controls_per_s: 1,
             drain_spread_ms: 100,
             heartbeat_ms: 50,

@@ -21,12 +21,13 @@ use crate::front::{NoRoom, Refused, Upgraded};
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
 use crate::remote::{Admission, Remote};
-use crate::session::TAPE_BYTES;
 use crate::shard::{ShardHandle, Wait};
 use crate::threads;
 
 /// How often a room looks whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The longest tape of a room, which has few clients.
+const ROOM_TAPE_BYTES_MAX: usize = 1 << 20;
 /// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
 const PRIVATE_IDLE_NS: u64 = SECOND;
 
@@ -359,7 +360,11 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
         record: Record { enabled: false, ..gateway.record.clone() },
         ring: Ring { capacity: gateway.replay.room_ring_capacity },
         // One for all its clients, and never one that takes a core while nothing happens.
-        shard: Shard { threads: 1, wait: Wait::Park, tape_bytes: gateway.shard.tape_bytes.min(TAPE_BYTES) },
+        shard: Shard {
+            threads: 1,
+            wait: Wait::Park,
+            tape_bytes: gateway.shard.tape_bytes.min(ROOM_TAPE_BYTES_MAX),
+        },
         ..gateway.clone()
     };
     config.replay.checkpoint_bytes_max = gateway.replay.room_checkpoint_bytes_max;

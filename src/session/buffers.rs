@@ -12,8 +12,11 @@ use crate::latency::meter::Class;
 pub(super) const CHUNK_BYTES: usize = 2_560;
 /// Chunks that wait to be lent, at most: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// Bytes of shared frames that are kept as a rule: about as much as a core's cache holds.
-pub const TAPE_BYTES: usize = 1 << 20;
+/// The longest that a tape gets as a rule: what a hundred thousand ticks a second print in a tenth of a second, and half of
+/// it again.
+pub const TAPE_BYTES: usize = 16 << 20;
+/// How often a tape gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
+const LENGTHENINGS: u32 = 4;
 /// The shortest tape: some of the longest frames.
 pub const TAPE_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
 /// The longest frame that is shared.
@@ -69,23 +72,65 @@ impl Strip {
 ///
 /// A tick's frame is *printed* on a tape once, and a tray, then an outbox, remembers where it stands there: so a tick costs
 /// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
-/// is a ring. Before it comes round, whoever was not written to for so long makes [its own](super::Session::own) copies,
-/// so that nothing that is remembered is ever written over.
+/// is a ring. Before it comes round, it [gets longer](Self::lengthen), or whoever was not written to for so long makes
+/// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
 #[derive(Clone, Debug)]
 pub struct Buffers(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    tape_bytes: usize,
+    /// How long the tape is, and how long it may get.
+    tape_bytes: Cell<usize>,
+    tape_bytes_max: usize,
     tape: RefCell<Vec<u8>>,
     /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the tape.
     printed: Cell<u64>,
     /// Nobody reads what stands before this place.
     forgotten: Cell<u64>,
     frames: RefCell<Frames>,
-    chunks: RefCell<Vec<Vec<u8>>>,
-    lists: RefCell<Vec<Vec<Strip>>>,
+    chunks: Pool<u8>,
+    lists: Pool<Strip>,
     gathered: RefCell<Vec<u8>>,
+}
+
+/// What is lent, given back, and lent again: what was given back last, which is still in the cache, first.
+#[derive(Debug)]
+struct Pool<T> {
+    waiting: RefCell<Vec<Vec<T>>>,
+    /// The fewest that waited since the pool shrank last: so many were not needed.
+    unneeded: Cell<usize>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { waiting: RefCell::default(), unneeded: Cell::default() }
+    }
+}
+
+impl<T> Pool<T> {
+    fn lend(&self) -> Option<Vec<T>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let lent = waiting.pop();
+        self.unneeded.set(self.unneeded.get().min(waiting.len()));
+        lent
+    }
+
+    /// Beyond `most` it is given to the allocator.
+    fn take_back(&self, mut lent: Vec<T>, most: usize) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() < most {
+            lent.clear();
+            waiting.push(lent);
+        }
+    }
+
+    /// Gives half of what was not needed to the allocator.
+    fn shrink(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let kept = waiting.len() - self.unneeded.get().div_ceil(2);
+        waiting.truncate(kept);
+        self.unneeded.set(kept);
+    }
 }
 
 /// The frames that are not forgotten.
@@ -104,15 +149,23 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Nothing is printed yet. The tape has so many bytes, [`TAPE_BYTES_MIN`] at least.
-    pub fn new(tape_bytes: usize) -> Self {
-        Self(Rc::new(Shared { tape_bytes: tape_bytes.max(TAPE_BYTES_MIN), ..Shared::default() }))
+    /// Nothing is printed yet. The tape may get that long, [`TAPE_BYTES_MIN`] at least.
+    pub fn new(tape_bytes_max: usize) -> Self {
+        let tape_bytes_max = tape_bytes_max.max(TAPE_BYTES_MIN);
+        let first = tape_bytes_max >> LENGTHENINGS.min((tape_bytes_max / TAPE_BYTES_MIN).ilog2());
+        Self(Rc::new(Shared { tape_bytes: Cell::new(first), tape_bytes_max, ..Shared::default() }))
+    }
+
+    /// How long the tape is.
+    #[inline]
+    fn tape_bytes(&self) -> usize {
+        self.0.tape_bytes.get()
     }
 
     /// Where on the tape that is.
     #[inline]
     fn place(&self, at: u64) -> usize {
-        (at % self.0.tape_bytes as u64) as usize
+        (at % self.tape_bytes() as u64) as usize
     }
 
     // ---- the tape -------------------------------------------------------------------------------------
@@ -127,12 +180,36 @@ impl Buffers {
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
-        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.0.tape_bytes as u64
+        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.tape_bytes() as u64
     }
 
     /// What stands before this place is to be forgotten when there is no room.
     pub fn old(&self) -> u64 {
-        self.printed().saturating_sub(self.0.tape_bytes as u64 / 2)
+        self.printed().saturating_sub(self.tape_bytes() as u64 / 2)
+    }
+
+    /// Makes the tape twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
+    ///
+    /// It never gets shorter: whoever needed that much once, will again.
+    #[cold]
+    pub fn lengthen(&self) -> bool {
+        let (before, after) = (self.tape_bytes(), 2 * self.tape_bytes());
+        if after > self.0.tape_bytes_max {
+            return false;
+        }
+        let mut longer = vec![0; after];
+        let mut tape = self.0.tape.borrow_mut();
+        // No frame goes over an end of the tape, and where the longer one ends the shorter one did.
+        let mut at = self.0.forgotten.get();
+        while at < self.printed() && !tape.is_empty() {
+            let from = self.place(at);
+            let len = (before - from).min((self.printed() - at) as usize);
+            longer[(at % after as u64) as usize..][..len].copy_from_slice(&tape[from..][..len]);
+            at += len as u64;
+        }
+        *tape = longer;
+        self.0.tape_bytes.set(after);
+        true
     }
 
     /// Nobody will read what stands before this place.
@@ -151,11 +228,11 @@ impl Buffers {
         }
         let mut tape = self.0.tape.borrow_mut();
         if tape.is_empty() {
-            tape.resize(self.0.tape_bytes, 0);
+            *tape = vec![0; self.tape_bytes()];
         }
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
         let mut at = self.printed();
-        let left = self.0.tape_bytes - self.place(at);
+        let left = self.tape_bytes() - self.place(at);
         // At least a byte, and a number, are left out, so that what stands before and behind is never joined.
         if left <= frame.len() {
             list.push_back((at, 0, times));
@@ -206,37 +283,39 @@ impl Buffers {
 
     // ---- what is lent ---------------------------------------------------------------------------------
 
-    /// A chunk for at least so many bytes. The one that was given back last, which is still in the cache, is lent first.
+    /// A chunk for at least so many bytes.
     pub(super) fn chunk(&self, bytes: usize) -> Vec<u8> {
-        let lent = if bytes <= CHUNK_BYTES { self.0.chunks.borrow_mut().pop() } else { None };
+        let lent = if bytes <= CHUNK_BYTES { self.0.chunks.lend() } else { None };
         lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
     }
 
     /// How many chunks wait to be lent.
     #[cfg(test)]
     pub(super) fn chunks(&self) -> usize {
-        self.0.chunks.borrow().len()
+        self.0.chunks.waiting.borrow().len()
     }
 
-    pub(super) fn take_back(&self, mut chunk: Vec<u8>) {
-        let mut chunks = self.0.chunks.borrow_mut();
-        if chunks.len() < CHUNKS_MAX && chunk.capacity() == CHUNK_BYTES {
-            chunk.clear();
-            chunks.push(chunk);
+    pub(super) fn take_back(&self, chunk: Vec<u8>) {
+        if chunk.capacity() == CHUNK_BYTES {
+            self.0.chunks.take_back(chunk, CHUNKS_MAX);
         }
     }
 
     /// A list for strips.
     pub(super) fn list(&self) -> Vec<Strip> {
-        self.0.lists.borrow_mut().pop().unwrap_or_default()
+        self.0.lists.lend().unwrap_or_default()
     }
 
-    pub(super) fn take_back_list(&self, mut list: Vec<Strip>) {
-        let mut lists = self.0.lists.borrow_mut();
-        if lists.len() < LISTS_MAX && list.capacity() <= LIST_MAX {
-            list.clear();
-            lists.push(list);
+    pub(super) fn take_back_list(&self, list: Vec<Strip>) {
+        if list.capacity() <= LIST_MAX {
+            self.0.lists.take_back(list, LISTS_MAX);
         }
+    }
+
+    /// What nobody borrowed since this was called last is not kept for long: each time, half of it goes.
+    pub fn shrink(&self) {
+        self.0.chunks.shrink();
+        self.0.lists.shrink();
     }
 }
 
@@ -271,6 +350,51 @@ mod tests {
         }
         assert!(buffers.printed() > 200 * TAPE_BYTES_MIN as u64);
         assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
+    }
+
+    #[test]
+    fn a_tape_gets_longer_with_all_that_is_on_it() {
+        let first = 3 * TAPE_BYTES_MIN / 2;
+        let buffers = Buffers::new(4 * first + 1);
+        let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
+        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        let mut lengths = Vec::new();
+        for n in 0..10_000 {
+            if !buffers.has_room() && (n < 500 || !buffers.lengthen()) {
+                let old = buffers.old();
+                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                buffers.forget(old);
+            }
+            if lengths.last() != Some(&buffers.tape_bytes()) {
+                lengths.push(buffers.tape_bytes());
+                for (n, strip) in &kept {
+                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
+                }
+            }
+            kept.push_back((n, buffers.print(&frame(n), times(n)).expect("there is room")));
+        }
+        for (n, strip) in &kept {
+            buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
+        }
+        assert_eq!(lengths, [first, 2 * first, 4 * first], "as long as it may get, and no longer");
+        assert!(buffers.printed() > 4 * buffers.tape_bytes() as u64);
+    }
+
+    #[test]
+    fn chunks_that_nobody_needs_go_and_others_stay() {
+        let buffers = Buffers::default();
+        let lent: Vec<_> = (0..100).map(|_| buffers.chunk(1)).collect();
+        lent.into_iter().for_each(|chunk| buffers.take_back(chunk));
+        buffers.shrink();
+        assert_eq!(buffers.chunks(), 100, "all were needed a moment ago");
+        for _ in 0..10 {
+            let lent: Vec<_> = (0..20).map(|_| buffers.chunk(1)).collect();
+            lent.into_iter().for_each(|chunk| buffers.take_back(chunk));
+            buffers.shrink();
+        }
+        assert_eq!(buffers.chunks(), 20);
+        (0..10).for_each(|_| buffers.shrink());
+        assert_eq!(buffers.chunks(), 0);
     }
 
     #[test]

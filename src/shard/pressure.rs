@@ -1,13 +1,18 @@
 //! What happens as time goes by: heartbeats, slow clients judged and told, those cut who take nothing, dead peers.
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
+use crate::clock::{MS, Now, SECOND};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::session::{Kernel, Level, Verdict};
 
 /// How often sessions whose socket was full are looked at.
 const WATCH_NS: u64 = 100 * MS;
+/// Heartbeats sent in one turn: those of clients that came at the same moment are due at the same moment, and the feed is
+/// not to wait for all of them.
+const HEARTBEATS_PER_TURN: usize = 64;
+/// How often what the sessions' buffers do not need is given back.
+const SHRINK_NS: u64 = SECOND;
 /// When a client that was cut does well to come back, milliseconds.
 const AFTER_CUT_MS: u64 = 1_000;
 
@@ -159,10 +164,9 @@ impl<S: Socket> Sessions<S> {
     /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
     pub(super) fn heartbeats(&mut self, now: Now) -> bool {
         let mut any = false;
-        while let Some((due, _, _)) = self.heartbeats.front()
-            && *due <= now.mono_ns
-        {
-            let Some((_, id, serial)) = self.heartbeats.pop_front() else { break };
+        for _ in 0..HEARTBEATS_PER_TURN {
+            let due = self.heartbeats.pop_front_if(|(due, ..)| *due <= now.mono_ns);
+            let Some((_, id, serial)) = due else { break };
             any = true;
             let Some(connection) = self.connections.get_mut(id) else { continue };
             if connection.serial != serial || connection.session.is_closing() {
@@ -180,6 +184,10 @@ impl<S: Socket> Sessions<S> {
                 self.watch_over(id, now);
             }
             self.beat(id, now);
+        }
+        if now.mono_ns >= self.shrink_at_ns {
+            self.shrink_at_ns = now.mono_ns + SHRINK_NS;
+            self.buffers.shrink();
         }
         any
     }

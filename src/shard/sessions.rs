@@ -169,6 +169,8 @@ pub struct Sessions<S> {
     pub(super) past: Option<Desk>,
     /// What outboxes are made of.
     pub(super) buffers: Buffers,
+    /// When those shrink next, steady time.
+    pub(super) shrink_at_ns: u64,
     policy: Rc<Policy>,
     /// Where the shard reads the ring next.
     pub(super) cursor: u64,
@@ -212,6 +214,7 @@ impl<S: Socket> Sessions<S> {
             frames: Frames::default(),
             flush_queue: VecDeque::new(),
             heartbeats: VecDeque::new(),
+            shrink_at_ns: 0,
             closing: VecDeque::new(),
             watched: Vec::new(),
             watch_at_ns: 0,
@@ -387,10 +390,14 @@ impl<S: Socket> Sessions<S> {
         strip
     }
 
-    /// The tape comes round: whoever has waited for too long to be written to makes copies.
+    /// The tape comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
+    /// copies.
     #[cold]
     fn make_room(&mut self) {
         let old = self.buffers.old();
+        if self.flush_queue.front().is_some_and(|(_, since)| *since < old) && self.buffers.lengthen() {
+            return;
+        }
         for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
             if let Some(connection) = self.connections.get_mut(*id) {
                 connection.session.own();
