@@ -405,7 +405,7 @@ impl House {
         }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
-            // More than the ring holds: the shard is lapped. Or more than the tape does: sessions make copies.
+            // More than the ring holds: the shard is lapped. Or more than the tape does: it gets longer, or sessions make copies.
             6 => (0..self.burst).for_each(|_| self.tick()),
             7..=11 => {
                 self.turn();

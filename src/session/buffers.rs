@@ -12,8 +12,8 @@ use crate::latency::meter::Class;
 pub(super) const CHUNK_BYTES: usize = 2_560;
 /// Chunks that wait to be lent, at most: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// The longest that a tape gets as a rule: what a hundred thousand ticks a second print in a tenth of a second, and half of
-/// it again.
+/// The longest that a tape gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
+/// wait for most of it.
 pub const TAPE_BYTES: usize = 16 << 20;
 /// How often a tape gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
 const LENGTHENINGS: u32 = 4;
@@ -127,9 +127,9 @@ impl<T> Pool<T> {
     /// Gives half of what was not needed to the allocator.
     fn shrink(&self) {
         let mut waiting = self.waiting.borrow_mut();
-        let kept = waiting.len() - self.unneeded.get().div_ceil(2);
-        waiting.truncate(kept);
-        self.unneeded.set(kept);
+        // Those that have waited for longest.
+        waiting.drain(..self.unneeded.get().div_ceil(2));
+        self.unneeded.set(waiting.len());
     }
 }
 
@@ -183,14 +183,17 @@ impl Buffers {
         self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.tape_bytes() as u64
     }
 
-    /// What stands before this place is to be forgotten when there is no room.
+    /// What stands before this place is to be forgotten when there is no room: an eighth of the tape, so that as few as may be
+    /// have to make copies, and never very many at once.
     pub fn old(&self) -> u64 {
-        self.printed().saturating_sub(self.tape_bytes() as u64 / 2)
+        self.printed()
+            .saturating_sub((self.tape_bytes() - self.tape_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64)
     }
 
     /// Makes the tape twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
     ///
-    /// It never gets shorter: whoever needed that much once, will again.
+    /// It never gets shorter: whoever needed that much once, will again. What is on it is copied, which takes a millisecond or
+    /// two for eight megabytes.
     #[cold]
     pub fn lengthen(&self) -> bool {
         let (before, after) = (self.tape_bytes(), 2 * self.tape_bytes());
@@ -201,7 +204,7 @@ impl Buffers {
         let mut tape = self.0.tape.borrow_mut();
         // No frame goes over an end of the tape, and where the longer one ends the shorter one did.
         let mut at = self.0.forgotten.get();
-        while at < self.printed() && !tape.is_empty() {
+        while at < self.printed() {
             let from = self.place(at);
             let len = (before - from).min((self.printed() - at) as usize);
             longer[(at % after as u64) as usize..][..len].copy_from_slice(&tape[from..][..len]);
@@ -354,6 +357,23 @@ mod tests {
 
     #[test]
     fn a_tape_gets_longer_with_all_that_is_on_it() {
+        let check = |buffers: &Buffers, kept: &VecDeque<(u64, Strip)>| {
+            let mut joined: Option<(Strip, Vec<u8>)> = None;
+            for (n, strip) in kept {
+                let frame = n.to_le_bytes().repeat(4 + (n % 97) as usize);
+                buffers.read(*strip, |got| assert_eq!(got, frame));
+                assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
+                assert_eq!(buffers.strip(strip.first(), u32::BITS, 1), Some(*strip));
+                let (mut all, mut bytes) = joined.take().unwrap_or((*strip, frame.clone()));
+                if all.join(*strip) {
+                    bytes.extend(frame);
+                } else {
+                    (all, bytes) = (*strip, frame);
+                }
+                buffers.read(all, |got| assert_eq!(got, bytes));
+                joined = Some((all, bytes));
+            }
+        };
         let first = 3 * TAPE_BYTES_MIN / 2;
         let buffers = Buffers::new(4 * first + 1);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
@@ -367,15 +387,11 @@ mod tests {
             }
             if lengths.last() != Some(&buffers.tape_bytes()) {
                 lengths.push(buffers.tape_bytes());
-                for (n, strip) in &kept {
-                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
-                }
+                check(&buffers, &kept);
             }
             kept.push_back((n, buffers.print(&frame(n), times(n)).expect("there is room")));
         }
-        for (n, strip) in &kept {
-            buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
-        }
+        check(&buffers, &kept);
         assert_eq!(lengths, [first, 2 * first, 4 * first], "as long as it may get, and no longer");
         assert!(buffers.printed() > 4 * buffers.tape_bytes() as u64);
     }

@@ -274,7 +274,7 @@ impl Driver {
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
         async move {
             // What came with the handshake is read without waiting for the socket.
-            let mut more = true;
+            let mut more = self.parser.is_some();
             loop {
                 let wants = self.house.sessions.borrow_mut().wants(self.id);
                 if wants.end {

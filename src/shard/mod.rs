@@ -4,7 +4,7 @@
 //! ```text
 //! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
 //!       at most F sessions from the head of the queue → one write each
-//!       what rates let go, heartbeats that are due, slow clients that are to be looked at
+//!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
 //! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead

@@ -105,7 +105,7 @@ pub struct SessionOptions {
     pub close_grace_ms: u64,
     /// Milliseconds over which clients of a stopping gateway are told to come back.
     pub drain_spread_ms: u64,
-    /// Bytes of frames that many sessions are sent: see [`Buffers`].
+    /// Bytes of frames that many sessions are sent, at most: see [`Buffers`].
     pub tape_bytes: usize,
     /// What is set on each client's socket.
     pub tuning: Tuning,
