@@ -248,8 +248,25 @@ impl Outbox {
         if tray.is_empty() {
             return 0;
         }
-        let (buffers, since_ns) = (self.buffers.clone(), tray.since_ns());
-        tray.take(&buffers, |strip| self.push_strip(strip, since_ns))
+        if self.strip.len == 0 {
+            self.note(tray.since_ns());
+        }
+        let Self { buffers, strips, strip: last, len, .. } = self;
+        // As in `push_strip`, but in registers: a strip that was just written in words is slow to read as a whole.
+        let (mut end, mut bytes) = (*last, 0);
+        let counted = tray.take(buffers, |strip| {
+            bytes += strip.len;
+            if end.len == 0 {
+                end = strip;
+            } else if !end.join(strip) {
+                if strips.capacity() == 0 {
+                    *strips = buffers.list();
+                }
+                strips.push(std::mem::replace(&mut end, strip));
+            }
+        });
+        (*last, *len) = (end, *len + bytes);
+        counted
     }
 
     /// As [`push_strip`](Self::push_strip), but the tape may come round.

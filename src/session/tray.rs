@@ -79,6 +79,7 @@ impl Tray {
     }
 
     /// Takes everything off, in order: how many frames are counted.
+    #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(Strip)) -> u64 {
         let mut counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
