@@ -61,6 +61,19 @@ struct Marks {
     ticks: VecDeque<(u64, Times)>,
 }
 
+/// Puts a strip behind the `last` one, which is behind all `others`.
+#[inline(always)]
+fn put_behind(others: &mut Vec<Strip>, last: &mut Strip, strip: Strip, buffers: &Buffers) {
+    if last.len == 0 {
+        *last = strip;
+    } else if !last.join(strip) {
+        if others.capacity() == 0 {
+            *others = buffers.list();
+        }
+        others.push(std::mem::replace(last, strip));
+    }
+}
+
 impl Outbox {
     /// An empty one.
     pub(super) fn new(buffers: Buffers) -> Self {
@@ -231,14 +244,7 @@ impl Outbox {
             self.note(now_ns);
         }
         self.len += strip.len;
-        if self.strip.len == 0 {
-            self.strip = strip;
-        } else if !self.strip.join(strip) {
-            if self.strips.capacity() == 0 {
-                self.strips = self.buffers.list();
-            }
-            self.strips.push(std::mem::replace(&mut self.strip, strip));
-        }
+        put_behind(&mut self.strips, &mut self.strip, strip, &self.buffers);
     }
 
     /// Puts what was laid on a tray behind all others: how many ticks of it are counted.
@@ -252,18 +258,11 @@ impl Outbox {
             self.note(tray.since_ns());
         }
         let Self { buffers, strips, strip: last, len, .. } = self;
-        // As in `push_strip`, but in registers: a strip that was just written in words is slow to read as a whole.
+        // In registers: a strip that was just written in words is slow to read as a whole.
         let (mut end, mut bytes) = (*last, 0);
         let counted = tray.take(buffers, |strip| {
             bytes += strip.len;
-            if end.len == 0 {
-                end = strip;
-            } else if !end.join(strip) {
-                if strips.capacity() == 0 {
-                    *strips = buffers.list();
-                }
-                strips.push(std::mem::replace(&mut end, strip));
-            }
+            put_behind(strips, &mut end, strip, buffers);
         });
         (*last, *len) = (end, *len + bytes);
         counted
