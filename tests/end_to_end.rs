@@ -123,7 +123,7 @@ fn a_client_whose_answers_pile_up_is_read_again_once_it_reads() {
     });
     for id in 0..ASKED {
         let answer = client.message();
-        assert_eq!(answer["id"], id);
+        assert_eq!(answer["id"], id, "{answer}");
         assert_eq!(answer["symbols"].as_array().map(Vec::len), Some(1_000));
     }
     asker.join().expect("all was sent");
