@@ -135,8 +135,8 @@ impl Book {
         let mut digits = itoa::Buffer::new();
         for ladder in [&self.asks, &self.bids] {
             for level in ladder.levels.iter().rev().take(10) {
-                hasher.update(digits.format(level.price.mantissa()).as_bytes());
-                hasher.update(digits.format(level.size.mantissa()).as_bytes());
+                hasher.update(level.price.digits(&mut digits).as_bytes());
+                hasher.update(level.size.digits(&mut digits).as_bytes());
             }
         }
         hasher.finalize()

@@ -8,9 +8,15 @@ use std::fmt;
 /// `"0.0100"` is mantissa 100, scale 4, and prints as `0.0100` again. Comparison is by value
 /// (`1.0 == 1.00`); the digits themselves are compared through [`mantissa`](Self::mantissa) and
 /// [`scale`](Self::scale).
+///
+/// The mantissa is a two's complement number of 96 bits in two halves, so the struct is as large as one with a
+/// 64-bit mantissa. [`DIGITS_MAX`](Self::DIGITS_MAX) digits always fit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decimal {
-    mantissa: i64,
+    /// Bits 0 to 63 of the mantissa.
+    low: u64,
+    /// Bits 64 to 95, the sign among them.
+    high: i32,
     scale: u8,
 }
 
@@ -20,20 +26,54 @@ pub enum DecimalError {
     /// The text is not a number of RFC 8259 §6.
     #[error("not a decimal number")]
     Malformed,
-    /// The digits do not fit: a mantissa beyond 64 bits or a scale beyond 255.
-    #[error("decimal overflow: more digits than a 64-bit mantissa holds")]
+    /// The digits do not fit: more than [`Decimal::DIGITS_MAX`], or more places than a scale holds.
+    #[error(
+        "decimal overflow: more than {} digits, or more than {} places behind the point",
+        Decimal::DIGITS_MAX,
+        Decimal::SCALE_MAX
+    )]
     Overflow,
 }
 
 impl Decimal {
+    /// The most digits a decimal has, leading zeros not counted.
+    pub const DIGITS_MAX: u32 = 28;
+    /// The most places behind the point, where the mantissa fits 64 bits.
+    pub const SCALE_MAX: u8 = u8::MAX;
+    /// The most places behind the point of a decimal whose mantissa does not fit 64 bits.
+    pub const WIDE_SCALE_MAX: u8 = 63;
+
     /// A decimal from its parts: `mantissa × 10^-scale`.
     pub const fn new(mantissa: i64, scale: u8) -> Self {
-        Self { mantissa, scale }
+        Self { low: mantissa.cast_unsigned(), high: (mantissa >> 63) as i32, scale }
+    }
+
+    /// A decimal from the halves of its mantissa: see [`halves`](Self::halves).
+    pub(crate) const fn from_halves(low: u64, high: i32, scale: u8) -> Self {
+        Self { low, high, scale }
+    }
+
+    /// The mantissa's bits 0 to 63, and the bits above them, the sign among them.
+    pub(crate) const fn halves(self) -> (u64, i32) {
+        (self.low, self.high)
+    }
+
+    /// Whether the mantissa needs more than 64 bits.
+    pub const fn is_wide(self) -> bool {
+        self.high as i64 != self.low.cast_signed() >> 63
     }
 
     /// All digits, the point taken out.
-    pub const fn mantissa(self) -> i64 {
-        self.mantissa
+    pub const fn mantissa(self) -> i128 {
+        (self.high as i128) << 64 | self.low as i128
+    }
+
+    /// All digits, point and leading zeros taken out, as text without a sign.
+    pub(crate) fn digits(self, buffer: &mut itoa::Buffer) -> &str {
+        if self.is_wide() {
+            return buffer.format(self.mantissa().unsigned_abs());
+        }
+        buffer.format(self.low.cast_signed().unsigned_abs())
     }
 
     /// How many of the digits stand behind the point.
@@ -43,7 +83,12 @@ impl Decimal {
 
     /// True for `0`, `0.000`, `0e9`.
     pub const fn is_zero(self) -> bool {
-        self.mantissa == 0
+        self.low == 0 && self.high == 0
+    }
+
+    /// True below zero.
+    pub const fn is_negative(self) -> bool {
+        self.high < 0
     }
 
     /// Reads the number grammar of RFC 8259 §6: `-12.50`, `0.0100`, `1e-8`. An exponent is
@@ -64,10 +109,9 @@ impl Decimal {
         while let Some(&c) = digits.get(at) {
             let digit = c.wrapping_sub(b'0');
             if digit < 10 {
-                magnitude = magnitude
-                    .checked_mul(10)
-                    .and_then(|m| m.checked_add(u64::from(digit)))
-                    .ok_or(Overflow)?;
+                let longer = magnitude.checked_mul(10).and_then(|m| m.checked_add(u64::from(digit)));
+                let Some(longer) = longer else { return Self::parse_wide(text) };
+                magnitude = longer;
             } else if c == b'.' && point.is_none() {
                 point = Some(at);
             } else {
@@ -75,32 +119,61 @@ impl Decimal {
             }
             at += 1;
         }
-        let whole = point.unwrap_or(at);
-        let fraction = point.map_or(0, |p| at - p - 1);
-        let leading_zero = whole > 1 && digits[0] == b'0';
-        if whole == 0 || leading_zero || (point.is_some() && fraction == 0) {
-            return Err(Malformed);
-        }
-        let exponent = match digits.get(at) {
-            None => 0,
-            Some(b'e' | b'E') => exponent(&digits[at + 1..])?,
-            Some(_) => return Err(Malformed),
+        let (scale, magnitude) = match number_end(digits, at, point)? {
+            scale @ 0.. => (scale, magnitude),
+            // Digits are appended for an exponent that moves the point beyond the last one.
+            _ => return Self::parse_wide(text),
         };
-        let mut scale = i64::try_from(fraction).map_err(|_| Overflow)? - exponent;
-        while scale < 0 && magnitude != 0 {
-            magnitude = magnitude.checked_mul(10).ok_or(Overflow)?;
+        let Ok(mantissa) = i64::try_from(magnitude) else { return Self::parse_wide(text) };
+        let scale = u8::try_from(scale).map_err(|_| Overflow)?;
+        Ok(Self::new(if negative { -mantissa } else { mantissa }, scale))
+    }
+
+    /// As [`parse`](Self::parse), for a mantissa of up to 96 bits: rare, and slower.
+    #[cold]
+    fn parse_wide(text: &[u8]) -> Result<Self, DecimalError> {
+        use DecimalError::Overflow;
+        const LIMIT: i128 = 10i128.pow(Decimal::DIGITS_MAX);
+        let (negative, digits) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            _ => (false, text),
+        };
+        let mut magnitude: i128 = 0;
+        let mut point: Option<usize> = None;
+        let mut at = 0;
+        let mut fits = true;
+        while let Some(&c) = digits.get(at) {
+            match c {
+                b'0'..=b'9' if fits => {
+                    magnitude = magnitude * 10 + i128::from(c - b'0');
+                    fits = magnitude < LIMIT;
+                }
+                b'0'..=b'9' => {}
+                b'.' if point.is_none() => point = Some(at),
+                _ => break,
+            }
+            at += 1;
+        }
+        let mut scale = number_end(digits, at, point)?;
+        while scale < 0 && magnitude != 0 && fits {
+            magnitude *= 10;
+            fits = magnitude < LIMIT;
             scale += 1;
         }
         let scale = u8::try_from(scale.max(0)).map_err(|_| Overflow)?;
-        let mantissa = i64::try_from(magnitude).map_err(|_| Overflow)?;
-        Ok(Self { mantissa: if negative { -mantissa } else { mantissa }, scale })
+        if !fits {
+            return Err(Overflow);
+        }
+        let mantissa = if negative { -magnitude } else { magnitude };
+        let wide = Self { low: mantissa as u64, high: (mantissa >> 64) as i32, scale };
+        if wide.is_wide() && scale > Self::WIDE_SCALE_MAX { Err(Overflow) } else { Ok(wide) }
     }
 
     /// Appends the digits, as they came, to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(self.mantissa.unsigned_abs()).as_bytes();
-        if self.mantissa < 0 {
+        let digits = self.digits(&mut buffer).as_bytes();
+        if self.is_negative() {
             out.push(b'-');
         }
         let scale = usize::from(self.scale);
@@ -119,11 +192,29 @@ impl Decimal {
 
     /// The mantissa with `places` more digits; `None` when 128 bits are too few.
     fn magnified(self, places: u8) -> Option<i128> {
-        if self.mantissa == 0 {
+        if self.is_zero() {
             return Some(0);
         }
-        10i128.checked_pow(u32::from(places))?.checked_mul(i128::from(self.mantissa))
+        10i128.checked_pow(u32::from(places))?.checked_mul(self.mantissa())
     }
+}
+
+/// Checks the end of a number whose digits end at `at`, with the decimal point at `point`, and returns how many places
+/// stand behind the point once its exponent is applied: less than 0 where digits are to be appended.
+fn number_end(digits: &[u8], at: usize, point: Option<usize>) -> Result<i64, DecimalError> {
+    use DecimalError::{Malformed, Overflow};
+    let whole = point.unwrap_or(at);
+    let fraction = point.map_or(0, |p| at - p - 1);
+    let leading_zero = whole > 1 && digits[0] == b'0';
+    if whole == 0 || leading_zero || (point.is_some() && fraction == 0) {
+        return Err(Malformed);
+    }
+    let exponent = match digits.get(at) {
+        None => 0,
+        Some(b'e' | b'E') => exponent(&digits[at + 1..])?,
+        Some(_) => return Err(Malformed),
+    };
+    Ok(i64::try_from(fraction).map_err(|_| Overflow)? - exponent)
 }
 
 /// The exponent of a number, after its `e`. Clamped far outside of what a scale can hold.
@@ -143,15 +234,15 @@ fn exponent(text: &[u8]) -> Result<i64, DecimalError> {
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
         if self.scale == other.scale {
-            return self.mantissa.cmp(&other.mantissa);
+            return self.mantissa().cmp(&other.mantissa());
         }
         if self.scale > other.scale {
             return other.cmp(self).reverse();
         }
         match self.magnified(other.scale - self.scale) {
-            Some(mine) => mine.cmp(&i128::from(other.mantissa)),
-            // Out of 128 bits: then it is out of the other's 64 bits too, and the sign decides.
-            None => self.mantissa.cmp(&0),
+            Some(mine) => mine.cmp(&other.mantissa()),
+            // Out of 128 bits: then it is out of the other's 96 bits too, and the sign decides.
+            None => self.mantissa().cmp(&0),
         }
     }
 }
@@ -204,9 +295,46 @@ mod tests {
         {
             assert_eq!(Decimal::parse(bad.as_bytes()), Err(DecimalError::Malformed), "{bad:?}");
         }
-        for big in ["9223372036854775808", "99999999999999999999", "1e19", "1e-256", "1e999999999999"] {
+        let wide_scale = format!("0.{}1234567890123456789012", "0".repeat(50));
+        for big in [
+            "10000000000000000000000000000",
+            "-10000000000000000000000000000",
+            "123456789012345678901234567890.1",
+            "1e28",
+            "1e-256",
+            "1e999999999999",
+            &wide_scale,
+        ] {
             assert_eq!(Decimal::parse(big.as_bytes()), Err(DecimalError::Overflow), "{big:?}");
         }
+    }
+
+    #[test]
+    fn up_to_28_digits_leave_as_they_came() {
+        for digits in [
+            "9223372036854775808",
+            "-9223372036854775808",
+            "-9223372036854775809",
+            "18446744073709551615",
+            "18446744073709551616",
+            "12.345678901234567890",
+            "1000000000.000000000000000000",
+            "9999999999999999999999999999",
+            "-9999999999999999999999999999",
+            "0.000000000000000000000000000000000000001234567890123456789012345",
+        ] {
+            assert_eq!(text(digits), digits);
+            let number = Decimal::parse(digits.as_bytes()).expect(digits);
+            assert_eq!(Decimal::from_halves(number.halves().0, number.halves().1, number.scale()), number);
+        }
+        assert_eq!(text("1e19"), "10000000000000000000");
+        assert_eq!(text("1.5e20"), "150000000000000000000");
+        assert_eq!(text("0e99"), "0");
+        assert!(!Decimal::new(i64::MIN, 0).is_wide() && !Decimal::new(i64::MAX, 3).is_wide());
+        for malformed in ["12345678901234567890.", "012345678901234567890", "12345678901234567890x", "1.23456789012345678901.2"] {
+            assert_eq!(Decimal::parse(malformed.as_bytes()), Err(DecimalError::Malformed), "{malformed}");
+        }
+        assert_eq!(size_of::<Decimal>(), 16, "as large as with 64 bits");
     }
 
     #[test]
@@ -218,5 +346,9 @@ mod tests {
         assert!(d("9e18") > d("1e-200"));
         assert!(d("-9e18") < d("1e-200"));
         assert!(d("1e-200") > d("0"));
+        assert!(d("9223372036854775808") > d("9223372036854775807"));
+        assert!(d("18446744073709551616.0") > d("1.8446744073709551615"));
+        assert!(d("-9999999999999999999999999999") < d("-1e-200"));
+        assert_eq!(d("12345678901234567890.0"), d("12345678901234567890.000"));
     }
 }

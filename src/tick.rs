@@ -350,6 +350,10 @@ pub const WORDS: usize = 12;
 ///      4   four scales (8 each) | free (32)
 ///      5…  trade: price, size, then the id (5 words)   quote: bid, bid_size, ask, ask_size   gap: from
 /// ```
+///
+/// Words 5… hold the low 64 bits of mantissas. Where one needs more, `present` is marked `WIDE` and the bits above 64 of
+/// each, 32 of a quote's and 31 of a trade's, stand where words are free: of a quote in words 9 and 10, of a trade in the
+/// upper 48 bits of word 4 (its scales are at most 63) and in the bits `TRADE_SPARE` of word 0.
 pub type Words = [u64; WORDS];
 
 const KIND_TRADE: u8 = 0;
@@ -360,29 +364,82 @@ const KIND_STATUS: u8 = 3;
 const PRESENT_TS: u8 = 1 << 7;
 /// No part of the tick, but a mark on it: [`Tick::snap`].
 const SNAP: u8 = 1 << 6;
+/// A mantissa has bits above its word: see [`Words`].
+const WIDE: u8 = 1 << 5;
+/// What of word 0 a trade leaves free: of the kind and of the detail six bits, of `present` the marks of decimals 2 and 3.
+const TRADE_SPARE: u64 = 0b1111_1100 << 32 | 0b1111_1100 << 40 | 0b1100 << 48;
+/// The kind of a packed tick, in word 0.
+const KIND: u64 = 0b11;
 
 /// The words under construction: `decimal` keeps mantissa, scale and presence together.
 struct Packer {
     words: Words,
     scales: u64,
     present: u8,
+    /// Some mantissa has bits above its word.
+    wide: bool,
 }
 
 impl Packer {
     fn decimal(&mut self, at: usize, value: Option<Decimal>) {
         if let Some(value) = value {
-            self.words[5 + at] = value.mantissa().cast_unsigned();
+            self.words[5 + at] = value.halves().0;
+            self.wide |= value.is_wide();
             self.scales |= u64::from(value.scale()) << (8 * at);
             self.present |= 1 << at;
         }
     }
 }
 
-/// Decimal number `at` of packed words.
+/// Decimal number `at` of packed words, as far as its mantissa fits its word.
 fn decimal_at(words: &Words, at: usize) -> Option<Decimal> {
     let present = (words[0] >> 48) as u8;
     (present & (1 << at) != 0)
         .then(|| Decimal::new(words[5 + at].cast_signed(), (words[4] >> (8 * at)) as u8))
+}
+
+/// Packs the bits above 64 of a trade's mantissas: 31 each, of which 48 go to word 4 and 14 to word 0.
+#[cold]
+fn pack_wide_trade(words: &mut Words, trade: &Trade) {
+    let high = |value: Decimal| u64::from(value.halves().1.cast_unsigned() & 0x7fff_ffff);
+    let both = high(trade.price) | high(trade.size) << 31;
+    words[4] |= both << 16;
+    let mut spare = TRADE_SPARE;
+    for bit in 48..62 {
+        words[0] |= (both >> bit & 1) << spare.trailing_zeros();
+        spare &= spare - 1;
+    }
+}
+
+/// Price and size of a trade that [`pack_wide_trade`] packed.
+#[cold]
+fn wide_trade(words: &Words) -> [Decimal; 2] {
+    let (mut both, mut spare) = (words[4] >> 16, TRADE_SPARE);
+    for bit in 48..62 {
+        both |= (words[0] >> spare.trailing_zeros() & 1) << bit;
+        spare &= spare - 1;
+    }
+    // Bit 30 is the sign.
+    let high = |bits: u64| ((bits as u32) << 1).cast_signed() >> 1;
+    [(5, 0, both), (6, 8, both >> 31)].map(|(word, scale, bits)| {
+        Decimal::from_halves(words[word], high(bits), (words[4] >> scale) as u8)
+    })
+}
+
+/// Packs the bits above 64 of a quote's mantissas.
+#[cold]
+fn pack_wide_quote(words: &mut Words, quote: &Quote) {
+    let high = |value: Option<Decimal>| u64::from(value.unwrap_or_default().halves().1.cast_unsigned());
+    words[9] = high(quote.bid) | high(quote.bid_size) << 32;
+    words[10] = high(quote.ask) | high(quote.ask_size) << 32;
+}
+
+/// Decimal number `at` of a quote that [`pack_wide_quote`] packed.
+#[cold]
+fn wide_at(words: &Words, at: usize) -> Option<Decimal> {
+    let narrow = decimal_at(words, at)?;
+    let high = (words[9 + at / 2] >> (32 * (at % 2))) as u32;
+    Some(Decimal::from_halves(narrow.halves().0, high.cast_signed(), narrow.scale()))
 }
 
 impl Tick {
@@ -394,7 +451,7 @@ impl Tick {
     /// The key of a packed tick, from its first word.
     #[inline]
     pub const fn key_in(word: u64) -> Key {
-        let stream = match (word >> 32) as u8 {
+        let stream = match (word >> 32 & KIND) as u8 {
             KIND_TRADE => Stream::Trade,
             KIND_QUOTE => Stream::Quote,
             KIND_GAP if (word >> 40) as u8 & 1 == 0 => Stream::Trade,
@@ -406,7 +463,7 @@ impl Tick {
 
     /// Packs the tick; [`from_words`](Self::from_words) gives the same tick back.
     pub fn to_words(&self) -> Words {
-        let mut p = Packer { words: [0; WORDS], scales: 0, present: 0 };
+        let mut p = Packer { words: [0; WORDS], scales: 0, present: 0, wide: false };
         let (mut detail, mut id_len) = (0u8, 0u8);
         let kind = match &self.body {
             Body::Trade(trade) => {
@@ -452,6 +509,14 @@ impl Tick {
         p.words[1] = self.seq;
         p.words[2] = self.rx_ns;
         p.words[4] = p.scales;
+        if p.wide {
+            p.words[0] |= u64::from(WIDE) << 48;
+            match &self.body {
+                Body::Trade(trade) => pack_wide_trade(&mut p.words, trade),
+                Body::Quote(quote) => pack_wide_quote(&mut p.words, quote),
+                Body::Gap { .. } | Body::Status(_) => {}
+            }
+        }
         p.words
     }
 
@@ -459,29 +524,28 @@ impl Tick {
     /// never a panic.
     pub fn from_words(words: &Words) -> Self {
         let [kind, detail, present, id_len] = [32, 40, 48, 56].map(|shift| (words[0] >> shift) as u8);
-        let body = match kind {
+        let is_wide = present & WIDE != 0;
+        let body = match kind & KIND as u8 {
             KIND_TRADE => {
                 let mut id = TradeId { len: id_len, ..TradeId::NONE };
                 for (bytes, word) in id.bytes.chunks_exact_mut(8).zip(&words[7..]) {
                     bytes.copy_from_slice(&word.to_le_bytes());
                 }
-                Body::Trade(Trade {
-                    price: decimal_at(words, 0).unwrap_or_default(),
-                    size: decimal_at(words, 1).unwrap_or_default(),
-                    side: match detail {
-                        1 => Some(Side::Buy),
-                        2 => Some(Side::Sell),
-                        _ => None,
-                    },
-                    id,
-                })
+                let [price, size] = match is_wide {
+                    true => wide_trade(words),
+                    false => [0, 1].map(|at| decimal_at(words, at).unwrap_or_default()),
+                };
+                let side = match detail & 0b11 {
+                    1 => Some(Side::Buy),
+                    2 => Some(Side::Sell),
+                    _ => None,
+                };
+                Body::Trade(Trade { price, size, side, id })
             }
-            KIND_QUOTE => Body::Quote(Quote {
-                bid: decimal_at(words, 0),
-                bid_size: decimal_at(words, 1),
-                ask: decimal_at(words, 2),
-                ask_size: decimal_at(words, 3),
-            }),
+            KIND_QUOTE => {
+                let at = |at| if is_wide { wide_at(words, at) } else { decimal_at(words, at) };
+                Body::Quote(Quote { bid: at(0), bid_size: at(1), ask: at(2), ask_size: at(3) })
+            }
             KIND_GAP => Body::Gap {
                 channel: if detail & 1 == 0 { Channel::Trade } else { Channel::Quote },
                 from: words[5],
@@ -525,6 +589,10 @@ mod tests {
             side: Some(Side::Sell),
             id: TradeId::new("2a0da34e-61f7-4c36-88e5-c9dd15927b16").expect("fits"),
         };
+        let longest = TradeId::new(&"z".repeat(TradeId::BYTES_MAX)).expect("fits");
+        let wide_trade = |price, size| {
+            tick(Body::Trade(Trade { price: d(price), size: d(size), side: Some(Side::Buy), id: longest }))
+        };
         vec![
             tick(Body::Trade(trade)),
             Tick { ts_us: None, ..tick(Body::Trade(Trade { side: None, id: TradeId::NONE, ..trade })) },
@@ -538,6 +606,22 @@ mod tests {
             tick(Body::Status(State::Stale)),
             tick(Body::Gap { channel: Channel::Trade, from: 40, void: Void::NoValue }),
             Tick { snap: true, ..tick(Body::Trade(trade)) },
+            wide_trade("9999999999999999999999999999", "12.345678901234567890"),
+            wide_trade("-9999999999999999999999999999", "9999999999999999999999999999"),
+            wide_trade("1.5", "18446744073709551615"),
+            wide_trade("-9223372036854775809", "-0.5"),
+            tick(Body::Quote(Quote {
+                bid: Some(d("-12345678901234567890.12345678")),
+                bid_size: Some(d("0.5")),
+                ask: Some(d("-0.5")),
+                ask_size: Some(d("1000000000.000000000000000000")),
+            })),
+            tick(Body::Quote(Quote {
+                bid: None,
+                bid_size: None,
+                ask: Some(d("0.000000000000000000000000000000000000001234567890123456789012345")),
+                ask_size: None,
+            })),
         ]
     }
 

@@ -261,10 +261,12 @@ impl Column {
 /// A decimal as Parquet keeps it: the value times 10^[`PLACES`], big-endian. It is the same value; zeros behind it are
 /// not kept.
 fn fixed(value: Decimal) -> io::Result<FixedLenByteArray> {
-    let (mantissa, scale) = (i128::from(value.mantissa()), value.scale());
+    /// What 38 digits hold.
+    const LIMIT: i128 = 10i128.pow(38);
+    let (mantissa, scale) = (value.mantissa(), value.scale());
     let scaled = if scale <= PLACES {
-        // 63 bits and 18 places fit in 128 bits.
-        Some(mantissa * 10i128.pow(u32::from(PLACES - scale)))
+        let scaled = mantissa.checked_mul(10i128.pow(u32::from(PLACES - scale)));
+        scaled.filter(|scaled| -LIMIT < *scaled && *scaled < LIMIT)
     } else {
         let divisor = 10i128.checked_pow(u32::from(scale - PLACES));
         match divisor {
@@ -275,7 +277,8 @@ fn fixed(value: Decimal) -> io::Result<FixedLenByteArray> {
     };
     let scaled = scaled.ok_or_else(|| {
         io::Error::other(format!(
-            "{value} has more than the {PLACES} places of a Parquet column: convert to csv or ndjson"
+            "{value} has more than the 20 digits in front of the point or the {PLACES} places behind it that a Parquet column \
+             holds: convert to csv or ndjson"
         ))
     })?;
     Ok(FixedLenByteArray::from(scaled.to_be_bytes().to_vec()))
@@ -322,6 +325,9 @@ mod tests {
         assert_eq!(scaled("1e-18"), Ok(1));
         assert_eq!(scaled("0.0000000000000000010"), Ok(1));
         assert_eq!(scaled("0e-200"), Ok(0));
+        let twenty_digits = 9_999_999_999_999_999_999_912_345_678 * 10i128.pow(10);
+        assert_eq!(scaled("99999999999999999999.12345678"), Ok(twenty_digits));
+        assert!(scaled("100000000000000000000").is_err_and(|error| error.contains("20 digits")));
         assert!(scaled("1e-19").is_err_and(|error| error.contains("18 places")));
         assert!(scaled("1e-200").is_err());
     }

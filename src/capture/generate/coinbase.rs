@@ -119,11 +119,11 @@ fn ticker(market: &Market, sequence: u64, now: u64) -> String {
 
 /// Without zeros at the end, as sizes of trades are sent.
 fn trimmed(size: Decimal) -> Decimal {
-    let (mut mantissa, mut scale) = (size.mantissa(), size.scale());
-    while scale > 0 && mantissa % 10 == 0 {
+    let ((mut mantissa, high), mut scale) = (size.halves(), size.scale());
+    while scale > 0 && high == 0 && mantissa % 10 == 0 {
         (mantissa, scale) = (mantissa / 10, scale - 1);
     }
-    Decimal::new(mantissa, scale)
+    Decimal::from_halves(mantissa, high, scale)
 }
 
 /// A random UUID, version 4.

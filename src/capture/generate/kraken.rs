@@ -64,7 +64,7 @@ impl Kraken {
         let mut digits = String::with_capacity(512);
         for level in asks.iter().chain(bids) {
             for number in [market.price(level.price), market.size(level.size)] {
-                digits.push_str(itoa::Buffer::new().format(number.mantissa()));
+                digits.push_str(number.digits(&mut itoa::Buffer::new()));
             }
         }
         crc32fast::hash(digits.as_bytes())
@@ -187,7 +187,7 @@ fn ticker(index: usize, market: &Market) -> String {
     let (day, last, (bid, ask)) = (market.day(), market.last(), market.touch());
     let best = |level: Level| {
         let size = market.size(level.size);
-        let whole = size.mantissa() / 10i64.pow(u32::from(size.scale()));
+        let whole = size.mantissa() / 10i128.pow(u32::from(size.scale()));
         format!(r#"["{}",{whole},"{size}"]"#, market.price(level.price))
     };
     let (volume, trades) = (market.size(day.volume), day.trades);
