@@ -61,7 +61,7 @@ fn captures() -> Vec<PathBuf> {
 
 /// A line that has seen nothing, and its market.
 fn line(wire: Wire) -> (Line, Market) {
-    let limits = LineLimits { book_levels_max: 100_000, venues: None };
+    let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
     (Line::new(LineId(0), wire, limits), Market::new(Arc::new(InstrumentTable::new(1_024))))
 }
 

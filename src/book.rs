@@ -1,7 +1,7 @@
 //! An L2 order book, as far as a best bid and offer needs one.
 
 use crate::tick::{Decimal, Quote};
-use crate::venue::{BookSide, DecodeError, Levels};
+use crate::venue::{BookSide, DecodeError, Levels, LevelsError};
 
 /// The size that stands at a price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,18 +63,71 @@ impl Ladder {
     }
 }
 
+/// How many places behind the point a venue's checksum counts, of prices and of sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    price: u8,
+    size: u8,
+}
+
+/// What became of the levels of a message.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Levels whose size cannot be held or makes no sense: what stands at their prices is unknown.
+    pub levels_refused: u64,
+    /// A level's price cannot be read, or too many levels are unknown: the book is not to be trusted.
+    pub is_lost: bool,
+    /// The first fault.
+    pub fault: Option<DecodeError>,
+}
+
+impl Taken {
+    /// Adds what became of another message of the same book.
+    pub fn add(&mut self, other: Self) {
+        self.levels_refused += other.levels_refused;
+        self.is_lost |= other.is_lost;
+        self.fault = self.fault.take().or(other.fault);
+    }
+
+    /// The levels were read to their end, or up to one that costs the book.
+    fn end(mut self, read: Result<(), LevelsError>) -> Self {
+        if let Err(error) = read {
+            self.is_lost |= error.costs_book;
+            self.fault = Some(error.cause);
+        }
+        self
+    }
+
+    /// # Errors
+    /// The first fault, if there was one.
+    pub fn into_result(self) -> Result<(), DecodeError> {
+        self.fault.map_or(Ok(()), Err)
+    }
+}
+
+/// Zeros that a checksum may count behind the digits that came: as many as there are places in it at most.
+const ZEROS: [u8; 32] = [b'0'; 32];
+
+/// Levels of unknown size that a book goes on with.
+const UNKNOWN_MAX: usize = 64;
+
 /// An L2 book built from a snapshot and the changes after it.
 #[derive(Clone, Debug)]
 pub struct Book {
     bids: Ladder,
     asks: Ladder,
     depth: usize,
+    /// Prices at which the size is unknown, until the venue says what it is.
+    unknown: Vec<(BookSide, Decimal)>,
 }
 
 impl Book {
+    /// The levels of each side that [`kraken_checksum`](Self::kraken_checksum) counts.
+    pub const CHECKSUM_LEVELS: usize = 10;
+
     /// An empty book that keeps at most `depth` levels a side and drops the worst beyond.
     pub fn new(depth: usize) -> Self {
-        Self { bids: Ladder::default(), asks: Ladder::default(), depth }
+        Self { bids: Ladder::default(), asks: Ladder::default(), depth, unknown: Vec::new() }
     }
 
     /// Changes how many levels a side are kept.
@@ -83,32 +136,73 @@ impl Book {
     }
 
     /// Replaces the book by a snapshot.
-    ///
-    /// # Errors
-    /// A level that cannot be read; the book is as it was.
-    pub fn snapshot(&mut self, levels: &Levels<'_, '_>) -> Result<(), DecodeError> {
+    pub fn snapshot(&mut self, levels: &Levels<'_, '_>) -> Taken {
         let (mut bids, mut asks) = (Vec::new(), Vec::new());
-        levels.for_each(|side, price, size| match side {
-            BookSide::Bid => bids.push(Level { price, size }),
-            BookSide::Ask => asks.push(Level { price, size }),
-        })?;
+        self.unknown.clear();
+        let mut taken = Taken::default();
+        let read = levels.for_each(|side, price, size| {
+            let Some(size) = size else { return self.forget(side, price, &mut taken) };
+            match side {
+                BookSide::Bid => bids.push(Level { price, size }),
+                BookSide::Ask => asks.push(Level { price, size }),
+            }
+        });
         self.bids.replace(BookSide::Bid, &mut bids);
         self.asks.replace(BookSide::Ask, &mut asks);
         self.truncate();
-        Ok(())
+        taken.end(read)
     }
 
     /// Takes in a change.
-    ///
-    /// # Errors
-    /// A level that cannot be read; those before it were taken in, so the book is not to be trusted.
-    pub fn change(&mut self, levels: &Levels<'_, '_>) -> Result<(), DecodeError> {
-        levels.for_each(|side, price, size| match side {
+    pub fn change(&mut self, levels: &Levels<'_, '_>) -> Taken {
+        let mut taken = Taken::default();
+        let read = levels.for_each(|side, price, size| match size {
+            Some(size) => self.set(side, price, size),
+            None => self.forget(side, price, &mut taken),
+        });
+        self.truncate();
+        taken.end(read)
+    }
+
+    #[inline]
+    fn set(&mut self, side: BookSide, price: Decimal, size: Decimal) {
+        if !self.unknown.is_empty() {
+            self.unknown.retain(|known| *known != (side, price));
+        }
+        match side {
             BookSide::Bid => self.bids.set(side, price, size),
             BookSide::Ask => self.asks.set(side, price, size),
-        })?;
-        self.truncate();
-        Ok(())
+        }
+    }
+
+    /// What stands at a price is not known any more.
+    #[cold]
+    fn forget(&mut self, side: BookSide, price: Decimal, taken: &mut Taken) {
+        self.set(side, price, Decimal::default());
+        self.unknown.push((side, price));
+        taken.levels_refused += 1;
+        taken.is_lost |= self.unknown.len() > UNKNOWN_MAX;
+    }
+
+    /// Whether the best bid and offer are known: no level of unknown size may be one of them.
+    pub fn is_certain(&self) -> bool {
+        self.is_certain_to(1)
+    }
+
+    /// Whether the best `levels` of each side are known.
+    pub fn is_certain_to(&self, levels: usize) -> bool {
+        let is_worse = |(side, price): &(BookSide, Decimal)| {
+            let ladder = match side {
+                BookSide::Bid => &self.bids.levels,
+                BookSide::Ask => &self.asks.levels,
+            };
+            let last = ladder.len().checked_sub(levels).and_then(|at| ladder.get(at));
+            last.is_some_and(|last| match side {
+                BookSide::Bid => *price < last.price,
+                BookSide::Ask => *price > last.price,
+            })
+        };
+        self.unknown.is_empty() || self.unknown.iter().all(is_worse)
     }
 
     fn truncate(&mut self) {
@@ -129,17 +223,41 @@ impl Book {
 
     /// Kraken's CRC32 over the ten best asks, then the ten best bids, best first: of each level the digits
     /// of price and size without point and leading zeros
-    /// (<https://docs.kraken.com/api/docs/guides/spot-ws-book-v1>, `…-v2`).
-    pub fn kraken_checksum(&self) -> u32 {
+    /// (<https://docs.kraken.com/api/docs/guides/spot-ws-book-v1>, `…-v2`). With `places`, as if each price and each size had
+    /// so many places behind the point.
+    pub fn kraken_checksum(&self, places: Option<Places>) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         let mut digits = itoa::Buffer::new();
-        for ladder in [&self.asks, &self.bids] {
-            for level in ladder.levels.iter().rev().take(10) {
-                hasher.update(level.price.digits(&mut digits).as_bytes());
-                hasher.update(level.size.digits(&mut digits).as_bytes());
+        for level in self.checked_levels() {
+            for (value, places) in
+                [(level.price, places.map(|p| p.price)), (level.size, places.map(|p| p.size))]
+            {
+                hasher.update(value.digits(&mut digits).as_bytes());
+                // What has more places than it should does not match.
+                if let Some(zeros) = places.and_then(|places| places.checked_sub(value.scale())) {
+                    hasher.update(&ZEROS[..usize::from(zeros).min(ZEROS.len())]);
+                }
             }
         }
         hasher.finalize()
+    }
+
+    /// With how many places the checksum is this one: programs that write a venue's numbers anew as floats lose zeros at
+    /// their ends, which the checksum counts. Looks at few more places than the longest numbers have.
+    pub fn find_places(&self, checksum: u32) -> Option<Places> {
+        let longest =
+            |part: fn(&Level) -> Decimal| self.checked_levels().map(|level| part(level).scale()).max();
+        let (price, size) = (longest(|level| level.price)?, longest(|level| level.size)?);
+        let up_to = |from: u8, more: u8| from..=from.saturating_add(more).min(ZEROS.len() as u8);
+        let places = up_to(price, 4).flat_map(|price| up_to(size, 8).map(move |size| Places { price, size }));
+        let mut places = places.filter(|places| self.kraken_checksum(Some(*places)) == checksum);
+        places.next()
+    }
+
+    fn checked_levels(&self) -> impl Iterator<Item = &Level> {
+        [&self.asks, &self.bids]
+            .into_iter()
+            .flat_map(|side| side.levels.iter().rev().take(Self::CHECKSUM_LEVELS))
     }
 
     /// How many levels stand on both sides.
@@ -149,7 +267,7 @@ impl Book {
 
     /// Bytes of memory that its levels take.
     pub fn memory_bytes(&self) -> usize {
-        self.len() * size_of::<Level>()
+        self.len() * size_of::<Level>() + self.unknown.len() * size_of::<(BookSide, Decimal)>()
     }
 
     /// True where no level stands.

@@ -16,7 +16,7 @@ use crate::gateway::{self, Job, Outcome};
 use crate::offline::{self, BadRecord, Captures, Progress, Target};
 use crate::protocol::replay::{Moment, Speed, duration_ns};
 use crate::report::{self, ReportArgs};
-use crate::venue::Wire;
+use crate::venue::{ChecksOff, Wire};
 use crate::watch::{self, WatchArgs};
 
 /// One example a command, shown by `tickfan --help`.
@@ -149,6 +149,9 @@ struct ReplayArgs {
     /// Whose messages the captures hold; told by looking if left out.
     #[arg(long)]
     venue: Option<Wire>,
+    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
+    checks_off: Option<ChecksOff>,
     /// End at the first line that cannot be read.
     #[arg(long)]
     strict: bool,
@@ -167,6 +170,9 @@ struct CaptureArgs {
     /// Whose messages the captures hold; told by looking if left out.
     #[arg(long)]
     venue: Option<Wire>,
+    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
+    checks_off: Option<ChecksOff>,
     /// Stop at the first line that cannot be read.
     #[arg(long)]
     strict: bool,
@@ -180,6 +186,9 @@ struct InspectArgs {
     /// Whose messages the captures hold; told by looking if left out.
     #[arg(long)]
     venue: Option<Wire>,
+    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
+    checks_off: Option<ChecksOff>,
     /// One JSON object a file, times in nanoseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
@@ -297,6 +306,7 @@ fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         from: args.from,
         to: args.to,
         max_idle_ms: args.max_idle.unwrap_or(0),
+        checks_off: args.checks_off.unwrap_or_default(),
     }];
     run(Job { config, exit_at_end: args.exit, wait_subscribers: args.wait_subscribers, summary: true })
 }
@@ -333,7 +343,8 @@ fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
 
 impl CaptureArgs {
     fn captures(self) -> Captures {
-        Captures { files: self.files, venue: self.venue, strict: self.strict }
+        let checks_off = self.checks_off.unwrap_or_default();
+        Captures { files: self.files, venue: self.venue, strict: self.strict, checks_off }
     }
 }
 
@@ -342,7 +353,8 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let limits = Config::bare().limits;
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
-        let report = offline::inspect(file, args.venue, &limits, &mut progress)?;
+        let report =
+            offline::inspect(file, args.venue, args.checks_off.unwrap_or_default(), &limits, &mut progress)?;
         let mut out = io::stdout().lock();
         let said = if args.json { writeln!(out, "{}", report.to_json()) } else { write!(out, "{report}") };
         match said.and_then(|()| out.flush()) {
@@ -403,12 +415,18 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut sets: Vec<Captures> = config
         .feed
         .iter()
-        .map(|feed| Captures { files: feed.files.clone(), venue: feed.venue, strict: false })
+        .map(|feed| Captures {
+            files: feed.files.clone(),
+            venue: feed.venue,
+            strict: false,
+            checks_off: feed.checks_off,
+        })
         .collect();
     sets.extend(args.files.iter().map(|file| Captures {
         files: vec![file.clone()],
         venue: args.venue,
         strict: false,
+        checks_off: ChecksOff::default(),
     }));
     let mut good = true;
     for captures in &sets {

@@ -1,6 +1,7 @@
 //! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
 //! is opened.
 
+mod feed;
 mod flight;
 mod latency;
 mod record;
@@ -14,12 +15,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
-use crate::protocol::replay::{Moment, Speed};
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
-use crate::venue::Wire;
 
+pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
 pub use latency::Latency;
 pub use record::Record;
@@ -89,45 +89,6 @@ pub struct Server {
 pub struct Admin {
     /// Where the operator reads.
     pub listen: SocketAddr,
-}
-
-/// What kind of feed a `[[feed]]` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FeedKind {
-    /// Recorded captures.
-    Replay,
-}
-
-/// `[[feed]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Feed {
-    /// What it is.
-    pub kind: FeedKind,
-    /// The captures.
-    pub files: Vec<PathBuf>,
-    /// Whose messages they hold.
-    #[serde(default)]
-    pub venue: Option<Wire>,
-    /// How fast.
-    #[serde(default = "recorded", deserialize_with = "replay::speed")]
-    pub speed: Speed,
-    /// Again and again.
-    #[serde(default, rename = "loop")]
-    pub looped: bool,
-    /// End at the first bad line.
-    #[serde(default)]
-    pub strict: bool,
-    /// Where it begins; `None`: at the beginning.
-    #[serde(default, deserialize_with = "replay::moment")]
-    pub from: Option<Moment>,
-    /// Before what it ends; `None`: at the end.
-    #[serde(default, deserialize_with = "replay::moment")]
-    pub to: Option<Moment>,
-    /// Milliseconds of a silence that are waited for; 0: all of it.
-    #[serde(default)]
-    pub max_idle_ms: u64,
 }
 
 /// `[publish]`
@@ -243,6 +204,10 @@ pub struct Limits {
     pub publishers_max: NonZeroUsize,
     /// Levels a side of a book.
     pub book_levels_max: NonZeroUsize,
+    /// Changes of a book that are kept for an older snapshot, of each symbol.
+    pub splice_messages_max: usize,
+    /// Bytes of these, of each feed line.
+    pub splice_bytes_max: usize,
     /// Milliseconds until a silent line is stale.
     pub stale_after_ms: NonZeroU64,
 }
@@ -321,6 +286,8 @@ impl Default for Limits {
             idle_timeout_ms: non_zero_u64::<30_000>(),
             publishers_max: non_zero::<64>(),
             book_levels_max: non_zero::<100_000>(),
+            splice_messages_max: 1_024,
+            splice_bytes_max: 4 << 20,
             stale_after_ms: non_zero_u64::<10_000>(),
         }
     }
@@ -336,10 +303,6 @@ const fn non_zero_u32<const N: u32>() -> NonZeroU32 {
 
 const fn non_zero_u64<const N: u64>() -> NonZeroU64 {
     const { NonZeroU64::new(N).expect("not 0") }
-}
-
-fn recorded() -> Speed {
-    Speed::RECORDED
 }
 
 /// Longer rests would be latency that nobody asked for.

@@ -98,7 +98,7 @@ impl Decimal {
     /// [`DecimalError::Malformed`] for anything else, [`DecimalError::Overflow`] when the digits do
     /// not fit: nothing ever wraps, rounds or saturates.
     pub fn parse(text: &[u8]) -> Result<Self, DecimalError> {
-        use DecimalError::{Malformed, Overflow};
+        use DecimalError::Overflow;
         let (negative, digits) = match text {
             [b'-', rest @ ..] => (true, rest),
             _ => (false, text),
@@ -331,7 +331,12 @@ mod tests {
         assert_eq!(text("1.5e20"), "150000000000000000000");
         assert_eq!(text("0e99"), "0");
         assert!(!Decimal::new(i64::MIN, 0).is_wide() && !Decimal::new(i64::MAX, 3).is_wide());
-        for malformed in ["12345678901234567890.", "012345678901234567890", "12345678901234567890x", "1.23456789012345678901.2"] {
+        for malformed in [
+            "12345678901234567890.",
+            "012345678901234567890",
+            "12345678901234567890x",
+            "1.23456789012345678901.2",
+        ] {
             assert_eq!(Decimal::parse(malformed.as_bytes()), Err(DecimalError::Malformed), "{malformed}");
         }
         assert_eq!(size_of::<Decimal>(), 16, "as large as with 64 bits");

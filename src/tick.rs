@@ -421,9 +421,8 @@ fn wide_trade(words: &Words) -> [Decimal; 2] {
     }
     // Bit 30 is the sign.
     let high = |bits: u64| ((bits as u32) << 1).cast_signed() >> 1;
-    [(5, 0, both), (6, 8, both >> 31)].map(|(word, scale, bits)| {
-        Decimal::from_halves(words[word], high(bits), (words[4] >> scale) as u8)
-    })
+    [(5, 0, both), (6, 8, both >> 31)]
+        .map(|(word, scale, bits)| Decimal::from_halves(words[word], high(bits), (words[4] >> scale) as u8))
 }
 
 /// Packs the bits above 64 of a quote's mantissas.

@@ -45,7 +45,12 @@ struct Normalized {
 }
 
 fn run(files: &[PathBuf]) -> Normalized {
-    let captures = Captures { files: files.to_vec(), venue: None, strict: false };
+    let captures = Captures {
+        files: files.to_vec(),
+        venue: None,
+        strict: false,
+        checks_off: tickfan::venue::ChecksOff::default(),
+    };
     let (mut out, mut log) = (Vec::new(), Vec::new());
     normalize(&captures, &Limits::default(), &mut out, &mut log, &mut Progress::hidden())
         .expect("readable captures");

@@ -122,7 +122,7 @@ impl House {
         let (writer, ring) = tick_ring(1_024, 4).expect("a good capacity");
         let lines = [Arc::new(Line::default()), Arc::new(Line::default())];
         let meter = |line: &Arc<Line>| Meter::new(Arc::clone(line), SECOND, 0);
-        let limits = LineLimits { book_levels_max: 10, venues: None };
+        let limits = LineLimits { book_levels_max: 10, ..LineLimits::default() };
         let spec = ReplaySpec { strict: true, ..ReplaySpec::new(vec![file]) };
         let (notices, log) = mpsc::channel(8);
         let ingest = Ingest::new(IngestParts {

@@ -85,7 +85,7 @@ fn recorded(file: &Path, dir: &Path, segment_s: u64) -> PathBuf {
     };
     let (notices, mut log) = mpsc::channel(8);
     let mut recorder = Recorder::new(options, Now::default(), notices);
-    let limits = LineLimits { book_levels_max: 100_000, venues: None };
+    let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
     let files = vec![file.to_owned()];
     let spec = ReplaySpec { strict: true, ..ReplaySpec::new(files) };
     let mut replay = Replay::open(spec, &limits, LineId(0)).expect("a capture");

@@ -10,7 +10,7 @@ mod recorder;
 mod replay;
 
 pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
-pub use line::{Kind, Kinds, Line, LineLimits, LineStats};
+pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
 pub use market::{LineId, Market, Rank};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{CueLimits, Replay, ReplayError, ReplaySpec, Stamp, Step};

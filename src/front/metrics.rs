@@ -165,7 +165,7 @@ impl Sources {
     fn encode_lines(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let lines = self.ingest.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
         type Figure = (&'static str, &'static str, fn(&LineReport) -> u64);
-        let figures: [Figure; 10] = [
+        let figures: [Figure; 11] = [
             ("tickfan_feed_frames", "Frames received", |l| l.stats.frames),
             ("tickfan_feed_bad_frames", "Frames that could not be read", |l| l.stats.bad_frames),
             ("tickfan_feed_bad_lines", "Records that could not be read, frames included", |l| l.bad_lines),
@@ -176,6 +176,7 @@ impl Sources {
             ("tickfan_feed_sequence_breaks", "Breaks of the venue's sequence", |l| l.stats.sequence_breaks),
             ("tickfan_feed_checksums_good", "Book checksums that were right", |l| l.stats.checksums_good),
             ("tickfan_feed_checksums_bad", "Book checksums that were wrong", |l| l.stats.checksums_bad),
+            ("tickfan_feed_crossed", "Quotes not told because they were crossed", |l| l.stats.crossed),
         ];
         let labels = |line: &LineReport| vec![("line", line.name.clone()), ("venue", line.wire.to_string())];
         for (name, help, figure) in figures {
@@ -183,7 +184,13 @@ impl Sources {
             family(encoder, name, help, MetricType::Counter, rows)?;
         }
         let mut kinds = Vec::new();
+        let mut refused = Vec::new();
         for line in &lines {
+            for (what, count) in line.stats.refused.rows() {
+                let mut labels = labels(line);
+                labels.push(("what", what.to_owned()));
+                refused.push((labels, count));
+            }
             for kind in line.stats.kinds.iter() {
                 let mut labels = labels(line);
                 labels.push(("kind", kind.name.to_string()));
@@ -191,6 +198,8 @@ impl Sources {
                 kinds.push((labels, kind.frames));
             }
         }
+        let help = "What was not told because it makes no sense or cannot be held";
+        family(encoder, "tickfan_feed_refused", help, MetricType::Counter, refused)?;
         family(encoder, "tickfan_feed_kinds", "Frames by the venue's word", MetricType::Counter, kinds)
     }
 

@@ -26,7 +26,7 @@ use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
 use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
-use crate::venue::Wire;
+use crate::venue::{ChecksOff, Wire};
 
 /// What an engine is made of before its threads run.
 pub(super) struct Base {
@@ -133,7 +133,14 @@ fn meter(collector: &mut Option<Collector>) -> Meter {
 }
 
 fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
-    LineLimits { book_levels_max: config.limits.book_levels_max.get(), venues }
+    let limits = &config.limits;
+    LineLimits {
+        book_levels_max: limits.book_levels_max.get(),
+        venues,
+        splice_messages_max: limits.splice_messages_max,
+        splice_bytes_max: limits.splice_bytes_max,
+        checks_off: ChecksOff::default(),
+    }
 }
 
 /// Opens the captures of every feed.
@@ -151,6 +158,7 @@ pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
             from: feed.from,
             to: feed.to,
             idle_ns_max: (feed.max_idle_ms > 0).then(|| feed.max_idle_ms.saturating_mul(MS)),
+            checks_off: feed.checks_off,
         };
         let replay = Replay::open(spec, &limits, LineId(first)).with_context(|| format!("feed {number}"))?;
         first += replay.lines().count() as u32;

@@ -23,6 +23,7 @@ use crate::protocol::close::Close;
 use crate::remote::{Admission, Remote};
 use crate::shard::{ShardHandle, Wait};
 use crate::threads;
+use crate::venue::ChecksOff;
 
 /// How often a room looks whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -353,6 +354,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
         from: terms.from,
         to: terms.to,
         max_idle_ms: terms.max_idle_ms,
+        checks_off: ChecksOff::default(),
     };
     let mut config = Config {
         feed: vec![feed],

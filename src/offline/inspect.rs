@@ -8,15 +8,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::Progress;
+use super::{Doubts, Progress};
 use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
-use crate::feed::{Line, LineId, LineLimits, LineStats, Market};
+use crate::feed::{Line, LineId, LineStats, Market};
 use crate::instrument::InstrumentTable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::tick::Body;
-use crate::venue::Wire;
+use crate::venue::{ChecksOff, Wire};
 
 /// Holes, and lines that could not be read, that are told one by one; all are counted.
 const TOLD_MAX: usize = 1_000;
@@ -126,6 +126,7 @@ pub struct Report {
     blocks: u64,
     times: Times,
     stats: LineStats,
+    checks_off: ChecksOff,
     sent: u64,
     bad_lines: u64,
     bad: Vec<String>,
@@ -144,6 +145,7 @@ pub struct Report {
 pub fn inspect(
     path: &Path,
     venue: Option<Wire>,
+    checks_off: ChecksOff,
     limits: &Limits,
     progress: &mut Progress,
 ) -> anyhow::Result<Report> {
@@ -151,7 +153,7 @@ pub fn inspect(
     let wire = venue.or_else(|| reader.venue());
     let wire =
         wire.with_context(|| format!("{}: nothing tells the venue: name it with --venue", path.display()))?;
-    let mut inspection = Inspection::new(Report::new(path, &reader, wire)?, limits);
+    let mut inspection = Inspection::new(Report::new(path, &reader, wire, checks_off)?, limits);
     inspection.prime(&reader);
     loop {
         progress.step(|| reader.progress());
@@ -179,8 +181,9 @@ struct Inspection {
 
 impl Inspection {
     fn new(report: Report, limits: &Limits) -> Self {
+        let checks_off = report.checks_off;
         let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
-        let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
+        let line_limits = super::line_limits(limits, checks_off);
         let line = Line::new(LineId(0), report.wire, line_limits);
         Self { report, line, market: Market::new(Arc::clone(&table)), table, symbols: Vec::new(), open: None }
     }
@@ -271,7 +274,7 @@ impl Inspection {
 }
 
 impl Report {
-    fn new(path: &Path, reader: &Reader, wire: Wire) -> anyhow::Result<Self> {
+    fn new(path: &Path, reader: &Reader, wire: Wire, checks_off: ChecksOff) -> anyhow::Result<Self> {
         let files = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
         let (mut parts, mut blocks) = (0, 0);
         for file in files {
@@ -289,6 +292,7 @@ impl Report {
             blocks,
             times: Times::default(),
             stats: LineStats::default(),
+            checks_off,
             sent: 0,
             bad_lines: 0,
             bad: Vec::new(),
@@ -346,6 +350,9 @@ impl Report {
             "sequence_breaks": stats.sequence_breaks,
             "checksums_good": stats.checksums_good,
             "checksums_bad": stats.checksums_bad,
+            "crossed": stats.crossed,
+            "refused": stats.refused.rows().into_iter().map(|(what, n)| (what.to_owned(), json!(n))).collect::<Map<_, _>>(),
+            "checks_off": self.checks_off.names().collect::<Vec<_>>(),
             "sent": self.sent,
             "bad_lines": self.bad_lines,
             "bad": self.bad,
@@ -403,6 +410,7 @@ impl Report {
         if checksums_good + checksums_bad > 0 {
             writeln!(f, "  checksums good {checksums_good}, bad {checksums_bad}")?;
         }
+        write!(f, "{}", Doubts { stats: &self.stats, checks_off: self.checks_off })?;
         for kind in self.stats.kinds.iter() {
             let unknown = if kind.known { "" } else { " (unknown)" };
             writeln!(f, "  {:>9} {}{unknown}", kind.frames, kind.name)?;

@@ -5,6 +5,7 @@ mod inspect;
 mod progress;
 mod sheet;
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::instrument::InstrumentTable;
 use crate::protocol::json::{self, Mark};
 use crate::protocol::replay::Speed;
 use crate::tick::{Body, Tick};
-use crate::venue::Wire;
+use crate::venue::{ChecksOff, Wire};
 
 pub use convert::{Target, convert};
 pub use inspect::{Report, inspect};
@@ -35,12 +36,25 @@ pub struct Captures {
     pub venue: Option<Wire>,
     /// Stop at the first record that cannot be read.
     pub strict: bool,
+    /// Checks of the venue's messages that are left out.
+    pub checks_off: ChecksOff,
 }
 
 /// A record that cannot be read, met by somebody strict: `file:line: what was wrong`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadRecord(String);
+
+/// Limits of a feed line of captures.
+fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
+    LineLimits {
+        book_levels_max: limits.book_levels_max.get(),
+        venues: None,
+        splice_messages_max: limits.splice_messages_max,
+        splice_bytes_max: limits.splice_bytes_max,
+        checks_off,
+    }
+}
 
 /// Lines of output that are put together before they are written.
 const WRITE_BYTES: usize = 1 << 18;
@@ -57,11 +71,12 @@ fn read(
         venue: captures.venue,
         speed: Speed::FLAT_OUT,
         strict: captures.strict,
+        checks_off: captures.checks_off,
         ..ReplaySpec::new(captures.files.clone())
     };
     let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
     let mut market = Market::new(Arc::clone(&table));
-    let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
+    let line_limits = line_limits(limits, captures.checks_off);
     let mut replay = Replay::open(spec, &line_limits, LineId(0))?;
     replay.prime(&mut market);
     let mut failed = Ok(());
@@ -138,12 +153,37 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
         if checksums_good + checksums_bad > 0 {
             writeln!(log, "  checksums good {checksums_good}, bad {checksums_bad}")?;
         }
+        write!(log, "{}", Doubts { stats: line.stats(), checks_off: replay.spec().checks_off })?;
         for kind in line.stats().kinds.iter() {
             let unknown = if kind.known { "" } else { " (unknown)" };
             writeln!(log, "  {:>9} {}{unknown}", kind.frames, kind.name)?;
         }
     }
     Ok(())
+}
+
+/// What of a capture was not told because it makes no sense, and what was not looked at; nothing where there is nothing.
+struct Doubts<'a> {
+    stats: &'a LineStats,
+    checks_off: ChecksOff,
+}
+
+impl fmt::Display for Doubts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stats.crossed > 0 {
+            writeln!(f, "  crossed {}", self.stats.crossed)?;
+        }
+        let refused = self.stats.refused.rows().into_iter().filter(|(_, count)| *count > 0);
+        let refused: Vec<String> = refused.map(|(what, count)| format!("{what} {count}")).collect();
+        if !refused.is_empty() {
+            writeln!(f, "  refused {}", refused.join(", "))?;
+        }
+        if self.checks_off != ChecksOff::default() {
+            let names: Vec<&str> = self.checks_off.names().collect();
+            writeln!(f, "  checks off: {}", names.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// Reads captures as [`normalize`] does, prints only what is wrong with them, and says whether anything is.

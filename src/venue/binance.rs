@@ -4,10 +4,14 @@
 //! USDⓈ-M <https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams>,
 //! COIN-M <https://developers.binance.com/docs/derivatives/coin-margined-futures/websocket-market-streams>.
 
+use std::borrow::Cow;
+
 use simd_json::prelude::*;
 
-use super::json::{Json, Levels, as_text, decimal, list, number, optional_number, text, trade_id};
-use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
+use super::json::{
+    Json, Levels, as_text, decimal, decimal_at, list, number, optional_number, text, trade_id,
+};
+use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource};
 use crate::tick::{Quote, Side, Trade};
 
 /// Reads one message.
@@ -17,10 +21,29 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
         Some(_) => message.get("data").ok_or(DecodeError::Field("data"))?,
         None => message,
     };
-    let kind = kind(data, stream);
+    // Some streams send a list of their messages.
+    let list = data.as_array();
+    let first = list.as_ref().and_then(|list| list.get(0)).unwrap_or(data);
+    let kind = kind(first, stream);
+    let of_what = if kind == "trade" { off_book(first) } else { None };
+    if let Some(name) = of_what {
+        return emit(Event::Kind { name, known: true });
+    }
+    let partial = stream.and_then(partial_depth).filter(|_| matches!(kind, "depthUpdate" | "depthSnapshot"));
     let known =
         matches!(kind, "trade" | "aggTrade" | "bookTicker" | "depthUpdate" | "depthSnapshot" | "result");
-    emit(Event::Kind { name: kind, known })?;
+    emit(Event::Kind { name: partial.unwrap_or(kind), known })?;
+    if partial.is_some() {
+        return partial_book(first, stream.unwrap_or_default(), emit);
+    }
+    match list {
+        Some(list) if known => list.iter().try_for_each(|data| one(kind, data, stream, emit)),
+        Some(_) => Ok(()),
+        None => one(kind, data, stream, emit),
+    }
+}
+
+fn one<'t>(kind: &str, data: Json<'t, 't>, stream: Option<&str>, emit: Emit<'_>) -> Result<(), DecodeError> {
     match kind {
         "bookTicker" => ticker(data, emit),
         "trade" => {
@@ -35,6 +58,49 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
         "depthSnapshot" => depth_snapshot(data, stream.unwrap_or_default(), emit),
         _ => Ok(()),
     }
+}
+
+/// What a futures `trade` is that did not take place in the order book: its field `X` says so, and is `MARKET` for those
+/// that did.
+fn off_book(data: Json<'_, '_>) -> Option<&'static str> {
+    Some(match data.get("X").and_then(as_text)? {
+        "MARKET" => return None,
+        "NA" => "trade X=NA",
+        "INSURANCE_FUND" => "trade X=INSURANCE_FUND",
+        "ADL" => "trade X=ADL",
+        _ => "trade X=(other)",
+    })
+}
+
+/// The name of a stream of partial books: `depth5` of `btcusdt@depth5@100ms`. Their messages are not changes, though the
+/// futures' look like some.
+fn partial_depth(stream: &str) -> Option<&str> {
+    let (_, rest) = stream.split_once('@')?;
+    let name = rest.split_once('@').map_or(rest, |(name, _)| name);
+    let levels = name.strip_prefix("depth")?;
+    (!levels.is_empty() && levels.bytes().all(|b| b.is_ascii_digit())).then_some(name)
+}
+
+/// A partial book: a quote of its own.
+fn partial_book(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<(), DecodeError> {
+    let side = |names: [&'static str; 2]| {
+        let levels = data.get(names[0]).or_else(|| data.get(names[1])).ok_or(DecodeError::Field(names[1]))?;
+        match levels.as_array().ok_or(DecodeError::Field(names[1]))?.get(0) {
+            Some(best) => Ok((Some(decimal_at(best, 0, "price")?), Some(decimal_at(best, 1, "size")?))),
+            None => Ok((None, None)),
+        }
+    };
+    let ((bid, bid_size), (ask, ask_size)) = (side(["b", "bids"])?, side(["a", "asks"])?);
+    let quote = Quote { bid, bid_size, ask, ask_size };
+    let Some(symbol) = symbol(data, stream) else { return Ok(()) };
+    emit(Event::Quote { symbol: &symbol, quote, ts_us: time(data), source: QuoteSource::Partial })
+}
+
+/// Whose message it is: it says so itself, or its stream does, in lower case.
+fn symbol<'t>(data: Json<'t, 't>, stream: &str) -> Option<Cow<'t, str>> {
+    let named = data.get("s").or_else(|| data.get("symbol")).and_then(as_text);
+    let streamed = || stream.split_once('@').map(|(symbol, _)| Cow::Owned(symbol.to_uppercase()));
+    named.map(Cow::Borrowed).or_else(streamed)
 }
 
 /// The event's name: spot's `bookTicker` has no `e`, and a depth snapshot that a recorder put into the
@@ -98,12 +164,8 @@ fn depth_update<'t>(data: Json<'t, 't>) -> Result<BookMessage<'t, 't>, DecodeErr
 /// stream does, in lower case.
 fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<(), DecodeError> {
     let last = number(data, "lastUpdateId")?;
-    let symbol = match (data.get("symbol").and_then(as_text), stream.split_once('@')) {
-        (Some(symbol), _) => symbol.to_owned(),
-        (None, Some((symbol, _))) => symbol.to_uppercase(),
-        // Nothing tells whose book this is, so it is nobody's.
-        (None, None) => return Ok(()),
-    };
+    // Where nothing tells whose book this is, it is nobody's.
+    let Some(symbol) = symbol(data, stream) else { return Ok(()) };
     emit(Event::Book(BookMessage {
         symbol: &symbol,
         ts_us: time(data),
@@ -120,6 +182,10 @@ fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<()
 fn time(data: Json<'_, '_>) -> Option<u64> {
     /// The year 5138 in milliseconds: what is above it counts microseconds.
     const MILLISECONDS_MAX: u64 = 100_000_000_000_000;
-    let time = optional_number(data, "T").or_else(|| optional_number(data, "E"))?;
-    if time < MILLISECONDS_MAX { Some(time * 1_000) } else { Some(time) }
+    let micros = |field| {
+        let time = optional_number(data, field)?;
+        Some(if time < MILLISECONDS_MAX { time * 1_000 } else { time })
+    };
+    let (traded, sent) = (micros("T"), micros("E"));
+    traded.filter(|time| PLAUSIBLE_US.contains(time)).or(sent).or(traded)
 }

@@ -231,29 +231,77 @@ impl<'t, 'i> Levels<'t, 'i> {
         self.len() == 0
     }
 
-    /// Hands side, price and size of each level to `take`, in the order of the message.
+    /// Hands side, price and size of each level to `take`, in the order of the message. The size is `None` where it cannot
+    /// be held, or is negative: then it is unknown what stands at that price. Levels at price 0 are none: venues fill
+    /// short sides with them.
     ///
     /// # Errors
-    /// The first level that cannot be read; those before it were handed out.
-    pub fn for_each(&self, mut take: impl FnMut(BookSide, Decimal, Decimal)) -> Result<(), DecodeError> {
+    /// [`LevelsError`]: the first size that cannot be held, once all levels were handed out; or the first level whose side
+    /// or price cannot be read, those before it were handed out.
+    pub fn for_each(
+        &self,
+        mut take: impl FnMut(BookSide, Decimal, Option<Decimal>),
+    ) -> Result<(), LevelsError> {
+        let mut unknown = None;
         for (side, list) in self.lists.iter().flatten() {
-            for level in list.as_array().ok_or(DecodeError::Field("levels"))?.iter() {
-                match self.form {
-                    Form::Pair => take(*side, decimal_at(level, 0, "price")?, decimal_at(level, 1, "size")?),
-                    Form::Object => take(*side, decimal(level, "price")?, decimal(level, "qty")?),
-                    Form::SidePriceSize => {
-                        let side = level.as_array().and_then(|l| l.get(0)).and_then(as_text);
-                        let side = match side {
-                            Some("buy") => BookSide::Bid,
-                            Some("sell") => BookSide::Ask,
-                            _ => return Err(DecodeError::Field("changes")),
-                        };
-                        take(side, decimal_at(level, 1, "price")?, decimal_at(level, 2, "size")?);
-                    }
+            let levels = list.as_array().ok_or(DecodeError::Field("levels")).map_err(LevelsError::book)?;
+            for level in levels.iter() {
+                let (side, price, size) = self.level(*side, level).map_err(LevelsError::book)?;
+                if price.is_zero() {
+                    continue;
                 }
+                let size = match size {
+                    Ok(size) if size.is_negative() => {
+                        Err(DecodeError::value("size", size, "a size is not negative"))
+                    }
+                    size => size,
+                };
+                let known = size.map_err(|cause| unknown.get_or_insert(cause).clone()).ok();
+                take(side, price, known);
             }
         }
-        Ok(())
+        unknown.map_or(Ok(()), |cause| Err(LevelsError { cause, costs_book: false }))
+    }
+
+    /// Side, price and size of a level; a price below 0 is a fault.
+    #[inline]
+    #[allow(clippy::type_complexity)]
+    fn level(
+        &self,
+        side: BookSide,
+        level: Json<'_, '_>,
+    ) -> Result<(BookSide, Decimal, Result<Decimal, DecodeError>), DecodeError> {
+        let (side, price, size) = match self.form {
+            Form::Pair => (side, decimal_at(level, 0, "price")?, decimal_at(level, 1, "size")),
+            Form::Object => (side, decimal(level, "price")?, decimal(level, "qty")),
+            Form::SidePriceSize => {
+                let side = match level.as_array().and_then(|l| l.get(0)).and_then(as_text) {
+                    Some("buy") => BookSide::Bid,
+                    Some("sell") => BookSide::Ask,
+                    _ => return Err(DecodeError::Field("changes")),
+                };
+                (side, decimal_at(level, 1, "price")?, decimal_at(level, 2, "size"))
+            }
+        };
+        if price.is_negative() {
+            return Err(DecodeError::value("price", price, "a price is not negative on this venue"));
+        }
+        Ok((side, price, size))
+    }
+}
+
+/// Why levels could not all be taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelsError {
+    /// The fault.
+    pub cause: DecodeError,
+    /// It is not known at which price it is: the whole book is not to be trusted. Else only its level is not.
+    pub costs_book: bool,
+}
+
+impl LevelsError {
+    fn book(cause: DecodeError) -> Self {
+        Self { cause, costs_book: true }
     }
 }
 

@@ -6,17 +6,24 @@
 //! message becomes.
 
 mod binance;
+mod checks;
 mod coinbase;
 mod json;
 mod kraken;
 mod native;
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
-use crate::tick::{DecimalError, Quote, Trade};
+use crate::tick::{Decimal, DecimalError, Quote, Trade};
 
-pub use json::{Levels, Scratch};
+pub use checks::ChecksOff;
+pub use json::{Levels, LevelsError, Scratch};
+
+/// Venue times that are believed, microseconds since the Unix epoch: from 2000 to 2199. What is outside is in another unit, or
+/// no time.
+pub const PLAUSIBLE_US: Range<u64> = 946_684_800_000_000..7_258_118_400_000_000;
 
 /// Which venue's messages a feed line carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
@@ -158,6 +165,8 @@ pub enum QuoteSource {
     BookTicker,
     /// A stream of the best bid and offer that is used where there is no book (Kraken `spread`, [`Wire::Native`]).
     Spread,
+    /// The best levels of a book, all of them in each message (Binance `depth5`): used where the book itself does not come.
+    Partial,
     /// A ticker message.
     Ticker,
 }
@@ -228,6 +237,24 @@ pub enum DecodeError {
         /// What is wrong with it.
         cause: DecimalError,
     },
+    /// A number is one, and makes no sense.
+    #[error("field `{field}`: {value}: {why}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// The number.
+        value: Decimal,
+        /// Why it makes no sense.
+        why: &'static str,
+    },
+    /// A time that is not between 2000 and 2199.
+    #[error("field `{field}`: {ts_us} microseconds since 1970 are not between 2000 and 2199")]
+    Time {
+        /// The field.
+        field: &'static str,
+        /// The time, microseconds since the Unix epoch.
+        ts_us: u64,
+    },
     /// The symbol cannot be one.
     #[error("field `symbol`: {text:?}: {why}")]
     Symbol {
@@ -236,6 +263,13 @@ pub enum DecodeError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl DecodeError {
+    /// A number that makes no sense.
+    pub(crate) fn value(field: &'static str, value: Decimal, why: &'static str) -> Self {
+        Self::Value { field, value, why }
+    }
 }
 
 /// What takes in the events of a frame. An error it returns ends the frame.

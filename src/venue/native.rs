@@ -2,7 +2,7 @@
 //! symbol names the venue; fields that are not read here are ignored.
 
 use super::json::{Json, as_text, decimal, optional_decimal, optional_number, text, trade_id};
-use super::{DecodeError, Emit, Event, Print, QuoteSource};
+use super::{DecodeError, Emit, Event, PLAUSIBLE_US, Print, QuoteSource};
 use crate::tick::{Quote, Side, Trade};
 
 /// Reads one message. Numbers are text here, so that they keep their digits.
@@ -46,10 +46,15 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
     }
 }
 
-/// `ts`, whole microseconds since the Unix epoch.
+/// `ts`, whole microseconds since the Unix epoch, from 2000 to 2199: what is outside is in another unit.
 fn time(message: Json<'_, '_>) -> Result<Option<u64>, DecodeError> {
-    match message.get("ts") {
-        None => Ok(None),
-        Some(_) => optional_number(message, "ts").map(Some).ok_or(DecodeError::Field("ts")),
+    if message.get("ts").is_none() {
+        return Ok(None);
+    }
+    let ts_us = optional_number(message, "ts").ok_or(DecodeError::Field("ts"))?;
+    if PLAUSIBLE_US.contains(&ts_us) {
+        Ok(Some(ts_us))
+    } else {
+        Err(DecodeError::Time { field: "ts", ts_us })
     }
 }

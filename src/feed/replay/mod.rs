@@ -26,7 +26,7 @@ use crate::clock::{Clock, MS, Now};
 use crate::instrument::InstrumentId;
 use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
 use crate::tick::{Body, Channel, Tick};
-use crate::venue::Wire;
+use crate::venue::{ChecksOff, Wire};
 
 pub use cue::CueLimits;
 
@@ -49,6 +49,8 @@ pub struct ReplaySpec {
     pub to: Option<Moment>,
     /// Nanoseconds of a silence that are waited for; the rest is skipped.
     pub idle_ns_max: Option<u64>,
+    /// Checks of the venue's messages that are left out.
+    pub checks_off: ChecksOff,
 }
 
 impl ReplaySpec {
@@ -63,6 +65,7 @@ impl ReplaySpec {
             from: None,
             to: None,
             idle_ns_max: None,
+            checks_off: ChecksOff::default(),
         }
     }
 }
@@ -167,7 +170,8 @@ impl Replay {
     /// # Errors
     /// [`ReplayError`] names the capture.
     pub fn open(spec: ReplaySpec, limits: &LineLimits, first: LineId) -> Result<Self, ReplayError> {
-        let (mut deck, reel) = Deck::open(&spec.files, spec.venue, limits, first)?;
+        let limits = LineLimits { checks_off: spec.checks_off, ..limits.clone() };
+        let (mut deck, reel) = Deck::open(&spec.files, spec.venue, &limits, first)?;
         let start_ns = deck.next_ns().unwrap_or(0);
         let from_ns = spec.from.map_or(start_ns, |from| from.ns(start_ns).max(start_ns));
         let to_ns = spec.to.map(|to| to.ns(start_ns));

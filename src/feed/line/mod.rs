@@ -1,0 +1,297 @@
+//! A feed line: one connection, capture or peer. Frames in, numbered ticks out.
+
+mod books;
+mod intake;
+mod splice;
+mod stats;
+
+use std::collections::HashMap;
+
+use rustc_hash::FxBuildHasher;
+
+use self::intake::{Intake, Listed};
+use super::market::{LineId, Market};
+use super::recorder::Tap;
+use crate::book::Book;
+use crate::instrument::InstrumentId;
+use crate::tick::{Channel, Tick};
+use crate::venue::{self, ChecksOff, DecodeError, Scratch, Wire};
+
+pub use stats::{Kind, Kinds, LineStats, Refused};
+
+/// Limits of a line, and which checks it leaves out.
+#[derive(Clone, Debug)]
+pub struct LineLimits {
+    /// Levels a side that a book keeps at most.
+    pub book_levels_max: usize,
+    /// Venues that native messages may name; `None`: any.
+    pub venues: Option<Vec<String>>,
+    /// Changes of a book that are kept for a snapshot that is older than they are, of each symbol…
+    pub splice_messages_max: usize,
+    /// …and bytes of them, of all symbols together.
+    pub splice_bytes_max: usize,
+    /// Checks of the venue's messages that are left out.
+    pub checks_off: ChecksOff,
+}
+
+impl Default for LineLimits {
+    /// The limits of the shipped configuration; all checks are made.
+    fn default() -> Self {
+        Self {
+            book_levels_max: 100_000,
+            venues: None,
+            splice_messages_max: 1_024,
+            splice_bytes_max: 4 << 20,
+            checks_off: ChecksOff::default(),
+        }
+    }
+}
+
+/// What a line remembers at one place of its captures.
+#[derive(Clone)]
+pub(super) struct Memory {
+    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    /// A frame has come since the connection was made.
+    connected: bool,
+}
+
+impl Memory {
+    /// The instruments it knows.
+    pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
+        self.symbols.values().map(|listed| listed.id)
+    }
+
+    /// Gives each instrument another number; those that get none are forgotten.
+    pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
+        self.symbols.retain(|_, listed| {
+            let renumbered = number(listed.id);
+            listed.id = renumbered.unwrap_or(listed.id);
+            renumbered.is_some()
+        });
+    }
+
+    /// Bytes that it takes, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        let books = self.symbols.values().filter_map(|listed| listed.book.as_ref());
+        let names: usize = self.symbols.keys().map(|name| name.len()).sum();
+        self.symbols.len() * size_of::<(Box<str>, Listed)>()
+            + names
+            + books.map(Book::memory_bytes).sum::<usize>()
+            + self.symbols.values().map(|listed| listed.window.memory_bytes()).sum::<usize>()
+    }
+}
+
+/// One connection, capture or peer. It does no I/O and reads no clock.
+pub struct Line {
+    id: LineId,
+    wire: Wire,
+    limits: LineLimits,
+    scratch: Scratch,
+    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    stats: LineStats,
+    /// For changes of a book that are read again.
+    splice_scratch: Scratch,
+    /// Bytes of changes that are kept.
+    splice_bytes: usize,
+    last_rx_ns: Option<u64>,
+    silent: bool,
+    tap: Option<Tap>,
+}
+
+impl Line {
+    /// A line of a venue, before its first frame.
+    pub fn new(id: LineId, wire: Wire, limits: LineLimits) -> Self {
+        Self {
+            id,
+            wire,
+            limits,
+            scratch: Scratch::default(),
+            symbols: HashMap::default(),
+            stats: LineStats::default(),
+            splice_scratch: Scratch::default(),
+            splice_bytes: 0,
+            last_rx_ns: None,
+            silent: false,
+            tap: None,
+        }
+    }
+
+    /// Has what it takes in recorded from now on.
+    pub fn record(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
+    /// What it counted so far.
+    pub fn stats(&self) -> &LineStats {
+        &self.stats
+    }
+
+    /// When the newest frame was received; `None` before the first of a connection.
+    pub fn last_rx_ns(&self) -> Option<u64> {
+        self.last_rx_ns
+    }
+
+    /// Whether it was found silent, and nothing has come since.
+    pub fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// The venue whose messages it reads.
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
+    /// What it remembers.
+    pub(super) fn memory(&self) -> Memory {
+        Memory { symbols: self.symbols.clone(), connected: self.last_rx_ns.is_some() }
+    }
+
+    /// As [`memory`](Self::memory), of a line that is not needed any more.
+    pub(super) fn into_memory(self) -> Memory {
+        Memory { connected: self.last_rx_ns.is_some(), symbols: self.symbols }
+    }
+
+    /// Its capture goes on at another place, where it remembers this. A recording has a break there.
+    pub(super) fn recall(&mut self, memory: Memory, rx_ns: u64) {
+        if let Some(tap) = self.tap.as_mut().filter(|_| self.last_rx_ns.is_some()) {
+            tap.disconnected(rx_ns);
+        }
+        self.symbols = memory.symbols;
+        self.splice_bytes = self.symbols.values().map(|listed| listed.window.bytes()).sum();
+        self.last_rx_ns = memory.connected.then_some(rx_ns);
+        self.silent = false;
+    }
+
+    /// The instruments it knows.
+    pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
+        self.symbols.values().map(|listed| listed.id)
+    }
+
+    /// It was not its silence that nothing came: that begins now.
+    pub(super) fn touch(&mut self, rx_ns: u64) {
+        self.last_rx_ns = self.last_rx_ns.map(|last| last.max(rx_ns));
+    }
+
+    /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.
+    /// So a ticker that comes before the book's snapshot, or an aggregate before the first trade, is known
+    /// from the start to be a repetition. Frames that cannot be read are left for [`frame`](Self::frame) to report.
+    pub fn prime(&mut self, frame: &[u8], market: &mut Market) {
+        let mut stats = LineStats::default();
+        let mut intake = Intake {
+            id: self.id,
+            wire: self.wire,
+            limits: &self.limits,
+            symbols: &mut self.symbols,
+            stats: &mut stats,
+            splice_scratch: &mut self.splice_scratch,
+            splice_bytes: &mut self.splice_bytes,
+            market,
+            frame,
+            rx_ns: 0,
+            out: |_: &Tick| {},
+        };
+        // An unreadable frame is counted when it really comes.
+        let _ = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.prime(&event));
+    }
+
+    /// Takes in one frame received at `rx_ns` (nanoseconds since the Unix epoch) and hands out the ticks
+    /// it makes.
+    ///
+    /// # Errors
+    /// What is wrong with the frame; it is counted, and the ticks before the fault were handed out.
+    pub fn frame(
+        &mut self,
+        rx_ns: u64,
+        frame: &[u8],
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) -> Result<(), DecodeError> {
+        if let Some(tap) = &mut self.tap {
+            tap.frame(rx_ns, frame);
+        }
+        let gaps = self.stats.gaps;
+        self.stats.frames += 1;
+        self.last_rx_ns = Some(rx_ns);
+        if self.silent {
+            self.set_silent(false, rx_ns, market, &mut out);
+        }
+        let mut intake = Intake {
+            id: self.id,
+            wire: self.wire,
+            limits: &self.limits,
+            symbols: &mut self.symbols,
+            stats: &mut self.stats,
+            splice_scratch: &mut self.splice_scratch,
+            splice_bytes: &mut self.splice_bytes,
+            market,
+            frame,
+            rx_ns,
+            out,
+        };
+        let result = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.take(&event));
+        if result.is_err() {
+            self.stats.bad_frames += 1;
+        }
+        if let Some(tap) = self.tap.as_mut().filter(|_| self.stats.gaps > gaps) {
+            tap.gap(rx_ns, self.stats.gaps - gaps);
+        }
+        result
+    }
+
+    /// The connection was lost or the capture ended: what it spoke for is down, and books and sequences
+    /// begin anew with the next frame. Before the first frame there is nothing to end, and what
+    /// [`prime`](Self::prime) learned stays.
+    pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        if self.last_rx_ns.is_none() {
+            return;
+        }
+        for listed in self.symbols.values_mut() {
+            market.release(listed.id, self.id, rx_ns, &mut out);
+            *listed = Listed::new(listed.id);
+        }
+        self.splice_bytes = 0;
+        self.last_rx_ns = None;
+        self.silent = false;
+        if let Some(tap) = &mut self.tap {
+            tap.disconnected(rx_ns);
+        }
+    }
+
+    /// Its capture ended, and another one goes on from here, perhaps with something missing between them. What it has told
+    /// is stale until something comes of the same symbol. A book is stale until the venue's own numbers or checksum prove
+    /// that nothing is missing, or a snapshot comes; where the next change proves nothing, the book is dropped.
+    pub fn joined(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        if self.last_rx_ns.is_none() {
+            return;
+        }
+        for listed in self.symbols.values_mut() {
+            listed.joined(self.id, rx_ns, market, &mut out);
+        }
+    }
+
+    /// A connection was made. What the one before it told does not hold any more.
+    pub fn connected(&mut self, rx_ns: u64, to: &str, market: &mut Market, out: impl FnMut(&Tick)) {
+        self.disconnected(rx_ns, market, out);
+        if let Some(tap) = &mut self.tap {
+            tap.connected(rx_ns, to);
+        }
+    }
+
+    /// Nothing was received for too long (`silent`), or again.
+    pub fn set_silent(&mut self, silent: bool, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        if self.silent == silent {
+            return;
+        }
+        self.silent = silent;
+        for listed in self.symbols.values() {
+            // Of what has not come since a join, nothing has come now.
+            if listed.unheard && !silent {
+                continue;
+            }
+            let speaks = Channel::ALL.into_iter().any(|c| market.rank(listed.id, c, self.id).is_some());
+            if speaks {
+                market.set_silent(listed.id, silent, rx_ns, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The newest changes of a book whose messages are numbered, kept as they came.
+//!
+//! A recorder asks for a snapshot while it already receives changes, so the snapshot is often older than changes that were
+//! recorded before it. The changes it does not hold are applied to it from here; the venue's own recipe asks for that
+//! (<https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams#how-to-manage-a-local-order-book-correctly>).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes of a block of frames. Blocks that are full are shared between copies of a window.
+const BLOCK_BYTES: usize = 32 << 10;
+
+/// A change that is kept: the update ids it covers, and where its frame lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) previous: Option<u64>,
+    /// The number of its block, counted from the first there ever was, and its place there.
+    block: u64,
+    from: usize,
+    len: usize,
+}
+
+impl Kept {
+    /// Whether it is the first change to apply to a snapshot of update id `snapshot`, of which it holds nothing.
+    pub(super) fn joins(&self, snapshot: u64) -> bool {
+        match self.previous {
+            // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
+            Some(previous) => previous <= snapshot,
+            None => self.first <= snapshot.saturating_add(1),
+        }
+    }
+}
+
+/// The newest changes of one book, without a hole between them.
+#[derive(Clone, Default)]
+pub(super) struct Window {
+    kept: VecDeque<Kept>,
+    blocks: VecDeque<Arc<Vec<u8>>>,
+    /// The number of the first block.
+    first_block: u64,
+    /// Bytes of the frames of `kept`.
+    bytes: usize,
+}
+
+impl Window {
+    /// Keeps a change. The oldest are given up for it, so that there are at most `messages_max`, and at most `bytes_max`
+    /// bytes of frames; all of them where it does not follow the newest one.
+    pub(super) fn keep(
+        &mut self,
+        (first, last, previous): (u64, u64, Option<u64>),
+        frame: &[u8],
+        messages_max: usize,
+        bytes_max: usize,
+    ) {
+        let follows = |newest: &Kept| match previous {
+            Some(previous) => previous == newest.last,
+            None => first == newest.last.saturating_add(1),
+        };
+        if !self.kept.back().is_none_or(follows) {
+            self.clear();
+        }
+        while self.kept.len() >= messages_max.max(1) || self.bytes.saturating_add(frame.len()) > bytes_max {
+            if !self.drop_oldest() {
+                break;
+            }
+        }
+        // Without this one, those before it are of no use.
+        if frame.len() > bytes_max || messages_max == 0 {
+            return self.clear();
+        }
+        let is_full = |block: &Arc<Vec<u8>>| block.len() + frame.len() > BLOCK_BYTES;
+        if self.blocks.back().is_none_or(is_full) {
+            self.blocks.push_back(Arc::new(Vec::with_capacity(BLOCK_BYTES.max(frame.len()))));
+        }
+        let block = self.first_block + self.blocks.len() as u64 - 1;
+        let Some(open) = self.blocks.back_mut() else { return };
+        let open = Arc::make_mut(open);
+        let kept = Kept { first, last, previous, block, from: open.len(), len: frame.len() };
+        open.extend_from_slice(frame);
+        self.kept.push_back(kept);
+        self.bytes += frame.len();
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.first_block += self.blocks.len() as u64;
+        self.kept.clear();
+        self.blocks.clear();
+        self.bytes = 0;
+    }
+
+    /// The changes that a snapshot of update id `snapshot` does not hold, the oldest first.
+    pub(super) fn after(&self, snapshot: u64) -> impl ExactSizeIterator<Item = (Kept, &[u8])> {
+        let from = self.kept.partition_point(|kept| kept.last <= snapshot);
+        self.kept.range(from..).map(|kept| (*kept, self.frame(kept)))
+    }
+
+    /// Bytes of memory that are its own.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.kept.len() * size_of::<Kept>() + self.blocks.back().map_or(0, |block| block.capacity())
+    }
+
+    /// Bytes of the frames it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn frame(&self, kept: &Kept) -> &[u8] {
+        let block = self.blocks.get((kept.block - self.first_block) as usize);
+        block.and_then(|block| block.get(kept.from..kept.from + kept.len)).unwrap_or_default()
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.kept.pop_front() else { return false };
+        self.bytes -= oldest.len;
+        let needed = self.kept.front().map_or(oldest.block, |kept| kept.block);
+        while self.first_block < needed && self.blocks.pop_front().is_some() {
+            self.first_block += 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(window: &Window, snapshot: u64) -> Vec<(u64, Vec<u8>)> {
+        window.after(snapshot).map(|(kept, frame)| (kept.last, frame.to_vec())).collect()
+    }
+
+    #[test]
+    fn the_newest_changes_are_kept_within_both_bounds() {
+        let mut window = Window::default();
+        let frame = |n: u64| vec![n as u8; 1_000];
+        for n in 1..=200 {
+            window.keep((n, n, None), &frame(n), 100, usize::MAX);
+        }
+        assert_eq!(frames(&window, 0), (101..=200).map(|n| (n, frame(n))).collect::<Vec<_>>());
+        assert_eq!(frames(&window, 198), [(199, frame(199)), (200, frame(200))]);
+        assert_eq!(window.bytes(), 100_000);
+        let copy = window.clone();
+        window.keep((201, 201, None), &frame(201), 100, 5_500);
+        assert_eq!(frames(&window, 0).len(), 5);
+        assert_eq!((window.bytes(), window.blocks.len() <= 2), (5_000, true), "blocks of others go");
+        assert_eq!(frames(&copy, 0).len(), 100, "a copy is not touched");
+        window.keep((202, 202, None), &[0; 6_000], 100, 5_500);
+        assert_eq!((frames(&window, 0).len(), window.bytes()), (0, 0), "a hole is not bridged");
+        window.keep((203, 203, None), &frame(203), 100, 5_500);
+        assert_eq!(frames(&window, 0), [(203, frame(203))]);
+        window.keep((204, 204, None), &[7; 2 * BLOCK_BYTES], 100, usize::MAX);
+        assert_eq!(frames(&window, 203), [(204, vec![7; 2 * BLOCK_BYTES])], "longer than a block");
+    }
+
+    #[test]
+    fn a_change_joins_a_snapshot_by_its_venues_rule() {
+        let kept = |first, previous| Kept { first, last: 20, previous, block: 0, from: 0, len: 0 };
+        assert!(kept(11, None).joins(10) && kept(5, None).joins(10) && !kept(12, None).joins(10));
+        assert!(kept(15, Some(10)).joins(10) && kept(15, Some(3)).joins(10) && !kept(15, Some(11)).joins(10));
+    }
+}
