@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::form::{Form, Parsed, Tag};
+use super::form::{Form, Layout, Parsed, Tag, Unit};
 use super::lines::{Lines, Step};
 use super::segment::{Starts, segments};
 use super::{BadLine, CaptureError, Fault, Record, Segment};
@@ -21,7 +21,7 @@ const SAMPLE_BYTES_MAX: usize = 4 << 20;
 /// What is known of a capture once it was opened: enough to [read](Self::read_from) it again, from any place on.
 pub struct Capture {
     path: Arc<Path>,
-    form: Form,
+    layout: Layout,
     venue: Option<Wire>,
     sample: Box<[u8]>,
     starts: Starts,
@@ -35,13 +35,13 @@ impl Capture {
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
-        sampled(self.form, &self.sample)
+        sampled(self.layout, &self.sample)
     }
 
     /// The latest time at its end, nanoseconds since the Unix epoch, where it can be found without reading it: not in a
     /// gzip or zstd stream.
     pub fn last_ns(&self) -> Option<u64> {
-        source::last_ns(&self.path, self.form)
+        source::last_ns(&self.path, self.layout)
     }
 
     /// Reads it from a place on at which a reader of it has been.
@@ -157,8 +157,7 @@ impl Reader {
         let mut lines = Lines::new(text, 0, 0);
         let (whole, cut) = lines.preview(SAMPLE_LINES_MAX, SAMPLE_BYTES_MAX);
         let (sample, cut): (Box<[u8]>, Box<[u8]>) = (whole.into(), cut[..cut.len().min(64)].into());
-        let form = split(&sample).chain([&*cut]).find_map(Form::of);
-        let Some(form) = form else {
+        let Some(layout) = Layout::of(split(&sample).chain([&*cut])) else {
             let blank = split(&sample).chain([&*cut]).all(<[u8]>::is_empty);
             let path = path.to_path_buf();
             return Err(match lines.into_failure() {
@@ -167,8 +166,8 @@ impl Reader {
                 None => CaptureError::UnknownForm { path },
             });
         };
-        let venue = sniff::venue(sampled(form, &sample).map(|record| record.kind));
-        let capture = Arc::new(Capture { path, form, venue, sample, starts });
+        let venue = sniff::venue(sampled(layout, &sample).map(|record| record.kind));
+        let capture = Arc::new(Capture { path, layout, venue, sample, starts });
         Ok(Self { capture, lines, rx_ns: 0, segment: None, before: Place::default(), taken, bytes })
     }
 
@@ -184,7 +183,12 @@ impl Reader {
 
     /// How its lines are written.
     pub fn form(&self) -> Form {
-        self.capture.form
+        self.capture.layout.form
+    }
+
+    /// The unit of the times in front of its lines, as most of the first ones tell it; `None` where they are dates.
+    pub fn unit(&self) -> Option<Unit> {
+        self.capture.layout.unit()
     }
 
     /// Whose messages it holds, as far as the first lines tell.
@@ -221,7 +225,7 @@ impl Reader {
                 Step::End => return None,
                 Step::Failed(error) => Fault::Io(error),
                 Step::TooLong => Fault::TooLong,
-                Step::Line(range) => match self.capture.form.parse(self.lines.bytes(range.clone())) {
+                Step::Line(range) => match self.capture.layout.parse(self.lines.bytes(range.clone())) {
                     Ok(None) => continue,
                     Err(fault) => fault,
                     Ok(Some(mut parsed)) => {
@@ -260,16 +264,16 @@ impl Reader {
 }
 
 /// The lines of a text, without their line ends.
-fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// The records of a text that holds whole lines.
-fn sampled(form: Form, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
+fn sampled(layout: Layout, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rx_ns = 0;
     split(text).zip(1..).filter_map(move |(text, line)| {
-        let parsed = form.parse(text).ok().flatten()?;
+        let parsed = layout.parse(text).ok().flatten()?;
         rx_ns = parsed.rx_ns.unwrap_or(rx_ns);
         Some(Record { line, rx_ns, kind: parsed.kind(text) })
     })

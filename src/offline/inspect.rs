@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::Progress;
-use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, segments};
+use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
 use crate::feed::{Line, LineId, LineLimits, LineStats, Market};
@@ -119,6 +119,8 @@ impl Times {
 pub struct Report {
     path: PathBuf,
     form: Form,
+    /// That of the times, where they are numbers.
+    unit: Option<Unit>,
     wire: Wire,
     bytes: u64,
     /// Segments and blocks, of a recording.
@@ -283,6 +285,7 @@ impl Report {
         Ok(Self {
             path: path.to_owned(),
             form: reader.form(),
+            unit: reader.unit(),
             wire,
             bytes: reader.progress().1,
             segments: parts,
@@ -326,6 +329,7 @@ impl Report {
             "file": self.path.display().to_string(),
             "venue": self.wire.name(),
             "form": self.form.name(),
+            "time_unit": self.unit.map(Unit::name),
             "bytes": self.bytes,
             "segments": self.segments,
             "blocks": self.blocks,
@@ -461,6 +465,9 @@ impl fmt::Display for Report {
             self.bytes,
             self.form
         )?;
+        if let Some(unit) = self.unit {
+            write!(f, ", times in {unit}")?;
+        }
         match self.segments {
             0 => writeln!(f)?,
             segments => writeln!(f, ", segments {segments}, blocks {}", self.blocks)?,
