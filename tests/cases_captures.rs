@@ -3,10 +3,13 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::{Ended, run};
+use tickfan::capture::Reader;
+use tickfan::venue::Wire;
 
 /// A folder with the files of a test, which goes with it.
 struct Files(tempfile::TempDir);
@@ -168,4 +171,77 @@ fn f02_no_form_has_times_before_2000_or_after_2199() {
         "0",
     ]);
     assert_eq!((ended.code(), ended.lines.len()), (Some(2), 0), "what nothing reads is not written");
+}
+
+// ---- F09: whose messages ------------------------------------------------------------------------------------
+
+#[test]
+fn f09_a_connection_to_another_venue_is_not_taken_for_one_that_is_read() {
+    let files = Files::new();
+    let bitfinex = concat!(
+        "wss://api.bitfinex.com/ws/2 <-> 1618677543.367689\n",
+        "1618677543.83163: {\"event\":\"info\",\"version\":2,\"serverId\":\"0\",\"platform\":{\"status\":1}}\n",
+        "1618677543.951173: {\"event\":\"subscribed\",\"channel\":\"ticker\",\"chanId\":232949,\"symbol\":\"tBFTUSD\",\"pair\":\"BFTUSD\"}\n",
+        "1618677544.1: [232949,[0.1,1,0.2,1,0,0,0.1,1,0.1,0.1]]\n",
+    );
+    let (_, messages) = bitfinex.split_once('\n').expect("a note");
+    // Messages of Kraken, from elsewhere.
+    let elsewhere = "wss://ws.another.exchange <-> 1618677543.3\n1618677544: {\"event\":\"heartbeat\"}\n";
+    for (name, capture) in [("noted", bitfinex), ("messages", messages), ("elsewhere", elsewhere)] {
+        let file = files.write(name, capture);
+        for command in ["inspect", "normalize", "check"] {
+            let ended = run(&[command, &file]);
+            assert_eq!(ended.code(), Some(2), "{command} {name}");
+            assert!(ended.stderr.contains("name it with --venue"), "{}", ended.stderr);
+        }
+        // Who knows better is believed.
+        assert_eq!(run(&["inspect", "--venue", "kraken", &file]).code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn f09_every_message_that_only_one_venue_sends_tells_it() {
+    // What says nothing, or only that it is Binance's.
+    let silent = ["coinbase/error", "coinbase/status", "binance/result"];
+    let mut told = 0;
+    for wire in ["coinbase", "binance", "binance-futures", "kraken", "native"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/venues").join(wire);
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = format!("{wire}/{}", path.file_stem().expect("a name").display());
+            let frame = fs::read_to_string(&path).expect("a frame");
+            let capture = format!("2024-05-01T12:00:00Z {}\n", frame.trim());
+            let found = Reader::from_read("x", std::io::Cursor::new(capture)).expect("a capture").venue();
+            let expected = (!silent.contains(&name.as_str())).then_some(wire);
+            assert_eq!(found.map(Wire::name), expected, "{name}");
+            told += 1;
+        }
+    }
+    assert!(told > 45, "{told}");
+}
+
+/// The folder of real captures, if this machine has it.
+fn feeds() -> Option<PathBuf> {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds");
+    let folder = std::env::var_os("TICKFAN_FEEDS").map_or_else(default, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    // The harness keeps what `eprintln!` says of a test that passes.
+    writeln!(std::io::stderr(), "SKIPPED: no recorded captures in {}", folder.display()).expect("stderr");
+    None
+}
+
+#[test]
+fn f09_real_captures_of_others_tell_nothing_with_their_notes_or_without() {
+    let Some(folder) = feeds() else { return };
+    for name in ["OKX.ws.1.0", "DERIBIT.ws.1.0", "BITMEX.ws.1.0"] {
+        let bytes = fs::read(folder.join(name)).expect(name);
+        let noted = bytes.split_inclusive(|byte| *byte == b'\n');
+        let plain: Vec<&[u8]> = noted.filter(|line| !line.starts_with(b"wss:")).collect();
+        for capture in [bytes.clone(), plain.concat()] {
+            let reader = Reader::from_read(name, std::io::Cursor::new(capture)).expect(name);
+            assert_eq!(reader.venue(), None, "{name}");
+        }
+    }
 }
