@@ -245,3 +245,63 @@ fn f09_real_captures_of_others_tell_nothing_with_their_notes_or_without() {
         }
     }
 }
+
+// ---- F14: a byte order mark -----------------------------------------------------------------------------------
+
+#[test]
+fn f14_a_byte_order_mark_costs_no_record() {
+    let files = Files::new();
+    let line = |second: u32, id: u64| {
+        format!(
+            "2026-07-01T00:00:0{second}.0000000Z {{\"type\":\"match\",\"trade_id\":{id},\"side\":\"buy\",\"size\":\"0.5\",\"price\":\"100.0{id}\",\"product_id\":\"BTC-USD\",\"sequence\":1{id}}}\n"
+        )
+    };
+    let marked = format!("\u{feff}{}{}", line(0, 1), line(1, 2));
+    let other = format!("\u{feff}{}{}", line(2, 3), line(3, 4));
+    let gz = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let zst = |text: &str| zstd::stream::encode_all(text.as_bytes(), 1).expect("memory");
+    for (name, ids, bytes) in [
+        ("plain", 2, marked.clone().into_bytes()),
+        ("gz", 2, gz(&marked)),
+        ("zst", 2, zst(&marked)),
+        ("two in one", 4, format!("{marked}{other}").into_bytes()),
+        ("two members", 4, [gz(&marked), gz(&other)].concat()),
+        ("two frames", 4, [zst(&marked), zst(&other)].concat()),
+    ] {
+        let file = files.write(name, bytes);
+        let ended = run(&["normalize", &file]);
+        let found: Vec<_> = ended.values().iter().map(|tick| tick["trade_id"].clone()).collect();
+        assert_eq!(found, (1..=ids).map(|id: u32| Value::from(id.to_string())).collect::<Vec<_>>(), "{name}");
+        assert!(ended.stderr.contains("bad lines 0,"), "{name}: {}", ended.stderr);
+        assert_eq!(inspected(&[&file])["bad_lines"], 0, "{name}");
+        // From a place in its middle.
+        let ended = run(&[
+            "replay",
+            "--exit",
+            "--speed",
+            "0",
+            "--from",
+            "+1s",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            &file,
+        ]);
+        assert_eq!(ended.code(), Some(0), "{name}: {}", ended.stderr);
+        let said = ended.lines.last().expect("a summary");
+        assert!(
+            said.starts_with(&format!("tickfan replayed ticks={} of={} ", ids - 1, ids - 1)),
+            "{name}: {said}"
+        );
+    }
+    // Each of two files has its own.
+    let both = [files.write("a", &marked), files.write("b", &other)];
+    let ended = run(&["normalize", &both[0], &both[1]]);
+    assert_eq!(ended.stderr.matches("bad lines 0,").count(), 2, "{}", ended.stderr);
+    assert_eq!(inspected(&[&both[1]])["trades"], 2);
+}

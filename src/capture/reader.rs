@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::form::{Form, Layout, Parsed, Tag, Unit};
-use super::lines::{Lines, Step};
+use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
 use super::{BadLine, CaptureError, Fault, Record, Segment};
 use super::{sniff, source};
@@ -157,8 +157,8 @@ impl Reader {
         let mut lines = Lines::new(text, 0, 0);
         let (whole, cut) = lines.preview(SAMPLE_LINES_MAX, SAMPLE_BYTES_MAX);
         let (sample, cut): (Box<[u8]>, Box<[u8]>) = (whole.into(), cut[..cut.len().min(64)].into());
-        let Some(layout) = Layout::of(split(&sample).chain([&*cut])) else {
-            let blank = split(&sample).chain([&*cut]).all(<[u8]>::is_empty);
+        let Some(layout) = Layout::of(split(&sample).chain(split(&cut))) else {
+            let blank = split(&sample).chain(split(&cut)).all(<[u8]>::is_empty);
             let path = path.to_path_buf();
             return Err(match lines.into_failure() {
                 Some(source) => CaptureError::Read { path, source },
@@ -261,12 +261,6 @@ impl Reader {
         let kind = placed.parsed.kind(self.lines.bytes(placed.range.clone()));
         Record { line: placed.line, rx_ns: placed.rx_ns, kind }
     }
-}
-
-/// The lines of a text, without their line ends.
-fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// The records of a text that holds whole lines.

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use flate2::bufread::MultiGzDecoder;
 
 use super::form::{Layout, in_range};
+use super::lines::split;
 use super::segment::{self, Counted, Folder, Index, Pieces, Starts};
 
 /// Bytes of a file that are enough to know what it is.
@@ -133,9 +134,7 @@ fn last_of_text(file: &mut File, layout: Layout) -> Option<u64> {
         file.by_ref().take(bytes).read_to_end(&mut tail).ok()?;
         // The first line may have lost its beginning.
         let whole = if from == 0 { 0 } else { memchr::memchr(b'\n', &tail).map_or(tail.len(), |at| at + 1) };
-        let times = tail[whole..]
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| layout.parse(line.strip_suffix(b"\r").unwrap_or(line)).ok()??.rx_ns);
+        let times = split(&tail[whole..]).filter_map(|line| layout.parse(line).ok()??.rx_ns);
         if let Some(last) = times.max() {
             return Some(last);
         }

@@ -181,6 +181,46 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
     }
 }
 
+/// F14: a byte order mark costs no record and moves no place, however the file is packed, in front of each part of it.
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (text, frames) in
+        [(TARDIS, 2), (CRYPTOFEED, 1), ("1723161255030314667 a\r\n1723161255030314668 b", 2)]
+    {
+        let plain = items(reader(text));
+        let marked = format!("\u{feff}{text}");
+        let whole = marked.trim_end_matches('\n').to_owned() + "\n";
+        let twice = [whole.as_str(), marked.as_str()].concat();
+        for pack in [<[u8]>::to_vec, gzip, zstd] {
+            assert_eq!(items(reader(pack(marked.as_bytes()))), plain);
+            let path = folder.path().join("twice");
+            std::fs::write(&path, [pack(whole.as_bytes()), pack(marked.as_bytes())].concat())
+                .expect("written");
+            let mut reader = Reader::open(&path).expect("a capture");
+            let (mut found, mut places) = (Vec::new(), Vec::new());
+            while let Some(item) = reader.advance() {
+                let placed = item.expect("a good line");
+                places.push(reader.before().clone());
+                found.push(format!("{:?}", reader.record(&placed)));
+            }
+            assert_eq!(
+                found.iter().filter(|record| record.contains("Frame")).count(),
+                2 * frames,
+                "{twice:?}"
+            );
+            for (place, record) in places.iter().zip(&found) {
+                let mut again = reader.capture().read_from(place).expect("opened");
+                assert_eq!(format!("{:?}", again.next_record().expect("one").expect("good")), *record);
+            }
+        }
+    }
+    for nothing in ["\u{feff}", "\u{feff}\n", "\u{feff}\r\n\n"] {
+        let refused = Reader::from_read("x", io::Cursor::new(nothing)).err().expect("refused").to_string();
+        assert_eq!(refused, "x: the capture is empty", "{nothing:?}");
+    }
+}
+
 #[test]
 fn what_is_no_capture_is_refused_by_name() {
     let refused = |bytes: &[u8]| {
