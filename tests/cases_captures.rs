@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::{Ended, run};
-use tickfan::capture::Reader;
+use tickfan::capture::{Reader, SegmentWriter};
 use tickfan::venue::Wire;
 
 /// A folder with the files of a test, which goes with it.
@@ -304,4 +304,111 @@ fn f14_a_byte_order_mark_costs_no_record() {
     let ended = run(&["normalize", &both[0], &both[1]]);
     assert_eq!(ended.stderr.matches("bad lines 0,").count(), 2, "{}", ended.stderr);
     assert_eq!(inspected(&[&both[1]])["trades"], 2);
+}
+
+// ---- F18: nothing is of 1970 ----------------------------------------------------------------------------------
+
+/// A book of Kraken whose checksum is wrong.
+const BROKEN_BOOK: &str = r#"{"channel":"book","type":"snapshot","data":[{"symbol":"BTC/USD","bids":[{"price":29430.2,"qty":0.18967538}],"asks":[{"price":29430.3,"qty":0.23}],"checksum":1,"timestamp":"2026-05-28T20:26:40.000000Z"}]}"#;
+
+/// The holes of a capture as `inspect` tells them: as text, and as JSON.
+fn holes(args: &[&str]) -> (Vec<String>, Vec<Value>) {
+    let shown = run(&[&["inspect"][..], args].concat()).lines;
+    assert!(!shown.join("\n").contains("1970"), "{shown:?}");
+    let report = inspected(args);
+    let told = shown.iter().filter(|line| line.starts_with("    ") && line.contains(" from "));
+    (told.cloned().collect(), report["holes"].as_array().expect("holes").clone())
+}
+
+#[test]
+fn f18_a_hole_before_the_first_frame_has_its_time() {
+    let files = Files::new();
+    let at = "2026-05-28T20:26:40.000000Z";
+    let at_ns = 1_780_000_000_000_000_000_u64;
+    // The first frame breaks the venue's own check.
+    let broken = files.write("broken", format!("{at_ns} {BROKEN_BOOK}\n"));
+    let (told, json) = holes(&[&broken]);
+    assert_eq!(told, [format!("    venue from {at} to {at}: quote of kraken:BTC/USD, 1 numbers")]);
+    assert_eq!((&json[0]["from_ns"], &json[0]["to_ns"]), (&at_ns.into(), &at_ns.into()));
+    // A connection was lost before there was a frame.
+    let lost = files.write("lost", format!("\n\n{at} {{\"event\":\"heartbeat\"}}\n"));
+    let (told, json) = holes(&[&lost]);
+    assert_eq!(told, [format!("    disconnect from {at} to {at}")]);
+    assert_eq!((&json[0]["from_ns"], &json[0]["to_ns"]), (&at_ns.into(), &at_ns.into()));
+    // One frame has no silence around it, and no two at one time have.
+    for text in [&lost, &broken] {
+        assert!(run(&["inspect", text]).lines.contains(&"  longest silence 0.000 s".to_owned()));
+        assert_eq!(inspected(&[text])["longest_silence_from_ns"], Value::Null);
+    }
+}
+
+#[test]
+fn f18_a_recording_without_a_frame_says_nothing_of_1970() {
+    let files = Files::new();
+    let mut writer = SegmentWriter::new(Vec::new(), 3).expect("started");
+    writer.note(1_780_000_000_000_000_000, "segment run=1 number=1 venue=kraken").expect("written");
+    writer.note(1_780_000_000_000_000_000, "dropped frames=7 bytes=70 why=queue_full").expect("written");
+    let whole = writer.finish().expect("written");
+    let (told, json) = holes(&[&files.write("none.zst", &whole)]);
+    assert_eq!(told, ["    recorder from the beginning to the end: 7 frames"]);
+    assert_eq!((&json[0]["from_ns"], &json[0]["to_ns"]), (&Value::Null, &Value::Null));
+    // Torn in its first piece: there is no time before that.
+    let torn = files.write("torn.zst", &whole[..30]);
+    let ended = run(&["normalize", "--venue", "kraken", &torn]);
+    assert!(ended.stderr.contains("its last 30 bytes, all of this file, are cut off"), "{}", ended.stderr);
+    let (told, _) = holes(&["--venue", "kraken", &torn]);
+    assert_eq!(told, ["    torn from the beginning to the end: 30 bytes"]);
+}
+
+#[test]
+fn f18_a_replay_begins_with_the_first_time_whatever_is_before_it() {
+    let files = Files::new();
+    let line = |second: u32, id: u64| {
+        format!(
+            "2026-07-01T00:00:0{second}Z {{\"type\":\"trade\",\"symbol\":\"demo:A\",\"price\":\"{id}\",\"size\":\"1\"}}\n"
+        )
+    };
+    let lines = [line(1, 1), line(2, 2), line(3, 3)].concat();
+    for (name, before) in [("blank", "\n"), ("bad", "no line\n"), ("both", "\nno line\n\n")] {
+        let file = files.write(name, format!("{before}{lines}"));
+        let ended = run(&[
+            "replay",
+            "--exit",
+            "--speed",
+            "0",
+            "--from",
+            "+1s",
+            "--to",
+            "+2s",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            &file,
+        ]);
+        let said = ended.lines.last().expect("a summary");
+        assert!(said.starts_with("tickfan replayed ticks=1 of=1 "), "{name}: {said}");
+    }
+    // Of two files the one whose first line is bad does not go first for that.
+    let later = files.write("later", format!("no line\n{}", line(5, 9)));
+    let sooner = files.write("sooner", line(4, 8));
+    let ended = run(&[
+        "replay",
+        "--exit",
+        "--speed",
+        "0",
+        "--to",
+        "+500ms",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        &later,
+        &sooner,
+    ]);
+    assert!(
+        ended.lines.last().expect("a summary").starts_with("tickfan replayed ticks=1 of=1 "),
+        "{ended:?}"
+    );
+    assert!(!ended.stderr.contains("later:1:"), "it is not due yet: {}", ended.stderr);
 }

@@ -47,7 +47,7 @@ pub struct Record<'a> {
     /// Number of the line in its file, from 1.
     pub line: u64,
     /// When it was received, nanoseconds since the Unix epoch, as recorded. A line that has no time of
-    /// its own (a tardis disconnect) carries that of the line before it, or 0 at the start.
+    /// its own (a tardis disconnect) carries that of the line before it, or at the start that of the first that has one.
     pub rx_ns: u64,
     /// What was recorded.
     pub kind: Kind<'a>,

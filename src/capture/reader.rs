@@ -24,6 +24,8 @@ pub struct Capture {
     layout: Layout,
     venue: Option<Wire>,
     sample: Box<[u8]>,
+    /// The first time in it, nanoseconds since the Unix epoch; what comes before it and has none goes by it.
+    first_ns: u64,
     starts: Starts,
 }
 
@@ -35,7 +37,7 @@ impl Capture {
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
-        sampled(self.layout, &self.sample)
+        sampled(self.layout, self.first_ns, &self.sample)
     }
 
     /// The latest time at its end, nanoseconds since the Unix epoch, where it can be found without reading it: not in a
@@ -51,12 +53,14 @@ impl Capture {
     pub fn read_from(self: &Arc<Self>, place: &Place) -> io::Result<Reader> {
         let taken = Arc::new(AtomicU64::new(0));
         let (text, bytes) = source::open(&self.path, place.text, &self.starts, &taken)?;
+        let rx_ns = if place.text == 0 { self.first_ns } else { place.rx_ns };
+        let place = Place { rx_ns, ..place.clone() };
         Ok(Reader {
             capture: Arc::clone(self),
             lines: Lines::new(text, place.text, place.lines),
-            rx_ns: place.rx_ns,
+            rx_ns,
             segment: place.segment,
-            before: place.clone(),
+            before: place,
             taken,
             bytes,
         })
@@ -70,7 +74,7 @@ pub struct Place {
     text: u64,
     /// Lines before it.
     lines: u64,
-    /// The receive time of the line before it, nanoseconds since the Unix epoch.
+    /// The receive time of the line before it, nanoseconds since the Unix epoch; that of the first where none is before it.
     rx_ns: u64,
     /// The segment it is in.
     segment: Option<Segment>,
@@ -166,9 +170,12 @@ impl Reader {
                 None => CaptureError::UnknownForm { path },
             });
         };
-        let venue = sniff::venue(sampled(layout, &sample).map(|record| record.kind));
-        let capture = Arc::new(Capture { path, layout, venue, sample, starts });
-        Ok(Self { capture, lines, rx_ns: 0, segment: None, before: Place::default(), taken, bytes })
+        let time = |line| layout.parse(line).ok()??.rx_ns;
+        let first_ns = split(&sample).chain(split(&cut)).find_map(time).unwrap_or(0);
+        let venue = sniff::venue(sampled(layout, first_ns, &sample).map(|record| record.kind));
+        let capture = Arc::new(Capture { path, layout, venue, sample, first_ns, starts });
+        let before = Place { rx_ns: first_ns, ..Place::default() };
+        Ok(Self { capture, lines, rx_ns: first_ns, segment: None, before, taken, bytes })
     }
 
     /// What it reads.
@@ -199,6 +206,11 @@ impl Reader {
     /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
     pub fn progress(&self) -> (u64, u64) {
         (self.taken.load(Ordering::Relaxed).min(self.bytes), self.bytes)
+    }
+
+    /// The receive time of the last record, nanoseconds since the Unix epoch; before the first, the first one's.
+    pub(super) fn rx_ns(&self) -> u64 {
+        self.rx_ns
     }
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out. Looking
@@ -264,8 +276,8 @@ impl Reader {
 }
 
 /// The records of a text that holds whole lines.
-fn sampled(layout: Layout, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    let mut rx_ns = 0;
+fn sampled(layout: Layout, first_ns: u64, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    let mut rx_ns = first_ns;
     split(text).zip(1..).filter_map(move |(text, line)| {
         let parsed = layout.parse(text).ok().flatten()?;
         rx_ns = parsed.rx_ns.unwrap_or(rx_ns);
