@@ -14,11 +14,12 @@ pub enum Form {
     /// `2021-04-17T16:43:37.4319360Z {payload}`: RFC 3339 UTC with up to 9 fraction digits. An empty
     /// line is a disconnect, `# time what…` a note of the gateway's recorder.
     Tardis,
-    /// `1618677817.431936: {payload}`: seconds since the Unix epoch with up to 9 fraction digits.
-    /// `wss://… <-> time` is a connect, `wss://… <- time: {payload}` a message that was sent, any other
-    /// line that begins with a URL a note. Empty lines say nothing.
+    /// `1618677817.431936: {payload}`: a number since the Unix epoch, with a fraction or without, in the
+    /// [`Unit`] of the capture, down to the nanosecond. `wss://… <-> time` is a connect, `wss://… <- time: {payload}`
+    /// a message that was sent, any other line that begins with a URL a note. Empty lines say nothing.
     Cryptofeed,
-    /// `1618677817431936000 {payload}`: nanoseconds since the Unix epoch. Empty lines say nothing.
+    /// `1618677817431936000 {payload}`: a whole number since the Unix epoch, in the [`Unit`] of the capture. Empty
+    /// lines say nothing.
     Hftbacktest,
 }
 
@@ -33,30 +34,144 @@ impl Form {
     }
 
     /// The form that `line` is in, if it is in one. It may be the beginning of a longer line.
-    pub(super) fn of(line: &[u8]) -> Option<Self> {
+    fn of(line: &[u8]) -> Option<Self> {
         let reads = |form: Self| {
-            !line.is_empty() && matches!(form.parse(line), Ok(Some(_)) | Err(Fault::Torn { .. }))
+            let layout = Layout { form, unit: form.unit_of(line).unwrap_or(Unit::Nanoseconds) };
+            // A date is in the form whatever its year. A number is a time only where it is one of those years.
+            match layout.parse(line) {
+                Ok(Some(_)) | Err(Fault::Torn { .. } | Fault::OutOfRange(None)) => !line.is_empty(),
+                _ => false,
+            }
         };
         [Self::Tardis, Self::Cryptofeed, Self::Hftbacktest].into_iter().find(|form| reads(*form))
     }
 
-    /// Reads one line, without its line end. `None` for an empty line that says nothing.
-    pub(super) fn parse(self, line: &[u8]) -> Result<Option<Parsed>, Fault> {
-        match self {
-            Self::Tardis if line.is_empty() => Ok(Some(Parsed::DISCONNECTED)),
-            Self::Cryptofeed | Self::Hftbacktest if line.is_empty() => Ok(None),
-            Self::Tardis if line.starts_with(b"# ") => recorder_note(line),
-            Self::Tardis => rfc3339_line(line),
-            Self::Cryptofeed if is_note(line) => note(line),
-            Self::Cryptofeed => seconds_line(line),
-            Self::Hftbacktest => nanos_line(line),
-        }
+    /// The unit in which the time of `line` lies in the range of times, where it is a number.
+    fn unit_of(self, line: &[u8]) -> Option<Unit> {
+        let (stamp, _) = match self {
+            Self::Tardis => return None,
+            Self::Cryptofeed if is_note(line) => Stamp::parse(noted(line)?.2)?,
+            Self::Cryptofeed => Stamp::parse(line).filter(|(_, end)| line[*end..].starts_with(b": "))?,
+            Self::Hftbacktest => Stamp::parse_whole(line)?,
+        };
+        Unit::of(stamp.whole)
     }
 }
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// The unit of receive times that are numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// 10 digits since 2001.
+    Seconds,
+    /// 13 digits.
+    Milliseconds,
+    /// 16 digits.
+    Microseconds,
+    /// 19 digits.
+    Nanoseconds,
+}
+
+/// Receive times before 2000-01-01 are none, nanoseconds since the Unix epoch: such a number is a time in another unit, such
+/// a date that of a clock that was not set.
+pub(super) const RX_NS_MIN: u64 = 946_684_800 * NANOS;
+/// Nor are those from 2200-01-01 on. So no number is a time in two units.
+pub(super) const RX_NS_END: u64 = 7_258_118_400 * NANOS;
+
+/// Whether a receive time is one that a capture can have.
+pub(super) fn in_range(rx_ns: u64) -> bool {
+    (RX_NS_MIN..RX_NS_END).contains(&rx_ns)
+}
+
+impl Unit {
+    const ALL: [Self; 4] = [Self::Seconds, Self::Milliseconds, Self::Microseconds, Self::Nanoseconds];
+
+    /// Its name in the plural.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+            Self::Nanoseconds => "nanoseconds",
+        }
+    }
+
+    /// How many digits behind the point there are down to the nanosecond.
+    const fn places(self) -> u32 {
+        match self {
+            Self::Seconds => 9,
+            Self::Milliseconds => 6,
+            Self::Microseconds => 3,
+            Self::Nanoseconds => 0,
+        }
+    }
+
+    /// How many nanoseconds it has.
+    const fn nanos(self) -> u64 {
+        10u64.pow(self.places())
+    }
+
+    /// The unit in which so many since the Unix epoch lie in the range of receive times.
+    fn of(whole: u64) -> Option<Self> {
+        let reads = |unit: &Self| whole.checked_mul(unit.nanos()).is_some_and(in_range);
+        Self::ALL.into_iter().find(reads)
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the lines of one capture are written: their form, and the unit of their times where these are numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) form: Form,
+    unit: Unit,
+}
+
+impl Layout {
+    /// The layout of a capture that begins with these lines, of which the last may be cut off. The form is that of the
+    /// first line that is in one; the unit is the one that most of the times in it are in: a line with a wrong time does
+    /// not decide how all others are read.
+    pub(super) fn of<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
+        let form = lines.clone().find_map(Form::of)?;
+        // In the order in which they come: of equals the first decides.
+        let mut found: Vec<(Unit, u32)> = Vec::with_capacity(Unit::ALL.len());
+        for unit in lines.filter_map(|line| form.unit_of(line)) {
+            match found.iter_mut().find(|(known, _)| *known == unit) {
+                Some((_, count)) => *count += 1,
+                None => found.push((unit, 1)),
+            }
+        }
+        // Where there are no numbers it is never asked for.
+        let most =
+            found.iter().rev().max_by_key(|(_, count)| *count).map_or(Unit::Nanoseconds, |(unit, _)| *unit);
+        Some(Self { form, unit: most })
+    }
+
+    /// The unit of the times, where they are numbers.
+    pub(super) fn unit(self) -> Option<Unit> {
+        (self.form != Form::Tardis).then_some(self.unit)
+    }
+
+    /// Reads one line, without its line end. `None` for an empty line that says nothing.
+    pub(super) fn parse(self, line: &[u8]) -> Result<Option<Parsed>, Fault> {
+        match self.form {
+            Form::Tardis if line.is_empty() => Ok(Some(Parsed::DISCONNECTED)),
+            Form::Cryptofeed | Form::Hftbacktest if line.is_empty() => Ok(None),
+            Form::Tardis if line.starts_with(b"# ") => recorder_note(line),
+            Form::Tardis => rfc3339_line(line),
+            Form::Cryptofeed if is_note(line) => note(line, self.unit),
+            Form::Cryptofeed => stamped_line(line, self.unit),
+            Form::Hftbacktest => whole_line(line, self.unit),
+        }
     }
 }
 
@@ -116,6 +231,9 @@ fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         TimeError::Shape => missing(),
         TimeError::NoSuchTime => Fault::NoSuchTime,
     })?;
+    if !in_range(rx_ns) {
+        return Err(Fault::OutOfRange(None));
+    }
     let text = match line.get(zulu + 1) {
         None => zulu + 1,
         Some(b' ') => zulu + 2,
@@ -136,7 +254,10 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
     let tag = match word {
         "connect" => Tag::Connected,
         "dropped" => Tag::Dropped { frames: count("frames") },
-        "torn" => return Err(Fault::Torn { bytes: count("bytes"), last_rx_ns: rx_ns }),
+        // The time is that of what was read before, if anything was.
+        "torn" => {
+            return Err(Fault::Torn { bytes: count("bytes"), last_rx_ns: (rx_ns > 0).then_some(rx_ns) });
+        }
         "segment" => Tag::Segment(Segment {
             run_ns: count("run"),
             number: u32::try_from(count("number")).unwrap_or_default(),
@@ -145,78 +266,97 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         }),
         _ => Tag::Note,
     };
-    Ok(Some(Parsed { rx_ns: Some(rx_ns), tag, text: line.len() - rest.len()..line.len() }))
+    // What a note says holds, however wrong the clock was.
+    let rx_ns = Some(rx_ns).filter(|rx_ns| in_range(*rx_ns));
+    Ok(Some(Parsed { rx_ns, tag, text: line.len() - rest.len()..line.len() }))
+}
+
+/// A time that is a number: what stands before its point, and the digits behind it.
+#[derive(Clone, Copy, Debug)]
+struct Stamp<'a> {
+    whole: u64,
+    fraction: &'a [u8],
+}
+
+impl<'a> Stamp<'a> {
+    /// The time that `text` begins with, and where it ends. At most 9 digits can stand behind the point.
+    fn parse(text: &'a [u8]) -> Option<(Self, usize)> {
+        let is_digit = |b: &&u8| b.is_ascii_digit();
+        let digits = text.iter().take(21).take_while(is_digit).count();
+        let whole = number(&text[..digits])?;
+        if text.get(digits) != Some(&b'.') {
+            return Some((Self { whole, fraction: &[] }, digits));
+        }
+        let places = text[digits + 1..].iter().take(10).take_while(is_digit).count();
+        let end = digits + 1 + places;
+        let fraction = &text[digits + 1..end];
+        (1..=9).contains(&places).then_some((Self { whole, fraction }, end))
+    }
+
+    /// The whole number that `line` begins with, and where the space behind it is.
+    fn parse_whole(line: &'a [u8]) -> Option<(Self, usize)> {
+        let head = &line[..line.len().min(21)];
+        let space = memchr::memchr(b' ', head)?;
+        Some((Self { whole: number(&head[..space])?, fraction: &[] }, space))
+    }
+
+    /// The receive time, if it can be one in this unit.
+    #[inline]
+    fn ns(self, unit: Unit, form: Form) -> Result<u64, Fault> {
+        let places = unit.places();
+        let nanos = match self.fraction {
+            [] => 0,
+            digits if digits.len() > places as usize => return Err(Fault::NoTime(form)),
+            digits => number(digits).unwrap_or(0) * 10u64.pow(places - digits.len() as u32),
+        };
+        let ns = self.whole.checked_mul(unit.nanos()).and_then(|ns| ns.checked_add(nanos));
+        ns.filter(|ns| in_range(*ns)).ok_or(Fault::OutOfRange(Some(unit)))
+    }
 }
 
 /// `1618677817.431936: payload`
-fn seconds_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let (rx_ns, end) = seconds_time(line)?;
-    match line.get(end..end + 2) {
-        Some(b": ") => Ok(Some(Parsed::frame(rx_ns, line, end + 2))),
-        _ => Err(Fault::NoTime(Form::Cryptofeed)),
-    }
-}
-
-/// The time that `text` begins with, and where it ends.
-fn seconds_time(text: &[u8]) -> Result<(u64, usize), Fault> {
-    let missing = || Fault::NoTime(Form::Cryptofeed);
-    let is_digit = |b: &u8| b.is_ascii_digit();
-    let whole = text.iter().take_while(|b| is_digit(b)).count();
-    let seconds = number(&text[..whole]).ok_or_else(missing)?;
-    if text.get(whole) != Some(&b'.') {
-        return Ok((nanoseconds(seconds, 0)?, whole));
-    }
-    let part = text[whole + 1..].iter().take(10).take_while(|b| is_digit(b)).count();
-    let end = whole + 1 + part;
-    let nanos = fraction(&text[whole + 1..end]).ok_or_else(missing)?;
-    Ok((nanoseconds(seconds, nanos)?, end))
+fn stamped_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
+    let stamp = Stamp::parse(line).filter(|(_, end)| line[*end..].starts_with(b": "));
+    let (found, end) = stamp.ok_or(Fault::NoTime(Form::Cryptofeed))?;
+    Ok(Some(Parsed::frame(found.ns(unit, Form::Cryptofeed)?, line, end + 2)))
 }
 
 fn is_note(line: &[u8]) -> bool {
-    line[0].is_ascii_lowercase()
+    line.first().is_some_and(u8::is_ascii_lowercase)
         && [&b"wss:"[..], b"ws:", b"https:", b"http:"].iter().any(|scheme| line.starts_with(scheme))
 }
 
-/// `wss://host/path <-> time`, `wss://host/path <- time: payload`, or another remark.
-fn note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let missing = || Fault::NoTime(Form::Cryptofeed);
-    let other = Parsed { rx_ns: None, tag: Tag::Note, text: 0..line.len() };
-    let Some(url_end) = memchr::memchr(b' ', line) else { return Ok(Some(other)) };
+/// What a note with a time of its own tells: a connection that was made or a message that was sent, where its URL ends,
+/// and what begins with the time.
+fn noted(line: &[u8]) -> Option<(Tag, usize, &[u8])> {
+    let url_end = memchr::memchr(b' ', line)?;
     let rest = &line[url_end..];
-    if let Some(time) = rest.strip_prefix(b" <-> ") {
-        let (rx_ns, end) = seconds_time(time)?;
-        let whole = end == time.len();
-        let connected = Parsed { rx_ns: Some(rx_ns), tag: Tag::Connected, text: 0..url_end };
-        return if whole { Ok(Some(connected)) } else { Err(missing()) };
-    }
-    if let Some(time) = rest.strip_prefix(b" <- ") {
-        let (rx_ns, end) = seconds_time(time)?;
-        let text = line.len() - time.len() + end + 2..line.len();
-        return match time.get(end..end + 2) {
-            Some(b": ") => Ok(Some(Parsed { rx_ns: Some(rx_ns), tag: Tag::Sent, text })),
-            _ => Err(missing()),
-        };
-    }
-    let arrow = memmem::find(rest, b"-> ").map_or(rest.len(), |at| at + 3);
-    let rx_ns = seconds_time(&rest[arrow..]).ok().map(|(rx_ns, _)| rx_ns);
-    Ok(Some(Parsed { rx_ns, ..other }))
+    let connected = rest.strip_prefix(b" <-> ").map(|time| (Tag::Connected, url_end, time));
+    connected.or_else(|| Some((Tag::Sent, url_end, rest.strip_prefix(b" <- ")?)))
+}
+
+/// `wss://host/path <-> time`, `wss://host/path <- time: payload`, or another remark.
+fn note(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
+    let missing = || Fault::NoTime(Form::Cryptofeed);
+    let Some((tag, url_end, time)) = noted(line) else {
+        // `https://host/path -> time: answer`; what has no time here has that of the line before.
+        let time = memmem::find(line, b" -> ").and_then(|at| Stamp::parse(&line[at + 4..]));
+        let rx_ns = time.and_then(|(found, _)| found.ns(unit, Form::Cryptofeed).ok());
+        return Ok(Some(Parsed { rx_ns, tag: Tag::Note, text: 0..line.len() }));
+    };
+    let (found, end) = Stamp::parse(time).ok_or_else(missing)?;
+    let text = match tag {
+        Tag::Connected if end == time.len() => 0..url_end,
+        Tag::Sent if time[end..].starts_with(b": ") => line.len() - time.len() + end + 2..line.len(),
+        _ => return Err(missing()),
+    };
+    Ok(Some(Parsed { rx_ns: Some(found.ns(unit, Form::Cryptofeed)?), tag, text }))
 }
 
 /// `1618677817431936000 payload`
-fn nanos_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let missing = || Fault::NoTime(Form::Hftbacktest);
-    let head = &line[..line.len().min(21)];
-    let space = memchr::memchr(b' ', head).ok_or_else(missing)?;
-    // Fewer digits are a time in another unit, not one shortly after 1970.
-    if space < 16 {
-        return Err(missing());
-    }
-    let rx_ns = number(&head[..space]).ok_or_else(missing)?;
-    Ok(Some(Parsed::frame(rx_ns, line, space + 1)))
-}
-
-fn nanoseconds(seconds: u64, nanos: u64) -> Result<u64, Fault> {
-    seconds.checked_mul(NANOS).and_then(|ns| ns.checked_add(nanos)).ok_or(Fault::NoSuchTime)
+fn whole_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
+    let (found, space) = Stamp::parse_whole(line).ok_or(Fault::NoTime(Form::Hftbacktest))?;
+    Ok(Some(Parsed::frame(found.ns(unit, Form::Hftbacktest)?, line, space + 1)))
 }
 
 /// A number of digits only, if 64 bits hold it.
@@ -237,20 +377,23 @@ fn number(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty()).then_some(value)
 }
 
-/// Nanoseconds of the 1 to 9 digits behind a decimal point.
-fn fraction(digits: &[u8]) -> Option<u64> {
-    let places = digits.len();
-    let value = (places <= 9).then(|| number(digits)).flatten()?;
-    Some(value * 10u64.pow(9 - places as u32))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(form: Form, line: &str) -> Option<(Option<u64>, Kind<'_>)> {
-        let parsed = form.parse(line.as_bytes()).ok().flatten()?;
+    const fn layout(form: Form, unit: Unit) -> Layout {
+        Layout { form, unit }
+    }
+
+    const TARDIS: Layout = layout(Form::Tardis, Unit::Nanoseconds);
+
+    fn read(layout: Layout, line: &str) -> Option<(Option<u64>, Kind<'_>)> {
+        let parsed = layout.parse(line.as_bytes()).ok().flatten()?;
         Some((parsed.rx_ns, parsed.kind(line.as_bytes())))
+    }
+
+    fn fault(layout: Layout, line: &str) -> String {
+        layout.parse(line.as_bytes()).err().map_or_else(|| "none".to_owned(), |fault| fault.to_string())
     }
 
     #[test]
@@ -261,24 +404,21 @@ mod tests {
             ("2021-04-17T16:43:37.431936001Z", 1_618_677_817_431_936_001),
             ("2021-04-17T16:43:37.5Z", 1_618_677_817_500_000_000),
             ("2021-04-17T16:43:37Z", 1_618_677_817_000_000_000),
-            ("1970-01-01T00:00:00Z", 0),
+            ("2000-01-01T00:00:00Z", RX_NS_MIN),
             ("2000-02-29T23:59:59Z", 951_868_799_000_000_000),
             ("2024-02-29T00:00:00Z", 1_709_164_800_000_000_000),
             ("2024-12-31T00:00:00Z", 1_735_603_200_000_000_000),
             ("2100-03-01T00:00:00Z", 4_107_542_400_000_000_000),
+            ("2199-12-31T23:59:59.999999999Z", RX_NS_END - 1),
         ] {
-            assert_eq!(read(Form::Tardis, &format!("{time} {{}}")), frame(rx_ns), "{time}");
+            assert_eq!(read(TARDIS, &format!("{time} {{}}")), frame(rx_ns), "{time}");
             let mut back = Vec::new();
             rfc3339::write(rx_ns, rfc3339::FractionDigits::SevenOrNine, &mut back);
             back.extend_from_slice(b" {}");
-            assert_eq!(
-                read(Form::Tardis, std::str::from_utf8(&back).expect("ASCII")),
-                frame(rx_ns),
-                "{time}"
-            );
+            assert_eq!(read(TARDIS, std::str::from_utf8(&back).expect("ASCII")), frame(rx_ns), "{time}");
         }
-        assert_eq!(read(Form::Tardis, ""), Some((None, Kind::Disconnected)));
-        assert_eq!(read(Form::Tardis, "2021-04-17T16:43:37Z"), read(Form::Tardis, "2021-04-17T16:43:37Z "));
+        assert_eq!(read(TARDIS, ""), Some((None, Kind::Disconnected)));
+        assert_eq!(read(TARDIS, "2021-04-17T16:43:37Z"), read(TARDIS, "2021-04-17T16:43:37Z "));
     }
 
     #[test]
@@ -294,7 +434,7 @@ mod tests {
             "2021-04Z",
             "Z",
         ] {
-            assert!(matches!(Form::Tardis.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
+            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
         }
         for bad in [
             "2021-02-29T00:00:00Z ",
@@ -302,13 +442,24 @@ mod tests {
             "2021-01-01T24:00:00Z ",
             "1969-12-31T23:59:59Z ",
         ] {
-            assert!(matches!(Form::Tardis.parse(bad.as_bytes()), Err(Fault::NoSuchTime)), "{bad}");
+            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(Fault::NoSuchTime)), "{bad}");
         }
+        for bad in ["1970-01-01T00:00:00Z {}", "1999-12-31T23:59:59.999999999Z {}", "2200-01-01T00:00:00Z {}"]
+        {
+            assert_eq!(fault(TARDIS, bad), "a receive time outside of the years 2000 to 2199", "{bad}");
+        }
+        // Whose clock was wrong says what it says all the same.
+        let note = "# 1970-01-01T00:00:09.0000000Z dropped frames=7";
+        assert_eq!(read(TARDIS, note), Some((None, Kind::Dropped { frames: 7 })));
+        assert_eq!(
+            fault(TARDIS, "# 1970-01-01T00:00:00.0000000Z torn bytes=9"),
+            "the recording is torn: its last 9 bytes, all of this file, are cut off"
+        );
     }
 
     #[test]
     fn cryptofeed_lines_are_told_apart() {
-        let form = Form::Cryptofeed;
+        let form = layout(Form::Cryptofeed, Unit::Seconds);
         let at = Some(1_618_677_817_020_616_000);
         assert_eq!(read(form, "1618677817.020616: {}"), Some((at, Kind::Frame(b"{}"))));
         assert_eq!(read(form, "1618677817: {}"), Some((Some(1_618_677_817_000_000_000), Kind::Frame(b"{}"))));
@@ -333,35 +484,100 @@ mod tests {
             "1618677817.0206160000: {}",
             "1618677817.: {}",
             "1618677817 {}",
+            "999999999999999999999: {}",
             "wss://h <-> soon",
-            "wss://h <- 1:",
+            "wss://h <- 1618677817.5:",
         ] {
             assert!(matches!(form.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
         }
-        assert!(matches!(form.parse(b"18446744074.0: {}"), Err(Fault::NoSuchTime)));
+        for bad in ["0.5: {}", "946684799.999999999: {}", "18446744074.0: {}", "wss://h <-> 1"] {
+            let expected = "a receive time outside of the years 2000 to 2199, in seconds as the times of this capture are";
+            assert_eq!(fault(form, bad), expected, "{bad}");
+        }
     }
 
     #[test]
-    fn hftbacktest_times_are_nanoseconds() {
-        let form = Form::Hftbacktest;
-        assert_eq!(
-            read(form, "1723161255030314667 {}"),
-            Some((Some(1_723_161_255_030_314_667), Kind::Frame(b"{}")))
-        );
-        assert_eq!(read(form, "18446744073709551615 "), Some((Some(u64::MAX), Kind::Frame(b""))));
-        for bad in
-            ["1723161255 {}", "18446744073709551616 {}", "172316125503031466x {}", "1723161255030314667"]
-        {
+    fn numbers_are_read_in_the_unit_of_their_capture() {
+        let at = Some(1_660_228_023_037_049_000);
+        for (unit, text) in [
+            (Unit::Seconds, "1660228023.037049: {}"),
+            (Unit::Milliseconds, "1660228023037.049000: {}"),
+            (Unit::Microseconds, "1660228023037049: {}"),
+            (Unit::Microseconds, "1660228023037049.0: {}"),
+            (Unit::Nanoseconds, "1660228023037049000: {}"),
+        ] {
+            assert_eq!(read(layout(Form::Cryptofeed, unit), text), Some((at, Kind::Frame(b"{}"))), "{text}");
+            assert_eq!(
+                Layout::of([text.as_bytes()].into_iter()),
+                Some(layout(Form::Cryptofeed, unit)),
+                "{text}"
+            );
+        }
+        for (unit, text, rx_ns) in [
+            (Unit::Seconds, "1660228023 {}", 1_660_228_023_000_000_000),
+            (Unit::Seconds, "946684800 {}", RX_NS_MIN),
+            (Unit::Milliseconds, "1660228023037 {}", 1_660_228_023_037_000_000),
+            (Unit::Microseconds, "1660228023037049 {}", 1_660_228_023_037_049_000),
+            (Unit::Nanoseconds, "1723161255030314667 {}", 1_723_161_255_030_314_667),
+            (Unit::Nanoseconds, "7258118399999999999 {}", RX_NS_END - 1),
+        ] {
+            let form = layout(Form::Hftbacktest, unit);
+            assert_eq!(read(form, text), Some((Some(rx_ns), Kind::Frame(b"{}"))), "{text}");
+            assert_eq!(Layout::of([text.as_bytes()].into_iter()), Some(form), "{text}");
+        }
+        // More digits than there are nanoseconds.
+        for (unit, text) in [
+            (Unit::Microseconds, "1660228023037049.1234: {}"),
+            (Unit::Nanoseconds, "1660228023037049000.1: {}"),
+        ] {
+            let bad = layout(Form::Cryptofeed, unit).parse(text.as_bytes());
+            assert!(matches!(bad, Err(Fault::NoTime(_))), "{text}");
+        }
+        let form = layout(Form::Hftbacktest, Unit::Nanoseconds);
+        for bad in [
+            "1660228023037049 {}",
+            "946684799999999999 {}",
+            "7258118400000000000 {}",
+            "18446744073709551615 ",
+        ] {
+            let expected = "a receive time outside of the years 2000 to 2199, in nanoseconds as the times of this capture are";
+            assert_eq!(fault(form, bad), expected, "{bad}");
+        }
+        for bad in ["18446744073709551616 {}", "172316125503031466x {}", "1723161255030314667", " {}"] {
             assert!(matches!(form.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn most_times_tell_the_unit() {
+        let unit = |lines: &[&str]| Layout::of(lines.iter().map(|line| line.as_bytes()))?.unit();
+        assert_eq!(
+            unit(&["1660228023 a", "1660228023037049 b", "1660228023037050 c"]),
+            Some(Unit::Microseconds)
+        );
+        assert_eq!(
+            unit(&["1660228023037049 b", "1660228023 a"]),
+            Some(Unit::Microseconds),
+            "the first of as many"
+        );
+        assert_eq!(
+            unit(&["1660228023 a", "1660228023037049 b"]),
+            Some(Unit::Seconds),
+            "the first of as many"
+        );
+        assert_eq!(unit(&["wss://h <-> 1660228023037", "1: x"]), Some(Unit::Milliseconds));
+        assert_eq!(unit(&["99 x", "9999999999999 x"]), None, "no time in any unit");
+        assert_eq!(unit(&["2021-04-17T16:43:37Z x"]), None);
     }
 
     #[test]
     fn forms_are_found_by_looking() {
         assert_eq!(Form::of(b"2021-04-17T16:43:37.4319360Z {\"a\""), Some(Form::Tardis));
+        assert_eq!(Form::of(b"1970-01-01T00:00:37Z {"), Some(Form::Tardis));
         assert_eq!(Form::of(b"1618677817.431936: {"), Some(Form::Cryptofeed));
         assert_eq!(Form::of(b"wss://host <-> 1618677817.4"), Some(Form::Cryptofeed));
         assert_eq!(Form::of(b"1723161255030314667 {"), Some(Form::Hftbacktest));
+        assert_eq!(Form::of(b"17 {"), None);
         assert_eq!(Form::of(b""), None);
         assert_eq!(Form::of(b"{\"type\":\"trade\"}"), None);
     }

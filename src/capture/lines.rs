@@ -12,6 +12,25 @@ pub const LINE_BYTES_MAX: usize = 16 << 20;
 /// the second level cache.
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// How many bytes of a byte order mark the line begins with, which is no part of its text. Editors put one in front of a
+/// file, and files that were put together have one in front of each.
+fn mark_bytes(line: &[u8]) -> usize {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    if line.starts_with(MARK) { MARK.len() } else { 0 }
+}
+
+/// The text of a line: without the `\r` of its end, and without a byte order mark in front.
+fn text_of(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    &line[mark_bytes(line)..]
+}
+
+/// The lines of a text, as [`Lines`] gives them.
+pub(super) fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.split(|byte| *byte == b'\n').map(text_of)
+}
+
 /// A stream cut into lines.
 pub(super) struct Lines {
     source: Box<dyn Read + Send>,
@@ -79,7 +98,7 @@ impl Lines {
         &self.buffer[range]
     }
 
-    /// Goes on by one line, whose line end (`\n` or `\r\n`) is taken off. The last one needs none.
+    /// Goes on by one line, whose line end (`\n` or `\r\n`) is taken off, as is a byte order mark. The last one needs none.
     pub(super) fn next(&mut self) -> Step {
         let mut seen = 0;
         loop {
@@ -110,8 +129,9 @@ impl Lines {
         if std::mem::take(&mut self.skipping) || len > LINE_BYTES_MAX {
             return Step::TooLong;
         }
-        let returns = usize::from(self.buffer[from..from + len].last() == Some(&b'\r'));
-        Step::Line(from..from + len - returns)
+        let line = &self.buffer[from..from + len];
+        let (mark, end) = (mark_bytes(line), line.strip_suffix(b"\r").unwrap_or(line).len());
+        Step::Line(from + mark..from + end)
     }
 
     /// What is left when the source gives no more.
@@ -239,6 +259,22 @@ mod tests {
             assert_eq!(all(lines(b"a\n", step, false)), ["1 a"]);
             assert_eq!(all(lines(b"", step, false)), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        for step in [1, 2, 1000] {
+            let mut marked =
+                lines(b"\xef\xbb\xbfa\r\nb\n\xef\xbb\xbfc\n\xef\xbb\xbf\r\n\xef\xbbd", step, false);
+            let mut found = Vec::new();
+            while let Step::Line(range) = marked.next() {
+                found.push((marked.bytes(range).to_vec(), marked.offset()));
+            }
+            let expected = [(&b"a"[..], 6), (b"b", 8), (b"c", 13), (b"", 18), (b"\xef\xbbd", 21)];
+            assert_eq!(found, expected.map(|(text, offset)| (text.to_vec(), offset)));
+        }
+        let texts: Vec<_> = split(b"\xef\xbb\xbfa\r\n\xef\xbb\xbf\n").collect();
+        assert_eq!(texts, [&b"a"[..], b""]);
     }
 
     #[test]

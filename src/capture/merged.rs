@@ -39,8 +39,13 @@ impl Merged {
 
     /// Merges readers that begin at [places](Self::places), each with the latest receive time of its source there.
     pub fn resume(readers: Vec<(Reader, u64)>) -> Self {
-        let sources: Vec<_> =
-            readers.into_iter().map(|(reader, key_ns)| Source { reader, next: None, key_ns }).collect();
+        // A bad line has no time of its own, but is not of 1970: at the start it goes by its file's first.
+        let source = |(reader, key_ns): (Reader, u64)| Source {
+            key_ns: key_ns.max(reader.rx_ns()),
+            reader,
+            next: None,
+        };
+        let sources: Vec<_> = readers.into_iter().map(source).collect();
         let mut merged = Self { due: BinaryHeap::with_capacity(sources.len()), sources, lent: None };
         for index in 0..merged.sources.len() {
             merged.refill(index);

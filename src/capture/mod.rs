@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::rfc3339;
 use crate::venue::Wire;
 
-pub use form::Form;
+pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
 pub use merged::{Merged, Places};
 pub use reader::{Capture, Place, Reader};
@@ -47,7 +47,7 @@ pub struct Record<'a> {
     /// Number of the line in its file, from 1.
     pub line: u64,
     /// When it was received, nanoseconds since the Unix epoch, as recorded. A line that has no time of
-    /// its own (a tardis disconnect) carries that of the line before it, or 0 at the start.
+    /// its own (a tardis disconnect) carries that of the line before it, or at the start that of the first that has one.
     pub rx_ns: u64,
     /// What was recorded.
     pub kind: Kind<'a>,
@@ -159,29 +159,43 @@ pub enum Fault {
     /// A date or time of day that does not exist, or one outside of 1970 to 2554.
     #[error("a receive time that does not exist, or is out of range")]
     NoSuchTime,
+    /// A receive time before 2000 or after 2199, a number in the unit that it would be read in. No capture is so old: it is a
+    /// number in another unit than that of its capture, or was written by a clock that was not set.
+    #[error("a receive time outside of the years 2000 to 2199{}", Read(*.0))]
+    OutOfRange(Option<Unit>),
     /// The line is longer than [`LINE_BYTES_MAX`] and was skipped without being held.
     #[error("a line of more than {LINE_BYTES_MAX} bytes")]
     TooLong,
     /// The gateway was killed while it wrote this file, or the file was spoilt: what is not whole was cut off.
-    #[error("the recording is torn: its last {bytes} bytes, after {}, are cut off", Time(*.last_rx_ns))]
+    #[error("the recording is torn: its last {bytes} bytes, {}, are cut off", After(*.last_rx_ns))]
     Torn {
         /// How many bytes.
         bytes: u64,
-        /// The newest receive time before them, nanoseconds since the Unix epoch.
-        last_rx_ns: u64,
+        /// The newest receive time before them, nanoseconds since the Unix epoch; `None` where nothing is before them.
+        last_rx_ns: Option<u64>,
     },
     /// The file broke off or could not be read any further. Nothing comes after this.
     #[error("cannot read any further: {0}")]
     Io(io::Error),
 }
 
-/// A time as people read it.
-struct Time(u64);
+/// How a time was read that is out of range.
+struct Read(Option<Unit>);
 
-impl fmt::Display for Time {
+impl fmt::Display for Read {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::new();
-        rfc3339::write(self.0, rfc3339::FractionDigits::SevenOrNine, &mut text);
+        self.0.map_or(Ok(()), |unit| write!(f, ", in {unit} as the times of this capture are"))
+    }
+}
+
+/// What comes behind a time, as people read it.
+struct After(Option<u64>);
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(rx_ns) = self.0 else { return f.write_str("all of this file") };
+        let mut text = b"after ".to_vec();
+        rfc3339::write(rx_ns, rfc3339::FractionDigits::SevenOrNine, &mut text);
         f.write_str(&String::from_utf8_lossy(&text))
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::form::{Form, Parsed, Tag};
-use super::lines::{Lines, Step};
+use super::form::{Form, Layout, Parsed, Tag, Unit};
+use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
 use super::{BadLine, CaptureError, Fault, Record, Segment};
 use super::{sniff, source};
@@ -21,9 +21,11 @@ const SAMPLE_BYTES_MAX: usize = 4 << 20;
 /// What is known of a capture once it was opened: enough to [read](Self::read_from) it again, from any place on.
 pub struct Capture {
     path: Arc<Path>,
-    form: Form,
+    layout: Layout,
     venue: Option<Wire>,
     sample: Box<[u8]>,
+    /// The first time in it, nanoseconds since the Unix epoch; what comes before it and has none goes by it.
+    first_ns: u64,
     starts: Starts,
 }
 
@@ -35,13 +37,13 @@ impl Capture {
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
-        sampled(self.form, &self.sample)
+        sampled(self.layout, self.first_ns, &self.sample)
     }
 
     /// The latest time at its end, nanoseconds since the Unix epoch, where it can be found without reading it: not in a
     /// gzip or zstd stream.
     pub fn last_ns(&self) -> Option<u64> {
-        source::last_ns(&self.path, self.form)
+        source::last_ns(&self.path, self.layout)
     }
 
     /// Reads it from a place on at which a reader of it has been.
@@ -51,12 +53,14 @@ impl Capture {
     pub fn read_from(self: &Arc<Self>, place: &Place) -> io::Result<Reader> {
         let taken = Arc::new(AtomicU64::new(0));
         let (text, bytes) = source::open(&self.path, place.text, &self.starts, &taken)?;
+        let rx_ns = if place.text == 0 { self.first_ns } else { place.rx_ns };
+        let place = Place { rx_ns, ..place.clone() };
         Ok(Reader {
             capture: Arc::clone(self),
             lines: Lines::new(text, place.text, place.lines),
-            rx_ns: place.rx_ns,
+            rx_ns,
             segment: place.segment,
-            before: place.clone(),
+            before: place,
             taken,
             bytes,
         })
@@ -70,7 +74,7 @@ pub struct Place {
     text: u64,
     /// Lines before it.
     lines: u64,
-    /// The receive time of the line before it, nanoseconds since the Unix epoch.
+    /// The receive time of the line before it, nanoseconds since the Unix epoch; that of the first where none is before it.
     rx_ns: u64,
     /// The segment it is in.
     segment: Option<Segment>,
@@ -157,9 +161,8 @@ impl Reader {
         let mut lines = Lines::new(text, 0, 0);
         let (whole, cut) = lines.preview(SAMPLE_LINES_MAX, SAMPLE_BYTES_MAX);
         let (sample, cut): (Box<[u8]>, Box<[u8]>) = (whole.into(), cut[..cut.len().min(64)].into());
-        let form = split(&sample).chain([&*cut]).find_map(Form::of);
-        let Some(form) = form else {
-            let blank = split(&sample).chain([&*cut]).all(<[u8]>::is_empty);
+        let Some(layout) = Layout::of(split(&sample).chain(split(&cut))) else {
+            let blank = split(&sample).chain(split(&cut)).all(<[u8]>::is_empty);
             let path = path.to_path_buf();
             return Err(match lines.into_failure() {
                 Some(source) => CaptureError::Read { path, source },
@@ -167,9 +170,12 @@ impl Reader {
                 None => CaptureError::UnknownForm { path },
             });
         };
-        let venue = sniff::venue(sampled(form, &sample).map(|record| record.kind));
-        let capture = Arc::new(Capture { path, form, venue, sample, starts });
-        Ok(Self { capture, lines, rx_ns: 0, segment: None, before: Place::default(), taken, bytes })
+        let time = |line| layout.parse(line).ok()??.rx_ns;
+        let first_ns = split(&sample).chain(split(&cut)).find_map(time).unwrap_or(0);
+        let venue = sniff::venue(sampled(layout, first_ns, &sample).map(|record| record.kind));
+        let capture = Arc::new(Capture { path, layout, venue, sample, first_ns, starts });
+        let before = Place { rx_ns: first_ns, ..Place::default() };
+        Ok(Self { capture, lines, rx_ns: first_ns, segment: None, before, taken, bytes })
     }
 
     /// What it reads.
@@ -184,7 +190,12 @@ impl Reader {
 
     /// How its lines are written.
     pub fn form(&self) -> Form {
-        self.capture.form
+        self.capture.layout.form
+    }
+
+    /// The unit of the times in front of its lines, as most of the first ones tell it; `None` where they are dates.
+    pub fn unit(&self) -> Option<Unit> {
+        self.capture.layout.unit()
     }
 
     /// Whose messages it holds, as far as the first lines tell.
@@ -195,6 +206,11 @@ impl Reader {
     /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
     pub fn progress(&self) -> (u64, u64) {
         (self.taken.load(Ordering::Relaxed).min(self.bytes), self.bytes)
+    }
+
+    /// The receive time of the last record, nanoseconds since the Unix epoch; before the first, the first one's.
+    pub(super) fn rx_ns(&self) -> u64 {
+        self.rx_ns
     }
 
     /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out. Looking
@@ -221,7 +237,7 @@ impl Reader {
                 Step::End => return None,
                 Step::Failed(error) => Fault::Io(error),
                 Step::TooLong => Fault::TooLong,
-                Step::Line(range) => match self.capture.form.parse(self.lines.bytes(range.clone())) {
+                Step::Line(range) => match self.capture.layout.parse(self.lines.bytes(range.clone())) {
                     Ok(None) => continue,
                     Err(fault) => fault,
                     Ok(Some(mut parsed)) => {
@@ -259,17 +275,11 @@ impl Reader {
     }
 }
 
-/// The lines of a text, without their line ends.
-fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    text.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-}
-
 /// The records of a text that holds whole lines.
-fn sampled(form: Form, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    let mut rx_ns = 0;
+fn sampled(layout: Layout, first_ns: u64, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    let mut rx_ns = first_ns;
     split(text).zip(1..).filter_map(move |(text, line)| {
-        let parsed = form.parse(text).ok().flatten()?;
+        let parsed = layout.parse(text).ok().flatten()?;
         rx_ns = parsed.rx_ns.unwrap_or(rx_ns);
         Some(Record { line, rx_ns, kind: parsed.kind(text) })
     })

@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicU64;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::form::Form;
+use super::form::{Layout, in_range};
+use super::lines::split;
 use super::segment::{self, Counted, Folder, Index, Pieces, Starts};
 
 /// Bytes of a file that are enough to know what it is.
@@ -104,25 +105,26 @@ fn packing_of(file: &mut File) -> io::Result<Packing> {
 
 /// The latest time at the end of a capture, nanoseconds since the Unix epoch, where it can be found without reading the
 /// whole.
-pub(super) fn last_ns(path: &Path, form: Form) -> Option<u64> {
+pub(super) fn last_ns(path: &Path, layout: Layout) -> Option<u64> {
     if path.is_dir() {
         let segments = segment::segments(path).ok()?;
         return segments.iter().rev().find_map(|path| last_of_segment(path));
     }
     let mut file = File::open(path).ok()?;
     match packing_of(&mut file).ok()? {
-        Packing::Plain => last_of_text(&mut file, form),
+        Packing::Plain => last_of_text(&mut file, layout),
         Packing::Segment => last_of_segment(path),
         Packing::Gzip | Packing::Zstd => None,
     }
 }
 
 fn last_of_segment(path: &Path) -> Option<u64> {
-    Index::read(path).ok()??.blocks.iter().map(|block| block.last_rx_ns).max()
+    let blocks = Index::read(path).ok()??.blocks;
+    blocks.iter().map(|block| block.last_rx_ns).filter(|rx_ns| in_range(*rx_ns)).max()
 }
 
 /// Looks at more and more of the end, until there is a line with a time in it.
-fn last_of_text(file: &mut File, form: Form) -> Option<u64> {
+fn last_of_text(file: &mut File, layout: Layout) -> Option<u64> {
     let end = file.metadata().ok()?.len();
     let mut bytes = 64 << 10;
     loop {
@@ -132,9 +134,7 @@ fn last_of_text(file: &mut File, form: Form) -> Option<u64> {
         file.by_ref().take(bytes).read_to_end(&mut tail).ok()?;
         // The first line may have lost its beginning.
         let whole = if from == 0 { 0 } else { memchr::memchr(b'\n', &tail).map_or(tail.len(), |at| at + 1) };
-        let times = tail[whole..]
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| form.parse(line.strip_suffix(b"\r").unwrap_or(line)).ok()??.rx_ns);
+        let times = split(&tail[whole..]).filter_map(|line| layout.parse(line).ok()??.rx_ns);
         if let Some(last) = times.max() {
             return Some(last);
         }

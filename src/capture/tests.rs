@@ -116,7 +116,7 @@ fn a_bad_line_stops_nothing() {
         [
             "1 1723161255030314667 \u{fffd}\u{fffd}",
             "test.cap:2: no receive time in the form of this capture (hftbacktest)",
-            "test.cap:3: no receive time in the form of this capture (hftbacktest)",
+            "test.cap:3: a receive time outside of the years 2000 to 2199, in nanoseconds as the times of this capture are",
             "test.cap:4: a line of more than 16777216 bytes",
             "5 1723161255030314669 c",
         ]
@@ -127,6 +127,98 @@ fn a_bad_line_stops_nothing() {
         "test.cap:2: a receive time that does not exist, or is out of range",
         "the form is found behind lines that are in none"
     );
+}
+
+/// F02: the sample, the end, and every place of a capture go by the same unit.
+#[test]
+fn a_capture_is_read_in_one_unit_wherever_one_begins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (unit, first, step_ns) in [
+        (Unit::Seconds, 1_660_228_023, 1_000_000_000),
+        (Unit::Milliseconds, 1_660_228_023_037, 1_000_000),
+        (Unit::Microseconds, 1_660_228_023_037_049, 1_000),
+        (Unit::Nanoseconds, 1_660_228_023_037_049_001_u64, 1),
+    ] {
+        for form in [Form::Hftbacktest, Form::Cryptofeed] {
+            let mark = if form == Form::Cryptofeed { ":" } else { "" };
+            let text: String = (0..9).map(|n| format!("{}{mark} {n}\n", first + n)).collect();
+            // One that is in no unit, and one that is in another: neither changes how the rest is read.
+            let text = format!("{text}17{mark} x\n1660228024{mark} {{}}\n{}{mark} 9\n", first + 9);
+            let path = folder.path().join(format!("{form}-{unit}"));
+            std::fs::write(&path, &text).expect("written");
+            let mut reader = Reader::open(&path).expect("a capture");
+            assert_eq!((reader.form(), reader.unit()), (form, Some(unit)), "{text}");
+            let at = |n: u64| (first + n) * step_ns;
+            assert_eq!(reader.sample().next().map(|record| record.rx_ns), Some(at(0)));
+            assert_eq!(
+                reader.capture().last_ns(),
+                Some(at(9).max(1_660_228_024 * 1_000_000_000 * u64::from(unit == Unit::Seconds)))
+            );
+            let (mut places, mut found, mut bad) = (Vec::new(), Vec::new(), 0);
+            while let Some(item) = reader.advance() {
+                let place = reader.before().clone();
+                match item {
+                    Ok(placed) => {
+                        found.push(placed.rx_ns);
+                        places.push(place);
+                    }
+                    Err(error) => {
+                        assert!(
+                            matches!(error.fault, Fault::OutOfRange(Some(in_)) if in_ == unit),
+                            "{error}"
+                        );
+                        bad += 1;
+                    }
+                }
+            }
+            assert_eq!((found.len(), bad), if unit == Unit::Seconds { (11, 1) } else { (10, 2) }, "{path:?}");
+            assert_eq!(found.last(), Some(&at(9)));
+            for (place, rx_ns) in places.iter().zip(&found) {
+                let mut again = reader.capture().read_from(place).expect("opened");
+                assert_eq!(again.next_record().expect("one").expect("good").rx_ns, *rx_ns);
+            }
+        }
+    }
+}
+
+/// F14: a byte order mark costs no record and moves no place, however the file is packed, in front of each part of it.
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (text, frames) in
+        [(TARDIS, 2), (CRYPTOFEED, 1), ("1723161255030314667 a\r\n1723161255030314668 b", 2)]
+    {
+        let plain = items(reader(text));
+        let marked = format!("\u{feff}{text}");
+        let whole = marked.trim_end_matches('\n').to_owned() + "\n";
+        let twice = [whole.as_str(), marked.as_str()].concat();
+        for pack in [<[u8]>::to_vec, gzip, zstd] {
+            assert_eq!(items(reader(pack(marked.as_bytes()))), plain);
+            let path = folder.path().join("twice");
+            std::fs::write(&path, [pack(whole.as_bytes()), pack(marked.as_bytes())].concat())
+                .expect("written");
+            let mut reader = Reader::open(&path).expect("a capture");
+            let (mut found, mut places) = (Vec::new(), Vec::new());
+            while let Some(item) = reader.advance() {
+                let placed = item.expect("a good line");
+                places.push(reader.before().clone());
+                found.push(format!("{:?}", reader.record(&placed)));
+            }
+            assert_eq!(
+                found.iter().filter(|record| record.contains("Frame")).count(),
+                2 * frames,
+                "{twice:?}"
+            );
+            for (place, record) in places.iter().zip(&found) {
+                let mut again = reader.capture().read_from(place).expect("opened");
+                assert_eq!(format!("{:?}", again.next_record().expect("one").expect("good")), *record);
+            }
+        }
+    }
+    for nothing in ["\u{feff}", "\u{feff}\n", "\u{feff}\r\n\n"] {
+        let refused = Reader::from_read("x", io::Cursor::new(nothing)).err().expect("refused").to_string();
+        assert_eq!(refused, "x: the capture is empty", "{nothing:?}");
+    }
 }
 
 #[test]
@@ -354,7 +446,7 @@ fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
         assert_eq!((torn.len(), found.last()), (1, Some(torn[0])));
         let (whole_bytes, lines) = ends.last().copied().unwrap_or_default();
         assert_eq!(good, lines, "cut at {cut}: {found:?}");
-        assert!(torn[0].contains(&format!("its last {} bytes, after ", cut - whole_bytes)), "{torn:?}");
+        assert!(torn[0].contains(&format!("its last {} bytes, ", cut - whole_bytes)), "{torn:?}");
     }
     assert_eq!(ends.iter().map(|(_, lines)| *lines).collect::<Vec<_>>(), [1, 2, 4, 5, 7]);
     assert!(

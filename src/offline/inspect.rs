@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::{Doubts, Progress};
-use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, segments};
+use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
 use crate::feed::{Line, LineId, LineStats, Market};
@@ -54,8 +54,8 @@ impl Cause {
 #[derive(Clone, Debug)]
 struct Hole {
     cause: Cause,
-    /// The frame before it, and the one behind it, if there is one.
-    from_ns: u64,
+    /// The frame before it, or where none is before it the one behind it; and the one behind it, if there is one.
+    from_ns: Option<u64>,
     to_ns: Option<u64>,
     /// Frames, bytes or numbers, as the cause has it.
     detail: String,
@@ -81,7 +81,7 @@ struct Times {
     steps_back: u64,
     longest_step_back_ns: u64,
     longest_silence_ns: u64,
-    silence_from_ns: u64,
+    silence_from_ns: Option<u64>,
     /// The second that is being counted, and how many frames it has.
     second: u64,
     in_second: u64,
@@ -96,7 +96,7 @@ impl Times {
                 self.longest_step_back_ns = self.longest_step_back_ns.max(self.previous_ns - rx_ns);
             } else if rx_ns - self.previous_ns > self.longest_silence_ns {
                 (self.longest_silence_ns, self.silence_from_ns) =
-                    (rx_ns - self.previous_ns, self.previous_ns);
+                    (rx_ns - self.previous_ns, Some(self.previous_ns));
             }
         }
         self.previous_ns = rx_ns;
@@ -109,6 +109,11 @@ impl Times {
         self.most_in_second = self.most_in_second.max(self.in_second);
     }
 
+    /// That of the frame before, if there is one.
+    fn previous_ns(&self) -> Option<u64> {
+        self.first_ns.map(|_| self.previous_ns)
+    }
+
     fn span_ns(&self) -> u64 {
         self.first_ns.map_or(0, |first| self.last_ns - first)
     }
@@ -119,6 +124,8 @@ impl Times {
 pub struct Report {
     path: PathBuf,
     form: Form,
+    /// That of the times, where they are numbers.
+    unit: Option<Unit>,
     wire: Wire,
     bytes: u64,
     /// Segments and blocks, of a recording.
@@ -221,7 +228,8 @@ impl Inspection {
 
     fn frame(&mut self, record: &Record<'_>, frame: &[u8]) {
         let Self { report, line, market, table, symbols, open } = self;
-        let (before_ns, rx_ns) = (report.times.previous_ns, record.rx_ns);
+        let rx_ns = record.rx_ns;
+        let before_ns = report.times.previous_ns().or(Some(rx_ns));
         report.times.see(rx_ns);
         if let Some((cause, detail)) = open.take() {
             report.hole(cause, before_ns, Some(rx_ns), detail);
@@ -262,7 +270,7 @@ impl Inspection {
     fn finish(self) -> Report {
         let Self { mut report, line, table, mut symbols, open, .. } = self;
         if let Some((cause, detail)) = open {
-            report.hole(cause, report.times.previous_ns, None, detail);
+            report.hole(cause, report.times.previous_ns(), None, detail);
         }
         // Some are named, and have no tick.
         symbols.resize(table.len(), Counts::default());
@@ -286,6 +294,7 @@ impl Report {
         Ok(Self {
             path: path.to_owned(),
             form: reader.form(),
+            unit: reader.unit(),
             wire,
             bytes: reader.progress().1,
             segments: parts,
@@ -310,7 +319,7 @@ impl Report {
         }
     }
 
-    fn hole(&mut self, cause: Cause, from_ns: u64, to_ns: Option<u64>, detail: String) {
+    fn hole(&mut self, cause: Cause, from_ns: Option<u64>, to_ns: Option<u64>, detail: String) {
         *self.holes_by_cause.entry(cause).or_default() += 1;
         if self.holes.len() < TOLD_MAX {
             self.holes.push(Hole { cause, from_ns, to_ns, detail });
@@ -330,6 +339,7 @@ impl Report {
             "file": self.path.display().to_string(),
             "venue": self.wire.name(),
             "form": self.form.name(),
+            "time_unit": self.unit.map(Unit::name),
             "bytes": self.bytes,
             "segments": self.segments,
             "blocks": self.blocks,
@@ -423,7 +433,11 @@ impl Report {
         let Some(first_ns) = times.first_ns else { return writeln!(f, "  no frames") };
         writeln!(f, "  from {} to {}, {} s", time(first_ns), time(times.last_ns), Seconds(times.span_ns()))?;
         let silence = Seconds(times.longest_silence_ns);
-        writeln!(f, "  longest silence {silence} s, from {}", time(times.silence_from_ns))?;
+        write!(f, "  longest silence {silence} s")?;
+        match times.silence_from_ns {
+            Some(from_ns) => writeln!(f, ", from {}", time(from_ns))?,
+            None => writeln!(f)?,
+        }
         if times.steps_back > 0 {
             let longest = Seconds(times.longest_step_back_ns);
             writeln!(f, "  the clock stepped back {} times, at most {longest} s", times.steps_back)?;
@@ -445,7 +459,8 @@ impl Report {
         for Hole { cause, from_ns, to_ns, detail } in self.holes.iter().take(SHOWN_MAX) {
             let to = to_ns.map_or_else(|| "the end".to_owned(), time);
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            writeln!(f, "    {} from {} to {to}{detail}", cause.name(), time(*from_ns))?;
+            let from = from_ns.map_or_else(|| "the beginning".to_owned(), time);
+            writeln!(f, "    {} from {from} to {to}{detail}", cause.name())?;
         }
         more(f, all)
     }
@@ -469,6 +484,9 @@ impl fmt::Display for Report {
             self.bytes,
             self.form
         )?;
+        if let Some(unit) = self.unit {
+            write!(f, ", times in {unit}")?;
+        }
         match self.segments {
             0 => writeln!(f)?,
             segments => writeln!(f, ", segments {segments}, blocks {}", self.blocks)?,

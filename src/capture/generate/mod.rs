@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::Writer;
+use super::form::in_range;
 use crate::instrument::{Symbol, SymbolError};
 use crate::rfc3339;
 use crate::venue::Wire;
@@ -63,9 +64,9 @@ pub enum GenerateError {
     /// A duration of 0.
     #[error("the capture must last at least 1 second")]
     NoTime,
-    /// It would end after the year 2554.
-    #[error("the capture would end later than 64 bits of nanoseconds can tell")]
-    TooLate,
+    /// It would begin before 2000 or end after 2199: no capture that is read back has such times.
+    #[error("the capture must lie within the years 2000 to 2199")]
+    OutOfRange,
     /// An empty list of symbols.
     #[error("at least 1 symbol is needed")]
     NoSymbols,
@@ -123,7 +124,10 @@ fn checked_names(spec: &Spec) -> Result<Vec<String>, GenerateError> {
     }
     // A second more, for what is received a little later than it was sent.
     let lasts_ns = (u64::from(spec.seconds) + 1) * SECOND_NS;
-    spec.start_ns.checked_add(lasts_ns).ok_or(GenerateError::TooLate)?;
+    let end_ns = spec.start_ns.checked_add(lasts_ns);
+    if !in_range(spec.start_ns) || !end_ns.is_some_and(in_range) {
+        return Err(GenerateError::OutOfRange);
+    }
     match spec.symbols.len() {
         0 => return Err(GenerateError::NoSymbols),
         1..=SYMBOLS_MAX => {}

@@ -326,7 +326,9 @@ fn a_spec_without_sense_is_refused() {
         |symbols: &[&str]| Spec { symbols: symbols.iter().map(|s| (*s).into()).collect(), ..good.clone() };
     assert!(refused(Spec { rate: 0, ..good.clone() }).contains("rate"));
     assert!(refused(Spec { seconds: 0, ..good.clone() }).contains("at least 1 second"));
-    assert!(refused(Spec { start_ns: u64::MAX, ..good.clone() }).contains("later than"));
+    for start_ns in [0, 946_684_799_999_999_999, 7_258_118_400_000_000_000, u64::MAX] {
+        assert!(refused(Spec { start_ns, ..good.clone() }).contains("2000 to 2199"), "{start_ns}");
+    }
     assert!(refused(with(&[])).contains("at least 1 symbol"));
     assert!(refused(with(&["A B"])).contains("\"A B\""));
     assert!(refused(with(&["A", "coinbase:A"])).contains("twice"));
