@@ -349,21 +349,35 @@ impl CaptureArgs {
 }
 
 fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
-    use io::Write as _;
     let limits = Config::bare().limits;
+    let checks_off = args.checks_off.unwrap_or_default();
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
-        let report =
-            offline::inspect(file, args.venue, args.checks_off.unwrap_or_default(), &limits, &mut progress)?;
-        let mut out = io::stdout().lock();
-        let said = if args.json { writeln!(out, "{}", report.to_json()) } else { write!(out, "{report}") };
-        match said.and_then(|()| out.flush()) {
-            // Whoever read the output has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            other => other.context("cannot write")?,
+        let report = offline::inspect(file, args.venue, checks_off, &limits, &mut progress)?;
+        if !say_report(args.json.then(|| report.to_json()), &report)? {
+            return Ok(ExitCode::SUCCESS);
         }
     }
+    if args.files.len() > 1 {
+        let captures = Captures { files: args.files.clone(), venue: args.venue, strict: false, checks_off };
+        let joins = offline::joins(&captures, &limits, &mut Progress::on_terminal(&Clock::real()))?;
+        say_report(args.json.then(|| joins.to_json()), &joins)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a report as a line of JSON, where there is one, or as text. False where whoever read the output has seen enough.
+fn say_report(json: Option<serde_json::Value>, text: &dyn std::fmt::Display) -> anyhow::Result<bool> {
+    use io::Write as _;
+    let mut out = io::stdout().lock();
+    let said = match json {
+        Some(json) => writeln!(out, "{json}"),
+        None => write!(out, "{text}"),
+    };
+    match said.and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.context("cannot write").map(|()| true),
+    }
 }
 
 fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {

@@ -388,6 +388,88 @@ fn shipped_captures_are_whole() {
     assert!(kraken.log.contains("checksums good") && kraken.log.contains(", bad 0\n"), "{}", kraken.log);
 }
 
+/// A capture cut into so many parts, which are named against their order.
+fn cut(file: &Path, parts: usize, folder: &Path) -> Vec<PathBuf> {
+    let mut text = fs::read(file).expect("a capture");
+    if text.starts_with(&[0x1f, 0x8b]) {
+        let packed = std::mem::take(&mut text);
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).expect("gzip");
+    } else if text.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        text = zstd::decode_all(&text[..]).expect("zstd");
+    }
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let part = |part: usize| {
+        let path = folder.join(format!("part-{:03}", parts - part));
+        fs::write(&path, lines[part * lines.len() / parts..(part + 1) * lines.len() / parts].concat())
+            .expect("a part");
+        path
+    };
+    let mut paths: Vec<PathBuf> = (0..parts).map(part).collect();
+    // Neither by time nor by name.
+    paths.sort_by_key(|path| crc32fast::hash(path.as_os_str().as_encoded_bytes()));
+    paths
+}
+
+/// F01: the parts of a capture are the capture.
+#[test]
+fn parts_of_a_recorded_capture_are_the_whole() {
+    let names = [
+        "BINANCE_FUTURES.ws.1.0",
+        "btcusdt_20240808.gz",
+        "KRAKEN.ws.48.0",
+        "KRAKEN.ws.49.0",
+        "KRAKEN.ws.50.0",
+    ];
+    let Some(files) = recorded(names) else { return };
+    for file in files.iter().chain(&shipped()) {
+        let whole = run(std::slice::from_ref(file));
+        // Its books have neither numbers nor checksums: see the next test.
+        let has_proof = !file.ends_with("coinbase.zst");
+        for parts in [2, 10, 60].into_iter().filter(|_| has_proof) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let cut = run(&cut(file, parts, folder.path()));
+            assert!(cut.text == whole.text, "{}: {parts} parts\n{}", file.display(), cut.log);
+            let digest = |log: &str| log.lines().find(|line| line.starts_with("digest ")).map(str::to_owned);
+            assert_eq!(digest(&cut.log), digest(&whole.log));
+            assert!(digest(&cut.log).is_some());
+        }
+    }
+}
+
+/// F01: where nothing proves that a book goes on, it is a gap, and what came before is the same.
+#[test]
+fn parts_of_a_capture_without_proof_differ_by_named_gaps() {
+    let Some([file]) = recorded(["COINBASE.ws.28.0"]) else { return };
+    let whole = run(std::slice::from_ref(&file));
+    for parts in [2, 10, 60] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cut = run(&cut(&file, parts, folder.path()));
+        assert_eq!(cut.trades(), whole.trades(), "they are numbered");
+        let quotes = |run: &Normalized| {
+            let mut by_symbol: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for tick in run.ticks.iter().filter(|tick| tick["type"] == "quote" || tick["channel"] == "quote")
+            {
+                by_symbol.entry(word(&tick["symbol"])).or_default().push(tick.to_string());
+            }
+            by_symbol
+        };
+        let (cut, whole) = (quotes(&cut), quotes(&whole));
+        assert_eq!(cut.len(), whole.len());
+        let mut gaps = 0;
+        for (symbol, told) in &cut {
+            let of_whole = &whole[symbol];
+            let same = told.iter().zip(of_whole).take_while(|(a, b)| a == b).count();
+            if same < told.len() {
+                gaps += 1;
+                assert_eq!(told.len(), same + 1, "{symbol}: nothing is told of a book that nobody knows");
+                let gap: Value = serde_json::from_str(&told[same]).expect("JSON");
+                assert_eq!((&gap["type"], gap["to"].as_u64()), (&Value::from("gap"), Some(same as u64 + 1)));
+            }
+        }
+        assert!(gaps >= 8, "of 10 products, {gaps}");
+    }
+}
+
 /// Writes the frames of a capture in each of the three forms.
 fn rewritten(file: &Path, folder: &Path) -> [PathBuf; 3] {
     let paths = ["tardis.zst", "hftbacktest", "cryptofeed"].map(|name| folder.join(name));

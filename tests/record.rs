@@ -66,7 +66,12 @@ fn read(path: &Path) -> Read {
 }
 
 fn normalized(path: &Path) -> String {
-    let captures = Captures { files: vec![path.to_owned()], venue: None, strict: true };
+    let captures = Captures {
+        files: vec![path.to_owned()],
+        venue: None,
+        strict: true,
+        checks_off: tickfan::venue::ChecksOff::default(),
+    };
     let mut out = Vec::new();
     normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden())
         .expect("readable");

@@ -194,6 +194,7 @@ pub(super) enum Tag {
     Connected,
     Sent,
     Disconnected,
+    Joined,
     Dropped { frames: u64 },
     Segment(Segment),
     Note,
@@ -213,6 +214,7 @@ impl Parsed {
             Tag::Frame => Kind::Frame(text),
             Tag::Sent => Kind::Sent(text),
             Tag::Disconnected => Kind::Disconnected,
+            Tag::Joined => Kind::Joined,
             Tag::Dropped { frames } => Kind::Dropped { frames },
             Tag::Segment(segment) => Kind::Segment(segment),
             Tag::Note => Kind::Note(line),
@@ -253,6 +255,7 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
     let count = |key: &str| value(key).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     let tag = match word {
         "connect" => Tag::Connected,
+        "joined" => Tag::Joined,
         "dropped" => Tag::Dropped { frames: count("frames") },
         // The time is that of what was read before, if anything was.
         "torn" => {

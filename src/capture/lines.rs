@@ -202,6 +202,11 @@ impl Lines {
         self.buffer[..self.end].split_at(whole)
     }
 
+    /// Whether a [`preview`](Self::preview) came to the end of the source, which did not fail.
+    pub(super) fn is_previewed_whole(&self) -> bool {
+        matches!(self.source_is, Source::Ended)
+    }
+
     /// The error that the source ended with, if it did and it was not told yet.
     pub(super) fn into_failure(self) -> Option<io::Error> {
         match self.source_is {

@@ -2,103 +2,285 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::io;
+use std::sync::Arc;
 
-use super::reader::{Place, Placed, Reader};
-use super::{BadLine, Record};
+use super::reader::{Capture, Place, Placed, Reader};
+use super::{BadLine, Fault, Record};
+
+/// A receive time that is so much earlier than the one before it in the same file, nanoseconds, is a step of the recorder's
+/// clock: the times behind it go on from there. One that is less early is of a record that waits for the others.
+pub const STEP_BACK_NS: u64 = 1_000_000_000;
 
 /// The records of several captures by receive time, whatever their forms.
 ///
 /// Within a file the order of lines is kept even where its clock steps back: what counts is the latest
-/// time that the file has shown so far, while each record keeps its own. Where two files show the same
-/// time, the one that was named first goes first. So the order is the same in every run.
+/// time that the file has shown so far, while each record keeps its own. Behind a step of [`STEP_BACK_NS`] or more that
+/// time goes on as the clock does. Where two files show the same time, the one that was named first goes first, but one that
+/// has not begun begins behind the others. So the order is the same in every run.
 ///
 /// A bad line comes in the place of its line.
+///
+/// A file is opened when its first record is due, and closed behind its last one.
 pub struct Merged {
     sources: Vec<Source>,
-    /// The sources that have a next item, by the time and the place it is due.
-    due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The sources that have a next item, by the time and the place it is due, those that have begun first.
+    due: BinaryHeap<Reverse<(u64, bool, usize)>>,
     /// The source whose item was given out last: its buffer is lent out until the next call.
     lent: Option<usize>,
+    /// Sources that have ended, and for which [`take_ended`](Merged::take_ended) was not asked, with their latest times.
+    ended: Vec<(usize, u64)>,
+    /// By how much the clock stepped back in front of the record that was given out last.
+    stepped_back_ns: u64,
 }
 
-/// A place between two records of merged captures: for each source where it is, and the latest receive time so far.
-pub type Places = Vec<(Place, u64)>;
+/// A place between two records of merged captures: where each source is.
+pub type Places = Vec<SourcePlace>;
 
-struct Source {
-    reader: Reader,
-    next: Option<Result<Placed, BadLine>>,
+/// Where a source of merged captures is.
+#[derive(Clone, Debug, Default)]
+pub struct SourcePlace {
+    at: Start,
     /// The latest receive time so far.
     key_ns: u64,
+    /// What is added to its receive times since its clock stepped back.
+    offset_ns: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Start {
+    #[default]
+    Ahead,
+    At(Place),
+    Ended {
+        text_bytes: u64,
+    },
+}
+
+struct Source {
+    capture: Arc<Capture>,
+    state: State,
+    /// The latest receive time so far.
+    key_ns: u64,
+    offset_ns: u64,
+    /// By how much the clock stepped back in front of the next item.
+    step_ns: u64,
+}
+
+enum State {
+    /// It has not begun.
+    Ahead,
+    Open {
+        reader: Box<Reader>,
+        next: Option<Result<Placed, BadLine>>,
+    },
+    Ended {
+        text_bytes: u64,
+    },
 }
 
 impl Merged {
     /// Merges `readers`; their places in the list are the source numbers, and the order of equal times.
     pub fn new(readers: Vec<Reader>) -> Self {
-        Self::resume(readers.into_iter().map(|reader| (reader, 0)).collect())
+        let source = |reader: Reader| Source {
+            capture: Arc::clone(reader.capture()),
+            key_ns: reader.rx_ns(),
+            offset_ns: 0,
+            step_ns: 0,
+            state: State::Open { reader: Box::new(reader), next: None },
+        };
+        Self::of(readers.into_iter().map(source).collect())
     }
 
-    /// Merges readers that begin at [places](Self::places), each with the latest receive time of its source there.
-    pub fn resume(readers: Vec<(Reader, u64)>) -> Self {
-        // A bad line has no time of its own, but is not of 1970: at the start it goes by its file's first.
-        let source = |(reader, key_ns): (Reader, u64)| Source {
-            key_ns: key_ns.max(reader.rx_ns()),
-            reader,
-            next: None,
+    /// Merges captures from their beginnings.
+    pub fn from_start(captures: &[Arc<Capture>]) -> Self {
+        let source = |capture: &Arc<Capture>| Source::ahead(Arc::clone(capture));
+        Self::of(captures.iter().map(source).collect())
+    }
+
+    /// Merges captures from [places](Self::places) of them.
+    ///
+    /// # Errors
+    /// The number of the capture that does not open, and what the system or the decompressor says.
+    pub fn resume(captures: &[Arc<Capture>], places: &Places) -> Result<Self, (usize, io::Error)> {
+        let source = |(index, (capture, place)): (usize, (&Arc<Capture>, &SourcePlace))| {
+            let ahead = Source::ahead(Arc::clone(capture));
+            let state = match &place.at {
+                Start::Ahead => return Ok(ahead),
+                Start::At(place) => {
+                    let reader = capture.read_from(place).map_err(|error| (index, error))?;
+                    State::Open { reader: Box::new(reader), next: None }
+                }
+                Start::Ended { text_bytes } => State::Ended { text_bytes: *text_bytes },
+            };
+            Ok(Source { state, key_ns: place.key_ns, offset_ns: place.offset_ns, ..ahead })
         };
-        let sources: Vec<_> = readers.into_iter().map(source).collect();
-        let mut merged = Self { due: BinaryHeap::with_capacity(sources.len()), sources, lent: None };
+        let sources = captures.iter().zip(places).enumerate().map(source);
+        sources.collect::<Result<_, _>>().map(Self::of)
+    }
+
+    fn of(sources: Vec<Source>) -> Self {
+        let due = BinaryHeap::with_capacity(sources.len());
+        let mut merged = Self { due, sources, lent: None, ended: Vec::new(), stepped_back_ns: 0 };
         for index in 0..merged.sources.len() {
-            merged.refill(index);
+            match merged.sources[index].state {
+                State::Ahead => merged.due.push(Reverse((merged.sources[index].key_ns, true, index))),
+                State::Open { .. } => merged.refill(index),
+                State::Ended { .. } => {}
+            }
         }
         merged
     }
 
-    /// The readers, in the order they were given.
-    pub fn readers(&self) -> impl ExactSizeIterator<Item = &Reader> {
-        self.sources.iter().map(|source| &source.reader)
+    /// Bytes of the files that were read so far, as they are packed, and how many they have.
+    pub fn progress(&self) -> (u64, u64) {
+        let of = |source: &Source| match &source.state {
+            State::Ahead => (0, source.capture.bytes()),
+            State::Open { reader, .. } => reader.progress(),
+            State::Ended { .. } => (source.capture.bytes(), source.capture.bytes()),
+        };
+        self.sources.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Where it is: in front of the record that comes next.
     pub fn places(&mut self) -> Places {
-        self.peek_ns();
-        self.sources.iter().map(|source| (source.reader.before().clone(), source.key_ns)).collect()
+        self.return_lent();
+        let place = |source: &Source| SourcePlace {
+            at: match &source.state {
+                State::Ahead => Start::Ahead,
+                State::Open { reader, .. } => Start::At(reader.before().clone()),
+                State::Ended { text_bytes } => Start::Ended { text_bytes: *text_bytes },
+            },
+            key_ns: source.key_ns,
+            // The step in front of the next record is found again when it is read again.
+            offset_ns: source.offset_ns.saturating_sub(source.step_ns),
+        };
+        self.sources.iter().map(place).collect()
     }
 
     /// Bytes of text of all sources that were read up to here.
     pub fn text_bytes(&self) -> u64 {
-        self.sources.iter().map(|source| source.reader.before().text_bytes()).sum()
+        let bytes = |source: &Source| match &source.state {
+            State::Ahead => 0,
+            State::Open { reader, .. } => reader.before().text_bytes(),
+            State::Ended { text_bytes } => *text_bytes,
+        };
+        self.sources.iter().map(bytes).sum()
     }
 
     /// When the next record is due: the latest receive time that its file has shown up to it. `None` at
     /// the end.
     pub fn peek_ns(&mut self) -> Option<u64> {
-        if let Some(index) = self.lent.take() {
-            self.refill(index);
-        }
-        self.due.peek().map(|Reverse((key_ns, _))| *key_ns)
+        self.return_lent();
+        self.due.peek().map(|Reverse((key_ns, ..))| *key_ns)
+    }
+
+    /// The source of the next record, if that is its first.
+    pub fn begins(&mut self) -> Option<usize> {
+        self.return_lent();
+        self.due.peek().and_then(|Reverse((_, is_ahead, index))| is_ahead.then_some(*index))
+    }
+
+    /// Whether a source has ended, or one begins with the next record.
+    #[inline]
+    pub fn has_news(&mut self) -> bool {
+        self.begins().is_some() || !self.ended.is_empty()
+    }
+
+    /// The sources that have given their last record since this was asked, and their latest receive times.
+    pub fn take_ended(&mut self) -> Vec<(usize, u64)> {
+        self.return_lent();
+        std::mem::take(&mut self.ended)
+    }
+
+    /// By how many nanoseconds the clock stepped back in front of the record that was given out last, if it was
+    /// [`STEP_BACK_NS`] or more.
+    pub fn stepped_back_ns(&self) -> Option<u64> {
+        (self.stepped_back_ns > 0).then_some(self.stepped_back_ns)
     }
 
     /// The next record, and the number of the source it comes from.
     pub fn next_record(&mut self) -> Option<(usize, Result<Record<'_>, BadLine>)> {
+        self.return_lent();
+        let index = loop {
+            let Reverse((_, is_ahead, index)) = self.due.pop()?;
+            if !is_ahead {
+                break index;
+            }
+            if let Err(bad) = self.open(index) {
+                return Some((index, Err(bad)));
+            }
+        };
+        self.lent = Some(index);
+        let source = &mut self.sources[index];
+        self.stepped_back_ns = std::mem::take(&mut source.step_ns);
+        let State::Open { reader, next } = &mut source.state else { return None };
+        let item = next.take()?;
+        Some((index, item.map(|placed| reader.record(&placed))))
+    }
+
+    fn open(&mut self, index: usize) -> Result<(), BadLine> {
+        let source = &mut self.sources[index];
+        match source.capture.read_from(&Place::default()) {
+            Ok(reader) => {
+                source.state = State::Open { reader: Box::new(reader), next: None };
+                self.refill(index);
+                Ok(())
+            }
+            Err(error) => {
+                source.state = State::Ended { text_bytes: 0 };
+                self.ended.push((index, source.key_ns));
+                let path = source.capture.path().into();
+                Err(BadLine { path, line: 0, fault: Fault::Io(error) })
+            }
+        }
+    }
+
+    fn return_lent(&mut self) {
         if let Some(index) = self.lent.take() {
             self.refill(index);
         }
-        let Reverse((_, index)) = self.due.pop()?;
-        self.lent = Some(index);
-        let source = &mut self.sources[index];
-        let item = source.next.take()?;
-        Some((index, item.map(|placed| source.reader.record(&placed))))
     }
 
     /// Looks up the next item of a source and queues the source for it.
     fn refill(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        source.next = source.reader.advance();
-        if let Some(Ok(placed)) = &source.next {
-            source.key_ns = source.key_ns.max(placed.rx_ns);
+        let State::Open { reader, next } = &mut source.state else { return };
+        *next = reader.advance();
+        match next {
+            None => {
+                source.state = State::Ended { text_bytes: reader.before().text_bytes() };
+                self.ended.push((index, source.key_ns));
+                return;
+            }
+            Some(Ok(placed)) => {
+                let rx_ns = placed.rx_ns;
+                source.came(rx_ns);
+            }
+            Some(Err(_)) => {}
         }
-        if source.next.is_some() {
-            self.due.push(Reverse((source.key_ns, index)));
+        self.due.push(Reverse((source.key_ns, false, index)));
+    }
+}
+
+impl Source {
+    fn ahead(capture: Arc<Capture>) -> Self {
+        Self { key_ns: capture.first_ns(), capture, state: State::Ahead, offset_ns: 0, step_ns: 0 }
+    }
+
+    /// The next record has this receive time.
+    #[inline]
+    fn came(&mut self, rx_ns: u64) {
+        // The clock was put right again.
+        if self.offset_ns > 0 && rx_ns >= self.key_ns {
+            self.offset_ns = 0;
         }
+        let mut at_ns = rx_ns.saturating_add(self.offset_ns);
+        if self.key_ns.saturating_sub(at_ns) >= STEP_BACK_NS {
+            self.step_ns = self.key_ns - at_ns;
+            self.offset_ns += self.step_ns;
+            at_ns = self.key_ns;
+        }
+        self.key_ns = self.key_ns.max(at_ns);
     }
 }

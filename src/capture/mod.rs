@@ -35,10 +35,11 @@ use crate::venue::Wire;
 
 pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
-pub use merged::{Merged, Places};
+pub use merged::{Merged, Places, STEP_BACK_NS};
 pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
 pub use shelf::{Listing, Shelf, Title};
+pub use sniff::Sniffed;
 pub use writer::{Compression, Writer};
 
 /// One line of a capture that says something.
@@ -64,6 +65,8 @@ pub enum Kind<'a> {
     Sent(&'a [u8]),
     /// The connection was lost: what is missing before the next frame is unknown.
     Disconnected,
+    /// Here one capture went on from another, and something may be missing between them.
+    Joined,
     /// The recorder could not keep up, or not write: here so many frames are missing that the gateway had.
     Dropped {
         /// How many; 0 where only a note is missing.
@@ -86,6 +89,13 @@ pub struct Segment {
     pub venue: Option<Wire>,
     /// It goes on where what was read before ends. If not, anything may be missing.
     pub continues: bool,
+}
+
+impl Segment {
+    /// Whether `next` is the segment behind this one, of the same run.
+    pub fn precedes(&self, next: &Self) -> bool {
+        self.run_ns == next.run_ns && self.number.checked_add(1) == Some(next.number)
+    }
 }
 
 /// A capture that cannot be read or written at all.

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::form::{Form, Layout, Parsed, Tag, Unit};
 use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
+use super::sniff::{self, Sniffed};
+use super::source;
 use super::{BadLine, CaptureError, Fault, Record, Segment};
-use super::{sniff, source};
 use crate::venue::Wire;
 
 /// How many lines are looked at to find out what a capture is…
@@ -22,12 +23,19 @@ const SAMPLE_BYTES_MAX: usize = 4 << 20;
 pub struct Capture {
     path: Arc<Path>,
     layout: Layout,
-    venue: Option<Wire>,
+    venue: Sniffed,
     sample: Box<[u8]>,
+    /// The sample is all there is.
+    sample_is_whole: bool,
     /// The first time in it, nanoseconds since the Unix epoch; what comes before it and has none goes by it.
     first_ns: u64,
+    /// Bytes of the file, as it is packed.
+    bytes: u64,
     starts: Starts,
 }
+
+/// Bytes of a packed file that are unpacked to find its end.
+const SEARCHED_BYTES_MAX: u64 = 16 << 20;
 
 impl Capture {
     /// The path it was opened with.
@@ -44,6 +52,54 @@ impl Capture {
     /// gzip or zstd stream.
     pub fn last_ns(&self) -> Option<u64> {
         source::last_ns(&self.path, self.layout)
+    }
+
+    /// The first receive time, nanoseconds since the Unix epoch; 0 where none of the first lines has one.
+    pub fn first_ns(&self) -> u64 {
+        self.first_ns
+    }
+
+    /// Bytes of the file, as it is packed; 0 for what is no file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How its lines are written.
+    pub fn form(&self) -> Form {
+        self.layout.form
+    }
+
+    /// Whose messages it holds, and how sure that is.
+    pub fn venue(&self) -> Sniffed {
+        self.venue
+    }
+
+    /// The latest time in it, nanoseconds since the Unix epoch: as [`last_ns`](Self::last_ns), and of a gzip or zstd
+    /// stream by reading it, unless that would take long.
+    pub fn end_ns(self: &Arc<Self>) -> Option<u64> {
+        if self.sample_is_whole {
+            return self.sample().map(|record| record.rx_ns).max();
+        }
+        self.last_ns().or_else(|| {
+            let mut reader =
+                (self.bytes <= SEARCHED_BYTES_MAX).then(|| self.read_from(&Place::default()))?.ok()?;
+            let mut last_ns = None;
+            while let Some(record) = reader.next_record() {
+                last_ns = last_ns.max(record.ok().map(|record| record.rx_ns));
+            }
+            last_ns
+        })
+    }
+
+    /// The same capture without its [`sample`](Self::sample), which may be large.
+    pub fn without_sample(&self) -> Self {
+        Self {
+            path: Arc::clone(&self.path),
+            sample: Box::default(),
+            sample_is_whole: false,
+            starts: Arc::clone(&self.starts),
+            ..*self
+        }
     }
 
     /// Reads it from a place on at which a reader of it has been.
@@ -173,7 +229,9 @@ impl Reader {
         let time = |line| layout.parse(line).ok()??.rx_ns;
         let first_ns = split(&sample).chain(split(&cut)).find_map(time).unwrap_or(0);
         let venue = sniff::venue(sampled(layout, first_ns, &sample).map(|record| record.kind));
-        let capture = Arc::new(Capture { path, layout, venue, sample, first_ns, starts });
+        let sample_is_whole = cut.is_empty() && lines.is_previewed_whole();
+        let capture = Capture { path, layout, venue, sample, sample_is_whole, first_ns, bytes, starts };
+        let capture = Arc::new(capture);
         let before = Place { rx_ns: first_ns, ..Place::default() };
         Ok(Self { capture, lines, rx_ns: first_ns, segment: None, before, taken, bytes })
     }
@@ -200,7 +258,7 @@ impl Reader {
 
     /// Whose messages it holds, as far as the first lines tell.
     pub fn venue(&self) -> Option<Wire> {
-        self.capture.venue
+        self.capture.venue.wire()
     }
 
     /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
@@ -258,9 +316,7 @@ impl Reader {
 
     /// Whether a segment goes on where the one before it ends, or is the first that is read.
     fn continues(&self, next: &Segment) -> bool {
-        self.segment.is_none_or(|before| {
-            before.run_ns == next.run_ns && before.number.checked_add(1) == Some(next.number)
-        })
+        self.segment.is_none_or(|before| before.precedes(next))
     }
 
     /// The place of the record that the last [`advance`](Self::advance) came to, or the end.

@@ -19,10 +19,33 @@ enum Hint {
     Nothing,
 }
 
+/// What looking at records tells of their venue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sniffed {
+    /// This one.
+    Sure(Wire),
+    /// This one, if nothing else tells.
+    Likely(Wire),
+    /// One that is not read here.
+    Another,
+    /// Nothing tells.
+    Unknown,
+}
+
+impl Sniffed {
+    /// The venue, unless nothing tells it.
+    pub fn wire(self) -> Option<Wire> {
+        match self {
+            Self::Sure(wire) | Self::Likely(wire) => Some(wire),
+            Self::Another | Self::Unknown => None,
+        }
+    }
+}
+
 /// The venue of these records. What the recorder noted decides, or the host that was connected to, wherever the note
 /// stands: where it is another venue's, nothing tells the venue, for the messages of many venues look alike. Without such a
 /// note the first message that only one venue sends does. What both Binances send alike is spot if nothing else comes.
-pub(super) fn venue<'a>(records: impl Iterator<Item = Kind<'a>>) -> Option<Wire> {
+pub(super) fn venue<'a>(records: impl Iterator<Item = Kind<'a>>) -> Sniffed {
     let (mut by_messages, mut fallback) = (None, None);
     for record in records {
         let noted = match record {
@@ -40,12 +63,13 @@ pub(super) fn venue<'a>(records: impl Iterator<Item = Kind<'a>>) -> Option<Wire>
             _ => Hint::Nothing,
         };
         match noted {
-            Hint::Is(wire) => return Some(wire),
-            Hint::Another => return None,
+            Hint::Is(wire) => return Sniffed::Sure(wire),
+            Hint::Another => return Sniffed::Another,
             Hint::SomeBinance | Hint::Nothing => {}
         }
     }
-    by_messages.or(fallback)
+    let by_messages = by_messages.map(Sniffed::Sure);
+    by_messages.or(fallback.map(Sniffed::Likely)).unwrap_or(Sniffed::Unknown)
 }
 
 /// The host of a URL in small letters, without its port.
@@ -240,6 +264,7 @@ mod tests {
         venue(frames.iter().map(|text| {
             if text.starts_with("wss:") { Kind::Connected(text) } else { Kind::Frame(text.as_bytes()) }
         }))
+        .wire()
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::line::{Line, LineLimits, LineStats};
 use super::market::{LineId, Market};
 use super::publish::{Chunk, Faults, Input, LineFault};
 use super::recorder::Tap;
-use super::replay::{Replay, Stamp, Step};
+use super::replay::{LineView, Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::Counter;
 use crate::flight::{Cause, Incident, Witness};
@@ -523,8 +523,8 @@ impl Ingest {
         let Ok(mut lines) = view.lines.try_lock() else { return };
         lines.clear();
         for replay in replays {
-            lines.extend(replay.lines().map(|(file, line, bad_lines)| LineReport {
-                name: file.display().to_string(),
+            lines.extend(replay.lines().map(|LineView { files, line, bad_lines }| LineReport {
+                name: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
                 wire: line.wire(),
                 stats: line.stats().clone(),
                 bad_lines,

@@ -198,6 +198,15 @@ impl Market {
         self.refresh(id, rx_ns, out);
     }
 
+    /// What one line would speak for, another one does.
+    pub(super) fn hand_over(&mut self, from: LineId, to: LineId) {
+        for instrument in &mut self.instruments {
+            for owner in instrument.owner.iter_mut().flatten().filter(|owner| owner.line == from) {
+                owner.line = to;
+            }
+        }
+    }
+
     /// Bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.instruments.len() * size_of::<Instrument>()

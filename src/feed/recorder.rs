@@ -133,6 +133,7 @@ enum What {
     Frame(Vec<u8>),
     Connected(Box<str>),
     Disconnected,
+    Joined,
     /// One of the many connections that share the line.
     Left,
     /// The venue lost messages that stand for so many of our numbers.
@@ -183,6 +184,11 @@ impl Tap {
     /// A connection was made.
     pub fn connected(&mut self, rx_ns: u64, to: &str) {
         self.remark(rx_ns, What::Connected(to.into()));
+    }
+
+    /// What comes from here on is of another capture, and something may be missing before it.
+    pub(super) fn joined(&mut self, rx_ns: u64) {
+        self.remark(rx_ns, What::Joined);
     }
 
     /// The connection was lost.
@@ -453,6 +459,7 @@ impl LineDesk {
             }
             What::Frame(frame) => self.frame(rx_ns, frame, now),
             What::Connected(to) => self.note(rx_ns, &format!("connect {to}")),
+            What::Joined => self.note(rx_ns, "joined"),
             What::Disconnected => {
                 self.connected = false;
                 self.lines(now, |writer| writer.disconnected(rx_ns));

@@ -224,7 +224,7 @@ fn session_options(
     replays: &[Replay],
     remote: Option<Arc<Remote>>,
 ) -> anyhow::Result<SessionOptions> {
-    let wires = replays.iter().flat_map(Replay::lines).map(|(_, line, _)| line.wire());
+    let wires = replays.iter().flat_map(Replay::lines).map(|view| view.line.wire());
     let mut venues: Vec<String> =
         wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
     if config.publishes()

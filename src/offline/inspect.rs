@@ -8,11 +8,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::{Doubts, Progress};
+use super::{Captures, Doubts, Progress};
 use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
-use crate::feed::{Line, LineId, LineStats, Market};
+use crate::feed::{Join, Line, LineId, LineStats, Market};
 use crate::instrument::InstrumentTable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::tick::Body;
@@ -174,6 +174,48 @@ pub fn inspect(
     Ok(inspection.finish())
 }
 
+/// How captures follow one another when they are replayed or normalised together. Prints as text for people;
+/// [`to_json`](Self::to_json) is for programs.
+#[derive(Debug)]
+pub struct Joins(Vec<Join>);
+
+/// Reads captures together to their end, to find out which go on from which.
+///
+/// # Errors
+/// A capture that does not open, or whose venue nothing tells.
+pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> anyhow::Result<Joins> {
+    // What cannot be read was told of each alone.
+    let replay = super::read(captures, limits, &mut std::io::sink(), progress, |_, _| Ok(()))?;
+    progress.end();
+    Ok(Joins(replay.joins().to_vec()))
+}
+
+impl Joins {
+    /// Everything, with times in nanoseconds.
+    pub fn to_json(&self) -> Value {
+        let row = |Join { from, to, pause_ns, is_seamless }: &Join| {
+            json!({
+                "from": from.display().to_string(), "to": to.display().to_string(), "pause_ns": pause_ns, "seamless": is_seamless,
+            })
+        };
+        json!({"joins": self.0.iter().map(row).collect::<Vec<_>>()})
+    }
+}
+
+impl fmt::Display for Joins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return writeln!(f, "none of these captures goes on from another");
+        }
+        for Join { from, to, pause_ns, is_seamless } in &self.0 {
+            let how = if *is_seamless { "without a hole" } else { "books as far as the venue proves them" };
+            let pause = Seconds(*pause_ns);
+            writeln!(f, "{} goes on from {}, {pause} s later, {how}", to.display(), from.display())?;
+        }
+        Ok(())
+    }
+}
+
 /// A capture being looked at.
 struct Inspection {
     report: Report,
@@ -212,6 +254,7 @@ impl Inspection {
                 return;
             }
             Kind::Note(_) => return,
+            Kind::Joined => return self.line.joined(record.rx_ns, &mut self.market, |_| {}),
             Kind::Segment(segment) if segment.continues => return,
             // The first connection of a capture ends none.
             Kind::Connected(_) if self.line.last_rx_ns().is_none() => return,

@@ -16,7 +16,7 @@ use crate::capture::generate::{self, Spec};
 use crate::capture::{Compression, Writer};
 use crate::clock::{Now, SECOND};
 use crate::config::Limits;
-use crate::feed::{LineId, LineLimits, LineStats, Market, Replay, ReplaySpec, Stamp, Step};
+use crate::feed::{LineId, LineLimits, LineStats, LineView, Market, Replay, ReplaySpec, Stamp, Step};
 use crate::instrument::InstrumentTable;
 use crate::protocol::json::{self, Mark};
 use crate::protocol::replay::Speed;
@@ -24,7 +24,7 @@ use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
 
 pub use convert::{Target, convert};
-pub use inspect::{Report, inspect};
+pub use inspect::{Joins, Report, inspect, joins};
 pub use progress::Progress;
 
 /// Which captures to read.
@@ -141,13 +141,25 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// The names of captures that one line reads.
+fn names(files: &[&Path]) -> String {
+    match files {
+        [] => String::new(),
+        [one] => one.display().to_string(),
+        [first, .., last] => format!("{} to {}, {} files", first.display(), last.display(), files.len()),
+    }
+}
+
 /// What was counted in each capture.
 fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
-    for (file, line, bad_lines) in replay.lines() {
+    for path in replay.empty() {
+        writeln!(log, "{}: nothing in it", path.display())?;
+    }
+    for LineView { files, line, bad_lines } in replay.lines() {
         let LineStats {
             trades, quotes, gaps, repeated, sequence_breaks, checksums_good, checksums_bad, ..
         } = line.stats();
-        writeln!(log, "{}: {}", file.display(), line.wire())?;
+        writeln!(log, "{}: {}", names(&files), line.wire())?;
         writeln!(log, "  trades {trades}, quotes {quotes}, gaps {gaps}, repeated {repeated}")?;
         writeln!(log, "  bad lines {bad_lines}, sequence breaks {sequence_breaks}")?;
         if checksums_good + checksums_bad > 0 {
@@ -193,13 +205,13 @@ impl fmt::Display for Doubts<'_> {
 pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
     let replay = read(captures, limits, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
-    for (file, line, bad_lines) in replay.lines() {
+    for LineView { files, line, bad_lines } in replay.lines() {
         let stats = line.stats();
         good &= bad_lines == 0;
         writeln!(
             out,
             "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps",
-            file.display(),
+            names(&files),
             line.wire(),
             stats.frames,
             stats.trades,

@@ -116,6 +116,17 @@ impl Line {
         }
     }
 
+    /// Its number.
+    pub(super) fn id(&self) -> LineId {
+        self.id
+    }
+
+    /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
+    pub(super) fn hand_over_to(&mut self, line: LineId, market: &mut Market) {
+        market.hand_over(self.id, line);
+        self.symbols.clear();
+    }
+
     /// Has what it takes in recorded from now on.
     pub fn record(&mut self, tap: Tap) {
         self.tap = Some(tap);
@@ -266,6 +277,9 @@ impl Line {
         }
         for listed in self.symbols.values_mut() {
             listed.joined(self.id, rx_ns, market, &mut out);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.joined(rx_ns);
         }
     }
 

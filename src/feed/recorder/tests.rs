@@ -102,6 +102,7 @@ fn said(files: &Files) -> Vec<String> {
                 Ok((_, Kind::Segment(segment))) => format!("segment {}", segment.number),
                 Ok((_, Kind::Connected(to))) => format!("connected {to}"),
                 Ok((_, Kind::Disconnected)) => "disconnected".to_owned(),
+                Ok((_, Kind::Joined)) => "joined".to_owned(),
                 Ok((_, Kind::Dropped { frames })) => format!("dropped {frames}"),
                 Ok((_, Kind::Note(note))) => {
                     String::from_utf8_lossy(&note[2..]).splitn(2, ' ').skip(1).collect()

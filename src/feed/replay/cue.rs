@@ -102,7 +102,7 @@ pub(super) struct End {
 
 /// What the threads have in common.
 struct Shared {
-    reel: Reel,
+    reel: Arc<Reel>,
     /// The instruments as the rehearsals number them.
     table: Arc<InstrumentTable>,
     checkpoints: Mutex<Checkpoints>,
@@ -131,7 +131,7 @@ impl Cue {
     /// # Errors
     /// What the system says when it gives no thread.
     pub(super) fn start(
-        reel: Reel,
+        reel: Arc<Reel>,
         instruments_max: usize,
         limits: CueLimits,
         wake: Arc<Notify>,
@@ -221,7 +221,7 @@ impl Shared {
     /// Goes once over the captures. What does not open is told by whoever needs it.
     fn pass(&self) {
         threads::step_back();
-        let Ok(mut rehearsal) = Rehearsal::at_start(&self.reel, &self.table) else { return };
+        let mut rehearsal = Rehearsal::at_start(&self.reel, &self.table);
         while rehearsal.deck.next_ns().is_some() {
             if self.stops() {
                 return;
@@ -263,7 +263,7 @@ impl Shared {
         let nearest = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).before(at_ns);
         let begun = match nearest {
             Some(checkpoint) => Rehearsal::at(&checkpoint, &self.reel),
-            None => Rehearsal::at_start(&self.reel, &self.table),
+            None => Ok(Rehearsal::at_start(&self.reel, &self.table)),
         };
         let mut rehearsal = match begun {
             Ok(rehearsal) => rehearsal,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ReplayError;
-use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader};
+use super::joins::{self, Reads};
+use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segment, Sniffed};
 use crate::feed::line::{Line, LineLimits, Memory};
 use crate::feed::market::{LineId, Market};
 use crate::instrument::{InstrumentId, InstrumentTable};
@@ -15,7 +16,13 @@ use crate::venue::Wire;
 /// What is needed to read some captures again.
 pub(super) struct Reel {
     pub(super) captures: Vec<Arc<Capture>>,
-    wires: Vec<Wire>,
+    pub(super) wires: Vec<Wire>,
+    /// The segment of a recording that each begins with.
+    pub(super) heads: Vec<Option<Segment>>,
+    /// Captures whose lines look at their first frames before anything is played.
+    primed: Vec<usize>,
+    /// Captures that were named and are empty.
+    pub(super) empty: Vec<PathBuf>,
     limits: LineLimits,
     /// The number of the first line.
     first: u32,
@@ -32,13 +39,17 @@ impl Reel {
     /// # Errors
     /// The capture that does not open, and why.
     pub(super) fn read_from(&self, places: &Places) -> Result<Merged, String> {
-        let open = |(capture, (place, key_ns)): (&Arc<Capture>, &(_, u64))| {
-            let reader = capture.read_from(place);
-            reader
-                .map(|reader| (reader, *key_ns))
-                .map_err(|error| format!("{}: {error}", capture.path().display()))
+        let named = |(index, error)| {
+            let path =
+                self.captures.get(index).map(|capture: &Arc<Capture>| capture.path().display().to_string());
+            format!("{}: {error}", path.unwrap_or_default())
         };
-        self.captures.iter().zip(places).map(open).collect::<Result<_, _>>().map(Merged::resume)
+        Merged::resume(&self.captures, places).map_err(named)
+    }
+
+    /// Whether the line of a capture looks at its first frames before anything is played.
+    pub(super) fn is_primed(&self, capture: usize) -> bool {
+        self.primed.contains(&capture)
     }
 
     /// New lines.
@@ -50,8 +61,12 @@ impl Reel {
 
 /// Captures, merged by receive time, with their lines.
 pub(super) struct Deck {
+    pub(super) reel: Arc<Reel>,
     pub(super) merged: Merged,
+    /// A line for each capture; those of captures that go on from others stay unused.
     pub(super) lines: Vec<Line>,
+    /// Which line reads which capture.
+    pub(super) reads: Reads,
     /// Records of a source that could not be read, by source.
     pub(super) bad_lines: Vec<u64>,
     /// Trades, quotes and gaps up to here: the number of the next.
@@ -62,6 +77,8 @@ pub(super) struct Deck {
 pub(super) struct Taken {
     /// When it was received, or is said to have been.
     pub(super) rx_ns: u64,
+    /// By how much the clock of its capture stepped back in front of it.
+    pub(super) stepped_back_ns: Option<u64>,
     /// What was wrong with it, `file:line: what`.
     pub(super) bad: Option<String>,
 }
@@ -73,43 +90,63 @@ impl Deck {
         venue: Option<Wire>,
         limits: &LineLimits,
         first: LineId,
-    ) -> Result<(Self, Reel), ReplayError> {
+    ) -> Result<(Self, Arc<Reel>), ReplayError> {
         if files.is_empty() {
             return Err(ReplayError::NoFiles);
         }
-        let readers = open_all(files)?;
-        let wire = |reader: &Reader| {
-            let wire = venue.or_else(|| reader.venue());
-            wire.ok_or_else(|| ReplayError::NoVenue(reader.path().to_path_buf()))
-        };
-        let wires = readers.iter().map(wire).collect::<Result<Vec<_>, _>>()?;
-        let captures = readers.iter().map(|reader| Arc::clone(reader.capture())).collect();
-        let reel = Reel { captures, wires, limits: limits.clone(), first: first.0 };
-        Ok((Self::on(&reel, Merged::new(readers)), reel))
+        let (mut captures, mut heads, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+        for file in files {
+            let reader = match Reader::open(file) {
+                // A file a minute has minutes in which nothing came.
+                Err(CaptureError::Empty { path }) if files.len() > 1 => {
+                    empty.push(path);
+                    continue;
+                }
+                other => other?,
+            };
+            heads.push(match reader.sample().next().map(|record| record.kind) {
+                Some(Kind::Segment(segment)) => Some(segment),
+                _ => None,
+            });
+            captures.push(Arc::clone(reader.capture()));
+        }
+        if captures.is_empty() {
+            return Err(CaptureError::Empty { path: files[0].clone() }.into());
+        }
+        let wires = wires(&captures, venue)?;
+        let primed = joins::primed(&captures, &wires);
+        for (index, capture) in captures.iter_mut().enumerate() {
+            if !primed.contains(&index) {
+                *capture = Arc::new(capture.without_sample());
+            }
+        }
+        let limits = limits.clone();
+        let reel = Arc::new(Reel { captures, wires, heads, primed, empty, limits, first: first.0 });
+        Ok((Self::on(&reel, Merged::from_start(&reel.captures)), reel))
     }
 
-    fn on(reel: &Reel, merged: Merged) -> Self {
-        Self { merged, lines: reel.new_lines(), bad_lines: vec![0; reel.wires.len()], ticks: 0 }
+    fn on(reel: &Arc<Reel>, merged: Merged) -> Self {
+        Self {
+            merged,
+            lines: reel.new_lines(),
+            reads: Reads::new(reel.captures.len()),
+            bad_lines: vec![0; reel.wires.len()],
+            ticks: 0,
+            reel: Arc::clone(reel),
+        }
     }
 
-    /// Opens the captures again at their beginning.
-    ///
-    /// # Errors
-    /// [`CaptureError`] names the one that does not open any more.
-    pub(super) fn rewind(&mut self, files: &[PathBuf]) -> Result<(), CaptureError> {
-        self.merged = Merged::new(open_all(files)?);
+    /// Begins again with the first record.
+    pub(super) fn rewind(&mut self) {
+        self.merged = Merged::from_start(&self.reel.captures);
+        self.reads = Reads::new(self.reel.captures.len());
         self.ticks = 0;
-        Ok(())
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
     pub(super) fn prime(&mut self, market: &mut Market) {
-        for (reader, line) in self.merged.readers().zip(&mut self.lines) {
-            for record in reader.sample() {
-                if let Kind::Frame(frame) = record.kind {
-                    line.prime(frame, market);
-                }
-            }
+        for index in &self.reel.primed {
+            prime(&mut self.lines[*index], &self.reel.captures[*index], market);
         }
     }
 
@@ -128,17 +165,7 @@ impl Deck {
         market: &mut Market,
         mut out: impl FnMut(Option<u64>, &Tick),
     ) -> Taken {
-        let Self { merged, lines, bad_lines, ticks } = self;
-        let Some((source, record)) = merged.next_record() else { return Taken { rx_ns: 0, bad: None } };
-        let (line, bad_lines) = (&mut lines[source], &mut bad_lines[source]);
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                *bad_lines += 1;
-                return Taken { rx_ns: rx_ns.unwrap_or(0), bad: Some(error.to_string()) };
-            }
-        };
-        let rx_ns = rx_ns.unwrap_or(record.rx_ns);
+        let ticks = &mut self.ticks;
         let mut numbered = |tick: &Tick| {
             if matches!(tick.body, Body::Status(_)) {
                 return out(None, tick);
@@ -146,6 +173,23 @@ impl Deck {
             *ticks += 1;
             out(Some(*ticks - 1), tick);
         };
+        let Self { reel, merged, lines, reads, bad_lines, .. } = self;
+        if merged.has_news() {
+            reads.update(reel, merged, lines, rx_ns, market, &mut numbered);
+        }
+        let Some((source, record)) = merged.next_record() else {
+            return Taken { rx_ns: 0, stepped_back_ns: None, bad: None };
+        };
+        let (line, bad_lines) = (&mut lines[reads.line(source)], &mut bad_lines[source]);
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                *bad_lines += 1;
+                let bad = Some(error.to_string());
+                return Taken { rx_ns: rx_ns.unwrap_or(0), stepped_back_ns: None, bad };
+            }
+        };
+        let rx_ns = rx_ns.unwrap_or(record.rx_ns);
         let mut bad = None;
         match record.kind {
             Kind::Frame(frame) => {
@@ -157,17 +201,53 @@ impl Deck {
             Kind::Connected(to) => line.connected(rx_ns, to, market, numbered),
             // Nobody can tell what is missing: books and sequences begin anew.
             Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, market, &mut numbered),
-            Kind::Segment(segment) if !segment.continues => line.disconnected(rx_ns, market, &mut numbered),
-            Kind::Segment(_) | Kind::Sent(_) | Kind::Note(_) => {}
+            Kind::Joined => line.joined(rx_ns, market, &mut numbered),
+            Kind::Segment(segment) => {
+                if !reads.continues(source, segment) {
+                    line.disconnected(rx_ns, market, &mut numbered);
+                }
+            }
+            Kind::Sent(_) | Kind::Note(_) => {}
         }
-        let path = || merged.readers().nth(source).map(|reader| reader.path().display().to_string());
-        let bad = bad.map(|(number, error)| format!("{}:{number}: {error}", path().unwrap_or_default()));
-        Taken { rx_ns, bad }
+        let stepped_back_ns = merged.stepped_back_ns();
+        let path = || reel.captures[source].path().display().to_string();
+        let bad = bad.map(|(number, error)| format!("{}:{number}: {error}", path()));
+        Taken { rx_ns, stepped_back_ns, bad }
     }
 }
 
-fn open_all(files: &[PathBuf]) -> Result<Vec<Reader>, CaptureError> {
-    files.iter().map(Reader::open).collect()
+/// Lets a line look at the first frames of its capture.
+pub(super) fn prime(line: &mut Line, capture: &Capture, market: &mut Market) {
+    for record in capture.sample() {
+        if let Kind::Frame(frame) = record.kind {
+            line.prime(frame, market);
+        }
+    }
+}
+
+/// Whose messages each capture holds. Where a capture does not tell, and all others of the same form that do agree, it holds
+/// theirs: it is a part of what they are parts of.
+fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, ReplayError> {
+    let neighbours = |capture: &Capture| {
+        let same = captures.iter().filter(|other| other.form() == capture.form());
+        let mut sure = same.filter_map(|other| match other.venue() {
+            Sniffed::Sure(wire) => Some(wire),
+            _ => None,
+        });
+        let first = sure.next()?;
+        sure.all(|wire| wire == first).then_some(first)
+    };
+    let is_binance = |wire: &Wire| matches!(wire, Wire::Binance | Wire::BinanceFutures);
+    let wire = |capture: &Arc<Capture>| {
+        let wire = venue.or_else(|| match capture.venue() {
+            Sniffed::Sure(wire) => Some(wire),
+            Sniffed::Likely(wire) => Some(neighbours(capture).filter(is_binance).unwrap_or(wire)),
+            Sniffed::Unknown => neighbours(capture),
+            Sniffed::Another => None,
+        });
+        wire.ok_or_else(|| ReplayError::NoVenue(capture.path().to_path_buf()))
+    };
+    captures.iter().map(wire).collect()
 }
 
 /// The newest trade and quote of each instrument, by its number.
@@ -184,18 +264,18 @@ pub(super) struct Rehearsal {
 
 impl Rehearsal {
     /// In front of the first record.
-    pub(super) fn at_start(reel: &Reel, table: &Arc<InstrumentTable>) -> Result<Self, String> {
-        let merged = reel.read_from(&vec![Default::default(); reel.captures.len()])?;
-        let mut deck = Deck::on(reel, merged);
+    pub(super) fn at_start(reel: &Arc<Reel>, table: &Arc<InstrumentTable>) -> Self {
+        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures));
         let mut market = Market::new(Arc::clone(table));
         deck.prime(&mut market);
-        Ok(Self { deck, market, values: Values::new(), last_ns: 0 })
+        Self { deck, market, values: Values::new(), last_ns: 0 }
     }
 
     /// Where it was when this was written down.
-    pub(super) fn at(checkpoint: &Checkpoint, reel: &Reel) -> Result<Self, String> {
+    pub(super) fn at(checkpoint: &Checkpoint, reel: &Arc<Reel>) -> Result<Self, String> {
         let mut deck = Deck::on(reel, reel.read_from(&checkpoint.places)?);
         deck.ticks = checkpoint.ticks;
+        deck.reads.clone_from(&checkpoint.reads);
         for (line, memory) in deck.lines.iter_mut().zip(&checkpoint.memories) {
             line.recall(memory.clone(), checkpoint.last_ns);
         }
@@ -219,6 +299,7 @@ impl Rehearsal {
             text_bytes: self.deck.merged.text_bytes(),
             last_ns: self.last_ns,
             ticks: self.deck.ticks,
+            reads: self.deck.reads.clone(),
             memories: self.deck.lines.iter().map(Line::memory).collect(),
             market: self.market.clone(),
             values: self.values.clone(),
@@ -252,6 +333,7 @@ pub(super) struct Checkpoint {
     /// Everything received up to this time, and nothing later, was taken in; but perhaps not all that was received then.
     pub(super) last_ns: u64,
     ticks: u64,
+    reads: Reads,
     memories: Vec<Memory>,
     market: Market,
     values: Values,

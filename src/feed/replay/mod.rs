@@ -4,11 +4,12 @@
 mod cue;
 mod deck;
 mod digest;
+mod joins;
 mod tempo;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -17,18 +18,20 @@ use tokio::sync::Notify;
 use self::cue::{Cue, Cued};
 use self::deck::{Deck, Reel, Taken, value};
 use self::digest::Digest;
+pub use self::tempo::SILENCE_NS_MAX;
 use self::tempo::Tempo;
 use super::line::{Line, LineLimits, Memory};
 use super::market::{Instrument, LineId, Market};
 use super::recorder::Tap;
-use crate::capture::{CaptureError, Reader};
-use crate::clock::{Clock, MS, Now};
+use crate::capture::CaptureError;
+use crate::clock::{Clock, MS, Now, SECOND};
 use crate::instrument::InstrumentId;
 use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::{ChecksOff, Wire};
 
 pub use cue::CueLimits;
+pub use joins::Join;
 
 /// Which captures are replayed, and how.
 #[derive(Clone, Debug)]
@@ -87,6 +90,16 @@ pub enum ReplayError {
     NoSpan,
 }
 
+/// A line of a replay.
+pub struct LineView<'a> {
+    /// The captures that it reads one after the other.
+    pub files: Vec<&'a Path>,
+    /// The line.
+    pub line: &'a Line,
+    /// Records of the captures that could not be read.
+    pub bad_lines: u64,
+}
+
 /// What a replay did when it was asked for a record.
 #[derive(Debug)]
 pub enum Step {
@@ -113,6 +126,30 @@ pub enum Stamp<'a> {
     Live(&'a Clock),
 }
 
+/// Steps of the recorders' clocks that a replay came over.
+#[derive(Clone, Copy, Debug, Default)]
+struct ClockSteps {
+    /// By [`STEP_BACK_NS`](crate::capture::STEP_BACK_NS) or more.
+    back: u64,
+    /// By more than [`SILENCE_NS_MAX`].
+    forward: u64,
+    longest_ns: u64,
+}
+
+impl ClockSteps {
+    #[inline]
+    fn see(&mut self, back_ns: Option<u64>, silence_ns: u64) {
+        if let Some(back_ns) = back_ns {
+            self.back += 1;
+            self.longest_ns = self.longest_ns.max(back_ns);
+        }
+        if silence_ns > SILENCE_NS_MAX {
+            self.forward += 1;
+            self.longest_ns = self.longest_ns.max(silence_ns);
+        }
+    }
+}
+
 /// What a replay is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -130,7 +167,7 @@ pub struct Replay {
     spec: ReplaySpec,
     deck: Deck,
     /// Until somebody may need other places than the next.
-    reel: Option<Reel>,
+    reel: Option<Arc<Reel>>,
     cue: Option<Cue>,
     tempo: Tempo,
     mode: Mode,
@@ -141,6 +178,7 @@ pub struct Replay {
     digest: Option<Digest>,
     /// How late records were, microseconds.
     late: Option<Histogram<u64>>,
+    clock_steps: ClockSteps,
     rounds: u64,
     last_rx_ns: u64,
     /// Steady times: when this round's first record was taken, and before when the next one's may not.
@@ -191,6 +229,7 @@ impl Replay {
             held: VecDeque::new(),
             digest: None,
             late,
+            clock_steps: ClockSteps::default(),
             rounds: 0,
             last_rx_ns: 0,
             round_began_ns: None,
@@ -231,10 +270,24 @@ impl Replay {
         &self.spec
     }
 
-    /// Its captures, their lines, and how many records of each could not be read.
-    pub fn lines(&self) -> impl Iterator<Item = (&PathBuf, &Line, u64)> {
-        let lines = self.deck.lines.iter().zip(&self.deck.bad_lines);
-        self.spec.files.iter().zip(lines).map(|(file, (line, bad))| (file, line, *bad))
+    /// Its lines. At the start each capture has one; one that goes on from another is read by the line of that.
+    pub fn lines(&self) -> impl Iterator<Item = LineView<'_>> {
+        let Deck { lines, reads, bad_lines, reel, .. } = &self.deck;
+        reads.by_line(reel).into_iter().map(move |(line, sources)| LineView {
+            bad_lines: sources.iter().map(|source| bad_lines[*source]).sum(),
+            files: sources.iter().map(|source| reel.captures[*source].path()).collect(),
+            line: &lines[line],
+        })
+    }
+
+    /// How captures went on from others so far, the first thousand of them.
+    pub fn joins(&self) -> &[Join] {
+        self.deck.reads.joins()
+    }
+
+    /// Captures that were named and have nothing in them.
+    pub fn empty(&self) -> &[PathBuf] {
+        &self.deck.reel.empty
     }
 
     /// Has what its lines take in recorded; `tap` is asked for the tap of each.
@@ -251,8 +304,7 @@ impl Replay {
 
     /// Bytes of its captures that were read in this round, as they are packed, and how many they have.
     pub fn progress(&self) -> (u64, u64) {
-        let readers = self.deck.merged.readers().map(Reader::progress);
-        readers.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        self.deck.merged.progress()
     }
 
     /// Whether everything from the first line on has been read once.
@@ -304,7 +356,8 @@ impl Replay {
             },
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
-        let Taken { rx_ns, bad } = self.take(rx_ns, market, out);
+        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, market, out);
+        self.clock_steps.see(stepped_back_ns, self.tempo.silence_ns(next_ns));
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
         if let (Some(due_ns), Some(clock), Some(late)) = (due, clock, &mut self.late) {
@@ -377,11 +430,7 @@ impl Replay {
             return Step::Took;
         }
         self.resume_at_ns = resume_at_ns;
-        if let Err(error) = self.deck.rewind(&self.spec.files) {
-            // It was there a moment ago: whoever took it away ends the loop.
-            self.stand_at_end();
-            return Step::Lost(error.to_string());
-        }
+        self.deck.rewind();
         self.tempo.rewind();
         self.prime(market);
         Step::Took
@@ -523,6 +572,7 @@ impl Replay {
             line.recall(memory, rx_ns);
         }
         self.deck.merged = rehearsal.deck.merged;
+        self.deck.reads = rehearsal.deck.reads;
         self.deck.ticks = rehearsal.deck.ticks;
         let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
         let mut places: Vec<(InstrumentId, Option<InstrumentId>)> = there.collect();
@@ -602,12 +652,18 @@ impl Replay {
             let (p50, p99, max) = (at(0.5), at(0.99), late.max());
             let _ = write!(text, " records={} late_us p50={p50} p99={p99} max={max}", late.len());
         }
+        let ClockSteps { back, forward, longest_ns } = self.clock_steps;
+        if back + forward > 0 {
+            let _ =
+                write!(text, " clock_steps back={back} forward={forward} longest_s={}", longest_ns / SECOND);
+        }
         text
     }
 
     /// Whether every line is silent: see [`look_for_silence`](Self::look_for_silence).
     pub fn is_silent(&self) -> bool {
-        self.deck.lines.iter().all(Line::is_silent)
+        let mut heard = self.deck.lines.iter().filter(|line| line.last_rx_ns().is_some()).peekable();
+        heard.peek().is_some() && heard.all(Line::is_silent)
     }
 
     /// Says of every line whether it has been silent for so many nanoseconds, which are longer ones where it goes slower

@@ -3,6 +3,10 @@
 use crate::clock::{Now, Pace};
 use crate::protocol::replay::Speed;
 
+/// The longest silence that is waited for unless somebody says otherwise, nanoseconds: an hour. A longer one is rather a
+/// step of the recorder's clock, or the time between two captures.
+pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
+
 /// The schedule of a replay: `start + (time of the record − time of the place where it started) / speed`. A pause, another
 /// speed, and a jump each begin it anew at the exact place that it had come to, so errors never add up.
 ///
@@ -23,7 +27,7 @@ pub(super) struct Tempo {
 impl Tempo {
     /// A schedule that stands in front of the first record.
     pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
-        let idle_ns_max = idle_ns_max.unwrap_or(u64::MAX);
+        let idle_ns_max = idle_ns_max.unwrap_or(SILENCE_NS_MAX);
         Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None }
     }
 
@@ -54,6 +58,11 @@ impl Tempo {
             pace.skip(skipped_ns);
         }
         (self.last_ns, self.stood_ns) = (Some(record_ns), Some(record_ns));
+    }
+
+    /// The silence in front of a record.
+    pub(super) fn silence_ns(&self, record_ns: u64) -> u64 {
+        self.last_ns.map_or(0, |last| record_ns.saturating_sub(last))
     }
 
     /// How far one has to go to come to a record.

@@ -1,0 +1,208 @@
+//! How captures follow one another: a file a minute, the segments of a recording one by one. A capture that begins when
+//! another one of its venue has ended goes on from it, on the same line.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::deck::{self, Reel};
+use crate::capture::{Capture, Merged, Reader, Segment};
+use crate::feed::line::Line;
+use crate::feed::market::Market;
+use crate::tick::Tick;
+use crate::venue::Wire;
+
+/// How much later than the first capture others may begin, nanoseconds, whose lines look at their first frames before
+/// anything is played: those of connections that were recorded side by side.
+const PRIMED_NS: u64 = 10_000_000_000;
+/// Joins that are told one by one.
+const JOINS_MAX: usize = 1_000;
+
+/// A capture went on from another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The capture that ended.
+    pub from: PathBuf,
+    /// The one that goes on.
+    pub to: PathBuf,
+    /// Nanoseconds between the last record of one and the first of the other.
+    pub pause_ns: u64,
+    /// Both are segments of one recording, and none is missing between them: it goes on as if it were one file. If not,
+    /// something may be missing, and a book goes on where the venue's numbers or its checksum prove that nothing is.
+    pub is_seamless: bool,
+}
+
+/// Which captures have begun and ended, and which line reads each.
+#[derive(Clone)]
+pub(super) struct Reads {
+    sources: Vec<Read>,
+    joins: Vec<Join>,
+}
+
+#[derive(Clone, Copy)]
+struct Read {
+    state: State,
+    line: usize,
+    /// The segment that was read last.
+    segment: Option<Segment>,
+    /// The latest receive time.
+    last_ns: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ahead,
+    Open,
+    /// It has ended, and another capture may go on from it.
+    Ended,
+    /// Another capture has gone on from it, or none can.
+    Over,
+}
+
+impl Reads {
+    pub(super) fn new(captures: usize) -> Self {
+        let read = |line| Read { state: State::Ahead, line, segment: None, last_ns: 0 };
+        Self { sources: (0..captures).map(read).collect(), joins: Vec::new() }
+    }
+
+    /// The line that reads a capture.
+    #[inline]
+    pub(super) fn line(&self, source: usize) -> usize {
+        self.sources[source].line
+    }
+
+    /// The captures that each line has read or will read, by their times.
+    pub(super) fn by_line(&self, reel: &Reel) -> BTreeMap<usize, Vec<usize>> {
+        let mut lines: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (source, read) in self.sources.iter().enumerate() {
+            lines.entry(read.line).or_default().push(source);
+        }
+        for sources in lines.values_mut() {
+            sources.sort_by_key(|source| reel.captures[*source].first_ns());
+        }
+        lines
+    }
+
+    /// How captures went on from others, up to a thousand of them.
+    pub(super) fn joins(&self) -> &[Join] {
+        &self.joins
+    }
+
+    /// Whether a segment that a capture comes to follows what its line has read before; the first of a line follows
+    /// nothing that could be missing.
+    pub(super) fn continues(&mut self, source: usize, segment: Segment) -> bool {
+        let before = self.sources[source].segment.replace(segment);
+        segment.continues && before.is_none_or(|before| before.precedes(&segment))
+    }
+
+    /// Takes in which captures have ended, and which one begins with the next record.
+    #[cold]
+    pub(super) fn update(
+        &mut self,
+        reel: &Reel,
+        merged: &mut Merged,
+        lines: &mut [Line],
+        rx_ns: Option<u64>,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        for (source, last_ns) in merged.take_ended() {
+            (self.sources[source].state, self.sources[source].last_ns) = (State::Ended, last_ns);
+        }
+        let at_ns = rx_ns.or_else(|| merged.peek_ns()).unwrap_or(0);
+        if let Some(source) = merged.begins() {
+            self.begin(source, reel, lines, at_ns, market, out);
+        }
+        // What nobody goes on from speaks for nothing any more.
+        let ahead = self.sources.iter().zip(&reel.wires).filter(|(read, _)| read.state == State::Ahead);
+        let ahead: HashSet<Wire> = ahead.map(|(_, wire)| *wire).collect();
+        for (read, wire) in self.sources.iter_mut().zip(&reel.wires) {
+            if read.state == State::Ended && !ahead.contains(wire) {
+                read.state = State::Over;
+                lines[read.line].disconnected(at_ns, market, &mut *out);
+            }
+        }
+    }
+
+    /// A capture begins: it goes on from one that has ended, or on a line of its own.
+    fn begin(
+        &mut self,
+        source: usize,
+        reel: &Reel,
+        lines: &mut [Line],
+        at_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.sources[source].state = State::Open;
+        let Some(before) = self.predecessor(source, reel) else {
+            if !reel.is_primed(source)
+                && let Ok(reader) = Reader::open(reel.captures[source].path())
+            {
+                deck::prime(&mut lines[source], reader.capture(), market);
+            }
+            return;
+        };
+        let Read { line, segment, last_ns, .. } = self.sources[before];
+        self.sources[before].state = State::Over;
+        (self.sources[source].line, self.sources[source].segment) = (line, segment);
+        // Its own line may have looked at its first frames.
+        lines[source].hand_over_to(lines[line].id(), market);
+        let head = reel.heads[source];
+        let is_seamless = segment.zip(head).is_some_and(|(before, head)| before.precedes(&head));
+        // Of two segments it is known whether one is missing between them: see `continues`.
+        if head.is_none() || segment.is_none() {
+            lines[line].joined(at_ns, market, out);
+        }
+        if self.joins.len() < JOINS_MAX {
+            let path = |index: usize| reel.captures[index].path().to_path_buf();
+            let pause_ns = reel.captures[source].first_ns().saturating_sub(last_ns);
+            self.joins.push(Join { from: path(before), to: path(source), pause_ns, is_seamless });
+        }
+    }
+
+    /// The capture that this one goes on from: of those of its venue that have ended, the segment before it, else the one
+    /// whose name is most like its own, else the one that ended last.
+    fn predecessor(&self, source: usize, reel: &Reel) -> Option<usize> {
+        let likeness = |other: usize| {
+            let (mine, theirs) = (reel.captures[source].path(), reel.captures[other].path());
+            let same_folder = mine.parent() == theirs.parent();
+            let segment = self.sources[other].segment.zip(reel.heads[source]);
+            let precedes = segment.is_some_and(|(before, head)| before.precedes(&head));
+            (precedes, same_folder, alike(mine, theirs), self.sources[other].last_ns, usize::MAX - other)
+        };
+        let ended = (0..self.sources.len()).filter(|other| {
+            self.sources[*other].state == State::Ended && reel.wires[*other] == reel.wires[source]
+        });
+        ended.max_by_key(|other| likeness(*other))
+    }
+}
+
+/// How many bytes the names of two files have in common at their beginning.
+fn alike(a: &Path, b: &Path) -> usize {
+    let name =
+        |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
+    name(a).iter().zip(name(b)).take_while(|(a, b)| **a == *b).count()
+}
+
+/// The captures whose lines look at their first frames before anything is played, in the order of their beginnings: those
+/// that begin with the first one or shortly after it, and go on from none of the others.
+pub(super) fn primed(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<usize> {
+    let begin_ns = captures.iter().map(|capture| capture.first_ns()).min().unwrap_or(0);
+    let is_early = |index: &usize| captures[*index].first_ns() - begin_ns <= PRIMED_NS;
+    let mut early: Vec<usize> = (0..captures.len()).filter(is_early).collect();
+    early.sort_by_key(|index| captures[*index].first_ns());
+    // Only what begins later can go on from another.
+    let ends: Vec<Option<u64>> = match early.len() {
+        0 | 1 => vec![None; early.len()],
+        _ => early.iter().map(|index| captures[*index].end_ns()).collect(),
+    };
+    let follows = |index: usize| {
+        early.iter().zip(&ends).any(|(other, end_ns)| {
+            *other != index
+                && wires[*other] == wires[index]
+                && end_ns.is_some_and(|end_ns| end_ns <= captures[index].first_ns())
+        })
+    };
+    early.iter().copied().filter(|index| !follows(*index)).collect()
+}
