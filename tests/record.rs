@@ -29,7 +29,8 @@ fn shipped() -> Vec<PathBuf> {
 fn captures() -> Vec<PathBuf> {
     let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
     let folder = told.unwrap_or_else(|| in_repository("../shared/feeds"));
-    let is_capture = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "md");
+    // Those of venues that are not read are there too.
+    let is_capture = |path: &PathBuf| Reader::open(path).is_ok_and(|reader| reader.venue().is_some());
     let real: Vec<PathBuf> = fs::read_dir(&folder)
         .map(|entries| entries.map(|entry| entry.expect("an entry").path()).filter(is_capture).collect())
         .unwrap_or_default();
