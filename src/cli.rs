@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
-use crate::offline::{self, BadRecord, Captures, Progress, Target};
+use crate::offline::{self, BadRecord, Captures, Input, Progress, Target};
 use crate::protocol::replay::{Moment, Speed, duration_ns};
 use crate::report::{self, ReportArgs};
 use crate::venue::Wire;
@@ -47,7 +47,14 @@ Examples:
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
-      checks the configuration and captures without serving";
+      checks the configuration and captures without serving
+
+Exit codes: 0 if all was well, 1 if what was asked for found or did something wrong, 2 if it could not begin";
+
+/// What every command that reads captures to their end says of its exit code.
+const READ_TO_THE_END: &str = "\
+Exit codes: 0 if all was well, 2 if it could not begin, 1 if a capture is truncated: it breaks off, or is a recording
+that a kill has torn. Everything that can be read is read all the same, and what was met is said.";
 
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
@@ -64,12 +71,16 @@ enum Command {
     /// Serve the feeds of a configuration (the default).
     Serve(ServeArgs),
     /// Serve recorded captures.
+    #[command(after_help = READ_TO_THE_END)]
     Replay(ReplayArgs),
     /// Print the ticks of captures as JSON lines.
+    #[command(after_help = READ_TO_THE_END)]
     Normalize(CaptureArgs),
     /// Say what is in captures, and what is missing in them.
+    #[command(after_help = READ_TO_THE_END)]
     Inspect(InspectArgs),
     /// Write the ticks of captures as JSON lines, CSV or Parquet.
+    #[command(after_help = READ_TO_THE_END)]
     Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
     Watch(WatchArgs),
@@ -77,7 +88,8 @@ enum Command {
     Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),
-    /// Check the configuration and captures without serving.
+    /// Check the configuration and captures without serving. A line that cannot be read makes the exit code 1, too.
+    #[command(after_help = READ_TO_THE_END)]
     Check(CheckArgs),
 }
 
@@ -321,14 +333,22 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     Ok(match outcome {
         Outcome::Done => ExitCode::SUCCESS,
-        Outcome::FeedFailed => ExitCode::FAILURE,
+        Outcome::FeedFailed | Outcome::Truncated => ExitCode::FAILURE,
     })
 }
 
 fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
     let (limits, mut hidden) = (Config::bare().limits, Progress::hidden());
-    offline::normalize(&args.captures(), &limits, io::stdout().lock(), io::stderr(), &mut hidden)?;
-    Ok(ExitCode::SUCCESS)
+    let (out, log) = (io::stdout().lock(), io::stderr());
+    Ok(code_of(offline::normalize(&args.captures(), &limits, out, log, &mut hidden)?))
+}
+
+/// Where not all that was there could be read, what was asked for is not whole.
+fn code_of(input: Input) -> ExitCode {
+    match input {
+        Input::Whole => ExitCode::SUCCESS,
+        Input::Truncated => ExitCode::FAILURE,
+    }
 }
 
 impl CaptureArgs {
@@ -340,9 +360,13 @@ impl CaptureArgs {
 fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     use io::Write as _;
     let limits = Config::bare().limits;
+    let mut input = Input::Whole;
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
         let report = offline::inspect(file, args.venue, &limits, &mut progress)?;
+        if report.is_truncated() {
+            input = Input::Truncated;
+        }
         let mut out = io::stdout().lock();
         let said = if args.json { writeln!(out, "{}", report.to_json()) } else { write!(out, "{report}") };
         match said.and_then(|()| out.flush()) {
@@ -351,7 +375,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
             other => other.context("cannot write")?,
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code_of(input))
 }
 
 fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {
@@ -359,8 +383,7 @@ fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {
     let target = (args.to, args.out.as_deref());
     // Standard error is not locked: the bar is drawn on it.
     let (out, log) = (io::stdout().lock(), io::stderr());
-    offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code_of(offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?))
 }
 
 fn run_watch(args: &WatchArgs) -> ExitCode {

@@ -16,7 +16,7 @@ use tickfan::clock::Now;
 use tickfan::config::Limits;
 use tickfan::feed::{LineId, LineLimits, Market, RecordOptions, Recorder, Replay, ReplaySpec, Stamp, Step};
 use tickfan::instrument::InstrumentTable;
-use tickfan::offline::{Captures, Progress, normalize};
+use tickfan::offline::{Captures, Input, Progress, normalize};
 use tokio::sync::mpsc;
 
 const SHIPPED: [&str; 3] = ["coinbase", "binance-futures", "kraken"];
@@ -69,8 +69,8 @@ fn read(path: &Path) -> Read {
 fn normalized(path: &Path) -> String {
     let captures = Captures { files: vec![path.to_owned()], venue: None, strict: true };
     let mut out = Vec::new();
-    normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden())
-        .expect("readable");
+    let input = normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden());
+    assert_eq!(input.expect("readable"), Input::Whole);
     String::from_utf8(out).expect("UTF-8")
 }
 

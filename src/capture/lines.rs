@@ -202,6 +202,11 @@ impl Lines {
         self.buffer[..self.end].split_at(whole)
     }
 
+    /// Whether the source failed, and [`next`](Self::next) said so.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.source_is, Source::FailureTold)
+    }
+
     /// The error that the source ended with, if it did and it was not told yet.
     pub(super) fn into_failure(self) -> Option<io::Error> {
         match self.source_is {

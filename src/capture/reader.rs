@@ -208,6 +208,11 @@ impl Reader {
         (self.taken.load(Ordering::Relaxed).min(self.bytes), self.bytes)
     }
 
+    /// Whether it came to where its capture could not be read any further: see [`Fault::Io`].
+    pub fn has_failed(&self) -> bool {
+        self.lines.has_failed()
+    }
+
     /// The receive time of the last record, nanoseconds since the Unix epoch; before the first, the first one's.
     pub(super) fn rx_ns(&self) -> u64 {
         self.rx_ns

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, ensure};
 
 use super::sheet::{Cell, Columns, Sheet};
-use super::{Captures, Progress, normalize, read, summary};
+use super::{Captures, Input, Progress, normalize, read, summary};
 use crate::config::Limits;
 use crate::instrument::Symbol;
 use crate::tick::{Body, Tick};
@@ -96,7 +96,7 @@ pub fn convert(
     stdout: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Input> {
     let extension = match (to, out) {
         (Target::Ndjson, None) => return normalize(captures, limits, stdout, log, progress),
         (Target::Ndjson, Some(path)) => {
@@ -131,7 +131,7 @@ pub fn convert(
     sheets.gaps.finish()?;
     progress.end();
     summary(&replay, &mut log)?;
-    Ok(())
+    Ok(Input::of(&replay))
 }
 
 struct Sheets {

@@ -37,6 +37,22 @@ pub struct Captures {
     pub strict: bool,
 }
 
+/// Whether captures were read to their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Input {
+    /// They were.
+    Whole,
+    /// One breaks off, or a file of a recording does: what is missing there was told, and all else was read.
+    Truncated,
+}
+
+impl Input {
+    fn of(replay: &Replay) -> Self {
+        if replay.truncated().any(|truncated| truncated) { Self::Truncated } else { Self::Whole }
+    }
+}
+
 /// A record that cannot be read, met by somebody strict: `file:line: what was wrong`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -92,7 +108,7 @@ pub fn normalize(
     out: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Input> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
     let replay = read(captures, limits, &mut log, progress, |tick, table| {
@@ -107,11 +123,11 @@ pub fn normalize(
     });
     let replay = match replay {
         // Whoever read the output has seen enough.
-        Err(error) if is_broken_pipe(&error) => return Ok(()),
+        Err(error) if is_broken_pipe(&error) => return Ok(Input::Whole),
         other => other?,
     };
     match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Input::of(&replay)),
         other => other.context("cannot write")?,
     }
     progress.end();
@@ -119,7 +135,7 @@ pub fn normalize(
     if let Some(digest) = replay.digest() {
         writeln!(log, "digest {digest}")?;
     }
-    Ok(())
+    Ok(Input::of(&replay))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -128,13 +144,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// What was counted in each capture.
 fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
-    for (file, line, bad_lines) in replay.lines() {
+    for ((file, line, bad_lines), truncated) in replay.lines().zip(replay.truncated()) {
         let LineStats {
             trades, quotes, gaps, repeated, sequence_breaks, checksums_good, checksums_bad, ..
         } = line.stats();
         writeln!(log, "{}: {}", file.display(), line.wire())?;
         writeln!(log, "  trades {trades}, quotes {quotes}, gaps {gaps}, repeated {repeated}")?;
         writeln!(log, "  bad lines {bad_lines}, sequence breaks {sequence_breaks}")?;
+        if truncated {
+            writeln!(log, "  truncated: not all of it could be read")?;
+        }
         if checksums_good + checksums_bad > 0 {
             writeln!(log, "  checksums good {checksums_good}, bad {checksums_bad}")?;
         }
@@ -153,18 +172,19 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
 pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
     let replay = read(captures, limits, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
-    for (file, line, bad_lines) in replay.lines() {
+    for ((file, line, bad_lines), truncated) in replay.lines().zip(replay.truncated()) {
         let stats = line.stats();
-        good &= bad_lines == 0;
+        good &= bad_lines == 0 && !truncated;
         writeln!(
             out,
-            "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps",
+            "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps{}",
             file.display(),
             line.wire(),
             stats.frames,
             stats.trades,
             stats.quotes,
             stats.gaps,
+            if truncated { ", truncated" } else { "" },
         )?;
     }
     Ok(good)

@@ -54,6 +54,8 @@ pub(super) struct Deck {
     pub(super) lines: Vec<Line>,
     /// Records of a source that could not be read, by source.
     pub(super) bad_lines: Vec<u64>,
+    /// Whether a source was truncated, by source.
+    pub(super) truncated: Vec<bool>,
     /// Trades, quotes and gaps up to here: the number of the next.
     pub(super) ticks: u64,
 }
@@ -89,7 +91,9 @@ impl Deck {
     }
 
     fn on(reel: &Reel, merged: Merged) -> Self {
-        Self { merged, lines: reel.new_lines(), bad_lines: vec![0; reel.wires.len()], ticks: 0 }
+        let sources = reel.wires.len();
+        let (bad_lines, truncated) = (vec![0; sources], vec![false; sources]);
+        Self { merged, lines: reel.new_lines(), bad_lines, truncated, ticks: 0 }
     }
 
     /// Opens the captures again at their beginning.
@@ -128,13 +132,14 @@ impl Deck {
         market: &mut Market,
         mut out: impl FnMut(Option<u64>, &Tick),
     ) -> Taken {
-        let Self { merged, lines, bad_lines, ticks } = self;
+        let Self { merged, lines, bad_lines, truncated, ticks } = self;
         let Some((source, record)) = merged.next_record() else { return Taken { rx_ns: 0, bad: None } };
         let (line, bad_lines) = (&mut lines[source], &mut bad_lines[source]);
         let record = match record {
             Ok(record) => record,
             Err(error) => {
                 *bad_lines += 1;
+                truncated[source] |= error.is_truncation();
                 return Taken { rx_ns: rx_ns.unwrap_or(0), bad: Some(error.to_string()) };
             }
         };

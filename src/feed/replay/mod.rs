@@ -233,6 +233,14 @@ impl Replay {
         self.spec.files.iter().zip(lines).map(|(file, (line, bad))| (file, line, *bad))
     }
 
+    /// Whether what was to come was missing where a capture was read: it is truncated, at its end or, in a recording, at the
+    /// end of one of its files. By capture, in their order.
+    pub fn truncated(&self) -> impl Iterator<Item = bool> {
+        // A jump may have come to the end of a capture with nobody to be told of it.
+        let readers = self.deck.merged.readers().map(Reader::has_failed);
+        self.deck.truncated.iter().zip(readers).map(|(told, failed)| *told || failed)
+    }
+
     /// Has what its lines take in recorded; `tap` is asked for the tap of each.
     ///
     /// # Errors
@@ -592,6 +600,10 @@ impl Replay {
             let shown = spans.iter().take(SPANS_SHOWN).map(|(from, to)| format!("{}-{to}", from + 1));
             let more = if spans.len() > SPANS_SHOWN { ",…" } else { "" };
             let _ = write!(text, " part={}{more}", shown.collect::<Vec<_>>().join(","));
+        }
+        let truncated = self.truncated().filter(|truncated| *truncated).count();
+        if truncated > 0 {
+            let _ = write!(text, " truncated={truncated}");
         }
         if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
             let at = |quantile| late.value_at_quantile(quantile);
