@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use crate::atomic_file::AtomicFile;
 use crate::capture::generate::{self, Spec};
-use crate::capture::{Compression, Writer};
+use crate::capture::{CaptureError, Compression, Writer};
 use crate::clock::{Now, SECOND};
 use crate::config::Limits;
 use crate::feed::{LineId, LineLimits, LineStats, Market, Replay, ReplaySpec, Stamp, Step};
@@ -61,14 +62,14 @@ pub struct BadRecord(String);
 /// Lines of output that are put together before they are written.
 const WRITE_BYTES: usize = 1 << 18;
 
-/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
-fn read(
-    captures: &Captures,
-    limits: &Limits,
-    log: &mut impl Write,
-    progress: &mut Progress,
-    mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
-) -> anyhow::Result<Replay> {
+/// Captures that were opened.
+struct Opened {
+    replay: Replay,
+    market: Market,
+}
+
+/// Opens captures and finds out what they hold.
+fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
     let spec = ReplaySpec {
         venue: captures.venue,
         speed: Speed::FLAT_OUT,
@@ -76,10 +77,21 @@ fn read(
         ..ReplaySpec::new(captures.files.clone())
     };
     let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
-    let mut market = Market::new(Arc::clone(&table));
+    let mut market = Market::new(table);
     let line_limits = LineLimits { book_levels_max: limits.book_levels_max.get(), venues: None };
     let mut replay = Replay::open(spec, &line_limits, LineId(0))?;
     replay.prime(&mut market);
+    Ok(Opened { replay, market })
+}
+
+/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
+fn read(
+    Opened { mut replay, mut market }: Opened,
+    log: &mut impl Write,
+    progress: &mut Progress,
+    mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
+) -> anyhow::Result<Replay> {
+    let table = Arc::clone(market.table());
     let mut failed = Ok(());
     loop {
         let step = replay.step(Now::default(), Stamp::Recorded, &mut market, |tick| {
@@ -91,7 +103,7 @@ fn read(
         progress.step(|| replay.progress());
         match step {
             Step::Took => {}
-            Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
+            Step::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
             Step::Bad(what) => writeln!(log, "{what}")?,
             Step::Ended | Step::Due(_) | Step::Still | Step::Lost(_) => return Ok(replay),
         }
@@ -111,7 +123,8 @@ pub fn normalize(
 ) -> anyhow::Result<Input> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
-    let replay = read(captures, limits, &mut log, progress, |tick, table| {
+    let opened = open(captures, limits)?;
+    let replay = read(opened, &mut log, progress, |tick, table| {
         let Some(symbol) = table.get(tick.instrument) else { return Ok(()) };
         if matches!(tick.body, Body::Status(_)) {
             return Ok(());
@@ -170,7 +183,7 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
 pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
-    let replay = read(captures, limits, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
+    let replay = read(open(captures, limits)?, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
     for ((file, line, bad_lines), truncated) in replay.lines().zip(replay.truncated()) {
         let stats = line.stats();
@@ -190,7 +203,7 @@ pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write)
     Ok(good)
 }
 
-/// Writes a synthetic capture to a file, compressed by its extension, or to `out`.
+/// Writes a synthetic capture to a file, compressed by its extension, or to `out`. The file is there when it is whole.
 ///
 /// # Errors
 /// A specification that makes no capture, or output that cannot be written.
@@ -213,9 +226,12 @@ pub fn generate(
                 Compression::Zstd(_) => Compression::SMALL,
                 other => other,
             };
-            let mut writer = Writer::create_with(path, compression)?;
+            let file = AtomicFile::create(path)
+                .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
+            let mut writer = Writer::new(file, compression)?;
             let summary = generate::generate(spec, &mut writer)?;
-            writer.finish().with_context(|| format!("{}", path.display()))?;
+            let written = writer.finish().and_then(AtomicFile::commit);
+            written.with_context(|| format!("{}", path.display()))?;
             summary
         }
     };
