@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
-use crate::offline::{self, BadRecord, Captures, Progress, Target};
+use crate::offline::{self, BadRecord, Captures, Input, Progress, Target};
 use crate::protocol::replay::{Moment, Speed, duration_ns};
 use crate::report::{self, ReportArgs};
 use crate::venue::{ChecksOff, Wire};
@@ -47,7 +47,14 @@ Examples:
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
-      checks the configuration and captures without serving";
+      checks the configuration and captures without serving
+
+Exit codes: 0 if all was well, 1 if what was asked for found or did something wrong, 2 if it could not begin";
+
+/// What every command that reads captures to their end says of its exit code.
+const READ_TO_THE_END: &str = "\
+Exit codes: 0 if all was well, 2 if it could not begin, 1 if a capture is truncated: it breaks off, or is a recording
+that a kill has torn. Everything that can be read is read all the same, and what was met is said.";
 
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
@@ -64,12 +71,16 @@ enum Command {
     /// Serve the feeds of a configuration (the default).
     Serve(ServeArgs),
     /// Serve recorded captures.
+    #[command(after_help = READ_TO_THE_END)]
     Replay(ReplayArgs),
     /// Print the ticks of captures as JSON lines.
+    #[command(after_help = READ_TO_THE_END)]
     Normalize(CaptureArgs),
     /// Say what is in captures, and what is missing in them.
+    #[command(after_help = READ_TO_THE_END)]
     Inspect(InspectArgs),
     /// Write the ticks of captures as JSON lines, CSV or Parquet.
+    #[command(after_help = READ_TO_THE_END)]
     Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
     Watch(WatchArgs),
@@ -77,7 +88,8 @@ enum Command {
     Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),
-    /// Check the configuration and captures without serving.
+    /// Check the configuration and captures without serving. A line that cannot be read makes the exit code 1, too.
+    #[command(after_help = READ_TO_THE_END)]
     Check(CheckArgs),
 }
 
@@ -331,14 +343,22 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     Ok(match outcome {
         Outcome::Done => ExitCode::SUCCESS,
-        Outcome::FeedFailed => ExitCode::FAILURE,
+        Outcome::FeedFailed | Outcome::Truncated => ExitCode::FAILURE,
     })
 }
 
 fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
     let (limits, mut hidden) = (Config::bare().limits, Progress::hidden());
-    offline::normalize(&args.captures(), &limits, io::stdout().lock(), io::stderr(), &mut hidden)?;
-    Ok(ExitCode::SUCCESS)
+    let (out, log) = (io::stdout().lock(), io::stderr());
+    Ok(code_of(offline::normalize(&args.captures(), &limits, out, log, &mut hidden)?))
+}
+
+/// Where not all that was there could be read, what was asked for is not whole.
+fn code_of(input: Input) -> ExitCode {
+    match input {
+        Input::Whole => ExitCode::SUCCESS,
+        Input::Truncated => ExitCode::FAILURE,
+    }
 }
 
 impl CaptureArgs {
@@ -351,11 +371,15 @@ impl CaptureArgs {
 fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let limits = Config::bare().limits;
     let checks_off = args.checks_off.unwrap_or_default();
+    let mut input = Input::Whole;
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
         let report = offline::inspect(file, args.venue, checks_off, &limits, &mut progress)?;
+        if report.is_truncated() {
+            input = Input::Truncated;
+        }
         if !say_report(args.json.then(|| report.to_json()), &report)? {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(code_of(input));
         }
     }
     if args.files.len() > 1 {
@@ -363,7 +387,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         let joins = offline::joins(&captures, &limits, &mut Progress::on_terminal(&Clock::real()))?;
         say_report(args.json.then(|| joins.to_json()), &joins)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code_of(input))
 }
 
 /// Prints a report as a line of JSON, where there is one, or as text. False where whoever read the output has seen enough.
@@ -385,8 +409,7 @@ fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {
     let target = (args.to, args.out.as_deref());
     // Standard error is not locked: the bar is drawn on it.
     let (out, log) = (io::stdout().lock(), io::stderr());
-    offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code_of(offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?))
 }
 
 fn run_watch(args: &WatchArgs) -> ExitCode {

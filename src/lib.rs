@@ -1,5 +1,6 @@
 //! tickfan: a market data fan-out gateway. `docs/ARCHITECTURE.md` is the map.
 
+pub mod atomic_file;
 pub mod book;
 pub mod capture;
 pub mod cli;

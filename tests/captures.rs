@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tickfan::capture::{Compression, Kind, Reader, Writer};
 use tickfan::config::Limits;
-use tickfan::offline::{Captures, Progress, normalize};
+use tickfan::offline::{Captures, Input, Progress, normalize};
 
 /// The recorded captures of these names, or `None`, visibly, where they are not there.
 fn recorded<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
@@ -52,8 +52,8 @@ fn run(files: &[PathBuf]) -> Normalized {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let (mut out, mut log) = (Vec::new(), Vec::new());
-    normalize(&captures, &Limits::default(), &mut out, &mut log, &mut Progress::hidden())
-        .expect("readable captures");
+    let input = normalize(&captures, &Limits::default(), &mut out, &mut log, &mut Progress::hidden());
+    assert_eq!(input.expect("readable captures"), Input::Whole);
     let text = String::from_utf8(out).expect("UTF-8");
     let ticks = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     Normalized { text, ticks, log: String::from_utf8(log).expect("UTF-8") }

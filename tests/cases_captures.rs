@@ -5,10 +5,12 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
-use support::{Ended, run};
+use support::{Ended, Gateway, Process, eventually, run, tickfan};
 use tickfan::capture::{Reader, SegmentWriter};
+use tickfan::latency::hlog::Writer;
 use tickfan::venue::Wire;
 
 /// A folder with the files of a test, which goes with it.
@@ -37,7 +39,9 @@ fn text(path: &Path) -> &str {
 
 /// What `inspect --json` says of a capture.
 fn inspected(args: &[&str]) -> Value {
-    run(&[&["inspect", "--json"][..], args].concat()).values().remove(0)
+    let ended = run(&[&["inspect", "--json"][..], args].concat());
+    assert_eq!(ended.lines.len(), 1, "{ended:?}");
+    serde_json::from_str(&ended.lines[0]).expect("JSON")
 }
 
 /// The receive times of what `normalize` prints, microseconds.
@@ -411,4 +415,344 @@ fn f18_a_replay_begins_with_the_first_time_whatever_is_before_it() {
         "{ended:?}"
     );
     assert!(!ended.stderr.contains("later:1:"), "it is not due yet: {}", ended.stderr);
+}
+
+// ---- F28: truncated input -------------------------------------------------------------------------------------
+
+/// Trades that differ enough not to be packed into nothing.
+fn trades(count: u64) -> String {
+    let line = |n: u64| {
+        format!(
+            "{} {{\"type\":\"trade\",\"symbol\":\"demo:A\",\"price\":\"{}\",\"size\":\"{}\"}}\n",
+            1_780_000_000_000_000_000 + n * 1_000_000,
+            n * 7_919 % 9_973 + 1,
+            n * 104_729 % 99_991 + 1
+        )
+    };
+    (0..count).map(line).collect()
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+fn zst(text: &str) -> Vec<u8> {
+    zstd::stream::encode_all(text.as_bytes(), 1).expect("memory")
+}
+
+/// A file of a recording with so many trades, in blocks of a hundred.
+fn segment(number: u32, first_ns: u64, count: u64) -> Vec<u8> {
+    let mut writer = SegmentWriter::new(Vec::new(), 1).expect("started");
+    writer
+        .note(first_ns, &format!("segment run=1780000000000000000 number={number} venue=native"))
+        .expect("written");
+    for n in 0..count {
+        let frame =
+            format!("{{\"type\":\"trade\",\"symbol\":\"demo:A\",\"price\":\"{}\",\"size\":\"1\"}}", n + 1);
+        writer.frame(first_ns + n * 1_000_000, frame.as_bytes());
+        if n % 100 == 99 {
+            writer.flush().expect("written");
+        }
+    }
+    writer.finish().expect("written")
+}
+
+/// Runs a replay of a capture to its end, flat out.
+fn replayed(args: &[&str]) -> Ended {
+    let first = ["replay", "--exit", "--speed", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    run(&[&first[..], args].concat())
+}
+
+/// What everybody says of a truncated capture, whose fault reads so. It has some trades, but not all.
+fn is_told_to_be_truncated(files: &Files, file: &str, all: usize, fault: &str, cause: &str) {
+    let normalized = run(&["normalize", file]);
+    let ticks = normalized.lines.len();
+    assert!(ticks > all / 4 && ticks < all, "{file}: {ticks} of {all}");
+    assert_eq!(normalized.code(), Some(1), "{file}: {}", normalized.stderr);
+    assert!(normalized.stderr.contains(fault), "{file}: {}", normalized.stderr);
+    assert!(
+        normalized.stderr.contains("  truncated: not all of it could be read\n"),
+        "{}",
+        normalized.stderr
+    );
+
+    let out = files.path("out");
+    for (to, out) in
+        [("csv", out.join("csv")), ("ndjson", out.join("lines")), ("parquet", out.join("parquet"))]
+    {
+        fs::create_dir_all(files.path("out")).expect("made");
+        let ended = run(&["convert", "--to", to, "--out", text(&out), file]);
+        assert_eq!(ended.code(), Some(1), "{to} {file}: {}", ended.stderr);
+        assert!(ended.stderr.contains(fault) && ended.stderr.contains("  truncated: "), "{}", ended.stderr);
+    }
+    let csv = fs::read_to_string(out.join("csv/trades.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), ticks + 1, "what can be read is written");
+    assert_eq!(fs::read_to_string(out.join("lines")).expect("written").lines().count(), ticks);
+
+    let ended = run(&["inspect", "--json", file]);
+    assert_eq!((ended.code(), ended.lines.len()), (Some(1), 1), "{file}: {}", ended.stderr);
+    let report: Value = serde_json::from_str(&ended.lines[0]).expect("JSON");
+    assert_eq!((&report["truncated"], &report["trades"]), (&true.into(), &ticks.into()));
+    assert_eq!(report["holes_by_cause"][cause], 1, "{report}");
+    let ended = run(&["inspect", file]);
+    let shown = ended.lines.join("\n");
+    assert_eq!(ended.code(), Some(1), "{file}");
+    assert!(shown.contains("  truncated: ") && !shown.contains("no holes"), "{shown}");
+    assert!(shown.contains(&format!("\n    {cause} from 2026-05-28T20:26:4")), "{shown}");
+
+    let ended = run(&["check", file]);
+    assert_eq!(ended.code(), Some(1), "{file}");
+    let said = ended.lines.join("\n");
+    assert!(said.contains(fault) && said.contains(" gaps, truncated"), "{said}");
+
+    let ended = replayed(&[file]);
+    assert_eq!(ended.code(), Some(1), "{file}: {}", ended.stderr);
+    assert!(ended.stderr.contains(fault), "{}", ended.stderr);
+    let said = ended.lines.last().expect("a summary");
+    assert!(said.contains(&format!("ticks={ticks} of={ticks} ")) && said.contains(" truncated=1"), "{said}");
+
+    let ended = run(&["normalize", "--strict", file]);
+    assert_eq!(ended.code(), Some(1), "{file}");
+}
+
+#[test]
+fn f28_a_file_that_breaks_off_is_told_by_every_command() {
+    let text = trades(3_000);
+    let half = |mut bytes: Vec<u8>| {
+        bytes.truncate(bytes.len() / 2);
+        bytes
+    };
+    let more_than_half = |bytes: Vec<u8>| bytes[..bytes.len() * 2 / 3].to_vec();
+    for (name, bytes) in [
+        ("half.gz", half(gzip(&text))),
+        ("half.zst", more_than_half(zst(&text))),
+        // Its second part was cut in its first bytes.
+        ("part.gz", [gzip(&trades(2_000)), gzip(&text)[..6].to_vec()].concat()),
+        ("part.zst", [zst(&trades(2_000)), zst(&text)[..6].to_vec()].concat()),
+        // All lines are there, and what is behind them is not what it should be.
+        ("junk.gz", [gzip(&trades(2_000)), b"junk".to_vec()].concat()),
+    ] {
+        let files = Files::new();
+        let file = files.write(name, bytes);
+        is_told_to_be_truncated(&files, &file, 3_000, ": cannot read any further: ", "truncated");
+    }
+}
+
+#[test]
+fn f28_a_torn_recording_is_told_by_every_command() {
+    let files = Files::new();
+    let at = 1_780_000_000_000_000_000;
+    let whole = segment(1, at, 1_000);
+    let torn = &whole[..whole.len() * 2 / 3];
+    let file = files.write("torn.zst", torn);
+    is_told_to_be_truncated(&files, &file, 1_000, ": the recording is torn: its last ", "torn");
+    // A folder whose first file is torn, and which goes on.
+    let folder = files.path("line");
+    fs::create_dir(&folder).expect("made");
+    files.write("line/2026-05-28-00001.zst", torn);
+    files.write("line/2026-05-28-00002.zst", segment(2, at + 2_000_000_000, 500));
+    is_told_to_be_truncated(&files, text(&folder), 1_500, ": the recording is torn: its last ", "torn");
+    // Who does not ask for that part misses nothing.
+    let ended = replayed(&["--to", "+200ms", &file]);
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(!ended.lines.last().expect("a summary").contains("truncated"), "{ended:?}");
+}
+
+#[test]
+fn f28_who_begins_behind_the_end_of_a_truncated_capture_is_told_too() {
+    let files = Files::new();
+    let bytes = gzip(&trades(3_000));
+    let file = files.write("half.gz", &bytes[..bytes.len() / 2]);
+    for from in ["+2900ms", "+1h"] {
+        let ended = replayed(&["--from", from, &file]);
+        assert_eq!(ended.code(), Some(1), "{from}: {ended:?}");
+        assert!(ended.lines.last().expect("a summary").contains(" truncated=1"), "{from}: {ended:?}");
+    }
+    let ended = replayed(&["--to", "+200ms", &file]);
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    // Each of several is looked at, and each that is whole is none of it.
+    let whole = files.write("whole.gz", &bytes);
+    let ended = run(&["inspect", &file, &whole]);
+    assert_eq!(ended.code(), Some(1));
+    assert_eq!(ended.lines.iter().filter(|line| line.contains("  truncated: ")).count(), 1);
+    for command in ["inspect", "normalize", "check"] {
+        assert_eq!(run(&[command, &whole]).code(), Some(0), "{command}");
+    }
+    assert_eq!(replayed(&[&whole]).code(), Some(0));
+}
+
+#[test]
+fn f28_an_operator_sees_that_a_feed_broke_off() {
+    let files = Files::new();
+    let bytes = gzip(&trades(3_000));
+    let file = files.write("half.gz", &bytes[..bytes.len() / 2]);
+    let gateway = Gateway::start(&["replay", "--speed", "0", &file]);
+    gateway.replay_has_ended();
+    let (_, ready) = Gateway::get(gateway.http, "/readyz");
+    assert!(ready.contains("it met what it cannot read"), "{ready}");
+    assert_eq!(gateway.metric_sum("tickfan_feed_bad_lines_total"), 1);
+    let ended = gateway.stop();
+    assert_eq!(ended.code(), Some(0), "it served what there was until it was told to stop");
+    assert!(
+        ended.stderr.contains("half.gz:") && ended.stderr.contains("cannot read any further"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.lines.last().expect("a summary").contains(" truncated=1"), "{ended:?}");
+}
+
+// ---- Commands that fail leave what was there --------------------------------------------------------------------
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("one").file_name().into_string().expect("UTF-8")).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Runs something that has to fail with this code and word, and changes nothing in the folder.
+fn fails(folder: &Path, (code, word): (i32, &str), args: &[&str]) {
+    let state = || -> Vec<(String, Vec<u8>)> {
+        let read = |name: String| (name.clone(), fs::read(folder.join(name)).unwrap_or_default());
+        names(folder).into_iter().map(read).collect()
+    };
+    let before = state();
+    let ended = run(args);
+    assert_eq!(ended.code(), Some(code), "{args:?}: {}", ended.stderr);
+    assert!(ended.stderr.contains(word), "{args:?}: {}", ended.stderr);
+    assert!(state() == before, "{args:?}: {:?}", names(folder));
+}
+
+const TABLES: [&str; 3] = ["gaps", "quotes", "trades"];
+
+#[test]
+fn a_convert_that_fails_leaves_what_was_there() {
+    let files = Files::new();
+    let good = files.write("good", trades(10));
+    let bad = files.write("bad", trades(8_000) + "no line\n");
+    let long = files.write("long", format!("{}1780000000000000001 {{\"type\":\"trade\",\"symbol\":\"demo:A\",\"price\":\"1e-19\",\"size\":\"1\"}}\n", trades(10)));
+    let another = files.write("another", "1780000000000000000 {}\n");
+    let out = files.path("out");
+    for to in ["csv", "parquet"] {
+        let expected: Vec<String> = TABLES.iter().map(|name| format!("{name}.{to}")).collect();
+        let first = ["convert", "--to", to, "--out", text(&out)];
+        let fails_with = |said: (i32, &str), more: &[&str]| fails(&out, said, &[&first, more].concat());
+        fs::create_dir(&out).expect("made");
+        // Nothing was there: nothing is.
+        fails_with((1, "no receive time"), &["--strict", &bad]);
+        let ended = run(&[&first[..], &[&good]].concat());
+        assert_eq!((ended.code(), names(&out)), (Some(0), expected.clone()));
+        fails_with((1, "no receive time"), &["--strict", &bad]);
+        fails_with((2, "cannot open the capture"), &["no/such/file"]);
+        fails_with((2, "cannot open the capture"), &[&good, "no/such/file"]);
+        fails_with((2, "tell the venue"), &[&another]);
+        if to == "parquet" {
+            fails_with((2, "more than the 18 places"), &[&long]);
+        }
+        // A table that cannot take its place keeps the others from theirs.
+        fs::remove_file(out.join(&expected[1])).expect("removed");
+        fs::create_dir(out.join(&expected[1])).expect("made");
+        fails_with((2, "cannot create it"), &[&good]);
+        // A folder that was made for nothing goes.
+        let nowhere = files.path("nowhere");
+        let ended = run(&["convert", "--to", to, "--out", text(&nowhere), "--strict", &bad]);
+        assert_eq!((ended.code(), nowhere.exists()), (Some(1), false), "{}", ended.stderr);
+        fs::remove_dir_all(&out).expect("removed");
+    }
+    fs::create_dir(&out).expect("made");
+    fs::write(out.join("lines"), "earlier\n").expect("written");
+    let lines = out.join("lines");
+    fails(
+        &out,
+        (1, "no receive time"),
+        &["convert", "--to", "ndjson", "--out", text(&lines), "--strict", &bad],
+    );
+    fails(&out, (2, "cannot open"), &["convert", "--to", "ndjson", "--out", text(&lines), "no/such/file"]);
+    // Into its own input.
+    let ended = run(&["convert", "--to", "ndjson", "--out", &good, &good]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(fs::read_to_string(&good).expect("written").lines().count(), 10);
+    // What is no file is written as it comes.
+    let ended = run(&["convert", "--to", "ndjson", "--out", "/dev/stdout", &bad]);
+    assert!(ended.lines == run(&["normalize", &bad]).lines && ended.lines.len() == 8_000);
+}
+
+/// A kill leaves the earlier tables too. What it leaves of the new ones goes with the next.
+#[test]
+fn a_convert_that_is_killed_leaves_what_was_there() {
+    let files = Files::new();
+    let (out, pipe) = (files.path("out"), files.path("pipe"));
+    let good = files.write("good", trades(10));
+    let convert = ["convert", "--to", "csv", "--out", text(&out)];
+    assert_eq!(run(&[&convert[..], &[&good]].concat()).code(), Some(0));
+    let read = || TABLES.map(|name| fs::read(out.join(format!("{name}.csv"))).expect("a table"));
+    let before = read();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let process = Process::start(&mut tickfan(&[&convert[..], &[text(&pipe)]].concat()));
+    // It opens once there is who writes, and wants more than it gets.
+    let mut writer = fs::File::options().write(true).open(&pipe).expect("a pipe");
+    writer.write_all(trades(1_000).as_bytes()).expect("written");
+    eventually("the new tables are begun", || names(&out).len() == 6);
+    process.signal("KILL");
+    assert_eq!(process.end().code(), None);
+    assert!(read() == before);
+    assert_eq!(names(&out).len(), 6, "what the kill left");
+    assert_eq!(run(&[&convert[..], &[&good]].concat()).code(), Some(0));
+    assert_eq!(names(&out), TABLES.map(|name| format!("{name}.csv")));
+}
+
+#[test]
+fn a_generate_that_fails_leaves_what_was_there() {
+    let files = Files::new();
+    let out = files.path("out");
+    fs::create_dir(&out).expect("made");
+    for name in ["a.zst", "a.gz", "a"] {
+        let path = out.join(name);
+        let first =
+            ["generate", "--venue", "kraken", "--symbols", "XBT/USD", "--seconds", "1", "--out", text(&path)];
+        let none = [&first[..], &["--rate", "0"]].concat();
+        fails(&out, (2, "the rate must be"), &none);
+        assert_eq!(run(&[&first[..], &["--rate", "50"]].concat()).code(), Some(0));
+        fails(&out, (2, "the rate must be"), &none);
+    }
+    assert_eq!(names(&out), ["a", "a.gz", "a.zst"]);
+    // A disk that is full, for all that is written to it.
+    let ended = run(&[
+        "generate",
+        "--venue",
+        "kraken",
+        "--symbols",
+        "XBT/USD",
+        "--seconds",
+        "1",
+        "--rate",
+        "50",
+        "--out",
+        "/dev/full",
+    ]);
+    assert_eq!(ended.code(), Some(2), "{}", ended.stderr);
+}
+
+#[test]
+fn a_report_that_fails_leaves_the_page_that_was_there() {
+    let files = Files::new();
+    let mut log = Writer::new(Vec::new(), 1_780_000_000_000_000_000).expect("begun");
+    let mut histogram = tickfan::latency::histogram();
+    histogram.record(1_000).expect("in its bounds");
+    let second = std::time::Duration::from_secs(1);
+    log.write("write", second, second, &histogram).expect("written");
+    let log = files.write("a.hlog", log.into_inner());
+    let out = files.path("out");
+    fs::create_dir(&out).expect("made");
+    let page = out.join("page.html");
+    assert_eq!(run(&["report", "--html", text(&page), &log]).code(), Some(0));
+    assert!(fs::read_to_string(&page).expect("written").contains("</html>"));
+    let empty = files.write("empty.hlog", "");
+    fails(&out, (2, "empty.hlog"), &["report", "--html", text(&page), &empty]);
+    fails(&out, (2, "cannot write"), &["report", "--html", text(&out), &log]);
+    assert_eq!(names(&out), ["page.html"]);
 }

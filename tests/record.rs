@@ -16,7 +16,7 @@ use tickfan::clock::Now;
 use tickfan::config::Limits;
 use tickfan::feed::{LineId, LineLimits, Market, RecordOptions, Recorder, Replay, ReplaySpec, Stamp, Step};
 use tickfan::instrument::InstrumentTable;
-use tickfan::offline::{Captures, Progress, normalize};
+use tickfan::offline::{Captures, Input, Progress, normalize};
 use tokio::sync::mpsc;
 
 const SHIPPED: [&str; 3] = ["coinbase", "binance-futures", "kraken"];
@@ -29,7 +29,8 @@ fn shipped() -> Vec<PathBuf> {
 fn captures() -> Vec<PathBuf> {
     let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
     let folder = told.unwrap_or_else(|| in_repository("../shared/feeds"));
-    let is_capture = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "md");
+    // Those of venues that are not read are there too.
+    let is_capture = |path: &PathBuf| Reader::open(path).is_ok_and(|reader| reader.venue().is_some());
     let real: Vec<PathBuf> = fs::read_dir(&folder)
         .map(|entries| entries.map(|entry| entry.expect("an entry").path()).filter(is_capture).collect())
         .unwrap_or_default();
@@ -73,8 +74,8 @@ fn normalized(path: &Path) -> String {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let mut out = Vec::new();
-    normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden())
-        .expect("readable");
+    let input = normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden());
+    assert_eq!(input.expect("readable"), Input::Whole);
     String::from_utf8(out).expect("UTF-8")
 }
 

@@ -233,7 +233,9 @@ fn inspect_says_what_is_there_and_what_is_missing_and_why() {
     let path = folder.path().join("a.zst");
     let bytes = recording();
     fs::write(&path, &bytes).expect("written");
-    let report = run(&["inspect", "--json", text(&path)]).values().remove(0);
+    let ended = run(&["inspect", "--json", text(&path)]);
+    assert_eq!((ended.code(), ended.lines.len()), (Some(1), 1), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.lines[0]).expect("JSON");
     let whole = tickfan::capture::Index::read(&path).expect("a file").expect("a segment");
     let torn = bytes.len() as u64 - whole.whole_bytes;
     let at = |ms: u64| AT + ms * MS;
@@ -247,7 +249,7 @@ fn inspect_says_what_is_there_and_what_is_missing_and_why() {
         "longest_silence_ns": 1_950 * MS, "longest_silence_from_ns": at(50),
         "clock_steps_back": 1, "clock_longest_step_back_ns": 50 * MS,
         "sequence_breaks": 1, "checksums_good": 0, "checksums_bad": 0,
-        "sent": 0, "bad_lines": 1, "torn_bytes": torn,
+        "sent": 0, "bad_lines": 1, "truncated": true, "torn_bytes": torn,
         "holes_by_cause": {"disconnect": 1, "recorder": 1, "torn": 1, "venue": 1},
         "holes": [
             hole("venue", 100, Some(50), "trade of coinbase:A-USD, 2 numbers"),
@@ -273,6 +275,7 @@ fn inspect_says_what_is_there_and_what_is_missing_and_why() {
           5 match
     {}
   torn: {torn} bytes are cut off
+  truncated: not all of it could be read
   holes 4: 1 disconnect, 1 recorder, 1 torn, 1 venue
     venue from 2024-05-01T12:00:00.100000Z to 2024-05-01T12:00:00.050000Z: trade of coinbase:A-USD, 2 numbers
     disconnect from 2024-05-01T12:00:00.050000Z to 2024-05-01T12:00:02.000000Z
@@ -285,7 +288,7 @@ fn inspect_says_what_is_there_and_what_is_missing_and_why() {
     assert_eq!(shown, golden);
     // Everybody who reads it is told, and loses nothing else.
     let ended = run(&["normalize", text(&path)]);
-    assert_eq!(ended.lines.len(), 6);
+    assert_eq!((ended.code(), ended.lines.len()), (Some(1), 6));
     assert!(
         ended
             .stderr

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("threads", &[]),
     ("counters", &[]),
     ("complaint", &[]),
+    ("atomic_file", &[]),
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
@@ -85,12 +86,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("watch", &["tick", "clock", "complaint"]),
-    ("report", &["rfc3339", "latency", "flight"]),
+    ("report", &["rfc3339", "atomic_file", "latency", "flight"]),
     // wiring
     ("config", &["instrument", "venue", "protocol", "latency", "session", "ring", "shard"]),
     (
         "offline",
-        &["instrument", "tick", "rfc3339", "clock", "venue", "capture", "protocol", "feed", "config"],
+        &[
+            "instrument",
+            "tick",
+            "rfc3339",
+            "clock",
+            "atomic_file",
+            "venue",
+            "capture",
+            "protocol",
+            "feed",
+            "config",
+        ],
     ),
     (
         "gateway",

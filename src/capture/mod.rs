@@ -211,6 +211,12 @@ impl fmt::Display for After {
 }
 
 impl BadLine {
+    /// Whether the capture is truncated here: what was to come is missing, to its end ([`Fault::Io`]) or, in a recording, to
+    /// the next of its files ([`Fault::Torn`]).
+    pub fn is_truncation(&self) -> bool {
+        matches!(self.fault, Fault::Io(_) | Fault::Torn { .. })
+    }
+
     /// Whether this ended the file: nothing comes after it.
     pub fn is_end(&self) -> bool {
         matches!(self.fault, Fault::Io(_))

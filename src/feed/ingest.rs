@@ -49,7 +49,7 @@ pub enum Flow {
     Silent = 2,
     /// The replay has ended.
     Ended = 3,
-    /// It met what it cannot read, and is strict; or its captures have gone.
+    /// It met what it cannot read, and is strict; or its captures are truncated, or have gone.
     Failed = 4,
 }
 
@@ -62,6 +62,8 @@ pub struct IngestView {
     pub on_end: Notify,
     /// True where a strict replay met what it cannot read.
     pub failed: AtomicBool,
+    /// True once a replay has ended whose captures are truncated.
+    pub truncated: AtomicBool,
     /// True once the remote control has told a replay to stop.
     pub stopped: AtomicBool,
     /// Turns of the thread, those that found nothing to do too.
@@ -86,6 +88,7 @@ impl IngestView {
             ended: AtomicBool::new(false),
             on_end: Notify::new(),
             failed: AtomicBool::new(false),
+            truncated: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             turns: Counter::default(),
             published: Counter::default(),
@@ -440,7 +443,9 @@ impl Ingest {
 
     fn end(&mut self, at: usize, how: Flow) {
         self.ended[at] = true;
-        self.parts.view.set(at, how);
+        let truncated = self.parts.replays[at].truncated().any(|truncated| truncated);
+        self.parts.view.truncated.fetch_or(truncated, Ordering::AcqRel);
+        self.parts.view.set(at, if truncated { Flow::Failed } else { how });
         if self.ended.iter().all(|ended| *ended) {
             self.report();
             self.parts.view.ended.store(true, Ordering::Release);
@@ -523,7 +528,7 @@ impl Ingest {
         let Ok(mut lines) = view.lines.try_lock() else { return };
         lines.clear();
         for replay in replays {
-            lines.extend(replay.lines().map(|LineView { files, line, bad_lines }| LineReport {
+            lines.extend(replay.lines().map(|LineView { files, line, bad_lines, .. }| LineReport {
                 name: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
                 wire: line.wire(),
                 stats: line.stats().clone(),

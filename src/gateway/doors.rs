@@ -254,7 +254,7 @@ fn feed_health(
             }
             Flow::Silent => "nothing has come in for too long".to_owned(),
             Flow::Ended => "the replay has ended".to_owned(),
-            Flow::Failed => "the replay met what it cannot read".to_owned(),
+            Flow::Failed => "the replay has ended: it met what it cannot read".to_owned(),
         },
     };
     let mut rows: Vec<FeedHealth> = feeds.iter().zip(view.flows()).enumerate().map(row).collect();

@@ -54,6 +54,8 @@ pub enum Outcome {
     Done,
     /// A strict replay met what it cannot read.
     FeedFailed,
+    /// Everything was sent, but the captures are truncated.
+    Truncated,
 }
 
 /// Serves until it is told to stop: SIGINT, SIGTERM, or the end of the replays where the job says so. `say` is given the
@@ -132,7 +134,13 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
         say(&format!("tickfan replayed {line}"));
     }
-    Ok(if view.failed.load(Ordering::Acquire) { Outcome::FeedFailed } else { Outcome::Done })
+    // Whoever stopped it before knows that not all was sent.
+    let ended = exit_at_end && view.ended.load(Ordering::Acquire);
+    Ok(match () {
+        () if view.failed.load(Ordering::Acquire) => Outcome::FeedFailed,
+        () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
+        () => Outcome::Done,
+    })
 }
 
 /// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.

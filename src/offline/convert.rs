@@ -1,15 +1,17 @@
 //! Captures as tables: what `normalize` prints, in the forms that other programs read.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 
-use super::sheet::{Cell, Columns, Sheet};
-use super::{Captures, Progress, normalize, read, summary};
+use super::sheet::{Cell, Columns, Sheet, create};
+use super::{Captures, Input, Opened, Progress, normalize, open, read, summary};
+use crate::atomic_file::AtomicFile;
 use crate::config::Limits;
+use crate::feed::Replay;
 use crate::instrument::Symbol;
 use crate::tick::{Body, Tick};
 
@@ -85,6 +87,7 @@ const GAPS: Columns = Columns {
 
 /// Writes the ticks of captures: as lines to the file `out`, or to `stdout` where none is named; as tables to
 /// `trades`, `quotes` and `gaps` in the folder `out`. What is wrong with the captures, and the counts, go to `log`.
+/// Files that are there stay until the new ones are whole, and where this fails.
 ///
 /// # Errors
 /// A capture that does not open, with `strict` the first bad record, output that cannot be written, tables without a
@@ -96,12 +99,14 @@ pub fn convert(
     stdout: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Input> {
     let extension = match (to, out) {
         (Target::Ndjson, None) => return normalize(captures, limits, stdout, log, progress),
         (Target::Ndjson, Some(path)) => {
-            let file = File::create(path).with_context(|| format!("{}: cannot create it", path.display()))?;
-            return normalize(captures, limits, file, log, progress);
+            let mut file = create(path)?;
+            let input = normalize(captures, limits, &mut file, log, progress)?;
+            file.commit().with_context(|| path.display().to_string())?;
+            return Ok(input);
         }
         (Target::Csv, _) => "csv",
         (Target::Parquet, _) => "parquet",
@@ -111,27 +116,20 @@ pub fn convert(
         "--out must name the folder for trades.{extension}, quotes.{extension} and gaps.{extension}"
     );
     let folder = out.unwrap_or(Path::new("."));
+    let opened = open(captures, limits)?;
+    let is_new = !folder.exists();
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot create the folder", folder.display()))?;
-    let open = |name: &str, columns: &Columns| {
-        let path = folder.join(format!("{name}.{extension}"));
-        if to == Target::Csv { Sheet::csv(&path, columns) } else { Sheet::parquet(&path, columns) }
-    };
-    let mut sheets = Sheets {
-        trades: open("trades", &TRADES)?,
-        quotes: open("quotes", &QUOTES)?,
-        gaps: open("gaps", &GAPS)?,
-    };
-    let replay =
-        read(captures, limits, &mut log, progress, |tick, table| match table.get(tick.instrument) {
-            Some(symbol) => sheets.take(tick, symbol),
-            None => Ok(()),
+    let replay = Sheets::create(to, folder, extension)
+        .and_then(|sheets| sheets.write(opened, folder, &mut log, progress))
+        .inspect_err(|_| {
+            if is_new {
+                // It is empty, or somebody else needs it.
+                let _ = fs::remove_dir(folder);
+            }
         })?;
-    sheets.trades.finish()?;
-    sheets.quotes.finish()?;
-    sheets.gaps.finish()?;
     progress.end();
     summary(&replay, &mut log)?;
-    Ok(())
+    Ok(Input::of(&replay))
 }
 
 struct Sheets {
@@ -141,6 +139,36 @@ struct Sheets {
 }
 
 impl Sheets {
+    /// Begins the three tables in a folder.
+    fn create(to: Target, folder: &Path, extension: &str) -> anyhow::Result<Self> {
+        let begin = |name: &str, columns: &Columns| {
+            let path = folder.join(format!("{name}.{extension}"));
+            if to == Target::Csv { Sheet::csv(&path, columns) } else { Sheet::parquet(&path, columns) }
+        };
+        Ok(Self {
+            trades: begin("trades", &TRADES)?,
+            quotes: begin("quotes", &QUOTES)?,
+            gaps: begin("gaps", &GAPS)?,
+        })
+    }
+
+    /// Writes all ticks of some captures; only then the tables take their places.
+    fn write(
+        mut self,
+        opened: Opened,
+        folder: &Path,
+        log: &mut impl Write,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Replay> {
+        let replay = read(opened, log, progress, |tick, table| match table.get(tick.instrument) {
+            Some(symbol) => self.take(tick, symbol),
+            None => Ok(()),
+        })?;
+        let files = [self.trades.finish()?, self.quotes.finish()?, self.gaps.finish()?];
+        AtomicFile::commit_all(files).with_context(|| folder.display().to_string())?;
+        Ok(replay)
+    }
+
     fn take(&mut self, tick: &Tick, symbol: &Symbol) -> std::io::Result<()> {
         let &Tick { seq, rx_ns, ts_us, .. } = tick;
         let exchange = Cell::Text(symbol.venue().as_bytes());

@@ -34,6 +34,8 @@ enum Cause {
     Recorder,
     /// The recorder was killed within a block.
     Torn,
+    /// The capture breaks off, or could not be read any further.
+    Truncated,
     /// The venue's own sequence or checksum broke.
     Venue,
 }
@@ -45,6 +47,7 @@ impl Cause {
             Self::Restart => "restart",
             Self::Recorder => "recorder",
             Self::Torn => "torn",
+            Self::Truncated => "truncated",
             Self::Venue => "venue",
         }
     }
@@ -185,7 +188,7 @@ pub struct Joins(Vec<Join>);
 /// A capture that does not open, or whose venue nothing tells.
 pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> anyhow::Result<Joins> {
     // What cannot be read was told of each alone.
-    let replay = super::read(captures, limits, &mut std::io::sink(), progress, |_, _| Ok(()))?;
+    let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
     Ok(Joins(replay.joins().to_vec()))
 }
@@ -302,12 +305,16 @@ impl Inspection {
     }
 
     fn bad(&mut self, bad: &BadLine) {
-        if let Fault::Torn { bytes, .. } = bad.fault {
-            self.report.torn_bytes += bytes;
-            self.open = Some((Cause::Torn, format!("{bytes} bytes")));
-        } else {
-            self.report.bad(bad.to_string());
+        match &bad.fault {
+            Fault::Torn { bytes, .. } => {
+                self.report.torn_bytes += bytes;
+                self.open = Some((Cause::Torn, format!("{bytes} bytes")));
+                return;
+            }
+            Fault::Io(error) => self.open = Some((Cause::Truncated, error.to_string())),
+            _ => {}
         }
+        self.report.bad(bad.to_string());
     }
 
     fn finish(self) -> Report {
@@ -375,6 +382,12 @@ impl Report {
         self.stats.frames.saturating_mul(1_000_000) / span_ms
     }
 
+    /// Whether it is truncated: what was to come is missing at its end or, in a recording, at the end of one of its files.
+    pub fn is_truncated(&self) -> bool {
+        let has = |cause| self.holes_by_cause.contains_key(&cause);
+        has(Cause::Torn) || has(Cause::Truncated)
+    }
+
     /// Everything, with times in nanoseconds since the Unix epoch.
     pub fn to_json(&self) -> Value {
         let (times, stats) = (&self.times, &self.stats);
@@ -409,6 +422,7 @@ impl Report {
             "sent": self.sent,
             "bad_lines": self.bad_lines,
             "bad": self.bad,
+            "truncated": self.is_truncated(),
             "torn_bytes": self.torn_bytes,
             "holes_by_cause": self.causes_json(),
             "holes": self.holes_json(),
@@ -491,6 +505,9 @@ impl Report {
     fn fmt_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.torn_bytes > 0 {
             writeln!(f, "  torn: {} bytes are cut off", self.torn_bytes)?;
+        }
+        if self.is_truncated() {
+            writeln!(f, "  truncated: not all of it could be read")?;
         }
         let all: u64 = self.holes_by_cause.values().sum();
         if all == 0 {

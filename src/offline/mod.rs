@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use crate::atomic_file::AtomicFile;
 use crate::capture::generate::{self, Spec};
-use crate::capture::{Compression, Writer};
+use crate::capture::{CaptureError, Compression, Writer};
 use crate::clock::{Now, SECOND};
 use crate::config::Limits;
 use crate::feed::{LineId, LineLimits, LineStats, LineView, Market, Replay, ReplaySpec, Stamp, Step};
@@ -40,6 +41,22 @@ pub struct Captures {
     pub checks_off: ChecksOff,
 }
 
+/// Whether captures were read to their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Input {
+    /// They were.
+    Whole,
+    /// One breaks off, or a file of a recording does: what is missing there was told, and all else was read.
+    Truncated,
+}
+
+impl Input {
+    fn of(replay: &Replay) -> Self {
+        if replay.truncated().any(|truncated| truncated) { Self::Truncated } else { Self::Whole }
+    }
+}
+
 /// A record that cannot be read, met by somebody strict: `file:line: what was wrong`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -59,14 +76,14 @@ fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
 /// Lines of output that are put together before they are written.
 const WRITE_BYTES: usize = 1 << 18;
 
-/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
-fn read(
-    captures: &Captures,
-    limits: &Limits,
-    log: &mut impl Write,
-    progress: &mut Progress,
-    mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
-) -> anyhow::Result<Replay> {
+/// Captures that were opened.
+struct Opened {
+    replay: Replay,
+    market: Market,
+}
+
+/// Opens captures and finds out what they hold.
+fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
     let spec = ReplaySpec {
         venue: captures.venue,
         speed: Speed::FLAT_OUT,
@@ -75,10 +92,21 @@ fn read(
         ..ReplaySpec::new(captures.files.clone())
     };
     let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
-    let mut market = Market::new(Arc::clone(&table));
+    let mut market = Market::new(table);
     let line_limits = line_limits(limits, captures.checks_off);
     let mut replay = Replay::open(spec, &line_limits, LineId(0))?;
     replay.prime(&mut market);
+    Ok(Opened { replay, market })
+}
+
+/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
+fn read(
+    Opened { mut replay, mut market }: Opened,
+    log: &mut impl Write,
+    progress: &mut Progress,
+    mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
+) -> anyhow::Result<Replay> {
+    let table = Arc::clone(market.table());
     let mut failed = Ok(());
     loop {
         let step = replay.step(Now::default(), Stamp::Recorded, &mut market, |tick| {
@@ -90,7 +118,7 @@ fn read(
         progress.step(|| replay.progress());
         match step {
             Step::Took => {}
-            Step::Bad(what) if captures.strict => bail!(BadRecord(what)),
+            Step::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
             Step::Bad(what) => writeln!(log, "{what}")?,
             Step::Ended | Step::Due(_) | Step::Still | Step::Lost(_) => return Ok(replay),
         }
@@ -107,10 +135,11 @@ pub fn normalize(
     out: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Input> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
-    let replay = read(captures, limits, &mut log, progress, |tick, table| {
+    let opened = open(captures, limits)?;
+    let replay = read(opened, &mut log, progress, |tick, table| {
         let Some(symbol) = table.get(tick.instrument) else { return Ok(()) };
         if matches!(tick.body, Body::Status(_)) {
             return Ok(());
@@ -122,11 +151,11 @@ pub fn normalize(
     });
     let replay = match replay {
         // Whoever read the output has seen enough.
-        Err(error) if is_broken_pipe(&error) => return Ok(()),
+        Err(error) if is_broken_pipe(&error) => return Ok(Input::Whole),
         other => other?,
     };
     match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Input::of(&replay)),
         other => other.context("cannot write")?,
     }
     progress.end();
@@ -134,7 +163,7 @@ pub fn normalize(
     if let Some(digest) = replay.digest() {
         writeln!(log, "digest {digest}")?;
     }
-    Ok(())
+    Ok(Input::of(&replay))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -155,13 +184,16 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
     for path in replay.empty() {
         writeln!(log, "{}: nothing in it", path.display())?;
     }
-    for LineView { files, line, bad_lines } in replay.lines() {
+    for LineView { files, line, bad_lines, is_truncated } in replay.lines() {
         let LineStats {
             trades, quotes, gaps, repeated, sequence_breaks, checksums_good, checksums_bad, ..
         } = line.stats();
         writeln!(log, "{}: {}", names(&files), line.wire())?;
         writeln!(log, "  trades {trades}, quotes {quotes}, gaps {gaps}, repeated {repeated}")?;
         writeln!(log, "  bad lines {bad_lines}, sequence breaks {sequence_breaks}")?;
+        if is_truncated {
+            writeln!(log, "  truncated: not all of it could be read")?;
+        }
         if checksums_good + checksums_bad > 0 {
             writeln!(log, "  checksums good {checksums_good}, bad {checksums_bad}")?;
         }
@@ -203,26 +235,27 @@ impl fmt::Display for Doubts<'_> {
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
 pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
-    let replay = read(captures, limits, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
+    let replay = read(open(captures, limits)?, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
-    for LineView { files, line, bad_lines } in replay.lines() {
+    for LineView { files, line, bad_lines, is_truncated } in replay.lines() {
         let stats = line.stats();
-        good &= bad_lines == 0;
+        good &= bad_lines == 0 && !is_truncated;
         writeln!(
             out,
-            "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps",
+            "{}: {}, {} frames, {} trades, {} quotes, {bad_lines} bad lines, {} gaps{}",
             names(&files),
             line.wire(),
             stats.frames,
             stats.trades,
             stats.quotes,
             stats.gaps,
+            if is_truncated { ", truncated" } else { "" },
         )?;
     }
     Ok(good)
 }
 
-/// Writes a synthetic capture to a file, compressed by its extension, or to `out`.
+/// Writes a synthetic capture to a file, compressed by its extension, or to `out`. The file is there when it is whole.
 ///
 /// # Errors
 /// A specification that makes no capture, or output that cannot be written.
@@ -245,9 +278,12 @@ pub fn generate(
                 Compression::Zstd(_) => Compression::SMALL,
                 other => other,
             };
-            let mut writer = Writer::create_with(path, compression)?;
+            let file = AtomicFile::create(path)
+                .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
+            let mut writer = Writer::new(file, compression)?;
             let summary = generate::generate(spec, &mut writer)?;
-            writer.finish().with_context(|| format!("{}", path.display()))?;
+            let written = writer.finish().and_then(AtomicFile::commit);
+            written.with_context(|| format!("{}", path.display()))?;
             summary
         }
     };

@@ -1,6 +1,5 @@
 //! One table in a file, CSV or Parquet, written row by row.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
+use crate::atomic_file::AtomicFile;
 use crate::tick::{Decimal, Side};
 
 /// The columns of a table.
@@ -43,12 +43,12 @@ pub(super) enum Cell<'a> {
 
 /// A table that is being written.
 pub(super) enum Sheet {
-    Csv { out: BufWriter<File>, line: Vec<u8>, columns: usize, path: PathBuf },
+    Csv { out: BufWriter<AtomicFile>, line: Vec<u8>, columns: usize, path: PathBuf },
     Parquet(Box<ParquetSheet>),
 }
 
 impl Sheet {
-    /// Creates a CSV file with its head.
+    /// Begins a CSV file with its head.
     pub(super) fn csv(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let mut out = BufWriter::with_capacity(super::WRITE_BYTES, create(path)?);
         writeln!(out, "{}", columns.csv).with_context(|| path.display().to_string())?;
@@ -56,7 +56,7 @@ impl Sheet {
         Ok(Self::Csv { out, line: Vec::with_capacity(256), columns, path: path.to_owned() })
     }
 
-    /// Creates a Parquet file.
+    /// Begins a Parquet file.
     pub(super) fn parquet(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let sheet = ParquetSheet::create(path, columns).with_context(|| path.display().to_string())?;
         Ok(Self::Parquet(Box::new(sheet)))
@@ -79,10 +79,13 @@ impl Sheet {
         }
     }
 
-    /// Writes what is left, and ends the file.
-    pub(super) fn finish(self) -> anyhow::Result<()> {
+    /// Writes what is left. The file is whole then, and can take its place.
+    pub(super) fn finish(self) -> anyhow::Result<AtomicFile> {
         match self {
-            Self::Csv { mut out, path, .. } => out.flush().with_context(|| path.display().to_string()),
+            Self::Csv { out, path, .. } => {
+                let file = out.into_inner().map_err(io::IntoInnerError::into_error);
+                file.with_context(|| path.display().to_string())
+            }
             Self::Parquet(sheet) => {
                 let path = sheet.path.display().to_string();
                 sheet.finish().context(path)
@@ -91,8 +94,9 @@ impl Sheet {
     }
 }
 
-fn create(path: &Path) -> anyhow::Result<File> {
-    File::create(path).with_context(|| format!("{}: cannot create it", path.display()))
+/// Begins a file that is to be at `path`.
+pub(super) fn create(path: &Path) -> anyhow::Result<AtomicFile> {
+    AtomicFile::create(path).with_context(|| format!("{}: cannot create it", path.display()))
 }
 
 impl Cell<'_> {
@@ -130,7 +134,7 @@ const PLACES: u8 = 18;
 /// A Parquet file.
 pub(super) struct ParquetSheet {
     path: PathBuf,
-    writer: SerializedFileWriter<File>,
+    writer: SerializedFileWriter<AtomicFile>,
     columns: Vec<Column>,
     rows: usize,
 }
@@ -204,10 +208,9 @@ impl ParquetSheet {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), ParquetError> {
+    fn finish(mut self) -> Result<AtomicFile, ParquetError> {
         self.write_group()?;
-        self.writer.close()?;
-        Ok(())
+        self.writer.into_inner()
     }
 }
 

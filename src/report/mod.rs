@@ -17,6 +17,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use self::run::{Flaw, Run, Series, Window};
+use crate::atomic_file::AtomicFile;
 use crate::flight::Flight;
 use crate::latency::budget::{self, Rule, Verdict};
 use crate::latency::hlog::{ReadError, Reader};
@@ -129,7 +130,12 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
     let report = Report { this, base, verdicts };
     if let Some(path) = &args.html {
         let page = html::page(&report)?;
-        std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+        let write = || {
+            let mut file = AtomicFile::create(path)?;
+            file.write_all(page.as_bytes())?;
+            file.commit()
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))?;
     }
     let text = if args.json { json::text(&report)? } else { table::text(&report, width, args.tags) };
     print(&text, out).context("cannot write")?;

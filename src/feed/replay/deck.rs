@@ -69,6 +69,8 @@ pub(super) struct Deck {
     pub(super) reads: Reads,
     /// Records of a source that could not be read, by source.
     pub(super) bad_lines: Vec<u64>,
+    /// Whether a source was truncated, by source.
+    pub(super) truncated: Vec<bool>,
     /// Trades, quotes and gaps up to here: the number of the next.
     pub(super) ticks: u64,
 }
@@ -131,6 +133,7 @@ impl Deck {
             lines: reel.new_lines(),
             reads: Reads::new(reel.captures.len()),
             bad_lines: vec![0; reel.wires.len()],
+            truncated: vec![false; reel.wires.len()],
             ticks: 0,
             reel: Arc::clone(reel),
         }
@@ -173,7 +176,7 @@ impl Deck {
             *ticks += 1;
             out(Some(*ticks - 1), tick);
         };
-        let Self { reel, merged, lines, reads, bad_lines, .. } = self;
+        let Self { reel, merged, lines, reads, bad_lines, truncated, .. } = self;
         if merged.has_news() {
             reads.update(reel, merged, lines, rx_ns, market, &mut numbered);
         }
@@ -185,6 +188,7 @@ impl Deck {
             Ok(record) => record,
             Err(error) => {
                 *bad_lines += 1;
+                truncated[source] |= error.is_truncation();
                 let bad = Some(error.to_string());
                 return Taken { rx_ns: rx_ns.unwrap_or(0), stepped_back_ns: None, bad };
             }

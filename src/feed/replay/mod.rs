@@ -98,6 +98,8 @@ pub struct LineView<'a> {
     pub line: &'a Line,
     /// Records of the captures that could not be read.
     pub bad_lines: u64,
+    /// One of them breaks off.
+    pub is_truncated: bool,
 }
 
 /// What a replay did when it was asked for a record.
@@ -272,10 +274,11 @@ impl Replay {
 
     /// Its lines. At the start each capture has one; one that goes on from another is read by the line of that.
     pub fn lines(&self) -> impl Iterator<Item = LineView<'_>> {
-        let Deck { lines, reads, bad_lines, reel, .. } = &self.deck;
+        let Deck { lines, reads, bad_lines, truncated, reel, .. } = &self.deck;
         reads.by_line(reel).into_iter().map(move |(line, sources)| LineView {
             bad_lines: sources.iter().map(|source| bad_lines[*source]).sum(),
             files: sources.iter().map(|source| reel.captures[*source].path()).collect(),
+            is_truncated: sources.iter().any(|source| truncated[*source]),
             line: &lines[line],
         })
     }
@@ -288,6 +291,12 @@ impl Replay {
     /// Captures that were named and have nothing in them.
     pub fn empty(&self) -> &[PathBuf] {
         &self.deck.reel.empty
+    }
+
+    /// Whether what was to come was missing where a capture was read: it is truncated, at its end or, in a recording, at the
+    /// end of one of its files. By capture, in their order.
+    pub fn truncated(&self) -> impl Iterator<Item = bool> {
+        self.deck.truncated.iter().copied()
     }
 
     /// Has what its lines take in recorded; `tap` is asked for the tap of each.
@@ -572,6 +581,10 @@ impl Replay {
             line.recall(memory, rx_ns);
         }
         self.deck.merged = rehearsal.deck.merged;
+        // A jump may have come to the end of a capture with nobody to be told of it.
+        for (truncated, met) in self.deck.truncated.iter_mut().zip(rehearsal.deck.truncated) {
+            *truncated |= met;
+        }
         self.deck.reads = rehearsal.deck.reads;
         self.deck.ticks = rehearsal.deck.ticks;
         let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
@@ -646,6 +659,10 @@ impl Replay {
             let shown = spans.iter().take(SPANS_SHOWN).map(|(from, to)| format!("{}-{to}", from + 1));
             let more = if spans.len() > SPANS_SHOWN { ",…" } else { "" };
             let _ = write!(text, " part={}{more}", shown.collect::<Vec<_>>().join(","));
+        }
+        let truncated = self.truncated().filter(|truncated| *truncated).count();
+        if truncated > 0 {
+            let _ = write!(text, " truncated={truncated}");
         }
         if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
             let at = |quantile| late.value_at_quantile(quantile);
