@@ -113,10 +113,24 @@ fn by_host(host: &str) -> Hint {
 /// Whether a host is one of the recorder's own machine or network, as a relay is: whose messages it hands on, its name does
 /// not tell.
 fn is_private(host: &str) -> bool {
-    const DOMAINS: [&str; 8] =
-        [".localhost", ".local", ".localdomain", ".internal", ".lan", ".home.arpa", ".test", ".example"];
+    // Names that the DNS gives to nobody, and those of examples.
+    const DOMAINS: [&str; 11] = [
+        "localhost",
+        "local",
+        "localdomain",
+        "internal",
+        "lan",
+        "home.arpa",
+        "test",
+        "example",
+        "example.com",
+        "example.net",
+        "example.org",
+    ];
+    let is_under =
+        |domain: &&str| host.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let is_address = host.starts_with('[') || host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    is_address || !host.contains('.') || DOMAINS.iter().any(|domain| host.ends_with(domain))
+    is_address || !host.contains('.') || DOMAINS.iter().any(is_under)
 }
 
 fn by_message(frame: &[u8]) -> Hint {
@@ -305,6 +319,7 @@ mod tests {
             "wss://nbstream.binance.com/eoptions/ws",
             "wss://fstream.asterdex.com/stream",
             "wss://ws.some-venue.io",
+            "wss://ws.myexample.com",
         ] {
             assert_eq!(of(&[another, trade]), None, "{another}");
             assert_eq!(of(&[trade, trade, another]), None, "{another}, later on");
@@ -315,6 +330,8 @@ mod tests {
             "wss://10.0.0.7:9443",
             "wss://[2001:db8::1]:9443/x",
             "wss://feeds.internal",
+            "wss://example.com/ws",
+            "wss://relay.example.org/ws",
             "wss://testnet.binance.vision/ws",
         ] {
             assert_eq!(of(&[relay, trade]), Some(Wire::Kraken), "{relay}");
