@@ -306,7 +306,7 @@ fn f14_a_byte_order_mark_costs_no_record() {
     // Each of two files has its own.
     let both = [files.write("a", &marked), files.write("b", &other)];
     let ended = run(&["normalize", &both[0], &both[1]]);
-    assert_eq!(ended.stderr.matches("bad lines 0,").count(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("trades 4,") && ended.stderr.contains("bad lines 0,"), "{}", ended.stderr);
     assert_eq!(inspected(&[&both[1]])["trades"], 2);
 }
 
@@ -651,7 +651,7 @@ fn a_convert_that_fails_leaves_what_was_there() {
         fails_with((2, "cannot open the capture"), &[&good, "no/such/file"]);
         fails_with((2, "tell the venue"), &[&another]);
         if to == "parquet" {
-            fails_with((2, "more than the 18 places"), &[&long]);
+            fails_with((2, "the 18 places"), &[&long]);
         }
         // A table that cannot take its place keeps the others from theirs.
         fs::remove_file(out.join(&expected[1])).expect("removed");

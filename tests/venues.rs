@@ -40,6 +40,14 @@ fn frames(wire: Wire) -> Vec<String> {
     paths.iter().map(|path| fs::read_to_string(path).expect("a frame")).collect()
 }
 
+/// The frames of all cases that were told wrongly once.
+fn cases() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let files = fs::read_dir(folder).expect("a folder of cases").map(|entry| entry.expect("an entry").path());
+    let text = files.map(|file| fs::read_to_string(file).expect("a case")).collect::<String>();
+    text.lines().filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect()
+}
+
 /// Binance's combined form of a raw message.
 fn combined(stream: &str, raw: &str) -> String {
     format!(r#"{{"stream":"{stream}","data":{}}}"#, raw.trim())
@@ -1266,7 +1274,7 @@ proptest! {
         picks in proptest::collection::vec((any::<usize>(), proptest::collection::vec(spoil(), 0..4)), 1..24)
     ) {
         for wire in Wire::ALL {
-            let good = frames(wire);
+            let good = [frames(wire), cases()].concat();
             let spoilt: Vec<_> = picks
                 .iter()
                 .map(|(pick, spoils)| {

@@ -68,8 +68,8 @@ struct Source {
 }
 
 enum State {
-    /// It has not begun.
-    Ahead,
+    /// It has not begun. What cannot be opened twice, such as a pipe, is open already.
+    Ahead(Option<Box<Reader>>),
     Open {
         reader: Box<Reader>,
         next: Option<Result<Placed, BadLine>>,
@@ -92,10 +92,16 @@ impl Merged {
         Self::of(readers.into_iter().map(source).collect())
     }
 
-    /// Merges captures from their beginnings.
-    pub fn from_start(captures: &[Arc<Capture>]) -> Self {
-        let source = |capture: &Arc<Capture>| Source::ahead(Arc::clone(capture));
-        Self::of(captures.iter().map(source).collect())
+    /// Merges captures from their beginnings. A reader that is at the beginning of its capture is used for it.
+    pub fn from_start(captures: &[Arc<Capture>], readers: Vec<Reader>) -> Self {
+        let mut sources: Vec<Source> =
+            captures.iter().map(|capture| Source::ahead(Arc::clone(capture))).collect();
+        for reader in readers {
+            if let Some(source) = sources.iter_mut().find(|source| source.capture.path() == reader.path()) {
+                source.state = State::Ahead(Some(Box::new(reader)));
+            }
+        }
+        Self::of(sources)
     }
 
     /// Merges captures from [places](Self::places) of them.
@@ -124,7 +130,7 @@ impl Merged {
         let mut merged = Self { due, sources, lent: None, ended: Vec::new(), stepped_back_ns: 0 };
         for index in 0..merged.sources.len() {
             match merged.sources[index].state {
-                State::Ahead => merged.due.push(Reverse((merged.sources[index].key_ns, true, index))),
+                State::Ahead(_) => merged.due.push(Reverse((merged.sources[index].key_ns, true, index))),
                 State::Open { .. } => merged.refill(index),
                 State::Ended { .. } => {}
             }
@@ -135,7 +141,7 @@ impl Merged {
     /// Bytes of the files that were read so far, as they are packed, and how many they have.
     pub fn progress(&self) -> (u64, u64) {
         let of = |source: &Source| match &source.state {
-            State::Ahead => (0, source.capture.bytes()),
+            State::Ahead(_) => (0, source.capture.bytes()),
             State::Open { reader, .. } => reader.progress(),
             State::Ended { .. } => (source.capture.bytes(), source.capture.bytes()),
         };
@@ -147,7 +153,7 @@ impl Merged {
         self.return_lent();
         let place = |source: &Source| SourcePlace {
             at: match &source.state {
-                State::Ahead => Start::Ahead,
+                State::Ahead(_) => Start::Ahead,
                 State::Open { reader, .. } => Start::At(reader.before().clone()),
                 State::Ended { text_bytes } => Start::Ended { text_bytes: *text_bytes },
             },
@@ -161,7 +167,7 @@ impl Merged {
     /// Bytes of text of all sources that were read up to here.
     pub fn text_bytes(&self) -> u64 {
         let bytes = |source: &Source| match &source.state {
-            State::Ahead => 0,
+            State::Ahead(_) => 0,
             State::Open { reader, .. } => reader.before().text_bytes(),
             State::Ended { text_bytes } => *text_bytes,
         };
@@ -221,9 +227,14 @@ impl Merged {
 
     fn open(&mut self, index: usize) -> Result<(), BadLine> {
         let source = &mut self.sources[index];
-        match source.capture.read_from(&Place::default()) {
+        let opened = match &mut source.state {
+            State::Ahead(reader) => reader.take(),
+            State::Open { .. } | State::Ended { .. } => None,
+        };
+        let opened = opened.map_or_else(|| source.capture.read_from(&Place::default()).map(Box::new), Ok);
+        match opened {
             Ok(reader) => {
-                source.state = State::Open { reader: Box::new(reader), next: None };
+                source.state = State::Open { reader, next: None };
                 self.refill(index);
                 Ok(())
             }
@@ -265,7 +276,7 @@ impl Merged {
 
 impl Source {
     fn ahead(capture: Arc<Capture>) -> Self {
-        Self { key_ns: capture.first_ns(), capture, state: State::Ahead, offset_ns: 0, step_ns: 0 }
+        Self { key_ns: capture.first_ns(), capture, state: State::Ahead(None), offset_ns: 0, step_ns: 0 }
     }
 
     /// The next record has this receive time.

@@ -80,6 +80,9 @@ impl Capture {
         if self.sample_is_whole {
             return self.sample().map(|record| record.rx_ns).max();
         }
+        if !self.is_seekable() {
+            return None;
+        }
         self.last_ns().or_else(|| {
             let mut reader =
                 (self.bytes <= SEARCHED_BYTES_MAX).then(|| self.read_from(&Place::default()))?.ok()?;
@@ -89,6 +92,11 @@ impl Capture {
             }
             last_ns
         })
+    }
+
+    /// Whether it can be opened again: it is a file or a folder, no pipe.
+    pub fn is_seekable(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|meta| meta.is_file() || meta.is_dir())
     }
 
     /// The same capture without its [`sample`](Self::sample), which may be large.

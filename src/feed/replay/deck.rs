@@ -59,6 +59,9 @@ impl Reel {
     }
 }
 
+/// So many captures stay open from the start; of more, each is opened again when its first record is due.
+const OPEN_MAX: usize = 16;
+
 /// Captures, merged by receive time, with their lines.
 pub(super) struct Deck {
     pub(super) reel: Arc<Reel>,
@@ -97,6 +100,7 @@ impl Deck {
             return Err(ReplayError::NoFiles);
         }
         let (mut captures, mut heads, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+        let mut readers = Vec::new();
         for file in files {
             let reader = match Reader::open(file) {
                 // A file a minute has minutes in which nothing came.
@@ -111,6 +115,9 @@ impl Deck {
                 _ => None,
             });
             captures.push(Arc::clone(reader.capture()));
+            if files.len() <= OPEN_MAX || !reader.capture().is_seekable() {
+                readers.push(reader);
+            }
         }
         if captures.is_empty() {
             return Err(CaptureError::Empty { path: files[0].clone() }.into());
@@ -124,7 +131,7 @@ impl Deck {
         }
         let limits = limits.clone();
         let reel = Arc::new(Reel { captures, wires, heads, primed, empty, limits, first: first.0 });
-        Ok((Self::on(&reel, Merged::from_start(&reel.captures)), reel))
+        Ok((Self::on(&reel, Merged::from_start(&reel.captures, readers)), reel))
     }
 
     fn on(reel: &Arc<Reel>, merged: Merged) -> Self {
@@ -141,7 +148,7 @@ impl Deck {
 
     /// Begins again with the first record.
     pub(super) fn rewind(&mut self) {
-        self.merged = Merged::from_start(&self.reel.captures);
+        self.merged = Merged::from_start(&self.reel.captures, Vec::new());
         self.reads = Reads::new(self.reel.captures.len());
         self.ticks = 0;
     }
@@ -269,7 +276,7 @@ pub(super) struct Rehearsal {
 impl Rehearsal {
     /// In front of the first record.
     pub(super) fn at_start(reel: &Arc<Reel>, table: &Arc<InstrumentTable>) -> Self {
-        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures));
+        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures, Vec::new()));
         let mut market = Market::new(Arc::clone(table));
         deck.prime(&mut market);
         Self { deck, market, values: Values::new(), last_ns: 0 }
