@@ -221,6 +221,47 @@ fn a_jump_within_a_recording_of_several_files() {
     jumps(&[line.to_str().expect("UTF-8")], 7);
 }
 
+/// The parts of shipped captures, a file every few seconds.
+fn parts(folder: &Path, names: &[&str], count: usize) -> Vec<String> {
+    let mut parts = Vec::new();
+    for name in names {
+        let packed = std::fs::read(name).expect("a shipped capture");
+        let text = zstd::decode_all(&packed[..]).expect("zstd");
+        let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let stem = Path::new(name).file_stem().expect("a name").to_string_lossy().into_owned();
+        for part in 0..count {
+            let path = folder.join(format!("{stem}.{part}"));
+            let lines = &lines[part * lines.len() / count..(part + 1) * lines.len() / count];
+            std::fs::write(&path, lines.concat()).expect("a part");
+            parts.push(path.to_str().expect("UTF-8").to_owned());
+        }
+    }
+    parts
+}
+
+/// F01: seeks, digest and rounds of files that follow one another are those of the whole.
+#[test]
+fn files_that_follow_one_another_are_one_capture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = ["feeds/binance-futures.zst", "feeds/kraken.zst"];
+    let parts = parts(folder.path(), &names, 9);
+    let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    parts.reverse();
+    let (whole, of_parts) = (normalized(&names), normalized(&parts));
+    assert!(whole.0 == of_parts.0, "the same ticks");
+    let digest = |files: &[&str]| {
+        let args = ["replay", "--exit", "--speed", "0", "--wait-subscribers", "0"];
+        let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let ended = run(&[&args[..], &ports, files].concat());
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        let said = ended.lines.last().expect("a summary").clone();
+        let digest = said.split_once("digest=").expect("a digest").1;
+        digest.split(' ').next().expect("a word").to_owned()
+    };
+    assert_eq!(digest(&parts), digest(&names));
+    jumps(&parts, std::process::id().into());
+}
+
 #[test]
 fn a_jump_needs_no_checkpoints() {
     let none = ["--set", "replay.checkpoints_max=0", "--speed", "0", "--wait-subscribers", "1"];

@@ -4,6 +4,7 @@
 mod cue;
 mod deck;
 mod digest;
+mod figures;
 mod joins;
 mod tempo;
 
@@ -12,19 +13,19 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
 use self::cue::{Cue, Cued};
 use self::deck::{Deck, Reel, Taken, value};
 use self::digest::Digest;
+use self::figures::Figures;
 pub use self::tempo::SILENCE_NS_MAX;
 use self::tempo::Tempo;
 use super::line::{Line, LineLimits, Memory};
 use super::market::{Instrument, LineId, Market};
 use super::recorder::Tap;
 use crate::capture::CaptureError;
-use crate::clock::{Clock, MS, Now, SECOND};
+use crate::clock::{Clock, MS, Now};
 use crate::instrument::InstrumentId;
 use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
 use crate::tick::{Body, Channel, Tick};
@@ -128,30 +129,6 @@ pub enum Stamp<'a> {
     Live(&'a Clock),
 }
 
-/// Steps of the recorders' clocks that a replay came over.
-#[derive(Clone, Copy, Debug, Default)]
-struct ClockSteps {
-    /// By [`STEP_BACK_NS`](crate::capture::STEP_BACK_NS) or more.
-    back: u64,
-    /// By more than [`SILENCE_NS_MAX`].
-    forward: u64,
-    longest_ns: u64,
-}
-
-impl ClockSteps {
-    #[inline]
-    fn see(&mut self, back_ns: Option<u64>, silence_ns: u64) {
-        if let Some(back_ns) = back_ns {
-            self.back += 1;
-            self.longest_ns = self.longest_ns.max(back_ns);
-        }
-        if silence_ns > SILENCE_NS_MAX {
-            self.forward += 1;
-            self.longest_ns = self.longest_ns.max(silence_ns);
-        }
-    }
-}
-
 /// What a replay is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -178,9 +155,7 @@ pub struct Replay {
     /// What a frame had beyond the last tick of a step.
     held: VecDeque<Tick>,
     digest: Option<Digest>,
-    /// How late records were, microseconds.
-    late: Option<Histogram<u64>>,
-    clock_steps: ClockSteps,
+    figures: Figures,
     rounds: u64,
     last_rx_ns: u64,
     /// Steady times: when this round's first record was taken, and before when the next one's may not.
@@ -199,8 +174,6 @@ pub struct Replay {
 
 /// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
 const ROUND_NS_MIN: u64 = 10 * MS;
-/// The longest lateness that is told apart, microseconds: an hour.
-const LATE_US_MAX: u64 = 3_600_000_000;
 /// Ranges of ticks that a summary names.
 const SPANS_SHOWN: usize = 8;
 
@@ -219,8 +192,6 @@ impl Replay {
             return Err(ReplayError::NoSpan);
         }
         let tempo = Tempo::new(spec.speed, spec.idle_ns_max);
-        // These bounds make a histogram.
-        let late = Histogram::new_with_bounds(1, LATE_US_MAX, 2).ok();
         Ok(Self {
             deck,
             reel: Some(reel),
@@ -230,8 +201,7 @@ impl Replay {
             steps: 0,
             held: VecDeque::new(),
             digest: None,
-            late,
-            clock_steps: ClockSteps::default(),
+            figures: Figures::new(),
             rounds: 0,
             last_rx_ns: 0,
             round_began_ns: None,
@@ -366,12 +336,11 @@ impl Replay {
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
         let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, market, out);
-        self.clock_steps.see(stepped_back_ns, self.tempo.silence_ns(next_ns));
+        self.figures.stepped(stepped_back_ns, self.tempo.silence_ns(next_ns));
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
-        if let (Some(due_ns), Some(clock), Some(late)) = (due, clock, &mut self.late) {
-            let late_us = clock.now().mono_ns.saturating_sub(due_ns) / 1_000;
-            late.saturating_record(late_us.max(1));
+        if let Some((due_ns, clock)) = due.zip(clock) {
+            self.figures.late(clock.now().mono_ns.saturating_sub(due_ns));
         }
         bad.map_or(Step::Took, Step::Bad)
     }
@@ -664,16 +633,7 @@ impl Replay {
         if truncated > 0 {
             let _ = write!(text, " truncated={truncated}");
         }
-        if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
-            let at = |quantile| late.value_at_quantile(quantile);
-            let (p50, p99, max) = (at(0.5), at(0.99), late.max());
-            let _ = write!(text, " records={} late_us p50={p50} p99={p99} max={max}", late.len());
-        }
-        let ClockSteps { back, forward, longest_ns } = self.clock_steps;
-        if back + forward > 0 {
-            let _ =
-                write!(text, " clock_steps back={back} forward={forward} longest_s={}", longest_ns / SECOND);
-        }
+        self.figures.write(&mut text);
         text
     }
 
