@@ -286,7 +286,7 @@ impl Default for Limits {
             idle_timeout_ms: non_zero_u64::<30_000>(),
             publishers_max: non_zero::<64>(),
             book_levels_max: non_zero::<100_000>(),
-            splice_messages_max: 1_024,
+            splice_messages_max: 256,
             splice_bytes_max: 4 << 20,
             stale_after_ms: non_zero_u64::<10_000>(),
         }

@@ -5,14 +5,9 @@ mod intake;
 mod splice;
 mod stats;
 
-use std::collections::HashMap;
-
-use rustc_hash::FxBuildHasher;
-
-use self::intake::{Intake, Listed};
+use self::intake::{Intake, Listed, Symbols};
 use super::market::{LineId, Market};
 use super::recorder::Tap;
-use crate::book::Book;
 use crate::instrument::InstrumentId;
 use crate::tick::{Channel, Tick};
 use crate::venue::{self, ChecksOff, DecodeError, Scratch, Wire};
@@ -40,7 +35,7 @@ impl Default for LineLimits {
         Self {
             book_levels_max: 100_000,
             venues: None,
-            splice_messages_max: 1_024,
+            splice_messages_max: 256,
             splice_bytes_max: 4 << 20,
             checks_off: ChecksOff::default(),
         }
@@ -50,7 +45,7 @@ impl Default for LineLimits {
 /// What a line remembers at one place of its captures.
 #[derive(Clone)]
 pub(super) struct Memory {
-    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    symbols: Symbols,
     /// A frame has come since the connection was made.
     connected: bool,
 }
@@ -58,26 +53,17 @@ pub(super) struct Memory {
 impl Memory {
     /// The instruments it knows.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
-        self.symbols.values().map(|listed| listed.id)
+        self.symbols.iter().map(|listed| listed.id)
     }
 
     /// Gives each instrument another number; those that get none are forgotten.
     pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
-        self.symbols.retain(|_, listed| {
-            let renumbered = number(listed.id);
-            listed.id = renumbered.unwrap_or(listed.id);
-            renumbered.is_some()
-        });
+        self.symbols.renumber(number);
     }
 
     /// Bytes that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
-        let books = self.symbols.values().filter_map(|listed| listed.book.as_ref());
-        let names: usize = self.symbols.keys().map(|name| name.len()).sum();
-        self.symbols.len() * size_of::<(Box<str>, Listed)>()
-            + names
-            + books.map(Book::memory_bytes).sum::<usize>()
-            + self.symbols.values().map(|listed| listed.window.memory_bytes()).sum::<usize>()
+        self.symbols.memory_bytes()
     }
 }
 
@@ -87,7 +73,7 @@ pub struct Line {
     wire: Wire,
     limits: LineLimits,
     scratch: Scratch,
-    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    symbols: Symbols,
     stats: LineStats,
     /// For changes of a book that are read again.
     splice_scratch: Scratch,
@@ -106,7 +92,7 @@ impl Line {
             wire,
             limits,
             scratch: Scratch::default(),
-            symbols: HashMap::default(),
+            symbols: Symbols::default(),
             stats: LineStats::default(),
             splice_scratch: Scratch::default(),
             splice_bytes: 0,
@@ -124,7 +110,7 @@ impl Line {
     /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
     pub(super) fn hand_over_to(&mut self, line: LineId, market: &mut Market) {
         market.hand_over(self.id, line);
-        self.symbols.clear();
+        self.symbols = Symbols::default();
     }
 
     /// Has what it takes in recorded from now on.
@@ -168,14 +154,14 @@ impl Line {
             tap.disconnected(rx_ns);
         }
         self.symbols = memory.symbols;
-        self.splice_bytes = self.symbols.values().map(|listed| listed.window.bytes()).sum();
+        self.splice_bytes = self.symbols.iter().map(|listed| listed.window.bytes()).sum();
         self.last_rx_ns = memory.connected.then_some(rx_ns);
         self.silent = false;
     }
 
     /// The instruments it knows.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
-        self.symbols.values().map(|listed| listed.id)
+        self.symbols.iter().map(|listed| listed.id)
     }
 
     /// It was not its silence that nothing came: that begins now.
@@ -256,7 +242,7 @@ impl Line {
         if self.last_rx_ns.is_none() {
             return;
         }
-        for listed in self.symbols.values_mut() {
+        for listed in self.symbols.iter_mut() {
             market.release(listed.id, self.id, rx_ns, &mut out);
             *listed = Listed::new(listed.id);
         }
@@ -275,7 +261,7 @@ impl Line {
         if self.last_rx_ns.is_none() {
             return;
         }
-        for listed in self.symbols.values_mut() {
+        for listed in self.symbols.iter_mut() {
             listed.joined(self.id, rx_ns, market, &mut out);
         }
         if let Some(tap) = &mut self.tap {
@@ -297,7 +283,7 @@ impl Line {
             return;
         }
         self.silent = silent;
-        for listed in self.symbols.values() {
+        for listed in self.symbols.iter() {
             // Of what has not come since a join, nothing has come now.
             if listed.unheard && !silent {
                 continue;
