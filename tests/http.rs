@@ -16,8 +16,8 @@ use tickfan::front::{
     SymbolRow, Upgraded,
 };
 use tickfan::instrument::Symbol;
-use tickfan::protocol::RoomWish;
 use tickfan::protocol::close::Close;
+use tickfan::protocol::{RoomWish, Since};
 use tickfan::tick::{Channel, State};
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
@@ -299,6 +299,22 @@ fn a_handshake_without_extras_is_answered_without_them() {
     assert!(!answer.head.contains("sec-websocket-protocol"));
     let upgraded = door.sessions.recv_timeout(PATIENCE).expect("handed over");
     assert_eq!((upgraded.read_buf.len(), upgraded.subscribe), (0, None));
+}
+
+#[test]
+fn a_time_with_an_offset_may_stand_in_the_address_as_it_is() {
+    // F12: as Python's `isoformat()` writes it, with its `+` escaped or not.
+    let door = plain();
+    for from in ["2026-05-28T20:26:40+00:00", "2026-05-28T20:26:40%2B00:00", "2026-05-28T13:26:40-07:00"] {
+        let answer = door.request(&format!("GET /ws?symbols=*&mode=every&from={from}"), &handshake());
+        assert_eq!(answer.status, 101, "{from}");
+        let subscribe = door.sessions.recv_timeout(PATIENCE).expect("handed over").subscribe;
+        let expected = Since::At(1_780_000_000_000_000_000);
+        assert_eq!(subscribe.expect("a subscription").from, Some(expected), "{from}");
+    }
+    let answer = door.request("GET /ws?symbols=*&mode=every&from=2026-05-28T20:26:40+24:00", &handshake());
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("`from`: \"2026-05-28T20:26:40 24:00\": not a time"), "{}", answer.body);
 }
 
 #[test]

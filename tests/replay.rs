@@ -296,8 +296,13 @@ fn it_begins_and_ends_where_it_is_told() {
     let (from_us, to_us) = (start_us + 20_000_000, start_us + 30_000_000);
     let inside = ticks.iter().filter(|tick| (from_us..to_us).contains(&rx(tick))).count();
     assert!(inside > 10);
-    // Both ways of saying it.
-    for (from, to) in [("+20s".to_owned(), "+30s".to_owned()), (from_us.to_string(), to_us.to_string())] {
+    // Three ways of saying it, F12 among them: the capture begins at 2024-05-01T12:00:00Z.
+    let at_offset = |s: u64| format!("2024-05-01T13:00:{s:02}.{:06}+01:00", start_us % 1_000_000);
+    for (from, to) in [
+        ("+20s".to_owned(), "+30s".to_owned()),
+        (from_us.to_string(), to_us.to_string()),
+        (at_offset(20), at_offset(30)),
+    ] {
         let args =
             ["replay", "--exit", "--speed", "100", "--from", &from, "--to", &to, "--wait-subscribers", "1"];
         let gateway = Gateway::start(&[&args[..], &[capture.path()]].concat());

@@ -39,6 +39,24 @@ fn later_sources_win() {
 }
 
 #[test]
+fn a_feed_begins_and_ends_at_times_with_an_offset_too() {
+    // F12
+    let feed =
+        |key: &str, text: &str| format!("[[feed]]\nkind = \"replay\"\nfiles = []\n{key} = \"{text}\"\n");
+    let at = Some(Moment::At(1_780_000_000_000_000_000));
+    for text in ["2026-05-28T20:26:40Z", "2026-05-28T20:26:40+00:00", "2026-05-28t13:26:40-07:00"] {
+        let config = [load(&feed("from", text), &[], &[]), load(&feed("to", text), &[], &[])];
+        let [from, to] = config.map(|config| config.expect(text).feed.remove(0));
+        assert_eq!((from.from, from.to, to.from, to.to), (at, None, None, at), "{text}");
+        let setting = format!("feed.0.from={text}");
+        let config = load(&feed("to", ""), &[], &[&setting]).expect(text);
+        assert_eq!(config.feed[0].from, at, "{text}");
+    }
+    let error = load(&feed("from", "2026-05-28T20:26:40+24:00"), &[], &[]).expect_err("no such offset");
+    assert!(error.contains("line 4, column 8") && error.contains("not a moment"), "{error}");
+}
+
+#[test]
 fn errors_point_at_the_place() {
     for (text, words) in [
         ("[server]\nlistn = 1\n", ["line 2, column 1", "unknown field `listn`"]),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::replay::{self, Control};
+use super::room::time;
 use super::since::{Since, since};
 use crate::tick::Channel;
 
@@ -506,8 +507,7 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
             }
             "on_slow" => wanted.cuts = on_slow(value)?,
             "from" => {
-                let since = value.parse().map_err(|error| format!("`from`: {value:.40?}: {error}"))?;
-                wanted.from = Some(since);
+                wanted.from = Some(time("from", value)?);
             }
             _ => {}
         }
@@ -651,6 +651,15 @@ mod tests {
         assert_eq!(wanted.symbols, ["a:B", "kraken:*"]);
         assert_eq!(wanted.channels, [Channel::Trade]);
         assert_eq!(parse_query(&pairs(&[("other", "x")])), Ok(None));
+        // F12: the `+` of an offset may come as a space.
+        for from in ["2021-04-17T16:43:37+00:00", "2021-04-17T16:43:37 00:00", "2021-04-17T09:43:37-07:00"] {
+            let list = [("symbols", "*"), ("mode", "every"), ("from", from)];
+            let wanted = parse_query(&pairs(&list)).expect(from).expect("symbols");
+            assert_eq!(wanted.from, Some(Since::At(1_618_677_817_000_000_000)), "{from}");
+        }
+        let wrong =
+            parse_query(&pairs(&[("symbols", "*"), ("mode", "every"), ("from", "2021-04-17 16:43:37Z")]));
+        assert!(wrong.is_err_and(|error| error.starts_with("`from`: \"2021-04-17 16:43:37Z\"")));
         assert!(parse_query(&pairs(&[("channel", "book")])).is_err_and(|e| e.contains("`channel`")));
     }
 }
