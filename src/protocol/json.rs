@@ -340,6 +340,8 @@ impl<'a, B: Serialize> Ack<'a, B> {
 #[derive(Debug, Serialize)]
 pub struct Outcome<'a, R> {
     channel: Value,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
     ok: Vec<R>,
     rejected: Vec<RejectedRow<'a>>,
 }
@@ -351,7 +353,13 @@ impl<'a, R: Serialize> Outcome<'a, R> {
             [one] => one.name().into(),
             several => several.iter().map(|channel| channel.name()).collect(),
         };
-        Self { channel, ok, rejected }
+        Self { channel, all: false, ok, rejected }
+    }
+
+    /// The same where the client named no symbols. It is marked: of a wildcard the answer looks alike, and means less.
+    #[must_use]
+    pub fn of_all(self) -> Self {
+        Self { all: true, ..self }
     }
 }
 

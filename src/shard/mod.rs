@@ -16,6 +16,7 @@ mod connection;
 mod connections;
 mod frames;
 mod interest;
+mod pattern;
 mod playback;
 mod pressure;
 mod rates;

@@ -507,6 +507,7 @@ impl<S: Socket> Sessions<S> {
             history: None,
             reading: None,
             reads: false,
+            named: 0,
             seam: None,
             news: 0,
             watched: false,

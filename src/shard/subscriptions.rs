@@ -36,6 +36,12 @@ impl Subscriptions {
         self.by_key.get_mut(key.index())?.get_mut(place as usize)
     }
 
+    /// Whether the client of one asked for it by its name.
+    pub(super) fn is_named(&self, key: Key, place: u32) -> bool {
+        let row = self.by_key.get(key.index());
+        row.and_then(|row| row.get(place as usize)).is_some_and(Subscription::is_named)
+    }
+
     /// Adds one; its place.
     pub(super) fn add(&mut self, key: Key, subscription: Subscription) -> u32 {
         if self.by_key.len() <= key.index() {

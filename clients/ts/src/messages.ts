@@ -189,6 +189,8 @@ export interface AckSubscribe extends AckFields {
 }
 export interface AckUnsubscribe extends AckFields {
   readonly op: 'unsubscribe';
+  /** No symbols were named: everything has ended, names too. */
+  readonly all?: true;
   readonly ok: readonly { readonly symbol: string }[];
   readonly rejected: readonly Rejected[];
 }
@@ -381,7 +383,7 @@ const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
   Object.entries<Shape>({
     subscribe: { id, ok: each(row), rejected },
     set: { id, ok: each(row), rejected },
-    unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
+    unsubscribe: { id, all: maybe(yes), ok: each(shaped({ symbol: text })), rejected },
     list: { id, subscriptions: each(row), more: maybe(yes) },
     replay: { id },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },

@@ -337,7 +337,7 @@ test('the gateway is asked for the most that anybody wants', async () => {
 test('a symbol taken out of a wildcard keeps its own terms, and goes back to those of the wildcard', async () => {
   const bench = new Bench();
   const wide: Item[] = [];
-  bench.client.subscribe('quote', 'demo:*', { max_hz: 1 }, (tick) => wide.push(tick));
+  const wildcard = bench.client.subscribe('quote', 'demo:*', { max_hz: 1 }, (tick) => wide.push(tick));
   const own = bench.client.subscribe('quote', A, () => {});
   const socket = await bench.open();
   const requests = [await socket.accept(), await socket.accept()];
@@ -358,10 +358,49 @@ test('a symbol taken out of a wildcard keeps its own terms, and goes back to tho
   socket.say(quote(A, 5, { n: 2 }));
   assert.ok(socket.isQuiet);
   assert.deepEqual([short(wide), bench.heard.broken], [[`${A} 3 snap`, `${A} 5`], []]);
+  // To the gateway it is a subscription of its own still: it would stay when the wildcard goes.
+  wildcard.unsubscribe();
+  await settled();
+  const gone = socket.request('unsubscribe');
+  assert.deepEqual(gone['symbols'], ['demo:*', A]);
+  socket.say({ type: 'ack', id: gone['id'], op: 'unsubscribe', channel: 'quote', ok: [], rejected: [] });
+  assert.ok(socket.isQuiet);
+  socket.say(quote(A, 6));
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind }) => kind),
+    ['unasked'],
+  );
   await bench.end();
 });
 
-test('what stays of a wildcard that goes is asked for again from where it was', async () => {
+test('a change of a wildcard changes nothing of what is asked for by name', async () => {
+  const bench = new Bench();
+  const wide = bench.client.subscribe('quote', '*', { max_hz: 1 }, () => {});
+  bench.client.subscribe('quote', [A, 'other:*'], { max_hz: 5 }, () => {});
+  const socket = await bench.open();
+  const requests = [await socket.accept(), await socket.accept()];
+  assert.deepEqual(
+    requests.map(({ symbols, max_hz }) => [symbols, max_hz]),
+    [
+      [['*'], 1],
+      [['other:*', A], 5],
+    ],
+  );
+  wide.set({ max_hz: 2 });
+  await settled();
+  const slower = socket.request('set');
+  assert.deepEqual([slower['symbols'], slower['max_hz']], [['*'], 2]);
+  socket.say({ type: 'ack', id: slower['id'], op: 'set', channel: 'quote', ok: [], rejected: [] });
+  await settled();
+  assert.ok(socket.isQuiet, 'they have what they are to have');
+  wide.set({ max_hz: 10 });
+  await settled();
+  const faster = socket.request('set');
+  assert.deepEqual([faster['symbols'], faster['max_hz']], [['*', 'other:*', A], 10]);
+  await bench.end();
+});
+
+test('what is asked for by name stays when a wildcard goes', async () => {
   const bench = new Bench();
   const kept: Item[] = [];
   const wide = bench.client.subscribe('trade', '*', () => {});
@@ -376,8 +415,8 @@ test('what stays of a wildcard that goes is asked for again from where it was', 
   assert.deepEqual(symbols, ['*']);
   socket.say(trade(A, 8));
   socket.say({ type: 'ack', id, op: 'unsubscribe', channel: 'trade', ok: [{ symbol: '*' }], rejected: [] });
-  const request = await socket.accept({ resumed: 'ok' });
-  assert.deepEqual([request.symbols, request.resume.seq], [[A], { [A]: 8 }]);
+  await settled();
+  assert.ok(socket.isQuiet, 'the gateway still has it');
   socket.say(trade(A, 9));
   assert.deepEqual([short(kept), bench.heard.broken], [[`${A} 7 snap`, `${A} 8`, `${A} 9`], []]);
   await bench.end();

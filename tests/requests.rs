@@ -1,0 +1,352 @@
+//! What clients ask for, and what they are answered: the real gateway, with a market that moves only when a test says so.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use support::{Gateway, RawSocket, TOKEN, connect};
+
+/// A gateway without feeds, a publisher, and somebody who sees all that is published.
+struct Market {
+    gateway: Gateway,
+    publisher: TcpStream,
+    watcher: Client,
+}
+
+impl Market {
+    fn open(settings: &[&str]) -> Self {
+        // One shard: what the watcher was told, everybody was.
+        let settings = [&["shard.threads=1", "limits.ops_per_s=1000"], settings].concat();
+        let gateway = Gateway::publishing(r#"["demo", "other"]"#, &settings);
+        let mut publisher = connect(gateway.publish.expect("an address"));
+        writeln!(publisher, "{}", json!({"op": "auth", "token": TOKEN})).expect("sent");
+        let mut answer = String::new();
+        let mut reader = BufReader::new(publisher.try_clone().expect("a handle"));
+        reader.read_line(&mut answer).expect("an answer");
+        assert!(answer.contains("ack"), "{answer}");
+        let mut watcher = Client::of(RawSocket::open(&gateway, ""));
+        watcher.ask(
+            &json!({"op": "subscribe", "channel": ["trade", "quote"], "symbols": ["*"], "mode": "every"}),
+        );
+        Self { gateway, publisher, watcher }
+    }
+
+    /// One trade of each of these symbols, or, where it begins with `quote `, a quote. Everybody has been told when it returns.
+    fn moves(&mut self, symbols: &[&str]) {
+        for symbol in symbols {
+            let line = match symbol.strip_prefix("quote ") {
+                Some(symbol) => json!({"type": "quote", "symbol": symbol, "bid": "1", "ask": "2"}),
+                None => json!({"type": "trade", "symbol": symbol, "price": "1.25", "size": "3"}),
+            };
+            writeln!(self.publisher, "{line}").expect("sent");
+        }
+        for _ in symbols {
+            while !is_tick(&self.watcher.socket.word()) {}
+        }
+    }
+
+    fn client(&self, query: &str) -> Client {
+        Client::of(RawSocket::open(&self.gateway, query))
+    }
+}
+
+fn is_tick(message: &Value) -> bool {
+    message["type"] == "trade" || message["type"] == "quote"
+}
+
+struct Client {
+    socket: RawSocket,
+    /// What came that is no answer.
+    data: Vec<Value>,
+    asked: u64,
+}
+
+impl Client {
+    fn of(socket: RawSocket) -> Self {
+        Self { socket, data: Vec::new(), asked: 0 }
+    }
+
+    /// The answer to a request.
+    fn ask(&mut self, request: &Value) -> Value {
+        self.asked += 1;
+        let mut request = request.clone();
+        request["id"] = self.asked.into();
+        self.socket.text(&request.to_string());
+        loop {
+            let message = self.socket.word();
+            if message["id"] == self.asked {
+                return message;
+            }
+            self.data.push(message);
+        }
+    }
+
+    /// The same for an `ack` that rejects nothing: the symbols and channels of its rows, or the symbols alone.
+    #[track_caller]
+    fn rows(&mut self, request: &Value) -> Vec<String> {
+        let answer = self.ask(request);
+        assert_eq!((&answer["type"], &answer["rejected"]), (&json!("ack"), &json!([])), "{answer}");
+        answer["ok"].as_array().expect("rows").iter().map(row).collect()
+    }
+
+    fn subscribe(&mut self, channel: &Value, symbols: &[&str], terms: &Value) -> Vec<String> {
+        let mut request = json!({"op": "subscribe", "channel": channel, "symbols": symbols});
+        for (key, value) in terms.as_object().into_iter().flatten() {
+            request[key] = value.clone();
+        }
+        self.rows(&request)
+    }
+
+    fn unsubscribe(&mut self, symbols: &[&str]) -> Vec<String> {
+        self.rows(&json!({"op": "unsubscribe", "symbols": symbols}))
+    }
+
+    /// What has come since it was last asked, without answers and states.
+    fn ticks(&mut self) -> Vec<String> {
+        self.ask(&json!({"op": "ping"}));
+        let data = std::mem::take(&mut self.data);
+        let ticks = data.iter().filter(|message| message["type"] != "status");
+        let shown = |m: &Value| {
+            let snap = if m["snap"] == true { " snap" } else { "" };
+            format!("{} {} {}{snap}", word(&m["type"]), word(&m["symbol"]), m["seq"])
+        };
+        ticks.map(shown).collect()
+    }
+
+    /// What it is subscribed to, with its terms: `demo:A trade every`.
+    fn list(&mut self) -> Vec<String> {
+        let answer = self.ask(&json!({"op": "list"}));
+        let rows = answer["subscriptions"].as_array().expect("rows").iter();
+        rows.map(|row_of| {
+            let rate = row_of["max_hz"].as_u64().map(|hz| format!(" {hz}")).unwrap_or_default();
+            format!("{} {}{rate}", row(row_of), word(&row_of["mode"]))
+        })
+        .collect()
+    }
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn row(row: &Value) -> String {
+    format!("{} {}", word(&row["symbol"]), word(&row["channel"])).trim_end().to_owned()
+}
+
+#[test]
+fn a_name_stays_when_a_wildcard_goes() {
+    // F24, in both orders.
+    for wishes in [["demo:A", "*"], ["*", "demo:A"]] {
+        let mut market = Market::open(&[]);
+        market.moves(&["demo:A", "demo:B", "other:A"]);
+        let mut client = market.client("");
+        for symbol in wishes {
+            assert_eq!(client.subscribe(&json!("trade"), &[symbol], &json!({})), [format!("{symbol} trade")]);
+        }
+        let mut snaps = client.ticks();
+        snaps.sort();
+        let expected = ["demo:A", "demo:B", "other:A"].map(|symbol| format!("trade {symbol} 1 snap"));
+        assert_eq!(snaps, expected, "one snapshot each");
+        market.moves(&["demo:A", "demo:B", "other:A"]);
+        assert_eq!(client.ticks().len(), 3);
+        assert_eq!(client.unsubscribe(&["*"]), ["*"]);
+        market.moves(&["demo:B", "other:A", "demo:A"]);
+        assert_eq!(client.ticks(), ["trade demo:A 3"], "no hole, no second snapshot");
+        assert_eq!(client.list(), ["demo:A trade every"]);
+        // What is listed from now on is nobody's.
+        market.moves(&["demo:NEW"]);
+        assert_eq!(client.ticks(), [""; 0]);
+        assert_eq!(client.unsubscribe(&["demo:A"]), ["demo:A"]);
+        assert_eq!(client.list(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_wildcard_of_a_venue_stays_when_the_one_of_all_goes() {
+    for wishes in [["demo:*", "*", "demo:A"], ["*", "demo:A", "demo:*"]] {
+        let mut market = Market::open(&[]);
+        market.moves(&["demo:A", "demo:B", "other:A"]);
+        let mut client = market.client("");
+        for symbol in wishes {
+            client.subscribe(&json!("trade"), &[symbol], &json!({"snapshot": false}));
+        }
+        client.unsubscribe(&["*"]);
+        assert_eq!(client.list(), ["demo:* trade every", "demo:A trade every", "demo:B trade every"]);
+        // Of what is listed later, it takes its own.
+        market.moves(&["demo:A", "other:A", "demo:B", "other:NEW", "demo:NEW"]);
+        assert_eq!(client.ticks(), ["trade demo:A 2", "trade demo:B 2", "trade demo:NEW 1"]);
+        client.unsubscribe(&["demo:*"]);
+        assert_eq!(client.list(), ["demo:A trade every"]);
+        market.moves(&["demo:A", "demo:B"]);
+        assert_eq!(client.ticks(), ["trade demo:A 3"]);
+    }
+}
+
+#[test]
+fn each_channel_counts_for_itself() {
+    let mut market = Market::open(&[]);
+    market.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
+    let mut client = market.client("");
+    client.subscribe(&json!("trade"), &["demo:A"], &json!({"snapshot": false}));
+    client.subscribe(&json!(["trade", "quote"]), &["*"], &json!({"snapshot": false, "mode": "every"}));
+    client.rows(&json!({"op": "unsubscribe", "channel": "trade", "symbols": ["*"]}));
+    market.moves(&["demo:A", "demo:B", "quote demo:A", "quote demo:B"]);
+    assert_eq!(client.ticks(), ["trade demo:A 2", "quote demo:A 2", "quote demo:B 2"]);
+    client.unsubscribe(&["*"]);
+    market.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
+    assert_eq!(client.ticks(), ["trade demo:A 3"]);
+    assert_eq!(client.list(), ["demo:A trade every"]);
+}
+
+#[test]
+fn unsubscribing_from_nothing_by_name_ends_everything() {
+    let mut market = Market::open(&[]);
+    market.moves(&["demo:A", "demo:B"]);
+    let mut client = market.client("");
+    client.subscribe(&json!("trade"), &["demo:A", "demo:LATER", "demo:*", "*"], &json!({"snapshot": false}));
+    let answer = client.ask(&json!({"op": "unsubscribe"}));
+    assert_eq!(answer["ok"], json!([{"symbol": "*"}]), "{answer}");
+    assert_eq!(answer["all"], true, "it can be told from `*`: {answer}");
+    assert_eq!(client.list(), [""; 0]);
+    market.moves(&["demo:A", "demo:LATER", "demo:B"]);
+    assert_eq!(client.ticks(), [""; 0]);
+    client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
+    assert_eq!(client.ask(&json!({"op": "unsubscribe", "symbols": ["*"]}))["all"], Value::Null);
+}
+
+#[test]
+fn a_name_that_is_unsubscribed_from_ends_whatever_takes_it() {
+    let mut market = Market::open(&[]);
+    market.moves(&["demo:A", "demo:B", "other:A"]);
+    let mut client = market.client("");
+    client.subscribe(&json!("trade"), &["demo:A", "*", "demo:*"], &json!({"snapshot": false}));
+    // Twice is as good as once.
+    for _ in 0..2 {
+        assert_eq!(client.unsubscribe(&["demo:A"]), ["demo:A"]);
+        market.moves(&["demo:A", "demo:B"]);
+        assert_eq!(client.ticks().len(), 1, "demo:B alone");
+    }
+    // The wildcard of a venue is to the one of all what a name is to it.
+    client.unsubscribe(&["demo:*"]);
+    market.moves(&["demo:A", "demo:B", "other:A"]);
+    assert_eq!(client.ticks(), ["trade other:A 2"]);
+    // Who subscribes to a wildcard again has all of it.
+    client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
+    market.moves(&["demo:A", "demo:B", "other:A"]);
+    assert_eq!(client.ticks().len(), 3);
+}
+
+#[test]
+fn what_was_awaited_by_name_stays_too() {
+    let mut market = Market::open(&[]);
+    let mut client = market.client("");
+    client.subscribe(
+        &json!("trade"),
+        &["demo:LATER", "demo:NEVER"],
+        &json!({"mode": "latest", "max_hz": 1000}),
+    );
+    client.subscribe(&json!("trade"), &["*"], &json!({}));
+    let mut held = client.list();
+    held.sort();
+    let awaited = ["demo:LATER trade latest 1000", "demo:NEVER trade latest 1000"];
+    assert_eq!(held, [&["* trade every"], &awaited[..]].concat());
+    market.moves(&["demo:LATER", "demo:OTHER"]);
+    let mut held = client.list();
+    held.sort();
+    let all = ["* trade every", awaited[0], awaited[1], "demo:OTHER trade every"];
+    assert_eq!(held, all, "with terms of its own");
+    client.unsubscribe(&["*"]);
+    let mut held = client.list();
+    held.sort();
+    assert_eq!(held, awaited);
+}
+
+#[test]
+fn what_is_subscribed_by_itself_keeps_terms_of_its_own() {
+    let mut market = Market::open(&[]);
+    market.moves(&["quote demo:A", "quote demo:B", "quote other:A"]);
+    for order in [["demo:A", "demo:*", "*"], ["*", "demo:*", "demo:A"], ["demo:*", "demo:A", "*"]] {
+        let mut client = market.client("");
+        let terms = |symbol: &str| match symbol {
+            "*" => json!({"max_hz": 1}),
+            "demo:*" => json!({"max_hz": 2}),
+            _ => json!({"mode": "every"}),
+        };
+        for symbol in order {
+            client.subscribe(&json!("quote"), &[symbol], &terms(symbol));
+        }
+        let held = |client: &mut Client| {
+            let mut held = client.list();
+            held.sort();
+            held
+        };
+        let expected = [
+            "* quote latest 1",
+            "demo:* quote latest 2",
+            "demo:A quote every",
+            "demo:B quote latest 2",
+            "other:A quote latest 1",
+        ];
+        assert_eq!(held(&mut client), expected, "{order:?}");
+        // To change a wildcard is to change it, and what it alone brings.
+        let set = |symbols: &[&str], hz: u64| json!({"op": "set", "symbols": symbols, "max_hz": hz});
+        assert_eq!(client.rows(&set(&["*"], 5)), ["* quote"]);
+        assert_eq!(client.rows(&set(&["demo:*"], 6)), ["demo:* quote"]);
+        let expected = [
+            "* quote latest 5",
+            "demo:* quote latest 6",
+            "demo:A quote every",
+            "demo:B quote latest 6",
+            "other:A quote latest 5",
+        ];
+        assert_eq!(held(&mut client), expected, "{order:?}");
+        // So it is with one that is subscribed to again.
+        client.subscribe(&json!("quote"), &["*"], &json!({"max_hz": 7}));
+        assert_eq!(held(&mut client)[4], "other:A quote latest 7");
+        assert_eq!(held(&mut client)[2..4], expected[2..4]);
+        // A name may be set, whoever brings it; without symbols, all are.
+        assert_eq!(client.rows(&set(&["demo:B"], 8)), ["demo:B quote"]);
+        assert_eq!(held(&mut client)[3], "demo:B quote latest 8");
+        client.rows(&json!({"op": "set", "mode": "latest", "max_hz": 9}));
+        assert!(held(&mut client).iter().all(|row| row.ends_with("quote latest 9")), "{:?}", client.list());
+        client.unsubscribe(&["demo:*", "*"]);
+        assert_eq!(held(&mut client), ["demo:A quote latest 9"]);
+        let answer = client.ask(&set(&["demo:*"], 3));
+        assert_eq!(answer["rejected"][0]["code"], "not_subscribed", "{answer}");
+        // What is gone left no terms behind.
+        market.moves(&["quote demo:B"]);
+        client.subscribe(&json!("quote"), &["demo:B"], &json!({"snapshot": false}));
+        assert_eq!(held(&mut client), ["demo:A quote latest 9", "demo:B quote latest"]);
+    }
+}
+
+#[test]
+fn names_count_under_a_wildcard_too() {
+    let mut market = Market::open(&["limits.symbols_per_connection=2"]);
+    market.moves(&["demo:A", "demo:B", "demo:C", "demo:D"]);
+    for wild_first in [true, false] {
+        let mut client = market.client("");
+        if wild_first {
+            client.subscribe(&json!("trade"), &["*"], &json!({}));
+        }
+        client.subscribe(&json!("trade"), &["demo:A", "demo:B"], &json!({}));
+        if !wild_first {
+            client.subscribe(&json!("trade"), &["*"], &json!({}));
+        }
+        let more = |client: &mut Client, symbol: &str| {
+            client.ask(&json!({"op": "subscribe", "channel": "trade", "symbols": [symbol]}))["rejected"][0]["code"].clone()
+        };
+        assert_eq!(more(&mut client, "demo:C"), "limit");
+        assert_eq!(more(&mut client, "demo:B"), Value::Null, "it has this one");
+        // The other channel of a name is no other name.
+        client.subscribe(&json!("quote"), &["demo:A"], &json!({}));
+        client.unsubscribe(&["demo:B"]);
+        assert_eq!(more(&mut client, "demo:C"), Value::Null);
+        client.unsubscribe(&["*"]);
+        assert_eq!(more(&mut client, "demo:D"), "limit");
+        client.ask(&json!({"op": "unsubscribe"}));
+        client.subscribe(&json!("trade"), &["demo:D", "demo:A"], &json!({}));
+    }
+}
