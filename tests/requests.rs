@@ -350,3 +350,23 @@ fn names_count_under_a_wildcard_too() {
         client.subscribe(&json!("trade"), &["demo:D", "demo:A"], &json!({}));
     }
 }
+
+#[test]
+fn a_ping_comes_back_letter_for_letter() {
+    // F25
+    let market = Market::open(&[]);
+    let mut client = market.client("");
+    for t in ["18446744073709551616", "1e3", "-0", "1.10", "1e999", r#""\u0041\/""#, "null"] {
+        client.socket.text(&format!(r#"{{"op":"ping","id":9,"t":{t}}}"#));
+        let pong = loop {
+            let (opcode, payload) = client.socket.frame();
+            let text = String::from_utf8(payload).expect("UTF-8");
+            if opcode == support::TEXT && text.contains("\"pong\"") {
+                break text;
+            }
+        };
+        assert!(pong.starts_with(&format!(r#"{{"type":"pong","id":9,"t":{t},"in":"#)), "{pong}");
+    }
+    let answer = client.ask(&json!({"op": "ping", "t": "x".repeat(129)}));
+    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("bad_request")), "{answer}");
+}

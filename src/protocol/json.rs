@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
-use super::request::{Id, Rate, Terms};
+use super::request::{Echo, Id, Rate, Terms};
 use crate::instrument::Symbol;
 use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
@@ -363,19 +364,24 @@ impl<'a, R: Serialize> Outcome<'a, R> {
     }
 }
 
-/// A `pong`: `t` comes back as it was sent; `in` and `out` are when the ping came and when this left,
-/// microseconds since the Unix epoch.
-pub fn pong(id: Option<&Id>, t: Option<&Value>, in_us: u64, out_us: u64) -> Value {
-    let mut message = json!({"type": "pong"});
-    if let Some(id) = id {
-        message["id"] = id.value().clone();
+/// A `pong`.
+#[derive(Debug, Serialize)]
+pub struct Pong<'a> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<&'a RawValue>,
+    r#in: u64,
+    out: u64,
+}
+
+impl<'a> Pong<'a> {
+    /// The message. `t` comes back as it was sent; `in_us` and `out_us` are when the ping came and when this left,
+    /// microseconds since the Unix epoch.
+    pub fn new(id: Option<&'a Id>, t: Option<&'a Echo>, in_us: u64, out_us: u64) -> Self {
+        Self { r#type: "pong", id: id.map(Id::value), t: t.map(Echo::value), r#in: in_us, out: out_us }
     }
-    if let Some(t) = t {
-        message["t"] = t.clone();
-    }
-    message["in"] = in_us.into();
-    message["out"] = out_us.into();
-    message
 }
 
 /// The past that was asked for has been told, and what comes is live: said at `time_us`, microseconds since the Unix

@@ -10,7 +10,7 @@ mod room;
 mod since;
 
 pub use request::{
-    Change, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
+    Change, Echo, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
 };
 pub use room::{RoomTerms, RoomWish, parse_room};
 pub use since::{BadSince, Since};

@@ -1,7 +1,9 @@
 //! Requests of clients, checked. What is wrong is said by naming the field.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::replay::{self, Control};
@@ -32,6 +34,35 @@ impl Id {
                 "`id` must be an integer or a string of up to {TEXT_BYTES_MAX} bytes"
             ))),
         }
+    }
+}
+
+/// What a client sends to have it back: a number or a short string, letter for letter.
+#[derive(Clone, Debug)]
+pub struct Echo(Box<RawValue>);
+
+impl Echo {
+    /// As it was sent.
+    pub fn value(&self) -> &RawValue {
+        &self.0
+    }
+
+    fn of(t: &RawValue) -> Result<Self, Fault> {
+        let text = t.get();
+        let is_good = match text.as_bytes().first() {
+            Some(b'-' | b'0'..=b'9') => text.len() <= TEXT_BYTES_MAX,
+            // However it is escaped.
+            Some(b'"') => serde_json::from_str::<String>(text).is_ok_and(|t| t.len() <= TEXT_BYTES_MAX),
+            _ => text == "null",
+        };
+        let wrong = || format!("`t` must be a number or a string of up to {TEXT_BYTES_MAX} bytes");
+        if is_good { Ok(Self(t.to_owned())) } else { Err(Fault::bad(wrong())) }
+    }
+}
+
+impl PartialEq for Echo {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
     }
 }
 
@@ -220,7 +251,7 @@ pub enum Op {
     /// What there is: a wildcard or a full symbol.
     Symbols(String),
     /// A round trip; the value comes back.
-    Ping(Option<Value>),
+    Ping(Option<Echo>),
     /// Something that a replay is to do.
     Replay(Control),
 }
@@ -256,19 +287,31 @@ impl Fault {
 /// # Errors
 /// [`Fault`] with `bad_request` or `unknown_op`.
 pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
-    let message: Value =
-        serde_json::from_str(text).map_err(|error| Fault::bad(format!("not JSON: {error}")))?;
-    let Value::Object(message) = message else {
-        return Err(Fault::bad("a request is a JSON object"));
-    };
+    let (message, t) = fields(text)?;
     let id = Id::of(&message)?;
-    match op(&message, symbols_max) {
+    match op(&message, t, symbols_max) {
         Ok(op) => Ok(Request { id, op }),
         Err(fault) => Err(Fault { id, ..fault }),
     }
 }
 
-fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
+/// The fields of a message, but for `t`, which stays text: no number of ours holds every number.
+fn fields(text: &str) -> Result<(Map<String, Value>, Option<&RawValue>), Fault> {
+    let not_json = |error| Fault::bad(format!("not JSON: {error}"));
+    if !text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
+        return Err(Fault::bad("a request is a JSON object"));
+    }
+    let mut raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(not_json)?;
+    let t = raw.remove("t");
+    let value = |(key, raw): (String, &RawValue)| match serde_json::from_str(raw.get()) {
+        Ok(value) => Ok((key, value)),
+        Err(error) => Err(Fault::bad(format!("`{}`: {error}", key.chars().take(40).collect::<String>()))),
+    };
+    Ok((raw.into_iter().map(value).collect::<Result<_, _>>()?, t))
+}
+
+fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) -> Result<Op, Fault> {
     let word = match message.get("op") {
         Some(Value::String(word)) => word.as_str(),
         Some(_) => return Err(Fault::bad("`op` must be a string")),
@@ -284,12 +327,7 @@ fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
             Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Op::Symbols(text.clone())),
             Some(_) => Err(Fault::bad("`match` must be a string like \"*\" or \"coinbase:*\"")),
         },
-        "ping" => match message.get("t") {
-            None => Ok(Op::Ping(None)),
-            Some(t @ (Value::Number(_) | Value::Null)) => Ok(Op::Ping(Some(t.clone()))),
-            Some(Value::String(t)) if t.len() <= TEXT_BYTES_MAX => Ok(Op::Ping(Some(t.clone().into()))),
-            Some(_) => Err(Fault::bad("`t` must be a number or a short string")),
-        },
+        "ping" => t.map(Echo::of).transpose().map(Op::Ping),
         "replay" => replay::control(message).map(Op::Replay),
         other => Err(Fault {
             id: None,
@@ -522,144 +560,4 @@ pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fault(text: &str) -> (&'static str, String) {
-        let fault = parse(text, 10).expect_err(text);
-        (fault.code, fault.msg)
-    }
-
-    #[test]
-    fn a_subscribe_is_read_with_its_defaults() {
-        let request = parse(
-            r#"{"op":"subscribe","id":2,"channel":"quote","symbols":["coinbase:BTC-USD"],"extra":1}"#,
-            10,
-        );
-        let request = request.expect("good");
-        assert_eq!(request.id, Some(Id(2.into())));
-        let expected = Subscribe {
-            channels: vec![Channel::Quote],
-            symbols: vec!["coinbase:BTC-USD".into()],
-            mode: None,
-            rate: None,
-            cuts: false,
-            snapshot: true,
-            resume: None,
-            from: None,
-        };
-        assert_eq!(request.op, Op::Subscribe(expected));
-    }
-
-    #[test]
-    fn faults_name_the_field() {
-        for (text, code, word) in [
-            ("{", "bad_request", "not JSON"),
-            ("[]", "bad_request", "object"),
-            ("{}", "bad_request", "`op`"),
-            (r#"{"op":7}"#, "bad_request", "`op`"),
-            (r#"{"op":"fly"}"#, "unknown_op", "\"fly\""),
-            (r#"{"op":"list","id":1.5}"#, "bad_request", "`id`"),
-            (r#"{"op":"subscribe","symbols":["*"]}"#, "bad_request", "`channel`"),
-            (r#"{"op":"subscribe","channel":["trade","x"],"symbols":["*"]}"#, "bad_request", "\"x\""),
-            (r#"{"op":"subscribe","channel":"trade"}"#, "bad_request", "`symbols`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["a:b",{}]}"#, "bad_request", "`symbols[1]`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"mode":"all"}"#, "bad_request", "`mode`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":0}"#, "bad_request", "`max_hz`"),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"max_hz":1001}"#, "bad_request", "1000"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":5}"#, "bad_request", "`max_hz`"),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":"cut"}"#,
-                "bad_request",
-                "every",
-            ),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":7}"#,
-                "bad_request",
-                "`on_slow`",
-            ),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{}}"#, "bad_request", "epoch"),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{"epoch":"e","seq":{"a":-1}}}"#,
-                "bad_request",
-                "\"a\"",
-            ),
-            (
-                r#"{"op":"subscribe","channel":["trade","quote"],"symbols":["*"],"resume":{"epoch":"","seq":{}}}"#,
-                "bad_request",
-                "one `channel`",
-            ),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"from":"-1s"}"#, "bad_request", "every"),
-            (
-                r#"{"op":"subscribe","channel":"trade","symbols":["*"],"from":1,"resume":{"epoch":"","seq":{}}}"#,
-                "bad_request",
-                "`resume`",
-            ),
-            (r#"{"op":"set","symbols":["*"]}"#, "bad_request", "`mode`"),
-            (r#"{"op":"set","symbols":["*"],"mode":"every","max_hz":1}"#, "bad_request", "latest"),
-            (r#"{"op":"ping","t":{}}"#, "bad_request", "`t`"),
-        ] {
-            let (found, msg) = fault(text);
-            assert_eq!(found, code, "{text}");
-            assert!(msg.contains(word), "{text}: {msg}");
-        }
-        assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, Some(Id("x".into())));
-    }
-
-    #[test]
-    fn rates_are_exact_and_shown_as_they_were_written() {
-        for (text, period_ns, shown) in [
-            ("10", 100_000_000, "10"),
-            ("0.01", 100_000_000_000, "0.01"),
-            ("2.5", 400_000_000, "2.5"),
-            ("1000", 1_000_000, "1000"),
-        ] {
-            let request = format!(r#"{{"op":"set","symbols":["*"],"max_hz":{text}}}"#);
-            let Ok(Request { op: Op::Set(_, change), .. }) = parse(&request, 10) else { panic!("{text}") };
-            let rate = change.rate.flatten().expect(text);
-            assert_eq!((rate.period_ns(), rate.shown().to_string().as_str()), (period_ns, shown));
-        }
-        let none = parse(r#"{"op":"set","max_hz":null}"#, 10).expect("good").op;
-        assert!(matches!(none, Op::Set(_, Change { mode: None, rate: Some(None) })));
-    }
-
-    #[test]
-    fn symbols_count_once_and_not_too_many() {
-        let text = |count: usize| {
-            let list: Vec<String> = (0..2 * count).map(|n| format!("\"a:S{}\"", n % count)).collect();
-            format!(r#"{{"op":"subscribe","channel":"trade","symbols":[{}]}}"#, list.join(","))
-        };
-        assert!(
-            matches!(parse(&text(10), 10), Ok(Request { op: Op::Subscribe(s), .. }) if s.symbols.len() == 10)
-        );
-        assert!(fault(&text(11)).1.contains("`symbols` names 11"));
-    }
-
-    #[test]
-    fn deep_nesting_is_an_error() {
-        let deep = format!("{{\"op\":{}", "[".repeat(60_000));
-        assert_eq!(fault(&deep).0, "bad_request");
-    }
-
-    #[test]
-    fn the_url_form_means_the_same() {
-        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
-            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-        };
-        let wanted = parse_query(&pairs(&[("symbols", "a:B,kraken:*"), ("channel", "trade")]));
-        let wanted = wanted.expect("good").expect("symbols");
-        assert_eq!(wanted.symbols, ["a:B", "kraken:*"]);
-        assert_eq!(wanted.channels, [Channel::Trade]);
-        assert_eq!(parse_query(&pairs(&[("other", "x")])), Ok(None));
-        // F12: the `+` of an offset may come as a space.
-        for from in ["2021-04-17T16:43:37+00:00", "2021-04-17T16:43:37 00:00", "2021-04-17T09:43:37-07:00"] {
-            let list = [("symbols", "*"), ("mode", "every"), ("from", from)];
-            let wanted = parse_query(&pairs(&list)).expect(from).expect("symbols");
-            assert_eq!(wanted.from, Some(Since::At(1_618_677_817_000_000_000)), "{from}");
-        }
-        let wrong =
-            parse_query(&pairs(&[("symbols", "*"), ("mode", "every"), ("from", "2021-04-17 16:43:37Z")]));
-        assert!(wrong.is_err_and(|error| error.starts_with("`from`: \"2021-04-17 16:43:37Z\"")));
-        assert!(parse_query(&pairs(&[("channel", "book")])).is_err_and(|e| e.contains("`channel`")));
-    }
-}
+mod tests;

@@ -71,7 +71,7 @@ impl<S: Socket> Sessions<S> {
             Op::Symbols(pattern) => self.symbols(id, name.as_ref(), &pattern, now),
             Op::Ping(t) => {
                 let out_us = self.clock.wall_ns() / 1_000;
-                let pong = message::pong(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
+                let pong = message::Pong::new(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
                 self.say(id, &pong, now);
             }
             Op::Replay(control) => self.control(id, name.as_ref(), &control, now),
