@@ -442,8 +442,25 @@ fn malformed_heads_get_an_answer() {
         ("endless header", format!("GET / HTTP/1.1\r\nHost: h\r\nx: {}", "x".repeat(200_000)), 431),
         ("many headers", format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n"), 431),
     ] {
-        assert_eq!(door.raw(bytes.as_bytes()).status, status, "{what}");
+        let answer = door.raw(bytes.as_bytes());
+        assert_eq!(answer.status, status, "{what}");
+        assert!(answer.has("content-type: application/json"), "{what}: {}", answer.head);
+        let words: &[&str] = if status == 431 { &["16384 bytes", "100 lines"] } else { &[""] };
+        assert!(words.iter().all(|word| answer.error().contains(word)), "{what}: {}", answer.body);
     }
+    // F26: more symbols than an address has room for.
+    let symbols: Vec<String> = (0..1_000).map(|n| format!("demo:{n:064}")).collect();
+    let answer = door.request(&format!("GET /ws?symbols={}", symbols.join(",")), &handshake());
+    assert_eq!(answer.status, 431);
+    assert!(answer.error().contains("16384 bytes") && answer.error().contains("messages"), "{}", answer.body);
+    // On a connection that was good before, too.
+    let mut stream = door.connect();
+    let asked = format!("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /{long} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(asked.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    let answer = Answer::read(&mut stream);
+    assert!(answer.status == 431 && answer.error().contains("16384 bytes"), "{}", answer.body);
+    assert_eq!(stream.read(&mut [0]).expect("closed"), 0, "nothing comes behind it");
     let good: String = (0..98).map(|n| format!("h{n}: x\r\n")).collect();
     assert_eq!(door.request("GET /healthz", &good).status, 200, "a hundred headers are fine");
 }

@@ -17,9 +17,14 @@ struct Market {
 
 impl Market {
     fn open(settings: &[&str]) -> Self {
+        Self::of(r#"["demo", "other"]"#, settings)
+    }
+
+    /// One for these venues.
+    fn of(venues: &str, settings: &[&str]) -> Self {
         // One shard: what the watcher was told, everybody was.
         let settings = [&["shard.threads=1", "limits.ops_per_s=1000"], settings].concat();
-        let gateway = Gateway::publishing(r#"["demo", "other"]"#, &settings);
+        let gateway = Gateway::publishing(venues, &settings);
         let mut publisher = connect(gateway.publish.expect("an address"));
         writeln!(publisher, "{}", json!({"op": "auth", "token": TOKEN})).expect("sent");
         let mut answer = String::new();
@@ -369,4 +374,64 @@ fn a_ping_comes_back_letter_for_letter() {
     }
     let answer = client.ask(&json!({"op": "ping", "t": "x".repeat(129)}));
     assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("bad_request")), "{answer}");
+}
+
+/// A venue and names as long as they may be.
+fn long_names(count: usize) -> (String, Vec<String>) {
+    let venue = "v".repeat(32);
+    let names = (0..count).map(|n| format!("{venue}:{n:064}")).collect();
+    (venue, names)
+}
+
+#[test]
+fn as_many_symbols_as_one_may_have_fit_in_one_message() {
+    // F26
+    let (venue, names) = long_names(1_000);
+    let market = Market::of(&format!("[{venue:?}]"), &[]);
+    let mut client = market.client("");
+    assert_eq!(client.socket.hello["limits"]["symbols"], 1_000);
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(client.subscribe(&json!(["trade", "quote"]), &all, &json!({})).len(), 2_000);
+    assert_eq!(client.unsubscribe(&all).len(), 1_000);
+    // With the number that an earlier connection had of each.
+    let seq: serde_json::Map<String, Value> =
+        names.iter().map(|name| (name.clone(), u64::MAX.into())).collect();
+    let resume = json!({"resume": {"epoch": "e", "seq": seq}});
+    assert_eq!(client.subscribe(&json!("trade"), &all, &resume).len(), 1_000);
+    // However they are escaped.
+    let mut client = market.client("");
+    let odd = (0..1_000).map(|n| format!(r#""{venue}:{}{n:04}""#, r"\u00fc".repeat(30))).collect::<Vec<_>>();
+    client
+        .socket
+        .text(&format!(r#"{{"op":"subscribe","id":1,"channel":"trade","symbols":[{}]}}"#, odd.join(", ")));
+    let answer = client.socket.word();
+    assert_eq!(answer["ok"].as_array().map(Vec::len), Some(1_000), "{}", answer["type"]);
+    assert_eq!(answer["ok"][7]["symbol"], format!("{venue}:{}0007", "ü".repeat(30)));
+}
+
+#[test]
+fn the_longest_message_is_told_and_one_that_is_longer_names_the_limit() {
+    for (settings, limit) in [
+        (&[][..], 257_024),
+        (&["limits.symbols_per_connection=3"][..], 65_536),
+        (&["limits.symbols_per_connection=2000"][..], 513_024),
+        (&["limits.symbols_per_connection=1000000000"][..], 16_777_216),
+        (&["limits.frame_bytes_max=1000"][..], 1_000),
+    ] {
+        let market = Market::open(settings);
+        let mut client = market.client("");
+        assert_eq!(client.socket.hello["limits"]["frame_bytes"], limit, "{settings:?}");
+        let list = r#"{"op":"list","id":"long"}"#;
+        client.socket.text(&(list.to_owned() + &" ".repeat(limit - list.len())));
+        assert_eq!(client.socket.word()["id"], "long");
+        // Its length is enough.
+        client.socket.bytes(&support::header(support::FIN | support::TEXT, limit + 1, true));
+        client.socket.bytes(&[0; 4]);
+        let bye = client.socket.word();
+        assert_eq!((&bye["code"], &bye["why"]), (&json!(1009), &json!("message_too_big")), "{bye}");
+        let (opcode, payload) = client.socket.frame();
+        assert_eq!((opcode, &payload[..2]), (support::CLOSE, &1009_u16.to_be_bytes()[..]));
+        let reason = String::from_utf8(payload[2..].to_vec()).expect("UTF-8");
+        assert_eq!(reason, format!("message_too_big: limits.frame_bytes is {limit}"));
+    }
 }

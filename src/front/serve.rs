@@ -1,7 +1,7 @@
 //! Accepts connections and drives HTTP on each: the one place that both doors share.
 //!
-//! hyper answers a malformed head by itself. What it would drop in silence is answered here: a head that
-//! stays half-sent (408), one that is not HTTP/1 (505) and one that breaks off (400). A connection that is
+//! hyper answers a malformed head without a word, and drops others in silence. Both are answered here: a head that is no good
+//! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
 //! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
 
 use std::io;
@@ -34,6 +34,8 @@ use crate::socket::{self, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The most lines that a head has; more get 431. It is hyper's own, which it keeps on the stack as long as nobody sets it.
+const HEAD_LINES_MAX: usize = 100;
 /// The longest body that is read, in bytes; for a longer one or one of unknown length: 413.
 pub(super) const BODY_BYTES_MAX: usize = 1024;
 /// How many connections over the limit are told so at the same time; the others are just closed.
@@ -291,11 +293,17 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
         return;
     }
     count(&stats.bad_heads);
-    if activity.answered.load(Ordering::Relaxed) {
-        // By hyper: it takes malformed heads for its own.
-        linger(stream).await;
-    } else if error.is_incomplete_message() {
+    if error.is_incomplete_message() {
         answer_and_close(stream, "400 Bad Request", "the request's head breaks off").await;
+    } else if error.is_parse_too_large() {
+        let msg = format!(
+            "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEAD_LINES_MAX} lines: symbols that its address has \
+             no room for can be asked for by messages"
+        );
+        answer_and_close(stream, "431 Request Header Fields Too Large", &msg).await;
+    } else if activity.held_back.load(Ordering::Relaxed) {
+        answer_and_close(stream, "400 Bad Request", &format!("the request's head is malformed: {error}"))
+            .await;
     } else {
         answer_and_close(stream, "505 HTTP Version Not Supported", "speak HTTP/1.1 here").await;
     }
@@ -311,7 +319,7 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
         Err(refused) => {
             count(&stats.handover_refused);
             let mut bytes = Vec::new();
-            frame::close(refused.why, &mut bytes);
+            frame::close(refused.why, None, &mut bytes);
             // Behind a 101 the socket's buffer has room for a dozen bytes; a peer that is gone needs none.
             io::Write::write_all(&mut &refused.stream, &bytes).ok();
         }
@@ -320,10 +328,10 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
 
 /// Writes an answer of its own to a connection that hyper gave up, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
-    let body = format!("{{\"error\":\"{msg}\"}}");
+    let body = serde_json::json!({ "error": msg });
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
+        body.to_string().len()
     );
     if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
         linger(stream).await;
@@ -349,8 +357,10 @@ struct Activity {
     phase: AtomicU8,
     /// Moves on whenever the deadline starts anew.
     step: AtomicU32,
-    /// Whether anything was written since the head began.
-    answered: AtomicBool,
+    /// Whether the head that began last is whole: it has reached the service.
+    is_whole: AtomicBool,
+    /// Whether hyper has answered a head by itself, without a word: see [`Watched`].
+    held_back: AtomicBool,
     handover: Mutex<Option<Arc<Handover>>>,
 }
 
@@ -381,13 +391,19 @@ impl Activity {
 
     fn read(&self) {
         if self.phase() == Phase::Idle {
-            self.answered.store(false, Ordering::Relaxed);
+            self.is_whole.store(false, Ordering::Relaxed);
             self.enter(Phase::Head);
         }
     }
 
+    /// Whether what is about to be written is hyper's own answer to a head, which is to be held back.
+    fn holds_back(&self) -> bool {
+        let holds = self.phase() == Phase::Head && !self.is_whole.load(Ordering::Relaxed);
+        self.held_back.fetch_or(holds, Ordering::Relaxed);
+        holds
+    }
+
     fn wrote(&self) {
-        self.answered.store(true, Ordering::Relaxed);
         if self.phase() == Phase::Answer {
             // Progress: the deadline starts anew.
             self.enter(Phase::Answer);
@@ -424,6 +440,7 @@ fn service(
     Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>,
 > + Unpin {
     service_fn(move |mut request: Request<Incoming>| -> BoxFuture<'static, _> {
+        activity.is_whole.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(Working(Arc::clone(&activity)));
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
@@ -453,7 +470,8 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     None
 }
 
-/// A socket that tells its [`Activity`] what passes.
+/// A socket that tells its [`Activity`] what passes. What hyper answers to a head that is no good has no body: it is not let
+/// through, and answered again when hyper has given the connection up.
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
@@ -476,6 +494,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.activity.wrote();
         Poll::Ready(Ok(written))
@@ -486,6 +507,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
         self.activity.wrote();
         Poll::Ready(Ok(written))
