@@ -251,10 +251,30 @@ fn wrong_methods_and_paths_are_named() {
     assert!(answer.error().contains("/nothing"));
     assert_eq!(door.request("OPTIONS *", "").status, 404);
     assert_eq!(door.request("CONNECT h:1", "").status, 404);
-    let mut stream = door.connect();
-    let head = format!("HEAD /ws HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake());
-    stream.write_all(head.as_bytes()).expect("sent");
-    assert_eq!(Answer::read_of(&mut stream, true).status, 405, "only GET opens a WebSocket");
+}
+
+#[test]
+fn only_get_opens_a_websocket_whichever_method_is_asked_with() {
+    // F27: what one is told, all are.
+    let door = door(|_| {}, true);
+    for path in ["/ws", "/publish"] {
+        for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            for headers in [handshake(), String::new()] {
+                let mut stream = door.connect();
+                let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+                stream.write_all(head.as_bytes()).expect("sent");
+                let answer = Answer::read_of(&mut stream, method == "HEAD");
+                assert_eq!(answer.status, 405, "{method} {path}");
+                assert!(answer.has("allow: get"), "{method} {path}: {}", answer.head);
+                assert!(method == "HEAD" || answer.error().contains("opens with GET"), "{}", answer.body);
+            }
+        }
+    }
+    // Where HEAD works, it is among those that do.
+    for path in ["/", "/healthz", "/api/symbols", "/api/replay"] {
+        let answer = door.request(&format!("DELETE {path}"), "");
+        assert!(answer.status == 405 && answer.head.contains("allow: get,head"), "{path}: {}", answer.head);
+    }
 }
 
 #[test]

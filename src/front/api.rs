@@ -10,13 +10,13 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
 use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress, Working};
-use super::upgrade::Handshake;
+use super::upgrade::{Handshake, not_get};
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
 use crate::instrument::Symbol;
@@ -33,8 +33,8 @@ pub(super) fn public(app: Arc<App>) -> Router {
         .route("/assets/{name}", get(asset))
         .route("/favicon.svg", get(async || file("favicon.svg")))
         .route("/style.css", get(ui::style))
-        .route("/ws", get(ws))
-        .route("/publish", get(publish))
+        .route("/ws", any(ws))
+        .route("/publish", any(publish))
         .route("/api/symbols", get(symbols))
         .route("/api/replay", get(playback).post(control))
         .route("/api/replays", get(replays))
@@ -342,6 +342,9 @@ fn symbol_row(row: &SymbolRow) -> Value {
 
 async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     let (head, _) = request.into_parts();
+    if let Some(response) = not_get(&head.method) {
+        return response;
+    }
     if !app.origins.allow(&head.headers) {
         return foreign();
     }
@@ -383,10 +386,13 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
 }
 
 async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    if let Some(response) = not_get(&head.method) {
+        return response;
+    }
     let Some(route) = app.hooks.publish.clone() else {
         return error(StatusCode::NOT_FOUND, "publishing is off: no token is configured for it");
     };
-    let (head, _) = request.into_parts();
     if !app.origins.allow(&head.headers) {
         return foreign();
     }

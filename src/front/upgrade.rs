@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    ALLOW, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
 use axum::response::IntoResponse;
@@ -31,11 +31,6 @@ impl Handshake {
     /// The response that says what is wrong.
     pub(super) fn check(head: &request::Parts) -> Result<Self, Box<Response<Body>>> {
         let headers = &head.headers;
-        if head.method != Method::GET {
-            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket opens with GET");
-            response.headers_mut().insert(axum::http::header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(Box::new(response));
-        }
         let asked = has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade");
         if !asked || head.version < Version::HTTP_11 {
             let msg = "this is a WebSocket endpoint: send `Connection: Upgrade` and `Upgrade: websocket` \
@@ -73,6 +68,17 @@ impl Handshake {
         response.extensions_mut().insert(Arc::new(take));
         response
     }
+}
+
+/// The answer to another method than the one that opens a WebSocket; HEAD is none either.
+pub(super) fn not_get(method: &Method) -> Option<Response<Body>> {
+    let answer = || {
+        let mut response =
+            error(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket opens with GET, and with no other method");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        response
+    };
+    (method != Method::GET).then(answer)
 }
 
 fn upgrade_required(msg: &str) -> Response<Body> {
