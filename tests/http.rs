@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use answer::Answer;
+use serde_json::{Value, json};
 use tickfan::front::{
     FeedHealth, Front, HandOverOnce, Hooks, Limits, NoRoom, Options, PublishRoute, Refused, RoomRoute, Stats,
     SymbolRow, Upgraded,
@@ -27,6 +28,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 #[derive(Default)]
 struct Switches {
     full: AtomicBool,
+    many_captures: AtomicBool,
     stopped_feed: AtomicBool,
     refuse_after: AtomicBool,
 }
@@ -55,7 +57,7 @@ fn rows() -> Vec<SymbolRow> {
 }
 
 fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bool) -> Hooks {
-    let (a, b, c) = (Arc::clone(switches), Arc::clone(switches), Arc::clone(switches));
+    let [a, b, c, d] = std::array::from_fn(|_| Arc::clone(switches));
     let publishers = sessions.clone();
     Hooks {
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
@@ -82,9 +84,23 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         remote: None,
         rooms: Some(RoomRoute {
             enter: Arc::new(|wish, _| Box::pin(enter(wish))),
-            captures: Arc::new(|| Box::pin(async { Ok(serde_json::json!({"replays": []})) })),
+            captures: Arc::new(move || {
+                let many = d.many_captures.load(Ordering::SeqCst);
+                let names = (0..if many { CAPTURES } else { 0 }).map(capture);
+                let rows: Vec<Value> = names.map(|name| json!({"name": name, "bytes": 7})).collect();
+                let listed =
+                    if many { json!({"replays": rows, "more": true}) } else { json!({"replays": rows}) };
+                Box::pin(async move { Ok(listed) })
+            }),
         }),
     }
+}
+
+/// How many captures there may be to replay.
+const CAPTURES: usize = 8_000;
+
+fn capture(n: usize) -> String {
+    format!("{n:0>200}.zst")
 }
 
 /// How long a room takes to open.
@@ -528,6 +544,26 @@ fn a_room_that_opens_slowly_is_no_slow_head() {
     let listed = door.request("GET /api/replays", "");
     assert_eq!((listed.status, listed.body.as_str()), (200, r#"{"replays":[]}"#));
     assert_eq!(door.request("GET /api/replays", "Origin: https://evil.example\r\n").status, 403);
+}
+
+#[test]
+fn a_long_list_of_captures_comes_in_parts() {
+    let door = plain();
+    door.switches.many_captures.store(true, Ordering::SeqCst);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = door.request(&format!("GET /api/replays{after}"), "");
+        assert!(answer.status == 200 && answer.body.len() < 1 << 20, "{} bytes", answer.body.len());
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(body["more"], true, "the folder itself has more");
+        let page = body["replays"].as_array().expect("rows");
+        found.extend(page.iter().map(|row| row["name"].as_str().expect("a name").to_owned()));
+        if page.is_empty() {
+            break;
+        }
+        after = format!("?after={}", found.last().expect("a name"));
+    }
+    assert!(found.iter().eq((0..CAPTURES).map(capture).collect::<Vec<_>>().iter()), "{}", found.len());
 }
 
 #[test]

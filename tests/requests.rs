@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
-use support::{Gateway, RawSocket, TOKEN, connect};
+use support::{FIN, Gateway, PING, PONG, RawSocket, TOKEN, connect};
 
 /// A gateway without feeds, a publisher, and somebody who sees all that is published.
 struct Market {
@@ -73,18 +73,43 @@ impl Client {
         Self { socket, data: Vec::new(), asked: 0 }
     }
 
-    /// The answer to a request.
+    /// The answer to a request. No message is longer than Python's `websockets` takes by itself.
     fn ask(&mut self, request: &Value) -> Value {
         self.asked += 1;
         let mut request = request.clone();
         request["id"] = self.asked.into();
         self.socket.text(&request.to_string());
         loop {
-            let message = self.socket.word();
+            let (opcode, payload) = self.socket.frame();
+            if opcode == PING {
+                self.socket.send(FIN | PONG, &payload);
+                continue;
+            }
+            assert!(payload.len() < 1 << 20, "{} bytes", payload.len());
+            let message: Value = serde_json::from_slice(&payload).expect("JSON");
             if message["id"] == self.asked {
                 return message;
             }
-            self.data.push(message);
+            if message["type"] != "hb" {
+                self.data.push(message);
+            }
+        }
+    }
+
+    /// The rows of all answers to a request: each begins behind the last row of the one before it.
+    fn pages(&mut self, request: &Value, field: &str) -> (usize, Vec<String>) {
+        let (mut pages, mut rows) = (0, Vec::new());
+        let mut request = request.clone();
+        loop {
+            let answer = self.ask(&request);
+            let page = answer[field].as_array().unwrap_or_else(|| panic!("{answer}"));
+            pages += 1;
+            rows.extend(page.iter().map(row));
+            if answer["more"] != true {
+                assert_eq!(answer["more"], Value::Null);
+                return (pages, rows);
+            }
+            request["after"] = page.last().expect("it goes on")["symbol"].clone();
         }
     }
 
@@ -425,7 +450,7 @@ fn the_longest_message_is_told_and_one_that_is_longer_names_the_limit() {
         client.socket.text(&(list.to_owned() + &" ".repeat(limit - list.len())));
         assert_eq!(client.socket.word()["id"], "long");
         // Its length is enough.
-        client.socket.bytes(&support::header(support::FIN | support::TEXT, limit + 1, true));
+        client.socket.bytes(&support::header(FIN | support::TEXT, limit + 1, true));
         client.socket.bytes(&[0; 4]);
         let bye = client.socket.word();
         assert_eq!((&bye["code"], &bye["why"]), (&json!(1009), &json!("message_too_big")), "{bye}");
@@ -434,4 +459,90 @@ fn the_longest_message_is_told_and_one_that_is_longer_names_the_limit() {
         let reason = String::from_utf8(payload[2..].to_vec()).expect("UTF-8");
         assert_eq!(reason, format!("message_too_big: limits.frame_bytes is {limit}"));
     }
+}
+
+#[test]
+fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
+    const COUNT: usize = 12_000;
+    const NAMED: usize = 5_989;
+    let (venue, names) = long_names(COUNT);
+    let settings = ["limits.symbols_per_connection=6000", "session.outbox_bytes_max=67108864"];
+    let mut market = Market::of(&format!("[{venue:?}, \"demo\"]"), &settings);
+    market.moves(&["demo:FIRST"]);
+    for names in names.chunks(500) {
+        market.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let mut client = market.client("");
+    // What there is, in the order of listing.
+    let (pages, rows) = client.pages(&json!({"op": "symbols"}), "symbols");
+    assert!(
+        pages > 1 && rows[0] == "demo:FIRST" && rows[1..] == names[..],
+        "{pages} pages, {} rows",
+        rows.len()
+    );
+    let (pages, rows) = client.pages(&json!({"op": "symbols", "match": format!("{venue}:*")}), "symbols");
+    assert!(pages > 1 && rows == names);
+    let last = json!({"op": "symbols", "after": names[COUNT - 1]});
+    assert_eq!(client.pages(&last, "symbols"), (1, vec![]));
+    for bad in [json!("demo:NEVER"), json!("FIRST"), json!("*"), json!(""), json!(7), json!("x".repeat(129))]
+    {
+        let answer = client.ask(&json!({"op": "symbols", "after": bad}));
+        assert_eq!(
+            (&answer["code"], word(&answer["msg"]).contains("`after`")),
+            (&json!("bad_request"), true),
+            "{answer}"
+        );
+    }
+    // The same over HTTP.
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let (status, body) =
+            Gateway::get(market.gateway.http, &format!("/api/symbols?match={venue}:*{after}"));
+        assert!(status == 200 && body.len() < 1 << 20, "{status}, {} bytes", body.len());
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        found.extend(body["symbols"].as_array().expect("rows").iter().map(row));
+        if body["more"] != true {
+            break;
+        }
+        after = format!("&after={}", found.last().expect("it goes on"));
+    }
+    assert_eq!(found, names);
+    let (status, body) = Gateway::get(market.gateway.http, "/api/symbols?after=demo:NEVER");
+    assert!(status == 400 && body.contains("`after`"), "{status} {body}");
+
+    // As many as it may name, on both channels, and some more: those that were rejected are all told.
+    let symbols = [&names[..NAMED], &["nowhere:X".to_owned()][..]].concat();
+    let awaited = (0..10).map(|n| format!("demo:W{n}"));
+    let symbols: Vec<String> = symbols.into_iter().chain(awaited).collect();
+    let answer = client.ask(
+        &json!({"op": "subscribe", "channel": ["trade", "quote"], "symbols": symbols, "snapshot": false}),
+    );
+    assert_eq!((&answer["more"], answer["rejected"].as_array().map(Vec::len)), (&json!(true), Some(1)));
+    assert!(answer["ok"].as_array().is_some_and(|rows| rows.len() > 2_000 && rows.len() < 12_000));
+    // What it has: wildcards, what is listed, what is awaited; each symbol whole.
+    client.subscribe(&json!(["trade", "quote"]), &["demo:*"], &json!({"snapshot": false}));
+    client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
+    let (pages, rows) = client.pages(&json!({"op": "list"}), "subscriptions");
+    let wildcards = ["* trade", "demo:* trade", "demo:* quote"].map(str::to_owned);
+    let first = ["demo:FIRST trade", "demo:FIRST quote"].map(str::to_owned);
+    let named = names[..NAMED].iter().flat_map(|name| [format!("{name} trade"), format!("{name} quote")]);
+    let brought = names[NAMED..].iter().map(|name| format!("{name} trade"));
+    let awaited = (0..10).flat_map(|n| [format!("demo:W{n} trade"), format!("demo:W{n} quote")]);
+    let all: Vec<String> =
+        wildcards.into_iter().chain(first).chain(named).chain(brought).chain(awaited).collect();
+    assert!(pages > 2);
+    assert_eq!(rows.len(), all.len());
+    assert!(rows == all, "{:?}", rows.iter().zip(&all).find(|(a, b)| a != b));
+    for (after, from) in [("*", 1), ("demo:*", 3), ("demo:W3", all.len() - 12), ("demo:W35", all.len() - 12)]
+    {
+        let (_, rows) = client.pages(&json!({"op": "list", "after": after}), "subscriptions");
+        assert!(rows == all[from..], "{after}: {} rows", rows.len());
+    }
+    let answer = client.ask(&json!({"op": "list", "after": "W3"}));
+    assert_eq!(answer["code"], "bad_request", "{answer}");
+    let answer = client.ask(&json!({"op": "unsubscribe", "symbols": names[..NAMED]}));
+    assert_eq!(answer["ok"].as_array().map(Vec::len), Some(NAMED), "there is room for the short rows");
+    let refused: Vec<String> = (0..6_000).map(|n| format!("nowhere:{n:0>120}")).collect();
+    let answer = client.ask(&json!({"op": "subscribe", "channel": "trade", "symbols": refused}));
+    assert!(answer["more"] == true && answer["rejected"].as_array().is_some_and(|rows| rows.len() > 4_000));
 }

@@ -21,7 +21,7 @@ use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol;
-use crate::protocol::json::Ack;
+use crate::protocol::json::{Ack, Space};
 use crate::protocol::replay::parse_control;
 use crate::remote::{NOT_A_REPLAY, Refusal};
 
@@ -230,19 +230,48 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let mut wanted = Match::All;
+    let (mut wanted, mut after) = (Match::All, None);
     for (key, value) in pairs(&uri) {
-        if key == "match" {
-            let Some(found) = Match::parse(&value) else {
-                let msg = "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"";
-                return error(StatusCode::BAD_REQUEST, msg);
-            };
-            wanted = found;
+        match key.as_str() {
+            "match" => {
+                let Some(found) = Match::parse(&value) else {
+                    let msg = "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"";
+                    return error(StatusCode::BAD_REQUEST, msg);
+                };
+                wanted = found;
+            }
+            "after" => after = Some(value),
+            _ => {}
         }
     }
     let rows = (app.hooks.symbols)();
-    let rows: Vec<Value> = rows.iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row).collect();
-    readable(Json(json!({ "symbols": rows })).into_response(), &headers)
+    // In the order of listing, so whatever is listed meanwhile comes behind.
+    let from = match after {
+        None => 0,
+        Some(last) => match rows.iter().position(|row| row.symbol.as_str() == last) {
+            Some(at) => at + 1,
+            None => return error(StatusCode::BAD_REQUEST, "`after` must be a symbol that is listed"),
+        },
+    };
+    let rows = rows[from..].iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row);
+    readable(page_of("symbols", rows, false), &headers)
+}
+
+/// As many rows as an answer has room for. Whether there are more, or were before, is said.
+fn page_of(name: &str, rows: impl Iterator<Item = Value>, more: bool) -> Response<Body> {
+    let (mut space, mut page, mut more) = (Space::default(), Vec::new(), more);
+    for row in rows {
+        if !space.takes(std::slice::from_ref(&row)) {
+            more = true;
+            break;
+        }
+        page.push(row);
+    }
+    let mut body = json!({ name: page });
+    if more {
+        body["more"] = true.into();
+    }
+    Json(body).into_response()
 }
 
 /// A page that may ask may also read the answer.
@@ -261,6 +290,7 @@ async fn replays(
     State(app): State<Arc<App>>,
     working: Option<Extension<Working>>,
     headers: HeaderMap,
+    uri: Uri,
 ) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
@@ -270,8 +300,16 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
+    let pairs = pairs(&uri);
+    let after = value(&pairs, "after");
+    let is_behind =
+        |row: &Value| after.is_none_or(|last| row["name"].as_str().is_some_and(|name| name > last));
     let response = match (rooms.captures)().await {
-        Ok(listed) => Json(listed).into_response(),
+        Ok(mut listed) => {
+            // Sorted by name.
+            let rows = listed["replays"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            page_of("replays", rows.into_iter().filter(is_behind), listed["more"] == true)
+        }
         Err(why) => why.response(),
     };
     readable(response, &headers)

@@ -246,10 +246,10 @@ pub enum Op {
     Unsubscribe(Target),
     /// Another mode or rate for what it has.
     Set(Target, Change),
-    /// What it has.
-    List,
-    /// What there is: a wildcard or a full symbol.
-    Symbols(String),
+    /// What it has, behind the rows of this symbol.
+    List(Option<String>),
+    /// What there is: a wildcard or a full symbol, and the symbol behind which the rows begin.
+    Symbols(String, Option<String>),
     /// A round trip; the value comes back.
     Ping(Option<Echo>),
     /// Something that a replay is to do.
@@ -321,12 +321,11 @@ fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) ->
         "subscribe" => subscribe(message, symbols_max),
         "unsubscribe" => Ok(Op::Unsubscribe(target(message, symbols_max)?)),
         "set" => Ok(Op::Set(target(message, symbols_max)?, change(message)?)),
-        "list" => Ok(Op::List),
-        "symbols" => match message.get("match") {
-            None => Ok(Op::Symbols("*".to_owned())),
-            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Op::Symbols(text.clone())),
-            Some(_) => Err(Fault::bad("`match` must be a string like \"*\" or \"coinbase:*\"")),
-        },
+        "list" => Ok(Op::List(short_text(message, "after", AFTER)?)),
+        "symbols" => {
+            let pattern = short_text(message, "match", "a string like \"*\" or \"coinbase:*\"")?;
+            Ok(Op::Symbols(pattern.unwrap_or_else(|| "*".to_owned()), short_text(message, "after", AFTER)?))
+        }
         "ping" => t.map(Echo::of).transpose().map(Op::Ping),
         "replay" => replay::control(message).map(Op::Replay),
         other => Err(Fault {
@@ -337,6 +336,17 @@ fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) ->
                 other.chars().take(40).collect::<String>()
             ),
         }),
+    }
+}
+
+const AFTER: &str = "the symbol of the last row of an answer";
+
+/// A field that is short text, or is not there; `what` it must be.
+fn short_text(message: &Map<String, Value>, field: &str, what: &str) -> Result<Option<String>, Fault> {
+    match message.get(field) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text.clone())),
+        Some(_) => Err(Fault::bad(format!("`{field}` must be {what}"))),
     }
 }
 

@@ -259,8 +259,8 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The terms as a client asked for them.
-    pub(super) fn terms_of(&mut self, session: u32, key: Key, place: u32) -> Option<Terms> {
-        let manner = self.subscriptions.at(key, place)?.manner();
+    pub(super) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
+        let manner = self.subscriptions.get(key, place)?.manner();
         let connection = self.connections.get(session)?;
         let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
         Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })

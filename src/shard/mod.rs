@@ -16,6 +16,7 @@ mod connection;
 mod connections;
 mod frames;
 mod interest;
+mod listing;
 mod pattern;
 mod playback;
 mod pressure;

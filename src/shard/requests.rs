@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
@@ -11,7 +10,7 @@ use super::resume::{Plan, SLOTS_AT_ONCE};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow, SymbolRow};
+use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
 use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
 use crate::tick::{Channel, Key, State};
 
@@ -27,8 +26,8 @@ pub(super) enum Named {
 
 /// Why a symbol is refused.
 pub(super) struct Refusal {
-    code: &'static str,
-    msg: String,
+    pub(super) code: &'static str,
+    pub(super) msg: String,
 }
 
 fn unknown(msg: impl Into<String>) -> Refusal {
@@ -67,8 +66,10 @@ impl<S: Socket> Sessions<S> {
             Op::Subscribe(wanted) => self.subscribe(id, name.as_ref(), &wanted, now),
             Op::Unsubscribe(target) => self.unsubscribe(id, name.as_ref(), &target, now),
             Op::Set(target, change) => self.set(id, name.as_ref(), &target, change, now),
-            Op::List => self.list(id, name.as_ref(), now),
-            Op::Symbols(pattern) => self.symbols(id, name.as_ref(), &pattern, now),
+            Op::List(after) => self.list(id, name.as_ref(), after.as_deref(), now),
+            Op::Symbols(pattern, after) => {
+                self.symbols(id, name.as_ref(), (&pattern, after.as_deref()), now);
+            }
             Op::Ping(t) => {
                 let out_us = self.clock.wall_ns() / 1_000;
                 let pong = message::Pong::new(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
@@ -225,7 +226,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn listed(&self, instrument: InstrumentId) -> Named {
+    pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
         Named::Listed(instrument, self.ring.state(instrument))
     }
 
@@ -291,7 +292,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
-    fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
+    pub(super) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
         match text.split_once(':') {
             _ if text == "*" => Ok(Pattern::All),
             Some((venue, "*")) => self.require_venue(venue).map(|()| Pattern::Venue(venue.into())),
@@ -426,59 +427,6 @@ impl<S: Socket> Sessions<S> {
             }
         }
     }
-
-    /// Every subscription of a session: wildcards, awaited symbols, instruments, up to [`ROWS_MAX`].
-    fn list(&mut self, id: u32, name: Option<&Id>, now: Now) {
-        let table = Arc::clone(&self.table);
-        let Some(connection) = self.connections.get(id) else { return };
-        let mut rows: Vec<SubscriptionRow<'_>> = Vec::new();
-        for wildcard in &connection.wildcards {
-            rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.terms, None));
-        }
-        for Awaited { symbol, channel, terms } in &connection.awaited {
-            let symbol = symbol.as_str().to_owned();
-            rows.push(SubscriptionRow::new(symbol, *channel, *terms, Some(State::Waiting)));
-        }
-        let channels = connection.places.iter().filter(|(key, _)| key.channel().is_some());
-        let more = channels.clone().count() > ROWS_MAX;
-        for (key, place) in channels.take(ROWS_MAX).copied().collect::<Vec<_>>() {
-            if let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) {
-                rows.push(row(&table, &self.listed(key.instrument()), channel, terms));
-            }
-        }
-        self.charge(id, rows.len());
-        self.say(
-            id,
-            &Ack::new(name, "list", Listing { subscriptions: Some(rows), symbols: None, more }),
-            now,
-        );
-    }
-
-    /// What there is, up to [`ROWS_MAX`].
-    fn symbols(&mut self, id: u32, name: Option<&Id>, text: &str, now: Now) {
-        let pattern = match self.pattern(text) {
-            Ok(pattern) => Some(pattern),
-            Err(refusal) if refusal.code == "unknown_symbol" => None,
-            Err(refusal) => {
-                let msg = format!("`match`: {}", refusal.msg);
-                return self.say(id, &message::error(name, refusal.code, &msg, false), now);
-            }
-        };
-        let table = Arc::clone(&self.table);
-        let picked = table.iter().filter(|(_, symbol)| pattern.as_ref().is_some_and(|p| p.means(symbol)));
-        let mut rows: Vec<SymbolRow<'_>> = picked
-            .take(ROWS_MAX + 1)
-            .map(|(id, symbol)| SymbolRow { symbol: symbol.as_str(), state: self.ring.state(id).name() })
-            .collect();
-        let more = rows.len() > ROWS_MAX;
-        rows.truncate(ROWS_MAX);
-        self.charge(id, table.len());
-        self.say(
-            id,
-            &Ack::new(name, "symbols", Listing { subscriptions: None, symbols: Some(rows), more }),
-            now,
-        );
-    }
 }
 
 /// What comes of a `set`.
@@ -492,20 +440,6 @@ struct SetOutcome<'a> {
 /// too many.
 const SYMBOLS_MAX: usize = 1_000;
 
-/// Rows of one answer to `list` or `symbols`; what is beyond is told by `"more":true`.
-const ROWS_MAX: usize = 10_000;
-
-/// The fields of the answers to `list` and `symbols`.
-#[derive(Debug, Serialize)]
-struct Listing<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions: Option<Vec<SubscriptionRow<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    symbols: Option<Vec<SymbolRow<'a>>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    more: bool,
-}
-
 impl Refusal {
     fn row(self, symbol: &str) -> RejectedRow<'_> {
         RejectedRow { symbol, code: self.code, msg: self.msg }
@@ -513,7 +447,12 @@ impl Refusal {
 }
 
 /// An accepted symbol as the answer shows it.
-fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, terms: Terms) -> SubscriptionRow<'t> {
+pub(super) fn row<'t>(
+    table: &'t InstrumentTable,
+    named: &Named,
+    channel: Channel,
+    terms: Terms,
+) -> SubscriptionRow<'t> {
     match named {
         Named::Wildcard(None) => SubscriptionRow::new("*", channel, terms, None),
         Named::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, terms, None),

@@ -24,7 +24,7 @@ import {
   type Tick,
 } from './messages.js';
 
-/** Symbols that one request names, at most, unless the gateway takes more. */
+/** Symbols that one request names, at most: so many are taken by every gateway, and its answer has room for all of them. */
 const SYMBOLS_PER_REQUEST = 1000;
 
 /** One subscription of the program's. */
@@ -218,7 +218,6 @@ export class Registry {
     limits: Hello['limits'],
   ): Planned[] {
     const chunks: Planned[] = [];
-    const countMax = Math.max(SYMBOLS_PER_REQUEST, limits.symbols);
     // A fourth is left for what is around the symbols.
     let room = (limits.frame_bytes * 3) / 4;
     let chunk: string[] = [];
@@ -228,7 +227,7 @@ export class Registry {
     };
     for (const symbol of symbols) {
       const bytes = byteLength(symbol) * 2 + 32;
-      if (chunk.length >= countMax || room < bytes) close();
+      if (chunk.length >= SYMBOLS_PER_REQUEST || room < bytes) close();
       chunk.push(symbol);
       room -= bytes;
     }

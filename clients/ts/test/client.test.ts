@@ -703,6 +703,50 @@ test('requests are answered, refused, or fail with the connection', async () => 
   await assert.rejects(bench.client.list(), { code: 'closed' });
 });
 
+test('what no single answer has room for is asked for in several', async () => {
+  const bench = new Bench();
+  const socket = await bench.open();
+  const asked = () => {
+    const { id, match, after } = socket.request('symbols');
+    return [id, match, after];
+  };
+  const found = bench.client.symbols('demo:*');
+  const say = async (id: unknown, symbols: string[], more: object) => {
+    socket.say({ type: 'ack', id, op: 'symbols', symbols: symbols.map((symbol) => ({ symbol, state: 'live' })), ...more });
+    await settled();
+  };
+  const first = asked();
+  assert.deepEqual(first.slice(1), ['demo:*', undefined]);
+  await say(first[0], [A, B], { more: true });
+  const second = asked();
+  assert.deepEqual(second.slice(1), ['demo:*', B]);
+  // Too soon: it is asked again.
+  socket.say({ type: 'error', id: second[0], code: 'rate_limited', msg: 'too many', retry: true });
+  await settled();
+  assert.ok(socket.isQuiet);
+  await bench.clock.pass(1_000);
+  const third = asked();
+  assert.deepEqual(third.slice(1), ['demo:*', B]);
+  await say(third[0], ['demo:C'], {});
+  assert.deepEqual(
+    (await found).map(({ symbol }) => symbol),
+    [A, B, 'demo:C'],
+  );
+  assert.ok(socket.isQuiet);
+  // Whatever ends the client ends this too.
+  const row = { symbol: A, channel: 'trade', mode: 'every' };
+  const list = bench.client.list();
+  socket.say({ type: 'ack', id: socket.request('list')['id'], op: 'list', subscriptions: [row], more: true });
+  await settled();
+  const again = socket.request('list');
+  assert.equal(again['after'], A);
+  socket.say({ type: 'error', id: again['id'], code: 'rate_limited', msg: 'too many', retry: true });
+  await settled();
+  const rejected = assert.rejects(list, { code: 'closed' });
+  await bench.end();
+  await rejected;
+});
+
 test('the clocks are compared by ping, and a tick has an age', async () => {
   const bench = new Bench({ pingMs: 1_000 });
   const socket = await bench.open();
