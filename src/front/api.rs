@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
@@ -15,7 +15,7 @@ use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
-use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress, Working};
+use super::serve::{self, Handover, Peer, PeerAddress, Working};
 use super::upgrade::{Handshake, not_get};
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
@@ -334,9 +334,9 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
         return foreign();
     }
     let Some(remote) = &app.hooks.remote else { return not_a_replay() };
-    // It is short: see `serve`.
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return error(StatusCode::BAD_REQUEST, "the body broke off");
+    let body = match serve::body(body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
     };
     let (id, mut control) = match parse_control(&body) {
         Ok(parsed) => parsed,

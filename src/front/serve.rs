@@ -4,6 +4,7 @@
 //! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
 //! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{CONNECTION, HOST};
-use axum::http::{HeaderValue, Request, Response, StatusCode, Version};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use futures_util::future::BoxFuture;
+use http_body_util::LengthLimitError;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -36,8 +38,8 @@ use crate::socket::{self, Addresses, LINGER, Seat, linger};
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The most lines that a head has; more get 431. It is hyper's own, which it keeps on the stack as long as nobody sets it.
 const HEAD_LINES_MAX: usize = 100;
-/// The longest body that is read, in bytes; for a longer one or one of unknown length: 413.
-pub(super) const BODY_BYTES_MAX: usize = 1024;
+/// The longest body that is read, in bytes; for a longer one: 413.
+const BODY_BYTES_MAX: usize = 1024;
 /// How many connections over the limit are told so at the same time; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 /// How long requests under way may take to end at shutdown.
@@ -223,7 +225,11 @@ async fn connection(
     match end {
         End::Late if activity.phase() == Phase::Head || !read_buf.is_empty() => {
             count(&door.stats.timeouts);
-            answer_and_close(stream, "408 Request Timeout", "the request's head took too long").await;
+            let msg = match activity.is_whole.load(Ordering::Relaxed) {
+                false => "the request's head took too long",
+                true => "the request's body took too long",
+            };
+            answer_and_close(stream, "408 Request Timeout", msg).await;
         }
         End::Late => {}
         End::Done(result) => match activity.handover() {
@@ -461,13 +467,31 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
         return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
     }
-    if request.body().size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
-        let msg = "no request here has a long body: send none, or a short one with its `Content-Length`";
-        let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, msg);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return Some(response);
-    }
-    None
+    // The length of what comes in chunks is known when it has been read: see [`body`].
+    let is_short = match request.body().size_hint().upper() {
+        Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
+        None => request.method() == Method::POST,
+    };
+    (!is_short).then(too_long)
+}
+
+fn too_long() -> Response<Body> {
+    let msg = format!("a body has up to {BODY_BYTES_MAX} bytes here, and comes in chunks with a POST alone");
+    let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, &msg);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// The response to one that is too long, malformed, or breaks off.
+pub(super) async fn body(body: Body) -> Result<Bytes, Box<Response<Body>>> {
+    to_bytes(body, BODY_BYTES_MAX).await.map_err(|fault| {
+        let is_long = fault.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+        let broken = || error(StatusCode::BAD_REQUEST, "the body is malformed, or broke off");
+        Box::new(if is_long { too_long() } else { broken() })
+    })
 }
 
 /// A socket that tells its [`Activity`] what passes. What hyper answers to a head that is no good has no body: it is not let
