@@ -354,6 +354,35 @@ fn a_time_with_an_offset_may_stand_in_the_address_as_it_is() {
 }
 
 #[test]
+fn parameters_that_make_no_sense_are_named() {
+    let door = plain();
+    for (path, name) in [
+        ("/ws?symbols=*&mode=every&mode=latest", "`mode` is given twice"),
+        ("/ws?symbols=*&mode=every&m%6Fde=every", "`mode` is given twice"),
+        ("/ws?room=a&room=a", "`room` is given twice"),
+        ("/ws?symbol=*", "\"symbol\" is no parameter"),
+        ("/ws?symbols=*&depth=20", "\"depth\" is no parameter"),
+        ("/ws?symbols=*&=", "\"\" is no parameter"),
+        ("/ws?SYMBOLS=*", "\"SYMBOLS\" is no parameter"),
+        ("/api/symbols?match=*&match=coinbase:*", "`match` is given twice"),
+        ("/api/replays?after=a&after=b", "`after` is given twice"),
+    ] {
+        let answer = door.request(&format!("GET {path}"), &handshake());
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.error().contains(name), "{path}: {}", answer.body);
+    }
+    let answer = door.request("GET /ws?channel=quote&symbols=a:B&&channel=trade&symbols=c:D&", &handshake());
+    assert_eq!(answer.status, 101, "{}", answer.body);
+    let subscribe = door.sessions.recv_timeout(PATIENCE).expect("handed over").subscribe.expect("symbols");
+    assert_eq!(
+        (subscribe.symbols, subscribe.channels),
+        (vec!["a:B".into(), "c:D".into()], Channel::ALL.to_vec())
+    );
+    // Elsewhere a parameter more does no harm: it says nothing of what is asked for.
+    assert_eq!(door.request("GET /api/symbols?_=1", "").status, 200);
+}
+
+#[test]
 fn a_handshake_works_on_a_connection_that_asked_before() {
     let door = plain();
     let mut stream = door.connect();

@@ -67,7 +67,11 @@ const CLIENTS_MAX: usize = 10_000;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let (mut sort, mut limit) = ("behind".to_owned(), CLIENTS);
-    for (key, value) in pairs(&uri) {
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    for (key, value) in pairs {
         match key.as_str() {
             "sort" => sort = value,
             "limit" => match value.parse() {
@@ -106,7 +110,11 @@ fn measured(
     asked: impl FnOnce(&Measured, &str) -> Result<Value, String>,
 ) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    match asked(&measured, value(&pairs(uri), "interval").unwrap_or(MINUTE)) {
+    let pairs = match each_once(uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    match asked(&measured, value(&pairs, "interval").unwrap_or(MINUTE)) {
         Ok(found) => ([(CACHE_CONTROL, "no-store")], Json(found)).into_response(),
         Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
     }
@@ -115,7 +123,10 @@ fn measured(
 /// The percentiles of a stage, as HdrHistogram's tools draw them.
 async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    let pairs = pairs(&uri);
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
     let interval = value(&pairs, "interval").unwrap_or(MINUTE);
     match measured.percentiles(value(&pairs, "stage").unwrap_or_default(), interval) {
         Ok(text) => {
@@ -133,9 +144,9 @@ fn not_measured() -> Response<Body> {
     error(StatusCode::NOT_FOUND, "measuring is off: `latency.interval_ms` is 0")
 }
 
-/// The last value of a key.
+/// The value of a key.
 fn value<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
-    pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
@@ -230,23 +241,16 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let (mut wanted, mut after) = (Match::All, None);
-    for (key, value) in pairs(&uri) {
-        match key.as_str() {
-            "match" => {
-                let Some(found) = Match::parse(&value) else {
-                    let msg = "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"";
-                    return error(StatusCode::BAD_REQUEST, msg);
-                };
-                wanted = found;
-            }
-            "after" => after = Some(value),
-            _ => {}
-        }
-    }
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    let Some(wanted) = value(&pairs, "match").map_or(Some(Match::All), Match::parse) else {
+        return error(StatusCode::BAD_REQUEST, "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
+    };
     let rows = (app.hooks.symbols)();
     // In the order of listing, so whatever is listed meanwhile comes behind.
-    let from = match after {
+    let from = match value(&pairs, "after") {
         None => 0,
         Some(last) => match rows.iter().position(|row| row.symbol.as_str() == last) {
             Some(at) => at + 1,
@@ -300,7 +304,10 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
-    let pairs = pairs(&uri);
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
     let after = value(&pairs, "after");
     let is_behind =
         |row: &Value| after.is_none_or(|last| row["name"].as_str().is_some_and(|name| name > last));
@@ -390,13 +397,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(handshake) => handshake,
         Err(response) => return *response,
     };
-    let mut pairs = pairs(&head.uri);
-    let parsed = protocol::parse_room(&pairs).and_then(|wish| {
-        // There it says where the replay begins, not its client.
-        pairs.retain(|(key, _)| wish.is_none() || key != "from");
-        Ok((protocol::parse_query(&pairs)?, wish))
-    });
-    let (subscribe, wish) = match parsed {
+    let (subscribe, wish) = match protocol::parse_query(pairs(&head.uri)) {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
@@ -464,6 +465,13 @@ fn foreign() -> Response<Body> {
 
 pub(super) fn full(msg: &str) -> Response<Body> {
     ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
+}
+
+/// The query, where nothing in it is given twice.
+fn each_once(uri: &Uri) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
+    let pairs = pairs(uri);
+    protocol::each_given_once(&pairs, &[]).map_err(|msg| Box::new(error(StatusCode::BAD_REQUEST, &msg)))?;
+    Ok(pairs)
 }
 
 /// The query as a form is written: percent-decoded, `+` for a space. Text that is no UTF-8 becomes

@@ -7,7 +7,6 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::replay::{self, Control};
-use super::room::time;
 use super::since::{Since, since};
 use crate::tick::Channel;
 
@@ -102,7 +101,7 @@ impl Rate {
     const RANGE: std::ops::RangeInclusive<u64> = 10..=1_000_000;
 
     /// From a number of the client's.
-    fn from_hz(hz: f64) -> Option<Self> {
+    pub(super) fn from_hz(hz: f64) -> Option<Self> {
         let milli = (hz * 1_000.0).round();
         // A float that is no whole number of this size becomes one that is out of range.
         let milli = if milli.is_finite() && milli >= 0.0 { milli as u64 } else { 0 };
@@ -176,7 +175,7 @@ pub struct Subscribe {
 
 impl Subscribe {
     /// Everything at its default.
-    fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
+    pub(super) fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
         let (mode, rate, resume, from) = (None, None, None, None);
         Self { channels, symbols, mode, rate, cuts: false, snapshot: true, resume, from }
     }
@@ -191,7 +190,7 @@ impl Subscribe {
     }
 
     /// Checks what no field can tell alone.
-    fn check(self) -> Result<Self, String> {
+    pub(super) fn check(self) -> Result<Self, String> {
         let on = |mode| self.channels.iter().find(|channel| self.mode_on(**channel) == mode);
         if let (Some(_), Some(channel)) = (self.rate, on(Mode::Every)) {
             return Err(format!("`max_hz` needs `mode` \"latest\", and {} is \"every\"", channel.name()));
@@ -332,8 +331,8 @@ fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) ->
             id: None,
             code: "unknown_op",
             msg: format!(
-                "unknown `op` {:?}: subscribe, unsubscribe, set, list, symbols, ping or replay",
-                other.chars().take(40).collect::<String>()
+                "unknown `op` {}: subscribe, unsubscribe, set, list, symbols, ping or replay",
+                quoted(other)
             ),
         }),
     }
@@ -381,7 +380,7 @@ fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fau
 
 const ON_SLOW: &str = "`on_slow` must be \"gap\" or \"cut\"";
 
-fn on_slow(word: &str) -> Result<bool, &'static str> {
+pub(super) fn on_slow(word: &str) -> Result<bool, &'static str> {
     match word {
         "gap" => Ok(false),
         "cut" => Ok(true),
@@ -414,7 +413,10 @@ fn resume(message: &Map<String, Value>) -> Result<Option<Resume>, Fault> {
     };
     let number = |(symbol, n): (&String, &Value)| match n.as_u64() {
         Some(n) => Ok((symbol.clone(), n)),
-        None => Err(Fault::bad(format!("`resume.seq`: {} of {symbol:.40?} is no whole number", shown(n)))),
+        None => {
+            let symbol = quoted(symbol);
+            Err(Fault::bad(format!("`resume.seq`: {} of {symbol} is no whole number", shown(n))))
+        }
     };
     let seq = seq.iter().map(number).collect::<Result<_, _>>()?;
     Ok(Some(Resume { epoch: epoch.clone(), seq }))
@@ -425,7 +427,7 @@ fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fa
     Ok(Target { channels, symbols: symbols(message, symbols_max)? })
 }
 
-const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
+pub(super) const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
 
 /// `Some(None)` where the client says that there is none.
 fn rate(message: &Map<String, Value>) -> Result<Option<Option<Rate>>, Fault> {
@@ -467,11 +469,11 @@ fn channels(message: &Map<String, Value>) -> Result<Option<Vec<Channel>>, Fault>
         .map(|channels| Some(each_once(channels)))
 }
 
-fn channel(word: &str) -> Option<Channel> {
+pub(super) fn channel(word: &str) -> Option<Channel> {
     Channel::ALL.into_iter().find(|channel| channel.name() == word)
 }
 
-fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
+pub(super) fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
     channels.sort_unstable();
     channels.dedup();
     channels
@@ -499,13 +501,18 @@ fn symbols(message: &Map<String, Value>, symbols_max: usize) -> Result<Option<Ve
 }
 
 /// Each symbol once, in the order of first mention, if they are not too many.
-fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
+pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
     let mut seen = HashSet::new();
     named.retain(|symbol| seen.insert(symbol.clone()));
     if named.len() > symbols_max {
         return Err(format!("`symbols` names {} symbols, which is more than {symbols_max}", named.len()));
     }
     Ok(named)
+}
+
+/// Text from outside, short enough for an error message.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
 /// A value from outside, short enough for an error message.
@@ -515,58 +522,6 @@ pub(super) fn shown(value: &Value) -> String {
         Value::Object(_) => "an object".to_owned(),
         other => other.to_string().chars().take(40).collect(),
     }
-}
-
-/// Reads the URL form, `symbols=coinbase:BTC-USD,kraken:*&channel=trade`: `None` where it names no symbols.
-/// Without `channel` it means every channel.
-///
-/// # Errors
-/// A sentence that names the parameter.
-pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>, String> {
-    let mut wanted = Subscribe::new(Channel::ALL.to_vec(), Vec::new());
-    for (key, value) in parameters {
-        match key.as_str() {
-            "symbols" => {
-                wanted.symbols.extend(value.split(',').filter(|s| !s.is_empty()).map(str::to_owned));
-            }
-            "channel" => {
-                let words = value.split(',').map(|word| {
-                    channel(word).ok_or_else(|| format!("`channel`: {word:.40?} is neither trade nor quote"))
-                });
-                wanted.channels = each_once(words.collect::<Result<Vec<_>, _>>()?);
-            }
-            "mode" => {
-                wanted.mode = Some(match value.as_str() {
-                    "every" => Mode::Every,
-                    "latest" => Mode::Latest,
-                    _ => return Err("`mode` must be every or latest".to_owned()),
-                });
-            }
-            "snapshot" => {
-                wanted.snapshot = match value.as_str() {
-                    "true" | "1" => true,
-                    "false" | "0" => false,
-                    _ => return Err("`snapshot` must be true or false".to_owned()),
-                };
-            }
-            "max_hz" => {
-                let rate = value.parse().ok().and_then(Rate::from_hz);
-                wanted.rate = Some(rate.ok_or_else(|| MAX_HZ.to_owned())?);
-            }
-            "on_slow" => wanted.cuts = on_slow(value)?,
-            "from" => {
-                wanted.from = Some(time("from", value)?);
-            }
-            _ => {}
-        }
-    }
-    if let Some(long) = wanted.symbols.iter().find(|s| s.len() > TEXT_BYTES_MAX) {
-        return Err(format!("`symbols`: {long:.40?}… is longer than {TEXT_BYTES_MAX} bytes"));
-    }
-    // The head of a request is short: what fits in it is not too much.
-    wanted.symbols = within(wanted.symbols, usize::MAX)?;
-    let wanted = wanted.check()?;
-    Ok((!wanted.symbols.is_empty()).then_some(wanted))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ const ROOM_BYTES_MAX: usize = 64;
 ///
 /// # Errors
 /// A sentence that names the parameter.
-pub fn parse_room(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
+pub(super) fn room_wish(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
     if !parameters.iter().any(|(key, _)| matches!(key.as_str(), "replay" | "room")) {
         return Ok(None);
     }
@@ -144,7 +144,7 @@ mod tests {
 
     fn parse(query: &[(&str, &str)]) -> Result<Option<RoomWish>, String> {
         let pairs: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        parse_room(&pairs)
+        room_wish(&pairs)
     }
 
     #[test]

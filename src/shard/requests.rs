@@ -252,7 +252,7 @@ impl<S: Socket> Sessions<S> {
         if self.options.venues.iter().any(|v| &**v == venue) || self.table.has_venue(venue) {
             return Ok(());
         }
-        Err(unknown(format!("no venue {venue:.40?} here")))
+        Err(unknown(format!("no venue {:?} here", venue.chars().take(40).collect::<String>())))
     }
 
     /// A name without a venue is good when exactly one venue lists it.

@@ -172,24 +172,3 @@ fn deep_nesting_is_an_error() {
     let deep = format!("{{\"op\":{}", "[".repeat(60_000));
     assert_eq!(fault(&deep).0, "bad_request");
 }
-
-#[test]
-fn the_url_form_means_the_same() {
-    let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
-        list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    };
-    let wanted = parse_query(&pairs(&[("symbols", "a:B,kraken:*"), ("channel", "trade")]));
-    let wanted = wanted.expect("good").expect("symbols");
-    assert_eq!(wanted.symbols, ["a:B", "kraken:*"]);
-    assert_eq!(wanted.channels, [Channel::Trade]);
-    assert_eq!(parse_query(&pairs(&[("other", "x")])), Ok(None));
-    // F12: the `+` of an offset may come as a space.
-    for from in ["2021-04-17T16:43:37+00:00", "2021-04-17T16:43:37 00:00", "2021-04-17T09:43:37-07:00"] {
-        let list = [("symbols", "*"), ("mode", "every"), ("from", from)];
-        let wanted = parse_query(&pairs(&list)).expect(from).expect("symbols");
-        assert_eq!(wanted.from, Some(Since::At(1_618_677_817_000_000_000)), "{from}");
-    }
-    let wrong = parse_query(&pairs(&[("symbols", "*"), ("mode", "every"), ("from", "2021-04-17 16:43:37Z")]));
-    assert!(wrong.is_err_and(|error| error.starts_with("`from`: \"2021-04-17 16:43:37Z\"")));
-    assert!(parse_query(&pairs(&[("channel", "book")])).is_err_and(|e| e.contains("`channel`")));
-}
