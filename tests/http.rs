@@ -354,6 +354,42 @@ fn a_time_with_an_offset_may_stand_in_the_address_as_it_is() {
 }
 
 #[test]
+fn a_subprotocol_is_answered_only_as_it_was_offered() {
+    let door = door(|_| {}, true);
+    for (lines, is_answered) in [
+        (&[][..], false),
+        (&["tickfan.v1"], true),
+        (&["other, tickfan.v1"], true),
+        (&["tickfan.v1,other,third"], true),
+        (&["other ,\t tickfan.v1 "], true),
+        (&["other", "tickfan.v1"], true),
+        (&["other, third", "fourth,tickfan.v1"], true),
+        (&["Tickfan.V1, tickfan.v1"], true),
+        (&["tickfan.v1, tickfan.v1"], true),
+        // Whoever compares the answer with its offer, as browsers do, would give up.
+        (&["TICKFAN.V1"], false),
+        (&["Tickfan.v1"], false),
+        (&["tickfan.v2"], false),
+        (&["tickfan.v1.1", "atickfan.v1", "tickfan.v1 other"], false),
+        (&["\"tickfan.v1\""], false),
+        (&["", ","], false),
+        (&["graphql-ws", "mqtt"], false),
+        (&["\u{fc}"], false),
+    ] {
+        for path in ["/ws", "/publish"] {
+            let lines: String =
+                lines.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n")).collect();
+            let answer = door.request(&format!("GET {path}"), &handshake_but("", &lines));
+            assert_eq!(answer.status, 101, "{path} {lines}");
+            let answered: Vec<&str> =
+                answer.head.lines().filter(|line| line.starts_with("sec-websocket-protocol")).collect();
+            let expected: &[&str] = if is_answered { &["sec-websocket-protocol: tickfan.v1"] } else { &[] };
+            assert_eq!(answered, expected, "{path} {lines}");
+        }
+    }
+}
+
+#[test]
 fn parameters_that_make_no_sense_are_named() {
     let door = plain();
     for (path, name) in [

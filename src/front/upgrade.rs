@@ -46,7 +46,8 @@ impl Handshake {
         };
         Ok(Self {
             accept: derive_accept_key(key.as_bytes()),
-            subprotocol: has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
+            // Whoever offers it in other letters takes the answer for one that it did not offer, and gives up.
+            subprotocol: words(headers, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == SUBPROTOCOL),
         })
     }
 
@@ -86,10 +87,15 @@ fn upgrade_required(msg: &str) -> Response<Body> {
     (headers, error(StatusCode::UPGRADE_REQUIRED, msg)).into_response()
 }
 
-/// Whether a list header has this word, over all its lines and in any case, as RFC 9110 compares them.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// The words of a list header, over all its lines.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// Whether a list header has this word in any case, as RFC 9110 compares them.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    words(headers, name).any(|word| word.eq_ignore_ascii_case(token))
 }
 
 /// The value of a header that may come once.
