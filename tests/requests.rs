@@ -546,3 +546,73 @@ fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
     let answer = client.ask(&json!({"op": "subscribe", "channel": "trade", "symbols": refused}));
     assert!(answer["more"] == true && answer["rejected"].as_array().is_some_and(|rows| rows.len() > 4_000));
 }
+
+#[test]
+fn a_number_that_has_not_come_is_refused_within_a_wildcard_too() {
+    let mut market = Market::open(&[]);
+    market.moves(&["demo:A", "demo:A", "demo:B", "other:A"]);
+    let epoch = market.watcher.socket.hello["epoch"].clone();
+    let asked = |client: &mut Client, symbols: &[&str], seq: Value| {
+        let resume = json!({"epoch": epoch, "seq": seq});
+        let request = json!({"op": "subscribe", "channel": "trade", "symbols": symbols, "resume": resume});
+        let answer = client.ask(&request);
+        let rows = |field: &str, of: &str| -> Vec<String> {
+            let rows = answer[field].as_array().unwrap_or_else(|| panic!("{answer}")).iter();
+            rows.map(|row| format!("{} {}", word(&row["symbol"]), word(&row[of])).trim_end().to_owned())
+                .collect()
+        };
+        (rows("ok", "resumed"), rows("rejected", "code"), answer["rejected"][0]["msg"].clone())
+    };
+    for (symbols, seq, ok, rejected) in [
+        (&["*"][..], json!({"demo:A": 3}), &[][..], &["* bad_resume"][..]),
+        (&["demo:*"], json!({"demo:B": 1, "demo:A": u64::MAX}), &[], &["demo:* bad_resume"]),
+        (&["*"], json!({"demo:A": 2, "demo:B": 0, "other:A": 1}), &["* ok"], &[]),
+        // Of a symbol that nobody has listed yet, no number has come.
+        (&["*"], json!({"demo:NEVER": 1}), &[], &["* bad_resume"]),
+        (&["demo:*"], json!({"demo:NEVER": 0}), &["demo:*"], &[]),
+        (&["demo:NEVER"], json!({"demo:NEVER": 1}), &[], &["demo:NEVER bad_resume"]),
+        (&["demo:NEVER"], json!({"demo:NEVER": 0}), &["demo:NEVER"], &[]),
+        // What a wildcard does not take says nothing of it.
+        (&["other:*"], json!({"demo:A": 3, "other:A": 1}), &["other:* ok"], &[]),
+        (&["other:*"], json!({"demo:NEVER": 3, "nonsense": 4}), &["other:*"], &[]),
+        // One that is refused undoes no other.
+        (
+            &["other:A", "*", "demo:A", "demo:B"],
+            json!({"other:A": 1, "demo:A": 9, "demo:B": 1}),
+            &["other:A ok", "demo:B ok"],
+            &["* bad_resume", "demo:A bad_resume"],
+        ),
+    ] {
+        let mut client = market.client("");
+        let (found, refused, msg) = asked(&mut client, symbols, seq.clone());
+        assert_eq!(
+            (found.as_slice(), refused.as_slice()),
+            (&to_owned(ok)[..], &to_owned(rejected)[..]),
+            "{symbols:?} {seq}"
+        );
+        let names_it = word(&msg).contains("demo:A") || word(&msg).contains("demo:NEVER");
+        assert!(rejected.is_empty() || names_it && word(&msg).contains("`resume.seq`"), "{msg}");
+        let held: Vec<String> =
+            client.list().iter().filter(|row| !ok.iter().any(|ok| covers(ok, row))).cloned().collect();
+        assert_eq!(held, [""; 0], "what was refused brings nothing");
+    }
+    // What it has already goes on as it is, whatever the client says of it.
+    let mut client = market.client("");
+    client.subscribe(&json!("trade"), &["demo:A"], &json!({}));
+    assert_eq!(asked(&mut client, &["*"], json!({"demo:A": 7})).0, ["*"]);
+    // Numbers of another run are none of this one.
+    let resume = json!({"resume": {"epoch": "another", "seq": {"demo:A": 7, "demo:NEVER": 7}}});
+    let mut client = market.client("");
+    assert_eq!(client.subscribe(&json!("trade"), &["*"], &resume), ["* trade"]);
+    assert_eq!(client.ticks().len(), 3);
+}
+
+fn to_owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// Whether a row of a list is of what a row of an answer accepts.
+fn covers(ok: &str, row: &str) -> bool {
+    let ok = ok.split(' ').next().unwrap_or_default();
+    ok.strip_suffix('*').map_or(row.starts_with(ok), |prefix| row.starts_with(prefix))
+}

@@ -126,10 +126,8 @@ impl<S: Socket> Sessions<S> {
     /// What a symbol of a `subscribe` means, if it can be had.
     fn accept(&self, id: u32, text: &str, plan: &Plan, room: &mut usize) -> Result<Named, Refusal> {
         let named = self.resolve(text)?;
-        if let Named::Listed(instrument, _) = named
-            && plan.is_ahead(instrument)
-        {
-            let msg = "`resume.seq` names a number that has not come yet".to_owned();
+        if let Some(ahead) = plan.ahead(&named, &self.table) {
+            let msg = format!("`resume.seq` names a number of {ahead} that has not come yet");
             return Err(Refusal { code: "bad_resume", msg });
         }
         self.within(id, &named, room)?;

@@ -333,8 +333,8 @@ export class Registry {
         broken.push(`the answer refuses ${row.symbol}, which was not asked for`);
         continue;
       }
-      // The numbers are of no use: it is asked for again, without.
-      if (row.code === 'bad_resume') this.#ledger.forget(channel, (symbol) => symbol === row.symbol);
+      // The numbers are of no use, a wildcard's not either: it is asked for again, without.
+      if (row.code === 'bad_resume') this.#ledger.forget(channel, (symbol) => covers(row.symbol, symbol));
       else this.#refuse(channel, row);
     }
     for (const symbol of open) {

@@ -119,30 +119,33 @@ test('what cannot be asked for again is told as missed', async () => {
   await bench.end();
 });
 
-test('a number that the gateway has not come to is given up', async () => {
-  const bench = new Bench();
-  bench.client.subscribe('trade', A, () => {});
-  let socket = await bench.open();
-  await socket.accept();
-  socket.say(trade(A, 7, { snap: true }));
-  socket = await bench.reopen();
-  const { id } = socket.request('subscribe');
-  socket.say({
-    type: 'ack',
-    id,
-    op: 'subscribe',
-    channel: 'trade',
-    ok: [],
-    rejected: [{ symbol: A, code: 'bad_resume', msg: 'no' }],
+for (const wanted of [A, 'demo:*', '*']) {
+  test(`a number that the gateway has not come to is given up: ${wanted}`, async () => {
+    const bench = new Bench();
+    bench.client.subscribe('trade', wanted, () => {});
+    let socket = await bench.open();
+    await socket.accept();
+    socket.say(trade(A, 7, { snap: true }));
+    socket = await bench.reopen();
+    const { id, resume } = socket.request('subscribe');
+    assert.deepEqual(resume.seq, { [A]: 7 });
+    socket.say({
+      type: 'ack',
+      id,
+      op: 'subscribe',
+      channel: 'trade',
+      ok: [],
+      rejected: [{ symbol: wanted, code: 'bad_resume', msg: 'no' }],
+    });
+    await settled();
+    assert.equal((await socket.accept()).resume, undefined);
+    assert.deepEqual(
+      bench.heard.rejected.map(({ code }) => code),
+      ['bad_resume'],
+    );
+    await bench.end();
   });
-  await settled();
-  assert.equal((await socket.accept()).resume, undefined);
-  assert.deepEqual(
-    bench.heard.rejected.map(({ code }) => code),
-    ['bad_resume'],
-  );
-  await bench.end();
-});
+}
 
 test('comes back after a chance wait that doubles, and begins anew once it was up for a while', async () => {
   const bench = new Bench();
