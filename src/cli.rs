@@ -143,7 +143,7 @@ struct ReplayArgs {
     /// From the end to the beginning again.
     #[arg(long = "loop", conflicts_with = "exit")]
     looped: bool,
-    /// Where to begin: 2021-04-17T16:43:37Z, a time since 1970 in s, ms or µs, or +5m after the first record.
+    /// Where to begin: 2021-04-17T16:43:37Z or …T18:43:37+02:00, a time since 1970 in s, ms or µs, or +5m after the first record.
     #[arg(long, value_name = "TIME")]
     from: Option<Moment>,
     /// Before what to end, written in the same way.

@@ -289,6 +289,11 @@ fn nested() -> String {
     format!("{{\"op\":\"list\",\"x\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000))
 }
 
+/// The longest message that a client was told it may send.
+fn frame_bytes(client: &RawSocket) -> usize {
+    client.hello["limits"]["frame_bytes"].as_u64().expect("a limit") as usize
+}
+
 /// What bad clients do, one by one.
 const MISDEEDS: [fn(&Gateway); 11] = [
     |gateway| {
@@ -300,7 +305,7 @@ const MISDEEDS: [fn(&Gateway); 11] = [
         }
         // The longest message that is allowed is answered, and so is all that follows.
         let long = r#"{"op":"list","id":7}"#.to_owned();
-        client.text(&(long.clone() + &" ".repeat(65_536 - long.len())));
+        client.text(&(long.clone() + &" ".repeat(frame_bytes(&client) - long.len())));
         assert_eq!(client.message()["id"], 7);
         client.send(FIN | CLOSE, &1000u16.to_be_bytes());
         assert_eq!(client.close_frame(), 1000);
@@ -317,12 +322,13 @@ const MISDEEDS: [fn(&Gateway); 11] = [
     },
     |gateway| {
         let mut client = RawSocket::open(gateway, "");
-        client.text(&"x".repeat(65_537));
+        let longest = frame_bytes(&client);
+        client.text(&"x".repeat(longest + 1));
         assert_eq!(client.goodbye(), (1009, 1009));
         // In pieces it is just as long.
         let mut client = RawSocket::open(gateway, "");
-        client.send(TEXT, &[b'x'; 40_000]);
-        client.send(FIN | CONTINUATION, &[b'x'; 40_000]);
+        client.send(TEXT, &vec![b'x'; longest / 2]);
+        client.send(FIN | CONTINUATION, &vec![b'x'; longest / 2 + 1]);
         assert_eq!(client.goodbye(), (1009, 1009));
         // Nobody waits for what a length promises.
         let mut client = RawSocket::open(gateway, "");

@@ -390,6 +390,7 @@ impl House {
                     r#"{{"op":"subscribe","channel":{channel},"symbols":["{symbol}"]{terms}{snapshot}{from}}}"#
                 )
             }
+            6 if self.random.below(8) == 0 => format!(r#"{{"op":"unsubscribe","channel":{channel}}}"#),
             6 => format!(r#"{{"op":"unsubscribe","channel":{channel},"symbols":["{symbol}"]}}"#),
             7 => format!(r#"{{"op":"set","channel":{channel},"symbols":["{symbol}"],{change}}}"#),
             8 => r#"{"op":"list"}"#.to_owned(),
@@ -484,16 +485,50 @@ struct Heard {
 const FROM: [&str; 4] =
     [r#","from":"-20ms""#, r#","from":"-150ms""#, r#","from":"2030-01-01T00:00:00Z""#, r#","from":1000000"#];
 
-/// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again.
-fn forget(ack: &Value, last: &mut Told) {
+/// What a client is subscribed to: names and wildcards, as the answers have it.
+type Held = BTreeSet<(String, Channel)>;
+
+fn is_wide(symbol: &str) -> bool {
+    symbol == "*" || symbol.ends_with(":*")
+}
+
+/// The channels that an `ack` is about.
+fn channels(ack: &Value) -> Vec<Channel> {
     let one = std::slice::from_ref(&ack["channel"]);
-    let channels: Vec<&Value> = ack["channel"].as_array().map_or(one, Vec::as_slice).iter().collect();
+    let named = ack["channel"].as_array().map_or(one, Vec::as_slice);
+    let of =
+        |word: &Value| Channel::ALL.into_iter().find(|channel| *word == channel.name()).expect("a channel");
+    named.iter().map(of).collect()
+}
+
+/// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again. A wildcard leaves what is subscribed to by
+/// something narrower.
+fn forget(ack: &Value, held: &mut Held, last: &mut Told) {
+    let of = channels(ack);
+    if ack["all"] == true {
+        held.retain(|(_, channel)| !of.contains(channel));
+        last.retain(|(_, channel), _| !of.contains(channel));
+        return;
+    }
     for row in ack["ok"].as_array().expect("a list") {
         let named = row["symbol"].as_str().expect("a symbol");
-        let wide = named == "*" || named.ends_with(":*");
-        last.retain(|(symbol, channel), _| {
-            !(channels.iter().any(|c| **c == channel.name()) && (wide || symbol == named))
-        });
+        for channel in of.iter().copied() {
+            held.remove(&(named.to_owned(), channel));
+            let stays = |symbol: &str| {
+                let venue = format!("{}:*", symbol.split(':').next().expect("a venue"));
+                let narrower: &[&str] = match named {
+                    "*" => &[symbol, &venue],
+                    _ if is_wide(named) => &[symbol],
+                    _ => &[],
+                };
+                narrower.iter().any(|narrow| held.contains(&((*narrow).to_owned(), channel)))
+            };
+            let picked = |symbol: &str| match named.strip_suffix('*') {
+                Some(prefix) => symbol.starts_with(prefix),
+                None => symbol == named,
+            };
+            last.retain(|(symbol, of), _| *of != channel || !picked(symbol) || stays(symbol));
+        }
     }
 }
 
@@ -528,6 +563,7 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
     let (texts, _) = texts(bytes);
     let mut ledger = Ledger::new(false);
     let mut heard = Heard { level: "ok".to_owned(), ..Heard::default() };
+    let mut held = Held::new();
     for (at, text) in texts.iter().enumerate() {
         ledger.hear(&Message::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")));
         let message: Value = serde_json::from_str(text).expect("JSON");
@@ -539,10 +575,16 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
             "gap" if message["channel"] == "trade" => Channel::Trade,
             "gap" => Channel::Quote,
             "ack" if message["op"] == "unsubscribe" => {
-                forget(&message, &mut heard.last);
+                forget(&message, &mut held, &mut heard.last);
                 continue;
             }
             "ack" if message["op"] == "subscribe" => {
+                let rows = message["ok"].as_array().expect("a list").iter();
+                let row = |row: &Value| {
+                    let channel = if row["channel"] == "trade" { Channel::Trade } else { Channel::Quote };
+                    (row["symbol"].as_str().expect("a symbol").to_owned(), channel)
+                };
+                held.extend(rows.map(row));
                 resume(&message, resumes, &mut heard.last);
                 heard.catches_up |= message["ok"].as_array().is_some_and(|rows| rows.iter().any(catches_up));
                 continue;

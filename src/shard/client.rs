@@ -22,6 +22,8 @@ pub(super) struct Connection<S> {
     pub(super) dead: bool,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// Listed instruments that it asked for by name, on whatever channel.
+    pub(super) named: u32,
     /// What it reads again, while it resumes or catches up.
     pub(super) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.

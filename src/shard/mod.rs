@@ -16,6 +16,8 @@ mod connection;
 mod connections;
 mod frames;
 mod interest;
+mod listing;
+mod pattern;
 mod playback;
 mod pressure;
 mod rates;

@@ -507,6 +507,7 @@ impl<S: Socket> Sessions<S> {
             history: None,
             reading: None,
             reads: false,
+            named: 0,
             seam: None,
             news: 0,
             watched: false,
@@ -546,8 +547,10 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.session.close();
+        let limit = || format!("limits.frame_bytes is {}", self.options.frame_bytes_max);
+        let more = (why == Close::TooBig).then(limit);
         let mut close = Vec::new();
-        frame::close(why, &mut close);
+        frame::close(why, more.as_deref(), &mut close);
         connection.session.push(&close, now.mono_ns);
         connection.socket.kick();
         self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));

@@ -264,17 +264,22 @@ impl<'t, 'i> Levels<'t, 'i> {
         side: BookSide,
         level: Json<'t, 'i>,
     ) -> Result<(BookSide, Option<Json<'t, 'i>>, Option<Json<'t, 'i>>), DecodeError> {
-        let level_array = level.as_array();
-        let at = |at: usize| level_array.as_ref().and_then(|level| level.get(at));
-        match self.form {
-            Form::Pair => Ok((side, at(0), at(1))),
-            Form::Object => Ok((side, level.get("price"), level.get("qty"))),
-            Form::SidePriceSize => match at(0).and_then(|side| side.into_string()) {
-                Some("buy") => Ok((BookSide::Bid, at(1), at(2))),
-                Some("sell") => Ok((BookSide::Ask, at(1), at(2))),
-                _ => Err(DecodeError::Field("changes")),
-            },
+        if matches!(self.form, Form::Object) {
+            return Ok((side, level.get("price"), level.get("qty")));
         }
+        // Looking a place of an array up walks over those before it: they are taken in their order.
+        let Some(level) = level.as_array() else { return Ok((side, None, None)) };
+        let mut values = level.iter();
+        let side = match self.form {
+            Form::SidePriceSize => match values.next().and_then(|side| side.into_string()) {
+                Some("buy") => BookSide::Bid,
+                Some("sell") => BookSide::Ask,
+                _ => return Err(DecodeError::Field("changes")),
+            },
+            Form::Pair | Form::Object => side,
+        };
+        let price = values.next();
+        Ok((side, price, values.next()))
     }
 }
 

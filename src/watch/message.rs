@@ -183,6 +183,9 @@ pub struct Ack<'a> {
     pub op: Text<'a>,
     /// The channels that were asked for.
     pub channel: Option<Channels>,
+    /// It answers an `unsubscribe` that named no symbols.
+    #[serde(default)]
+    pub all: bool,
     /// What was done; absent when the request named no symbols.
     pub ok: Option<Vec<Accepted<'a>>>,
     /// What was refused.

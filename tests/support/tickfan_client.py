@@ -106,7 +106,8 @@ def check_ack(m):
         check_fields(m, {"op"}, {"id"})
     else:
         check(m["op"] in ("subscribe", "unsubscribe", "set"), m)
-        check_fields(m, {"op", "channel", "ok", "rejected"}, {"id"})
+        check_fields(m, {"op", "channel", "ok", "rejected"}, {"id", "more"} | ({"all"} if m["op"] == "unsubscribe" else set()))
+        check(m.get("all", True) is True, m)
         channels = m["channel"] if type(m["channel"]) is list else [m["channel"]]
         check(channels and set(channels) <= {"trade", "quote"}, m)
         for row in m["ok"]:

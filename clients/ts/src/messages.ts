@@ -186,22 +186,28 @@ export interface AckSubscribe extends AckFields {
   readonly op: 'subscribe' | 'set';
   readonly ok: readonly SubscriptionRow[];
   readonly rejected: readonly Rejected[];
+  /** There were more rows than an answer has room for. */
+  readonly more?: true;
 }
 export interface AckUnsubscribe extends AckFields {
   readonly op: 'unsubscribe';
+  /** No symbols were named: everything has ended, names too. */
+  readonly all?: true;
   readonly ok: readonly { readonly symbol: string }[];
   readonly rejected: readonly Rejected[];
+  /** There were more rows than an answer has room for. */
+  readonly more?: true;
 }
 export interface AckList extends AckFields {
   readonly op: 'list';
   readonly subscriptions: readonly SubscriptionRow[];
-  /** There are more than the 10,000 rows of one answer. */
+  /** There are more than the rows of one answer: ask for those `after` the last. */
   readonly more?: true;
 }
 export interface AckSymbols extends AckFields {
   readonly op: 'symbols';
   readonly symbols: readonly SymbolRow[];
-  /** There are more than the 10,000 rows of one answer. */
+  /** There are more than the rows of one answer: ask for those `after` the last. */
   readonly more?: true;
 }
 export interface AckReplay extends AckFields {
@@ -257,6 +263,11 @@ export type ReplayAction =
   | { readonly do: 'loop'; readonly on: boolean };
 export type ReplayRequest = { readonly op: 'replay'; readonly token?: string } & ReplayAction;
 
+/** What is answered by rows, those behind the one of the symbol `after`. */
+export type ListRequest =
+  | { readonly op: 'list'; readonly after?: string }
+  | { readonly op: 'symbols'; readonly match?: string; readonly after?: string };
+
 /** Everything that a client asks; the `id` is given by the client. */
 export type Request =
   | ({
@@ -274,8 +285,7 @@ export type Request =
       readonly mode?: Mode;
       readonly max_hz?: number | null;
     }
-  | { readonly op: 'list' }
-  | { readonly op: 'symbols'; readonly match?: string }
+  | ListRequest
   | ReplayRequest
   | { readonly op: 'ping'; readonly t?: number | string };
 
@@ -379,9 +389,9 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
 
 const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
   Object.entries<Shape>({
-    subscribe: { id, ok: each(row), rejected },
-    set: { id, ok: each(row), rejected },
-    unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
+    subscribe: { id, ok: each(row), rejected, more: maybe(yes) },
+    set: { id, ok: each(row), rejected, more: maybe(yes) },
+    unsubscribe: { id, all: maybe(yes), ok: each(shaped({ symbol: text })), rejected, more: maybe(yes) },
     list: { id, subscriptions: each(row), more: maybe(yes) },
     replay: { id },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },

@@ -190,6 +190,36 @@ test('gaps of the feed, states, bare names, rates and refusals', options, async 
   assert.deepEqual([heard.broken, heard.errors], [[], []]);
 });
 
+test('what is asked for by name outlives the wildcard, and comes and goes within it', options, async (t) => {
+  const gateway = keep(t, await Gateway.publishing());
+  const publisher = keep(t, await gateway.publisher());
+  const heard = new Complaints();
+  const client = keep(t, connect(gateway.ws, heard.hooks));
+  const trades: Trade[] = [];
+  const name = client.subscribe('trade', 'demo:A', (trade) => trades.push(trade));
+  await name.ready;
+  const wide = client.subscribe('trade', '*', { mode: 'latest', max_hz: 100 }, () => {});
+  await wide.ready;
+  const symbols = async () => (await client.list()).subscriptions.map(({ symbol, mode }) => `${symbol} ${mode}`);
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('five trades', () => trades.at(-1)?.seq === 5);
+  assert.deepEqual(await symbols(), ['* latest', 'demo:A every', 'demo:B latest']);
+  wide.unsubscribe();
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('the name alone', async () => (await symbols()).join() === 'demo:A every');
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('all of it', () => trades.at(-1)?.seq === 15);
+  const wider = client.subscribe('trade', '*', { mode: 'latest' }, () => {});
+  await wider.ready;
+  name.unsubscribe();
+  await until('the terms of the wildcard', async () => (await symbols()).includes('demo:A latest'));
+  wider.unsubscribe();
+  await until('nothing', async () => (await symbols()).length === 0);
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await client.ping();
+  assert.deepEqual([trades.length, heard.broken, heard.gaps, heard.errors], [15, [], [], []]);
+});
+
 test('a synthetic capture with breaks in it: each gap of the feed is told', options, async (t) => {
   const capture = join(folder(), 'binance.txt');
   run(['generate', '--venue', 'binance', '--symbols', 'BTCUSDT', '--seconds', '5', '--rate', '200', '--out', capture]);
