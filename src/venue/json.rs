@@ -271,7 +271,7 @@ impl<'t, 'i> Levels<'t, 'i> {
         let Some(level) = level.as_array() else { return Ok((side, None, None)) };
         let mut values = level.iter();
         let side = match self.form {
-            Form::SidePriceSize => match values.next().and_then(|side| side.into_string()) {
+            Form::SidePriceSize => match values.next().and_then(as_text) {
                 Some("buy") => BookSide::Bid,
                 Some("sell") => BookSide::Ask,
                 _ => return Err(DecodeError::Field("changes")),
@@ -286,7 +286,7 @@ impl<'t, 'i> Levels<'t, 'i> {
 /// The price of a level.
 #[inline]
 fn price_of(value: Option<Json<'_, '_>>) -> Result<Decimal, DecodeError> {
-    let text = value.and_then(|value| value.into_string()).ok_or(DecodeError::Field("price"))?;
+    let text = value.and_then(ValueIntoString::into_string).ok_or(DecodeError::Field("price"))?;
     match Decimal::parse(text.as_bytes()) {
         Ok(price) if !price.is_negative() => Ok(price),
         parsed => Err(bad_number("price", text, parsed, "a price is not negative on this venue")),
@@ -296,7 +296,7 @@ fn price_of(value: Option<Json<'_, '_>>) -> Result<Decimal, DecodeError> {
 /// The size of a level; `None` where it cannot be held or is negative, of which the first fault is kept.
 #[inline]
 fn size_of_level(value: Option<Json<'_, '_>>, fault: &mut Option<Box<DecodeError>>) -> Option<Decimal> {
-    let Some(text) = value.and_then(|value| value.into_string()) else {
+    let Some(text) = value.and_then(ValueIntoString::into_string) else {
         fault.get_or_insert_with(|| Box::new(DecodeError::Field("size")));
         return None;
     };

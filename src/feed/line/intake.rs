@@ -177,7 +177,7 @@ const RANK_PARTIAL: Rank = Rank(3);
 pub(super) const RANK_BOOK: Rank = Rank(4);
 const RANK_BOOK_TICKER: Rank = Rank(5);
 
-/// The parts of a [`Line`] that take in events while its scratch is lent to the decoder.
+/// The parts of a [`Line`](super::Line) that take in events while its scratch is lent to the decoder.
 pub(super) struct Intake<'a, Out> {
     pub(super) id: LineId,
     pub(super) wire: Wire,
@@ -417,7 +417,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 return Err(DecodeError::value(fields[0], price, "a price is not negative on this venue"));
             }
             let is_none = price.is_some_and(|price| price.is_zero() && !is_native)
-                || size.is_some_and(|size| size.is_zero());
+                || size.is_some_and(Decimal::is_zero);
             Ok(if is_none || price.is_none() { (None, None) } else { (price, size) })
         };
         let (bid, bid_size) = side(["bid", "bid_size"], quote.bid, quote.bid_size)?;
