@@ -123,6 +123,7 @@ fn symbols_and_clients_are_told_apart() {
         assert_eq!(status, 200, "{body}");
         serde_json::from_str::<Value>(&body).expect("JSON")
     };
+    eventually("the one that waited for the trades has left", || asked("/api/clients")["total"] == 1);
     let clients = asked("/api/clients?sort=latency");
     let staying = &clients["clients"][0];
     // What it was told of before its symbol was listed is not measured.

@@ -147,10 +147,19 @@ impl Deck {
     }
 
     /// Begins again with the first record.
-    pub(super) fn rewind(&mut self) {
+    ///
+    /// # Errors
+    /// The capture that is not there any more.
+    pub(super) fn rewind(&mut self) -> Result<(), CaptureError> {
+        for capture in &self.reel.captures {
+            let path = capture.path();
+            let gone = |source| CaptureError::Open { path: path.into(), source };
+            std::fs::metadata(path).map_err(gone)?;
+        }
         self.merged = Merged::from_start(&self.reel.captures, Vec::new());
         self.reads = Reads::new(self.reel.captures.len());
         self.ticks = 0;
+        Ok(())
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].

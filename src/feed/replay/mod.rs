@@ -408,7 +408,11 @@ impl Replay {
             return Step::Took;
         }
         self.resume_at_ns = resume_at_ns;
-        self.deck.rewind();
+        if let Err(error) = self.deck.rewind() {
+            // It was there a moment ago: whoever took it away ends the loop.
+            self.stand_at_end();
+            return Step::Lost(error.to_string());
+        }
         self.tempo.rewind();
         self.prime(market);
         Step::Took
