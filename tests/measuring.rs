@@ -68,14 +68,17 @@ fn a_short_replay_leaves_a_whole_log() {
     let report = Process::start(tickfan(&["report", "--json", log]).current_dir(folder.path())).end();
     let report: Value = serde_json::from_str(&report.lines.join("\n")).expect("JSON");
     assert_eq!(counts_of(report["tags"].as_array().expect("rows")), theirs);
-    for channel in ["trade", "quote"] {
+    let counts = ["trade", "quote"].map(|channel| {
         let count =
             |stage: Stage| theirs.get(&format!("{}/kraken/{channel}", stage.name())).copied().unwrap_or(0);
         let all = Stage::ALL.map(count);
         assert!(all.iter().all(|count| *count > 0), "{channel}: {theirs:?}");
-        assert!(all[0] == all[1] && all[1] == all[2], "one thread measures them all: {all:?}");
         assert_eq!(all[5], all[6], "each write is a way's end");
-    }
+        all
+    });
+    // Where many records are due at once, one that is measured stands for others, of whatever channel.
+    let [recv, normalise, publish] = [0, 1, 2].map(|stage| counts[0][stage] + counts[1][stage]);
+    assert!(recv == normalise && normalise == publish, "one thread measures them all: {counts:?}");
 }
 
 #[test]
