@@ -322,7 +322,8 @@ impl Inspection {
 
     fn finish(self) -> Report {
         let Self { mut report, line, table, mut symbols, open, .. } = self;
-        if let Some((cause, detail)) = open {
+        // A connection that ends with the capture leaves nothing out of it.
+        if let Some((cause, detail)) = open.filter(|(cause, _)| *cause != Cause::Disconnect) {
             report.hole(cause, report.times.previous_ns(), None, detail);
         }
         // Some are named, and have no tick.
