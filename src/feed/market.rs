@@ -21,6 +21,8 @@ pub struct Rank(pub u8);
 struct Owner {
     line: LineId,
     rank: Rank,
+    /// Its capture has ended: whoever comes first may speak.
+    free: bool,
 }
 
 /// What is known of an instrument.
@@ -105,10 +107,11 @@ impl Market {
         let granted = match owner {
             None => true,
             Some(held) if held.line == line => rank >= held.rank,
-            Some(held) => shared || rank > held.rank,
+            Some(held) => shared || held.free || rank > held.rank,
         };
         if granted {
-            let better = owner.replace(Owner { line, rank }).is_some_and(|held| rank > held.rank);
+            let better =
+                owner.replace(Owner { line, rank, free: false }).is_some_and(|held| rank > held.rank);
             // Who spoke until now may have had a broken book: it is not asked any more.
             instrument.broken &= !(better && channel == Channel::Quote);
         }
@@ -196,6 +199,23 @@ impl Market {
         instrument.broken = false;
         instrument.silent = false;
         self.refresh(id, rx_ns, out);
+    }
+
+    /// A line's capture has ended: what it speaks for is stale, and is another line's if that says something of it.
+    pub(super) fn set_free(
+        &mut self,
+        id: InstrumentId,
+        line: LineId,
+        free: bool,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let instrument = &mut self.instruments[id.index()];
+        let mut owned = instrument.owner.iter_mut().flatten().filter(|owner| owner.line == line).peekable();
+        if owned.peek().is_some() {
+            owned.for_each(|owner| owner.free = free);
+            self.set_silent(id, free, rx_ns, out);
+        }
     }
 
     /// What one line would speak for, another one does.

@@ -193,7 +193,7 @@ pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> a
     // What cannot be read was told of each alone.
     let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
-    Ok(Joins(replay.joins().to_vec()))
+    Ok(Joins(replay.joins()))
 }
 
 impl Joins {

@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use simd_json::prelude::*;
 
 use super::json::{
-    self, Json, Levels, as_text, decimal, decimal_at, number, optional_number, text, trade_id,
+    self, Json, Levels, as_text, decimal, decimal_at, nullable_decimal, number, optional_number, text,
+    trade_id,
 };
-use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource};
+use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource, each};
 use crate::tick::{Quote, Side, Trade};
 
 /// Reads one message.
@@ -34,7 +35,7 @@ fn list<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Resu
         other => emit(other),
     };
     match list.get(0) {
-        Some(_) => list.iter().try_for_each(|data| one(data, stream, &mut once)),
+        Some(_) => each(list.iter(), |data| one(data, stream, &mut once)),
         None => one(data, stream, emit),
     }
 }
@@ -136,10 +137,10 @@ fn kind<'t>(data: Json<'t, 't>, stream: Option<&'t str>) -> &'t str {
 
 fn ticker(data: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let quote = Quote {
-        bid: Some(decimal(data, "b")?),
-        bid_size: Some(decimal(data, "B")?),
-        ask: Some(decimal(data, "a")?),
-        ask_size: Some(decimal(data, "A")?),
+        bid: nullable_decimal(data, "b")?,
+        bid_size: nullable_decimal(data, "B")?,
+        ask: nullable_decimal(data, "a")?,
+        ask_size: nullable_decimal(data, "A")?,
     };
     let symbol = text(data, "s")?;
     emit(Event::Quote { symbol, quote, ts_us: time(data), source: QuoteSource::BookTicker })

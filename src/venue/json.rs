@@ -143,6 +143,18 @@ pub(super) fn optional_decimal(
     }
 }
 
+/// A price or size that may be `null`, but not missing.
+pub(super) fn nullable_decimal(
+    message: Json<'_, '_>,
+    field: &'static str,
+) -> Result<Option<Decimal>, DecodeError> {
+    match message.get(field) {
+        None => Err(DecodeError::Field(field)),
+        Some(value) if value.is_null() => Ok(None),
+        Some(value) => as_decimal(value, field).map(Some),
+    }
+}
+
 /// A value that is a price or size.
 pub(super) fn as_decimal(value: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
     let text = value.into_string().ok_or(DecodeError::Field(field))?;

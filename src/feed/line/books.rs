@@ -47,8 +47,13 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let mut ts_us = message.ts_us;
         let mut update = None;
         if let Link::Updates { last, .. } = message.link {
-            let oldest = listed.window.after(last).next();
-            if oldest.is_some_and(|(oldest, _)| !oldest.joins(last)) && !self.limits.checks_off.sequence {
+            let is_older = listed.update.is_some_and(|update| update.last > last);
+            let reaches = match listed.window.after(last).next() {
+                Some((oldest, _)) => oldest.joins(last),
+                // Those behind it were given up.
+                None => !is_older,
+            };
+            if !reaches && !self.limits.checks_off.sequence {
                 // It is older than the oldest change that is kept behind it. A book that is in step goes on without it;
                 // one that is not waits for another snapshot.
                 self.stats.refused.snapshots += u64::from(listed.book.is_none());
@@ -96,9 +101,11 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
     /// Keeps the change in hand for a snapshot that is older.
     fn keep(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) {
+        let share = self.limits.splice_bytes_max / self.symbols.len().max(1);
         let window = &mut self.symbols[at].window;
         let others = self.splice_bytes.saturating_sub(window.bytes());
-        let bytes_max = self.limits.splice_bytes_max.saturating_sub(others);
+        // Where all of it is taken, each symbol has its share, and those that have more give it up with their next change.
+        let bytes_max = self.limits.splice_bytes_max.saturating_sub(others).max(share);
         window.keep((first, last, previous), self.frame, self.limits.splice_messages_max, bytes_max);
         *self.splice_bytes = others + window.bytes();
     }
@@ -110,7 +117,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let Some(before) = listed.update.replace(Updates { last, from_snapshot: false }) else {
             return Follows::Yes;
         };
-        if before.from_snapshot && last <= before.last {
+        // The snapshot holds it, or it came twice: the venue's recipe is to leave it out.
+        if last <= before.last && (before.from_snapshot || !self.limits.checks_off.sequence) {
             listed.update = Some(before);
             return Follows::Skipped;
         }
@@ -150,8 +158,9 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let Some(book) = &self.symbols[at].book else { return taken.into_result() };
         let (quote, is_certain) = (book.quote(), book.is_certain());
         let listed = &self.symbols[at];
+        let speaks = self.market.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
         // What was told before was checked then.
-        if quote == listed.top && is_certain && !listed.broken && !listed.held {
+        if quote == listed.top && speaks && is_certain && !listed.broken && !listed.held {
             return taken.into_result();
         }
         let hold = self.is_crossed(&quote) || !is_certain;
@@ -159,7 +168,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         // A book is only there again after a snapshot, and only here is it known to be a good one.
         let rebuilt = listed.broken && !hold;
         listed.broken &= hold;
-        let same = quote == listed.top && !rebuilt;
+        // What this line told before somebody else spoke has to be told again.
+        let same = quote == listed.top && !rebuilt && speaks;
         if hold || listed.held || rebuilt {
             if !self.claim(at, Channel::Quote, RANK_BOOK) {
                 return taken.into_result();
@@ -169,8 +179,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         if hold || same {
             return taken.into_result();
         }
-        self.symbols[at].top = quote;
         if self.claim(at, Channel::Quote, RANK_BOOK) {
+            self.symbols[at].top = quote;
             self.publish(at, Channel::Quote, ts_us, Body::Quote(quote));
         }
         taken.into_result()
@@ -182,6 +192,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let Some(book) = &listed.book else { return true };
         let unchecked = self.limits.checks_off.checksum;
         let checksum = message.checksum.filter(|_| !unchecked && book.is_certain_to(Book::CHECKSUM_LEVELS));
+        // Where the checksum is not looked at, it disproves nothing either.
+        listed.unproven &= !(unchecked && message.checksum.is_some());
         let Some(checksum) = checksum else { return !listed.unproven };
         let mut holds = book.kraken_checksum(listed.places) == checksum;
         if !holds && message.snapshot {

@@ -77,6 +77,30 @@ impl Listed {
         }
     }
 
+    /// See [`Line::ended`](super::Line::ended).
+    pub(super) fn ended(
+        &mut self,
+        line: LineId,
+        rx_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.unheard = true;
+        market.set_free(self.id, line, true, rx_ns, out);
+    }
+
+    /// See [`Line::resumed`](super::Line::resumed).
+    pub(super) fn resumed(
+        &mut self,
+        line: LineId,
+        rx_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.unheard = false;
+        market.set_free(self.id, line, false, rx_ns, out);
+    }
+
     /// See [`Line::joined`](super::Line::joined).
     pub(super) fn joined(
         &mut self,
@@ -85,11 +109,8 @@ impl Listed {
         market: &mut Market,
         out: &mut impl FnMut(&Tick),
     ) {
+        self.ended(line, rx_ns, market, out);
         self.unproven = self.book.is_some();
-        if Channel::ALL.into_iter().any(|channel| market.rank(self.id, channel, line).is_some()) {
-            self.unheard = true;
-            market.set_silent(self.id, true, rx_ns, out);
-        }
         if self.unproven && market.rank(self.id, Channel::Quote, line) == Some(RANK_BOOK) {
             self.held = true;
             market.set_broken(self.id, true, rx_ns, out);
@@ -116,6 +137,16 @@ impl Symbols {
         self.places.insert(name.into(), place);
         self.listed.push(Listed::new(id));
         place
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// What is remembered of a symbol.
+    pub(super) fn get(&self, name: &str) -> Option<&Listed> {
+        self.place(name).map(|place| &self.listed[place])
     }
 
     /// All of them.
@@ -264,8 +295,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     pub(super) fn heard(&mut self, symbol: &str) -> Result<usize, DecodeError> {
         let at = self.find(symbol)?;
         let listed = &mut self.symbols[at];
-        if std::mem::take(&mut listed.unheard) {
-            self.market.set_silent(listed.id, false, self.rx_ns, &mut self.out);
+        if listed.unheard {
+            listed.resumed(self.id, self.rx_ns, self.market, &mut self.out);
         }
         Ok(at)
     }
@@ -329,7 +360,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let repeated = match print {
             Print::Single => false,
             Print::Numbered(number) => {
-                let before = listed.last_trade.replace(number).filter(|_| !unchecked);
+                let before = listed.last_trade.filter(|_| !unchecked);
+                listed.last_trade = before.max(Some(number));
                 missing = before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)));
                 before.is_some_and(|before| number <= before)
             }
@@ -384,8 +416,24 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         ts_us: Option<u64>,
         source: QuoteSource,
     ) -> Result<(), DecodeError> {
-        let quote = if has_two_sides(&quote) { quote } else { self.with_real_sides(quote)? };
         let at = self.heard(symbol)?;
+        let quote = match has_two_sides(&quote) {
+            true => Ok(quote),
+            false => self.with_real_sides(quote),
+        };
+        let quote = match quote {
+            Ok(quote) => quote,
+            Err(error) => {
+                // There is a newer quote than the one that was told, and nobody can tell it.
+                if self.claim(at, Channel::Quote, quote_rank(source)) {
+                    self.hold(at, true);
+                }
+                return Err(error);
+            }
+        };
+        // What this line told before somebody else spoke is no news, but has to be told again.
+        let spoke =
+            self.market.rank(self.symbols[at].id, Channel::Quote, self.id) == Some(quote_rank(source));
         if !self.claim(at, Channel::Quote, quote_rank(source)) {
             self.stats.repeated += 1;
             return Ok(());
@@ -397,7 +445,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let told = &mut self.symbols[at].told;
         // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
         let may_repeat = source == QuoteSource::Partial || (quote.bid.is_none() && quote.ask.is_none());
-        if is_crossed || (may_repeat && quote == *told) {
+        let is_first = *told == Quote::default() && quote == Quote::default();
+        if is_crossed || is_first || (may_repeat && spoke && quote == *told) {
             return Ok(());
         }
         *told = quote;

@@ -10,7 +10,7 @@ use super::market::{LineId, Market};
 use super::recorder::Tap;
 use crate::instrument::InstrumentId;
 use crate::tick::{Channel, Tick};
-use crate::venue::{self, ChecksOff, DecodeError, Scratch, Wire};
+use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
 
 pub use stats::{Kind, Kinds, LineStats, Refused};
 
@@ -252,6 +252,44 @@ impl Line {
         if let Some(tap) = &mut self.tap {
             tap.disconnected(rx_ns);
         }
+    }
+
+    /// Its capture ended, and others are to come. What it has told is stale until something comes of the same symbol, and
+    /// whichever line that comes on may speak.
+    pub(super) fn ended(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for listed in self.symbols.iter_mut() {
+            listed.ended(self.id, rx_ns, market, &mut out);
+        }
+    }
+
+    /// What comes now follows what came before it [ended](Self::ended), and nothing is missing between them.
+    pub(super) fn resumed(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for listed in self.symbols.iter_mut() {
+            listed.resumed(self.id, rx_ns, market, &mut out);
+        }
+    }
+
+    /// How much of what a frame tells is of symbols and channels that this line has told of.
+    pub(super) fn likeness(&mut self, frame: &[u8], market: &Market) -> usize {
+        let (id, symbols) = (self.id, &self.symbols);
+        let mut alike = 0;
+        // What cannot be read is like nothing.
+        let _ = venue::decode(self.wire, &mut self.splice_scratch, frame, &mut |event| {
+            let (symbol, channel) = match event {
+                Event::Trade { symbol, .. } => (symbol, Channel::Trade),
+                Event::Quote { symbol, .. } => (symbol, Channel::Quote),
+                Event::Book(ref message) => {
+                    let has_book = |listed: &Listed| listed.book.is_some() || listed.update.is_some();
+                    alike += usize::from(symbols.get(message.symbol).is_some_and(has_book));
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            };
+            let speaks = |listed: &Listed| market.rank(listed.id, channel, id).is_some();
+            alike += usize::from(symbols.get(symbol).is_some_and(speaks));
+            Ok(())
+        });
+        alike
     }
 
     /// Its capture ended, and another one goes on from here, perhaps with something missing between them. What it has told

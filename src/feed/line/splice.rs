@@ -56,7 +56,7 @@ impl Clone for Window {
 
 impl Window {
     /// Keeps a change. The oldest are given up for it, so that there are at most `messages_max`, and at most `bytes_max`
-    /// bytes of frames; all of them where it does not follow the newest one.
+    /// bytes of frames; all of them where it does not follow the newest one. One that is there already is not kept again.
     pub(super) fn keep(
         &mut self,
         (first, last, previous): (u64, u64, Option<u64>),
@@ -64,6 +64,9 @@ impl Window {
         messages_max: usize,
         bytes_max: usize,
     ) {
+        if self.kept.back().is_some_and(|newest| last <= newest.last) {
+            return;
+        }
         let follows = |newest: &Kept| match previous {
             Some(previous) => previous == newest.last,
             None => first == newest.last.saturating_add(1),

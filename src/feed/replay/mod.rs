@@ -254,8 +254,8 @@ impl Replay {
     }
 
     /// How captures went on from others so far, the first thousand of them.
-    pub fn joins(&self) -> &[Join] {
-        self.deck.reads.joins()
+    pub fn joins(&self) -> Vec<Join> {
+        self.deck.reads.joins(&self.deck.reel)
     }
 
     /// Captures that were named and have nothing in them.
