@@ -16,6 +16,7 @@ use tickfan::counters::{Counter, ShardCounters};
 use tickfan::history::{self, Finder, History, Keeper};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
+use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
@@ -178,7 +179,7 @@ impl House {
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
             epoch: "e".into(),
-            replay: false,
+            feed: Provenance::Live,
             policy: Policy {
                 outbox_bytes_max: OUTBOX_BYTES_MAX,
                 control_bytes_max: 1 << 20,
@@ -269,7 +270,7 @@ impl House {
                 self.publish(instrument, Body::Gap { channel, from, void: Void::NoValue }, 1);
             }
             1 => {
-                let state = *self.random.pick(&[State::Live, State::Stale, State::Down]);
+                let state = *self.random.pick(&State::ALL);
                 self.publish(instrument, Body::Status(state), 1);
             }
             _ if channel == Channel::Trade => {

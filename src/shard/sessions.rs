@@ -85,8 +85,8 @@ pub struct Wants {
 pub struct SessionOptions {
     /// Name of this run.
     pub epoch: Arc<str>,
-    /// True where every feed is a replay.
-    pub replay: bool,
+    /// What there is to see.
+    pub feed: json::Provenance,
     /// Memory and patience of one session.
     pub policy: Policy,
     /// Milliseconds between heartbeats.
@@ -484,7 +484,7 @@ impl<S: Socket> Sessions<S> {
         let hello = json::Hello {
             session: &who.name,
             epoch: &self.options.epoch,
-            replay: self.options.replay,
+            feed: self.options.feed,
             time_us: now.wall_ns / 1_000,
             heartbeat_ms: self.options.heartbeat_ms,
             symbols: self.options.symbols_max,
