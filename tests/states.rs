@@ -392,3 +392,25 @@ fn a_room_is_a_replay_whatever_its_gateway_is() {
     assert_eq!((beside.states_of("demo:"), beside.states_of("coinbase:")), (vec!["live"], vec![]));
     gateway.stop();
 }
+
+// ---- many ---------------------------------------------------------------------------------------------
+
+#[test]
+fn a_wildcard_is_told_the_states_of_thousands_before_their_first_values() {
+    const MANY: usize = 5_000;
+    let symbols: Vec<String> = (0..MANY).map(|n| format!("demo:S{n}")).collect();
+    let capture = native(&symbols, 20, 500);
+    // As configured: more states than an outbox holds.
+    let gateway = Gateway::start(&["replay", "--loop", "--speed", "1", path(&capture)]);
+    eventually("all are there", || {
+        Gateway::get(gateway.http, "/api/symbols").1.matches("demo:S").count() == MANY
+    });
+    for query in ["?symbols=*", "?symbols=*&mode=every&snapshot=false", "?symbols=*&mode=latest&max_hz=5"] {
+        let mut client = Client::open(&gateway, query);
+        client.until_values("demo", 2 * MANY);
+        let known = client.states.values().filter(|state| matches!(state.as_str(), "replay" | "down"));
+        assert_eq!(known.count(), MANY, "{query}");
+        client.assert_never_live("");
+    }
+    gateway.stop();
+}

@@ -213,8 +213,7 @@ impl<S: Socket> Sessions<S> {
         connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
         connection.wildcards.push(wildcard);
         self.charge(id, taken.len());
-        // The answer shows no states: what is not live is told.
-        self.attach_all(id, &taken, wish, State::Live, now);
+        self.attach_all(id, &taken, wish, now);
     }
 
     fn listed(&self, instrument: InstrumentId) -> Named {
