@@ -268,7 +268,7 @@ impl Line {
     }
 
     /// The replay that it is of has ended, and so has what it spoke for, now or before.
-    pub(super) fn ended(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    pub(super) fn over(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         self.release(true, rx_ns, market, out);
     }
 

@@ -246,7 +246,7 @@ impl Replay {
         })
     }
 
-    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](Order::Seek), and begins where it
+    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::Order::Seek), and begins where it
     /// is said to. `wake` is told when a place was reached.
     ///
     /// # Errors
@@ -451,7 +451,7 @@ impl Replay {
     fn stand_at_end(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         self.set_origin(Origin::Replay);
         for line in &mut self.deck.lines {
-            line.ended(rx_ns, market, out);
+            line.over(rx_ns, market, out);
         }
         self.mode = Mode::Ended;
         self.steps = 0;
