@@ -280,10 +280,12 @@ fn each<T>(
     parts: impl Iterator<Item = T>,
     mut read: impl FnMut(T) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
-    parts.fold(Ok(()), |told, part| {
+    let mut told = Ok(());
+    for part in parts {
         let read = read(part);
-        told.and(read)
-    })
+        told = told.and(read);
+    }
+    told
 }
 
 /// What takes in the events of a frame. An error it returns ends the frame.

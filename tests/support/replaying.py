@@ -54,8 +54,8 @@ class Eyes:
             elif m["type"] == "status":
                 self.states[m["symbol"]] = m["state"]
 
-    def live(self):
-        """Values that are shown as live: a wildcard's are, unless a status says otherwise."""
+    def shown(self):
+        """Values that the recording has at its place: where nothing has come yet, what was shown does not hold any more."""
         return {key: v for key, v in self.values.items() if self.states.get(key[0], "live") != "waiting"}
 
 
