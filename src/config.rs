@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
@@ -505,9 +506,13 @@ impl Config {
         }
     }
 
-    /// Whether all there is to see is recorded.
-    pub fn is_replay(&self) -> bool {
-        !self.feed.is_empty() && !self.publishes()
+    /// What there is to see.
+    pub fn provenance(&self) -> Provenance {
+        match (self.feed.is_empty(), self.publishes()) {
+            (true, _) => Provenance::Live,
+            (false, false) => Provenance::Replay,
+            (false, true) => Provenance::Mixed,
+        }
     }
 
     /// Whether anybody may publish.

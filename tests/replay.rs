@@ -484,16 +484,16 @@ fn to_stop_is_to_end() {
     let mut client = RawSocket::open(&gateway, "?symbols=coinbase:*");
     eventually("ticks", || gateway.metric_sum("tickfan_published_total") > 10);
     told(&gateway, &json!({"do": "stop"}));
-    let mut down = 0;
+    let mut ended = 0;
     loop {
         let message = client.word();
         match message["type"].as_str() {
             Some("bye") => break,
-            Some("status") => down += u64::from(message["state"] == "down"),
+            Some("status") => ended += u64::from(message["state"] == "ended"),
             _ => {}
         }
     }
-    assert!(down > 0, "nothing is live any more");
+    assert!(ended > 0, "what was told does not hold any more");
     let ended = gateway.process.end();
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!summary(&ended, "part").is_empty());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tickfan::feed::{Line, LineId, LineLimits, LineStats, Market};
+use tickfan::feed::{Line, LineId, LineLimits, LineStats, Market, Origin};
 use tickfan::instrument::{InstrumentId, InstrumentTable};
 use tickfan::tick::{Body, Decimal, DecimalError, Side, Stream, Tick};
 use tickfan::venue::{DecodeError, Wire};
@@ -71,7 +71,8 @@ impl Feed {
     }
 
     fn of_lines(wires: &[Wire]) -> Self {
-        let lines = (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), *wire, limits())).collect();
+        let lines =
+            (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), Origin::Live, *wire, limits())).collect();
         let market = Market::new(Arc::new(InstrumentTable::new(64)));
         Self { lines, market, rx_ns: 1_714_564_800_000_000_000, seqs: HashMap::new() }
     }
@@ -1093,7 +1094,7 @@ mod native {
     fn only_listed_venues_may_be_published() {
         let mut feed = Feed::new(WIRE);
         let limits = LineLimits { venues: Some(vec!["other".to_owned()]), ..limits() };
-        feed.lines[0] = Line::new(LineId(0), WIRE, limits);
+        feed.lines[0] = Line::new(LineId(0), Origin::Live, WIRE, limits);
         assert!(feed.fault(&named("trade")).to_string().contains("may not be published"));
         assert_eq!(feed.take(&named("trade").replace("demo:", "other:")).len(), 2);
     }

@@ -202,7 +202,7 @@ fn file(path: &str) -> Response<Body> {
 async fn about(State(app): State<Arc<App>>) -> Response<Body> {
     let instruments = (app.hooks.symbols)().len();
     let page = ui::Page {
-        replay: app.replay,
+        feed: app.feed,
         publish: app.hooks.publish.is_some(),
         instruments,
         feeds: (app.hooks.feeds)(),

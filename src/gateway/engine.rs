@@ -239,7 +239,7 @@ fn session_options(
     venues.dedup();
     Ok(SessionOptions {
         epoch: random_name()?.into(),
-        replay: config.is_replay(),
+        feed: config.provenance(),
         policy: Policy {
             outbox_bytes_max: config.session.outbox_bytes_max,
             control_bytes_max: config.session.control_bytes_max,

@@ -12,7 +12,7 @@ use super::{Captures, Doubts, Progress};
 use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
-use crate::feed::{Join, Line, LineId, LineStats, Market, SILENCE_NS_MAX};
+use crate::feed::{Join, Line, LineId, LineStats, Market, Origin, SILENCE_NS_MAX};
 use crate::instrument::InstrumentTable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::tick::Body;
@@ -239,7 +239,7 @@ impl Inspection {
         let checks_off = report.checks_off;
         let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
         let line_limits = super::line_limits(limits, checks_off);
-        let line = Line::new(LineId(0), report.wire, line_limits);
+        let line = Line::new(LineId(0), Origin::Replay, report.wire, line_limits);
         Self { report, line, market: Market::new(Arc::clone(&table)), table, symbols: Vec::new(), open: None }
     }
 

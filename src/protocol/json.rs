@@ -204,6 +204,29 @@ pub fn bye(why: Close, after_ms: u64) -> Value {
     message
 }
 
+/// What there is to see, all symbols together. What is true of one of them is told by its [`State`] alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provenance {
+    /// Nothing of it is recorded.
+    #[default]
+    Live,
+    /// All of it is recorded.
+    Replay,
+    /// Recordings are replayed, and publishers may tell what is live.
+    Mixed,
+}
+
+impl Provenance {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replay => "replay",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
 /// The first message of a session.
 #[derive(Clone, Debug)]
 pub struct Hello<'a> {
@@ -211,8 +234,8 @@ pub struct Hello<'a> {
     pub session: &'a str,
     /// Name of this run: `seq` counts within it.
     pub epoch: &'a str,
-    /// True where every feed is a replay.
-    pub replay: bool,
+    /// What there is to see.
+    pub feed: Provenance,
     /// Microseconds since the Unix epoch.
     pub time_us: u64,
     /// Milliseconds between heartbeats.
@@ -230,7 +253,7 @@ impl Hello<'_> {
     pub fn message(&self) -> Value {
         json!({
             "type": "hello", "v": 1, "session": self.session, "epoch": self.epoch,
-            "feed": if self.replay { "replay" } else { "live" },
+            "feed": self.feed.name(),
             "time": self.time_us, "heartbeat_ms": self.heartbeat_ms,
             "limits": {"symbols": self.symbols, "frame_bytes": self.frame_bytes, "ops_per_s": self.ops_per_s},
         })

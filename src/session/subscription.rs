@@ -239,9 +239,9 @@ impl Subscription {
     }
 
     /// What the client has to be told to be current again, in this order: a gap, a tick, a gap. A subscription that
-    /// [resumes](Self::is_resuming) is left alone.
+    /// [resumes](Self::is_resuming), or that is not [dirty](Self::is_dirty), is left alone.
     pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
-        if self.is_resuming() {
+        if self.is_resuming() || !self.is_dirty() {
             return CatchUp::default();
         }
         let condition = std::mem::replace(&mut self.condition, Condition::Current);

@@ -172,6 +172,15 @@ impl<S: Socket> Connection<S> {
         self.write(around, now_ns);
         self.session.offer(frame, now_ns)
     }
+
+    /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
+    #[cold]
+    pub(super) fn will_take(&mut self, bytes: usize, around: &mut Around<'_>, now_ns: u64) -> bool {
+        if !self.session.fits(bytes) {
+            self.write(around, now_ns);
+        }
+        self.session.fits(bytes)
+    }
 }
 
 impl<S> Connection<S> {

@@ -118,7 +118,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
     /// name, and keeps its own if a wildcard takes it. The instrument's state comes with the first channel: it is told
-    /// before the value unless it is what the client was `shown`.
+    /// before any value unless it is what the client was `shown`.
     pub(super) fn attach(
         &mut self,
         session: u32,
@@ -128,23 +128,31 @@ impl<S: Socket> Sessions<S> {
         now: Now,
     ) {
         let key = Key::new(instrument, wish.channel.into());
+        let status = Key::new(instrument, Stream::Status);
         let Some(connection) = self.connections.get_mut(session) else { return };
-        if let Some(place) = connection.place(key) {
-            if wish.named {
+        let (had, place) = (connection.place(key), connection.place(status));
+        // What is there already goes on as it is, and the answer shows its state.
+        let plan = wish.plan.filter(|_| had.is_none());
+        let start = self.start_of_state(instrument, Wish { plan, ..wish }, Some(shown));
+        match place {
+            None => {
+                self.add(session, status, Mode::Latest.into(), start, now);
+            }
+            Some(place) => self.catch_up_state(session, (status, place), start, now),
+        }
+        match had {
+            Some(place) if wish.named => {
                 self.name(session, key, place);
                 self.apply_terms(session, &[(key, place, wish.terms)], now);
             }
-            return;
-        }
-        let status = Key::new(instrument, Stream::Status);
-        if connection.place(status).is_none() {
-            let start = self.start_of_state(instrument, wish, shown);
-            self.add(session, status, Mode::Latest.into(), start, now);
-        }
-        let manner = self.manner(session, wish.terms);
-        let place = self.add(session, key, manner, wish.start_of(instrument), now);
-        if let (true, Some(place)) = (wish.named, place) {
-            self.name(session, key, place);
+            Some(_) => {}
+            None => {
+                let manner = self.manner(session, wish.terms);
+                let place = self.add(session, key, manner, wish.start_of(instrument), now);
+                if let (true, Some(place)) = (wish.named, place) {
+                    self.name(session, key, place);
+                }
+            }
         }
         self.recover(session, now);
     }
@@ -159,13 +167,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// As [`attach`](Self::attach), for many instruments at once, none of them named twice, that a wildcard takes and governs:
-    /// those that it has and that were not asked for by name get these terms.
+    /// those that it has and that were not asked for by name get these terms. Their states were not shown: those that are
+    /// live need not be told, unless the client may know nothing but old values of them.
     pub(super) fn attach_all(
         &mut self,
         session: u32,
         instruments: &[InstrumentId],
         wish: Wish<'_>,
-        shown: State,
         now: Now,
     ) {
         let manner = self.manner(session, wish.terms);
@@ -178,15 +186,17 @@ impl<S: Socket> Sessions<S> {
         let had: Vec<(Key, u32, Terms)> =
             had.filter(|(key, place, _)| !self.subscriptions.is_named(*key, *place)).collect();
         let new: Vec<InstrumentId> = instruments.iter().filter(|id| place(id).is_none()).copied().collect();
-        let has_status = |id: &InstrumentId| connection.place(Key::new(*id, Stream::Status)).is_some();
-        let with_status: Vec<bool> = new.iter().map(has_status).collect();
+        let status = |id: &InstrumentId| connection.place(Key::new(*id, Stream::Status));
+        let with_status: Vec<Option<u32>> = new.iter().map(status).collect();
         self.apply_terms(session, &had, now);
         let mut places = Vec::with_capacity(2 * new.len());
-        for (instrument, has_status) in new.iter().zip(with_status) {
-            if !has_status {
-                let status = Key::new(*instrument, Stream::Status);
-                let start = self.start_of_state(*instrument, wish, shown);
-                places.extend(self.enter(session, status, Mode::Latest.into(), start, now));
+        for (instrument, place) in new.iter().zip(with_status) {
+            let status = Key::new(*instrument, Stream::Status);
+            let goes_on = wish.plan.is_some_and(|plan| plan.start(*instrument).is_some());
+            let start = self.start_of_state(*instrument, wish, (!goes_on).then_some(State::Live));
+            match place {
+                None => places.extend(self.enter(session, status, Mode::Latest.into(), start, now)),
+                Some(place) => self.catch_up_state(session, (status, place), start, now),
             }
             let key = Key::new(*instrument, wish.channel.into());
             places.extend(self.enter(session, key, manner, wish.start_of(*instrument), now));
@@ -197,15 +207,30 @@ impl<S: Socket> Sessions<S> {
         self.recover(session, now);
     }
 
-    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: State) -> Start {
+    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: Option<State>) -> Start {
         // It is not called live before its prices are.
         if let Some(past) = wish.plan.and_then(Plan::past) {
             return Start::Past(past.beginning);
         }
-        match wish.start {
-            Start::FromFirst => Start::FromFirst,
-            _ if self.ring.state(instrument) == shown => Start::FromHere,
+        // It may change at any moment: what is not shown has another number.
+        match (wish.start, self.ring.numbered_state(instrument)) {
+            (Start::FromFirst, _) => Start::FromFirst,
+            (_, (state, number)) if Some(state) == shown => Start::After(number),
             _ => Start::Snapshot,
+        }
+    }
+
+    /// A session that has not caught up with an instrument yet asks for its present: then its state is told at once.
+    fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: Start, now: Now) {
+        let Some(state) = self.subscriptions.at(key, place).filter(|state| state.is_past()) else { return };
+        let begin = match start {
+            Start::After(told) => Begin::After(told),
+            Start::Past(_) => return,
+            _ => Begin::Snapshot(0),
+        };
+        *state = Subscription::new(session, Mode::Latest.into(), begin);
+        if let Some(connection) = self.connections.get_mut(session).filter(|_| state.is_dirty()) {
+            connection.session.wait(key, now.mono_ns);
         }
     }
 

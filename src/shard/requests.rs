@@ -219,8 +219,7 @@ impl<S: Socket> Sessions<S> {
         }
         self.charge(id, taken.iter().map(|(_, instruments)| instruments.len()).sum());
         for (terms, instruments) in taken {
-            // The answer shows no states: what is not live is told.
-            self.attach_all(id, &instruments, Wish { terms, ..wish }, State::Live, now);
+            self.attach_all(id, &instruments, Wish { terms, ..wish }, now);
         }
     }
 

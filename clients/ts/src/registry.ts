@@ -369,11 +369,9 @@ export class Registry {
       this.#ledger.subscribed(channel, symbol, begin);
       return state === undefined ? [] : [{ type: 'status', symbol, state }];
     }
-    const picks = (other: string) => covers(symbol, other);
-    this.#ledger.subscribedWildcard(channel, picks, begin);
-    // What a wildcard takes is live unless the gateway says otherwise; what it goes on with is surely there.
-    const goesOn = resumed === 'ok' || resumed === 'gap' ? Object.keys(resume?.seq ?? {}).filter(picks) : [];
-    return goesOn.map((symbol) => ({ type: 'status', symbol, state: 'live' }));
+    this.#ledger.subscribedWildcard(channel, (other) => covers(symbol, other), begin);
+    // The states of what it goes on with come by themselves; what else it takes is live unless one comes before its first value.
+    return [];
   }
 
   /** A bare name has become a symbol. */

@@ -291,6 +291,36 @@ test('several subscriptions to one symbol share it, each with its own snapshot',
   await bench.end();
 });
 
+test('a recording is never live: not before its state is known, and not when it is taken up again', async () => {
+  const bench = new Bench();
+  bench.client.subscribe('trade', '*', () => {});
+  let socket = await bench.open();
+  await socket.accept({ state: undefined });
+  for (const state of ['replay', 'paused', 'ended'] as const) {
+    socket.say({ type: 'status', symbol: A, state, since: 1 });
+    assert.equal(bench.client.state(A), state);
+  }
+  socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
+  socket.say(trade(A, 1));
+  socket.say(trade(B, 1));
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live'], 'of the other nothing else was said');
+  socket = await bench.reopen();
+  const request = await socket.accept({ state: undefined, resumed: 'ok' });
+  assert.deepEqual(request['resume'].seq, { [A]: 1, [B]: 1 });
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['unknown', 'unknown'], 'the gateway has not told yet');
+  socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
+  socket.say({ type: 'status', symbol: B, state: 'live', since: 1 });
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live']);
+  socket.say(trade(A, 2));
+  assert.equal(bench.client.state(A), 'replay');
+  assert.deepEqual(
+    bench.heard.status.filter(({ symbol, state }) => symbol === A && state === 'live'),
+    [],
+  );
+  assert.deepEqual(bench.heard.broken, []);
+  await bench.end();
+});
+
 test('who subscribes while there is no connection sees what is known, and then what follows it', async () => {
   const bench = new Bench();
   bench.client.subscribe('trade', A, () => {});

@@ -99,6 +99,38 @@ test('cut in the middle, again and again: no break and no hole', options, async 
   }
 });
 
+test('beside a publisher a replay is never live, nor after a cut', options, async (t) => {
+  const publish = ['publish.token=secret', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
+  const gateway = keep(
+    t,
+    await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...publish]), 'feeds/coinbase.zst']),
+  );
+  const publisher = keep(t, await gateway.publisher());
+  const proxy = keep(t, await Proxy.to(gateway.address));
+  const heard = new Complaints();
+  const [feeds, live]: [string[], Set<string>] = [[], new Set()];
+  const onLink = (event: LinkEvent) => event.state === 'open' && feeds.push(event.hello.feed);
+  const client = keep(t, connect(proxy.url, { ...SOON, ...heard.hooks, onLink }));
+  let ticks = 0;
+  client.subscribe(['trade', 'quote'], '*', ({ symbol }) => {
+    ticks++;
+    if (client.state(symbol) === 'live') live.add(symbol);
+  });
+  publisher.ticks(['demo:A'], 1);
+  const BTC = 'coinbase:BTC-USD';
+  await until('both are there', () => client.state(BTC) === 'replay' && client.state('demo:A') === 'live');
+  await client.replay.pause();
+  await until('it stands', () => client.state(BTC) === 'paused');
+  proxy.cut();
+  await until('it is back', () => feeds.length === 2 && client.state(BTC) === 'paused' && client.state('demo:A') === 'live');
+  await client.replay.resume();
+  const before = ticks;
+  await until('it goes on', () => client.state(BTC) === 'replay' && ticks > before + 20);
+  await client.replay.stop();
+  await until('it has ended', () => client.state(BTC) === 'ended' && client.state('demo:A') === 'live');
+  assert.deepEqual([feeds, [...live], heard.broken], [['mixed', 'mixed'], ['demo:A'], []]);
+});
+
 test('what was missed and is not kept any more is named by a gap', options, async (t) => {
   const gateway = keep(t, await Gateway.publishing([...PATIENT, 'ring.capacity=1024']));
   const publisher = keep(t, await gateway.publisher());

@@ -10,7 +10,7 @@ use super::LineLimits;
 use super::splice::Window;
 use super::stats::LineStats;
 use crate::book::{Book, Places};
-use crate::feed::market::{LineId, Market, Rank};
+use crate::feed::market::{LineId, Market, Origin, Rank};
 use crate::instrument::{InstrumentId, Symbol};
 use crate::tick::{Body, Channel, Decimal, Quote, Tick, Trade};
 use crate::venue::{self, DecodeError, Event, Print, QuoteSource, Scratch, Wire};
@@ -211,6 +211,7 @@ const RANK_BOOK_TICKER: Rank = Rank(5);
 /// The parts of a [`Line`](super::Line) that take in events while its scratch is lent to the decoder.
 pub(super) struct Intake<'a, Out> {
     pub(super) id: LineId,
+    pub(super) origin: Origin,
     pub(super) wire: Wire,
     pub(super) limits: &'a LineLimits,
     pub(super) symbols: &'a mut Symbols,
@@ -318,7 +319,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     /// Whether this line's source of `rank` speaks for the channel. Publishers share their instruments:
     /// what any of them sends goes out.
     pub(super) fn claim(&mut self, at: usize, channel: Channel, rank: Rank) -> bool {
-        self.market.claim(self.symbols[at].id, channel, self.id, rank, self.wire == Wire::Native)
+        self.market.claim(self.symbols[at].id, channel, self.id, self.origin, rank, self.wire == Wire::Native)
     }
 
     pub(super) fn publish(&mut self, at: usize, channel: Channel, ts_us: Option<u64>, body: Body) {

@@ -6,7 +6,7 @@ mod splice;
 mod stats;
 
 use self::intake::{Intake, Listed, Symbols};
-use super::market::{LineId, Market};
+use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
 use crate::instrument::InstrumentId;
 use crate::tick::{Channel, Tick};
@@ -70,6 +70,7 @@ impl Memory {
 /// One connection, capture or peer. It does no I/O and reads no clock.
 pub struct Line {
     id: LineId,
+    origin: Origin,
     wire: Wire,
     limits: LineLimits,
     scratch: Scratch,
@@ -86,9 +87,10 @@ pub struct Line {
 
 impl Line {
     /// A line of a venue, before its first frame.
-    pub fn new(id: LineId, wire: Wire, limits: LineLimits) -> Self {
+    pub fn new(id: LineId, origin: Origin, wire: Wire, limits: LineLimits) -> Self {
         Self {
             id,
+            origin,
             wire,
             limits,
             scratch: Scratch::default(),
@@ -105,6 +107,11 @@ impl Line {
     /// Its number.
     pub(super) fn id(&self) -> LineId {
         self.id
+    }
+
+    /// Where its frames come from, from the next one on: see [`Market::set_origin`].
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.origin = origin;
     }
 
     /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
@@ -176,6 +183,7 @@ impl Line {
         let mut stats = LineStats::default();
         let mut intake = Intake {
             id: self.id,
+            origin: self.origin,
             wire: self.wire,
             limits: &self.limits,
             symbols: &mut self.symbols,
@@ -214,6 +222,7 @@ impl Line {
         }
         let mut intake = Intake {
             id: self.id,
+            origin: self.origin,
             wire: self.wire,
             limits: &self.limits,
             symbols: &mut self.symbols,
@@ -239,17 +248,26 @@ impl Line {
     /// begin anew with the next frame. Before the first frame there is nothing to end, and what
     /// [`prime`](Self::prime) learned stays.
     pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
-        if self.last_rx_ns.is_none() {
-            return;
+        if self.last_rx_ns.is_some() {
+            self.release(false, rx_ns, market, &mut out);
         }
+    }
+
+    /// The replay that it is of has ended, and so has what it spoke for, now or before.
+    pub(super) fn over(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        self.release(true, rx_ns, market, out);
+    }
+
+    fn release(&mut self, over: bool, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
-            market.release(listed.id, self.id, rx_ns, &mut out);
+            market.release(listed.id, self.id, over, rx_ns, out);
             *listed = Listed::new(listed.id);
         }
         self.splice_bytes = 0;
-        self.last_rx_ns = None;
         self.silent = false;
-        if let Some(tap) = &mut self.tap {
+        if self.last_rx_ns.take().is_some()
+            && let Some(tap) = &mut self.tap
+        {
             tap.disconnected(rx_ns);
         }
     }

@@ -8,7 +8,7 @@ use super::ReplayError;
 use super::joins::{self, Reads};
 use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segment, Sniffed, SourcePlace};
 use crate::feed::line::{Line, LineLimits, Memory};
-use crate::feed::market::{LineId, Market};
+use crate::feed::market::{LineId, Market, Origin};
 use crate::instrument::{InstrumentId, InstrumentTable};
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
@@ -57,7 +57,10 @@ impl Reel {
     /// New lines.
     fn new_lines(&self) -> Vec<Line> {
         let lines = self.lines().zip(&self.wires);
-        lines.map(|(number, wire)| Line::new(LineId(number), *wire, self.limits.clone())).collect()
+        let line = |(number, wire): (u32, &Wire)| {
+            Line::new(LineId(number), Origin::Replay, *wire, self.limits.clone())
+        };
+        lines.map(line).collect()
     }
 }
 
