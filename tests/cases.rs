@@ -210,8 +210,8 @@ fn f07_a_snapshot_joins_wherever_it_comes() {
                 &frames.iter().map(String::as_str).collect::<Vec<_>>(),
             );
             let (told, log) = normalize(&[file]);
-            let applied = changes.iter().filter(|(_, change, _)| *change > last);
-            let best = applied.last().map_or("90 x 9", |(_, _, bid)| *bid);
+            let mut applied = changes.iter().filter(|(_, change, _)| *change > last);
+            let best = applied.next_back().map_or("90 x 9", |(_, _, bid)| *bid);
             let newest = told.last().expect("a quote");
             assert!(newest.starts_with(&format!("quote {best}")), "at {at}, {last}: {told:?}");
             assert!(told.iter().all(|line| !line.starts_with("gap")), "at {at}, {last}: {told:?}");

@@ -321,7 +321,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 return Err(DecodeError::value(fields[0], price, "a price is not negative on this venue"));
             }
             let is_none = price.is_some_and(|price| price.is_zero() && !is_native)
-                || size.is_some_and(|size| size.is_zero());
+                || size.is_some_and(Decimal::is_zero);
             Ok(if is_none || price.is_none() { (None, None) } else { (price, size) })
         };
         let (bid, bid_size) = side(["bid", "bid_size"], quote.bid, quote.bid_size)?;
