@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{
-    CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT, TOKEN, connect, eventually,
+    BINARY, CLOSE, CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT, TOKEN,
+    connect, eventually,
 };
 
 const FEED: &str = "feeds/coinbase.zst";
@@ -364,6 +365,40 @@ fn adds_up(gateway: &Gateway) -> bool {
         let sum: u64 = rows.iter().map(|row| figure(row, part)).sum();
         sum == gateway.metric_sum(&format!("tickfan_{part}_total"))
     })
+}
+
+#[test]
+fn each_end_of_a_connection_is_counted_by_its_cause() {
+    let gateway = Gateway::publishing(r#"["demo"]"#, &[]);
+    type Leave = fn(RawSocket);
+    let ways: [(&str, Leave); 8] = [
+        ("closed", |mut socket| {
+            socket.send(FIN | CLOSE, &1_000u16.to_be_bytes());
+            assert_eq!(socket.close_frame(), 1_000);
+        }),
+        ("left", drop),
+        ("reset", RawSocket::vanish),
+        ("text_only", |mut socket| socket.send(FIN | BINARY, b"x")),
+        ("not_utf8", |mut socket| socket.send(FIN | TEXT, b"\xff")),
+        ("protocol_error", |mut socket| socket.bytes(&[0x83, 0x80, 0, 0, 0, 0])),
+        ("message_too_big", |mut socket| socket.send(FIN | TEXT, &[b' '; 65_537])),
+        ("limit", |mut socket| (0..100).for_each(|_| socket.send(FIN | PONG, b"x"))),
+    ];
+    let ended = || -> Vec<(String, u64)> {
+        let rows = gateway.metric("tickfan_sessions_ended_total");
+        let cause = |labels: &str| labels.split('"').rev().nth(1).expect("a cause").to_owned();
+        rows.iter().filter(|(_, count)| *count > 0).map(|(labels, count)| (cause(labels), *count)).collect()
+    };
+    for (n, (_, leave)) in ways.iter().enumerate() {
+        leave(RawSocket::open(&gateway, ""));
+        eventually("it is counted", || ended().iter().map(|(_, count)| count).sum::<u64>() == n as u64 + 1);
+    }
+    let mut wanted: Vec<_> = ways.iter().map(|(cause, _)| ((*cause).to_owned(), 1)).collect();
+    let mut counted = ended();
+    wanted.sort();
+    counted.sort();
+    assert_eq!(counted, wanted);
+    gateway.stop();
 }
 
 #[test]

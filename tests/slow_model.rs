@@ -39,6 +39,10 @@ struct Road {
     buffer: usize,
     /// Its window is closed until so much is free again.
     closed: bool,
+    /// How long acknowledgements and answers are on their way, and those that are: when they come, and of how many bytes.
+    back_ms: u64,
+    acks: VecDeque<(u64, usize)>,
+    now_ms: u64,
 }
 
 impl Road {
@@ -49,7 +53,9 @@ impl Road {
         if !self.closed {
             let n = free.min(self.unsent.len());
             self.buffered.extend(self.unsent.drain(..n));
+            self.acks.push_back((self.now_ms + self.back_ms, n));
         }
+        while self.acks.pop_front_if(|(at, _)| *at <= self.now_ms).is_some() {}
     }
 }
 
@@ -80,7 +86,8 @@ impl Socket for Kernel {
     }
 
     fn unacked(&self) -> u64 {
-        self.0.borrow().unsent.len() as u64
+        let road = self.0.borrow();
+        (road.unsent.len() + road.acks.iter().map(|(_, n)| n).sum::<usize>()) as u64
     }
 
     fn kick(&self) {}
@@ -99,6 +106,8 @@ struct World {
     road: Rc<RefCell<Road>>,
     /// What the client has read of the frame that it is in.
     partial: Vec<u8>,
+    /// Its answers to pings that are on their way.
+    answers: VecDeque<(u64, Vec<u8>)>,
     /// What it may read of the bytes that it has not, in thousandths.
     budget: u64,
     ledger: Ledger,
@@ -108,7 +117,7 @@ struct World {
 }
 
 impl World {
-    fn new(buffer: usize) -> Self {
+    fn new(buffer: usize, back_ms: u64) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(16));
         let instrument = table.intern(&Symbol::new("demo", "S").expect("a good symbol")).expect("room");
@@ -144,7 +153,7 @@ impl World {
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
-        let road = Rc::new(RefCell::new(Road { buffer, ..Road::default() }));
+        let road = Rc::new(RefCell::new(Road { buffer, back_ms, ..Road::default() }));
         let who = Who { name: "c".into(), peer: None };
         let id = sessions.borrow_mut().open(Kernel(Rc::clone(&road)), who, clock.now());
         let subscribe = r#"{"op":"subscribe","channel":"trade","symbols":["demo:S"],"mode":"every"}"#;
@@ -160,6 +169,7 @@ impl World {
             id,
             road,
             partial: Vec::new(),
+            answers: VecDeque::new(),
             budget: 0,
             ledger: Ledger::new(false),
             levels: Vec::new(),
@@ -176,6 +186,13 @@ impl World {
     /// One step: so many ticks come, and so many bytes a second are read.
     fn step(&mut self, ticks: u64, bytes_per_s: u64) {
         self.clock.advance(Duration::from_millis(STEP_MS));
+        self.road.borrow_mut().now_ms += STEP_MS;
+        let now_ms = self.road.borrow().now_ms;
+        while let Some((_, payload)) = self.answers.pop_front_if(|(at, _)| *at <= now_ms) {
+            let (now, mut sessions) = (self.clock.now(), self.sessions.borrow_mut());
+            sessions.heard(self.id, now);
+            assert!(sessions.answered(self.id, &payload, now), "each ping is answered once");
+        }
         for _ in 0..ticks {
             self.seq += 1;
             let trade = Trade {
@@ -227,10 +244,8 @@ impl World {
     fn hear(&mut self, first: u8, payload: &[u8]) {
         let now = self.clock.now();
         if first == 0x89 {
-            let mut sessions = self.sessions.borrow_mut();
-            sessions.heard(self.id, now);
-            assert!(sessions.answered(self.id, payload, now), "each ping is answered once");
-            return;
+            let road = self.road.borrow();
+            return self.answers.push_back((road.now_ms + road.back_ms, payload.to_vec()));
         }
         if first == 0x88 {
             return;
@@ -257,10 +272,10 @@ impl World {
 const TICK_BYTES: u64 = 130;
 
 /// A client that is fast at first, then slow, then fast again.
-fn reads_slowly(buffer: usize, bytes_per_s: u64, ticks: u64) {
+fn reads_slowly(buffer: usize, bytes_per_s: u64, ticks: u64, back_ms: u64) {
     let fed = ticks * 100 * TICK_BYTES;
-    let what = format!("buffer {buffer}, {bytes_per_s} B/s of {fed}");
-    let mut world = World::new(buffer);
+    let what = format!("buffer {buffer}, {bytes_per_s} B/s of {fed}, {back_ms} ms back");
+    let mut world = World::new(buffer, back_ms);
     (0..300).for_each(|_| world.step(ticks, 2_000_000));
     assert!(world.levels.is_empty() && world.age_ms <= STEP_MS, "{what}");
     // What is sent in the second in which its slowness shows, and what was before it.
@@ -283,37 +298,50 @@ fn who_reads_slowly_is_not_cut_and_never_has_much_before_it() {
     for (buffer, bytes_per_s) in
         [(2_048, 2_000), (65_536, 3_000), (65_536, 20_000), (16 << 20, 2_000), (16 << 20, 5_000)]
     {
-        reads_slowly(buffer, bytes_per_s, 8);
+        reads_slowly(buffer, bytes_per_s, 8, 0);
     }
 }
 
 #[test]
 fn nor_is_who_falls_behind_little_by_little() {
     for buffer in [2_048, 16 << 20] {
-        reads_slowly(buffer, 2_000, 1);
+        reads_slowly(buffer, 2_000, 1, 0);
     }
+}
+
+#[test]
+fn nor_is_who_is_far_away() {
+    reads_slowly(16 << 20, 3_000, 8, 300);
+}
+
+/// A client that reads for 30 s at most so fast, then nothing.
+fn stops(buffer: usize, bytes_per_s: u64, ticks: u64, back_ms: u64) {
+    let fed = ticks * 100 * TICK_BYTES;
+    let what = format!("buffer {buffer}, {bytes_per_s} B/s of {fed}, {back_ms} ms back");
+    let mut world = World::new(buffer, back_ms);
+    (0..3_000).for_each(|_| world.step(ticks, bytes_per_s));
+    assert_eq!(world.ended(), None, "{what}");
+    // What may stand before its next ping: as much as comes in a second, and what one write takes.
+    let before = fed.clamp(16_384, 120_000) + 33_000;
+    let bound = CUT_AFTER_MS + (before / 2).min(ALLOWANCE_MAX_MS) + SHED_BEHIND_MS + 3_000;
+    let mut ms = 0;
+    while world.ended().is_none() {
+        world.step(ticks, 0);
+        ms += STEP_MS;
+        assert!(ms < bound, "{what}: still there after {ms} ms, {:?}", world.levels);
+    }
+    assert_eq!(world.ended(), Some(Ending::SlowConsumer), "{what}");
+    assert!(ms >= CUT_AFTER_MS - 2_000, "{what}: {ms} ms");
 }
 
 #[test]
 fn who_stops_is_cut_in_time() {
     for buffer in [2_048, 65_536, 16 << 20] {
-        for (ticks, bytes_per_s) in [(2, 10_000_000), (12, 10_000_000), (12, 5_000), (100, 10_000_000)] {
-            let what = format!("buffer {buffer}, {bytes_per_s} B/s of {}", ticks * 100 * TICK_BYTES);
-            let mut world = World::new(buffer);
-            (0..3_000).for_each(|_| world.step(ticks, bytes_per_s));
-            assert_eq!(world.ended(), None, "{what}");
-            let mut ms = 0;
-            while world.ended().is_none() {
-                world.step(ticks, 0);
-                ms += STEP_MS;
-                let bound = CUT_AFTER_MS + ALLOWANCE_MAX_MS + SHED_BEHIND_MS + 2_000;
-                assert!(ms < bound, "{what}: still there after {ms} ms");
-            }
-            assert_eq!(world.ended(), Some(Ending::SlowConsumer), "{what}");
-            // Most have little before their next ping.
-            let next_ping = (ticks * 100 * TICK_BYTES).clamp(16_384, 120_000) + 33_000;
-            assert!(ms <= CUT_AFTER_MS + next_ping / 2 + SHED_BEHIND_MS + 2_000, "{what}: {ms} ms");
-            assert!(ms >= CUT_AFTER_MS - 2_000, "{what}: {ms} ms");
+        for (bytes_per_s, ticks) in [(2_000_000, 2), (2_000_000, 12), (5_000, 12), (2_000_000, 100)] {
+            stops(buffer, bytes_per_s, ticks, 0);
+        }
+        for back_ms in [20, 300] {
+            stops(buffer, 5_000, 12, back_ms);
         }
     }
 }

@@ -198,9 +198,9 @@ impl Session {
         let acked = self.taken.saturating_sub(kernel.unacked);
         let progress = acked > self.acked;
         let stalled = kernel.unacked > 0 && !progress;
-        // What the kernel of a client takes behind a ping that it has already says nothing of the client.
+        // What the kernel of a client takes, or does not, behind a ping that it has already says nothing of the client.
         let counts = self.is_over_full() || self.marks.is_on_its_way(self.acked);
-        if (progress && counts) || (stalled && !self.stalled && !self.pressed) {
+        if counts && (progress || (stalled && !self.stalled && !self.pressed)) {
             // Whatever stands still does so since now, as far as anybody can tell.
             self.progress_ns = now_ns;
         }
