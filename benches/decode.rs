@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use tickfan::capture::{Kind, Reader};
-use tickfan::feed::{Line, LineId, LineLimits, Market};
+use tickfan::feed::{Line, LineId, LineLimits, Market, Origin};
 use tickfan::instrument::InstrumentTable;
 use tickfan::venue::{self, Scratch, Wire};
 
@@ -62,7 +62,7 @@ fn captures() -> Vec<PathBuf> {
 /// A line that has seen nothing, and its market.
 fn line(wire: Wire) -> (Line, Market) {
     let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
-    (Line::new(LineId(0), wire, limits), Market::new(Arc::new(InstrumentTable::new(1_024))))
+    (Line::new(LineId(0), Origin::Live, wire, limits), Market::new(Arc::new(InstrumentTable::new(1_024))))
 }
 
 fn decode(c: &mut Criterion) {

@@ -78,7 +78,7 @@ pub struct Taken {
     /// A level's price cannot be read, or too many levels are unknown: the book is not to be trusted.
     pub is_lost: bool,
     /// The first fault.
-    pub fault: Option<DecodeError>,
+    pub fault: Option<Box<DecodeError>>,
 }
 
 impl Taken {
@@ -101,7 +101,7 @@ impl Taken {
     /// # Errors
     /// The first fault, if there was one.
     pub fn into_result(self) -> Result<(), DecodeError> {
-        self.fault.map_or(Ok(()), Err)
+        self.fault.map_or(Ok(()), |fault| Err(*fault))
     }
 }
 

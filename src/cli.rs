@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::capture::generate::Spec;
 use crate::clock::Clock;
@@ -143,7 +143,7 @@ struct ReplayArgs {
     /// From the end to the beginning again.
     #[arg(long = "loop", conflicts_with = "exit")]
     looped: bool,
-    /// Where to begin: 2021-04-17T16:43:37Z, a time since 1970 in s, ms or µs, or +5m after the first record.
+    /// Where to begin: 2021-04-17T16:43:37Z or …T18:43:37+02:00, a time since 1970 in s, ms or µs, or +5m after the first record.
     #[arg(long, value_name = "TIME")]
     from: Option<Moment>,
     /// Before what to end, written in the same way.
@@ -259,10 +259,31 @@ struct CheckArgs {
     settings: Vec<String>,
 }
 
+/// The command line, with its examples in the help of each command.
+fn command() -> clap::Command {
+    let whole = Cli::command();
+    let names: Vec<String> = whole.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.into_iter().fold(whole, |whole, name| {
+        whole.mut_subcommand(&name, |command| {
+            let codes = command.get_after_help().map(|help| format!("\n{help}")).unwrap_or_default();
+            let examples = examples(&name);
+            command.after_help(format!("Examples:\n{examples}{codes}"))
+        })
+    })
+}
+
+/// The examples of one command.
+fn examples(command: &str) -> String {
+    let lines: Vec<&str> = EXAMPLES.lines().collect();
+    let start = format!("  tickfan {command} ");
+    let examples = lines.windows(2).filter(|lines| lines[0].starts_with(&start));
+    examples.map(|lines| format!("{}\n{}\n", lines[0], lines[1])).collect()
+}
+
 /// Does what the command line says. The exit code is 0 if all was well, 1 if what was asked for found or did
 /// something wrong, 2 if it could not begin.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(&args),
         Command::Replay(args) => replay(args),
@@ -471,4 +492,20 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             .with_context(|| path.map_or(String::new(), |path| path.display().to_string()))?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_of_each_command_has_an_example_of_it() {
+        let whole = command();
+        assert!(whole.get_subcommands().count() >= 9);
+        for command in whole.get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            let example = format!("  tickfan {} ", command.get_name());
+            assert!(help.contains(&example), "{}: {help}", command.get_name());
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod feed;
 mod flight;
 mod latency;
+mod limits;
 mod record;
 mod replay;
 
@@ -15,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
 use crate::shard::Wait;
@@ -22,6 +24,7 @@ use crate::shard::Wait;
 pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
 pub use latency::Latency;
+pub use limits::Limits;
 pub use record::Record;
 pub use replay::Replay;
 
@@ -174,44 +177,6 @@ pub struct Session {
     pub drain_spread_ms: u64,
 }
 
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections_max: NonZeroUsize,
-    /// Connections at once from one address.
-    pub connections_per_address: NonZeroUsize,
-    /// Instruments at once.
-    pub instruments_max: NonZeroUsize,
-    /// Symbols one connection may name.
-    pub symbols_per_connection: NonZeroUsize,
-    /// Requests a second.
-    pub ops_per_s: NonZeroU32,
-    /// Different rates one connection may have.
-    pub rates_per_connection: NonZeroUsize,
-    /// Longest message of a client, bytes.
-    pub frame_bytes_max: NonZeroUsize,
-    /// Parts of one message of a client.
-    pub fragments_per_message: NonZeroU32,
-    /// Control frames of a client, a second.
-    pub control_frames_per_s: NonZeroU32,
-    /// Milliseconds for the head of a request.
-    pub head_timeout_ms: NonZeroU64,
-    /// Milliseconds without a request.
-    pub idle_timeout_ms: NonZeroU64,
-    /// Publishers at once.
-    pub publishers_max: NonZeroUsize,
-    /// Levels a side of a book.
-    pub book_levels_max: NonZeroUsize,
-    /// Changes of a book that are kept for an older snapshot, of each symbol.
-    pub splice_messages_max: usize,
-    /// Bytes of these, of each feed line.
-    pub splice_bytes_max: usize,
-    /// Milliseconds until a silent line is stale.
-    pub stale_after_ms: NonZeroU64,
-}
-
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Default for Server {
@@ -266,29 +231,6 @@ impl Default for Session {
             close_grace_ms: 2_000,
             drain_ms: 5_000,
             drain_spread_ms: 5_000,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: non_zero::<20_000>(),
-            connections_per_address: non_zero::<20_000>(),
-            instruments_max: non_zero::<65_536>(),
-            symbols_per_connection: non_zero::<1_000>(),
-            ops_per_s: non_zero_u32::<50>(),
-            rates_per_connection: non_zero::<16>(),
-            frame_bytes_max: non_zero::<65_536>(),
-            fragments_per_message: non_zero_u32::<64>(),
-            control_frames_per_s: non_zero_u32::<50>(),
-            head_timeout_ms: non_zero_u64::<5_000>(),
-            idle_timeout_ms: non_zero_u64::<30_000>(),
-            publishers_max: non_zero::<64>(),
-            book_levels_max: non_zero::<100_000>(),
-            splice_messages_max: 1_024,
-            splice_bytes_max: 4 << 20,
-            stale_after_ms: non_zero_u64::<10_000>(),
         }
     }
 }
@@ -559,9 +501,13 @@ impl Config {
         }
     }
 
-    /// Whether all there is to see is recorded.
-    pub fn is_replay(&self) -> bool {
-        !self.feed.is_empty() && !self.publishes()
+    /// What there is to see.
+    pub fn provenance(&self) -> Provenance {
+        match (self.feed.is_empty(), self.publishes()) {
+            (true, _) => Provenance::Live,
+            (false, false) => Provenance::Replay,
+            (false, true) => Provenance::Mixed,
+        }
     }
 
     /// Whether anybody may publish.

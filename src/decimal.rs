@@ -86,6 +86,11 @@ impl Decimal {
         self.low == 0 && self.high == 0
     }
 
+    /// True above zero.
+    pub const fn is_positive(self) -> bool {
+        self.high > 0 || (self.high == 0 && self.low > 0)
+    }
+
     /// True below zero.
     pub const fn is_negative(self) -> bool {
         self.high < 0
@@ -201,6 +206,7 @@ impl Decimal {
 
 /// Checks the end of a number whose digits end at `at`, with the decimal point at `point`, and returns how many places
 /// stand behind the point once its exponent is applied: less than 0 where digits are to be appended.
+#[inline]
 fn number_end(digits: &[u8], at: usize, point: Option<usize>) -> Result<i64, DecimalError> {
     use DecimalError::{Malformed, Overflow};
     let whole = point.unwrap_or(at);
@@ -232,7 +238,20 @@ fn exponent(text: &[u8]) -> Result<i64, DecimalError> {
 }
 
 impl Ord for Decimal {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
+        // Numbers of 96 bits with the same upper bits differ as their lower bits do.
+        if self.scale == other.scale && self.high == other.high {
+            return self.low.cmp(&other.low);
+        }
+        self.cmp_unlike(other)
+    }
+}
+
+impl Decimal {
+    /// Compares with a number of another scale, or with other upper bits.
+    #[inline(never)]
+    fn cmp_unlike(&self, other: &Self) -> Ordering {
         if self.scale == other.scale {
             return self.mantissa().cmp(&other.mantissa());
         }
@@ -255,7 +274,10 @@ impl PartialOrd for Decimal {
 
 impl PartialEq for Decimal {
     fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+        if self.scale == other.scale && self.high == other.high {
+            return self.low == other.low;
+        }
+        self.cmp_unlike(other) == Ordering::Equal
     }
 }
 

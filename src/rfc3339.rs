@@ -1,5 +1,4 @@
-//! UTC times of RFC 3339, `2021-04-17T16:43:37.075687Z`, read and written exactly, in nanoseconds since the Unix
-//! epoch.
+//! Times of RFC 3339, `2021-04-17T16:43:37.075687Z`, read and written exactly, in nanoseconds since the Unix epoch.
 
 /// Why a text is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -7,51 +6,86 @@ pub enum TimeError {
     /// It does not look like one.
     #[error("not a time such as 2021-04-17T16:43:37.075687Z")]
     Shape,
-    /// It looks like one, but there is no such day or hour, or it is before 1970 or after 2554.
+    /// It looks like one, but there is no such day, hour or offset, or it is before 1970 or after 2554.
     #[error("no such time")]
     NoSuchTime,
 }
 
 const NANOS: u64 = 1_000_000_000;
 
-/// Reads a time with up to nine digits of a second.
+/// Reads a time in UTC, with up to nine digits of a second and in capitals: as captures and venues write it.
 ///
 /// # Errors
 /// [`TimeError`].
 pub fn parse(text: &[u8]) -> Result<u64, TimeError> {
-    let seconds = seconds(text).ok_or(TimeError::Shape)?.ok_or(TimeError::NoSuchTime)?;
-    let nanos = match &text[19..] {
-        b"Z" => 0,
-        [b'.', digits @ .., b'Z']
-            if (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) =>
-        {
-            let value = digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0'));
-            value * 10u64.pow(9 - digits.len() as u32)
+    let (seconds, nanos, zone) = local(text)?;
+    if text[10] != b'T' || zone != b"Z" {
+        return Err(TimeError::Shape);
+    }
+    since_epoch(seconds, nanos)
+}
+
+/// Reads a time as people and programs write it: the `date-time` of RFC 3339 §5.6, with an offset from UTC or without one, and
+/// up to nine digits of a second.
+///
+/// # Errors
+/// [`TimeError`].
+pub fn parse_with_offset(text: &[u8]) -> Result<u64, TimeError> {
+    let (seconds, nanos, zone) = local(text)?;
+    let offset = match zone {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let (hours, minutes) = two_digits(zone, 1).zip(two_digits(zone, 4)).ok_or(TimeError::Shape)?;
+            if hours > 23 || minutes > 59 {
+                return Err(TimeError::NoSuchTime);
+            }
+            let ahead = (hours * 3600 + minutes * 60).cast_signed();
+            if *sign == b'+' { ahead } else { -ahead }
         }
         _ => return Err(TimeError::Shape),
     };
+    since_epoch(seconds - offset, nanos)
+}
+
+fn since_epoch(seconds: i64, nanos: u64) -> Result<u64, TimeError> {
+    let seconds = u64::try_from(seconds).map_err(|_| TimeError::NoSuchTime)?;
     seconds.checked_mul(NANOS).and_then(|ns| ns.checked_add(nanos)).ok_or(TimeError::NoSuchTime)
 }
 
-/// Seconds since the epoch of `2021-04-17T16:43:37…`. `None`: not of this shape; `Some(None)`: no
+/// A time without its zone, in seconds since the epoch of that zone and nanoseconds, and what stands behind it.
+fn local(text: &[u8]) -> Result<(i64, u64, &[u8]), TimeError> {
+    let seconds = seconds(text).ok_or(TimeError::Shape)?.ok_or(TimeError::NoSuchTime)?;
+    let Some((b'.', fraction)) = text[19..].split_first() else { return Ok((seconds, 0, &text[19..])) };
+    let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=9).contains(&digits) {
+        return Err(TimeError::Shape);
+    }
+    let (digits, zone) = fraction.split_at(digits);
+    let value = digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0'));
+    Ok((seconds, value * 10u64.pow(9 - digits.len() as u32), zone))
+}
+
+/// Seconds since the epoch of `2021-04-17T16:43:37…`, as if it were in UTC. `None`: not of this shape; `Some(None)`: no
 /// such time.
 #[expect(clippy::option_option, reason = "the two are different faults of a line")]
-fn seconds(head: &[u8]) -> Option<Option<u64>> {
+fn seconds(head: &[u8]) -> Option<Option<i64>> {
     let text = head.get(..19)?;
-    let shape = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if shape.iter().any(|(at, byte)| text[*at] != *byte) {
+    let shape = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
+    if !matches!(text[10], b'T' | b't') || shape.iter().any(|(at, byte)| text[*at] != *byte) {
         return None;
     }
     let field = |at: usize| two_digits(text, at);
     let year = field(0)? * 100 + field(2)?;
     let (month, day, hour, minute, second) = (field(5)?, field(8)?, field(11)?, field(14)?, field(17)?);
-    let exists = (1970..=2554).contains(&year)
+    // At an offset from UTC, 1970 may begin in 1969.
+    let exists = (1969..=2554).contains(&year)
         && (1..=12).contains(&month)
         && (1..=days_in_month(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second < 60;
-    Some(exists.then(|| days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second))
+    let of_day = (hour * 3600 + minute * 60 + second).cast_signed();
+    Some(exists.then(|| days_since_epoch(year, month, day) * 86_400 + of_day))
 }
 
 fn two_digits(text: &[u8], at: usize) -> Option<u64> {
@@ -75,11 +109,11 @@ fn days_in_month(year: u64, month: u64) -> u64 {
 const DAYS_BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
 /// Days from 1970-01-01 to a date that exists.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let leap_days = |before: u64| (before - 1) / 4 - (before - 1) / 100 + (before - 1) / 400;
+fn days_since_epoch(year: u64, month: u64, day: u64) -> i64 {
+    let days_before = |year: u64| year * 365 + (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let leap_day = u64::from(month > 2 && is_leap(year));
-    let whole_years = (year - 1970) * 365 + leap_days(year) - leap_days(1970);
-    whole_years + DAYS_BEFORE[month as usize - 1] + leap_day + day - 1
+    let days = days_before(year) + DAYS_BEFORE[month as usize - 1] + leap_day + day - 1;
+    days.cast_signed() - days_before(1970).cast_signed()
 }
 
 /// Appends `rx_ns` as RFC 3339 with 7 fraction digits, or with 9 where 7 do not hold it: the receive
@@ -116,8 +150,9 @@ pub enum FractionDigits {
 
 /// Year, month and day of the date that is `days` after 1970-01-01.
 fn date_of(days: u64) -> (u64, u64, u64) {
+    let days = days.cast_signed();
     // A first guess that is never late, then at most one step.
-    let mut year = 1970 + days / 366;
+    let mut year = 1970 + days.cast_unsigned() / 366;
     while days_since_epoch(year + 1, 1, 1) <= days {
         year += 1;
     }
@@ -125,7 +160,7 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     while month < 12 && days_since_epoch(year, month + 1, 1) <= days {
         month += 1;
     }
-    (year, month, days - days_since_epoch(year, month, 1) + 1)
+    (year, month, (days - days_since_epoch(year, month, 1)).cast_unsigned() + 1)
 }
 
 /// Appends `value` with zeros in front, `width` digits in all.
@@ -158,11 +193,79 @@ mod tests {
     }
 
     #[test]
+    fn offsets_are_read_as_the_grammar_has_them() {
+        // F12: what Python's `isoformat()` writes, and the rest of §5.6.
+        let us = |text: &str| parse_with_offset(text.as_bytes()).map(|ns| ns / 1_000);
+        let moment = 1_780_000_000_000_000;
+        for text in [
+            "2026-05-28T20:26:40Z",
+            "2026-05-28t20:26:40z",
+            "2026-05-28T20:26:40.0Z",
+            "2026-05-28T20:26:40+00:00",
+            "2026-05-28T20:26:40-00:00",
+            "2026-05-28T13:26:40-07:00",
+            "2026-05-29T01:56:40+05:30",
+            "2026-05-29T02:11:40+05:45",
+            "2026-05-29T20:25:40+23:59",
+            "2026-05-27T20:27:40-23:59",
+        ] {
+            assert_eq!(us(text), Ok(moment), "{text}");
+        }
+        assert_eq!(us("2026-05-28T22:26:40.123456+02:00"), Ok(moment + 123_456));
+        let ns = |text: &str| parse_with_offset(text.as_bytes());
+        assert_eq!(ns("2026-05-28T22:26:40.123456789+02:00"), Ok(moment * 1_000 + 123_456_789));
+        // Over the ends of what can be told: of a year, of a leap day, of the epoch, of 64 bits.
+        assert_eq!(ns("2024-03-01T00:30:00+01:00"), ns("2024-02-29T23:30:00Z"));
+        assert_eq!(ns("2024-12-31T23:30:00-01:00"), ns("2025-01-01T00:30:00Z"));
+        assert_eq!(ns("1969-12-31T23:30:00-01:00"), Ok(1_800 * NANOS));
+        assert_eq!(ns("1970-01-01T01:00:00+01:00"), Ok(0));
+        assert_eq!(ns("2554-07-21T23:34:33.709551615Z"), Ok(u64::MAX));
+        for text in [
+            "1970-01-01T00:59:59+01:00",
+            "1969-12-31T23:59:59Z",
+            "1968-12-31T23:59:59-23:59",
+            "2554-07-21T23:34:33.709551616Z",
+            "2554-07-21T23:34:34-00:01",
+            "2555-01-01T00:00:00+23:59",
+            "2026-05-28T20:26:40+24:00",
+            "2026-05-28T20:26:40-00:60",
+            "2026-05-28T24:00:00+00:00",
+            "2026-02-29T00:00:00+00:00",
+        ] {
+            assert_eq!(ns(text), Err(TimeError::NoSuchTime), "{text}");
+        }
+        for text in [
+            "2026-05-28T20:26:40",
+            "2026-05-28T20:26:40+",
+            "2026-05-28T20:26:40+00",
+            "2026-05-28T20:26:40+0000",
+            "2026-05-28T20:26:40+00:0",
+            "2026-05-28T20:26:40+00:000",
+            "2026-05-28T20:26:40+00:00Z",
+            "2026-05-28T20:26:40Z+00:00",
+            "2026-05-28T20:26:40+0a:00",
+            "2026-05-28T20:26:40++1:00",
+            "2026-05-28T20:26:40 00:00",
+            "2026-05-28 20:26:40+00:00",
+            "2026-05-28T20:26:40.+00:00",
+            "2026-05-28T20:26:40.1234567890+00:00",
+            "2026-05-28T20:26+00:00",
+            "+026-05-28T20:26:40+00:00",
+        ] {
+            assert_eq!(ns(text), Err(TimeError::Shape), "{text}");
+        }
+        // What is recorded is read as ever: in capitals, in UTC.
+        for text in ["2026-05-28t20:26:40Z", "2026-05-28T20:26:40z", "2026-05-28T20:26:40+00:00"] {
+            assert_eq!(parse(text.as_bytes()), Err(TimeError::Shape), "{text}");
+        }
+    }
+
+    #[test]
     fn every_day_of_the_calendar_comes_back() {
         for day in 0..213_503 {
             let (year, month, of_month) = date_of(day);
             assert!(of_month >= 1 && of_month <= days_in_month(year, month), "{day}");
-            assert_eq!(days_since_epoch(year, month, of_month), day);
+            assert_eq!(days_since_epoch(year, month, of_month), day.cast_signed());
         }
     }
 }

@@ -229,7 +229,7 @@ impl GapCause {
     }
 }
 
-/// Whether the prices of an instrument can be trusted at this moment.
+/// Whether the prices of an instrument can be trusted at this moment. Only [`Live`](Self::Live) prices are live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum State {
@@ -242,9 +242,19 @@ pub enum State {
     Stale = 2,
     /// The feed line is gone.
     Down = 3,
+    /// A recording is playing: the last value is that of the recording.
+    Replay = 4,
+    /// A recording that plays no further until it is told to.
+    Paused = 5,
+    /// The replay of a recording has ended: what it told does not hold any more.
+    Ended = 6,
 }
 
 impl State {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Live, Self::Stale, Self::Down, Self::Replay, Self::Paused, Self::Ended];
+
     /// The word used on the wire.
     pub const fn name(self) -> &'static str {
         match self {
@@ -252,6 +262,9 @@ impl State {
             Self::Live => "live",
             Self::Stale => "stale",
             Self::Down => "down",
+            Self::Replay => "replay",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
         }
     }
 }
@@ -550,12 +563,7 @@ impl Tick {
                 from: words[5],
                 void: if detail & 2 == 0 { Void::Lost } else { Void::NoValue },
             },
-            _ => Body::Status(match detail {
-                1 => State::Live,
-                2 => State::Stale,
-                3 => State::Down,
-                _ => State::Waiting,
-            }),
+            _ => Body::Status(State::ALL.get(usize::from(detail)).copied().unwrap_or_default()),
         };
         Self {
             instrument: InstrumentId(words[0] as u32),
@@ -603,6 +611,9 @@ mod tests {
             })),
             tick(Body::Gap { channel: Channel::Quote, from: 40, void: Void::Lost }),
             tick(Body::Status(State::Stale)),
+            tick(Body::Status(State::Replay)),
+            tick(Body::Status(State::Paused)),
+            tick(Body::Status(State::Ended)),
             tick(Body::Gap { channel: Channel::Trade, from: 40, void: Void::NoValue }),
             Tick { snap: true, ..tick(Body::Trade(trade)) },
             wide_trade("9999999999999999999999999999", "12.345678901234567890"),
@@ -642,6 +653,15 @@ mod tests {
         assert_eq!(words[5..7], [6_401_020, (-100i64).cast_unsigned()]);
         assert_eq!(words[7].to_le_bytes(), *b"2a0da34e");
         assert_eq!(sample_ticks()[3].to_words()[0], 0b1000_0000 << 48 | 1 << 40 | 2 << 32 | 7);
+    }
+
+    #[test]
+    fn states_keep_their_numbers() {
+        for (number, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, number);
+        }
+        let names = State::ALL.map(State::name);
+        assert_eq!(names, ["waiting", "live", "stale", "down", "replay", "paused", "ended"]);
     }
 
     #[test]

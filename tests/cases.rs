@@ -554,3 +554,265 @@ fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
     let (told, _) = normalize(&[files[2].clone(), files[0].clone()]);
     assert_eq!(told, whole[..2], "one is missing between them: nobody knows the book");
 }
+
+/// The ticks of a replay on a clock that is set by hand: how many milliseconds after the first each came, and what it says of
+/// itself at the end.
+fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tickfan::clock::Clock;
+    use tickfan::feed::{LineId, LineLimits, Market, Replay, ReplaySpec, Stamp, Step};
+    use tickfan::instrument::InstrumentTable;
+    use tickfan::tick::Body;
+
+    let clock = Clock::manual();
+    let mut spec = ReplaySpec::new(vec![file.to_owned()]);
+    spec.idle_ns_max = max_idle_ms.map(|ms| ms * 1_000_000);
+    let mut replay = Replay::open(spec, &LineLimits::default(), LineId(0)).expect("a capture");
+    let mut market = Market::new(Arc::new(InstrumentTable::new(16)));
+    replay.prime(&mut market);
+    let mut times = Vec::new();
+    loop {
+        let now = clock.now();
+        let step = replay.step(now, Stamp::Live(&clock), &mut market, |tick| {
+            if matches!(tick.body, Body::Trade(_)) {
+                times.push(now.mono_ns / 1_000_000);
+            }
+        });
+        match step {
+            Step::Took => {}
+            Step::Due(due) => clock.advance(Duration::from_nanos(due.mono_ns - now.mono_ns)),
+            Step::Ended => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let first = times[0];
+    (times.iter().map(|time| time - first).collect(), replay.summary())
+}
+
+/// Trades with these offsets of their receive times, milliseconds.
+fn stepping(folder: &Path, offsets_ms: &[i64]) -> PathBuf {
+    let line = |(id, offset_ms): (usize, &i64)| {
+        let rx_ns = (1_780_000_000_000 + offset_ms) * 1_000_000;
+        format!(
+            r#"{rx_ns} {{"type":"match","trade_id":{id},"side":"buy","size":"1","price":"1","product_id":"BTC-USD","sequence":{id}}}"#
+        ) + "\n"
+    };
+    let path = folder.join("stepping");
+    std::fs::write(&path, offsets_ms.iter().enumerate().map(line).collect::<String>()).expect("a file");
+    path
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[test]
+fn a_clock_that_steps_back_does_not_make_a_replay_rush() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = stepping(folder.path(), &[0, 1_000, 1_000 - HOUR_MS, 2_000 - HOUR_MS, 3_500 - HOUR_MS]);
+    let (times, summary) = paced(&file, None);
+    assert_eq!(times, [0, 1_000, 1_000, 2_000, 3_500], "it goes on from the step");
+    assert!(summary.ends_with("clock_steps back=1 forward=0 longest_s=3600"), "{summary}");
+    // Back, and put right again.
+    let file = stepping(folder.path(), &[0, 1_000, -HOUR_MS, 500 - HOUR_MS, 2_000, 3_000]);
+    assert_eq!(paced(&file, None).0, [0, 1_000, 1_000, 1_500, 2_000, 3_000]);
+    // A little is no step: the record waits for nobody.
+    let (times, summary) = paced(&stepping(folder.path(), &[0, 1_000, 400, 900, 1_500]), None);
+    assert_eq!(times, [0, 1_000, 1_000, 1_000, 1_500]);
+    assert!(!summary.contains("clock_steps"), "{summary}");
+}
+
+#[test]
+fn a_clock_that_steps_forward_does_not_make_a_replay_wait() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = stepping(folder.path(), &[0, 1_000, 24 * HOUR_MS, 24 * HOUR_MS + 1_000]);
+    let (times, summary) = paced(&file, None);
+    assert_eq!(times, [0, 1_000, 1_000, 2_000], "it goes on from the step");
+    assert!(summary.contains("clock_steps back=0 forward=1 longest_s=86399"), "{summary}");
+    assert_eq!(paced(&file, Some(5_000)).0, [0, 1_000, 6_000, 7_000], "what is asked for goes first");
+    assert_eq!(
+        paced(&file, Some(48 * HOUR_MS as u64)).0[2],
+        24 * HOUR_MS as u64,
+        "all of it, if it is asked for"
+    );
+    let report = tickfan(&["inspect"], std::slice::from_ref(&file));
+    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    assert!(
+        report.contains("the clock stepped forward, or nothing came for over an hour, 1 times"),
+        "{report}"
+    );
+}
+
+/// A raw trade of Binance spot.
+fn spot_trade(symbol: &str, id: u64) -> String {
+    format!(
+        r#"{{"e":"trade","E":1780000000000,"s":"{symbol}","t":{id},"p":"{id}","q":"1","T":1780000000000,"m":true,"M":true}}"#
+    )
+}
+
+/// A capture with frames at these offsets, milliseconds.
+fn at(folder: &Path, name: &str, frames: &[(u64, String)]) -> PathBuf {
+    let path = folder.join(name);
+    let line = |(offset_ms, frame): &(u64, String)| {
+        format!("{} {frame}\n", (1_780_000_000_000 + offset_ms) * 1_000_000)
+    };
+    std::fs::write(&path, frames.iter().map(line).collect::<String>()).expect("a file");
+    path
+}
+
+#[test]
+fn f01_a_capture_goes_on_from_the_one_that_tells_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trades = |name: &str, symbol: &str, offsets: &[u64]| {
+        let frames: Vec<_> =
+            offsets.iter().map(|offset| (*offset, spot_trade(symbol, *offset / 1_000 + 1))).collect();
+        at(folder.path(), name, &frames)
+    };
+    let files = [
+        trades("2024-05-01_ETH", "ETHUSDT", &[0, 10_000]),
+        trades("2024-05-01_BTC", "BTCUSDT", &[0, 12_000]),
+        trades("2024-05-02_ETH", "ETHUSDT", &[13_000, 23_000, 33_000]),
+        trades("2024-05-02_BTC", "BTCUSDT", &[14_000, 24_000, 34_000]),
+    ];
+    let (told, log) = normalize(&files);
+    assert_eq!((told.len(), log.contains("repeated 5")), (10, false), "{log}");
+    assert!(log.contains("01_ETH to ") && log.contains("02_ETH, 2 files"), "{log}");
+    let report = tickfan(&["inspect"], &files);
+    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    assert!(report.contains("02_ETH goes on from") && report.contains("01_ETH, 3.000 s later"), "{report}");
+}
+
+#[test]
+fn f01_what_has_ended_silences_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [
+        at(folder.path(), "y1", &[(0, spot_trade("BUSDT", 1)), (10_000, spot_trade("BUSDT", 2))]),
+        at(folder.path(), "y2", &[(5_000, spot_trade("ZUSDT", 1)), (25_000, spot_trade("BUSDT", 3))]),
+        at(folder.path(), "y3", &[(1_000_000, spot_trade("ZUSDT", 2))]),
+    ];
+    let (told, log) = normalize(&files);
+    assert_eq!(told.len(), 5, "{told:?} {log}");
+}
+
+#[test]
+fn f01_a_clock_that_goes_back_a_little_at_the_cut_costs_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [
+        at(folder.path(), "f1", &[(0, spot_snapshot(10)), (1_000, spot_change(11, 11, "91"))]),
+        at(folder.path(), "f2", &[(999, spot_change(12, 12, "92")), (1_500, spot_change(13, 13, "93"))]),
+    ];
+    let told = normalize(&files).0;
+    assert_eq!(told.len(), 4, "{told:?}");
+    // Equal times at the cut, named backwards.
+    let files = [
+        at(folder.path(), "e4", &[(1_000, spot_change(13, 13, "93"))]),
+        at(folder.path(), "e3", &[(1_000, spot_change(12, 12, "92"))]),
+        at(folder.path(), "e1", &[(0, spot_snapshot(10)), (1_000, spot_change(11, 11, "91"))]),
+    ];
+    let told = normalize(&files).0;
+    assert_eq!(told.len(), 4, "{told:?}");
+}
+
+#[test]
+fn f01_kraken_books_go_on_where_the_checksum_is_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = std::fs::read_to_string(input("kraken-v2-reserialised.txt")).expect("the input");
+    let lines: Vec<&str> = text.lines().collect();
+    let parts: Vec<PathBuf> = [&lines[..2], &lines[2..]]
+        .iter()
+        .enumerate()
+        .map(|(part, lines)| {
+            let path = folder.path().join(format!("k{part}"));
+            std::fs::write(
+                &path,
+                lines.join("\n").replace("63296.7,\"qty\":0}", "63299.4,\"qty\":0}") + "\n",
+            )
+            .expect("a part");
+            path
+        })
+        .collect();
+    let (told, log) = normalize_with(&["--checks-off", "checksum"], &parts);
+    assert_eq!(told.len(), 2, "{told:?} {log}");
+    assert!(told[1].starts_with("quote 63298.7"), "{told:?}");
+}
+
+#[test]
+fn f07_a_change_that_comes_twice_is_no_break() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let changes =
+        [spot_snapshot(10), spot_change(11, 12, "91"), spot_change(11, 12, "91"), spot_change(13, 13, "93")];
+    let one = capture(folder.path(), "one", 1_787_227_200, &changes.each_ref().map(String::as_str));
+    let best = ["quote 90 x 9 / 200 x 9", "quote 91 x 1 / 200 x 9", "quote 93 x 1 / 200 x 9"];
+    assert_eq!(normalize(&[one]).0, best);
+    let a = capture(folder.path(), "a", 1_787_227_200, &[&changes[0], &changes[1]]);
+    let b = capture(folder.path(), "b", 1_787_227_210, &[&changes[2], &changes[3]]);
+    assert_eq!(normalize(&[a, b]).0, best);
+    let late = [&changes[1], &changes[2], &changes[3], &changes[0]].map(String::as_str);
+    let late = capture(folder.path(), "late", 1_787_227_200, &late);
+    assert_eq!(normalize(&[late]).0, ["quote 93 x 1 / 200 x 9"]);
+}
+
+#[test]
+fn f07_the_bound_is_shared_and_a_snapshot_that_is_too_old_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let padding = "1".repeat(1_500);
+    let mut frames = Vec::new();
+    for n in 0..300u64 {
+        for symbol in 0..12 {
+            let change = spot_change(n + 1, n + 1, "91").replace("BTCUSDT", &format!("S{symbol}USDT"));
+            frames.push(change.replace("\"e\":", &format!("\"pad\":\"{padding}\",\"e\":")));
+        }
+    }
+    let late = |text: String| text.replace("BTCUSDT", "LATEUSDT").replace("btcusdt", "lateusdt");
+    frames.extend((11..=15).map(|n| late(spot_change(n, n, &format!("{}", 80 + n)))));
+    frames.push(late(spot_snapshot(12)));
+    let file =
+        capture(folder.path(), "a", 1_780_000_000, &frames.iter().map(String::as_str).collect::<Vec<_>>());
+    let (told, log) = normalize(&[file]);
+    assert_eq!(told, ["quote 95 x 1 / 200 x 9"], "{log}");
+}
+
+#[test]
+fn who_gains_a_channel_tells_what_stands() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ticker = |bid: &str| {
+        format!(
+            r#"{{"stream":"btcusdt@bookTicker","data":{{"u":1,"s":"BTCUSDT","b":"{bid}","B":"1","a":"201","A":"1"}}}}"#
+        )
+    };
+    let partial =
+        r#"{"stream":"btcusdt@depth5","data":{"lastUpdateId":1,"bids":[["90","9"]],"asks":[["200","9"]]}}"#
+            .to_owned();
+    let tickers = at(folder.path(), "tickers", &[(1_000, ticker("95")), (5_000, ticker("96"))]);
+    let quotes = |told: &[String]| told.last().cloned().unwrap_or_default();
+    let partials = [(0, partial.clone()), (6_000, partial.clone()), (60_000, partial)];
+    let told = normalize(&[tickers.clone(), at(folder.path(), "partials", &partials)]).0;
+    assert_eq!(quotes(&told), "quote 90 x 9 / 200 x 9", "{told:?}");
+    let deep =
+        [(0, spot_snapshot(10)), (6_000, spot_change(11, 11, "5")), (60_000, spot_change(12, 12, "6"))];
+    let told = normalize(&[tickers, at(folder.path(), "books", &deep)]).0;
+    assert_eq!(quotes(&told), "quote 90 x 9 / 200 x 9", "{told:?}");
+}
+
+#[test]
+fn an_older_trade_does_not_turn_the_numbers_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trade = |id: u64| {
+        format!(
+            r#"{{"type":"match","trade_id":{id},"side":"buy","size":"1","price":"{id}","product_id":"BTC-USD","sequence":{id}}}"#
+        )
+    };
+    let frames = [10, 9, 11, 8, 9, 10, 11, 12].map(trade);
+    let file = capture(folder.path(), "a", 1_780_000_000, &frames.each_ref().map(String::as_str));
+    assert_eq!(normalize(&[file]).0, ["trade 10 x 1", "trade 11 x 1", "trade 12 x 1"]);
+}
+
+#[test]
+fn one_bad_part_of_a_frame_costs_only_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let v1 = r#"[1,[["5","1","1693415329.0","b","m",""],["6","-1","1693415329.0","b","m",""],["7","1","1693415329.0","b","m",""]],"trade","XBT/USD"]"#;
+    let v2 = r#"{"channel":"trade","type":"update","data":[{"symbol":"A/B","side":"buy","price":"x","qty":1,"trade_id":1},{"symbol":"C/D","side":"buy","price":8,"qty":1,"trade_id":2}]}"#;
+    let file = capture(folder.path(), "a", 1_780_000_000, &[v1, v2]);
+    let (told, log) = normalize(&[file]);
+    assert_eq!(told, ["trade 5 x 1", "trade 7 x 1", "trade 8 x 1"]);
+    assert!(log.contains("bad lines 2"), "{log}");
+}

@@ -289,6 +289,11 @@ fn nested() -> String {
     format!("{{\"op\":\"list\",\"x\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000))
 }
 
+/// The longest message that a client was told it may send.
+fn frame_bytes(client: &RawSocket) -> usize {
+    client.hello["limits"]["frame_bytes"].as_u64().expect("a limit") as usize
+}
+
 /// What bad clients do, one by one.
 const MISDEEDS: [fn(&Gateway); 11] = [
     |gateway| {
@@ -300,7 +305,7 @@ const MISDEEDS: [fn(&Gateway); 11] = [
         }
         // The longest message that is allowed is answered, and so is all that follows.
         let long = r#"{"op":"list","id":7}"#.to_owned();
-        client.text(&(long.clone() + &" ".repeat(65_536 - long.len())));
+        client.text(&(long.clone() + &" ".repeat(frame_bytes(&client) - long.len())));
         assert_eq!(client.message()["id"], 7);
         client.send(FIN | CLOSE, &1000u16.to_be_bytes());
         assert_eq!(client.close_frame(), 1000);
@@ -317,12 +322,13 @@ const MISDEEDS: [fn(&Gateway); 11] = [
     },
     |gateway| {
         let mut client = RawSocket::open(gateway, "");
-        client.text(&"x".repeat(65_537));
+        let longest = frame_bytes(&client);
+        client.text(&"x".repeat(longest + 1));
         assert_eq!(client.goodbye(), (1009, 1009));
         // In pieces it is just as long.
         let mut client = RawSocket::open(gateway, "");
-        client.send(TEXT, &[b'x'; 40_000]);
-        client.send(FIN | CONTINUATION, &[b'x'; 40_000]);
+        client.send(TEXT, &vec![b'x'; longest / 2]);
+        client.send(FIN | CONTINUATION, &vec![b'x'; longest / 2 + 1]);
         assert_eq!(client.goodbye(), (1009, 1009));
         // Nobody waits for what a length promises.
         let mut client = RawSocket::open(gateway, "");
@@ -655,7 +661,7 @@ fn a_wrong_checksum_is_a_gap_and_stale_until_the_next_snapshot() {
     let heard = heard_of(&capture, "kraken");
     assert_eq!(heard["gaps"], json!({"feed": 1}), "{heard}");
     let states = heard["states"].as_array().expect("a list").iter().map(|state| &state[1]);
-    assert_eq!(states.collect::<Vec<_>>(), ["live", "stale", "live", "down"]);
+    assert_eq!(states.collect::<Vec<_>>(), ["replay", "stale", "replay", "ended"]);
     let (trades, quotes) = capture.normalized();
     assert_eq!((number(&heard, "trades"), number(&heard, "quotes")), (trades, quotes));
     assert_eq!(number(&heard["told"], "kraken:XBT/USD quote"), quotes + 1);
@@ -673,7 +679,7 @@ fn a_missing_depth_update_is_a_gap() {
         assert_eq!(heard["gaps"], json!({"feed": 1}), "{venue}: {heard}");
         // Its quotes do not come from the book, and stay good.
         let states = heard["states"].as_array().expect("a list").iter().map(|state| &state[1]);
-        assert_eq!(states.collect::<Vec<_>>(), ["live", "down"]);
+        assert_eq!(states.collect::<Vec<_>>(), ["replay", "ended"]);
         let (trades, quotes) = capture.normalized();
         assert_eq!((number(&heard, "trades"), number(&heard, "quotes")), (trades, quotes));
     }
@@ -704,7 +710,7 @@ fn readiness_says(gateway: &Gateway, words: &[&str]) {
 }
 
 #[test]
-fn a_strict_feed_that_stops_takes_its_prices_down_and_the_others_go_on() {
+fn a_strict_feed_that_stops_ends_its_prices_and_the_others_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let good = Capture::generate("coinbase", "BTC-USD", 5, 50);
     let bad = folder.path().join("bad");
@@ -718,10 +724,10 @@ fn a_strict_feed_that_stops_takes_its_prices_down_and_the_others_go_on() {
     std::fs::write(&config, feeds).expect("written");
     let gateway = Gateway::start(&["serve", "--config", config.to_str().expect("UTF-8")]);
     readiness_says(&gateway, &["\"ready\":false", "met what it cannot read", "replays 1 captures"]);
-    eventually("one is down, the other live", || {
+    eventually("one has ended, the other plays", || {
         let (_, body) = Gateway::get(gateway.http, "/api/symbols");
-        body.contains(r#""symbol":"demo:A","venue":"demo","state":"down""#)
-            && body.contains(r#""symbol":"coinbase:BTC-USD","venue":"coinbase","state":"live""#)
+        body.contains(r#""symbol":"demo:A","venue":"demo","state":"ended""#)
+            && body.contains(r#""symbol":"coinbase:BTC-USD","venue":"coinbase","state":"replay""#)
     });
 }
 

@@ -11,13 +11,14 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use answer::Answer;
+use serde_json::{Value, json};
 use tickfan::front::{
     FeedHealth, Front, HandOverOnce, Hooks, Limits, NoRoom, Options, PublishRoute, Refused, RoomRoute, Stats,
     SymbolRow, Upgraded,
 };
 use tickfan::instrument::Symbol;
-use tickfan::protocol::RoomWish;
 use tickfan::protocol::close::Close;
+use tickfan::protocol::{RoomWish, Since};
 use tickfan::tick::{Channel, State};
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
@@ -27,6 +28,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 #[derive(Default)]
 struct Switches {
     full: AtomicBool,
+    many_captures: AtomicBool,
     stopped_feed: AtomicBool,
     refuse_after: AtomicBool,
 }
@@ -55,7 +57,7 @@ fn rows() -> Vec<SymbolRow> {
 }
 
 fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bool) -> Hooks {
-    let (a, b, c) = (Arc::clone(switches), Arc::clone(switches), Arc::clone(switches));
+    let [a, b, c, d] = std::array::from_fn(|_| Arc::clone(switches));
     let publishers = sessions.clone();
     Hooks {
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
@@ -82,9 +84,23 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         remote: None,
         rooms: Some(RoomRoute {
             enter: Arc::new(|wish, _| Box::pin(enter(wish))),
-            captures: Arc::new(|| Box::pin(async { Ok(serde_json::json!({"replays": []})) })),
+            captures: Arc::new(move || {
+                let many = d.many_captures.load(Ordering::SeqCst);
+                let names = (0..if many { CAPTURES } else { 0 }).map(capture);
+                let rows: Vec<Value> = names.map(|name| json!({"name": name, "bytes": 7})).collect();
+                let listed =
+                    if many { json!({"replays": rows, "more": true}) } else { json!({"replays": rows}) };
+                Box::pin(async move { Ok(listed) })
+            }),
         }),
     }
+}
+
+/// How many captures there may be to replay.
+const CAPTURES: usize = 8_000;
+
+fn capture(n: usize) -> String {
+    format!("{n:0>200}.zst")
 }
 
 /// How long a room takes to open.
@@ -251,10 +267,30 @@ fn wrong_methods_and_paths_are_named() {
     assert!(answer.error().contains("/nothing"));
     assert_eq!(door.request("OPTIONS *", "").status, 404);
     assert_eq!(door.request("CONNECT h:1", "").status, 404);
-    let mut stream = door.connect();
-    let head = format!("HEAD /ws HTTP/1.1\r\nHost: h\r\n{}\r\n", handshake());
-    stream.write_all(head.as_bytes()).expect("sent");
-    assert_eq!(Answer::read_of(&mut stream, true).status, 405, "only GET opens a WebSocket");
+}
+
+#[test]
+fn only_get_opens_a_websocket_whichever_method_is_asked_with() {
+    // F27: what one is told, all are.
+    let door = door(|_| {}, true);
+    for path in ["/ws", "/publish"] {
+        for method in ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+            for headers in [handshake(), String::new()] {
+                let mut stream = door.connect();
+                let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+                stream.write_all(head.as_bytes()).expect("sent");
+                let answer = Answer::read_of(&mut stream, method == "HEAD");
+                assert_eq!(answer.status, 405, "{method} {path}");
+                assert!(answer.has("allow: get"), "{method} {path}: {}", answer.head);
+                assert!(method == "HEAD" || answer.error().contains("opens with GET"), "{}", answer.body);
+            }
+        }
+    }
+    // Where HEAD works, it is among those that do.
+    for path in ["/", "/healthz", "/api/symbols", "/api/replay"] {
+        let answer = door.request(&format!("DELETE {path}"), "");
+        assert!(answer.status == 405 && answer.head.contains("allow: get,head"), "{path}: {}", answer.head);
+    }
 }
 
 #[test]
@@ -299,6 +335,87 @@ fn a_handshake_without_extras_is_answered_without_them() {
     assert!(!answer.head.contains("sec-websocket-protocol"));
     let upgraded = door.sessions.recv_timeout(PATIENCE).expect("handed over");
     assert_eq!((upgraded.read_buf.len(), upgraded.subscribe), (0, None));
+}
+
+#[test]
+fn a_time_with_an_offset_may_stand_in_the_address_as_it_is() {
+    // F12: as Python's `isoformat()` writes it, with its `+` escaped or not.
+    let door = plain();
+    for from in ["2026-05-28T20:26:40+00:00", "2026-05-28T20:26:40%2B00:00", "2026-05-28T13:26:40-07:00"] {
+        let answer = door.request(&format!("GET /ws?symbols=*&mode=every&from={from}"), &handshake());
+        assert_eq!(answer.status, 101, "{from}");
+        let subscribe = door.sessions.recv_timeout(PATIENCE).expect("handed over").subscribe;
+        let expected = Since::At(1_780_000_000_000_000_000);
+        assert_eq!(subscribe.expect("a subscription").from, Some(expected), "{from}");
+    }
+    let answer = door.request("GET /ws?symbols=*&mode=every&from=2026-05-28T20:26:40+24:00", &handshake());
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("`from`: \"2026-05-28T20:26:40 24:00\": not a time"), "{}", answer.body);
+}
+
+#[test]
+fn a_subprotocol_is_answered_only_as_it_was_offered() {
+    let door = door(|_| {}, true);
+    for (lines, is_answered) in [
+        (&[][..], false),
+        (&["tickfan.v1"], true),
+        (&["other, tickfan.v1"], true),
+        (&["tickfan.v1,other,third"], true),
+        (&["other ,\t tickfan.v1 "], true),
+        (&["other", "tickfan.v1"], true),
+        (&["other, third", "fourth,tickfan.v1"], true),
+        (&["Tickfan.V1, tickfan.v1"], true),
+        (&["tickfan.v1, tickfan.v1"], true),
+        // Whoever compares the answer with its offer, as browsers do, would give up.
+        (&["TICKFAN.V1"], false),
+        (&["Tickfan.v1"], false),
+        (&["tickfan.v2"], false),
+        (&["tickfan.v1.1", "atickfan.v1", "tickfan.v1 other"], false),
+        (&["\"tickfan.v1\""], false),
+        (&["", ","], false),
+        (&["graphql-ws", "mqtt"], false),
+        (&["\u{fc}"], false),
+    ] {
+        for path in ["/ws", "/publish"] {
+            let lines: String =
+                lines.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n")).collect();
+            let answer = door.request(&format!("GET {path}"), &handshake_but("", &lines));
+            assert_eq!(answer.status, 101, "{path} {lines}");
+            let answered: Vec<&str> =
+                answer.head.lines().filter(|line| line.starts_with("sec-websocket-protocol")).collect();
+            let expected: &[&str] = if is_answered { &["sec-websocket-protocol: tickfan.v1"] } else { &[] };
+            assert_eq!(answered, expected, "{path} {lines}");
+        }
+    }
+}
+
+#[test]
+fn parameters_that_make_no_sense_are_named() {
+    let door = plain();
+    for (path, name) in [
+        ("/ws?symbols=*&mode=every&mode=latest", "`mode` is given twice"),
+        ("/ws?symbols=*&mode=every&m%6Fde=every", "`mode` is given twice"),
+        ("/ws?room=a&room=a", "`room` is given twice"),
+        ("/ws?symbol=*", "\"symbol\" is no parameter"),
+        ("/ws?symbols=*&depth=20", "\"depth\" is no parameter"),
+        ("/ws?symbols=*&=", "\"\" is no parameter"),
+        ("/ws?SYMBOLS=*", "\"SYMBOLS\" is no parameter"),
+        ("/api/symbols?match=*&match=coinbase:*", "`match` is given twice"),
+        ("/api/replays?after=a&after=b", "`after` is given twice"),
+    ] {
+        let answer = door.request(&format!("GET {path}"), &handshake());
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.error().contains(name), "{path}: {}", answer.body);
+    }
+    let answer = door.request("GET /ws?channel=quote&symbols=a:B&&channel=trade&symbols=c:D&", &handshake());
+    assert_eq!(answer.status, 101, "{}", answer.body);
+    let subscribe = door.sessions.recv_timeout(PATIENCE).expect("handed over").subscribe.expect("symbols");
+    assert_eq!(
+        (subscribe.symbols, subscribe.channels),
+        (vec!["a:B".into(), "c:D".into()], Channel::ALL.to_vec())
+    );
+    // Elsewhere a parameter more does no harm: it says nothing of what is asked for.
+    assert_eq!(door.request("GET /api/symbols?_=1", "").status, 200);
 }
 
 #[test]
@@ -426,8 +543,25 @@ fn malformed_heads_get_an_answer() {
         ("endless header", format!("GET / HTTP/1.1\r\nHost: h\r\nx: {}", "x".repeat(200_000)), 431),
         ("many headers", format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n"), 431),
     ] {
-        assert_eq!(door.raw(bytes.as_bytes()).status, status, "{what}");
+        let answer = door.raw(bytes.as_bytes());
+        assert_eq!(answer.status, status, "{what}");
+        assert!(answer.has("content-type: application/json"), "{what}: {}", answer.head);
+        let words: &[&str] = if status == 431 { &["16384 bytes", "100 lines"] } else { &[""] };
+        assert!(words.iter().all(|word| answer.error().contains(word)), "{what}: {}", answer.body);
     }
+    // F26: more symbols than an address has room for.
+    let symbols: Vec<String> = (0..1_000).map(|n| format!("demo:{n:064}")).collect();
+    let answer = door.request(&format!("GET /ws?symbols={}", symbols.join(",")), &handshake());
+    assert_eq!(answer.status, 431);
+    assert!(answer.error().contains("16384 bytes") && answer.error().contains("messages"), "{}", answer.body);
+    // On a connection that was good before, too.
+    let mut stream = door.connect();
+    let asked = format!("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\nGET /{long} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all(asked.as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut stream).status, 200);
+    let answer = Answer::read(&mut stream);
+    assert!(answer.status == 431 && answer.error().contains("16384 bytes"), "{}", answer.body);
+    assert_eq!(stream.read(&mut [0]).expect("closed"), 0, "nothing comes behind it");
     let good: String = (0..98).map(|n| format!("h{n}: x\r\n")).collect();
     assert_eq!(door.request("GET /healthz", &good).status, 200, "a hundred headers are fine");
 }
@@ -475,6 +609,26 @@ fn a_room_that_opens_slowly_is_no_slow_head() {
     let listed = door.request("GET /api/replays", "");
     assert_eq!((listed.status, listed.body.as_str()), (200, r#"{"replays":[]}"#));
     assert_eq!(door.request("GET /api/replays", "Origin: https://evil.example\r\n").status, 403);
+}
+
+#[test]
+fn a_long_list_of_captures_comes_in_parts() {
+    let door = plain();
+    door.switches.many_captures.store(true, Ordering::SeqCst);
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let answer = door.request(&format!("GET /api/replays{after}"), "");
+        assert!(answer.status == 200 && answer.body.len() < 1 << 20, "{} bytes", answer.body.len());
+        let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(body["more"], true, "the folder itself has more");
+        let page = body["replays"].as_array().expect("rows");
+        found.extend(page.iter().map(|row| row["name"].as_str().expect("a name").to_owned()));
+        if page.is_empty() {
+            break;
+        }
+        after = format!("?after={}", found.last().expect("a name"));
+    }
+    assert!(found.iter().eq((0..CAPTURES).map(capture).collect::<Vec<_>>().iter()), "{}", found.len());
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tickfan::flight::Witness;
 use tickfan::instrument::InstrumentTable;
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
+use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
@@ -54,7 +55,7 @@ impl Socket for Wire {
 fn options() -> SessionOptions {
     SessionOptions {
         epoch: "e".into(),
-        replay: true,
+        feed: Provenance::Replay,
         policy: Policy {
             outbox_bytes_max: 1 << 20,
             control_bytes_max: 1 << 16,

@@ -69,9 +69,12 @@ fn the_operators_door_has_its_own_routes() {
             "/api/clients?limit=10001",
             "/api/clients?limit=x",
             "/api/clients?sort=size",
+            "/api/clients?limit=3&limit=3",
         ],
     );
-    assert_eq!(clients.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 400, 400, 400]);
+    let status = clients.iter().map(|answer| answer.status).collect::<Vec<_>>();
+    assert_eq!(status, [200, 200, 400, 400, 400, 400]);
+    assert!(clients[5].body.contains("`limit` is given twice"), "{}", clients[5].body);
     assert_eq!([&clients[0].body, &clients[1].body], [r#"["behind",100]"#, r#"["queued",3]"#]);
     assert!(clients[2].body.contains("`limit`") && clients[4].body.contains("no such order"));
 
@@ -105,6 +108,18 @@ fn measured() -> Arc<Measured> {
         meter.record(Stage::Write, class, 1_000, 49_000, 2);
         meter.record(Stage::Write, class, 1_000, 999, 1);
     })
+}
+
+#[test]
+fn an_interval_is_given_once() {
+    const TWICE: [&str; 3] = [
+        "/api/latency?interval=last&interval=start",
+        "/api/latency/symbols?interval=last&interval=start",
+        "/api/latency.hgrm?interval=last&interval=start",
+    ];
+    for answer in operator(Some(measured()), &TWICE) {
+        assert!(answer.status == 400 && answer.error() == "`interval` is given twice", "{}", answer.body);
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn every_request_of_the_page_is_accepted() {
                     "subscribe" => matches!(request.op, Op::Subscribe(..)),
                     "unsubscribe" => matches!(request.op, Op::Unsubscribe(..)),
                     "set" => matches!(request.op, Op::Set(..)),
-                    "list" => matches!(request.op, Op::List),
+                    "list" => matches!(request.op, Op::List(..)),
                     "symbols" => matches!(request.op, Op::Symbols(..)),
                     "replay" => matches!(request.op, Op::Replay(..)),
                     _ => matches!(request.op, Op::Ping(..)),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -221,6 +221,47 @@ fn a_jump_within_a_recording_of_several_files() {
     jumps(&[line.to_str().expect("UTF-8")], 7);
 }
 
+/// The parts of shipped captures, a file every few seconds.
+fn parts(folder: &Path, names: &[&str], count: usize) -> Vec<String> {
+    let mut parts = Vec::new();
+    for name in names {
+        let packed = std::fs::read(name).expect("a shipped capture");
+        let text = zstd::decode_all(&packed[..]).expect("zstd");
+        let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let stem = Path::new(name).file_stem().expect("a name").to_string_lossy().into_owned();
+        for part in 0..count {
+            let path = folder.join(format!("{stem}.{part}"));
+            let lines = &lines[part * lines.len() / count..(part + 1) * lines.len() / count];
+            std::fs::write(&path, lines.concat()).expect("a part");
+            parts.push(path.to_str().expect("UTF-8").to_owned());
+        }
+    }
+    parts
+}
+
+/// F01: seeks, digest and rounds of files that follow one another are those of the whole.
+#[test]
+fn files_that_follow_one_another_are_one_capture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = ["feeds/binance-futures.zst", "feeds/kraken.zst"];
+    let parts = parts(folder.path(), &names, 9);
+    let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    parts.reverse();
+    let (whole, of_parts) = (normalized(&names), normalized(&parts));
+    assert!(whole.0 == of_parts.0, "the same ticks");
+    let digest = |files: &[&str]| {
+        let args = ["replay", "--exit", "--speed", "0", "--wait-subscribers", "0"];
+        let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let ended = run(&[&args[..], &ports, files].concat());
+        assert_eq!(ended.code(), Some(0), "{ended:?}");
+        let said = ended.lines.last().expect("a summary").clone();
+        let digest = said.split_once("digest=").expect("a digest").1;
+        digest.split(' ').next().expect("a word").to_owned()
+    };
+    assert_eq!(digest(&parts), digest(&names));
+    jumps(&parts, std::process::id().into());
+}
+
 #[test]
 fn a_jump_needs_no_checkpoints() {
     let none = ["--set", "replay.checkpoints_max=0", "--speed", "0", "--wait-subscribers", "1"];
@@ -296,8 +337,13 @@ fn it_begins_and_ends_where_it_is_told() {
     let (from_us, to_us) = (start_us + 20_000_000, start_us + 30_000_000);
     let inside = ticks.iter().filter(|tick| (from_us..to_us).contains(&rx(tick))).count();
     assert!(inside > 10);
-    // Both ways of saying it.
-    for (from, to) in [("+20s".to_owned(), "+30s".to_owned()), (from_us.to_string(), to_us.to_string())] {
+    // Three ways of saying it, F12 among them: the capture begins at 2024-05-01T12:00:00Z.
+    let at_offset = |s: u64| format!("2024-05-01T13:00:{s:02}.{:06}+01:00", start_us % 1_000_000);
+    for (from, to) in [
+        ("+20s".to_owned(), "+30s".to_owned()),
+        (from_us.to_string(), to_us.to_string()),
+        (at_offset(20), at_offset(30)),
+    ] {
         let args =
             ["replay", "--exit", "--speed", "100", "--from", &from, "--to", &to, "--wait-subscribers", "1"];
         let gateway = Gateway::start(&[&args[..], &[capture.path()]].concat());
@@ -323,6 +369,77 @@ fn it_begins_and_ends_where_it_is_told() {
         assert_eq!(wrong.code(), Some(2), "{flag} {value}");
         assert!(wrong.stderr.contains(flag), "{}", wrong.stderr);
     }
+}
+
+/// The body of a request in chunks of so many bytes.
+fn chunks(body: &str, bytes: usize) -> String {
+    let chunk =
+        |part: &[u8]| format!("{:X}\r\n{}\r\n", part.len(), std::str::from_utf8(part).expect("ASCII"));
+    body.as_bytes().chunks(bytes).map(chunk).collect()
+}
+
+#[test]
+fn an_order_may_come_in_chunks() {
+    let gateway = replay(&["--loop", "--set", "limits.head_timeout_ms=1000"], &SHIPPED);
+    let chunked = |method: &str, more: &str, body: &str| {
+        let head = format!("Host: localhost\r\nConnection: close\r\nTransfer-Encoding: {more}");
+        let (status, answer) =
+            Gateway::ask(gateway.http, &format!("{method} HTTP/1.1\r\n{head}\r\n\r\n{body}"));
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{status} {answer}"));
+        (status, answer["op"].as_str().or(answer["error"].as_str()).expect("a word").to_owned())
+    };
+    let post = |body: &str| chunked("POST /api/replay", "chunked", body);
+    let pause = r#"{"do":"pause"}"#;
+    let padded = |bytes: usize| format!("{pause:<bytes$}");
+    for (what, body) in [
+        ("at once", chunks(pause, 100) + "0\r\n\r\n"),
+        ("byte by byte", chunks(pause, 1) + "0\r\n\r\n"),
+        ("with an extension", format!("e;name=\"value\"\r\n{pause}\r\n000\r\n\r\n")),
+        ("with a trailer", chunks(pause, 5) + "0\r\nChecksum: 1\r\n\r\n"),
+        ("as long as it may be", chunks(&padded(1_024), 100) + "0\r\n\r\n"),
+    ] {
+        assert_eq!(post(&body), (200, "replay".to_owned()), "{what}");
+    }
+    assert_eq!(chunked("POST /api/replay", "Chunked", &(chunks(pause, 9) + "0\r\n\r\n")).0, 200);
+    for (what, status, words, body) in [
+        ("nothing in it", 400, "not JSON", "0\r\n\r\n".to_owned()),
+        ("no JSON", 400, "not JSON", chunks("pause", 2) + "0\r\n\r\n"),
+        ("a byte too long", 413, "1024 bytes", chunks(&padded(1_025), 100) + "0\r\n\r\n"),
+        ("much too long", 413, "1024 bytes", chunks(&padded(50_000), 999) + "0\r\n\r\n"),
+        ("no end to it", 413, "1024 bytes", "ffffffff\r\n".to_owned() + &padded(2_000)),
+        ("no chunk", 400, "body", "xyz\r\n{}\r\n0\r\n\r\n".to_owned()),
+        ("longer than it says", 400, "body", "2\r\n{}{}\r\n0\r\n\r\n".to_owned()),
+    ] {
+        let (found, error) = post(&body);
+        assert!(found == status && error.contains(words), "{what}: {found} {error}");
+    }
+    // Where no body is taken, the method is what is wrong.
+    let body = chunks(pause, 5) + "0\r\n\r\n";
+    assert_eq!(chunked("POST /healthz", "chunked", &body).0, 405);
+    assert_eq!(chunked("POST /api/replay", "gzip", "").0, 400);
+    // One that breaks off is told so, and one that does not come.
+    let ask = |body: &str| {
+        let mut stream = support::connect(gateway.http);
+        write!(stream, "POST /api/replay HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
+            .expect("sent");
+        stream
+    };
+    let mut answer = String::new();
+    let mut stream = ask("5\r\n{\"d");
+    stream.shutdown(std::net::Shutdown::Write).expect("half closed");
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("broke off"), "{answer}");
+    answer.clear();
+    ask("5\r\n{\"d").read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body"), "{answer}");
+    // The connection is as good as it was: two orders, one behind the other.
+    answer.clear();
+    let mut stream = ask(&body);
+    let next = "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    stream.write_all(next.as_bytes()).expect("sent");
+    stream.read_to_string(&mut answer).expect("two answers");
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+    assert_eq!(shown(&gateway)["state"], "paused");
 }
 
 #[test]
@@ -367,16 +484,16 @@ fn to_stop_is_to_end() {
     let mut client = RawSocket::open(&gateway, "?symbols=coinbase:*");
     eventually("ticks", || gateway.metric_sum("tickfan_published_total") > 10);
     told(&gateway, &json!({"do": "stop"}));
-    let mut down = 0;
+    let mut ended = 0;
     loop {
         let message = client.word();
         match message["type"].as_str() {
             Some("bye") => break,
-            Some("status") => down += u64::from(message["state"] == "down"),
+            Some("status") => ended += u64::from(message["state"] == "ended"),
             _ => {}
         }
     }
-    assert!(down > 0, "nothing is live any more");
+    assert!(ended > 0, "what was told does not hold any more");
     let ended = gateway.process.end();
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!summary(&ended, "part").is_empty());

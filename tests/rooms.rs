@@ -420,11 +420,15 @@ fn wrong_parameters_are_named() {
         ("max_idle=5", "`max_idle`"),
         ("room=", "`room`"),
         ("room=..%2fx", "`room`"),
-        ("replay=kraken.zst,binance-futures.zst", "`replay` names more than 2"),
+        ("replay=kraken.zst", "`replay` is given twice"),
+        ("speed=1&speed=1", "`speed` is given twice"),
+        ("sped=1", "\"sped\" is no parameter"),
         ("max_hz=0&symbols=*", "`max_hz`"),
     ] {
         assert_refused(&gateway, &format!("replay={CAPTURE}&{query}"), 400, word);
     }
+    let three = "replay=coinbase.zst,kraken.zst,binance-futures.zst";
+    assert_refused(&gateway, three, 400, "`replay` names more than 2");
     assert_refused(&gateway, "room=nobody", 404, "`room`");
     all_are_gone(&gateway);
     // Without either of the two they are none of ours, as before.

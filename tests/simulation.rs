@@ -16,6 +16,7 @@ use tickfan::counters::{Counter, ShardCounters};
 use tickfan::history::{self, Finder, History, Keeper};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
+use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
@@ -164,6 +165,8 @@ struct House {
     table: Arc<InstrumentTable>,
     writer: TickWriter,
     seqs: HashMap<Key, u64>,
+    /// By the number of the instrument.
+    states: HashMap<u32, State>,
     sessions: Rc<RefCell<Sessions<Fake>>>,
     shard: Shard<Fake>,
     counters: Arc<ShardCounters>,
@@ -189,15 +192,19 @@ fn symbol(n: u64) -> Symbol {
 
 impl House {
     fn new(seed: u64) -> Self {
+        Self::of(seed, 16, if seed.is_multiple_of(4) { 256 } else { 16 })
+    }
+
+    /// With a table and a ring of these sizes.
+    fn of(seed: u64, instruments_max: usize, capacity: usize) -> Self {
         let clock = Clock::manual();
-        let table = Arc::new(InstrumentTable::new(16));
+        let table = Arc::new(InstrumentTable::new(instruments_max));
         let burst = if seed.is_multiple_of(4) { 200 } else { 40 };
-        let capacity = if burst > 40 { 256 } else { 16 };
-        let (writer, ring) = tick_ring(capacity, 16).expect("a good capacity");
+        let (writer, ring) = tick_ring(capacity, instruments_max).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
             epoch: "e".into(),
-            replay: false,
+            feed: Provenance::Live,
             policy: Policy {
                 outbox_bytes_max: OUTBOX_BYTES_MAX,
                 control_bytes_max: 1 << 20,
@@ -245,6 +252,7 @@ impl House {
             table,
             writer,
             seqs: HashMap::new(),
+            states: HashMap::new(),
             sessions,
             shard,
             counters,
@@ -267,6 +275,9 @@ impl House {
         let snap =
             self.seeks && matches!(body, Body::Trade(_) | Body::Quote(_)) && self.random.below(20) == 0;
         let tick = Tick { instrument, seq: 0, rx_ns: self.clock.wall_ns(), ts_us: None, snap, body };
+        if let Body::Status(state) = body {
+            self.states.insert(instrument.0, state);
+        }
         let seq = self.seqs.entry(tick.key()).or_default();
         *seq += numbers;
         self.writer.publish(&Tick { seq: *seq, ..tick }, Seen::UNMEASURED).expect("a place in the ring");
@@ -289,7 +300,7 @@ impl House {
                 self.publish(instrument, Body::Gap { channel, from, void: Void::NoValue }, 1);
             }
             1 => {
-                let state = *self.random.pick(&[State::Live, State::Stale, State::Down]);
+                let state = *self.random.pick(&State::ALL);
                 self.publish(instrument, Body::Status(state), 1);
             }
             _ if channel == Channel::Trade => {
@@ -326,16 +337,30 @@ impl House {
         let told = check(whole_frames(&gone.bytes), &gone.resumes, self.seeks).last;
         self.connect();
         let client = self.clients.len() - 1;
-        for ((symbol, channel), seq) in &told {
-            let mode = *self.random.pick(&["", ",\"mode\":\"every\"", ",\"mode\":\"latest\""]);
-            let epoch = if self.random.below(10) == 0 { "another" } else { "e" };
-            let text = format!(
-                r#"{{"op":"subscribe","channel":"{}","symbols":["{symbol}"]{mode},"resume":{{"epoch":"{epoch}","seq":{{"{symbol}":{seq}}}}}}}"#,
-                channel.name()
-            );
-            self.ask(client, &text);
+        let by_wildcard = self.random.below(3) == 0;
+        for channel in Channel::ALL {
+            let of_channel = told.iter().filter(|((_, of), _)| *of == channel);
+            let seq: Vec<(&str, u64)> =
+                of_channel.map(|((symbol, _), seq)| (symbol.as_str(), *seq)).collect();
+            if by_wildcard && !seq.is_empty() {
+                self.resume(client, channel, "*", &seq);
+            } else {
+                seq.iter().for_each(|one| self.resume(client, channel, one.0, std::slice::from_ref(one)));
+            }
         }
         self.clients[client].resumes = told;
+    }
+
+    fn resume(&mut self, client: usize, channel: Channel, symbol: &str, seq: &[(&str, u64)]) {
+        let mode = *self.random.pick(&["", ",\"mode\":\"every\"", ",\"mode\":\"latest\""]);
+        let epoch = if self.random.below(10) == 0 { "another" } else { "e" };
+        let seq: BTreeMap<&str, u64> = seq.iter().copied().collect();
+        let resume = serde_json::json!({"epoch": epoch, "seq": seq});
+        let channel = channel.name();
+        let text = format!(
+            r#"{{"op":"subscribe","channel":"{channel}","symbols":["{symbol}"]{mode},"resume":{resume}}}"#
+        );
+        self.ask(client, &text);
     }
 
     fn rows(&self) -> Vec<ClientRow> {
@@ -425,6 +450,7 @@ impl House {
                     r#"{{"op":"subscribe","channel":{channel},"symbols":["{symbol}"]{terms}{snapshot}{from}}}"#
                 )
             }
+            6 if self.random.below(8) == 0 => format!(r#"{{"op":"unsubscribe","channel":{channel}}}"#),
             6 => format!(r#"{{"op":"unsubscribe","channel":{channel},"symbols":["{symbol}"]}}"#),
             7 => format!(r#"{{"op":"set","channel":{channel},"symbols":["{symbol}"],{change}}}"#),
             8 => r#"{"op":"list"}"#.to_owned(),
@@ -489,6 +515,12 @@ impl House {
         }
     }
 
+    /// The state of one of many symbols, as it was published last.
+    fn state(&self, n: u64) -> State {
+        let id = self.table.find(&symbol(n)).expect("a listed symbol");
+        self.states[&id.0]
+    }
+
     fn head(&self, symbol: &str, channel: Channel) -> u64 {
         let symbol = Symbol::parse(symbol).expect("a good symbol");
         let id = self.table.find(&symbol).expect("a listed symbol");
@@ -517,22 +549,72 @@ struct Heard {
     lost: Vec<((String, Channel), u64)>,
     /// What it is told may be of the past: it was not told yet that this is over.
     catches_up: bool,
+    /// What it makes of each symbol's state; nothing, where it cannot tell any more what it is subscribed to.
+    states: BTreeMap<String, Option<String>>,
+}
+
+impl Heard {
+    /// What was said of a state, if anything.
+    fn state(&mut self, row: &Value) {
+        if let (Some(symbol), Some(state)) = (row["symbol"].as_str(), row["state"].as_str()) {
+            self.states.insert(symbol.to_owned(), Some(state.to_owned()));
+        }
+    }
+
+    /// What is live unless something else was said.
+    fn live(&mut self, symbol: &str) {
+        self.states.entry(symbol.to_owned()).or_insert_with(|| Some("live".to_owned()));
+    }
 }
 
 /// Since when the past may be asked for.
 const FROM: [&str; 4] =
     [r#","from":"-20ms""#, r#","from":"-150ms""#, r#","from":"2030-01-01T00:00:00Z""#, r#","from":1000000"#];
 
-/// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again.
-fn forget(ack: &Value, last: &mut Told) {
+/// What a client is subscribed to: names and wildcards, as the answers have it.
+type Held = BTreeSet<(String, Channel)>;
+
+fn is_wide(symbol: &str) -> bool {
+    symbol == "*" || symbol.ends_with(":*")
+}
+
+/// The channels that an `ack` is about.
+fn channels(ack: &Value) -> Vec<Channel> {
     let one = std::slice::from_ref(&ack["channel"]);
-    let channels: Vec<&Value> = ack["channel"].as_array().map_or(one, Vec::as_slice).iter().collect();
+    let named = ack["channel"].as_array().map_or(one, Vec::as_slice);
+    let of =
+        |word: &Value| Channel::ALL.into_iter().find(|channel| *word == channel.name()).expect("a channel");
+    named.iter().map(of).collect()
+}
+
+/// What an `ack` of `unsubscribe` ends may begin anywhere when it comes again. A wildcard leaves what is subscribed to by
+/// something narrower.
+fn forget(ack: &Value, held: &mut Held, last: &mut Told) {
+    let of = channels(ack);
+    if ack["all"] == true {
+        held.retain(|(_, channel)| !of.contains(channel));
+        last.retain(|(_, channel), _| !of.contains(channel));
+        return;
+    }
     for row in ack["ok"].as_array().expect("a list") {
         let named = row["symbol"].as_str().expect("a symbol");
-        let wide = named == "*" || named.ends_with(":*");
-        last.retain(|(symbol, channel), _| {
-            !(channels.iter().any(|c| **c == channel.name()) && (wide || symbol == named))
-        });
+        for channel in of.iter().copied() {
+            held.remove(&(named.to_owned(), channel));
+            let stays = |symbol: &str| {
+                let venue = format!("{}:*", symbol.split(':').next().expect("a venue"));
+                let narrower: &[&str] = match named {
+                    "*" => &[symbol, &venue],
+                    _ if is_wide(named) => &[symbol],
+                    _ => &[],
+                };
+                narrower.iter().any(|narrow| held.contains(&((*narrow).to_owned(), channel)))
+            };
+            let picked = |symbol: &str| match named.strip_suffix('*') {
+                Some(prefix) => symbol.starts_with(prefix),
+                None => symbol == named,
+            };
+            last.retain(|(symbol, of), _| *of != channel || !picked(symbol) || stays(symbol));
+        }
     }
 }
 
@@ -542,11 +624,14 @@ fn resume(ack: &Value, resumes: &Told, last: &mut Told) {
         if row["resumed"] != "ok" && row["resumed"] != "gap" {
             continue;
         }
-        let symbol = row["symbol"].as_str().expect("a symbol").to_owned();
         let channel = if row["channel"] == "trade" { Channel::Trade } else { Channel::Quote };
-        let key = (symbol, channel);
-        let told = resumes[&key];
-        last.insert(key, told);
+        let of_row = |(symbol, of): &(String, Channel)| {
+            *of == channel && (row["symbol"] == "*" || row["symbol"] == symbol.as_str())
+        };
+        let told: Told =
+            resumes.iter().filter(|(key, _)| of_row(key)).map(|(key, seq)| (key.clone(), *seq)).collect();
+        assert!(!told.is_empty(), "{row}: it was not asked for");
+        last.extend(told);
     }
 }
 
@@ -567,6 +652,7 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
     let (texts, _) = texts(bytes);
     let mut ledger = Ledger::new(false);
     let mut heard = Heard { level: "ok".to_owned(), ..Heard::default() };
+    let mut held = Held::new();
     for (at, text) in texts.iter().enumerate() {
         ledger.hear(&Message::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")));
         let message: Value = serde_json::from_str(text).expect("JSON");
@@ -578,17 +664,32 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
             "gap" if message["channel"] == "trade" => Channel::Trade,
             "gap" => Channel::Quote,
             "ack" if message["op"] == "unsubscribe" => {
-                forget(&message, &mut heard.last);
+                forget(&message, &mut held, &mut heard.last);
+                heard.states.values_mut().for_each(|state| *state = None);
                 continue;
             }
             "ack" if message["op"] == "subscribe" => {
+                let rows = message["ok"].as_array().expect("a list").iter();
+                let row = |row: &Value| {
+                    let channel = if row["channel"] == "trade" { Channel::Trade } else { Channel::Quote };
+                    (row["symbol"].as_str().expect("a symbol").to_owned(), channel)
+                };
+                held.extend(rows.map(row));
                 resume(&message, resumes, &mut heard.last);
+                let rows = message["ok"].as_array().expect("a list");
+                rows.iter().filter(|row| row["past"].is_null()).for_each(|row| heard.state(row));
                 heard.catches_up |= message["ok"].as_array().is_some_and(|rows| rows.iter().any(catches_up));
                 continue;
             }
             "joined" => {
                 assert!(heard.catches_up, "nothing was asked for: {text}");
                 heard.catches_up = false;
+                let symbols: BTreeSet<String> = heard.last.keys().map(|(symbol, _)| symbol.clone()).collect();
+                symbols.iter().for_each(|symbol| heard.live(symbol));
+                continue;
+            }
+            "status" => {
+                heard.state(&message);
                 continue;
             }
             "lag" => {
@@ -609,6 +710,9 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
             (seq + 1 - message["n"].as_u64().unwrap_or(1), seq)
         };
         assert!(first <= last, "{text}");
+        if kind != "gap" && message["past"] != true {
+            heard.live(&key.0);
+        }
         if message["why"] == "feed" {
             heard.lost.extend((first..=last).map(|n| (key.clone(), n)));
         }
@@ -653,6 +757,16 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
         for ((symbol, channel), last) in &heard.last {
             let wanted = house.head(symbol, *channel);
             assert_eq!(*last, wanted, "{symbol} {channel:?}: the client was not told everything");
+        }
+        for (symbol, heard) in
+            heard.states.iter().filter_map(|(symbol, heard)| Some((symbol, heard.as_ref()?)))
+        {
+            let id = house.table.find(&Symbol::parse(symbol).expect("a good symbol"));
+            let state = id.and_then(|id| house.states.get(&id.0)).copied().unwrap_or_default();
+            // Before the first, what a wildcard takes counts as live.
+            let is_right = heard == state.name()
+                || (heard == "live" && id.is_some_and(|id| !house.states.contains_key(&id.0)));
+            assert!(is_right, "{symbol}: told {heard}, is {state:?}");
         }
         let row = rows.iter().find(|row| *row.session == *client.name).expect("a row for each client");
         let openings = if house.seeks { heard.openings } else { 0 };
@@ -777,6 +891,94 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
         }
     }
     assert_eq!(seen.len(), 24, "{seen:?}");
+}
+
+/// So many that their states find no room in an outbox together.
+const MANY: u64 = 300;
+
+/// Publishes a trade and a quote of one of many symbols.
+fn tick_of_many(house: &mut House, n: u64) {
+    let instrument = house.table.intern(&symbol(n)).expect("room");
+    let one = Decimal::new(1, 0);
+    let trade = Trade { price: one, size: one, side: None, id: TradeId::NONE };
+    house.publish(instrument, Body::Trade(trade), 1);
+    house.publish(instrument, Body::Quote(Quote { bid: Some(one), ..Quote::default() }), 1);
+}
+
+/// Lets a client read so many bytes a turn while ticks come, then all there is.
+fn read_while_ticks_come(house: &mut House, client: usize, bytes: usize) {
+    for _ in 0..100 {
+        (0..3).for_each(|_| {
+            let n = house.random.below(MANY);
+            tick_of_many(house, n);
+        });
+        house.keep();
+        house.turn();
+        house.read(client, bytes);
+        house.clock.advance(Duration::from_millis(1));
+    }
+    house.settle();
+    (0..MANY).for_each(|n| tick_of_many(house, n));
+    house.settle();
+}
+
+#[test]
+fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
+    let both = r#""channel":["trade","quote"]"#;
+    let beginnings = [
+        both.to_owned(),
+        format!(r#"{both},"snapshot":false"#),
+        format!(r#"{both},"mode":"every","snapshot":false"#),
+        format!(r#"{both},"mode":"latest","snapshot":false,"max_hz":50"#),
+        format!(r#"{both},"mode":"every","from":"-20ms""#),
+        r#""channel":"trade","mode":"every","resume":RESUME"#.to_owned(),
+        r#""channel":"quote","mode":"latest","resume":RESUME"#.to_owned(),
+    ];
+    for (at, beginning) in beginnings.iter().enumerate() {
+        for bytes in [1_000, 1 << 20] {
+            let mut house = House::of(1, MANY as usize, 4_096);
+            for n in 0..MANY {
+                let instrument = house.table.intern(&symbol(n)).expect("room");
+                // Nothing of them is live but the first.
+                let state = if n == 0 { State::Live } else { *house.random.pick(&State::ALL[2..]) };
+                house.publish(instrument, Body::Status(state), 1);
+                tick_of_many(&mut house, n);
+            }
+            house.keep();
+            house.turn();
+            let seq: HashMap<String, u64> = (0..MANY).map(|n| (symbol(n).as_str().to_owned(), 1)).collect();
+            let resume = serde_json::json!({"epoch": "e", "seq": seq}).to_string();
+            let beginning = beginning.replace("RESUME", &resume);
+            let goes_on = beginning.contains("resume");
+            house.connect();
+            house.ask(0, &format!(r#"{{"op":"subscribe","symbols":["*"],{beginning}}}"#));
+            read_while_ticks_come(&mut house, 0, bytes);
+            let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+            let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+            let (mut stated, mut told) = (HashMap::new(), 0);
+            for message in messages.filter(|message| message["past"] != true) {
+                let symbol = message["symbol"].as_str().unwrap_or_default().to_owned();
+                match message["type"].as_str() {
+                    Some("status") => {
+                        stated.insert(symbol, message["state"].clone());
+                    }
+                    Some("trade" | "quote" | "gap") => {
+                        let is_live = symbol == "demo:S0" && !goes_on;
+                        assert!(is_live || stated.contains_key(&symbol), "{at}, {bytes}: {message}");
+                        told += 1;
+                    }
+                    _ => {}
+                }
+            }
+            assert!(told > MANY / 2, "{at}, {bytes}: {told}");
+            for n in 0..MANY {
+                let state = house.state(n);
+                let heard = stated.get(symbol(n).as_str()).map(|state| state.as_str().expect("a word"));
+                let default = (n == 0 && !goes_on).then_some("live");
+                assert_eq!(heard.or(default), Some(state.name()), "{at}, {bytes}: S{n}");
+            }
+        }
+    }
 }
 
 #[test]

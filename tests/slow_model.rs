@@ -125,7 +125,7 @@ impl World {
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
             epoch: "e".into(),
-            replay: false,
+            feed: tickfan::protocol::json::Provenance::Live,
             policy: Policy {
                 outbox_bytes_max: 262_144,
                 control_bytes_max: 65_536,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tickfan::feed::{Line, LineId, LineLimits, LineStats, Market};
+use tickfan::feed::{Line, LineId, LineLimits, LineStats, Market, Origin};
 use tickfan::instrument::{InstrumentId, InstrumentTable};
 use tickfan::tick::{Body, Decimal, DecimalError, Side, Stream, Tick};
 use tickfan::venue::{DecodeError, Wire};
@@ -71,7 +71,8 @@ impl Feed {
     }
 
     fn of_lines(wires: &[Wire]) -> Self {
-        let lines = (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), *wire, limits())).collect();
+        let lines =
+            (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), Origin::Live, *wire, limits())).collect();
         let market = Market::new(Arc::new(InstrumentTable::new(64)));
         Self { lines, market, rx_ns: 1_714_564_800_000_000_000, seqs: HashMap::new() }
     }
@@ -563,12 +564,18 @@ mod binance {
         assert_eq!(feed.stats().sequence_breaks, 1);
     }
 
+    /// A change that does not follow the documented one.
+    fn behind_a_hole() -> String {
+        futures("depthUpdate").replace("4500000160", "4500000260").replace("4500000100", "4500000201")
+    }
+
     #[test]
     fn a_break_beside_book_tickers_is_told_and_leaves_them_live() {
         let mut feed = Feed::new(Wire::BinanceFutures);
         feed.take(&futures("bookTicker"));
         feed.take(&futures("depthUpdate"));
-        assert_eq!(feed.take(&futures("depthUpdate")), ["binance-futures:BTCUSDT gap quote 2..2"]);
+        assert_eq!(feed.take(&futures("depthUpdate")), NOTHING, "what comes twice is no break");
+        assert_eq!(feed.take(&behind_a_hole()), ["binance-futures:BTCUSDT gap quote 2..2"]);
         assert!(feed.take(&futures("bookTicker"))[0].starts_with("binance-futures:BTCUSDT quote 3"));
     }
 
@@ -577,7 +584,7 @@ mod binance {
         let mut feed = Feed::new(Wire::BinanceFutures);
         feed.take(&futures("depthSnapshot"));
         feed.take(&futures("depthUpdate"));
-        assert_eq!(feed.take(&futures("depthUpdate")).len(), 2, "a break");
+        assert_eq!(feed.take(&behind_a_hole()).len(), 2, "a break");
         let ticks = feed.take(&futures("bookTicker"));
         assert_eq!(ticks[0], "binance-futures:BTCUSDT status live");
         assert!(ticks[1].starts_with("binance-futures:BTCUSDT quote 4"), "{ticks:?}");
@@ -1087,7 +1094,7 @@ mod native {
     fn only_listed_venues_may_be_published() {
         let mut feed = Feed::new(WIRE);
         let limits = LineLimits { venues: Some(vec!["other".to_owned()]), ..limits() };
-        feed.lines[0] = Line::new(LineId(0), WIRE, limits);
+        feed.lines[0] = Line::new(LineId(0), Origin::Live, WIRE, limits);
         assert!(feed.fault(&named("trade")).to_string().contains("may not be published"));
         assert_eq!(feed.take(&named("trade").replace("demo:", "other:")).len(), 2);
     }
@@ -1132,6 +1139,70 @@ mod lines {
         let back = feed.take(&named("snapshot"));
         assert_eq!(back[0], "coinbase:BTC-USD status live");
         assert!(back[1].starts_with("coinbase:BTC-USD quote 2"), "{back:?}");
+    }
+
+    /// What a line hands out when its capture ends and another one goes on from it.
+    fn joined(feed: &mut Feed) -> Vec<String> {
+        let mut ticks = Vec::new();
+        let rx_ns = feed.rx_ns;
+        feed.lines[0].joined(rx_ns, &mut feed.market, |tick| ticks.push(*tick));
+        ticks.iter().map(|tick| feed.text(tick)).collect()
+    }
+
+    #[test]
+    fn a_book_is_stale_behind_a_join_until_its_checksum_proves_it() {
+        let named = |name: &str| frame(Wire::Kraken, name);
+        let mut feed = Feed::new(Wire::Kraken);
+        feed.take(&named("v1_book_snapshot"));
+        assert_eq!(joined(&mut feed), ["kraken:XBT/USD status stale"]);
+        assert_eq!(feed.take(&named("v1_heartbeat")), NOTHING, "it says nothing of the symbol");
+        assert_eq!(
+            feed.take(&named("v1_book_two_parts_of_the_guide")),
+            ["kraken:XBT/USD status live"],
+            "the checksum is right, and the best prices are those that were told"
+        );
+        joined(&mut feed);
+        let bad = named("v1_book_one_side").replace("3878920805", "3878920806");
+        assert_eq!(
+            feed.take(&bad),
+            ["kraken:XBT/USD gap quote 2..2"],
+            "something is missing: it stays stale"
+        );
+    }
+
+    #[test]
+    fn without_proof_a_book_is_a_gap_behind_a_join() {
+        let named = |name: &str| frame(Wire::Coinbase, name);
+        let mut feed = Feed::new(Wire::Coinbase);
+        feed.take(&named("snapshot"));
+        feed.take(&named("match"));
+        assert_eq!(joined(&mut feed), ["coinbase:BTC-USD status stale"]);
+        let trade = feed.take(&named("match").replace("633500001", "633500003"));
+        assert_eq!(trade[0], "coinbase:BTC-USD gap trade 2..2", "trades are numbered");
+        assert_eq!(trade.len(), 2, "and the state stays stale for the book: {trade:?}");
+        assert_eq!(feed.take(&named("l2update")), ["coinbase:BTC-USD gap quote 2..2"]);
+        assert_eq!(feed.take(&named("l2update")), NOTHING);
+        let back = feed.take(&named("snapshot"));
+        assert_eq!(back[0], "coinbase:BTC-USD status live");
+    }
+
+    #[test]
+    fn what_is_not_heard_of_again_stays_stale_behind_a_join() {
+        let mut feed = Feed::new(Wire::Native);
+        let trade =
+            |symbol: &str| format!(r#"{{"type":"trade","symbol":"demo:{symbol}","price":"1","size":"1"}}"#);
+        feed.take(&trade("A"));
+        feed.take(&trade("B"));
+        let stale = joined(&mut feed);
+        assert_eq!(stale.len(), 2, "{stale:?}");
+        assert_eq!(feed.take(&trade("A"))[0], "demo:A status live");
+        // Silence that ends says nothing of what has not come.
+        let (rx_ns, mut told) = (feed.rx_ns, Vec::new());
+        feed.lines[0].set_silent(true, rx_ns, &mut feed.market, &mut |tick: &Tick| told.push(*tick));
+        let told: Vec<_> = told.iter().map(|tick| feed.text(tick)).collect();
+        assert_eq!(told, ["demo:A status stale"], "only one was live");
+        assert_eq!(feed.take(&trade("A"))[0], "demo:A status live");
+        assert_eq!(feed.take(&trade("B"))[0], "demo:B status live");
     }
 }
 

@@ -12,6 +12,7 @@ use tickfan::clock::Clock;
 use tickfan::counters::ShardCounters;
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::meter::Meter;
+use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
 use tickfan::shard::{Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
@@ -133,7 +134,7 @@ impl<S: Socket> Rig<S> {
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
             epoch: "e".into(),
-            replay: false,
+            feed: Provenance::Live,
             policy: policy(),
             tuning: Tuning { unsent_bytes_max: 16_384 },
             dead_peer_ms: 25_000,

@@ -25,7 +25,7 @@ pub const STEP_BACK_NS: u64 = 1_000_000_000;
 pub struct Merged {
     sources: Vec<Source>,
     /// The sources that have a next item, by the time and the place it is due, those that have begun first.
-    due: BinaryHeap<Reverse<(u64, bool, usize)>>,
+    due: BinaryHeap<Reverse<(u64, bool, usize, usize)>>,
     /// The source whose item was given out last: its buffer is lent out until the next call.
     lent: Option<usize>,
     /// Sources that have ended, and for which [`take_ended`](Merged::take_ended) was not asked, with their latest times.
@@ -92,10 +92,14 @@ impl Merged {
         Self::of(readers.into_iter().map(source).collect())
     }
 
-    /// Merges captures from their beginnings. A reader that is at the beginning of its capture is used for it.
-    pub fn from_start(captures: &[Arc<Capture>], readers: Vec<Reader>) -> Self {
-        let mut sources: Vec<Source> =
-            captures.iter().map(|capture| Source::ahead(Arc::clone(capture))).collect();
+    /// Merges captures from their beginnings, each not before its time in `begin_ns`. A reader that is at the beginning of
+    /// its capture is used for it.
+    pub fn from_start(captures: &[Arc<Capture>], begin_ns: &[u64], readers: Vec<Reader>) -> Self {
+        let ahead = |(capture, begin_ns): (&Arc<Capture>, &u64)| {
+            let source = Source::ahead(Arc::clone(capture));
+            Source { key_ns: source.key_ns.max(*begin_ns), ..source }
+        };
+        let mut sources: Vec<Source> = captures.iter().zip(begin_ns).map(ahead).collect();
         for reader in readers {
             if let Some(source) = sources.iter_mut().find(|source| source.capture.path() == reader.path()) {
                 source.state = State::Ahead(Some(Box::new(reader)));
@@ -112,7 +116,7 @@ impl Merged {
         let source = |(index, (capture, place)): (usize, (&Arc<Capture>, &SourcePlace))| {
             let ahead = Source::ahead(Arc::clone(capture));
             let state = match &place.at {
-                Start::Ahead => return Ok(ahead),
+                Start::Ahead => State::Ahead(None),
                 Start::At(place) => {
                     let reader = capture.read_from(place).map_err(|error| (index, error))?;
                     State::Open { reader: Box::new(reader), next: None }
@@ -128,9 +132,14 @@ impl Merged {
     fn of(sources: Vec<Source>) -> Self {
         let due = BinaryHeap::with_capacity(sources.len());
         let mut merged = Self { due, sources, lent: None, ended: Vec::new(), stepped_back_ns: 0 };
-        for index in 0..merged.sources.len() {
+        // Of captures that begin at the same time the names tell the order.
+        let mut by_name: Vec<usize> = (0..merged.sources.len()).collect();
+        by_name.sort_by(|a, b| merged.sources[*a].capture.path().cmp(merged.sources[*b].capture.path()));
+        for (rank, index) in by_name.into_iter().enumerate() {
             match merged.sources[index].state {
-                State::Ahead(_) => merged.due.push(Reverse((merged.sources[index].key_ns, true, index))),
+                State::Ahead(_) => {
+                    merged.due.push(Reverse((merged.sources[index].key_ns, true, rank, index)));
+                }
                 State::Open { .. } => merged.refill(index),
                 State::Ended { .. } => {}
             }
@@ -184,7 +193,7 @@ impl Merged {
     /// The source of the next record, if that is its first.
     pub fn begins(&mut self) -> Option<usize> {
         self.return_lent();
-        self.due.peek().and_then(|Reverse((_, is_ahead, index))| is_ahead.then_some(*index))
+        self.due.peek().and_then(|Reverse((_, is_ahead, _, index))| is_ahead.then_some(*index))
     }
 
     /// Whether a source has ended, or one begins with the next record.
@@ -209,7 +218,7 @@ impl Merged {
     pub fn next_record(&mut self) -> Option<(usize, Result<Record<'_>, BadLine>)> {
         self.return_lent();
         let index = loop {
-            let Reverse((_, is_ahead, index)) = self.due.pop()?;
+            let Reverse((_, is_ahead, _, index)) = self.due.pop()?;
             if !is_ahead {
                 break index;
             }
@@ -270,7 +279,7 @@ impl Merged {
             }
             Some(Err(_)) => {}
         }
-        self.due.push(Reverse((source.key_ns, false, index)));
+        self.due.push(Reverse((source.key_ns, false, index, index)));
     }
 }
 

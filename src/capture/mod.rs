@@ -35,7 +35,7 @@ use crate::venue::Wire;
 
 pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
-pub use merged::{Merged, Places, STEP_BACK_NS};
+pub use merged::{Merged, Places, STEP_BACK_NS, SourcePlace};
 pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
 pub use shelf::{Listing, Shelf, Title};

@@ -74,16 +74,21 @@ impl Capture {
         self.venue
     }
 
-    /// The latest time in it, nanoseconds since the Unix epoch: as [`last_ns`](Self::last_ns), and of a gzip or zstd
-    /// stream by reading it, unless that would take long.
-    pub fn end_ns(self: &Arc<Self>) -> Option<u64> {
+    /// The latest time in it, nanoseconds since the Unix epoch, where a look at its beginning or its end tells it.
+    pub fn quick_end_ns(&self) -> Option<u64> {
         if self.sample_is_whole {
             return self.sample().map(|record| record.rx_ns).max();
         }
-        if !self.is_seekable() {
+        if self.is_seekable() { self.last_ns() } else { None }
+    }
+
+    /// The latest time in it, nanoseconds since the Unix epoch: as [`last_ns`](Self::last_ns), and of a gzip or zstd
+    /// stream by reading it, unless that would take long.
+    pub fn end_ns(self: &Arc<Self>) -> Option<u64> {
+        if !self.sample_is_whole && !self.is_seekable() {
             return None;
         }
-        self.last_ns().or_else(|| {
+        self.quick_end_ns().or_else(|| {
             let mut reader =
                 (self.bytes <= SEARCHED_BYTES_MAX).then(|| self.read_from(&Place::default()))?.ok()?;
             let mut last_ns = None;

@@ -42,7 +42,7 @@ pub struct Feed {
     /// Before what it ends; `None`: at the end.
     #[serde(default, deserialize_with = "super::replay::moment")]
     pub to: Option<Moment>,
-    /// Milliseconds of a silence that are waited for; 0: an hour.
+    /// Milliseconds of a silence that are waited for; 0: all of it, up to an hour.
     #[serde(default)]
     pub max_idle_ms: u64,
     /// Checks of the venue's messages that are left out.

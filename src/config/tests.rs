@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::replay::Moment;
 
 fn load(text: &str, environment: &[(&str, &str)], settings: &[&str]) -> Result<Config, String> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -36,6 +37,24 @@ fn later_sources_win() {
     assert_eq!(config.publish.token, "123", "text stays text");
     assert!(config.feed[0].looped && (config.feed[0].speed.factor() - 10.0).abs() < 1e-9);
     assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
+}
+
+#[test]
+fn a_feed_begins_and_ends_at_times_with_an_offset_too() {
+    // F12
+    let feed =
+        |key: &str, text: &str| format!("[[feed]]\nkind = \"replay\"\nfiles = []\n{key} = \"{text}\"\n");
+    let at = Some(Moment::At(1_780_000_000_000_000_000));
+    for text in ["2026-05-28T20:26:40Z", "2026-05-28T20:26:40+00:00", "2026-05-28t13:26:40-07:00"] {
+        let config = [load(&feed("from", text), &[], &[]), load(&feed("to", text), &[], &[])];
+        let [from, to] = config.map(|config| config.expect(text).feed.remove(0));
+        assert_eq!((from.from, from.to, to.from, to.to), (at, None, None, at), "{text}");
+        let setting = format!("feed.0.from={text}");
+        let config = load(&feed("to", ""), &[], &[&setting]).expect(text);
+        assert_eq!(config.feed[0].from, at, "{text}");
+    }
+    let error = load(&feed("from", "2026-05-28T20:26:40+24:00"), &[], &[]).expect_err("no such offset");
+    assert!(error.contains("line 4, column 8") && error.contains("not a moment"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::alarm::Alarm;
 use super::line::{Line, LineLimits, LineStats};
-use super::market::{LineId, Market};
+use super::market::{LineId, Market, Origin};
 use super::publish::{Chunk, Faults, Input, LineFault};
 use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
@@ -473,7 +473,8 @@ impl Ingest {
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
-        let mut line = Line::new(LineId(self.next_line), Wire::Native, self.parts.publish_limits.clone());
+        let limits = self.parts.publish_limits.clone();
+        let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
         if let Some(tap) = &self.parts.publish_tap {
             line.record(tap.clone());
         }

@@ -16,11 +16,34 @@ pub struct LineId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(pub u8);
 
+/// Where the frames of a line come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are news.
+    Live,
+    /// They were recorded, and are replayed.
+    Replay,
+    /// They were recorded, and their replay stands still.
+    Paused,
+}
+
 /// Who speaks for a channel of an instrument.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     line: LineId,
     rank: Rank,
+    /// Its capture has ended: whoever comes first may speak.
+    free: bool,
+    origin: Origin,
+    /// The line of a replay that it took over from, and that may speak again: as long as there is one, what is shown of
+    /// the channel is as well recorded as live.
+    also: Option<LineId>,
+}
+
+impl Owner {
+    fn is_recorded(&self) -> bool {
+        self.origin != Origin::Live || self.also.is_some()
+    }
 }
 
 /// What is known of an instrument.
@@ -36,7 +59,11 @@ pub(super) struct Instrument {
     broken: bool,
     /// The line says nothing at all.
     silent: bool,
+    /// Who spoke last was a replay, which has ended.
+    over: bool,
     state: State,
+    /// The state is what the rest amounts to: nothing has changed since it was told.
+    judged: bool,
 }
 
 impl Instrument {
@@ -44,19 +71,22 @@ impl Instrument {
     fn judge(&self) -> State {
         let orphaned =
             |channel: Channel| self.carried[channel as usize] && self.owner[channel as usize].is_none();
-        if self.owner == [None, None] {
-            return if self.carried == [false, false] { State::Waiting } else { State::Down };
+        let owners = || self.owner.iter().flatten();
+        if owners().next().is_none() {
+            return match (self.carried, self.over) {
+                ([false, false], _) => State::Waiting,
+                (_, true) => State::Ended,
+                (_, false) => State::Down,
+            };
         }
         if self.broken || self.silent || Channel::ALL.into_iter().any(orphaned) {
             return State::Stale;
         }
-        State::Live
-    }
-}
-
-impl PartialEq for Owner {
-    fn eq(&self, other: &Self) -> bool {
-        self.line == other.line
+        if owners().all(|owner| owner.origin == Origin::Paused) {
+            return State::Paused;
+        }
+        // Whatever is shown of it may be recorded.
+        if owners().any(Owner::is_recorded) { State::Replay } else { State::Live }
     }
 }
 
@@ -97,22 +127,27 @@ impl Market {
         id: InstrumentId,
         channel: Channel,
         line: LineId,
+        origin: Origin,
         rank: Rank,
         shared: bool,
     ) -> bool {
         let instrument = &mut self.instruments[id.index()];
         let owner = &mut instrument.owner[channel as usize];
-        let granted = match owner {
-            None => true,
-            Some(held) if held.line == line => rank >= held.rank,
-            Some(held) => shared || rank > held.rank,
+        let also = match owner {
+            Some(held) if held.line == line && held.rank == rank && !held.free => return true,
+            Some(held) if held.line == line && rank < held.rank => return false,
+            Some(held) if held.line != line && !shared && !held.free && rank <= held.rank => return false,
+            Some(held) if origin == Origin::Live && held.origin != Origin::Live => Some(held.line),
+            Some(held) if origin == Origin::Live => held.also,
+            _ => None,
         };
-        if granted {
-            let better = owner.replace(Owner { line, rank }).is_some_and(|held| rank > held.rank);
-            // Who spoke until now may have had a broken book: it is not asked any more.
-            instrument.broken &= !(better && channel == Channel::Quote);
-        }
-        granted
+        let held = owner.replace(Owner { line, rank, free: false, origin, also });
+        let better = held.is_some_and(|held| rank > held.rank);
+        // Who spoke until now may have had a broken book: it is not asked any more.
+        instrument.broken &= !(better && channel == Channel::Quote);
+        let same = held.is_some_and(|held| (held.origin, held.also) == (origin, also));
+        instrument.judged &= same && !better;
+        true
     }
 
     /// The rank that speaks for a channel on this line, if this line does.
@@ -120,7 +155,7 @@ impl Market {
         self.instruments[id.index()].owner[channel as usize].filter(|o| o.line == line).map(|o| o.rank)
     }
 
-    /// Gives a tick its number and hands it out; the instrument is live from here on unless its book is
+    /// Gives a tick its number and hands it out; the instrument is live from here on, or replayed, unless its book is
     /// broken.
     pub(super) fn publish(&mut self, mut tick: Tick, channel: Channel, out: &mut impl FnMut(&Tick)) {
         let instrument = &mut self.instruments[tick.instrument.index()];
@@ -128,7 +163,7 @@ impl Market {
         instrument.void[channel as usize] = false;
         instrument.seq[channel as usize] += 1;
         tick.seq = instrument.seq[channel as usize];
-        if instrument.state != State::Live {
+        if !instrument.judged {
             self.refresh(tick.instrument, tick.rx_ns, out);
         }
         out(&tick);
@@ -177,33 +212,80 @@ impl Market {
         self.refresh(id, rx_ns, out);
     }
 
-    /// A line speaks for this instrument no more.
+    /// Says whether the replay stands still that these lines are of.
+    pub(super) fn set_origin(
+        &mut self,
+        lines: &Range<u32>,
+        origin: Origin,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        for at in 0..self.instruments.len() {
+            let instrument = &mut self.instruments[at];
+            let owners = instrument.owner.iter_mut().flatten();
+            for owner in owners.filter(|owner| lines.contains(&owner.line.0)) {
+                (owner.origin, instrument.judged) = (origin, false);
+            }
+            // Who will speak may be known before anything was said.
+            if !instrument.judged && instrument.state != State::Waiting {
+                self.refresh(InstrumentId(at as u32), rx_ns, out);
+            }
+        }
+    }
+
+    /// A line speaks for this instrument no more; `over`: it was of a replay, which has ended.
     pub(super) fn release(
         &mut self,
         id: InstrumentId,
         line: LineId,
+        over: bool,
         rx_ns: u64,
         out: &mut impl FnMut(&Tick),
     ) {
         let instrument = &mut self.instruments[id.index()];
-        let held = |owner: &Option<Owner>| owner.is_some_and(|o| o.line == line);
-        if !instrument.owner.iter().any(held) {
-            return;
-        }
         for owner in &mut instrument.owner {
-            *owner = owner.filter(|o| o.line != line);
+            match owner {
+                Some(held) if held.line == line => {
+                    (*owner, instrument.broken, instrument.silent) = (None, false, false);
+                }
+                Some(held) if held.also == Some(line) => held.also = None,
+                _ => continue,
+            }
+            (instrument.judged, instrument.over) = (false, false);
         }
-        instrument.broken = false;
-        instrument.silent = false;
-        self.refresh(id, rx_ns, out);
+        // It may have stopped speaking before.
+        instrument.judged &= !over;
+        instrument.over |= over;
+        if !instrument.judged {
+            self.refresh(id, rx_ns, out);
+        }
+    }
+
+    /// A line's capture has ended: what it speaks for is stale, and is another line's if that says something of it.
+    pub(super) fn set_free(
+        &mut self,
+        id: InstrumentId,
+        line: LineId,
+        free: bool,
+        rx_ns: u64,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let instrument = &mut self.instruments[id.index()];
+        let mut owned = instrument.owner.iter_mut().flatten().filter(|owner| owner.line == line).peekable();
+        if owned.peek().is_some() {
+            owned.for_each(|owner| owner.free = free);
+            self.set_silent(id, free, rx_ns, out);
+        }
     }
 
     /// What one line would speak for, another one does.
     pub(super) fn hand_over(&mut self, from: LineId, to: LineId) {
-        for instrument in &mut self.instruments {
-            for owner in instrument.owner.iter_mut().flatten().filter(|owner| owner.line == from) {
+        for owner in self.instruments.iter_mut().flat_map(|instrument| instrument.owner.iter_mut().flatten())
+        {
+            if owner.line == from {
                 owner.line = to;
             }
+            owner.also = owner.also.map(|line| if line == from { to } else { line });
         }
     }
 
@@ -218,28 +300,34 @@ impl Market {
     }
 
     /// A replay went somewhere else: takes on what is `known` of an instrument there, and hands out its state if it is
-    /// another one. `lines` are those of the replay; for what others speak, they go on to.
+    /// another one. `lines` are those of the replay, and whether it stands there; for what others speak, they go on to.
     pub(super) fn adopt(
         &mut self,
         id: InstrumentId,
         known: &Instrument,
         lines: &Range<u32>,
+        origin: Origin,
         rx_ns: u64,
         out: &mut impl FnMut(&Tick),
     ) {
         let instrument = &mut self.instruments[id.index()];
+        let is_theirs = |line: LineId| lines.contains(&line.0);
         let mut shared = false;
         for channel in 0..Channel::ALL.len() {
-            let other = instrument.owner[channel].filter(|owner| !lines.contains(&owner.line.0));
-            instrument.owner[channel] = known.owner[channel].or(other);
+            let other = instrument.owner[channel].filter(|owner| !is_theirs(owner.line));
+            let other =
+                other.map(|owner| Owner { also: owner.also.filter(|line| !is_theirs(*line)), ..owner });
+            instrument.owner[channel] = known.owner[channel].map(|owner| Owner { origin, ..owner }).or(other);
             if other.is_none() {
                 instrument.carried[channel] = known.carried[channel];
             }
             shared |= other.is_some();
         }
         (instrument.broken, instrument.silent) = (known.broken, false);
+        (instrument.over, instrument.judged) = (known.over, false);
         // Who will speak may be known before anything was said.
-        let state = if shared { instrument.judge() } else { known.state };
+        let judged = shared || known.state == State::Replay;
+        let state = if judged { instrument.judge() } else { known.state };
         self.tell_state(id, state, rx_ns, out);
     }
 
@@ -265,7 +353,9 @@ impl Market {
     }
 
     fn refresh(&mut self, id: InstrumentId, rx_ns: u64, out: &mut impl FnMut(&Tick)) {
-        let state = self.instruments[id.index()].judge();
+        let instrument = &mut self.instruments[id.index()];
+        instrument.judged = true;
+        let state = instrument.judge();
         self.tell_state(id, state, rx_ns, out);
     }
 
@@ -278,5 +368,123 @@ impl Market {
             let body = Body::Status(state);
             out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, snap: false, body });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tick::{Decimal, Trade, TradeId};
+
+    const TRADE: Channel = Channel::Trade;
+    const QUOTE: Channel = Channel::Quote;
+    const REPLAY: LineId = LineId(0);
+    const OTHER: LineId = LineId(1);
+    const PUBLISHER: LineId = LineId(7);
+
+    /// One instrument, and the states that it was told to have.
+    struct House {
+        market: Market,
+        id: InstrumentId,
+        told: Vec<&'static str>,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let mut market = Market::new(Arc::new(InstrumentTable::new(1)));
+            let id = market.intern(&Symbol::parse("demo:A").expect("good")).expect("room");
+            Self { market, id, told: Vec::new() }
+        }
+
+        fn told(&mut self, change: impl FnOnce(&mut Market, InstrumentId, &mut dyn FnMut(&Tick))) {
+            let told = &mut self.told;
+            change(&mut self.market, self.id, &mut |tick| {
+                if let Body::Status(state) = tick.body {
+                    told.push(state.name());
+                }
+            });
+        }
+
+        /// A line that shares its instruments with others says something.
+        fn says(&mut self, line: LineId, origin: Origin, channel: Channel) {
+            assert!(self.market.claim(self.id, channel, line, origin, Rank(1), true));
+            let one = Decimal::new(1, 0);
+            let body = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
+            let tick = Tick { instrument: self.id, seq: 0, rx_ns: 0, ts_us: None, snap: false, body };
+            self.told(|market, _, mut out| market.publish(tick, channel, &mut out));
+        }
+
+        fn set_origin(&mut self, lines: Range<u32>, origin: Origin) {
+            self.told(|market, _, mut out| market.set_origin(&lines, origin, 0, &mut out));
+        }
+
+        fn goes(&mut self, line: LineId, over: bool) {
+            self.told(|market, id, mut out| market.release(id, line, over, 0, &mut out));
+        }
+
+        /// What it was told since this was asked last.
+        fn take(&mut self) -> Vec<&'static str> {
+            std::mem::take(&mut self.told)
+        }
+    }
+
+    #[test]
+    fn what_a_replay_may_speak_for_is_not_live() {
+        let mut house = House::new();
+        house.says(PUBLISHER, Origin::Live, TRADE);
+        assert_eq!(house.take(), ["live"]);
+        house.says(REPLAY, Origin::Replay, TRADE);
+        assert_eq!(house.take(), ["replay"]);
+        // They take turns, which is told to nobody.
+        for _ in 0..3 {
+            house.says(PUBLISHER, Origin::Live, TRADE);
+            house.says(REPLAY, Origin::Replay, TRADE);
+        }
+        house.says(PUBLISHER, Origin::Live, TRADE);
+        house.set_origin(0..2, Origin::Paused);
+        assert_eq!(house.take(), Vec::<&str>::new());
+        house.goes(REPLAY, true);
+        assert_eq!(house.take(), ["live"], "nothing is recorded any more");
+        house.goes(PUBLISHER, false);
+        assert_eq!(house.take(), ["down"]);
+    }
+
+    #[test]
+    fn one_replayed_channel_is_enough() {
+        let mut house = House::new();
+        house.says(PUBLISHER, Origin::Live, TRADE);
+        house.says(REPLAY, Origin::Replay, QUOTE);
+        house.set_origin(0..2, Origin::Paused);
+        assert_eq!(house.take(), ["live", "replay"], "the publisher does not stand still");
+        house.goes(PUBLISHER, false);
+        assert_eq!(house.take(), ["stale"]);
+        house.says(OTHER, Origin::Paused, TRADE);
+        house.set_origin(0..2, Origin::Replay);
+        assert_eq!(house.take(), ["paused", "replay"]);
+    }
+
+    #[test]
+    fn a_replay_that_has_ended_is_told_from_a_line_that_is_gone() {
+        let mut house = House::new();
+        house.says(REPLAY, Origin::Replay, TRADE);
+        house.goes(REPLAY, false);
+        house.goes(OTHER, true);
+        house.goes(OTHER, true);
+        assert_eq!(house.take(), ["replay", "down", "ended"]);
+        house.says(REPLAY, Origin::Replay, TRADE);
+        house.goes(REPLAY, false);
+        assert_eq!(house.take(), ["replay", "down"], "another round");
+        house.says(PUBLISHER, Origin::Live, TRADE);
+        house.goes(PUBLISHER, false);
+        assert_eq!(house.take(), ["live", "down"]);
+    }
+
+    #[test]
+    fn who_will_speak_has_no_state_yet() {
+        let mut house = House::new();
+        assert!(house.market.claim(house.id, TRADE, REPLAY, Origin::Replay, Rank(1), false));
+        house.set_origin(0..2, Origin::Paused);
+        house.goes(REPLAY, true);
+        assert_eq!(house.take(), Vec::<&str>::new());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
@@ -10,18 +10,18 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
-use super::serve::{BODY_BYTES_MAX, Handover, Peer, PeerAddress, Working};
-use super::upgrade::Handshake;
+use super::serve::{self, Handover, Peer, PeerAddress, Working};
+use super::upgrade::{Handshake, not_get};
 use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
 use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol;
-use crate::protocol::json::Ack;
+use crate::protocol::json::{Ack, Space};
 use crate::protocol::replay::parse_control;
 use crate::remote::{NOT_A_REPLAY, Refusal};
 
@@ -33,8 +33,8 @@ pub(super) fn public(app: Arc<App>) -> Router {
         .route("/assets/{name}", get(asset))
         .route("/favicon.svg", get(async || file("favicon.svg")))
         .route("/style.css", get(ui::style))
-        .route("/ws", get(ws))
-        .route("/publish", get(publish))
+        .route("/ws", any(ws))
+        .route("/publish", any(publish))
         .route("/api/symbols", get(symbols))
         .route("/api/replay", get(playback).post(control))
         .route("/api/replays", get(replays))
@@ -67,7 +67,11 @@ const CLIENTS_MAX: usize = 10_000;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let (mut sort, mut limit) = ("behind".to_owned(), CLIENTS);
-    for (key, value) in pairs(&uri) {
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    for (key, value) in pairs {
         match key.as_str() {
             "sort" => sort = value,
             "limit" => match value.parse() {
@@ -106,7 +110,11 @@ fn measured(
     asked: impl FnOnce(&Measured, &str) -> Result<Value, String>,
 ) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    match asked(&measured, value(&pairs(uri), "interval").unwrap_or(MINUTE)) {
+    let pairs = match each_once(uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    match asked(&measured, value(&pairs, "interval").unwrap_or(MINUTE)) {
         Ok(found) => ([(CACHE_CONTROL, "no-store")], Json(found)).into_response(),
         Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
     }
@@ -115,7 +123,10 @@ fn measured(
 /// The percentiles of a stage, as HdrHistogram's tools draw them.
 async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    let pairs = pairs(&uri);
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
     let interval = value(&pairs, "interval").unwrap_or(MINUTE);
     match measured.percentiles(value(&pairs, "stage").unwrap_or_default(), interval) {
         Ok(text) => {
@@ -133,9 +144,9 @@ fn not_measured() -> Response<Body> {
     error(StatusCode::NOT_FOUND, "measuring is off: `latency.interval_ms` is 0")
 }
 
-/// The last value of a key.
+/// The value of a key.
 fn value<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
-    pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 fn with_fallbacks<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
@@ -191,7 +202,7 @@ fn file(path: &str) -> Response<Body> {
 async fn about(State(app): State<Arc<App>>) -> Response<Body> {
     let instruments = (app.hooks.symbols)().len();
     let page = ui::Page {
-        replay: app.replay,
+        feed: app.feed,
         publish: app.hooks.publish.is_some(),
         instruments,
         feeds: (app.hooks.feeds)(),
@@ -230,19 +241,41 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let mut wanted = Match::All;
-    for (key, value) in pairs(&uri) {
-        if key == "match" {
-            let Some(found) = Match::parse(&value) else {
-                let msg = "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"";
-                return error(StatusCode::BAD_REQUEST, msg);
-            };
-            wanted = found;
-        }
-    }
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    let Some(wanted) = value(&pairs, "match").map_or(Some(Match::All), Match::parse) else {
+        return error(StatusCode::BAD_REQUEST, "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
+    };
     let rows = (app.hooks.symbols)();
-    let rows: Vec<Value> = rows.iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row).collect();
-    readable(Json(json!({ "symbols": rows })).into_response(), &headers)
+    // In the order of listing, so whatever is listed meanwhile comes behind.
+    let from = match value(&pairs, "after") {
+        None => 0,
+        Some(last) => match rows.iter().position(|row| row.symbol.as_str() == last) {
+            Some(at) => at + 1,
+            None => return error(StatusCode::BAD_REQUEST, "`after` must be a symbol that is listed"),
+        },
+    };
+    let rows = rows[from..].iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row);
+    readable(page_of("symbols", rows, false), &headers)
+}
+
+/// As many rows as an answer has room for. Whether there are more, or were before, is said.
+fn page_of(name: &str, rows: impl Iterator<Item = Value>, more: bool) -> Response<Body> {
+    let (mut space, mut page, mut more) = (Space::default(), Vec::new(), more);
+    for row in rows {
+        if !space.takes(std::slice::from_ref(&row)) {
+            more = true;
+            break;
+        }
+        page.push(row);
+    }
+    let mut body = json!({ name: page });
+    if more {
+        body["more"] = true.into();
+    }
+    Json(body).into_response()
 }
 
 /// A page that may ask may also read the answer.
@@ -261,6 +294,7 @@ async fn replays(
     State(app): State<Arc<App>>,
     working: Option<Extension<Working>>,
     headers: HeaderMap,
+    uri: Uri,
 ) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
@@ -270,8 +304,19 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
+    let pairs = match each_once(&uri) {
+        Ok(pairs) => pairs,
+        Err(response) => return *response,
+    };
+    let after = value(&pairs, "after");
+    let is_behind =
+        |row: &Value| after.is_none_or(|last| row["name"].as_str().is_some_and(|name| name > last));
     let response = match (rooms.captures)().await {
-        Ok(listed) => Json(listed).into_response(),
+        Ok(mut listed) => {
+            // Sorted by name.
+            let rows = listed["replays"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            page_of("replays", rows.into_iter().filter(is_behind), listed["more"] == true)
+        }
         Err(why) => why.response(),
     };
     readable(response, &headers)
@@ -296,9 +341,9 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
         return foreign();
     }
     let Some(remote) = &app.hooks.remote else { return not_a_replay() };
-    // It is short: see `serve`.
-    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return error(StatusCode::BAD_REQUEST, "the body broke off");
+    let body = match serve::body(body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
     };
     let (id, mut control) = match parse_control(&body) {
         Ok(parsed) => parsed,
@@ -342,6 +387,9 @@ fn symbol_row(row: &SymbolRow) -> Value {
 
 async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     let (head, _) = request.into_parts();
+    if let Some(response) = not_get(&head.method) {
+        return response;
+    }
     if !app.origins.allow(&head.headers) {
         return foreign();
     }
@@ -349,13 +397,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(handshake) => handshake,
         Err(response) => return *response,
     };
-    let mut pairs = pairs(&head.uri);
-    let parsed = protocol::parse_room(&pairs).and_then(|wish| {
-        // There it says where the replay begins, not its client.
-        pairs.retain(|(key, _)| wish.is_none() || key != "from");
-        Ok((protocol::parse_query(&pairs)?, wish))
-    });
-    let (subscribe, wish) = match parsed {
+    let (subscribe, wish) = match protocol::parse_query(pairs(&head.uri)) {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
@@ -383,10 +425,13 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
 }
 
 async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    if let Some(response) = not_get(&head.method) {
+        return response;
+    }
     let Some(route) = app.hooks.publish.clone() else {
         return error(StatusCode::NOT_FOUND, "publishing is off: no token is configured for it");
     };
-    let (head, _) = request.into_parts();
     if !app.origins.allow(&head.headers) {
         return foreign();
     }
@@ -420,6 +465,13 @@ fn foreign() -> Response<Body> {
 
 pub(super) fn full(msg: &str) -> Response<Body> {
     ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
+}
+
+/// The query, where nothing in it is given twice.
+fn each_once(uri: &Uri) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
+    let pairs = pairs(uri);
+    protocol::each_given_once(&pairs, &[]).map_err(|msg| Box::new(error(StatusCode::BAD_REQUEST, &msg)))?;
+    Ok(pairs)
 }
 
 /// The query as a form is written: percent-decoded, `+` for a space. Text that is no UTF-8 becomes

@@ -27,6 +27,7 @@ use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
+use crate::protocol::json::Provenance;
 use crate::remote::Remote;
 use crate::socket::Seat;
 use crate::tick::State;
@@ -47,8 +48,8 @@ pub struct Options {
     /// `https://desk.example`. What sends no `Origin` is no browser and is let in. Default `self` and
     /// `loopback`.
     pub allowed_origins: Vec<String>,
-    /// Whether every feed is a replay; the page says so. Default false.
-    pub replay: bool,
+    /// What there is to see; the page says so. Default live.
+    pub feed: Provenance,
 }
 
 impl Default for Options {
@@ -56,7 +57,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             allowed_origins: vec!["self".to_owned(), "loopback".to_owned()],
-            replay: false,
+            feed: Provenance::Live,
         }
     }
 }
@@ -151,7 +152,7 @@ impl fmt::Debug for Hooks {
 /// What the handlers of the public door share.
 struct App {
     origins: Origins,
-    replay: bool,
+    feed: Provenance,
     hooks: Hooks,
 }
 
@@ -170,7 +171,7 @@ impl Front {
     /// [`BadOrigin`] names the entry of [`Options::allowed_origins`] that means nothing.
     pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
-        let app = Arc::new(App { origins, replay: options.replay, hooks });
+        let app = Arc::new(App { origins, feed: options.feed, hooks });
         Ok(Self { router: api::public(app), limits: options.limits, stats: Arc::default() })
     }
 

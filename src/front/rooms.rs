@@ -70,7 +70,7 @@ pub type Enter =
 pub struct RoomRoute {
     /// Asked before the 101. It may take some time.
     pub enter: Enter,
-    /// What can be replayed, as JSON.
+    /// What can be replayed, as JSON, sorted by name.
     pub captures: Arc<dyn Fn() -> BoxFuture<'static, Result<Value, NoRoom>> + Send + Sync>,
 }
 

@@ -1,9 +1,10 @@
 //! Accepts connections and drives HTTP on each: the one place that both doors share.
 //!
-//! hyper answers a malformed head by itself. What it would drop in silence is answered here: a head that
-//! stays half-sent (408), one that is not HTTP/1 (505) and one that breaks off (400). A connection that is
+//! hyper answers a malformed head without a word, and drops others in silence. Both are answered here: a head that is no good
+//! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
 //! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,10 +14,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::{CONNECTION, HOST};
-use axum::http::{HeaderValue, Request, Response, StatusCode, Version};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use futures_util::future::BoxFuture;
+use http_body_util::LengthLimitError;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -34,8 +36,10 @@ use crate::socket::{self, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The longest body that is read, in bytes; for a longer one or one of unknown length: 413.
-pub(super) const BODY_BYTES_MAX: usize = 1024;
+/// The most lines that a head has; more get 431. It is hyper's own, which it keeps on the stack as long as nobody sets it.
+const HEAD_LINES_MAX: usize = 100;
+/// The longest body that is read, in bytes; for a longer one: 413.
+const BODY_BYTES_MAX: usize = 1024;
 /// How many connections over the limit are told so at the same time; the others are just closed.
 const REFUSALS_MAX: usize = 64;
 /// How long requests under way may take to end at shutdown.
@@ -221,7 +225,11 @@ async fn connection(
     match end {
         End::Late if activity.phase() == Phase::Head || !read_buf.is_empty() => {
             count(&door.stats.timeouts);
-            answer_and_close(stream, "408 Request Timeout", "the request's head took too long").await;
+            let msg = match activity.is_whole.load(Ordering::Relaxed) {
+                false => "the request's head took too long",
+                true => "the request's body took too long",
+            };
+            answer_and_close(stream, "408 Request Timeout", msg).await;
         }
         End::Late => {}
         End::Done(result) => match activity.handover() {
@@ -291,11 +299,17 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
         return;
     }
     count(&stats.bad_heads);
-    if activity.answered.load(Ordering::Relaxed) {
-        // By hyper: it takes malformed heads for its own.
-        linger(stream).await;
-    } else if error.is_incomplete_message() {
+    if error.is_incomplete_message() {
         answer_and_close(stream, "400 Bad Request", "the request's head breaks off").await;
+    } else if error.is_parse_too_large() {
+        let msg = format!(
+            "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEAD_LINES_MAX} lines: symbols that its address has \
+             no room for can be asked for by messages"
+        );
+        answer_and_close(stream, "431 Request Header Fields Too Large", &msg).await;
+    } else if activity.held_back.load(Ordering::Relaxed) {
+        answer_and_close(stream, "400 Bad Request", &format!("the request's head is malformed: {error}"))
+            .await;
     } else {
         answer_and_close(stream, "505 HTTP Version Not Supported", "speak HTTP/1.1 here").await;
     }
@@ -311,7 +325,7 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
         Err(refused) => {
             count(&stats.handover_refused);
             let mut bytes = Vec::new();
-            frame::close(refused.why, &mut bytes);
+            frame::close(refused.why, None, &mut bytes);
             // Behind a 101 the socket's buffer has room for a dozen bytes; a peer that is gone needs none.
             io::Write::write_all(&mut &refused.stream, &bytes).ok();
         }
@@ -320,10 +334,10 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
 
 /// Writes an answer of its own to a connection that hyper gave up, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
-    let body = format!("{{\"error\":\"{msg}\"}}");
+    let body = serde_json::json!({ "error": msg });
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
+        body.to_string().len()
     );
     if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
         linger(stream).await;
@@ -349,8 +363,10 @@ struct Activity {
     phase: AtomicU8,
     /// Moves on whenever the deadline starts anew.
     step: AtomicU32,
-    /// Whether anything was written since the head began.
-    answered: AtomicBool,
+    /// Whether the head that began last is whole: it has reached the service.
+    is_whole: AtomicBool,
+    /// Whether hyper has answered a head by itself, without a word: see [`Watched`].
+    held_back: AtomicBool,
     handover: Mutex<Option<Arc<Handover>>>,
 }
 
@@ -381,13 +397,19 @@ impl Activity {
 
     fn read(&self) {
         if self.phase() == Phase::Idle {
-            self.answered.store(false, Ordering::Relaxed);
+            self.is_whole.store(false, Ordering::Relaxed);
             self.enter(Phase::Head);
         }
     }
 
+    /// Whether what is about to be written is hyper's own answer to a head, which is to be held back.
+    fn holds_back(&self) -> bool {
+        let holds = self.phase() == Phase::Head && !self.is_whole.load(Ordering::Relaxed);
+        self.held_back.fetch_or(holds, Ordering::Relaxed);
+        holds
+    }
+
     fn wrote(&self) {
-        self.answered.store(true, Ordering::Relaxed);
         if self.phase() == Phase::Answer {
             // Progress: the deadline starts anew.
             self.enter(Phase::Answer);
@@ -424,6 +446,7 @@ fn service(
     Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>,
 > + Unpin {
     service_fn(move |mut request: Request<Incoming>| -> BoxFuture<'static, _> {
+        activity.is_whole.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(Working(Arc::clone(&activity)));
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
@@ -444,16 +467,35 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
         return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
     }
-    if request.body().size_hint().upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64) {
-        let msg = "no request here has a long body: send none, or a short one with its `Content-Length`";
-        let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, msg);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return Some(response);
-    }
-    None
+    // The length of what comes in chunks is known when it has been read: see [`body`].
+    let is_short = match request.body().size_hint().upper() {
+        Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
+        None => request.method() == Method::POST,
+    };
+    (!is_short).then(too_long)
 }
 
-/// A socket that tells its [`Activity`] what passes.
+fn too_long() -> Response<Body> {
+    let msg = format!("a body has up to {BODY_BYTES_MAX} bytes here, and comes in chunks with a POST alone");
+    let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, &msg);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// The response to one that is too long, malformed, or breaks off.
+pub(super) async fn body(body: Body) -> Result<Bytes, Box<Response<Body>>> {
+    to_bytes(body, BODY_BYTES_MAX).await.map_err(|fault| {
+        let is_long = fault.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+        let broken = || error(StatusCode::BAD_REQUEST, "the body is malformed, or broke off");
+        Box::new(if is_long { too_long() } else { broken() })
+    })
+}
+
+/// A socket that tells its [`Activity`] what passes. What hyper answers to a head that is no good has no body: it is not let
+/// through, and answered again when hyper has given the connection up.
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
@@ -476,6 +518,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.activity.wrote();
         Poll::Ready(Ok(written))
@@ -486,6 +531,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
         self.activity.wrote();
         Poll::Ready(Ok(written))

@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use rust_embed::Embed;
 
 use super::FeedHealth;
+use crate::protocol::json::Provenance;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -69,7 +70,7 @@ pub(super) async fn style() -> Response<Body> {
 
 /// What the page tells.
 pub(super) struct Page {
-    pub(super) replay: bool,
+    pub(super) feed: Provenance,
     pub(super) publish: bool,
     pub(super) instruments: usize,
     pub(super) feeds: Vec<FeedHealth>,
@@ -89,7 +90,7 @@ impl Page {
     }
 
     fn html(&self) -> String {
-        let mode = if self.replay { "replay" } else { "live" };
+        let mode = self.feed.name();
         let trading = if Built::get("index.html").is_some() {
             "<p><a href=\"/\">The trading page</a></p>\n"
         } else {

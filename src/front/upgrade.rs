@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    ALLOW, CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
 use axum::response::IntoResponse;
@@ -31,11 +31,6 @@ impl Handshake {
     /// The response that says what is wrong.
     pub(super) fn check(head: &request::Parts) -> Result<Self, Box<Response<Body>>> {
         let headers = &head.headers;
-        if head.method != Method::GET {
-            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket opens with GET");
-            response.headers_mut().insert(axum::http::header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(Box::new(response));
-        }
         let asked = has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade");
         if !asked || head.version < Version::HTTP_11 {
             let msg = "this is a WebSocket endpoint: send `Connection: Upgrade` and `Upgrade: websocket` \
@@ -51,7 +46,8 @@ impl Handshake {
         };
         Ok(Self {
             accept: derive_accept_key(key.as_bytes()),
-            subprotocol: has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
+            // Whoever offers it in other letters takes the answer for one that it did not offer, and gives up.
+            subprotocol: words(headers, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == SUBPROTOCOL),
         })
     }
 
@@ -75,15 +71,31 @@ impl Handshake {
     }
 }
 
+/// The answer to another method than the one that opens a WebSocket; HEAD is none either.
+pub(super) fn not_get(method: &Method) -> Option<Response<Body>> {
+    let answer = || {
+        let mut response =
+            error(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket opens with GET, and with no other method");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        response
+    };
+    (method != Method::GET).then(answer)
+}
+
 fn upgrade_required(msg: &str) -> Response<Body> {
     let headers = [(UPGRADE, "websocket"), (CONNECTION, "Upgrade"), (SEC_WEBSOCKET_VERSION, "13")];
     (headers, error(StatusCode::UPGRADE_REQUIRED, msg)).into_response()
 }
 
-/// Whether a list header has this word, over all its lines and in any case, as RFC 9110 compares them.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// The words of a list header, over all its lines.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|word| word.trim().eq_ignore_ascii_case(token))
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// Whether a list header has this word in any case, as RFC 9110 compares them.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    words(headers, name).any(|word| word.eq_ignore_ascii_case(token))
 }
 
 /// The value of a header that may come once.

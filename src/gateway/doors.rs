@@ -114,7 +114,7 @@ impl Doors {
         let options = Options {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
-            replay: config.is_replay(),
+            feed: config.provenance(),
         };
         let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
         let shards = around.shards.handles.iter();

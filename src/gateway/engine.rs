@@ -239,7 +239,7 @@ fn session_options(
     venues.dedup();
     Ok(SessionOptions {
         epoch: random_name()?.into(),
-        replay: config.is_replay(),
+        feed: config.provenance(),
         policy: Policy {
             outbox_bytes_max: config.session.outbox_bytes_max,
             control_bytes_max: config.session.control_bytes_max,
@@ -254,7 +254,7 @@ fn session_options(
         tape_bytes: config.shard.tape_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
-        frame_bytes_max: config.limits.frame_bytes_max.get(),
+        frame_bytes_max: config.limits.frame_bytes(),
         ops_per_s: config.limits.ops_per_s.get(),
         fragments_max: config.limits.fragments_per_message.get(),
         controls_per_s: config.limits.control_frames_per_s.get(),

@@ -69,6 +69,13 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     check(&config)?;
     let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
+    for (number, feed) in config.feed.iter().enumerate() {
+        let off: Vec<&str> = feed.checks_off.names().collect();
+        if !off.is_empty() {
+            // There is room: nothing was said yet.
+            let _ = notices.try_send(format!("feed {number}: checks off: {}", off.join(", ")));
+        }
+    }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
     let doors = Doors::bind(&config).await?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;

@@ -12,7 +12,7 @@ use super::{Captures, Doubts, Progress};
 use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
 use crate::clock::{MS, SECOND};
 use crate::config::Limits;
-use crate::feed::{Join, Line, LineId, LineStats, Market};
+use crate::feed::{Join, Line, LineId, LineStats, Market, Origin, SILENCE_NS_MAX};
 use crate::instrument::InstrumentTable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::tick::Body;
@@ -82,6 +82,8 @@ struct Times {
     /// That of the frame before.
     previous_ns: u64,
     steps_back: u64,
+    /// Silences that a replay takes for steps of the clock.
+    steps_forward: u64,
     longest_step_back_ns: u64,
     longest_silence_ns: u64,
     silence_from_ns: Option<u64>,
@@ -94,6 +96,7 @@ struct Times {
 impl Times {
     fn see(&mut self, rx_ns: u64) {
         if self.first_ns.is_some() {
+            self.steps_forward += u64::from(rx_ns.saturating_sub(self.previous_ns) > SILENCE_NS_MAX);
             if rx_ns < self.previous_ns {
                 self.steps_back += 1;
                 self.longest_step_back_ns = self.longest_step_back_ns.max(self.previous_ns - rx_ns);
@@ -190,7 +193,7 @@ pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> a
     // What cannot be read was told of each alone.
     let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
-    Ok(Joins(replay.joins().to_vec()))
+    Ok(Joins(replay.joins()))
 }
 
 impl Joins {
@@ -236,7 +239,7 @@ impl Inspection {
         let checks_off = report.checks_off;
         let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
         let line_limits = super::line_limits(limits, checks_off);
-        let line = Line::new(LineId(0), report.wire, line_limits);
+        let line = Line::new(LineId(0), Origin::Replay, report.wire, line_limits);
         Self { report, line, market: Market::new(Arc::clone(&table)), table, symbols: Vec::new(), open: None }
     }
 
@@ -319,7 +322,8 @@ impl Inspection {
 
     fn finish(self) -> Report {
         let Self { mut report, line, table, mut symbols, open, .. } = self;
-        if let Some((cause, detail)) = open {
+        // A connection that ends with the capture leaves nothing out of it.
+        if let Some((cause, detail)) = open.filter(|(cause, _)| *cause != Cause::Disconnect) {
             report.hole(cause, report.times.previous_ns(), None, detail);
         }
         // Some are named, and have no tick.
@@ -412,6 +416,7 @@ impl Report {
             "longest_silence_ns": times.longest_silence_ns,
             "longest_silence_from_ns": times.silence_from_ns,
             "clock_steps_back": times.steps_back,
+            "clock_steps_forward": times.steps_forward,
             "clock_longest_step_back_ns": times.longest_step_back_ns,
             "sequence_breaks": stats.sequence_breaks,
             "checksums_good": stats.checksums_good,
@@ -498,6 +503,10 @@ impl Report {
         if times.steps_back > 0 {
             let longest = Seconds(times.longest_step_back_ns);
             writeln!(f, "  the clock stepped back {} times, at most {longest} s", times.steps_back)?;
+        }
+        if times.steps_forward > 0 {
+            let times = times.steps_forward;
+            writeln!(f, "  the clock stepped forward, or nothing came for over an hour, {times} times")?;
         }
         Ok(())
     }

@@ -280,8 +280,8 @@ fn fixed(value: Decimal) -> io::Result<FixedLenByteArray> {
     };
     let scaled = scaled.ok_or_else(|| {
         io::Error::other(format!(
-            "{value} has more than the 20 digits in front of the point or the {PLACES} places behind it that a Parquet column \
-             holds: convert to csv or ndjson"
+            "{value} has more than the {PLACES} places behind the point, or the 20 digits in front of it, of a Parquet column: \
+             convert to csv or ndjson"
         ))
     })?;
     Ok(FixedLenByteArray::from(scaled.to_be_bytes().to_vec()))

@@ -53,14 +53,21 @@ pub fn ping(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a close frame.
-pub fn close(why: Close, out: &mut Vec<u8>) {
-    let reason = why.why().as_bytes();
+/// The longest payload of a close frame.
+const CONTROL_BYTES_MAX: usize = 125;
+
+/// Appends a close frame with the word of its code, and, if there is more to say, that: as much as fits.
+pub fn close(why: Close, more: Option<&str>, out: &mut Vec<u8>) {
+    let mut reason = why.why().to_owned();
+    if let Some(more) = more {
+        reason.extend([": ", more]);
+    }
+    reason.truncate(reason.floor_char_boundary(CONTROL_BYTES_MAX - 2));
     let mut head = [0; HEADER_MAX];
     let len = header(FIN_CLOSE, 2 + reason.len(), &mut head);
     out.extend_from_slice(&head[..len]);
     out.extend_from_slice(&why.code().to_be_bytes());
-    out.extend_from_slice(reason);
+    out.extend_from_slice(reason.as_bytes());
 }
 
 /// Makes one text frame in a buffer that is used again and again: the payload is written behind a gap, and
@@ -234,7 +241,15 @@ mod tests {
     #[test]
     fn a_close_frame_carries_code_and_word() {
         let mut out = Vec::new();
-        close(Close::Shutdown, &mut out);
+        close(Close::Shutdown, None, &mut out);
         assert_eq!(out, b"\x88\x0a\x0f\xa1shutdown");
+        out.clear();
+        close(Close::TooBig, Some("7"), &mut out);
+        assert_eq!(out, b"\x88\x14\x03\xf1message_too_big: 7");
+        // A control frame is short, and what it says is whole letters.
+        out.clear();
+        close(Close::Auth, Some(&"ü".repeat(80)), &mut out);
+        assert_eq!((out[1], out.len()), (124, 126));
+        assert!(std::str::from_utf8(&out[4..]).is_ok_and(|text| text.starts_with("auth: üü")));
     }
 }

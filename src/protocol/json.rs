@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
-use super::request::{Id, Rate, Terms};
+use super::request::{Echo, Id, Rate, Terms};
 use crate::instrument::Symbol;
 use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
@@ -203,6 +204,29 @@ pub fn bye(why: Close, after_ms: u64) -> Value {
     message
 }
 
+/// What there is to see, all symbols together. What is true of one of them is told by its [`State`] alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provenance {
+    /// Nothing of it is recorded.
+    #[default]
+    Live,
+    /// All of it is recorded.
+    Replay,
+    /// Recordings are replayed, and publishers may tell what is live.
+    Mixed,
+}
+
+impl Provenance {
+    /// The word used on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Replay => "replay",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
 /// The first message of a session.
 #[derive(Clone, Debug)]
 pub struct Hello<'a> {
@@ -210,8 +234,8 @@ pub struct Hello<'a> {
     pub session: &'a str,
     /// Name of this run: `seq` counts within it.
     pub epoch: &'a str,
-    /// True where every feed is a replay.
-    pub replay: bool,
+    /// What there is to see.
+    pub feed: Provenance,
     /// Microseconds since the Unix epoch.
     pub time_us: u64,
     /// Milliseconds between heartbeats.
@@ -229,7 +253,7 @@ impl Hello<'_> {
     pub fn message(&self) -> Value {
         json!({
             "type": "hello", "v": 1, "session": self.session, "epoch": self.epoch,
-            "feed": if self.replay { "replay" } else { "live" },
+            "feed": self.feed.name(),
             "time": self.time_us, "heartbeat_ms": self.heartbeat_ms,
             "limits": {"symbols": self.symbols, "frame_bytes": self.frame_bytes, "ops_per_s": self.ops_per_s},
         })
@@ -318,6 +342,40 @@ pub struct SymbolRow<'a> {
     pub state: &'static str,
 }
 
+/// The rows of an answer take at most so many bytes. With what is around them it stays below 1 MiB, the longest message that
+/// common clients take unless they are told otherwise.
+pub const ROWS_BYTES_MAX: usize = 1_000_000;
+
+/// Room for the rows of an answer.
+#[derive(Debug)]
+pub struct Space {
+    bytes: usize,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Self { bytes: ROWS_BYTES_MAX }
+    }
+}
+
+impl Space {
+    /// Takes these rows in, if there is room for all of them.
+    pub fn takes<R: Serialize>(&mut self, rows: &[R]) -> bool {
+        let bytes = |row: &R| serde_json::to_vec(row).map_or(0, |text| text.len() + 1);
+        let left = self.bytes.checked_sub(rows.iter().map(bytes).sum());
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+
+    /// Leaves out the rows behind the last that there is room for; whether there were any.
+    fn cut<R: Serialize>(&mut self, rows: &mut Vec<R>) -> bool {
+        let fits = rows.iter().take_while(|row| self.takes(std::slice::from_ref(*row))).count();
+        let is_cut = fits < rows.len();
+        rows.truncate(fits);
+        is_cut
+    }
+}
+
 /// An `ack` of `op` with the fields of `body`. It is written straight into the frame: it can be long.
 #[derive(Debug, Serialize)]
 pub struct Ack<'a, B> {
@@ -340,34 +398,52 @@ impl<'a, B: Serialize> Ack<'a, B> {
 #[derive(Debug, Serialize)]
 pub struct Outcome<'a, R> {
     channel: Value,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
     ok: Vec<R>,
     rejected: Vec<RejectedRow<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 impl<'a, R: Serialize> Outcome<'a, R> {
-    /// The fields: one channel as a word, several as a list, as a client may write them.
-    pub fn new(channels: &[Channel], ok: Vec<R>, rejected: Vec<RejectedRow<'a>>) -> Self {
+    /// The fields: one channel as a word, several as a list, as a client may write them. Of more rows than there is room for,
+    /// those that were rejected come first: nothing else tells of them.
+    pub fn new(channels: &[Channel], mut ok: Vec<R>, mut rejected: Vec<RejectedRow<'a>>) -> Self {
         let channel = match channels {
             [one] => one.name().into(),
             several => several.iter().map(|channel| channel.name()).collect(),
         };
-        Self { channel, ok, rejected }
+        let mut space = Space::default();
+        let more = space.cut(&mut rejected) | space.cut(&mut ok);
+        Self { channel, all: false, ok, rejected, more }
+    }
+
+    /// The same where the client named no symbols. It is marked: of a wildcard the answer looks alike, and means less.
+    #[must_use]
+    pub fn of_all(self) -> Self {
+        Self { all: true, ..self }
     }
 }
 
-/// A `pong`: `t` comes back as it was sent; `in` and `out` are when the ping came and when this left,
-/// microseconds since the Unix epoch.
-pub fn pong(id: Option<&Id>, t: Option<&Value>, in_us: u64, out_us: u64) -> Value {
-    let mut message = json!({"type": "pong"});
-    if let Some(id) = id {
-        message["id"] = id.value().clone();
+/// A `pong`.
+#[derive(Debug, Serialize)]
+pub struct Pong<'a> {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<&'a RawValue>,
+    r#in: u64,
+    out: u64,
+}
+
+impl<'a> Pong<'a> {
+    /// The message. `t` comes back as it was sent; `in_us` and `out_us` are when the ping came and when this left,
+    /// microseconds since the Unix epoch.
+    pub fn new(id: Option<&'a Id>, t: Option<&'a Echo>, in_us: u64, out_us: u64) -> Self {
+        Self { r#type: "pong", id: id.map(Id::value), t: t.map(Echo::value), r#in: in_us, out: out_us }
     }
-    if let Some(t) = t {
-        message["t"] = t.clone();
-    }
-    message["in"] = in_us.into();
-    message["out"] = out_us.into();
-    message
 }
 
 /// The past that was asked for has been told, and what comes is live: said at `time_us`, microseconds since the Unix
@@ -415,6 +491,36 @@ mod tests {
         let mut out = Vec::new();
         tick(&value, &symbol, mark, &mut out);
         String::from_utf8(out).expect("utf-8")
+    }
+
+    #[test]
+    fn rows_are_cut_where_an_answer_is_full() {
+        // A row of 100 bytes, quotes and comma counted.
+        let row = "x".repeat(97);
+        let mut space = Space::default();
+        assert!(space.takes(&vec![row.clone(); ROWS_BYTES_MAX / 100 - 1]));
+        assert!(!space.takes(&[row.clone(), row.clone()]), "all or none");
+        assert!(space.takes(std::slice::from_ref(&row)) && !space.takes(&[""]) && space.takes::<&str>(&[]));
+
+        let rejected = |n: usize| {
+            let symbol = "\u{1}".repeat(n);
+            let of = |symbol| RejectedRow { symbol, code: "limit", msg: String::new() };
+            let outcome =
+                Outcome::new(&[Channel::Trade], vec![row.clone(); 12_000], vec![of(&symbol); 1_000]);
+            let text = serde_json::to_string(&Ack::new(None, "subscribe", outcome)).expect("JSON");
+            let rows = text.matches(&row).count();
+            (text.len(), rows, text.matches("\"limit\"").count(), text.ends_with(",\"more\":true}"))
+        };
+        let (bytes, accepted, refused, more) = rejected(0);
+        assert!(bytes < 1 << 20 && accepted > 9_000 && accepted < 10_000 && more, "{bytes} {accepted}");
+        assert_eq!(refused, 1_000, "what was rejected is told first");
+        let (bytes, accepted, refused, more) = rejected(300);
+        assert!(
+            bytes < 1 << 20 && accepted < 10 && refused < 1_000 && refused > 500 && more,
+            "{bytes} {refused}"
+        );
+        let few = Outcome::new(&[Channel::Trade], vec![row.clone(); 9_900], Vec::new());
+        assert!(!serde_json::to_string(&few).expect("JSON").contains("more"));
     }
 
     #[test]

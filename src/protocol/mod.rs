@@ -4,13 +4,15 @@
 pub mod close;
 pub mod frame;
 pub mod json;
+mod query;
 pub mod replay;
 mod request;
 mod room;
 mod since;
 
+pub use query::{each_given_once, parse_query};
 pub use request::{
-    Change, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse, parse_query,
+    Change, Echo, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse,
 };
-pub use room::{RoomTerms, RoomWish, parse_room};
+pub use room::{RoomTerms, RoomWish};
 pub use since::{BadSince, Since};

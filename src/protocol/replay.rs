@@ -37,7 +37,7 @@ pub struct BadMoment;
 impl FromStr for Moment {
     type Err = BadMoment;
 
-    /// RFC 3339 in UTC; a whole number since the Unix epoch, whose size tells the unit (up to 11 digits seconds, 14
+    /// RFC 3339, in UTC or at an offset; a whole number since the Unix epoch, whose size tells the unit (up to 11 digits seconds, 14
     /// milliseconds, 17 microseconds, else nanoseconds); or `+` or `-` and a [duration](duration_ns).
     fn from_str(text: &str) -> Result<Self, BadMoment> {
         let offset = |rest: &str| {
@@ -51,7 +51,7 @@ impl FromStr for Moment {
             return offset(rest).map(|ns| Self::FromStart(-ns));
         }
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return rfc3339::parse(text.as_bytes()).map(Self::At).map_err(|_| BadMoment);
+            return rfc3339::parse_with_offset(text.as_bytes()).map(Self::At).map_err(|_| BadMoment);
         }
         let number: u64 = text.parse().map_err(|_| BadMoment)?;
         let unit_ns = match text.len() {
@@ -320,6 +320,7 @@ mod tests {
             (r#"{"do":"resume","extra":[]}"#, Order::Resume),
             (r#"{"do":"seek","to":1714564830000000}"#, Order::Seek(start)),
             (r#"{"do":"seek","to":"2024-05-01T12:00:30Z"}"#, Order::Seek(start)),
+            (r#"{"do":"seek","to":"2024-05-01T14:00:30+02:00"}"#, Order::Seek(start)),
             (r#"{"do":"seek","to":"+5m"}"#, Order::Seek(Moment::FromStart(300_000_000_000))),
             (r#"{"do":"seek","to":"-10s"}"#, Order::Seek(Moment::FromStart(-10_000_000_000))),
             (r#"{"do":"speed","speed":0}"#, Order::Speed(Speed::FLAT_OUT)),
@@ -376,9 +377,30 @@ mod tests {
         {
             assert_eq!(at(text), moment, "{text}");
         }
-        for bad in
-            ["", "+", "-", "+5", "+m", "+5d", "5m", "+1h 5m", "1618677817.5", "99999999999999999999", "ü"]
+        // F12: at an offset from UTC, too.
+        for text in
+            ["2021-04-17T16:43:37+00:00", "2021-04-17T09:43:37-07:00", "2021-04-17t22:13:37.000+05:30"]
         {
+            assert_eq!(at(text), moment, "{text}");
+        }
+        for bad in [
+            "",
+            "+",
+            "-",
+            "+5",
+            "+m",
+            "+5d",
+            "5m",
+            "+1h 5m",
+            "1618677817.5",
+            "99999999999999999999",
+            "ü",
+            "2021-04-17T16:43:37",
+            "2021-04-17T16:43:37+0000",
+            "2021-04-17T16:43:37+24:00",
+            "2021-04-17T16:43:37 00:00",
+            "+2021-04-17T16:43:37Z",
+        ] {
             assert_eq!(at(bad), Err(BadMoment), "{bad}");
         }
         assert_eq!(duration_ns("1h30m2s3ms4us"), Some(5_402_003_004_000));

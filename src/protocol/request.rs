@@ -1,7 +1,9 @@
 //! Requests of clients, checked. What is wrong is said by naming the field.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::replay::{self, Control};
@@ -31,6 +33,35 @@ impl Id {
                 "`id` must be an integer or a string of up to {TEXT_BYTES_MAX} bytes"
             ))),
         }
+    }
+}
+
+/// What a client sends to have it back: a number or a short string, letter for letter.
+#[derive(Clone, Debug)]
+pub struct Echo(Box<RawValue>);
+
+impl Echo {
+    /// As it was sent.
+    pub fn value(&self) -> &RawValue {
+        &self.0
+    }
+
+    fn of(t: &RawValue) -> Result<Self, Fault> {
+        let text = t.get();
+        let is_good = match text.as_bytes().first() {
+            Some(b'-' | b'0'..=b'9') => text.len() <= TEXT_BYTES_MAX,
+            // However it is escaped.
+            Some(b'"') => serde_json::from_str::<String>(text).is_ok_and(|t| t.len() <= TEXT_BYTES_MAX),
+            _ => text == "null",
+        };
+        let wrong = || format!("`t` must be a number or a string of up to {TEXT_BYTES_MAX} bytes");
+        if is_good { Ok(Self(t.to_owned())) } else { Err(Fault::bad(wrong())) }
+    }
+}
+
+impl PartialEq for Echo {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
     }
 }
 
@@ -70,7 +101,7 @@ impl Rate {
     const RANGE: std::ops::RangeInclusive<u64> = 10..=1_000_000;
 
     /// From a number of the client's.
-    fn from_hz(hz: f64) -> Option<Self> {
+    pub(super) fn from_hz(hz: f64) -> Option<Self> {
         let milli = (hz * 1_000.0).round();
         // A float that is no whole number of this size becomes one that is out of range.
         let milli = if milli.is_finite() && milli >= 0.0 { milli as u64 } else { 0 };
@@ -144,7 +175,7 @@ pub struct Subscribe {
 
 impl Subscribe {
     /// Everything at its default.
-    fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
+    pub(super) fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
         let (mode, rate, resume, from) = (None, None, None, None);
         Self { channels, symbols, mode, rate, cuts: false, snapshot: true, resume, from }
     }
@@ -159,7 +190,7 @@ impl Subscribe {
     }
 
     /// Checks what no field can tell alone.
-    fn check(self) -> Result<Self, String> {
+    pub(super) fn check(self) -> Result<Self, String> {
         let on = |mode| self.channels.iter().find(|channel| self.mode_on(**channel) == mode);
         if let (Some(_), Some(channel)) = (self.rate, on(Mode::Every)) {
             return Err(format!("`max_hz` needs `mode` \"latest\", and {} is \"every\"", channel.name()));
@@ -214,12 +245,12 @@ pub enum Op {
     Unsubscribe(Target),
     /// Another mode or rate for what it has.
     Set(Target, Change),
-    /// What it has.
-    List,
-    /// What there is: a wildcard or a full symbol.
-    Symbols(String),
+    /// What it has, behind the rows of this symbol.
+    List(Option<String>),
+    /// What there is: a wildcard or a full symbol, and the symbol behind which the rows begin.
+    Symbols(String, Option<String>),
     /// A round trip; the value comes back.
-    Ping(Option<Value>),
+    Ping(Option<Echo>),
     /// Something that a replay is to do.
     Replay(Control),
 }
@@ -255,19 +286,31 @@ impl Fault {
 /// # Errors
 /// [`Fault`] with `bad_request` or `unknown_op`.
 pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
-    let message: Value =
-        serde_json::from_str(text).map_err(|error| Fault::bad(format!("not JSON: {error}")))?;
-    let Value::Object(message) = message else {
-        return Err(Fault::bad("a request is a JSON object"));
-    };
+    let (message, t) = fields(text)?;
     let id = Id::of(&message)?;
-    match op(&message, symbols_max) {
+    match op(&message, t, symbols_max) {
         Ok(op) => Ok(Request { id, op }),
         Err(fault) => Err(Fault { id, ..fault }),
     }
 }
 
-fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
+/// The fields of a message, but for `t`, which stays text: no number of ours holds every number.
+fn fields(text: &str) -> Result<(Map<String, Value>, Option<&RawValue>), Fault> {
+    let not_json = |error| Fault::bad(format!("not JSON: {error}"));
+    if !text.trim_ascii_start().starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
+        return Err(Fault::bad("a request is a JSON object"));
+    }
+    let mut raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(not_json)?;
+    let t = raw.remove("t");
+    let value = |(key, raw): (String, &RawValue)| match serde_json::from_str(raw.get()) {
+        Ok(value) => Ok((key, value)),
+        Err(error) => Err(Fault::bad(format!("`{}`: {error}", key.chars().take(40).collect::<String>()))),
+    };
+    Ok((raw.into_iter().map(value).collect::<Result<_, _>>()?, t))
+}
+
+fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) -> Result<Op, Fault> {
     let word = match message.get("op") {
         Some(Value::String(word)) => word.as_str(),
         Some(_) => return Err(Fault::bad("`op` must be a string")),
@@ -277,27 +320,32 @@ fn op(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
         "subscribe" => subscribe(message, symbols_max),
         "unsubscribe" => Ok(Op::Unsubscribe(target(message, symbols_max)?)),
         "set" => Ok(Op::Set(target(message, symbols_max)?, change(message)?)),
-        "list" => Ok(Op::List),
-        "symbols" => match message.get("match") {
-            None => Ok(Op::Symbols("*".to_owned())),
-            Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Op::Symbols(text.clone())),
-            Some(_) => Err(Fault::bad("`match` must be a string like \"*\" or \"coinbase:*\"")),
-        },
-        "ping" => match message.get("t") {
-            None => Ok(Op::Ping(None)),
-            Some(t @ (Value::Number(_) | Value::Null)) => Ok(Op::Ping(Some(t.clone()))),
-            Some(Value::String(t)) if t.len() <= TEXT_BYTES_MAX => Ok(Op::Ping(Some(t.clone().into()))),
-            Some(_) => Err(Fault::bad("`t` must be a number or a short string")),
-        },
+        "list" => Ok(Op::List(short_text(message, "after", AFTER)?)),
+        "symbols" => {
+            let pattern = short_text(message, "match", "a string like \"*\" or \"coinbase:*\"")?;
+            Ok(Op::Symbols(pattern.unwrap_or_else(|| "*".to_owned()), short_text(message, "after", AFTER)?))
+        }
+        "ping" => t.map(Echo::of).transpose().map(Op::Ping),
         "replay" => replay::control(message).map(Op::Replay),
         other => Err(Fault {
             id: None,
             code: "unknown_op",
             msg: format!(
-                "unknown `op` {:?}: subscribe, unsubscribe, set, list, symbols, ping or replay",
-                other.chars().take(40).collect::<String>()
+                "unknown `op` {}: subscribe, unsubscribe, set, list, symbols, ping or replay",
+                quoted(other)
             ),
         }),
+    }
+}
+
+const AFTER: &str = "the symbol of the last row of an answer";
+
+/// A field that is short text, or is not there; `what` it must be.
+fn short_text(message: &Map<String, Value>, field: &str, what: &str) -> Result<Option<String>, Fault> {
+    match message.get(field) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.len() <= TEXT_BYTES_MAX => Ok(Some(text.clone())),
+        Some(_) => Err(Fault::bad(format!("`{field}` must be {what}"))),
     }
 }
 
@@ -332,7 +380,7 @@ fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fau
 
 const ON_SLOW: &str = "`on_slow` must be \"gap\" or \"cut\"";
 
-fn on_slow(word: &str) -> Result<bool, &'static str> {
+pub(super) fn on_slow(word: &str) -> Result<bool, &'static str> {
     match word {
         "gap" => Ok(false),
         "cut" => Ok(true),
@@ -365,7 +413,10 @@ fn resume(message: &Map<String, Value>) -> Result<Option<Resume>, Fault> {
     };
     let number = |(symbol, n): (&String, &Value)| match n.as_u64() {
         Some(n) => Ok((symbol.clone(), n)),
-        None => Err(Fault::bad(format!("`resume.seq`: {} of {symbol:.40?} is no whole number", shown(n)))),
+        None => {
+            let symbol = quoted(symbol);
+            Err(Fault::bad(format!("`resume.seq`: {} of {symbol} is no whole number", shown(n))))
+        }
     };
     let seq = seq.iter().map(number).collect::<Result<_, _>>()?;
     Ok(Some(Resume { epoch: epoch.clone(), seq }))
@@ -376,7 +427,7 @@ fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fa
     Ok(Target { channels, symbols: symbols(message, symbols_max)? })
 }
 
-const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
+pub(super) const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
 
 /// `Some(None)` where the client says that there is none.
 fn rate(message: &Map<String, Value>) -> Result<Option<Option<Rate>>, Fault> {
@@ -418,11 +469,11 @@ fn channels(message: &Map<String, Value>) -> Result<Option<Vec<Channel>>, Fault>
         .map(|channels| Some(each_once(channels)))
 }
 
-fn channel(word: &str) -> Option<Channel> {
+pub(super) fn channel(word: &str) -> Option<Channel> {
     Channel::ALL.into_iter().find(|channel| channel.name() == word)
 }
 
-fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
+pub(super) fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
     channels.sort_unstable();
     channels.dedup();
     channels
@@ -450,13 +501,18 @@ fn symbols(message: &Map<String, Value>, symbols_max: usize) -> Result<Option<Ve
 }
 
 /// Each symbol once, in the order of first mention, if they are not too many.
-fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
+pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
     let mut seen = HashSet::new();
     named.retain(|symbol| seen.insert(symbol.clone()));
     if named.len() > symbols_max {
         return Err(format!("`symbols` names {} symbols, which is more than {symbols_max}", named.len()));
     }
     Ok(named)
+}
+
+/// Text from outside, short enough for an error message.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
 /// A value from outside, short enough for an error message.
@@ -468,189 +524,5 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// Reads the URL form, `symbols=coinbase:BTC-USD,kraken:*&channel=trade`: `None` where it names no symbols.
-/// Without `channel` it means every channel.
-///
-/// # Errors
-/// A sentence that names the parameter.
-pub fn parse_query(parameters: &[(String, String)]) -> Result<Option<Subscribe>, String> {
-    let mut wanted = Subscribe::new(Channel::ALL.to_vec(), Vec::new());
-    for (key, value) in parameters {
-        match key.as_str() {
-            "symbols" => {
-                wanted.symbols.extend(value.split(',').filter(|s| !s.is_empty()).map(str::to_owned));
-            }
-            "channel" => {
-                let words = value.split(',').map(|word| {
-                    channel(word).ok_or_else(|| format!("`channel`: {word:.40?} is neither trade nor quote"))
-                });
-                wanted.channels = each_once(words.collect::<Result<Vec<_>, _>>()?);
-            }
-            "mode" => {
-                wanted.mode = Some(match value.as_str() {
-                    "every" => Mode::Every,
-                    "latest" => Mode::Latest,
-                    _ => return Err("`mode` must be every or latest".to_owned()),
-                });
-            }
-            "snapshot" => {
-                wanted.snapshot = match value.as_str() {
-                    "true" | "1" => true,
-                    "false" | "0" => false,
-                    _ => return Err("`snapshot` must be true or false".to_owned()),
-                };
-            }
-            "max_hz" => {
-                let rate = value.parse().ok().and_then(Rate::from_hz);
-                wanted.rate = Some(rate.ok_or_else(|| MAX_HZ.to_owned())?);
-            }
-            "on_slow" => wanted.cuts = on_slow(value)?,
-            "from" => {
-                let since = value.parse().map_err(|error| format!("`from`: {value:.40?}: {error}"))?;
-                wanted.from = Some(since);
-            }
-            _ => {}
-        }
-    }
-    if let Some(long) = wanted.symbols.iter().find(|s| s.len() > TEXT_BYTES_MAX) {
-        return Err(format!("`symbols`: {long:.40?}… is longer than {TEXT_BYTES_MAX} bytes"));
-    }
-    // The head of a request is short: what fits in it is not too much.
-    wanted.symbols = within(wanted.symbols, usize::MAX)?;
-    let wanted = wanted.check()?;
-    Ok((!wanted.symbols.is_empty()).then_some(wanted))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fault(text: &str) -> (&'static str, String) {
-        let fault = parse(text, 10).expect_err(text);
-        (fault.code, fault.msg)
-    }
-
-    #[test]
-    fn a_subscribe_is_read_with_its_defaults() {
-        let request = parse(
-            r#"{"op":"subscribe","id":2,"channel":"quote","symbols":["coinbase:BTC-USD"],"extra":1}"#,
-            10,
-        );
-        let request = request.expect("good");
-        assert_eq!(request.id, Some(Id(2.into())));
-        let expected = Subscribe {
-            channels: vec![Channel::Quote],
-            symbols: vec!["coinbase:BTC-USD".into()],
-            mode: None,
-            rate: None,
-            cuts: false,
-            snapshot: true,
-            resume: None,
-            from: None,
-        };
-        assert_eq!(request.op, Op::Subscribe(expected));
-    }
-
-    #[test]
-    fn faults_name_the_field() {
-        for (text, code, word) in [
-            ("{", "bad_request", "not JSON"),
-            ("[]", "bad_request", "object"),
-            ("{}", "bad_request", "`op`"),
-            (r#"{"op":7}"#, "bad_request", "`op`"),
-            (r#"{"op":"fly"}"#, "unknown_op", "\"fly\""),
-            (r#"{"op":"list","id":1.5}"#, "bad_request", "`id`"),
-            (r#"{"op":"subscribe","symbols":["*"]}"#, "bad_request", "`channel`"),
-            (r#"{"op":"subscribe","channel":["trade","x"],"symbols":["*"]}"#, "bad_request", "\"x\""),
-            (r#"{"op":"subscribe","channel":"trade"}"#, "bad_request", "`symbols`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["a:b",{}]}"#, "bad_request", "`symbols[1]`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"mode":"all"}"#, "bad_request", "`mode`"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":0}"#, "bad_request", "`max_hz`"),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"max_hz":1001}"#, "bad_request", "1000"),
-            (r#"{"op":"subscribe","channel":"trade","symbols":["*"],"max_hz":5}"#, "bad_request", "`max_hz`"),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":"cut"}"#,
-                "bad_request",
-                "every",
-            ),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"on_slow":7}"#,
-                "bad_request",
-                "`on_slow`",
-            ),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{}}"#, "bad_request", "epoch"),
-            (
-                r#"{"op":"subscribe","channel":"quote","symbols":["*"],"resume":{"epoch":"e","seq":{"a":-1}}}"#,
-                "bad_request",
-                "\"a\"",
-            ),
-            (
-                r#"{"op":"subscribe","channel":["trade","quote"],"symbols":["*"],"resume":{"epoch":"","seq":{}}}"#,
-                "bad_request",
-                "one `channel`",
-            ),
-            (r#"{"op":"subscribe","channel":"quote","symbols":["*"],"from":"-1s"}"#, "bad_request", "every"),
-            (
-                r#"{"op":"subscribe","channel":"trade","symbols":["*"],"from":1,"resume":{"epoch":"","seq":{}}}"#,
-                "bad_request",
-                "`resume`",
-            ),
-            (r#"{"op":"set","symbols":["*"]}"#, "bad_request", "`mode`"),
-            (r#"{"op":"set","symbols":["*"],"mode":"every","max_hz":1}"#, "bad_request", "latest"),
-            (r#"{"op":"ping","t":{}}"#, "bad_request", "`t`"),
-        ] {
-            let (found, msg) = fault(text);
-            assert_eq!(found, code, "{text}");
-            assert!(msg.contains(word), "{text}: {msg}");
-        }
-        assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, Some(Id("x".into())));
-    }
-
-    #[test]
-    fn rates_are_exact_and_shown_as_they_were_written() {
-        for (text, period_ns, shown) in [
-            ("10", 100_000_000, "10"),
-            ("0.01", 100_000_000_000, "0.01"),
-            ("2.5", 400_000_000, "2.5"),
-            ("1000", 1_000_000, "1000"),
-        ] {
-            let request = format!(r#"{{"op":"set","symbols":["*"],"max_hz":{text}}}"#);
-            let Ok(Request { op: Op::Set(_, change), .. }) = parse(&request, 10) else { panic!("{text}") };
-            let rate = change.rate.flatten().expect(text);
-            assert_eq!((rate.period_ns(), rate.shown().to_string().as_str()), (period_ns, shown));
-        }
-        let none = parse(r#"{"op":"set","max_hz":null}"#, 10).expect("good").op;
-        assert!(matches!(none, Op::Set(_, Change { mode: None, rate: Some(None) })));
-    }
-
-    #[test]
-    fn symbols_count_once_and_not_too_many() {
-        let text = |count: usize| {
-            let list: Vec<String> = (0..2 * count).map(|n| format!("\"a:S{}\"", n % count)).collect();
-            format!(r#"{{"op":"subscribe","channel":"trade","symbols":[{}]}}"#, list.join(","))
-        };
-        assert!(
-            matches!(parse(&text(10), 10), Ok(Request { op: Op::Subscribe(s), .. }) if s.symbols.len() == 10)
-        );
-        assert!(fault(&text(11)).1.contains("`symbols` names 11"));
-    }
-
-    #[test]
-    fn deep_nesting_is_an_error() {
-        let deep = format!("{{\"op\":{}", "[".repeat(60_000));
-        assert_eq!(fault(&deep).0, "bad_request");
-    }
-
-    #[test]
-    fn the_url_form_means_the_same() {
-        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
-            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-        };
-        let wanted = parse_query(&pairs(&[("symbols", "a:B,kraken:*"), ("channel", "trade")]));
-        let wanted = wanted.expect("good").expect("symbols");
-        assert_eq!(wanted.symbols, ["a:B", "kraken:*"]);
-        assert_eq!(wanted.channels, [Channel::Trade]);
-        assert_eq!(parse_query(&pairs(&[("other", "x")])), Ok(None));
-        assert!(parse_query(&pairs(&[("channel", "book")])).is_err_and(|e| e.contains("`channel`")));
-    }
-}
+mod tests;

@@ -1,5 +1,8 @@
 //! Replays beside the feed, as the address of a WebSocket asks for them.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use super::replay::{Moment, Speed, duration_ns};
 use super::request::shown;
 
@@ -73,7 +76,7 @@ const ROOM_BYTES_MAX: usize = 64;
 ///
 /// # Errors
 /// A sentence that names the parameter.
-pub fn parse_room(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
+pub(super) fn room_wish(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
     if !parameters.iter().any(|(key, _)| matches!(key.as_str(), "replay" | "room")) {
         return Ok(None);
     }
@@ -83,8 +86,8 @@ pub fn parse_room(parameters: &[(String, String)]) -> Result<Option<RoomWish>, S
             "replay" => captures(value, &mut wish.captures)?,
             "room" => wish.room = Some(room(value)?),
             "speed" => wish.speed = Some(value.parse().map_err(|what| format!("`speed` {what}"))?),
-            "from" => wish.from = Some(moment("from", value)?),
-            "to" => wish.to = Some(moment("to", value)?),
+            "from" => wish.from = Some(time("from", value)?),
+            "to" => wish.to = Some(time("to", value)?),
             "loop" => {
                 wish.looped = Some(match value.as_str() {
                     "true" | "1" => true,
@@ -120,10 +123,13 @@ fn room(value: &str) -> Result<Box<str>, String> {
     Err(format!("`room` must be 1 to {ROOM_BYTES_MAX} of A-Z, a-z, 0-9, '-', '_' and '.'"))
 }
 
-fn moment(name: &str, value: &str) -> Result<Moment, String> {
-    // In the address of a page a `+` is a space, and people write it all the same.
-    let text = value.strip_prefix(' ').map(|rest| format!("+{rest}"));
-    let text = text.as_deref().unwrap_or(value);
+/// A time in an address. There a `+` is read as a space, and people write it all the same, before a duration and before the
+/// offset of a time: no time has a space of its own.
+///
+/// # Errors
+/// A sentence that names the parameter.
+pub(super) fn time<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+    let text = value.replace(' ', "+");
     text.parse().map_err(|error| format!("`{name}`: {}: {error}", shown(&value.into())))
 }
 
@@ -138,7 +144,7 @@ mod tests {
 
     fn parse(query: &[(&str, &str)]) -> Result<Option<RoomWish>, String> {
         let pairs: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        parse_room(&pairs)
+        room_wish(&pairs)
     }
 
     #[test]
@@ -173,6 +179,11 @@ mod tests {
             max_idle_ms: Some(1_500),
         };
         assert_eq!(wish, expected);
+        // F12: the `+` of an offset may come as a space, as that of a duration.
+        for from in ["2021-04-17T18:43:37 02:00", "2021-04-17T18:43:37+02:00", "2021-04-17T16:43:37-00:00"] {
+            let wish = parse(&[("room", "x"), ("from", from)]).expect(from).expect("a wish");
+            assert_eq!(wish.from, Some(Moment::At(1_618_677_817_000_000_000)), "{from}");
+        }
         assert!(parse(&[("room", "x")]).is_ok_and(|wish| wish.is_some_and(|wish| wish.captures.is_empty())));
     }
 
@@ -194,6 +205,7 @@ mod tests {
             ("speed", "NaN", "`speed`"),
             ("from", "noon", "`from`: \"noon\""),
             ("from", "", "`from`"),
+            ("from", "2021-04-17 16:43:37Z", "`from`: \"2021-04-17 16:43:37Z\""),
             ("to", "5m\n", "`to`: \"5m\\n\""),
             ("loop", "yes", "`loop`"),
             ("max_idle", "5", "`max_idle`"),

@@ -86,6 +86,8 @@ mod tests {
             (json!("1618677817"), Some(at)),
             (json!("1618677817000"), Some(at)),
             (json!("2021-04-17T16:43:37Z"), Some(at)),
+            (json!("2021-04-17T16:43:37+00:00"), Some(at)),
+            (json!("2021-04-17T09:43:37-07:00"), Some(at)),
             (json!("-30s"), Some(Since::Ago(30_000_000_000))),
             (json!("-1m30s"), Some(Since::Ago(90_000_000_000))),
             (json!("-0s"), Some(Since::Ago(0))),
@@ -95,6 +97,7 @@ mod tests {
         for bad in [
             json!("+5m"),
             json!("noon"),
+            json!("2021-04-17T16:43:37 00:00"),
             json!(""),
             json!("-"),
             json!(-1),

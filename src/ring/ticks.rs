@@ -152,10 +152,15 @@ impl TickRing {
 
     /// The state of an instrument: waiting, before its first.
     pub fn state(&self, instrument: InstrumentId) -> State {
+        self.numbered_state(instrument).0
+    }
+
+    /// The [state](Self::state) of an instrument, and how many it has had.
+    pub fn numbered_state(&self, instrument: InstrumentId) -> (State, u64) {
         let last = self.last_value(Key::new(instrument, Stream::Status));
-        match last.and_then(|last| last.tick).map(|tick| tick.body) {
-            Some(Body::Status(state)) => state,
-            _ => State::Waiting,
+        match last.and_then(|last| last.tick).map(|tick| (tick.body, tick.seq)) {
+            Some((Body::Status(state), seq)) => (state, seq),
+            _ => (State::Waiting, 0),
         }
     }
 

@@ -50,6 +50,11 @@ pub struct Strip {
 }
 
 impl Strip {
+    /// How many bytes they have.
+    pub fn bytes(self) -> usize {
+        self.len
+    }
+
     /// The number of its first frame, wrapping.
     #[inline]
     pub(super) fn first(self) -> u32 {

@@ -125,6 +125,8 @@ pub struct Session {
     /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
     /// time. Each is in it once.
     waiting: VecDeque<(Key, u32)>,
+    /// How many of them are to states.
+    states_waiting: u32,
     rates: Vec<Held>,
     marks: Marks,
     /// The numbers that ended subscriptions reached, less those that all subscriptions began behind; wrapping.
@@ -138,6 +140,7 @@ impl Session {
             policy,
             outbox: Outbox::new(buffers),
             waiting: VecDeque::new(),
+            states_waiting: 0,
             rates: Vec::new(),
             closing: false,
             shedding: false,
@@ -173,9 +176,10 @@ impl Session {
         self.ledger.sent += self.outbox.take(tray);
     }
 
-    /// Bytes of ticks that may be laid on its tray, until it is looked at again.
+    /// Bytes of ticks that may be laid on its tray, until it is looked at again. None while states wait, which may have to be
+    /// told first.
     pub fn room(&self) -> usize {
-        let open = !self.closing && !self.shedding && !self.blocked;
+        let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;
         if open { self.policy.outbox_bytes_max.saturating_sub(self.tick_bytes()) } else { 0 }
     }
 
@@ -188,14 +192,19 @@ impl Session {
     /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
     pub fn offer(&mut self, frame: Strip, now_ns: u64) -> bool {
-        let fits =
-            !self.closing && !self.shedding && self.tick_bytes() + frame.len <= self.policy.outbox_bytes_max;
+        let fits = self.fits(frame.len);
         if fits && !self.blocked {
             self.outbox.push_strip(frame, now_ns);
         } else if fits {
             self.outbox.push_copy(frame, now_ns);
         }
         fits
+    }
+
+    /// Whether there is room for so many bytes of ticks.
+    #[inline]
+    pub fn fits(&self, bytes: usize) -> bool {
+        !self.closing && !self.shedding && self.tick_bytes() + bytes <= self.policy.outbox_bytes_max
     }
 
     /// Copies what stands on the tape.
@@ -252,12 +261,21 @@ impl Session {
 
     /// A dirty subscription waits for room.
     pub fn wait(&mut self, key: Key, now_ns: u64) {
+        self.states_waiting += u32::from(key.channel().is_none());
         self.waiting.push_back((key, (now_ns / 1_000_000) as u32));
     }
 
     /// The dirty subscription that waited longest, if there is room to tell what it missed.
     pub fn next_waiting(&mut self) -> Option<Key> {
-        if self.has_room() { self.waiting.pop_front().map(|(key, _)| key) } else { None }
+        let (key, _) = if self.has_room() { self.waiting.pop_front()? } else { return None };
+        self.states_waiting -= u32::from(key.channel().is_none());
+        Some(key)
+    }
+
+    /// Whether states wait: nothing of a symbol is told before its state.
+    #[inline]
+    pub fn has_states_waiting(&self) -> bool {
+        self.states_waiting > 0
     }
 
     /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
@@ -276,7 +294,12 @@ impl Session {
 
     /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
     pub fn forget(&mut self, gone: impl Fn(Key) -> bool) {
-        self.waiting.retain(|(key, _)| !gone(*key));
+        let states_waiting = &mut self.states_waiting;
+        self.waiting.retain(|(key, _)| {
+            let goes = gone(*key);
+            *states_waiting -= u32::from(goes && key.channel().is_none());
+            !goes
+        });
         for held in &mut self.rates {
             held.keys.retain(|key| !gone(*key));
         }
@@ -505,6 +528,7 @@ impl Session {
     pub fn close(&mut self) {
         self.closing = true;
         self.waiting.clear();
+        self.states_waiting = 0;
         self.rates.clear();
     }
 

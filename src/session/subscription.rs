@@ -12,6 +12,8 @@ pub struct Subscription {
     pub session: u32,
     manner: Manner,
     condition: Condition,
+    /// The client asked for it by its name.
+    named: bool,
     /// The newest number the client was told of.
     told: u64,
 }
@@ -83,7 +85,17 @@ impl Subscription {
             Begin::Resume(told) => (Condition::Resuming, told),
             Begin::Past(told) => (Condition::Past { begun: false }, told),
         };
-        Self { session, manner, condition, told }
+        Self { session, manner, condition, named: false, told }
+    }
+
+    /// True if its client asked for it by its name, be there a wildcard that brings it or not.
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Its client asks for it by its name.
+    pub fn name(&mut self) {
+        self.named = true;
     }
 
     /// How it treats ticks that come too fast.
@@ -227,9 +239,9 @@ impl Subscription {
     }
 
     /// What the client has to be told to be current again, in this order: a gap, a tick, a gap. A subscription that
-    /// [resumes](Self::is_resuming) is left alone.
+    /// [resumes](Self::is_resuming), or that is not [dirty](Self::is_dirty), is left alone.
     pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
-        if self.is_resuming() {
+        if self.is_resuming() || !self.is_dirty() {
             return CatchUp::default();
         }
         let condition = std::mem::replace(&mut self.condition, Condition::Current);

@@ -27,6 +27,8 @@ pub(super) struct Connection<S> {
     pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// Listed instruments that it asked for by name, on whatever channel.
+    pub(super) named: u32,
     /// What it reads again, while it resumes or catches up.
     pub(super) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
@@ -177,6 +179,15 @@ impl<S: Socket> Connection<S> {
         }
         self.write(around, now_ns);
         self.session.offer(frame, now_ns)
+    }
+
+    /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
+    #[cold]
+    pub(super) fn will_take(&mut self, bytes: usize, around: &mut Around<'_>, now_ns: u64) -> bool {
+        if !self.session.fits(bytes) {
+            self.write(around, now_ns);
+        }
+        self.session.fits(bytes)
     }
 }
 

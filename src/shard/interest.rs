@@ -1,5 +1,9 @@
 //! What each session wants: instruments, wildcards that take instruments listed later, and symbols that
 //! nobody lists yet.
+//!
+//! Several of these may take the same instrument, which a session has once. The narrowest of them gives the terms: its name,
+//! before the wildcard of its venue, before that of all. What was asked for by name knows it ([`Subscription::is_named`]);
+//! the rest belongs to the wildcard that [governs](Connection::governing) it.
 
 use rustc_hash::FxHashSet;
 
@@ -28,6 +32,14 @@ impl Wildcard {
     }
 }
 
+impl<S> Connection<S> {
+    /// The wildcard that gives an instrument its terms on a channel, where it is not subscribed to by name.
+    pub(super) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
+        let taking = self.wildcards.iter().filter(|w| w.channel == channel && w.takes(symbol));
+        taking.max_by_key(|wildcard| wildcard.venue.is_some())
+    }
+}
+
 /// A subscription to a symbol that nobody lists yet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Awaited {
@@ -41,6 +53,8 @@ pub(super) struct Awaited {
 pub(super) struct Wish<'a> {
     pub(super) channel: Channel,
     pub(super) terms: Terms,
+    /// It is asked for by its name.
+    pub(super) named: bool,
     /// Where it begins, unless the plan knows better.
     pub(super) start: Start,
     pub(super) plan: Option<&'a Plan>,
@@ -80,20 +94,21 @@ impl<S: Socket> Sessions<S> {
             let Some(symbol) = self.table.get(id).cloned() else { continue };
             let mut wanted: Vec<(u32, Wish<'_>)> = Vec::new();
             // Nothing of it was told yet: it is told from its first number on.
-            let wish = |channel, terms| Wish { channel, terms, start: Start::FromFirst, plan: None };
+            let wish =
+                |channel, terms, named| Wish { channel, terms, named, start: Start::FromFirst, plan: None };
             for session in self.awaited.remove(&symbol).unwrap_or_default() {
                 let Some(connection) = self.connections.get_mut(session) else { continue };
                 connection.awaited.retain(|awaited| {
                     let mine = awaited.symbol == symbol;
                     if mine {
-                        wanted.push((session, wish(awaited.channel, awaited.terms)));
+                        wanted.push((session, wish(awaited.channel, awaited.terms, true)));
                     }
                     !mine
                 });
             }
             for (session, connection) in self.connections.iter() {
-                let taking = connection.wildcards.iter().filter(|wildcard| wildcard.takes(&symbol));
-                wanted.extend(taking.map(|w| (session, wish(w.channel, w.terms))));
+                let taking = Channel::ALL.into_iter().filter_map(|c| connection.governing(&symbol, c));
+                wanted.extend(taking.map(|w| (session, wish(w.channel, w.terms, false))));
             }
             for (session, wish) in wanted {
                 self.attach(session, id, wish, State::Waiting, now);
@@ -101,9 +116,9 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Subscribes a session to a channel of an instrument, or changes the terms if it has it already. The
-    /// instrument's state comes with the first channel: it is told before the value unless it is what the
-    /// client was `shown`.
+    /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
+    /// name, and keeps its own if a wildcard takes it. The instrument's state comes with the first channel: it is told
+    /// before any value unless it is what the client was `shown`.
     pub(super) fn attach(
         &mut self,
         session: u32,
@@ -113,27 +128,52 @@ impl<S: Socket> Sessions<S> {
         now: Now,
     ) {
         let key = Key::new(instrument, wish.channel.into());
-        let Some(connection) = self.connections.get_mut(session) else { return };
-        if let Some(place) = connection.place(key) {
-            return self.apply_terms(session, &[(key, place, wish.terms)], now);
-        }
         let status = Key::new(instrument, Stream::Status);
-        if connection.place(status).is_none() {
-            let start = self.start_of_state(instrument, wish, shown);
-            self.add(session, status, Mode::Latest.into(), start, now);
+        let Some(connection) = self.connections.get_mut(session) else { return };
+        let (had, place) = (connection.place(key), connection.place(status));
+        // What is there already goes on as it is, and the answer shows its state.
+        let plan = wish.plan.filter(|_| had.is_none());
+        let start = self.start_of_state(instrument, Wish { plan, ..wish }, Some(shown));
+        match place {
+            None => {
+                self.add(session, status, Mode::Latest.into(), start, now);
+            }
+            Some(place) => self.catch_up_state(session, (status, place), start, now),
         }
-        let manner = self.manner(session, wish.terms);
-        self.add(session, key, manner, wish.start_of(instrument), now);
+        match had {
+            Some(place) if wish.named => {
+                self.name(session, key, place);
+                self.apply_terms(session, &[(key, place, wish.terms)], now);
+            }
+            Some(_) => {}
+            None => {
+                let manner = self.manner(session, wish.terms);
+                let place = self.add(session, key, manner, wish.start_of(instrument), now);
+                if let (true, Some(place)) = (wish.named, place) {
+                    self.name(session, key, place);
+                }
+            }
+        }
         self.recover(session, now);
     }
 
-    /// As [`attach`](Self::attach), for many instruments at once, none of them named twice.
+    /// One of its subscriptions is asked for by name.
+    fn name(&mut self, session: u32, key: Key, place: u32) {
+        let is_new = !self.is_named(session, key.instrument());
+        let Some(connection) = self.connections.get_mut(session) else { return };
+        let Some(subscription) = self.subscriptions.at(key, place) else { return };
+        connection.named += u32::from(is_new);
+        subscription.name();
+    }
+
+    /// As [`attach`](Self::attach), for many instruments at once, none of them named twice, that a wildcard takes and governs:
+    /// those that it has and that were not asked for by name get these terms. Their states were not shown: those that are
+    /// live need not be told, unless the client may know nothing but old values of them.
     pub(super) fn attach_all(
         &mut self,
         session: u32,
         instruments: &[InstrumentId],
         wish: Wish<'_>,
-        shown: State,
         now: Now,
     ) {
         let manner = self.manner(session, wish.terms);
@@ -142,17 +182,21 @@ impl<S: Socket> Sessions<S> {
             let key = Key::new(*id, wish.channel.into());
             connection.place(key).map(|place| (key, place, wish.terms))
         };
-        let had: Vec<(Key, u32, Terms)> = instruments.iter().filter_map(place).collect();
+        let had = instruments.iter().filter_map(place);
+        let had: Vec<(Key, u32, Terms)> =
+            had.filter(|(key, place, _)| !self.subscriptions.is_named(*key, *place)).collect();
         let new: Vec<InstrumentId> = instruments.iter().filter(|id| place(id).is_none()).copied().collect();
-        let has_status = |id: &InstrumentId| connection.place(Key::new(*id, Stream::Status)).is_some();
-        let with_status: Vec<bool> = new.iter().map(has_status).collect();
+        let status = |id: &InstrumentId| connection.place(Key::new(*id, Stream::Status));
+        let with_status: Vec<Option<u32>> = new.iter().map(status).collect();
         self.apply_terms(session, &had, now);
         let mut places = Vec::with_capacity(2 * new.len());
-        for (instrument, has_status) in new.iter().zip(with_status) {
-            if !has_status {
-                let status = Key::new(*instrument, Stream::Status);
-                let start = self.start_of_state(*instrument, wish, shown);
-                places.extend(self.enter(session, status, Mode::Latest.into(), start, now));
+        for (instrument, place) in new.iter().zip(with_status) {
+            let status = Key::new(*instrument, Stream::Status);
+            let goes_on = wish.plan.is_some_and(|plan| plan.start(*instrument).is_some());
+            let start = self.start_of_state(*instrument, wish, (!goes_on).then_some(State::Live));
+            match place {
+                None => places.extend(self.enter(session, status, Mode::Latest.into(), start, now)),
+                Some(place) => self.catch_up_state(session, (status, place), start, now),
             }
             let key = Key::new(*instrument, wish.channel.into());
             places.extend(self.enter(session, key, manner, wish.start_of(*instrument), now));
@@ -163,24 +207,41 @@ impl<S: Socket> Sessions<S> {
         self.recover(session, now);
     }
 
-    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: State) -> Start {
+    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: Option<State>) -> Start {
         // It is not called live before its prices are.
         if let Some(past) = wish.plan.and_then(Plan::past) {
             return Start::Past(past.beginning);
         }
-        match wish.start {
-            Start::FromFirst => Start::FromFirst,
-            _ if self.ring.state(instrument) == shown => Start::FromHere,
+        // It may change at any moment: what is not shown has another number.
+        match (wish.start, self.ring.numbered_state(instrument)) {
+            (Start::FromFirst, _) => Start::FromFirst,
+            (_, (state, number)) if Some(state) == shown => Start::After(number),
             _ => Start::Snapshot,
         }
     }
 
-    fn add(&mut self, session: u32, key: Key, manner: Manner, start: Start, now: Now) {
-        let Some(place) = self.enter(session, key, manner, start, now) else { return };
-        let Some(connection) = self.connections.get_mut(session) else { return };
-        if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
-            connection.places.insert(at, place);
+    /// A session that has not caught up with an instrument yet asks for its present: then its state is told at once.
+    fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: Start, now: Now) {
+        let Some(state) = self.subscriptions.at(key, place).filter(|state| state.is_past()) else { return };
+        let begin = match start {
+            Start::After(told) => Begin::After(told),
+            Start::Past(_) => return,
+            _ => Begin::Snapshot(0),
+        };
+        *state = Subscription::new(session, Mode::Latest.into(), begin);
+        if let Some(connection) = self.connections.get_mut(session).filter(|_| state.is_dirty()) {
+            connection.session.wait(key, now.mono_ns);
         }
+    }
+
+    /// Its place.
+    fn add(&mut self, session: u32, key: Key, manner: Manner, start: Start, now: Now) -> Option<u32> {
+        let entered = self.enter(session, key, manner, start, now)?;
+        let connection = self.connections.get_mut(session)?;
+        if let Err(at) = connection.places.binary_search_by_key(&key, |(key, _)| *key) {
+            connection.places.insert(at, entered);
+        }
+        Some(entered.1)
     }
 
     /// Enters a subscription into the table; its place, which the session has to keep.
@@ -223,8 +284,8 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The terms as a client asked for them.
-    pub(super) fn terms_of(&mut self, session: u32, key: Key, place: u32) -> Option<Terms> {
-        let manner = self.subscriptions.at(key, place)?.manner();
+    pub(super) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
+        let manner = self.subscriptions.get(key, place)?.manner();
         let connection = self.connections.get(session)?;
         let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
         Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })
@@ -247,19 +308,29 @@ impl<S: Socket> Sessions<S> {
         connection.session.rate(rate)
     }
 
-    /// Takes a session off the channels that `gone` picks, and off the state of an instrument with its last
-    /// channel.
-    pub(super) fn detach(&mut self, session: u32, gone: impl Fn(Key) -> bool) {
+    /// Takes a session off the channels that `gone` picks, which may ask whether they were asked for by name, and off the state
+    /// of an instrument with its last channel.
+    pub(super) fn detach(
+        &mut self,
+        session: u32,
+        gone: impl Fn(&Connection<S>, Key, &dyn Fn() -> bool) -> bool,
+    ) {
         let Some(connection) = self.connections.get_mut(session) else { return };
         let places = std::mem::take(&mut connection.places);
         let (mut kept, mut dropped) = (Vec::with_capacity(places.len()), Vec::new());
         for streams in places.chunk_by(|(a, _), (b, _)| a.instrument() == b.instrument()) {
-            let stays = |key: Key| key.channel().is_some() && !gone(key);
-            let some_stay = streams.iter().any(|(key, _)| stays(*key));
+            let named = |(key, place): &(Key, u32)| self.subscriptions.is_named(*key, *place);
+            let (had, lost) = (kept.len(), dropped.len());
             for place in streams {
-                let keep = stays(place.0) || (some_stay && place.0.channel().is_none());
-                if keep { kept.push(*place) } else { dropped.push(*place) }
+                let stays = match place.0.channel() {
+                    Some(_) => !gone(connection, place.0, &|| named(place)),
+                    // The last of the streams.
+                    None => kept.len() > had,
+                };
+                if stays { kept.push(*place) } else { dropped.push(*place) }
             }
+            let is_unnamed = dropped[lost..].iter().any(named) && !kept[had..].iter().any(named);
+            connection.named -= u32::from(is_unnamed);
         }
         connection.session.forget(|key| dropped.binary_search_by_key(&key, |(key, _)| *key).is_ok());
         connection.places = kept;
@@ -338,13 +409,16 @@ impl<S: Socket> Sessions<S> {
     /// How many symbols this session named itself: those that came by a wildcard are not counted.
     pub(super) fn named(&self, session: u32) -> usize {
         let Some(connection) = self.connections.get(session) else { return 0 };
-        let by_wildcard = |key: Key| {
-            let symbol = self.table.get(key.instrument());
-            symbol.is_some_and(|symbol| connection.wildcards.iter().any(|w| w.takes(symbol)))
-        };
-        let listed = connection.places.iter().filter(|(key, _)| key.stream() == Stream::Status);
         let awaited: FxHashSet<&Symbol> = connection.awaited.iter().map(|awaited| &awaited.symbol).collect();
-        awaited.len() + listed.filter(|(key, _)| !by_wildcard(*key)).count()
+        awaited.len() + connection.named as usize
+    }
+
+    /// Whether this session named an instrument itself, on whatever channel.
+    pub(super) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
+        let Some(connection) = self.connections.get(session) else { return false };
+        let keys = Channel::ALL.map(|channel| Key::new(instrument, channel.into()));
+        let named = |key| connection.place(key).is_some_and(|place| self.subscriptions.is_named(key, place));
+        keys.into_iter().any(named)
     }
 
     pub(super) fn unsubscribe_all(&mut self, id: u32) {
@@ -352,7 +426,7 @@ impl<S: Socket> Sessions<S> {
         let was_subscribed = connection.is_subscribed();
         connection.wildcards.clear();
         connection.reading = None;
-        self.detach(id, |_| true);
+        self.detach(id, |_, _, _| true);
         self.stop_awaiting(id, |_| true);
         if was_subscribed {
             self.counters.subscribed.sub(1);

@@ -97,8 +97,10 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(why.into(), &self.counters);
         connection.session.close();
+        let limit = || format!("limits.frame_bytes is {}", self.options.frame_bytes_max);
+        let more = (why == Close::TooBig).then(limit);
         let mut close = Vec::new();
-        frame::close(why, &mut close);
+        frame::close(why, more.as_deref(), &mut close);
         connection.session.push(&close, now.mono_ns);
         self.last_is_queued(id, now);
     }

@@ -17,6 +17,8 @@ mod connections;
 mod frames;
 mod interest;
 mod leaving;
+mod listing;
+mod pattern;
 mod playback;
 mod pressure;
 mod rates;

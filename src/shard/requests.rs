@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
-use serde::Serialize;
 use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
+use super::pattern::{Holder, Pattern, Picked};
 use super::resume::{Plan, SLOTS_AT_ONCE};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow, SymbolRow};
+use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
 use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
-use crate::tick::{Channel, Key, State, Stream};
+use crate::tick::{Channel, Key, State};
 
 /// What a client's text for a symbol means.
 pub(super) enum Named {
@@ -27,8 +26,8 @@ pub(super) enum Named {
 
 /// Why a symbol is refused.
 pub(super) struct Refusal {
-    code: &'static str,
-    msg: String,
+    pub(super) code: &'static str,
+    pub(super) msg: String,
 }
 
 fn unknown(msg: impl Into<String>) -> Refusal {
@@ -67,11 +66,13 @@ impl<S: Socket> Sessions<S> {
             Op::Subscribe(wanted) => self.subscribe(id, name.as_ref(), &wanted, now),
             Op::Unsubscribe(target) => self.unsubscribe(id, name.as_ref(), &target, now),
             Op::Set(target, change) => self.set(id, name.as_ref(), &target, change, now),
-            Op::List => self.list(id, name.as_ref(), now),
-            Op::Symbols(pattern) => self.symbols(id, name.as_ref(), &pattern, now),
+            Op::List(after) => self.list(id, name.as_ref(), after.as_deref(), now),
+            Op::Symbols(pattern, after) => {
+                self.symbols(id, name.as_ref(), (&pattern, after.as_deref()), now);
+            }
             Op::Ping(t) => {
                 let out_us = self.clock.wall_ns() / 1_000;
-                let pong = message::pong(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
+                let pong = message::Pong::new(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
                 self.say(id, &pong, now);
             }
             Op::Replay(control) => self.control(id, name.as_ref(), &control, now),
@@ -125,10 +126,8 @@ impl<S: Socket> Sessions<S> {
     /// What a symbol of a `subscribe` means, if it can be had.
     fn accept(&self, id: u32, text: &str, plan: &Plan, room: &mut usize) -> Result<Named, Refusal> {
         let named = self.resolve(text)?;
-        if let Named::Listed(instrument, _) = named
-            && plan.is_ahead(instrument)
-        {
-            let msg = "`resume.seq` names a number that has not come yet".to_owned();
+        if let Some(ahead) = plan.ahead(&named, &self.table) {
+            let msg = format!("`resume.seq` names a number of {ahead} that has not come yet");
             return Err(Refusal { code: "bad_resume", msg });
         }
         self.within(id, &named, room)?;
@@ -166,10 +165,7 @@ impl<S: Socket> Sessions<S> {
     fn within(&self, id: u32, named: &Named, room: &mut usize) -> Result<(), Refusal> {
         let already = match named {
             Named::Wildcard(_) => true,
-            Named::Listed(instrument, _) => {
-                let status = Key::new(*instrument, Stream::Status);
-                self.connections.get(id).is_some_and(|c| c.place(status).is_some())
-            }
+            Named::Listed(instrument, _) => self.is_named(id, *instrument),
             Named::Awaited(symbol) => {
                 self.connections.get(id).is_some_and(|c| c.awaited.iter().any(|a| a.symbol == *symbol))
             }
@@ -188,7 +184,8 @@ impl<S: Socket> Sessions<S> {
         let start = if wanted.snapshot { Start::Snapshot } else { Start::FromHere };
         for channel in wanted.channels.iter().copied() {
             let terms = wanted.terms_on(channel);
-            let wish = Wish { channel, terms, start, plan: Some(plan) };
+            let named_itself = !matches!(named, Named::Wildcard(_));
+            let wish = Wish { channel, terms, named: named_itself, start, plan: Some(plan) };
             match named {
                 Named::Listed(instrument, shown) => self.attach(id, *instrument, wish, *shown, now),
                 Named::Awaited(symbol) => match self.table.find(symbol) {
@@ -207,17 +204,26 @@ impl<S: Socket> Sessions<S> {
         // What was listed up to now is taken here, what comes later by `learn`.
         self.learn(now);
         let wildcard = Wildcard { venue, channel: wish.channel, terms: wish.terms };
-        let listed = self.table.iter().take(self.known);
-        let taken: Vec<_> = listed.filter(|(_, s)| wildcard.takes(s)).map(|(id, _)| id).collect();
+        let table = Arc::clone(&self.table);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
-        connection.wildcards.push(wildcard);
-        self.charge(id, taken.len());
-        // The answer shows no states: what is not live is told.
-        self.attach_all(id, &taken, wish, State::Live, now);
+        connection.wildcards.push(wildcard.clone());
+        // Each of what it takes has the terms of whom it is governed by.
+        let mut taken: Vec<(Terms, Vec<InstrumentId>)> = Vec::new();
+        for (instrument, symbol) in table.iter().take(self.known).filter(|(_, s)| wildcard.takes(s)) {
+            let terms = connection.governing(symbol, wish.channel).map_or(wish.terms, |w| w.terms);
+            match taken.iter_mut().find(|(others, _)| *others == terms) {
+                Some((_, instruments)) => instruments.push(instrument),
+                None => taken.push((terms, vec![instrument])),
+            }
+        }
+        self.charge(id, taken.iter().map(|(_, instruments)| instruments.len()).sum());
+        for (terms, instruments) in taken {
+            self.attach_all(id, &instruments, Wish { terms, ..wish }, now);
+        }
     }
 
-    fn listed(&self, instrument: InstrumentId) -> Named {
+    pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
         Named::Listed(instrument, self.ring.state(instrument))
     }
 
@@ -243,7 +249,7 @@ impl<S: Socket> Sessions<S> {
         if self.options.venues.iter().any(|v| &**v == venue) || self.table.has_venue(venue) {
             return Ok(());
         }
-        Err(unknown(format!("no venue {venue:.40?} here")))
+        Err(unknown(format!("no venue {:?} here", venue.chars().take(40).collect::<String>())))
     }
 
     /// A name without a venue is good when exactly one venue lists it.
@@ -265,12 +271,13 @@ impl<S: Socket> Sessions<S> {
         self.change_subscriptions(id, |sessions| sessions.drop_matching(id, &ok, &target.channels));
         let ok: Vec<_> = ok.iter().map(|pattern| json!({"symbol": pattern.shown()})).collect();
         let outcome = Outcome::new(&target.channels, ok, rejected);
+        let outcome = if target.symbols.is_none() { outcome.of_all() } else { outcome };
         self.say(id, &Ack::new(name, "unsubscribe", outcome), now);
     }
 
     /// What a target picks, and what it names that nobody can mean.
     fn patterns<'a>(&self, target: &'a Target) -> (Vec<(Pattern, &'a str)>, Vec<RejectedRow<'a>>) {
-        let Some(symbols) = &target.symbols else { return (vec![(Pattern::All, "*")], Vec::new()) };
+        let Some(symbols) = &target.symbols else { return (vec![(Pattern::Everything, "*")], Vec::new()) };
         let (mut ok, mut rejected) = (Vec::new(), Vec::new());
         for text in symbols {
             match self.pattern(text) {
@@ -282,7 +289,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
-    fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
+    pub(super) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
         match text.split_once(':') {
             _ if text == "*" => Ok(Pattern::All),
             Some((venue, "*")) => self.require_venue(venue).map(|()| Pattern::Venue(venue.into())),
@@ -300,12 +307,16 @@ impl<S: Socket> Sessions<S> {
     fn drop_matching(&mut self, id: u32, patterns: &[Pattern], channels: &[Channel]) {
         let picked = Picked::new(patterns);
         let table = Arc::clone(&self.table);
-        let gone = |channel: Channel, symbol: &Symbol| channels.contains(&channel) && picked.has(symbol);
-        self.detach(id, |key| match (key.channel(), table.get(key.instrument())) {
-            (Some(channel), Some(symbol)) => gone(channel, symbol),
+        self.detach(id, |connection, key, named| match (key.channel(), table.get(key.instrument())) {
+            (Some(channel), Some(symbol)) => {
+                let holder = || Holder::of(connection, symbol, channel, named());
+                channels.contains(&channel) && picked.has(symbol, holder)
+            }
             _ => false,
         });
-        self.stop_awaiting(id, |awaited| gone(awaited.channel, &awaited.symbol));
+        self.stop_awaiting(id, |awaited| {
+            channels.contains(&awaited.channel) && picked.has(&awaited.symbol, || Holder::Name)
+        });
         if let Some(connection) = self.connections.get_mut(id) {
             let covered = |w: &Wildcard| patterns.iter().any(|pattern| pattern.covers(w));
             connection.wildcards.retain(|w| !(channels.contains(&w.channel) && covered(w)));
@@ -361,7 +372,8 @@ impl<S: Socket> Sessions<S> {
             if let Some(connection) = self.connections.get_mut(id) {
                 let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
                 let wide = wide.map(|w| (w.channel, &mut w.terms));
-                let awaited = connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol));
+                let awaited =
+                    connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol, || Holder::Name));
                 let awaited = awaited.map(|a| (a.channel, &mut a.terms));
                 for (_, terms) in wide.chain(awaited).filter(|(c, _)| c == channel) {
                     *terms = fits(*terms).unwrap_or(*terms);
@@ -400,66 +412,17 @@ impl<S: Socket> Sessions<S> {
                 key.and_then(|key| connection.place(key).map(|place| (key, place))).into_iter().collect()
             }
             _ => {
-                let picked = |key: &Key| {
-                    key.channel() == Some(channel)
-                        && table.get(key.instrument()).is_some_and(|symbol| pattern.picks(symbol))
+                let picked = |(key, place): &&(Key, u32)| {
+                    let Some(symbol) = table.get(key.instrument()).filter(|_| key.channel() == Some(channel))
+                    else {
+                        return false;
+                    };
+                    let named = || self.subscriptions.is_named(*key, *place);
+                    pattern.picks(symbol, || Holder::of(connection, symbol, channel, named()))
                 };
-                connection.places.iter().filter(|(key, _)| picked(key)).copied().collect()
+                connection.places.iter().filter(picked).copied().collect()
             }
         }
-    }
-
-    /// Every subscription of a session: wildcards, awaited symbols, instruments, up to [`ROWS_MAX`].
-    fn list(&mut self, id: u32, name: Option<&Id>, now: Now) {
-        let table = Arc::clone(&self.table);
-        let Some(connection) = self.connections.get(id) else { return };
-        let mut rows: Vec<SubscriptionRow<'_>> = Vec::new();
-        for wildcard in &connection.wildcards {
-            rows.push(SubscriptionRow::new(wildcard.shown(), wildcard.channel, wildcard.terms, None));
-        }
-        for Awaited { symbol, channel, terms } in &connection.awaited {
-            let symbol = symbol.as_str().to_owned();
-            rows.push(SubscriptionRow::new(symbol, *channel, *terms, Some(State::Waiting)));
-        }
-        let channels = connection.places.iter().filter(|(key, _)| key.channel().is_some());
-        let more = channels.clone().count() > ROWS_MAX;
-        for (key, place) in channels.take(ROWS_MAX).copied().collect::<Vec<_>>() {
-            if let (Some(channel), Some(terms)) = (key.channel(), self.terms_of(id, key, place)) {
-                rows.push(row(&table, &self.listed(key.instrument()), channel, terms));
-            }
-        }
-        self.charge(id, rows.len());
-        self.say(
-            id,
-            &Ack::new(name, "list", Listing { subscriptions: Some(rows), symbols: None, more }),
-            now,
-        );
-    }
-
-    /// What there is, up to [`ROWS_MAX`].
-    fn symbols(&mut self, id: u32, name: Option<&Id>, text: &str, now: Now) {
-        let pattern = match self.pattern(text) {
-            Ok(pattern) => Some(pattern),
-            Err(refusal) if refusal.code == "unknown_symbol" => None,
-            Err(refusal) => {
-                let msg = format!("`match`: {}", refusal.msg);
-                return self.say(id, &message::error(name, refusal.code, &msg, false), now);
-            }
-        };
-        let table = Arc::clone(&self.table);
-        let picked = table.iter().filter(|(_, symbol)| pattern.as_ref().is_some_and(|p| p.picks(symbol)));
-        let mut rows: Vec<SymbolRow<'_>> = picked
-            .take(ROWS_MAX + 1)
-            .map(|(id, symbol)| SymbolRow { symbol: symbol.as_str(), state: self.ring.state(id).name() })
-            .collect();
-        let more = rows.len() > ROWS_MAX;
-        rows.truncate(ROWS_MAX);
-        self.charge(id, table.len());
-        self.say(
-            id,
-            &Ack::new(name, "symbols", Listing { subscriptions: None, symbols: Some(rows), more }),
-            now,
-        );
     }
 }
 
@@ -474,20 +437,6 @@ struct SetOutcome<'a> {
 /// too many.
 const SYMBOLS_MAX: usize = 1_000;
 
-/// Rows of one answer to `list` or `symbols`; what is beyond is told by `"more":true`.
-const ROWS_MAX: usize = 10_000;
-
-/// The fields of the answers to `list` and `symbols`.
-#[derive(Debug, Serialize)]
-struct Listing<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions: Option<Vec<SubscriptionRow<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    symbols: Option<Vec<SymbolRow<'a>>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    more: bool,
-}
-
 impl Refusal {
     fn row(self, symbol: &str) -> RejectedRow<'_> {
         RejectedRow { symbol, code: self.code, msg: self.msg }
@@ -495,7 +444,12 @@ impl Refusal {
 }
 
 /// An accepted symbol as the answer shows it.
-fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, terms: Terms) -> SubscriptionRow<'t> {
+pub(super) fn row<'t>(
+    table: &'t InstrumentTable,
+    named: &Named,
+    channel: Channel,
+    terms: Terms,
+) -> SubscriptionRow<'t> {
     match named {
         Named::Wildcard(None) => SubscriptionRow::new("*", channel, terms, None),
         Named::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, terms, None),
@@ -506,66 +460,5 @@ fn row<'t>(table: &'t InstrumentTable, named: &Named, channel: Channel, terms: T
             let symbol = table.get(*instrument).map_or("", Symbol::as_str);
             SubscriptionRow::new(symbol, channel, terms, Some(*state))
         }
-    }
-}
-
-/// What several patterns pick together, asked symbol by symbol.
-struct Picked<'a> {
-    symbols: FxHashSet<&'a Symbol>,
-    wide: Vec<&'a Pattern>,
-}
-
-impl<'a> Picked<'a> {
-    fn new(patterns: &'a [Pattern]) -> Self {
-        let symbols = patterns.iter().filter_map(|pattern| match pattern {
-            Pattern::One(symbol) => Some(symbol),
-            Pattern::All | Pattern::Venue(_) => None,
-        });
-        let wide = patterns.iter().filter(|pattern| !matches!(pattern, Pattern::One(_)));
-        Self { symbols: symbols.collect(), wide: wide.collect() }
-    }
-
-    fn has(&self, symbol: &Symbol) -> bool {
-        self.symbols.contains(symbol) || self.wide.iter().any(|pattern| pattern.picks(symbol))
-    }
-}
-
-/// Which symbols a text picks.
-enum Pattern {
-    All,
-    Venue(Box<str>),
-    One(Symbol),
-}
-
-impl Pattern {
-    fn picks(&self, symbol: &Symbol) -> bool {
-        match self {
-            Self::All => true,
-            Self::Venue(venue) => &**venue == symbol.venue(),
-            Self::One(one) => one == symbol,
-        }
-    }
-
-    /// Whether all that a wildcard takes is picked.
-    fn covers(&self, wildcard: &Wildcard) -> bool {
-        match self {
-            Self::All => true,
-            Self::Venue(venue) => wildcard.venue.as_ref() == Some(venue),
-            Self::One(_) => false,
-        }
-    }
-
-    fn shown(&self) -> String {
-        match self {
-            Self::All => "*".to_owned(),
-            Self::Venue(venue) => format!("{venue}:*"),
-            Self::One(symbol) => symbol.as_str().to_owned(),
-        }
-    }
-}
-
-impl Wildcard {
-    fn shown(&self) -> String {
-        self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
     }
 }

@@ -1,15 +1,17 @@
 //! Where subscriptions begin that go on where an earlier connection ended, or with what was recorded since some time. What
 //! comes of it is told by [reading](super::reading).
 
+use std::collections::BTreeSet;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::interest::Start;
+use super::interest::{Awaited, Start};
 use super::reading::{Beginning, SLOTS_PER_ROW, first_of};
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::history::Desk;
-use crate::instrument::{InstrumentId, Symbol};
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::{Mode, Subscribe};
 use crate::tick::{Channel, Key};
 
@@ -23,6 +25,8 @@ pub(super) struct Plan {
     /// Numbers of an earlier run: everything begins anew.
     new_epoch: bool,
     steps: FxHashMap<InstrumentId, Step>,
+    /// Of these the client names numbers that have not come yet.
+    ahead: BTreeSet<Symbol>,
 }
 
 /// What of the past that a client asks for is kept.
@@ -36,12 +40,8 @@ pub(super) struct Past {
 /// Why the past cannot be had: a word, a sentence, and whether it may be had later.
 pub(super) type NoPast = (&'static str, String, bool);
 
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    /// The client names a number that has not come yet.
-    Ahead,
-    Start(Start, &'static str),
-}
+/// Where an instrument goes on, and what the answer says of it.
+type Step = (Start, &'static str);
 
 impl Plan {
     /// What of the past comes first, if that was asked for.
@@ -54,23 +54,24 @@ impl Plan {
         if let Some(past) = self.past {
             return Some(Start::Past(past.beginning));
         }
-        match self.steps.get(&instrument)? {
-            Step::Ahead => None,
-            Step::Start(start, _) => Some(*start),
-        }
+        self.steps.get(&instrument).map(|(start, _)| *start)
     }
 
-    /// True if the client names a number that has not come yet.
-    pub(super) fn is_ahead(&self, instrument: InstrumentId) -> bool {
-        matches!(self.steps.get(&instrument), Some(Step::Ahead))
+    /// A symbol of which the client names a number that has not come yet, among those that it asks for by this.
+    pub(super) fn ahead<'p>(&'p self, named: &'p Named, table: &'p InstrumentTable) -> Option<&'p Symbol> {
+        match named {
+            Named::Listed(instrument, _) => {
+                table.get(*instrument).filter(|symbol| self.ahead.contains(*symbol))
+            }
+            Named::Awaited(symbol) => self.ahead.get(symbol),
+            Named::Wildcard(None) => self.ahead.first(),
+            Named::Wildcard(Some(venue)) => self.ahead.iter().find(|symbol| **venue == *symbol.venue()),
+        }
     }
 
     /// What the answer says of an instrument.
     pub(super) fn word(&self, instrument: InstrumentId) -> Option<&'static str> {
-        match self.steps.get(&instrument) {
-            Some(Step::Start(_, word)) => Some(word),
-            Some(Step::Ahead) | None => self.new_epoch(),
-        }
+        self.steps.get(&instrument).map_or(self.new_epoch(), |(_, word)| Some(word))
     }
 
     /// What the answer says where the numbers are of an earlier run.
@@ -80,11 +81,7 @@ impl Plan {
 
     /// What the answer says of all instruments together.
     pub(super) fn word_of_all(&self) -> Option<&'static str> {
-        let mut words = self.steps.values().map(|step| match step {
-            Step::Start(_, word) => *word,
-            // It begins with a snapshot, as if it had never been told.
-            Step::Ahead => "gap",
-        });
+        let mut words = self.steps.values().map(|(_, word)| *word);
         let first = words.next();
         if first.is_none() {
             return self.new_epoch();
@@ -130,63 +127,92 @@ impl<S: Socket> Sessions<S> {
         if *resume.epoch != *self.options.epoch {
             return Plan { new_epoch: true, ..Plan::default() };
         }
-        let told = self.asked_for(id, *channel, &wanted.symbols, &resume.seq);
+        let (told, mut ahead) = self.asked_for(id, *channel, &wanted.symbols, &resume.seq);
         let whole = wanted.terms_on(*channel).mode == Mode::Every;
         // The newest value says all that a client in `latest` missed.
         let found = whole.then(|| self.look_back(id, *channel, &told));
-        let step = |(id, told): (&InstrumentId, &u64)| (*id, self.step(*id, *channel, *told, found.as_ref()));
-        Plan { steps: told.iter().map(step).collect(), ..Plan::default() }
+        let mut steps = FxHashMap::default();
+        for (instrument, told) in told {
+            match self.step(instrument, *channel, told, found.as_ref()) {
+                Some(step) => drop(steps.insert(instrument, step)),
+                None => ahead.extend(self.table.get(instrument).cloned()),
+            }
+        }
+        Plan { steps, ahead, ..Plan::default() }
     }
 
-    fn step(&self, instrument: InstrumentId, channel: Channel, told: u64, found: Option<&Found>) -> Step {
+    /// `None`: the number has not come yet.
+    fn step(
+        &self,
+        instrument: InstrumentId,
+        channel: Channel,
+        told: u64,
+        found: Option<&Found>,
+    ) -> Option<Step> {
         let head = self.ring.last_value(Key::new(instrument, channel.into())).map_or(0, |last| last.head);
         if told > head {
-            return Step::Ahead;
+            return None;
         }
         if told == head {
-            return Step::Start(Start::After(told), "ok");
+            return Some((Start::After(told), "ok"));
         }
-        let Some(found) = found else { return Step::Start(Start::Newest(told), "ok") };
-        match found.get(&instrument) {
+        let Some(found) = found else { return Some((Start::Newest(told), "ok")) };
+        Some(match found.get(&instrument) {
             Some((position, first)) if *position < self.cursor => {
                 let word = if *first <= told + 1 { "ok" } else { "gap" };
-                Step::Start(Start::Ring(told, *position), word)
+                (Start::Ring(told, *position), word)
             }
             // The shard has not come to it yet.
-            Some((_, first)) if *first == told + 1 => Step::Start(Start::After(told), "ok"),
+            Some((_, first)) if *first == told + 1 => (Start::After(told), "ok"),
             // The last value is all there is.
-            _ if head == told + 1 => Step::Start(Start::Newest(told), "ok"),
-            _ => Step::Start(Start::Newest(told), "gap"),
-        }
+            _ if head == told + 1 => (Start::Newest(told), "ok"),
+            _ => (Start::Newest(told), "gap"),
+        })
     }
 
-    /// The numbers that a client has of instruments that it asks for and is not subscribed to.
+    /// The numbers that a client has of instruments that it asks for and is not subscribed to; and the symbols that it has
+    /// numbers of though nobody has listed them yet.
     fn asked_for(
         &self,
         id: u32,
         channel: Channel,
         symbols: &[String],
         seq: &[(String, u64)],
-    ) -> FxHashMap<InstrumentId, u64> {
+    ) -> (FxHashMap<InstrumentId, u64>, BTreeSet<Symbol>) {
         let (mut named, mut wide) = (FxHashSet::default(), Vec::new());
         for text in symbols {
             match self.resolve(text) {
-                Ok(Named::Listed(instrument, _)) => drop(named.insert(instrument)),
+                Ok(Named::Listed(instrument, _)) => named.extend(self.table.get(instrument).cloned()),
+                Ok(Named::Awaited(symbol)) => drop(named.insert(symbol)),
                 Ok(Named::Wildcard(venue)) => wide.push(venue),
-                Ok(Named::Awaited(_)) | Err(_) => {}
+                Err(_) => {}
             }
         }
+        let connection = self.connections.get(id);
         let has = |instrument| {
             let key = Key::new(instrument, channel.into());
-            self.connections.get(id).is_some_and(|connection| connection.place(key).is_some())
+            connection.is_some_and(|connection| connection.place(key).is_some())
         };
-        let wanted = |(text, told): &(String, u64)| {
-            let symbol = Symbol::parse(text).ok()?;
-            let instrument = self.table.find(&symbol)?;
-            let wide = wide.iter().any(|venue| venue.as_deref().is_none_or(|venue| venue == symbol.venue()));
-            ((wide || named.contains(&instrument)) && !has(instrument)).then_some((instrument, *told))
+        let awaits = |symbol: &Symbol| {
+            let mine = |awaited: &Awaited| awaited.symbol == *symbol && awaited.channel == channel;
+            connection.is_some_and(|connection| connection.awaited.iter().any(mine))
         };
-        seq.iter().filter_map(wanted).collect()
+        let takes = |venue: &Option<Box<str>>, symbol: &Symbol| {
+            venue.as_deref().is_none_or(|venue| venue == symbol.venue())
+        };
+        let (mut told, mut unlisted) = (FxHashMap::default(), BTreeSet::new());
+        for (text, seq) in seq {
+            let Ok(symbol) = Symbol::parse(text) else { continue };
+            if !named.contains(&symbol) && !wide.iter().any(|venue| takes(venue, &symbol)) {
+                continue;
+            }
+            match self.table.find(&symbol) {
+                Some(instrument) if !has(instrument) => drop(told.insert(instrument, *seq)),
+                None if *seq > 0 && !awaits(&symbol) => drop(unlisted.insert(symbol)),
+                Some(_) | None => {}
+            }
+        }
+        (told, unlisted)
     }
 
     /// Looks back for the first tick that the ring still holds of each instrument that has missed some: its position,

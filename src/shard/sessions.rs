@@ -21,7 +21,7 @@ use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::Witness;
 use crate::history::Desk;
-use crate::instrument::{InstrumentTable, Symbol};
+use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::json;
@@ -29,7 +29,7 @@ use crate::remote::Remote;
 use crate::ring::{Packed, Seen, TickRing};
 use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
 use crate::socket::{Peer, Tuning};
-use crate::tick::{Body, Channel, GapCause, Tick};
+use crate::tick::{Body, Channel, GapCause, Key, Stream, Tick};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -85,8 +85,8 @@ pub struct Wants {
 pub struct SessionOptions {
     /// Name of this run.
     pub epoch: Arc<str>,
-    /// True where every feed is a replay.
-    pub replay: bool,
+    /// What there is to see.
+    pub feed: json::Provenance,
     /// Memory and patience of one session.
     pub policy: Policy,
     /// Milliseconds between heartbeats.
@@ -121,6 +121,8 @@ pub struct SessionOptions {
 
 /// For how long a client may have to wait after requests that cost much, seconds.
 const DEBT_MAX_S: i64 = 10;
+/// Bytes that the frame of a state takes at most.
+const STATE_BYTES_MAX: usize = 256;
 /// Sessions whose memory is asked for at once.
 const GROUP: usize = 16;
 
@@ -351,7 +353,10 @@ impl<S: Socket> Sessions<S> {
             }
             return;
         }
+        let states_wait = connection.session.has_states_waiting();
         let strip = self.print(telling);
+        let strip =
+            strip.filter(|strip| !states_wait || self.state_first(id, &telling.tick, strip.bytes(), now));
         let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         let mut around = Around {
             counters: &self.counters,
@@ -374,6 +379,40 @@ impl<S: Socket> Sessions<S> {
                 self.pressed.push((id, cut));
             }
         }
+    }
+
+    /// A tick of so many bytes may be told to a session where states wait for room: that of its instrument comes first. False if
+    /// there is no room for both.
+    #[cold]
+    fn state_first(&mut self, id: u32, tick: &Tick, bytes: usize, now: Now) -> bool {
+        let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.dead) else {
+            return true;
+        };
+        let mut around = Around {
+            counters: &self.counters,
+            clock: &self.clock,
+            meter: &mut self.meter,
+            sample: &mut self.sample,
+        };
+        let has_room = connection.will_take(bytes + STATE_BYTES_MAX, &mut around, now.mono_ns);
+        if has_room {
+            self.tell_state(id, tick.instrument, now);
+        }
+        has_room
+    }
+
+    /// Tells a session the state of an instrument, if that waits for room.
+    #[cold]
+    fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
+        let key = Key::new(instrument, Stream::Status);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(place) = connection.place(key) else { return };
+        let Some(subscription) = self.subscriptions.at(key, place) else { return };
+        let Some(symbol) = self.table.get(instrument) else { return };
+        // It stays in the queue, where nothing is left to be told of it.
+        let told = subscription.catch_up(Stream::Status, self.ring.last_value(key));
+        let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
+        self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
     }
 
     /// The frame of a tick, on the tape; `None` if there is no room for it.
@@ -450,9 +489,14 @@ impl<S: Socket> Sessions<S> {
 
     /// Tells a session's dirty subscriptions what they missed, as far as there is room.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        let Some(mut connection) = self.connections.get_mut(id) else { return };
         let (mut told_any, mut gap) = (false, None);
         while let Some(key) = connection.session.next_waiting() {
+            if key.channel().is_some() && connection.session.has_states_waiting() {
+                self.tell_state(id, key.instrument(), now);
+                let Some(again) = self.connections.get_mut(id) else { return };
+                connection = again;
+            }
             let Some(place) = connection.place(key) else { continue };
             let Some(subscription) = self.subscriptions.at(key, place) else { continue };
             let Some(symbol) = self.table.get(key.instrument()) else { continue };
@@ -486,7 +530,7 @@ impl<S: Socket> Sessions<S> {
         let hello = json::Hello {
             session: &who.name,
             epoch: &self.options.epoch,
-            replay: self.options.replay,
+            feed: self.options.feed,
             time_us: now.wall_ns / 1_000,
             heartbeat_ms: self.options.heartbeat_ms,
             symbols: self.options.symbols_max,
@@ -509,6 +553,7 @@ impl<S: Socket> Sessions<S> {
             history: None,
             reading: None,
             reads: false,
+            named: 0,
             seam: None,
             news: 0,
             watched: false,

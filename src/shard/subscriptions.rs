@@ -36,6 +36,16 @@ impl Subscriptions {
         self.by_key.get_mut(key.index())?.get_mut(place as usize)
     }
 
+    /// The same, to be looked at.
+    pub(super) fn get(&self, key: Key, place: u32) -> Option<&Subscription> {
+        self.by_key.get(key.index())?.get(place as usize)
+    }
+
+    /// Whether the client of one asked for it by its name.
+    pub(super) fn is_named(&self, key: Key, place: u32) -> bool {
+        self.get(key, place).is_some_and(Subscription::is_named)
+    }
+
     /// Adds one; its place.
     pub(super) fn add(&mut self, key: Key, subscription: Subscription) -> u32 {
         if self.by_key.len() <= key.index() {

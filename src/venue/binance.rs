@@ -9,9 +9,10 @@ use std::borrow::Cow;
 use simd_json::prelude::*;
 
 use super::json::{
-    Json, Levels, as_text, decimal, decimal_at, list, number, optional_number, text, trade_id,
+    self, Json, Levels, as_text, decimal, decimal_at, nullable_decimal, number, optional_number, text,
+    trade_id,
 };
-use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource};
+use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource, each};
 use crate::tick::{Quote, Side, Trade};
 
 /// Reads one message.
@@ -21,42 +22,55 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
         Some(_) => message.get("data").ok_or(DecodeError::Field("data"))?,
         None => message,
     };
-    // Some streams send a list of their messages.
-    let list = data.as_array();
-    let first = list.as_ref().and_then(|list| list.get(0)).unwrap_or(data);
-    let kind = kind(first, stream);
-    let of_what = if kind == "trade" { off_book(first) } else { None };
-    if let Some(name) = of_what {
-        return emit(Event::Kind { name, known: true });
-    }
-    let partial = stream.and_then(partial_depth).filter(|_| matches!(kind, "depthUpdate" | "depthSnapshot"));
-    let known =
-        matches!(kind, "trade" | "aggTrade" | "bookTicker" | "depthUpdate" | "depthSnapshot" | "result");
-    emit(Event::Kind { name: partial.unwrap_or(kind), known })?;
-    if partial.is_some() {
-        return partial_book(first, stream.unwrap_or_default(), emit);
-    }
-    match list {
-        Some(list) if known => list.iter().try_for_each(|data| one(kind, data, stream, emit)),
-        Some(_) => Ok(()),
-        None => one(kind, data, stream, emit),
+    if data.is_array() { list(data, stream, emit) } else { one(data, stream, emit) }
+}
+
+/// Some streams send a list of their messages. It is counted once, as what the first of them is.
+#[cold]
+fn list<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Result<(), DecodeError> {
+    let list = data.as_array().ok_or(DecodeError::Shape("neither array nor object"))?;
+    let mut is_first = true;
+    let mut once = |event: Event<'_, '_>| match event {
+        Event::Kind { .. } if !std::mem::take(&mut is_first) => Ok(()),
+        other => emit(other),
+    };
+    match list.get(0) {
+        Some(_) => each(list.iter(), |data| one(data, stream, &mut once)),
+        None => one(data, stream, emit),
     }
 }
 
-fn one<'t>(kind: &str, data: Json<'t, 't>, stream: Option<&str>, emit: Emit<'_>) -> Result<(), DecodeError> {
-    match kind {
-        "bookTicker" => ticker(data, emit),
-        "trade" => {
-            let id = number(data, "t")?;
-            trade(data, "t", Print::Plain(id), emit)
+fn one<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Result<(), DecodeError> {
+    let name = kind(data, stream);
+    let counted = |name, known| Event::Kind { name, known };
+    match name {
+        "bookTicker" => {
+            emit(counted(name, true))?;
+            ticker(data, emit)
         }
+        "trade" => match off_book(data) {
+            Some(name) => emit(counted(name, true)),
+            None => {
+                emit(counted(name, true))?;
+                trade(data, "t", Print::Plain(number(data, "t")?), emit)
+            }
+        },
         "aggTrade" => {
-            let last = number(data, "l")?;
-            trade(data, "a", Print::Aggregate { last }, emit)
+            emit(counted(name, true))?;
+            trade(data, "a", Print::Aggregate { last: number(data, "l")? }, emit)
         }
-        "depthUpdate" => emit(Event::Book(depth_update(data)?)),
-        "depthSnapshot" => depth_snapshot(data, stream.unwrap_or_default(), emit),
-        _ => Ok(()),
+        "depthUpdate" | "depthSnapshot" => {
+            if let Some(partial) = stream.and_then(partial_depth) {
+                emit(counted(partial, true))?;
+                return partial_book(data, stream.unwrap_or_default(), emit);
+            }
+            emit(counted(name, true))?;
+            match name {
+                "depthUpdate" => emit(Event::Book(depth_update(data)?)),
+                _ => depth_snapshot(data, stream.unwrap_or_default(), emit),
+            }
+        }
+        _ => emit(counted(name, name == "result")),
     }
 }
 
@@ -123,10 +137,10 @@ fn kind<'t>(data: Json<'t, 't>, stream: Option<&'t str>) -> &'t str {
 
 fn ticker(data: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let quote = Quote {
-        bid: Some(decimal(data, "b")?),
-        bid_size: Some(decimal(data, "B")?),
-        ask: Some(decimal(data, "a")?),
-        ask_size: Some(decimal(data, "A")?),
+        bid: nullable_decimal(data, "b")?,
+        bid_size: nullable_decimal(data, "B")?,
+        ask: nullable_decimal(data, "a")?,
+        ask_size: nullable_decimal(data, "A")?,
     };
     let symbol = text(data, "s")?;
     emit(Event::Quote { symbol, quote, ts_us: time(data), source: QuoteSource::BookTicker })
@@ -149,7 +163,7 @@ fn depth_update<'t>(data: Json<'t, 't>) -> Result<BookMessage<'t, 't>, DecodeErr
         symbol: text(data, "s")?,
         ts_us: time(data),
         snapshot: false,
-        levels: Levels::pairs(Some(list(data, "b")?), Some(list(data, "a")?)),
+        levels: Levels::pairs(Some(json::list(data, "b")?), Some(json::list(data, "a")?)),
         link: Link::Updates {
             first: number(data, "U")?,
             last: number(data, "u")?,
@@ -170,7 +184,7 @@ fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<()
         symbol: &symbol,
         ts_us: time(data),
         snapshot: true,
-        levels: Levels::pairs(Some(list(data, "bids")?), Some(list(data, "asks")?)),
+        levels: Levels::pairs(Some(json::list(data, "bids")?), Some(json::list(data, "asks")?)),
         link: Link::Updates { first: last, last, previous: None },
         checksum: None,
         depth: None,
@@ -186,6 +200,8 @@ fn time(data: Json<'_, '_>) -> Option<u64> {
         let time = optional_number(data, field)?;
         Some(if time < MILLISECONDS_MAX { time * 1_000 } else { time })
     };
-    let (traded, sent) = (micros("T"), micros("E"));
-    traded.filter(|time| PLAUSIBLE_US.contains(time)).or(sent).or(traded)
+    match micros("T") {
+        Some(traded) if PLAUSIBLE_US.contains(&traded) => Some(traded),
+        traded => micros("E").or(traded),
+    }
 }

@@ -5,7 +5,7 @@ use simd_json::tape::Value;
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 
 use super::{BookSide, DecodeError};
-use crate::tick::{Decimal, TradeId};
+use crate::tick::{Decimal, DecimalError, TradeId};
 
 /// A parsed JSON value of a frame.
 pub(super) type Json<'t, 'i> = Value<'t, 'i>;
@@ -143,6 +143,18 @@ pub(super) fn optional_decimal(
     }
 }
 
+/// A price or size that may be `null`, but not missing.
+pub(super) fn nullable_decimal(
+    message: Json<'_, '_>,
+    field: &'static str,
+) -> Result<Option<Decimal>, DecodeError> {
+    match message.get(field) {
+        None => Err(DecodeError::Field(field)),
+        Some(value) if value.is_null() => Ok(None),
+        Some(value) => as_decimal(value, field).map(Some),
+    }
+}
+
 /// A value that is a price or size.
 pub(super) fn as_decimal(value: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
     let text = value.into_string().ok_or(DecodeError::Field(field))?;
@@ -246,47 +258,79 @@ impl<'t, 'i> Levels<'t, 'i> {
         for (side, list) in self.lists.iter().flatten() {
             let levels = list.as_array().ok_or(DecodeError::Field("levels")).map_err(LevelsError::book)?;
             for level in levels.iter() {
-                let (side, price, size) = self.level(*side, level).map_err(LevelsError::book)?;
-                if price.is_zero() {
-                    continue;
+                let (side, price, size) = self.fields(*side, level).map_err(LevelsError::book)?;
+                let price = price_of(price).map_err(LevelsError::book)?;
+                if !price.is_zero() {
+                    take(side, price, size_of_level(size, &mut unknown));
                 }
-                let size = match size {
-                    Ok(size) if size.is_negative() => {
-                        Err(DecodeError::value("size", size, "a size is not negative"))
-                    }
-                    size => size,
-                };
-                let known = size.map_err(|cause| unknown.get_or_insert(cause).clone()).ok();
-                take(side, price, known);
             }
         }
         unknown.map_or(Ok(()), |cause| Err(LevelsError { cause, costs_book: false }))
     }
 
-    /// Side, price and size of a level; a price below 0 is a fault.
+    /// Where side, price and size of a level stand.
     #[inline]
     #[allow(clippy::type_complexity)]
-    fn level(
+    fn fields(
         &self,
         side: BookSide,
-        level: Json<'_, '_>,
-    ) -> Result<(BookSide, Decimal, Result<Decimal, DecodeError>), DecodeError> {
-        let (side, price, size) = match self.form {
-            Form::Pair => (side, decimal_at(level, 0, "price")?, decimal_at(level, 1, "size")),
-            Form::Object => (side, decimal(level, "price")?, decimal(level, "qty")),
-            Form::SidePriceSize => {
-                let side = match level.as_array().and_then(|l| l.get(0)).and_then(as_text) {
-                    Some("buy") => BookSide::Bid,
-                    Some("sell") => BookSide::Ask,
-                    _ => return Err(DecodeError::Field("changes")),
-                };
-                (side, decimal_at(level, 1, "price")?, decimal_at(level, 2, "size"))
-            }
-        };
-        if price.is_negative() {
-            return Err(DecodeError::value("price", price, "a price is not negative on this venue"));
+        level: Json<'t, 'i>,
+    ) -> Result<(BookSide, Option<Json<'t, 'i>>, Option<Json<'t, 'i>>), DecodeError> {
+        if matches!(self.form, Form::Object) {
+            return Ok((side, level.get("price"), level.get("qty")));
         }
-        Ok((side, price, size))
+        // Looking a place of an array up walks over those before it: they are taken in their order.
+        let Some(level) = level.as_array() else { return Ok((side, None, None)) };
+        let mut values = level.iter();
+        let side = match self.form {
+            Form::SidePriceSize => match values.next().and_then(as_text) {
+                Some("buy") => BookSide::Bid,
+                Some("sell") => BookSide::Ask,
+                _ => return Err(DecodeError::Field("changes")),
+            },
+            Form::Pair | Form::Object => side,
+        };
+        let price = values.next();
+        Ok((side, price, values.next()))
+    }
+}
+
+/// The price of a level.
+#[inline]
+fn price_of(value: Option<Json<'_, '_>>) -> Result<Decimal, DecodeError> {
+    let text = value.and_then(ValueIntoString::into_string).ok_or(DecodeError::Field("price"))?;
+    match Decimal::parse(text.as_bytes()) {
+        Ok(price) if !price.is_negative() => Ok(price),
+        parsed => Err(bad_number("price", text, parsed, "a price is not negative on this venue")),
+    }
+}
+
+/// The size of a level; `None` where it cannot be held or is negative, of which the first fault is kept.
+#[inline]
+fn size_of_level(value: Option<Json<'_, '_>>, fault: &mut Option<Box<DecodeError>>) -> Option<Decimal> {
+    let Some(text) = value.and_then(ValueIntoString::into_string) else {
+        fault.get_or_insert_with(|| Box::new(DecodeError::Field("size")));
+        return None;
+    };
+    match Decimal::parse(text.as_bytes()) {
+        Ok(size) if !size.is_negative() => Some(size),
+        parsed => {
+            fault.get_or_insert_with(|| Box::new(bad_number("size", text, parsed, "a size is not negative")));
+            None
+        }
+    }
+}
+
+#[cold]
+fn bad_number(
+    field: &'static str,
+    text: &str,
+    parsed: Result<Decimal, DecimalError>,
+    why: &'static str,
+) -> DecodeError {
+    match parsed {
+        Ok(value) => DecodeError::value(field, value, why),
+        Err(cause) => DecodeError::Decimal { field, text: shortened(text), cause },
     }
 }
 
@@ -294,14 +338,14 @@ impl<'t, 'i> Levels<'t, 'i> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LevelsError {
     /// The fault.
-    pub cause: DecodeError,
+    pub cause: Box<DecodeError>,
     /// It is not known at which price it is: the whole book is not to be trusted. Else only its level is not.
     pub costs_book: bool,
 }
 
 impl LevelsError {
     fn book(cause: DecodeError) -> Self {
-        Self { cause, costs_book: true }
+        Self { cause: Box::new(cause), costs_book: true }
     }
 }
 

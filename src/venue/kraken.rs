@@ -8,7 +8,7 @@ use simd_json::prelude::*;
 use super::json::{
     Json, Levels, as_decimal, as_text, decimal, decimal_at, number, optional_decimal, text, trade_id,
 };
-use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
+use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource, each};
 use crate::rfc3339;
 use crate::tick::{Decimal, Quote, Side, Trade, TradeId};
 
@@ -30,7 +30,7 @@ pub(super) fn decode_array(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), 
     match name {
         "trade" => {
             let trades = part(1)?.as_array().ok_or(DecodeError::Field("trades"))?;
-            trades.iter().try_for_each(|trade| v1_trade(trade, pair, emit))
+            each(trades.iter(), |trade| v1_trade(trade, pair, emit))
         }
         "ticker" => v1_ticker(part(1)?, pair, emit),
         "spread" => v1_spread(part(1)?, pair, emit),
@@ -153,7 +153,7 @@ pub(super) fn decode_object(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(),
     let snapshot = word("type") == Some("snapshot");
     let data = message.get("data").ok_or(DecodeError::Field("data"))?;
     let data = data.as_array().ok_or(DecodeError::Field("data"))?;
-    data.iter().try_for_each(|item| match channel {
+    each(data.iter(), |item| match channel {
         "trade" => v2_trade(item, snapshot, emit),
         "ticker" => v2_ticker(item, emit),
         _ => v2_book(item, snapshot, emit),

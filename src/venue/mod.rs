@@ -272,6 +272,22 @@ impl DecodeError {
     }
 }
 
+/// Reads each part of a frame, also those behind one that cannot be read.
+///
+/// # Errors
+/// The first fault.
+fn each<T>(
+    parts: impl Iterator<Item = T>,
+    mut read: impl FnMut(T) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut told = Ok(());
+    for part in parts {
+        let read = read(part);
+        told = told.and(read);
+    }
+    told
+}
+
 /// What takes in the events of a frame. An error it returns ends the frame.
 pub type Emit<'e> = &'e mut dyn FnMut(Event<'_, '_>) -> Result<(), DecodeError>;
 

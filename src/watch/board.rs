@@ -23,7 +23,8 @@ const PAST: &str = "past";
 pub struct Line {
     /// The text, no wider than asked for and without control characters.
     pub text: String,
-    /// True when the prices are not to be trusted: their feed is stale or down, or they are of the past.
+    /// True when the prices are not to be trusted: their feed is stale, down or has ended, or they are of the past. Those of a
+    /// recording that is replayed are what it says; that they are not live, the state tells.
     pub grey: bool,
 }
 
@@ -31,6 +32,10 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct Row {
     cells: [String; COLUMNS],
+    /// As it was told; empty where nothing was.
+    state: String,
+    /// Its prices are of the past, whatever its state is now.
+    past: bool,
     newest_rx_us: Option<u64>,
 }
 
@@ -42,8 +47,14 @@ impl Row {
         }
     }
 
+    fn show_state(&mut self) {
+        let shown = if self.past { PAST } else { &self.state };
+        self.cells[STATE].clear();
+        self.cells[STATE].push_str(shown);
+    }
+
     fn is_grey(&self) -> bool {
-        matches!(self.cells[STATE].as_str(), "stale" | "down" | PAST)
+        self.past || matches!(self.state.as_str(), "stale" | "down" | "ended")
     }
 }
 
@@ -65,13 +76,20 @@ impl Board {
             Message::Status(status) => self.state(&status.symbol, &status.state),
             // What is not live was told before.
             Message::Joined(_) => {
-                for row in self.rows.iter_mut().filter(|row| row.cells[STATE] == PAST) {
-                    row.cells[STATE] = "live".to_owned();
+                for row in self.rows.iter_mut().filter(|row| row.past) {
+                    row.past = false;
+                    if row.state.is_empty() {
+                        row.state.push_str("live");
+                    }
+                    row.show_state();
                 }
             }
             Message::Ack(ack) => {
                 for accepted in ack.ok.iter().flatten().filter(|ok| !is_wildcard(&ok.symbol)) {
-                    self.state(&accepted.symbol, accepted.state.as_deref().unwrap_or_default());
+                    match accepted.state.as_deref() {
+                        Some(state) => self.state(&accepted.symbol, state),
+                        None => drop(self.row(&accepted.symbol)),
+                    }
                 }
             }
             _ => {}
@@ -113,15 +131,17 @@ impl Board {
             Channel::Trade => row.set(LAST, [&update.price, &update.size, &update.side]),
         }
         row.newest_rx_us = row.newest_rx_us.max(update.rx_us);
-        if update.past && row.cells[STATE] != PAST {
-            row.cells[STATE] = PAST.to_owned();
+        if update.past && !row.past {
+            row.past = true;
+            row.show_state();
         }
     }
 
     fn state(&mut self, symbol: &str, state: &str) {
-        let cell = &mut self.row(symbol).cells[STATE];
-        cell.clear();
-        cell.push_str(state);
+        let row = self.row(symbol);
+        row.state.clear();
+        row.state.push_str(state);
+        row.show_state();
     }
 
     fn row(&mut self, symbol: &str) -> &mut Row {
@@ -217,6 +237,25 @@ mod tests {
             ]
         );
         assert_eq!(lines.iter().map(|line| line.grey).collect::<Vec<_>>(), [false, false, true, false]);
+    }
+
+    #[test]
+    fn what_is_replayed_says_so() {
+        let last = |board: &mut Board| {
+            let line = board.lines("", 200, 24, 6_000_000).remove(2);
+            (line.text.split_whitespace().next_back().expect("a state").to_owned(), line.grey)
+        };
+        let status = |state: &str| format!(r#"{{"type":"status","symbol":"c:A","state":"{state}"}}"#);
+        for (state, grey) in [("replay", false), ("paused", false), ("ended", true)] {
+            let mut board = board(&[&status(state), &quote("c:A", "1.10")]);
+            assert_eq!(last(&mut board), (state.to_owned(), grey));
+        }
+        // The past of a replay; its present is a replay, too.
+        let past = quote("c:A", "1.10").replace(r#""seq""#, r#""past":true,"seq""#);
+        let mut board = board(&[&status("replay"), &past]);
+        assert_eq!(last(&mut board), ("past".to_owned(), true));
+        board.hear(&Message::parse(r#"{"type":"joined","time":1}"#).expect("reads"));
+        assert_eq!(last(&mut board), ("replay".to_owned(), false));
     }
 
     #[test]

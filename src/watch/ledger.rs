@@ -18,7 +18,7 @@
 
 use std::fmt;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::message::{Accepted, Ack, Gap, Message, Update};
 use crate::tick::Channel;
@@ -173,6 +173,8 @@ impl Gaps {
 pub struct Ledger {
     snapshot: bool,
     streams: FxHashMap<Box<str>, [Option<Expect>; 2]>,
+    /// The symbols and wildcards that were accepted, by channel.
+    held: [FxHashSet<Box<str>>; 2],
     heard: [Heard; 2],
     gaps: Vec<(Box<str>, Gaps)>,
     break_count: u64,
@@ -186,6 +188,7 @@ impl Ledger {
         Self {
             snapshot,
             streams: FxHashMap::default(),
+            held: [FxHashSet::default(), FxHashSet::default()],
             heard: [Heard::default(); 2],
             gaps: Vec::new(),
             break_count: 0,
@@ -205,7 +208,10 @@ impl Ledger {
             },
             // A new connection, and so nothing is subscribed any more; in a new epoch the numbers
             // start over as well.
-            Message::Hello(_) => self.streams.clear(),
+            Message::Hello(_) => {
+                self.streams.clear();
+                self.held.iter_mut().for_each(FxHashSet::clear);
+            }
             Message::Status(_)
             | Message::Joined(_)
             | Message::Failure(_)
@@ -352,8 +358,12 @@ impl Ledger {
     }
 
     fn subscribed(&mut self, ack: &Ack<'_>) {
-        for accepted in ack.ok.iter().flatten().filter(|accepted| !is_wildcard(&accepted.symbol)) {
+        for accepted in ack.ok.iter().flatten() {
             for channel in channels(ack, Some(accepted)) {
+                self.held[channel as usize].insert((*accepted.symbol).into());
+                if is_wildcard(&accepted.symbol) {
+                    continue;
+                }
                 let running = self.streams.get(&*accepted.symbol).and_then(|s| s[channel as usize]);
                 let base = accepted.seq.or(running.and_then(Expect::last));
                 let expect = match (base, self.snapshot) {
@@ -367,24 +377,40 @@ impl Ledger {
         }
     }
 
+    /// What ends may begin anywhere when it comes again. A wildcard leaves what something narrower holds.
     fn unsubscribed(&mut self, ack: &Ack<'_>) {
-        let Some(entries) = &ack.ok else {
-            return self.forget(|_| true, &channels(ack, None));
+        let entries = ack.ok.as_deref().filter(|_| !ack.all);
+        let Some(entries) = entries else {
+            for channel in channels(ack, None) {
+                self.held[channel as usize].clear();
+                self.forget("*", channel);
+            }
+            return;
         };
         for entry in entries {
-            let channels = channels(ack, Some(entry));
-            if is_wildcard(&entry.symbol) {
-                let prefix = entry.symbol.trim_end_matches('*');
-                self.forget(|symbol| symbol.starts_with(prefix), &channels);
-            } else if let Some(streams) = self.streams.get_mut(&*entry.symbol) {
-                channels.into_iter().for_each(|channel| streams[channel as usize] = None);
+            for channel in channels(ack, Some(entry)) {
+                self.held[channel as usize].remove(&*entry.symbol);
+                self.forget(&entry.symbol, channel);
             }
         }
     }
 
-    fn forget(&mut self, which: impl Fn(&str) -> bool, channels: &[Channel]) {
-        for (_, streams) in self.streams.iter_mut().filter(|(symbol, _)| which(symbol)) {
-            channels.iter().for_each(|channel| streams[*channel as usize] = None);
+    /// Forgets where the streams stand that a name or a wildcard stands for, but for those that something narrower holds.
+    fn forget(&mut self, what: &str, channel: Channel) {
+        let Some(prefix) = what.strip_suffix('*').filter(|_| is_wildcard(what)) else {
+            if let Some(streams) = self.streams.get_mut(what) {
+                streams[channel as usize] = None;
+            }
+            return;
+        };
+        let held = &self.held[channel as usize];
+        let venue = |symbol: &str| symbol.split_once(':').map(|(venue, _)| format!("{venue}:*"));
+        let by_venue = |symbol: &str| venue(symbol).is_some_and(|venue| held.contains(&*venue));
+        let narrower = |symbol: &str| held.contains(symbol) || (prefix.is_empty() && by_venue(symbol));
+        for (symbol, streams) in &mut self.streams {
+            if symbol.starts_with(prefix) && !narrower(symbol) {
+                streams[channel as usize] = None;
+            }
         }
     }
 }

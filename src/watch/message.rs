@@ -157,7 +157,7 @@ pub struct Status<'a> {
     /// `venue:SYMBOL`.
     #[serde(borrow)]
     pub symbol: Text<'a>,
-    /// `live`, `stale`, `down` or `waiting`.
+    /// `live`, `replay`, `paused`, `ended`, `stale`, `down` or `waiting`.
     pub state: Text<'a>,
 }
 
@@ -167,9 +167,6 @@ pub struct Hello<'a> {
     /// Name of this run of the gateway: numbers count within it.
     #[serde(borrow, default)]
     pub epoch: Text<'a>,
-    /// `live` or `replay`.
-    #[serde(default)]
-    pub feed: Text<'a>,
 }
 
 /// The answer to a request that was understood.
@@ -183,6 +180,9 @@ pub struct Ack<'a> {
     pub op: Text<'a>,
     /// The channels that were asked for.
     pub channel: Option<Channels>,
+    /// It answers an `unsubscribe` that named no symbols.
+    #[serde(default)]
+    pub all: bool,
     /// What was done; absent when the request named no symbols.
     pub ok: Option<Vec<Accepted<'a>>>,
     /// What was refused.
@@ -288,7 +288,7 @@ pub enum Message<'a> {
     Gap(Gap<'a>),
     /// A change of state.
     Status(Status<'a>),
-    /// What comes from here on is live.
+    /// What comes from here on is the present.
     Joined(Joined),
     /// The greeting.
     Hello(Hello<'a>),

@@ -10,6 +10,7 @@ pub mod ledger;
 mod link;
 pub mod message;
 mod screen;
+pub mod states;
 pub mod tally;
 
 use std::io;
@@ -30,6 +31,7 @@ use self::ledger::Ledger;
 use self::link::Socket;
 use self::message::{Ack, Failure, Message};
 use self::screen::{Look, Screen};
+use self::states::States;
 use self::tally::{Delays, Ladder};
 use crate::clock::{Clock, Now};
 use crate::complaint;
@@ -201,7 +203,7 @@ struct Watcher<'a> {
     ledger: Ledger,
     delays: Delays,
     board: Board,
-    replay: bool,
+    states: States,
     /// Ids of subscriptions that were not answered yet.
     unanswered: Vec<u64>,
     accepted: usize,
@@ -223,7 +225,7 @@ impl<'a> Watcher<'a> {
             ledger: Ledger::new(args.from.is_none()),
             delays: Delays::new(),
             board: Board::default(),
-            replay: false,
+            states: States::default(),
             unanswered: Vec::new(),
             accepted: 0,
             ladder: Ladder::default(),
@@ -345,6 +347,7 @@ impl<'a> Watcher<'a> {
             }
         };
         self.ledger.hear(&message);
+        self.states.hear(&message);
         match self.screen.look() {
             Look::Json if is_data(&message) => self.screen.message(text).context("cannot write")?,
             Look::Table => self.board.hear(&message),
@@ -400,11 +403,11 @@ impl<'a> Watcher<'a> {
     /// Shows what is neither data nor an answer.
     fn told(&mut self, message: &Message<'_>) {
         match message {
-            Message::Hello(hello) => self.replay = &*hello.feed == "replay",
             Message::Joined(joined) if joined.missed > 0 => {
-                self.screen.notice(&format!("live: {} ticks of the past were no longer kept", joined.missed));
+                self.screen
+                    .notice(&format!("joined: {} ticks of the past were no longer kept", joined.missed));
             }
-            Message::Joined(_) => self.screen.notice("live: the past has been told"),
+            Message::Joined(_) => self.screen.notice("joined: the past has been told"),
             Message::Bye(bye) => {
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }
@@ -478,7 +481,7 @@ impl<'a> Watcher<'a> {
                 &self.delays,
                 &self.ladder,
                 elapsed_ns,
-                self.replay,
+                &self.states,
             ));
         }
         match (failed, self.ledger.held()) {

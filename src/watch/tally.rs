@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::ledger::Ledger;
 use super::message::Lag;
+use super::states::States;
 use crate::clock::SECOND;
 use crate::tick::Channel;
 
@@ -183,10 +184,16 @@ pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
 }
 
 /// What is said at the end.
-pub fn summary(ledger: &Ledger, delays: &Delays, ladder: &Ladder, elapsed_ns: u64, replay: bool) -> String {
+pub fn summary(
+    ledger: &Ledger,
+    delays: &Delays,
+    ladder: &Ladder,
+    elapsed_ns: u64,
+    states: &States,
+) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = write_summary(&mut text, ledger, delays, ladder, elapsed_ns, replay);
+    let _ = write_summary(&mut text, ledger, delays, ladder, elapsed_ns, states);
     text
 }
 
@@ -196,7 +203,7 @@ fn write_summary(
     delays: &Delays,
     ladder: &Ladder,
     elapsed_ns: u64,
-    replay: bool,
+    states: &States,
 ) -> fmt::Result {
     let all = ledger.heard_all();
     writeln!(out, "seconds     {:.3}", seconds(elapsed_ns))?;
@@ -215,10 +222,11 @@ fn write_summary(
     writeln!(out, "updates/s   {}", per_second(all.updates, elapsed_ns))?;
     writeln!(out, "merged      {}", all.merged)?;
     write_gaps(out, ledger)?;
+    writeln!(out, "states      {states}")?;
     writeln!(out, "lag         {ladder}")?;
     writeln!(out, "rx→arrival  {delays}")?;
-    if replay {
-        writeln!(out, "            (a replay: rx is when the frame was scheduled)")?;
+    if states.any_recorded() {
+        writeln!(out, "            (of what is replayed, rx is when the frame was due)")?;
     }
     write_verdict(out, ledger)
 }
@@ -255,6 +263,7 @@ fn seconds(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::message::Message;
 
     #[test]
     fn negative_delays_are_counted_apart() {
@@ -320,12 +329,24 @@ mod tests {
     #[test]
     fn a_summary_names_the_breaks() {
         let mut ledger = Ledger::new(true);
-        let held = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, true);
+        let mut states = States::default();
+        let none = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, &states);
+        assert!(none.contains("states      none was told\n") && !none.contains("replayed"), "{none}");
+        for text in [
+            r#"{"type":"ack","op":"subscribe","ok":[{"symbol":"*"},{"symbol":"c:A","state":"live"},{"symbol":"c:B","state":"live"}]}"#,
+            r#"{"type":"status","symbol":"c:C","state":"replay"}"#,
+            r#"{"type":"status","symbol":"c:B","state":"down"}"#,
+        ] {
+            states.hear(&Message::parse(text).expect("reads"));
+        }
+        let held = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, &states);
+        assert!(held.contains("states      1 down, 1 live, 1 replay\n"), "{held}");
+        assert!(held.contains("(of what is replayed, rx is when the frame was due)\n"), "{held}");
         assert!(held.contains("lag         never\n"), "{held}");
         assert!(held.contains("gaps        0 naming 0 ticks\n"), "{held}");
         assert!(held.ends_with("breaks      0\nthe accounting rule held\n"), "{held}");
         (0..12).for_each(|at| ledger.unreadable(&at.to_string()));
-        let broke = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, false);
+        let broke = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, &states);
         assert!(broke.contains("  a message could not be read: 9\n  and 2 more\n"), "{broke}");
         assert!(broke.ends_with("BROKE\n"), "{broke}");
     }

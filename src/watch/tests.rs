@@ -16,9 +16,9 @@ fn args(words: &[&str]) -> Result<WatchArgs, clap::Error> {
     Cli::try_parse_from([&["watch"], words].concat()).map(|cli| cli.watch)
 }
 
-const HELLO: &str = r#"{"type":"hello","v":1,"session":"s","epoch":"e","feed":"replay","heartbeat_ms":5000}"#;
-const ACK_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"c:A","mode":"every","state":"live"}],"rejected":[]}"#;
-const ACK_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"live"}],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
+const HELLO: &str = r#"{"type":"hello","v":1,"session":"s","epoch":"e","feed":"mixed","heartbeat_ms":5000}"#;
+const ACK_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"c:A","mode":"every","state":"replay"}],"rejected":[]}"#;
+const ACK_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"replay"}],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
 const NONE_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
 const ERROR_QUOTE: &str = r#"{"type":"error","id":2,"code":"bad_request","msg":"no","retry":false}"#;
 const SNAP: &str = r#"{"type":"quote","symbol":"c:A","seq":8,"snap":true,"bid":"1.10","rx":1}"#;
@@ -101,7 +101,8 @@ async fn a_good_stream_holds() {
         "quote       4 ticks in 1 updates, 3 merged, 1 snapshots",
         "gaps        1 naming 4 ticks: overrun 4 ticks in 1",
         "the accounting rule held",
-        "(a replay: rx is when the frame was scheduled)",
+        "states      1 stale",
+        "(of what is replayed, rx is when the frame was due)",
     ] {
         assert!(watched.err.contains(line), "{line} is missing in\n{}", watched.err);
     }
@@ -132,7 +133,7 @@ async fn the_past_is_asked_for_and_is_not_shown_as_live() {
     }
     let joined = [&says[..], &[r#"{"type":"joined","time":1,"missed":3}"#]].concat();
     let watched = watch_with(&["--from", "-30s"], Look::Table, &joined, Then::Close).await;
-    assert!(watched.err.contains("live: 3 ticks of the past were no longer kept"), "{}", watched.err);
+    assert!(watched.err.contains("joined: 3 ticks of the past were no longer kept"), "{}", watched.err);
     assert!(watched.err.contains("nothing to measure"), "what is of the past is not late: {}", watched.err);
 }
 

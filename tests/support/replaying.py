@@ -54,8 +54,8 @@ class Eyes:
             elif m["type"] == "status":
                 self.states[m["symbol"]] = m["state"]
 
-    def live(self):
-        """Values that are shown as live: a wildcard's are, unless a status says otherwise."""
+    def shown(self):
+        """Values that the recording has at its place: where nothing has come yet, what was shown does not hold any more."""
         return {key: v for key, v in self.values.items() if self.states.get(key[0], "live") != "waiting"}
 
 
@@ -90,10 +90,12 @@ async def seeks(url, ticks, seed, jumps):
         newcomer = Eyes()
         newcomer.look(late.take_data())
         for who, seen in (("who was there", eyes), ("who comes", newcomer)):
-            live = seen.live()
-            odd = {key: (expected.get(key), live.get(key)) for key in expected.keys() | live.keys()}
+            shown = seen.shown()
+            odd = {key: (expected.get(key), shown.get(key)) for key in expected.keys() | shown.keys()}
             odd = {key: pair for key, pair in odd.items() if pair[0] != pair[1]}
             check(not odd, f"at {moment}, {who}: expected and seen: {dict(list(odd.items())[:3])}")
+            states = {symbol: seen.states.get(symbol, "live") for symbol, _ in shown}
+            check(set(states.values()) <= {"paused", "stale", "down"}, f"at {moment}, {who}: {states}")
         await late.close()
     await client.close()
     print(json.dumps({"jumps": len(moments), "snaps": client.ledger.snaps, "gaps": client.ledger.gaps}))

@@ -130,6 +130,7 @@ def tables(doc):
     assert spoken == list(zip(payload["bye"]["code"]["enum"], payload["bye"]["why"]["enum"])), spoken
 
     words = {
+        "| `state` | what it means |": schemas["State"],
         "| `level` | what it means | back |": payload["lag"]["level"],
         "| `resumed` | what follows |": schemas["SubscribedRow"]["properties"]["resumed"],
         "| `past` | what follows |": schemas["SubscribedRow"]["properties"]["past"],

@@ -16,7 +16,7 @@ PATIENCE = 45
 
 DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 VENUE = re.compile(r"[a-z0-9_-]{1,32}")
-STATES = {"live", "stale", "down", "waiting"}
+STATES = {"live", "stale", "down", "waiting", "replay", "paused", "ended"}
 GAPS = {"slow_consumer", "overrun", "feed", "resume", "seek"}
 PLAY_STATES = {"playing", "paused", "seeking", "ended"}
 LEVELS = {"ok", "warn", "shed", "cut"}
@@ -106,7 +106,8 @@ def check_ack(m):
         check_fields(m, {"op"}, {"id"})
     else:
         check(m["op"] in ("subscribe", "unsubscribe", "set"), m)
-        check_fields(m, {"op", "channel", "ok", "rejected"}, {"id"})
+        check_fields(m, {"op", "channel", "ok", "rejected"}, {"id", "more"} | ({"all"} if m["op"] == "unsubscribe" else set()))
+        check(m.get("all", True) is True, m)
         channels = m["channel"] if type(m["channel"]) is list else [m["channel"]]
         check(channels and set(channels) <= {"trade", "quote"}, m)
         for row in m["ok"]:
@@ -161,7 +162,7 @@ def check_message(m):
         check(is_time(m["time"]) and is_count(m["sent"]) and is_count(m["behind_ms"]), m)
     elif kind == "hello":
         check_fields(m, {"v", "session", "epoch", "feed", "time", "heartbeat_ms", "limits"})
-        check(m["v"] == 1 and m["feed"] in ("live", "replay") and is_time(m["time"]), m)
+        check(m["v"] == 1 and m["feed"] in ("live", "replay", "mixed") and is_time(m["time"]), m)
         check(m["session"] and m["epoch"] and m["session"] != m["epoch"], m)
         limits = m["limits"]
         check(limits.keys() == {"symbols", "frame_bytes", "ops_per_s"}, m)

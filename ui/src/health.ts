@@ -50,7 +50,6 @@ export class Health {
     it.dataset['state'] = event.state;
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
     if (event.state === 'open') {
-      put('feed', event.hello.feed === 'replay' ? 'REPLAY: recorded prices' : '');
       // Until the gateway says otherwise.
       put('lag', 'ok');
     }
@@ -60,6 +59,11 @@ export class Health {
       delete element('lag')?.dataset['level'];
       put('lag', '–');
     }
+  }
+
+  /** What is said of recorded prices. */
+  banner(text: string): void {
+    put('feed', text);
   }
 
   /** The gateway sheds this page: what it was told last is old. */

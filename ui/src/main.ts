@@ -4,7 +4,7 @@ import { connect, type Gap, type Subscription, type Tick } from 'tickfan-client'
 import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './address.js';
 import { Chart } from './chart.js';
 import { Health } from './health.js';
-import { Instrument, ShownTime, type Standing } from './market.js';
+import { banner, Instrument, lookOf, ShownTime, type Standing } from './market.js';
 import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
 import { Socket } from './socket.js';
@@ -38,7 +38,8 @@ class Page {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
       if (event.state === 'lost' || event.state === 'closed') this.#replay.lost();
-      if (event.state === 'open' && event.hello.feed !== 'replay') this.#replay.hide();
+      // Where there is a replay to control, its place comes right behind.
+      if (event.state === 'open') this.#replay.hide();
       this.#everything();
       if (event.state === 'open' && this.#view.symbols.length === 0) void this.#begin();
     },
@@ -47,7 +48,10 @@ class Page {
       this.#everything();
     },
     onHeartbeat: () => this.#health.heartbeat(Date.now()),
-    onReplay: (status) => this.#replay.show(status),
+    onReplay: (status) => {
+      this.#replay.show(status);
+      this.#ask();
+    },
     onBroken: (broken) => {
       console.error(broken);
       this.#health.broken();
@@ -119,7 +123,7 @@ class Page {
         onGap: (gap) => this.#gap(instrument, gap),
         onStatus: ({ state }) => {
           instrument.state = state;
-          if (state !== 'live' && symbol === this.#view.chosen) this.#chart.hole();
+          if (lookOf(instrument.doubt(this.#standing)) === 'stale' && symbol === this.#view.chosen) this.#chart.hole();
           this.#touch(symbol);
         },
       },
@@ -177,7 +181,9 @@ class Page {
     const nowMs = Date.now();
     // What it was told of belongs to the connection that told it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
-    const rowsWait = this.#list.draw(this.#dirty, this.#standing, nowMs);
+    const standing = this.#standing;
+    const rowsWait = this.#list.draw(this.#dirty, standing, nowMs);
+    this.#health.banner(banner(this.#ordered(), standing));
     this.#dirty.clear();
     const chartsWait = this.#chart.draw(performance.now());
     if (rowsWait || chartsWait) this.#ask();
@@ -195,7 +201,7 @@ class Page {
   }
 
   get #standing(): Standing {
-    return { isLinked: this.#client.isOpen, isBehind: this.#health.isBehind };
+    return { isLinked: this.#client.isOpen, isBehind: this.#health.isBehind, replayUs: this.#replay.us };
   }
 
   #ordered(): Instrument[] {
@@ -204,17 +210,18 @@ class Page {
 
   #drawTitle(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
-    const doubt = it?.doubt(this.#standing);
+    const standing = this.#standing;
+    const [why, look] = [it?.whyNotLive(standing) ?? '', lookOf(it?.doubt(standing))];
     const { whose } = this.#time;
-    const title = `${it?.symbol ?? ''} ${doubt ?? ''} ${whose ?? ''}`;
+    const title = `${it?.symbol ?? ''} ${look} ${why} ${whose ?? ''}`;
     if (title === this.#title) return;
     this.#title = title;
     byId('symbol').textContent = it?.symbol ?? '';
-    byId('why').textContent = doubt === undefined ? '' : `not live: ${doubt}`;
+    byId('why').textContent = why;
     byId('remove').hidden = it === undefined;
     byId('clock').textContent =
       whose === 'venue' ? "Times are the venue's, in UTC." : whose === 'gateway' ? "Times are the gateway's, in UTC: this venue sends none." : '';
-    byId('chosen').classList.toggle('stale', doubt !== undefined);
+    byId('chosen').classList.toggle('stale', look === 'stale');
   }
 
   /** Begins the picture of the chosen symbol, if it is another one than before. */

@@ -9,7 +9,17 @@ export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'behind' 
 export interface Standing {
   readonly isLinked: boolean;
   readonly isBehind: boolean;
+  /** Where the replay is that can be controlled, if there is one: microseconds. */
+  readonly replayUs?: number | undefined;
 }
+
+/** How a row looks: as live, as a recording that can be read as what it is, or grey. */
+export type Look = 'live' | 'recorded' | 'stale';
+
+export const lookOf = (doubt: Doubt): Look => (doubt === undefined ? 'live' : doubt === 'replay' || doubt === 'paused' ? 'recorded' : 'stale');
+
+/** The day of a time, UTC. */
+export const dayOf = (us: number) => new Date(us / 1000).toISOString().slice(0, 10);
 
 /** Points of a sparkline, one a second. */
 export const SPARK_POINTS = 60;
@@ -22,11 +32,15 @@ export class Instrument {
   trade: Trade | undefined;
   /** The price that the page saw first: a trade's. */
   first: Decimal | undefined;
-  state: State | 'unknown' = 'unknown';
+  #state: State | 'unknown' = 'unknown';
+  /** What it shows is of a recording, be it stale or unknown meanwhile. */
+  #isRecorded = false;
   /** Numbers are missing since the last tick. */
   gap: Gap | undefined;
   /** Local milliseconds when it last changed. */
   changedMs: number | undefined;
+  /** The venue's time of what came last, microseconds, where it told one. */
+  #venueUs: number | undefined;
   /** Which way the last trade moved the price; 0 until it does. */
   direction: -1 | 0 | 1 = 0;
   /** Goes up with each move, so that a flash is shown once. */
@@ -38,6 +52,7 @@ export class Instrument {
 
   onQuote(quote: Quote, nowMs: number): void {
     this.quote = quote;
+    this.#venueUs = quote.ts ?? this.#venueUs;
     this.gap = undefined;
     this.changedMs = nowMs;
     const { bid, ask } = quote;
@@ -47,6 +62,7 @@ export class Instrument {
   onTrade(trade: Trade, nowMs: number): void {
     const before = this.trade?.price;
     this.trade = trade;
+    this.#venueUs = trade.ts ?? this.#venueUs;
     this.gap = undefined;
     this.first ??= trade.price;
     this.changedMs = nowMs;
@@ -68,9 +84,42 @@ export class Instrument {
   /** Why its prices are not live; undefined if they are. */
   doubt({ isLinked, isBehind }: Standing): Doubt {
     if (!isLinked) return 'link lost';
-    if (this.state !== 'live') return this.state;
+    // A recording that plays may be behind, too, or have a hole; one that stands does so first of all.
+    if (this.state !== 'live' && this.state !== 'replay') return this.state;
     if (isBehind) return 'behind';
-    return this.gap === undefined ? undefined : 'gap';
+    if (this.gap !== undefined) return 'gap';
+    return this.state === 'live' ? undefined : this.state;
+  }
+
+  get state(): State | 'unknown' {
+    return this.#state;
+  }
+
+  set state(state: State | 'unknown') {
+    this.#state = state;
+    if (state === 'live') this.#isRecorded = false;
+    if (state === 'replay' || state === 'paused' || state === 'ended') this.#isRecorded = true;
+  }
+
+  get isRecorded(): boolean {
+    return this.#isRecorded;
+  }
+
+  /**
+   * When that was which a recording shows, microseconds: the venue's time, or that of the replay, where the venue tells none.
+   * Undefined of what is not recorded, and where nobody knows.
+   */
+  recordedUs({ replayUs }: Standing): number | undefined {
+    return this.#isRecorded ? (this.#venueUs ?? replayUs) : undefined;
+  }
+
+  /** Why its prices are not live, in words; empty if they are. */
+  whyNotLive(standing: Standing): string {
+    const doubt = this.doubt(standing);
+    if (doubt === undefined) return '';
+    if (!this.#isRecorded) return `not live: ${doubt}`;
+    const us = this.recordedUs(standing);
+    return `not live: recorded${us === undefined ? '' : ` ${dayOf(us)}`}${doubt === 'replay' ? '' : `, ${doubt}`}`;
   }
 
   get spread(): Decimal | undefined {
@@ -181,4 +230,20 @@ export class Candles {
     if (this.candles.length > CANDLES_MAX) this.candles.shift();
     return candle;
   }
+}
+
+/** What the page says over all: that prices are recorded, and of which days. Empty where none is, as far as is known. */
+export function banner(all: Iterable<Instrument>, standing: Standing): string {
+  let [recorded, others, first, last] = [0, 0, Infinity, -Infinity];
+  for (const it of all) {
+    if (it.isRecorded) {
+      recorded += 1;
+      const us = it.recordedUs(standing);
+      if (us !== undefined) [first, last] = [Math.min(first, us), Math.max(last, us)];
+    } else if (it.state !== 'unknown' && it.state !== 'waiting') others += 1;
+  }
+  if (recorded === 0) return standing.replayUs === undefined ? '' : `REPLAY of ${dayOf(standing.replayUs)}`;
+  const days = first > last ? [] : [...new Set([dayOf(first), dayOf(last)])];
+  const of = days.length === 0 ? '' : ` of ${days.join(' to ')}`;
+  return others === 0 ? `REPLAY: recorded prices${of}` : `REPLAY: recorded prices${of} in ${recorded} of ${recorded + others} rows`;
 }

@@ -6,10 +6,10 @@ import { RequestError, type Client, type Replay } from 'tickfan-client';
 const SPEEDS: readonly number[] = [0.1, 0.5, 1, 2, 5, 10, 100, 0];
 const speedText = (speed: number) => (speed === 0 ? 'flat out' : `${speed} ×`);
 
-/** A time of the recording, with its day where the recording has several. */
-function timeText(us: number, hasDays: boolean): string {
-  const text = new Date(us / 1000).toISOString();
-  return hasDays ? text.slice(0, 19).replace('T', ' ') : text.slice(11, 21);
+/** A time of the recording, with its day or without. */
+function timeText(us: number, hasDay: boolean): string {
+  const text = new Date(us / 1000).toISOString().slice(0, 21).replace('T', ' ');
+  return hasDay ? text : text.slice(11);
 }
 
 const DAY_US = 86_400_000_000;
@@ -51,6 +51,11 @@ export class ReplayBar {
     });
   }
 
+  /** Where it is, microseconds; undefined where there is none, or nobody knows. */
+  get us(): number | undefined {
+    return this.#status?.position;
+  }
+
   /** It goes on when it is told to, from the beginning where it has ended. */
   get #stands(): boolean {
     return this.#status?.state === 'paused' || this.#status?.state === 'ended';
@@ -87,15 +92,16 @@ export class ReplayBar {
     this.#isHeld = false;
   }
 
-  /** Another gateway, which replays nothing. */
+  /** Another connection, which has told of no replay yet. */
   hide(): void {
+    this.#status = undefined;
     this.#bar.hidden = true;
   }
 
   #showTime(us: number): void {
     const { from = us, to = us, state = '' } = this.#status ?? {};
     const hasDays = Math.floor(from / DAY_US) !== Math.floor(to / DAY_US);
-    const text = `${timeText(us, hasDays)} of ${timeText(to, hasDays)}, ${state}`;
+    const text = `${timeText(us, true)} of ${timeText(to, hasDays)}, ${state}`;
     this.#when.textContent = text;
     this.#slider.setAttribute('aria-valuetext', text);
   }

@@ -1,14 +1,14 @@
 /** The table of symbols. It writes only the cells whose text has changed, and only when a frame is drawn. */
 
 import { compareDecimal } from 'tickfan-client';
-import type { Doubt, Instrument, Standing } from './market.js';
+import { dayOf, lookOf, type Instrument, type Standing } from './market.js';
 
 interface Column {
   readonly name: string;
   readonly title: string;
   /** Right-aligned figures. */
   readonly figure: boolean;
-  text(it: Instrument, nowMs: number): string;
+  text(it: Instrument, nowMs: number, standing: Standing): string;
   /** What the rows are sorted by; text if left out. */
   compare?(a: Instrument, b: Instrument): number;
 }
@@ -45,7 +45,12 @@ const COLUMNS: readonly Column[] = [
   figure('spread', 'spread', (it) => it.spread),
   {
     ...{ name: 'age', title: 'age', figure: true },
-    text: (it, nowMs) => (it.changedMs === undefined ? '' : age(nowMs - it.changedMs)),
+    // Of what is recorded it is the day: it came just now, and is as old as that.
+    text: (it, nowMs, standing) => {
+      const recordedUs = it.recordedUs(standing);
+      if (recordedUs !== undefined) return dayOf(recordedUs);
+      return it.changedMs === undefined ? '' : age(nowMs - it.changedMs);
+    },
     compare: (a, b) => (b.changedMs ?? 0) - (a.changedMs ?? 0),
   },
 ];
@@ -59,6 +64,8 @@ const GIVEN_UP: readonly (readonly string[])[] = [['bidsize', 'asksize'], ['spar
 const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
 /** Pixels beyond the screen that are drawn, too. */
 const NEAR = 100;
+/** For what is sorted by a text that no standing changes. */
+const NOWHERE: Standing = { isLinked: false, isBehind: false };
 /** The longest state, so that the column does not jump. */
 const STATE_LENGTH = 'link lost'.length;
 const SVG = 'http://www.w3.org/2000/svg';
@@ -97,13 +104,18 @@ class Row {
   }
 
   /** Draws what has changed. `wider` is told where a text needs more room than any before. */
-  draw(doubt: Doubt, nowMs: number, wider: (column: number, length: number) => void): void {
+  draw(standing: Standing, nowMs: number, wider: (column: number, length: number) => void): void {
+    const doubt = this.instrument.doubt(standing);
     // This at once, whether it is seen or not: whoever scrolls to it must not find it live.
-    if (this.#write(STATE, doubt ?? 'live')) this.element.classList.toggle('stale', doubt !== undefined);
+    if (this.#write(STATE, doubt ?? 'live')) {
+      const look = lookOf(doubt);
+      this.element.classList.toggle('stale', look === 'stale');
+      this.element.classList.toggle('recorded', look === 'recorded');
+    }
     if (!this.isSeen) return;
     COLUMNS.forEach((column, i) => {
       if (i === STATE) return;
-      const text = column.text(this.instrument, nowMs);
+      const text = column.text(this.instrument, nowMs, standing);
       if (this.#write(i, text)) wider(i, text.length);
     });
     this.#flash(nowMs);
@@ -243,7 +255,7 @@ export class Watchlist {
     const column = COLUMNS.find(({ name }) => name === sort.replace('-', ''));
     const order = [...instruments];
     if (column !== undefined) {
-      const compare = column.compare ?? ((a: Instrument, b: Instrument) => column.text(a, 0).localeCompare(column.text(b, 0)));
+      const compare = column.compare ?? ((a: Instrument, b: Instrument) => column.text(a, 0, NOWHERE).localeCompare(column.text(b, 0, NOWHERE)));
       order.sort((a, b) => (sort.startsWith('-') ? compare(b, a) : compare(a, b)));
     }
     const key = order.map(({ symbol }) => symbol).join();
@@ -302,7 +314,7 @@ export class Watchlist {
     };
     for (const symbol of symbols) {
       const row = this.#rows.get(symbol);
-      row?.draw(row.instrument.doubt(standing), nowMs, wider);
+      row?.draw(standing, nowMs, wider);
     }
     if (isWider) this.#fit();
     return this.#drawSparks();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Quote, Trade } from 'tickfan-client';
 import { readAddress, SYMBOLS_MAX, writeAddress } from '../src/address.js';
-import { Candles, Instrument, ShownTime, SPARK_POINTS } from '../src/market.js';
+import { banner, Candles, Instrument, lookOf, ShownTime, SPARK_POINTS, type Standing } from '../src/market.js';
 
 const trade = (price: string, rxS: number): Trade => ({ type: 'trade', symbol: 'a:X', seq: 1, price, size: '1', rx: rxS * 1e6, tx: 0 });
 const quote = (bid: string, ask: string): Quote => ({ type: 'quote', symbol: 'a:X', seq: 1, bid, ask, rx: 0, tx: 0 });
@@ -30,6 +30,46 @@ test('a price is live in one case only', () => {
   assert.equal(it.doubt(linked), undefined);
   it.state = 'stale';
   assert.equal(it.doubt(linked), 'stale');
+});
+
+test('a recording is never live, and says of which day it is', () => {
+  const it = new Instrument('a:X');
+  const linked = { isLinked: true, isBehind: false };
+  const looks = (standing: Standing = linked) => [it.doubt(standing), lookOf(it.doubt(standing)), it.whyNotLive(standing)];
+  it.state = 'replay';
+  assert.deepEqual(looks(), ['replay', 'recorded', 'not live: recorded']);
+  assert.deepEqual(looks({ ...linked, replayUs: 1_714_564_800e6 }), ['replay', 'recorded', 'not live: recorded 2024-05-01']);
+  it.onTrade({ ...trade('1', 1e9), ts: 1_618_677_817e6 }, 0);
+  assert.deepEqual(looks({ ...linked, replayUs: 1_714_564_800e6 }), ['replay', 'recorded', 'not live: recorded 2021-04-17']);
+  assert.deepEqual([it.doubt({ ...linked, isBehind: true }), lookOf('behind')], ['behind', 'stale']);
+  it.state = 'paused';
+  assert.deepEqual(looks({ ...linked, isBehind: true }), ['paused', 'recorded', 'not live: recorded 2021-04-17, paused']);
+  for (const state of ['ended', 'stale', 'down'] as const) {
+    it.state = state;
+    assert.deepEqual(looks(), [state, 'stale', `not live: recorded 2021-04-17, ${state}`]);
+  }
+  // What it was, it is: also while nobody can tell.
+  it.state = 'unknown';
+  assert.deepEqual(looks({ ...linked, isLinked: false }), ['link lost', 'stale', 'not live: recorded 2021-04-17, link lost']);
+  it.state = 'live';
+  assert.deepEqual([...looks(), it.recordedUs(linked)], [undefined, 'live', '', undefined]);
+});
+
+test('over all it is said what is recorded, and of which days', () => {
+  const standing = { isLinked: true, isBehind: false };
+  const [a, b, c] = ['a:A', 'a:B', 'a:C'].map((symbol) => new Instrument(symbol)) as [Instrument, Instrument, Instrument];
+  assert.equal(banner([a, b, c], standing), '');
+  assert.equal(banner([], { ...standing, replayUs: 1_714_564_800e6 }), 'REPLAY of 2024-05-01');
+  a.state = 'live';
+  assert.equal(banner([a, b, c], standing), '');
+  b.state = 'replay';
+  assert.equal(banner([b], standing), 'REPLAY: recorded prices');
+  b.onTrade({ ...trade('1', 0), ts: 1_714_564_800e6 }, 0);
+  assert.equal(banner([b], standing), 'REPLAY: recorded prices of 2024-05-01');
+  assert.equal(banner([a, b], standing), 'REPLAY: recorded prices of 2024-05-01 in 1 of 2 rows');
+  c.state = 'ended';
+  c.onQuote({ ...quote('1', '2'), ts: 1_618_677_817e6 }, 0);
+  assert.equal(banner([a, b, c], standing), 'REPLAY: recorded prices of 2021-04-17 to 2024-05-01 in 2 of 3 rows');
 });
 
 test('where a recording has no value yet, none is shown', () => {

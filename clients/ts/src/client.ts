@@ -16,12 +16,14 @@ import {
   type Heartbeat,
   type Hello,
   type Lag,
+  type ListRequest,
   type Quote,
   type Rejected,
   type Replay,
   type Request,
   type State,
   type Status,
+  type SubscriptionRow,
   type SymbolRow,
   type Trade,
   type UnknownMessage,
@@ -133,6 +135,8 @@ export class Client {
   #asking = 0;
   #scheduled = false;
   #held = false;
+  /** Who waits to repeat a request. */
+  readonly #pausing = new Set<() => void>();
 
   /** @throws TypeError if the URL is none, or there is no WebSocket. */
   constructor(url: string | URL, options: ConnectOptions = {}) {
@@ -228,13 +232,15 @@ export class Client {
   }
 
   /** What the gateway has subscribed for this connection. */
-  list(): Promise<AckList> {
-    return this.#request<AckList>({ op: 'list' });
+  async list(): Promise<AckList> {
+    const [rows, last] = await this.#pages<AckList, SubscriptionRow>({ op: 'list' }, (answer) => answer.subscriptions);
+    return { ...last, subscriptions: rows };
   }
 
   /** The symbols that there are: `*`, `venue:*` or one symbol. */
   async symbols(match = '*'): Promise<readonly SymbolRow[]> {
-    return (await this.#request<AckSymbols>({ op: 'symbols', match })).symbols;
+    const [rows] = await this.#pages<AckSymbols, SymbolRow>({ op: 'symbols', match }, (answer) => answer.symbols);
+    return rows;
   }
 
   /** One round trip, behind all that waits: milliseconds. */
@@ -254,6 +260,42 @@ export class Client {
       else this.#link.close();
     });
     return this.#closing;
+  }
+
+  /** The rows of an answer and of those that go on behind it, and the last of these answers. */
+  async #pages<A extends { readonly more?: true }, R extends { readonly symbol: string }>(
+    request: ListRequest,
+    rowsOf: (answer: A) => readonly R[],
+  ): Promise<[readonly R[], A]> {
+    let answer = await this.#request<A>(request);
+    let rows = rowsOf(answer);
+    for (let last = rows.at(-1); answer.more === true && last !== undefined; last = rowsOf(answer).at(-1)) {
+      const next = { ...request, after: last.symbol };
+      const asked = await this.#request<A>(next).catch((error: unknown) => {
+        if (error instanceof RequestError && error.code === 'rate_limited') return undefined;
+        throw error;
+      });
+      if (asked === undefined) {
+        // Long answers use up more than one of the requests a second.
+        await this.#pause();
+        continue;
+      }
+      answer = asked;
+      rows = [...rows, ...rowsOf(answer)];
+    }
+    return [rows, answer];
+  }
+
+  /** Waits until a request that came too soon may be repeated, or until the client is closed. */
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#pausing.delete(done);
+        resolve();
+      };
+      this.#pausing.add(done);
+      this.#timers.after(RATE_LIMITED_MS, done);
+    });
   }
 
   #request<A>(request: Request): Promise<A> {
@@ -319,6 +361,7 @@ export class Client {
   #end(end: LinkEnd): void {
     this.#closed = end;
     this.#timers.stop();
+    for (const done of this.#pausing) done();
     const error = new RequestError('closed', `the client is closed: ${end.why}`, false);
     const asked = this.#closing !== undefined;
     for (const handle of this.#handles) handle.ended(error, asked);

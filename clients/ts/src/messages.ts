@@ -11,8 +11,11 @@ export type Micros = number;
 export type Channel = 'trade' | 'quote';
 /** `every`: each tick, or a gap that names those that are missing. `latest`: the newest, and how many it stands for. */
 export type Mode = 'every' | 'latest';
-/** Only `live` prices are live. */
-export type State = 'waiting' | 'live' | 'stale' | 'down';
+/**
+ * Only `live` prices are live. `replay`: they are of a recording, which is playing; `paused`: it stands still; `ended`: it has
+ * ended, and what it told does not hold any more.
+ */
+export type State = 'waiting' | 'live' | 'stale' | 'down' | 'replay' | 'paused' | 'ended';
 /** How far behind a client is. */
 export type Level = 'ok' | 'warn' | 'shed' | 'cut';
 /** What became of a `resume`. */
@@ -26,8 +29,11 @@ export interface Hello {
   readonly session: string;
   /** Names this run of the gateway: `seq` counts within it. */
   readonly epoch: string;
-  /** `replay` where all there is to see is recorded. */
-  readonly feed: 'live' | 'replay';
+  /**
+   * `replay` where all there is to see is recorded, `live` where nothing is, `mixed` where there may be both. Whether a symbol is
+   * live, its state tells.
+   */
+  readonly feed: 'live' | 'replay' | 'mixed';
   readonly time: Micros;
   readonly heartbeat_ms: number;
   readonly limits: { readonly symbols: number; readonly frame_bytes: number; readonly ops_per_s: number };
@@ -99,7 +105,7 @@ export interface Status {
   readonly since?: Micros;
 }
 
-/** The past that was asked for has been told: what comes from here on is live. */
+/** The past that was asked for has been told: what comes from here on is the present. */
 export interface Joined {
   readonly type: 'joined';
   readonly time: Micros;
@@ -186,22 +192,28 @@ export interface AckSubscribe extends AckFields {
   readonly op: 'subscribe' | 'set';
   readonly ok: readonly SubscriptionRow[];
   readonly rejected: readonly Rejected[];
+  /** There were more rows than an answer has room for. */
+  readonly more?: true;
 }
 export interface AckUnsubscribe extends AckFields {
   readonly op: 'unsubscribe';
+  /** No symbols were named: everything has ended, names too. */
+  readonly all?: true;
   readonly ok: readonly { readonly symbol: string }[];
   readonly rejected: readonly Rejected[];
+  /** There were more rows than an answer has room for. */
+  readonly more?: true;
 }
 export interface AckList extends AckFields {
   readonly op: 'list';
   readonly subscriptions: readonly SubscriptionRow[];
-  /** There are more than the 10,000 rows of one answer. */
+  /** There are more than the rows of one answer: ask for those `after` the last. */
   readonly more?: true;
 }
 export interface AckSymbols extends AckFields {
   readonly op: 'symbols';
   readonly symbols: readonly SymbolRow[];
-  /** There are more than the 10,000 rows of one answer. */
+  /** There are more than the rows of one answer: ask for those `after` the last. */
   readonly more?: true;
 }
 export interface AckReplay extends AckFields {
@@ -257,6 +269,11 @@ export type ReplayAction =
   | { readonly do: 'loop'; readonly on: boolean };
 export type ReplayRequest = { readonly op: 'replay'; readonly token?: string } & ReplayAction;
 
+/** What is answered by rows, those behind the one of the symbol `after`. */
+export type ListRequest =
+  | { readonly op: 'list'; readonly after?: string }
+  | { readonly op: 'symbols'; readonly match?: string; readonly after?: string };
+
 /** Everything that a client asks; the `id` is given by the client. */
 export type Request =
   | ({
@@ -274,8 +291,7 @@ export type Request =
       readonly mode?: Mode;
       readonly max_hz?: number | null;
     }
-  | { readonly op: 'list' }
-  | { readonly op: 'symbols'; readonly match?: string }
+  | ListRequest
   | ReplayRequest
   | { readonly op: 'ping'; readonly t?: number | string };
 
@@ -317,7 +333,7 @@ const shaped =
 
 const id = maybe((v) => typeof v === 'string' || Number.isSafeInteger(v));
 const channel = oneOf('trade', 'quote');
-const state = oneOf('waiting', 'live', 'stale', 'down');
+const state = oneOf('waiting', 'live', 'stale', 'down', 'replay', 'paused', 'ended');
 const tick = { symbol, seq: positive, snap: maybe(yes), n: maybe(positive), ts: maybe(count), rx: count, tx: count, past: maybe(yes) };
 const row = shaped({
   symbol: text,
@@ -338,7 +354,7 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
       v: (v) => v === 1,
       session: text,
       epoch: text,
-      feed: oneOf('live', 'replay'),
+      feed: oneOf('live', 'replay', 'mixed'),
       time: count,
       heartbeat_ms: positive,
       limits: shaped({ symbols: positive, frame_bytes: positive, ops_per_s: positive }),
@@ -379,9 +395,9 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
 
 const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
   Object.entries<Shape>({
-    subscribe: { id, ok: each(row), rejected },
-    set: { id, ok: each(row), rejected },
-    unsubscribe: { id, ok: each(shaped({ symbol: text })), rejected },
+    subscribe: { id, ok: each(row), rejected, more: maybe(yes) },
+    set: { id, ok: each(row), rejected, more: maybe(yes) },
+    unsubscribe: { id, all: maybe(yes), ok: each(shaped({ symbol: text })), rejected, more: maybe(yes) },
     list: { id, subscriptions: each(row), more: maybe(yes) },
     replay: { id },
     symbols: { id, symbols: each(shaped({ symbol, state })), more: maybe(yes) },

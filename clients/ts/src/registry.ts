@@ -3,7 +3,8 @@
  * Pure: it makes requests and takes answers, and knows neither socket nor time.
  *
  * Several subscriptions may want the same symbol, and wildcards overlap with symbols. The gateway has one set of terms for
- * each symbol and channel of a connection, so it is asked for the most that anybody wants of it.
+ * each symbol and channel of a connection, those of the narrowest that was asked for, so that is asked for the most that anybody
+ * wants of it.
  */
 
 import type { Ledger } from './ledger.js';
@@ -23,7 +24,7 @@ import {
   type Tick,
 } from './messages.js';
 
-/** Symbols that one request names, at most, unless the gateway takes more. */
+/** Symbols that one request names, at most: so many are taken by every gateway, and its answer has room for all of them. */
 const SYMBOLS_PER_REQUEST = 1000;
 
 /** One subscription of the program's. */
@@ -163,33 +164,28 @@ export class Registry {
     });
   }
 
-  /** What the gateway has and nobody wants. What a wildcard still takes stays, or it would be cut out of the wildcard. */
+  /**
+   * What the gateway has and nobody wants. What a wildcard still takes stays: to unsubscribe from it would take it out of the
+   * wildcard.
+   */
   #gone(channel: Channel): string[] {
     const { wanted, wire, refused } = this.#sides[channel];
-    return [...wire.keys()].filter((symbol) => {
-      if (wanted.has(symbol)) return false;
-      const taker = takers(symbol).find((taker) => wanted.has(taker) && !refused.has(taker));
-      if (taker === undefined) return true;
-      if (!wire.has(taker)) return false;
-      const [own, wide] = [wire.get(symbol), this.#terms(channel, taker)];
-      if (own !== undefined && sameTerms(own, wide)) wire.delete(symbol);
-      return false;
-    });
+    return [...wire.keys()].filter(
+      (symbol) => !takers(symbol).some((taker) => wanted.has(taker) && (taker === symbol || !refused.has(taker))),
+    );
   }
 
   #missing(channel: Channel, gone: readonly string[], limits: Hello['limits']): Planned[] {
     const { wanted, wire, refused } = this.#sides[channel];
     const groups = new Map<string, { op: 'subscribe' | 'set'; terms: FullTerms; symbols: string[] }>();
-    // The widest first: what comes behind it is taken out of it, with terms of its own.
+    // The widest first: they bring most at once.
     const symbols = [...new Set([...wanted.keys(), ...wire.keys()])].sort((a, b) => width(b) - width(a));
-    const has = new Map(wire);
     for (const symbol of symbols) {
-      // Once it is unsubscribed from, the rest can be asked for again.
-      if (refused.has(symbol) || gone.some((pattern) => covers(pattern, symbol))) continue;
       const terms = this.#terms(channel, symbol);
-      const had = has.get(symbol);
-      if (had !== undefined && sameTerms(had, terms)) continue;
-      takeOver(has, symbol, terms);
+      const had = wire.get(symbol);
+      if (refused.has(symbol) || gone.includes(symbol) || (had !== undefined && sameTerms(had, terms))) continue;
+      // What a wildcard brought that goes is asked for once it is gone: then it is known where to go on.
+      if (had === undefined && gone.some((pattern) => covers(pattern, symbol))) continue;
       const op = had !== undefined && had.cut === terms.cut ? 'set' : 'subscribe';
       const key = JSON.stringify([op, terms]);
       const group = groups.get(key);
@@ -222,7 +218,6 @@ export class Registry {
     limits: Hello['limits'],
   ): Planned[] {
     const chunks: Planned[] = [];
-    const countMax = Math.max(SYMBOLS_PER_REQUEST, limits.symbols);
     // A fourth is left for what is around the symbols.
     let room = (limits.frame_bytes * 3) / 4;
     let chunk: string[] = [];
@@ -232,7 +227,7 @@ export class Registry {
     };
     for (const symbol of symbols) {
       const bytes = byteLength(symbol) * 2 + 32;
-      if (chunk.length >= countMax || room < bytes) close();
+      if (chunk.length >= SYMBOLS_PER_REQUEST || room < bytes) close();
       chunk.push(symbol);
       room -= bytes;
     }
@@ -298,16 +293,19 @@ export class Registry {
   }
 
   #released({ channel, symbols }: Planned): void {
-    const { wire, wanted } = this.#sides[channel];
-    const isGone = (symbol: string) => symbols.some((pattern) => covers(pattern, symbol));
-    for (const symbol of [...wire.keys()]) if (isGone(symbol)) wire.delete(symbol);
+    const side = this.#sides[channel];
+    for (const symbol of symbols) side.wire.delete(symbol);
+    // What is asked for by something else stays.
+    const isGone = (symbol: string) =>
+      symbols.some((pattern) => covers(pattern, symbol)) && side.asked(symbol) === undefined;
+    const { wanted } = side;
     this.#ledger.released(channel, isGone);
     this.#ledger.forget(channel, (symbol) => isGone(symbol) && !takers(symbol).some((taker) => wanted.has(taker)));
   }
 
   #changed({ channel, symbols, terms }: Planned, rejected: readonly Rejected[]): Change {
     const { wire } = this.#sides[channel];
-    if (terms !== undefined) for (const symbol of symbols) takeOver(wire, symbol, terms);
+    if (terms !== undefined) for (const symbol of symbols) wire.set(symbol, terms);
     // It will be asked for again.
     for (const { symbol, code } of rejected) if (code === 'not_subscribed') wire.delete(symbol);
     return { states: [], rejected: rejected.map((row) => ({ ...row, channel })), broken: [] };
@@ -335,8 +333,8 @@ export class Registry {
         broken.push(`the answer refuses ${row.symbol}, which was not asked for`);
         continue;
       }
-      // The numbers are of no use: it is asked for again, without.
-      if (row.code === 'bad_resume') this.#ledger.forget(channel, (symbol) => symbol === row.symbol);
+      // The numbers are of no use, a wildcard's not either: it is asked for again, without.
+      if (row.code === 'bad_resume') this.#ledger.forget(channel, (symbol) => covers(row.symbol, symbol));
       else this.#refuse(channel, row);
     }
     for (const symbol of open) {
@@ -364,18 +362,16 @@ export class Registry {
     for (const text of new Set([asked, symbol]))
       for (const wish of side.wanted.get(text) ?? []) wish.answered(channel, asked, row);
     if (asked !== symbol) this.#rename(channel, asked, symbol);
-    if (terms !== undefined) takeOver(side.wire, symbol, terms);
+    if (terms !== undefined) side.wire.set(symbol, terms);
     const resume = request.op === 'subscribe' ? request.resume : undefined;
     const begin = { snapshot: terms?.snapshot ?? true, asked: resume?.seq, resumed };
     if (!isWildcard(symbol)) {
       this.#ledger.subscribed(channel, symbol, begin);
       return state === undefined ? [] : [{ type: 'status', symbol, state }];
     }
-    const picks = (other: string) => covers(symbol, other);
-    this.#ledger.subscribedWildcard(channel, picks, begin);
-    // What a wildcard takes is live unless the gateway says otherwise; what it goes on with is surely there.
-    const goesOn = resumed === 'ok' || resumed === 'gap' ? Object.keys(resume?.seq ?? {}).filter(picks) : [];
-    return goesOn.map((symbol) => ({ type: 'status', symbol, state: 'live' }));
+    this.#ledger.subscribedWildcard(channel, (other) => covers(symbol, other), begin);
+    // The states of what it goes on with come by themselves; what else it takes is live unless one comes before its first value.
+    return [];
   }
 
   /** A bare name has become a symbol. */
@@ -417,12 +413,6 @@ export class Registry {
     if (isWildcard(symbol)) side.wildcards -= 1;
     refused.delete(symbol);
   }
-}
-
-/** The gateway has a symbol or wildcard under new terms, and everything that a wildcard takes with it. */
-function takeOver(wire: Map<string, FullTerms>, symbol: string, terms: FullTerms): void {
-  if (isWildcard(symbol)) for (const other of wire.keys()) if (covers(symbol, other)) wire.set(other, terms);
-  wire.set(symbol, terms);
 }
 
 function sameTerms(a: FullTerms, b: FullTerms): boolean {

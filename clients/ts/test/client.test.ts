@@ -119,30 +119,33 @@ test('what cannot be asked for again is told as missed', async () => {
   await bench.end();
 });
 
-test('a number that the gateway has not come to is given up', async () => {
-  const bench = new Bench();
-  bench.client.subscribe('trade', A, () => {});
-  let socket = await bench.open();
-  await socket.accept();
-  socket.say(trade(A, 7, { snap: true }));
-  socket = await bench.reopen();
-  const { id } = socket.request('subscribe');
-  socket.say({
-    type: 'ack',
-    id,
-    op: 'subscribe',
-    channel: 'trade',
-    ok: [],
-    rejected: [{ symbol: A, code: 'bad_resume', msg: 'no' }],
+for (const wanted of [A, 'demo:*', '*']) {
+  test(`a number that the gateway has not come to is given up: ${wanted}`, async () => {
+    const bench = new Bench();
+    bench.client.subscribe('trade', wanted, () => {});
+    let socket = await bench.open();
+    await socket.accept();
+    socket.say(trade(A, 7, { snap: true }));
+    socket = await bench.reopen();
+    const { id, resume } = socket.request('subscribe');
+    assert.deepEqual(resume.seq, { [A]: 7 });
+    socket.say({
+      type: 'ack',
+      id,
+      op: 'subscribe',
+      channel: 'trade',
+      ok: [],
+      rejected: [{ symbol: wanted, code: 'bad_resume', msg: 'no' }],
+    });
+    await settled();
+    assert.equal((await socket.accept()).resume, undefined);
+    assert.deepEqual(
+      bench.heard.rejected.map(({ code }) => code),
+      ['bad_resume'],
+    );
+    await bench.end();
   });
-  await settled();
-  assert.equal((await socket.accept()).resume, undefined);
-  assert.deepEqual(
-    bench.heard.rejected.map(({ code }) => code),
-    ['bad_resume'],
-  );
-  await bench.end();
-});
+}
 
 test('comes back after a chance wait that doubles, and begins anew once it was up for a while', async () => {
   const bench = new Bench();
@@ -288,6 +291,36 @@ test('several subscriptions to one symbol share it, each with its own snapshot',
   await bench.end();
 });
 
+test('a recording is never live: not before its state is known, and not when it is taken up again', async () => {
+  const bench = new Bench();
+  bench.client.subscribe('trade', '*', () => {});
+  let socket = await bench.open();
+  await socket.accept({ state: undefined });
+  for (const state of ['replay', 'paused', 'ended'] as const) {
+    socket.say({ type: 'status', symbol: A, state, since: 1 });
+    assert.equal(bench.client.state(A), state);
+  }
+  socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
+  socket.say(trade(A, 1));
+  socket.say(trade(B, 1));
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live'], 'of the other nothing else was said');
+  socket = await bench.reopen();
+  const request = await socket.accept({ state: undefined, resumed: 'ok' });
+  assert.deepEqual(request['resume'].seq, { [A]: 1, [B]: 1 });
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['unknown', 'unknown'], 'the gateway has not told yet');
+  socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
+  socket.say({ type: 'status', symbol: B, state: 'live', since: 1 });
+  assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live']);
+  socket.say(trade(A, 2));
+  assert.equal(bench.client.state(A), 'replay');
+  assert.deepEqual(
+    bench.heard.status.filter(({ symbol, state }) => symbol === A && state === 'live'),
+    [],
+  );
+  assert.deepEqual(bench.heard.broken, []);
+  await bench.end();
+});
+
 test('who subscribes while there is no connection sees what is known, and then what follows it', async () => {
   const bench = new Bench();
   bench.client.subscribe('trade', A, () => {});
@@ -337,7 +370,7 @@ test('the gateway is asked for the most that anybody wants', async () => {
 test('a symbol taken out of a wildcard keeps its own terms, and goes back to those of the wildcard', async () => {
   const bench = new Bench();
   const wide: Item[] = [];
-  bench.client.subscribe('quote', 'demo:*', { max_hz: 1 }, (tick) => wide.push(tick));
+  const wildcard = bench.client.subscribe('quote', 'demo:*', { max_hz: 1 }, (tick) => wide.push(tick));
   const own = bench.client.subscribe('quote', A, () => {});
   const socket = await bench.open();
   const requests = [await socket.accept(), await socket.accept()];
@@ -358,10 +391,49 @@ test('a symbol taken out of a wildcard keeps its own terms, and goes back to tho
   socket.say(quote(A, 5, { n: 2 }));
   assert.ok(socket.isQuiet);
   assert.deepEqual([short(wide), bench.heard.broken], [[`${A} 3 snap`, `${A} 5`], []]);
+  // To the gateway it is a subscription of its own still: it would stay when the wildcard goes.
+  wildcard.unsubscribe();
+  await settled();
+  const gone = socket.request('unsubscribe');
+  assert.deepEqual(gone['symbols'], ['demo:*', A]);
+  socket.say({ type: 'ack', id: gone['id'], op: 'unsubscribe', channel: 'quote', ok: [], rejected: [] });
+  assert.ok(socket.isQuiet);
+  socket.say(quote(A, 6));
+  assert.deepEqual(
+    bench.heard.broken.map(({ kind }) => kind),
+    ['unasked'],
+  );
   await bench.end();
 });
 
-test('what stays of a wildcard that goes is asked for again from where it was', async () => {
+test('a change of a wildcard changes nothing of what is asked for by name', async () => {
+  const bench = new Bench();
+  const wide = bench.client.subscribe('quote', '*', { max_hz: 1 }, () => {});
+  bench.client.subscribe('quote', [A, 'other:*'], { max_hz: 5 }, () => {});
+  const socket = await bench.open();
+  const requests = [await socket.accept(), await socket.accept()];
+  assert.deepEqual(
+    requests.map(({ symbols, max_hz }) => [symbols, max_hz]),
+    [
+      [['*'], 1],
+      [['other:*', A], 5],
+    ],
+  );
+  wide.set({ max_hz: 2 });
+  await settled();
+  const slower = socket.request('set');
+  assert.deepEqual([slower['symbols'], slower['max_hz']], [['*'], 2]);
+  socket.say({ type: 'ack', id: slower['id'], op: 'set', channel: 'quote', ok: [], rejected: [] });
+  await settled();
+  assert.ok(socket.isQuiet, 'they have what they are to have');
+  wide.set({ max_hz: 10 });
+  await settled();
+  const faster = socket.request('set');
+  assert.deepEqual([faster['symbols'], faster['max_hz']], [['*', 'other:*', A], 10]);
+  await bench.end();
+});
+
+test('what is asked for by name stays when a wildcard goes', async () => {
   const bench = new Bench();
   const kept: Item[] = [];
   const wide = bench.client.subscribe('trade', '*', () => {});
@@ -376,8 +448,8 @@ test('what stays of a wildcard that goes is asked for again from where it was', 
   assert.deepEqual(symbols, ['*']);
   socket.say(trade(A, 8));
   socket.say({ type: 'ack', id, op: 'unsubscribe', channel: 'trade', ok: [{ symbol: '*' }], rejected: [] });
-  const request = await socket.accept({ resumed: 'ok' });
-  assert.deepEqual([request.symbols, request.resume.seq], [[A], { [A]: 8 }]);
+  await settled();
+  assert.ok(socket.isQuiet, 'the gateway still has it');
   socket.say(trade(A, 9));
   assert.deepEqual([short(kept), bench.heard.broken], [[`${A} 7 snap`, `${A} 8`, `${A} 9`], []]);
   await bench.end();
@@ -662,6 +734,50 @@ test('requests are answered, refused, or fail with the connection', async () => 
   await assert.rejects(lost, { code: 'lost', retry: true });
   await bench.end();
   await assert.rejects(bench.client.list(), { code: 'closed' });
+});
+
+test('what no single answer has room for is asked for in several', async () => {
+  const bench = new Bench();
+  const socket = await bench.open();
+  const asked = () => {
+    const { id, match, after } = socket.request('symbols');
+    return [id, match, after];
+  };
+  const found = bench.client.symbols('demo:*');
+  const say = async (id: unknown, symbols: string[], more: object) => {
+    socket.say({ type: 'ack', id, op: 'symbols', symbols: symbols.map((symbol) => ({ symbol, state: 'live' })), ...more });
+    await settled();
+  };
+  const first = asked();
+  assert.deepEqual(first.slice(1), ['demo:*', undefined]);
+  await say(first[0], [A, B], { more: true });
+  const second = asked();
+  assert.deepEqual(second.slice(1), ['demo:*', B]);
+  // Too soon: it is asked again.
+  socket.say({ type: 'error', id: second[0], code: 'rate_limited', msg: 'too many', retry: true });
+  await settled();
+  assert.ok(socket.isQuiet);
+  await bench.clock.pass(1_000);
+  const third = asked();
+  assert.deepEqual(third.slice(1), ['demo:*', B]);
+  await say(third[0], ['demo:C'], {});
+  assert.deepEqual(
+    (await found).map(({ symbol }) => symbol),
+    [A, B, 'demo:C'],
+  );
+  assert.ok(socket.isQuiet);
+  // Whatever ends the client ends this too.
+  const row = { symbol: A, channel: 'trade', mode: 'every' };
+  const list = bench.client.list();
+  socket.say({ type: 'ack', id: socket.request('list')['id'], op: 'list', subscriptions: [row], more: true });
+  await settled();
+  const again = socket.request('list');
+  assert.equal(again['after'], A);
+  socket.say({ type: 'error', id: again['id'], code: 'rate_limited', msg: 'too many', retry: true });
+  await settled();
+  const rejected = assert.rejects(list, { code: 'closed' });
+  await bench.end();
+  await rejected;
 });
 
 test('the clocks are compared by ping, and a tick has an age', async () => {

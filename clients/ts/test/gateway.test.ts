@@ -98,6 +98,38 @@ test('cut in the middle, again and again: no break and no hole', options, async 
   }
 });
 
+test('beside a publisher a replay is never live, nor after a cut', options, async (t) => {
+  const publish = ['publish.token=secret', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
+  const gateway = keep(
+    t,
+    await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...publish]), 'feeds/coinbase.zst']),
+  );
+  const publisher = keep(t, await gateway.publisher());
+  const proxy = keep(t, await Proxy.to(gateway.address));
+  const heard = new Complaints();
+  const [feeds, live]: [string[], Set<string>] = [[], new Set()];
+  const onLink = (event: LinkEvent) => event.state === 'open' && feeds.push(event.hello.feed);
+  const client = keep(t, connect(proxy.url, { ...SOON, ...heard.hooks, onLink }));
+  let ticks = 0;
+  client.subscribe(['trade', 'quote'], '*', ({ symbol }) => {
+    ticks++;
+    if (client.state(symbol) === 'live') live.add(symbol);
+  });
+  publisher.ticks(['demo:A'], 1);
+  const BTC = 'coinbase:BTC-USD';
+  await until('both are there', () => client.state(BTC) === 'replay' && client.state('demo:A') === 'live');
+  await client.replay.pause();
+  await until('it stands', () => client.state(BTC) === 'paused');
+  proxy.cut();
+  await until('it is back', () => feeds.length === 2 && client.state(BTC) === 'paused' && client.state('demo:A') === 'live');
+  await client.replay.resume();
+  const before = ticks;
+  await until('it goes on', () => client.state(BTC) === 'replay' && ticks > before + 20);
+  await client.replay.stop();
+  await until('it has ended', () => client.state(BTC) === 'ended' && client.state('demo:A') === 'live');
+  assert.deepEqual([feeds, [...live], heard.broken], [['mixed', 'mixed'], ['demo:A'], []]);
+});
+
 test('what was missed and is not kept any more is named by a gap', options, async (t) => {
   const gateway = keep(t, await Gateway.publishing([...PATIENT, 'ring.capacity=1024']));
   const publisher = keep(t, await gateway.publisher());
@@ -187,6 +219,36 @@ test('gaps of the feed, states, bare names, rates and refusals', options, async 
   await until('it is down', () => client.state('demo:A') === 'down');
   assert.deepEqual([states[0], states.at(-1)], ['waiting', 'down']);
   assert.deepEqual([heard.broken, heard.errors], [[], []]);
+});
+
+test('what is asked for by name outlives the wildcard, and comes and goes within it', options, async (t) => {
+  const gateway = keep(t, await Gateway.publishing());
+  const publisher = keep(t, await gateway.publisher());
+  const heard = new Complaints();
+  const client = keep(t, connect(gateway.ws, heard.hooks));
+  const trades: Trade[] = [];
+  const name = client.subscribe('trade', 'demo:A', (trade) => trades.push(trade));
+  await name.ready;
+  const wide = client.subscribe('trade', '*', { mode: 'latest', max_hz: 100 }, () => {});
+  await wide.ready;
+  const symbols = async () => (await client.list()).subscriptions.map(({ symbol, mode }) => `${symbol} ${mode}`);
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('five trades', () => trades.at(-1)?.seq === 5);
+  assert.deepEqual(await symbols(), ['* latest', 'demo:A every', 'demo:B latest']);
+  wide.unsubscribe();
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('the name alone', async () => (await symbols()).join() === 'demo:A every');
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await until('all of it', () => trades.at(-1)?.seq === 15);
+  const wider = client.subscribe('trade', '*', { mode: 'latest' }, () => {});
+  await wider.ready;
+  name.unsubscribe();
+  await until('the terms of the wildcard', async () => (await symbols()).includes('demo:A latest'));
+  wider.unsubscribe();
+  await until('nothing', async () => (await symbols()).length === 0);
+  publisher.ticks(['demo:A', 'demo:B'], 5);
+  await client.ping();
+  assert.deepEqual([trades.length, heard.broken, heard.gaps, heard.errors], [15, [], [], []]);
 });
 
 test('a synthetic capture with breaks in it: each gap of the feed is told', options, async (t) => {

@@ -18,78 +18,72 @@ enum Follows {
 
 impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     pub(super) fn book(&mut self, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
-        self.heard(message.symbol)?;
-        if message.snapshot { self.snapshot(message) } else { self.change(message) }
+        let at = self.heard(message.symbol)?;
+        if message.snapshot { self.snapshot(at, message) } else { self.change(at, message) }
     }
 
-    fn change(&mut self, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
-        let follows = match message.link {
-            Link::None => Follows::Yes,
-            Link::Updates { first, last, previous } => {
-                let follows = self.follows(message.symbol, first, last, previous)?;
-                self.keep(message.symbol, first, last, previous)?;
-                follows
+    fn change(&mut self, at: usize, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
+        if let Link::Updates { first, last, previous } = message.link {
+            let follows = self.follows(at, first, last, previous);
+            self.keep(at, first, last, previous);
+            if !matches!(follows, Follows::Yes) {
+                return Ok(());
             }
-        };
-        if !matches!(follows, Follows::Yes) {
-            return Ok(());
         }
-        let listed = self.listed(message.symbol)?;
+        let listed = &mut self.symbols[at];
         let Some(book) = listed.book.as_mut() else { return Ok(()) };
         // Numbers that follow each other prove it; a checksum will be looked at.
         listed.unproven &= matches!(message.link, Link::None);
         let taken = book.change(&message.levels);
-        self.settle(message, message.ts_us, taken)
+        self.settle(at, message, message.ts_us, taken)
     }
 
-    fn snapshot(&mut self, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
+    fn snapshot(&mut self, at: usize, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
         let limit = self.limits.book_levels_max;
-        let listed = self.listed(message.symbol)?;
+        let listed = &self.symbols[at];
         let depth = listed.depth.or(message.depth).unwrap_or(limit).min(limit);
         let mut book = Book::new(depth);
         let mut taken = book.snapshot(&message.levels);
         let mut ts_us = message.ts_us;
         let mut update = None;
         if let Link::Updates { last, .. } = message.link {
-            let oldest = listed.window.after(last).next();
-            if oldest.is_some_and(|(oldest, _)| !oldest.joins(last)) && !self.limits.checks_off.sequence {
-                return self.cannot_join(message.symbol);
+            let is_older = listed.update.is_some_and(|update| update.last > last);
+            let reaches = match listed.window.after(last).next() {
+                Some((oldest, _)) => oldest.joins(last),
+                // Those behind it were given up.
+                None => !is_older,
+            };
+            if !reaches && !self.limits.checks_off.sequence {
+                // It is older than the oldest change that is kept behind it. A book that is in step goes on without it;
+                // one that is not waits for another snapshot.
+                self.stats.refused.snapshots += u64::from(listed.book.is_none());
+                return Ok(());
             }
             update = Some(Updates { last, from_snapshot: true });
-            if let Some(newest) = self.splice(message.symbol, last, &mut book, &mut taken)? {
+            if let Some(newest) = self.splice(at, message.symbol, last, &mut book, &mut taken)? {
                 update = Some(Updates { last: newest.0, from_snapshot: false });
                 ts_us = newest.1.or(ts_us);
             }
         }
-        let listed = self.listed(message.symbol)?;
+        let listed = &mut self.symbols[at];
         (listed.book, listed.update, listed.unproven) = (Some(book), update, false);
-        let id = listed.id;
-        self.claim(id, Channel::Quote, RANK_BOOK);
-        self.settle(message, ts_us, taken)
-    }
-
-    /// The snapshot is older than the oldest change that is kept behind it. A book that is in step goes on without it;
-    /// one that is not waits for another snapshot.
-    fn cannot_join(&mut self, symbol: &str) -> Result<(), DecodeError> {
-        if self.listed(symbol)?.book.is_none() {
-            self.stats.refused.snapshots += 1;
-        }
-        Ok(())
+        self.claim(at, Channel::Quote, RANK_BOOK);
+        self.settle(at, message, ts_us, taken)
     }
 
     /// Applies the changes to a snapshot that came before it and that it does not hold. Returns the update id and the
     /// venue's time of the newest one.
     fn splice(
         &mut self,
+        at: usize,
         symbol: &str,
         snapshot: u64,
         book: &mut Book,
         taken: &mut Taken,
     ) -> Result<Option<(u64, Option<u64>)>, DecodeError> {
         let (wire, scratch) = (self.wire, &mut *self.splice_scratch);
-        let Some(listed) = self.symbols.get(symbol) else { return Ok(None) };
         let mut newest = None;
-        for (kept, frame) in listed.window.after(snapshot) {
+        for (kept, frame) in self.symbols[at].window.after(snapshot) {
             venue::decode(wire, scratch, frame, &mut |event| {
                 if let Event::Book(change) = event
                     && !change.snapshot
@@ -106,41 +100,27 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     }
 
     /// Keeps the change in hand for a snapshot that is older.
-    fn keep(
-        &mut self,
-        symbol: &str,
-        first: u64,
-        last: u64,
-        previous: Option<u64>,
-    ) -> Result<(), DecodeError> {
-        let frame = self.frame;
-        let (messages_max, bytes_max) = (self.limits.splice_messages_max, self.limits.splice_bytes_max);
-        let all = *self.splice_bytes;
-        let window = &mut self.listed(symbol)?.window;
-        let others = all - window.bytes().min(all);
-        window.keep((first, last, previous), frame, messages_max, bytes_max.saturating_sub(others));
-        let own = window.bytes();
-        *self.splice_bytes = others + own;
-        Ok(())
+    fn keep(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) {
+        let share = self.limits.splice_bytes_max / self.symbols.len().max(1);
+        let window = &mut self.symbols[at].window;
+        let others = self.splice_bytes.saturating_sub(window.bytes());
+        // Where all of it is taken, each symbol has its share, and those that have more give it up with their next change.
+        let bytes_max = self.limits.splice_bytes_max.saturating_sub(others).max(share);
+        window.keep((first, last, previous), self.frame, self.limits.splice_messages_max, bytes_max);
+        *self.splice_bytes = others + window.bytes();
     }
 
     /// Whether a change follows what came before it. A break is counted and told; with a snapshot in hand, changes that
     /// it already holds are skipped.
-    fn follows(
-        &mut self,
-        symbol: &str,
-        first: u64,
-        last: u64,
-        previous: Option<u64>,
-    ) -> Result<Follows, DecodeError> {
-        let unchecked = self.limits.checks_off.sequence;
-        let listed = self.listed(symbol)?;
+    fn follows(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) -> Follows {
+        let listed = &mut self.symbols[at];
         let Some(before) = listed.update.replace(Updates { last, from_snapshot: false }) else {
-            return Ok(Follows::Yes);
+            return Follows::Yes;
         };
-        if before.from_snapshot && last <= before.last {
+        // The snapshot holds it, or it came twice: the venue's recipe is to leave it out.
+        if last <= before.last && (before.from_snapshot || !self.limits.checks_off.sequence) {
             listed.update = Some(before);
-            return Ok(Follows::Skipped);
+            return Follows::Skipped;
         }
         let unbroken = match previous {
             // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
@@ -149,67 +129,72 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             Some(previous) => previous == before.last,
             None => first == before.last.saturating_add(1),
         };
-        if unbroken || unchecked {
-            return Ok(Follows::Yes);
+        if unbroken || self.limits.checks_off.sequence {
+            return Follows::Yes;
         }
         self.stats.sequence_breaks += 1;
-        self.break_quotes(symbol)?;
-        let listed = self.listed(symbol)?;
+        self.break_quotes(at);
+        let listed = &mut self.symbols[at];
         listed.update = Some(Updates { last, from_snapshot: false });
         // What is kept has no hole in it.
-        let bytes = listed.window.bytes();
+        *self.splice_bytes = self.splice_bytes.saturating_sub(listed.window.bytes());
         listed.window.clear();
-        *self.splice_bytes = self.splice_bytes.saturating_sub(bytes);
-        Ok(Follows::No)
+        Follows::No
     }
 
     /// After a book message: checks the book, and hands out its best bid and offer if they changed.
     fn settle(
         &mut self,
+        at: usize,
         message: &BookMessage<'_, '_>,
         ts_us: Option<u64>,
         taken: Taken,
     ) -> Result<(), DecodeError> {
-        let symbol = message.symbol;
         self.stats.refused.levels += taken.levels_refused;
-        if taken.is_lost || !self.is_proven(message)? {
-            self.break_quotes(symbol)?;
+        if taken.is_lost || !self.is_proven(at, message) {
+            self.break_quotes(at);
             return taken.into_result();
         }
-        let listed = self.listed(symbol)?;
-        let id = listed.id;
-        let Some(book) = &listed.book else { return taken.into_result() };
+        let Some(book) = &self.symbols[at].book else { return taken.into_result() };
         let (quote, is_certain) = (book.quote(), book.is_certain());
+        let listed = &self.symbols[at];
+        let speaks = self.market.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
+        // What was told before was checked then.
+        if quote == listed.top && speaks && is_certain && !listed.broken && !listed.held {
+            return taken.into_result();
+        }
         let hold = self.is_crossed(&quote) || !is_certain;
-        let listed = self.listed(symbol)?;
+        let listed = &mut self.symbols[at];
         // A book is only there again after a snapshot, and only here is it known to be a good one.
         let rebuilt = listed.broken && !hold;
         listed.broken &= hold;
-        let (was_held, same) = (listed.held, quote == listed.top && !rebuilt);
-        if hold || was_held || rebuilt {
-            if !self.claim(id, Channel::Quote, RANK_BOOK) {
+        // What this line told before somebody else spoke has to be told again.
+        let same = quote == listed.top && !rebuilt && speaks;
+        if hold || listed.held || rebuilt {
+            if !self.claim(at, Channel::Quote, RANK_BOOK) {
                 return taken.into_result();
             }
-            self.listed(symbol)?.held = hold;
-            self.market.set_broken(id, hold, self.rx_ns, &mut self.out);
+            self.hold(at, hold);
         }
         if hold || same {
             return taken.into_result();
         }
-        self.listed(symbol)?.top = quote;
-        if self.claim(id, Channel::Quote, RANK_BOOK) {
-            self.publish(id, Channel::Quote, ts_us, Body::Quote(quote));
+        if self.claim(at, Channel::Quote, RANK_BOOK) {
+            self.symbols[at].top = quote;
+            self.publish(at, Channel::Quote, ts_us, Body::Quote(quote));
         }
         taken.into_result()
     }
 
     /// Whether the book is what the venue says it is after this message. A checksum that is wrong is counted.
-    fn is_proven(&mut self, message: &BookMessage<'_, '_>) -> Result<bool, DecodeError> {
+    fn is_proven(&mut self, at: usize, message: &BookMessage<'_, '_>) -> bool {
+        let listed = &mut self.symbols[at];
+        let Some(book) = &listed.book else { return true };
         let unchecked = self.limits.checks_off.checksum;
-        let listed = self.listed(message.symbol)?;
-        let Some(book) = &listed.book else { return Ok(true) };
         let checksum = message.checksum.filter(|_| !unchecked && book.is_certain_to(Book::CHECKSUM_LEVELS));
-        let Some(checksum) = checksum else { return Ok(!listed.unproven) };
+        // Where the checksum is not looked at, it disproves nothing either.
+        listed.unproven &= !(unchecked && message.checksum.is_some());
+        let Some(checksum) = checksum else { return !listed.unproven };
         let mut holds = book.kraken_checksum(listed.places) == checksum;
         if !holds && message.snapshot {
             // Whoever wrote the numbers anew has lost the zeros that the checksum counts.
@@ -222,6 +207,6 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         } else {
             self.stats.checksums_bad += 1;
         }
-        Ok(holds)
+        holds
     }
 }

@@ -2,6 +2,7 @@
 //! numbers. Books are told apart, in `books`.
 
 use std::collections::HashMap;
+use std::ops::{Index, IndexMut};
 
 use rustc_hash::FxBuildHasher;
 
@@ -9,7 +10,7 @@ use super::LineLimits;
 use super::splice::Window;
 use super::stats::LineStats;
 use crate::book::{Book, Places};
-use crate::feed::market::{LineId, Market, Rank};
+use crate::feed::market::{LineId, Market, Origin, Rank};
 use crate::instrument::{InstrumentId, Symbol};
 use crate::tick::{Body, Channel, Decimal, Quote, Tick, Trade};
 use crate::venue::{self, DecodeError, Event, Print, QuoteSource, Scratch, Wire};
@@ -76,6 +77,30 @@ impl Listed {
         }
     }
 
+    /// See [`Line::ended`](super::Line::ended).
+    pub(super) fn ended(
+        &mut self,
+        line: LineId,
+        rx_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.unheard = true;
+        market.set_free(self.id, line, true, rx_ns, out);
+    }
+
+    /// See [`Line::resumed`](super::Line::resumed).
+    pub(super) fn resumed(
+        &mut self,
+        line: LineId,
+        rx_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        self.unheard = false;
+        market.set_free(self.id, line, false, rx_ns, out);
+    }
+
     /// See [`Line::joined`](super::Line::joined).
     pub(super) fn joined(
         &mut self,
@@ -84,15 +109,91 @@ impl Listed {
         market: &mut Market,
         out: &mut impl FnMut(&Tick),
     ) {
+        self.ended(line, rx_ns, market, out);
         self.unproven = self.book.is_some();
-        if Channel::ALL.into_iter().any(|channel| market.rank(self.id, channel, line).is_some()) {
-            self.unheard = true;
-            market.set_silent(self.id, true, rx_ns, out);
-        }
         if self.unproven && market.rank(self.id, Channel::Quote, line) == Some(RANK_BOOK) {
             self.held = true;
             market.set_broken(self.id, true, rx_ns, out);
         }
+    }
+}
+
+/// What a line remembers of its symbols. A symbol is looked up by its name once a message; its place here is known from then
+/// on.
+#[derive(Clone, Default)]
+pub(super) struct Symbols {
+    places: HashMap<Box<str>, usize, FxBuildHasher>,
+    listed: Vec<Listed>,
+}
+
+impl Symbols {
+    #[inline]
+    fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    fn add(&mut self, name: &str, id: InstrumentId) -> usize {
+        let place = self.listed.len();
+        self.places.insert(name.into(), place);
+        self.listed.push(Listed::new(id));
+        place
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// What is remembered of a symbol.
+    pub(super) fn get(&self, name: &str) -> Option<&Listed> {
+        self.place(name).map(|place| &self.listed[place])
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Listed> {
+        self.listed.iter()
+    }
+
+    /// All of them, to be changed.
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Listed> {
+        self.listed.iter_mut()
+    }
+
+    /// Gives each instrument another number; those that get none are forgotten.
+    pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
+        let Self { places, listed } = std::mem::take(self);
+        let mut listed: Vec<Option<Listed>> = listed.into_iter().map(Some).collect();
+        for (name, place) in places {
+            if let Some(mut kept) = listed[place].take()
+                && let Some(id) = number(kept.id)
+            {
+                kept.id = id;
+                self.places.insert(name, self.listed.len());
+                self.listed.push(kept);
+            }
+        }
+    }
+
+    /// Bytes of memory that they take, roughly.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let names: usize = self.places.keys().map(|name| name.len() + size_of::<(Box<str>, usize)>()).sum();
+        let book = |listed: &Listed| listed.book.as_ref().map_or(0, Book::memory_bytes);
+        let parts = |listed: &Listed| size_of::<Listed>() + book(listed) + listed.window.memory_bytes();
+        names + self.listed.iter().map(parts).sum::<usize>()
+    }
+}
+
+impl Index<usize> for Symbols {
+    type Output = Listed;
+
+    fn index(&self, place: usize) -> &Listed {
+        &self.listed[place]
+    }
+}
+
+impl IndexMut<usize> for Symbols {
+    fn index_mut(&mut self, place: usize) -> &mut Listed {
+        &mut self.listed[place]
     }
 }
 
@@ -107,12 +208,13 @@ const RANK_PARTIAL: Rank = Rank(3);
 pub(super) const RANK_BOOK: Rank = Rank(4);
 const RANK_BOOK_TICKER: Rank = Rank(5);
 
-/// The parts of a [`Line`] that take in events while its scratch is lent to the decoder.
+/// The parts of a [`Line`](super::Line) that take in events while its scratch is lent to the decoder.
 pub(super) struct Intake<'a, Out> {
     pub(super) id: LineId,
+    pub(super) origin: Origin,
     pub(super) wire: Wire,
     pub(super) limits: &'a LineLimits,
-    pub(super) symbols: &'a mut HashMap<Box<str>, Listed, FxBuildHasher>,
+    pub(super) symbols: &'a mut Symbols,
     pub(super) stats: &'a mut LineStats,
     pub(super) splice_scratch: &'a mut Scratch,
     pub(super) splice_bytes: &'a mut usize,
@@ -126,21 +228,14 @@ pub(super) struct Intake<'a, Out> {
 impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     /// Remembers which sources will speak.
     pub(super) fn prime(&mut self, event: &Event<'_, '_>) -> Result<(), DecodeError> {
-        match event {
-            Event::Trade { symbol, print, .. } => {
-                let id = self.listed(symbol)?.id;
-                self.claim(id, Channel::Trade, trade_rank(*print));
-            }
-            Event::Quote { symbol, source, .. } => {
-                let id = self.listed(symbol)?.id;
-                self.claim(id, Channel::Quote, quote_rank(*source));
-            }
-            Event::Book(message) if message.snapshot => {
-                let id = self.listed(message.symbol)?.id;
-                self.claim(id, Channel::Quote, RANK_BOOK);
-            }
-            _ => {}
-        }
+        let (symbol, channel, rank) = match event {
+            Event::Trade { symbol, print, .. } => (symbol, Channel::Trade, trade_rank(*print)),
+            Event::Quote { symbol, source, .. } => (symbol, Channel::Quote, quote_rank(*source)),
+            Event::Book(message) if message.snapshot => (&message.symbol, Channel::Quote, RANK_BOOK),
+            _ => return Ok(()),
+        };
+        let at = self.find(symbol)?;
+        self.claim(at, channel, rank);
         Ok(())
     }
 
@@ -152,18 +247,19 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             }
             Event::Trade { symbol, trade, ts_us, print } => self.trade(symbol, trade, ts_us, print),
             Event::LastTrade { symbol, id } => {
-                let listed = self.listed(symbol)?;
-                listed.last_trade = listed.last_trade.max(Some(id));
+                let at = self.find(symbol)?;
+                let last_trade = &mut self.symbols[at].last_trade;
+                *last_trade = (*last_trade).max(Some(id));
                 Ok(())
             }
             Event::Quote { symbol, quote, ts_us, source } => self.quote(symbol, quote, ts_us, source),
             Event::Book(ref message) => self.book(message),
             Event::BookDepth { symbol, depth } => {
-                let limit = self.limits.book_levels_max;
-                let listed = self.listed(symbol)?;
+                let at = self.find(symbol)?;
+                let listed = &mut self.symbols[at];
                 listed.depth = Some(depth);
                 if let Some(book) = &mut listed.book {
-                    book.set_depth(depth.min(limit));
+                    book.set_depth(depth.min(self.limits.book_levels_max));
                 }
                 Ok(())
             }
@@ -171,22 +267,39 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 self.heartbeat(symbol, sequence, last_trade_id)
             }
             Event::Sequence { symbol, sequence } => {
-                let listed = self.listed(symbol)?;
-                listed.sequence = listed.sequence.max(Some(sequence));
+                let at = self.find(symbol)?;
+                let newest = &mut self.symbols[at].sequence;
+                *newest = (*newest).max(Some(sequence));
                 Ok(())
             }
         }
     }
 
-    /// What is known of a symbol, listing it if it is new.
-    pub(super) fn listed(&mut self, name: &str) -> Result<&mut Listed, DecodeError> {
-        if !self.symbols.contains_key(name) {
-            let id = self
-                .list(name)
-                .map_err(|why| DecodeError::Symbol { text: name.chars().take(80).collect(), why })?;
-            self.symbols.insert(name.into(), Listed::new(id));
+    /// The place of a symbol, which is listed if it is new.
+    #[inline]
+    fn find(&mut self, name: &str) -> Result<usize, DecodeError> {
+        match self.symbols.place(name) {
+            Some(at) => Ok(at),
+            None => self.meet(name),
         }
-        self.symbols.get_mut(name).ok_or(DecodeError::Field("symbol"))
+    }
+
+    #[cold]
+    fn meet(&mut self, name: &str) -> Result<usize, DecodeError> {
+        let id = self.list(name);
+        let id = id.map_err(|why| DecodeError::Symbol { text: name.chars().take(80).collect(), why })?;
+        Ok(self.symbols.add(name, id))
+    }
+
+    /// The place of a symbol of which something has come.
+    #[inline]
+    pub(super) fn heard(&mut self, symbol: &str) -> Result<usize, DecodeError> {
+        let at = self.find(symbol)?;
+        let listed = &mut self.symbols[at];
+        if listed.unheard {
+            listed.resumed(self.id, self.rx_ns, self.market, &mut self.out);
+        }
+        Ok(at)
     }
 
     fn list(&mut self, name: &str) -> Result<InstrumentId, String> {
@@ -205,20 +318,32 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
     /// Whether this line's source of `rank` speaks for the channel. Publishers share their instruments:
     /// what any of them sends goes out.
-    pub(super) fn claim(&mut self, id: InstrumentId, channel: Channel, rank: Rank) -> bool {
-        self.market.claim(id, channel, self.id, rank, self.wire == Wire::Native)
+    pub(super) fn claim(&mut self, at: usize, channel: Channel, rank: Rank) -> bool {
+        self.market.claim(self.symbols[at].id, channel, self.id, self.origin, rank, self.wire == Wire::Native)
     }
 
-    pub(super) fn publish(&mut self, id: InstrumentId, channel: Channel, ts_us: Option<u64>, body: Body) {
-        let is_plausible = |ts_us: &u64| venue::PLAUSIBLE_US.contains(ts_us);
-        self.stats.refused.times += u64::from(!ts_us.as_ref().is_none_or(is_plausible));
-        let ts_us = ts_us.filter(is_plausible);
+    pub(super) fn publish(&mut self, at: usize, channel: Channel, ts_us: Option<u64>, body: Body) {
+        let ts_us = match ts_us {
+            Some(ts_us) if !venue::PLAUSIBLE_US.contains(&ts_us) => {
+                self.stats.refused.times += 1;
+                None
+            }
+            ts_us => ts_us,
+        };
         match channel {
             Channel::Trade => self.stats.trades += 1,
             Channel::Quote => self.stats.quotes += 1,
         }
-        let tick = Tick { instrument: id, seq: 0, rx_ns: self.rx_ns, ts_us, snap: false, body };
+        let (instrument, rx_ns) = (self.symbols[at].id, self.rx_ns);
+        let tick = Tick { instrument, seq: 0, rx_ns, ts_us, snap: false, body };
         self.market.publish(tick, channel, &mut self.out);
+    }
+
+    /// Says whether what would be the quote is not to be trusted at this moment.
+    pub(super) fn hold(&mut self, at: usize, hold: bool) {
+        let listed = &mut self.symbols[at];
+        listed.held = hold;
+        self.market.set_broken(listed.id, hold, self.rx_ns, &mut self.out);
     }
 
     fn trade(
@@ -230,13 +355,14 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     ) -> Result<(), DecodeError> {
         let is_told = self.makes_sense(&trade)?;
         let unchecked = self.limits.checks_off.sequence;
-        let listed = self.heard(symbol)?;
-        let id = listed.id;
+        let at = self.heard(symbol)?;
+        let listed = &mut self.symbols[at];
         let mut missing = 0;
         let repeated = match print {
             Print::Single => false,
             Print::Numbered(number) => {
-                let before = listed.last_trade.replace(number).filter(|_| !unchecked);
+                let before = listed.last_trade.filter(|_| !unchecked);
+                listed.last_trade = before.max(Some(number));
                 missing = before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)));
                 before.is_some_and(|before| number <= before)
             }
@@ -245,21 +371,21 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             Print::Aggregate { .. } => false,
         };
         // Also a repeated trade shows that this source is there, and so silences the lesser one.
-        let speaks = self.claim(id, Channel::Trade, trade_rank(print));
+        let speaks = self.claim(at, Channel::Trade, trade_rank(print));
         if repeated || !speaks {
             self.stats.repeated += 1;
             return Ok(());
         }
         if let Print::Aggregate { last } = print {
-            self.listed(symbol)?.last_told_by_aggregate = Some(last);
+            self.symbols[at].last_told_by_aggregate = Some(last);
         }
         if missing > 0 {
             self.stats.sequence_breaks += 1;
             // Coinbase says that this channel may drop messages and that its level2 does not: the book is good.
-            self.gap(id, Channel::Trade, missing);
+            self.gap(at, Channel::Trade, missing);
         }
         if is_told {
-            self.publish(id, Channel::Trade, ts_us, Body::Trade(trade));
+            self.publish(at, Channel::Trade, ts_us, Body::Trade(trade));
         } else {
             self.stats.refused.zero_trades += 1;
         }
@@ -269,6 +395,9 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
     /// Whether a trade is one: of a size, and on a venue at a price. A negative size, and on a venue a negative price, is
     /// a fault of the frame.
     fn makes_sense(&self, trade: &Trade) -> Result<bool, DecodeError> {
+        if trade.size.is_positive() && trade.price.is_positive() {
+            return Ok(true);
+        }
         let is_native = self.wire == Wire::Native;
         if trade.size.is_negative() || (is_native && trade.size.is_zero()) {
             return Err(DecodeError::value("size", trade.size, "a trade has a size above 0"));
@@ -277,7 +406,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             return Err(DecodeError::value("price", trade.price, "a price is not negative on this venue"));
         }
         // What a publisher calls a price is one: spreads trade at 0 and below.
-        Ok(!trade.size.is_zero() && (is_native || !trade.price.is_zero()))
+        Ok(is_native)
     }
 
     /// A quote that the venue tells itself.
@@ -288,29 +417,46 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         ts_us: Option<u64>,
         source: QuoteSource,
     ) -> Result<(), DecodeError> {
-        let quote = self.with_real_sides(quote)?;
-        let is_crossed = self.wire != Wire::Native && self.is_crossed(&quote);
-        let listed = self.heard(symbol)?;
-        let (id, held) = (listed.id, listed.held);
-        // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
-        let is_same = quote == listed.told && (source == QuoteSource::Partial || quote == Quote::default());
-        if !self.claim(id, Channel::Quote, quote_rank(source)) {
+        let at = self.heard(symbol)?;
+        let quote = match has_two_sides(&quote) {
+            true => Ok(quote),
+            false => self.with_real_sides(quote),
+        };
+        let quote = match quote {
+            Ok(quote) => quote,
+            Err(error) => {
+                // There is a newer quote than the one that was told, and nobody can tell it.
+                if self.claim(at, Channel::Quote, quote_rank(source)) {
+                    self.hold(at, true);
+                }
+                return Err(error);
+            }
+        };
+        // What this line told before somebody else spoke is no news, but has to be told again.
+        let spoke =
+            self.market.rank(self.symbols[at].id, Channel::Quote, self.id) == Some(quote_rank(source));
+        if !self.claim(at, Channel::Quote, quote_rank(source)) {
             self.stats.repeated += 1;
             return Ok(());
         }
-        if held != is_crossed {
-            self.listed(symbol)?.held = is_crossed;
-            self.market.set_broken(id, is_crossed, self.rx_ns, &mut self.out);
+        let is_crossed = self.wire != Wire::Native && self.is_crossed(&quote);
+        if is_crossed != self.symbols[at].held {
+            self.hold(at, is_crossed);
         }
-        if is_crossed || is_same {
+        let told = &mut self.symbols[at].told;
+        // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
+        let may_repeat = source == QuoteSource::Partial || (quote.bid.is_none() && quote.ask.is_none());
+        let is_first = *told == Quote::default() && quote == Quote::default();
+        if is_crossed || is_first || (may_repeat && spoke && quote == *told) {
             return Ok(());
         }
-        self.listed(symbol)?.told = quote;
-        self.publish(id, Channel::Quote, ts_us, Body::Quote(quote));
+        *told = quote;
+        self.publish(at, Channel::Quote, ts_us, Body::Quote(quote));
         Ok(())
     }
 
     /// The quote without sides that are none: venues write an empty one as price 0 or size 0.
+    #[cold]
     fn with_real_sides(&self, quote: Quote) -> Result<Quote, DecodeError> {
         let is_native = self.wire == Wire::Native;
         let side = |fields: [&'static str; 2], price: Option<Decimal>, size: Option<Decimal>| {
@@ -336,47 +482,37 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         is_crossed && !self.limits.checks_off.crossed
     }
 
-    /// What is known of a symbol of which something has come.
-    pub(super) fn heard(&mut self, symbol: &str) -> Result<&mut Listed, DecodeError> {
-        let listed = self.listed(symbol)?;
-        if std::mem::take(&mut listed.unheard) {
-            let id = listed.id;
-            self.market.set_silent(id, false, self.rx_ns, &mut self.out);
-        }
-        self.listed(symbol)
-    }
-
-    fn gap(&mut self, id: InstrumentId, channel: Channel, missing: u64) {
+    fn gap(&mut self, at: usize, channel: Channel, missing: u64) {
         self.stats.gaps += 1;
-        self.market.gap(id, channel, missing, self.rx_ns, &mut self.out);
+        self.market.gap(self.symbols[at].id, channel, missing, self.rx_ns, &mut self.out);
     }
 
     /// Coinbase: the newest trade and the product's sequence at this moment. A trade that never came, or a
     /// sequence that goes back, proves that messages of this product were lost.
     fn heartbeat(&mut self, symbol: &str, sequence: u64, last_trade_id: u64) -> Result<(), DecodeError> {
         let unchecked = self.limits.checks_off.sequence;
-        let listed = self.listed(symbol)?;
-        let id = listed.id;
+        let at = self.find(symbol)?;
+        let listed = &mut self.symbols[at];
         let missing = listed.last_trade.map_or(0, |seen| last_trade_id.saturating_sub(seen));
         let back = listed.sequence.is_some_and(|seen| sequence < seen);
         let (missing, back) = if unchecked { (0, false) } else { (missing, back) };
         listed.last_trade = listed.last_trade.max(Some(last_trade_id));
         listed.sequence = Some(sequence);
         // Where another line tells the trades, they did not get lost.
-        if missing > 0 && self.claim(id, Channel::Trade, RANK_TRADE) {
-            self.gap(id, Channel::Trade, missing);
+        if missing > 0 && self.claim(at, Channel::Trade, RANK_TRADE) {
+            self.gap(at, Channel::Trade, missing);
         }
         if missing > 0 || back {
             self.stats.sequence_breaks += 1;
-            self.break_quotes(symbol)?;
+            self.break_quotes(at);
         }
         Ok(())
     }
 
     /// Messages of this symbol were lost: its quotes have a gap if this line tells them, and its book, if it
     /// has one, waits for a snapshot.
-    pub(super) fn break_quotes(&mut self, symbol: &str) -> Result<(), DecodeError> {
-        let listed = self.listed(symbol)?;
+    pub(super) fn break_quotes(&mut self, at: usize) {
+        let listed = &mut self.symbols[at];
         let id = listed.id;
         let had_book = listed.book.take().is_some();
         listed.broken = had_book || listed.broken;
@@ -384,13 +520,19 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         listed.update = None;
         let speaks = self.market.rank(id, Channel::Quote, self.id);
         if speaks.is_some() {
-            self.gap(id, Channel::Quote, 1);
+            self.gap(at, Channel::Quote, 1);
         }
         if had_book && speaks == Some(RANK_BOOK) {
             self.market.set_broken(id, true, self.rx_ns, &mut self.out);
         }
-        Ok(())
     }
+}
+
+/// Whether both sides of a quote are there, with prices and sizes above 0.
+#[inline]
+fn has_two_sides(quote: &Quote) -> bool {
+    let Quote { bid, bid_size, ask, ask_size } = quote;
+    [bid, bid_size, ask, ask_size].into_iter().all(|value| value.is_some_and(Decimal::is_positive))
 }
 
 fn trade_rank(print: Print) -> Rank {

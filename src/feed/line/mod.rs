@@ -5,17 +5,12 @@ mod intake;
 mod splice;
 mod stats;
 
-use std::collections::HashMap;
-
-use rustc_hash::FxBuildHasher;
-
-use self::intake::{Intake, Listed};
-use super::market::{LineId, Market};
+use self::intake::{Intake, Listed, Symbols};
+use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
-use crate::book::Book;
 use crate::instrument::InstrumentId;
 use crate::tick::{Channel, Tick};
-use crate::venue::{self, ChecksOff, DecodeError, Scratch, Wire};
+use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
 
 pub use stats::{Kind, Kinds, LineStats, Refused};
 
@@ -40,7 +35,7 @@ impl Default for LineLimits {
         Self {
             book_levels_max: 100_000,
             venues: None,
-            splice_messages_max: 1_024,
+            splice_messages_max: 256,
             splice_bytes_max: 4 << 20,
             checks_off: ChecksOff::default(),
         }
@@ -50,7 +45,7 @@ impl Default for LineLimits {
 /// What a line remembers at one place of its captures.
 #[derive(Clone)]
 pub(super) struct Memory {
-    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    symbols: Symbols,
     /// A frame has come since the connection was made.
     connected: bool,
 }
@@ -58,36 +53,28 @@ pub(super) struct Memory {
 impl Memory {
     /// The instruments it knows.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
-        self.symbols.values().map(|listed| listed.id)
+        self.symbols.iter().map(|listed| listed.id)
     }
 
     /// Gives each instrument another number; those that get none are forgotten.
     pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
-        self.symbols.retain(|_, listed| {
-            let renumbered = number(listed.id);
-            listed.id = renumbered.unwrap_or(listed.id);
-            renumbered.is_some()
-        });
+        self.symbols.renumber(number);
     }
 
     /// Bytes that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
-        let books = self.symbols.values().filter_map(|listed| listed.book.as_ref());
-        let names: usize = self.symbols.keys().map(|name| name.len()).sum();
-        self.symbols.len() * size_of::<(Box<str>, Listed)>()
-            + names
-            + books.map(Book::memory_bytes).sum::<usize>()
-            + self.symbols.values().map(|listed| listed.window.memory_bytes()).sum::<usize>()
+        self.symbols.memory_bytes()
     }
 }
 
 /// One connection, capture or peer. It does no I/O and reads no clock.
 pub struct Line {
     id: LineId,
+    origin: Origin,
     wire: Wire,
     limits: LineLimits,
     scratch: Scratch,
-    symbols: HashMap<Box<str>, Listed, FxBuildHasher>,
+    symbols: Symbols,
     stats: LineStats,
     /// For changes of a book that are read again.
     splice_scratch: Scratch,
@@ -100,13 +87,14 @@ pub struct Line {
 
 impl Line {
     /// A line of a venue, before its first frame.
-    pub fn new(id: LineId, wire: Wire, limits: LineLimits) -> Self {
+    pub fn new(id: LineId, origin: Origin, wire: Wire, limits: LineLimits) -> Self {
         Self {
             id,
+            origin,
             wire,
             limits,
             scratch: Scratch::default(),
-            symbols: HashMap::default(),
+            symbols: Symbols::default(),
             stats: LineStats::default(),
             splice_scratch: Scratch::default(),
             splice_bytes: 0,
@@ -121,10 +109,15 @@ impl Line {
         self.id
     }
 
+    /// Where its frames come from, from the next one on: see [`Market::set_origin`].
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.origin = origin;
+    }
+
     /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
     pub(super) fn hand_over_to(&mut self, line: LineId, market: &mut Market) {
         market.hand_over(self.id, line);
-        self.symbols.clear();
+        self.symbols = Symbols::default();
     }
 
     /// Has what it takes in recorded from now on.
@@ -168,14 +161,14 @@ impl Line {
             tap.disconnected(rx_ns);
         }
         self.symbols = memory.symbols;
-        self.splice_bytes = self.symbols.values().map(|listed| listed.window.bytes()).sum();
+        self.splice_bytes = self.symbols.iter().map(|listed| listed.window.bytes()).sum();
         self.last_rx_ns = memory.connected.then_some(rx_ns);
         self.silent = false;
     }
 
     /// The instruments it knows.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
-        self.symbols.values().map(|listed| listed.id)
+        self.symbols.iter().map(|listed| listed.id)
     }
 
     /// It was not its silence that nothing came: that begins now.
@@ -190,6 +183,7 @@ impl Line {
         let mut stats = LineStats::default();
         let mut intake = Intake {
             id: self.id,
+            origin: self.origin,
             wire: self.wire,
             limits: &self.limits,
             symbols: &mut self.symbols,
@@ -228,6 +222,7 @@ impl Line {
         }
         let mut intake = Intake {
             id: self.id,
+            origin: self.origin,
             wire: self.wire,
             limits: &self.limits,
             symbols: &mut self.symbols,
@@ -253,19 +248,66 @@ impl Line {
     /// begin anew with the next frame. Before the first frame there is nothing to end, and what
     /// [`prime`](Self::prime) learned stays.
     pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
-        if self.last_rx_ns.is_none() {
-            return;
+        if self.last_rx_ns.is_some() {
+            self.release(false, rx_ns, market, &mut out);
         }
-        for listed in self.symbols.values_mut() {
-            market.release(listed.id, self.id, rx_ns, &mut out);
+    }
+
+    /// The replay that it is of has ended, and so has what it spoke for, now or before.
+    pub(super) fn over(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        self.release(true, rx_ns, market, out);
+    }
+
+    fn release(&mut self, over: bool, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        for listed in self.symbols.iter_mut() {
+            market.release(listed.id, self.id, over, rx_ns, out);
             *listed = Listed::new(listed.id);
         }
         self.splice_bytes = 0;
-        self.last_rx_ns = None;
         self.silent = false;
-        if let Some(tap) = &mut self.tap {
+        if self.last_rx_ns.take().is_some()
+            && let Some(tap) = &mut self.tap
+        {
             tap.disconnected(rx_ns);
         }
+    }
+
+    /// Its capture ended, and others are to come. What it has told is stale until something comes of the same symbol, and
+    /// whichever line that comes on may speak.
+    pub(super) fn ended(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for listed in self.symbols.iter_mut() {
+            listed.ended(self.id, rx_ns, market, &mut out);
+        }
+    }
+
+    /// What comes now follows what came before it [ended](Self::ended), and nothing is missing between them.
+    pub(super) fn resumed(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        for listed in self.symbols.iter_mut() {
+            listed.resumed(self.id, rx_ns, market, &mut out);
+        }
+    }
+
+    /// How much of what a frame tells is of symbols and channels that this line has told of.
+    pub(super) fn likeness(&mut self, frame: &[u8], market: &Market) -> usize {
+        let (id, symbols) = (self.id, &self.symbols);
+        let mut alike = 0;
+        // What cannot be read is like nothing.
+        let _ = venue::decode(self.wire, &mut self.splice_scratch, frame, &mut |event| {
+            let (symbol, channel) = match event {
+                Event::Trade { symbol, .. } => (symbol, Channel::Trade),
+                Event::Quote { symbol, .. } => (symbol, Channel::Quote),
+                Event::Book(ref message) => {
+                    let has_book = |listed: &Listed| listed.book.is_some() || listed.update.is_some();
+                    alike += usize::from(symbols.get(message.symbol).is_some_and(has_book));
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            };
+            let speaks = |listed: &Listed| market.rank(listed.id, channel, id).is_some();
+            alike += usize::from(symbols.get(symbol).is_some_and(speaks));
+            Ok(())
+        });
+        alike
     }
 
     /// Its capture ended, and another one goes on from here, perhaps with something missing between them. What it has told
@@ -275,7 +317,7 @@ impl Line {
         if self.last_rx_ns.is_none() {
             return;
         }
-        for listed in self.symbols.values_mut() {
+        for listed in self.symbols.iter_mut() {
             listed.joined(self.id, rx_ns, market, &mut out);
         }
         if let Some(tap) = &mut self.tap {
@@ -297,7 +339,7 @@ impl Line {
             return;
         }
         self.silent = silent;
-        for listed in self.symbols.values() {
+        for listed in self.symbols.iter() {
             // Of what has not come since a join, nothing has come now.
             if listed.unheard && !silent {
                 continue;

@@ -34,7 +34,7 @@ impl Kept {
 }
 
 /// The newest changes of one book, without a hole between them.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Window {
     kept: VecDeque<Kept>,
     blocks: VecDeque<Arc<Vec<u8>>>,
@@ -42,11 +42,21 @@ pub(super) struct Window {
     first_block: u64,
     /// Bytes of the frames of `kept`.
     bytes: usize,
+    /// A block that is not needed any more, for the next one.
+    spare: Vec<u8>,
+}
+
+impl Clone for Window {
+    fn clone(&self) -> Self {
+        let Self { kept, blocks, first_block, bytes, .. } = self;
+        let (kept, blocks) = (kept.clone(), blocks.clone());
+        Self { kept, blocks, first_block: *first_block, bytes: *bytes, spare: Vec::new() }
+    }
 }
 
 impl Window {
     /// Keeps a change. The oldest are given up for it, so that there are at most `messages_max`, and at most `bytes_max`
-    /// bytes of frames; all of them where it does not follow the newest one.
+    /// bytes of frames; all of them where it does not follow the newest one. One that is there already is not kept again.
     pub(super) fn keep(
         &mut self,
         (first, last, previous): (u64, u64, Option<u64>),
@@ -54,6 +64,9 @@ impl Window {
         messages_max: usize,
         bytes_max: usize,
     ) {
+        if self.kept.back().is_some_and(|newest| last <= newest.last) {
+            return;
+        }
         let follows = |newest: &Kept| match previous {
             Some(previous) => previous == newest.last,
             None => first == newest.last.saturating_add(1),
@@ -72,7 +85,9 @@ impl Window {
         }
         let is_full = |block: &Arc<Vec<u8>>| block.len() + frame.len() > BLOCK_BYTES;
         if self.blocks.back().is_none_or(is_full) {
-            self.blocks.push_back(Arc::new(Vec::with_capacity(BLOCK_BYTES.max(frame.len()))));
+            let mut block = std::mem::take(&mut self.spare);
+            block.reserve(BLOCK_BYTES.max(frame.len()));
+            self.blocks.push_back(Arc::new(block));
         }
         let block = self.first_block + self.blocks.len() as u64 - 1;
         let Some(open) = self.blocks.back_mut() else { return };
@@ -116,8 +131,14 @@ impl Window {
         let Some(oldest) = self.kept.pop_front() else { return false };
         self.bytes -= oldest.len;
         let needed = self.kept.front().map_or(oldest.block, |kept| kept.block);
-        while self.first_block < needed && self.blocks.pop_front().is_some() {
+        while self.first_block < needed
+            && let Some(block) = self.blocks.pop_front()
+        {
             self.first_block += 1;
+            if let Some(mut block) = Arc::into_inner(block) {
+                block.clear();
+                self.spare = block;
+            }
         }
         true
     }

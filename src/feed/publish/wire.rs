@@ -160,7 +160,11 @@ impl Wire {
         match self {
             Self::Tcp(tcp) => socket::linger(tcp.stream).await,
             Self::Ws(mut ws) => {
-                let frame = CloseFrame { code: CloseCode::from(why.code()), reason: why.why().into() };
+                let reason = match why {
+                    Close::TooBig => format!("{}: one has up to {MESSAGE_BYTES_MAX} bytes", why.why()),
+                    _ => why.why().to_owned(),
+                };
+                let frame = CloseFrame { code: CloseCode::from(why.code()), reason: reason.into() };
                 if ws.stream.close(Some(frame)).await.is_ok() {
                     socket::linger(ws.stream.into_inner()).await;
                 }

@@ -185,11 +185,6 @@ impl Cue {
     pub(super) fn end(&self) -> Option<End> {
         self.shared.end.get().copied()
     }
-
-    /// The numbers of the lines.
-    pub(super) fn reel(&self) -> &Reel {
-        &self.shared.reel
-    }
 }
 
 impl Drop for Cue {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::ReplayError;
 use super::joins::{self, Reads};
-use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segment, Sniffed};
+use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segment, Sniffed, SourcePlace};
 use crate::feed::line::{Line, LineLimits, Memory};
-use crate::feed::market::{LineId, Market};
+use crate::feed::market::{LineId, Market, Origin};
 use crate::instrument::{InstrumentId, InstrumentTable};
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
@@ -17,6 +17,8 @@ use crate::venue::Wire;
 pub(super) struct Reel {
     pub(super) captures: Vec<Arc<Capture>>,
     pub(super) wires: Vec<Wire>,
+    /// Before when each does not begin, nanoseconds since the Unix epoch.
+    begin_ns: Vec<u64>,
     /// The segment of a recording that each begins with.
     pub(super) heads: Vec<Option<Segment>>,
     /// Captures whose lines look at their first frames before anything is played.
@@ -55,7 +57,10 @@ impl Reel {
     /// New lines.
     fn new_lines(&self) -> Vec<Line> {
         let lines = self.lines().zip(&self.wires);
-        lines.map(|(number, wire)| Line::new(LineId(number), *wire, self.limits.clone())).collect()
+        let line = |(number, wire): (u32, &Wire)| {
+            Line::new(LineId(number), Origin::Replay, *wire, self.limits.clone())
+        };
+        lines.map(line).collect()
     }
 }
 
@@ -123,6 +128,7 @@ impl Deck {
             return Err(CaptureError::Empty { path: files[0].clone() }.into());
         }
         let wires = wires(&captures, venue)?;
+        let begin_ns = joins::begin_ns(&captures, &wires);
         let primed = joins::primed(&captures, &wires);
         for (index, capture) in captures.iter_mut().enumerate() {
             if !primed.contains(&index) {
@@ -130,8 +136,8 @@ impl Deck {
             }
         }
         let limits = limits.clone();
-        let reel = Arc::new(Reel { captures, wires, heads, primed, empty, limits, first: first.0 });
-        Ok((Self::on(&reel, Merged::from_start(&reel.captures, readers)), reel))
+        let reel = Arc::new(Reel { captures, wires, begin_ns, heads, primed, empty, limits, first: first.0 });
+        Ok((Self::on(&reel, Merged::from_start(&reel.captures, &reel.begin_ns, readers)), reel))
     }
 
     fn on(reel: &Arc<Reel>, merged: Merged) -> Self {
@@ -147,10 +153,19 @@ impl Deck {
     }
 
     /// Begins again with the first record.
-    pub(super) fn rewind(&mut self) {
-        self.merged = Merged::from_start(&self.reel.captures, Vec::new());
+    ///
+    /// # Errors
+    /// The capture that is not there any more.
+    pub(super) fn rewind(&mut self) -> Result<(), CaptureError> {
+        for capture in &self.reel.captures {
+            let path = capture.path();
+            let gone = |source| CaptureError::Open { path: path.into(), source };
+            std::fs::metadata(path).map_err(gone)?;
+        }
+        self.merged = Merged::from_start(&self.reel.captures, &self.reel.begin_ns, Vec::new());
         self.reads = Reads::new(self.reel.captures.len());
         self.ticks = 0;
+        Ok(())
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
@@ -276,7 +291,7 @@ pub(super) struct Rehearsal {
 impl Rehearsal {
     /// In front of the first record.
     pub(super) fn at_start(reel: &Arc<Reel>, table: &Arc<InstrumentTable>) -> Self {
-        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures, Vec::new()));
+        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures, &reel.begin_ns, Vec::new()));
         let mut market = Market::new(Arc::clone(table));
         deck.prime(&mut market);
         Self { deck, market, values: Values::new(), last_ns: 0 }
@@ -354,6 +369,7 @@ impl Checkpoint {
     /// Bytes of memory that it takes, roughly.
     pub(super) fn bytes(&self) -> usize {
         let memories: usize = self.memories.iter().map(Memory::bytes).sum();
-        memories + self.market.bytes() + self.values.len() * size_of::<[Option<Tick>; 2]>()
+        let places = self.places.len() * size_of::<SourcePlace>() + self.reads.bytes();
+        places + memories + self.market.bytes() + self.values.len() * size_of::<[Option<Tick>; 2]>()
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::deck::{self, Reel};
-use crate::capture::{Capture, Merged, Reader, Segment};
+use crate::capture::{Capture, Kind, Merged, Reader, STEP_BACK_NS, Segment};
 use crate::feed::line::Line;
 use crate::feed::market::Market;
 use crate::tick::Tick;
@@ -15,6 +15,10 @@ use crate::venue::Wire;
 /// How much later than the first capture others may begin, nanoseconds, whose lines look at their first frames before
 /// anything is played: those of connections that were recorded side by side.
 const PRIMED_NS: u64 = 10_000_000_000;
+/// Frames of a capture that are looked at to find the one that it goes on from.
+const LOOKED_AT_MAX: usize = 64;
+/// Captures that began before one and may end where it begins.
+const NEIGHBOURS: usize = 8;
 /// Joins that are told one by one.
 const JOINS_MAX: usize = 1_000;
 
@@ -36,7 +40,16 @@ pub struct Join {
 #[derive(Clone)]
 pub(super) struct Reads {
     sources: Vec<Read>,
-    joins: Vec<Join>,
+    joins: Vec<Joined>,
+}
+
+/// A [`Join`], by the numbers of the captures.
+#[derive(Clone, Copy)]
+struct Joined {
+    from: usize,
+    to: usize,
+    pause_ns: u64,
+    is_seamless: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -84,8 +97,20 @@ impl Reads {
     }
 
     /// How captures went on from others, up to a thousand of them.
-    pub(super) fn joins(&self) -> &[Join] {
-        &self.joins
+    pub(super) fn joins(&self, reel: &Reel) -> Vec<Join> {
+        let path = |capture: usize| reel.captures[capture].path().to_path_buf();
+        let join = |Joined { from, to, pause_ns, is_seamless }: &Joined| Join {
+            from: path(*from),
+            to: path(*to),
+            pause_ns: *pause_ns,
+            is_seamless: *is_seamless,
+        };
+        self.joins.iter().map(join).collect()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.sources.len() * size_of::<Read>() + self.joins.len() * size_of::<Joined>()
     }
 
     /// Whether a segment that a capture comes to follows what its line has read before; the first of a line follows
@@ -106,10 +131,12 @@ impl Reads {
         market: &mut Market,
         out: &mut impl FnMut(&Tick),
     ) {
-        for (source, last_ns) in merged.take_ended() {
-            (self.sources[source].state, self.sources[source].last_ns) = (State::Ended, last_ns);
-        }
         let at_ns = rx_ns.or_else(|| merged.peek_ns()).unwrap_or(0);
+        for (source, last_ns) in merged.take_ended() {
+            let read = &mut self.sources[source];
+            (read.state, read.last_ns) = (State::Ended, last_ns);
+            lines[read.line].ended(at_ns, market, &mut *out);
+        }
         if let Some(source) = merged.begins() {
             self.begin(source, reel, lines, at_ns, market, out);
         }
@@ -135,7 +162,7 @@ impl Reads {
         out: &mut impl FnMut(&Tick),
     ) {
         self.sources[source].state = State::Open;
-        let Some(before) = self.predecessor(source, reel) else {
+        let Some(before) = self.predecessor(source, reel, lines, market) else {
             if !reel.is_primed(source)
                 && let Ok(reader) = Reader::open(reel.captures[source].path())
             {
@@ -151,30 +178,56 @@ impl Reads {
         let head = reel.heads[source];
         let is_seamless = segment.zip(head).is_some_and(|(before, head)| before.precedes(&head));
         // Of two segments it is known whether one is missing between them: see `continues`.
-        if head.is_none() || segment.is_none() {
+        if is_seamless {
+            lines[line].resumed(at_ns, market, out);
+        } else if head.is_none() || segment.is_none() {
             lines[line].joined(at_ns, market, out);
         }
         if self.joins.len() < JOINS_MAX {
-            let path = |index: usize| reel.captures[index].path().to_path_buf();
             let pause_ns = reel.captures[source].first_ns().saturating_sub(last_ns);
-            self.joins.push(Join { from: path(before), to: path(source), pause_ns, is_seamless });
+            self.joins.push(Joined { from: before, to: source, pause_ns, is_seamless });
         }
     }
 
     /// The capture that this one goes on from: of those of its venue that have ended, the segment before it, else the one
-    /// whose name is most like its own, else the one that ended last.
-    fn predecessor(&self, source: usize, reel: &Reel) -> Option<usize> {
-        let likeness = |other: usize| {
+    /// that tells most of what its first frames tell, else the one whose name is most like its own, else the one that ended
+    /// last.
+    fn predecessor(&self, source: usize, reel: &Reel, lines: &mut [Line], market: &Market) -> Option<usize> {
+        let is_candidate = |other: &usize| {
+            self.sources[*other].state == State::Ended && reel.wires[*other] == reel.wires[source]
+        };
+        let candidates: Vec<usize> = (0..self.sources.len()).filter(is_candidate).collect();
+        let mut content = vec![0; candidates.len()];
+        if candidates.len() > 1
+            && let Ok(reader) = Reader::open(reel.captures[source].path())
+        {
+            let frames = reader.sample().filter_map(|record| match record.kind {
+                Kind::Frame(frame) => Some(frame),
+                _ => None,
+            });
+            for frame in frames.take(LOOKED_AT_MAX) {
+                for (content, other) in content.iter_mut().zip(&candidates) {
+                    *content += lines[self.sources[*other].line].likeness(frame, market);
+                }
+            }
+        }
+        let likeness = |other: usize, content: usize| {
             let (mine, theirs) = (reel.captures[source].path(), reel.captures[other].path());
             let same_folder = mine.parent() == theirs.parent();
             let segment = self.sources[other].segment.zip(reel.heads[source]);
             let precedes = segment.is_some_and(|(before, head)| before.precedes(&head));
-            (precedes, same_folder, alike(mine, theirs), self.sources[other].last_ns, usize::MAX - other)
+            (
+                precedes,
+                content,
+                same_folder,
+                alike(mine, theirs),
+                self.sources[other].last_ns,
+                usize::MAX - other,
+            )
         };
-        let ended = (0..self.sources.len()).filter(|other| {
-            self.sources[*other].state == State::Ended && reel.wires[*other] == reel.wires[source]
-        });
-        ended.max_by_key(|other| likeness(*other))
+        let best =
+            candidates.into_iter().zip(content).max_by_key(|(other, content)| likeness(*other, *content));
+        best.map(|(other, _)| other)
     }
 }
 
@@ -183,6 +236,34 @@ fn alike(a: &Path, b: &Path) -> usize {
     let name =
         |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
     name(a).iter().zip(name(b)).take_while(|(a, b)| **a == *b).count()
+}
+
+/// Before when each capture does not begin: with its first record, or, where another one of its venue ends less than
+/// [`STEP_BACK_NS`] later, behind that. A clock that goes back a little at the cut makes no overlap of two files.
+pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
+    let mut begin_ns: Vec<u64> = captures.iter().map(|capture| capture.first_ns()).collect();
+    if captures.len() < 2 {
+        return begin_ns;
+    }
+    let mut order: Vec<usize> = (0..captures.len()).collect();
+    order.sort_by_key(|index| captures[*index].first_ns());
+    let ends: Vec<Option<u64>> = captures.iter().map(|capture| capture.quick_end_ns()).collect();
+    for (at, index) in order.iter().enumerate() {
+        let first_ns = captures[*index].first_ns();
+        // More than a few were not recorded one after the other.
+        for before in
+            order[at.saturating_sub(NEIGHBOURS)..at].iter().filter(|other| wires[**other] == wires[*index])
+        {
+            let Some(end_ns) = ends[*before] else { continue };
+            let overlap_ns = end_ns.saturating_sub(first_ns);
+            let span_ns = end_ns.saturating_sub(captures[*before].first_ns());
+            // Captures of connections side by side overlap for most of their time.
+            if overlap_ns < STEP_BACK_NS && overlap_ns * 4 <= span_ns && ends[*index] > Some(end_ns) {
+                begin_ns[*index] = begin_ns[*index].max(end_ns);
+            }
+        }
+    }
+    begin_ns
 }
 
 /// The captures whose lines look at their first frames before anything is played, in the order of their beginnings: those

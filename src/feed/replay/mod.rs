@@ -1,33 +1,34 @@
 //! Recorded feeds: captures, merged by receive time, become frames again at their pace. It can be told to stand still, to go
 //! elsewhere, and how fast to go; it waits for nobody.
 
+mod control;
 mod cue;
 mod deck;
 mod digest;
+mod figures;
 mod joins;
 mod tempo;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
-use self::cue::{Cue, Cued};
-use self::deck::{Deck, Reel, Taken, value};
+use self::cue::Cue;
+use self::deck::{Deck, Reel, Taken};
 use self::digest::Digest;
+use self::figures::Figures;
 pub use self::tempo::SILENCE_NS_MAX;
 use self::tempo::Tempo;
-use super::line::{Line, LineLimits, Memory};
-use super::market::{Instrument, LineId, Market};
+use super::line::{Line, LineLimits};
+use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
 use crate::capture::CaptureError;
-use crate::clock::{Clock, MS, Now, SECOND};
-use crate::instrument::InstrumentId;
-use crate::protocol::replay::{Moment, Order, PlayState, Playback, Speed};
-use crate::tick::{Body, Channel, Tick};
+use crate::clock::{Clock, MS, Now};
+use crate::protocol::replay::{Moment, PlayState, Playback, Speed};
+use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
 
 pub use cue::CueLimits;
@@ -128,30 +129,6 @@ pub enum Stamp<'a> {
     Live(&'a Clock),
 }
 
-/// Steps of the recorders' clocks that a replay came over.
-#[derive(Clone, Copy, Debug, Default)]
-struct ClockSteps {
-    /// By [`STEP_BACK_NS`](crate::capture::STEP_BACK_NS) or more.
-    back: u64,
-    /// By more than [`SILENCE_NS_MAX`].
-    forward: u64,
-    longest_ns: u64,
-}
-
-impl ClockSteps {
-    #[inline]
-    fn see(&mut self, back_ns: Option<u64>, silence_ns: u64) {
-        if let Some(back_ns) = back_ns {
-            self.back += 1;
-            self.longest_ns = self.longest_ns.max(back_ns);
-        }
-        if silence_ns > SILENCE_NS_MAX {
-            self.forward += 1;
-            self.longest_ns = self.longest_ns.max(silence_ns);
-        }
-    }
-}
-
 /// What a replay is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -178,9 +155,7 @@ pub struct Replay {
     /// What a frame had beyond the last tick of a step.
     held: VecDeque<Tick>,
     digest: Option<Digest>,
-    /// How late records were, microseconds.
-    late: Option<Histogram<u64>>,
-    clock_steps: ClockSteps,
+    figures: Figures,
     rounds: u64,
     last_rx_ns: u64,
     /// Steady times: when this round's first record was taken, and before when the next one's may not.
@@ -199,8 +174,6 @@ pub struct Replay {
 
 /// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
 const ROUND_NS_MIN: u64 = 10 * MS;
-/// The longest lateness that is told apart, microseconds: an hour.
-const LATE_US_MAX: u64 = 3_600_000_000;
 /// Ranges of ticks that a summary names.
 const SPANS_SHOWN: usize = 8;
 
@@ -219,8 +192,6 @@ impl Replay {
             return Err(ReplayError::NoSpan);
         }
         let tempo = Tempo::new(spec.speed, spec.idle_ns_max);
-        // These bounds make a histogram.
-        let late = Histogram::new_with_bounds(1, LATE_US_MAX, 2).ok();
         Ok(Self {
             deck,
             reel: Some(reel),
@@ -230,8 +201,7 @@ impl Replay {
             steps: 0,
             held: VecDeque::new(),
             digest: None,
-            late,
-            clock_steps: ClockSteps::default(),
+            figures: Figures::new(),
             rounds: 0,
             last_rx_ns: 0,
             round_began_ns: None,
@@ -246,7 +216,7 @@ impl Replay {
         })
     }
 
-    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](Order::Seek), and begins where it
+    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::Order::Seek), and begins where it
     /// is said to. `wake` is told when a place was reached.
     ///
     /// # Errors
@@ -284,8 +254,8 @@ impl Replay {
     }
 
     /// How captures went on from others so far, the first thousand of them.
-    pub fn joins(&self) -> &[Join] {
-        self.deck.reads.joins()
+    pub fn joins(&self) -> Vec<Join> {
+        self.deck.reads.joins(&self.deck.reel)
     }
 
     /// Captures that were named and have nothing in them.
@@ -343,10 +313,10 @@ impl Replay {
         mut out: impl FnMut(&Tick),
     ) -> Step {
         match self.mode {
-            Mode::Playing if self.held.is_empty() => {}
+            Mode::Playing => {}
             Mode::Paused if self.steps == 0 => return Step::Still,
-            Mode::Playing | Mode::Paused if !self.held.is_empty() => return self.let_go(&mut out),
-            Mode::Paused | Mode::Playing => {}
+            Mode::Paused if !self.held.is_empty() => return self.let_go(&mut out),
+            Mode::Paused => {}
             Mode::Seeking { plays } => return self.arrive(plays, now, market, out),
             Mode::Ended => return Step::Still,
         }
@@ -366,12 +336,11 @@ impl Replay {
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
         let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, market, out);
-        self.clock_steps.see(stepped_back_ns, self.tempo.silence_ns(next_ns));
+        self.figures.stepped(stepped_back_ns, self.tempo.silence_ns(next_ns));
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
-        if let (Some(due_ns), Some(clock), Some(late)) = (due, clock, &mut self.late) {
-            let late_us = clock.now().mono_ns.saturating_sub(due_ns) / 1_000;
-            late.saturating_record(late_us.max(1));
+        if let Some((due_ns, clock)) = due.zip(clock) {
+            self.figures.late(clock.now().mono_ns.saturating_sub(due_ns));
         }
         bad.map_or(Step::Took, Step::Bad)
     }
@@ -401,20 +370,19 @@ impl Replay {
         taken
     }
 
-    /// Hands out what was held back: all of it, or as much as a step may.
+    /// Hands out what was held back, as much as a step may.
     fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> Step {
-        let steps = self.mode == Mode::Paused;
-        while !(steps && self.steps == 0)
+        while self.steps > 0
             && let Some(tick) = self.held.pop_front()
         {
             out(&tick);
-            self.steps -= u32::from(steps && is_counted(&tick));
+            self.steps -= u32::from(is_counted(&tick));
         }
-        self.changed |= steps && self.steps == 0;
+        self.changed |= self.steps == 0;
         Step::Took
     }
 
-    /// The captures are read: their lines are down, or begin again.
+    /// The captures are read: it has ended, or begins again.
     fn end(&mut self, now: Now, stamp: Stamp<'_>, market: &mut Market, mut out: impl FnMut(&Tick)) -> Step {
         let rx_ns = match stamp {
             Stamp::Recorded => self.last_rx_ns,
@@ -424,11 +392,14 @@ impl Replay {
         if let Some(end_ns) = self.to_ns.or_else(|| self.tempo.position_ns(None, now)) {
             self.tempo.place(end_ns);
         }
-        self.disconnect(rx_ns, market, &mut out);
         self.rounds += 1;
         if !self.spec.looped {
-            self.stand_at_end();
+            self.stand_at_end(rx_ns, market, &mut out);
             return Step::Ended;
+        }
+        // Of what it has told nothing holds at the beginning.
+        for line in &mut self.deck.lines {
+            line.disconnected(rx_ns, market, &mut out);
         }
         let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
         self.changed = true;
@@ -439,166 +410,37 @@ impl Replay {
             return Step::Took;
         }
         self.resume_at_ns = resume_at_ns;
-        self.deck.rewind();
+        if let Err(error) = self.deck.rewind() {
+            // It was there a moment ago: whoever took it away ends the loop.
+            self.stand_at_end(rx_ns, market, &mut out);
+            return Step::Lost(error.to_string());
+        }
         self.tempo.rewind();
         self.prime(market);
         Step::Took
     }
 
-    fn disconnect(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    /// It has ended, and so has what its lines spoke for.
+    fn stand_at_end(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        self.set_origin(Origin::Replay);
         for line in &mut self.deck.lines {
-            line.disconnected(rx_ns, market, &mut out);
+            line.over(rx_ns, market, out);
         }
-    }
-
-    fn stand_at_end(&mut self) {
         self.mode = Mode::Ended;
         self.steps = 0;
         self.changed = true;
     }
 
-    /// Ends it before its time: what its lines spoke for is down.
+    /// Ends it before its time: what its lines spoke for has ended.
     pub fn stop(&mut self, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
         self.hand_out_held(&mut out);
         self.tempo.stand(self.deck.next_ns(), now);
-        self.disconnect(now.wall_ns, market, out);
-        self.stand_at_end();
+        self.stand_at_end(now.wall_ns, market, &mut out);
     }
 
     /// What was held back has its numbers already: it goes out before anything else may.
     fn hand_out_held(&mut self, out: &mut impl FnMut(&Tick)) {
         self.held.drain(..).for_each(|tick| out(&tick));
-    }
-
-    // ---- its remote control ---------------------------------------------------------------------------
-
-    /// Does what it is told, and hands out what that publishes.
-    pub fn obey(&mut self, order: Order, now: Now, market: &mut Market, out: impl FnMut(&Tick)) {
-        let next_ns = self.deck.next_ns();
-        self.changed = true;
-        match order {
-            Order::Pause => self.stand(0, next_ns, now),
-            Order::Step(ticks) => self.stand(ticks, next_ns, now),
-            Order::Resume => self.go_on(now),
-            Order::Seek(moment) => {
-                let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
-                self.go(
-                    at_ns,
-                    matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
-                );
-            }
-            Order::Speed(speed) => {
-                self.tempo.set_speed(speed, next_ns, now);
-                if let Some(cue) = &self.cue {
-                    cue.rest(speed.is_flat_out());
-                }
-            }
-            Order::Loop(on) => self.spec.looped = on,
-            Order::Stop => self.stop(now, market, out),
-        }
-    }
-
-    /// Stands still, but for so many ticks.
-    fn stand(&mut self, ticks: u32, next_ns: Option<u64>, now: Now) {
-        match self.mode {
-            Mode::Playing => {
-                self.tempo.stand(next_ns, now);
-                self.mode = Mode::Paused;
-                self.steps = ticks;
-            }
-            Mode::Paused if ticks == 0 => self.steps = 0,
-            Mode::Paused => self.steps = self.steps.saturating_add(ticks),
-            Mode::Seeking { .. } => {
-                self.mode = Mode::Seeking { plays: false };
-                self.steps = ticks;
-            }
-            Mode::Ended => {}
-        }
-    }
-
-    fn go_on(&mut self, now: Now) {
-        self.steps = 0;
-        match self.mode {
-            Mode::Playing => {}
-            Mode::Paused => {
-                self.mode = Mode::Playing;
-                self.deck.lines.iter_mut().for_each(|line| line.touch(now.wall_ns));
-            }
-            Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
-            Mode::Ended => self.go(self.from_ns, true),
-        }
-    }
-
-    /// Goes to a place. Nothing is published before it is there.
-    fn go(&mut self, at_ns: u64, plays: bool) {
-        let Some(cue) = &self.cue else { return };
-        cue.go(at_ns);
-        self.mode = Mode::Seeking { plays };
-        self.steps = 0;
-        self.resume_at_ns = 0;
-        self.changed = true;
-    }
-
-    /// Takes on how things stand where it went, if that is known by now.
-    fn arrive(&mut self, plays: bool, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) -> Step {
-        let cued = match self.cue.as_ref().and_then(Cue::arrived) {
-            None => return Step::Still,
-            Some(Ok(cued)) => cued,
-            Some(Err(error)) => {
-                self.disconnect(now.wall_ns, market, out);
-                self.stand_at_end();
-                return Step::Lost(error);
-            }
-        };
-        self.hand_out_held(&mut out);
-        self.tempo.place(cued.at_ns);
-        // Less, where it is to begin behind the last record.
-        if cued.at_ns <= self.from_ns {
-            self.first_tick = Some(cued.rehearsal.deck.ticks);
-        }
-        self.take_on(cued, now.wall_ns, market, &mut out);
-        self.mode = if plays { Mode::Playing } else { Mode::Paused };
-        self.round_began_ns = None;
-        self.changed = true;
-        Step::Took
-    }
-
-    /// The lines, the market and everybody who listens are told how things stand at another place.
-    fn take_on(&mut self, cued: Cued, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
-        let Some(lines) = self.cue.as_ref().map(|cue| cue.reel().lines()) else { return };
-        let rehearsal = cued.rehearsal;
-        let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
-        let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
-        let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
-        // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
-        let number = |theirs: &InstrumentId| {
-            let symbol = rehearsal.market.table().get(*theirs)?;
-            market.intern(symbol).ok().map(|ours| (*theirs, ours))
-        };
-        let numbers: HashMap<InstrumentId, InstrumentId> = theirs.iter().filter_map(number).collect();
-        for (line, mut memory) in self.deck.lines.iter_mut().zip(memories) {
-            memory.renumber(|theirs| numbers.get(&theirs).copied());
-            line.recall(memory, rx_ns);
-        }
-        self.deck.merged = rehearsal.deck.merged;
-        // A jump may have come to the end of a capture with nobody to be told of it.
-        for (truncated, met) in self.deck.truncated.iter_mut().zip(rehearsal.deck.truncated) {
-            *truncated |= met;
-        }
-        self.deck.reads = rehearsal.deck.reads;
-        self.deck.ticks = rehearsal.deck.ticks;
-        let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
-        let mut places: Vec<(InstrumentId, Option<InstrumentId>)> = there.collect();
-        let known: BTreeSet<InstrumentId> = places.iter().map(|(ours, _)| *ours).collect();
-        places.extend(before.difference(&known).map(|ours| (*ours, None)));
-        for (ours, theirs) in places {
-            let known = theirs.map_or_else(Instrument::default, |theirs| rehearsal.market.known(theirs));
-            market.adopt(ours, &known, &lines, rx_ns, out);
-            for channel in Channel::ALL {
-                let value = theirs.and_then(|theirs| value(&rehearsal.values, theirs, channel));
-                market.place(ours, channel, value, rx_ns, out);
-            }
-        }
     }
 
     // ---- what it shows --------------------------------------------------------------------------------
@@ -664,16 +506,7 @@ impl Replay {
         if truncated > 0 {
             let _ = write!(text, " truncated={truncated}");
         }
-        if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
-            let at = |quantile| late.value_at_quantile(quantile);
-            let (p50, p99, max) = (at(0.5), at(0.99), late.max());
-            let _ = write!(text, " records={} late_us p50={p50} p99={p99} max={max}", late.len());
-        }
-        let ClockSteps { back, forward, longest_ns } = self.clock_steps;
-        if back + forward > 0 {
-            let _ =
-                write!(text, " clock_steps back={back} forward={forward} longest_s={}", longest_ns / SECOND);
-        }
+        self.figures.write(&mut text);
         text
     }
 

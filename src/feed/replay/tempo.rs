@@ -4,7 +4,7 @@ use crate::clock::{Now, Pace};
 use crate::protocol::replay::Speed;
 
 /// The longest silence that is waited for unless somebody says otherwise, nanoseconds: an hour. A longer one is rather a
-/// step of the recorder's clock, or the time between two captures.
+/// step of the recorder's clock, or the time between two captures, and is not waited for at all.
 pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 
 /// The schedule of a replay: `start + (time of the record − time of the place where it started) / speed`. A pause, another
@@ -14,8 +14,8 @@ pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 #[derive(Debug)]
 pub(super) struct Tempo {
     speed: Speed,
-    /// Of a longer silence only so much is waited for.
-    idle_ns_max: u64,
+    /// Of a longer silence only so much is waited for; `None`: see [`SILENCE_NS_MAX`].
+    idle_ns_max: Option<u64>,
     /// While it goes.
     pace: Option<Pace>,
     /// Where it stood when it went last; `None` before the first record, which is due at once.
@@ -27,7 +27,6 @@ pub(super) struct Tempo {
 impl Tempo {
     /// A schedule that stands in front of the first record.
     pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
-        let idle_ns_max = idle_ns_max.unwrap_or(SILENCE_NS_MAX);
         Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None }
     }
 
@@ -67,7 +66,12 @@ impl Tempo {
 
     /// How far one has to go to come to a record.
     fn reach(&self, record_ns: u64) -> u64 {
-        self.last_ns.map_or(record_ns, |last| record_ns.min(last.saturating_add(self.idle_ns_max)))
+        let Some(last_ns) = self.last_ns else { return record_ns };
+        match self.idle_ns_max {
+            Some(idle_ns_max) => record_ns.min(last_ns.saturating_add(idle_ns_max)),
+            None if record_ns.saturating_sub(last_ns) > SILENCE_NS_MAX => last_ns,
+            None => record_ns,
+        }
     }
 
     /// Where it is, in front of the next record; `None` before the first.

@@ -181,6 +181,31 @@ fn who_unsubscribes_and_subscribes_starts_over() {
         ];
         assert_eq!(faults(&heard(&texts)), [], "{what}");
     }
+    // F24: what is held by something narrower goes on.
+    let (all, venue) = (r#"{"symbol":"*"}"#, r#"{"symbol":"coinbase:*"}"#);
+    let goes_on = |held: &str, gone: &str, channel: &str| {
+        let texts =
+            [ack("subscribe", channel, held), snap(5), ack("unsubscribe", channel, gone), update(7, 1)];
+        faults(&heard(&texts)) == [Fault::Update { last: 5, seq: 7, n: 1 }]
+    };
+    for (held, gone, stays) in [
+        (ok(""), all, true),
+        (ok(""), venue, true),
+        (venue.to_owned(), all, true),
+        (all.to_owned(), all, false),
+        (venue.to_owned(), venue, false),
+        (all.to_owned(), venue, false),
+        (r#"{"symbol":"kraken:*"}"#.to_owned(), all, false),
+        (format!("{venue},{all}"), venue, false),
+        (format!("{},{venue}", ok("")), &format!("{venue},{all}"), true),
+        (format!("{},{all}", ok("")), &ok(""), false),
+    ] {
+        assert_eq!(goes_on(&held, gone, r#""trade""#), stays, "{held}, without {gone}");
+    }
+    // It starts over where all goes, marked as such.
+    let marked = r#"{"type":"ack","id":1,"op":"unsubscribe","channel":["trade","quote"],"all":true,"ok":[{"symbol":"*"}],"rejected":[]}"#;
+    let texts = [ack("subscribe", r#""trade""#, &ok("")), snap(5), marked.to_owned(), snap(900)];
+    assert_eq!(faults(&heard(&texts)), []);
     let of_another = [snap(5), ack("unsubscribe", r#""quote""#, &ok("")), snap(900)];
     assert_eq!(faults(&heard(&of_another)), [Fault::Snapshot { last: 5, seq: 900 }]);
     let of_all = r#"{"type":"ack","id":1,"op":"unsubscribe"}"#.to_owned();

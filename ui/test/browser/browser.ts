@@ -1,7 +1,7 @@
 /** The page in a real browser: Chromium, driven from here, and watched for what a page must not do. */
 
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core';
@@ -85,9 +85,12 @@ export class Screen {
     );
   }
 
-  /** How many rows are shown as live, and how many there are. */
-  live(): Promise<[live: number, rows: number]> {
-    return this.page.$$eval('#rows tr', (rows) => [rows.filter((row) => !row.classList.contains('stale')).length, rows.length]);
+  /** How many rows are shown as live, as recorded, and how many there are. */
+  looks(): Promise<[live: number, recorded: number, rows: number]> {
+    return this.page.$$eval('#rows tr', (rows) => {
+      const recorded = rows.filter((row) => row.classList.contains('recorded')).length;
+      return [rows.filter((row) => !row.classList.contains('stale')).length - recorded, recorded, rows.length];
+    });
   }
 
   text(id: string): Promise<string> {
@@ -100,18 +103,40 @@ export class Screen {
     await this.page.waitForFunction(holds as (argument: unknown) => boolean, argument, { timeout: 60_000, polling: 50 });
   }
 
-  /** Waits until so many rows are live, and no other row is there. */
-  async untilLive(count: number): Promise<void> {
+  /** Waits until so many rows say that they are in this state and look like it, and no other row is there. */
+  async untilAll(state: string, count: number): Promise<void> {
     await this.until(
-      (wanted) => document.querySelectorAll('#rows tr').length === wanted && document.querySelectorAll('#rows tr:not(.stale)').length === wanted,
-      count,
+      ([state, count]) => {
+        const cells = [...document.querySelectorAll('#rows [data-column="state"]')];
+        const look = state === 'live' ? '' : state === 'replay' || state === 'paused' ? 'recorded' : 'stale';
+        return cells.length === count && cells.every((cell) => cell.textContent === state && cell.parentElement?.className === look);
+      },
+      [state, count] as const,
     );
+  }
+
+  /** Waits until so many rows are live, and no other row is there. */
+  untilLive(count: number): Promise<void> {
+    return this.untilAll('live', count);
+  }
+
+  /** Waits until so many rows are replayed, and no other row is there. */
+  untilReplayed(count: number): Promise<void> {
+    return this.untilAll('replay', count);
   }
 
   /** It did nothing that a page must not do. `but`: complaints that were to be expected. */
   assertClean(but: RegExp = /^$/): void {
     assert.deepEqual([this.foreign, this.complaints.filter((text) => !but.test(text))], [[], []]);
   }
+}
+
+/** Leaves a picture for people in `target/screenshots`. */
+export async function picture(page: Page, name: string, fullPage = false): Promise<void> {
+  const folder = join(repository, 'target/screenshots');
+  mkdirSync(folder, { recursive: true });
+  // No picture takes so long, however slow the machine is.
+  await page.screenshot({ path: join(folder, `${name}.png`), fullPage, timeout: 120_000 });
 }
 
 /** What the console says where there is no gateway to connect to. */

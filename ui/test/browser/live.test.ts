@@ -31,7 +31,7 @@ async function independent(t: TestContext, gateway: Gateway): Promise<Map<string
 test('it opens without a complaint, asks no other host, and prices move', options, async (t) => {
   const gateway = await shipped(t, '--loop');
   const screen = await Screen.open(t, gateway.address);
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   assert.equal(await screen.text('link'), 'open');
   assert.match(await screen.text('feed'), /REPLAY/);
   const before = await screen.rows();
@@ -62,13 +62,13 @@ test('a browser that cannot read the socket in a worker reads it in the page', o
   };
   for (const lacks of Object.values(without)) {
     const screen = await Screen.open(t, gateway.address, '', DESKTOP, lacks);
-    await screen.untilLive(9);
+    await screen.untilReplayed(9);
     assert.equal(screen.page.workers().length, 0);
     assert.equal(await screen.text('broken'), '0');
     screen.assertClean();
   }
   const screen = await Screen.open(t, gateway.address);
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   assert.equal(screen.page.workers().length, 1, 'the others were without one');
 });
 
@@ -94,7 +94,7 @@ test('what it shows in the end is what another client was sent', options, async 
   assert.deepEqual(await shown(), expected());
   assert.equal(newest.size, 9);
   // A recording that has ended is not live, and says so.
-  assert.deepEqual(await screen.live(), [0, 9]);
+  assert.deepEqual(await screen.looks(), [0, 0, 9]);
   screen.assertClean();
 });
 
@@ -102,12 +102,12 @@ test('symbols are added and removed, and the address keeps them', options, async
   const gateway = await shipped(t, '--loop');
   const screen = await Screen.open(t, gateway.address, `#s=${BTC},kraken:ETH/USD&c=${BTC}`);
   const { page } = screen;
-  await screen.untilLive(2);
+  await screen.untilReplayed(2);
   await page.keyboard.press('/');
   await page.keyboard.type('binance eth');
   await page.locator('#found li').first().waitFor();
   await page.keyboard.press('Enter');
-  await screen.untilLive(3);
+  await screen.untilReplayed(3);
   const added = 'binance-futures:ETHUSDT';
   assert.deepEqual(await screen.symbols(), [BTC, 'kraken:ETH/USD', added]);
   assert.ok(decodeURIComponent(page.url()).includes(added));
@@ -119,7 +119,7 @@ test('symbols are added and removed, and the address keeps them', options, async
   await page.keyboard.press('Delete');
   assert.deepEqual(await screen.symbols(), [BTC]);
   await page.reload();
-  await screen.untilLive(1);
+  await screen.untilReplayed(1);
   assert.deepEqual(await screen.symbols(), [BTC]);
   screen.assertClean();
 });
@@ -139,7 +139,7 @@ test('the gateway is killed: nothing looks live within 2 s; it comes back: every
   const gateway = await shipped(t, '--loop');
   const { address } = gateway;
   const screen = await Screen.open(t, address);
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   await screen.page.evaluate(watchTheEnd);
   // The page is on the same machine, and goes by the same clock.
   const killedMs = Date.now();
@@ -148,13 +148,13 @@ test('the gateway is killed: nothing looks live within 2 s; it comes back: every
   const tookMs = (await screen.page.evaluate(() => (globalThis as unknown as { greyMs: number }).greyMs)) - killedMs;
   t.diagnostic(`${tookMs} ms from the gateway's end until no price looked live`);
   assert.ok(tookMs < 2000, `${tookMs} ms`);
-  assert.deepEqual(await screen.live(), [0, 9]);
+  assert.deepEqual(await screen.looks(), [0, 0, 9]);
   assert.match(await screen.text('link'), /^(lost|connecting)/);
   for (const cells of Object.values(await screen.rows())) assert.equal(cells['state'], 'link lost');
   assert.match(await screen.text('why'), /link lost/);
   // Another run at the same place: a new epoch, where the numbers begin anew.
   keep(t, await Gateway.start(['replay', '--loop', ...settings(PATIENT), ...FEEDS], address));
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   assert.equal(await screen.text('link'), 'open');
   const before = await screen.rows();
   await until('prices move again', async () => (await screen.rows())[BTC]?.['bid'] !== before[BTC]?.['bid']);
@@ -165,7 +165,7 @@ test('the gateway is killed: nothing looks live within 2 s; it comes back: every
 test('the gateway hangs: silence greys everything, and it recovers by itself', options, async (t) => {
   const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, 'session.heartbeat_ms=500']), ...FEEDS]));
   const screen = await Screen.open(t, gateway.address);
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   gateway.process.kill('SIGSTOP');
   try {
     await screen.until(() => document.querySelectorAll('#rows tr:not(.stale)').length === 0, undefined);
@@ -173,7 +173,7 @@ test('the gateway hangs: silence greys everything, and it recovers by itself', o
   } finally {
     gateway.process.kill('SIGCONT');
   }
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   assert.equal(await screen.text('broken'), '0');
   screen.assertClean(NO_GATEWAY);
 });
@@ -188,7 +188,7 @@ test('the road is cut: the page goes on where it was', options, async (t) => {
   await screen.untilLive(1);
   await until('the first trade is on the tape', async () => (await screen.page.locator('#tape tr').count()) === 1);
   road.cut();
-  await until('it is lost', async () => (await screen.live())[0] === 0);
+  await until('it is lost', async () => (await screen.looks())[0] === 0);
   publisher.ticks(['demo:A'], 20);
   await screen.untilLive(1);
   // All of them: none is missing, and none is told twice.

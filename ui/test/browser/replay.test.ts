@@ -1,11 +1,13 @@
 /** The bar of a replay, against the real gateway. */
 
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { connect, type Broken, type Replay } from '../../../clients/ts/src/index.js';
 import { WebSocket } from 'ws';
-import { Gateway, keep, PATIENT, settings, until } from '../../../clients/ts/test/gateway.js';
-import { PHONE, Screen } from './browser.js';
+import { folder, Gateway, keep, PATIENT, repository, settings, until } from '../../../clients/ts/test/gateway.js';
+import { PHONE, picture, Screen } from './browser.js';
 
 const options = { timeout: 300_000 };
 const COINBASE = 'feeds/coinbase.zst';
@@ -41,7 +43,7 @@ test('pause, step, speed, seek and loop do what they say, for everybody', option
   client.subscribe(['trade', 'quote'], '*', { mode: 'every' }, () => ticks++);
   const screen = await Screen.open(t, gateway.address, `#s=${BTC},coinbase:ETH-USD,coinbase:SOL-USD&c=${BTC}`);
   const { page } = screen;
-  await screen.untilLive(3);
+  await screen.untilReplayed(3);
   await screen.until(isPlaying, undefined);
 
   await page.locator('#play').click();
@@ -96,7 +98,7 @@ test('it ends, and begins anew', options, async (t) => {
   await screen.page.locator('#speed').selectOption('1');
   await screen.page.locator('#play').click();
   await screen.until(isPlaying, undefined);
-  await screen.untilLive(3);
+  await screen.untilReplayed(3);
   screen.assertClean();
 });
 
@@ -113,6 +115,82 @@ test('who may not is told so, and a token helps', options, async (t) => {
   await page.locator('#play').click();
   await screen.until(isPaused, undefined);
   assert.equal(await screen.text('told'), '');
+  screen.assertClean();
+});
+
+/** What the settings say of publishers, where they may come. */
+const PUBLISHING = ['publish.token=secret', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
+
+test('beside a publisher every row says what it is, and the bar stays', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...PUBLISHING]), COINBASE]));
+  const publisher = keep(t, await gateway.publisher());
+  publisher.ticks(['demo:A'], 1);
+  const screen = await Screen.open(t, gateway.address, `#s=${BTC},demo:A,coinbase:ETH-USD&c=${BTC}`);
+  const { page } = screen;
+  const states = async () => Object.fromEntries(Object.entries(await screen.rows()).map(([symbol, cells]) => [symbol, cells['state']]));
+  const all = (state: string) => ({ [BTC]: state, 'demo:A': 'live', 'coinbase:ETH-USD': state });
+  const untilStates = async (state: string) => {
+    await until(`it is ${state}`, async () => JSON.stringify(await states()) === JSON.stringify(all(state)));
+    assert.deepEqual(await screen.looks(), state === 'ended' ? [1, 0, 3] : [1, 2, 3]);
+  };
+  await untilStates('replay');
+  await until('both rows have the day of the recording', async () => {
+    const rows = await screen.rows();
+    return rows[BTC]?.['age'] === '2024-05-01' && rows['coinbase:ETH-USD']?.['age'] === '2024-05-01';
+  });
+  assert.doesNotMatch((await screen.rows())['demo:A']?.['age'] ?? '', /2024/);
+  assert.equal(await screen.text('feed'), 'REPLAY: recorded prices of 2024-05-01 in 2 of 3 rows');
+  assert.equal(await screen.text('why'), 'not live: recorded 2024-05-01');
+  assert.ok(await page.locator('#replay').isVisible());
+  assert.match(await screen.text('when'), /^2024-05-01 12:0/);
+
+  await page.locator('#play').click();
+  await screen.until(isPaused, undefined);
+  await untilStates('paused');
+  assert.equal(await screen.text('why'), 'not live: recorded 2024-05-01, paused');
+  await picture(page, 'desktop-publish-paused');
+  publisher.ticks(['demo:A'], 5);
+  await untilStates('paused');
+  await page.locator('#rows tr[data-symbol="demo:A"]').click();
+  await until('what is live has no remark', async () => (await screen.text('symbol')) === 'demo:A' && (await screen.text('why')) === '');
+  await page.locator('#play').click();
+  await untilStates('replay');
+
+  // Somebody else stops it.
+  const client = keep(t, connect(gateway.ws, { WebSocket: WebSocket as never }));
+  await until('it is connected', () => client.isOpen);
+  await client.replay.stop();
+  await untilStates('ended');
+  await page.locator(`#rows tr[data-symbol="${BTC}"]`).click();
+  await until('the chart says so', async () => (await screen.text('why')) === 'not live: recorded 2024-05-01, ended');
+  assert.equal(await screen.text('feed'), 'REPLAY: recorded prices of 2024-05-01 in 2 of 3 rows');
+  assert.ok(await page.locator('#replay').isVisible());
+  assert.equal(await screen.text('broken'), '0');
+  await picture(page, 'desktop-publish-ended');
+  screen.assertClean();
+});
+
+test('on a phone a replay that is paused says so, too', options, async (t) => {
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...PUBLISHING]), COINBASE]));
+  const screen = await Screen.open(t, gateway.address, '', PHONE);
+  await screen.untilReplayed(3);
+  await screen.page.locator('#play').click();
+  await screen.untilAll('paused', 3);
+  assert.equal(await screen.text('feed'), 'REPLAY: recorded prices of 2024-05-01');
+  await picture(screen.page, 'phone-paused', true);
+  screen.assertClean();
+});
+
+test('of two replays nothing is live, and none can be controlled', options, async (t) => {
+  const config = join(folder(), 'two.toml');
+  const feed = (name: string) => `[[feed]]\nkind = "replay"\nfiles = [${JSON.stringify(join(repository, `feeds/${name}.zst`))}]\nloop = true\n`;
+  writeFileSync(config, feed('coinbase') + feed('kraken'));
+  const gateway = keep(t, await Gateway.start(['serve', '--config', config, ...settings(PATIENT)]));
+  const screen = await Screen.open(t, gateway.address);
+  await screen.untilReplayed(6);
+  assert.deepEqual(await screen.looks(), [0, 6, 6]);
+  await until('both have told their day', async () => (await screen.text('feed')) === 'REPLAY: recorded prices of 2024-05-01');
+  assert.equal(await screen.page.locator('#replay').isVisible(), false);
   screen.assertClean();
 });
 

@@ -1,20 +1,14 @@
 /** How it looks: pictures for people in `target/screenshots`, and what a program can see of them. */
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { folder, Gateway, keep, PATIENT, repository, run, settings, until } from '../../../clients/ts/test/gateway.js';
-import { DESKTOP, NO_GATEWAY, PHONE, Screen, theBrowser } from './browser.js';
+import { folder, Gateway, keep, PATIENT, run, settings, until } from '../../../clients/ts/test/gateway.js';
+import { DESKTOP, NO_GATEWAY, PHONE, picture, Screen, theBrowser } from './browser.js';
 
 const options = { timeout: 300_000 };
-/** No picture takes so long, however slow the machine is. */
-const PATIENCE_MS = 120_000;
 const FEEDS = ['coinbase', 'binance-futures', 'kraken'].map((name) => `feeds/${name}.zst`);
-const PICTURES = join(repository, 'target/screenshots');
-mkdirSync(PICTURES, { recursive: true });
-const picture = (name: string) => join(PICTURES, `${name}.png`);
 
 /** Pixels that the whole page, and the watchlist in its box, are too wide. */
 const tooWide = ({ page }: Screen) =>
@@ -45,11 +39,11 @@ test('pictures on a desktop and a phone, dark and light, and nothing is cut off'
     for (const colorScheme of ['dark', 'light'] as const) {
       // One after the other: a browser that draws four pages at once by software has no time for a picture.
       const screen = await Screen.open(t, gateway.address, '', { ...look, colorScheme });
-      await screen.untilLive(9);
+      await screen.untilReplayed(9);
       await until('some seconds of a recording were seen', () => screen.page.evaluate(() => /12:00:[345]/.test(document.querySelector('#tape td')?.textContent ?? '')));
       assert.deepEqual(await tooWide(screen), [0, 0], name);
       assert.deepEqual(await cutOff(screen, ['symbol', 'state', 'last', 'change', 'bid', 'ask']), [], name);
-      await screen.page.screenshot({ path: picture(`${name}-${colorScheme}`), fullPage: name === 'phone', timeout: PATIENCE_MS });
+      await picture(screen.page, `${name}-${colorScheme}`, name === 'phone');
       screen.assertClean();
       await screen.page.close();
     }
@@ -59,20 +53,20 @@ test('pictures on a desktop and a phone, dark and light, and nothing is cut off'
 test('the list fits every width', options, async (t) => {
   const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings(PATIENT), ...FEEDS]));
   const screen = await Screen.open(t, gateway.address);
-  await screen.untilLive(9);
+  await screen.untilReplayed(9);
   for (const width of [1920, 1400, 1280, 1024, 901, 900, 701, 700, 390, 360]) {
     await screen.page.setViewportSize({ width, height: 800 });
     await until(`it fits ${width} pixels`, async () => (await tooWide(screen)).every((pixels) => pixels <= 0)).catch(() => {});
     assert.deepEqual(await tooWide(screen), [0, 0], `${width}`);
     const columns = width >= 390 ? ['state', 'last', 'change', 'bid', 'ask'] : ['state', 'last', 'bid', 'ask'];
     assert.deepEqual(await cutOff(screen, columns), [], `${width}`);
-    if (width === 1280 || width === 1024) await screen.page.screenshot({ path: picture(`desktop-${width}`), timeout: PATIENCE_MS });
+    if (width === 1280 || width === 1024) await picture(screen.page, `desktop-${width}`);
   }
   // A lost link has to be seen at a glance.
   await screen.page.setViewportSize(DESKTOP.viewport);
   await gateway.stop();
-  await until('nothing is live', async () => (await screen.live())[0] === 0);
-  await screen.page.screenshot({ path: picture('desktop-lost'), timeout: PATIENCE_MS });
+  await screen.until(() => document.querySelectorAll('#rows tr:not(.stale)').length === 0, undefined);
+  await picture(screen.page, 'desktop-lost');
   screen.assertClean(NO_GATEWAY);
 });
 
@@ -92,6 +86,6 @@ test('the page of a latency report is as wide as a phone', options, async (t) =>
     page: document.documentElement.scrollWidth - innerWidth,
     tables: [...document.querySelectorAll('table')].filter((table) => getComputedStyle(table.parentElement as HTMLElement).overflowX !== 'auto').length,
   }));
-  await page.screenshot({ path: picture('report-phone'), fullPage: true, timeout: PATIENCE_MS });
+  await picture(page, 'report-phone', true);
   assert.deepEqual(over, { page: 0, tables: 0 });
 });

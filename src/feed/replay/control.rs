@@ -1,0 +1,173 @@
+//! What a replay is told to do: to stand still and go on, and to go elsewhere.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::cue::{Cue, Cued};
+use super::deck::value;
+use super::{Mode, Replay, Step};
+use crate::clock::Now;
+use crate::feed::line::{Line, Memory};
+use crate::feed::market::{Instrument, Market, Origin};
+use crate::instrument::InstrumentId;
+use crate::protocol::replay::Order;
+use crate::tick::{Channel, Tick};
+
+impl Replay {
+    /// Does what it is told, and hands out what that publishes.
+    pub fn obey(&mut self, order: Order, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        let next_ns = self.deck.next_ns();
+        self.changed = true;
+        match order {
+            Order::Pause => self.stand(0, now, market, &mut out),
+            Order::Step(ticks) => self.stand(ticks, now, market, &mut out),
+            Order::Resume => self.go_on(now, market, &mut out),
+            Order::Seek(moment) => {
+                let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
+                self.go(
+                    at_ns,
+                    matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
+                );
+            }
+            Order::Speed(speed) => {
+                self.tempo.set_speed(speed, next_ns, now);
+                if let Some(cue) = &self.cue {
+                    cue.rest(speed.is_flat_out());
+                }
+            }
+            Order::Loop(on) => self.spec.looped = on,
+            Order::Stop => self.stop(now, market, out),
+        }
+    }
+
+    /// Stands still, but for so many ticks.
+    fn stand(&mut self, ticks: u32, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        match self.mode {
+            Mode::Playing => {
+                self.tempo.stand(self.deck.next_ns(), now);
+                self.mode = Mode::Paused;
+                self.steps = ticks;
+                self.tell_origin(Origin::Paused, now, market, out);
+            }
+            Mode::Paused if ticks == 0 => self.steps = 0,
+            Mode::Paused => self.steps = self.steps.saturating_add(ticks),
+            Mode::Seeking { .. } => {
+                self.mode = Mode::Seeking { plays: false };
+                self.steps = ticks;
+            }
+            Mode::Ended => {}
+        }
+    }
+
+    fn go_on(&mut self, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        self.steps = 0;
+        match self.mode {
+            Mode::Playing => {}
+            Mode::Paused => {
+                self.mode = Mode::Playing;
+                self.hand_out_held(out);
+                self.tell_origin(Origin::Replay, now, market, out);
+                self.deck.lines.iter_mut().for_each(|line| line.touch(now.wall_ns));
+            }
+            Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
+            Mode::Ended => self.go(self.from_ns, true),
+        }
+    }
+
+    /// What its lines speak for is told to stand still, or to go on.
+    fn tell_origin(&mut self, origin: Origin, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+        self.set_origin(origin);
+        market.set_origin(&self.deck.reel.lines(), origin, now.wall_ns, out);
+    }
+
+    /// Whether what its lines say from here on is of a replay that plays.
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.deck.lines.iter_mut().for_each(|line| line.set_origin(origin));
+    }
+
+    /// Goes to a place. Nothing is published before it is there.
+    pub(super) fn go(&mut self, at_ns: u64, plays: bool) {
+        let Some(cue) = &self.cue else { return };
+        cue.go(at_ns);
+        self.mode = Mode::Seeking { plays };
+        self.steps = 0;
+        self.resume_at_ns = 0;
+        self.changed = true;
+    }
+
+    /// Takes on how things stand where it went, if that is known by now.
+    pub(super) fn arrive(
+        &mut self,
+        plays: bool,
+        now: Now,
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) -> Step {
+        let cued = match self.cue.as_ref().and_then(Cue::arrived) {
+            None => return Step::Still,
+            Some(Ok(cued)) => cued,
+            Some(Err(error)) => {
+                self.stand_at_end(now.wall_ns, market, &mut out);
+                return Step::Lost(error);
+            }
+        };
+        self.hand_out_held(&mut out);
+        self.tempo.place(cued.at_ns);
+        // Less, where it is to begin behind the last record.
+        if cued.at_ns <= self.from_ns {
+            self.first_tick = Some(cued.rehearsal.deck.ticks);
+        }
+        let (mode, origin) =
+            if plays { (Mode::Playing, Origin::Replay) } else { (Mode::Paused, Origin::Paused) };
+        self.set_origin(origin);
+        self.take_on(cued, origin, now.wall_ns, market, &mut out);
+        self.mode = mode;
+        self.round_began_ns = None;
+        self.changed = true;
+        Step::Took
+    }
+
+    /// The lines, the market and everybody who listens are told how things stand at another place.
+    fn take_on(
+        &mut self,
+        cued: Cued,
+        origin: Origin,
+        rx_ns: u64,
+        market: &mut Market,
+        out: &mut impl FnMut(&Tick),
+    ) {
+        let lines = self.deck.reel.lines();
+        let rehearsal = cued.rehearsal;
+        let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
+        let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
+        let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
+        // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
+        let number = |theirs: &InstrumentId| {
+            let symbol = rehearsal.market.table().get(*theirs)?;
+            market.intern(symbol).ok().map(|ours| (*theirs, ours))
+        };
+        let numbers: HashMap<InstrumentId, InstrumentId> = theirs.iter().filter_map(number).collect();
+        for (line, mut memory) in self.deck.lines.iter_mut().zip(memories) {
+            memory.renumber(|theirs| numbers.get(&theirs).copied());
+            line.recall(memory, rx_ns);
+        }
+        self.deck.merged = rehearsal.deck.merged;
+        // A jump may have come to the end of a capture with nobody to be told of it.
+        for (truncated, met) in self.deck.truncated.iter_mut().zip(rehearsal.deck.truncated) {
+            *truncated |= met;
+        }
+        self.deck.reads = rehearsal.deck.reads;
+        self.deck.ticks = rehearsal.deck.ticks;
+        let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
+        let mut places: Vec<(InstrumentId, Option<InstrumentId>)> = there.collect();
+        let known: BTreeSet<InstrumentId> = places.iter().map(|(ours, _)| *ours).collect();
+        places.extend(before.difference(&known).map(|ours| (*ours, None)));
+        for (ours, theirs) in places {
+            let known = theirs.map_or_else(Instrument::default, |theirs| rehearsal.market.known(theirs));
+            market.adopt(ours, &known, &lines, origin, rx_ns, out);
+            for channel in Channel::ALL {
+                let value = theirs.and_then(|theirs| value(&rehearsal.values, theirs, channel));
+                market.place(ours, channel, value, rx_ns, out);
+            }
+        }
+    }
+}

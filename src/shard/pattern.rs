@@ -1,0 +1,106 @@
+//! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
+
+use rustc_hash::FxHashSet;
+
+use super::client::Connection;
+use super::interest::Wildcard;
+use crate::instrument::Symbol;
+use crate::tick::Channel;
+
+/// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the terms, and its end is
+/// that of the subscription.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Name,
+    Venue,
+    All,
+}
+
+impl Holder {
+    /// That of a channel of an instrument, which was asked for by name or not.
+    pub(super) fn of<S>(connection: &Connection<S>, symbol: &Symbol, channel: Channel, named: bool) -> Self {
+        let wildcard = || connection.governing(symbol, channel);
+        match named {
+            true => Self::Name,
+            false if wildcard().is_some_and(|w| w.venue.is_some()) => Self::Venue,
+            false => Self::All,
+        }
+    }
+}
+
+/// What several patterns pick together, asked symbol by symbol.
+pub(super) struct Picked<'a> {
+    symbols: FxHashSet<&'a Symbol>,
+    wide: Vec<&'a Pattern>,
+}
+
+impl<'a> Picked<'a> {
+    pub(super) fn new(patterns: &'a [Pattern]) -> Self {
+        let symbols = patterns.iter().filter_map(|pattern| match pattern {
+            Pattern::One(symbol) => Some(symbol),
+            Pattern::Everything | Pattern::All | Pattern::Venue(_) => None,
+        });
+        let wide = patterns.iter().filter(|pattern| !matches!(pattern, Pattern::One(_)));
+        Self { symbols: symbols.collect(), wide: wide.collect() }
+    }
+
+    /// Whether one of them picks a client's subscription: see [`Pattern::picks`].
+    pub(super) fn has(&self, symbol: &Symbol, holder: impl Fn() -> Holder) -> bool {
+        self.symbols.contains(symbol) || self.wide.iter().any(|pattern| pattern.picks(symbol, &holder))
+    }
+}
+
+/// Which symbols a text picks.
+pub(super) enum Pattern {
+    /// No text: whatever there is.
+    Everything,
+    All,
+    Venue(Box<str>),
+    One(Symbol),
+}
+
+impl Pattern {
+    /// Whether it stands for this symbol.
+    pub(super) fn means(&self, symbol: &Symbol) -> bool {
+        match self {
+            Self::Everything | Self::All => true,
+            Self::Venue(venue) => &**venue == symbol.venue(),
+            Self::One(one) => one == symbol,
+        }
+    }
+
+    /// Whether it picks a client's subscription: it stands for the symbol, and nothing narrower that the client asked for
+    /// holds it.
+    pub(super) fn picks(&self, symbol: &Symbol, holder: impl Fn() -> Holder) -> bool {
+        let narrow_enough = || match self {
+            Self::Everything | Self::One(_) => true,
+            Self::Venue(_) => holder() != Holder::Name,
+            Self::All => holder() == Holder::All,
+        };
+        self.means(symbol) && narrow_enough()
+    }
+
+    /// Whether it picks a wildcard.
+    pub(super) fn covers(&self, wildcard: &Wildcard) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::All => wildcard.venue.is_none(),
+            Self::Venue(venue) => wildcard.venue.as_ref() == Some(venue),
+            Self::One(_) => false,
+        }
+    }
+
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Everything | Self::All => "*".to_owned(),
+            Self::Venue(venue) => format!("{venue}:*"),
+            Self::One(symbol) => symbol.as_str().to_owned(),
+        }
+    }
+}
+
+impl Wildcard {
+    pub(super) fn shown(&self) -> String {
+        self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
+    }
+}
