@@ -40,8 +40,9 @@ ui: ## build the trading page into ui/dist
 test: deps python ui browser ## every test
 	$(CARGO) test
 
-test-slow: deps ## the tests of slow clients, a minute each
+test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
+	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test slow_readers
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation

@@ -95,8 +95,6 @@ impl Options {
                 format!("session.warn_behind_ms={}", (ms / 20).clamp(100, 1_000)),
                 format!("session.shed_behind_ms={}", (ms / 10).clamp(200, 3_000)),
                 format!("session.cut_after_ms={}", ms * 7 / 10),
-                // The kernel counts a closed window as unacknowledged. What is told at the end has to last until it is read.
-                format!("session.dead_peer_ms={}", 2 * ms + 60_000),
                 format!("limits.connections_per_address={}", self.readers + self.stalled + 100),
             ]);
         }

@@ -159,13 +159,13 @@ pub struct Session {
     pub warn_behind_ms: u64,
     /// Milliseconds behind from which its ticks are merged or dropped.
     pub shed_behind_ms: u64,
-    /// Milliseconds without taking anything after which it is cut.
+    /// Milliseconds without coming to anything that it was sent after which it is cut.
     pub cut_after_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: NonZeroU64,
     /// Milliseconds without a sign of life after which a client is dead.
     pub pong_timeout_ms: NonZeroU64,
-    /// Milliseconds that bytes may stay unacknowledged.
+    /// Milliseconds without an acknowledgement of its host after which a client is dead.
     pub dead_peer_ms: NonZeroU64,
     /// Bytes that the kernel may hold unsent.
     pub unsent_bytes_max: NonZeroU32,
@@ -431,11 +431,6 @@ impl Config {
         if session.warn_behind_ms > session.shed_behind_ms {
             let what =
                 "session.warn_behind_ms is more than session.shed_behind_ms: nobody would be warned in time";
-            return Err(ConfigError::Together(what.to_owned()));
-        }
-        if session.dead_peer_ms <= session.cut_after_ms {
-            let what = "session.dead_peer_ms must be more than session.cut_after_ms: the kernel would end slow \
-                        clients before they are told";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.latency.log.is_some() && self.latency.interval_ms == 0 {

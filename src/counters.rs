@@ -28,6 +28,88 @@ impl Counter {
     }
 }
 
+/// Why the connection of a client ended. Whatever came first counts: who is told to go and then resets was told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client closed it, with a close frame.
+    Closed,
+    /// The client's side ended it without one.
+    Left,
+    /// The client's side reset it.
+    Reset,
+    /// The client's host acknowledges nothing any more.
+    DeadPeer,
+    /// The socket failed otherwise.
+    Failed,
+    /// The client did not keep up.
+    SlowConsumer,
+    /// Nothing was heard of the client.
+    NoPong,
+    /// The gateway stops.
+    Shutdown,
+    /// The room of a replay has ended.
+    RoomEnded,
+    /// The room of a replay broke.
+    Busy,
+    /// The client's bytes are no WebSocket frames.
+    Protocol,
+    /// The client sent a binary message.
+    Unsupported,
+    /// The client sent text that is not UTF-8.
+    NotUtf8,
+    /// The client sent a message over the limit.
+    TooBig,
+    /// The client went over another limit.
+    Limit,
+}
+
+impl Ending {
+    /// Every one.
+    pub const ALL: [Self; 15] = [
+        Self::Closed,
+        Self::Left,
+        Self::Reset,
+        Self::DeadPeer,
+        Self::Failed,
+        Self::SlowConsumer,
+        Self::NoPong,
+        Self::Shutdown,
+        Self::RoomEnded,
+        Self::Busy,
+        Self::Protocol,
+        Self::Unsupported,
+        Self::NotUtf8,
+        Self::TooBig,
+        Self::Limit,
+    ];
+
+    /// The word for the operator: where the client is told one, the same.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Left => "left",
+            Self::Reset => "reset",
+            Self::DeadPeer => "dead_peer",
+            Self::Failed => "failed",
+            Self::SlowConsumer => "slow_consumer",
+            Self::NoPong => "no_pong",
+            Self::Shutdown => "shutdown",
+            Self::RoomEnded => "room_ended",
+            Self::Busy => "try_again_later",
+            Self::Protocol => "protocol_error",
+            Self::Unsupported => "text_only",
+            Self::NotUtf8 => "not_utf8",
+            Self::TooBig => "message_too_big",
+            Self::Limit => "limit",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// What a shard counts. Updated once a turn.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
@@ -45,10 +127,8 @@ pub struct ShardCounters {
     pub nearly_cut: Counter,
     /// Times that a session began to shed.
     pub sheds: Counter,
-    /// Sessions ended because they were too slow.
-    pub cut_slow: Counter,
-    /// Sessions ended because nothing was heard of them.
-    pub cut_dead: Counter,
+    /// Sessions that ended, by [`Ending::ALL`].
+    pub ended: [Counter; Ending::ALL.len()],
     /// Subscriptions now: one per session, instrument and stream.
     pub subscriptions: Counter,
     /// Turns, those that found nothing to do too.
@@ -77,4 +157,17 @@ pub struct ShardCounters {
     pub faults: Counter,
     /// Ticks that wait in the ring, at the end of the last turn.
     pub behind: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ending;
+
+    #[test]
+    fn every_ending_has_its_place_and_a_word_of_its_own() {
+        for (at, ending) in Ending::ALL.into_iter().enumerate() {
+            assert_eq!(ending.index(), at);
+            assert!(Ending::ALL[..at].iter().all(|other| other.name() != ending.name()));
+        }
+    }
 }

@@ -11,12 +11,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+mod kernel;
+
+pub use kernel::Peer;
+pub(crate) use kernel::{peer, unacked};
+
 /// How long accepting pauses after it failed, for example with no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a closed connection is read on, so that its peer gets to read the last words.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How much a closed connection is read on, in bytes.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long the last words are kept for a client that was cut, in seconds: it may read for a while what came before them.
+const LAST_WORDS_S: u64 = 60;
 
 /// The next connection, with `TCP_NODELAY`. Failures are counted in `errors` and tried again, never in a
 /// busy loop.
@@ -43,21 +50,53 @@ pub(crate) async fn accept(listener: &TcpListener, errors: &AtomicU64) -> (TcpSt
 /// reset the connection, and the reset would overtake the last answer.
 pub(crate) async fn linger(mut stream: TcpStream) {
     let drain = async {
-        // On the heap: the task of each connection would carry it along for as long as it lives.
-        let mut scratch = vec![0; 4_096];
-        let mut left = LINGER_BYTES_MAX;
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        while let Ok(n @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                return;
-            }
+        if stream.shutdown().await.is_ok() {
+            read_out(&mut stream, &mut { LINGER_BYTES_MAX }).await;
         }
     };
     // Late or not, the socket is dropped next.
     timeout(LINGER, drain).await.ok();
+}
+
+/// As [`linger`], until a client that was cut has closed its side: while it reads what it had not read, it still answers
+/// pings, and a reset in return would take the last words from it. Ends soon when the gateway does.
+pub(crate) async fn keep_last_words(mut stream: TcpStream, is_stopping: impl Fn() -> bool) {
+    let mut left = LINGER_BYTES_MAX;
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    for _ in 0..LAST_WORDS_S / LINGER.as_secs() {
+        if timeout(LINGER, read_out(&mut stream, &mut left)).await.is_ok() {
+            return;
+        }
+        if is_stopping() {
+            // The kernel tries on without us.
+            #[cfg(target_os = "linux")]
+            socket2::SockRef::from(&stream)
+                .set_tcp_user_timeout(Some(Duration::from_secs(LAST_WORDS_S)))
+                .ok();
+            return;
+        }
+    }
+    abort(&stream);
+}
+
+/// Reads what still comes, to the end or as much as is `left`.
+async fn read_out(stream: &mut TcpStream, left: &mut usize) {
+    // On the heap: the task of each connection would carry it along for as long as it lives.
+    let mut scratch = vec![0; 4_096];
+    while let Ok(n @ 1..) = stream.read(&mut scratch).await {
+        *left = left.saturating_sub(n);
+        if *left == 0 {
+            return;
+        }
+    }
+}
+
+/// Has the kernel forget the connection as soon as it is dropped, and what it holds for it.
+pub(crate) fn abort(stream: &TcpStream) {
+    // It fails only on a socket that is gone already.
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
 }
 
 /// What is set on the socket of each client.
@@ -65,19 +104,17 @@ pub(crate) async fn linger(mut stream: TcpStream) {
 pub struct Tuning {
     /// Bytes that the kernel may hold unsent before the socket counts as full (`TCP_NOTSENT_LOWAT`).
     pub unsent_bytes_max: u32,
-    /// Milliseconds that sent bytes may stay unacknowledged before the connection is dead (`TCP_USER_TIMEOUT`,
-    /// RFC 5482).
-    pub dead_peer_ms: u64,
 }
 
 impl Tuning {
     /// Sets them. Where the system has no such option, its own limits stay.
+    ///
+    /// There is no `TCP_USER_TIMEOUT`: Linux counts it from when a receive window closed, too, answered probes or not, and
+    /// would end a client that reads slowly. See [`peer`].
     #[cfg(target_os = "linux")]
     pub(crate) fn apply(self, stream: &std::net::TcpStream) {
-        let socket = socket2::SockRef::from(stream);
-        // They fail only on a socket that is gone already, which the first read will tell.
-        socket.set_tcp_notsent_lowat(self.unsent_bytes_max).ok();
-        socket.set_tcp_user_timeout(Some(Duration::from_millis(self.dead_peer_ms))).ok();
+        // It fails only on a socket that is gone already, which the first read will tell.
+        socket2::SockRef::from(stream).set_tcp_notsent_lowat(self.unsent_bytes_max).ok();
     }
 
     /// Sets them. Where the system has no such option, its own limits stay.
@@ -121,38 +158,6 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
     #[cfg(not(target_os = "linux"))]
     let _ = tuning;
     written
-}
-
-/// How long the kernel keeps the last words for a client that was cut and does not read: it found its receive window
-/// closed for some time already.
-#[cfg(target_os = "linux")]
-const LAST_WORDS: Duration = Duration::from_secs(60);
-
-/// Lets the kernel try for longer to bring what is written next.
-pub(crate) fn keep_last_words(stream: &TcpStream) {
-    #[cfg(target_os = "linux")]
-    // It fails only on a socket that is gone already.
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(LAST_WORDS)).ok();
-    #[cfg(not(target_os = "linux"))]
-    let _ = stream;
-}
-
-/// Bytes that were written and not acknowledged yet: SIOCOUTQ, see tcp(7). 0 where the system does not tell.
-#[cfg(target_os = "linux")]
-pub(crate) fn unacked(stream: &TcpStream) -> u64 {
-    use std::os::fd::AsRawFd;
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and this request writes one int to where
-    // the pointer points.
-    #[allow(unsafe_code, reason = "no crate asks this one question safely")]
-    let answer = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
-}
-
-/// Bytes that were written and not acknowledged yet. 0: this system is not asked.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn unacked(_: &TcpStream) -> u64 {
-    0
 }
 
 /// How many connections there are from each address.

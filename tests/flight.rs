@@ -10,9 +10,6 @@ use serde_json::Value;
 use support::client::Client;
 use support::{Capture, Gateway, RawSocket, TOKEN, connect, eventually, run};
 
-/// The window of a stalled client counts as unacknowledged: it has to be ours that cuts it.
-const LASTS: &str = "session.dead_peer_ms=600000";
-
 /// A folder for flights.
 struct Folder(tempfile::TempDir);
 
@@ -80,7 +77,6 @@ fn a_client_that_is_cut_leaves_one_file() {
         "session.shed_behind_ms=200",
         "session.cut_after_ms=1000",
         "session.outbox_bytes_max=65536",
-        LASTS,
     ]);
     let client = Client::open_small(&gateway, TRADES);
     publish(&gateway, COUNT);
@@ -139,7 +135,6 @@ fn a_client_that_is_told_a_gap_leaves_a_file() {
         "flight.quiet_s=86400",
         "session.outbox_bytes_max=65536",
         "session.cut_after_ms=500000",
-        LASTS,
     ]);
     let mut client = RawSocket::open_small(&gateway, TRADES);
     publish(&gateway, 5_000);

@@ -20,7 +20,7 @@ use tickfan::latency::meter::{Line, Meter};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
+use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
@@ -41,7 +41,9 @@ impl Socket for Wire {
         Err(ErrorKind::WouldBlock.into())
     }
 
-    fn keep_last_words(&mut self) {}
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
 
     fn unacked(&self) -> u64 {
         0
@@ -63,7 +65,8 @@ fn options() -> SessionOptions {
             pong_timeout_ns: 100 * SECOND,
             rates_max: 2,
         },
-        tuning: Tuning { unsent_bytes_max: 1, dead_peer_ms: 1 },
+        tuning: Tuning { unsent_bytes_max: 1 },
+        dead_peer_ms: 1,
         fragments_max: 1,
         tape_bytes: TAPE_BYTES_MIN,
         controls_per_s: 1,

@@ -325,6 +325,9 @@ fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
     drop(one);
     eventually("one room is left", || rooms(&gateway).len() == 1);
     assert_eq!(rooms(&gateway)[0]["number"], 2);
+    // What is counted of it stays.
+    assert_eq!(gateway.metric_sum("tickfan_room_clients_ended_total"), 1);
+    assert_eq!(gateway.metric_sum("tickfan_sessions_ended_total"), 0);
     gateway.stop();
 }
 

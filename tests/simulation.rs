@@ -19,7 +19,7 @@ use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{ClientRow, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
+use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
@@ -83,7 +83,9 @@ impl Socket for Fake {
         Ok(bytes.len())
     }
 
-    fn keep_last_words(&mut self) {}
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
 
     fn unacked(&self) -> u64 {
         let wire = self.0.borrow();
@@ -117,10 +119,27 @@ fn texts(bytes: &[u8]) -> (Vec<String>, Option<u16>) {
     (texts, None)
 }
 
+/// What stands in the pings of some whole frames.
+fn pings(mut frames: &[u8]) -> Vec<&[u8]> {
+    let mut pings = Vec::new();
+    while let [first, len, ..] = *frames {
+        let (frame, rest) = frames.split_at(frame_len(frames).expect("it is whole"));
+        if first == 0x89 {
+            pings.push(&frame[2..2 + usize::from(len)]);
+        }
+        frames = rest;
+    }
+    pings
+}
+
 struct Client {
     id: u32,
     name: String,
     wire: Rc<RefCell<Wire>>,
+    /// It answers pings, as a client has to; some never do.
+    answers: bool,
+    /// How much it has read.
+    came_to: usize,
     /// What it says that it has, of an earlier connection.
     resumes: Told,
 }
@@ -195,7 +214,8 @@ impl House {
                 pong_timeout_ns: 300 * MS,
                 rates_max: 2,
             },
-            tuning: Tuning { unsent_bytes_max: 1, dead_peer_ms: 1 },
+            tuning: Tuning { unsent_bytes_max: 1 },
+            dead_peer_ms: 1,
             fragments_max: 1,
             // It comes round within a long burst, or gets longer up to twice.
             tape_bytes: TAPE_BYTES_MIN << (seed / 4 % 3),
@@ -307,7 +327,8 @@ impl House {
         let now = self.clock.now();
         let who = Who { name: name.as_str().into(), peer: None };
         let id = self.sessions.borrow_mut().open(Fake(Rc::clone(&wire)), who, now);
-        self.clients.push(Client { id, name, wire, resumes: Told::new() });
+        let answers = self.random.below(4) > 0;
+        self.clients.push(Client { id, name, wire, answers, came_to: 0, resumes: Told::new() });
     }
 
     /// Somebody who has gone comes back and says what it has.
@@ -376,6 +397,20 @@ impl House {
         self.sessions.borrow_mut().writable(client.id);
     }
 
+    /// A client reads all that its kernel has, and answers what pings there are.
+    fn come_to(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        let fresh = client.wire.borrow().taken[client.came_to..].to_vec();
+        let whole = whole_frames(&fresh);
+        client.came_to += whole.len();
+        let now = self.clock.now();
+        let mut sessions = self.sessions.borrow_mut();
+        for payload in pings(whole) {
+            sessions.heard(client.id, now);
+            assert!(!client.answers || sessions.answered(client.id, payload, now), "each is answered once");
+        }
+    }
+
     fn ask(&mut self, client: usize, text: &str) {
         let (id, now) = (self.clients[client].id, self.clock.now());
         let mut sessions = self.sessions.borrow_mut();
@@ -440,6 +475,9 @@ impl House {
                 let client = self.random.below(self.clients.len() as u64) as usize;
                 let bytes = *self.random.pick(&[1, 100, 3_000, 20_000]);
                 self.read(client, bytes);
+                if self.random.below(3) > 0 {
+                    self.come_to(client);
+                }
             }
             15..=17 => self.request(),
             18 => {
@@ -468,6 +506,7 @@ impl House {
                     let now = self.clock.now();
                     self.sessions.borrow_mut().heard(self.clients[client].id, now);
                     self.read(client, 1 << 20);
+                    self.come_to(client);
                 }
                 self.keep();
                 self.turn();
@@ -752,24 +791,23 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
     sent
 }
 
+/// How long the frame is that these bytes begin with, as far as they tell.
+fn frame_len(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [_, 126, a, b, ..] => Some(4 + usize::from(u16::from_be_bytes([*a, *b]))),
+        [_, 127, len @ ..] => Some(10 + u64::from_be_bytes(*len.first_chunk()?) as usize),
+        [_, len @ ..=125, ..] => Some(2 + usize::from(*len)),
+        _ => None,
+    }
+}
+
 /// A client that left in the middle of a frame was told what came before it.
 fn whole_frames(bytes: &[u8]) -> &[u8] {
     let mut at = 0;
-    loop {
-        let rest = &bytes[at..];
-        let len = match rest {
-            [_, 126, a, b, ..] => 4 + usize::from(u16::from_be_bytes([*a, *b])),
-            [_, 127, ..] if rest.len() >= 10 => {
-                10 + u64::from_be_bytes(rest[2..10].try_into().expect("8 bytes")) as usize
-            }
-            [_, len @ ..=125, ..] => 2 + usize::from(*len),
-            _ => return &bytes[..at],
-        };
-        if rest.len() < len {
-            return &bytes[..at];
-        }
+    while let Some(len) = frame_len(&bytes[at..]).filter(|len| *len <= bytes.len() - at) {
         at += len;
     }
+    &bytes[..at]
 }
 
 /// A drain tells everybody goodbye and leaves nothing behind.

@@ -11,15 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{
-    CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, Process, RawSocket, TEXT, TOKEN, connect,
-    eventually, tickfan,
+    BINARY, CLOSE, CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT, TOKEN,
+    connect, eventually,
 };
 
 const FEED: &str = "feeds/coinbase.zst";
 const EVERYTHING: &str = "?symbols=*&channel=trade,quote";
-
-/// The window of a stalled client counts as unacknowledged: what it is told at the end has to last until it reads.
-const LASTS: &str = "session.dead_peer_ms=600000";
 
 /// A capture that goes round and round.
 fn looped(speed: &str, settings: &[&str]) -> Gateway {
@@ -62,7 +59,6 @@ fn stalled_clients_go_down_the_ladder_and_readers_do_not_notice() {
             "session.outbox_bytes_max=65536",
             // Its histograms, which come with the first ticks, are no memory of clients.
             "latency.interval_ms=0",
-            LASTS,
         ],
     );
     let readers: Vec<_> = (0..READERS).map(|_| reads(Client::open(&gateway, EVERYTHING))).collect();
@@ -113,7 +109,6 @@ fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
         "session.outbox_bytes_max=32768",
         // Slow is not stalled, however slow the machine is.
         "session.cut_after_ms=60000",
-        LASTS,
     ]);
     let replay = ["replay", "--speed", "1", "--exit", "--wait-subscribers", "3"];
     let gateway = Gateway::start(&[&replay[..], &settings, &[capture.path()]].concat());
@@ -157,12 +152,7 @@ fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
 fn who_would_rather_be_cut_than_miss_a_tick_is_cut() {
     let gateway = looped(
         "20",
-        &[
-            "session.outbox_bytes_max=65536",
-            "session.shed_behind_ms=1000",
-            "session.cut_after_ms=500000",
-            LASTS,
-        ],
+        &["session.outbox_bytes_max=65536", "session.shed_behind_ms=1000", "session.cut_after_ms=500000"],
     );
     let client = Client::open_small(&gateway, &format!("{EVERYTHING}&mode=every&on_slow=cut"));
     eventually("it is cut", || gateway.sessions() == 0);
@@ -224,88 +214,33 @@ fn who_reads_but_answers_no_ping_is_closed_and_who_answers_is_not() {
     gateway.stop();
 }
 
-/// A network of its own, with one host in it.
-struct Elsewhere {
-    namespace: String,
-    link: String,
-    near: String,
-}
-
-fn ip(args: &[&str]) -> bool {
-    Command::new("ip").args(args).output().is_ok_and(|output| output.status.success())
-}
-
-impl Elsewhere {
-    /// `None` where we may not make one.
-    fn new() -> Option<Self> {
-        let id = std::process::id();
-        // Each process its own network, as far as there are some.
-        let net = format!("10.{}.{}", 200 + id % 50, id / 50 % 250);
-        let (namespace, link) = (format!("tickfan{id}"), format!("tf{id}"));
-        let (far_link, near, far) = (format!("tg{id}"), format!("{net}.1"), format!("{net}.2/30"));
-        let here = Self { namespace, link, near };
-        let (namespace, link) = (here.namespace.as_str(), here.link.as_str());
-        let made = ip(&["netns", "add", namespace])
-            && ip(&["link", "add", link, "type", "veth", "peer", "name", &far_link, "netns", namespace])
-            && ip(&["addr", "add", &format!("{}/30", here.near), "dev", link])
-            && ip(&["link", "set", link, "up"])
-            && ip(&["-n", namespace, "addr", "add", &far, "dev", &far_link])
-            && ip(&["-n", namespace, "link", "set", &far_link, "up"]);
-        made.then_some(here)
-    }
-
-    /// Runs our own subscriber there, until it has its answers.
-    fn watch(&self, gateway: &Gateway) -> Process {
-        let url = format!("ws://{}:{}/ws", self.near, gateway.http.port());
-        let watch = tickfan(&["watch", "--url", &url, "*"]);
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(watch.get_program()).args(watch.get_args());
-        Process::start(&mut command)
-    }
-
-    /// From now on no packet comes from there or gets there, and nobody is told.
-    fn unplug(&self) {
-        let far_link = self.link.replacen("tf", "tg", 1);
-        assert!(ip(&["-n", &self.namespace, "link", "set", &far_link, "down"]));
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        // The one goes with the other, if it was made at all.
-        ip(&["link", "del", &self.link]);
-        ip(&["netns", "del", &self.namespace]);
-    }
-}
-
+#[cfg(target_os = "linux")]
 #[test]
-fn a_host_that_vanished_is_forgotten() {
-    // By the kernel, which misses acknowledgements; and by the gateway, which misses an answer.
-    let by_kernel =
-        ["session.dead_peer_ms=2000", "session.pong_timeout_ms=600000", "session.heartbeat_ms=1000"];
-    let by_ping =
-        ["session.dead_peer_ms=600000", "session.pong_timeout_ms=4000", "session.heartbeat_ms=1000"];
-    for (settings, speed) in [(by_kernel, "5"), (by_ping, "5"), (by_kernel, "0.01")] {
-        let Some(elsewhere) = Elsewhere::new() else {
-            // Past the harness, which keeps what a test prints that passes: what is not tested has to be seen.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED: a vanished host needs network namespaces: root, and `ip`"
-            );
-            return;
-        };
-        // A vanished client takes nothing either: it must not be cut for that first.
-        let settings =
-            [&settings[..], &["session.cut_after_ms=500", "session.shed_behind_ms=600000"]].concat();
+fn a_host_that_vanished_is_forgotten_and_nothing_else_ends_it() {
+    // With much to send, and with next to nothing. What is slow or silent is cut sooner: a host that acknowledges nothing is
+    // neither.
+    let settings = [
+        "session.dead_peer_ms=4000",
+        "session.heartbeat_ms=1000",
+        "session.pong_timeout_ms=2000",
+        "session.shed_behind_ms=1000",
+        "session.cut_after_ms=1500",
+    ];
+    for speed in ["5", "0.01"] {
+        let Some(network) = support::network::Network::new() else { return };
         let args =
             [&["replay", "--loop", "--speed", speed][..], &Gateway::settings(&settings), &[FEED]].concat();
         let gateway = Gateway::listening("0.0.0.0:0", &args);
-        let watch = elsewhere.watch(&gateway);
+        let watch = network.watch(&gateway);
         eventually("it is subscribed", || gateway.metric_sum("tickfan_sessions_subscribed") == 1);
-        elsewhere.unplug();
+        network.unplug();
+        let since = Instant::now();
         eventually("it is forgotten", || gateway.sessions() == 0);
-        drop(watch);
-        drop(elsewhere);
+        assert!(since.elapsed() > Duration::from_millis(3_500), "after {:?}", since.elapsed());
+        let ended = gateway.metric("tickfan_sessions_ended_total");
+        let ended: Vec<_> = ended.iter().filter(|(_, count)| *count > 0).collect();
+        assert!(matches!(ended[..], [(labels, 1)] if labels.contains("cause=\"dead_peer\"")), "{ended:?}");
+        drop((watch, network));
         gateway.stop();
     }
 }
@@ -347,6 +282,23 @@ fn too_many_pieces_or_control_frames_close_the_connection() {
         };
         assert_eq!((code, client.close_frame()), (Some(4_502), 4_502));
     }
+    gateway.stop();
+}
+
+#[test]
+fn answers_to_our_own_pings_are_not_limited() {
+    // A burst as long as a kernel takes in at once has more pings in it than a client may send pongs.
+    let settings = ["limits.control_frames_per_s=5", "session.outbox_bytes_max=4000000"];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    let query = "?symbols=demo:ABC&channel=trade&mode=every";
+    let mut client = Client::over(RawSocket::open_sized(&gateway, query, 4 << 20));
+    publish(&gateway, 10_000);
+    eventually("all is sent, or waits for an answer", || gateway.metric_sum("tickfan_sent_total") == 10_000);
+    while client.told.values().ne([&10_000]) {
+        assert!(client.step(), "closed: {:?}", client.bye);
+    }
+    assert!(client.pongs > 30, "{} pings", client.pongs);
+    assert_eq!(client.missing("slow_consumer"), 0);
     gateway.stop();
 }
 
@@ -416,6 +368,40 @@ fn adds_up(gateway: &Gateway) -> bool {
 }
 
 #[test]
+fn each_end_of_a_connection_is_counted_by_its_cause() {
+    let gateway = Gateway::publishing(r#"["demo"]"#, &[]);
+    type Leave = fn(RawSocket);
+    let ways: [(&str, Leave); 8] = [
+        ("closed", |mut socket| {
+            socket.send(FIN | CLOSE, &1_000u16.to_be_bytes());
+            assert_eq!(socket.close_frame(), 1_000);
+        }),
+        ("left", drop),
+        ("reset", RawSocket::vanish),
+        ("text_only", |mut socket| socket.send(FIN | BINARY, b"x")),
+        ("not_utf8", |mut socket| socket.send(FIN | TEXT, b"\xff")),
+        ("protocol_error", |mut socket| socket.bytes(&[0x83, 0x80, 0, 0, 0, 0])),
+        ("message_too_big", |mut socket| socket.send(FIN | TEXT, &[b' '; 300_000])),
+        ("limit", |mut socket| (0..100).for_each(|_| socket.send(FIN | PONG, b"x"))),
+    ];
+    let ended = || -> Vec<(String, u64)> {
+        let rows = gateway.metric("tickfan_sessions_ended_total");
+        let cause = |labels: &str| labels.split('"').rev().nth(1).expect("a cause").to_owned();
+        rows.iter().filter(|(_, count)| *count > 0).map(|(labels, count)| (cause(labels), *count)).collect()
+    };
+    for (n, (_, leave)) in ways.iter().enumerate() {
+        leave(RawSocket::open(&gateway, ""));
+        eventually("it is counted", || ended().iter().map(|(_, count)| count).sum::<u64>() == n as u64 + 1);
+    }
+    let mut wanted: Vec<_> = ways.iter().map(|(cause, _)| ((*cause).to_owned(), 1)).collect();
+    let mut counted = ended();
+    wanted.sort();
+    counted.sort();
+    assert_eq!(counted, wanted);
+    gateway.stop();
+}
+
+#[test]
 fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
     // More than the kernel holds for who reads nothing.
     const TICKS: u64 = 20_000;
@@ -425,7 +411,6 @@ fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
         "session.shed_behind_ms=1000",
         "session.cut_after_ms=500000",
         "session.pong_timeout_ms=600000",
-        LASTS,
     ];
     let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
     let query = "?symbols=demo:ABC&channel=trade&mode=every";

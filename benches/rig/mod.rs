@@ -15,7 +15,7 @@ use tickfan::latency::meter::Meter;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
-use tickfan::shard::{SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 
 /// A socket that takes everything and keeps nothing.
@@ -29,7 +29,9 @@ impl Socket for Tcp {
         self.0.write(bytes)
     }
 
-    fn keep_last_words(&mut self) {}
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
 
     fn unacked(&self) -> u64 {
         0
@@ -47,7 +49,9 @@ impl Socket for Nowhere {
         Ok(bytes.len())
     }
 
-    fn keep_last_words(&mut self) {}
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
 
     fn unacked(&self) -> u64 {
         0
@@ -132,7 +136,8 @@ impl<S: Socket> Rig<S> {
             epoch: "e".into(),
             feed: Provenance::Live,
             policy: policy(),
-            tuning: Tuning { unsent_bytes_max: 16_384, dead_peer_ms: 25_000 },
+            tuning: Tuning { unsent_bytes_max: 16_384 },
+            dead_peer_ms: 25_000,
             fragments_max: 64,
             tape_bytes: tickfan::session::TAPE_BYTES,
             controls_per_s: 50,

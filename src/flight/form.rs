@@ -63,9 +63,9 @@ pub enum Bound {
 pub enum Reason {
     /// A client was cut.
     Cut {
-        /// As it was told.
+        /// As it was told, or `dead_peer`.
         why: Cow<'static, str>,
-        /// The code of the close frame.
+        /// The code of the close frame; 1006 where there was nobody to send one to.
         code: u16,
     },
     /// Numbers of a stream are not coming, both ends included.
@@ -100,7 +100,7 @@ pub struct Broken {
 impl Reason {
     pub(super) fn new(cause: &Cause, table: &InstrumentTable) -> Self {
         match cause {
-            Cause::Cut(close) => Self::Cut { why: close.why().into(), code: close.code() },
+            Cause::Cut { why, code } => Self::Cut { why: why.name().into(), code: *code },
             Cause::Gap { key, from, to, why } => Self::Gap {
                 symbol: table.get(key.instrument()).map_or("", Symbol::as_str).to_owned(),
                 channel: key.channel().map_or("", Channel::name).into(),

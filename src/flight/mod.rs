@@ -17,9 +17,8 @@ pub use files::{Flights, Options};
 pub use form::{Bound, Flight, FlightError, Header, Reason, Stages};
 pub use history::{History, State};
 
-use crate::counters::Counter;
+use crate::counters::{Counter, Ending};
 use crate::latency::budget::Verdict;
-use crate::protocol::close::Close;
 use crate::tick::{GapCause, Key};
 
 /// Something that went wrong.
@@ -38,8 +37,13 @@ pub struct Incident {
 /// What went wrong.
 #[derive(Debug)]
 pub enum Cause {
-    /// A client was cut, for being slow or dead.
-    Cut(Close),
+    /// A client was cut, for being slow, silent or dead.
+    Cut {
+        /// Why.
+        why: Ending,
+        /// The code of the close frame; 1006 where there was nobody to send one to.
+        code: u16,
+    },
     /// Numbers of a stream are not coming, both ends included: the feed lost them, or a client was told that it did not get
     /// them.
     Gap {

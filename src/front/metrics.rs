@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
-use crate::counters::{Counter, ShardCounters};
+use crate::counters::{Counter, Ending, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
@@ -55,6 +55,8 @@ pub struct RoomFigures {
     pub opened: u64,
     /// Clients that were refused, by [`NoRoom::REASONS`].
     pub refused: [u64; NoRoom::REASONS.len()],
+    /// Connections of clients in rooms that ended, those of rooms that have ended too, by [`Ending::ALL`].
+    pub clients_ended: [u64; Ending::ALL.len()],
     /// What rooms lost, those that have ended too, by [`LOSSES`](Self::LOSSES).
     pub lost: [u64; Self::LOSSES.len()],
 }
@@ -206,7 +208,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 22] = [
+        let figures: [Figure; 20] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -215,8 +217,6 @@ impl Sources {
             }),
             ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
             ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
-            ("tickfan_cut_slow", "Clients cut for slowness", Sum, |c| &c.cut_slow),
-            ("tickfan_cut_dead", "Clients cut for not answering", Sum, |c| &c.cut_dead),
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
             ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
@@ -238,6 +238,14 @@ impl Sources {
             let rows = rows.map(|(n, (counters, _))| (label(n), figure(counters).get())).collect();
             family(encoder, name, help, kind, rows)?;
         }
+        let ended = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+            let row = move |ending: Ending| {
+                let labels = vec![("shard", n.to_string()), ("cause", ending.name().to_owned())];
+                (labels, counters.ended[ending.index()].get())
+            };
+            Ending::ALL.into_iter().map(row)
+        });
+        family(encoder, "tickfan_sessions_ended", "Clients whose connection ended", Sum, ended.collect())?;
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
     }
@@ -330,6 +338,10 @@ impl Sources {
         let losses = RoomFigures::LOSSES.into_iter().zip(rooms.lost);
         let rows = losses.map(|(what, lost)| (vec![("what", what.to_owned())], lost)).collect();
         family(encoder, "tickfan_rooms_lost", "What rooms of replays lost, those that ended too", Sum, rows)?;
+        let ended = Ending::ALL.into_iter().zip(rooms.clients_ended);
+        let rows = ended.map(|(ending, count)| (vec![("cause", ending.name().to_owned())], count)).collect();
+        let help = "Clients in rooms of replays whose connection ended";
+        family(encoder, "tickfan_room_clients_ended", help, Sum, rows)?;
         let reasons = NoRoom::REASONS.into_iter().zip(rooms.refused);
         let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
         family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)

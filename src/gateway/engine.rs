@@ -249,10 +249,8 @@ fn session_options(
             pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
             rates_max: config.limits.rates_per_connection.get(),
         },
-        tuning: Tuning {
-            unsent_bytes_max: config.session.unsent_bytes_max.get(),
-            dead_peer_ms: config.session.dead_peer_ms.get(),
-        },
+        tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
+        dead_peer_ms: config.session.dead_peer_ms.get(),
         tape_bytes: config.shard.tape_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),

@@ -15,6 +15,7 @@ use super::engine::{Base, IngestThread, Shards, died, open_replays};
 use crate::capture::Title;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
+use crate::counters::Ending;
 use crate::feed::{IngestView, ReplayError};
 use crate::front::metrics::RoomFigures;
 use crate::front::{NoRoom, Refused, Upgraded};
@@ -208,6 +209,13 @@ impl Room {
         // Closed before the door is let go: nobody slips in.
         door.closed = Some(Close::RoomEnded);
         door.closed
+    }
+
+    /// Connections of its clients that have ended so far, by [`Ending::ALL`].
+    pub(super) fn clients_ended(&self) -> [u64; Ending::ALL.len()] {
+        let Some(Inside { shards, .. }) = self.inside() else { return Default::default() };
+        let sum = |n: usize| shards.iter().map(|shard| shard.counters.ended[n].get()).sum();
+        std::array::from_fn(sum)
     }
 
     /// What it has lost so far, by [`RoomFigures::LOSSES`].

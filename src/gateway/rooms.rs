@@ -13,7 +13,7 @@ use super::room::{self, Place, Room};
 use crate::capture::{Listing, Shelf, Title};
 use crate::clock::{Clock, SECOND};
 use crate::config::Config;
-use crate::counters::Counter;
+use crate::counters::{Counter, Ending};
 use crate::front::NoRoom;
 use crate::front::metrics::RoomFigures;
 use crate::protocol::RoomWish;
@@ -33,6 +33,8 @@ struct State {
     /// How many there ever were.
     numbers: u64,
     closed: bool,
+    /// Connections of clients that had ended in rooms that are gone.
+    clients_ended: [u64; Ending::ALL.len()],
     /// What rooms had lost that are gone.
     lost: [u64; RoomFigures::LOSSES.len()],
 }
@@ -213,6 +215,7 @@ impl Rooms {
         }
         let mut state = self.state();
         state.rooms.retain(|other| !Arc::ptr_eq(other, &room));
+        state.clients_ended = plus(state.clients_ended, room.clients_ended());
         state.lost = plus(state.lost, room.lost());
         drop(state);
         drop(held);
@@ -245,10 +248,13 @@ impl Rooms {
         let state = self.state();
         let open = state.rooms.len() as u64;
         let lost = state.rooms.iter().fold(state.lost, |sum, room| plus(sum, room.lost()));
+        let ended = |sum, room: &Arc<Room>| plus(sum, room.clients_ended());
+        let clients_ended = state.rooms.iter().fold(state.clients_ended, ended);
         drop(state);
         RoomFigures {
             open,
             lost,
+            clients_ended,
             clients: self.clients(),
             opened: self.opened.get(),
             refused: std::array::from_fn(|reason| self.refused[reason].get()),

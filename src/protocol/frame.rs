@@ -47,9 +47,10 @@ pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a ping without a payload.
-pub fn ping(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[FIN_PING, 0]);
+/// Appends a ping around `payload`, of at most 125 bytes.
+pub fn ping(payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FIN_PING, payload.len() as u8]);
+    out.extend_from_slice(payload);
 }
 
 /// The longest payload of a close frame.

@@ -18,13 +18,14 @@
 //!
 //! # Who is slow
 //!
-//! Not who was sent much, but whose socket takes nothing: [`judge`](Session::judge) is asked about sessions whose socket
-//! was full or whose kernel holds bytes that are not acknowledged. What counts is for how long the oldest of what
-//! waits has waited: in the outbox, as a dirty subscription, or in the kernel without any progress. The client is told
-//! each [`Level`] in turn.
+//! Not who was sent much, but whose socket takes nothing, or who does not come to what was sent: pings stand in the stream
+//! (`marks`), and with much behind one that is not answered in time, the session counts as blocked until it is.
+//! [`judge`](Session::judge) is asked about sessions that were blocked or whose kernel holds bytes that are not acknowledged.
+//! What counts is for how long the oldest of what waits has waited: in the outbox, as a dirty subscription, in the kernel
+//! without any progress, or behind a ping. The client is told each [`Level`] in turn.
 //!
-//! While it sheds, a session is given little at a time, so that what it is given is new when it leaves: the more its
-//! socket takes, the more, up to the whole budget.
+//! While it sheds, a session is given little at a time, and the next when it has come to that, so that what it is given is
+//! new when it reads it: the faster it does, the more, up to the whole budget.
 //!
 //! # Accounting
 //!
@@ -34,6 +35,8 @@
 //! number.
 
 mod buffers;
+mod judging;
+mod marks;
 mod outbox;
 mod subscription;
 mod tray;
@@ -43,6 +46,8 @@ use std::io::IoSlice;
 use std::rc::Rc;
 
 pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
+pub use judging::{Kernel, Level, Verdict};
+use marks::Marks;
 pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 pub use tray::Tray;
@@ -61,7 +66,7 @@ pub struct Policy {
     pub warn_behind_ns: u64,
     /// Its ticks are merged or dropped from then on, nanoseconds.
     pub shed_behind_ns: u64,
-    /// It is cut when its socket has taken nothing for so long, nanoseconds.
+    /// It is cut when it has come to nothing that it was sent for so long, nanoseconds.
     pub cut_after_ns: u64,
     /// It is dead when nothing was heard of it for so long, nanoseconds.
     pub pong_timeout_ns: u64,
@@ -73,55 +78,6 @@ pub struct Policy {
 const TOLD_BYTES_MAX: usize = 2_048;
 /// What a shedding session is given at first, and after its socket was full.
 const REFILL_BYTES: usize = 4_096;
-
-/// How far behind a client is, as it is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Nothing worth a word waits.
-    #[default]
-    Ok,
-    /// Something waits for too long.
-    Warn,
-    /// Ticks are merged or dropped.
-    Shed,
-    /// Soon cut.
-    Cut,
-}
-
-impl Level {
-    /// Every level, the best first.
-    pub const ALL: [Self; 4] = [Self::Ok, Self::Warn, Self::Shed, Self::Cut];
-
-    /// The word used on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Shed => "shed",
-            Self::Cut => "cut",
-        }
-    }
-}
-
-/// What the kernel holds of what it took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kernel {
-    /// Bytes that the other side has not acknowledged; 0 where the system does not tell.
-    pub unacked: u64,
-}
-
-/// What a look at the clock leads to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// The levels to tell, the first and the last of them; `None` if nothing has changed.
-    pub tell: Option<(Level, Level)>,
-    /// Nanoseconds until it is cut, while nothing is taken.
-    pub cut_in_ns: Option<u64>,
-    /// Its time is up.
-    pub cut: bool,
-    /// It needs no more looks until its socket is full again.
-    pub at_ease: bool,
-}
 
 /// A rate of a session, and the subscriptions that it holds back until their time comes.
 #[derive(Debug, Default)]
@@ -142,8 +98,10 @@ struct Held {
 pub struct Session {
     closing: bool,
     shedding: bool,
-    /// The socket took nothing last time.
+    /// The socket took nothing last time, or the client has so much before it that it is sent no more.
     blocked: bool,
+    /// It is blocked until the client answers a ping.
+    awaits_answer: bool,
     /// The socket was full since the outbox was last empty.
     pressed: bool,
     /// What the kernel holds does not get less.
@@ -154,7 +112,9 @@ pub struct Session {
     outbox: Outbox,
     /// Bytes the socket took.
     taken: u64,
-    /// When the socket last took something, or something was acknowledged; steady time.
+    /// From which place of the stream on somebody has to [look](Self::look_at_marks) before more is written.
+    marks_at: u64,
+    /// When the socket last took something, or the client came to something; steady time.
     progress_ns: u64,
     /// When there was the last sign of life, steady time.
     alive_ns: u64,
@@ -168,6 +128,7 @@ pub struct Session {
     /// How many of them are to states.
     states_waiting: u32,
     rates: Vec<Held>,
+    marks: Marks,
     /// The numbers that ended subscriptions reached, less those that all subscriptions began behind; wrapping.
     offered: u64,
 }
@@ -184,11 +145,14 @@ impl Session {
             closing: false,
             shedding: false,
             blocked: false,
+            awaits_answer: false,
             pressed: false,
             stalled: false,
             level: Level::Ok,
             refill_bytes: REFILL_BYTES,
             taken: 0,
+            marks_at: marks::WIDE_BYTES,
+            marks: Marks::default(),
             acked: 0,
             progress_ns: now_ns,
             alive_ns: now_ns,
@@ -255,6 +219,8 @@ impl Session {
         if begins {
             self.shedding = true;
             self.refill_bytes = REFILL_BYTES;
+            self.marks.doubt();
+            self.marks_at = 0;
         }
         begins
     }
@@ -317,7 +283,7 @@ impl Session {
     pub fn has_room(&self) -> bool {
         let half = self.policy.outbox_bytes_max / 2;
         let most = if self.shedding { self.refill_bytes.min(half) } else { half };
-        let late = self.shedding && (self.stalled || self.blocked);
+        let late = self.shedding && (self.stalled || self.blocked || self.oldest_mark().is_some());
         !self.closing && !late && self.tick_bytes() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
@@ -496,9 +462,16 @@ impl Session {
         }
         if self.outbox.is_empty() {
             self.pressed = false;
-            self.refill_bytes = (2 * self.refill_bytes).min(self.policy.outbox_bytes_max);
+            // Who answers pings is given more when it has come to this.
+            if self.oldest_mark().is_none() {
+                self.refill_more();
+            }
         }
         self.end_shedding();
+    }
+
+    fn refill_more(&mut self) {
+        self.refill_bytes = (2 * self.refill_bytes).min(self.policy.outbox_bytes_max);
     }
 
     /// The kernel took the first `n` bytes though the socket counts as full: that says nothing of the client.
@@ -518,21 +491,28 @@ impl Session {
         self.refill_bytes = REFILL_BYTES;
     }
 
-    /// The socket can be written to again.
+    /// The socket can be written to again, or the client has answered.
     pub fn unblock(&mut self) {
-        self.blocked = false;
+        (self.blocked, self.awaits_answer) = (false, false);
     }
 
-    /// True while the socket is known to take nothing.
+    /// True while the socket is known to take nothing, or the client to have enough before it.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Everything was told: ticks are queued again.
+    /// True while it is [blocked](Self::is_blocked) though the socket may have room: until the client answers a ping.
+    #[inline]
+    pub fn awaits_answer(&self) -> bool {
+        self.awaits_answer
+    }
+
+    /// Everything was told, and the client comes to what it is sent in time: ticks are queued again.
     pub fn end_shedding(&mut self) {
         let half = self.outbox.len() <= self.policy.outbox_bytes_max / 2;
-        if self.shedding && self.waiting.is_empty() && half && !self.blocked && !self.stalled {
+        let idle = self.waiting.is_empty() && half && !self.blocked && !self.stalled;
+        if self.shedding && idle && self.marks.is_prompt() {
             self.shedding = false;
         }
     }
@@ -540,91 +520,6 @@ impl Session {
     /// True while ticks are merged or dropped.
     pub fn is_shedding(&self) -> bool {
         self.shedding
-    }
-
-    // ---- time -----------------------------------------------------------------------------------------
-
-    /// For how long the oldest of what waits has waited, nanoseconds.
-    pub fn behind_ns(&self, now_ns: u64) -> u64 {
-        let queued = self.outbox.oldest_ns().map(|since| now_ns.saturating_sub(since));
-        let dirty = self.waiting.front().map(|(_, since_ms)| {
-            u64::from(((now_ns / 1_000_000) as u32).wrapping_sub(*since_ms)) * 1_000_000
-        });
-        let held = self.stalled.then(|| now_ns.saturating_sub(self.progress_ns));
-        [queued, dirty, held].into_iter().flatten().max().unwrap_or(0)
-    }
-
-    /// The level that the client was told last.
-    pub fn level(&self) -> Level {
-        self.level
-    }
-
-    /// A look at a session whose socket was full or whose kernel holds bytes.
-    pub fn judge(&mut self, kernel: Kernel, now_ns: u64) -> Verdict {
-        if self.closing {
-            return Verdict { at_ease: true, ..Verdict::default() };
-        }
-        self.look_at(kernel, now_ns);
-        // What waits for want of a turn is no fault of the client's.
-        let stuck = self.blocked || self.stalled;
-        let behind_ns = if stuck || self.shedding { self.behind_ns(now_ns) } else { 0 };
-        if stuck && behind_ns >= self.policy.shed_behind_ns {
-            self.shed();
-        }
-        self.end_shedding();
-        let idle_ns = now_ns.saturating_sub(self.progress_ns);
-        let cut_in_ns = (self.shedding && stuck).then(|| self.policy.cut_after_ns.saturating_sub(idle_ns));
-        let level = self.level_at(behind_ns, cut_in_ns);
-        let tell = (level != self.level).then(|| {
-            // Nobody is told of the third step who did not hear of the first.
-            let next = Level::ALL[(self.level as usize + 1).min(3)];
-            (if level > self.level { next } else { level }, level)
-        });
-        self.level = level;
-        Verdict {
-            tell,
-            cut_in_ns,
-            cut: cut_in_ns == Some(0),
-            at_ease: level == Level::Ok && !stuck && !self.shedding,
-        }
-    }
-
-    /// Looks at what the kernel holds: true if it has not become less since the last look.
-    pub fn look_at(&mut self, kernel: Kernel, now_ns: u64) -> bool {
-        let acked = self.taken.saturating_sub(kernel.unacked);
-        let progress = acked > self.acked;
-        let stalled = kernel.unacked > 0 && !progress;
-        if progress || (stalled && !self.stalled && !self.pressed) {
-            // Whatever stands still does so since now, as far as anybody can tell.
-            self.progress_ns = now_ns;
-        }
-        self.acked = acked;
-        self.stalled = stalled;
-        stalled
-    }
-
-    fn level_at(&self, behind_ns: u64, cut_in_ns: Option<u64>) -> Level {
-        let policy = &self.policy;
-        if self.shedding {
-            let soon = cut_in_ns.is_some_and(|left| left <= policy.cut_after_ns / 2);
-            return if soon { Level::Cut } else { Level::Shed };
-        }
-        let full = self.blocked && self.outbox.len() > policy.outbox_bytes_max / 2;
-        let limit_ns =
-            if self.level == Level::Ok { policy.warn_behind_ns } else { policy.warn_behind_ns / 2 };
-        if full || behind_ns >= limit_ns.max(1) { Level::Warn } else { Level::Ok }
-    }
-
-    /// Something was heard of the client.
-    #[inline]
-    pub fn heard(&mut self, now_ns: u64) {
-        self.alive_ns = now_ns;
-    }
-
-    /// True if nothing was heard of the client for too long, nor did its socket take anything that had to wait. One that
-    /// sheds may not have come to its ping yet: how long that may take is another matter, see [`judge`](Self::judge).
-    pub fn is_dead(&self, now_ns: u64) -> bool {
-        !self.shedding && now_ns.saturating_sub(self.alive_ns) >= self.policy.pong_timeout_ns
     }
 
     // ---- the end --------------------------------------------------------------------------------------

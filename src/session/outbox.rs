@@ -8,8 +8,8 @@ use super::buffers::{Buffers, Strip, Times};
 use super::tray::Tray;
 use crate::protocol::frame;
 
-/// Chunks that one write takes, at most.
-const SLICES_MAX: usize = 64;
+/// Chunks that one write takes, at most: some 32 KiB, so that pings can stand close in what has waited.
+const SLICES_MAX: usize = 13;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
 /// Ticks of one write whose times are told.
@@ -371,13 +371,18 @@ impl Outbox {
     /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
     pub(super) fn push_urgent(&mut self, frames: &[u8], now_ns: u64) {
         self.own();
-        let behind = self.begun_len().max(self.urgent_len);
+        let behind = self.urgent_end();
         if behind == self.len {
             self.push(frames, now_ns);
         } else {
             self.insert(behind, frames);
         }
         self.urgent_len = behind + frames.len();
+    }
+
+    /// How many bytes go out before a frame that is urgent and not queued yet.
+    pub(super) fn urgent_end(&mut self) -> usize {
+        self.begun_len().max(self.urgent_len)
     }
 
     /// Puts whole frames behind so many bytes, where a frame ends.

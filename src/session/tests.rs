@@ -408,6 +408,58 @@ fn a_client_is_dead_only_when_nothing_moves() {
     assert!(!session.is_dead(4_899 * MS) && session.is_dead(4_900 * MS));
 }
 
+/// The socket takes all there is.
+fn take_all(session: &mut Session, now_ns: u64) {
+    session.wrote(session.outbox().len(), now_ns);
+}
+
+#[test]
+fn what_a_kernel_takes_behind_a_ping_that_it_has_says_nothing_of_its_client() {
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    session.mark(0);
+    take_all(&mut session, 0);
+    assert!(session.answered(b"0", 1));
+    // It sheds, is given a portion with a ping in it, and stops reading. Its kernel takes heartbeats all the same.
+    session.shed();
+    session.wait(key(0), MS);
+    session.push(&text(300), MS);
+    assert!(session.is_at_mark() && session.look_at_marks(MS));
+    let mut cut_at_ms = None;
+    for ms in (1..5_000).step_by(100) {
+        if ms % 500 == 1 {
+            session.push_urgent(&text(50), ms * MS);
+        }
+        let unacked = session.outbox().len() as u64;
+        take_all(&mut session, ms * MS);
+        if session.judge(Kernel { unacked }, ms * MS).cut {
+            cut_at_ms = Some(ms);
+            break;
+        }
+        assert_eq!(session.next_waiting(), None, "it gets no more until it answers");
+    }
+    assert!(cut_at_ms.is_some_and(|ms| (1_000..1_500).contains(&ms)), "{cut_at_ms:?}");
+}
+
+#[test]
+fn a_client_that_is_not_read_from_needs_not_answer() {
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    session.mark(0);
+    take_all(&mut session, 0);
+    assert!(session.answered(b"0", 1));
+    for n in 0..100 {
+        session.push(&text(20_000), n * MS);
+        assert!(!session.is_at_mark() || session.look_at_marks(n * MS) || n >= 60);
+        take_all(&mut session, n * MS);
+    }
+    assert!(session.is_ahead(1_000 * MS) && session.is_blocked() && session.awaits_answer());
+    // Its answers fill their room: its requests are left unread, its pongs among them.
+    session.push_answer(&text(2_000), 1_000 * MS);
+    assert!(session.is_over_full() && !session.is_ahead(1_000 * MS));
+    session.unblock();
+    take_all(&mut session, 1_100 * MS);
+    assert!(session.is_ahead(1_100 * MS));
+}
+
 #[test]
 fn rates_are_bounded_and_those_nobody_uses_make_room() {
     let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);

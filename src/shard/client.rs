@@ -3,10 +3,11 @@
 use std::io;
 
 use super::interest::{Awaited, Wildcard};
+use super::leaving::Parting;
 use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
-use crate::counters::ShardCounters;
+use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, Stage};
@@ -20,6 +21,10 @@ pub(super) struct Connection<S> {
     pub(super) watched: bool,
     /// The socket failed, or did not take its last words in time.
     pub(super) dead: bool,
+    /// Why it ends, once it does.
+    pub(super) ending: Option<Ending>,
+    /// What becomes of the socket then.
+    pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
     /// Listed instruments that it asked for by name, on whatever channel.
@@ -50,6 +55,8 @@ pub(super) struct Connection<S> {
     /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
     pub(super) tokens_milli: i64,
     pub(super) tokens_at_ns: u64,
+    /// When the kernel may be asked next whether it hears of the other side, steady time.
+    pub(super) ask_kernel_ns: u64,
 }
 
 /// What a write counts and measures with.
@@ -124,9 +131,13 @@ impl<S: Socket> Connection<S> {
         if self.session.is_blocked() || self.dead {
             return;
         }
+        if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
+            // Nobody counts on its turn to come before the tape comes round.
+            return self.session.own();
+        }
         let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {
-            Ok(0) if !session.outbox().is_empty() => self.dead = true,
+            Ok(0) if !session.outbox().is_empty() => self.fails(Ending::Failed, around.counters),
             Ok(n) => {
                 around.counters.writes.add(u64::from(n > 0));
                 around.counters.bytes.add(n as u64);
@@ -135,7 +146,7 @@ impl<S: Socket> Connection<S> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => session.block(now_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => self.dead = true,
+            Err(error) => self.fails(Ending::from(&error), around.counters),
         }
         if self.dead || self.session.is_blocked() {
             // Nobody counts on its turn to come before the tape comes round.
@@ -150,9 +161,6 @@ impl<S: Socket> Connection<S> {
         let bytes = self.session.copied(all);
         if bytes.is_empty() || self.dead {
             return;
-        }
-        if all {
-            self.socket.keep_last_words();
         }
         if let Ok(n) = self.socket.force(&bytes) {
             counters.writes.add(1);
@@ -184,6 +192,13 @@ impl<S: Socket> Connection<S> {
 }
 
 impl<S> Connection<S> {
+    /// The socket failed.
+    #[cold]
+    fn fails(&mut self, cause: Ending, counters: &ShardCounters) {
+        self.ends(cause, counters);
+        (self.dead, self.parting) = (true, Parting::Abort);
+    }
+
     /// See [`Session::touch`].
     #[inline]
     pub(super) fn touch(&self) -> usize {

@@ -8,15 +8,17 @@ use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
+use super::leaving::Parting;
 use super::sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 use crate::clock::{Clock, Now, SECOND};
+use crate::counters::Ending;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::frame::Scanner;
-use crate::socket::{self, Tuning};
+use crate::socket::{self, Peer, Tuning};
 
 /// A client whose handshake is done, on its way to a shard.
 #[derive(Debug)]
@@ -94,8 +96,8 @@ impl Socket for TcpSocket {
         socket::write_beyond_lowat(&self.0.stream, bytes, self.0.tuning)
     }
 
-    fn keep_last_words(&mut self) {
-        socket::keep_last_words(&self.0.stream);
+    fn peer(&self) -> Option<Peer> {
+        socket::peer(&self.0.stream)
     }
 
     fn unacked(&self) -> u64 {
@@ -297,12 +299,17 @@ impl Driver {
                     Came::Kicked => {}
                 }
             }
-            self.house.sessions.borrow_mut().remove(self.id);
+            let parting = self.house.sessions.borrow_mut().remove(self.id);
             self.house.work.notify_one();
             // The session held the other end: now the socket is ours alone, and its last words are waited for.
             if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
-                // Boxed: most of the time it is not there.
-                Box::pin(socket::linger(stream)).await;
+                let is_stopping = || self.house.sessions.borrow().draining;
+                match parting {
+                    // Boxed: most of the time it is not there.
+                    Parting::Linger => Box::pin(socket::linger(stream)).await,
+                    Parting::LastWords => Box::pin(socket::keep_last_words(stream, is_stopping)).await,
+                    Parting::Abort => socket::abort(&stream),
+                }
             }
             drop((self.seat, self.house));
         }
@@ -316,7 +323,10 @@ impl Driver {
         let most = {
             let mut sessions = sessions.borrow_mut();
             sessions.heard(id, now);
-            Most::from(&sessions.options)
+            let mut most = Most::from(&sessions.options);
+            // They are counted as they come, and taken out when it is seen that they are answers.
+            most.controls_per_s = most.controls_per_s.saturating_add(sessions.unanswered(id) as u32);
+            most
         };
         let Parser { context, scanner } =
             &mut **parser.get_or_insert_with(|| Parser::new(Vec::new(), Scanner::default(), most));
@@ -336,6 +346,10 @@ impl Driver {
                     sessions.close(id, Close::Unsupported, now);
                     return Heard::Over;
                 }
+                // What was asked for does not count among what a client may send.
+                Ok(Message::Pong(payload)) if sessions.answered(id, &payload, now) => {
+                    shim.controls.count = shim.controls.count.saturating_sub(1);
+                }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     if shim.scanner.is_between_messages() {
@@ -346,7 +360,7 @@ impl Driver {
                 Err(error) => {
                     match close_for(&error) {
                         Some(why) => sessions.close(id, why, now),
-                        None => sessions.closed_by_client(id, &shim.replies, now),
+                        None => sessions.ended_by_client(id, cause_of(&error), &shim.replies, now),
                     }
                     return Heard::Over;
                 }
@@ -360,6 +374,16 @@ impl Driver {
     }
 }
 
+/// Why a connection ended that its client's side ended.
+fn cause_of(error: &Error) -> Ending {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Ending::Closed,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ending::Left,
+        Error::Io(error) => Ending::from(error),
+        _ => Ending::Failed,
+    }
+}
+
 /// The close code that an error of the client's frames calls for; `None` where the connection is over
 /// anyway.
 fn close_for(error: &Error) -> Option<Close> {
@@ -367,9 +391,7 @@ fn close_for(error: &Error) -> Option<Close> {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
         Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Some(Close::Limit),
         Error::Utf8(_) => Some(Close::NotUtf8),
-        Error::Protocol(
-            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        )
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::ConnectionClosed
         | Error::AlreadyClosed
         | Error::Io(_) => None,

@@ -16,6 +16,7 @@ mod connection;
 mod connections;
 mod frames;
 mod interest;
+mod leaving;
 mod listing;
 mod pattern;
 mod playback;
@@ -38,9 +39,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::socket::{Seat, Tuning};
+pub use crate::socket::{Peer, Seat, Tuning};
 use connection::House;
 pub use connection::{NewClient, TcpSocket};
+pub use leaving::Parting;
 use report::Report;
 pub use report::{ClientRow, SortBy};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};

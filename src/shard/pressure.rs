@@ -1,9 +1,9 @@
-//! What happens as time goes by: heartbeats, slow clients judged and told, those cut who take nothing, dead peers.
+//! What happens as time goes by: heartbeats, slow clients judged and told, those cut who read nothing, dead peers.
 
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now, SECOND};
 use crate::protocol::close::Close;
-use crate::protocol::{frame, json};
+use crate::protocol::json;
 use crate::session::{Kernel, Level, Verdict};
 
 /// How often sessions whose socket was full are looked at.
@@ -13,8 +13,24 @@ const WATCH_NS: u64 = 100 * MS;
 const HEARTBEATS_PER_TURN: usize = 64;
 /// How often what the sessions' buffers do not need is given back.
 const SHRINK_NS: u64 = SECOND;
-/// When a client that was cut does well to come back, milliseconds.
-const AFTER_CUT_MS: u64 = 1_000;
+/// How often the kernel is asked at most whether it hears of a client's host.
+const ASK_KERNEL_NS: u64 = SECOND;
+
+/// What the clock of the kernel may be coarser by than ours.
+const GRAIN_NS: u64 = 50 * MS;
+
+/// What the kernel hears of the host of a client that takes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// It acknowledges, or there is nothing to acknowledge, or nobody tells.
+    Answers,
+    /// Nothing since the client took something last, but not for long enough.
+    Silent,
+    /// It has acknowledged nothing for too long.
+    Dead,
+    /// It was asked a moment ago.
+    Unasked,
+}
 
 impl<S: Socket> Sessions<S> {
     /// Judges those who just lost a tick for want of room.
@@ -58,7 +74,9 @@ impl<S: Socket> Sessions<S> {
             } else {
                 self.watched.push((id, serial));
             }
-            // Where the kernel alone stood still, nobody else tells that it moves again.
+            // Where the kernel alone stood still, nobody else tells that it moves again; nor that pings are not counted any
+            // more, because no requests are read.
+            self.go_on_answered(id, now);
             self.recover(id, now);
         }
         true
@@ -73,10 +91,36 @@ impl<S: Socket> Sessions<S> {
         self.tell_levels(id, verdict, kernel, now);
         self.count_level(before, self.connections.get(id).map_or(before, |c| c.session.level()));
         self.note(id, verdict, kernel, now);
-        if verdict.cut {
+        let host = self.look_at_host(id, verdict.cut, kernel, now);
+        if host == Host::Dead {
+            self.give_up_dead(id, now);
+        } else if verdict.cut && host == Host::Answers {
             self.cut(id, Close::SlowConsumer, now);
         }
         verdict.at_ease
+    }
+
+    /// Asks the kernel whether the host of a client is still there: where nothing has been heard of the client for half the
+    /// time after which a host is dead, or with `at_once`; at most once a second.
+    ///
+    /// A client that stopped reading and a host that vanished look alike from here, and it is the kernel that can tell: the
+    /// host of the first answers the probes of its closed window.
+    fn look_at_host(&mut self, id: u32, at_once: bool, kernel: Kernel, now: Now) -> Host {
+        let dead_peer_ns = self.options.dead_peer_ms * MS;
+        let Some(connection) = self.connections.get_mut(id) else { return Host::Answers };
+        let silent_ns = connection.session.silent_ns(now.mono_ns);
+        if !at_once && (kernel.unacked == 0 || silent_ns < dead_peer_ns / 2) {
+            return Host::Answers;
+        }
+        if now.mono_ns < connection.ask_kernel_ns {
+            return Host::Unasked;
+        }
+        connection.ask_kernel_ns = now.mono_ns + ASK_KERNEL_NS;
+        match connection.socket.peer() {
+            Some(peer) if peer.asked && peer.silent_ms * MS >= dead_peer_ns => Host::Dead,
+            Some(peer) if peer.asked && peer.silent_ms * MS + GRAIN_NS >= silent_ns => Host::Silent,
+            _ => Host::Answers,
+        }
     }
 
     fn tell_levels(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
@@ -124,43 +168,6 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
-    /// kernel in any case, so that the client finds them when it reads.
-    pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
-        let after_ms = self.after_ms(id, why);
-        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
-            return;
-        }
-        match why {
-            Close::NoPong => self.counters.cut_dead.add(1),
-            Close::SlowConsumer => self.counters.cut_slow.add(1),
-            _ => {}
-        }
-        self.saw_cut(id, why, now);
-        self.unsubscribe_all(id);
-        self.say_urgently(id, &json::bye(why, after_ms), now);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.session.abandon();
-        }
-        self.end(id, why, now);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.force(true, &self.counters);
-        }
-    }
-
-    /// When a client does well to come back, milliseconds. Those of a gateway that stops are spread, so that they do
-    /// not all knock at the next one's door at once.
-    pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
-        match why {
-            Close::Shutdown => {
-                let serial = self.connections.get(id).map_or(0, |c| c.serial);
-                super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
-            }
-            Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
-            _ => 0,
-        }
-    }
-
     /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
     pub(super) fn heartbeats(&mut self, now: Now) -> bool {
         let mut any = false;
@@ -176,11 +183,21 @@ impl<S: Socket> Sessions<S> {
             let kernel = Kernel { unacked: connection.socket.unacked() };
             // A watched one is looked at often enough, and two looks in one moment would see no progress.
             let stalled = !connection.watched && connection.session.look_at(kernel, now.mono_ns);
+            let blocked = connection.session.is_blocked();
             if connection.session.is_dead(now.mono_ns) {
-                self.cut(id, Close::NoPong, now);
-                continue;
+                match self.look_at_host(id, true, kernel, now) {
+                    Host::Answers => {
+                        self.cut(id, Close::NoPong, now);
+                        continue;
+                    }
+                    Host::Dead => {
+                        self.give_up_dead(id, now);
+                        continue;
+                    }
+                    Host::Silent | Host::Unasked => {}
+                }
             }
-            if stalled {
+            if stalled || blocked {
                 self.watch_over(id, now);
             }
             self.beat(id, now);
@@ -201,20 +218,9 @@ impl<S: Socket> Sessions<S> {
         let sent = connection.session.ledger().sent;
         let behind_ms = connection.session.behind_ns(now.mono_ns) / MS;
         let frame = self.frames.text(|out| json::heartbeat(now.wall_ns / 1_000, sent, behind_ms, out));
-        let mut beat = frame.to_vec();
-        frame::ping(&mut beat);
-        connection.session.push_urgent(&beat, now.mono_ns);
-        self.queue(id);
-    }
-
-    /// Gives up who did not take its last words in time.
-    pub(super) fn give_up(&mut self, now: Now) {
-        while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
-            if let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) {
-                connection.dead = true;
-                connection.socket.kick();
-            }
-        }
+        connection.session.push_urgent(frame, now.mono_ns);
+        connection.session.mark(now.mono_ns);
+        self.queue_urgent(id);
     }
 
     /// When something is due next, steady time.

@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 use super::client::{Around, Connection, Sample};
 use super::connections::Connections;
 use super::frames::Frames;
+use super::leaving::Parting;
 use super::playback::News;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
@@ -23,12 +24,11 @@ use crate::history::Desk;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
-use crate::protocol::close::Close;
-use crate::protocol::{frame, json};
+use crate::protocol::json;
 use crate::remote::Remote;
 use crate::ring::{Packed, Seen, TickRing};
-use crate::session::{Buffers, Ledger, Level, Policy, Session, Strip, Subscription, Times};
-use crate::socket::Tuning;
+use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
+use crate::socket::{Peer, Tuning};
 use crate::tick::{Body, Channel, GapCause, Key, Stream, Tick};
 
 /// What a shard needs of a client's socket.
@@ -45,8 +45,8 @@ pub trait Socket {
     /// As [`write`](Self::write), when even the kernel has no room.
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// What is written from here on is to be kept for who does not read yet.
-    fn keep_last_words(&mut self);
+    /// What the kernel knows of the other side; `None` where the system does not tell.
+    fn peer(&self) -> Option<Peer>;
 
     /// Bytes it took that the other side has not acknowledged; 0 where the system does not tell.
     fn unacked(&self) -> u64;
@@ -109,6 +109,8 @@ pub struct SessionOptions {
     pub tape_bytes: usize,
     /// What is set on each client's socket.
     pub tuning: Tuning,
+    /// Milliseconds after which the host of a client is dead that acknowledges nothing of what it was sent.
+    pub dead_peer_ms: u64,
     /// Venues a symbol may name though nothing was seen of it yet.
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
@@ -556,69 +558,36 @@ impl<S: Socket> Sessions<S> {
             news: 0,
             watched: false,
             dead: false,
+            ending: None,
+            parting: Parting::Linger,
+            ask_kernel_ns: 0,
             tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
             tokens_at_ns: now.mono_ns,
         }));
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
-        // Urgent, or a heartbeat could overtake it.
+        // Urgent, or a heartbeat could overtake it. What it answers to a ping at once tells that it answers them.
         self.say_urgently(id, &hello, now);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.session.mark(now.mono_ns);
+        }
         self.tell_news_to(id, now);
         id
-    }
-
-    /// The connection is gone: so is all that was kept for it.
-    pub fn remove(&mut self, id: u32) {
-        self.unsubscribe_all(id);
-        if let Some(gone) = self.connections.remove(id) {
-            self.counters.sessions.sub(1);
-            self.count_level(gone.session.level(), Level::Ok);
-        }
-    }
-
-    /// Says goodbye: `bye`, then the close frame, behind what is queued already.
-    pub fn close(&mut self, id: u32, why: Close, now: Now) {
-        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
-            return;
-        }
-        self.unsubscribe_all(id);
-        let after_ms = self.after_ms(id, why);
-        self.say(id, &json::bye(why, after_ms), now);
-        self.end(id, why, now);
-    }
-
-    /// The last frame, behind what is queued.
-    pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.session.close();
-        let limit = || format!("limits.frame_bytes is {}", self.options.frame_bytes_max);
-        let more = (why == Close::TooBig).then(limit);
-        let mut close = Vec::new();
-        frame::close(why, more.as_deref(), &mut close);
-        connection.session.push(&close, now.mono_ns);
-        connection.socket.kick();
-        self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
-        self.queue(id);
-    }
-
-    /// The client closed the connection, and its close frame was answered by `reply`, raw bytes.
-    pub fn closed_by_client(&mut self, id: u32, reply: &[u8], now: Now) {
-        self.unsubscribe_all(id);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.session.is_closing() {
-            connection.session.close();
-            connection.session.push(reply, now.mono_ns);
-            self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
-        }
-        connection.socket.kick();
-        self.queue(id);
     }
 
     /// Whole frames made by somebody else, which overtake what is queued: pongs.
     pub fn push_raw(&mut self, id: u32, frames: &[u8], now: Now) {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.push_urgent(frames, now.mono_ns);
-            self.queue(id);
+            self.queue_urgent(id);
+        }
+    }
+
+    /// Has an urgent frame written: at once where the socket has room, but the client enough before it.
+    pub(super) fn queue_urgent(&mut self, id: u32) {
+        match self.connections.get_mut(id) {
+            Some(connection) if connection.session.awaits_answer() => connection.force(false, &self.counters),
+            _ => self.queue(id),
         }
     }
 
@@ -679,6 +648,38 @@ impl<S: Socket> Sessions<S> {
 
     /// The socket can be written to again.
     pub fn writable(&mut self, id: u32) {
+        if self.connections.get(id).is_some_and(|connection| !connection.session.awaits_answer()) {
+            self.go_on(id);
+        }
+    }
+
+    /// The client has answered a ping, with this payload. False if it was none that waits for an answer.
+    pub fn answered(&mut self, id: u32, payload: &[u8], now: Now) -> bool {
+        let Some(connection) = self.connections.get_mut(id) else { return false };
+        if !connection.session.answered(payload, now.mono_ns) {
+            return false;
+        }
+        self.go_on_answered(id, now);
+        // One that sheds is given the next portion when it has come to the one before.
+        self.recover(id, now);
+        true
+    }
+
+    /// How many answers to pings may come of a client at once.
+    pub(super) fn unanswered(&self, id: u32) -> usize {
+        self.connections.get(id).map_or(0, |connection| connection.session.unanswered())
+    }
+
+    /// Goes on with a session that waits for an answer, unless the client has still too much before it.
+    pub(super) fn go_on_answered(&mut self, id: u32, now: Now) {
+        let Some(Connection { session, .. }) = self.connections.get(id) else { return };
+        if session.awaits_answer() && !session.is_ahead(now.mono_ns) {
+            self.go_on(id);
+        }
+    }
+
+    /// A session that was blocked is written to again when its turn comes.
+    pub(super) fn go_on(&mut self, id: u32) {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.session.is_blocked()
         {
@@ -696,7 +697,7 @@ impl<S: Socket> Sessions<S> {
         let closing = connection.session.is_closing();
         Wants {
             read: !closing && !connection.session.is_over_full(),
-            write: connection.session.is_blocked(),
+            write: connection.session.is_blocked() && !connection.session.awaits_answer(),
             end: connection.dead || (closing && connection.session.outbox().is_empty()),
         }
     }
@@ -712,21 +713,6 @@ impl<S: Socket> Sessions<S> {
             let told = c.session.waiting() == 0 && c.reading.is_none();
             c.dead || (told && c.session.outbox().is_empty())
         })
-    }
-
-    /// Says goodbye to everybody.
-    pub(super) fn close_all(&mut self, why: Close, now: Now) {
-        for id in self.ids() {
-            // Who has not taken what there was by now would not come to a goodbye behind it.
-            let Some(Connection { session, .. }) = self.connections.get(id) else {
-                continue;
-            };
-            if session.is_blocked() || session.is_shedding() {
-                self.cut(id, why, now);
-            } else {
-                self.close(id, why, now);
-            }
-        }
     }
 
     /// True when nobody is left.

@@ -3,8 +3,8 @@
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
+use crate::counters::Ending;
 use crate::flight::{Cause, Client, Incident, State, Witness};
-use crate::protocol::close::Close;
 use crate::session::{Kernel, Missing, Verdict};
 use crate::tick::Key;
 
@@ -26,11 +26,9 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A client is about to be cut.
-    pub(super) fn saw_cut(&mut self, id: u32, why: Close, now: Now) {
-        if matches!(why, Close::SlowConsumer | Close::NoPong) {
-            self.tell_incident(id, now, || Cause::Cut(why));
-        }
+    /// A client is about to be cut, with this code.
+    pub(super) fn saw_cut(&mut self, id: u32, why: Ending, code: u16, now: Now) {
+        self.tell_incident(id, now, || Cause::Cut { why, code });
     }
 
     /// A client was told what it does not get because it, or this shard, was slow.

@@ -33,6 +33,8 @@ pub struct Client {
     pub steps: Vec<Step>,
     /// The newest number that was told of each symbol and channel.
     pub told: BTreeMap<(String, &'static str), u64>,
+    /// Pings that it answered.
+    pub pongs: u64,
     pub bye: Option<LastWords>,
     /// The code of the close frame: there is nothing after it.
     pub close: Option<u16>,
@@ -49,9 +51,10 @@ impl Client {
         Self::over(RawSocket::open_small(gateway, query))
     }
 
-    fn over(socket: RawSocket) -> Self {
+    /// The same over a WebSocket that is there.
+    pub fn over(socket: RawSocket) -> Self {
         let (ledger, steps, told) = (Ledger::new(true), Vec::new(), BTreeMap::new());
-        let mut client = Self { socket, ledger, steps, told, bye: None, close: None };
+        let mut client = Self { socket, ledger, steps, told, pongs: 0, bye: None, close: None };
         let answer = client.socket.message();
         assert_eq!(answer["type"], "ack", "{answer}");
         client.hear(&answer.to_string());
@@ -63,7 +66,10 @@ impl Client {
         let (opcode, payload) = self.socket.frame();
         match opcode {
             TEXT => self.hear(&String::from_utf8(payload).expect("UTF-8")),
-            PING => self.socket.send(FIN | PONG, &payload),
+            PING => {
+                self.pongs += 1;
+                self.socket.send(FIN | PONG, &payload);
+            }
             CLOSE => {
                 self.close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 return false;

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test uses its part of it")]
 
 pub mod client;
+#[cfg(target_os = "linux")]
+pub mod network;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -438,9 +440,14 @@ impl RawSocket {
 
     /// The same over a small receive buffer: what the kernel holds for us would hide how slow we are.
     pub fn open_small(gateway: &Gateway, query: &str) -> Self {
+        Self::open_sized(gateway, query, 4_096)
+    }
+
+    /// The same over a receive buffer of so many bytes, or as many as the system allows.
+    pub fn open_sized(gateway: &Gateway, query: &str, bytes: usize) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
         let socket = socket.expect("a socket");
-        socket.set_recv_buffer_size(4_096).expect("an option");
+        socket.set_recv_buffer_size(bytes).expect("an option");
         socket.connect(&gateway.http.into()).expect("connected");
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -448,12 +455,17 @@ impl RawSocket {
         Self::over(stream, query)
     }
 
-    fn over(stream: TcpStream, query: &str) -> Self {
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream, query: &str) -> Self {
         let mut socket = Self::of(stream);
         let answer = socket.shake_hands(query);
         assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
         socket.hello = socket.message();
         assert_eq!(socket.hello["type"], "hello");
+        // Behind it the first ping, which says that we answer them.
+        let (opcode, payload) = socket.frame();
+        assert_eq!(opcode, PING, "{}", String::from_utf8_lossy(&payload));
+        socket.send(FIN | PONG, &payload);
         socket
     }
 

@@ -23,7 +23,6 @@ const options = { skip: SKIP, timeout: 180_000 };
 const LADDER = [
   'session.outbox_bytes_max=32768',
   'session.cut_after_ms=3600000',
-  'session.dead_peer_ms=3700000',
   'session.pong_timeout_ms=3600000',
 ];
 const SOON: ConnectOptions = { backoff: { baseMs: 20, maxMs: 100 } };

@@ -1,8 +1,8 @@
 use super::*;
+use crate::counters::Ending;
 use crate::flight::{Cause, Client, Flight, State};
 use crate::instrument::{InstrumentId, Symbol};
 use crate::latency::{self, Figures};
-use crate::protocol::close::Close;
 use crate::ring::{Seen, TickWriter, tick_ring};
 use crate::session::Level;
 use crate::tick::{Body, GapCause, Key, Quote, Stream, Tick};
@@ -42,7 +42,7 @@ impl House {
         Incident {
             at_ns: START_NS + second * SECOND,
             position: self.writer.published(),
-            cause: Cause::Cut(Close::SlowConsumer),
+            cause: Cause::Cut { why: Ending::SlowConsumer, code: 4_000 },
             client: None,
         }
     }

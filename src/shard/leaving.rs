@@ -1,0 +1,207 @@
+//! How connections end: each for one cause, which is counted; and with which last words.
+
+use std::io;
+
+use super::client::Connection;
+use super::sessions::{Sessions, Socket};
+use crate::clock::{MS, Now};
+use crate::counters::{Ending, ShardCounters};
+use crate::protocol::close::Close;
+use crate::protocol::{frame, json};
+use crate::session::Level;
+
+/// The code of a close that was told to nobody (RFC 6455 §7.4.1), for the flight recorder.
+const UNTOLD: u16 = 1_006;
+/// When a client that was cut does well to come back, milliseconds.
+const AFTER_CUT_MS: u64 = 1_000;
+
+/// What becomes of the socket of a session that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It is read on for a moment, so that what was said last arrives.
+    Linger,
+    /// The client was cut, and is given time to read what was said last.
+    LastWords,
+    /// Nobody is there any more.
+    Abort,
+}
+
+impl From<Close> for Ending {
+    fn from(why: Close) -> Self {
+        match why {
+            Close::Normal => Self::Closed,
+            Close::Protocol => Self::Protocol,
+            Close::Unsupported => Self::Unsupported,
+            Close::NotUtf8 => Self::NotUtf8,
+            Close::TooBig => Self::TooBig,
+            Close::Busy => Self::Busy,
+            Close::SlowConsumer => Self::SlowConsumer,
+            Close::Shutdown => Self::Shutdown,
+            Close::NoPong => Self::NoPong,
+            // Publishers alone show tokens.
+            Close::Auth | Close::Limit => Self::Limit,
+            Close::RoomEnded => Self::RoomEnded,
+        }
+    }
+}
+
+impl From<&io::Error> for Ending {
+    fn from(error: &io::Error) -> Self {
+        use io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
+            ErrorKind::UnexpectedEof => Self::Left,
+            // The kernel gave up before we did, or a router said so.
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                Self::DeadPeer
+            }
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    /// It ends, or has begun to. What comes first counts.
+    pub(super) fn ends(&mut self, ending: Ending, counters: &ShardCounters) {
+        if self.ending.is_none() {
+            self.ending = Some(ending);
+            counters.ended[ending.index()].add(1);
+        }
+    }
+}
+
+impl<S: Socket> Sessions<S> {
+    /// The connection is gone: so is all that was kept for it. What becomes of its socket.
+    pub fn remove(&mut self, id: u32) -> Parting {
+        self.unsubscribe_all(id);
+        let Some(mut gone) = self.connections.remove(id) else { return Parting::Linger };
+        gone.ends(Ending::Failed, &self.counters);
+        self.counters.sessions.sub(1);
+        self.count_level(gone.session.level(), Level::Ok);
+        gone.parting
+    }
+
+    /// Says goodbye: `bye`, then the close frame, behind what is queued already.
+    pub fn close(&mut self, id: u32, why: Close, now: Now) {
+        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
+            return;
+        }
+        self.unsubscribe_all(id);
+        let after_ms = self.after_ms(id, why);
+        self.say(id, &json::bye(why, after_ms), now);
+        self.end(id, why, now);
+    }
+
+    /// The last frame, behind what is queued.
+    pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.ends(why.into(), &self.counters);
+        connection.session.close();
+        let limit = || format!("limits.frame_bytes is {}", self.options.frame_bytes_max);
+        let more = (why == Close::TooBig).then(limit);
+        let mut close = Vec::new();
+        frame::close(why, more.as_deref(), &mut close);
+        connection.session.push(&close, now.mono_ns);
+        self.last_is_queued(id, now);
+    }
+
+    /// The last that a session has to say is queued: it goes out in time, or never.
+    fn last_is_queued(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.socket.kick();
+        self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
+        if connection.session.awaits_answer() {
+            self.go_on(id);
+        } else {
+            self.queue(id);
+        }
+    }
+
+    /// The client's side ended the connection, for this cause. A close frame of its was answered by `reply`, raw bytes.
+    pub fn ended_by_client(&mut self, id: u32, cause: Ending, reply: &[u8], now: Now) {
+        self.unsubscribe_all(id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.ends(cause, &self.counters);
+        if connection.session.is_closing() {
+            connection.socket.kick();
+            return self.queue(id);
+        }
+        connection.session.close();
+        connection.session.push(reply, now.mono_ns);
+        self.last_is_queued(id, now);
+    }
+
+    /// Nobody is there any more who could be told anything.
+    pub(super) fn give_up_dead(&mut self, id: u32, now: Now) {
+        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
+            return;
+        }
+        self.saw_cut(id, Ending::DeadPeer, UNTOLD, now);
+        self.unsubscribe_all(id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.ends(Ending::DeadPeer, &self.counters);
+        connection.session.abandon();
+        (connection.dead, connection.parting) = (true, Parting::Abort);
+        connection.socket.kick();
+    }
+
+    /// Says goodbye to everybody.
+    pub(super) fn close_all(&mut self, why: Close, now: Now) {
+        for id in self.ids() {
+            // Who has not taken what there was by now would not come to a goodbye behind it.
+            let Some(Connection { session, .. }) = self.connections.get(id) else {
+                continue;
+            };
+            if session.is_blocked() || session.is_shedding() {
+                self.cut(id, why, now);
+            } else {
+                self.close(id, why, now);
+            }
+        }
+    }
+
+    /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
+    /// kernel in any case, so that the client finds them when it reads.
+    pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
+        let after_ms = self.after_ms(id, why);
+        if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
+            return;
+        }
+        if matches!(why, Close::SlowConsumer | Close::NoPong) {
+            self.saw_cut(id, why.into(), why.code(), now);
+        }
+        self.unsubscribe_all(id);
+        self.say_urgently(id, &json::bye(why, after_ms), now);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.session.abandon();
+            connection.parting = Parting::LastWords;
+        }
+        self.end(id, why, now);
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.force(true, &self.counters);
+        }
+    }
+
+    /// When a client does well to come back, milliseconds. Those of a gateway that stops are spread, so that they do
+    /// not all knock at the next one's door at once.
+    pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
+        match why {
+            Close::Shutdown => {
+                let serial = self.connections.get(id).map_or(0, |c| c.serial);
+                super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
+            }
+            Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
+            _ => 0,
+        }
+    }
+
+    /// Gives up who did not take its last words in time.
+    pub(super) fn give_up(&mut self, now: Now) {
+        while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
+            if let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) {
+                connection.dead = true;
+                connection.socket.kick();
+            }
+        }
+    }
+}
