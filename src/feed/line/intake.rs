@@ -432,9 +432,12 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
                 return Err(error);
             }
         };
+        // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
+        let is_empty = quote.bid.is_none() && quote.ask.is_none();
+        let may_repeat = source == QuoteSource::Partial || is_empty;
         // What this line told before somebody else spoke is no news, but has to be told again.
-        let spoke =
-            self.market.rank(self.symbols[at].id, Channel::Quote, self.id) == Some(quote_rank(source));
+        let id = self.symbols[at].id;
+        let spoke = may_repeat && self.market.rank(id, Channel::Quote, self.id) == Some(quote_rank(source));
         if !self.claim(at, Channel::Quote, quote_rank(source)) {
             self.stats.repeated += 1;
             return Ok(());
@@ -444,10 +447,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             self.hold(at, is_crossed);
         }
         let told = &mut self.symbols[at].told;
-        // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
-        let may_repeat = source == QuoteSource::Partial || (quote.bid.is_none() && quote.ask.is_none());
-        let is_first = *told == Quote::default() && quote == Quote::default();
-        if is_crossed || is_first || (may_repeat && spoke && quote == *told) {
+        let says_nothing = may_repeat && quote == *told && (spoke || is_empty);
+        if is_crossed || says_nothing {
             return Ok(());
         }
         *told = quote;
