@@ -56,7 +56,8 @@ export class Chart {
     this.#place = place;
     this.#chart = createChart(place, {
       autoSize: true,
-      timeScale: { timeVisible: true, secondsVisible: true },
+      // The room on the right is for the newest time. What comes takes the place of an empty time, and is followed like any other.
+      timeScale: { timeVisible: true, secondsVisible: true, rightOffset: 5, allowShiftVisibleRangeOnWhitespaceReplacement: true },
       // The mark brings an inline style sheet, which the page's policy forbids; the credit stands below the chart.
       layout: { attributionLogo: false, fontSize: 11 },
     });
@@ -82,8 +83,9 @@ export class Chart {
       rightPriceScale: { borderColor: line },
     });
     this.#candles.applyOptions({ upColor: up, wickUpColor: up, borderUpColor: up, downColor: down, wickDownColor: down, borderDownColor: down });
-    this.#bid.applyOptions({ color: up });
-    this.#ask.applyOptions({ color: down });
+    // The mark on the scale would take the colour of the last point, which may have none.
+    this.#bid.applyOptions({ color: up, priceLineColor: up });
+    this.#ask.applyOptions({ color: down, priceLineColor: down });
   }
 
   /** Spans of so many seconds, one of {@link SPANS}: those that were seen so far, too. */
@@ -202,6 +204,8 @@ export class Chart {
   #label(): void {
     const [first, last, seconds] = [this.#first, this.#last, this.#seconds];
     const text = last === 0 ? 'nothing yet' : `${clockOf(first)} to ${clockOf(last)}`;
+    // The scales would still be those of what was there before.
+    this.#place.toggleAttribute('data-empty', last === 0);
     this.#place.setAttribute('aria-label', `Candles of ${seconds} s and best prices: ${text}`);
   }
 }

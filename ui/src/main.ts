@@ -108,7 +108,7 @@ class Page {
   #sayWhyEmpty(isNothing: boolean): void {
     byId('empty').hidden = this.#view.symbols.length > 0 || !(isNothing || this.#hasBegun);
     byId('empty').textContent = isNothing
-      ? 'No symbols yet: the gateway has been told nothing, by a feed or by a publisher. What comes first is shown here by itself.'
+      ? 'No symbols yet: neither a feed nor a publisher has told the gateway of one. Publish a tick, and it is shown here by itself.'
       : 'The list is empty. Add a symbol with the search above.';
   }
 

@@ -137,8 +137,25 @@ async function pane({ page }: Screen, which: 'upper' | 'lower'): Promise<{ x: nu
   return { x: box.x, y: which === 'upper' ? box.y + 10 : box.y + box.height - 40 - height, width: box.width - 80, height };
 }
 
+/** Columns of pixels in the upper pane that a candle is drawn in: it is higher than the line of the last price. */
+const candleColumns = ({ page }: Screen) =>
+  page.evaluate(() => {
+    const canvas = document.querySelector<HTMLCanvasElement>('#chart td:nth-child(2) canvas') as HTMLCanvasElement;
+    const { width, height } = canvas;
+    const { data } = canvas.getContext('2d')?.getImageData(0, 0, width, height) ?? { data: [] as number[] };
+    const isCandle = (at: number) => {
+      const [r = 0, g = 0, b = 0, a = 0] = data.slice(at, at + 4);
+      return a === 255 && Math.max(r, g, b) - Math.min(r, g, b) > 100;
+    };
+    return Array.from({ length: width }, (_, x) => x).filter((x) => {
+      let count = 0;
+      for (let y = 0; y < height; y++) if (isCandle(4 * (y * width + x))) count += 1;
+      return count >= 3;
+    }).length;
+  });
+
 test('candles and best prices have one axis of time: what moves in one moves in both', options, async (t) => {
-  const gateway = keep(t, await Gateway.start(['replay', '--speed', '20', ...settings(PATIENT), COINBASE]));
+  const gateway = keep(t, await Gateway.start(['replay', '--speed', '20', '--wait-subscribers', '1', ...settings(PATIENT), COINBASE]));
   const screen = await Screen.open(t, gateway.address, `#s=${BTC}&c=${BTC}`);
   const { page } = screen;
   await until('there is something to see', async () => {
@@ -147,6 +164,11 @@ test('candles and best prices have one axis of time: what moves in one moves in 
   });
   await page.locator('#play').click();
   await screen.until(isPaused, undefined);
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 500)));
+  // The newest is in sight, and so is what was before: not the first few alone.
+  const columns = await candleColumns(screen);
+  assert.ok(columns > 60, `${columns} columns of pixels`);
+  await picture(page, 'desktop-half-a-minute');
   const [upper, lower] = [await pane(screen, 'upper'), await pane(screen, 'lower')];
   const look = async () => {
     await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 400)));
@@ -175,7 +197,7 @@ test('candles and best prices have one axis of time: what moves in one moves in 
   await page.mouse.move(0, 0);
   await differs('zoomed');
   await picture(page, 'desktop-moved');
-  screen.assertClean();
+  screen.assertClean(/willReadFrequently/);
 });
 
 /** Whether a colour of the page, by its name there, is in what a script has drawn here. */
