@@ -180,7 +180,10 @@ mod tests {
         }
         assert_eq!(remote("").admits(None, None), Err(Refusal::NotLocal));
         // Whether a token helps can be told from the word alone.
-        assert_eq!([Refusal::WrongToken, Refusal::NotLocal].map(Refusal::code), ["unauthorised", "forbidden"]);
+        assert_eq!(
+            [Refusal::WrongToken, Refusal::NotLocal].map(Refusal::code),
+            ["unauthorised", "forbidden"]
+        );
         let anybody = Remote::new(Admission::Anybody, 2, Arc::default());
         assert_eq!(anybody.admits(None, ip("10.0.0.1")), Ok(()));
         for wrong in ["", "s", "secreT", "secretsecret", "secret\0"] {

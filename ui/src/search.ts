@@ -24,10 +24,7 @@ export class Search {
   constructor(client: Client, input: HTMLInputElement, list: HTMLElement, says: HTMLElement, add: (symbol: string) => void) {
     [this.#client, this.#input, this.#list, this.#says, this.#add] = [client, input, list, says, add];
     input.addEventListener('focus', () => void this.#refresh());
-    input.addEventListener('input', () => {
-      this.#offer();
-      this.say(this.#whyNone());
-    });
+    input.addEventListener('input', () => void this.#refresh().then(() => this.say(this.#whyNone())));
     input.addEventListener('blur', () => this.#hide());
     input.addEventListener('keydown', (event) => this.#key(event));
   }
@@ -64,7 +61,7 @@ export class Search {
 
   #whyNone(): string {
     if (this.#offered.length > 0 || this.#typed === '') return '';
-    if (this.#symbols.length === 0) return 'The gateway lists no symbol yet.';
+    if (this.#symbols.length === 0) return this.#client.isOpen ? 'The gateway lists no symbol yet.' : 'There is no connection to the gateway.';
     const hint = FULL.test(this.#typed) ? ' Enter asks the gateway for it.' : '';
     return `No symbol that the gateway lists has “${this.#typed}” in it.${hint}`;
   }

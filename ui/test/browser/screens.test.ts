@@ -60,7 +60,7 @@ test('the list fits every width', options, async (t) => {
     assert.deepEqual(await tooWide(screen), [0, 0], `${width}`);
     const columns = width >= 390 ? ['state', 'last', 'change', 'bid', 'ask'] : ['state', 'last', 'bid', 'ask'];
     assert.deepEqual(await cutOff(screen, columns), [], `${width}`);
-    if (width === 1280 || width === 1024) await picture(screen.page, `desktop-${width}`);
+    if ([1920, 1280, 1024, 360].includes(width)) await picture(screen.page, `width-${width}`, width < 900);
   }
   // A lost link has to be seen at a glance.
   await screen.page.setViewportSize(DESKTOP.viewport);
