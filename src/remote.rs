@@ -30,7 +30,8 @@ impl Refusal {
     /// The word in an `error`.
     pub const fn code(self) -> &'static str {
         match self {
-            Self::WrongToken | Self::NotLocal => "unauthorised",
+            Self::WrongToken => "unauthorised",
+            Self::NotLocal => "forbidden",
             Self::Busy => "rate_limited",
         }
     }
@@ -178,6 +179,11 @@ mod tests {
             assert_eq!(remote("secret").admits(Some(b"secret"), ip(far)), Ok(()), "{far}");
         }
         assert_eq!(remote("").admits(None, None), Err(Refusal::NotLocal));
+        // Whether a token helps can be told from the word alone.
+        assert_eq!(
+            [Refusal::WrongToken, Refusal::NotLocal].map(Refusal::code),
+            ["unauthorised", "forbidden"]
+        );
         let anybody = Remote::new(Admission::Anybody, 2, Arc::default());
         assert_eq!(anybody.admits(None, ip("10.0.0.1")), Ok(()));
         for wrong in ["", "s", "secreT", "secretsecret", "secret\0"] {

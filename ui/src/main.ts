@@ -1,10 +1,10 @@
 /** The page: one client, what it tells of each symbol, and what of that is on the screen. Drawing waits for the frame. */
 
-import { connect, type Gap, type Subscription, type Tick } from 'tickfan-client';
+import { connect, type Gap, type Rejected, type Subscription, type Tick } from 'tickfan-client';
 import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './address.js';
 import { Chart } from './chart.js';
 import { Health } from './health.js';
-import { banner, Instrument, lookOf, ShownTime, type Standing } from './market.js';
+import { banner, Instrument, lookOf, type Standing } from './market.js';
 import { ReplayBar } from './replay.js';
 import { Search } from './search.js';
 import { Socket } from './socket.js';
@@ -13,6 +13,9 @@ import { Tape } from './tape.js';
 import { Watchlist } from './watchlist.js';
 
 const THEME = 'tickfan-theme';
+const LIGHT = matchMedia('(prefers-color-scheme: light)');
+/** Seconds until an empty page looks again for what there is. */
+const LOOK_S = 5;
 
 function byId<T extends HTMLElement>(id: string): T {
   const element = document.getElementById(id);
@@ -25,7 +28,7 @@ class Page {
   readonly #instruments = new Map<string, { instrument: Instrument; subscription: Subscription }>();
   readonly #dirty = new Set<string>();
   readonly #health = new Health(byId('latencies'));
-  readonly #chart = new Chart(byId('candles'), byId('lines'));
+  readonly #chart = new Chart(byId('chart'));
   readonly #tape = new Tape(byId('tape'));
   readonly #list = new Watchlist(byId('list'), {
     choose: (symbol) => this.#choose(symbol),
@@ -40,8 +43,9 @@ class Page {
       if (event.state === 'lost' || event.state === 'closed') this.#replay.lost();
       // Where there is a replay to control, its place comes right behind.
       if (event.state === 'open') this.#replay.hide();
+      if (event.state === 'open' && event.newEpoch) this.#elsewhere();
       this.#everything();
-      if (event.state === 'open' && this.#view.symbols.length === 0) void this.#begin();
+      if (event.state === 'open') this.#opened();
     },
     onLag: (lag) => {
       this.#health.lag(lag);
@@ -49,19 +53,29 @@ class Page {
     },
     onHeartbeat: () => this.#health.heartbeat(Date.now()),
     onReplay: (status) => {
+      const { us = status.position } = this.#replay;
+      for (const { instrument } of this.#instruments.values()) instrument.replayTold(status.position < us);
+      // Told before what is of the new place; not where a new round begins, nor for sure to a page that is slow.
+      if (status.state === 'seeking') this.#elsewhere();
       this.#replay.show(status);
       this.#ask();
     },
+    onRejected: (row) => this.#refused(row),
     onBroken: (broken) => {
       console.error(broken);
       this.#health.broken();
     },
   });
   readonly #replay = new ReplayBar(byId('replay'), this.#client);
-  /** Of the chosen symbol. */
-  #time = new ShownTime();
-  /** What chart and tape are of. */
-  #shown: { readonly it: Instrument | undefined; readonly span: number } = { it: undefined, span: 0 };
+  readonly #search = new Search(this.#client, byId('search'), byId('found'), byId('says'), (symbol) => this.#add(symbol));
+  /** Symbols that the search has added, until the gateway has said whether it takes them. */
+  readonly #added = new Set<string>();
+  /** What there is was shown once: a list that is empty after that is empty because somebody wants it so. */
+  #hasBegun = false;
+  #seconds = 0;
+  /** What chart and tape are of, and which of its beginnings. */
+  #shown: { readonly it: Instrument | undefined; readonly beginnings: number } = { it: undefined, beginnings: 0 };
+  #spanShown = 0;
   #frame = 0;
   #title = '';
 
@@ -71,20 +85,44 @@ class Page {
     byId('theme').addEventListener('click', () => this.#toggleTheme());
     byId('remove').addEventListener('click', () => this.#remove());
     byId('spans').append(...SPANS.map((span) => this.#spanButton(span)));
-    new Search(this.#client, byId('search'), byId('found'), (symbol) => this.#add(symbol));
     document.addEventListener('keydown', (event) => this.#key(event));
     addEventListener('hashchange', () => this.#follow());
     setInterval(() => this.#second(), 1000);
+    LIGHT.addEventListener('change', () => this.#takeTheme());
     this.#chart.theme();
     this.#show();
   }
 
   /** Nothing was chosen yet: everything that there is, as far as it fits. */
   async #begin(): Promise<void> {
-    const symbols = await this.#client.symbols('*').catch(() => []);
-    if (this.#view.symbols.length > 0) return;
+    const symbols = await this.#client.symbols('*').catch(() => undefined);
+    if (symbols === undefined || this.#view.symbols.length > 0) return;
+    this.#hasBegun = symbols.length > 0;
     this.#view.symbols = symbols.slice(0, 12).map(({ symbol }) => symbol);
     this.#view.chosen = this.#view.symbols[0];
+    this.#changed();
+    this.#sayWhyEmpty(symbols.length === 0);
+  }
+
+  /** @param isNothing the gateway lists no symbol. */
+  #sayWhyEmpty(isNothing: boolean): void {
+    byId('empty').hidden = this.#view.symbols.length > 0 || !(isNothing || this.#hasBegun);
+    byId('empty').textContent = isNothing
+      ? 'No symbols yet: neither a feed nor a publisher has told the gateway of one. Publish a tick, and it is shown here by itself.'
+      : 'The list is empty. Add a symbol with the search above.';
+  }
+
+  /** The gateway does not take a symbol. What was added just now goes again; what the address names stays, and says so. */
+  #refused({ symbol, msg }: Rejected): void {
+    this.#search.say(`${symbol} was refused: ${msg}.`);
+    const known = this.#instruments.get(symbol);
+    if (known === undefined) return;
+    known.instrument.refusal = msg;
+    this.#touch(symbol);
+    if (!this.#added.delete(symbol)) return;
+    const { symbols, chosen } = this.#view;
+    symbols.splice(symbols.indexOf(symbol), 1);
+    if (chosen === symbol) this.#view.chosen = symbols[0];
     this.#changed();
   }
 
@@ -99,6 +137,12 @@ class Page {
     this.#show();
   }
 
+  /** A connection begins: what the last one refused is asked for anew. */
+  #opened(): void {
+    for (const { instrument } of this.#instruments.values()) instrument.refusal = undefined;
+    if (this.#view.symbols.length === 0 && !this.#hasBegun) void this.#begin();
+  }
+
   /** Makes subscriptions and rows what the view says. */
   #show(): void {
     const { symbols, chosen, sort } = this.#view;
@@ -109,6 +153,8 @@ class Page {
       this.#instruments.delete(symbol);
     }
     for (const symbol of symbols) if (!this.#instruments.has(symbol)) this.#subscribe(symbol);
+    if (symbols.length > 0) this.#hasBegun = true;
+    this.#sayWhyEmpty(false);
     this.#list.show(this.#ordered(), chosen, sort);
     this.#showChosen();
     this.#everything();
@@ -123,6 +169,7 @@ class Page {
         onGap: (gap) => this.#gap(instrument, gap),
         onStatus: ({ state }) => {
           instrument.state = state;
+          this.#added.delete(symbol);
           if (lookOf(instrument.doubt(this.#standing)) === 'stale' && symbol === this.#view.chosen) this.#chart.hole();
           this.#touch(symbol);
         },
@@ -136,14 +183,15 @@ class Page {
     this.#health.received(tick);
     if (tick.type === 'trade') instrument.onTrade(tick, Date.now());
     else instrument.onQuote(tick, Date.now());
-    if (instrument.symbol === this.#view.chosen) this.#chosenTick(tick);
+    if (instrument.symbol === this.#view.chosen) this.#chosenTick(instrument, tick);
     this.#touch(instrument.symbol);
   }
 
-  #chosenTick(tick: Tick): void {
-    const { us, anew } = this.#time.of(tick);
-    if (anew) this.#tape.clear();
-    if (anew || this.#chart.isEmpty) this.#resetChart(tick);
+  #chosenTick(it: Instrument, tick: Tick): void {
+    this.#beginPicture(it);
+    if (!it.isDrawn(tick)) return;
+    if (this.#chart.isEmpty) this.#setDigits(tick);
+    const us = it.usOf(tick);
     if (tick.type === 'trade') {
       this.#chart.trade(tick, us);
       this.#tape.add(tick, us);
@@ -152,10 +200,26 @@ class Page {
     }
   }
 
+  /** Chart and tape begin anew where what they are of does. True if they did. */
+  #beginPicture(it: Instrument | undefined): boolean {
+    const beginnings = it?.beginnings ?? 0;
+    if (it === this.#shown.it && beginnings === this.#shown.beginnings) return false;
+    this.#shown = { it, beginnings };
+    this.#tape.clear();
+    this.#chart.reset();
+    return true;
+  }
+
+  /** What is recorded is not followed by what comes next: that is of another place, or another run of the gateway. */
+  #elsewhere(): void {
+    for (const { instrument } of this.#instruments.values()) if (instrument.isRecorded) instrument.begin();
+    this.#everything();
+  }
+
   #gap(instrument: Instrument, gap: Gap): void {
     instrument.onGap(gap);
-    if (gap.why === 'seek') this.#touch(instrument.symbol);
-    else if (instrument.symbol === this.#view.chosen) {
+    if (gap.why !== 'seek' && instrument.symbol === this.#view.chosen) {
+      this.#beginPicture(instrument);
       if (gap.channel === 'trade') this.#tape.add(gap);
       else this.#chart.hole();
     }
@@ -185,6 +249,7 @@ class Page {
     const rowsWait = this.#list.draw(this.#dirty, standing, nowMs);
     this.#health.banner(banner(this.#ordered(), standing));
     this.#dirty.clear();
+    this.#beginPicture(this.#instruments.get(this.#view.chosen ?? '')?.instrument);
     const chartsWait = this.#chart.draw(performance.now());
     if (rowsWait || chartsWait) this.#ask();
     this.#tape.draw();
@@ -194,6 +259,8 @@ class Page {
 
   #second(): void {
     this.#health.second(Date.now());
+    this.#seconds += 1;
+    if (!this.#hasBegun && this.#client.isOpen && this.#seconds % LOOK_S === 0) void this.#begin();
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
     // Ages go on where nothing comes.
     this.#everything();
@@ -212,7 +279,7 @@ class Page {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
     const standing = this.#standing;
     const [why, look] = [it?.whyNotLive(standing) ?? '', lookOf(it?.doubt(standing))];
-    const { whose } = this.#time;
+    const whose = it?.clock;
     const title = `${it?.symbol ?? ''} ${look} ${why} ${whose ?? ''}`;
     if (title === this.#title) return;
     this.#title = title;
@@ -228,15 +295,11 @@ class Page {
   #showChosen(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
     const { span } = this.#view;
-    const shown = this.#shown;
-    this.#shown = { it, span };
-    if (it !== shown.it) {
-      this.#tape.clear();
-      this.#chart.reset(2);
-      this.#time = new ShownTime();
-      for (const tick of [it?.trade, it?.quote]) if (tick !== undefined) this.#chosenTick(tick);
+    if (this.#beginPicture(it) && it !== undefined) {
+      for (const tick of [it.trade, it.quote]) if (tick !== undefined) this.#chosenTick(it, tick);
     }
-    if (span === shown.span) return;
+    if (span === this.#spanShown) return;
+    this.#spanShown = span;
     this.#chart.span(span);
     for (const button of byId('spans').querySelectorAll('button')) {
       button.setAttribute('aria-pressed', String(Number(button.dataset['span']) === span));
@@ -244,9 +307,9 @@ class Page {
   }
 
   /** The scale has as many digits as the prices have. */
-  #resetChart(tick: Tick): void {
+  #setDigits(tick: Tick): void {
     const price = tick.type === 'trade' ? tick.price : (tick.bid ?? tick.ask ?? '');
-    this.#chart.reset(Math.min(12, (price.split('.')[1] ?? '').length));
+    this.#chart.digits(Math.min(12, (price.split('.')[1] ?? '').length));
   }
 
   #choose(symbol: string): void {
@@ -259,7 +322,10 @@ class Page {
 
   #add(symbol: string): void {
     const { symbols } = this.#view;
-    if (!symbols.includes(symbol) && symbols.length < SYMBOLS_MAX) symbols.push(symbol);
+    if (symbols.includes(symbol)) return this.#search.say(`${symbol} is in the list.`);
+    if (symbols.length >= SYMBOLS_MAX) return this.#search.say(`The list is full: it holds ${SYMBOLS_MAX} symbols.`);
+    symbols.push(symbol);
+    this.#added.add(symbol);
     this.#view.chosen ??= symbol;
     this.#changed();
   }
@@ -325,8 +391,17 @@ class Page {
   #toggleTheme(): void {
     const dark = getComputedStyle(document.documentElement).getPropertyValue('--scheme').trim() === 'dark';
     const theme = dark ? 'light' : 'dark';
-    document.documentElement.dataset['theme'] = theme;
-    localStorage.setItem(THEME, theme);
+    const isTheSystems = theme === (LIGHT.matches ? 'light' : 'dark');
+    // Who is back where the system is follows it again.
+    if (isTheSystems) delete document.documentElement.dataset['theme'];
+    else document.documentElement.dataset['theme'] = theme;
+    if (isTheSystems) localStorage.removeItem(THEME);
+    else localStorage.setItem(THEME, theme);
+    this.#takeTheme();
+  }
+
+  /** What is drawn by a script does not take the colours of the page by itself. */
+  #takeTheme(): void {
     this.#chart.theme();
     this.#health.theme();
     this.#list.theme();

@@ -1,9 +1,9 @@
 /** What the page knows of each symbol. No screen here: ticks go in, and what has changed is marked for the next frame. */
 
-import { compareDecimal, subtractDecimal, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
+import { compareDecimal, subtractDecimal, type Channel, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
 
 /** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. */
-export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'behind' | 'gap' | undefined;
+export type Doubt = 'link lost' | 'refused' | 'unknown' | Exclude<State, 'live'> | 'behind' | 'gap' | undefined;
 
 /** What of a symbol's state is not its own. */
 export interface Standing {
@@ -30,13 +30,15 @@ export const TAPE_MAX = 100;
 export class Instrument {
   quote: Quote | undefined;
   trade: Trade | undefined;
-  /** The price that the page saw first: a trade's. */
+  /** The price that the page saw first, since {@link begin}: a trade's. */
   first: Decimal | undefined;
   #state: State | 'unknown' = 'unknown';
   /** What it shows is of a recording, be it stale or unknown meanwhile. */
   #isRecorded = false;
   /** Numbers are missing since the last tick. */
   gap: Gap | undefined;
+  /** Why the gateway does not take it, in its words. */
+  refusal: string | undefined;
   /** Local milliseconds when it last changed. */
   changedMs: number | undefined;
   /** The venue's time of what came last, microseconds, where it told one. */
@@ -47,10 +49,65 @@ export class Instrument {
   moves = 0;
   readonly spark: number[] = [];
   #sparkSecond = 0;
+  /** Goes up where what is shown begins anew, at another place or time: chart and tape, too. */
+  beginnings = 0;
+  /** As many as there were when the replay last told where it is. */
+  #beginningsTold = 0;
+  #time = new ShownTime();
+  /** Channels that have told something since then. */
+  readonly #told = new Set<Channel>();
 
   constructor(readonly symbol: string) {}
 
+  /** Whose time its picture goes by, once there is a tick. */
+  get clock(): 'venue' | 'gateway' | undefined {
+    return this.#time.whose;
+  }
+
+  /** When a tick was that it was given, microseconds, of that clock. */
+  usOf({ ts, rx }: Trade | Quote): number {
+    return ts ?? (this.clock === 'venue' ? this.#time.us : rx);
+  }
+
+  /** Forgets what was shown: what comes next is of another place or time. */
+  begin(): void {
+    this.trade = this.quote = this.first = this.gap = this.changedMs = this.#venueUs = undefined;
+    this.direction = 0;
+    this.spark.length = 0;
+    this.#time = new ShownTime();
+    this.#told.clear();
+    this.beginnings += 1;
+  }
+
+  /** The replay has told where it is, and that is before where it was, or not. Who began anew meanwhile did so for that. */
+  replayTold(isBack: boolean): void {
+    if (isBack && this.#isRecorded && this.beginnings === this.#beginningsTold) this.begin();
+    this.#beginningsTold = this.beginnings;
+  }
+
+  /**
+   * A tick of which the picture is made. The last value of a recording is none: it was traded or quoted before the place where
+   * the recording stands, nobody knows how long. Nor is the last trade of anything.
+   */
+  isDrawn({ type, snap }: Trade | Quote): boolean {
+    return snap !== true || (type === 'quote' && this.#state === 'live');
+  }
+
+  /** Tells another place or time by the tick, before the tick is shown. */
+  #place(tick: Trade | Quote): void {
+    // In the middle of a stream the gateway gives a last value where a replay was sent elsewhere. What is live goes on behind one.
+    if (tick.snap === true && this.#told.has(tick.type) && this.#state !== 'live') this.begin();
+    const anew = this.#time.take(tick);
+    if (anew === 'clock') this.beginnings += 1;
+    if (anew === 'earlier') {
+      this.begin();
+      this.#time.take(tick);
+    }
+    this.#told.add(tick.type);
+  }
+
   onQuote(quote: Quote, nowMs: number): void {
+    this.#place(quote);
     this.quote = quote;
     this.#venueUs = quote.ts ?? this.#venueUs;
     this.gap = undefined;
@@ -60,6 +117,7 @@ export class Instrument {
   }
 
   onTrade(trade: Trade, nowMs: number): void {
+    this.#place(trade);
     const before = this.trade?.price;
     this.trade = trade;
     this.#venueUs = trade.ts ?? this.#venueUs;
@@ -77,13 +135,16 @@ export class Instrument {
   /** Numbers that are not coming. `seek`: the recording went to a place where there is no value yet, so none is shown. */
   onGap(gap: Gap): void {
     if (gap.why !== 'seek') this.gap = gap;
-    else if (gap.channel === 'trade') this.trade = undefined;
-    else this.quote = undefined;
+    else {
+      if (this.#told.has(gap.channel)) this.begin();
+      this.#told.add(gap.channel);
+    }
   }
 
   /** Why its prices are not live; undefined if they are. */
   doubt({ isLinked, isBehind }: Standing): Doubt {
     if (!isLinked) return 'link lost';
+    if (this.refusal !== undefined) return 'refused';
     // A recording that plays may be behind, too, or have a hole; one that stands does so first of all.
     if (this.state !== 'live' && this.state !== 'replay') return this.state;
     if (isBehind) return 'behind';
@@ -97,7 +158,11 @@ export class Instrument {
 
   set state(state: State | 'unknown') {
     this.#state = state;
-    if (state === 'live') this.#isRecorded = false;
+    if (state === 'live') {
+      // What was recorded says nothing of what is live.
+      if (this.#isRecorded) this.begin();
+      this.#isRecorded = false;
+    }
     if (state === 'replay' || state === 'paused' || state === 'ended') this.#isRecorded = true;
   }
 
@@ -117,6 +182,7 @@ export class Instrument {
   whyNotLive(standing: Standing): string {
     const doubt = this.doubt(standing);
     if (doubt === undefined) return '';
+    if (doubt === 'refused') return `refused: ${this.refusal}`;
     if (!this.#isRecorded) return `not live: ${doubt}`;
     const us = this.recordedUs(standing);
     return `not live: recorded${us === undefined ? '' : ` ${dayOf(us)}`}${doubt === 'replay' ? '' : `, ${doubt}`}`;
@@ -127,7 +193,7 @@ export class Instrument {
     return bid === undefined || ask === undefined ? undefined : subtractDecimal(ask, bid);
   }
 
-  /** Since the page saw it first. */
+  /** Since the page saw it first, at this place of a recording. */
   get change(): Decimal | undefined {
     return this.first === undefined || this.trade === undefined ? undefined : subtractDecimal(this.trade.price, this.first);
   }
@@ -145,10 +211,7 @@ export class Instrument {
   }
 }
 
-/**
- * Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. A
- * snapshot is never late, but what stands at another place of it.
- */
+/** Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. */
 const DISORDER_US = 5_000_000;
 
 /**
@@ -164,19 +227,33 @@ export class ShownTime {
     return this.#us === 0 ? undefined : this.#isVenues ? 'venue' : 'gateway';
   }
 
-  /** When a tick was, microseconds, and whether what was shown before is of another time, and has to go. */
-  of({ ts, rx, snap }: Trade | Quote): { readonly us: number; readonly anew: boolean } {
-    if (ts === undefined && this.#isVenues) return { us: this.#us, anew: false };
+  /** The newest, microseconds; 0 before any. */
+  get us(): number {
+    return this.#us;
+  }
+
+  /** Takes a tick; why what was shown before has to go, if it has: the tick is earlier, or goes by another clock. */
+  take({ ts, rx, snap }: Trade | Quote): 'earlier' | 'clock' | undefined {
+    if (ts === undefined && this.#isVenues) return undefined;
     const us = ts ?? rx;
     const isVenues = ts !== undefined;
-    const anew = this.#us > 0 && (isVenues !== this.#isVenues || us < this.#us - (snap ? 0 : DISORDER_US));
-    if (anew || us > this.#us) this.#us = us;
+    const isOther = this.#us > 0 && isVenues !== this.#isVenues;
+    // A last value may be of any time before.
+    const isEarlier = this.#us > 0 && !snap && us < this.#us - DISORDER_US;
+    const anew = isOther ? 'clock' : isEarlier ? 'earlier' : undefined;
+    if (anew !== undefined || us > this.#us) this.#us = us;
     this.#isVenues = isVenues;
-    return { us, anew };
+    return anew;
   }
 }
 
-/** A candle, or a hole where nothing was traded or nobody knows. */
+/** Spans of time that are kept, and shown, those without anything counted. */
+export const SPANS_MAX = 600;
+
+/** When the span begins that this time is in: seconds since the Unix epoch. */
+const beginOf = (us: number, seconds: number) => Math.floor(us / 1_000_000 / seconds) * seconds;
+
+/** The trades of one span. */
 export interface Candle {
   /** Seconds since the Unix epoch, when it begins. */
   readonly time: number;
@@ -186,36 +263,37 @@ export interface Candle {
   close: number;
 }
 
-/** Candles that are kept, and shown, empty ones counted. */
-export const CANDLES_MAX = 600;
+/** The best prices at the end of one span; a side of the book may be empty. */
+export interface Best {
+  readonly time: number;
+  bid: number | undefined;
+  ask: number | undefined;
+  /** Sides that do not go on from what was before: no line leads to them. */
+  bidBegins: boolean;
+  askBegins: boolean;
+}
 
-/** Trades by time. */
-export class Candles {
+/** One symbol over time, in spans of so many seconds: what its chart shows. Times are of one clock, microseconds. */
+export class Picture {
   readonly candles: Candle[] = [];
+  readonly best: Best[] = [];
+  #isHole = false;
 
-  /** @param seconds that a candle lasts. */
+  /** @param seconds that a span lasts. */
   constructor(readonly seconds: number) {}
 
-  /** The newest of them, oldest first; where nothing was traded there is a time and no more. */
-  bars(): (Candle | { readonly time: number })[] {
-    const newest = this.candles.at(-1)?.time ?? 0;
-    const bars: (Candle | { readonly time: number })[] = [];
-    for (const candle of this.candles) {
-      if (candle.time <= newest - CANDLES_MAX * this.seconds) continue;
-      const before = bars.at(-1);
-      for (let time = (before?.time ?? candle.time) + this.seconds; time < candle.time; time += this.seconds) bars.push({ time });
-      bars.push(candle);
-    }
-    return bars;
+  /** The times that are shown, oldest first: all up to the newest, whether anything happened or not. A hole is as wide as it was long. */
+  times(): number[] {
+    const { seconds } = this;
+    const newest = Math.max(this.candles.at(-1)?.time ?? 0, this.best.at(-1)?.time ?? 0);
+    const oldest = Math.min(this.candles[0]?.time ?? Infinity, this.best[0]?.time ?? Infinity);
+    const first = Math.max(oldest, newest - (SPANS_MAX - 1) * seconds);
+    return first > newest ? [] : Array.from({ length: (newest - first) / seconds + 1 }, (_, i) => first + i * seconds);
   }
 
-  /**
-   * Takes a trade; the candle that it changed, or undefined if it is older than the last.
-   *
-   * @param us when it was.
-   */
-  add(trade: Trade, us: number): Candle | undefined {
-    const time = Math.floor(us / 1_000_000 / this.seconds) * this.seconds;
+  /** Takes a trade; the candle that it changed, or undefined if it is older than the last. */
+  trade(trade: Trade, us: number): Candle | undefined {
+    const time = beginOf(us, this.seconds);
     const price = Number(trade.price);
     const last = this.candles.at(-1);
     if (last !== undefined && time < last.time) return undefined;
@@ -225,11 +303,31 @@ export class Candles {
       last.close = price;
       return last;
     }
-    const candle = { time, open: price, high: price, low: price, close: price };
-    this.candles.push(candle);
-    if (this.candles.length > CANDLES_MAX) this.candles.shift();
-    return candle;
+    return push(this.candles, { time, open: price, high: price, low: price, close: price });
   }
+
+  /** Takes a quote; the prices that it changed, or undefined if it is older than the last. */
+  quote(quote: Quote, us: number): Best | undefined {
+    const time = beginOf(us, this.seconds);
+    const [bid, ask] = [quote.bid, quote.ask].map((price) => (price === undefined ? undefined : Number(price)));
+    const last = this.best.at(-1);
+    if (last !== undefined && time < last.time) return undefined;
+    const [bidBegins, askBegins] = [this.#isHole || last?.bid === undefined, this.#isHole || last?.ask === undefined];
+    this.#isHole = false;
+    if (last?.time === time) return Object.assign(last, { bid, ask, bidBegins: last.bidBegins || bidBegins, askBegins: last.askBegins || askBegins });
+    return push(this.best, { time, bid, ask, bidBegins, askBegins });
+  }
+
+  /** The next quote does not go on from the last. */
+  hole(): void {
+    this.#isHole = true;
+  }
+}
+
+function push<T>(all: T[], one: T): T {
+  all.push(one);
+  if (all.length > SPANS_MAX) all.shift();
+  return one;
 }
 
 /** What the page says over all: that prices are recorded, and of which days. Empty where none is, as far as is known. */

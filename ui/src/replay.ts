@@ -95,7 +95,8 @@ export class ReplayBar {
   /** Another connection, which has told of no replay yet. */
   hide(): void {
     this.#status = undefined;
-    this.#bar.hidden = true;
+    this.#bar.hidden = this.#token.hidden = true;
+    this.#told.textContent = '';
   }
 
   #showTime(us: number): void {
@@ -106,7 +107,6 @@ export class ReplayBar {
     this.#slider.setAttribute('aria-valuetext', text);
   }
 
-
   /** What the gateway refuses is shown; what it takes, it tells of by itself. */
   #ask(request: () => Promise<void>): void {
     request().then(
@@ -115,7 +115,10 @@ export class ReplayBar {
       },
       (error: unknown) => {
         this.#told.textContent = error instanceof Error ? error.message : String(error);
-        if (error instanceof RequestError && error.code === 'unauthorised') this.#token.hidden = false;
+        const code = error instanceof RequestError ? error.code : '';
+        if (code === 'unauthorised') this.#token.hidden = false;
+        // No token would help.
+        if (code === 'forbidden') this.#token.hidden = true;
         if (this.#status !== undefined) this.show(this.#status);
       },
     );

@@ -6,10 +6,13 @@ import type { Client, SymbolRow } from 'tickfan-client';
 const OFFERED = 12;
 /** Milliseconds for which a list of symbols is good. */
 const GOOD_MS = 10_000;
+/** A symbol with its venue. */
+const FULL = /^[a-z0-9_-]{1,32}:[^\s",*\\]{1,64}$/;
 
 export class Search {
   readonly #input: HTMLInputElement;
   readonly #list: HTMLElement;
+  readonly #says: HTMLElement;
   readonly #client: Client;
   readonly #add: (symbol: string) => void;
   #symbols: readonly SymbolRow[] = [];
@@ -17,10 +20,11 @@ export class Search {
   #offered: string[] = [];
   #at = 0;
 
-  constructor(client: Client, input: HTMLInputElement, list: HTMLElement, add: (symbol: string) => void) {
-    [this.#client, this.#input, this.#list, this.#add] = [client, input, list, add];
+  /** @param says where it is told why nothing is offered or added. */
+  constructor(client: Client, input: HTMLInputElement, list: HTMLElement, says: HTMLElement, add: (symbol: string) => void) {
+    [this.#client, this.#input, this.#list, this.#says, this.#add] = [client, input, list, says, add];
     input.addEventListener('focus', () => void this.#refresh());
-    input.addEventListener('input', () => this.#offer());
+    input.addEventListener('input', () => void this.#refresh().then(() => this.say(this.#whyNone())));
     input.addEventListener('blur', () => this.#hide());
     input.addEventListener('keydown', (event) => this.#key(event));
   }
@@ -42,11 +46,24 @@ export class Search {
     const words = this.#input.value.toLowerCase().split(/\s+/);
     const fits = ({ symbol }: SymbolRow) => words.every((word) => symbol.toLowerCase().includes(word));
     this.#offered = this.#symbols.filter(fits).slice(0, OFFERED).map(({ symbol }) => symbol);
-    // One that the gateway has not seen yet may be waited for.
-    const typed = this.#input.value.trim();
-    if (/^[a-z0-9_-]+:[^\s",*\\]+$/.test(typed) && !this.#offered.includes(typed)) this.#offered.push(typed);
     this.#at = 0;
     this.#show();
+  }
+
+  /** Tells something of what was looked for or added; '' for nothing. */
+  say(text: string): void {
+    this.#says.textContent = text;
+  }
+
+  get #typed(): string {
+    return this.#input.value.trim();
+  }
+
+  #whyNone(): string {
+    if (this.#offered.length > 0 || this.#typed === '') return '';
+    if (this.#symbols.length === 0) return this.#client.isOpen ? 'The gateway lists no symbol yet.' : 'There is no connection to the gateway.';
+    const hint = FULL.test(this.#typed) ? ' Enter asks the gateway for it.' : '';
+    return `No symbol that the gateway lists has “${this.#typed}” in it.${hint}`;
   }
 
   #show(): void {
@@ -75,7 +92,8 @@ export class Search {
 
   #key(event: KeyboardEvent): void {
     const { key } = event;
-    const symbol = this.#offered[this.#at];
+    // The gateway may take one that it has not seen yet, and says so if it does not.
+    const symbol = this.#offered[this.#at] ?? (FULL.test(this.#typed) ? this.#typed : undefined);
     if (key === 'ArrowDown' || key === 'ArrowUp') {
       this.#at = Math.min(Math.max(0, this.#at + (key === 'ArrowDown' ? 1 : -1)), Math.max(0, this.#offered.length - 1));
       this.#show();
@@ -91,6 +109,7 @@ export class Search {
 
   #take(symbol: string): void {
     this.#input.value = '';
+    this.say('');
     this.#add(symbol);
     this.#offer();
   }

@@ -56,7 +56,7 @@ export class Tape {
     const rows = this.#body.childElementCount;
     if (rows === this.#rows) return;
     this.#rows = rows;
-    this.#body.style.height = `${rows * ROW_REM}rem`;
+    this.#body.style.height = rows === 0 ? '' : `${rows * ROW_REM}rem`;
   }
 
   #empty(): HTMLElement {

@@ -6,8 +6,10 @@ import { BINARY } from '../../../clients/ts/test/gateway.js';
 import { closeBrowser } from './browser.js';
 import './live.test.js';
 import './many.test.js';
+import './place.test.js';
 import './replay.test.js';
 import './screens.test.js';
+import './search.test.js';
 
 assert.notEqual(BINARY, '', 'TICKFAN_BIN does not name the gateway');
 after(closeBrowser);

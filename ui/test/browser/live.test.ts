@@ -186,6 +186,8 @@ test('the road is cut: the page goes on where it was', options, async (t) => {
   publisher.ticks(['demo:A'], 1);
   const screen = await Screen.open(t, new URL(road.url).host, '#s=demo:A&c=demo:A');
   await screen.untilLive(1);
+  // The last trade before is none of the tape.
+  publisher.ticks(['demo:A'], 1);
   await until('the first trade is on the tape', async () => (await screen.page.locator('#tape tr').count()) === 1);
   road.cut();
   await until('it is lost', async () => (await screen.looks())[0] === 0);

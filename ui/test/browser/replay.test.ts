@@ -74,12 +74,7 @@ test('pause, step, speed, seek and loop do what they say, for everybody', option
     const wanted = from + part * (to - from);
     const isThere = (us: number | undefined) => us !== undefined && Math.abs(us - wanted) < 2 * S;
     await until(`it is at ${part}`, async () => isThere(told.at(-1)?.position) && told.at(-1)?.state === 'paused' && isThere(await position(screen)));
-    // The tape shows trades of that time.
-    const clock = new Date(wanted / 1000).toISOString().slice(11, 19);
-    await until('the tape is of that time', async () => {
-      const first = await page.locator('#tape td').first().innerText();
-      return first <= `${clock}.999` && Date.parse(`1970-01-01T${first}Z`) > Date.parse(`1970-01-01T${clock}Z`) - 10_000;
-    });
+    await until('nothing of another time is on the tape', async () => (await page.locator('#tape tr').count()) === 0);
   }
   await page.locator('#play').click();
   await screen.until(isPlaying, undefined);

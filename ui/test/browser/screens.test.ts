@@ -58,9 +58,8 @@ test('the list fits every width', options, async (t) => {
     await screen.page.setViewportSize({ width, height: 800 });
     await until(`it fits ${width} pixels`, async () => (await tooWide(screen)).every((pixels) => pixels <= 0)).catch(() => {});
     assert.deepEqual(await tooWide(screen), [0, 0], `${width}`);
-    const columns = width >= 390 ? ['state', 'last', 'change', 'bid', 'ask'] : ['state', 'last', 'bid', 'ask'];
-    assert.deepEqual(await cutOff(screen, columns), [], `${width}`);
-    if (width === 1280 || width === 1024) await picture(screen.page, `desktop-${width}`);
+    assert.deepEqual(await cutOff(screen, ['state', 'last', 'change', 'bid', 'ask']), [], `${width}`);
+    if ([1920, 1280, 1024, 360].includes(width)) await picture(screen.page, `width-${width}`, width < 900);
   }
   // A lost link has to be seen at a glance.
   await screen.page.setViewportSize(DESKTOP.viewport);
