@@ -56,6 +56,12 @@ const READ_TO_THE_END: &str = "\
 Exit codes: 0 if all was well, 2 if it could not begin, 1 if a capture is truncated: it breaks off, or is a recording
 that a kill has torn. Everything that can be read is read all the same, and what was met is said.";
 
+/// What `watch` says of its exit code.
+const WATCHED: &str = "\
+Exit codes: 0 if every number was accounted for, 2 if there was nothing to watch, 1 if a number is missing, a symbol
+never came, or the connection ended before its time: before --for was over, or without --for otherwise than because a
+replay or the gateway ended (4001).";
+
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
 #[command(name = "tickfan", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
@@ -83,6 +89,7 @@ enum Command {
     #[command(after_help = READ_TO_THE_END)]
     Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
+    #[command(after_help = WATCHED)]
     Watch(WatchArgs),
     /// Show the latencies that interval logs hold: by stages, beside another run, against a budget. Or what a flight holds.
     Report(ReportArgs),
