@@ -275,8 +275,63 @@ fn a_jump_needs_no_checkpoints() {
     gateway.stop();
 }
 
+/// A `seek` that is refused, over HTTP and over the WebSocket: what it says.
+fn refused(gateway: &Gateway, client: &mut RawSocket, to: &Value) -> String {
+    let (status, error) = order(gateway, &json!({"do": "seek", "to": to}));
+    assert_eq!((status, &error["code"]), (400, &"out_of_span".into()), "{to}: {error}");
+    let asked = json!({"op": "replay", "id": "seek", "do": "seek", "to": to});
+    client.text(&asked.to_string());
+    let answer = client.answer();
+    assert_eq!(
+        (&answer["type"], &answer["id"], &answer["code"], &answer["retry"]),
+        (&"error".into(), &"seek".into(), &"out_of_span".into(), &false.into()),
+        "{to}: {answer}"
+    );
+    assert_eq!(answer["msg"], error["error"], "{to}");
+    error["error"].as_str().expect("a sentence").to_owned()
+}
+
 #[test]
-fn behind_the_last_record_is_the_end() {
+fn a_seek_out_of_the_replay_is_refused_and_names_its_ends() {
+    let gateway = replay(&["--from", "+10s", "--to", "+20s"], &SHIPPED);
+    told(&gateway, &json!({"do": "pause"}));
+    let mut client = RawSocket::open(&gateway, "");
+    let before = until(&gateway, "paused");
+    let (from, to) = (before["from"].as_u64().expect("a time"), before["to"].as_u64().expect("a time"));
+    for outside in [json!("+9s"), json!("-1s"), json!("+21s"), json!("+999s"), json!(from - 1), json!(to + 1)]
+    {
+        let msg = refused(&gateway, &mut client, &outside);
+        for part in ["`to`: 2", " begins at 2024-05-01T12:00:10.", " and ends at 2024-05-01T12:00:20."] {
+            assert!(msg.contains(part), "{outside}: {msg}");
+        }
+    }
+    assert_eq!(shown(&gateway), before, "nothing has moved");
+    // Both ends are moments of it.
+    for end in [to, from] {
+        told(&gateway, &json!({"do": "seek", "to": end}));
+        eventually("it is there", || shown(&gateway)["position"] == end);
+    }
+    gateway.stop();
+}
+
+#[test]
+fn the_end_of_a_stream_is_looked_for_and_then_holds() {
+    let gateway = replay(&[], &SHIPPED);
+    told(&gateway, &json!({"do": "pause"}));
+    let mut client = RawSocket::open(&gateway, "");
+    // Until the end is known, what is late enough may be there.
+    eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+10h"})).0 == 400);
+    let msg = refused(&gateway, &mut client, &json!("+10h"));
+    assert!(msg.contains("2024-05-01T22:00:0") && msg.contains(" and ends at 2024-05-01T12:01:1"), "{msg}");
+    let end = shown(&gateway)["to"].clone();
+    told(&gateway, &json!({"do": "seek", "to": end}));
+    eventually("it is there", || shown(&gateway)["position"] == end);
+    gateway.stop();
+}
+
+#[test]
+fn while_the_end_is_not_known_behind_the_last_record_is_the_end() {
+    // Flat out the machine is the replay's, and nobody looks for the end.
     let gateway = replay(&["--speed", "0", "--wait-subscribers", "1"], &SHIPPED[2..]);
     told(&gateway, &json!({"do": "pause"}));
     let _client = RawSocket::open(&gateway, "?symbols=*");
@@ -290,6 +345,8 @@ fn behind_the_last_record_is_the_end() {
     assert!(there["position"].as_u64() < Some(from + 120_000_000), "not ten hours later: {there}");
     told(&gateway, &json!({"do": "resume"}));
     until(&gateway, "ended");
+    // It has come there by itself.
+    assert_eq!(order(&gateway, &json!({"do": "seek", "to": "+10h"})).1["code"], "out_of_span");
     gateway.stop();
 }
 

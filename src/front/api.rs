@@ -360,6 +360,7 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
                 Refusal::WrongToken => StatusCode::UNAUTHORIZED,
                 Refusal::NotLocal => StatusCode::FORBIDDEN,
                 Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::OutOfSpan(_) => StatusCode::BAD_REQUEST,
             };
             let mut response = refused(status, refusal.code(), &refusal.to_string());
             if status == StatusCode::UNAUTHORIZED {

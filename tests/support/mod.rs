@@ -569,6 +569,16 @@ impl RawSocket {
         }
     }
 
+    /// The next message that is an answer: not where a replay is either.
+    pub fn answer(&mut self) -> Value {
+        loop {
+            let word = self.word();
+            if word["type"] != "replay" {
+                return word;
+            }
+        }
+    }
+
     /// The next message, which has to be text. Pings are answered.
     pub fn message(&mut self) -> Value {
         loop {
