@@ -505,6 +505,33 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
 
+    /// The words of a line as a shell reads them, as far as the examples go: quotes, and nothing behind a pipe.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" | ").next().unwrap_or(line);
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        let examples: Vec<&str> = EXAMPLES
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|line| !line.starts_with(' '))
+            .collect();
+        assert!(examples.len() >= 13, "{examples:?}");
+        for example in examples {
+            let read = command().try_get_matches_from(words(example));
+            let matches = read.unwrap_or_else(|error| panic!("{example}: {error}"));
+            assert!(matches.subcommand_name().is_some_and(|name| words(example)[1] == name), "{example}");
+            assert!(Cli::from_arg_matches(&matches).is_ok(), "{example}");
+        }
+    }
+
     #[test]
     fn the_help_of_each_command_has_an_example_of_it() {
         let whole = command();

@@ -4,29 +4,15 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
+use support::skipped::recorded;
 use support::{Capture, Ended, Gateway, RawSocket, eventually, in_repository, python, run};
 
 const SHIPPED: [&str; 3] = ["feeds/coinbase.zst", "feeds/binance-futures.zst", "feeds/kraken.zst"];
 /// What may slow a client down is not what these tests are about.
 const PATIENT: [&str; 2] = ["--set", "session.outbox_bytes_max=16777216"];
-
-/// Recorded captures, or `None`, visibly, where they are not there.
-fn recorded(names: &[&str]) -> Option<Vec<String>> {
-    let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let folder =
-        told.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds"));
-    let files: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        assert!(told.is_none(), "TICKFAN_FEEDS has no {}", missing.display());
-        // The harness keeps what `eprintln!` says of a test that passes.
-        writeln!(std::io::stderr(), "SKIPPED: no recorded capture {}", missing.display()).expect("stderr");
-        return None;
-    }
-    Some(files.iter().map(|file| file.to_str().expect("UTF-8").to_owned()).collect())
-}
 
 fn replay<'a>(options: &[&'a str], files: &[&'a str]) -> Gateway {
     Gateway::start(&[&["replay"][..], options, files].concat())
@@ -197,12 +183,11 @@ fn a_jump_shows_what_a_replay_from_the_start_would() {
 
 #[test]
 fn a_jump_within_what_venues_sent() {
-    for names in [
-        &["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"][..],
-        &["btcusdt_20240808.gz"],
-    ] {
-        let Some(files) = recorded(names) else { continue };
-        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let several =
+        recorded(["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"]);
+    let one = recorded(["btcusdt_20240808.gz"]);
+    for files in several.map(Vec::from).into_iter().chain(one.map(Vec::from)) {
+        let files: Vec<&str> = files.iter().map(|file| file.to_str().expect("UTF-8")).collect();
         jumps(&files, std::process::id().into());
     }
 }

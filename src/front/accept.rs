@@ -13,9 +13,10 @@ pub(super) struct Form {
 }
 
 /// What a request says of a form: how much it wants it, and how exactly it named it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Wish {
-    q: f32,
+    /// Thousandths.
+    q: u16,
     exactness: u8,
 }
 
@@ -26,7 +27,7 @@ pub(super) fn choose(headers: &HeaderMap, forms: &[Form]) -> usize {
     let mut best = (0, Wish::default());
     for (at, form) in forms.iter().enumerate() {
         let wish = wish(&asked, *form);
-        if wish.q > 0.0 && wish > best.1 {
+        if wish.q > 0 && wish > best.1 {
             best = (at, wish);
         }
     }
@@ -44,12 +45,12 @@ fn wish(asked: &[&str], form: Form) -> Wish {
 fn said_of(range: &str, form: Form) -> Option<Wish> {
     let mut parts = range.split(';').map(str::trim);
     let kind = parts.next()?.to_ascii_lowercase();
-    let (mut q, mut exactness) = (1.0, exactness(&kind, form.kind)?);
+    let (mut q, mut exactness) = (1_000, exactness(&kind, form.kind)?);
     for parameter in parts {
         let (name, value) = parameter.split_once('=')?;
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
-            "q" => q = value.parse().ok().filter(|q| (0.0..=1.0).contains(q))?,
+            "q" => q = thousandths(value)?,
             "version" if form.version != Some(value) => return None,
             "version" => exactness += 1,
             // The character set, how names are escaped: what we write fits all of them.
@@ -57,6 +58,16 @@ fn said_of(range: &str, form: Form) -> Option<Wish> {
         }
     }
     Some(Wish { q, exactness })
+}
+
+/// A number from 0 to 1 with up to three digits behind the point.
+fn thousandths(text: &str) -> Option<u16> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = matches!(whole, "0" | "1") && fraction.len() <= 3;
+    if !is_number || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    format!("{whole}{fraction:0<3}").parse().ok().filter(|q| *q <= 1_000)
 }
 
 /// How exactly a range names a type, if it does.
@@ -138,6 +149,9 @@ mod tests {
         for accept in [
             ",;=,q=1;;",
             "application/openmetrics-text;q=2",
+            "application/openmetrics-text;q=1.001",
+            "application/openmetrics-text;q=0.5000",
+            "application/openmetrics-text;q=.5",
             "application/openmetrics-text;q=nan",
             "application/openmetrics-text;q=-1",
             "application/openmetrics-text;q",

@@ -6,6 +6,7 @@
 pub mod client;
 #[cfg(target_os = "linux")]
 pub mod network;
+pub mod skipped;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
