@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui browser test test-slow simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help run ui browser test promtool netcat test-slow simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -38,10 +38,14 @@ ui: ## build the trading page into ui/dist
 			echo "the trading page could not be built, and is left out"; \
 	fi
 
-# Pictures of the page are left in target/screenshots.
-test: deps python ui browser ## every test
+# What tests leave out because this machine lacks it, a line each.
+SKIPPED := $(CURDIR)/target/skipped
+
+# Pictures of the page are left in target/screenshots. The last line says what was skipped; the exit code is that of cargo.
+test: deps python ui browser promtool netcat ## every test; the last line says what was skipped
 	@[ -d target/debug/deps ] || echo "building the gateway and its tests: some three minutes on two cores, once"
-	$(CARGO) test
+	@mkdir -p target && : >$(SKIPPED)
+	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test; code=$$?; awk -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
 test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
@@ -109,6 +113,18 @@ browser:
 	@command -v "$${TICKFAN_CHROMIUM:-/usr/bin/chromium}" >/dev/null || \
 		{ $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } || \
 		echo "Chromium could not be installed: the trading page is not opened"
+
+# What checks the form of /metrics: that one program of Debian's package, without what it would bring along (19 MB).
+promtool:
+	@command -v promtool >/dev/null || [ -x target/promtool ] || \
+		{ mkdir -p target/deb && cd target/deb && { apt-get download prometheus 2>/dev/null || { $(SUDO) apt-get update && apt-get download prometheus; }; } && \
+			dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool >promtool && chmod +x promtool && mv promtool ..; } || \
+		echo "promtool could not be had: the form of /metrics is checked by our own test alone"
+
+# What the README publishes by.
+netcat:
+	@command -v nc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends netcat-openbsd; } || \
+		echo "no nc: what the README publishes is not tried"
 
 # A C compiler, for the allocator and zstd.
 deps:

@@ -56,6 +56,12 @@ const READ_TO_THE_END: &str = "\
 Exit codes: 0 if all was well, 2 if it could not begin, 1 if a capture is truncated: it breaks off, or is a recording
 that a kill has torn. Everything that can be read is read all the same, and what was met is said.";
 
+/// What `watch` says of its exit code.
+const WATCHED: &str = "\
+Exit codes: 0 if every number was accounted for, 2 if there was nothing to watch, 1 if a number is missing, a symbol
+never came, or the connection ended before its time: before --for was over, or without --for otherwise than because a
+replay or the gateway ended (4001).";
+
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
 #[command(name = "tickfan", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
@@ -83,6 +89,7 @@ enum Command {
     #[command(after_help = READ_TO_THE_END)]
     Convert(ConvertArgs),
     /// Subscribe from the terminal, and check that nothing is missing.
+    #[command(after_help = WATCHED)]
     Watch(WatchArgs),
     /// Show the latencies that interval logs hold: by stages, beside another run, against a budget. Or what a flight holds.
     Report(ReportArgs),
@@ -497,6 +504,33 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The words of a line as a shell reads them, as far as the examples go: quotes, and nothing behind a pipe.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" | ").next().unwrap_or(line);
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().map(str::to_owned).collect(),
+            _ => vec![part.to_owned()],
+        });
+        words.collect()
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        let examples: Vec<&str> = EXAMPLES
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|line| !line.starts_with(' '))
+            .collect();
+        assert!(examples.len() >= 13, "{examples:?}");
+        for example in examples {
+            let read = command().try_get_matches_from(words(example));
+            let matches = read.unwrap_or_else(|error| panic!("{example}: {error}"));
+            assert!(matches.subcommand_name().is_some_and(|name| words(example)[1] == name), "{example}");
+            assert!(Cli::from_arg_matches(&matches).is_ok(), "{example}");
+        }
+    }
 
     #[test]
     fn the_help_of_each_command_has_an_example_of_it() {

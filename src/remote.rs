@@ -10,7 +10,7 @@ use crossbeam::atomic::AtomicCell;
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use crate::protocol::replay::{Control, Order, Playback};
+use crate::protocol::replay::{Control, Order, OutOfSpan, Playback, Span};
 
 /// Why an order is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum Refusal {
     /// Too many orders wait already.
     #[error("too many orders wait for the replay")]
     Busy,
+    /// It is to go to where it has nothing.
+    #[error("`to`: {0}")]
+    OutOfSpan(OutOfSpan),
 }
 
 impl Refusal {
@@ -33,6 +36,7 @@ impl Refusal {
             Self::WrongToken => "unauthorised",
             Self::NotLocal => "forbidden",
             Self::Busy => "rate_limited",
+            Self::OutOfSpan(_) => "out_of_span",
         }
     }
 
@@ -51,6 +55,8 @@ pub const NOT_A_REPLAY: (&str, &str) =
 pub struct Shown {
     /// Where it is.
     pub playback: Playback,
+    /// Where it can be told to go.
+    pub span: Span,
     /// The position of the ring: who has read up to it has seen all that came before.
     pub published: u64,
 }
@@ -119,6 +125,9 @@ impl Remote {
     /// [`Refusal`] says why not.
     pub fn give(&self, control: &Control, peer: Option<IpAddr>) -> Result<(), Refusal> {
         self.admits(control.token.as_deref().map(str::as_bytes), peer)?;
+        if let (Order::Seek(moment), Some(shown)) = (control.order, self.shown()) {
+            shown.span.check(moment).map_err(Refusal::OutOfSpan)?;
+        }
         self.orders.push(control.order).map_err(|_| Refusal::Busy)?;
         self.wake.notify_one();
         Ok(())

@@ -4,33 +4,20 @@
 //! The recorded captures do not ship with the project. Where they are missing (`TICKFAN_FEEDS` names their
 //! folder) the tests that need them say so and pass; those of the shipped captures always run.
 
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use skipped::recorded;
 use tickfan::capture::{Compression, Kind, Reader, Writer};
 use tickfan::config::Limits;
 use tickfan::offline::{Captures, Input, Progress, normalize};
-
-/// The recorded captures of these names, or `None`, visibly, where they are not there.
-fn recorded<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
-    let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let folder = match &told {
-        Some(folder) => folder.clone(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds"),
-    };
-    let files = names.map(|name| folder.join(name));
-    if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        assert!(told.is_none(), "TICKFAN_FEEDS has no {}", missing.display());
-        // The harness keeps what `eprintln!` says of a test that passes.
-        writeln!(io::stderr(), "SKIPPED: no recorded capture {}", missing.display()).expect("stderr");
-        return None;
-    }
-    Some(files)
-}
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]

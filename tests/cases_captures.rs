@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use support::skipped::recorded;
 use support::{Ended, Gateway, Process, eventually, run, tickfan};
 use tickfan::capture::{Reader, SegmentWriter};
 use tickfan::latency::hlog::Writer;
@@ -224,23 +225,12 @@ fn f09_every_message_that_only_one_venue_sends_tells_it() {
     assert!(told > 45, "{told}");
 }
 
-/// The folder of real captures, if this machine has it.
-fn feeds() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds");
-    let folder = std::env::var_os("TICKFAN_FEEDS").map_or_else(default, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    // The harness keeps what `eprintln!` says of a test that passes.
-    writeln!(std::io::stderr(), "SKIPPED: no recorded captures in {}", folder.display()).expect("stderr");
-    None
-}
-
 #[test]
 fn f09_real_captures_of_others_tell_nothing_with_their_notes_or_without() {
-    let Some(folder) = feeds() else { return };
-    for name in ["OKX.ws.1.0", "DERIBIT.ws.1.0", "BITMEX.ws.1.0"] {
-        let bytes = fs::read(folder.join(name)).expect(name);
+    let names = ["OKX.ws.1.0", "DERIBIT.ws.1.0", "BITMEX.ws.1.0"];
+    let Some(files) = recorded(names) else { return };
+    for (name, file) in names.into_iter().zip(files) {
+        let bytes = fs::read(file).expect(name);
         let noted = bytes.split_inclusive(|byte| *byte == b'\n');
         let plain: Vec<&[u8]> = noted.filter(|line| !line.starts_with(b"wss:")).collect();
         for capture in [bytes.clone(), plain.concat()] {

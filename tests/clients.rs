@@ -4,11 +4,11 @@
 mod support;
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 
+use support::skipped::left_out_unless_ci;
 use support::{Gateway, in_repository};
 
 /// The oldest Node that the TypeScript client runs in.
@@ -39,13 +39,6 @@ fn no_page() -> Option<String> {
     let (_, page) = Gateway::get(gateway.http, "/");
     (!page.contains("id=\"rows\""))
         .then(|| "it is not in this binary: `make ui` builds it, before cargo".to_owned())
-}
-
-/// Says that something was not tested. Where everything has to be, that is a failure.
-fn skip(what: &str, why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{what} has to be tested: {why}");
-    // The harness keeps what `eprintln!` says of a test that passes.
-    writeln!(io::stderr(), "SKIPPED: {what} was not tested: {why}").expect("stderr");
 }
 
 fn npm(folder: &Path, args: &[&str]) -> Output {
@@ -95,7 +88,7 @@ fn test_in(folder: &str, script: &str) {
 #[test]
 fn the_typescript_client_does_what_it_says() {
     match no_node() {
-        Some(why) => skip("clients/ts", &why),
+        Some(why) => left_out_unless_ci("clients/ts", &why),
         None => test_in("clients/ts", "test"),
     }
 }
@@ -103,7 +96,7 @@ fn the_typescript_client_does_what_it_says() {
 #[test]
 fn the_trading_page_reckons_right() {
     match no_node() {
-        Some(why) => skip("ui", &why),
+        Some(why) => left_out_unless_ci("ui", &why),
         None => test_in("ui", "test"),
     }
 }
@@ -111,7 +104,7 @@ fn the_trading_page_reckons_right() {
 #[test]
 fn the_trading_page_in_a_browser() {
     match no_node().or_else(no_browser).or_else(no_page) {
-        Some(why) => skip("the trading page in a browser", &why),
+        Some(why) => left_out_unless_ci("the trading page in a browser", &why),
         None => test_in("ui", "browser"),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::{
     BINARY, CLOSE, CONTINUATION, Capture, FIN, Gateway, PING, PONG, Process, RawSocket, TEXT, TOKEN, connect,
-    eventually, header, normalized, python, run,
+    eventually, header, normalized, python, run, tickfan,
 };
 
 const SHIPPED: [&str; 3] = ["feeds/coinbase.zst", "feeds/binance-futures.zst", "feeds/kraken.zst"];
@@ -618,6 +618,23 @@ fn watch_succeeds_on_a_whole_stream_and_fails_without_one() {
     let refused = run(&["watch", "--url", &gateway.ws, "--for", "10s", "nowhere:X"]);
     assert_eq!(refused.code(), Some(2), "{refused:?}");
     stopped_quietly(gateway);
+
+    // Of a venue that is served, but nobody speaks of it.
+    let gateway = Gateway::publishing(r#"["demo"]"#, &[]);
+    let ended = run(&["watch", "--url", &gateway.ws, "--for", "200ms", "demo:XYZ"]);
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    for says in ["waiting for demo:XYZ: the gateway has seen nothing of it yet\n", "never came: demo:XYZ\n"] {
+        assert!(ended.stderr.contains(says), "{says}: {ended:?}");
+    }
+    // The gateway goes before the time is over.
+    let mut watch = Process::start(&mut tickfan(&["watch", "--url", &gateway.ws, "--for", "10m", "demo:*"]));
+    watch.line();
+    stopped_quietly(gateway);
+    let ended = watch.end();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("tickfan watch: the connection ended after "), "{ended:?}");
+    assert!(last.contains(" of 600.0 s: closed with 4001: shutdown (the gateway stops"), "{ended:?}");
 
     // Bound but not listening: nobody else can take it, and it refuses.
     let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");

@@ -13,8 +13,8 @@ use std::time::Duration;
 use answer::Answer;
 use serde_json::{Value, json};
 use tickfan::front::{
-    FeedHealth, Front, HandOverOnce, Hooks, Limits, NoRoom, Options, PublishRoute, Refused, RoomRoute, Stats,
-    SymbolRow, Upgraded,
+    FeedHealth, Front, HandOverOnce, Health, Hooks, Limits, NoRoom, Options, PublishRoute, Refused,
+    RoomRoute, Stats, SymbolRow, Upgraded,
 };
 use tickfan::instrument::Symbol;
 use tickfan::protocol::close::Close;
@@ -76,11 +76,13 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             }),
         }),
         symbols: Arc::new(rows),
-        feeds: Arc::new(move || {
-            let flowing = !c.stopped_feed.load(Ordering::SeqCst);
-            vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
-        }),
-        alarms: Arc::new(|| vec!["no room".to_owned()]),
+        health: Health {
+            feeds: Arc::new(move || {
+                let flowing = !c.stopped_feed.load(Ordering::SeqCst);
+                vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
+            }),
+            alarms: Arc::new(|| vec!["no room".to_owned()]),
+        },
         remote: None,
         rooms: Some(RoomRoute {
             enter: Arc::new(|wish, _| Box::pin(enter(wish))),

@@ -13,7 +13,7 @@ use tickfan::clock::Now;
 use tickfan::collector::{Collector, Measured, Options};
 use tickfan::feed::IngestView;
 use tickfan::front::metrics::{self, Sources};
-use tickfan::front::{Admin, AdminHooks, Limits, Runtimes};
+use tickfan::front::{Admin, AdminHooks, FeedHealth, Health, Limits, Runtimes};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Class, Meter};
@@ -23,9 +23,15 @@ use tickfan::tick::Channel;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves the operator's door while these paths are asked for.
-fn operator(latency: Option<Arc<Measured>>, paths: &'static [&str]) -> Vec<Answer> {
+fn operator(latency: Option<Arc<Measured>>, paths: &[&str]) -> Vec<Answer> {
+    let requests = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    asked(latency, requests.collect())
+}
+
+/// Serves it while these requests are made, each on a connection of its own.
+fn asked(latency: Option<Arc<Measured>>, requests: Vec<String>) -> Vec<Answer> {
     let hooks = AdminHooks {
-        metrics: Arc::new(|| "ticks_total 1\n# EOF\n".to_owned()),
+        metrics: Arc::new(|| "# HELP ticks Ticks\n# TYPE ticks counter\nticks_total 1\n# EOF\n".to_owned()),
         clients: Arc::new(|sort, limit| {
             Box::pin(async move {
                 if sort == "size" {
@@ -37,6 +43,13 @@ fn operator(latency: Option<Arc<Measured>>, paths: &'static [&str]) -> Vec<Answe
         }),
         latency,
         rooms: Arc::new(|| vec![serde_json::json!({"number": 1})]),
+        health: Health {
+            feeds: Arc::new(|| {
+                let detail = "10 frames a second".to_owned();
+                vec![FeedHealth { name: "feed 1".to_owned(), flowing: false, detail }]
+            }),
+            alarms: Arc::new(|| vec!["no room".to_owned()]),
+        },
     };
     let admin = Admin::new(Limits::default(), hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -44,14 +57,13 @@ fn operator(latency: Option<Arc<Measured>>, paths: &'static [&str]) -> Vec<Answe
     let addr = listener.local_addr().expect("bound");
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let asking = std::thread::spawn(move || {
-        let ask = |path: &&str| {
+        let ask = |request: &String| {
             let mut stream = TcpStream::connect(addr).expect("connect");
             stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-            let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
             stream.write_all(request.as_bytes()).expect("sent");
             Answer::read(&mut stream)
         };
-        let answers = paths.iter().map(ask).collect();
+        let answers = requests.iter().map(ask).collect();
         drop(stop);
         answers
     });
@@ -81,8 +93,59 @@ fn the_operators_door_has_its_own_routes() {
     let others = operator(None, &["/metrics", "/healthz", "/ws", "/api/rooms"]);
     assert_eq!(others.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404, 200]);
     assert_eq!(others[3].body, r#"{"rooms":[{"number":1}]}"#);
-    assert!(others[0].has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
-    assert_eq!(others[0].body, "ticks_total 1\n# EOF\n");
+    // As from Prometheus itself, who asks for nothing gets the older text.
+    assert!(others[0].has("content-type: text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(others[0].body, "# HELP ticks_total Ticks\n# TYPE ticks_total counter\nticks_total 1\n");
+}
+
+#[test]
+fn scrapers_get_the_form_that_they_ask_for() {
+    let accept = |value: &str| format!("GET /metrics HTTP/1.1\r\nHost: h\r\nAccept: {value}\r\n\r\n");
+    let asked = asked(
+        None,
+        vec![
+            accept("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"),
+            accept("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+        ],
+    );
+    assert!(asked[0].has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert_eq!(asked[0].body, "# HELP ticks Ticks\n# TYPE ticks counter\nticks_total 1\n# EOF\n");
+    assert!(asked[1].has("content-type: text/plain; version=0.0.4; charset=utf-8"));
+    assert!(asked.iter().all(|answer| answer.has("vary: accept")));
+}
+
+#[test]
+fn the_operators_door_lists_what_is_there() {
+    let root = |accept: &str| format!("GET / HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n");
+    let answers = asked(None, vec![root("*/*"), root("text/html,application/xml;q=0.9,*/*;q=0.8")]);
+    assert!(answers[0].has("content-type: text/plain; charset=utf-8"));
+    assert!(answers[1].has("content-type: text/html; charset=utf-8"));
+    let rows: Vec<(&str, &str)> =
+        answers[0].body.lines().filter_map(|line| line.strip_prefix('/')?.split_once(' ')).collect();
+    for path in ["metrics", "healthz", "readyz", "api/clients", "api/rooms", "api/latency"] {
+        assert!(
+            rows.iter().any(|(listed, says)| *listed == path && !says.trim().is_empty()),
+            "{path}: {rows:?}"
+        );
+    }
+    // Whatever is listed is there, in both forms.
+    let paths: Vec<String> = rows.iter().map(|(path, _)| format!("/{path}")).collect();
+    for (path, answer) in
+        paths.iter().zip(operator(Some(measured()), &paths.iter().map(String::as_str).collect::<Vec<_>>()))
+    {
+        assert!(answer.status != 404 && answer.status != 405, "{path}: {}", answer.status);
+        assert!(answers[1].body.contains(&format!("<a href=\"{path}\">")), "{path}");
+    }
+}
+
+#[test]
+fn both_doors_tell_whether_the_gateway_is_ready() {
+    let ready = operator(None, &["/readyz"]).remove(0);
+    assert_eq!(ready.status, 503);
+    let feeds = r#"[{"name":"feed 1","flowing":false,"detail":"10 frames a second"}]"#;
+    let expected =
+        format!(r#"{{"ready":false,"feeds":{feeds},"alarms":["no room"],"error":"a feed does not flow"}}"#);
+    assert_eq!(ready.body, expected);
 }
 
 /// What a thread measures of a trade of Kraken in the second after the epoch of this test.

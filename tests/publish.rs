@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Options, Publish};
-use tickfan::front::{self, Front, Hooks, PublishRoute, Refused};
+use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused};
 use tickfan::protocol::close::Close;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -53,8 +53,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
             }),
         }),
         symbols: Arc::new(Vec::new),
-        feeds: Arc::new(Vec::new),
-        alarms: Arc::new(Vec::new),
+        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
         remote: None,
         rooms: None,
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::{Gateway, RawSocket, eventually, in_repository, run};
+use support::{Gateway, RawSocket, eventually, in_repository, run, skipped};
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
 use tickfan::clock::Now;
 use tickfan::config::Limits;
@@ -27,19 +27,15 @@ fn shipped() -> Vec<PathBuf> {
 
 /// Real captures where this machine has them, those that ship where not.
 fn captures() -> Vec<PathBuf> {
-    let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let folder = told.unwrap_or_else(|| in_repository("../shared/feeds"));
-    // Those of venues that are not read are there too.
-    let is_capture = |path: &PathBuf| Reader::open(path).is_ok_and(|reader| reader.venue().is_some());
-    let real: Vec<PathBuf> = fs::read_dir(&folder)
-        .map(|entries| entries.map(|entry| entry.expect("an entry").path()).filter(is_capture).collect())
-        .unwrap_or_default();
-    if !real.is_empty() {
-        return real;
-    }
-    writeln!(io::stderr(), "no real captures in {}: those that ship instead", folder.display())
-        .expect("stderr");
-    shipped()
+    let real = skipped::recorded([
+        "COINBASE.ws.28.0",
+        "BINANCE_FUTURES.ws.1.0",
+        "KRAKEN.ws.48.0",
+        "KRAKEN.ws.49.0",
+        "KRAKEN.ws.50.0",
+        "btcusdt_20240808.gz",
+    ]);
+    real.map_or_else(shipped, Vec::from)
 }
 
 /// The frames of a capture, with their receive times, and what is said of its end.
@@ -368,8 +364,7 @@ impl SmallDisk {
         if mount.output().is_ok_and(|output| output.status.success()) {
             return Some(Self(folder));
         }
-        writeln!(io::stderr(), "SKIPPED: no tmpfs can be mounted here, so no disk can be full")
-            .expect("stderr");
+        skipped::left_out("a full disk", "no tmpfs can be mounted here");
         None
     }
 }
@@ -417,7 +412,7 @@ impl StuckDisk {
         if made {
             return Some(Self(folder));
         }
-        writeln!(io::stderr(), "SKIPPED: no disk can be mounted here, so none can be stuck").expect("stderr");
+        skipped::left_out("a disk that is stuck", "none can be mounted here");
         None
     }
 

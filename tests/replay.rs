@@ -4,29 +4,15 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
+use support::skipped::recorded;
 use support::{Capture, Ended, Gateway, RawSocket, eventually, in_repository, python, run};
 
 const SHIPPED: [&str; 3] = ["feeds/coinbase.zst", "feeds/binance-futures.zst", "feeds/kraken.zst"];
 /// What may slow a client down is not what these tests are about.
 const PATIENT: [&str; 2] = ["--set", "session.outbox_bytes_max=16777216"];
-
-/// Recorded captures, or `None`, visibly, where they are not there.
-fn recorded(names: &[&str]) -> Option<Vec<String>> {
-    let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let folder =
-        told.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds"));
-    let files: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
-    if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        assert!(told.is_none(), "TICKFAN_FEEDS has no {}", missing.display());
-        // The harness keeps what `eprintln!` says of a test that passes.
-        writeln!(std::io::stderr(), "SKIPPED: no recorded capture {}", missing.display()).expect("stderr");
-        return None;
-    }
-    Some(files.iter().map(|file| file.to_str().expect("UTF-8").to_owned()).collect())
-}
 
 fn replay<'a>(options: &[&'a str], files: &[&'a str]) -> Gateway {
     Gateway::start(&[&["replay"][..], options, files].concat())
@@ -197,12 +183,11 @@ fn a_jump_shows_what_a_replay_from_the_start_would() {
 
 #[test]
 fn a_jump_within_what_venues_sent() {
-    for names in [
-        &["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"][..],
-        &["btcusdt_20240808.gz"],
-    ] {
-        let Some(files) = recorded(names) else { continue };
-        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let several =
+        recorded(["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"]);
+    let one = recorded(["btcusdt_20240808.gz"]);
+    for files in several.map(Vec::from).into_iter().chain(one.map(Vec::from)) {
+        let files: Vec<&str> = files.iter().map(|file| file.to_str().expect("UTF-8")).collect();
         jumps(&files, std::process::id().into());
     }
 }
@@ -275,8 +260,63 @@ fn a_jump_needs_no_checkpoints() {
     gateway.stop();
 }
 
+/// A `seek` that is refused, over HTTP and over the WebSocket: what it says.
+fn refused(gateway: &Gateway, client: &mut RawSocket, to: &Value) -> String {
+    let (status, error) = order(gateway, &json!({"do": "seek", "to": to}));
+    assert_eq!((status, &error["code"]), (400, &"out_of_span".into()), "{to}: {error}");
+    let asked = json!({"op": "replay", "id": "seek", "do": "seek", "to": to});
+    client.text(&asked.to_string());
+    let answer = client.answer();
+    assert_eq!(
+        (&answer["type"], &answer["id"], &answer["code"], &answer["retry"]),
+        (&"error".into(), &"seek".into(), &"out_of_span".into(), &false.into()),
+        "{to}: {answer}"
+    );
+    assert_eq!(answer["msg"], error["error"], "{to}");
+    error["error"].as_str().expect("a sentence").to_owned()
+}
+
 #[test]
-fn behind_the_last_record_is_the_end() {
+fn a_seek_out_of_the_replay_is_refused_and_names_its_ends() {
+    let gateway = replay(&["--from", "+10s", "--to", "+20s"], &SHIPPED);
+    told(&gateway, &json!({"do": "pause"}));
+    let mut client = RawSocket::open(&gateway, "");
+    let before = until(&gateway, "paused");
+    let (from, to) = (before["from"].as_u64().expect("a time"), before["to"].as_u64().expect("a time"));
+    for outside in [json!("+9s"), json!("-1s"), json!("+21s"), json!("+999s"), json!(from - 1), json!(to + 1)]
+    {
+        let msg = refused(&gateway, &mut client, &outside);
+        for part in ["`to`: 2", " begins at 2024-05-01T12:00:10.", " and ends at 2024-05-01T12:00:20."] {
+            assert!(msg.contains(part), "{outside}: {msg}");
+        }
+    }
+    assert_eq!(shown(&gateway), before, "nothing has moved");
+    // Both ends are moments of it.
+    for end in [to, from] {
+        told(&gateway, &json!({"do": "seek", "to": end}));
+        eventually("it is there", || shown(&gateway)["position"] == end);
+    }
+    gateway.stop();
+}
+
+#[test]
+fn the_end_of_a_stream_is_looked_for_and_then_holds() {
+    let gateway = replay(&[], &SHIPPED);
+    told(&gateway, &json!({"do": "pause"}));
+    let mut client = RawSocket::open(&gateway, "");
+    // Until the end is known, what is late enough may be there.
+    eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+10h"})).0 == 400);
+    let msg = refused(&gateway, &mut client, &json!("+10h"));
+    assert!(msg.contains("2024-05-01T22:00:0") && msg.contains(" and ends at 2024-05-01T12:01:1"), "{msg}");
+    let end = shown(&gateway)["to"].clone();
+    told(&gateway, &json!({"do": "seek", "to": end}));
+    eventually("it is there", || shown(&gateway)["position"] == end);
+    gateway.stop();
+}
+
+#[test]
+fn while_the_end_is_not_known_behind_the_last_record_is_the_end() {
+    // Flat out the machine is the replay's, and nobody looks for the end.
     let gateway = replay(&["--speed", "0", "--wait-subscribers", "1"], &SHIPPED[2..]);
     told(&gateway, &json!({"do": "pause"}));
     let _client = RawSocket::open(&gateway, "?symbols=*");
@@ -290,6 +330,8 @@ fn behind_the_last_record_is_the_end() {
     assert!(there["position"].as_u64() < Some(from + 120_000_000), "not ten hours later: {there}");
     told(&gateway, &json!({"do": "resume"}));
     until(&gateway, "ended");
+    // It has come there by itself.
+    assert_eq!(order(&gateway, &json!({"do": "seek", "to": "+10h"})).1["code"], "out_of_span");
     gateway.stop();
 }
 

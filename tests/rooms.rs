@@ -405,6 +405,30 @@ fn a_name_is_looked_up_and_never_a_path() {
 }
 
 #[test]
+fn who_asks_for_what_is_not_in_the_captures_is_told_what_is() {
+    let gateway = gateway(&[]);
+    for (from, at) in
+        [("%2B999s", "2024-05-01T12:16:39."), ("2030-01-01T00:00:00Z", "2030-01-01T00:00:00.000000Z")]
+    {
+        let query = format!("replay={CAPTURE}&from={from}&{EVERYTHING}");
+        assert_refused(&gateway, &query, 400, &format!("`from`: {at}"));
+        assert_refused(&gateway, &query, 400, " begins at 2024-05-01T12:00:00.");
+        assert_refused(&gateway, &query, 400, " and ends at 2024-05-01T12:01:1");
+    }
+    eventually("no room stays", || rooms(&gateway).is_empty());
+    // A room that is there has its own ends.
+    let mut client = RawSocket::open(&gateway, &format!("?replay={CAPTURE}&from=%2B10s&to=%2B20s"));
+    for to in ["+5s", "+21s"] {
+        client.text(&json!({"op": "replay", "id": to, "do": "seek", "to": to}).to_string());
+        let answer = client.answer();
+        assert_eq!((&answer["code"], &answer["id"]), (&"out_of_span".into(), &to.into()), "{answer}");
+    }
+    client.text(&json!({"op": "replay", "id": 1, "do": "seek", "to": "+20s"}).to_string());
+    assert_eq!(client.answer()["type"], "ack");
+    gateway.stop();
+}
+
+#[test]
 fn wrong_parameters_are_named() {
     let gateway = gateway(&["replay.room_captures_max=2"]);
     for (query, word) in [

@@ -167,20 +167,27 @@ struct Source {
     lines: usize,
 }
 
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// Every Rust file below these folders of the repository.
+fn rust_files(below: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders: Vec<PathBuf> =
+        below.iter().map(|folder| Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).collect();
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("src is readable") {
+        for entry in std::fs::read_dir(&folder).expect("a readable folder") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(source(&root, &path));
+                found.push(path);
             }
         }
     }
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found: Vec<Source> = rust_files(&["src"]).iter().map(|path| source(&root, path)).collect();
     assert!(found.len() > 40, "only {} files under {}", found.len(), root.display());
     found
 }
@@ -323,6 +330,41 @@ fn no_file_is_two_subjects() {
     for (path, reason) in LONGER {
         assert!(!reason.is_empty() && Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path).exists());
     }
+}
+
+/// What is left out is counted by `make test`, which reads what one module writes.
+#[test]
+fn what_tests_leave_out_is_said_in_one_place() {
+    let words = ["SKIPPED", "shared/feeds"];
+    let told: Vec<PathBuf> = rust_files(&["src", "tests"])
+        .into_iter()
+        .filter(|path| !path.ends_with("tests/tidy.rs"))
+        .filter(|path| {
+            let text = std::fs::read_to_string(path).expect("a readable file");
+            words.iter().any(|word| text.contains(*word))
+        })
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(told, [root.join("tests/support/skipped.rs")]);
+}
+
+#[test]
+fn what_was_left_out_is_summed_up() {
+    let summed_up = |noted: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), noted).expect("written");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/skipped.awk");
+        let output = std::process::Command::new("awk").arg("-f").arg(script).arg(file.path()).output();
+        String::from_utf8(output.expect("awk runs").stdout).expect("UTF-8")
+    };
+    assert_eq!(summed_up(""), "nothing was skipped\n");
+    let captures = "captures\ta::b\tno x\ncaptures\ta::b\tno y\ncaptures\tc\tno x\n";
+    let here = "needed captures that are not here (docs/CAPTURES.md says how to get them)";
+    assert_eq!(summed_up(captures), format!("skipped: 2 tests: 2 {here}\n"));
+    let other = "other\td\ta full disk: no tmpfs\n";
+    let needed = "1 needed something else (a full disk: no tmpfs)";
+    assert_eq!(summed_up(other), format!("skipped: 1 test: {needed}\n"));
+    assert_eq!(summed_up(&[captures, other].concat()), format!("skipped: 3 tests: 2 {here}, {needed}\n"));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Captures as files: packed and plain, good and bad, alone and merged.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::venue::Wire;
+use skipped::recorded;
+
+#[path = "../../tests/support/skipped.rs"]
+mod skipped;
 
 const AT: u64 = 1_618_677_817_431_936_000;
 
@@ -326,31 +329,21 @@ fn a_flushed_writer_leaves_its_lines_to_be_found() {
     assert_eq!(writer.finish().expect("written"), b"2021-04-17T16:43:37.4319360Z x\n");
 }
 
-/// The folder of real captures, if this machine has it.
-fn real_captures() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds");
-    let folder = std::env::var_os("TICKFAN_FEEDS").map_or_else(default, PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
-
 #[test]
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn real_captures_are_read_to_the_last_line() {
-    let Some(folder) = real_captures() else {
-        println!("skipped: no real captures in ../shared/feeds, and TICKFAN_FEEDS names none");
-        return;
-    };
     // file, venue, form, lines that say something: frames, connects, sent
     let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
-    for (name, venue, form, counts) in [
+    let expected = [
         ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
         ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
         ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
         ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
         ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
         ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
-    ] {
-        let mut reader = Reader::open(folder.join(name)).expect(name);
+    ];
+    let Some(files) = recorded(expected.map(|(name, ..)| name)) else { return };
+    for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
+        let mut reader = Reader::open(file).expect(name);
         assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
         let mut found = [0u64; 3];
         let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
@@ -378,14 +371,11 @@ fn real_captures_are_read_to_the_last_line() {
 /// Without its connect note a capture is known by its messages alone.
 #[test]
 fn real_captures_are_known_by_their_messages_too() {
-    let Some(folder) = real_captures() else { return };
-    for (name, venue) in [
-        ("COINBASE.ws.28.0", Wire::Coinbase),
-        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures),
-        ("KRAKEN.ws.48.0", Wire::Kraken),
-        ("KRAKEN.ws.50.0", Wire::Kraken),
-    ] {
-        let text = std::fs::read(folder.join(name)).expect(name);
+    let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
+    let venues = [Wire::Coinbase, Wire::BinanceFutures, Wire::Kraken, Wire::Kraken];
+    let Some(files) = recorded(names) else { return };
+    for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
+        let text = std::fs::read(file).expect(name);
         let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
         assert_eq!(reader(lines.collect::<Vec<_>>().concat()).venue(), Some(venue), "{name}");
     }

@@ -437,7 +437,11 @@ impl Ingest {
             return false;
         }
         self.show_at_ns = now.mono_ns + SHOW_EVERY_NS;
-        remote.show(Shown { playback: replay.playback(now), published: writer.published() });
+        remote.show(Shown {
+            playback: replay.playback(now),
+            span: replay.span(),
+            published: writer.published(),
+        });
         true
     }
 

@@ -10,14 +10,14 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::rooms::{HandOverOnce, closed};
 use super::serve::{self, Handover, Peer, PeerAddress, Working};
 use super::upgrade::{Handshake, not_get};
-use super::{AdminHooks, App, SymbolRow, Upgraded, ui};
+use super::{AdminHooks, App, Health, SymbolRow, Upgraded, exposition, ui};
 use crate::collector::Measured;
 use crate::instrument::Symbol;
 use crate::protocol;
@@ -43,22 +43,59 @@ pub(super) fn public(app: Arc<App>) -> Router {
     with_fallbacks(router).with_state(app)
 }
 
+/// A path with what `/` says of it, and who answers there.
+type Endpoint<S> = (&'static str, &'static str, MethodRouter<S>);
+
+/// The operator's paths: the router and the list at `/` are made of them.
+fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
+    vec![
+        (
+            "/metrics",
+            "everything that is counted, for Prometheus: text 0.0.4, or OpenMetrics 1.0 by Accept",
+            get(metrics),
+        ),
+        ("/healthz", "200 while the process runs", get(healthz)),
+        (
+            "/readyz",
+            "200 while every feed flows, else 503; says why, and what is wrong besides",
+            get(admin_readyz),
+        ),
+        (
+            "/api/clients",
+            "every client, the slowest first; ?sort=behind, queued, dropped or merged, ?limit=100",
+            get(clients),
+        ),
+        ("/api/rooms", "the rooms in which clients replay captures", get(rooms)),
+        (
+            "/api/latency",
+            "percentiles of the stages of a tick's way; ?interval=last, 1m or start",
+            get(latency),
+        ),
+        (
+            "/api/latency/symbols",
+            "the whole way's percentiles of the busiest symbols; ?interval=…",
+            get(latency_symbols),
+        ),
+        (
+            "/api/latency.hgrm",
+            "one stage as HdrHistogram's tools draw it; ?stage=write&interval=…",
+            get(latency_hgrm),
+        ),
+    ]
+}
+
 /// The routes of the operator's door.
 pub(super) fn admin(hooks: AdminHooks) -> Router {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/api/clients", get(clients))
-        .route("/api/rooms", get(rooms))
-        .route("/api/latency", get(latency))
-        .route("/api/latency.hgrm", get(latency_hgrm))
-        .route("/api/latency/symbols", get(latency_symbols))
-        .route("/healthz", get(healthz));
+    let endpoints = admin_endpoints();
+    let listed: Vec<(&str, &str)> = endpoints.iter().map(|(path, says, _)| (*path, *says)).collect();
+    let listed: Arc<[(&str, &str)]> = listed.into();
+    let router = Router::new().route("/", get(async move |headers: HeaderMap| ui::list(&headers, &listed)));
+    let router = endpoints.into_iter().fold(router, |router, (path, _, answers)| router.route(path, answers));
     with_fallbacks(router).with_state(hooks)
 }
 
-async fn metrics(State(hooks): State<AdminHooks>) -> Response<Body> {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], (hooks.metrics)()).into_response()
+async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Response<Body> {
+    exposition::response(&headers, (hooks.metrics)())
 }
 
 /// Clients in one answer, unless the request says otherwise, and at most.
@@ -170,13 +207,21 @@ async fn healthz() -> Response<Body> {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Response<Body> {
-    let feeds = (app.hooks.feeds)();
+    readiness(&app.hooks.health)
+}
+
+async fn admin_readyz(State(hooks): State<AdminHooks>) -> Response<Body> {
+    readiness(&hooks.health)
+}
+
+fn readiness(health: &Health) -> Response<Body> {
+    let feeds = (health.feeds)();
     let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing);
     let rows: Vec<Value> = feeds
         .iter()
         .map(|feed| json!({"name": feed.name, "flowing": feed.flowing, "detail": feed.detail}))
         .collect();
-    let mut body = json!({"ready": ready, "feeds": rows, "alarms": (app.hooks.alarms)()});
+    let mut body = json!({"ready": ready, "feeds": rows, "alarms": (health.alarms)()});
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !ready {
         body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();
@@ -205,7 +250,7 @@ async fn about(State(app): State<Arc<App>>) -> Response<Body> {
         feed: app.feed,
         publish: app.hooks.publish.is_some(),
         instruments,
-        feeds: (app.hooks.feeds)(),
+        feeds: (app.hooks.health.feeds)(),
     };
     page.response()
 }
@@ -360,6 +405,7 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
                 Refusal::WrongToken => StatusCode::UNAUTHORIZED,
                 Refusal::NotLocal => StatusCode::FORBIDDEN,
                 Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::OutOfSpan(_) => StatusCode::BAD_REQUEST,
             };
             let mut response = refused(status, refusal.code(), &refusal.to_string());
             if status == StatusCode::UNAUTHORIZED {

@@ -86,7 +86,13 @@ pub fn render(sources: Arc<Sources>) -> String {
 
 type Row<'a> = (Vec<(&'a str, String)>, u64);
 
-/// Writes one metric with all its rows.
+/// The unit that a name ends in, if it does, and the name before it: the encoder adds it again.
+fn unit_of(name: &str) -> (&str, Option<Unit>) {
+    let unit = |suffix, unit| name.strip_suffix(suffix).map(|name| (name, Some(unit)));
+    unit("_bytes", Unit::Bytes).or_else(|| unit("_seconds", Unit::Seconds)).unwrap_or((name, None))
+}
+
+/// Writes one metric with all its rows; the unit that its name ends in is told.
 fn family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -94,7 +100,8 @@ fn family(
     kind: MetricType,
     rows: Vec<Row<'_>>,
 ) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    let (name, unit) = unit_of(name);
+    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
     for (labels, value) in rows {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
         if labels.is_empty() {

@@ -5,7 +5,9 @@
 //! serving code, which answers what hyper would only drop, and bounds every connection in number, bytes
 //! and time.
 
+mod accept;
 mod api;
+mod exposition;
 pub mod metrics;
 mod origin;
 mod rooms;
@@ -122,6 +124,15 @@ pub struct PublishRoute {
     pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
 }
 
+/// How the gateway does: what `/readyz` tells at both doors.
+#[derive(Clone)]
+pub struct Health {
+    /// Every feed.
+    pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
+    /// What is wrong though ticks flow, one sentence each.
+    pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+}
+
 /// What the door asks the rest of the gateway. All are called on the door's own threads, none per tick.
 #[derive(Clone)]
 pub struct Hooks {
@@ -133,10 +144,8 @@ pub struct Hooks {
     pub publish: Option<PublishRoute>,
     /// Every instrument.
     pub symbols: Arc<dyn Fn() -> Vec<SymbolRow> + Send + Sync>,
-    /// Every feed.
-    pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
-    /// What is wrong though ticks flow, one sentence each.
-    pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// How the gateway does.
+    pub health: Health,
     /// What controls the replay; `None`: there is none.
     pub remote: Option<Arc<Remote>>,
     /// Replays beside the feed; `None`: there are none.
@@ -201,10 +210,11 @@ pub struct AdminHooks {
     pub latency: Option<Arc<Measured>>,
     /// A row for each room of a replay.
     pub rooms: Arc<dyn Fn() -> Vec<Value> + Send + Sync>,
+    /// How the gateway does.
+    pub health: Health,
 }
 
-/// The operator's door: `/metrics`, `/api/clients`, `/api/rooms`, `/api/latency` and what is below it, and `/healthz`. It asks nobody who
-/// they are: bind it to a private address.
+/// The operator's door; `/` lists what there is. It asks nobody who they are: bind it to a private address.
 #[derive(Debug)]
 pub struct Admin {
     router: Router,

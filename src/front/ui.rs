@@ -2,14 +2,15 @@
 //! `/about` what runs here and how to use it, which needs no script; it stands at `/` too where there is no other.
 
 use axum::body::Body;
-use axum::http::Response;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::{HeaderMap, Response};
 use axum::response::IntoResponse;
 use rust_embed::Embed;
 
 use super::FeedHealth;
+use super::accept::{Form, choose};
 use crate::protocol::json::Provenance;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -111,6 +112,10 @@ impl Page {
 <tr><td><code>GET /publish</code></td><td>{publish}</td></tr>\n\
 <tr><td><a href=\"/api/symbols\"><code>GET /api/symbols</code></a></td>\
 <td>every instrument; <code>?match=coinbase:*</code> for one venue</td></tr>\n\
+<tr><td><a href=\"/api/replay\"><code>GET /api/replay</code></a></td>\
+<td>where the replay is; <code>POST</code> controls it</td></tr>\n\
+<tr><td><a href=\"/api/replays\"><code>GET /api/replays</code></a></td>\
+<td>what can be replayed beside the feed, by <code>/ws?replay=NAME</code></td></tr>\n\
 <tr><td><a href=\"/readyz\"><code>GET /readyz</code></a></td><td>200 while the feeds flow</td></tr>\n\
 <tr><td><a href=\"/healthz\"><code>GET /healthz</code></a></td><td>200 while the process runs</td></tr>\n\
 </table>\n<h2>Try it</h2>\n<p>In the console of this page's browser:</p>\n\
@@ -140,6 +145,41 @@ impl Page {
         table.push_str("</table>\n");
         table
     }
+}
+
+/// The list of an operator's paths, as a page for browsers and as text for everybody else.
+pub(super) fn list(headers: &HeaderMap, paths: &[(&str, &str)]) -> Response<Body> {
+    let form = |kind| Form { kind, version: None };
+    let (kind, text) = match choose(headers, &[form("text/plain"), form("text/html")]) {
+        0 => ("text/plain; charset=utf-8", list_text(paths)),
+        _ => ("text/html; charset=utf-8", list_html(paths)),
+    };
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, "no-store"),
+        (VARY, "accept"),
+    ];
+    (headers, text).into_response()
+}
+
+fn list_text(paths: &[(&str, &str)]) -> String {
+    let width = paths.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+    let rows: String = paths.iter().map(|(path, says)| format!("{path:<width$}  {says}\n")).collect();
+    format!("tickfan, the operator's door\n\n{rows}")
+}
+
+fn list_html(paths: &[(&str, &str)]) -> String {
+    let mut page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tickfan: operator</title></head>\n\
+<body><h1>tickfan</h1>\n<p>The operator's door.</p>\n<table>\n"
+        .to_owned();
+    for (path, says) in paths {
+        page += &format!("<tr><td><a href=\"{path}\"><code>{path}</code></a></td><td>");
+        escape(says, &mut page);
+        page += "</td></tr>\n";
+    }
+    page + "</table>\n</body></html>\n"
 }
 
 fn escape(text: &str, out: &mut String) {

@@ -21,8 +21,8 @@ use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Hooks, NoRoom, Options, PublishRoute, Refused,
-    RoomRoute, Runtimes, SymbolRow, Upgraded,
+    Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Health, Hooks, NoRoom, Options, PublishRoute,
+    Refused, RoomRoute, Runtimes, SymbolRow, Upgraded,
 };
 use crate::history::Access;
 use crate::instrument::Symbol;
@@ -116,7 +116,9 @@ impl Doors {
             allowed_origins: config.server.allowed_origins.clone(),
             feed: config.provenance(),
         };
-        let front = Front::new(&options, hooks(around, publishing)).context("server.allowed_origins")?;
+        let hooks = hooks(around, publishing);
+        let health = hooks.health.clone();
+        let front = Front::new(&options, hooks).context("server.allowed_origins")?;
         let shards = around.shards.handles.iter();
         let table = Arc::clone(&around.base.table);
         let rooms = around.rooms.cloned();
@@ -141,6 +143,7 @@ impl Doors {
                 clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
                 latency: around.measured.clone(),
                 rooms: Arc::new(move || rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.rows())),
+                health,
             },
         );
         tokio::spawn(front.serve(self.public, until(stopped.clone())));
@@ -201,11 +204,13 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
         symbols: Arc::new(symbols),
-        feeds: Arc::new(move || {
-            let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
-            feed_health(&feeds, publishers, &view, &records)
-        }),
-        alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+        health: Health {
+            feeds: Arc::new(move || {
+                let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
+                feed_health(&feeds, publishers, &view, &records)
+            }),
+            alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+        },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
     }

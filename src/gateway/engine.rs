@@ -61,6 +61,11 @@ impl Base {
         Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
     }
 
+    /// Waits at most so long until it is known whether its replays begin behind their ends.
+    pub(super) fn begin_where_there_is_something(&self, patience: Duration) -> anyhow::Result<()> {
+        Ok(self.replays.iter().try_for_each(|replay| replay.begin_where_there_is_something(patience))?)
+    }
+
     /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
     pub(super) fn shards(
         &self,
@@ -187,7 +192,7 @@ fn remote(
     let [one] = replays else { return Ok(None) };
     let remote = Remote::new(admission, replay.orders_max.get(), Arc::clone(wake));
     // Whoever comes before its first turn sees where it will begin.
-    remote.show(Shown { playback: one.playback(clock.now()), published: 0 });
+    remote.show(Shown { playback: one.playback(clock.now()), span: one.span(), published: 0 });
     Ok(Some(Arc::new(remote)))
 }
 

@@ -28,6 +28,8 @@ use crate::venue::ChecksOff;
 
 /// How often a room looks whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long is looked for the end of captures that begin elsewhere than at the first record, before their room opens anyway.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest tape of a room, which has few clients.
 const ROOM_TAPE_BYTES_MAX: usize = 1 << 20;
 /// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
@@ -310,6 +312,7 @@ impl Engine {
 
     fn start_here(name: &str, config: Config, clock: &Clock, control: &Handle) -> anyhow::Result<Self> {
         let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
+        base.begin_where_there_is_something(BEGIN_PATIENCE)?;
         let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
         let shards = base.shards(&config, None, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
@@ -339,8 +342,8 @@ impl Engine {
 
 /// What a client is told of what went wrong. No path: anybody may ask.
 fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> NoRoom {
-    if let Some(ReplayError::NoSpan) = error.downcast_ref() {
-        return NoRoom::Bad(ReplayError::NoSpan.to_string());
+    if let Some(wrong @ (ReplayError::NoSpan | ReplayError::BehindEnd(_))) = error.downcast_ref() {
+        return NoRoom::Bad(wrong.to_string());
     }
     // The operator is told as far as there is room.
     let _ = notices.try_send(format!("a room does not open: {error:#}"));

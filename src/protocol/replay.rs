@@ -1,5 +1,6 @@
 //! The remote control of a replay: what it can be told, and what it shows of itself.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde_json::{Map, Number, Value, json};
@@ -61,6 +62,59 @@ impl FromStr for Moment {
             _ => 1,
         };
         number.checked_mul(unit_ns).map(Self::At).ok_or(BadMoment)
+    }
+}
+
+/// The moments of a replay, by receive time: both ends are moments of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first record of the captures, nanoseconds since the Unix epoch: what `+5m` counts from.
+    pub start_ns: u64,
+    /// Where the replay begins, microseconds since the Unix epoch.
+    pub from_us: u64,
+    /// Where it ends, in the same way; `None` while that is being looked for.
+    pub to_us: Option<u64>,
+}
+
+impl Span {
+    /// Whether this is a moment of it. While the end is looked for, any that is late enough may be one.
+    ///
+    /// # Errors
+    /// [`OutOfSpan`] names the moment and the ends.
+    pub fn check(self, moment: Moment) -> Result<(), OutOfSpan> {
+        let at_us = moment.ns(self.start_ns) / 1_000;
+        if at_us >= self.from_us && self.to_us.is_none_or(|to_us| at_us <= to_us) {
+            return Ok(());
+        }
+        Err(OutOfSpan { at_us, span: self })
+    }
+}
+
+/// A moment that is none of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct OutOfSpan {
+    /// The moment, microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// What the replay has.
+    pub span: Span,
+}
+
+impl fmt::Display for OutOfSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Span { from_us, to_us, .. } = self.span;
+        write!(f, "{} is not in the replay, which begins at {}", Utc(self.at_us), Utc(from_us))?;
+        to_us.map_or(Ok(()), |to_us| write!(f, " and ends at {}", Utc(to_us)))
+    }
+}
+
+/// Microseconds since the Unix epoch, as people read them.
+struct Utc(u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        rfc3339::write(self.0.saturating_mul(1_000), rfc3339::FractionDigits::Six, &mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
@@ -407,6 +461,32 @@ mod tests {
         assert_eq!(duration_ns("99999999999999h"), None);
         assert_eq!(Moment::FromStart(-5).ns(3), 0);
         assert_eq!(Moment::FromStart(5).ns(3), 8);
+    }
+
+    #[test]
+    fn what_is_outside_of_a_span_is_told_with_its_ends() {
+        const START_NS: u64 = 1_714_564_800_000_000_999;
+        let mut span =
+            Span { start_ns: START_NS, from_us: START_NS / 1_000 + 10, to_us: Some(START_NS / 1_000 + 20) };
+        let at = |us: u64| Moment::At((START_NS / 1_000 + us) * 1_000);
+        // Both ends are moments of it, as they are shown: in whole microseconds.
+        for us in [10, 15, 20] {
+            assert_eq!(span.check(at(us)), Ok(()), "{us}");
+        }
+        assert_eq!(span.check(Moment::FromStart(20_000)), Ok(()));
+        let error = span.check(at(21)).expect_err("behind the end");
+        assert_eq!(
+            error.to_string(),
+            "2024-05-01T12:00:00.000021Z is not in the replay, which begins at 2024-05-01T12:00:00.000010Z and ends at \
+             2024-05-01T12:00:00.000020Z"
+        );
+        for outside in [at(9), Moment::FromStart(0), Moment::FromStart(-5_000_000_000), Moment::At(0)] {
+            assert!(span.check(outside).is_err(), "{outside:?}");
+        }
+        span.to_us = None;
+        assert_eq!(span.check(Moment::At(u64::MAX)), Ok(()), "the end is looked for");
+        let error = span.check(at(9)).expect_err("before it");
+        assert!(error.to_string().ends_with("which begins at 2024-05-01T12:00:00.000010Z"), "{error}");
     }
 
     #[test]

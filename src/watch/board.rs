@@ -1,5 +1,7 @@
 //! The live table: the newest of every symbol, laid out for a terminal of a given size. Pure.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
 use super::ledger::is_wildcard;
@@ -7,14 +9,25 @@ use super::message::{Message, Text, Update};
 use crate::tick::Channel;
 
 const COLUMNS: usize = 10;
+/// What matters most first: a terminal shows as many of them as it has room for.
 const HEADS: [&str; COLUMNS] =
-    ["symbol", "bid", "bid size", "ask", "ask size", "last", "size", "side", "age", "state"];
+    ["symbol", "state", "bid", "ask", "last", "age", "bid size", "ask size", "size", "side"];
 const SYMBOL: usize = 0;
-const BID: usize = 1;
-const LAST: usize = 5;
-const SIDE: usize = 7;
-const AGE: usize = 8;
-const STATE: usize = 9;
+const STATE: usize = 1;
+const BID: usize = 2;
+const ASK: usize = 3;
+const LAST: usize = 4;
+const AGE: usize = 5;
+const BID_SIZE: usize = 6;
+const ASK_SIZE: usize = 7;
+const SIZE: usize = 8;
+const SIDE: usize = 9;
+/// Columns for which symbols are shortened before one of them is left out: up to the last price.
+const WANTED: usize = LAST + 1;
+/// What is left of a symbol that is shortened, characters.
+const SYMBOL_CHARS_MIN: usize = 16;
+/// Spaces between two columns.
+const SPACING: usize = 2;
 /// What is shown as the state of a symbol whose prices are of the past.
 const PAST: &str = "past";
 
@@ -40,8 +53,9 @@ struct Row {
 }
 
 impl Row {
-    fn set<'t, 'a: 't>(&mut self, first: usize, values: impl IntoIterator<Item = &'t Option<Text<'a>>>) {
-        for (cell, value) in self.cells[first..].iter_mut().zip(values) {
+    fn set<'t, 'a: 't>(&mut self, values: impl IntoIterator<Item = (usize, &'t Option<Text<'a>>)>) {
+        for (at, value) in values {
+            let cell = &mut self.cells[at];
             cell.clear();
             cell.push_str(value.as_deref().unwrap_or_default());
         }
@@ -113,9 +127,10 @@ impl Board {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let mut lines = vec![(head.to_owned(), false), (laid_out(&HEADS, &widths), false)];
+        let widths = fitted(&mut widths, width);
+        let mut lines = vec![(head.to_owned(), false), (laid_out(&HEADS, widths), false)];
         lines.extend(
-            rows().map(|row| (laid_out(&row.cells.each_ref().map(String::as_str), &widths), row.is_grey())),
+            rows().map(|row| (laid_out(&row.cells.each_ref().map(String::as_str), widths), row.is_grey())),
         );
         if hidden > 0 {
             lines.push((format!("… and {hidden} more symbols"), false));
@@ -127,8 +142,13 @@ impl Board {
     fn update(&mut self, channel: Channel, update: &Update<'_>) {
         let row = self.row(&update.symbol);
         match channel {
-            Channel::Quote => row.set(BID, [&update.bid, &update.bid_size, &update.ask, &update.ask_size]),
-            Channel::Trade => row.set(LAST, [&update.price, &update.size, &update.side]),
+            Channel::Quote => row.set([
+                (BID, &update.bid),
+                (BID_SIZE, &update.bid_size),
+                (ASK, &update.ask),
+                (ASK_SIZE, &update.ask_size),
+            ]),
+            Channel::Trade => row.set([(LAST, &update.price), (SIZE, &update.size), (SIDE, &update.side)]),
         }
         row.newest_rx_us = row.newest_rx_us.max(update.rx_us);
         if update.past && !row.past {
@@ -167,19 +187,42 @@ impl Board {
     }
 }
 
-/// Cells under one another: words to the left, numbers to the right.
-fn laid_out(cells: &[&str; COLUMNS], widths: &[usize; COLUMNS]) -> String {
+/// The widths of as many columns as `width` has room for. No price is ever cut off: a column that does not fit whole is left
+/// out, with all behind it. Symbols are shortened where one of the first columns would be lost otherwise.
+fn fitted(widths: &mut [usize; COLUMNS], width: usize) -> &[usize] {
+    let taken = |widths: &[usize]| widths.iter().sum::<usize>() + SPACING * widths.len().saturating_sub(1);
+    let over = taken(&widths[..WANTED]).saturating_sub(width);
+    widths[SYMBOL] = widths[SYMBOL].saturating_sub(over).max(widths[SYMBOL].min(SYMBOL_CHARS_MIN));
+    let fit = (1..=COLUMNS).rev().find(|count| taken(&widths[..*count]) <= width);
+    &widths[..fit.unwrap_or(1)]
+}
+
+/// Cells under one another, as many as there are widths: words to the left, numbers to the right.
+fn laid_out(cells: &[&str; COLUMNS], widths: &[usize]) -> String {
     let mut line = String::new();
     for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let cell = match at {
-            SYMBOL | SIDE | STATE => format!("{cell:<width$}"),
+            SYMBOL => format!("{:<width$}", shortened(cell, *width)),
+            STATE | SIDE => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         };
         line.push_str(&cell);
-        line.push_str("  ");
+        line.push_str(&" ".repeat(SPACING));
     }
     line.truncate(line.trim_end().len());
     line
+}
+
+/// A symbol in `width` characters: its end tells it from others of its venue, its beginning tells the venue.
+fn shortened(symbol: &str, width: usize) -> Cow<'_, str> {
+    let count = symbol.chars().count();
+    if count <= width {
+        return Cow::Borrowed(symbol);
+    }
+    let kept = width.saturating_sub(1);
+    let head: String = symbol.chars().take(kept / 3).collect();
+    let tail: String = symbol.chars().skip(count - (kept - kept / 3)).collect();
+    Cow::Owned(format!("{head}…{tail}"))
 }
 
 /// The text as a terminal may have it: nothing that moves the cursor, and no wider than `width`.
@@ -231,9 +274,9 @@ mod tests {
             text,
             [
                 "head",
-                "symbol       bid  bid size  ask  ask size      last  size  side   age  state",
-                "c:A     64010.10                     0.50  64010.20     1  buy   0.1s  stale",
-                "k:B         7.50                     0.50                        2.0s  live",
+                "symbol  state       bid  ask      last   age  bid size  ask size  size  side",
+                "c:A     stale  64010.10       64010.20  0.1s                0.50     1  buy",
+                "k:B     live       7.50                 2.0s                0.50",
             ]
         );
         assert_eq!(lines.iter().map(|line| line.grey).collect::<Vec<_>>(), [false, false, true, false]);
@@ -243,7 +286,7 @@ mod tests {
     fn what_is_replayed_says_so() {
         let last = |board: &mut Board| {
             let line = board.lines("", 200, 24, 6_000_000).remove(2);
-            (line.text.split_whitespace().next_back().expect("a state").to_owned(), line.grey)
+            (line.text.split_whitespace().nth(1).expect("a state").to_owned(), line.grey)
         };
         let status = |state: &str| format!(r#"{{"type":"status","symbol":"c:A","state":"{state}"}}"#);
         for (state, grey) in [("replay", false), ("paused", false), ("ended", true)] {
@@ -261,7 +304,7 @@ mod tests {
     #[test]
     fn a_quote_without_a_side_empties_its_cell() {
         let mut board = board(&[&quote("k:B", "7.50"), r#"{"type":"quote","symbol":"k:B","seq":2}"#]);
-        assert_eq!(board.lines("", 200, 24, 0)[2].text.split_whitespace().next_back(), Some("-4.0s"));
+        assert_eq!(board.lines("", 200, 24, 0)[2].text.split_whitespace().nth(1), Some("-4.0s"));
         assert!(!board.lines("", 200, 24, 0)[2].text.contains("7.50"));
     }
 
@@ -276,6 +319,36 @@ mod tests {
             assert!(lines.iter().all(|line| !line.text.contains('\x1b')));
         }
         assert_eq!(board.lines("", 30, 10, 0)[9].text, "… and 43 more symbols");
+    }
+
+    #[test]
+    fn eighty_columns_show_symbol_state_bid_ask_and_last() {
+        let symbol = "binance-futures:1000SHIBUSDT-240628";
+        let texts = [
+            format!(
+                r#"{{"type":"quote","symbol":"{symbol}","seq":1,"bid":"64010.10000","bid_size":"1.0","ask":"64010.20000","ask_size":"2.0","rx":1}}"#
+            ),
+            format!(
+                r#"{{"type":"trade","symbol":"{symbol}","seq":1,"price":"64010.15000","size":"3","side":"sell","rx":1}}"#
+            ),
+            format!(r#"{{"type":"status","symbol":"{symbol}","state":"waiting"}}"#),
+        ];
+        let mut board = board(&texts.each_ref().map(String::as_str));
+        let mut at = |width: usize| {
+            let line = board.lines("", width, 24, 1).remove(2).text;
+            assert!(line.chars().count() <= width, "{width}: {line}");
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let prices = ["waiting", "64010.10000", "64010.20000", "64010.15000"];
+        assert_eq!(at(80)[1..], prices);
+        assert!(at(80)[0].ends_with("SHIBUSDT-240628") && at(80)[0].starts_with("binance"), "{:?}", at(80));
+        assert_eq!((at(200)[0].as_str(), at(200).len()), (symbol, COLUMNS));
+        // What does not fit whole is left out, from the last column on.
+        assert_eq!(at(64)[1..], prices);
+        assert_eq!(at(63)[1..], prices[..3]);
+        assert_eq!(at(40)[1..], prices[..2]);
+        assert_eq!(at(37), ["binan…SDT-240628", "waiting"]);
+        assert_eq!(at(10).len(), 1);
     }
 
     #[test]

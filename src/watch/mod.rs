@@ -6,6 +6,7 @@
 //! the arguments and what becomes of them.
 
 pub mod board;
+mod ending;
 pub mod ledger;
 mod link;
 pub mod message;
@@ -15,7 +16,6 @@ pub mod tally;
 
 use std::io;
 use std::pin::pin;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -27,6 +27,8 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Frame};
 
 use self::board::Board;
+pub use self::ending::Verdict;
+use self::ending::{Closed, End};
 use self::ledger::Ledger;
 use self::link::Socket;
 use self::message::{Ack, Failure, Message};
@@ -145,27 +147,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     ms.map(Duration::from_millis).ok_or_else(|| "needs a whole number before its unit".to_owned())
 }
 
-/// How a watch came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Every number was accounted for: exit code 0.
-    Held,
-    /// The accounting rule was broken: exit code 1.
-    Broke,
-    /// There was nothing to watch, or nowhere to write it: exit code 2.
-    Failed,
-}
-
-impl From<Verdict> for ExitCode {
-    fn from(verdict: Verdict) -> Self {
-        Self::from(match verdict {
-            Verdict::Held => 0,
-            Verdict::Broke => 1,
-            Verdict::Failed => 2,
-        })
-    }
-}
-
 /// Watches until Ctrl-C, until the time is up or until the server closes. Says everything there is
 /// to say on standard output and standard error, a failure included.
 pub async fn run(args: &WatchArgs, clock: &Clock) -> Verdict {
@@ -178,21 +159,11 @@ async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> Verdict {
     watcher.finish(end)
 }
 
-/// Why a watch ended, when it did not fail.
-enum End {
-    Interrupted,
-    TimeUp,
-    /// The server closed, or its connection broke.
-    Closed(String),
-    /// Whoever read our output has enough.
-    OutputClosed,
-}
-
 /// What a socket gave.
 enum Given {
     Text(tokio_tungstenite::tungstenite::Utf8Bytes),
     Nothing,
-    Closed(String),
+    Closed(Closed),
 }
 
 /// One connection and the account of it.
@@ -207,6 +178,8 @@ struct Watcher<'a> {
     /// Ids of subscriptions that were not answered yet.
     unanswered: Vec<u64>,
     accepted: usize,
+    /// The code of the `bye`, where there was one.
+    bye: Option<u16>,
     ladder: Ladder,
     start: Now,
     /// When to stop, steady nanoseconds: for want of answers, then because the time is up.
@@ -228,6 +201,7 @@ impl<'a> Watcher<'a> {
             states: States::default(),
             unanswered: Vec::new(),
             accepted: 0,
+            bye: None,
             ladder: Ladder::default(),
             start: clock.now(),
             deadline_ns: None,
@@ -378,6 +352,9 @@ impl<'a> Watcher<'a> {
             self.screen.notice(&format!("rejected: {symbol} ({}): {code}", channels.join(", ")));
         }
         self.accepted += ack.ok.as_ref().map_or(0, Vec::len);
+        for symbol in self.states.newly_awaited() {
+            self.screen.notice(&format!("waiting for {symbol}: the gateway has seen nothing of it yet"));
+        }
         self.answered(&ack.id)
     }
 
@@ -409,6 +386,7 @@ impl<'a> Watcher<'a> {
             }
             Message::Joined(_) => self.screen.notice("joined: the past has been told"),
             Message::Bye(bye) => {
+                self.bye = Some(bye.code);
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }
             // Every one is counted; those that change the level are told.
@@ -417,11 +395,12 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn closed(&mut self, why: String) -> anyhow::Result<End> {
+    fn closed(&mut self, mut closed: Closed) -> anyhow::Result<End> {
+        closed.code = closed.code.or(self.bye);
         if self.accepted == 0 {
-            return Err(anyhow!("{} accepted no subscription: {why}", self.args.url));
+            return Err(anyhow!("{} accepted no subscription: {closed}", self.args.url));
         }
-        Ok(End::Closed(why))
+        Ok(End::Closed(closed))
     }
 
     fn time_is_up(&self) -> anyhow::Result<End> {
@@ -463,18 +442,10 @@ impl<'a> Watcher<'a> {
             (Ok(_), Err(error)) if !is_broken_pipe(&error) => Err(error),
             (end, _) => end,
         };
-        let failed = match &end {
-            Ok(End::Closed(why)) => {
-                self.screen.notice(&format!("the stream ended: {why}"));
-                false
-            }
-            Ok(End::Interrupted | End::TimeUp | End::OutputClosed) => false,
-            Err(error) => {
-                self.screen.notice(&format!("tickfan watch: {}", complaint::whole(error)));
-                true
-            }
-        };
-        if !failed || self.accepted > 0 {
+        if let Ok(End::Closed(closed)) = &end {
+            self.screen.notice(&format!("the stream ended: {closed}"));
+        }
+        if end.is_ok() || self.accepted > 0 {
             let elapsed_ns = self.elapsed_ns(now);
             self.screen.notice(&tally::summary(
                 &self.ledger,
@@ -484,11 +455,48 @@ impl<'a> Watcher<'a> {
                 &self.states,
             ));
         }
-        match (failed, self.ledger.held()) {
-            (true, _) => Verdict::Failed,
-            (false, true) => Verdict::Held,
-            (false, false) => Verdict::Broke,
+        self.judge(&end, now)
+    }
+
+    /// The verdict. What is wrong besides the accounting rule is said last, where it is not overlooked.
+    fn judge(&mut self, end: &anyhow::Result<End>, now: Now) -> Verdict {
+        let wrong = match end {
+            Err(error) => {
+                self.screen.notice(&format!("tickfan watch: {}", complaint::whole(error)));
+                return Verdict::Failed;
+            }
+            Ok(End::Closed(closed)) => self.ended_early(closed, now).or_else(|| self.never_came()),
+            Ok(End::TimeUp) => self.never_came(),
+            // Whoever stops a watch has seen what they wanted.
+            Ok(End::Interrupted | End::OutputClosed) => None,
+        };
+        if let Some(wrong) = &wrong {
+            self.screen.notice(&format!("tickfan watch: {wrong}"));
         }
+        match (self.ledger.held(), wrong) {
+            (false, _) => Verdict::Broke,
+            (true, Some(_)) => Verdict::Short,
+            (true, None) => Verdict::Held,
+        }
+    }
+
+    /// What is wrong with a connection that was ended by others: its time was not over, or it was no ordinary end.
+    fn ended_early(&self, closed: &Closed, now: Now) -> Option<String> {
+        let after_s = tally::seconds(self.elapsed_ns(now));
+        match self.args.duration {
+            Some(asked) => {
+                let asked_s = asked.as_secs_f64();
+                Some(format!("the connection ended after {after_s:.1} of {asked_s:.1} s: {closed}"))
+            }
+            None if closed.is_ordinary() => None,
+            None => Some(format!("the connection ended after {after_s:.1} s: {closed}")),
+        }
+    }
+
+    /// The symbols that were asked for by name, and of which nothing came.
+    fn never_came(&self) -> Option<String> {
+        let awaited: Vec<&str> = self.states.awaited().collect();
+        (!awaited.is_empty()).then(|| format!("never came: {}", awaited.join(", ")))
     }
 
     fn elapsed_ns(&self, now: Now) -> u64 {
@@ -506,19 +514,17 @@ impl<'a> Watcher<'a> {
 fn open(given: Option<Result<Frame, SocketError>>) -> Given {
     match given {
         Some(Ok(Frame::Text(text))) => Given::Text(text),
-        Some(Ok(Frame::Close(Some(close)))) => {
-            Given::Closed(format!("closed with {}: {}", u16::from(close.code), close.reason))
-        }
-        Some(Ok(Frame::Close(None))) => Given::Closed("closed without a reason".to_owned()),
+        Some(Ok(Frame::Close(Some(close)))) => Given::Closed(Closed::with(close.code.into(), &close.reason)),
+        Some(Ok(Frame::Close(None))) => Given::Closed(Closed::without("closed without a code")),
         // The protocol has no binary messages, and pings are answered below us.
         Some(Ok(_)) => Given::Nothing,
         None | Some(Err(SocketError::ConnectionClosed | SocketError::AlreadyClosed)) => {
-            Given::Closed("the connection is closed".to_owned())
+            Given::Closed(Closed::without("the connection is closed"))
         }
         Some(Err(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-            Given::Closed("the connection went away without a close".to_owned())
+            Given::Closed(Closed::without("the connection went away without a close"))
         }
-        Some(Err(error)) => Given::Closed(error.to_string()),
+        Some(Err(error)) => Given::Closed(Closed::without(error.to_string())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What was told of the states of symbols.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rustc_hash::FxHashMap;
@@ -14,16 +14,27 @@ use crate::tick::State;
 pub struct States {
     by_symbol: FxHashMap<Box<str>, Box<str>>,
     recorded: bool,
+    /// Symbols asked for by name of which nothing has come.
+    awaited: BTreeSet<Box<str>>,
+    /// Those of them that nobody asked for yet.
+    newly_awaited: Vec<Box<str>>,
 }
 
 impl States {
     /// Takes the next message in.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
-            Message::Status(status) => self.set(&status.symbol, &status.state),
+            Message::Status(status) => {
+                if *status.state != *State::Waiting.name() {
+                    self.came(&status.symbol);
+                }
+                self.set(&status.symbol, &status.state);
+            }
+            Message::Update(_, update) => self.came(&update.symbol),
             Message::Ack(ack) => {
                 for accepted in ack.ok.iter().flatten().filter(|ok| !is_wildcard(&ok.symbol)) {
                     if let Some(state) = accepted.state.as_deref() {
+                        self.await_it(&accepted.symbol, state);
                         self.set(&accepted.symbol, state);
                     }
                 }
@@ -35,6 +46,31 @@ impl States {
     fn set(&mut self, symbol: &str, state: &str) {
         self.recorded |= is_recorded(state);
         self.by_symbol.insert(symbol.into(), state.into());
+    }
+
+    /// Notes a symbol of which nothing was seen yet, once however many channels are about it.
+    fn await_it(&mut self, symbol: &str, state: &str) {
+        if state == State::Waiting.name() && !self.by_symbol.contains_key(symbol) {
+            self.awaited.insert(symbol.into());
+            self.newly_awaited.push(symbol.into());
+        }
+    }
+
+    fn came(&mut self, symbol: &str) {
+        // Nearly always there is nothing to look through.
+        if !self.awaited.is_empty() {
+            self.awaited.remove(symbol);
+        }
+    }
+
+    /// The symbols asked for by name of which nothing has come yet.
+    pub fn awaited(&self) -> impl Iterator<Item = &str> {
+        self.awaited.iter().map(AsRef::as_ref)
+    }
+
+    /// Those of them that came on the list since this was last asked, in the order of the answers.
+    pub fn newly_awaited(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.newly_awaited)
     }
 
     /// Whether any of them was replayed.

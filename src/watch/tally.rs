@@ -256,7 +256,8 @@ fn write_verdict(out: &mut String, ledger: &Ledger) -> fmt::Result {
     writeln!(out, "the accounting rule BROKE")
 }
 
-fn seconds(ns: u64) -> f64 {
+/// As seconds.
+pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / SECOND as f64
 }
 

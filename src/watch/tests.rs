@@ -2,6 +2,7 @@ use clap::{CommandFactory, Parser};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::screen::tests::{Page, screen};
 use super::*;
@@ -29,12 +30,16 @@ const GAP: &str = r#"{"type":"gap","symbol":"c:A","channel":"trade","from":2,"to
 const STATUS: &str = r#"{"type":"status","symbol":"c:A","state":"stale","since":1}"#;
 const LAG: &str = r#"{"type":"lag","level":"warn","behind_ms":420}"#;
 const HB: &str = r#"{"type":"hb","time":1,"sent":4,"behind_ms":3}"#;
+const WAIT_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"c:A","mode":"every","state":"waiting"},{"symbol":"c:B","mode":"every","state":"waiting"}],"rejected":[]}"#;
+const WAIT_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"waiting"},{"symbol":"c:B","mode":"every","state":"waiting"}],"rejected":[]}"#;
 const BYE: &str = r#"{"type":"bye","code":4001,"why":"shutdown","reconnect":true,"after_ms":1000}"#;
 
 /// What the server does once everything is said.
 #[derive(Clone, Copy)]
 enum Then {
+    /// The ordinary end.
     Close,
+    CloseWith(u16, &'static str),
     Vanish,
     Stay,
 }
@@ -57,7 +62,8 @@ async fn server(says: Vec<&'static str>, then: Then) -> (String, JoinHandle<Vec<
         }
         socket.flush().await.expect("is read");
         match then {
-            Then::Close => socket.close(None).await.expect("is read"),
+            Then::Close => socket.close(close(4001, "shutdown")).await.expect("is read"),
+            Then::CloseWith(code, why) => socket.close(close(code, why)).await.expect("is read"),
             Then::Vanish => return requests,
             Then::Stay => {}
         }
@@ -65,6 +71,10 @@ async fn server(says: Vec<&'static str>, then: Then) -> (String, JoinHandle<Vec<
         requests
     });
     (url, task)
+}
+
+fn close(code: u16, why: &'static str) -> Option<CloseFrame> {
+    Some(CloseFrame { code: code.into(), reason: why.into() })
 }
 
 struct Watched {
@@ -142,7 +152,7 @@ async fn a_table_shows_the_newest_and_gives_the_cursor_back() {
     let watched = watch_with(&[], Look::Table, &GOOD, Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Held);
     assert!(watched.out.starts_with("\x1b[?25l") && watched.out.ends_with("\x1b[?25h"), "{}", watched.out);
-    assert!(watched.out.contains("\x1b[90mc:A     1.20"), "{}", watched.out);
+    assert!(watched.out.contains("\x1b[90mc:A     stale  1.20  1.30  1.25"), "{}", watched.out);
 }
 
 #[tokio::test]
@@ -164,6 +174,58 @@ async fn a_bye_is_shown_and_is_no_break() {
     assert_eq!(watched.verdict, Verdict::Held);
     assert!(watched.err.contains("bye from the server: shutdown (4001)\n"), "{}", watched.err);
     assert!(watched.err.contains("the stream ended: "), "{}", watched.err);
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_its_time_says_why_and_is_no_success() {
+    for (then, says) in [
+        (
+            Then::CloseWith(4000, "slow_consumer"),
+            "closed with 4000: slow_consumer (this client was too slow)\n",
+        ),
+        (
+            Then::CloseWith(4503, "room_ended"),
+            "closed with 4503: room_ended (the room of the replay has ended)\n",
+        ),
+        (Then::Vanish, "the connection went away without a close\n"),
+    ] {
+        let watched = watch(&GOOD, then).await;
+        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert!(watched.err.contains("tickfan watch: the connection ended after 0."), "{}", watched.err);
+        assert!(watched.err.ends_with(says), "{says}{}", watched.err);
+        // What came was accounted for all the same.
+        assert!(watched.err.contains("the accounting rule held\n"), "{}", watched.err);
+    }
+    // The ordinary end of the gateway is none where a time was asked for that is not over.
+    let watched = watch_with(&["--for", "75s"], Look::Counts, &GOOD, Then::Close).await;
+    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert!(
+        watched.err.contains(" of 75.0 s: closed with 4001: shutdown (the gateway stops"),
+        "{}",
+        watched.err
+    );
+}
+
+#[tokio::test]
+async fn a_symbol_that_never_comes_is_waited_for_and_is_no_success() {
+    let wait = |says: &'static [&'static str]| watch_with(&["--for", "50ms"], Look::Counts, says, Then::Stay);
+    let watched = wait(&[HELLO, WAIT_TRADE, WAIT_QUOTE]).await;
+    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    let says = "waiting for c:A: the gateway has seen nothing of it yet\n";
+    assert_eq!(watched.err.matches(says).count(), 1, "once for both channels: {}", watched.err);
+    assert!(watched.err.ends_with("tickfan watch: never came: c:A, c:B\n"), "{}", watched.err);
+    // One of them comes, by a tick or by its state.
+    for came in [SNAP, STATUS] {
+        let watched =
+            watch_with(&["--for", "50ms"], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, came], Then::Stay).await;
+        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert!(watched.err.ends_with("tickfan watch: never came: c:B\n"), "{}", watched.err);
+    }
+    const B: &str = r#"{"type":"status","symbol":"c:B","state":"live"}"#;
+    let watched = wait(&[WAIT_TRADE, WAIT_QUOTE, SNAP, B]).await;
+    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    let watched = watch_with(&[], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, SNAP], Then::Close).await;
+    assert_eq!(watched.verdict, Verdict::Short, "nor by the ordinary end: {}", watched.err);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 pub mod client;
 #[cfg(target_os = "linux")]
 pub mod network;
+pub mod skipped;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -565,6 +566,16 @@ impl RawSocket {
             let message = self.message();
             if message["type"] != "hb" {
                 return message;
+            }
+        }
+    }
+
+    /// The next message that is an answer: not where a replay is either.
+    pub fn answer(&mut self) -> Value {
+        loop {
+            let word = self.word();
+            if word["type"] != "replay" {
+                return word;
             }
         }
     }

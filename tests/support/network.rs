@@ -1,7 +1,6 @@
 //! Networks of their own for hosts that are elsewhere: behind a wire that can be pulled, or a road that is long, narrow or
 //! loses something.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Gateway, Process, connect, in_repository};
+use super::{Gateway, Process, connect, in_repository, skipped};
 
 /// A network with one host in it.
 pub struct Network {
@@ -64,9 +63,7 @@ impl Network {
             && ip(&["addr", "add", &format!("{}/30", here.near), "dev", &here.link])
             && ip(&["-n", &here.host, "addr", "add", &far, "dev", &here.far_link]);
         if !made {
-            // Past the harness, which keeps what a test prints that passes: what is not tested has to be seen.
-            let what = "SKIPPED: a host elsewhere needs network namespaces: root, and `ip`";
-            let _ = writeln!(std::io::stderr(), "{what}");
+            skipped::left_out("a host elsewhere", "it needs network namespaces: root, and `ip`");
             return None;
         }
         if let (Some(road), Some(between)) = (road, &here.between) {

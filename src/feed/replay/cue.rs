@@ -6,7 +6,7 @@
 //! place, plays on from there for nobody, and hands over what it has. The ingest thread waits for neither.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -88,6 +88,8 @@ impl Checkpoints {
 /// How things stand at a place.
 pub(super) struct Cued {
     pub(super) at_ns: u64,
+    /// The last record of all, where what was asked for is behind it.
+    pub(super) end_before: Option<u64>,
     pub(super) rehearsal: Rehearsal,
 }
 
@@ -110,6 +112,9 @@ struct Shared {
     wanted: ArrayQueue<(u64, u64)>,
     newest: AtomicU64,
     arrived: ArrayQueue<(u64, Result<Cued, String>)>,
+    /// Set once a jump has arrived, or was given up; the last record before its place, if that was the last of all.
+    found: Mutex<Option<Option<u64>>>,
+    finding: Condvar,
     wake: Arc<Notify>,
     /// How far the captures are known, and their end.
     reached_ns: AtomicU64,
@@ -144,6 +149,8 @@ impl Cue {
             wanted: ArrayQueue::new(1),
             newest: AtomicU64::new(0),
             arrived: ArrayQueue::new(1),
+            found: Mutex::new(None),
+            finding: Condvar::new(),
             wake,
             reached_ns: AtomicU64::new(known_ns.unwrap_or(0)),
             end: OnceLock::new(),
@@ -169,6 +176,13 @@ impl Cue {
     pub(super) fn arrived(&self) -> Option<Result<Cued, String>> {
         let (jump, result) = self.shared.arrived.pop()?;
         (jump == self.shared.newest.load(Ordering::Acquire)).then_some(result)
+    }
+
+    /// Waits until a jump has arrived, but at most so long. The last record of all, where the place is behind it.
+    pub(super) fn wait_for_end_before(&self, patience: Duration) -> Option<u64> {
+        let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.finding.wait_timeout_while(found, patience, |found| found.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.flatten()
     }
 
     /// Whether the pass is to let the machine to others.
@@ -246,10 +260,14 @@ impl Shared {
                 std::thread::park();
                 continue;
             };
-            if let Some(found) = self.find(jump, at_ns) {
+            let found = self.find(jump, at_ns);
+            let end_before = found.as_ref().and_then(|found| found.as_ref().ok()?.end_before);
+            if let Some(found) = found {
                 self.arrived.force_push((jump, found));
                 self.wake.notify_one();
             }
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(end_before);
+            self.finding.notify_all();
         }
     }
 
@@ -278,7 +296,7 @@ impl Shared {
         }
         // Behind the last record there is nowhere to stand.
         let at_end = rehearsal.deck.next_ns().is_none();
-        let at_ns = if at_end { at_ns.min(rehearsal.last_ns) } else { at_ns };
-        Some(Ok(Cued { at_ns, rehearsal }))
+        let end_before = at_end.then_some(rehearsal.last_ns).filter(|last_ns| *last_ns < at_ns);
+        Some(Ok(Cued { at_ns: end_before.unwrap_or(at_ns), end_before, rehearsal }))
     }
 }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -27,7 +28,7 @@ use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
 use crate::capture::CaptureError;
 use crate::clock::{Clock, MS, Now};
-use crate::protocol::replay::{Moment, PlayState, Playback, Speed};
+use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
 
@@ -89,6 +90,9 @@ pub enum ReplayError {
     /// It would end before it begins.
     #[error("`to` is not behind `from`: nothing would be replayed")]
     NoSpan,
+    /// It would begin behind its end.
+    #[error("`from`: {0}")]
+    BehindEnd(OutOfSpan),
 }
 
 /// A line of a replay.
@@ -168,8 +172,12 @@ pub struct Replay {
     /// The numbers of the first tick and of the one behind the last, where they are known.
     first_tick: Option<u64>,
     end_tick: Option<u64>,
+    /// Its last record, where it has come to it by itself.
+    end_ns: Option<u64>,
     /// Something has changed that is shown.
     changed: bool,
+    /// The end was known when that was asked last.
+    end_was_known: bool,
 }
 
 /// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
@@ -211,7 +219,9 @@ impl Replay {
             to_ns,
             first_tick: (from_ns <= start_ns).then_some(0),
             end_tick: None,
+            end_ns: None,
             changed: true,
+            end_was_known: false,
             spec,
         })
     }
@@ -235,6 +245,18 @@ impl Replay {
             self.go(self.from_ns, true);
         }
         Ok(())
+    }
+
+    /// Waits until it is known whether it begins behind its last record, but at most so long: the end may be far away.
+    ///
+    /// # Errors
+    /// [`ReplayError::BehindEnd`] names both.
+    pub fn begin_where_there_is_something(&self, patience: Duration) -> Result<(), ReplayError> {
+        let Some(cue) = self.cue.as_ref().filter(|_| self.from_ns > self.start_ns) else { return Ok(()) };
+        let Some(last_ns) = cue.wait_for_end_before(patience) else { return Ok(()) };
+        let (from_us, to_us) = (self.start_ns / 1_000, Some(last_ns / 1_000));
+        let span = Span { start_ns: self.start_ns, from_us, to_us };
+        span.check(Moment::At(self.from_ns)).map_err(ReplayError::BehindEnd)
     }
 
     /// How it was asked to replay.
@@ -389,7 +411,8 @@ impl Replay {
             Stamp::Live(_) => now.wall_ns,
         };
         self.end_tick = Some(self.deck.ticks);
-        if let Some(end_ns) = self.to_ns.or_else(|| self.tempo.position_ns(None, now)) {
+        self.end_ns = self.to_ns.or_else(|| self.tempo.position_ns(None, now));
+        if let Some(end_ns) = self.end_ns {
             self.tempo.place(end_ns);
         }
         self.rounds += 1;
@@ -455,9 +478,8 @@ impl Replay {
             Mode::Ended => PlayState::Ended,
         };
         let position_ns = self.tempo.position_ns(next_ns, now).unwrap_or(self.from_ns);
-        let known_ns =
-            self.cue.as_ref().map_or(0, |cue| cue.end().map_or_else(|| cue.reached_ns(), |end| end.last_ns));
-        let to_ns = self.to_ns.unwrap_or(known_ns).max(position_ns);
+        let reached_ns = || self.cue.as_ref().map_or(0, Cue::reached_ns);
+        let to_ns = self.known_end_ns().unwrap_or_else(reached_ns).max(position_ns);
         Playback {
             state,
             position_us: position_ns / 1_000,
@@ -468,9 +490,23 @@ impl Replay {
         }
     }
 
+    /// The moments that it can be told to go to.
+    pub fn span(&self) -> Span {
+        let to_us = self.known_end_ns().map(|to_ns| to_ns / 1_000);
+        Span { start_ns: self.start_ns, from_us: self.from_ns / 1_000, to_us }
+    }
+
+    /// Where it ends, once that is known.
+    fn known_end_ns(&self) -> Option<u64> {
+        let passed = || self.cue.as_ref().and_then(Cue::end).map(|end| end.last_ns);
+        self.to_ns.or_else(passed).or(self.end_ns)
+    }
+
     /// Whether something has changed since this was asked last, but for the position of a replay that plays.
     pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+        let is_known = self.known_end_ns().is_some();
+        let became_known = is_known && !std::mem::replace(&mut self.end_was_known, is_known);
+        std::mem::take(&mut self.changed) || became_known
     }
 
     /// The digest of the ticks that it handed out, each of its captures counted once; `None` where it jumped too often.
