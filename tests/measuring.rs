@@ -72,8 +72,9 @@ fn a_short_replay_leaves_a_whole_log() {
         let count =
             |stage: Stage| theirs.get(&format!("{}/kraken/{channel}", stage.name())).copied().unwrap_or(0);
         let all = Stage::ALL.map(count);
-        assert!(all.iter().all(|count| *count > 0), "{channel}: {theirs:?}");
-        assert_eq!(all[5], all[6], "each write is a way's end");
+        // Whether its socket ever refuses anything is the client's affair.
+        assert!(all[..7].iter().all(|count| *count > 0), "{channel}: {theirs:?}");
+        assert_eq!(all[5] + all[7], all[6], "each delivery is a way's end");
         all
     });
     // Where many records are due at once, one that is measured stands for others, of whatever channel.
@@ -108,7 +109,7 @@ fn the_log_and_the_api_say_the_same() {
     let ended = gateway.stop();
     assert_eq!(ended.stderr, "");
     assert_eq!(counts_of(&python("hlog.py", &[log]).end().values()), asked);
-    for stage in Stage::ALL {
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::SlowClient) {
         let text = folder.path().join(stage.name());
         let said = python("hgrm.py", &[stage.name(), log, text.to_str().expect("utf-8")]).end().values();
         assert!(said[0]["rows"].as_u64() >= Some(2), "{said:?}");
