@@ -40,12 +40,7 @@ impl Journal {
     ///
     /// # Errors
     /// A file that cannot be moved or written.
-    pub fn create(
-        path: &Path,
-        start_ns: u64,
-        head: Option<Note>,
-        limits: JournalLimits,
-    ) -> io::Result<Self> {
+    pub fn create(path: &Path, start_ns: u64, head: Option<Note>, limits: JournalLimits) -> io::Result<Self> {
         let mut lines = Writer::new(Vec::new(), start_ns)?;
         lines.get_mut().clear();
         let (file, bytes) = begin(path, start_ns, head.as_ref(), limits.files_max)?;
@@ -90,12 +85,7 @@ impl Journal {
 
 /// Begins a new log and says how long it is. The others move back by one, the oldest out, once it is sure that there will
 /// be a new one.
-fn begin(
-    path: &Path,
-    start_ns: u64,
-    head: Option<&Note>,
-    files_max: NonZeroU8,
-) -> io::Result<(File, u64)> {
+fn begin(path: &Path, start_ns: u64, head: Option<&Note>, files_max: NonZeroU8) -> io::Result<(File, u64)> {
     let mut header = Writer::new(Vec::new(), start_ns)?;
     head.map_or(Ok(()), |head| header.note(head))?;
     let header = header.into_inner();

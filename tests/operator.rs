@@ -167,7 +167,7 @@ fn what_was_measured_can_be_asked_for() {
          #[Buckets =           26, SubBuckets     =         2048]\n"
     );
     assert!(answers[5].body.contains("Total count    =            0]"), "{}", answers[5].body);
-    let stages = "`stage` must be one of recv, normalise, publish, pickup, encode, write, total";
+    let stages = "`stage` must be one of recv, normalise, publish, pickup, encode, write, total, slow_client";
     assert_eq!((answers[6].error().as_str(), answers[7].error().as_str()), (stages, stages));
     assert_eq!(answers[8].error(), "`interval` must be one of last, 1m, start");
 }

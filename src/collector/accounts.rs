@@ -30,7 +30,8 @@ pub(super) struct Counts {
 
 impl Counts {
     fn of(shards: &[Arc<ShardCounters>]) -> Self {
-        let sum = |figure: fn(&ShardCounters) -> &Counter| shards.iter().map(|shard| figure(shard).get()).sum();
+        let sum =
+            |figure: fn(&ShardCounters) -> &Counter| shards.iter().map(|shard| figure(shard).get()).sum();
         let each = |at: usize| {
             let gaps = shards.iter().map(|shard| &shard.gaps[at]);
             gaps.fold((0, 0), |(told, ticks), gaps| (told + gaps.told.get(), ticks + gaps.ticks.get()))
@@ -113,11 +114,7 @@ impl Accounts {
         let account = Account {
             from: wall(self.told_ns),
             to: wall(to_ns),
-            clients: Clients {
-                at_start: old.clients,
-                new: since(old.came, new.came),
-                at_end: new.clients,
-            },
+            clients: Clients { at_start: old.clients, new: since(old.came, new.came), at_end: new.clients },
             slow: Clients { at_start: old.slow, new: since(old.slowed, new.slowed), at_end: new.slow },
             sent: since(old.sent, new.sent),
             merged: since(old.merged, new.merged),
