@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -245,21 +246,24 @@ const EVERYTHING: &str = "?symbols=*&channel=trade,quote&mode=every";
 const FAST: usize = 6;
 
 /// A client that reads at most so many bytes a second until it is told that the end is near.
-fn reader(gateway: &Gateway, rate: Option<u64>, near: &Arc<AtomicBool>) -> std::thread::JoinHandle<Client> {
+/// Its session, and its thread.
+fn reader(gateway: &Gateway, rate: Option<u64>, near: &Arc<AtomicBool>) -> (String, JoinHandle<Client>) {
     let mut client = match rate {
         Some(_) => Client::open_small(gateway, EVERYTHING),
         None => Client::open(gateway, EVERYTHING),
     };
     client.socket.read_at_most(rate);
     let near = Arc::clone(near);
-    std::thread::spawn(move || {
+    let name = client.socket.hello["session"].as_str().expect("a name").to_owned();
+    let reads = move || {
         while client.step() {
             if near.load(Ordering::Relaxed) {
                 client.socket.read_at_most(None);
             }
         }
         client
-    })
+    };
+    (name, std::thread::spawn(reads))
 }
 
 /// Lets so many slow clients read beside six fast ones for a while. What the report says in lines, and as JSON; who was slow.
@@ -295,16 +299,12 @@ fn beside_slow_clients(slow: usize, folder: &Path) -> (Vec<String>, Value, BTree
     let (_, clients) = Gateway::get(gateway.admin, "/api/clients?sort=latency");
     let clients: Value = serde_json::from_str(&clients).expect("JSON");
     let rows = clients["clients"].as_array().expect("rows");
-    let names = rows.iter().filter(|row| row["level"] != "ok");
-    let names: BTreeSet<String> =
-        names.filter_map(|row| row["session"].as_str().map(str::to_owned)).collect();
-    // What a client felt says who it was.
-    let felt: BTreeSet<String> =
-        rows[..slow.len()].iter().filter_map(|row| row["session"].as_str().map(str::to_owned)).collect();
-    assert_eq!(felt, names, "{clients}");
+    let felt = rows[..slow.len()].iter().filter_map(|row| row["session"].as_str().map(str::to_owned));
+    let (names, slow): (BTreeSet<String>, Vec<_>) = slow.into_iter().unzip();
+    assert_eq!(felt.collect::<BTreeSet<_>>(), names, "what a client felt says who it was: {clients}");
     near.store(true, Ordering::Relaxed);
     gateway.process.signal("TERM");
-    for client in fast {
+    for (_, client) in fast {
         let client = client.join().expect("it reads");
         assert_eq!((client.missing("slow_consumer"), client.steps.len()), (0, 0), "it was never slow");
     }

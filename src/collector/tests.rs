@@ -428,7 +428,8 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
         shard.sessions.add(count);
         shard.came.add(count);
     };
-    (come(&shards[0], 4), come(&shards[1], 3));
+    come(&shards[0], 4);
+    come(&shards[1], 3);
     house.end(1);
     let (heads, told) = notes(&inside.join("latency.1.hlog"));
     let head = &heads[0];
@@ -446,14 +447,18 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     // One is slow, and cut; meanwhile the log cannot be written.
     let away = folder.path().join("away");
     fs::rename(&inside, &away).expect("moved");
-    (shards[1].warned.add(1), shards[1].slowed.add(1));
+    shards[1].warned.add(1);
+    shards[1].slowed.add(1);
     shards[1].gaps[GapCause::SlowConsumer as usize].told.add(3);
     shards[1].gaps[GapCause::SlowConsumer as usize].ticks.add(1_240);
-    (shards[1].dropped.add(1_240), shards[0].sent.add(10), shards[1].sent.add(5));
+    shards[1].dropped.add(1_240);
+    shards[0].sent.add(10);
+    shards[1].sent.add(5);
     house.end(2);
     assert!(house.told()[0].contains("latency.log"));
     fs::rename(&away, &inside).expect("moved");
-    (shards[1].warned.sub(1), shards[1].sessions.sub(1));
+    shards[1].warned.sub(1);
+    shards[1].sessions.sub(1);
     shards[1].ended[Ending::SlowConsumer.index()].add(1);
     house.end(3);
     let (_, told) = notes(&inside.join("latency.1.hlog"));

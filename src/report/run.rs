@@ -151,7 +151,7 @@ impl Run {
                 Ok(Some(entry)) if !window.holds(&entry) => {}
                 Ok(Some(Entry::Note(note))) => self.notes.take(*note).map_err(std::io::Error::other)?,
                 Ok(Some(Entry::Interval(interval))) => {
-                    self.take(&interval, &mut open).map_err(std::io::Error::other)?
+                    self.take(&interval, &mut open).map_err(std::io::Error::other)?;
                 }
                 Err(error @ ReadError::Line { .. }) => flaw(Flaw::Bad(error.to_string())),
                 Err(error @ ReadError::Io(_)) => return Err(error),
