@@ -110,11 +110,27 @@ impl Ending {
     }
 }
 
+/// What clients were told by gaps of one cause.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    /// Messages.
+    pub told: Counter,
+    /// Numbers that they named: ticks that did not come.
+    pub ticks: Counter,
+}
+
+/// Causes of gaps, as [`ShardCounters::gaps`] tells them apart.
+pub const GAP_CAUSES: usize = 5;
+
 /// What a shard counts. Updated once a turn.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
     /// Sessions now.
     pub sessions: Counter,
+    /// Sessions that there ever were.
+    pub came: Counter,
+    /// Sessions that were ever told `warn`, or worse.
+    pub slowed: Counter,
     /// Clients on their way to the shard now.
     pub coming: Counter,
     /// Sessions with at least one subscription now.
@@ -147,6 +163,8 @@ pub struct ShardCounters {
     pub dropped: Counter,
     /// Numbers that a `gap` named to a session because the feed lost them.
     pub lost: Counter,
+    /// What gaps told, by the number of their cause.
+    pub gaps: [Gaps; GAP_CAUSES],
     /// Writes to sockets.
     pub writes: Counter,
     /// Bytes the sockets took.

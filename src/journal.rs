@@ -8,6 +8,7 @@ use std::num::{NonZeroU8, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use crate::latency::hlog::Writer;
+use crate::latency::hlog::note::Note;
 
 /// What a journal may take of the disk: `files_max` logs of `bytes_max` and one interval each.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct Journal {
     path: PathBuf,
     limits: JournalLimits,
     start_ns: u64,
+    /// What stands at the head of each log.
+    head: Option<Note>,
     file: File,
     /// How many bytes of the file are good; `u64::MAX`: it cannot be gone on with.
     bytes: u64,
@@ -33,15 +36,15 @@ pub struct Journal {
 
 impl Journal {
     /// Begins a log at `path`. What is there, of an earlier run, moves back by one. Intervals count from `start_ns`,
-    /// nanoseconds since the Unix epoch.
+    /// nanoseconds since the Unix epoch. `head` stands at the head of each log.
     ///
     /// # Errors
     /// A file that cannot be moved or written.
-    pub fn create(path: &Path, start_ns: u64, limits: JournalLimits) -> io::Result<Self> {
+    pub fn create(path: &Path, start_ns: u64, head: Option<Note>, limits: JournalLimits) -> io::Result<Self> {
         let mut lines = Writer::new(Vec::new(), start_ns)?;
         lines.get_mut().clear();
-        let (file, bytes) = begin(path, start_ns, limits.files_max)?;
-        Ok(Self { path: path.to_owned(), limits, start_ns, file, bytes, lines })
+        let (file, bytes) = begin(path, start_ns, head.as_ref(), limits.files_max)?;
+        Ok(Self { path: path.to_owned(), limits, start_ns, head, file, bytes, lines })
     }
 
     /// Where what was measured in an interval is noted. Times count from the start of the journal.
@@ -73,7 +76,8 @@ impl Journal {
 
     fn follow_if_full(&mut self) -> io::Result<()> {
         if self.bytes >= self.limits.bytes_max.get() {
-            (self.file, self.bytes) = begin(&self.path, self.start_ns, self.limits.files_max)?;
+            let Self { path, start_ns, head, limits, .. } = self;
+            (self.file, self.bytes) = begin(path, *start_ns, head.as_ref(), limits.files_max)?;
         }
         Ok(())
     }
@@ -81,8 +85,10 @@ impl Journal {
 
 /// Begins a new log and says how long it is. The others move back by one, the oldest out, once it is sure that there will
 /// be a new one.
-fn begin(path: &Path, start_ns: u64, files_max: NonZeroU8) -> io::Result<(File, u64)> {
-    let header = Writer::new(Vec::new(), start_ns)?.into_inner();
+fn begin(path: &Path, start_ns: u64, head: Option<&Note>, files_max: NonZeroU8) -> io::Result<(File, u64)> {
+    let mut header = Writer::new(Vec::new(), start_ns)?;
+    head.map_or(Ok(()), |head| header.note(head))?;
+    let header = header.into_inner();
     let mut fresh = path.to_owned().into_os_string();
     fresh.push(".new");
     let written = File::create(&fresh).and_then(|mut file| file.write_all(&header).map(|()| file));
@@ -165,7 +171,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("latency.hlog");
         // A log is too long after its second interval.
-        let mut journal = Journal::create(&path, START_NS, limits(500, 3)).expect("created");
+        let mut journal = Journal::create(&path, START_NS, None, limits(500, 3)).expect("created");
         write(&mut journal, 0..9);
         assert_eq!(seconds(&path), [8, 8]);
         assert_eq!(seconds(&folder.path().join("latency.1.hlog")), [6, 6, 7, 7]);
@@ -178,9 +184,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let inside = folder.path().join("logs");
         let path = inside.join("latency.hlog");
-        assert!(Journal::create(&path, START_NS, limits(500, 3)).is_err(), "there is no such folder");
+        assert!(Journal::create(&path, START_NS, None, limits(500, 3)).is_err(), "there is no such folder");
         fs::create_dir(&inside).expect("created");
-        let mut journal = Journal::create(&path, START_NS, limits(500, 3)).expect("created");
+        let mut journal = Journal::create(&path, START_NS, None, limits(500, 3)).expect("created");
         write(&mut journal, 0..1);
         // A new one is due and has no place to be.
         let away = folder.path().join("away");
@@ -205,7 +211,7 @@ mod tests {
     fn a_full_disk_costs_the_interval_and_no_more() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("latency.hlog");
-        let mut journal = Journal::create(&path, START_NS, limits(1 << 20, 3)).expect("created");
+        let mut journal = Journal::create(&path, START_NS, None, limits(1 << 20, 3)).expect("created");
         write(&mut journal, 0..1);
         // No space left on device, whatever is written.
         let full = File::options().write(true).open("/dev/full").expect("a device");
@@ -223,11 +229,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("latency");
         for _ in 0..3 {
-            write(&mut Journal::create(&path, START_NS, limits(1 << 20, 2)).expect("created"), 0..1);
+            write(&mut Journal::create(&path, START_NS, None, limits(1 << 20, 2)).expect("created"), 0..1);
         }
         assert_eq!(seconds(&folder.path().join("latency.1")), [0, 0]);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2);
-        write(&mut Journal::create(&path, START_NS, limits(1, 1)).expect("created"), 0..1);
+        write(&mut Journal::create(&path, START_NS, None, limits(1, 1)).expect("created"), 0..1);
         assert_eq!(seconds(&path), [0; 0], "a new one has begun in its place");
     }
 }

@@ -217,6 +217,9 @@ pub enum GapCause {
 }
 
 impl GapCause {
+    /// Every one, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Feed, Self::Overrun, Self::SlowConsumer, Self::Resume, Self::Seek];
+
     /// The word used on the wire.
     pub const fn name(self) -> &'static str {
         match self {

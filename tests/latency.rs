@@ -24,17 +24,33 @@ use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, S
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
-/// A socket that takes everything, or nothing.
-struct Wire {
-    full: Rc<Cell<bool>>,
+/// How many bytes a socket still takes; `usize::MAX`: all there are.
+#[derive(Clone)]
+struct Gate(Rc<Cell<usize>>);
+
+impl Gate {
+    fn open() -> Self {
+        Self(Rc::new(Cell::new(usize::MAX)))
+    }
+
+    fn set(&self, full: bool) {
+        self.0.set(if full { 0 } else { usize::MAX });
+    }
 }
+
+struct Wire(Gate);
 
 impl Socket for Wire {
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.full.get() {
+        let Gate(left) = &self.0;
+        let taken = slices.iter().map(|slice| slice.len()).sum::<usize>().min(left.get());
+        if left.get() == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        Ok(slices.iter().map(|slice| slice.len()).sum())
+        if left.get() < usize::MAX {
+            left.set(left.get() - taken);
+        }
+        Ok(taken)
     }
 
     fn force(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -59,8 +75,8 @@ fn options() -> SessionOptions {
         policy: Policy {
             outbox_bytes_max: 1 << 20,
             control_bytes_max: 1 << 16,
-            warn_behind_ns: 10 * SECOND,
-            shed_behind_ns: 10 * SECOND,
+            warn_behind_ns: SECOND,
+            shed_behind_ns: 20 * SECOND,
             cut_after_ns: 10 * SECOND,
             pong_timeout_ns: 100 * SECOND,
             rates_max: 2,
@@ -96,10 +112,10 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// A client of the only symbol; its number.
-fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, full: &Rc<Cell<bool>>, now: Now) -> u32 {
+fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, gate: &Gate, now: Now) -> u32 {
     let mut sessions = sessions.borrow_mut();
     let who = Who { name: name.into(), peer: None };
-    let client = sessions.open(Wire { full: Rc::clone(full) }, who, now);
+    let client = sessions.open(Wire(gate.clone()), who, now);
     sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
     client
 }
@@ -110,7 +126,7 @@ struct House {
     ingest: Ingest,
     shard: Shard<Wire>,
     sessions: Rc<RefCell<Sessions<Wire>>>,
-    full: Rc<Cell<bool>>,
+    full: Gate,
     client: u32,
     lines: [Arc<Line>; 2],
     found: BTreeMap<&'static str, hdrhistogram::Histogram<u64>>,
@@ -152,7 +168,7 @@ impl House {
         let sessions = Rc::new(RefCell::new(sessions));
         sessions.borrow_mut().measure_with(meter(&lines[1]));
         let mut shard = Shard::new(ring.reader(), Rc::clone(&sessions), counters);
-        let full = Rc::new(Cell::new(false));
+        let full = Gate::open();
         let now = clock.now();
         let client = join(&sessions, "c", &full, now);
         while shard.turn(now) {}
@@ -179,6 +195,18 @@ impl House {
             self.shard();
             self.wait(MS);
         }
+    }
+
+    /// The socket of a client takes something again, and is written to.
+    fn writable(&mut self, client: u32) {
+        self.sessions.borrow_mut().writable(client);
+        self.shard();
+    }
+
+    /// The level that a client was told.
+    fn level(&self, name: &str) -> &'static str {
+        let rows = self.sessions.borrow_mut().report(SortBy::Since, 99, 0, self.clock.now());
+        rows.iter().find(|row| *row.session == *name).expect("it is there").level
     }
 
     /// Everything that was measured, in microseconds: how often, by stage.
@@ -266,8 +294,9 @@ fn a_delay_is_found_in_its_stage() {
         house.shard();
         let found = house.found();
         assert_eq!(shown(&found, Stage::Pickup), "0×2");
-        assert_eq!(shown(&found, Stage::Write), late(1), "the socket was full");
-        assert_eq!(shown(&found, Stage::Total), late(1));
+        assert_eq!(shown(&found, Stage::SlowClient), format!("{us}×1"), "the socket was full");
+        assert_eq!(shown(&found, Stage::Write), "0×1");
+        assert_eq!(shown(&found, Stage::Total), "0×2", "the gateway did its part at once");
 
         // Now every reading of the clock takes so long.
         let mut house = begun();
@@ -290,7 +319,7 @@ fn a_delay_is_found_in_its_stage() {
 #[test]
 fn who_waited_is_told_by_client() {
     let mut house = House::new(3);
-    let full = Rc::new(Cell::new(false));
+    let full = Gate::open();
     let slow = join(&house.sessions, "slow", &full, house.clock.now());
     let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
     house.shard();
@@ -313,7 +342,8 @@ fn who_waited_is_told_by_client() {
         [("slow".to_owned(), 3, delay / 3, 1_000, delay, delay), ("c".to_owned(), 3, 0, 0, 0, 0)]
     );
     let measured = house.found();
-    assert_eq!(shown(&measured, Stage::Total), "0×5 10000×1", "the same as all of them say");
+    assert_eq!(shown(&measured, Stage::Total), "0×6", "what a client felt is not what the gateway took");
+    assert_eq!(shown(&measured, Stage::SlowClient), "10000×1");
 }
 
 #[test]
@@ -368,10 +398,11 @@ fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
     house.sessions.borrow_mut().writable(house.client);
     house.smoothly(60);
     let found = house.found();
-    let mut expected = BTreeMap::from([(0, 100)]);
-    (1..=100).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
-    let write: BTreeMap<u64, u64> = found["write"].iter().map(|(us, count)| (near(*us), *count)).collect();
-    assert_eq!(write, expected);
+    let waited: BTreeMap<u64, u64> = (1..=100).map(|ms| (ms * 1_000, 1)).collect();
+    let slow: BTreeMap<u64, u64> =
+        found["slow_client"].iter().map(|(us, count)| (near(*us), *count)).collect();
+    assert_eq!(slow, waited);
+    assert_eq!((shown(&found, Stage::Write), shown(&found, Stage::Total)), ("0×100".into(), "0×200".into()));
 }
 
 #[test]
@@ -395,4 +426,133 @@ fn very_many_clients_are_told_by_some_of_them() {
     }
     let late: u64 = found["total"].range(5_000..).map(|(_, count)| count).sum();
     assert!(late.abs_diff(50_000) <= 1_000, "{late} of them were late");
+}
+
+/// A gateway of so many trades with a fast client, and a slow one with its gate; one trade has reached both.
+fn with_a_slow_client(trades: u32) -> (House, Gate, u32) {
+    let mut house = House::new(trades);
+    let gate = Gate::open();
+    let slow = join(&house.sessions, "slow", &gate, house.clock.now());
+    house.smoothly(1);
+    (house, gate, slow)
+}
+
+fn shown_all(house: &mut House) -> [String; 3] {
+    let found = house.found();
+    [Stage::Write, Stage::Total, Stage::SlowClient].map(|stage| shown(&found, stage))
+}
+
+#[test]
+fn what_waits_for_a_client_is_measured_apart_before_it_is_told_that_it_is_slow() {
+    // Written while it is still `ok`, some hundred milliseconds later, and when it has long been told.
+    for (ms, level) in [(300, "ok"), (1_050, "warn")] {
+        let (mut house, gate, slow) = with_a_slow_client(2);
+        gate.set(true);
+        house.ingest();
+        house.shard();
+        assert_eq!(house.level("slow"), "ok", "the tick came while nobody knew that it would wait");
+        house.wait(ms * MS);
+        house.shard();
+        assert_eq!(house.level("slow"), level);
+        gate.set(false);
+        house.writable(slow);
+        assert_eq!(shown_all(&mut house), ["0×3", "0×4", &format!("{}×1", ms * 1_000)], "{level}");
+    }
+}
+
+#[test]
+fn what_waited_for_a_client_stays_its_own_when_it_is_told_that_all_is_well() {
+    let (mut house, gate, slow) = with_a_slow_client(6);
+    gate.set(true);
+    for _ in 0..3 {
+        house.ingest();
+        house.shard();
+        house.wait(MS);
+    }
+    house.wait(1_997 * MS);
+    house.shard();
+    assert_eq!(house.level("slow"), "warn");
+    // Its socket takes one frame and a half. In that moment it is not stuck, and is told so.
+    house.sessions.borrow_mut().writable(slow);
+    gate.0.set(400);
+    house.wait(100 * MS);
+    house.shard.turn(house.clock.now());
+    assert_eq!(house.level("slow"), "ok", "though old frames still wait");
+    // Then it takes nothing for another 400 ms.
+    house.shard();
+    house.wait(400 * MS);
+    gate.set(false);
+    house.sessions.borrow_mut().writable(slow);
+    // What comes when the socket is known to take something again waits for nobody.
+    house.ingest();
+    house.shard();
+    let [write, total, slow] = shown_all(&mut house);
+    let counts = |text: &str| -> u64 {
+        let count = |row: &str| row.split_once('×').expect("a row").1.parse::<u64>().expect("a count");
+        text.split(' ').map(count).sum()
+    };
+    assert_eq!((counts(&write), counts(&total), counts(&slow)), (9, 12, 3), "{write} / {total} / {slow}");
+    assert!(write == "0×9", "{write}");
+    let values: Vec<u64> =
+        slow.split(' ').map(|row| row.split_once('×').expect("a row").0.parse().expect("µs")).collect();
+    assert!(values.iter().all(|us| (2_000_000..=2_510_000).contains(us)), "{slow}");
+}
+
+#[test]
+fn a_gateway_that_is_slow_for_everybody_shows_though_a_client_is_slow_too() {
+    let (mut house, gate, slow) = with_a_slow_client(2);
+    gate.set(true);
+    house.ingest();
+    // The shard comes a second late, and then the slow client lets it wait for 300 ms more.
+    house.wait(1_000 * MS);
+    house.shard();
+    house.wait(300 * MS);
+    gate.set(false);
+    house.writable(slow);
+    assert_eq!(shown_all(&mut house), ["0×3", "0×2 1000000×2", "300000×1"], "each delivery was late");
+
+    // Its turn to be written to comes late: every frame is queued, and no socket refuses anything.
+    let (mut house, ..) = with_a_slow_client(2);
+    house.ingest();
+    house.clock.step(Duration::from_millis(500));
+    house.shard();
+    let found = house.found();
+    assert_eq!(found.get("slow_client"), None);
+    let late: u64 = found["write"].range(400_000..).map(|(_, count)| count).sum();
+    assert_eq!(late, 2, "{found:?}");
+}
+
+#[test]
+fn slow_clients_among_many_stand_for_nobody_else() {
+    const ALL: u64 = 200;
+    let mut house = House::new(100);
+    let slow: Vec<(Gate, u32)> = (1..ALL)
+        .filter_map(|n| {
+            let (gate, now) = (Gate::open(), house.clock.now());
+            let client = join(&house.sessions, "c", &gate, now);
+            (n % 20 == 0).then_some((gate, client))
+        })
+        .collect();
+    house.shard();
+    house.smoothly(50);
+    slow.iter().for_each(|(gate, _)| gate.set(true));
+    house.smoothly(25);
+    house.wait(475 * MS);
+    for (gate, client) in &slow {
+        gate.set(false);
+        house.sessions.borrow_mut().writable(*client);
+    }
+    house.ingest();
+    house.smoothly(25);
+    let found = house.found();
+    let count = |stage: Stage| found[stage.name()].values().sum::<u64>();
+    let waited = 25 * slow.len() as u64;
+    assert_eq!(count(Stage::SlowClient), waited, "each of theirs, and nobody else's");
+    assert_eq!(count(Stage::Write), 100 * ALL - waited);
+    assert_eq!(count(Stage::Total), 100 * ALL);
+    let (least, most) = (found["slow_client"].first_key_value(), found["slow_client"].last_key_value());
+    assert!(
+        least.map(|(us, _)| near(*us)) == Some(476_000) && most.map(|(us, _)| near(*us)) == Some(500_000)
+    );
+    assert!(found["write"].last_key_value().is_some_and(|(us, _)| *us < 1_000), "{:?}", found["write"]);
 }

@@ -2,10 +2,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::client::Client;
 use support::{Capture, Gateway, Process, RawSocket, TOKEN, connect, eventually, python, run, tickfan};
 use tickfan::latency::Stage;
 
@@ -72,8 +78,9 @@ fn a_short_replay_leaves_a_whole_log() {
         let count =
             |stage: Stage| theirs.get(&format!("{}/kraken/{channel}", stage.name())).copied().unwrap_or(0);
         let all = Stage::ALL.map(count);
-        assert!(all.iter().all(|count| *count > 0), "{channel}: {theirs:?}");
-        assert_eq!(all[5], all[6], "each write is a way's end");
+        // Whether its socket ever refuses anything is the client's affair.
+        assert!(all[..7].iter().all(|count| *count > 0), "{channel}: {theirs:?}");
+        assert_eq!(all[5] + all[7], all[6], "each delivery is a way's end");
         all
     });
     // Where many records are due at once, one that is measured stands for others, of whatever channel.
@@ -108,7 +115,7 @@ fn the_log_and_the_api_say_the_same() {
     let ended = gateway.stop();
     assert_eq!(ended.stderr, "");
     assert_eq!(counts_of(&python("hlog.py", &[log]).end().values()), asked);
-    for stage in Stage::ALL {
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::SlowClient) {
         let text = folder.path().join(stage.name());
         let said = python("hgrm.py", &[stage.name(), log, text.to_str().expect("utf-8")]).end().values();
         assert!(said[0]["rows"].as_u64() >= Some(2), "{said:?}");
@@ -229,4 +236,139 @@ fn clients_feel_what_is_reported_and_their_own_way_besides() {
         assert!(number(total, field) <= 2 * number(felt, field), "{field}: {total} and {felt}");
     }
     gateway.stop();
+}
+
+// ---- slow clients beside fast ones ----------------------------------------------------------------------
+
+/// Everything of a capture that goes round and round, 30 kB a second times four.
+const FEED: &[&str] = &["replay", "--loop", "--speed", "4"];
+const EVERYTHING: &str = "?symbols=*&channel=trade,quote&mode=every";
+const FAST: usize = 6;
+
+/// A client that reads at most so many bytes a second until it is told that the end is near.
+/// Its session, and its thread.
+fn reader(gateway: &Gateway, rate: Option<u64>, near: &Arc<AtomicBool>) -> (String, JoinHandle<Client>) {
+    let mut client = match rate {
+        Some(_) => Client::open_small(gateway, EVERYTHING),
+        None => Client::open(gateway, EVERYTHING),
+    };
+    client.socket.read_at_most(rate);
+    let near = Arc::clone(near);
+    let name = client.socket.hello["session"].as_str().expect("a name").to_owned();
+    let reads = move || {
+        while client.step() {
+            if near.load(Ordering::Relaxed) {
+                client.socket.read_at_most(None);
+            }
+        }
+        client
+    };
+    (name, std::thread::spawn(reads))
+}
+
+/// Lets so many slow clients read beside six fast ones for a while. What the report says in lines, and as JSON; who was slow.
+fn beside_slow_clients(slow: usize, folder: &Path) -> (Vec<String>, Value, BTreeSet<String>) {
+    let (log, flights) = (folder.join("latency.hlog"), folder.join("flights"));
+    let log = log.to_str().expect("UTF-8");
+    let settings = [
+        format!("latency.log={log}"),
+        format!("flight.dir={}", flights.display()),
+        "latency.interval_ms=500".to_owned(),
+        // What waits is read in seconds, and then the slow ones are told what they did not get.
+        "session.outbox_bytes_max=32768".to_owned(),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let args = [FEED, &Gateway::settings(&settings), &["feeds/coinbase.zst"]].concat();
+    let gateway = Gateway::start(&args);
+    let near = Arc::<AtomicBool>::default();
+    let fast: Vec<_> = (0..FAST).map(|_| reader(&gateway, None, &near)).collect();
+    let slow: Vec<_> = (0..slow).map(|_| reader(&gateway, Some(3_000), &near)).collect();
+    let start = Instant::now();
+    let count = slow.len() as u64;
+    while gateway.metric_sum("tickfan_sheds_total") < count
+        || start.elapsed() < Duration::from_secs(14)
+        || gateway.metric_sum("tickfan_flights_written_total") == 0
+    {
+        let told = || {
+            ["tickfan_sheds_total", "tickfan_gaps_total", "tickfan_flights_written_total"]
+                .map(|m| gateway.metric_sum(m))
+        };
+        assert!(start.elapsed() < Duration::from_secs(90), "they do not become slow: {:?}", told());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let (_, clients) = Gateway::get(gateway.admin, "/api/clients?sort=latency");
+    let clients: Value = serde_json::from_str(&clients).expect("JSON");
+    let rows = clients["clients"].as_array().expect("rows");
+    let felt = rows[..slow.len()].iter().filter_map(|row| row["session"].as_str().map(str::to_owned));
+    let (names, slow): (BTreeSet<String>, Vec<_>) = slow.into_iter().unzip();
+    assert_eq!(felt.collect::<BTreeSet<_>>(), names, "what a client felt says who it was: {clients}");
+    near.store(true, Ordering::Relaxed);
+    gateway.process.signal("TERM");
+    for (_, client) in fast {
+        let client = client.join().expect("it reads");
+        assert_eq!((client.missing("slow_consumer"), client.steps.len()), (0, 0), "it was never slow");
+    }
+    slow.into_iter().for_each(|client| drop(client.join().expect("it reads")));
+    assert_eq!(gateway.process.end().code(), Some(0));
+    let json = run(&["report", "--json", log]);
+    let json = serde_json::from_str(&json.lines.join("\n")).expect("JSON");
+    (run(&["report", log]).lines, json, names)
+}
+
+#[test]
+fn slow_clients_are_named_and_change_nothing_of_what_the_gateway_took() {
+    let cases = [1, 5].map(|slow| {
+        std::thread::spawn(move || {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (lines, json, names) = beside_slow_clients(slow, folder.path());
+            let number = |stage: &str, field: &str| {
+                let stages = json["stages"].as_array().expect("stages");
+                let row = stages.iter().find(|row| row["stage"] == stage);
+                row.and_then(|row| row[field].as_u64()).unwrap_or_else(|| panic!("{stage} {field}: {json}"))
+            };
+            let waited = number("slow_client", "max_ns");
+            assert!(waited > 3_000_000_000, "a slow one lets its ticks wait for seconds: {waited}");
+            for stage in ["write", "total"] {
+                // However slow the machine is: of what clients kept waiting, nothing is in it.
+                let (p99, max) = (number(stage, "p99_ns"), number(stage, "max_ns"));
+                assert!(10 * p99 < waited && 3 * max < waited, "{stage}: {p99}, {max}; clients: {waited}");
+            }
+            let [write, total, slow_client] =
+                ["write", "total", "slow_client"].map(|stage| number(stage, "count"));
+            assert_eq!(write + slow_client, total, "each delivery is in one of them");
+            assert!(write > 5 * slow_client, "{write} and {slow_client}");
+
+            // A budget on the gateway's part is kept, and one on the clients' names them.
+            let limit = waited / 10_000_000;
+            let log = folder.path().join("latency.hlog");
+            let budget = |rule: String| run(&["report", "--budget", &rule, log.to_str().expect("UTF-8")]);
+            let kept = budget(format!("total.p99<{limit}ms,write.p99<{limit}ms"));
+            assert_eq!(kept.code(), Some(0), "{kept:?}");
+            let broken = budget(format!("slow_client.max<{limit}ms"));
+            assert_eq!(broken.code(), Some(1), "{broken:?}");
+            let told =
+                lines.iter().take_while(|line| !line.is_empty()).cloned().collect::<Vec<_>>().join(" ");
+            let were = if slow == 1 { "was" } else { "were" };
+            let clients = format!("; {slow} of {} clients {were} slow, ", FAST + slow);
+            assert!(told.contains(&clients) && told.contains("(all told by gaps), none was cut."), "{told}");
+
+            // The account adds up, and the incident has its file.
+            let account = &json["run"]["account"];
+            assert_eq!(account["gaps"]["slow_consumer"]["ticks"], account["dropped"], "{account}");
+            assert_eq!(account["ended"], serde_json::json!({ "shutdown": FAST + slow }));
+            assert_eq!(
+                account["clients"],
+                serde_json::json!({ "at_start": 0, "new": FAST + slow, "at_end": 0 })
+            );
+            let flight = &json["run"]["flights"][0];
+            let session = flight["flight"]["session"].as_str().expect("a client");
+            assert!(names.contains(session), "{session} of {names:?}");
+            let path = flight["path"].as_str().expect("a path");
+            assert!(Path::new(path).is_file() && lines.iter().any(|line| line.ends_with(path)), "{lines:?}");
+            let head = &json["run"]["logs"][0];
+            assert_eq!(head["build"]["version"], env!("CARGO_PKG_VERSION"));
+            assert!(head["machine"]["cores"].as_u64() > Some(0), "{head}");
+        })
+    });
+    cases.into_iter().for_each(|case| case.join().expect("see above"));
 }

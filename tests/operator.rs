@@ -207,7 +207,7 @@ fn what_was_measured_can_be_asked_for() {
         r#""count":0,"mean_ns":0,"p50_ns":0,"p90_ns":0,"p99_ns":0,"p99.9_ns":0,"p99.99_ns":0,"max_ns":0}"#;
     let one = r#""count":2,"mean_ns":48016,"p50_ns":48031,"p90_ns":48031,"p99_ns":48031,"p99.9_ns":48031,"p99.99_ns":48031,"max_ns":48031}"#;
     for (answer, interval) in answers.iter().zip(["1m", "last", "start"]) {
-        let stages = ["recv", "normalise", "publish", "pickup", "encode", "write", "total"]
+        let stages = ["recv", "normalise", "publish", "pickup", "encode", "write", "total", "slow_client"]
             .map(|stage| format!(r#"{{"stage":"{stage}",{}"#, if stage == "write" { one } else { nothing }));
         let head = format!(
             r#"{{"interval":"{interval}","interval_ms":1000,"from_us":1714564800000000,"to_us":1714564801000000,"negative":1,"clamped":0,"stages":["#
@@ -230,7 +230,7 @@ fn what_was_measured_can_be_asked_for() {
          #[Buckets =           26, SubBuckets     =         2048]\n"
     );
     assert!(answers[5].body.contains("Total count    =            0]"), "{}", answers[5].body);
-    let stages = "`stage` must be one of recv, normalise, publish, pickup, encode, write, total";
+    let stages = "`stage` must be one of recv, normalise, publish, pickup, encode, write, total, slow_client";
     assert_eq!((answers[6].error().as_str(), answers[7].error().as_str()), (stages, stages));
     assert_eq!(answers[8].error(), "`interval` must be one of last, 1m, start");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Process, python, tickfan};
 use tickfan::latency::hlog::Writer;
+use tickfan::latency::hlog::note::{Account, Build, Clients, FlightNote, Gaps, Head, Machine, Moment, Note};
 use tickfan::latency::{self, Stage, Tag};
 use tickfan::tick::Channel;
 
@@ -18,10 +19,67 @@ const SECONDS: u64 = 12;
 const CHANNELS: [(&str, Channel); 3] =
     [("kraken", Channel::Trade), ("kraken", Channel::Quote), ("binance-futures", Channel::Quote)];
 
+fn head() -> Note {
+    Note::Log(Head {
+        version: 1,
+        at: Moment(START_NS),
+        interval_ms: 1_000,
+        build: Build { version: "0.1.0".to_owned(), profile: "release".to_owned() },
+        machine: Machine {
+            os: "linux".to_owned(),
+            arch: "x86_64".to_owned(),
+            kernel: Some("6.1.0".to_owned()),
+            cpu: Some("A <CPU>".to_owned()),
+            cores: 2,
+        },
+        flights: Some("run/flights".to_owned()),
+    })
+}
+
+/// Of seven clients one is slow from the third second on; its ticks are dropped in the fourth and fifth, and it is cut in the
+/// last but one.
+fn account(second: u64) -> Note {
+    let (slow, end) = ((3..10).contains(&second), START_NS + (second + 1) * 1_000_000_000);
+    let dropped = if (4..6).contains(&second) { 620 } else { 0 };
+    let flight = FlightNote {
+        file: "flight-a.ndjson".to_owned(),
+        at: Moment(end - 500_000_000),
+        what: "a client was cut: slow_consumer (4000)".to_owned(),
+        session: Some("c0ffee".to_owned()),
+        peer: Some("127.0.0.1:5000".to_owned()),
+    };
+    Note::Interval(Account {
+        from: Moment(START_NS + second * 1_000_000_000),
+        to: Moment(end),
+        clients: Clients {
+            at_start: [7, 0, 6][usize::from(second == 0) + 2 * usize::from(second > 10)],
+            new: if second == 0 { 7 } else { 0 },
+            at_end: if second >= 10 { 6 } else { 7 },
+        },
+        slow: Clients {
+            at_start: (second > 3 && second < 11).into(),
+            new: (second == 3).into(),
+            at_end: slow.into(),
+        },
+        sent: 1_000,
+        merged: 1,
+        dropped,
+        lost: 2,
+        gaps: (dropped > 0)
+            .then(|| ("slow_consumer".to_owned(), Gaps { told: 1, ticks: dropped }))
+            .into_iter()
+            .collect(),
+        ended: (second == 10).then(|| ("slow_consumer".to_owned(), 1)).into_iter().collect(),
+        flights: if second == 10 { vec![flight] } else { Vec::new() },
+        flights_left_out: 0,
+    })
+}
+
 /// A log of all stages from one second to another; each value ten times, so that no rank is at an edge, and `percent` of
 /// what it would be.
 fn log(from: u64, to: u64, percent: u64) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    writer.note(&head()).expect("written");
     for second in from..to {
         for (stage, (venue, channel)) in Stage::ALL.iter().flat_map(|stage| CHANNELS.map(|of| (*stage, of))) {
             let mut values = latency::histogram();
@@ -35,8 +93,15 @@ fn log(from: u64, to: u64, percent: u64) -> Vec<u8> {
             let (start, second) = (Duration::from_secs(second), Duration::from_secs(1));
             writer.write(&tag, start, second, &values).expect("written");
         }
+        writer.note(&account(second)).expect("written");
     }
     writer.into_inner()
+}
+
+/// The same without what only `tickfan` reads in it.
+fn without_notes(log: &[u8]) -> Vec<u8> {
+    let lines = log.split_inclusive(|byte| *byte == b'\n');
+    lines.filter(|line| !line.starts_with(b"#tickfan ")).collect::<Vec<_>>().concat()
 }
 
 /// A folder with files of these names and contents.
@@ -119,15 +184,21 @@ fn the_table_shows_every_stage_and_its_p99_over_time() {
     let files = Files::with(&[("a.hlog", &log(0, SECONDS, 100))]);
     let ended = files.report(&["a.hlog"]);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert_eq!(ended.lines[0], "a.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z");
+    assert!(
+        ended.lines[0].starts_with("The gateway was prompt: total p99 22.9 ms over 12.0 s; "),
+        "{ended:?}"
+    );
+    let heading = "a.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z".to_owned();
+    assert!(ended.lines.contains(&heading), "{ended:?}");
+    let top = ended.lines.iter().position(|line| line.starts_with("stage")).expect("a table");
     assert_eq!(
-        ended.lines[2].split_whitespace().collect::<Vec<_>>().join(" "),
+        ended.lines[top].split_whitespace().collect::<Vec<_>>().join(" "),
         "stage p50 p90 p99 p99.9 p99.99 max count"
     );
     for (at, stage) in Stage::ALL.iter().enumerate() {
-        let row: Vec<&str> = ended.lines[3 + at].split_whitespace().collect();
+        let row: Vec<&str> = ended.lines[top + 1 + at].split_whitespace().collect();
         assert_eq!((row[0], row[row.len() - 1], row.len()), (stage.name(), "108,000", 14), "{row:?}");
-        let line = &ended.lines[12 + at];
+        let line = &ended.lines[top + 3 + Stage::ALL.len() + at];
         let bars = line.chars().filter(|c| ('▁'..='█').contains(c)).count();
         assert!(line.starts_with(stage.name()) && bars == SECONDS as usize, "{line}");
     }
@@ -174,10 +245,11 @@ fn two_runs_stand_side_by_side() {
         assert_eq!(row["count"], row["compared"]["count"]);
     }
     let table = files.report(&["new.hlog", "--compare", "old.hlog"]);
-    assert_eq!(table.lines[1], "compared with old.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z");
+    let heading = "compared with old.hlog: 12.0 s from 2026-09-21T14:13:20.123000Z".to_owned();
+    assert!(table.lines.contains(&heading), "{table:?}");
     assert_eq!(
         table.lines.iter().filter(|line| line.starts_with("  ratio") && line.contains("2.00×")).count(),
-        7
+        8
     );
 }
 
@@ -190,7 +262,7 @@ fn a_page_needs_nothing_but_itself() {
     let line = [b"Tag=", &hostile[..], &line[rest..], b"\n"].concat();
     log.extend_from_slice(&line);
     let files = Files::with(&[("a&b.hlog", &log), ("old.hlog", &log)]);
-    for (compare, rows) in [(&[][..], 8 + 7 * 3), (&["--compare", "old.hlog"][..], 3 * (8 + 7 * 3))] {
+    for (compare, rows) in [(&[][..], 9 + 8 * 3), (&["--compare", "old.hlog"][..], 3 * (9 + 8 * 3))] {
         let args = [&["a&b.hlog", "--html", "page.html", "--budget", "recv.max<1s"], compare].concat();
         let ended = files.report(&args);
         assert_eq!(ended.code(), Some(0), "{ended:?}");
@@ -198,8 +270,16 @@ fn a_page_needs_nothing_but_itself() {
         assert_eq!(found["problems"], Value::Array(vec![]));
         assert_eq!(
             (&found["charts"], &found["named"], &found["dark"]),
-            (&17.into(), &true.into(), &true.into())
+            (&19.into(), &true.into(), &true.into())
         );
+        let page = std::fs::read_to_string(files.path().join("page.html")).expect("a page");
+        for told in [
+            "<p class=\"verdict kept\">The gateway was prompt: total p99 22.9 ms over 12.0 s; 1 of 7 clients was slow, ",
+            "A &lt;CPU&gt;, 2 cores, linux 6.1.0, x86_64",
+            "client c0ffee from 127.0.0.1:5000</span> <code>run/flights/flight-a.ndjson</code>",
+        ] {
+            assert!(page.contains(told), "{told}");
+        }
         assert_eq!(found["rows"].as_array().map(Vec::len), Some(rows));
         assert!(
             found["titles"]
@@ -209,6 +289,102 @@ fn a_page_needs_nothing_but_itself() {
                 .any(|title| { title.as_str().is_some_and(|title| title.as_bytes().starts_with(hostile)) })
         );
     }
+}
+
+/// The verdict of a table: its lines up to the first empty one.
+fn verdict(ended: &support::Ended) -> String {
+    ended.lines.iter().take_while(|line| !line.is_empty()).cloned().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_verdict_says_who_was_slow_the_gateway_or_a_client() {
+    let (good, slow) = (log(0, SECONDS, 100), log(0, SECONDS, 1_000));
+    let files =
+        Files::with(&[("good.hlog", &good), ("slow.hlog", &slow), ("old.hlog", &without_notes(&good))]);
+    let client = "1 of 7 clients was slow, 1,240 ticks were dropped for it (all told by gaps), 1 was cut.";
+    let prompt = "The gateway was prompt: total p99 22.9 ms over 12.0 s";
+    let late = "The gateway was slow: total p99 229 ms over 12.0 s, write took the most (p99 196 ms)";
+    for (file, budget, code, expected) in [
+        ("good.hlog", None, 0, format!("{prompt}; {client}")),
+        ("old.hlog", None, 0, format!("{prompt}; how its clients did is not in this log.")),
+        ("slow.hlog", None, 0, format!("{late}; {client}")),
+        // A budget decides what is slow.
+        ("slow.hlog", Some("total.p99<1s"), 0, format!("{}; {client}", prompt.replace("22.9", "229"))),
+        (
+            "good.hlog",
+            Some("total.p99<1ms,pickup.p99<1us"),
+            1,
+            format!(
+                "The gateway was over budget: total p99 22.9 ms over 12.0 s, write took the most (p99 19.6 ms); broken: \
+                 total.p99<1ms was 22.9 ms (stage write took the most, p99 19.6 ms), pickup.p99<1us was 13.1 ms (stage \
+                 pickup); {client}"
+            ),
+        ),
+        (
+            "good.hlog",
+            Some("slow_client.p99<1ms,writ.p99<1s"),
+            1,
+            format!(
+                "{prompt}; broken: slow_client.p99<1ms was 26.1 ms (stage slow_client: what clients kept waiting, not the \
+                 gateway), writ.p99<1s: nothing was measured; {client}"
+            ),
+        ),
+    ] {
+        let args = [&[file][..], &budget.map_or(vec![], |budget| vec!["--budget", budget])].concat();
+        let ended = files.report(&args);
+        assert_eq!((verdict(&ended), ended.code()), (expected, Some(code)), "{budget:?}");
+    }
+}
+
+#[test]
+fn a_report_says_how_the_clients_did_and_where_and_names_the_flights() {
+    let (one, two) = (log(0, 7, 100), log(7, SECONDS, 100));
+    let files = Files::with(&[("1.hlog", &one), ("2.hlog", &two)]);
+    let ended = files.report(&["2.hlog", "1.hlog"]);
+    let from =
+        ended.lines.iter().position(|line| line.starts_with("2.hlog and 1 files more")).expect("a heading");
+    let told = [
+        "  clients 7, at most 7 at once, 1 slow",
+        "  ticks   12,000 sent, 12 merged, 1,240 dropped, 24 lost by the feed",
+        "  gaps    slow_consumer 2 (1,240 ticks)",
+        "  ended   slow_consumer 1",
+        "  machine A <CPU>, 2 cores, linux 6.1.0, x86_64",
+        "  program tickfan 0.1.0 (release)",
+        "  flight  2026-09-21T14:13:30.623000Z a client was cut: slow_consumer (4000), client c0ffee from",
+        "          127.0.0.1:5000: run/flights/flight-a.ndjson",
+    ];
+    assert_eq!(ended.lines[from + 1..=from + told.len()], told);
+    let report = files.json(&["2.hlog", "1.hlog"]);
+    assert_eq!(report["verdict"]["gateway"], "prompt");
+    assert_eq!(
+        (&report["verdict"]["stage"], &report["verdict"]["broken"]),
+        (&"write".into(), &Value::Array(vec![]))
+    );
+    let run = &report["run"];
+    assert_eq!(run["account"]["gaps"]["slow_consumer"]["ticks"], 1_240);
+    assert_eq!(run["account"]["clients"], serde_json::json!({ "at_start": 0, "new": 7, "at_end": 6 }));
+    assert_eq!((&run["clients_at_once"], &run["logs"][0]["machine"]["cores"]), (&7.into(), &2.into()));
+    assert_eq!(run["flights"][0]["path"], "run/flights/flight-a.ndjson");
+    assert_eq!(run["flights"][0]["flight"]["session"], "c0ffee");
+    // A part of the run has its own account.
+    let part = files.json(&["1.hlog", "2.hlog", "--from", "5s", "--to", "8s"]);
+    assert_eq!(part["run"]["account"]["dropped"], 620);
+    assert_eq!(part["run"]["account"]["slow"], serde_json::json!({ "at_start": 1, "new": 0, "at_end": 1 }));
+    assert_eq!(part["run"]["flights"], Value::Array(vec![]));
+
+    let broken = String::from_utf8(one).expect("text").replacen("\"sent\":1000", "\"sent\":\"many\"", 1);
+    let old = without_notes(&two);
+    let files = Files::with(&[("bad.hlog", broken.as_bytes()), ("old.hlog", &old)]);
+    let ended = files.report(&["bad.hlog"]);
+    let line = broken.lines().position(|line| line.contains("many")).expect("a line") + 1;
+    assert_eq!(ended.code(), Some(1));
+    let why = format!(
+        "bad.hlog: line {line}: a note that cannot be read: invalid type: string \"many\", expected u64"
+    );
+    assert!(ended.stderr.starts_with(&why), "{}", ended.stderr);
+    let old = files.json(&["old.hlog"]);
+    assert_eq!((&old["run"]["account"], &old["run"]["flights"]), (&Value::Null, &Value::Null));
+    assert!(files.report(&["old.hlog"]).lines.contains(&"  clients not in this log".to_owned()));
 }
 
 #[test]

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("book", &["tick", "venue"]),
     ("capture", &["instrument", "tick", "rfc3339", "venue"]),
     ("protocol", &["instrument", "tick", "rfc3339"]),
-    ("latency", &["instrument", "tick"]),
+    ("latency", &["instrument", "tick", "rfc3339"]),
     ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),

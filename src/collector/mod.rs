@@ -5,7 +5,9 @@
 //! an eighth of an interval later and takes what there is. So its intervals follow each other without a hole, and what a
 //! thread hands over late stands in the interval in which it came.
 
+mod accounts;
 mod answer;
+mod machine;
 mod measured;
 mod symbols;
 
@@ -20,14 +22,17 @@ use crossbeam::channel;
 use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, Now};
-use crate::flight::{Cause, Flights, Incident, Witness};
+use crate::counters::ShardCounters;
+use crate::flight::{Cause, Flights, Incident, Outcome, Witness};
 use crate::instrument::InstrumentTable;
 use crate::journal::{Journal, JournalLimits};
 use crate::latency::budget::{Rule, Verdict};
+use crate::latency::hlog::note::{Account, Note};
 use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::tick::Channel;
 
+use accounts::Accounts;
 use symbols::{Election, Tally};
 
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
@@ -108,6 +113,7 @@ impl Window {
 /// The interval log, and whether it can be written.
 struct Log {
     options: LogOptions,
+    head: Note,
     journal: Option<Journal>,
 }
 
@@ -116,17 +122,21 @@ impl Log {
     fn journal(&mut self, start_ns: u64) -> io::Result<&mut Journal> {
         match &mut self.journal {
             Some(journal) => Ok(journal),
-            none => Ok(none.insert(Journal::create(&self.options.path, start_ns, self.options.limits)?)),
+            none => Ok(none.insert({
+                let LogOptions { path, limits } = &self.options;
+                Journal::create(path, start_ns, Some(self.head.clone()), *limits)?
+            })),
         }
     }
 
-    fn write(&mut self, window: &Window, start: Now) -> io::Result<()> {
+    fn write(&mut self, window: &Window, account: Account, start: Now) -> io::Result<()> {
         let journal = self.journal(start.wall_ns)?;
         let since_start = Duration::from_nanos(window.from_ns.saturating_sub(start.mono_ns));
         let duration = Duration::from_nanos(window.to_ns - window.from_ns);
         for (label, values) in window.values() {
             journal.lines().write(&label.tag().to_string(), since_start, duration, values)?;
         }
+        journal.lines().note(&Note::Interval(account))?;
         journal.end_interval()
     }
 }
@@ -147,6 +157,8 @@ pub struct Collector {
     election: Election,
     /// The interval that is put together.
     round: Window,
+    /// How the clients do, for the log.
+    accounts: Accounts,
     log: Option<Log>,
     flights: Option<Flights>,
     budget: Vec<Rule>,
@@ -159,6 +171,10 @@ impl Collector {
     pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
         let Options { interval_ns, symbols_max, log, flights, budget } = options;
         let stats = flights.as_ref().map(Flights::stats);
+        let head = |flights: Option<&Flights>| {
+            Note::Log(machine::head(start.wall_ns, interval_ns, flights.map(Flights::dir)))
+        };
+        let log = log.map(|options| Log { options, head: head(flights.as_ref()), journal: None });
         let mut collector = Self {
             interval_ns,
             symbols_max,
@@ -168,7 +184,8 @@ impl Collector {
             venues: Vec::new(),
             election: Election::new(symbols_max),
             round: Window { from_ns: start.mono_ns, ..Window::default() },
-            log: log.map(|options| Log { options, journal: None }),
+            accounts: Accounts::new(start),
+            log,
             flights,
             budget,
             tell,
@@ -188,6 +205,11 @@ impl Collector {
         let line = Arc::<Line>::default();
         self.lines.push(Arc::clone(&line));
         Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
+    }
+
+    /// What a shard counts stands in the log from now on, too.
+    pub fn account_for(&mut self, shard: Arc<ShardCounters>) {
+        self.accounts.add(shard);
     }
 
     /// Where a thread tells incidents.
@@ -212,10 +234,7 @@ impl Collector {
         }
         let Some(ended_ns) = ended_ns else { return };
         self.round.to_ns = ended_ns.max(self.round.from_ns);
-        if let Some(log) = &mut self.log {
-            let written = log.write(&self.round, self.start);
-            self.log_went(written);
-        }
+        self.write_log();
         let next_ns = self.round.to_ns;
         let broken = self.over_budget();
         self.election.elect();
@@ -227,6 +246,17 @@ impl Collector {
             let incident = || Incident { at_ns, position: flights.published(), cause, client: None };
             flights.witness().tell(now.mono_ns, incident);
         }
+    }
+
+    /// Writes the interval. What could not be written of how the clients did stands in the next account that can.
+    fn write_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        let (account, counts) = self.accounts.until(self.round.to_ns);
+        let written = log.write(&self.round, account, self.start);
+        if written.is_ok() {
+            self.accounts.go_on(self.round.to_ns, counts);
+        }
+        self.log_went(written);
     }
 
     /// The rules that the interval broke. What was not measured in it breaks none.
@@ -247,9 +277,21 @@ impl Collector {
     /// Writes what came before an incident.
     pub fn record(&mut self, incident: &Incident, now: Now) {
         let stages = self.measured.last_stages(now);
-        let told = self.flights.as_mut().and_then(|flights| flights.write(incident, &stages, now.mono_ns));
+        let Some(flights) = &mut self.flights else { return };
+        let Outcome { told, written } = flights.write(incident, &stages, now.mono_ns);
+        if let Some((file, what)) = written.filter(|_| self.log.is_some()) {
+            self.accounts.flew(incident, file, &what);
+        }
         if let Some(told) = told {
             (self.tell)(told);
+        }
+    }
+
+    /// Writes what is left to say of the last interval: flights that were written since.
+    fn end(&mut self) {
+        if self.accounts.has_flights() {
+            self.round.to_ns = self.round.from_ns;
+            self.write_log();
         }
     }
 
@@ -301,6 +343,7 @@ impl Collector {
             }
             self.turn(clock.now());
             incidents.try_iter().for_each(|incident| self.record(&incident, clock.now()));
+            self.end();
         })?;
         Ok(Collecting { stop, thread })
     }

@@ -8,14 +8,17 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::{MANUAL_EPOCH_NS, MS, SECOND};
+use crate::counters::Ending;
 use crate::flight;
 use crate::flight::Flight;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::latency::NS_MAX;
 use crate::latency::budget::parse;
-use crate::latency::hlog::{Interval, Reader};
+use crate::latency::hlog::note::{Clients, Gaps, Head, Moment};
+use crate::latency::hlog::{Entry, Interval, Reader};
 use crate::latency::meter::Class;
 use crate::ring::tick_ring;
+use crate::tick::GapCause;
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
 
@@ -279,7 +282,7 @@ fn what_cannot_be_asked_for_is_said() {
     let stage = house.measured.percentiles("read", "1m").map(|_| ());
     assert_eq!(
         one_of(stage),
-        "`stage` must be one of recv, normalise, publish, pickup, encode, write, total"
+        "`stage` must be one of recv, normalise, publish, pickup, encode, write, total, slow_client"
     );
     assert!(one_of(house.measured.percentiles("recv", "").map(|_| ())).starts_with("`interval`"));
 }
@@ -357,7 +360,7 @@ fn the_log_has_each_value_once_and_the_last_interval() {
 fn logs_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(log_options(&path, 500)));
+    let mut house = House::new(Some(log_options(&path, 3_000)));
     for second in 1..=20 {
         record(&mut house.shard, Stage::Total, KRAKEN, second * 1_000, 1);
         house.end(second);
@@ -396,6 +399,83 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     assert_eq!((found.len(), found[0].start_ns), (1, START.wall_ns + 3 * SECOND + MS));
 }
 
+/// The notes of a log.
+fn notes(path: &Path) -> (Vec<Head>, Vec<Account>) {
+    let mut reader = Reader::new(BufReader::new(fs::File::open(path).expect("a log")));
+    let (mut heads, mut accounts) = (Vec::new(), Vec::new());
+    while let Some(entry) = reader.next_entry().expect("good lines") {
+        match entry {
+            Entry::Interval(_) => {}
+            Entry::Note(note) => match *note {
+                Note::Log(head) => heads.push(head),
+                Note::Interval(account) => accounts.push(account),
+            },
+        }
+    }
+    (heads, accounts)
+}
+
+#[test]
+fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inside = folder.path().join("logs");
+    let path = inside.join("latency.hlog");
+    fs::create_dir(&inside).expect("created");
+    let mut house = House::new(Some(log_options(&path, 1)));
+    let shards: [Arc<ShardCounters>; 2] = Default::default();
+    shards.iter().for_each(|shard| house.collector.account_for(Arc::clone(shard)));
+    let come = |shard: &ShardCounters, count| {
+        shard.sessions.add(count);
+        shard.came.add(count);
+    };
+    come(&shards[0], 4);
+    come(&shards[1], 3);
+    house.end(1);
+    let (heads, told) = notes(&inside.join("latency.1.hlog"));
+    let head = &heads[0];
+    assert_eq!((heads.len(), head.version, head.at, head.interval_ms), (1, 1, Moment(START.wall_ns), 1_000));
+    assert_eq!((head.build.version.as_str(), head.flights.as_deref()), (env!("CARGO_PKG_VERSION"), None));
+    assert!(head.machine.cores > 0 && head.machine.os == std::env::consts::OS);
+    let first = Account {
+        from: Moment(START.wall_ns),
+        to: Moment(START.wall_ns + SECOND + MS),
+        clients: Clients { at_start: 0, new: 7, at_end: 7 },
+        ..Account::default()
+    };
+    assert_eq!(told, [first]);
+
+    // One is slow, and cut; meanwhile the log cannot be written.
+    let away = folder.path().join("away");
+    fs::rename(&inside, &away).expect("moved");
+    shards[1].warned.add(1);
+    shards[1].slowed.add(1);
+    shards[1].gaps[GapCause::SlowConsumer as usize].told.add(3);
+    shards[1].gaps[GapCause::SlowConsumer as usize].ticks.add(1_240);
+    shards[1].dropped.add(1_240);
+    shards[0].sent.add(10);
+    shards[1].sent.add(5);
+    house.end(2);
+    assert!(house.told()[0].contains("latency.log"));
+    fs::rename(&away, &inside).expect("moved");
+    shards[1].warned.sub(1);
+    shards[1].sessions.sub(1);
+    shards[1].ended[Ending::SlowConsumer.index()].add(1);
+    house.end(3);
+    let (_, told) = notes(&inside.join("latency.1.hlog"));
+    let second = Account {
+        from: Moment(START.wall_ns + SECOND + MS),
+        to: Moment(START.wall_ns + 3 * SECOND + MS),
+        clients: Clients { at_start: 7, new: 0, at_end: 6 },
+        slow: Clients { at_start: 0, new: 1, at_end: 0 },
+        sent: 15,
+        dropped: 1_240,
+        gaps: BTreeMap::from([("slow_consumer".to_owned(), Gaps { told: 3, ticks: 1_240 })]),
+        ended: BTreeMap::from([("slow_consumer".to_owned(), 1)]),
+        ..Account::default()
+    };
+    assert_eq!(told, [second], "of the interval that is missing, too");
+}
+
 // ---- flights ------------------------------------------------------------------------------------------
 
 #[test]
@@ -411,7 +491,9 @@ fn an_interval_over_budget_is_an_incident() {
     };
     let budget = parse("write.p50<10us,write/*/trade.max<=1ms,total.max<1ns").expect("a budget");
     let flights = Some(Flights::new(flights, ring, table()));
-    let mut house = House::with(Options { flights, budget, ..options(SECOND, None) });
+    let log = folder.path().join("latency.hlog");
+    let options = options(SECOND, Some(log_options(&log, 1 << 20)));
+    let mut house = House::with(Options { flights, budget, ..options });
     let incidents = house.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
     // Of what is not measured, no rule is broken.
     for (second, ns, broken) in
@@ -441,7 +523,18 @@ fn an_interval_over_budget_is_an_incident() {
     assert!(told.len() == 2 && told[0].ends_with(": over budget: write.p50<10us: 20.0 µs"), "{told:?}");
     let mut files: Vec<_> =
         fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("one").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "ndjson"));
     files.sort();
+    // The log names each in the interval in which it was written, the last at its end.
+    house.collector.end();
+    let (heads, accounts) = notes(&log);
+    assert_eq!(heads[0].flights.as_deref(), folder.path().to_str());
+    let named = |account: &Account| account.flights.iter().map(|f| folder.path().join(&f.file)).collect();
+    let named: Vec<Vec<PathBuf>> = accounts.iter().map(named).collect();
+    assert_eq!(named, [vec![], vec![], vec![files[0].clone()], vec![], vec![], vec![files[1].clone()]]);
+    let last = &accounts[5].flights[0];
+    assert_eq!(last.at, Moment((START.wall_ns + 5 * SECOND + MS) / 1_000 * 1_000));
+    assert!(last.what.starts_with("over budget: write.p50<10us: ") && last.session.is_none(), "{last:?}");
     let flight = Flight::read(fs::read(&files[1]).expect("a file").as_slice()).expect("a flight");
     let stage = &flight.stages[0];
     assert_eq!(

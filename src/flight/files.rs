@@ -29,6 +29,15 @@ pub struct Options {
     pub quiet_s: u64,
 }
 
+/// What came of an incident.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What the operator is to be told of it.
+    pub told: Option<String>,
+    /// The file that was written, if one was: its name in the folder, and what happened, in a sentence.
+    pub written: Option<(String, String)>,
+}
+
 /// Writes flights. It belongs to a thread that may wait for the disk.
 pub struct Flights {
     options: Options,
@@ -43,6 +52,11 @@ impl Flights {
     /// Nothing has happened yet. The ticks are those of this ring.
     pub fn new(options: Options, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
         Self { options, ring, table, shared: Arc::default(), incidents: bounded(1) }
+    }
+
+    /// The folder, as it was configured.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
     }
 
     /// For a thread that may see incidents.
@@ -74,11 +88,12 @@ impl Flights {
     }
 
     /// Writes what came before an incident, and what the stages took. `now_ns` is a steady time: from then on it is quiet,
-    /// also where the disk fails. What the operator is to be told of it.
-    pub fn write(&mut self, incident: &Incident, stages: &Stages, now_ns: u64) -> Option<String> {
+    /// also where the disk fails.
+    pub fn write(&mut self, incident: &Incident, stages: &Stages, now_ns: u64) -> Outcome {
         let reason = Reason::new(&incident.cause, &self.table);
         let what = reason.to_string();
-        let path = self.options.dir.join(name(incident.at_ns));
+        let file = name(incident.at_ns);
+        let path = self.options.dir.join(&file);
         let text = self.text(incident, reason, stages);
         let written = self.place(&path, &text);
         let well = written.is_ok();
@@ -86,11 +101,12 @@ impl Flights {
         let quiet_ns = self.options.quiet_s * 1_000_000_000;
         self.shared.open_at_ns.store(now_ns.saturating_add(quiet_ns), Ordering::Relaxed);
         if !well {
-            return told;
+            return Outcome { told, written: None };
         }
         self.shared.stats.written.add(1);
         let again = told.map_or(String::new(), |told| format!("{told}: "));
-        Some(format!("flight: {again}{}: {what}", path.display()))
+        let told = Some(format!("flight: {again}{}: {what}", path.display()));
+        Outcome { told, written: Some((file, what)) }
     }
 
     /// Everything that the file is to hold.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 
-pub use files::{Flights, Options};
+pub use files::{Flights, Options, Outcome};
 pub use form::{Bound, Flight, FlightError, Header, Reason, Stages};
 pub use history::{History, State};
 

@@ -14,11 +14,12 @@ use prometheus_client::registry::{Registry, Unit};
 use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
-use crate::counters::{Counter, Ending, ShardCounters};
+use crate::counters::{Counter, Ending, Gaps, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
 use crate::ring::Doorbell;
+use crate::tick::GapCause;
 
 /// Where the figures are.
 pub struct Sources {
@@ -215,7 +216,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 20] = [
+        let figures: [Figure; 22] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -223,6 +224,10 @@ impl Sources {
                 &c.shedding
             }),
             ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
+            ("tickfan_sessions_opened", "Clients that ever connected", Sum, |c| &c.came),
+            ("tickfan_sessions_slowed", "Clients that were ever told that they are behind", Sum, |c| {
+                &c.slowed
+            }),
             ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
@@ -253,8 +258,27 @@ impl Sources {
             Ending::ALL.into_iter().map(row)
         });
         family(encoder, "tickfan_sessions_ended", "Clients whose connection ended", Sum, ended.collect())?;
+        self.encode_gaps(encoder)?;
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, fn(&Gaps) -> &Counter);
+        let figures: [Figure; 2] = [
+            ("tickfan_gaps", "Gaps that clients were told", |gaps| &gaps.told),
+            ("tickfan_gap_ticks", "Numbers that these gaps named", |gaps| &gaps.ticks),
+        ];
+        for (name, help, figure) in figures {
+            let rows = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+                GapCause::ALL.into_iter().zip(&counters.gaps).map(move |(cause, gaps)| {
+                    let labels = vec![("shard", n.to_string()), ("cause", cause.name().to_owned())];
+                    (labels, figure(gaps).get())
+                })
+            });
+            family(encoder, name, help, MetricType::Counter, rows.collect())?;
+        }
+        Ok(())
     }
 
     fn encode_records(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

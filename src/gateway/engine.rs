@@ -77,12 +77,16 @@ impl Base {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
+            let counters = Arc::<ShardCounters>::default();
+            if let Some(collector) = collector {
+                collector.account_for(Arc::clone(&counters));
+            }
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
                 ring: self.ring.clone(),
                 clock: clock.clone(),
-                counters: Arc::new(ShardCounters::default()),
+                counters,
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),

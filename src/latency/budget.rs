@@ -40,6 +40,8 @@ pub struct Rule {
 pub struct Verdict {
     /// The rule as it was written.
     pub rule: String,
+    /// What it is about: a tag or its beginning.
+    pub selector: String,
     /// What was measured, nanoseconds; `None` if nothing was.
     pub measured_ns: Option<u64>,
     /// Whether it was kept. Where nothing was measured it was not.
@@ -107,7 +109,7 @@ impl Rule {
         let values = values.filter(|values| !values.is_empty());
         let measured_ns = values.map(|values| self.metric.of(values));
         let held = measured_ns.is_some_and(|ns| ns < self.limit_ns || (self.or_equal && ns == self.limit_ns));
-        Verdict { rule: self.text.clone(), measured_ns, held }
+        Verdict { rule: self.text.clone(), selector: self.selector.clone(), measured_ns, held }
     }
 }
 

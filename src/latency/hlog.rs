@@ -13,6 +13,8 @@
 //!
 //! Timestamps count from `BaseTime`, to the millisecond. Everything is in whole nanoseconds here.
 
+pub mod note;
+
 use std::io::{self, BufRead, Read, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -25,6 +27,8 @@ use hdrhistogram::serialization::interval_log::{
 };
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializeError, V2DeflateSerializer};
 use memchr::memmem;
+
+use note::Note;
 
 /// Writes an interval log. It writes line by line and does not flush: hand it something buffered.
 pub struct Writer<W> {
@@ -77,6 +81,18 @@ impl<W: Write> Writer<W> {
             })
     }
 
+    /// Writes a comment line of ours, which other tools skip.
+    ///
+    /// # Errors
+    /// Output that cannot be written, or a note that is longer than [`NOTE_BYTES_MAX`](note::NOTE_BYTES_MAX).
+    pub fn note(&mut self, note: &Note) -> io::Result<()> {
+        let line = note.line();
+        if line.len() > note::NOTE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too long a note"));
+        }
+        self.out.write_all(&line)
+    }
+
     /// Where it writes to.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out
@@ -104,7 +120,16 @@ pub struct Interval {
     pub histogram: Histogram<u64>,
 }
 
-/// Why the next interval cannot be read.
+/// What a log has to say, line by line.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// What was measured.
+    Interval(Interval),
+    /// A comment line of ours.
+    Note(Box<Note>),
+}
+
+/// Why the next entry cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A line that is wrong; the next one may be read.
@@ -156,18 +181,32 @@ impl<R: BufRead> Reader<R> {
         self.torn_line
     }
 
-    /// The next interval, or `None` at the end. After [`ReadError::Line`] it goes on with the line after it.
+    /// The next interval, or `None` at the end. Notes are passed over.
+    ///
+    /// # Errors
+    /// [`ReadError`], as of [`next_entry`](Self::next_entry).
+    pub fn next_interval(&mut self) -> Result<Option<Interval>, ReadError> {
+        loop {
+            match self.next_entry()? {
+                Some(Entry::Note(_)) => {}
+                Some(Entry::Interval(interval)) => return Ok(Some(interval)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next interval or note, or `None` at the end. After [`ReadError::Line`] it goes on with the line after it.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn next_interval(&mut self) -> Result<Option<Interval>, ReadError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         while let Some(whole) = self.next_line()? {
             if !whole {
                 self.line.push(b'\n');
             }
             match self.parse() {
                 Ok(None) => {}
-                Ok(Some(interval)) => return Ok(Some(interval)),
+                Ok(Some(entry)) => return Ok(Some(entry)),
                 Err(_) if !whole => self.torn_line = Some(self.number),
                 Err(why) => return Err(ReadError::Line { line: self.number, why }),
             }
@@ -192,9 +231,12 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn parse(&mut self) -> Result<Option<Interval>, String> {
+    fn parse(&mut self) -> Result<Option<Entry>, String> {
         if self.line.trim_ascii().is_empty() {
             return Ok(None);
+        }
+        if let Some(note) = Note::read(&self.line)? {
+            return Ok(Some(Entry::Note(Box::new(note))));
         }
         let entry = IntervalLogIterator::new(&self.line).next().transpose();
         let interval =
@@ -218,12 +260,12 @@ impl<R: BufRead> Reader<R> {
         // The format's own rule: without a base, stamps that are far smaller than the start count from it.
         let base_ns =
             self.base_ns.or_else(|| self.start_ns.filter(|start| stamp_ns < start.saturating_sub(YEAR_NS)));
-        Ok(Some(Interval {
+        Ok(Some(Entry::Interval(Interval {
             tag: tag.to_owned(),
             start_ns: base_ns.unwrap_or(0).checked_add(stamp_ns).ok_or("a time beyond the year 2554")?,
             duration_ns: nanos(interval.duration())?,
             histogram: self.decoder.histogram(interval.encoded_histogram().trim_ascii_end())?,
-        }))
+        })))
     }
 }
 

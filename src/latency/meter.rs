@@ -64,7 +64,7 @@ pub struct Set {
     /// By class, then by stage. There are none before the first value.
     cells: Vec<Option<Box<Cell>>>,
     venues: Vec<Box<str>>,
-    /// The whole way, by symbol.
+    /// The gateway's part of the whole way, by symbol.
     pub symbols: Symbols,
     /// When it was begun and handed over, steady nanoseconds.
     pub from_ns: u64,
@@ -204,7 +204,7 @@ impl Meter {
         number
     }
 
-    /// Measures the whole way of `count` ticks of an instrument, nanoseconds of the same clock. How long it was, if that
+    /// Measures the gateway's part of the whole way of `count` ticks of an instrument, nanoseconds of the same clock. How long it was, if that
     /// was measured.
     #[inline]
     pub fn record_way(

@@ -19,7 +19,8 @@ pub use figures::{Figures, Nanos, QUANTILES};
 pub use symbols::Symbols;
 
 /// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when
-/// the frame was in our hands. [`Stage::Total`] is the whole way.
+/// the frame was in our hands. [`Stage::Total`] is the whole way, and
+/// [`Stage::SlowClient`] what came on top of it for who does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// From `rx` until the frame is taken up by its feed line.
@@ -32,16 +33,28 @@ pub enum Stage {
     Pickup,
     /// Until its frame is made and queued for whoever wants it.
     Encode,
-    /// Until the kernel has taken the frame.
+    /// Until the kernel has taken the frame, where the client's socket did not refuse it meanwhile.
     Write,
-    /// From `rx` until the kernel has taken the frame.
+    /// The gateway's part of the whole way: from `rx` until the kernel has taken the frame, or, where the client's socket
+    /// refused it, until it was queued.
     Total,
+    /// What a client's socket kept waiting: from when a frame was queued until the kernel has taken it, where the socket
+    /// refused it meanwhile. It is no part of [`Stage::Write`] and [`Stage::Total`].
+    SlowClient,
 }
 
 impl Stage {
     /// Every stage, in the order of a tick's way.
-    pub const ALL: [Self; 7] =
-        [Self::Recv, Self::Normalise, Self::Publish, Self::Pickup, Self::Encode, Self::Write, Self::Total];
+    pub const ALL: [Self; 8] = [
+        Self::Recv,
+        Self::Normalise,
+        Self::Publish,
+        Self::Pickup,
+        Self::Encode,
+        Self::Write,
+        Self::Total,
+        Self::SlowClient,
+    ];
 
     /// The word that logs, reports and budgets use.
     pub const fn name(self) -> &'static str {
@@ -53,6 +66,7 @@ impl Stage {
             Self::Encode => "encode",
             Self::Write => "write",
             Self::Total => "total",
+            Self::SlowClient => "slow_client",
         }
     }
 
@@ -64,8 +78,9 @@ impl Stage {
             Self::Publish => "put into the ring",
             Self::Pickup => "waiting for a shard",
             Self::Encode => "made into a frame and queued",
-            Self::Write => "waiting for the socket, and taken by the kernel",
-            Self::Total => "the whole way, from rx until the kernel has it",
+            Self::Write => "waiting for its turn, and taken by the kernel",
+            Self::Total => "the gateway's part of the whole way, from rx until the kernel has it",
+            Self::SlowClient => "kept waiting by the socket of a client that did not read",
         }
     }
 

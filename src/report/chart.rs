@@ -27,7 +27,7 @@ pub(super) const P99: RGBColor = RGBColor(0xc2, 0x57, 0x00);
 pub(super) const MAX: RGBColor = RGBColor(0x8e, 0x3b, 0x80);
 /// The stages in the order of a tick's way, then what is none of ours, in turn: told apart by people who are
 /// colour-blind (after Okabe and Ito), and dark enough on white.
-pub(super) const STAGES: [RGBColor; 7] = [
+pub(super) const STAGES: [RGBColor; 8] = [
     RGBColor(0x3a, 0x96, 0xd2),
     RGBColor(0xb8, 0x7a, 0x00),
     RGBColor(0x00, 0x8f, 0x68),
@@ -35,6 +35,7 @@ pub(super) const STAGES: [RGBColor; 7] = [
     RGBColor(0x00, 0x51, 0x8f),
     RGBColor(0xd0, 0x4a, 0x00),
     RGBColor(0x1c, 0x1f, 0x24),
+    RGBColor(0x8a, 0x72, 0x00),
 ];
 
 /// Units a chart is drawn in; whole ones, so there are many. The page scales it.

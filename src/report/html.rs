@@ -7,7 +7,8 @@ use plotters::style::RGBColor;
 use super::chart::{self, Curve};
 use super::figures::{Grouped, Ratio};
 use super::run::Series;
-use super::{Report, Side, utc};
+use super::verdict::{Conclusion, Gateway, conclude};
+use super::{Report, Side, account, utc};
 use crate::latency::{Figures, Nanos, Stage};
 
 const STYLE: &str = include_str!("page.css");
@@ -53,12 +54,41 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 fn head(out: &mut String, report: &Report) -> fmt::Result {
-    writeln!(out, "<header>\n<h1>Latency</h1>")?;
+    let Conclusion { text, gateway, .. } = conclude(report);
+    let class = if gateway == Gateway::Prompt { "kept" } else { "broke" };
+    writeln!(out, "<header>\n<h1>Latency</h1>\n<p class=\"verdict {class}\">{}</p>", escaped(&text))?;
     side(out, &report.this, "")?;
     if let Some(base) = &report.base {
         side(out, base, "compared with ")?;
     }
-    writeln!(out, "</header>")
+    writeln!(out, "</header>")?;
+    run(out, report)
+}
+
+/// What the notes of the logs say, and the flights.
+fn run(out: &mut String, report: &Report) -> fmt::Result {
+    writeln!(out, "<section class=\"run\">\n<h2>Run</h2>\n<ul>")?;
+    for (at, side) in report.sides().enumerate() {
+        let before = if at == 0 { "" } else { "compared: " };
+        for (name, words) in side.run.notes().rows() {
+            writeln!(out, "<li><b>{before}{name}</b> <span>{}</span></li>", escaped(&words))?;
+        }
+        for (flight, path) in side.run.notes().flights() {
+            let (words, path) = (escaped(&account::flight(flight)), escaped(&path));
+            writeln!(out, "<li><b>{before}flight</b> <span>{words}</span> <code>{path}</code></li>")?;
+        }
+        match side.run.notes().whole().map_or(0, |whole| whole.flights_left_out) {
+            0 => {}
+            more => {
+                let more = Grouped(more);
+                writeln!(
+                    out,
+                    "<li><b>{before}flight</b> <span>{more} more, which are not shown</span></li>"
+                )?;
+            }
+        }
+    }
+    writeln!(out, "</ul>\n</section>")
 }
 
 fn side(out: &mut String, side: &Side, before: &str) -> fmt::Result {

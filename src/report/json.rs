@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::figures::Ratio;
 use super::run::{Point, Series};
+use super::verdict::conclude;
 use super::{Report, Side, utc};
 use crate::latency::Figures;
 use crate::latency::budget::Verdict;
@@ -22,6 +23,7 @@ fn value(report: &Report) -> Value {
     let stages = report.this.stages.iter().map(|stage| row(report, stage, "stage"));
     let tags = report.this.run.tags().map(|tag| row(report, tag, "tag"));
     let mut whole = Map::new();
+    whole.insert("verdict".to_owned(), json!(conclude(report)));
     whole.insert("run".to_owned(), side(&report.this));
     if let Some(base) = &report.base {
         whole.insert("compared_with".to_owned(), side(base));
@@ -35,6 +37,8 @@ fn value(report: &Report) -> Value {
 
 fn side(side: &Side) -> Value {
     let (begin_ns, end_ns) = side.run.span_ns().unwrap_or_default();
+    let notes = side.run.notes();
+    let flight = |(flight, path)| json!({ "path": path, "flight": flight });
     json!({
         "files": side.files,
         "start": utc(begin_ns),
@@ -42,6 +46,11 @@ fn side(side: &Side) -> Value {
         "end_ns": end_ns,
         "intervals": side.run.intervals(),
         "bad_lines": side.bad_lines,
+        "end": utc(end_ns),
+        "logs": notes.heads(),
+        "account": notes.whole(),
+        "clients_at_once": notes.whole().map(|_| notes.most()),
+        "flights": notes.whole().map(|_| notes.flights().map(flight).collect::<Vec<_>>()),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `tickfan report`: what interval logs say about a run, beside another run, and against a budget; in the terminal, as
 //! JSON, and as a page; and what a flight says. The files are read and written here, all else is pure.
 
+mod account;
 mod chart;
 mod figures;
 mod flight;
@@ -8,6 +9,7 @@ mod html;
 mod json;
 mod run;
 mod table;
+mod verdict;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write};
@@ -91,6 +93,17 @@ impl Report {
         for stage in self.base.iter().flat_map(|base| &base.stages) {
             if !self.this.stages.iter().any(|this| this.name == stage.name) {
                 notes.push(format!("{} was measured only in the run that is compared with", stage.label()));
+            }
+        }
+        if let Some(base) = &self.base {
+            let told = |side: &Side| match side.run.notes().heads() {
+                [] => None,
+                heads => Some(heads.iter().map(|h| (h.machine.clone(), h.build.clone())).collect::<Vec<_>>()),
+            };
+            let different =
+                told(&self.this).zip(told(base)).filter(|(this, base)| this.last() != base.last());
+            if different.is_some() {
+                notes.push("the two runs are of different machines or programs".to_owned());
             }
         }
         notes

@@ -5,7 +5,9 @@ use std::io::BufRead;
 
 use hdrhistogram::Histogram;
 
-use crate::latency::hlog::{COUNT_MAX, Interval, ReadError, Reader};
+use super::account::Notes;
+use crate::latency::hlog::note::Note;
+use crate::latency::hlog::{COUNT_MAX, Entry, Interval, ReadError, Reader};
 use crate::latency::{self, Figures, Stage};
 
 /// What an interval is shown as.
@@ -97,6 +99,19 @@ pub(super) struct Window {
 impl Window {
     /// All of time.
     pub(super) const ALL: Self = Self { from_ns: 0, to_ns: u64::MAX };
+
+    /// Whether it counts. The head of a log always does; an interval and its account begin
+    /// within a millisecond.
+    fn holds(self, entry: &Entry) -> bool {
+        let start_ns = match entry {
+            Entry::Interval(interval) => interval.start_ns,
+            Entry::Note(note) => match &**note {
+                Note::Log(_) => return true,
+                Note::Interval(account) => account.from.0 / 1_000_000 * 1_000_000,
+            },
+        };
+        (self.from_ns..self.to_ns).contains(&start_ns)
+    }
 }
 
 /// A run, of one log or several.
@@ -107,6 +122,7 @@ pub(super) struct Run {
     /// The points of the stages, by name.
     points: BTreeMap<String, Vec<Point>>,
     intervals: u64,
+    notes: Notes,
 }
 
 /// What a stage measured in the interval that is being read, over all its tags.
@@ -130,10 +146,13 @@ impl Run {
         let mut reader = Reader::new(log);
         let mut open: BTreeMap<String, Open> = BTreeMap::new();
         loop {
-            match reader.next_interval() {
+            match reader.next_entry() {
                 Ok(None) => break,
-                Ok(Some(interval)) if !(window.from_ns..window.to_ns).contains(&interval.start_ns) => {}
-                Ok(Some(interval)) => self.take(&interval, &mut open).map_err(std::io::Error::other)?,
+                Ok(Some(entry)) if !window.holds(&entry) => {}
+                Ok(Some(Entry::Note(note))) => self.notes.take(*note).map_err(std::io::Error::other)?,
+                Ok(Some(Entry::Interval(interval))) => {
+                    self.take(&interval, &mut open).map_err(std::io::Error::other)?;
+                }
                 Err(error @ ReadError::Line { .. }) => flaw(Flaw::Bad(error.to_string())),
                 Err(error @ ReadError::Io(_)) => return Err(error),
             }
@@ -189,6 +208,11 @@ impl Run {
     /// How many lines of the logs were taken in.
     pub(super) fn intervals(&self) -> u64 {
         self.intervals
+    }
+
+    /// What stands beside the measurements.
+    pub(super) fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// When the first interval began and the last one ended, of those that have values; nanoseconds since the Unix epoch.

@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
+use super::account::{self, Notes};
 use super::figures::{Grouped, Ratio};
 use super::run::{Point, Series};
+use super::verdict::conclude;
 use super::{Report, Side, utc};
 use crate::latency::{Figures, Nanos};
 
@@ -28,9 +30,11 @@ pub(super) fn text(report: &Report, width: usize, tags: bool) -> String {
 }
 
 fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> fmt::Result {
-    heading(out, &report.this, "")?;
+    wrapped(out, "", &conclude(report).text, width)?;
+    writeln!(out)?;
+    heading(out, &report.this, "", width)?;
     if let Some(base) = &report.base {
-        heading(out, base, "compared with ")?;
+        heading(out, base, "compared with ", width)?;
     }
     let rows = rows(report, tags);
     let names = rows.iter().map(|row| row.label().chars().count());
@@ -41,11 +45,11 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
     write_table(out, report, &rows, name_width, &columns)?;
     writeln!(out)?;
     write_times(out, report, &rows, name_width, width)?;
-    let notes = report.notes();
-    if !notes.is_empty() || !report.verdicts.is_empty() {
+    let remarks = report.notes();
+    if !remarks.is_empty() || !report.verdicts.is_empty() {
         writeln!(out)?;
     }
-    for note in notes {
+    for note in remarks {
         writeln!(out, "note: {note}")?;
     }
     for verdict in &report.verdicts {
@@ -54,14 +58,58 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
     Ok(())
 }
 
-fn heading(out: &mut String, side: &Side, before: &str) -> fmt::Result {
+/// Words in lines of at most `width` characters, as far as a word is no longer. The first begins with a name, the others as
+/// far in as that is long.
+fn wrapped(out: &mut String, name: &str, words: &str, width: usize) -> fmt::Result {
+    let indent = if name.is_empty() { 0 } else { ROW_NAME_WIDTH };
+    write!(out, "{name:<indent$}")?;
+    let mut at = indent;
+    for word in words.split(' ') {
+        let len = word.chars().count();
+        if at > indent && at + 1 + len > width {
+            write!(out, "\n{:indent$}", "")?;
+            at = indent;
+        } else if at > indent {
+            out.push(' ');
+            at += 1;
+        }
+        out.push_str(word);
+        at += len;
+    }
+    writeln!(out)
+}
+
+/// The names of rows of words.
+const ROW_NAME_WIDTH: usize = 10;
+/// Flights that are named, the newest.
+const FLIGHTS_SHOWN: usize = 20;
+
+/// What the notes of the log say.
+fn notes(out: &mut String, notes: &Notes, width: usize) -> fmt::Result {
+    for (name, words) in notes.rows() {
+        wrapped(out, &format!("  {name}"), &words, width)?;
+    }
+    let Some(whole) = notes.whole() else { return Ok(()) };
+    let count = whole.flights.len();
+    let left_out = whole.flights_left_out + count.saturating_sub(FLIGHTS_SHOWN) as u64;
+    if left_out > 0 {
+        wrapped(out, "  flight", &format!("{} more, which are not shown", Grouped(left_out)), width)?;
+    }
+    for (flight, path) in notes.flights().skip(count.saturating_sub(FLIGHTS_SHOWN)) {
+        wrapped(out, "  flight", &format!("{}: {path}", account::flight(flight)), width)?;
+    }
+    Ok(())
+}
+
+fn heading(out: &mut String, side: &Side, before: &str, width: usize) -> fmt::Result {
     let Some((begin_ns, end_ns)) = side.run.span_ns() else { return Ok(()) };
     let files = match side.files.as_slice() {
         [file] => file.clone(),
         files => format!("{} and {} files more", files[0], files.len() - 1),
     };
     let lasted = Nanos(end_ns.saturating_sub(begin_ns));
-    writeln!(out, "{before}{files}: {lasted} from {}", utc(begin_ns))
+    writeln!(out, "{before}{files}: {lasted} from {}", utc(begin_ns))?;
+    notes(out, side.run.notes(), width)
 }
 
 /// The stages, each followed by its tags where they are asked for.

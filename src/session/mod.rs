@@ -441,6 +441,18 @@ impl Session {
         self.outbox.going(n, others, tell)
     }
 
+    /// Whether some of what goes out next waited because the socket took nothing.
+    #[inline]
+    pub fn has_refused(&self) -> bool {
+        self.outbox.has_refused()
+    }
+
+    /// Where there [is such](Self::has_refused): tells the times of each tick that is out with the first `n` bytes of what
+    /// waits, and whether the socket refused it, or it came later. To be asked before they are [written](Self::wrote).
+    pub fn going_refused(&self, n: usize, tell: impl FnMut(Times, bool)) {
+        self.outbox.going_refused(n, tell);
+    }
+
     /// The socket took the first `n` bytes of what waits.
     #[inline]
     pub fn wrote(&mut self, n: usize, now_ns: u64) {
@@ -494,6 +506,7 @@ impl Session {
     /// The socket can be written to again, or the client has answered.
     pub fn unblock(&mut self) {
         (self.blocked, self.awaits_answer) = (false, false);
+        self.outbox.was_refused();
     }
 
     /// True while the socket is known to take nothing, or the client to have enough before it.

@@ -59,6 +59,8 @@ struct Marks {
     answer_bytes: usize,
     /// Where frames that tell ticks end, and their times.
     ticks: VecDeque<(u64, Times)>,
+    /// What stands before this place waited because the socket took nothing.
+    refused: u64,
 }
 
 /// Puts a strip behind the `last` one, which is behind all `others`.
@@ -208,6 +210,30 @@ impl Outbox {
             begin += strip.count;
         }
         out > 0
+    }
+
+    /// The socket took nothing, and from now on may take something: what waits by now waited for the client.
+    pub(super) fn was_refused(&mut self) {
+        let end = self.taken + self.len as u64;
+        // Ticks that were refused are known there.
+        if let Some(marks) = &mut self.marks {
+            marks.refused = end;
+        }
+    }
+
+    /// Whether some of what goes out next waited because the socket took nothing.
+    #[inline]
+    pub(super) fn has_refused(&self) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.refused > self.taken)
+    }
+
+    /// Tells the times of each tick that is out with the next `n` bytes of an outbox that [has been
+    /// refused](Self::has_refused), and whether it was itself, or came later.
+    pub(super) fn going_refused(&self, n: usize, mut tell: impl FnMut(Times, bool)) {
+        let Some(marks) = &self.marks else { return };
+        let end = self.taken + n as u64;
+        let out = marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end);
+        out.for_each(|(tick_end, times)| tell(*times, *tick_end <= marks.refused));
     }
 
     /// Whether all that waits stands on the tape.
@@ -413,6 +439,7 @@ impl Outbox {
         marks.younger.iter_mut().filter(|(from, _)| *from >= place).for_each(|(from, _)| *from += more);
         marks.answers.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
         marks.ticks.iter_mut().filter(|(end, _)| *end > place).for_each(|(end, _)| *end += more);
+        marks.refused += if marks.refused > place { more } else { 0 };
     }
 
     /// The chunk in which so many bytes end, 0 for the front one, and where in it.
@@ -454,6 +481,7 @@ impl Outbox {
                 marks.answer_bytes -= len;
             }
             while marks.ticks.pop_back_if(|(tick_end, _)| *tick_end > end).is_some() {}
+            marks.refused = marks.refused.min(end);
         }
         self.wrote(0);
     }

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
 use crate::latency::meter::Meter;
-use crate::latency::{Coarse, Stage};
+use crate::latency::{Coarse, NS_MAX, Stage};
 use crate::session::{Session, Strip, Subscription, Times, Tray};
 use crate::tick::{Key, Tick};
 
@@ -27,6 +27,8 @@ pub(super) struct Connection<S> {
     pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// It was above `ok` at some time.
+    pub(super) slowed: bool,
     /// Listed instruments that it asked for by name, on whatever channel.
     pub(super) named: u32,
     /// What it reads again, while it resumes or catches up.
@@ -48,7 +50,7 @@ pub(super) struct Connection<S> {
     pub(super) wildcards: Vec<Wildcard>,
     /// Symbols that nobody lists yet.
     pub(super) awaited: Vec<Awaited>,
-    /// What the whole way of its ticks took. There is none before the first that was measured.
+    /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
     pub(super) way: Option<Box<Coarse>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
@@ -107,7 +109,12 @@ impl Around<'_> {
         if !meter.is_on() || n == 0 {
             return;
         }
-        if !sample.takes() {
+        let takes = sample.takes();
+        if session.has_refused() {
+            // It stands for no other write, and no other for it: whoever was not kept waiting is measured apart.
+            return self.measure_refused(session, way, n);
+        }
+        if !takes {
             sample.skipped += u64::from(session.ticks_within(n));
             return;
         }
@@ -122,6 +129,23 @@ impl Around<'_> {
         if told {
             sample.skipped = 0;
         }
+    }
+
+    /// As [`measure`](Self::measure), where the socket refused some of it before: that wait is the client's.
+    #[cold]
+    fn measure_refused(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
+        let Self { clock, meter, .. } = self;
+        let now_ns = clock.wall_ns();
+        session.going_refused(n, |times, refused| {
+            let Times { rx_ns, tx_ns, class, instrument } = times;
+            let (stage, ours_ns) = if refused { (Stage::SlowClient, tx_ns) } else { (Stage::Write, now_ns) };
+            meter.record(stage, class, tx_ns, now_ns, 1);
+            let measured = meter.record_way(instrument, class, rx_ns, ours_ns, 1).is_some();
+            // What the client felt is both.
+            if let Some(ns) = now_ns.checked_sub(rx_ns).filter(|_| measured) {
+                way.get_or_insert_default().record(ns.min(NS_MAX), 1);
+            }
+        });
     }
 }
 

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
+use crate::counters::GAP_CAUSES;
 use crate::instrument::Symbol;
 use crate::protocol::frame::TextFrame;
 use crate::protocol::json::{self, Mark, Plain};
 use crate::session::{CatchUp, Missing};
-use crate::tick::{Channel, Key, Tick};
+use crate::tick::{Body, Channel, GapCause, Key, Tick};
+
+const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");
 
 /// Makes the frames of a shard.
 #[derive(Default)]
@@ -20,6 +23,8 @@ pub(super) struct Frames {
     newest: HashMap<Key, Newest, FxBuildHasher>,
     /// Frames made to be shared.
     pub(super) count: u64,
+    /// Gaps that were told, and how many numbers they named, by the number of their cause.
+    pub(super) gaps: [(u64, u64); GAP_CAUSES],
 }
 
 /// A message but for what differs from client to client.
@@ -83,6 +88,7 @@ impl Frames {
         if let Some(missing) = missing {
             push(self.gap(missing, tick.key(), symbol));
         }
+        self.told(tick);
         push(self.own.make(|out| json::tick(tick, symbol, mark, out)));
     }
 
@@ -111,8 +117,22 @@ impl Frames {
     /// A gap of one subscription. States have none, so any key but a channel's is of no consequence.
     fn gap(&mut self, missing: Missing, key: Key, symbol: &Symbol) -> &[u8] {
         let Missing { from, to, why } = missing;
+        self.told_gap(why, to - from + 1);
         let channel = key.channel().unwrap_or(Channel::Quote);
         self.own.make(|out| json::gap(symbol, channel, from, to, why, out))
+    }
+
+    /// A client is told a tick, which may be a gap.
+    pub(super) fn told(&mut self, tick: &Tick) {
+        if let Body::Gap { from, void, .. } = tick.body {
+            self.told_gap(void.why(), tick.seq - from + 1);
+        }
+    }
+
+    fn told_gap(&mut self, why: GapCause, numbers: u64) {
+        let (told, ticks) = &mut self.gaps[why as usize];
+        *told += 1;
+        *ticks += numbers;
     }
 
     /// Any text frame, for one session.

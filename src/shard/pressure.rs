@@ -89,7 +89,13 @@ impl<S: Socket> Sessions<S> {
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);
-        self.count_level(before, self.connections.get(id).map_or(before, |c| c.session.level()));
+        if let Some(connection) = self.connections.get_mut(id) {
+            let level = connection.session.level();
+            if level > Level::Ok && !std::mem::replace(&mut connection.slowed, true) {
+                self.counters.slowed.add(1);
+            }
+            self.count_level(before, level);
+        }
         self.note(id, verdict, kernel, now);
         let host = self.look_at_host(id, verdict.cut, kernel, now);
         if host == Host::Dead {

@@ -80,8 +80,8 @@ pub struct ClientRow {
     pub lost: u64,
     /// Not told yet.
     pub pending: u64,
-    /// What the whole way of its ticks took, from `rx` until the kernel had the frame, since it came; none before the first
-    /// that was measured.
+    /// What it felt: what the way of its ticks took, from `rx` until the kernel had the frame, what its own socket kept waiting
+    /// counted, since it came; none before the first that was measured.
     pub total: Option<CoarseFigures>,
 }
 

@@ -368,6 +368,9 @@ impl<S: Socket> Sessions<S> {
             subscription.queued(seq);
             connection.session.count(telling.counts);
             self.totals += telling.counts;
+            if telling.counts.lost > 0 {
+                self.frames.told(&telling.tick);
+            }
             connection.set_out(tray);
             if !std::mem::replace(&mut tray.queued, true) {
                 self.flush_queue.push_back((id, telling.since));
@@ -557,6 +560,7 @@ impl<S: Socket> Sessions<S> {
             seam: None,
             news: 0,
             watched: false,
+            slowed: false,
             dead: false,
             ending: None,
             parting: Parting::Linger,
@@ -566,6 +570,7 @@ impl<S: Socket> Sessions<S> {
         }));
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
+        self.counters.came.add(1);
         // Urgent, or a heartbeat could overtake it. What it answers to a ping at once tells that it answers them.
         self.say_urgently(id, &hello, now);
         if let Some(connection) = self.connections.get_mut(id) {
@@ -728,5 +733,9 @@ impl<S: Socket> Sessions<S> {
         self.counters.merged.set(self.totals.merged);
         self.counters.dropped.set(self.totals.dropped);
         self.counters.lost.set(self.totals.lost);
+        for (counted, (told, ticks)) in self.counters.gaps.iter().zip(self.frames.gaps) {
+            counted.told.set(told);
+            counted.ticks.set(ticks);
+        }
     }
 }

@@ -48,7 +48,7 @@ impl House {
     }
 
     fn write(&mut self, incident: &Incident) -> Option<String> {
-        self.flights.write(incident, &Stages::default(), 0)
+        self.flights.write(incident, &Stages::default(), 0).told
     }
 
     /// The names of the files.

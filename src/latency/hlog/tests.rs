@@ -4,6 +4,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use proptest::prelude::*;
 
+use super::note::{Account, Clients, FlightNote, Gaps, Moment};
 use super::*;
 use crate::latency;
 
@@ -247,5 +248,100 @@ proptest! {
         counts in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xff), Just(2)], 0..60),
     ) {
         use_up(&line_of(&compressed(&plain(digits, low, high, &counts))));
+    }
+}
+
+// ---- notes --------------------------------------------------------------------------------------------
+
+fn account() -> Account {
+    Account {
+        from: Moment(START_NS),
+        to: Moment(START_NS + 1_000_000_000),
+        clients: Clients { at_start: 6, new: 2, at_end: 7 },
+        slow: Clients { at_start: 0, new: 1, at_end: 1 },
+        sent: 9,
+        merged: 8,
+        dropped: 7,
+        lost: 6,
+        gaps: [("slow_consumer".to_owned(), Gaps { told: 2, ticks: 7 })].into(),
+        ended: [("closed".to_owned(), 1)].into(),
+        flights: vec![FlightNote {
+            file: "flight-2024-05-01T12-00-00.100000Z.ndjson".to_owned(),
+            at: Moment(START_NS),
+            what: "a client was cut: slow_consumer (4000)".to_owned(),
+            session: Some("c0ffee".to_owned()),
+            peer: None,
+        }],
+        flights_left_out: 3,
+    }
+}
+
+const INTERVAL: &str = concat!(
+    r#"#tickfan {"type":"interval","from":"2024-05-01T12:00:00.100000Z","to":"2024-05-01T12:00:01.100000Z","#,
+    r#""clients":{"at_start":6,"new":2,"at_end":7},"slow":{"at_start":0,"new":1,"at_end":1},"sent":9,"merged":8,"#,
+    r#""dropped":7,"lost":6,"gaps":{"slow_consumer":{"told":2,"ticks":7}},"ended":{"closed":1},"flights":[{"#,
+    r#""file":"flight-2024-05-01T12-00-00.100000Z.ndjson","at":"2024-05-01T12:00:00.100000Z","#,
+    r#""what":"a client was cut: slow_consumer (4000)","session":"c0ffee","peer":null}],"flights_left_out":3}"#,
+    "\n"
+);
+
+#[test]
+fn notes_are_written_and_read_between_the_intervals() {
+    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    writer.note(&Note::Interval(account())).expect("written");
+    writer.write("a", SECOND, SECOND, &values(&[5])).expect("written");
+    let log = writer.into_inner();
+    assert!(log.windows(INTERVAL.len()).any(|part| part == INTERVAL.as_bytes()), "{}", log.escape_ascii());
+    let mut reader = Reader::new(log.as_slice());
+    let Ok(Some(Entry::Note(note))) = reader.next_entry() else { panic!("a note") };
+    assert_eq!(*note, Note::Interval(account()));
+    assert!(matches!(reader.next_entry(), Ok(Some(Entry::Interval(_)))));
+    assert_eq!(read(&log).0.len(), 1, "who asks for intervals gets them");
+    let mut long = account();
+    long.flights = vec![long.flights[0].clone(); 100];
+    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    assert!(writer.note(&Note::Interval(long)).is_err(), "a bound is kept");
+}
+
+#[test]
+fn a_note_that_is_wrong_is_a_bad_line_and_other_comments_are_left_alone() {
+    let with = |from: &str, to: &str| INTERVAL.replace(from, to);
+    let long = with("c0ffee", &"c".repeat(note::NOTE_BYTES_MAX));
+    for (line, why) in [
+        (with("\"sent\":9,", ""), "line 1: a note that cannot be read: missing field `sent`"),
+        (with("\"sent\":9", "\"sent\":-9"), "invalid value: integer `-9`, expected u64"),
+        (
+            with("12:00:01.100000Z", "12:00:01+00:00"),
+            "the time \"2024-05-01T12:00:01+00:00\": not a time such as",
+        ),
+        (with("12:00:01", "11:00:01"), "it ends before it begins"),
+        (with("\"closed\"", "\"Closed!\""), "\"Closed!\" is no cause"),
+        (with("\"interval\"", "\"pause\""), "unknown variant `pause`, expected `log` or `interval`"),
+        (with("{\"type\"", "{{\"type\""), "a note that cannot be read: "),
+        (
+            "#tickfan {\"type\":\"log\",\"version\":2}\n".to_owned(),
+            "version 2 of the notes: this program knows 1",
+        ),
+        (long, "a note of more than 16384 bytes"),
+    ] {
+        let (intervals, errors, _) = read(line.as_bytes());
+        assert_eq!((intervals.len(), errors.len()), (0, 1), "{line}");
+        assert!(
+            errors[0].starts_with("line 1: a note") || errors[0].starts_with("line 1: version"),
+            "{errors:?}"
+        );
+        assert!(errors[0].contains(why), "{errors:?} should say {why}");
+    }
+    // A field that a later program adds, and comments of others.
+    let more = with("\"sent\"", "\"colour\":\"red\",\"sent\"");
+    let (_, errors, torn) =
+        read(format!("{more}#tickfan\n#tickfans {{}}\n# note\n{}", &INTERVAL[..50]).as_bytes());
+    assert_eq!((errors, torn), (vec![], Some(5)), "the last was cut off");
+}
+
+proptest! {
+    #[test]
+    fn no_note_panics(text in "(#tickfan )?[{}\\[\\]:,\"a-z0-9_.-]{0,60}\\PC{0,20}\n") {
+        let _ = Note::read(text.as_bytes());
     }
 }

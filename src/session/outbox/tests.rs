@@ -187,6 +187,33 @@ fn discarding_keeps_what_has_begun_and_what_is_urgent() {
     }
 }
 
+#[test]
+fn what_was_refused_is_known_whatever_comes_before_and_behind_it() {
+    let mut outbox = Outbox::default();
+    let (one, urgent) = (framed("12345678"), framed("lag"));
+    (0..3).for_each(|n| outbox.push_tick(&one, times(n), 0));
+    assert!(!outbox.has_refused());
+    outbox.was_refused();
+    // It overtakes what was refused; the last tick stands behind it.
+    outbox.push_urgent(&urgent, 1);
+    outbox.push_tick(&one, times(3), 1);
+    let told = |outbox: &Outbox, n: usize| {
+        let mut told = Vec::new();
+        outbox.going_refused(n, |times, refused| told.push((times.rx_ns, refused)));
+        told
+    };
+    assert!(outbox.has_refused());
+    assert_eq!(told(&outbox, urgent.len() + 2 * one.len() - 1), [(0, true)]);
+    assert_eq!(told(&outbox, usize::MAX >> 1), [(0, true), (1, true), (2, true), (3, false)]);
+    outbox.wrote(urgent.len() + 2 * one.len());
+    assert_eq!((outbox.has_refused(), told(&outbox, one.len())), (true, vec![(2, true)]));
+    outbox.wrote(one.len());
+    assert_eq!((outbox.has_refused(), outbox.len()), (false, one.len()), "the rest came later");
+    outbox.was_refused();
+    outbox.discard();
+    assert!(!outbox.has_refused() && outbox.is_empty());
+}
+
 fn both(a: &mut Outbox, b: &mut Outbox, step: impl Fn(&mut Outbox)) {
     step(a);
     step(b);

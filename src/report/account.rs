@@ -1,0 +1,190 @@
+//! What the notes of a run's logs say of its clients, its incidents, and where it ran; as rows of words. Pure.
+
+use super::figures::Grouped;
+use super::utc;
+use crate::latency::hlog::note::{Account, FlightNote, Head, Note};
+
+/// Machines or programs that are told apart.
+const HEADS_MAX: usize = 16;
+/// Flights that are named one by one; of further ones it is said how many.
+const FLIGHTS_MAX: usize = 1_000;
+/// Causes that are told apart.
+const CAUSES_MAX: usize = 64;
+/// What is said where a log has no notes.
+pub(super) const NOT_HERE: &str = "not in this log";
+
+/// The notes of a run.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// The heads of its logs, each that differs once.
+    heads: Vec<Head>,
+    /// All accounts in one.
+    whole: Option<Account>,
+    /// The most clients at once, as intervals began and ended.
+    most: u64,
+}
+
+impl Notes {
+    /// Takes in a note. Notes may come in any order.
+    ///
+    /// # Errors
+    /// More of them than there is room for.
+    pub(super) fn take(&mut self, note: Note) -> Result<(), String> {
+        match note {
+            Note::Log(head) => {
+                // What begins at another time is another run.
+                if !self.heads.contains(&head) {
+                    if self.heads.len() == HEADS_MAX {
+                        return Err(format!("logs of more than {HEADS_MAX} runs"));
+                    }
+                    self.heads.push(head);
+                }
+                Ok(())
+            }
+            Note::Interval(account) => {
+                self.most = self.most.max(account.clients.at_start).max(account.clients.at_end);
+                match &mut self.whole {
+                    None => self.whole = Some(account),
+                    Some(whole) => add(whole, account)?,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The heads of its logs.
+    pub(super) fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// What is said of all its intervals together; `None`: nothing.
+    pub(super) fn whole(&self) -> Option<&Account> {
+        self.whole.as_ref()
+    }
+
+    /// The most clients at once.
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Its flights, the oldest first, each with the path that it was written to.
+    pub(super) fn flights(&self) -> impl Iterator<Item = (&FlightNote, String)> {
+        let dir = self.heads.iter().find_map(|head| head.flights.as_deref());
+        let path = move |flight: &FlightNote| match dir {
+            Some(dir) => format!("{}/{}", dir.trim_end_matches('/'), flight.file),
+            None => flight.file.clone(),
+        };
+        self.whole.iter().flat_map(|whole| &whole.flights).map(move |flight| (flight, path(flight)))
+    }
+
+    /// Everything as rows of a name and words, but for the flights.
+    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = Vec::new();
+        match &self.whole {
+            None => rows.push(("clients", NOT_HERE.to_owned())),
+            Some(whole) => {
+                let most = Grouped(self.most);
+                let words =
+                    format!("{}, at most {most} at once, {} slow", clients(whole), Grouped(slow(whole)));
+                rows.push(("clients", words));
+                rows.push(("ticks", ticks(whole)));
+                rows.push(("gaps", gaps(whole)));
+                rows.push(("ended", ended(whole)));
+            }
+        }
+        if self.heads.is_empty() {
+            rows.push(("machine", NOT_HERE.to_owned()));
+        }
+        for head in &self.heads {
+            rows.push(("machine", machine(head)));
+            let profile = &head.build.profile;
+            rows.push(("program", format!("tickfan {} ({profile})", head.build.version)));
+        }
+        rows
+    }
+}
+
+/// How many clients there were.
+pub(super) fn clients(whole: &Account) -> Grouped {
+    Grouped(whole.clients.at_start.saturating_add(whole.clients.new))
+}
+
+/// How many of them were slow.
+pub(super) fn slow(whole: &Account) -> u64 {
+    whole.slow.at_start.saturating_add(whole.slow.new)
+}
+
+fn ticks(whole: &Account) -> String {
+    let Account { sent, merged, dropped, lost, .. } = whole;
+    let [sent, merged, dropped, lost] = [sent, merged, dropped, lost].map(|count| Grouped(*count));
+    format!("{sent} sent, {merged} merged, {dropped} dropped, {lost} lost by the feed")
+}
+
+fn gaps(whole: &Account) -> String {
+    let row = |(cause, gaps): (&String, &crate::latency::hlog::note::Gaps)| {
+        format!("{cause} {} ({} ticks)", Grouped(gaps.told), Grouped(gaps.ticks))
+    };
+    listed(whole.gaps.iter().map(row))
+}
+
+fn ended(whole: &Account) -> String {
+    listed(whole.ended.iter().map(|(cause, count)| format!("{cause} {}", Grouped(*count))))
+}
+
+fn listed(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+fn machine(head: &Head) -> String {
+    let machine = &head.machine;
+    let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
+    let kernel = machine.kernel.as_deref().map_or(String::new(), |kernel| format!(" {kernel}"));
+    let cores = if machine.cores == 1 { "core" } else { "cores" };
+    format!("{cpu}, {} {cores}, {}{kernel}, {}", machine.cores, machine.os, machine.arch)
+}
+
+/// A flight in words, without its path.
+pub(super) fn flight(flight: &FlightNote) -> String {
+    let session = flight.session.as_deref().map_or(String::new(), |session| format!(", client {session}"));
+    let peer = flight.peer.as_deref().map_or(String::new(), |peer| format!(" from {peer}"));
+    format!("{} {}{session}{peer}", utc(flight.at.0), flight.what)
+}
+
+/// Adds an account to those before or behind it.
+fn add(whole: &mut Account, more: Account) -> Result<(), String> {
+    if more.from < whole.from {
+        whole.from = more.from;
+        whole.clients.at_start = more.clients.at_start;
+        whole.slow.at_start = more.slow.at_start;
+    }
+    if more.to >= whole.to {
+        whole.to = more.to;
+        whole.clients.at_end = more.clients.at_end;
+        whole.slow.at_end = more.slow.at_end;
+    }
+    let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+    sum(&mut whole.clients.new, more.clients.new);
+    sum(&mut whole.slow.new, more.slow.new);
+    sum(&mut whole.sent, more.sent);
+    sum(&mut whole.merged, more.merged);
+    sum(&mut whole.dropped, more.dropped);
+    sum(&mut whole.lost, more.lost);
+    sum(&mut whole.flights_left_out, more.flights_left_out);
+    for (cause, gaps) in more.gaps {
+        let known = whole.gaps.entry(cause).or_default();
+        sum(&mut known.told, gaps.told);
+        sum(&mut known.ticks, gaps.ticks);
+    }
+    for (cause, count) in more.ended {
+        sum(whole.ended.entry(cause).or_default(), count);
+    }
+    if whole.gaps.len() > CAUSES_MAX || whole.ended.len() > CAUSES_MAX {
+        return Err(format!("more than {CAUSES_MAX} causes"));
+    }
+    let room = FLIGHTS_MAX.saturating_sub(whole.flights.len());
+    sum(&mut whole.flights_left_out, more.flights.len().saturating_sub(room) as u64);
+    whole.flights.extend(more.flights.into_iter().take(room));
+    whole.flights.sort_by_key(|flight| flight.at);
+    Ok(())
+}
