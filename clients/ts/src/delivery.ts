@@ -1,0 +1,122 @@
+/**
+ * How old what a connection has told may be. The proof is an answered `ping`: its `pong` stands in order behind all that waits, in
+ * the gateway, on the road, in the browser and in this program. So once it is taken in, everything that the gateway had to
+ * tell when the ping was sent has been taken in. Both moments are of one clock: no offset has to be known for it.
+ */
+
+import type { Level, State } from './messages.js';
+import type { Clock } from './timing.js';
+
+/**
+ * Why what was told may be old. `lost`: there is no connection. `new`: this one has not answered a ping yet. `shed`: this client
+ * does not keep up, and the gateway merges or drops what is for it. `catching_up`: ticks come that the gateway received long
+ * before. `busy`: this program kept what came waiting, or its timers. `silent`: nothing is heard of the gateway, which hangs, or the
+ * road to it. `slow`: messages come, but late.
+ */
+export type LateReason = 'lost' | 'new' | 'shed' | 'catching_up' | 'busy' | 'silent' | 'slow';
+
+/** What may be shown of a symbol's state: `late` stands for `live` where what was told may be old. Only `live` is live. */
+export type StateNow = State | 'late' | 'unknown';
+
+/** Whether what was told still holds. */
+export interface Delivery {
+  /** Nothing may be shown as live. */
+  readonly isLate: boolean;
+  /** Why; undefined while it is prompt. */
+  readonly why: LateReason | undefined;
+  /** Whatever the gateway had to tell so many milliseconds ago has been taken in; Infinity where nothing proves that. */
+  readonly behindMs: number;
+}
+
+/** Without a connection. */
+export const NO_DELIVERY: Delivery = { isLate: true, why: 'lost', behindMs: Infinity };
+
+/** One moment by two clocks. */
+export interface Moment {
+  readonly ms: number;
+  readonly wallMs: number;
+}
+
+/** Milliseconds that a timer or a message may be kept waiting by this program. */
+const BUSY_MS = 100;
+/** Milliseconds for which an old tick says that more of them may follow. */
+const CATCHING_UP_MS = 1000;
+
+/** The watch over one connection. */
+export class DeliveryWatch {
+  readonly #clock: Clock;
+  readonly #lateMs: number;
+  readonly #silentMs: number;
+  #proven: Moment | undefined;
+  #heardMs: number;
+  #busyMs = -Infinity;
+  #oldMs = -Infinity;
+  #dueMs = Infinity;
+  #isShed = false;
+
+  /**
+   * @param lateMs age from which on what was told is late.
+   * @param pingMs between two pings.
+   */
+  constructor(clock: Clock, lateMs: number, pingMs: number) {
+    this.#clock = clock;
+    this.#lateMs = lateMs;
+    this.#silentMs = Math.min(1.5 * pingMs, lateMs);
+    this.#heardMs = clock.now();
+  }
+
+  /** A ping is sent now. */
+  moment(): Moment {
+    const ms = this.#clock.now();
+    return { ms, wallMs: this.#clock.wall?.() ?? ms };
+  }
+
+  /** One that was sent then is answered. */
+  answered(sent: Moment): void {
+    if (this.#proven === undefined || sent.ms > this.#proven.ms) this.#proven = sent;
+  }
+
+  /** Whatever the gateway had to tell then has been taken in; -Infinity before the first answer. */
+  get provenMs(): number {
+    return this.#proven?.ms ?? -Infinity;
+  }
+
+  /** A message was taken in, which had waited for this program. */
+  heard(nowMs: number, waitedMs: number): void {
+    this.#heardMs = nowMs;
+    if (waitedMs >= BUSY_MS) this.#busyMs = nowMs;
+  }
+
+  /** A timer is due then. */
+  expect(dueMs: number): void {
+    const { ms } = this.moment();
+    if (ms - this.#dueMs >= BUSY_MS) this.#busyMs = ms;
+    this.#dueMs = dueMs;
+  }
+
+  level(level: Level): void {
+    this.#isShed = level === 'shed' || level === 'cut';
+  }
+
+  /** A tick took the gateway so long, from its receipt until it was encoded: what stands behind it may be as old. */
+  told(tookMs: number): void {
+    if (tookMs > this.#lateMs) this.#oldMs = this.#clock.now();
+  }
+
+  /** How it stands at this moment. */
+  check(): Delivery {
+    const { ms, wallMs } = this.moment();
+    if (this.#proven === undefined) return { isLate: true, why: 'new', behindMs: Infinity };
+    // A machine that slept has a clock that runs on, and may have one that did not. One that was set is no proof of anything.
+    const behindMs = Math.max(ms - this.#proven.ms, wallMs - this.#proven.wallMs);
+    const why = this.#why(ms, behindMs);
+    return { isLate: why !== undefined, why, behindMs };
+  }
+
+  #why(ms: number, behindMs: number): LateReason | undefined {
+    if (this.#isShed) return 'shed';
+    if (behindMs <= this.#lateMs) return ms - this.#oldMs < CATCHING_UP_MS ? 'catching_up' : undefined;
+    if (ms - this.#dueMs >= BUSY_MS || ms - this.#busyMs <= this.#lateMs) return 'busy';
+    return ms - this.#heardMs >= this.#silentMs ? 'silent' : 'slow';
+  }
+}
