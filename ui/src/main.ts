@@ -47,7 +47,8 @@ class Page {
       this.#health.lag(lag);
       this.#everything();
     },
-    onHeartbeat: () => this.#health.heartbeat(Date.now()),
+    onDelivery: () => this.#everything(),
+    onHeartbeat: () => this.#health.heartbeat(performance.now()),
     onReplay: (status) => {
       this.#replay.show(status);
       this.#ask();
@@ -63,6 +64,10 @@ class Page {
   /** What chart and tape are of. */
   #shown: { readonly it: Instrument | undefined; readonly span: number } = { it: undefined, span: 0 };
   #frame = 0;
+  /** Something has to be drawn in it. */
+  #isAsked = false;
+  /** What was drawn last was late. */
+  #wasLate = true;
   #title = '';
 
   constructor() {
@@ -167,9 +172,38 @@ class Page {
     this.#ask();
   }
 
-  /** For a frame. */
+  /** For a frame in which something is drawn. */
   #ask(): void {
-    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#draw());
+    this.#isAsked = true;
+    this.#next();
+  }
+
+  #next(): void {
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#each());
+  }
+
+  /**
+   * Each frame, while anything may be shown as live: whatever the browser draws one for, and however long it drew none, what is late in
+   * it says so. A timer would come when a busy page has time for it.
+   */
+  #each(): void {
+    this.#frame = 0;
+    this.#look();
+    if (this.#isAsked) {
+      this.#draw();
+      // That takes time, too.
+      if (this.#look()) this.#draw();
+    }
+    if (!this.#wasLate) this.#next();
+  }
+
+  /** True if what was told has become late, or is not any more. */
+  #look(): boolean {
+    const { isLate } = this.#client.delivery;
+    if (isLate === this.#wasLate) return false;
+    this.#wasLate = isLate;
+    this.#everything();
+    return true;
   }
 
   #everything(): void {
@@ -177,7 +211,7 @@ class Page {
   }
 
   #draw(): void {
-    this.#frame = 0;
+    this.#isAsked = false;
     const nowMs = Date.now();
     // What it was told of belongs to the connection that told it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
@@ -189,11 +223,12 @@ class Page {
     if (rowsWait || chartsWait) this.#ask();
     this.#tape.draw();
     this.#drawTitle();
+    this.#health.delivery(this.#client.delivery);
     this.#health.drawn(this.#client);
   }
 
   #second(): void {
-    this.#health.second(Date.now());
+    this.#health.second();
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
     // Ages go on where nothing comes.
     this.#everything();
@@ -201,7 +236,8 @@ class Page {
   }
 
   get #standing(): Standing {
-    return { isLinked: this.#client.isOpen, isBehind: this.#health.isBehind, replayUs: this.#replay.us };
+    const { isOpen: isLinked, gatewayTimeUs: gatewayUs } = this.#client;
+    return { isLinked, isBehind: this.#health.isBehind, isLate: this.#wasLate, gatewayUs, replayUs: this.#replay.us };
   }
 
   #ordered(): Instrument[] {

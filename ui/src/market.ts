@@ -1,14 +1,18 @@
 /** What the page knows of each symbol. No screen here: ticks go in, and what has changed is marked for the next frame. */
 
-import { compareDecimal, subtractDecimal, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
+import { compareDecimal, subtractDecimal, type Decimal, type Gap, type Quote, type StateNow, type Trade } from 'tickfan-client';
 
-/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. */
-export type Doubt = 'link lost' | 'unknown' | Exclude<State, 'live'> | 'behind' | 'gap' | undefined;
+/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. `late`: it may be old for another reason. */
+export type Doubt = 'link lost' | Exclude<StateNow, 'live'> | 'behind' | 'gap' | undefined;
 
 /** What of a symbol's state is not its own. */
 export interface Standing {
   readonly isLinked: boolean;
   readonly isBehind: boolean;
+  /** What was told may be old: it came late, or nothing proves that it did not. */
+  readonly isLate: boolean;
+  /** What time it is at the gateway: microseconds, where that is known. */
+  readonly gatewayUs?: number | undefined;
   /** Where the replay is that can be controlled, if there is one: microseconds. */
   readonly replayUs?: number | undefined;
 }
@@ -32,13 +36,13 @@ export class Instrument {
   trade: Trade | undefined;
   /** The price that the page saw first: a trade's. */
   first: Decimal | undefined;
-  #state: State | 'unknown' = 'unknown';
+  #state: StateNow = 'unknown';
   /** What it shows is of a recording, be it stale or unknown meanwhile. */
   #isRecorded = false;
   /** Numbers are missing since the last tick. */
   gap: Gap | undefined;
-  /** Local milliseconds when it last changed. */
-  changedMs: number | undefined;
+  /** When the gateway received what came last, by its clock: microseconds. */
+  rxUs: number | undefined;
   /** The venue's time of what came last, microseconds, where it told one. */
   #venueUs: number | undefined;
   /** Which way the last trade moved the price; 0 until it does. */
@@ -54,7 +58,7 @@ export class Instrument {
     this.quote = quote;
     this.#venueUs = quote.ts ?? this.#venueUs;
     this.gap = undefined;
-    this.changedMs = nowMs;
+    this.rxUs = quote.rx;
     const { bid, ask } = quote;
     if (bid !== undefined && ask !== undefined) this.#point((Number(bid) + Number(ask)) / 2, nowMs);
   }
@@ -65,7 +69,7 @@ export class Instrument {
     this.#venueUs = trade.ts ?? this.#venueUs;
     this.gap = undefined;
     this.first ??= trade.price;
-    this.changedMs = nowMs;
+    this.rxUs = trade.rx;
     const direction = before === undefined ? 0 : compareDecimal(trade.price, before);
     if (direction !== 0) {
       this.direction = direction;
@@ -79,26 +83,34 @@ export class Instrument {
     if (gap.why !== 'seek') this.gap = gap;
     else if (gap.channel === 'trade') this.trade = undefined;
     else this.quote = undefined;
+    if (this.trade === undefined && this.quote === undefined) this.rxUs = undefined;
   }
 
   /** Why its prices are not live; undefined if they are. */
-  doubt({ isLinked, isBehind }: Standing): Doubt {
+  doubt({ isLinked, isBehind, isLate }: Standing): Doubt {
     if (!isLinked) return 'link lost';
-    // A recording that plays may be behind, too, or have a hole; one that stands does so first of all.
-    if (this.state !== 'live' && this.state !== 'replay') return this.state;
+    const { state } = this;
+    // A recording that plays may be behind or late, too, or have a hole; one that stands does so first of all.
+    if (state !== 'live' && state !== 'late' && state !== 'replay') return state;
     if (isBehind) return 'behind';
+    if (isLate || state === 'late') return 'late';
     if (this.gap !== undefined) return 'gap';
-    return this.state === 'live' ? undefined : this.state;
+    return state === 'live' ? undefined : state;
   }
 
-  get state(): State | 'unknown' {
+  get state(): StateNow {
     return this.#state;
   }
 
-  set state(state: State | 'unknown') {
+  set state(state: StateNow) {
     this.#state = state;
-    if (state === 'live') this.#isRecorded = false;
+    if (state === 'live' || state === 'late') this.#isRecorded = false;
     if (state === 'replay' || state === 'paused' || state === 'ended') this.#isRecorded = true;
+  }
+
+  /** Milliseconds since the gateway received what is shown; undefined where nothing is, or nobody knows. */
+  ageMs({ gatewayUs }: Standing): number | undefined {
+    return this.rxUs === undefined || gatewayUs === undefined ? undefined : (gatewayUs - this.rxUs) / 1000;
   }
 
   get isRecorded(): boolean {

@@ -20,7 +20,7 @@ test('the address holds the view, and odd ones do no harm', () => {
 
 test('a price is live in one case only', () => {
   const it = new Instrument('a:X');
-  const linked = { isLinked: true, isBehind: false };
+  const linked = { isLinked: true, isBehind: false, isLate: false };
   assert.deepEqual([it.doubt({ ...linked, isLinked: false }), it.doubt(linked)], ['link lost', 'unknown']);
   it.state = 'live';
   assert.deepEqual([it.doubt(linked), it.doubt({ ...linked, isBehind: true })], [undefined, 'behind']);
@@ -34,7 +34,7 @@ test('a price is live in one case only', () => {
 
 test('a recording is never live, and says of which day it is', () => {
   const it = new Instrument('a:X');
-  const linked = { isLinked: true, isBehind: false };
+  const linked = { isLinked: true, isBehind: false, isLate: false };
   const looks = (standing: Standing = linked) => [it.doubt(standing), lookOf(it.doubt(standing)), it.whyNotLive(standing)];
   it.state = 'replay';
   assert.deepEqual(looks(), ['replay', 'recorded', 'not live: recorded']);
@@ -56,7 +56,7 @@ test('a recording is never live, and says of which day it is', () => {
 });
 
 test('over all it is said what is recorded, and of which days', () => {
-  const standing = { isLinked: true, isBehind: false };
+  const standing = { isLinked: true, isBehind: false, isLate: false };
   const [a, b, c] = ['a:A', 'a:B', 'a:C'].map((symbol) => new Instrument(symbol)) as [Instrument, Instrument, Instrument];
   assert.equal(banner([a, b, c], standing), '');
   assert.equal(banner([], { ...standing, replayUs: 1_714_564_800e6 }), 'REPLAY of 2024-05-01');
@@ -78,7 +78,7 @@ test('where a recording has no value yet, none is shown', () => {
   it.onTrade(trade('1', 0), 0);
   it.onQuote(quote('1', '2'), 0);
   it.onGap({ type: 'gap', symbol: 'a:X', channel: 'trade', from: 2, to: 2, why: 'seek' });
-  assert.deepEqual([it.trade, it.quote?.bid, it.doubt({ isLinked: true, isBehind: false })], [undefined, '1', undefined]);
+  assert.deepEqual([it.trade, it.quote?.bid, it.doubt({ isLinked: true, isBehind: false, isLate: false })], [undefined, '1', undefined]);
   it.onGap({ type: 'gap', symbol: 'a:X', channel: 'quote', from: 2, to: 2, why: 'seek' });
   assert.equal(it.quote, undefined);
 });

@@ -134,6 +134,7 @@ export class Client {
   readonly #handles = new Set<Handle>();
   readonly #states = new Map<string, State>();
   #link: Link | undefined;
+  #lastOffset: Offset | undefined;
   #open = false;
   #closed: { code: number; why: string } | undefined;
   #closing: Promise<void> | undefined;
@@ -181,9 +182,12 @@ export class Client {
     return this.#link?.offset;
   }
 
-  /** What time it is at the gateway, microseconds since the Unix epoch; undefined before the first answer to a ping. */
+  /**
+   * What time it is at the gateway, microseconds since the Unix epoch, as far as the present connection knows, or the one before;
+   * undefined before the first answer to a ping.
+   */
   get gatewayTimeUs(): number | undefined {
-    const offset = this.offset;
+    const offset = this.offset ?? this.#lastOffset;
     return offset === undefined ? undefined : this.#clock.now() * 1000 + offset.offset_us;
   }
 
@@ -373,6 +377,7 @@ export class Client {
   #lost(end: LinkEnd): void {
     if (this.#open && this.#clock.now() - this.#openedAt >= (this.#options.stableMs ?? 10_000)) this.#attempt = 0;
     const wasOpen = this.#open;
+    this.#lastOffset = this.offset ?? this.#lastOffset;
     this.#link = undefined;
     this.#open = false;
     this.#held = false;
