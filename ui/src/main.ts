@@ -324,8 +324,11 @@ class Page {
     if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey) return;
     const { key, altKey } = event;
     const span = SPANS[Number(key) - 1];
+    const isArrow = key === 'ArrowUp' || key === 'ArrowDown';
+    // They scroll the trades of who is there.
+    if (isArrow && event.target instanceof Element && event.target.closest('#side .scroll') !== null) return;
     if (key === '/') byId('search').focus();
-    else if (key === 'ArrowUp' || key === 'ArrowDown') this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
+    else if (isArrow) this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
     else if (key === 'Delete') this.#remove();
     else if (span !== undefined) this.#span(span);
     else return;

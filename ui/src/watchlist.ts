@@ -207,7 +207,9 @@ export class Watchlist {
       head.append(button);
       this.#columns.append(head);
     }
-    this.#columns.append(cell('th', 'spark', false));
+    const spark = cell('th', 'spark', false);
+    spark.textContent = 'last minute';
+    this.#columns.append(spark);
     this.theme();
     new ResizeObserver(([entry]) => {
       this.#width = entry?.contentRect.width ?? 0;

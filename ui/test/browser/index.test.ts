@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { after } from 'node:test';
 import { BINARY } from '../../../clients/ts/test/gateway.js';
 import { closeBrowser } from './browser.js';
+import './access.test.js';
 import './live.test.js';
 import './many.test.js';
+import './prompt.test.js';
 import './replay.test.js';
 import './screens.test.js';
 
