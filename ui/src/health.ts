@@ -17,7 +17,7 @@ const LATE: Readonly<Record<LateReason, string>> = {
   slow: 'late: the network is slow',
   busy: 'late: this tab is busy',
   shed: 'behind: this tab or the network does not keep up',
-  catching_up: 'late: the gateway is catching up',
+  catching_up: 'late: catching up',
 };
 
 const element = (id: string) => document.getElementById(id);

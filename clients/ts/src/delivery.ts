@@ -9,8 +9,8 @@ import type { Clock } from './timing.js';
 
 /**
  * Why what was told may be old. `lost`: there is no connection. `new`: this one has not answered a ping yet. `shed`: this client
- * does not keep up, and the gateway merges or drops what is for it. `catching_up`: ticks come that the gateway received long
- * before. `busy`: this program kept what came waiting, or its timers. `silent`: nothing is heard of the gateway, which hangs, or the
+ * does not keep up, and the gateway merges or drops what is for it. `catching_up`: it was late until a moment ago, or ticks come
+ * that the gateway received long before. `busy`: this program kept what came waiting, or its timers. `silent`: nothing is heard of the gateway, which hangs, or the
  * road to it. `slow`: messages come, but late.
  */
 export type LateReason = 'lost' | 'new' | 'shed' | 'catching_up' | 'busy' | 'silent' | 'slow';
@@ -41,6 +41,11 @@ export interface Moment {
 const BUSY_MS = 100;
 /** Milliseconds for which an old tick says that more of them may follow. */
 const CATCHING_UP_MS = 1000;
+/**
+ * Milliseconds behind the answer that ended a silence, before which no ping proves anything: a gateway that hung may answer before it
+ * has read what its feeds sent meanwhile.
+ */
+const CALM_MS = 250;
 
 /** The watch over one connection. */
 export class DeliveryWatch {
@@ -51,6 +56,7 @@ export class DeliveryWatch {
   #heardMs: number;
   #busyMs = -Infinity;
   #oldMs = -Infinity;
+  #calmMs = -Infinity;
   #dueMs = Infinity;
   #isShed = false;
 
@@ -73,7 +79,10 @@ export class DeliveryWatch {
 
   /** One that was sent then is answered. */
   answered(sent: Moment): void {
-    if (this.#proven === undefined || sent.ms > this.#proven.ms) this.#proven = sent;
+    if (this.#proven !== undefined && sent.ms <= this.#proven.ms) return;
+    const now = this.moment();
+    if (this.#proven !== undefined && since(this.#proven, now) > this.#lateMs) this.#calmMs = now.ms + CALM_MS;
+    this.#proven = sent;
   }
 
   /** Whatever the gateway had to tell then has been taken in; -Infinity before the first answer. */
@@ -105,18 +114,24 @@ export class DeliveryWatch {
 
   /** How it stands at this moment. */
   check(): Delivery {
-    const { ms, wallMs } = this.moment();
     if (this.#proven === undefined) return { isLate: true, why: 'new', behindMs: Infinity };
-    // A machine that slept has a clock that runs on, and may have one that did not. One that was set is no proof of anything.
-    const behindMs = Math.max(ms - this.#proven.ms, wallMs - this.#proven.wallMs);
-    const why = this.#why(ms, behindMs);
+    const now = this.moment();
+    const behindMs = since(this.#proven, now);
+    const why = this.#why(now.ms, behindMs, this.#proven.ms);
     return { isLate: why !== undefined, why, behindMs };
   }
 
-  #why(ms: number, behindMs: number): LateReason | undefined {
+  #why(ms: number, behindMs: number, provenMs: number): LateReason | undefined {
     if (this.#isShed) return 'shed';
-    if (behindMs <= this.#lateMs) return ms - this.#oldMs < CATCHING_UP_MS ? 'catching_up' : undefined;
+    const isCatchingUp = provenMs < this.#calmMs || ms - this.#oldMs < CATCHING_UP_MS;
+    if (behindMs <= this.#lateMs && !isCatchingUp) return undefined;
     if (ms - this.#dueMs >= BUSY_MS || ms - this.#busyMs <= this.#lateMs) return 'busy';
+    if (behindMs <= this.#lateMs) return 'catching_up';
     return ms - this.#heardMs >= this.#silentMs ? 'silent' : 'slow';
   }
+}
+
+/** Milliseconds from one moment to another. A machine that slept has a clock that ran on, and may have one that did not. */
+function since(then: Moment, now: Moment): number {
+  return Math.max(now.ms - then.ms, now.wallMs - then.wallMs);
 }

@@ -75,7 +75,10 @@ test('a gateway or a road that is silent makes everything late, long before the 
   assert.equal(bench.client.state(A), 'late');
   assert.equal(socket.pings, 1, 'asked at once');
   socket.pong();
+  assert.deepEqual([bench.client.state(A), bench.client.delivery.why], ['late', 'catching_up'], 'what it was sent meanwhile it may not have read');
+  await answering(bench, 1_200);
   assert.equal(bench.client.state(A), 'live');
+  assert.deepEqual(bench.heard.delivery, ['prompt', 'silent', 'slow', 'catching_up', 'prompt']);
   await bench.end();
 });
 
@@ -115,7 +118,7 @@ test('a program that stood still shows doubt before what came meanwhile is read'
   socket.say(trade(A, 2));
   socket.pong();
   assert.equal(bench.client.state(A), 'late');
-  socket.pong();
+  await answering(bench, 1_500);
   assert.equal(bench.client.state(A), 'live');
   await bench.end();
 });
@@ -135,7 +138,7 @@ test('clocks that are set make nothing live, and a machine that slept knows it',
   // An hour asleep: the even clock stood still.
   bench.clock.setWall(3_600_000);
   assert.equal(bench.client.state(A), 'late');
-  await answering(bench, 1_100);
+  await answering(bench, 2_500);
   assert.equal(bench.client.state(A), 'live');
   // Set back: what is silent is late all the same.
   bench.clock.setWall(-7_200_000);
