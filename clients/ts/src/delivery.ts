@@ -54,7 +54,8 @@ export class DeliveryWatch {
   readonly #silentMs: number;
   #proven: Moment | undefined;
   #heardMs: number;
-  #busyMs = -Infinity;
+  /** The longest time of late that this program kept something waiting, and when it went on. */
+  #stall = { ms: 0, endMs: -Infinity };
   #oldMs = -Infinity;
   #calmMs = -Infinity;
   #dueMs = Infinity;
@@ -93,14 +94,19 @@ export class DeliveryWatch {
   /** A message was taken in, which had waited for this program. */
   heard(nowMs: number, waitedMs: number): void {
     this.#heardMs = nowMs;
-    if (waitedMs >= BUSY_MS) this.#busyMs = nowMs;
+    this.#stalled(waitedMs, nowMs);
   }
 
   /** A timer is due then. */
   expect(dueMs: number): void {
-    const { ms } = this.moment();
-    if (ms - this.#dueMs >= BUSY_MS) this.#busyMs = ms;
+    const nowMs = this.#clock.now();
+    this.#stalled(nowMs - this.#dueMs, nowMs);
     this.#dueMs = dueMs;
+  }
+
+  #stalled(ms: number, endMs: number): void {
+    const isOver = endMs - this.#stall.endMs > this.#lateMs;
+    if (ms >= BUSY_MS && (isOver || ms >= this.#stall.ms)) this.#stall = { ms, endMs };
   }
 
   level(level: Level): void {
@@ -125,9 +131,13 @@ export class DeliveryWatch {
     if (this.#isShed) return 'shed';
     const isCatchingUp = provenMs < this.#calmMs || ms - this.#oldMs < CATCHING_UP_MS;
     if (behindMs <= this.#lateMs && !isCatchingUp) return undefined;
-    if (ms - this.#dueMs >= BUSY_MS || ms - this.#busyMs <= this.#lateMs) return 'busy';
+    const isOver = ms - this.#stall.endMs > this.#lateMs;
+    const stallMs = Math.max(ms - this.#dueMs, isOver ? 0 : this.#stall.ms);
+    const unheardMs = ms - this.#heardMs;
+    // Who was not there could not hear.
+    if (stallMs >= BUSY_MS && (unheardMs < this.#silentMs || stallMs >= unheardMs / 2)) return 'busy';
     if (behindMs <= this.#lateMs) return 'catching_up';
-    return ms - this.#heardMs >= this.#silentMs ? 'silent' : 'slow';
+    return unheardMs >= this.#silentMs ? 'silent' : 'slow';
   }
 }
 

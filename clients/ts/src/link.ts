@@ -416,10 +416,15 @@ export class Link {
       this.#told = delivery.why;
       this.#listener.delivery(delivery);
     }
-    if (delivery.isLate || this.#isTimed || this.#ended) return;
+    const { isLate, why, behindMs } = delivery;
+    const { lateMs } = this.#setup;
+    // Late for the time being: asked soon, it is over soon.
+    const isNearlyOver = isLate && why !== 'shed' && behindMs <= lateMs;
+    if ((isLate && !isNearlyOver) || this.#isTimed || this.#ended) return;
     this.#isTimed = true;
     // A timer may be some early.
-    this.#timers.after(this.#setup.lateMs - delivery.behindMs + 1, () => {
+    this.#timers.after(isNearlyOver ? this.#pingMs / 4 : lateMs - behindMs + 1, () => {
+      if (isNearlyOver) this.#ping();
       this.#isTimed = false;
       this.#tellDelivery();
     });

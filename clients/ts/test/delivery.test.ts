@@ -123,6 +123,13 @@ test('a program that stood still shows doubt before what came meanwhile is read'
   await bench.end();
 });
 
+test('a program that is slow to call its timers hears all the same that nothing is said', async () => {
+  const [bench] = await live();
+  for (let i = 0; i < 20; i++) await bench.clock.stall(250);
+  assert.equal(bench.client.delivery.why, 'silent');
+  await bench.end();
+});
+
 test('what waits for the program in its socket makes it busy, not the road slow', async () => {
   const [bench, socket] = await live();
   await bench.clock.pass(1_900);

@@ -207,7 +207,7 @@ test('what is quiet is live, and says how old its price is', options, async (t) 
   publisher.ticks(SYMBOLS, 1);
   const screen = await Screen.open(t, gateway.address, HASH);
   await screen.untilLive(SYMBOLS.length);
-  await until('the prices have an age', async () => Object.values(await screen.rows()).every((cells) => /^[4-9] s$/.test(cells['age'] ?? '')));
+  await until('the prices have an age', async () => Object.values(await screen.rows()).every((cells) => /^([3-9]|\d\d) s$/.test(cells['age'] ?? '')));
   // A machine that is too slow for its own pings has it late now and then.
   await screen.untilLive(SYMBOLS.length);
   // Whoever comes now is told a price of seconds ago.
@@ -262,13 +262,13 @@ test('a tab that was blocked for long: the first frame doubts what it shows, and
   const screen = await Screen.open(t, gateway.address, HASH, undefined, watchFrames);
   await screen.untilLive(SYMBOLS.length);
   const said = await screen.page.evaluate(() => {
-    const reasons: string[] = [];
     const late = document.getElementById('late') as HTMLElement;
+    const reasons = [late.textContent ?? ''];
     new MutationObserver(() => reasons.push(late.textContent ?? '')).observe(late, { childList: true, characterData: true, subtree: true });
     for (const end = performance.now() + 4_000; performance.now() < end;);
     return new Promise<string[]>((resolve) => setTimeout(() => resolve(reasons), 1_000));
   });
-  assert.equal(said[0], 'late: this tab is busy');
+  assert.ok(said.includes('late: this tab is busy'), JSON.stringify(said));
   await screen.untilLive(SYMBOLS.length);
   const { doubted } = await assertPrompt(t, screen, truth);
   assert.ok(doubted > 0);
@@ -291,7 +291,8 @@ test('a recording that comes late says so', options, async (t) => {
 });
 
 test('what is counted is of this connection', options, async (t) => {
-  const gateway = keep(t, await Gateway.publishing(['session.outbox_bytes_max=32768', 'session.cut_after_ms=3600000', 'session.dead_peer_ms=3700000']));
+  const keys = ['session.outbox_bytes_max=32768', 'session.cut_after_ms=3600000', 'session.dead_peer_ms=3700000'];
+  const gateway = keep(t, await Gateway.publishing(keys));
   const road = keep(t, await Proxy.to(gateway.address));
   const publisher = keep(t, await gateway.publisher());
   publisher.ticks(SYMBOLS, 1);
@@ -303,8 +304,11 @@ test('what is counted is of this connection', options, async (t) => {
     return Number(await screen.text('dropped')) > 0;
   });
   road.bytesPerSecond = Infinity;
-  road.cut();
-  await until('nothing is counted without a connection', async () => (await screen.text('dropped')) === '–').catch(() => {});
+  gateway.process.kill('SIGKILL');
+  await until('nothing is counted without a connection', async () => (await screen.text('dropped')) === '–');
+  // Another run of it, in which nothing is dropped.
+  const other = keep(t, await Gateway.publishing(PATIENT, gateway.address));
+  keep(t, await other.publisher()).ticks(SYMBOLS, 1);
   await screen.untilLive(SYMBOLS.length);
   assert.deepEqual([await screen.text('merged'), await screen.text('dropped'), await screen.text('broken')], ['0', '0', '0']);
   screen.assertClean(NO_GATEWAY);
