@@ -64,7 +64,8 @@ export class Health {
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
     // What is counted is of this connection, and of no other.
     const isOpen = event.state === 'open';
-    [this.#heartbeatMs, this.#level, this.#broken, this.#fresh] = [undefined, 'ok', 0, []];
+    [this.#heartbeatMs, this.#level, this.#broken, this.#seen] = [undefined, 'ok', 0, 0];
+    [this.#fresh, this.#samples] = [[], []];
     for (const id of ['merged', 'dropped', 'broken']) put(id, isOpen ? '0' : '–');
     put('heartbeat', '–');
   }
