@@ -1,6 +1,6 @@
 /** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
 
-import type { Client, Lag, Level, LinkEvent, Tick } from 'tickfan-client';
+import type { Client, Delivery, Lag, LateReason, Level, LinkEvent, Tick } from 'tickfan-client';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 
@@ -8,6 +8,17 @@ import 'uplot/dist/uPlot.min.css';
 const SECONDS = 60;
 /** Latencies of one second that are looked at; of more, some by chance. */
 const SAMPLES_MAX = 2_000;
+
+/** What is said of each reason why what is shown may be old. Of a lost link the link tells. */
+const LATE: Readonly<Record<LateReason, string>> = {
+  lost: '',
+  new: 'late: the gateway has not answered yet',
+  silent: 'late: the gateway or the network is silent',
+  slow: 'late: the network is slow',
+  busy: 'late: this tab is busy',
+  shed: 'behind: this tab or the network does not keep up',
+  catching_up: 'late: catching up',
+};
 
 const element = (id: string) => document.getElementById(id);
 
@@ -23,6 +34,8 @@ export class Health {
   #broken = 0;
   #heartbeatMs: number | undefined;
   #level: Level = 'ok';
+  /** For how long the oldest waited when the gateway told of the level. */
+  #levelMs = 0;
   /** What was received since the last frame: its latency is known when it is drawn. */
   #fresh: Tick[] = [];
   readonly #data: [number[], (number | null)[], (number | null)[]] = [[], [], []];
@@ -49,16 +62,25 @@ export class Health {
     if (it === null) return;
     it.dataset['state'] = event.state;
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
-    if (event.state === 'open') {
-      // Until the gateway says otherwise.
-      put('lag', 'ok');
-    }
-    if (event.state === 'lost' || event.state === 'closed') {
-      this.#heartbeatMs = undefined;
-      this.#level = 'ok';
-      delete element('lag')?.dataset['level'];
-      put('lag', '–');
-    }
+    // What is counted is of this connection, and of no other.
+    const isOpen = event.state === 'open';
+    [this.#heartbeatMs, this.#level, this.#broken, this.#seen] = [undefined, 'ok', 0, 0];
+    [this.#fresh, this.#samples] = [[], []];
+    for (const id of ['merged', 'dropped', 'broken']) put(id, isOpen ? '0' : '–');
+    put('heartbeat', '–');
+  }
+
+  /** Whether what is shown still holds, and why not. */
+  delivery({ isLate, why, behindMs }: Delivery): void {
+    const it = element('lag');
+    if (it === null) return;
+    // The gateway does not know what waits on the way from it, nor that it hangs.
+    const isSilent = this.#level === 'ok' || this.#level === 'warn';
+    const level = isLate && isSilent ? 'late' : this.#level;
+    const ms = level === 'late' ? behindMs : this.#levelMs;
+    if (it.dataset['level'] !== level) it.dataset['level'] = level;
+    put('lag', why === 'lost' ? '–' : level === 'ok' ? 'ok' : ms === Infinity ? level : `${level} ${(ms / 1000).toFixed(1)} s`);
+    put('late', why === 'silent' && !navigator.onLine ? 'late: this machine is offline' : why === undefined ? '' : LATE[why]);
   }
 
   /** What is said of recorded prices. */
@@ -72,14 +94,12 @@ export class Health {
   }
 
   lag({ level, behind_ms, merged, dropped }: Lag): void {
-    this.#level = level;
-    const it = element('lag');
-    if (it !== null) it.dataset['level'] = level;
-    put('lag', level === 'ok' ? 'ok' : `${level} ${(behind_ms / 1000).toFixed(1)} s`);
+    [this.#level, this.#levelMs] = [level, behind_ms];
     put('merged', String(merged));
     put('dropped', String(dropped));
   }
 
+  /** @param nowMs of a clock that runs evenly. */
   heartbeat(nowMs: number): void {
     this.#heartbeatMs = nowMs;
   }
@@ -108,8 +128,9 @@ export class Health {
     this.#fresh = [];
   }
 
-  second(nowMs: number): void {
-    put('heartbeat', this.#heartbeatMs === undefined ? '–' : `${Math.round((nowMs - this.#heartbeatMs) / 1000)} s`);
+  second(): void {
+    const heartbeatMs = this.#heartbeatMs === undefined ? undefined : performance.now() - this.#heartbeatMs;
+    put('heartbeat', heartbeatMs === undefined ? '–' : `${Math.round(heartbeatMs / 1000)} s`);
     put('rate', String(this.#seen));
     this.#seen = 0;
     const sorted = this.#samples.sort((a, b) => a - b);
@@ -118,7 +139,7 @@ export class Health {
     put('latency', middle === null || worst === null ? '–' : `${middle.toFixed(1)} / ${worst.toFixed(1)} ms`);
     this.#samples = [];
     // A second without ticks is a hole.
-    [nowMs / 1000, middle, worst].forEach((value, i) => {
+    [Date.now() / 1000, middle, worst].forEach((value, i) => {
       const series = this.#data[i] as (number | null)[];
       series.push(value);
       if (series.length > SECONDS) series.shift();

@@ -51,7 +51,8 @@ class Page {
       this.#health.lag(lag);
       this.#everything();
     },
-    onHeartbeat: () => this.#health.heartbeat(Date.now()),
+    onDelivery: () => this.#everything(),
+    onHeartbeat: () => this.#health.heartbeat(performance.now()),
     onReplay: (status) => {
       const { us = status.position } = this.#replay;
       for (const { instrument } of this.#instruments.values()) instrument.replayTold(status.position < us);
@@ -77,6 +78,10 @@ class Page {
   #shown: { readonly it: Instrument | undefined; readonly beginnings: number } = { it: undefined, beginnings: 0 };
   #spanShown = 0;
   #frame = 0;
+  /** Something has to be drawn in it. */
+  #isAsked = false;
+  /** What was drawn last was late. */
+  #wasLate = true;
   #title = '';
 
   constructor() {
@@ -231,9 +236,38 @@ class Page {
     this.#ask();
   }
 
-  /** For a frame. */
+  /** For a frame in which something is drawn. */
   #ask(): void {
-    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#draw());
+    this.#isAsked = true;
+    this.#next();
+  }
+
+  #next(): void {
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#each());
+  }
+
+  /**
+   * Each frame, while anything may be shown as live: whatever the browser draws one for, and however long it drew none, what is late in
+   * it says so. A timer would come when a busy page has time for it.
+   */
+  #each(): void {
+    this.#frame = 0;
+    this.#look();
+    if (this.#isAsked) {
+      this.#draw();
+      // That takes time, too.
+      if (this.#look()) this.#draw();
+    }
+    if (!this.#wasLate) this.#next();
+  }
+
+  /** True if what was told has become late, or is not any more. */
+  #look(): boolean {
+    const { isLate } = this.#client.delivery;
+    if (isLate === this.#wasLate) return false;
+    this.#wasLate = isLate;
+    this.#everything();
+    return true;
   }
 
   #everything(): void {
@@ -241,7 +275,7 @@ class Page {
   }
 
   #draw(): void {
-    this.#frame = 0;
+    this.#isAsked = false;
     const nowMs = Date.now();
     // What it was told of belongs to the connection that told it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
@@ -254,11 +288,12 @@ class Page {
     if (rowsWait || chartsWait) this.#ask();
     this.#tape.draw();
     this.#drawTitle();
+    this.#health.delivery(this.#client.delivery);
     this.#health.drawn(this.#client);
   }
 
   #second(): void {
-    this.#health.second(Date.now());
+    this.#health.second();
     this.#seconds += 1;
     if (!this.#hasBegun && this.#client.isOpen && this.#seconds % LOOK_S === 0) void this.#begin();
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
@@ -268,7 +303,8 @@ class Page {
   }
 
   get #standing(): Standing {
-    return { isLinked: this.#client.isOpen, isBehind: this.#health.isBehind, replayUs: this.#replay.us };
+    const { isOpen: isLinked, gatewayTimeUs: gatewayUs } = this.#client;
+    return { isLinked, isBehind: this.#health.isBehind, isLate: this.#wasLate, gatewayUs, replayUs: this.#replay.us };
   }
 
   #ordered(): Instrument[] {
@@ -354,8 +390,11 @@ class Page {
     if (event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey) return;
     const { key, altKey } = event;
     const span = SPANS[Number(key) - 1];
+    const isArrow = key === 'ArrowUp' || key === 'ArrowDown';
+    // They scroll the trades of who is there.
+    if (isArrow && event.target instanceof Element && event.target.closest('#side .scroll') !== null) return;
     if (key === '/') byId('search').focus();
-    else if (key === 'ArrowUp' || key === 'ArrowDown') this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
+    else if (isArrow) this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
     else if (key === 'Delete') this.#remove();
     else if (span !== undefined) this.#span(span);
     else return;

@@ -1,14 +1,18 @@
 /** What the page knows of each symbol. No screen here: ticks go in, and what has changed is marked for the next frame. */
 
-import { compareDecimal, subtractDecimal, type Channel, type Decimal, type Gap, type Quote, type State, type Trade } from 'tickfan-client';
+import { compareDecimal, subtractDecimal, type Channel, type Decimal, type Gap, type Quote, type StateNow, type Trade } from 'tickfan-client';
 
-/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. */
-export type Doubt = 'link lost' | 'refused' | 'unknown' | Exclude<State, 'live'> | 'behind' | 'gap' | undefined;
+/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. `late`: it may be old for another reason. */
+export type Doubt = 'link lost' | 'refused' | Exclude<StateNow, 'live'> | 'behind' | 'gap' | undefined;
 
 /** What of a symbol's state is not its own. */
 export interface Standing {
   readonly isLinked: boolean;
   readonly isBehind: boolean;
+  /** What was told may be old: it came late, or nothing proves that it did not. */
+  readonly isLate: boolean;
+  /** What time it is at the gateway: microseconds, where that is known. */
+  readonly gatewayUs?: number | undefined;
   /** Where the replay is that can be controlled, if there is one: microseconds. */
   readonly replayUs?: number | undefined;
 }
@@ -32,15 +36,15 @@ export class Instrument {
   trade: Trade | undefined;
   /** The price that the page saw first, since {@link begin}: a trade's. */
   first: Decimal | undefined;
-  #state: State | 'unknown' = 'unknown';
+  #state: StateNow = 'unknown';
   /** What it shows is of a recording, be it stale or unknown meanwhile. */
   #isRecorded = false;
   /** Numbers are missing since the last tick. */
   gap: Gap | undefined;
   /** Why the gateway does not take it, in its words. */
   refusal: string | undefined;
-  /** Local milliseconds when it last changed. */
-  changedMs: number | undefined;
+  /** When the gateway received what came last, by its clock: microseconds. */
+  rxUs: number | undefined;
   /** The venue's time of what came last, microseconds, where it told one. */
   #venueUs: number | undefined;
   /** Which way the last trade moved the price; 0 until it does. */
@@ -71,7 +75,7 @@ export class Instrument {
 
   /** Forgets what was shown: what comes next is of another place or time. */
   begin(): void {
-    this.trade = this.quote = this.first = this.gap = this.changedMs = this.#venueUs = undefined;
+    this.trade = this.quote = this.first = this.gap = this.rxUs = this.#venueUs = undefined;
     this.direction = 0;
     this.spark.length = 0;
     this.#time = new ShownTime();
@@ -90,13 +94,13 @@ export class Instrument {
    * the recording stands, nobody knows how long. Nor is the last trade of anything.
    */
   isDrawn({ type, snap }: Trade | Quote): boolean {
-    return snap !== true || (type === 'quote' && this.#state === 'live');
+    return snap !== true || (type === 'quote' && this.#isFresh);
   }
 
   /** Tells another place or time by the tick, before the tick is shown. */
   #place(tick: Trade | Quote): void {
     // In the middle of a stream the gateway gives a last value where a replay was sent elsewhere. What is live goes on behind one.
-    if (tick.snap === true && this.#told.has(tick.type) && this.#state !== 'live') this.begin();
+    if (tick.snap === true && this.#told.has(tick.type) && !this.#isFresh) this.begin();
     const anew = this.#time.take(tick);
     if (anew === 'clock') this.beginnings += 1;
     if (anew === 'earlier') {
@@ -111,7 +115,7 @@ export class Instrument {
     this.quote = quote;
     this.#venueUs = quote.ts ?? this.#venueUs;
     this.gap = undefined;
-    this.changedMs = nowMs;
+    this.rxUs = quote.rx;
     const { bid, ask } = quote;
     if (bid !== undefined && ask !== undefined) this.#point((Number(bid) + Number(ask)) / 2, nowMs);
   }
@@ -123,7 +127,7 @@ export class Instrument {
     this.#venueUs = trade.ts ?? this.#venueUs;
     this.gap = undefined;
     this.first ??= trade.price;
-    this.changedMs = nowMs;
+    this.rxUs = trade.rx;
     const direction = before === undefined ? 0 : compareDecimal(trade.price, before);
     if (direction !== 0) {
       this.direction = direction;
@@ -142,28 +146,40 @@ export class Instrument {
   }
 
   /** Why its prices are not live; undefined if they are. */
-  doubt({ isLinked, isBehind }: Standing): Doubt {
+  doubt({ isLinked, isBehind, isLate }: Standing): Doubt {
     if (!isLinked) return 'link lost';
     if (this.refusal !== undefined) return 'refused';
-    // A recording that plays may be behind, too, or have a hole; one that stands does so first of all.
-    if (this.state !== 'live' && this.state !== 'replay') return this.state;
+    const { state } = this;
+    // A recording that plays may be behind or late, too, or have a hole; one that stands does so first of all.
+    if (state !== 'live' && state !== 'late' && state !== 'replay') return state;
     if (isBehind) return 'behind';
+    if (isLate || state === 'late') return 'late';
     if (this.gap !== undefined) return 'gap';
-    return this.state === 'live' ? undefined : this.state;
+    return state === 'live' ? undefined : state;
   }
 
-  get state(): State | 'unknown' {
+  /** Whether it comes from a venue or a publisher now, be it late. */
+  get #isFresh(): boolean {
+    return this.#state === 'live' || this.#state === 'late';
+  }
+
+  get state(): StateNow {
     return this.#state;
   }
 
-  set state(state: State | 'unknown') {
+  set state(state: StateNow) {
     this.#state = state;
-    if (state === 'live') {
+    if (this.#isFresh) {
       // What was recorded says nothing of what is live.
       if (this.#isRecorded) this.begin();
       this.#isRecorded = false;
     }
     if (state === 'replay' || state === 'paused' || state === 'ended') this.#isRecorded = true;
+  }
+
+  /** Milliseconds since the gateway received what is shown; undefined where nothing is, or nobody knows. */
+  ageMs({ gatewayUs }: Standing): number | undefined {
+    return this.rxUs === undefined || gatewayUs === undefined ? undefined : (gatewayUs - this.rxUs) / 1000;
   }
 
   get isRecorded(): boolean {

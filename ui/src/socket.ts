@@ -20,6 +20,8 @@ class WorkerSocket implements SocketLike {
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onerror: ((event: unknown) => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
+  /** For how long the oldest of what is read now had waited for the page. */
+  waitedMs = 0;
   readonly #worker = new Worker(new URL('./socket.worker.ts', import.meta.url), { type: 'module' });
 
   constructor(url: string, protocols?: string | string[]) {
@@ -51,8 +53,9 @@ class WorkerSocket implements SocketLike {
     if (message === 'opened') this.onopen?.({});
     else if ('code' in message) this.#over(message.code, message.reason);
     else {
+      this.waitedMs = message.waitedMs;
       try {
-        for (const data of message) this.onmessage?.({ data });
+        for (const data of message.messages) this.onmessage?.({ data });
       } finally {
         this.#tell('taken');
       }

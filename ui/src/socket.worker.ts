@@ -7,8 +7,14 @@ export type ToWorker =
   | { readonly close: number; readonly reason: string }
   | 'taken';
 
-/** Messages in order, or what became of the socket. */
-export type FromWorker = readonly unknown[] | 'opened' | { readonly code: number; readonly reason: string };
+/** Messages in order, and for how long the oldest had waited for the page, milliseconds. */
+export interface Batch {
+  readonly messages: readonly unknown[];
+  readonly waitedMs: number;
+}
+
+/** What was read, or what became of the socket. */
+export type FromWorker = Batch | 'opened' | { readonly code: number; readonly reason: string };
 
 /** As much of it as is needed; the compiler does not know it yet. */
 declare class WebSocketStream {
@@ -27,6 +33,8 @@ const TAKING_MS = 100;
 let stream: WebSocketStream | undefined;
 let writer: WritableStreamDefaultWriter<string> | undefined;
 let waiting: unknown[] = [];
+/** When the oldest of them came. */
+let waitingSinceMs = 0;
 /** The page has not taken yet what it was given last. */
 let isUnderway = false;
 let givenMs = 0;
@@ -35,12 +43,16 @@ let goOn: () => void = () => {};
 
 const tell = (message: FromWorker) => postMessage(message);
 
+function tellAll(): void {
+  tell({ messages: waiting, waitedMs: performance.now() - waitingSinceMs });
+  waiting = [];
+}
+
 function give(): void {
   clearTimeout(timer);
   timer = 0;
   if (waiting.length === 0 || isUnderway) return;
-  tell(waiting);
-  waiting = [];
+  tellAll();
   isUnderway = true;
   givenMs = performance.now();
   goOn();
@@ -60,6 +72,7 @@ async function read(reader: ReadableStreamDefaultReader<unknown>): Promise<void>
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    if (waiting.length === 0) waitingSinceMs = performance.now();
     waiting.push(value);
     if (isTick(value)) giveSoon();
     else give();
@@ -81,8 +94,7 @@ async function open(url: string, protocols: readonly string[]): Promise<void> {
     // Why, its end says.
   }
   const { closeCode, reason } = await ended;
-  if (waiting.length > 0) tell(waiting);
-  waiting = [];
+  if (waiting.length > 0) tellAll();
   tell({ code: closeCode, reason });
 }
 

@@ -8,7 +8,7 @@ interface Column {
   readonly title: string;
   /** Right-aligned figures. */
   readonly figure: boolean;
-  text(it: Instrument, nowMs: number, standing: Standing): string;
+  text(it: Instrument, standing: Standing): string;
   /** What the rows are sorted by; text if left out. */
   compare?(a: Instrument, b: Instrument): number;
 }
@@ -46,12 +46,13 @@ const COLUMNS: readonly Column[] = [
   {
     ...{ name: 'age', title: 'age', figure: true },
     // Of what is recorded it is the day: it came just now, and is as old as that.
-    text: (it, nowMs, standing) => {
+    text: (it, standing) => {
       const recordedUs = it.recordedUs(standing);
       if (recordedUs !== undefined) return dayOf(recordedUs);
-      return it.changedMs === undefined ? '' : age(nowMs - it.changedMs);
+      const ms = it.ageMs(standing);
+      return ms === undefined ? '' : age(ms);
     },
-    compare: (a, b) => (b.changedMs ?? 0) - (a.changedMs ?? 0),
+    compare: (a, b) => (b.rxUs ?? 0) - (a.rxUs ?? 0),
   },
 ];
 
@@ -65,7 +66,7 @@ const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
 /** Pixels beyond the screen that are drawn, too. */
 const NEAR = 100;
 /** For what is sorted by a text that no standing changes. */
-const NOWHERE: Standing = { isLinked: false, isBehind: false };
+const NOWHERE: Standing = { isLinked: false, isBehind: false, isLate: true };
 /** The longest state, so that the column does not jump. */
 const STATE_LENGTH = 'link lost'.length;
 const SVG = 'http://www.w3.org/2000/svg';
@@ -115,7 +116,7 @@ class Row {
     if (!this.isSeen) return;
     COLUMNS.forEach((column, i) => {
       if (i === STATE) return;
-      const text = column.text(this.instrument, nowMs, standing);
+      const text = column.text(this.instrument, standing);
       if (this.#write(i, text)) wider(i, text.length);
     });
     this.#flash(nowMs);
@@ -206,7 +207,9 @@ export class Watchlist {
       head.append(button);
       this.#columns.append(head);
     }
-    this.#columns.append(cell('th', 'spark', false));
+    const spark = cell('th', 'spark', false);
+    spark.textContent = 'last minute';
+    this.#columns.append(spark);
     this.theme();
     new ResizeObserver(([entry]) => {
       this.#width = entry?.contentRect.width ?? 0;
@@ -255,7 +258,7 @@ export class Watchlist {
     const column = COLUMNS.find(({ name }) => name === sort.replace('-', ''));
     const order = [...instruments];
     if (column !== undefined) {
-      const compare = column.compare ?? ((a: Instrument, b: Instrument) => column.text(a, 0, NOWHERE).localeCompare(column.text(b, 0, NOWHERE)));
+      const compare = column.compare ?? ((a: Instrument, b: Instrument) => column.text(a, NOWHERE).localeCompare(column.text(b, NOWHERE)));
       order.sort((a, b) => (sort.startsWith('-') ? compare(b, a) : compare(a, b)));
     }
     const key = order.map(({ symbol }) => symbol).join();

@@ -20,7 +20,7 @@ test('the address holds the view, and odd ones do no harm', () => {
 
 test('a price is live in one case only', () => {
   const it = new Instrument('a:X');
-  const linked = { isLinked: true, isBehind: false };
+  const linked = { isLinked: true, isBehind: false, isLate: false };
   assert.deepEqual([it.doubt({ ...linked, isLinked: false }), it.doubt(linked)], ['link lost', 'unknown']);
   it.state = 'live';
   assert.deepEqual([it.doubt(linked), it.doubt({ ...linked, isBehind: true })], [undefined, 'behind']);
@@ -34,7 +34,7 @@ test('a price is live in one case only', () => {
 
 test('a recording is never live, and says of which day it is', () => {
   const it = new Instrument('a:X');
-  const linked = { isLinked: true, isBehind: false };
+  const linked = { isLinked: true, isBehind: false, isLate: false };
   const looks = (standing: Standing = linked) => [it.doubt(standing), lookOf(it.doubt(standing)), it.whyNotLive(standing)];
   it.state = 'replay';
   assert.deepEqual(looks(), ['replay', 'recorded', 'not live: recorded']);
@@ -56,7 +56,7 @@ test('a recording is never live, and says of which day it is', () => {
 });
 
 test('over all it is said what is recorded, and of which days', () => {
-  const standing = { isLinked: true, isBehind: false };
+  const standing = { isLinked: true, isBehind: false, isLate: false };
   const [a, b, c] = ['a:A', 'a:B', 'a:C'].map((symbol) => new Instrument(symbol)) as [Instrument, Instrument, Instrument];
   assert.equal(banner([a, b, c], standing), '');
   assert.equal(banner([], { ...standing, replayUs: 1_714_564_800e6 }), 'REPLAY of 2024-05-01');
@@ -90,7 +90,7 @@ test('what is shown begins anew where a recording was sent elsewhere, once', () 
   for (const place of [500, 10]) {
     const it = replayed();
     it.onTrade(snap(trade('7', 0), place), 5000);
-    assert.deepEqual([it.beginnings, it.direction, it.change, it.quote, it.changedMs, it.spark.length], [1, 0, '0', undefined, 5000, 1]);
+    assert.deepEqual([it.beginnings, it.direction, it.change, it.quote, it.rxUs, it.spark.length], [1, 0, '0', undefined, 0, 1]);
     // Older than the trade, and of the same place. Then both go on.
     it.onQuote(snap(quote('6', '7'), place - 9), 5000);
     it.onTrade({ ...trade('8', 0), ts: (place + 1) * 1e6 }, 5000);
@@ -98,7 +98,7 @@ test('what is shown begins anew where a recording was sent elsewhere, once', () 
     assert.deepEqual([it.beginnings, it.direction, it.change, it.trade?.price, it.quote?.ask], [1, 1, '1', '8', '8']);
     // Once more, told by the quote alone.
     it.onQuote(snap(quote('1', '2'), place), 5000);
-    assert.deepEqual([it.beginnings, it.trade, it.direction, it.recordedUs({ isLinked: true, isBehind: false })], [2, undefined, 0, place * 1e6]);
+    assert.deepEqual([it.beginnings, it.trade, it.direction, it.recordedUs({ isLinked: true, isBehind: false, isLate: false })], [2, undefined, 0, place * 1e6]);
   }
 });
 
@@ -158,7 +158,7 @@ test('what is live goes on behind a last value, which is no trade', () => {
 test('what the gateway does not take says why', () => {
   const it = new Instrument('a:X');
   it.refusal = 'no venue lists it';
-  const linked = { isLinked: true, isBehind: false };
+  const linked = { isLinked: true, isBehind: false, isLate: false };
   assert.deepEqual([it.doubt(linked), lookOf(it.doubt(linked)), it.whyNotLive(linked)], ['refused', 'stale', 'refused: no venue lists it']);
   assert.equal(it.doubt({ ...linked, isLinked: false }), 'link lost');
 });

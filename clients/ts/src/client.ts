@@ -3,6 +3,7 @@
  * docs/PROTOCOL.md of the gateway for what is on the wire.
  */
 
+import { NO_DELIVERY, type Delivery, type StateNow } from './delivery.js';
 import { Ledger, type Broken, type Finding } from './ledger.js';
 import { Link, RequestError, type LinkEnd, type LinkSetup, type SocketConstructor } from './link.js';
 import {
@@ -28,7 +29,7 @@ import {
   type Trade,
   type UnknownMessage,
 } from './messages.js';
-import { asSnapshot, Registry, type Change, type Planned, type Wish } from './registry.js';
+import { asSnapshot, Registry, type Asked, type Change, type Planned, type Wish } from './registry.js';
 import { ReplayControl } from './replay.js';
 import {
   CallbackHandle,
@@ -83,8 +84,10 @@ export interface ConnectOptions {
   readonly answerMs?: number;
   /** Heartbeats of silence after which the connection counts as lost, 2.5. */
   readonly heartbeats?: number;
-  /** Milliseconds between two pings, 5,000; the first few come sooner. */
+  /** Milliseconds between two pings, 1,000; the first few come sooner. */
   readonly pingMs?: number;
+  /** Age, milliseconds, from which on what was told is late, 2,000. It takes more than `pingMs` and a round trip. */
+  readonly lateMs?: number;
   /** The longest message that is read, UTF-16 units, 16 Mi. */
   readonly messageMax?: number;
   /** Requests that may wait for their answers, 256. */
@@ -97,7 +100,13 @@ export interface ConnectOptions {
   readonly onGap?: (gap: Gap) => void;
   /** The gateway did what it must not do. */
   readonly onBroken?: (broken: Broken) => void;
+  /** A state as the gateway tells it. Whether `live` still holds, {@link Client.state} says. */
   readonly onStatus?: (status: Status) => void;
+  /**
+   * What was told has become late, or is not any more, or for another reason. A program that stood still hears of it only when it
+   * goes on: whoever draws asks `delivery` or `state` with each frame.
+   */
+  readonly onDelivery?: (delivery: Delivery) => void;
   readonly onLag?: (lag: Lag) => void;
   readonly onHeartbeat?: (heartbeat: Heartbeat) => void;
   /** How the replay is doing, where the gateway replays a recording. */
@@ -125,6 +134,7 @@ export class Client {
   readonly #handles = new Set<Handle>();
   readonly #states = new Map<string, State>();
   #link: Link | undefined;
+  #lastOffset: Offset | undefined;
   #open = false;
   #closed: { code: number; why: string } | undefined;
   #closing: Promise<void> | undefined;
@@ -152,7 +162,8 @@ export class Client {
       openMs: options.openMs ?? 10_000,
       answerMs: options.answerMs ?? 30_000,
       heartbeats: options.heartbeats ?? 2.5,
-      pingMs: options.pingMs ?? 5_000,
+      pingMs: options.pingMs ?? 1_000,
+      lateMs: options.lateMs ?? 2_000,
       messageMax: options.messageMax ?? 16 * 1024 * 1024,
       requestsMax: options.requestsMax ?? 256,
     };
@@ -171,18 +182,40 @@ export class Client {
     return this.#link?.offset;
   }
 
+  /**
+   * What time it is at the gateway, microseconds since the Unix epoch, as far as the present connection knows, or the one before;
+   * undefined before the first answer to a ping.
+   */
+  get gatewayTimeUs(): number | undefined {
+    const offset = this.offset ?? this.#lastOffset;
+    return offset === undefined ? undefined : this.#clock.now() * 1000 + offset.offset_us;
+  }
+
   /** Milliseconds since the gateway received what this tick is from, as well as the two clocks can be compared. */
   ageMs(tick: Trade | Quote): number | undefined {
-    const offset = this.offset;
-    return offset === undefined ? undefined : this.#clock.now() + (offset.offset_us - tick.rx) / 1000;
+    const nowUs = this.gatewayTimeUs;
+    return nowUs === undefined ? undefined : (nowUs - tick.rx) / 1000;
+  }
+
+  /** Whether what was told still holds at this moment: what waits anywhere on the way here counts. */
+  get delivery(): Delivery {
+    return (this.#open ? this.#link?.delivery : undefined) ?? NO_DELIVERY;
   }
 
   /**
-   * The state of a symbol as this connection has told it. `unknown` while there is no connection, and until the present
-   * one has said something of it: whatever was shown before is not live.
+   * The state of a symbol at this moment. `unknown` while there is no connection, and until the present one has said something of
+   * it: whatever was shown before is not live. `late` instead of `live` while the {@link delivery} is late.
    */
-  state(symbol: string): State | 'unknown' {
-    return (this.#open && this.#states.get(symbol)) || 'unknown';
+  state(symbol: string): StateNow {
+    return this.#stateNow(symbol, Infinity);
+  }
+
+  /** The same for who has come no further than what the gateway had to tell at `provenMs`. */
+  #stateNow(symbol: string, provenMs: number): StateNow {
+    const told = this.#open ? this.#states.get(symbol) : undefined;
+    if (told !== 'live') return told ?? 'unknown';
+    const isOld = this.#clock.now() - provenMs > this.#setup.lateMs;
+    return isOld || this.delivery.isLate ? 'late' : 'live';
   }
 
   /** Subscribes. The handler is called with each tick, in order; gaps and states go to the options' callbacks. */
@@ -220,6 +253,8 @@ export class Client {
       left: (handle) => this.#leave(handle),
       changed: () => this.#schedule(),
       call: (callback, value) => this.#call(callback, value),
+      provenMs: () => this.#link?.provenMs ?? -Infinity,
+      stateNow: (symbol, provenMs) => this.#stateNow(symbol, provenMs),
     };
     const handle =
       handler === undefined
@@ -323,6 +358,7 @@ export class Client {
       message: (message) => this.#message(message),
       broken: (broken) => this.#call(this.#options.onBroken, broken),
       unknown: (message) => this.#call(this.#options.onUnknown, message),
+      delivery: (delivery) => this.#call(this.#options.onDelivery, delivery),
       ended: (end) => this.#lost(end),
     });
   }
@@ -340,11 +376,14 @@ export class Client {
 
   #lost(end: LinkEnd): void {
     if (this.#open && this.#clock.now() - this.#openedAt >= (this.#options.stableMs ?? 10_000)) this.#attempt = 0;
+    const wasOpen = this.#open;
+    this.#lastOffset = this.offset ?? this.#lastOffset;
     this.#link = undefined;
     this.#open = false;
     this.#held = false;
     this.#states.clear();
     this.replay.told(undefined);
+    if (wasOpen) this.#call(this.#options.onDelivery, NO_DELIVERY);
     if (this.#closing !== undefined || !comesBack(end.code) || end.bye?.reconnect === false) {
       this.#end(end);
       return;
@@ -482,6 +521,9 @@ export class Client {
     this.#tell(finding);
     if (!finding.deliver) return;
     if (!this.#states.has(tick.symbol)) this.#state({ type: 'status', symbol: tick.symbol, state: 'live' });
+    // What was held back by a rate was asked for, and what is replayed has times of its own.
+    if (!tick.snap && terms.max_hz === null && this.#states.get(tick.symbol) === 'live')
+      this.#link?.tickTook((tick.tx - tick.rx) / 1000);
     for (const wish of this.#registry.wishes(tick.type, tick.symbol)) if (wish.primed) wish.tick(tick);
   }
 
@@ -493,7 +535,7 @@ export class Client {
     if (finding.deliver) this.#tellGap(gap);
   }
 
-  #asked(channel: Channel, symbol: string): { readonly snapshot: boolean } | undefined {
+  #asked(channel: Channel, symbol: string): Asked | undefined {
     const terms = this.#registry.asked(channel, symbol);
     if (terms === undefined) {
       this.#call(this.#options.onBroken, {

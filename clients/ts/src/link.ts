@@ -3,6 +3,7 @@
  * and the round trips that tell the gateway's time. It ends once, says why, and leaves no timer behind.
  */
 
+import { DeliveryWatch, type Delivery } from './delivery.js';
 import type { Broken } from './ledger.js';
 import {
   read,
@@ -35,6 +36,8 @@ export interface SocketLike {
   close(code?: number, reason?: string): void;
   /** Ends it without a goodbye, where there is such a thing. */
   terminate?(): void;
+  /** For how many milliseconds the message that is handed over had waited for this program, where that is known. */
+  readonly waitedMs?: number;
 }
 
 /** A class like the browsers' `WebSocket`. */
@@ -53,6 +56,8 @@ export interface LinkSetup {
   readonly heartbeats: number;
   /** Milliseconds between two pings. */
   readonly pingMs: number;
+  /** Milliseconds after which what was told is late. */
+  readonly lateMs: number;
   /** The longest message, UTF-16 units. */
   readonly messageMax: number;
   /** Requests that wait for their answers, at most. */
@@ -74,6 +79,8 @@ export interface LinkListener {
   message(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay): void;
   broken(broken: Broken): void;
   unknown(message: UnknownMessage): void;
+  /** What was told has become late, or is not any more, or for another reason. */
+  delivery(delivery: Delivery): void;
   ended(end: LinkEnd): void;
 }
 
@@ -101,7 +108,9 @@ interface Pending {
 }
 
 /** Round trips that are looked at: a minute of them. */
-const WINDOW = 12;
+const WINDOW = 60;
+/** Pings that may wait for their answers: where answers are late, more questions make them later. */
+const PINGS_MAX = 4;
 /** Milliseconds between the first two pings; the wait doubles up to the usual one. */
 const FIRST_PING_MS = 250;
 /** Milliseconds that a goodbye may take. */
@@ -121,13 +130,20 @@ export class Link {
   #heard = 0;
   #trouble = '';
   #stopOpening: () => void = () => {};
-  #pinging = false;
+  readonly #watched: DeliveryWatch;
+  #told: Delivery['why'] = 'new';
+  #pings = 0;
+  #pingedMs = 0;
+  #pingMs: number;
   #pingWaitMs = FIRST_PING_MS;
+  #isTimed = false;
 
   constructor(setup: LinkSetup, listener: LinkListener) {
     this.#setup = setup;
     this.#listener = listener;
     this.#timers = new Timers(setup.clock);
+    this.#pingMs = setup.pingMs;
+    this.#watched = new DeliveryWatch(setup.clock, setup.lateMs, setup.pingMs);
     this.#stopOpening = this.#timers.after(setup.openMs, () => this.#abort('no hello came in time'));
     try {
       this.#socket = this.#open();
@@ -147,6 +163,21 @@ export class Link {
   /** The gateway's clock against ours. */
   get offset() {
     return this.#window.best;
+  }
+
+  /** Whether what was told still holds. */
+  get delivery(): Delivery {
+    return this.#watched.check();
+  }
+
+  /** Whatever the gateway had to tell then, by our clock, has been taken in. */
+  get provenMs(): number {
+    return this.#watched.provenMs;
+  }
+
+  /** A tick took the gateway so long, from its receipt until it was encoded. */
+  tickTook(ms: number): void {
+    this.#watched.told(ms);
   }
 
   #open(): SocketLike {
@@ -189,15 +220,23 @@ export class Link {
 
   /** Measures a round trip. */
   ping(settle: (rtt_us: number) => void, fail: Pending['fail']): void {
-    const now = () => Math.round(this.#setup.clock.now() * 1000);
-    const sent = now();
+    const us = (ms: number) => Math.round(ms * 1000);
+    const sent = this.#watched.moment();
     this.ask(
       { op: 'ping' },
       (pong) => {
         if (pong.type !== 'pong') return;
-        settle(this.#window.add(sent, pong.in, pong.out, now()).rtt_us);
+        const { rtt_us } = this.#window.add(us(sent.ms), pong.in, pong.out, us(this.#setup.clock.now()));
+        this.#watched.answered(sent);
+        settle(rtt_us);
+        this.#tellDelivery();
       },
-      fail,
+      (error) => {
+        // It stands in order as a pong does.
+        if (error.code === 'rate_limited') this.#watched.answered(sent);
+        fail(error);
+        this.#tellDelivery();
+      },
     );
   }
 
@@ -250,7 +289,15 @@ export class Link {
 
   #frame(data: unknown): void {
     if (this.#ended) return;
-    this.#heard = this.#setup.clock.now();
+    const now = this.#setup.clock.now();
+    this.#heard = now;
+    this.#watched.heard(now, this.#socket?.waitedMs ?? 0);
+    this.#read(data);
+    // A browser keeps timers of a page that is not seen for a minute.
+    if (this.#hello !== undefined && now - this.#pingedMs >= this.#pingMs) this.#ping();
+  }
+
+  #read(data: unknown): void {
     if (typeof data !== 'string') {
       this.#listener.broken({ kind: 'binary', message: 'a binary message' });
       return;
@@ -281,7 +328,10 @@ export class Link {
     this.#hello = hello;
     this.#stopOpening();
     this.#watch(Math.max(hello.heartbeat_ms, 1));
+    // Where few requests a second are allowed, half of them are left to others.
+    this.#pingMs = Math.max(this.#setup.pingMs, 2000 / hello.limits.ops_per_s);
     this.#listener.opened(hello);
+    // Behind what was asked for by that: so its answer proves that the snapshots have come.
     this.#measure();
   }
 
@@ -297,6 +347,11 @@ export class Link {
         return;
       case 'joined':
         // It ends what this client never asks for.
+        return;
+      case 'lag':
+        this.#watched.level(message.level);
+        this.#listener.message(message);
+        this.#tellDelivery();
         return;
       default:
         this.#listener.message(message);
@@ -335,14 +390,43 @@ export class Link {
   #measure(): void {
     if (this.#ended) return;
     // Soon at first: while a page is being built, round trips are long.
-    this.#timers.after(Math.min(this.#pingWaitMs, this.#setup.pingMs), () => this.#measure());
-    this.#pingWaitMs = Math.min(2 * this.#pingWaitMs, this.#setup.pingMs);
-    // One at a time: where answers are late, more questions make them later.
-    if (this.#pinging) return;
-    this.#pinging = true;
+    const waitMs = Math.min(this.#pingWaitMs, this.#pingMs);
+    this.#pingWaitMs *= 2;
+    this.#watched.expect(this.#setup.clock.now() + waitMs);
+    this.#timers.after(waitMs, () => this.#measure());
+    this.#ping();
+    this.#tellDelivery();
+  }
+
+  #ping(): void {
+    if (this.#ended || this.#pings >= PINGS_MAX) return;
+    this.#pings += 1;
+    this.#pingedMs = this.#setup.clock.now();
     const done = () => {
-      this.#pinging = false;
+      this.#pings -= 1;
     };
     this.ping(done, done);
+  }
+
+  /** Tells what has changed, and looks again when what was told becomes late. */
+  #tellDelivery(): void {
+    if (this.#ended) return;
+    const delivery = this.#watched.check();
+    if (delivery.why !== this.#told) {
+      this.#told = delivery.why;
+      this.#listener.delivery(delivery);
+    }
+    const { isLate, why, behindMs } = delivery;
+    const { lateMs } = this.#setup;
+    // Late for the time being: asked soon, it is over soon.
+    const isNearlyOver = isLate && why !== 'shed' && behindMs <= lateMs;
+    if ((isLate && !isNearlyOver) || this.#isTimed || this.#ended) return;
+    this.#isTimed = true;
+    // A timer may be some early.
+    this.#timers.after(isNearlyOver ? this.#pingMs / 4 : lateMs - behindMs + 1, () => {
+      if (isNearlyOver) this.#ping();
+      this.#isTimed = false;
+      this.#tellDelivery();
+    });
   }
 }

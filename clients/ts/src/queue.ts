@@ -13,6 +13,10 @@ export class ItemQueue {
   readonly #max: number;
   /** A ring would save the copy; this moves it to once in `#max` reads. */
   #items: StreamItem[] = [];
+  /** Of each of them, what had been proven when it came. */
+  #proven: number[] = [];
+  /** Of the first that was pushed out since the queue was empty. */
+  #lostProven: number | undefined;
   #head = 0;
   /** By symbol and channel, what was pushed out and is not told yet. At most one for each. */
   readonly #lost = new Map<string, { symbol: string; channel: Gap['channel']; from: number; to: number }>();
@@ -29,9 +33,16 @@ export class ItemQueue {
     return this.#items.length - this.#head + this.#lost.size + this.#states.size;
   }
 
-  push(item: StreamItem): void {
+  /** What had been proven when the oldest that waits came; undefined while nothing waits. */
+  get provenMs(): number | undefined {
+    return this.#lostProven ?? this.#proven[this.#head];
+  }
+
+  /** @param provenMs whatever the gateway had to tell then has been taken in. */
+  push(item: StreamItem, provenMs: number): void {
     if (this.#items.length - this.#head >= this.#max) this.#pushOut();
     this.#items.push(item);
+    this.#proven.push(provenMs);
   }
 
   /** The next message; undefined if there is none. */
@@ -41,6 +52,7 @@ export class ItemQueue {
     // Older than anything that still waits, and the newest of its symbol that was pushed out.
     const state = this.#firstOf(this.#states);
     if (state !== undefined) return state;
+    this.#lostProven = undefined;
     return this.#take();
   }
 
@@ -58,12 +70,14 @@ export class ItemQueue {
     this.#head += 1;
     if (this.#head >= this.#max || this.#head === this.#items.length) {
       this.#items = this.#items.slice(this.#head);
+      this.#proven = this.#proven.slice(this.#head);
       this.#head = 0;
     }
     return item;
   }
 
   #pushOut(): void {
+    this.#lostProven ??= this.#proven[this.#head];
     const item = this.#take();
     if (item === undefined) return;
     this.overflowed += 1;

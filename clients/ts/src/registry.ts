@@ -43,12 +43,16 @@ export interface Wish {
   answered(channel: Channel, symbol: string, row: SubscriptionRow | Rejected): void;
 }
 
-/** Terms with nothing left out. */
-interface FullTerms {
-  readonly mode: Mode;
+/** What of its terms is looked at with each tick. */
+export interface Asked {
   readonly max_hz: number | null;
-  readonly cut: boolean;
   readonly snapshot: boolean;
+}
+
+/** Terms with nothing left out. */
+interface FullTerms extends Asked {
+  readonly mode: Mode;
+  readonly cut: boolean;
 }
 
 /** A request with what it is about. */
@@ -135,7 +139,7 @@ export class Registry {
   }
 
   /** The terms under which the gateway was asked for this symbol; undefined if it was not. */
-  asked(channel: Channel, symbol: string): { readonly snapshot: boolean } | undefined {
+  asked(channel: Channel, symbol: string): Asked | undefined {
     return this.#sides[channel].asked(symbol);
   }
 

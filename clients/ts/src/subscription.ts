@@ -1,5 +1,6 @@
 /** The two kinds of subscription as a program holds them: with a callback, and with a queue that is read by `for await`. */
 
+import type { StateNow } from './delivery.js';
 import { RequestError } from './link.js';
 import {
   covers,
@@ -53,6 +54,8 @@ export interface Stream<C extends Channel = Channel>
   extends Subscription, AsyncIterableIterator<Tick<C> | Gap | Status> {
   /** Messages that were pushed out because the reader did not keep up. */
   readonly overflowed: number;
+  /** As `state` of the client, for what was read of this stream so far: what waits in its queue counts, too. */
+  state(symbol: string): StateNow;
 }
 
 export type Channels<C extends Channel> = C | readonly C[];
@@ -66,6 +69,9 @@ export interface Keeper {
   left(handle: Handle): void;
   changed(): void;
   call<T>(callback: ((value: T) => unknown) | undefined, value: T): void;
+  /** Whatever the gateway had to tell then has been taken in. */
+  provenMs(): number;
+  stateNow(symbol: string, provenMs: number): StateNow;
 }
 
 /** What both kinds of subscription have in common. */
@@ -203,6 +209,10 @@ export class StreamHandle extends Handle implements AsyncIterableIterator<Stream
     return this.#queue.overflowed;
   }
 
+  state(symbol: string): StateNow {
+    return this.keeper.stateNow(symbol, this.#queue.provenMs ?? Infinity);
+  }
+
   tick(tick: Tick): void {
     this.#push(tick);
   }
@@ -251,7 +261,7 @@ export class StreamHandle extends Handle implements AsyncIterableIterator<Stream
   #push(item: StreamItem): void {
     if (this.#over !== undefined) return;
     const reader = this.#readers.shift();
-    if (reader === undefined) this.#queue.push(item);
+    if (reader === undefined) this.#queue.push(item, this.keeper.provenMs());
     else reader.resolve({ done: false, value: item });
   }
 }

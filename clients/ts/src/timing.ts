@@ -4,6 +4,11 @@
 export interface Clock {
   /** Milliseconds since the Unix epoch, with fractions. It has to run evenly, whatever is done to the machine's clock. */
   now(): number;
+  /**
+   * The same as the machine's clock shows it, which may be set, but runs on while the machine sleeps. Where it is left out, a machine
+   * whose other clock stands still meanwhile does not know that it slept.
+   */
+  wall?(): number;
   /** Calls back once, after so many milliseconds. */
   setTimeout(callback: () => void, ms: number): unknown;
   /** Takes such a call back. */
@@ -13,6 +18,7 @@ export interface Clock {
 /** The clock of the machine. */
 export const systemClock: Clock = {
   now: () => performance.timeOrigin + performance.now(),
+  wall: () => Date.now(),
   setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
   clearTimeout: (timer) => globalThis.clearTimeout(timer as number),
 };
@@ -91,11 +97,13 @@ export interface Offset {
 
 /**
  * The difference between two clocks, from pings: of the last few the one with the shortest round trip is the least wrong,
- * because queues make a round trip longer, never shorter (RFC 5905 calls this the clock filter).
+ * because queues make a round trip longer, never shorter (RFC 5905 calls this the clock filter). One that cannot be true together with
+ * the best says that a clock was set: what was measured before holds no more.
  */
 export class OffsetWindow {
   readonly #size: number;
   #samples: Offset[] = [];
+  #best: Offset | undefined;
 
   /** @param size how many pings are looked at. */
   constructor(size: number) {
@@ -110,21 +118,16 @@ export class OffsetWindow {
     const rtt_us = Math.max(0, received - sent - (answered - read));
     const offset_us = (read - sent + (answered - received)) / 2;
     const sample = { offset_us, error_us: rtt_us / 2, rtt_us };
+    const best = this.#best;
+    if (best !== undefined && Math.abs(offset_us - best.offset_us) > sample.error_us + best.error_us) this.#samples = [];
     this.#samples.push(sample);
     if (this.#samples.length > this.#size) this.#samples.shift();
+    this.#best = this.#samples.reduce((a, b) => (b.rtt_us < a.rtt_us ? b : a), sample);
     return sample;
   }
 
   /** The best of the window; undefined before the first ping. */
   get best(): Offset | undefined {
-    return this.#samples.reduce<Offset | undefined>(
-      (a, b) => (a === undefined || b.rtt_us < a.rtt_us ? b : a),
-      undefined,
-    );
-  }
-
-  /** Another connection takes another way. */
-  clear(): void {
-    this.#samples = [];
+    return this.#best;
   }
 }

@@ -303,6 +303,7 @@ test('a recording is never live: not before its state is known, and not when it 
   socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
   socket.say(trade(A, 1));
   socket.say(trade(B, 1));
+  socket.pong();
   assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live'], 'of the other nothing else was said');
   socket = await bench.reopen();
   const request = await socket.accept({ state: undefined, resumed: 'ok' });
@@ -310,6 +311,7 @@ test('a recording is never live: not before its state is known, and not when it 
   assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['unknown', 'unknown'], 'the gateway has not told yet');
   socket.say({ type: 'status', symbol: A, state: 'replay', since: 1 });
   socket.say({ type: 'status', symbol: B, state: 'live', since: 1 });
+  socket.pong();
   assert.deepEqual([bench.client.state(A), bench.client.state(B)], ['replay', 'live']);
   socket.say(trade(A, 2));
   assert.equal(bench.client.state(A), 'replay');
@@ -327,6 +329,8 @@ test('who subscribes while there is no connection sees what is known, and then w
   let socket = await bench.open();
   await socket.accept();
   socket.say(trade(A, 7, { snap: true }));
+  assert.equal(bench.client.state(A), 'late', 'nothing proves yet how old that is');
+  socket.pong();
   assert.equal(bench.client.state(A), 'live');
   socket.end();
   assert.equal(bench.client.state(A), 'unknown');
@@ -337,6 +341,8 @@ test('who subscribes while there is no connection sees what is known, and then w
   socket.hello();
   assert.equal(bench.client.state(A), 'unknown', 'nothing was said of it yet');
   await socket.accept({ resumed: 'ok' });
+  assert.equal(bench.client.state(A), 'late', 'what another connection proved holds no more');
+  socket.pong();
   assert.equal(bench.client.state(A), 'live');
   socket.say(trade(A, 8));
   assert.deepEqual(short(late), [`${A} 7 snap`, `${A} 8`]);

@@ -5,10 +5,20 @@ import { Client } from 'tickfan-client';
 
 export class ManualClock implements Clock {
   #now = 1_714_564_800_000;
+  #setMs = 0;
   #timers: { at: number; callback: () => void }[] = [];
 
   now(): number {
     return this.#now;
+  }
+
+  wall(): number {
+    return this.#now + this.#setMs;
+  }
+
+  /** Somebody sets the machine's clock; or it sleeps, and the even clock with it. */
+  setWall(byMs: number): void {
+    this.#setMs += byMs;
   }
 
   setTimeout(callback: () => void, ms: number): unknown {
@@ -106,6 +116,17 @@ export class FakeSocket implements SocketLike {
     return found;
   }
 
+  /** Answers the oldest ping that was not answered yet, by the gateway's clock. */
+  pong(gatewayMs = 1_714_564_800_000): void {
+    const us = Math.round(gatewayMs * 1000);
+    this.say({ type: 'pong', id: this.request('ping')['id'], in: us, out: us });
+  }
+
+  /** Pings that were not answered yet. */
+  get pings(): number {
+    return this.sent.filter((request) => request['op'] === 'ping' && !this.#seen.has(request)).length;
+  }
+
   /** True if there is no request but pings that was not taken yet. */
   get isQuiet(): boolean {
     return this.sent.every((request) => request['op'] === 'ping' || this.#seen.has(request));
@@ -133,8 +154,8 @@ export class Bench {
   readonly clock = new ManualClock();
   readonly sockets: FakeSocket[] = [];
   readonly links: LinkEvent[] = [];
-  readonly heard: Record<'gap' | 'broken' | 'status' | 'lag' | 'rejected' | 'unknown' | 'error', any[]> = {
-    ...{ gap: [], broken: [], status: [], lag: [], rejected: [], unknown: [], error: [] },
+  readonly heard: Record<'gap' | 'broken' | 'status' | 'lag' | 'rejected' | 'unknown' | 'error' | 'delivery', any[]> = {
+    ...{ gap: [], broken: [], status: [], lag: [], delivery: [], rejected: [], unknown: [], error: [] },
   };
   chance = 0.5;
   readonly client: Client;
@@ -156,6 +177,7 @@ export class Bench {
       onBroken: (broken) => heard.broken.push(broken),
       onStatus: (status) => heard.status.push(status),
       onLag: (lag) => heard.lag.push(lag),
+      onDelivery: (delivery) => heard.delivery.push(delivery.why ?? 'prompt'),
       onRejected: (rejected) => heard.rejected.push(rejected),
       onUnknown: (message) => heard.unknown.push(message),
       onError: (error) => heard.error.push(error),

@@ -221,13 +221,15 @@ export function publishUntilShed({ admin, publishAt }: Gateway, symbol: string):
   return Number(stdout);
 }
 
-/** A road to the gateway that can be cut, and made narrow. */
+/** A road to the gateway that can be cut, made narrow, and held up. */
 export class Proxy {
   readonly #server: Server;
   readonly #pairs = new Set<Socket>();
   target: string;
   /** Bytes a second that a client gets at most. */
   bytesPerSecond = Infinity;
+  /** Nothing goes either way until it is let go. */
+  #held: { readonly until: Promise<void>; readonly release: () => void } | undefined;
 
   private constructor(server: Server, target: string) {
     this.#server = server;
@@ -259,21 +261,35 @@ export class Proxy {
         other.destroy();
       });
     }
-    client.pipe(gateway);
     // Whoever was cut off has been told by `close`.
-    void this.#carry(gateway, client).catch(() => {});
+    void this.#carry(client, gateway, () => Infinity).catch(() => {});
+    void this.#carry(gateway, client, () => this.bytesPerSecond).catch(() => {});
   }
 
-  async #carry(gateway: Socket, client: Socket): Promise<void> {
-    for await (const data of gateway as AsyncIterable<Buffer>) {
+  async #carry(from: Socket, to: Socket, bytesPerSecond: () => number): Promise<void> {
+    for await (const data of from as AsyncIterable<Buffer>) {
       for (let at = 0; at < data.length; ) {
-        const slice = data.subarray(at, at + Math.max(1, this.bytesPerSecond / 20));
+        await this.#held?.until;
+        const slice = data.subarray(at, at + Math.max(1, bytesPerSecond() / 20));
         at += slice.length;
-        if (!client.write(slice)) await once(client, 'drain');
-        if (this.bytesPerSecond < Infinity) await sleep(50);
+        if (!to.write(slice)) await once(to, 'drain');
+        if (bytesPerSecond() < Infinity) await sleep(50);
       }
     }
-    client.end();
+    to.end();
+  }
+
+  /** Holds up whatever is on it, as a cable does that is pulled: nobody is told. */
+  hold(): void {
+    let release = () => {};
+    const until = new Promise<void>((resolve) => (release = resolve));
+    this.#held ??= { until, release };
+  }
+
+  /** Lets it go on. */
+  release(): void {
+    this.#held?.release();
+    this.#held = undefined;
   }
 
   /** Cuts every connection, without a word. */
@@ -282,6 +298,7 @@ export class Proxy {
   }
 
   async close(): Promise<void> {
+    this.release();
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
   }

@@ -236,8 +236,8 @@ test('a full queue loses the oldest and names exactly what it lost', () => {
       const seq = (given.get(symbol) ?? 0) + 1 + random(3);
       const n = seq - (given.get(symbol) ?? 0);
       if (random(4) === 0)
-        queue.push({ type: 'gap', symbol, channel: 'quote', from: seq - n + 1, to: seq, why: 'feed' });
-      else queue.push(quote(symbol, seq, { n }) as Quote);
+        queue.push({ type: 'gap', symbol, channel: 'quote', from: seq - n + 1, to: seq, why: 'feed' }, 0);
+      else queue.push(quote(symbol, seq, { n }) as Quote, 0);
       given.set(symbol, seq);
       assert.ok(queue.length <= 8 + 3);
       if (random(3) === 0) readOne();
@@ -251,8 +251,20 @@ test('a full queue loses the oldest and names exactly what it lost', () => {
 test('of the states that a full queue pushes out the newest stays', () => {
   const queue = new ItemQueue(1);
   const status = (state: 'live' | 'down' | 'stale') => ({ type: 'status', symbol: A, state }) as const;
-  (['live', 'down', 'stale'] as const).forEach((state) => queue.push(status(state)));
+  (['live', 'down', 'stale'] as const).forEach((state) => queue.push(status(state), 0));
   assert.deepEqual([queue.shift(), queue.shift(), queue.shift()], [status('down'), status('stale'), undefined]);
+});
+
+test('a queue knows what had been proven when the oldest of what waits came', () => {
+  const queue = new ItemQueue(2);
+  const seen: (number | undefined)[] = [queue.provenMs];
+  for (let seq = 1; seq <= 4; seq++) queue.push(quote(A, seq) as Quote, seq * 10);
+  // Two were pushed out: the reader has not been told of them yet, nor of the gap.
+  for (let left = 4; left > 0; left--) {
+    seen.push(queue.provenMs);
+    queue.shift();
+  }
+  assert.deepEqual(seen, [undefined, 10, 10, 40, undefined]);
 });
 
 test('decimals are compared and subtracted exactly', () => {
@@ -290,4 +302,13 @@ test('of the last pings the shortest tells the time', () => {
   assert.deepEqual(best(), { offset_us: 1000, error_us: 100, rtt_us: 200 });
   for (let i = 0; i < 3; i++) window.add(20_000, 21_300, 21_300, 20_500);
   assert.equal(best()?.rtt_us, 500);
+});
+
+test('a clock that was set is believed at once', () => {
+  const window = new OffsetWindow(60);
+  for (let i = 0; i < 10; i++) window.add(i * 1000, i * 1000 + 1_100, i * 1000 + 1_100, i * 1000 + 200);
+  assert.equal(window.best?.offset_us, 1000);
+  // Ten seconds ahead of that, and a longer way: both cannot be true.
+  window.add(20_000, 10_021_400, 10_021_400, 20_800);
+  assert.deepEqual(window.best, { offset_us: 10_001_000, error_us: 400, rtt_us: 800 });
 });

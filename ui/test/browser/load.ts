@@ -38,7 +38,7 @@ function watchFrames(): void {
           const begin = performance.now();
           listener?.call(this, event);
           read += performance.now() - begin;
-          watch.messages += Array.isArray(event.data) ? event.data.length : 1;
+          watch.messages += (event.data as { messages?: unknown[] }).messages?.length ?? 1;
         };
         onmessage?.set?.call(this, listener === null ? null : timed);
       },
