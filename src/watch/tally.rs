@@ -168,18 +168,18 @@ pub fn per_second(events: u64, elapsed_ns: u64) -> u64 {
     if elapsed_ns == 0 { 0 } else { u64::try_from(per_second).unwrap_or(u64::MAX) }
 }
 
-/// The counts so far, on one line.
+/// The counts so far, on one line: what would be wrong first, since a narrow terminal cuts off the end.
 pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
     let gaps = ledger.gaps_all();
     format!(
-        "{:.1} s   trade {}   quote {}   {updates_per_s} updates/s   merged {}   gaps {} ({} ticks)   breaks {}",
+        "{:.1} s  breaks {}  gaps {} ({} ticks)  {updates_per_s} updates/s  trade {}  quote {}  merged {}",
         seconds(elapsed_ns),
+        ledger.break_count(),
+        gaps.count,
+        gaps.ticks,
         ledger.heard(Channel::Trade).ticks,
         ledger.heard(Channel::Quote).ticks,
         ledger.heard_all().merged,
-        gaps.count,
-        gaps.ticks,
-        ledger.break_count(),
     )
 }
 
@@ -293,6 +293,18 @@ mod tests {
             (per_second(10, 0), per_second(10, SECOND / 2), per_second(u64::MAX, 1)),
             (0, 20, u64::MAX)
         );
+    }
+
+    #[test]
+    fn what_is_wrong_stands_first_in_the_counts() {
+        let mut ledger = Ledger::new(true);
+        ledger.unreadable("x");
+        let counts = counts(&ledger, 3_600 * SECOND, 9_999);
+        assert!(
+            counts.starts_with("3600.0 s  breaks 1  gaps 0 (0 ticks)  9999 updates/s  trade 0"),
+            "{counts}"
+        );
+        assert!(counts.len() <= 80, "{counts}");
     }
 
     fn step(level: &str, behind_ms: u64, cut_in_ms: Option<u64>, dropped: u64) -> Lag<'_> {
