@@ -982,6 +982,36 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
 }
 
 #[test]
+fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
+    let mut house = House::of(1, 16, 4_096);
+    house.connect();
+    house.ask(0, r#"{"op":"subscribe","symbols":["*"],"channel":["trade"],"mode":"every"}"#);
+    house.turn();
+    // More than a shard takes in several turns.
+    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
+    house.ask(0, r#"{"op":"ping","id":1}"#);
+    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
+    house.ask(0, r#"{"op":"ping","id":2}"#);
+    house.ask(0, r#"{"op":"list","id":3}"#);
+    house.settle();
+    house.ask(0, r#"{"op":"ping","id":4}"#);
+    house.settle();
+    let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+    let (mut trades, mut pongs) = (0, Vec::new());
+    for text in texts {
+        let message: Value = serde_json::from_str(&text).expect("JSON");
+        match message["type"].as_str() {
+            Some("trade") => trades += message["n"].as_u64().unwrap_or(1),
+            Some("pong") => pongs.push((message["id"].as_u64(), trades)),
+            _ => {}
+        }
+    }
+    assert_eq!(trades, 2_000);
+    let [(Some(1), first), (Some(2), second), (Some(4), third)] = pongs[..] else { panic!("{pongs:?}") };
+    assert!(first >= 1_000 && second == 2_000 && third == 2_000, "{pongs:?}");
+}
+
+#[test]
 fn a_rate_brings_the_newest_once_in_each_period_and_in_one_write() {
     const PERIOD_MS: u64 = 50;
     let mut house = House::new(1);

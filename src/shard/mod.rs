@@ -20,6 +20,7 @@ mod leaving;
 mod listing;
 mod pattern;
 mod playback;
+mod pongs;
 mod pressure;
 mod rates;
 mod reading;
@@ -199,6 +200,7 @@ impl<S: Socket> Shard<S> {
         }
         self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
+        sessions.pong_held(now);
         let reading = sessions.read_all(now);
         let released = sessions.release(now);
         sessions.tell_news(now);

@@ -70,11 +70,7 @@ impl<S: Socket> Sessions<S> {
             Op::Symbols(pattern, after) => {
                 self.symbols(id, name.as_ref(), (&pattern, after.as_deref()), now);
             }
-            Op::Ping(t) => {
-                let out_us = self.clock.wall_ns() / 1_000;
-                let pong = message::Pong::new(name.as_ref(), t.as_ref(), now.wall_ns / 1_000, out_us);
-                self.say(id, &pong, now);
-            }
+            Op::Ping(t) => self.ping(id, name, t, now),
             Op::Replay(control) => self.control(id, name.as_ref(), &control, now),
         }
     }

@@ -15,6 +15,7 @@ use super::connections::Connections;
 use super::frames::Frames;
 use super::leaving::Parting;
 use super::playback::News;
+use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
@@ -178,6 +179,8 @@ pub struct Sessions<S> {
     policy: Rc<Policy>,
     /// Where the shard reads the ring next.
     pub(super) cursor: u64,
+    /// Pings that came before it was there.
+    pub(super) held_pings: HeldPings,
     /// Nothing is held back any more: the end is near.
     pub(super) draining: bool,
     serials: u64,
@@ -229,6 +232,7 @@ impl<S: Socket> Sessions<S> {
             buffers,
             policy,
             cursor: 0,
+            held_pings: HeldPings::default(),
             draining: false,
             serials: 0,
             known,

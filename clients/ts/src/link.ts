@@ -135,6 +135,8 @@ export class Link {
   #pings = 0;
   #pingedMs = 0;
   #pingMs: number;
+  /** Milliseconds to the next ping where it ends a lateness. */
+  #soonMs: number;
   #pingWaitMs = FIRST_PING_MS;
   #isTimed = false;
 
@@ -143,6 +145,7 @@ export class Link {
     this.#listener = listener;
     this.#timers = new Timers(setup.clock);
     this.#pingMs = setup.pingMs;
+    this.#soonMs = setup.pingMs / 4;
     this.#watched = new DeliveryWatch(setup.clock, setup.lateMs, setup.pingMs);
     this.#stopOpening = this.#timers.after(setup.openMs, () => this.#abort('no hello came in time'));
     try {
@@ -232,8 +235,7 @@ export class Link {
         this.#tellDelivery();
       },
       (error) => {
-        // It stands in order as a pong does.
-        if (error.code === 'rate_limited') this.#watched.answered(sent);
+        // That proves nothing: it overtakes what the gateway has not read of its feed.
         fail(error);
         this.#tellDelivery();
       },
@@ -329,7 +331,9 @@ export class Link {
     this.#stopOpening();
     this.#watch(Math.max(hello.heartbeat_ms, 1));
     // Where few requests a second are allowed, half of them are left to others.
-    this.#pingMs = Math.max(this.#setup.pingMs, 2000 / hello.limits.ops_per_s);
+    const leastMs = 2000 / hello.limits.ops_per_s;
+    this.#pingMs = Math.max(this.#setup.pingMs, leastMs);
+    this.#soonMs = Math.max(this.#setup.pingMs / 4, leastMs);
     this.#listener.opened(hello);
     // Behind what was asked for by that: so its answer proves that the snapshots have come.
     this.#measure();
@@ -423,7 +427,7 @@ export class Link {
     if ((isLate && !isNearlyOver) || this.#isTimed || this.#ended) return;
     this.#isTimed = true;
     // A timer may be some early.
-    this.#timers.after(isNearlyOver ? this.#pingMs / 4 : lateMs - behindMs + 1, () => {
+    this.#timers.after(isNearlyOver ? this.#soonMs : lateMs - behindMs + 1, () => {
       if (isNearlyOver) this.#ping();
       this.#isTimed = false;
       this.#tellDelivery();
