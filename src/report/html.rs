@@ -115,8 +115,7 @@ fn budget(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "<section class=\"budget {class}\">\n<h2>{words}</h2>\n<ul>")?;
     for verdict in &report.verdicts {
         let (class, mark) = if verdict.held { ("kept", "✓ kept") } else { ("broke", "✗ broke") };
-        let measured =
-            verdict.measured_ns.map_or("nothing was measured".to_owned(), |ns| Nanos(ns).to_string());
+        let measured = verdict.measured();
         let rule = escaped(&verdict.rule);
         writeln!(
             out,

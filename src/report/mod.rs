@@ -138,8 +138,8 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
         files => Some(Side::read(files, window, &mut log)?),
     };
     let rules = args.budget.iter().flat_map(|budget| &budget.0);
-    let judge = |rule: &Rule| Ok(rule.judge(this.run.select(|tag| rule.selects(tag))?.as_ref()));
-    let verdicts = rules.map(judge).collect::<Result<_, String>>().map_err(|why| anyhow!(why))?;
+    let verdicts = rules.map(|rule| judge(rule, &this.run)).collect::<Result<_, String>>();
+    let verdicts = verdicts.map_err(|why| anyhow!(why))?;
     let report = Report { this, base, verdicts };
     if let Some(path) = &args.html {
         let page = html::page(&report)?;
@@ -156,6 +156,14 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
         writeln!(log, "over budget: {broken}")?;
     }
     Ok(report.all_well())
+}
+
+/// Holds a rule against a run.
+fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
+    let mut verdict = rule.judge(run.select(|tag| rule.selects(tag))?.as_ref());
+    let mut measured = run.tags().filter(|tag| !tag.whole.is_empty());
+    verdict.held |= verdict.measured_ns.is_none() && measured.any(|tag| rule.holds_without(&tag.name));
+    Ok(verdict)
 }
 
 /// The first of these that is a flight.
