@@ -502,6 +502,45 @@ fn a_report_says_how_the_clients_did_and_where_and_names_the_flights() {
     assert!(files.report(&["old.hlog"]).lines.contains(&"  clients not in this log".to_owned()));
 }
 
+/// Changes a log's text everywhere.
+fn edited(log: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(log).expect("text");
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to).into_bytes()
+}
+
+#[test]
+fn nothing_in_a_log_forges_a_row() {
+    const FORGED: &str = r"\u001b[2J\u0007\nkept   total.p99<1us\u202e\u200b";
+    let plain = log(0, SECONDS, 100);
+    let mut forged = edited(&plain, "Tag=write/kraken/trade", "Tag=gc\u{202e}");
+    for word in [
+        "A <CPU>",
+        "6.1.0",
+        "linux",
+        "x86_64",
+        "release",
+        "run/flights",
+        "flight-a",
+        "a client was",
+        "c0ffee",
+        "127.0.0.1",
+    ] {
+        forged = edited(&forged, word, &format!("{word}{FORGED}"));
+    }
+    forged.extend_from_slice(b"#tickfan {\"type\":\"\\u001b[2J\\nx\"}\n");
+    let files = Files::with(&[("plain.hlog", &plain), ("forged.hlog", &forged)]);
+    let ended = files.report(&["forged.hlog", "--tags", "--html", "page.html"]);
+    let hidden = |c: char| c != '\n' && (c.is_control() || ['\u{202e}', '\u{200b}'].contains(&c));
+    let told = ended.lines.join("\n");
+    assert!(!told.contains(hidden) && !ended.stderr.contains(hidden), "{ended:?}");
+    assert!(ended.stderr.contains("unknown variant `?[2J?x`"), "{}", ended.stderr);
+    assert!(!ended.lines.iter().any(|line| line.starts_with("kept")), "{told}");
+    assert!(told.contains("gc? ") && told.contains("client c0ffee?[2J??kept"), "{told}");
+    let page = std::fs::read_to_string(files.path().join("page.html")).expect("a page");
+    assert!(!page.contains(hidden));
+}
+
 #[test]
 fn bad_lines_are_told_and_a_torn_one_is_forgiven() {
     let whole = log(0, SECONDS, 100);

@@ -23,6 +23,7 @@ use crate::atomic_file::AtomicFile;
 use crate::flight::Flight;
 use crate::latency::budget::{self, Rule, Verdict};
 use crate::latency::hlog::{ReadError, Reader};
+use crate::printable;
 
 /// What to report. `--help` shows the comments of the fields.
 #[derive(Debug, Args)]
@@ -153,7 +154,7 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
     let text = if args.json { json::text(&report)? } else { table::text(&report, width, args.tags) };
     print(&text, out).context("cannot write")?;
     for broken in report.verdicts.iter().filter(|verdict| !verdict.held) {
-        writeln!(log, "over budget: {broken}")?;
+        writeln!(log, "over budget: {}", printable::line(&broken.to_string()))?;
     }
     Ok(report.all_well())
 }
@@ -227,7 +228,7 @@ impl Side {
         if bad_lines > BAD_LINES_TOLD {
             bad.push(format!("and {} bad lines more", bad_lines - BAD_LINES_TOLD));
         }
-        bad.iter().try_for_each(|line| writeln!(log, "{line}"))?;
+        bad.iter().try_for_each(|line| writeln!(log, "{}", printable::line(line)))?;
         if bad_lines > 0 {
             notes.push(format!("{bad_lines} lines could not be read and are left out"));
         }
