@@ -510,6 +510,43 @@ fn edited(log: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 #[test]
+fn each_flight_has_the_folder_of_its_own_log_and_many_runs_are_no_obstacle() {
+    let one = log(0, SECONDS, 100);
+    let two = edited(&edited(&one, "run/flights", "other"), "flight-a", "flight-b");
+    let none = edited(&edited(&one, "\"run/flights\"", "null"), "flight-a", "flight-c");
+    let headless: Vec<u8> = without_notes(&one).into_iter().chain(account(10).line()).collect::<Vec<_>>();
+    let files = Files::with(&[("1.hlog", &one), ("2.hlog", &two), ("3.hlog", &none), ("4.hlog", &headless)]);
+    let run = files.json(&["1.hlog", "2.hlog", "3.hlog", "4.hlog"])["run"].clone();
+    let paths: Vec<&str> = run["flights"]
+        .as_array()
+        .expect("flights")
+        .iter()
+        .filter_map(|flight| flight["path"].as_str())
+        .collect();
+    assert_eq!(
+        paths,
+        ["run/flights/flight-a.ndjson", "other/flight-b.ndjson", "flight-c.ndjson", "flight-a.ndjson"]
+    );
+    assert_eq!(run["account"]["flights"].as_array().map(Vec::len), Some(4));
+
+    let runs: Vec<(String, Vec<u8>)> = (0..19_u64)
+        .map(|run| (format!("{run}.hlog"), edited(&one, "\"cores\":2", &format!("\"cores\":{}", run + 2))))
+        .collect();
+    let files = Files::with(&runs.iter().map(|(name, log)| (name.as_str(), &log[..])).collect::<Vec<_>>());
+    let names: Vec<&str> = runs.iter().map(|(name, _)| name.as_str()).collect();
+    let ended = files.report(&names);
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let note = "note: the machine and program of 3 logs more are left out: 16 runs are named".to_owned();
+    assert!(ended.lines.contains(&note), "{:?}", ended.lines);
+    assert_eq!(ended.lines.iter().filter(|line| line.starts_with("  machine ")).count(), 16);
+    assert!(
+        ended.lines.contains(&"  gaps    slow_consumer 38 (23,560 ticks)".to_owned()),
+        "{:?}",
+        ended.lines
+    );
+}
+
+#[test]
 fn nothing_in_a_log_forges_a_row() {
     const FORGED: &str = r"\u001b[2J\u0007\nkept   total.p99<1us\u202e\u200b";
     let plain = log(0, SECONDS, 100);

@@ -75,7 +75,7 @@ fn run(out: &mut String, report: &Report) -> fmt::Result {
             writeln!(out, "<li><b>{before}{name}</b> <span>{}</span></li>", escaped(&words))?;
         }
         for (flight, path) in side.run.notes().flights() {
-            let (words, path) = (escaped(&account::flight(flight)), escaped(&path));
+            let (words, path) = (escaped(&account::flight(flight)), escaped(path));
             writeln!(out, "<li><b>{before}flight</b> <span>{words}</span> <code>{path}</code></li>")?;
         }
         match side.run.notes().whole().map_or(0, |whole| whole.flights_left_out) {

@@ -90,7 +90,9 @@ impl Report {
 
     /// What the reader should know besides the numbers.
     fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self.sides().flat_map(|side| side.notes.iter().cloned()).collect();
+        let of =
+            |side: &Side| side.notes.iter().cloned().chain(side.run.notes().remark()).collect::<Vec<_>>();
+        let mut notes: Vec<String> = self.sides().flat_map(of).collect();
         for stage in self.base.iter().flat_map(|base| &base.stages) {
             if !self.this.stages.iter().any(|this| this.name == stage.name) {
                 notes.push(format!("{} was measured only in the run that is compared with", stage.label()));

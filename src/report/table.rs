@@ -92,12 +92,12 @@ fn notes(out: &mut String, notes: &Notes, width: usize) -> fmt::Result {
         wrapped(out, &format!("  {name}"), &words, width)?;
     }
     let Some(whole) = notes.whole() else { return Ok(()) };
-    let count = whole.flights.len();
-    let left_out = whole.flights_left_out + count.saturating_sub(FLIGHTS_SHOWN) as u64;
+    let older = notes.flights().len().saturating_sub(FLIGHTS_SHOWN);
+    let left_out = whole.flights_left_out.saturating_add(older as u64);
     if left_out > 0 {
         wrapped(out, "  flight", &format!("{} more, which are not shown", Grouped(left_out)), width)?;
     }
-    for (flight, path) in notes.flights().skip(count.saturating_sub(FLIGHTS_SHOWN)) {
+    for (flight, path) in &notes.flights()[older..] {
         wrapped(out, "  flight", &format!("{}: {path}", account::flight(flight)), width)?;
     }
     Ok(())
