@@ -19,6 +19,7 @@ pub mod instrument;
 pub mod journal;
 pub mod latency;
 pub mod offline;
+pub mod printable;
 pub mod protocol;
 pub mod remote;
 pub mod report;

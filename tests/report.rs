@@ -325,8 +325,18 @@ fn a_verdict_says_who_was_slow_the_gateway_or_a_client() {
             Some("slow_client.p99<1ms,writ.p99<1s"),
             1,
             format!(
+                "The gateway was over budget: total p99 22.9 ms over 12.0 s, write took the most (p99 19.6 ms); broken: \
+                 slow_client.p99<1ms was 26.1 ms (stage slow_client: what clients kept waiting, not the gateway), \
+                 writ.p99<1s: nothing was measured; {client}"
+            ),
+        ),
+        (
+            "good.hlog",
+            Some("slow_client.p99<1ms"),
+            1,
+            format!(
                 "{prompt}; broken: slow_client.p99<1ms was 26.1 ms (stage slow_client: what clients kept waiting, not the \
-                 gateway), writ.p99<1s: nothing was measured; {client}"
+                 gateway); {client}"
             ),
         ),
     ] {
@@ -334,6 +344,111 @@ fn a_verdict_says_who_was_slow_the_gateway_or_a_client() {
         let ended = files.report(&args);
         assert_eq!((verdict(&ended), ended.code()), (expected, Some(code)), "{budget:?}");
     }
+}
+
+/// A log of a hundred equal values under each of these tags, in this second, of so many nanoseconds.
+fn measured(lines: &[(&str, u64, u64)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    for (tag, second, ns) in lines {
+        let mut values = latency::histogram();
+        values.record_n(*ns, 100).expect("in its bounds");
+        writer.write(tag, Duration::from_secs(*second), Duration::from_secs(1), &values).expect("written");
+    }
+    writer.into_inner()
+}
+
+/// What `verdict` of the JSON says of the gateway, the stage, and the stages of the broken rules.
+fn blamed(ended: &support::Ended) -> (Value, Value, Vec<Value>) {
+    let report: Value = serde_json::from_str(&ended.lines.join("\n")).expect("JSON");
+    let verdict = &report["verdict"];
+    let broken = verdict["broken"].as_array().expect("rules").iter();
+    (verdict["gateway"].clone(), verdict["stage"].clone(), broken.map(|rule| rule["stage"].clone()).collect())
+}
+
+#[test]
+fn no_stage_is_blamed_for_more_than_the_whole_way_took() {
+    const US: u64 = 1_000;
+    // Ticks that nobody was sent waited long in `recv`.
+    let alone = ("recv/kraken/trade", 0, 79_400 * US);
+    let total = ("total/kraken/trade", 1, 3_490 * US);
+    let explained =
+        [alone, ("write/kraken/trade", 1, 2_000 * US), ("pickup/kraken/trade", 1, 300 * US), total];
+    let unexplained =
+        [alone, ("write/kraken/trade", 1, 1_000 * US), ("pickup/kraken/trade", 1, 300 * US), total];
+    // Equal to it but for the rounding.
+    let rounded = [("recv/kraken/trade", 1, 3_491 * US), total];
+    // One venue waits in `pickup`, the other, of fewer ticks, in `write`.
+    let two = [
+        ("pickup/kraken/trade", 1, 3_000 * US),
+        total,
+        ("write/coinbase/trade", 1, 90 * US),
+        ("total/coinbase/trade", 1, 100 * US),
+    ];
+    let files = Files::with(&[
+        ("explained.hlog", &measured(&explained)),
+        ("unexplained.hlog", &measured(&unexplained)),
+        ("rounded.hlog", &measured(&rounded)),
+        ("two.hlog", &measured(&two)),
+    ]);
+    for (file, budget, stage, broken) in [
+        ("explained.hlog", "total.p99<1us", Some("write"), Some("write")),
+        ("unexplained.hlog", "total.p99<1us", None, None),
+        ("unexplained.hlog", "recv.p99<1us", None, Some("recv")),
+        ("rounded.hlog", "total.p99<1us", Some("recv"), Some("recv")),
+        ("two.hlog", "total/coinbase/trade.p99<1us", Some("pickup"), Some("write")),
+        ("two.hlog", "total/binance.p99<1us", Some("pickup"), None),
+    ] {
+        let told = blamed(&files.report(&[file, "--json", "--budget", budget]));
+        assert_eq!(told, ("over_budget".into(), stage.into(), vec![broken.into()]), "{file} {budget}");
+    }
+    let ended = files.report(&["unexplained.hlog", "--budget", "total.p99<1us"]);
+    let expected = "The gateway was over budget: total p99 3.49 ms over 2.00 s; broken: total.p99<1us was 3.49 ms; how \
+                    its clients did is not in this log.";
+    assert_eq!(verdict(&ended), expected);
+}
+
+#[test]
+fn only_a_rule_about_the_slow_end_of_all_deliveries_makes_a_slow_gateway_prompt() {
+    const S: u64 = 1_000_000_000;
+    let lines =
+        [("write/kraken/trade", 0, 8 * S), ("total/kraken/trade", 0, 8 * S), ("total/coinbase/trade", 0, 9)];
+    let files = Files::with(&[("a.hlog", &measured(&lines))]);
+    for (budget, gateway) in [
+        ("total/coinbase/trade.p99<1s", "slow"),
+        ("total.p0<1s", "slow"),
+        ("total.p50<60s", "slow"),
+        ("total.mean<60s", "slow"),
+        ("total/kraken.p99<60s", "slow"),
+        ("write.p99<60s", "slow"),
+        ("total.p99<60s", "prompt"),
+        ("total.p99.9<=60s", "prompt"),
+        ("total.max<60s", "prompt"),
+    ] {
+        let ended = files.report(&["a.hlog", "--json", "--budget", budget]);
+        assert_eq!((blamed(&ended).0, ended.code()), (gateway.into(), Some(0)), "{budget}");
+    }
+}
+
+#[test]
+fn a_rule_of_which_nothing_was_measured_is_broken_unless_no_client_was_slow() {
+    let lines =
+        [("write/kraken/trade", 0, 10), ("total/kraken/trade", 0, 20), ("slow_client/kraken/quote", 0, 5)];
+    let files = Files::with(&[("quick.hlog", &measured(&lines[..2])), ("other.hlog", &measured(&lines))]);
+    for (file, budget, gateway, code) in [
+        ("quick.hlog", "nosuch.p99<1s", "over_budget", 1),
+        ("quick.hlog", "recv.p99<1s", "over_budget", 1),
+        ("quick.hlog", "slow_client.p99<5s", "prompt", 0),
+        ("quick.hlog", "slow_client/kraken.p99<5s", "prompt", 0),
+        ("quick.hlog", "slow_client/krakn.p99<5s", "prompt", 1),
+        ("other.hlog", "slow_client/kraken/trade.p99<5s", "prompt", 0),
+        ("other.hlog", "slow_client.p99<1ns", "prompt", 1),
+    ] {
+        let ended = files.report(&[file, "--json", "--budget", budget]);
+        assert_eq!((blamed(&ended).0, ended.code()), (gateway.into(), Some(code)), "{budget}");
+    }
+    let ended = files.report(&["quick.hlog", "--budget", "slow_client.p99<5s"]);
+    let kept = "kept   slow_client.p99<5s: no delivery waited for a client".to_owned();
+    assert!(ended.lines.contains(&kept) && ended.stderr.is_empty(), "{ended:?}");
 }
 
 #[test]
@@ -385,6 +500,82 @@ fn a_report_says_how_the_clients_did_and_where_and_names_the_flights() {
     let old = files.json(&["old.hlog"]);
     assert_eq!((&old["run"]["account"], &old["run"]["flights"]), (&Value::Null, &Value::Null));
     assert!(files.report(&["old.hlog"]).lines.contains(&"  clients not in this log".to_owned()));
+}
+
+/// Changes a log's text everywhere.
+fn edited(log: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(log).expect("text");
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to).into_bytes()
+}
+
+#[test]
+fn each_flight_has_the_folder_of_its_own_log_and_many_runs_are_no_obstacle() {
+    let one = log(0, SECONDS, 100);
+    let two = edited(&edited(&one, "run/flights", "other"), "flight-a", "flight-b");
+    let none = edited(&edited(&one, "\"run/flights\"", "null"), "flight-a", "flight-c");
+    let headless: Vec<u8> = without_notes(&one).into_iter().chain(account(10).line()).collect::<Vec<_>>();
+    let files = Files::with(&[("1.hlog", &one), ("2.hlog", &two), ("3.hlog", &none), ("4.hlog", &headless)]);
+    let run = files.json(&["1.hlog", "2.hlog", "3.hlog", "4.hlog"])["run"].clone();
+    let paths: Vec<&str> = run["flights"]
+        .as_array()
+        .expect("flights")
+        .iter()
+        .filter_map(|flight| flight["path"].as_str())
+        .collect();
+    assert_eq!(
+        paths,
+        ["run/flights/flight-a.ndjson", "other/flight-b.ndjson", "flight-c.ndjson", "flight-a.ndjson"]
+    );
+    assert_eq!(run["account"]["flights"].as_array().map(Vec::len), Some(4));
+
+    let runs: Vec<(String, Vec<u8>)> = (0..19_u64)
+        .map(|run| (format!("{run}.hlog"), edited(&one, "\"cores\":2", &format!("\"cores\":{}", run + 2))))
+        .collect();
+    let files = Files::with(&runs.iter().map(|(name, log)| (name.as_str(), &log[..])).collect::<Vec<_>>());
+    let names: Vec<&str> = runs.iter().map(|(name, _)| name.as_str()).collect();
+    let ended = files.report(&names);
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let note = "note: the machine and program of 3 logs more are left out: 16 runs are named".to_owned();
+    assert!(ended.lines.contains(&note), "{:?}", ended.lines);
+    assert_eq!(ended.lines.iter().filter(|line| line.starts_with("  machine ")).count(), 16);
+    assert!(
+        ended.lines.contains(&"  gaps    slow_consumer 38 (23,560 ticks)".to_owned()),
+        "{:?}",
+        ended.lines
+    );
+}
+
+#[test]
+fn nothing_in_a_log_forges_a_row() {
+    const FORGED: &str = r"\u001b[2J\u0007\nkept   total.p99<1us\u202e\u200b";
+    let plain = log(0, SECONDS, 100);
+    let mut forged = edited(&plain, "Tag=write/kraken/trade", "Tag=gc\u{202e}");
+    for word in [
+        "A <CPU>",
+        "6.1.0",
+        "linux",
+        "x86_64",
+        "release",
+        "run/flights",
+        "flight-a",
+        "a client was",
+        "c0ffee",
+        "127.0.0.1",
+    ] {
+        forged = edited(&forged, word, &format!("{word}{FORGED}"));
+    }
+    forged.extend_from_slice(b"#tickfan {\"type\":\"\\u001b[2J\\nx\"}\n");
+    let files = Files::with(&[("plain.hlog", &plain), ("forged.hlog", &forged)]);
+    let ended = files.report(&["forged.hlog", "--tags", "--html", "page.html"]);
+    let hidden = |c: char| c != '\n' && (c.is_control() || ['\u{202e}', '\u{200b}'].contains(&c));
+    let told = ended.lines.join("\n");
+    assert!(!told.contains(hidden) && !ended.stderr.contains(hidden), "{ended:?}");
+    assert!(ended.stderr.contains("unknown variant `?[2J?x`"), "{}", ended.stderr);
+    assert!(!ended.lines.iter().any(|line| line.starts_with("kept")), "{told}");
+    assert!(told.contains("gc? ") && told.contains("client c0ffee?[2J??kept"), "{told}");
+    let page = std::fs::read_to_string(files.path().join("page.html")).expect("a page");
+    assert!(!page.contains(hidden));
 }
 
 #[test]

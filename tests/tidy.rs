@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("counters", &[]),
     ("complaint", &[]),
     ("atomic_file", &[]),
+    ("printable", &[]),
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
@@ -85,8 +86,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "feed",
         ],
     ),
-    ("watch", &["tick", "clock", "complaint"]),
-    ("report", &["rfc3339", "atomic_file", "latency", "flight"]),
+    ("watch", &["tick", "clock", "complaint", "printable"]),
+    ("report", &["rfc3339", "atomic_file", "printable", "latency", "flight"]),
     // wiring
     ("config", &["instrument", "venue", "protocol", "latency", "session", "ring", "shard"]),
     (

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hdrhistogram::Histogram;
 
-use super::{Nanos, Tag};
+use super::{Nanos, Stage, Tag};
 
 /// Where a budget is wrong, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,19 +42,37 @@ pub struct Verdict {
     pub rule: String,
     /// What it is about: a tag or its beginning.
     pub selector: String,
+    /// Whether it limits the slow end: the 99th percentile, a higher one, or the maximum.
+    pub limits_tail: bool,
     /// What was measured, nanoseconds; `None` if nothing was.
     pub measured_ns: Option<u64>,
-    /// Whether it was kept. Where nothing was measured it was not.
+    /// Whether it was kept. Where nothing was measured it was not, unless [that is kept](Rule::holds_without).
     pub held: bool,
+}
+
+impl Verdict {
+    /// What was measured, in words.
+    pub fn measured(&self) -> String {
+        match self.measured_ns {
+            Some(ns) => Nanos(ns).to_string(),
+            None if self.held => "no delivery waited for a client".to_owned(),
+            None => "nothing was measured".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.measured_ns {
-            Some(ns) => write!(f, "{}: {}", self.rule, Nanos(ns)),
-            None => write!(f, "{}: nothing was measured", self.rule),
-        }
+        write!(f, "{}: {}", self.rule, self.measured())
     }
+}
+
+/// Whether a selector is this tag, or its beginning, where a part `*` stands for any: `write`, `write/kraken`,
+/// `write/*/trade`.
+pub fn selects(selector: &str, tag: &str) -> bool {
+    let mut parts = tag.split(Tag::SEPARATOR);
+    let mut wanted = selector.split(Tag::SEPARATOR);
+    wanted.all(|wanted| parts.next().is_some_and(|part| wanted == Tag::ANY || wanted == part))
 }
 
 /// Reads a budget: rules with commas between them.
@@ -96,12 +114,20 @@ impl Rule {
         })
     }
 
-    /// Whether it is about what was measured under this tag: its selector is the tag, or its beginning, where a part `*`
-    /// stands for any: `write`, `write/kraken`, `write/*/trade`.
+    /// Whether it is about what was measured under this tag: its selector [selects] it.
     pub fn selects(&self, tag: &str) -> bool {
-        let mut parts = tag.split(Tag::SEPARATOR);
-        let mut wanted = self.selector.split(Tag::SEPARATOR);
-        wanted.all(|wanted| parts.next().is_some_and(|part| wanted == Tag::ANY || wanted == part))
+        selects(&self.selector, tag)
+    }
+
+    /// Whether it is kept where nothing was measured of what it is about, but something under this tag: it is about
+    /// `slow_client`, and the tag is another stage of the same venue and channel, so no delivery there waited for a client.
+    pub fn holds_without(&self, tag: &str) -> bool {
+        let name = Stage::SlowClient.name();
+        let rest = self
+            .selector
+            .strip_prefix(name)
+            .filter(|_| Stage::of_tag(&self.selector) == Some(Stage::SlowClient));
+        rest.is_some_and(|rest| Stage::of_tag(tag).is_some() && selects(&format!("{}{rest}", Tag::ANY), tag))
     }
 
     /// Holds it against all that was measured under the tags that it [selects](Self::selects).
@@ -109,11 +135,20 @@ impl Rule {
         let values = values.filter(|values| !values.is_empty());
         let measured_ns = values.map(|values| self.metric.of(values));
         let held = measured_ns.is_some_and(|ns| ns < self.limit_ns || (self.or_equal && ns == self.limit_ns));
-        Verdict { rule: self.text.clone(), selector: self.selector.clone(), measured_ns, held }
+        let limits_tail = self.metric.is_of_tail();
+        Verdict { rule: self.text.clone(), selector: self.selector.clone(), limits_tail, measured_ns, held }
     }
 }
 
 impl Metric {
+    fn is_of_tail(self) -> bool {
+        match self {
+            Self::Quantile(quantile) => quantile >= 0.99,
+            Self::Max => true,
+            Self::Mean => false,
+        }
+    }
+
     fn of(self, histogram: &Histogram<u64>) -> u64 {
         match self {
             Self::Quantile(quantile) => histogram.value_at_quantile(quantile),
@@ -244,6 +279,31 @@ mod tests {
         ] {
             let rule = &parse(&format!("{selector}.max<1s")).expect("good")[0];
             assert_eq!(tags.iter().filter(|tag| rule.selects(tag)).count(), count, "{selector}");
+        }
+    }
+
+    #[test]
+    fn a_rule_about_slow_clients_holds_where_no_client_was_slow() {
+        for (rule, tag, holds) in [
+            ("slow_client.p99<1s", "total/kraken/trade", true),
+            ("slow_client/kraken.p99<1s", "recv/kraken/trade", true),
+            ("slow_client/*/trade.p99<1s", "recv/kraken/trade", true),
+            ("slow_client/krakn.p99<1s", "recv/kraken/trade", false),
+            ("slow_client.p99<1s", "gc", false),
+            ("slow_clients.p99<1s", "total/kraken/trade", false),
+            ("total.p99<1s", "recv/kraken/trade", false),
+        ] {
+            assert_eq!(parse(rule).expect("good")[0].holds_without(tag), holds, "{rule} {tag}");
+        }
+    }
+
+    #[test]
+    fn the_slow_end_begins_at_the_99th_percentile() {
+        for (metric, expected) in
+            [("p0", false), ("p98.9", false), ("p99", true), ("p99.99", true), ("max", true), ("mean", false)]
+        {
+            let rules = parse(&format!("total.{metric}<1s")).expect("good");
+            assert_eq!(rules[0].judge(None).limits_tail, expected, "{metric}");
         }
     }
 

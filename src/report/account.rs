@@ -4,7 +4,7 @@ use super::figures::Grouped;
 use super::utc;
 use crate::latency::hlog::note::{Account, FlightNote, Head, Note};
 
-/// Machines or programs that are told apart.
+/// Runs whose machine and program are named; of the logs of further ones it is said how many.
 const HEADS_MAX: usize = 16;
 /// Flights that are named one by one; of further ones it is said how many.
 const FLIGHTS_MAX: usize = 1_000;
@@ -18,31 +18,44 @@ pub(super) const NOT_HERE: &str = "not in this log";
 pub(super) struct Notes {
     /// The heads of its logs, each that differs once.
     heads: Vec<Head>,
-    /// All accounts in one.
+    /// Logs, or parts of one, whose head is left out.
+    heads_left_out: u64,
+    /// Where the flights of the log that is being read are.
+    folder: Option<String>,
+    /// All flights, the oldest first, each with its path.
+    flights: Vec<(FlightNote, String)>,
+    /// All accounts in one, but for the flights.
     whole: Option<Account>,
     /// The most clients at once, as intervals began and ended.
     most: u64,
 }
 
 impl Notes {
-    /// Takes in a note. Notes may come in any order.
+    /// The next notes are of another log.
+    pub(super) fn begin_log(&mut self) {
+        self.folder = None;
+    }
+
+    /// Takes in a note. Logs may come in any order; the head of one stands before what it is about.
     ///
     /// # Errors
-    /// More of them than there is room for.
+    /// More causes than there is room for.
     pub(super) fn take(&mut self, note: Note) -> Result<(), String> {
         match note {
             Note::Log(head) => {
+                self.folder.clone_from(&head.flights);
                 // What begins at another time is another run.
-                if !self.heads.contains(&head) {
-                    if self.heads.len() == HEADS_MAX {
-                        return Err(format!("logs of more than {HEADS_MAX} runs"));
-                    }
-                    self.heads.push(head);
+                match self.heads.contains(&head) {
+                    true => {}
+                    false if self.heads.len() < HEADS_MAX => self.heads.push(head),
+                    false => self.heads_left_out += 1,
                 }
                 Ok(())
             }
-            Note::Interval(account) => {
+            Note::Interval(mut account) => {
                 self.most = self.most.max(account.clients.at_start).max(account.clients.at_end);
+                let left_out = self.take_flights(std::mem::take(&mut account.flights));
+                account.flights_left_out = account.flights_left_out.saturating_add(left_out);
                 match &mut self.whole {
                     None => self.whole = Some(account),
                     Some(whole) => add(whole, account)?,
@@ -52,12 +65,37 @@ impl Notes {
         }
     }
 
+    /// Takes in as many flights as there is room for, and says how many there was none for.
+    fn take_flights(&mut self, flights: Vec<FlightNote>) -> u64 {
+        let room = FLIGHTS_MAX.saturating_sub(self.flights.len());
+        let left_out = flights.len().saturating_sub(room) as u64;
+        for flight in flights.into_iter().take(room) {
+            let path = match &self.folder {
+                Some(folder) => format!("{}/{}", folder.trim_end_matches('/'), flight.file),
+                None => flight.file.clone(),
+            };
+            self.flights.push((flight, path));
+        }
+        self.flights.sort_by_key(|(flight, _)| flight.at);
+        left_out
+    }
+
     /// The heads of its logs.
     pub(super) fn heads(&self) -> &[Head] {
         &self.heads
     }
 
-    /// What is said of all its intervals together; `None`: nothing.
+    /// What was left out, in a sentence.
+    pub(super) fn remark(&self) -> Option<String> {
+        let logs = match self.heads_left_out {
+            0 => return None,
+            1 => "1 log".to_owned(),
+            count => format!("{} logs", Grouped(count)),
+        };
+        Some(format!("the machine and program of {logs} more are left out: {HEADS_MAX} runs are named"))
+    }
+
+    /// What is said of all its intervals together, but for their flights; `None`: nothing.
     pub(super) fn whole(&self) -> Option<&Account> {
         self.whole.as_ref()
     }
@@ -68,13 +106,8 @@ impl Notes {
     }
 
     /// Its flights, the oldest first, each with the path that it was written to.
-    pub(super) fn flights(&self) -> impl Iterator<Item = (&FlightNote, String)> {
-        let dir = self.heads.iter().find_map(|head| head.flights.as_deref());
-        let path = move |flight: &FlightNote| match dir {
-            Some(dir) => format!("{}/{}", dir.trim_end_matches('/'), flight.file),
-            None => flight.file.clone(),
-        };
-        self.whole.iter().flat_map(|whole| &whole.flights).map(move |flight| (flight, path(flight)))
+    pub(super) fn flights(&self) -> &[(FlightNote, String)] {
+        &self.flights
     }
 
     /// Everything as rows of a name and words, but for the flights.
@@ -182,9 +215,5 @@ fn add(whole: &mut Account, more: Account) -> Result<(), String> {
     if whole.gaps.len() > CAUSES_MAX || whole.ended.len() > CAUSES_MAX {
         return Err(format!("more than {CAUSES_MAX} causes"));
     }
-    let room = FLIGHTS_MAX.saturating_sub(whole.flights.len());
-    sum(&mut whole.flights_left_out, more.flights.len().saturating_sub(room) as u64);
-    whole.flights.extend(more.flights.into_iter().take(room));
-    whole.flights.sort_by_key(|flight| flight.at);
     Ok(())
 }

@@ -12,6 +12,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::run::{Point, Series};
 use crate::latency::Nanos;
+use crate::printable;
 
 /// Axes and the words on them.
 pub(super) const INK: RGBColor = RGBColor(0x4a, 0x4f, 0x57);
@@ -336,7 +337,8 @@ fn name_ends(area: &Area<'_>, chart: &Chart<'_>, curves: &[Curve<'_>]) -> anyhow
             .into_font()
             .color(&curve.colour)
             .pos(Pos::new(HPos::Left, VPos::Center));
-        area.draw_text(curve.name, &style, (left, y)).map_err(|error| anyhow!("{error}"))?;
+        area.draw_text(&printable::line(curve.name), &style, (left, y))
+            .map_err(|error| anyhow!("{error}"))?;
     }
     Ok(())
 }

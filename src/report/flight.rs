@@ -10,6 +10,7 @@ use super::figures::Grouped;
 use super::utc;
 use crate::flight::{Bound, Client, Flight, FlightError};
 use crate::latency::Nanos;
+use crate::printable;
 
 /// States, symbols and ticks that are shown, at most; the JSON has all.
 const ROWS_MAX: usize = 20;
@@ -45,7 +46,8 @@ fn value(flight: &Flight) -> Value {
 
 fn write_text(out: &mut String, name: &str, flight: &Flight) -> fmt::Result {
     let header = &flight.header;
-    writeln!(out, "{name}: {}, at {}", header.reason, utc(header.at_us * 1_000))?;
+    let what = format!("{name}: {}", header.reason);
+    writeln!(out, "{}, at {}", printable::line(&what), utc(header.at_us * 1_000))?;
     if let Some(client) = &flight.client {
         write_client(out, client, header.at_us)?;
     }
@@ -69,7 +71,8 @@ fn write_client(out: &mut String, client: &Client, at_us: u64) -> fmt::Result {
     let Client { session, peer, since_us, subscriptions, states } = client;
     let peer = peer.as_deref().unwrap_or("unknown");
     let here = Nanos(at_us.saturating_sub(*since_us) * 1_000);
-    writeln!(out, "client {session} from {peer}, here for {here}, {subscriptions} subscriptions\n")?;
+    let who = format!("client {session} from {peer}");
+    writeln!(out, "{}, here for {here}, {subscriptions} subscriptions\n", printable::line(&who))?;
     let names = ["level", "behind", "queued", "unacked", "waiting", "sent", "merged", "dropped"];
     write_row(out, "state", &names.map(str::to_owned))?;
     let left_out = states.len().saturating_sub(ROWS_MAX);
@@ -108,7 +111,7 @@ fn write_stages(out: &mut String, flight: &Flight) -> fmt::Result {
         let mut cells: Vec<String> =
             times.iter().map(|name| Nanos(row[name].as_u64().unwrap_or(0)).to_string()).collect();
         cells.push(Grouped(row["count"].as_u64().unwrap_or(0)).to_string());
-        write!(out, "{:width$}", row["tag"].as_str().unwrap_or(""))?;
+        write!(out, "{:width$}", printable::line(word(row, "tag")))?;
         write_row(out, "", &cells)?;
     }
     Ok(())
@@ -131,7 +134,8 @@ fn write_ticks(out: &mut String, flight: &Flight) -> fmt::Result {
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     for ((symbol, kind), count) in counts.iter().take(ROWS_MAX) {
-        writeln!(out, "{:>12} {symbol} {kind}", Grouped(*count))?;
+        let stream = format!("{symbol} {kind}");
+        writeln!(out, "{:>12} {}", Grouped(*count), printable::line(&stream))?;
     }
     if counts.len() > ROWS_MAX {
         writeln!(out, "{:>12} streams more", counts.len() - ROWS_MAX)?;
@@ -142,13 +146,13 @@ fn write_ticks(out: &mut String, flight: &Flight) -> fmt::Result {
     for tick in &flight.ticks[flight.ticks.len().saturating_sub(ROWS_MAX)..] {
         let at = tick["rx"].as_u64().or(tick["since"].as_u64());
         let at = at.map_or(String::new(), |us| before(header.at_us, us));
-        write!(out, "{at:<12} {} {}", word(tick, "symbol"), word(tick, "type"))?;
-        let told = |(name, _): &(&String, &Value)| !["type", "symbol", "rx"].contains(&name.as_str());
-        for (name, value) in tick.as_object().into_iter().flatten().filter(told) {
+        let mut told = format!("{} {}", word(tick, "symbol"), word(tick, "type"));
+        let others = |(name, _): &(&String, &Value)| !["type", "symbol", "rx"].contains(&name.as_str());
+        for (name, value) in tick.as_object().into_iter().flatten().filter(others) {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            write!(out, " {name}={value}")?;
+            write!(told, " {name}={value}")?;
         }
-        writeln!(out)?;
+        writeln!(out, "{at:<12} {}", printable::line(&told))?;
     }
     Ok(())
 }
@@ -195,6 +199,22 @@ the last of them:
 -0.000 s     kraken:A trade seq=13 price=1.75 size=2
 ";
         assert_eq!(told, expected, "{told}");
+    }
+
+    #[test]
+    fn nothing_in_it_forges_a_row() {
+        let forged = r"\u001b[2J\u0007\nx\u202e";
+        let mut flight = FLIGHT.to_owned();
+        for field in
+            ["slow_consumer", "c0ffee", "127.0.0.1:5000", "write/kraken/trade", "kraken:A", "1.50", "feed"]
+        {
+            flight = flight.replace(field, &format!("{field}{forged}"));
+        }
+        let told = text("a\u{1b}.ndjson", flight.as_bytes(), false).expect("a flight");
+        let plain = text("a?.ndjson", FLIGHT.as_bytes(), false).expect("a flight");
+        assert!(!told.contains(|c| c != '\n' && printable::is_hidden(c)), "{told:?}");
+        assert_eq!(told.lines().count(), plain.lines().count(), "{told}");
+        assert!(told.contains("client c0ffee?[2J??x? from 127.0.0.1:5000?[2J??x?, here for"), "{told}");
     }
 
     #[test]

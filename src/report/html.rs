@@ -10,6 +10,7 @@ use super::run::Series;
 use super::verdict::{Conclusion, Gateway, conclude};
 use super::{Report, Side, account, utc};
 use crate::latency::{Figures, Nanos, Stage};
+use crate::printable::is_hidden;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -36,7 +37,7 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// Text as it may stand between tags and in attributes. What XML cannot hold is replaced.
+/// Text as it may stand between tags and in attributes. What XML cannot hold, or nobody would see, is replaced.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -46,7 +47,7 @@ pub(super) fn escaped(text: &str) -> String {
             '&' => out.push_str("&amp;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c if is_hidden(c) || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -74,7 +75,7 @@ fn run(out: &mut String, report: &Report) -> fmt::Result {
             writeln!(out, "<li><b>{before}{name}</b> <span>{}</span></li>", escaped(&words))?;
         }
         for (flight, path) in side.run.notes().flights() {
-            let (words, path) = (escaped(&account::flight(flight)), escaped(&path));
+            let (words, path) = (escaped(&account::flight(flight)), escaped(path));
             writeln!(out, "<li><b>{before}flight</b> <span>{words}</span> <code>{path}</code></li>")?;
         }
         match side.run.notes().whole().map_or(0, |whole| whole.flights_left_out) {
@@ -115,8 +116,7 @@ fn budget(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "<section class=\"budget {class}\">\n<h2>{words}</h2>\n<ul>")?;
     for verdict in &report.verdicts {
         let (class, mark) = if verdict.held { ("kept", "✓ kept") } else { ("broke", "✗ broke") };
-        let measured =
-            verdict.measured_ns.map_or("nothing was measured".to_owned(), |ns| Nanos(ns).to_string());
+        let measured = verdict.measured();
         let rule = escaped(&verdict.rule);
         writeln!(
             out,
@@ -276,6 +276,9 @@ mod tests {
 
     #[test]
     fn nothing_escapes() {
-        assert_eq!(escaped("<a href='x'>&\"\u{1b}"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\u{fffd}");
+        assert_eq!(
+            escaped("<a href='x'>&\"\u{1b}\u{202e}"),
+            "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\u{fffd}\u{fffd}"
+        );
     }
 }

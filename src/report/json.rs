@@ -8,6 +8,7 @@ use super::verdict::conclude;
 use super::{Report, Side, utc};
 use crate::latency::Figures;
 use crate::latency::budget::Verdict;
+use crate::latency::hlog::note::FlightNote;
 
 /// Everything, as one JSON object and a line break.
 ///
@@ -38,7 +39,11 @@ fn value(report: &Report) -> Value {
 fn side(side: &Side) -> Value {
     let (begin_ns, end_ns) = side.run.span_ns().unwrap_or_default();
     let notes = side.run.notes();
-    let flight = |(flight, path)| json!({ "path": path, "flight": flight });
+    let flight = |(flight, path): &(FlightNote, String)| json!({ "path": path, "flight": flight });
+    let mut account = notes.whole().cloned();
+    if let Some(account) = &mut account {
+        account.flights = notes.flights().iter().map(|(flight, _)| flight.clone()).collect();
+    }
     json!({
         "files": side.files,
         "start": utc(begin_ns),
@@ -48,9 +53,9 @@ fn side(side: &Side) -> Value {
         "bad_lines": side.bad_lines,
         "end": utc(end_ns),
         "logs": notes.heads(),
-        "account": notes.whole(),
+        "account": account,
         "clients_at_once": notes.whole().map(|_| notes.most()),
-        "flights": notes.whole().map(|_| notes.flights().map(flight).collect::<Vec<_>>()),
+        "flights": notes.whole().map(|_| notes.flights().iter().map(flight).collect::<Vec<_>>()),
     })
 }
 

@@ -23,6 +23,7 @@ use crate::atomic_file::AtomicFile;
 use crate::flight::Flight;
 use crate::latency::budget::{self, Rule, Verdict};
 use crate::latency::hlog::{ReadError, Reader};
+use crate::printable;
 
 /// What to report. `--help` shows the comments of the fields.
 #[derive(Debug, Args)]
@@ -89,7 +90,9 @@ impl Report {
 
     /// What the reader should know besides the numbers.
     fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self.sides().flat_map(|side| side.notes.iter().cloned()).collect();
+        let of =
+            |side: &Side| side.notes.iter().cloned().chain(side.run.notes().remark()).collect::<Vec<_>>();
+        let mut notes: Vec<String> = self.sides().flat_map(of).collect();
         for stage in self.base.iter().flat_map(|base| &base.stages) {
             if !self.this.stages.iter().any(|this| this.name == stage.name) {
                 notes.push(format!("{} was measured only in the run that is compared with", stage.label()));
@@ -138,8 +141,8 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
         files => Some(Side::read(files, window, &mut log)?),
     };
     let rules = args.budget.iter().flat_map(|budget| &budget.0);
-    let judge = |rule: &Rule| Ok(rule.judge(this.run.select(|tag| rule.selects(tag))?.as_ref()));
-    let verdicts = rules.map(judge).collect::<Result<_, String>>().map_err(|why| anyhow!(why))?;
+    let verdicts = rules.map(|rule| judge(rule, &this.run)).collect::<Result<_, String>>();
+    let verdicts = verdicts.map_err(|why| anyhow!(why))?;
     let report = Report { this, base, verdicts };
     if let Some(path) = &args.html {
         let page = html::page(&report)?;
@@ -153,9 +156,17 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
     let text = if args.json { json::text(&report)? } else { table::text(&report, width, args.tags) };
     print(&text, out).context("cannot write")?;
     for broken in report.verdicts.iter().filter(|verdict| !verdict.held) {
-        writeln!(log, "over budget: {broken}")?;
+        writeln!(log, "over budget: {}", printable::line(&broken.to_string()))?;
     }
     Ok(report.all_well())
+}
+
+/// Holds a rule against a run.
+fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
+    let mut verdict = rule.judge(run.select(|tag| rule.selects(tag))?.as_ref());
+    let mut measured = run.tags().filter(|tag| !tag.whole.is_empty());
+    verdict.held |= verdict.measured_ns.is_none() && measured.any(|tag| rule.holds_without(&tag.name));
+    Ok(verdict)
 }
 
 /// The first of these that is a flight.
@@ -219,7 +230,7 @@ impl Side {
         if bad_lines > BAD_LINES_TOLD {
             bad.push(format!("and {} bad lines more", bad_lines - BAD_LINES_TOLD));
         }
-        bad.iter().try_for_each(|line| writeln!(log, "{line}"))?;
+        bad.iter().try_for_each(|line| writeln!(log, "{}", printable::line(line)))?;
         if bad_lines > 0 {
             notes.push(format!("{bad_lines} lines could not be read and are left out"));
         }

@@ -144,6 +144,7 @@ impl Run {
         mut flaw: impl FnMut(Flaw),
     ) -> Result<(), ReadError> {
         let mut reader = Reader::new(log);
+        self.notes.begin_log();
         let mut open: BTreeMap<String, Open> = BTreeMap::new();
         loop {
             match reader.next_entry() {

@@ -8,6 +8,7 @@ use super::run::{Point, Series};
 use super::verdict::conclude;
 use super::{Report, Side, utc};
 use crate::latency::{Figures, Nanos};
+use crate::printable;
 
 /// A column of numbers: its name, and which goes first where there is no room.
 const COLUMNS: [(&str, u8); 7] =
@@ -50,10 +51,11 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
         writeln!(out)?;
     }
     for note in remarks {
-        writeln!(out, "note: {note}")?;
+        writeln!(out, "note: {}", printable::line(&note))?;
     }
     for verdict in &report.verdicts {
-        writeln!(out, "{}  {verdict}", if verdict.held { "kept " } else { "BROKE" })?;
+        let (mark, verdict) = (if verdict.held { "kept " } else { "BROKE" }, verdict.to_string());
+        writeln!(out, "{mark}  {}", printable::line(&verdict))?;
     }
     Ok(())
 }
@@ -64,7 +66,7 @@ fn wrapped(out: &mut String, name: &str, words: &str, width: usize) -> fmt::Resu
     let indent = if name.is_empty() { 0 } else { ROW_NAME_WIDTH };
     write!(out, "{name:<indent$}")?;
     let mut at = indent;
-    for word in words.split(' ') {
+    for word in printable::line(words).split(' ') {
         let len = word.chars().count();
         if at > indent && at + 1 + len > width {
             write!(out, "\n{:indent$}", "")?;
@@ -90,12 +92,12 @@ fn notes(out: &mut String, notes: &Notes, width: usize) -> fmt::Result {
         wrapped(out, &format!("  {name}"), &words, width)?;
     }
     let Some(whole) = notes.whole() else { return Ok(()) };
-    let count = whole.flights.len();
-    let left_out = whole.flights_left_out + count.saturating_sub(FLIGHTS_SHOWN) as u64;
+    let older = notes.flights().len().saturating_sub(FLIGHTS_SHOWN);
+    let left_out = whole.flights_left_out.saturating_add(older as u64);
     if left_out > 0 {
         wrapped(out, "  flight", &format!("{} more, which are not shown", Grouped(left_out)), width)?;
     }
-    for (flight, path) in notes.flights().skip(count.saturating_sub(FLIGHTS_SHOWN)) {
+    for (flight, path) in &notes.flights()[older..] {
         wrapped(out, "  flight", &format!("{}: {path}", account::flight(flight)), width)?;
     }
     Ok(())
@@ -108,7 +110,7 @@ fn heading(out: &mut String, side: &Side, before: &str, width: usize) -> fmt::Re
         files => format!("{} and {} files more", files[0], files.len() - 1),
     };
     let lasted = Nanos(end_ns.saturating_sub(begin_ns));
-    writeln!(out, "{before}{files}: {lasted} from {}", utc(begin_ns))?;
+    writeln!(out, "{before}{}: {lasted} from {}", printable::line(&files), utc(begin_ns))?;
     notes(out, side.run.notes(), width)
 }
 
@@ -187,8 +189,9 @@ fn write_line(
 }
 
 fn shortened(name: &str, width: usize) -> String {
+    let name = printable::line(name);
     if name.chars().count() <= width {
-        return name.to_owned();
+        return name.into_owned();
     }
     name.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }

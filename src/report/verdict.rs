@@ -6,7 +6,7 @@ use super::account;
 use super::figures::Grouped;
 use super::run::{Series, stage_of};
 use super::{Report, Side};
-use crate::latency::budget::Verdict;
+use crate::latency::budget::{self, Verdict};
 use crate::latency::hlog::note::Account;
 use crate::latency::{Figures, Nanos, Stage};
 
@@ -26,7 +26,7 @@ pub(super) enum Gateway {
     Prompt,
     /// It did not, though no rule says so.
     Slow,
-    /// It broke a rule about its own part.
+    /// It broke a rule that is not about its clients.
     OverBudget,
     /// No delivery was measured.
     Unknown,
@@ -37,7 +37,7 @@ pub(super) enum Gateway {
 pub(super) struct Broken {
     /// As it was written.
     pub(super) rule: String,
-    /// The stage that took it: of a rule about the whole way, that which took most.
+    /// The stage that took it: of a rule about the whole way, that which took most, if one can be named.
     pub(super) stage: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Conclusion {
     pub(super) text: String,
     /// How the gateway did.
     pub(super) gateway: Gateway,
-    /// The stage that took most of a delivery's time.
+    /// The stage that took most of a delivery's time, if one can be named.
     pub(super) stage: Option<String>,
     /// The rules that were broken.
     pub(super) broken: Vec<Broken>,
@@ -58,19 +58,22 @@ pub(super) struct Conclusion {
 pub(super) fn conclude(report: &Report) -> Conclusion {
     let Report { this, verdicts, .. } = report;
     let total = figures(this, Stage::Total);
-    let most = PARTS.into_iter().filter_map(|part| Some((part, p99_ns(&figures(this, part)?))));
-    let most = most.max_by_key(|(_, ns)| *ns);
-    let broken: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.held).collect();
+    let most = most(this, "");
+    let broken: Vec<(&Verdict, Option<Culprit>)> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.held)
+        .map(|verdict| (verdict, culprit(this, verdict)))
+        .collect();
     let gateway = gateway(this, total.as_ref(), verdicts);
     let mut clauses = vec![first_clause(this, gateway, total.as_ref(), most)];
     if !broken.is_empty() {
-        clauses.push(budget_clause(&broken, most));
+        clauses.push(budget_clause(&broken));
     }
     clauses.extend(overrun_clause(this));
     clauses.push(clients_clause(this));
-    let of = |verdict: &&Verdict| Broken {
+    let of = |(verdict, culprit): &(&Verdict, Option<Culprit>)| Broken {
         rule: verdict.rule.clone(),
-        stage: culprit(verdict, most).map(|(stage, _)| stage.to_owned()),
+        stage: culprit.as_ref().map(|culprit| culprit.stage.clone()),
     };
     Conclusion {
         text: format!("{}.", clauses.join("; ")),
@@ -78,6 +81,29 @@ pub(super) fn conclude(report: &Report) -> Conclusion {
         stage: most.map(|(stage, _)| stage.name().to_owned()),
         broken: broken.iter().map(of).collect(),
     }
+}
+
+/// The part that took the most of `total`, with its p99 in nanoseconds: of all deliveries, or of those whose tags have
+/// this `rest` behind the stage. `None` where no part accounts for it: `recv` and `normalise` count every tick, also those
+/// that nobody was sent, so what took longer than the whole was not on the way of a delivery.
+fn most(side: &Side, rest: &str) -> Option<(Stage, u64)> {
+    let total_ns = p99_of(side, Stage::Total, rest)?;
+    // Histograms are exact to a thousandth.
+    let longest_ns = total_ns.saturating_add(total_ns / 1_000);
+    let parts = PARTS.into_iter().filter_map(|part| Some((part, p99_of(side, part, rest)?)));
+    let parts: Vec<(Stage, u64)> = parts.filter(|(_, ns)| *ns <= longest_ns).collect();
+    let sum_ns = parts.iter().fold(0_u64, |sum, (_, ns)| sum.saturating_add(*ns));
+    let most = parts.into_iter().max_by_key(|(_, ns)| *ns);
+    // What no part explains may have taken more.
+    most.filter(|(_, ns)| *ns >= total_ns.saturating_sub(sum_ns))
+}
+
+/// The p99 of what was measured in a stage under tags with this rest, nanoseconds.
+fn p99_of(side: &Side, stage: Stage, rest: &str) -> Option<u64> {
+    let selector = format!("{}{rest}", stage.name());
+    // Too many values to be counted are none to judge by.
+    let values = side.run.select(|tag| budget::selects(&selector, tag)).ok()??;
+    (!values.is_empty()).then(|| values.value_at_quantile(0.99))
 }
 
 fn figures(side: &Side, stage: Stage) -> Option<Figures> {
@@ -89,9 +115,14 @@ fn p99_ns(figures: &Figures) -> u64 {
     figures.times().find(|(name, _)| *name == "p99").map_or(0, |(_, ns)| ns)
 }
 
-/// The stage that a rule is about, if it is one of the gateway's own.
-fn own_stage(verdict: &Verdict) -> Option<Stage> {
-    Stage::of_tag(&verdict.selector).filter(|stage| *stage != Stage::SlowClient)
+/// Whether a rule is about what clients kept waiting, not about the gateway.
+fn is_of_clients(verdict: &Verdict) -> bool {
+    Stage::of_tag(&verdict.selector) == Some(Stage::SlowClient)
+}
+
+/// Whether a rule says how slow the gateway may be: it limits the slow end of all deliveries.
+fn limits_total(verdict: &Verdict) -> bool {
+    verdict.selector == Stage::Total.name() && verdict.limits_tail
 }
 
 fn overrun(side: &Side) -> u64 {
@@ -100,15 +131,14 @@ fn overrun(side: &Side) -> u64 {
 }
 
 fn gateway(side: &Side, total: Option<&Figures>, verdicts: &[Verdict]) -> Gateway {
-    let own = || verdicts.iter().filter(|verdict| own_stage(verdict).is_some());
-    if own().any(|verdict| !verdict.held && verdict.measured_ns.is_some()) {
+    if verdicts.iter().any(|verdict| !verdict.held && !is_of_clients(verdict)) {
         return Gateway::OverBudget;
     }
     if overrun(side) > 0 {
         return Gateway::Slow;
     }
     let Some(total) = total else { return Gateway::Unknown };
-    let limited = own().any(|verdict| own_stage(verdict) == Some(Stage::Total) && verdict.held);
+    let limited = verdicts.iter().any(|verdict| verdict.held && limits_total(verdict));
     if limited || p99_ns(total) <= PROMPT_NS { Gateway::Prompt } else { Gateway::Slow }
 }
 
@@ -136,28 +166,40 @@ fn first_clause(
     }
 }
 
-/// The stage that a broken rule is about; of one about the whole way, that which took most of it, with its p99.
-fn culprit(verdict: &Verdict, most: Option<(Stage, u64)>) -> Option<(&str, Option<u64>)> {
-    match (Stage::of_tag(&verdict.selector), most) {
-        (Some(Stage::Total), Some((stage, ns))) => Some((stage.name(), Some(ns))),
-        (Some(stage), _) => Some((stage.name(), None)),
-        (None, _) => verdict.measured_ns.map(|_| (stage_of(&verdict.selector), None)),
+/// The stage that a broken rule is about; of one about the whole way, that which took most of it.
+struct Culprit {
+    stage: String,
+    /// Of the latter: its p99, nanoseconds.
+    p99_ns: Option<u64>,
+}
+
+fn culprit(side: &Side, verdict: &Verdict) -> Option<Culprit> {
+    let selector = verdict.selector.as_str();
+    match Stage::of_tag(selector) {
+        Some(Stage::Total) => {
+            let (stage, ns) = most(side, selector.strip_prefix(Stage::Total.name())?)?;
+            Some(Culprit { stage: stage.name().to_owned(), p99_ns: Some(ns) })
+        }
+        None if verdict.measured_ns.is_none() => None,
+        _ => Some(Culprit { stage: stage_of(selector).to_owned(), p99_ns: None }),
     }
 }
 
-fn budget_clause(broken: &[&Verdict], most: Option<(Stage, u64)>) -> String {
-    let rule = |verdict: &&Verdict| {
-        let where_ = match culprit(verdict, most).filter(|_| verdict.measured_ns.is_some()) {
-            Some((stage, _)) if stage == Stage::SlowClient.name() => {
+fn budget_clause(broken: &[(&Verdict, Option<Culprit>)]) -> String {
+    let rule = |(verdict, culprit): &(&Verdict, Option<Culprit>)| {
+        let where_ = match culprit {
+            Some(Culprit { stage, .. }) if is_of_clients(verdict) => {
                 format!(" (stage {stage}: what clients kept waiting, not the gateway)")
             }
-            Some((stage, Some(ns))) => format!(" (stage {stage} took the most, p99 {})", Nanos(ns)),
-            Some((stage, None)) => format!(" (stage {stage})"),
+            Some(Culprit { stage, p99_ns: Some(ns) }) => {
+                format!(" (stage {stage} took the most, p99 {})", Nanos(*ns))
+            }
+            Some(Culprit { stage, p99_ns: None }) => format!(" (stage {stage})"),
             None => String::new(),
         };
         match verdict.measured_ns {
             Some(ns) => format!("{} was {}{where_}", verdict.rule, Nanos(ns)),
-            None => format!("{}: nothing was measured", verdict.rule),
+            None => format!("{}: {}", verdict.rule, verdict.measured()),
         }
     };
     let mut rules: Vec<String> = broken.iter().take(RULES_TOLD).map(rule).collect();

@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::ledger::is_wildcard;
 use super::message::{Message, Text, Update};
+use crate::printable;
 use crate::tick::Channel;
 
 const COLUMNS: usize = 10;
@@ -227,7 +228,7 @@ fn shortened(symbol: &str, width: usize) -> Cow<'_, str> {
 
 /// The text as a terminal may have it: nothing that moves the cursor, and no wider than `width`.
 fn shown(text: &str, width: usize) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(width).collect()
+    printable::line(text).chars().take(width).collect()
 }
 
 /// How old a value is. The gateway's clock may be ahead of ours; then the age is below zero.

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use super::board::Line;
+use crate::printable;
 
 /// What standard output is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Screen {
             // An error here meets the next paint as well, and ends the watch there.
             let _ = self.clear();
         }
-        let text = text.replace(|c: char| c.is_control() && c != '\n', "?");
+        let text = printable::lines(text);
         // With nobody left to read the notices there is nobody left to tell.
         let _ = writeln!(self.err, "{}", text.trim_end());
     }
