@@ -47,7 +47,7 @@ fn value(flight: &Flight) -> Value {
 fn write_text(out: &mut String, name: &str, flight: &Flight) -> fmt::Result {
     let header = &flight.header;
     let what = format!("{name}: {}", header.reason);
-    writeln!(out, "{}, at {}", printable::line(&what), utc(header.at_us * 1_000))?;
+    writeln!(out, "{}, at {}", printable::line(&what), utc(header.at_us.saturating_mul(1_000)))?;
     if let Some(client) = &flight.client {
         write_client(out, client, header.at_us)?;
     }
@@ -70,7 +70,7 @@ fn write_row(out: &mut String, first: &str, cells: &[String]) -> fmt::Result {
 fn write_client(out: &mut String, client: &Client, at_us: u64) -> fmt::Result {
     let Client { session, peer, since_us, subscriptions, states } = client;
     let peer = peer.as_deref().unwrap_or("unknown");
-    let here = Nanos(at_us.saturating_sub(*since_us) * 1_000);
+    let here = Nanos(at_us.saturating_sub(*since_us).saturating_mul(1_000));
     let who = format!("client {session} from {peer}");
     writeln!(out, "{}, here for {here}, {subscriptions} subscriptions\n", printable::line(&who))?;
     let names = ["level", "behind", "queued", "unacked", "waiting", "sent", "merged", "dropped"];
