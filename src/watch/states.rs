@@ -86,7 +86,7 @@ impl States {
     /// came, and what was rejected on a channel or more.
     pub fn never_came(&self) -> Vec<String> {
         let missing = self.wildcards.iter().filter(|(_, came)| !**came);
-        let awaited = self.awaited.iter().map(|symbol| symbol.to_string());
+        let awaited = self.awaited.iter().map(ToString::to_string);
         let wildcards = missing.map(|(prefix, _)| format!("{prefix}* (no symbol under it)"));
         let rejected = self.rejected.iter().map(|(symbol, channels)| {
             let channels: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
