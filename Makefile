@@ -41,11 +41,12 @@ ui: ## build the trading page into ui/dist
 # What tests leave out because this machine lacks it, a line each.
 SKIPPED := $(CURDIR)/target/skipped
 
-# Pictures of the page are left in target/screenshots. The last line says what was skipped; the exit code is that of cargo.
+# Pictures of the page are left in target/screenshots. A test binary that fails does not keep the others from running. The last
+# line says what was skipped, and whether cargo failed; the exit code is that of cargo.
 test: deps python ui browser promtool netcat ## every test; the last line says what was skipped
 	@[ -d target/debug/deps ] || echo "building the gateway and its tests: some three minutes on two cores, once"
 	@mkdir -p target && : >$(SKIPPED)
-	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test; code=$$?; awk -f tests/support/skipped.awk $(SKIPPED); exit $$code
+	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test --no-fail-fast; code=$$?; awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
 test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer

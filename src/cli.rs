@@ -60,7 +60,9 @@ that a kill has torn. Everything that can be read is read all the same, and what
 const WATCHED: &str = "\
 Exit codes: 0 if every number was accounted for, 2 if there was nothing to watch, 1 if a number is missing, a symbol
 never came, or the connection ended before its time: before --for was over, or without --for otherwise than because a
-replay or the gateway ended (4001).";
+replay or the gateway ended (4001). A symbol that is named never came if the gateway rejected it on a channel, or has
+seen nothing of it; a wildcard never came if neither a tick nor a state of a symbol under it did. Whoever ends the watch
+by Ctrl-C, or by closing its output, has seen enough: then it is 1 only if a number is missing.";
 
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]

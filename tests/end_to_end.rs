@@ -626,6 +626,12 @@ fn watch_succeeds_on_a_whole_stream_and_fails_without_one() {
     for says in ["waiting for demo:XYZ: the gateway has seen nothing of it yet\n", "never came: demo:XYZ\n"] {
         assert!(ended.stderr.contains(says), "{says}: {ended:?}");
     }
+    let ended = run(&["watch", "--url", &gateway.ws, "--for", "200ms", "demo:*"]);
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.ends_with("never came: demo:* (no symbol under it)\n"), "{ended:?}");
+    let ended = run(&["watch", "--url", &gateway.ws, "--for", "200ms", "demo:*", "nosuch:X"]);
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.ends_with(", nosuch:X (rejected for trade, quote)\n"), "{ended:?}");
     // The gateway goes before the time is over.
     let mut watch = Process::start(&mut tickfan(&["watch", "--url", &gateway.ws, "--for", "10m", "demo:*"]));
     watch.line();

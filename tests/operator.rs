@@ -1,4 +1,4 @@
-//! The operator's door: its routes, and what was measured as it is asked for.
+//! The admin listener: its routes, and what was measured as it is asked for.
 
 #[path = "support/answer.rs"]
 mod answer;
@@ -22,7 +22,7 @@ use tickfan::tick::Channel;
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves the operator's door while these paths are asked for.
+/// Serves the admin listener while these paths are asked for.
 fn operator(latency: Option<Arc<Measured>>, paths: &[&str]) -> Vec<Answer> {
     let requests = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
     asked(latency, requests.collect())
@@ -72,7 +72,7 @@ fn asked(latency: Option<Arc<Measured>>, requests: Vec<String>) -> Vec<Answer> {
 }
 
 #[test]
-fn the_operators_door_has_its_own_routes() {
+fn the_admin_listener_has_its_own_routes() {
     let clients = operator(
         None,
         &[
@@ -115,11 +115,13 @@ fn scrapers_get_the_form_that_they_ask_for() {
 }
 
 #[test]
-fn the_operators_door_lists_what_is_there() {
+fn the_admin_listener_lists_what_is_there() {
     let root = |accept: &str| format!("GET / HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n");
     let answers = asked(None, vec![root("*/*"), root("text/html,application/xml;q=0.9,*/*;q=0.8")]);
     assert!(answers[0].has("content-type: text/plain; charset=utf-8"));
     assert!(answers[1].has("content-type: text/html; charset=utf-8"));
+    assert!(answers[0].body.starts_with("tickfan, the admin listener\n"), "{}", answers[0].body);
+    assert!(answers[1].body.contains("<p>The admin listener.</p>"), "{}", answers[1].body);
     let rows: Vec<(&str, &str)> =
         answers[0].body.lines().filter_map(|line| line.strip_prefix('/')?.split_once(' ')).collect();
     for path in ["metrics", "healthz", "readyz", "api/clients", "api/rooms", "api/latency"] {
@@ -139,7 +141,7 @@ fn the_operators_door_lists_what_is_there() {
 }
 
 #[test]
-fn both_doors_tell_whether_the_gateway_is_ready() {
+fn both_listeners_tell_whether_the_gateway_is_ready() {
     let ready = operator(None, &["/readyz"]).remove(0);
     assert_eq!(ready.status, 503);
     let feeds = r#"[{"name":"feed 1","flowing":false,"detail":"10 frames a second"}]"#;

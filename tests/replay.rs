@@ -335,6 +335,32 @@ fn while_the_end_is_not_known_behind_the_last_record_is_the_end() {
     gateway.stop();
 }
 
+#[test]
+fn an_end_behind_the_captures_is_theirs() {
+    let gateway = replay(&["--to", "+10m"], &SHIPPED[2..]);
+    told(&gateway, &json!({"do": "pause"}));
+    let mut client = RawSocket::open(&gateway, "");
+    eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+5m"})).0 == 400);
+    let msg = refused(&gateway, &mut client, &json!("+5m"));
+    assert!(
+        msg.contains("`to`: 2024-05-01T12:05:0") && msg.contains(" and ends at 2024-05-01T12:01:1"),
+        "{msg}"
+    );
+    let end = shown(&gateway)["to"].clone();
+    told(&gateway, &json!({"do": "seek", "to": end}));
+    told(&gateway, &json!({"do": "resume"}));
+    let ended = until(&gateway, "ended");
+    assert_eq!((&ended["position"], &ended["to"]), (&end, &end), "{ended}");
+    gateway.stop();
+
+    // One that is not looked for is found when the replay comes to it.
+    let gateway = replay(&["--to", "+10m", "--speed", "0", "--wait-subscribers", "1"], &SHIPPED[2..]);
+    let _client = RawSocket::open(&gateway, "?symbols=*");
+    let ended = until(&gateway, "ended");
+    assert_eq!((&ended["position"], &ended["to"]), (&end, &end), "{ended}");
+    gateway.stop();
+}
+
 // ---- the clock ----------------------------------------------------------------------------------------
 
 #[test]

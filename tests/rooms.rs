@@ -415,6 +415,13 @@ fn who_asks_for_what_is_not_in_the_captures_is_told_what_is() {
         assert_refused(&gateway, &query, 400, " begins at 2024-05-01T12:00:00.");
         assert_refused(&gateway, &query, 400, " and ends at 2024-05-01T12:01:1");
     }
+    for (from, at) in
+        [("-5s", "2024-05-01T11:59:55."), ("2024-05-01T11:00:00Z", "2024-05-01T11:00:00.000000Z")]
+    {
+        let query = format!("replay={CAPTURE}&from={from}&{EVERYTHING}");
+        assert_refused(&gateway, &query, 400, &format!("`from`: {at}"));
+        assert_refused(&gateway, &query, 400, " begins at 2024-05-01T12:00:00.");
+    }
     eventually("no room stays", || rooms(&gateway).is_empty());
     // A room that is there has its own ends.
     let mut client = RawSocket::open(&gateway, &format!("?replay={CAPTURE}&from=%2B10s&to=%2B20s"));
@@ -425,6 +432,28 @@ fn who_asks_for_what_is_not_in_the_captures_is_told_what_is() {
     }
     client.text(&json!({"op": "replay", "id": 1, "do": "seek", "to": "+20s"}).to_string());
     assert_eq!(client.answer()["type"], "ack");
+    // At its first record, it begins there.
+    drop(RawSocket::open(&gateway, &format!("?replay={CAPTURE}&from=-0s&{EVERYTHING}")));
+    gateway.stop();
+}
+
+#[test]
+fn a_room_that_is_to_end_behind_its_captures_ends_with_them() {
+    let gateway = gateway(&[]);
+    let mut client = RawSocket::open(&gateway, &format!("?replay={CAPTURE}&to=%2B10m"));
+    let number = rooms(&gateway)[0]["number"].as_u64().expect("a number");
+    let span_us = || {
+        let replay = room(&gateway, number)["replay"].take();
+        replay["to"].as_u64().zip(replay["from"].as_u64()).map(|(to, from)| to - from)
+    };
+    eventually("the end is known", || span_us().is_some_and(|us| us < 80_000_000));
+    client.text(&json!({"op": "replay", "id": 1, "do": "seek", "to": "+5m"}).to_string());
+    let answer = client.answer();
+    assert_eq!(answer["code"], "out_of_span", "{answer}");
+    assert!(
+        answer["msg"].as_str().is_some_and(|msg| msg.contains(" and ends at 2024-05-01T12:01:1")),
+        "{answer}"
+    );
     gateway.stop();
 }
 

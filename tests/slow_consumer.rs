@@ -457,7 +457,7 @@ fn a_gateway_without_file_descriptors_waits_for_one_and_does_not_spin() {
     let gateway = Gateway::run(command, "127.0.0.1:0");
     let failed = || gateway.metric_sum("tickfan_http_accept_errors_total");
     let kept: Vec<_> = (0..60).map(|_| connect(gateway.http)).collect();
-    // The operator's door is short of them too: it answers once some are given back.
+    // The admin listener is short of them too: it answers once some are given back.
     std::thread::sleep(Duration::from_millis(1_500));
     let cpu_ticks = gateway.cpu_ticks();
     std::thread::sleep(Duration::from_millis(1_000));

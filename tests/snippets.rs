@@ -1,5 +1,5 @@
-//! What the README and the pages of `docs/` show is typed as it stands: each block is run by a test here, read as JSON, or on
-//! the list of those that are not, with the reason. A new block that is neither fails.
+//! What the README and the pages of `docs/` show is typed as it stands: each block is run here, held against what programs
+//! print, read as JSON, or on the list of those that are not, with the reason. A new block that is neither fails.
 
 mod support;
 
@@ -13,48 +13,214 @@ use support::skipped::left_out_unless_ci;
 use support::{Ended, Gateway, Process, eventually, in_repository};
 
 /// A fenced block of a page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Block {
     page: String,
     language: String,
     lines: Vec<String>,
 }
 
-/// What becomes of a block, by its page and how its first line begins.
-enum Fate {
-    /// A test here runs its lines.
-    Run,
-    /// Nothing does, for this reason.
-    NotRun(&'static str),
+/// A block by its page, its language and its whole first line.
+type Id = (&'static str, &'static str, &'static str);
+
+/// What runs blocks as they stand, or holds them against what programs print.
+struct Trial {
+    name: &'static str,
+    blocks: &'static [Id],
+    /// Is given these blocks, in this order.
+    run: fn(&[Block]),
 }
 
-use Fate::{NotRun, Run};
+const TRIALS: &[Trial] = &[
+    Trial {
+        name: "readme-shipped",
+        blocks: &[
+            ("README.md", "sh", "target/quick/tickfan watch --for 10s '*'"),
+            (
+                "README.md",
+                "js",
+                "new WebSocket('ws://127.0.0.1:8080/ws?symbols=*').onmessage = m => console.log(m.data)",
+            ),
+        ],
+        run: the_shipped_captures_are_shown,
+    },
+    Trial {
+        name: "readme-publish",
+        blocks: &[
+            (
+                "README.md",
+                "sh",
+                "target/quick/tickfan serve --set publish.token=secret --set publish.listen=127.0.0.1:9000",
+            ),
+            ("README.md", "sh", "target/quick/tickfan watch --json demo:ABC"),
+            (
+                "README.md",
+                "sh",
+                r#"printf '%s\n' '{"op":"auth","token":"secret"}' '{"type":"trade","symbol":"demo:ABC","price":"1.25","size":"3"}' | nc -N 127.0.0.1 9000"#,
+            ),
+        ],
+        run: a_published_tick_is_seen,
+    },
+    Trial {
+        name: "captures",
+        blocks: &[
+            (
+                "docs/CAPTURES.md",
+                "sh",
+                r#"tickfan serve --record recordings        # or [record] enabled = true, dir = "…" in the configuration"#,
+            ),
+            ("docs/CAPTURES.md", "sh", "tickfan inspect recordings/kraken.1          # --json for programs"),
+            ("docs/CAPTURES.md", "sh", "tickfan replay --speed 10 feeds/coinbase.zst feeds/kraken.zst"),
+            (
+                "docs/CAPTURES.md",
+                "text",
+                "tickfan replayed ticks=34290 of=34290 digest=5f0c… records=38841 late_us p50=61 p99=182 max=2410",
+            ),
+        ],
+        run: captures_are_recorded_read_and_replayed,
+    },
+    Trial {
+        name: "latency",
+        blocks: &[
+            ("docs/LATENCY.md", "text", "#[Histogram log format version 1.3]"),
+            (
+                "docs/LATENCY.md",
+                "text",
+                r#"#tickfan {"type":"log","version":1,"at":"2026-01-01T00:00:00.100000Z","interval_ms":1000,"build":{"version":"0.1.0","profile":"release"},"machine":{"os":"linux","arch":"x86_64","kernel":"6.1.0","cpu":"AMD EPYC","cores":2},"flights":"flights"}"#,
+            ),
+            (
+                "docs/LATENCY.md",
+                "sh",
+                "tickfan report latency.hlog                                 # a table, and the p99 of each interval as a line of bars",
+            ),
+            (
+                "docs/LATENCY.md",
+                "sh",
+                "tickfan report --budget 'write.p99<2ms, total.p99.9<10ms, total/*/trade.max<=50ms' latency.hlog",
+            ),
+        ],
+        run: latencies_are_logged_and_reported,
+    },
+];
 
-const FATES: &[(&str, &str, Fate)] = &[
+/// Blocks that nothing here runs, and why not.
+const NOT_RUN: &[(Id, &str)] = &[
     (
-        "README.md",
-        "make run",
-        NotRun("`make test` runs this test, and `make run` is a build and the `serve` that is run here"),
+        (
+            "README.md",
+            "sh",
+            "make run     # builds (two minutes), and serves the shipped captures on http://127.0.0.1:8080: no network, nothing to configure",
+        ),
+        "`make test` runs this test, and `make run` is a build and the `serve` that is run here",
     ),
-    ("README.md", "new WebSocket(", Run),
-    ("README.md", "target/quick/tickfan watch --for 10s", Run),
-    ("README.md", "target/quick/tickfan serve --set publish", Run),
-    ("README.md", "target/quick/tickfan watch --json", Run),
-    ("README.md", "printf", Run),
-    ("docs/ADD_A_VENUE.md", "pub(super) fn decode(", NotRun("a signature, for the compiler")),
-    ("docs/CAPTURES.md", "tickfan serve --record", Run),
-    ("docs/CAPTURES.md", "tickfan inspect", Run),
-    ("docs/CAPTURES.md", "tickfan replay", Run),
-    ("docs/CAPTURES.md", "TICKFAN_FEEDS=", NotRun("it is how this test is run where the captures are")),
-    ("docs/LATENCY.md", "{\"interval\":\"1m\",\"interval_ms\"", NotRun("abridged")),
-    ("docs/LATENCY.md", "{\"interval\":\"1m\",\"stage\"", NotRun("abridged")),
     (
-        "docs/LATENCY.md",
-        "tickfan report flights/",
-        NotRun("the file is named by the time of an incident; tests/flight.rs reports on some"),
+        (
+            "README.md",
+            "text",
+            "ingest thread (one writer)                     shard threads (one per core but one)",
+        ),
+        "a picture",
     ),
-    ("docs/LATENCY.md", "tickfan report latency.hlog", Run),
-    ("docs/LATENCY.md", "tickfan report --budget", Run),
+    (
+        (
+            "docs/ARCHITECTURE.md",
+            "text",
+            "ingest thread (one writer)                        shard threads (N, one per core but one)",
+        ),
+        "a picture",
+    ),
+    (
+        (
+            "docs/ADD_A_VENUE.md",
+            "rust",
+            "pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError>",
+        ),
+        "a signature, for the compiler",
+    ),
+    (
+        (
+            "docs/CAPTURES.md",
+            "text",
+            "word  0  kind (0 trade, 1 quote, 2 gap) | detail << 8 | present << 16 | bytes of the trade id << 24",
+        ),
+        "the digest in words: tests/support/digest.py reckons it so, and tests/replay.rs compares",
+    ),
+    (
+        ("docs/CAPTURES.md", "text", r#"2021-04-17T16:43:37.4319360Z {"type":"match", …}"#),
+        "the form of a line, abridged: tests/record.rs reads such lines",
+    ),
+    (
+        (
+            "docs/CAPTURES.md",
+            "text",
+            "# 2026-01-01T00:00:00.0000000Z segment run=1767225600000000000 number=1 venue=kraken by=tickfan-0.1.0",
+        ),
+        "notes of several incidents: tests/record.rs and tests/tables.rs read such notes",
+    ),
+    (
+        (
+            "docs/CAPTURES.md",
+            "text",
+            r#"note    0x184D2A57 | size u32 | "TKFN" 'N' 0 0 0 | CRC-32 of the text u32 | text"#,
+        ),
+        "the form of a file: src/capture/segment.rs writes and reads it",
+    ),
+    (
+        ("docs/CAPTURES.md", "sh", "TICKFAN_FEEDS=/path/to/captures make test"),
+        "it is how this test is run where the captures are",
+    ),
+    (
+        (
+            "docs/LATENCY.md",
+            "json",
+            r#"{"interval":"1m","interval_ms":1000,"from_us":1714564800000000,"to_us":1714564860000000,"negative":0,"clamped":0,"stages":[{"stage":"recv","count":3208,"mean_ns":…"#,
+        ),
+        "abridged",
+    ),
+    (
+        (
+            "docs/LATENCY.md",
+            "json",
+            r#"{"interval":"1m","stage":"total","from_us":…,"to_us":…,"symbols":[{"symbol":"kraken:XBT/USD","count":812,"mean_ns":64012,"p50_ns":64000,"p90_ns":…,"p99_ns":…,"max_ns":…},…],"rest":{"count":…}}"#,
+        ),
+        "abridged",
+    ),
+    (
+        (
+            "docs/LATENCY.md",
+            "sh",
+            "tickfan report flights/flight-2026-01-01T12-00-00.000000Z.ndjson          # states, stages, how many ticks of what, the last of them",
+        ),
+        "the file is named by the time of an incident; tests/flight.rs reports on some",
+    ),
+    (
+        (
+            "docs/LATENCY.md",
+            "text",
+            "The gateway was prompt: total p99 22.9 ms over 12.0 s; 1 of 7 clients was slow, 1,240 ticks were dropped for it (all told by gaps), none was cut.",
+        ),
+        "sentences on three logs: tests/report.rs holds them against logs that give such",
+    ),
+    (
+        ("docs/LATENCY.md", "text", r#"budget    = rule { "," rule }"#),
+        "a grammar: src/latency/budget.rs reads it",
+    ),
+    (
+        (
+            "docs/PERFORMANCE.md",
+            "text",
+            "one pass over all clients    P = C × w                          the p50 of the age of a tick under load is P / 2, its p99 some 1.5 P",
+        ),
+        "a formula",
+    ),
+    (
+        (
+            "docs/PROTOCOL.md",
+            "text",
+            "GET /ws?replay=coinbase.zst,kraken.zst&from=+30s&speed=10&symbols=*     a room of one's own",
+        ),
+        "requests: tests/rooms.rs opens rooms by each of these forms",
+    ),
 ];
 
 /// Every block of the pages.
@@ -87,39 +253,81 @@ fn blocks_of(page: &str) -> Vec<Block> {
     found
 }
 
-/// What becomes of it; `None` where nobody has said.
-fn fate(block: &Block) -> Option<usize> {
-    let first = block.lines.first().expect("a block has a line");
-    FATES.iter().position(|(page, begins, _)| block.page == *page && first.trim_start().starts_with(begins))
+fn is(block: &Block, (page, language, first): Id) -> bool {
+    (block.page.as_str(), block.language.as_str(), block.lines[0].trim()) == (page, language, first)
 }
 
-/// The block of a page that begins so.
-fn block(page: &str, begins: &str) -> Block {
-    let listed = FATES.iter().any(|(of, start, fate)| (*of, *start) == (page, begins) && matches!(fate, Run));
-    assert!(listed, "{page}: {begins}");
-    let found = blocks_of(page).into_iter().find(|block| block.lines[0].starts_with(begins));
-    found.unwrap_or_else(|| panic!("{page} has no block that begins with {begins}"))
+/// The blocks of which not exactly one of these entries speaks, and the entries that speak of not exactly one block. Of JSON none
+/// has to: it is read.
+fn unsettled(blocks: &[Block], ids: &[Id]) -> Vec<String> {
+    let entries = |block: &Block| ids.iter().filter(|id| is(block, **id)).count();
+    let of_block = |block: &Block| match (block.language.as_str(), entries(block)) {
+        (_, 1) => None,
+        ("json", 0) => {
+            block.lines.iter().find(|line| !is_object(line)).map(|line| format!("no JSON: {line}"))
+        }
+        (_, count) => Some(format!("{count} entries speak of {block:#?}")),
+    };
+    let of_entry = |id: &Id| {
+        let count = blocks.iter().filter(|block| is(block, *id)).count();
+        (count != 1).then(|| format!("{count} blocks are {id:?}"))
+    };
+    blocks.iter().filter_map(of_block).chain(ids.iter().filter_map(of_entry)).collect()
+}
+
+fn is_object(line: &str) -> bool {
+    serde_json::from_str(line).is_ok_and(|read: Value| read.is_object())
 }
 
 #[test]
 fn each_block_is_run_or_read_or_has_a_reason() {
-    let mut met = BTreeSet::new();
-    for block in blocks() {
-        match (block.language.as_str(), fate(&block)) {
-            (_, Some(at)) => drop(met.insert(at)),
-            ("json", None) => block.lines.iter().for_each(|line| {
-                let read: Result<Value, _> = serde_json::from_str(line);
-                assert!(read.is_ok_and(|read| read.is_object()), "{}: {line}", block.page);
-            }),
-            // Pictures, formats, and what programs print.
-            ("text", None) => {}
-            (_, None) => panic!("{} has a block that nothing runs: {:#?}", block.page, block.lines),
-        }
+    let run = TRIALS.iter().flat_map(|trial| trial.blocks);
+    let ids: Vec<Id> = run.chain(NOT_RUN.iter().map(|(id, _)| id)).copied().collect();
+    let unsettled = unsettled(&blocks(), &ids);
+    assert!(unsettled.is_empty(), "{}", unsettled.join("\n"));
+    assert!(NOT_RUN.iter().all(|(_, why)| !why.is_empty()), "why are they not run?");
+}
+
+#[test]
+fn an_entry_speaks_of_one_block_alone() {
+    const RUN: Id = ("p.md", "sh", "tickfan replay a.zst");
+    let block = |language: &str, first: &str| Block {
+        page: "p.md".to_owned(),
+        language: language.to_owned(),
+        lines: vec![first.to_owned()],
+    };
+    let one = || block("sh", RUN.2);
+    let count = |blocks: &[Block], ids: &[Id]| unsettled(blocks, ids).len();
+    assert_eq!(count(&[one(), block("json", r#"{"a":1}"#)], &[RUN]), 0);
+    for other in [
+        block("text", "tickfan replayed ticks=1"),
+        block("sh", "tickfan replay a.zst b.zst"),
+        block("text", RUN.2),
+        block("json", "{…}"),
+    ] {
+        assert_eq!(count(&[one(), other], &[RUN]), 1, "nobody speaks of the second");
     }
-    for (at, (page, begins, fate)) in FATES.iter().enumerate() {
-        assert!(met.contains(&at), "{page} has no block that begins with {begins}");
-        assert!(!matches!(fate, NotRun("")), "{page}: {begins}: why is it not run?");
-    }
+    assert_eq!(count(&[one(), one()], &[RUN]), 1, "which of the two?");
+    assert_eq!(count(&[one()], &[RUN, RUN]), 1, "by which of the two?");
+    assert_eq!(count(&[], &[RUN]), 1, "there is none");
+}
+
+#[test]
+fn what_is_shown_works() {
+    let blocks = blocks();
+    let run = |trial: &Trial| {
+        let block = |id: &Id| blocks.iter().find(|block| is(block, *id)).expect("the pages have it").clone();
+        (trial.run)(&trial.blocks.iter().map(block).collect::<Vec<_>>());
+    };
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let start = |trial: &'static Trial| {
+            let thread = std::thread::Builder::new().name(trial.name.to_owned());
+            (trial.name, thread.spawn_scoped(scope, || run(trial)).expect("a thread"))
+        };
+        let running: Vec<_> = TRIALS.iter().map(start).collect();
+        running.into_iter().filter_map(|(name, thread)| thread.join().is_err().then_some(name)).collect()
+    });
+    assert!(failed.is_empty(), "{failed:?}: see above");
 }
 
 /// A folder in which the commands find what they find in the repository after a build.
@@ -175,17 +383,16 @@ impl Place {
     }
 }
 
-#[test]
-fn the_readme_shows_the_shipped_captures() {
+fn the_shipped_captures_are_shown(shown: &[Block]) {
+    let [watch, console] = shown else { panic!("{shown:?}") };
     let place = Place::new();
     let gateway = place.serve("target/quick/tickfan serve");
-    let watch = block("README.md", "target/quick/tickfan watch --for 10s").lines;
     let url = gateway.ws.clone();
     std::thread::scope(|scope| {
-        let watching = scope.spawn(|| place.run(&watch[0], &["--url", &url]));
-        in_a_console(&gateway, &block("README.md", "new WebSocket(").lines.join("\n"));
+        let watching = scope.spawn(|| place.run(&watch.lines[0], &["--url", &url]));
+        in_a_console(&gateway, &console.lines.join("\n"));
         let ended = watching.join().expect("it ends");
-        assert_eq!((watch.len(), ended.code()), (1, Some(0)), "{ended:?}");
+        assert_eq!((watch.lines.len(), ended.code()), (1, Some(0)), "{ended:?}");
         assert!(ended.stderr.ends_with("the accounting rule held\n"), "{ended:?}");
     });
     gateway.stop();
@@ -211,19 +418,17 @@ fn in_a_console(gateway: &Gateway, typed: &str) {
     assert!(tick["symbol"].is_string() && tick["seq"].is_u64(), "{tick}");
 }
 
-#[test]
-fn the_readme_publishes_a_tick_that_can_be_seen() {
+fn a_published_tick_is_seen(shown: &[Block]) {
+    let [serve, watch, publish] = shown else { panic!("{shown:?}") };
+    let [serve, watch, publish] = [&serve.lines, &watch.lines, &publish.lines];
     let place = Place::new();
-    let serve = block("README.md", "target/quick/tickfan serve --set publish").lines;
     let gateway = place.serve(&serve[0]);
-    let watch = block("README.md", "target/quick/tickfan watch --json").lines;
     let mut watching =
         Process::start(&mut place.shell(&format!("exec {}", watch[0]), &["--url", &gateway.ws]));
     eventually("somebody watches", || {
         gateway.sessions() == 1 && gateway.metric_sum("tickfan_requests_total") == 2
     });
 
-    let publish = block("README.md", "printf").lines;
     assert_eq!([serve.len(), watch.len(), publish.len()], [1, 1, 1], "a command for each terminal");
     if Command::new("nc").arg("-h").output().is_err() {
         return left_out_unless_ci(
@@ -253,32 +458,48 @@ fn the_readme_publishes_a_tick_that_can_be_seen() {
     gateway.stop();
 }
 
-#[test]
-fn what_the_page_on_captures_shows_works() {
+fn captures_are_recorded_read_and_replayed(shown: &[Block]) {
+    let [record, read, replay, replayed] = shown else { panic!("{shown:?}") };
     let place = Place::new();
-    let record = block("docs/CAPTURES.md", "tickfan serve --record").lines;
-    assert_eq!(record.len(), 1);
-    let gateway = place.serve(&record[0]);
+    assert_eq!(record.lines.len(), 1);
+    let gateway = place.serve(&record.lines[0]);
     eventually("frames are written", || {
         let rows = gateway.metric("tickfan_record_frames_total");
         !rows.is_empty() && rows.iter().all(|(_, frames)| *frames > 0)
     });
     gateway.stop();
-    for line in block("docs/CAPTURES.md", "tickfan inspect").lines {
-        place.succeeds(&line);
+    for line in &read.lines {
+        place.succeeds(line);
     }
     for table in ["tables", "ticks.ndjson"] {
         assert!(place.path(table).exists(), "{table}");
     }
-    for line in block("docs/CAPTURES.md", "tickfan replay").lines {
-        let gateway = place.serve(&line);
-        eventually("it plays", || Gateway::get(gateway.http, "/api/replay").1.contains("\"playing\""));
-        gateway.stop();
+    // All that was published, and a part of it.
+    let [whole, part] = replayed.lines.as_slice() else { panic!("{replayed:?}") };
+    for line in &replay.lines {
+        let gateway = place.serve(line);
+        eventually("records were due", || played_us(&gateway) > 500_000);
+        let ended = gateway.stop();
+        assert_eq!(ended.lines.iter().map(|line| keys(line)).collect::<Vec<_>>(), [keys(part)], "{ended:?}");
     }
+    let without_part = |key: &&str| *key != "part";
+    assert_eq!(keys(part).into_iter().filter(without_part).collect::<Vec<_>>(), keys(whole));
 }
 
-#[test]
-fn what_the_page_on_latencies_shows_works() {
+/// How much of its captures a replay has played, microseconds.
+fn played_us(gateway: &Gateway) -> u64 {
+    let shown: Value = serde_json::from_str(&Gateway::get(gateway.http, "/api/replay").1).expect("JSON");
+    let at = |key: &str| shown[key].as_u64().expect("a time");
+    at("position") - at("from")
+}
+
+/// The words of a line without their values.
+fn keys(line: &str) -> Vec<&str> {
+    line.split(' ').map(|word| word.split('=').next().unwrap_or(word)).collect()
+}
+
+fn latencies_are_logged_and_reported(shown: &[Block]) {
+    let [head, notes, reports, budget] = shown else { panic!("{shown:?}") };
     let place = Place::new();
     let settings = "--set latency.interval_ms=1000 --set latency.log=latency.hlog";
     let gateway = place.serve(&format!("tickfan serve {settings}"));
@@ -289,23 +510,44 @@ fn what_the_page_on_latencies_shows_works() {
         client.message();
     }
     gateway.stop();
+    is_such_a_log(&place.path("latency.hlog"), head, notes);
     for name in ["latency.1.hlog", "before.hlog", "after.hlog"] {
         std::fs::copy(place.path("latency.hlog"), place.path(name)).expect("copied");
     }
-    let reports = block("docs/LATENCY.md", "tickfan report latency.hlog").lines;
-    assert!(reports.len() > 4, "{reports:?}");
-    for line in reports {
+    assert!(reports.lines.len() > 4, "{reports:?}");
+    for line in &reports.lines {
         // What becomes of its JSON is another program's.
-        let line = line.split(" | jq ").next().unwrap_or(&line).to_owned();
+        let line = line.split(" | jq ").next().unwrap_or(line).to_owned();
         let ended = place.run(&line, &[]);
         assert_eq!(ended.code(), Some(0), "{line}: {ended:?}");
         assert!(!ended.lines.is_empty() || line.contains("--html"), "{line}: {ended:?}");
     }
     assert!(place.path("latency.html").exists());
-    for line in block("docs/LATENCY.md", "tickfan report --budget").lines {
-        let ended = place.run(&line, &[]);
+    for line in &budget.lines {
+        let ended = place.run(line, &[]);
         // Whether it is kept depends on the machine.
         assert!(matches!(ended.code(), Some(0 | 1)), "{line}: {ended:?}");
         assert!(ended.lines.iter().any(|line| line.contains("write.p99")), "{line}: {ended:?}");
     }
+}
+
+/// The log has lines like those that are shown.
+fn is_such_a_log(path: &Path, head: &Block, notes: &Block) {
+    let log = std::fs::read_to_string(path).expect("a log");
+    let (tag, head) = head.lines.split_last().expect("lines");
+    let numberless = |line: &str| line.split(|c: char| c.is_ascii_digit()).collect::<String>();
+    let begins: Vec<String> = log.lines().take(head.len()).map(numberless).collect();
+    assert_eq!(begins, head.iter().map(|line| numberless(line)).collect::<Vec<_>>());
+    let fields = |line: &str| (line.split(',').next().unwrap_or(line).to_owned(), line.split(',').count());
+    assert!(log.lines().any(|line| fields(line) == fields(tag)), "{tag}");
+    for note in &notes.lines {
+        let shown = note_keys(note).unwrap_or_else(|| panic!("{note}"));
+        assert!(log.lines().filter_map(note_keys).any(|keys| keys == shown), "{note}");
+    }
+}
+
+/// The type of a note of ours in a log, and what it names.
+fn note_keys(line: &str) -> Option<(String, BTreeSet<String>)> {
+    let note: Value = serde_json::from_str(line.strip_prefix("#tickfan ")?).ok()?;
+    Some((note["type"].as_str()?.to_owned(), note.as_object()?.keys().cloned().collect()))
 }

@@ -351,21 +351,33 @@ fn what_tests_leave_out_is_said_in_one_place() {
 
 #[test]
 fn what_was_left_out_is_summed_up() {
-    let summed_up = |noted: &str| {
+    let summed_up = |code: &str, noted: &str| {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), noted).expect("written");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/skipped.awk");
-        let output = std::process::Command::new("awk").arg("-f").arg(script).arg(file.path()).output();
+        let mut awk = std::process::Command::new("awk");
+        let output = awk.args(["-v", &format!("code={code}"), "-f"]).arg(script).arg(file.path()).output();
         String::from_utf8(output.expect("awk runs").stdout).expect("UTF-8")
     };
-    assert_eq!(summed_up(""), "nothing was skipped\n");
-    let captures = "captures\ta::b\tno x\ncaptures\ta::b\tno y\ncaptures\tc\tno x\n";
+    assert_eq!(summed_up("0", ""), "nothing was skipped\n");
+    let captures = "captures\tx-1\ta::b\tno x\ncaptures\tx-1\ta::b\tno y\ncaptures\tx-1\tc\tno x\ncaptures\ty-2\tc\tno x\n";
     let here = "needed captures that are not here (docs/CAPTURES.md says how to get them)";
-    assert_eq!(summed_up(captures), format!("skipped: 2 tests: 2 {here}\n"));
-    let other = "other\td\ta full disk: no tmpfs\n";
+    assert_eq!(summed_up("0", captures), format!("skipped: 3 tests: 3 {here}\n"));
+    let other = "other\tx-1\td\ta full disk: no tmpfs\n";
     let needed = "1 needed something else (a full disk: no tmpfs)";
-    assert_eq!(summed_up(other), format!("skipped: 1 test: {needed}\n"));
-    assert_eq!(summed_up(&[captures, other].concat()), format!("skipped: 3 tests: 2 {here}, {needed}\n"));
+    assert_eq!(summed_up("0", other), format!("skipped: 1 test: {needed}\n"));
+    assert_eq!(
+        summed_up("0", &[captures, other].concat()),
+        format!("skipped: 4 tests: 3 {here}, {needed}\n")
+    );
+    // What several tests lack is said once.
+    let shared = [other, other, "other\tx-1\td\tno nc\n", "other\ty-2\td\ta full disk: no tmpfs\n"].concat();
+    let needed = "2 needed something else (a full disk: no tmpfs (2 tests); no nc)";
+    assert_eq!(summed_up("0", &shared), format!("skipped: 2 tests: {needed}\n"));
+    // Not every test may have run.
+    let failed = "cargo test failed (exit 101); ";
+    assert_eq!(summed_up("101", ""), format!("{failed}nothing was skipped so far\n"));
+    assert_eq!(summed_up("101", &shared), format!("{failed}skipped so far: 2 tests: {needed}\n"));
 }
 
 #[test]

@@ -46,7 +46,8 @@ fn said_of(range: &str, form: Form) -> Option<Wish> {
     let mut parts = range.split(';').map(str::trim);
     let kind = parts.next()?.to_ascii_lowercase();
     let (mut q, mut exactness) = (1_000, exactness(&kind, form.kind)?);
-    for parameter in parts {
+    // A parameter may be empty (RFC 9110, 5.6.6): `text/plain;` is `text/plain`.
+    for parameter in parts.filter(|part| !part.is_empty()) {
         let (name, value) = parameter.split_once('=')?;
         let value = value.trim().trim_matches('"');
         match name.trim().to_ascii_lowercase().as_str() {
@@ -125,6 +126,9 @@ mod tests {
             "text/plain;q=0.5,application/openmetrics-text;version=1.0.0;q=0.75",
             "text/plain;q=0, */*",
             "application/*",
+            "application/openmetrics-text;",
+            "application/openmetrics-text; ;version=1.0.0 ; ;",
+            "text/plain;q=0.5;,application/openmetrics-text;;q=0.75",
             // Prometheus 2.49 and 3.
             "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",

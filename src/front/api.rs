@@ -84,7 +84,7 @@ fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
     ]
 }
 
-/// The routes of the operator's door.
+/// The routes of the admin listener.
 pub(super) fn admin(hooks: AdminHooks) -> Router {
     let endpoints = admin_endpoints();
     let listed: Vec<(&str, &str)> = endpoints.iter().map(|(path, says, _)| (*path, *says)).collect();

@@ -1,4 +1,4 @@
-//! What listens for HTTP: the public door (page, API, WebSocket handshakes) and the operator's (metrics).
+//! What listens for HTTP: the public listener (page, API, WebSocket handshakes) and the admin listener (metrics).
 //!
 //! A handshake ends with its socket taken out of HTTP and handed over, together with every byte that was
 //! read behind the request; nothing of the WebSocket itself is done here. Both doors run on the same
@@ -199,7 +199,7 @@ impl Front {
 /// The worst clients, as JSON rows, by the word of what they are sorted by.
 pub type Clients = Arc<dyn Fn(String, usize) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 
-/// What the operator's door asks the rest of the gateway.
+/// What the admin listener asks the rest of the gateway.
 #[derive(Clone)]
 pub struct AdminHooks {
     /// Everything that is counted, as OpenMetrics text. Called once per request.
@@ -214,7 +214,7 @@ pub struct AdminHooks {
     pub health: Health,
 }
 
-/// The operator's door; `/` lists what there is. It asks nobody who they are: bind it to a private address.
+/// The admin listener; `/` lists what there is. It asks nobody who they are: bind it to a private address.
 #[derive(Debug)]
 pub struct Admin {
     router: Router,

@@ -167,12 +167,12 @@ pub(super) fn list(headers: &HeaderMap, paths: &[(&str, &str)]) -> Response<Body
 fn list_text(paths: &[(&str, &str)]) -> String {
     let width = paths.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
     let rows: String = paths.iter().map(|(path, says)| format!("{path:<width$}  {says}\n")).collect();
-    format!("tickfan, the operator's door\n\n{rows}")
+    format!("tickfan, the admin listener\n\n{rows}")
 }
 
 fn list_html(paths: &[(&str, &str)]) -> String {
-    let mut page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tickfan: operator</title></head>\n\
-<body><h1>tickfan</h1>\n<p>The operator's door.</p>\n<table>\n"
+    let mut page = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tickfan: admin</title></head>\n\
+<body><h1>tickfan</h1>\n<p>The admin listener.</p>\n<table>\n"
         .to_owned();
     for (path, says) in paths {
         page += &format!("<tr><td><a href=\"{path}\"><code>{path}</code></a></td><td>");

@@ -61,7 +61,7 @@ impl Base {
         Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
     }
 
-    /// Waits at most so long until it is known whether its replays begin behind their ends.
+    /// Whether its replays begin where they have something. Waits at most so long until that is known of their ends.
     pub(super) fn begin_where_there_is_something(&self, patience: Duration) -> anyhow::Result<()> {
         Ok(self.replays.iter().try_for_each(|replay| replay.begin_where_there_is_something(patience))?)
     }

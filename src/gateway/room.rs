@@ -342,7 +342,7 @@ impl Engine {
 
 /// What a client is told of what went wrong. No path: anybody may ask.
 fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> NoRoom {
-    if let Some(wrong @ (ReplayError::NoSpan | ReplayError::BehindEnd(_))) = error.downcast_ref() {
+    if let Some(wrong @ (ReplayError::NoSpan | ReplayError::BeginOutOfSpan(_))) = error.downcast_ref() {
         return NoRoom::Bad(wrong.to_string());
     }
     // The operator is told as far as there is room.

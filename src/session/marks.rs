@@ -21,7 +21,7 @@ const WIDE_NS: u64 = 1_000_000_000;
 const FAR_BYTES: u64 = 120_000;
 /// Bytes that may be sent beyond what a client has come to, once it has taken longer than [`AHEAD_NS`].
 pub(super) const AHEAD_BYTES: u64 = 65_536;
-/// For how long a ping may be unanswered before the client counts as behind, nanoseconds: more than a road takes.
+/// For how long a ping may be unanswered before the client counts as behind, nanoseconds: more than a network path takes.
 pub(super) const AHEAD_NS: u64 = 1_000_000_000;
 /// Pings that may be unanswered at once. A client that has so many before it is sent no more.
 pub(super) const UNANSWERED_MAX: usize = 64;
@@ -215,7 +215,7 @@ mod tests {
         let mut marks = answering();
         marks.put(1_000, SECOND);
         let much = 300 + AHEAD_BYTES;
-        assert!(!marks.is_ahead(much, SECOND + AHEAD_NS - 1), "the road may be long");
+        assert!(!marks.is_ahead(much, SECOND + AHEAD_NS - 1), "the network path may be long");
         assert!(!marks.is_ahead(much - 1, SECOND + AHEAD_NS), "what is little costs nobody anything");
         assert!(marks.is_ahead(much, SECOND + AHEAD_NS));
         assert_eq!(marks.next_look(much), 300 + AHEAD_BYTES.min(700 + CLOSE_BYTES));

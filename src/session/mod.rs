@@ -13,7 +13,7 @@
 //!                                               the close frame go out
 //! ```
 //!
-//! A new subscription starts dirty, so a snapshot goes the same road as a recovery: there is no second copy
+//! A new subscription starts dirty, so a snapshot goes the same path as a recovery: there is no second copy
 //! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
 //!
 //! # Who is slow

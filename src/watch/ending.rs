@@ -13,7 +13,8 @@ pub enum Verdict {
     Held,
     /// The accounting rule was broken: exit code 1.
     Broke,
-    /// Every number that came was accounted for, but the connection ended before its time, or a symbol never came: exit code 1.
+    /// Every number that came was accounted for, but the connection ended before its time, or something that was asked for never
+    /// came: exit code 1.
     Short,
     /// There was nothing to watch, or nowhere to write it: exit code 2.
     Failed,

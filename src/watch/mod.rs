@@ -113,7 +113,7 @@ pub struct WatchArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// How long to watch, once subscribed: a number with ms, s, m or h, such as 500ms, 10s or 2m; by
+    /// How long to watch, once subscribed: a number above 0 with ms, s, m or h, such as 500ms, 10s or 2m; by
     /// default until Ctrl-C or until the server closes.
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -144,7 +144,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err("needs a unit: ms, s, m or h, such as 500ms or 10s".to_owned()),
     };
     let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
-    ms.map(Duration::from_millis).ok_or_else(|| "needs a whole number before its unit".to_owned())
+    match ms {
+        Some(0) => Err("needs to be above 0".to_owned()),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err("needs a whole number before its unit".to_owned()),
+    }
 }
 
 /// Watches until Ctrl-C, until the time is up or until the server closes. Says everything there is
@@ -493,10 +497,10 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// The symbols that were asked for by name, and of which nothing came.
+    /// What was asked for, and of which nothing came.
     fn never_came(&self) -> Option<String> {
-        let awaited: Vec<&str> = self.states.awaited().collect();
-        (!awaited.is_empty()).then(|| format!("never came: {}", awaited.join(", ")))
+        let missing = self.states.never_came();
+        (!missing.is_empty()).then(|| format!("never came: {}", missing.join(", ")))
     }
 
     fn elapsed_ns(&self, now: Now) -> u64 {

@@ -1,4 +1,4 @@
-//! What was told of the states of symbols.
+//! What was told of the states of symbols, and what of those that were asked for never came.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,8 +6,8 @@ use std::fmt;
 use rustc_hash::FxHashMap;
 
 use super::ledger::is_wildcard;
-use super::message::Message;
-use crate::tick::State;
+use super::message::{Ack, Message};
+use crate::tick::{Channel, State};
 
 /// The newest state of each symbol of which one was told: what a wildcard takes is live where none was.
 #[derive(Debug, Default)]
@@ -18,6 +18,10 @@ pub struct States {
     awaited: BTreeSet<Box<str>>,
     /// Those of them that nobody asked for yet.
     newly_awaited: Vec<Box<str>>,
+    /// Wildcards without their `*`, and whether a symbol under them has come.
+    wildcards: BTreeMap<Box<str>, bool>,
+    /// What the gateway refused, as asked for, and on which channels.
+    rejected: BTreeMap<Box<str>, BTreeSet<Channel>>,
 }
 
 impl States {
@@ -31,15 +35,24 @@ impl States {
                 self.set(&status.symbol, &status.state);
             }
             Message::Update(_, update) => self.came(&update.symbol),
-            Message::Ack(ack) => {
-                for accepted in ack.ok.iter().flatten().filter(|ok| !is_wildcard(&ok.symbol)) {
-                    if let Some(state) = accepted.state.as_deref() {
-                        self.await_it(&accepted.symbol, state);
-                        self.set(&accepted.symbol, state);
-                    }
-                }
-            }
+            Message::Ack(ack) => self.answered(ack),
             _ => {}
+        }
+    }
+
+    fn answered(&mut self, ack: &Ack<'_>) {
+        for rejected in &ack.rejected {
+            let channels = ack.channel.iter().flat_map(|channels| &channels.0);
+            self.rejected.entry((&*rejected.symbol).into()).or_default().extend(channels);
+        }
+        for accepted in ack.ok.iter().flatten() {
+            if let Some(prefix) = accepted.symbol.strip_suffix('*').filter(|_| is_wildcard(&accepted.symbol))
+            {
+                self.wildcards.entry(prefix.into()).or_default();
+            } else if let Some(state) = accepted.state.as_deref() {
+                self.await_it(&accepted.symbol, state);
+                self.set(&accepted.symbol, state);
+            }
         }
     }
 
@@ -61,14 +74,29 @@ impl States {
         if !self.awaited.is_empty() {
             self.awaited.remove(symbol);
         }
+        let venue = symbol.find(':').map_or("", |colon| &symbol[..=colon]);
+        for prefix in ["", venue] {
+            if let Some(came) = self.wildcards.get_mut(prefix) {
+                *came = true;
+            }
+        }
     }
 
-    /// The symbols asked for by name of which nothing has come yet.
-    pub fn awaited(&self) -> impl Iterator<Item = &str> {
-        self.awaited.iter().map(AsRef::as_ref)
+    /// What was asked for and has not come yet, in words: symbols of which nothing was seen, wildcards under which no symbol
+    /// came, and what was rejected on a channel or more.
+    pub fn never_came(&self) -> Vec<String> {
+        let missing = self.wildcards.iter().filter(|(_, came)| !**came);
+        let awaited = self.awaited.iter().map(ToString::to_string);
+        let wildcards = missing.map(|(prefix, _)| format!("{prefix}* (no symbol under it)"));
+        let rejected = self.rejected.iter().map(|(symbol, channels)| {
+            let channels: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
+            format!("{symbol} (rejected for {})", channels.join(", "))
+        });
+        awaited.chain(wildcards).chain(rejected).collect()
     }
 
-    /// Those of them that came on the list since this was last asked, in the order of the answers.
+    /// The symbols asked for by name of which nothing was seen when they were accepted: those accepted since this was last asked, in
+    /// the order of the answers.
     pub fn newly_awaited(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.newly_awaited)
     }

@@ -19,7 +19,11 @@ fn args(words: &[&str]) -> Result<WatchArgs, clap::Error> {
 
 const HELLO: &str = r#"{"type":"hello","v":1,"session":"s","epoch":"e","feed":"mixed","heartbeat_ms":5000}"#;
 const ACK_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"c:A","mode":"every","state":"replay"}],"rejected":[]}"#;
-const ACK_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"replay"}],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
+const ACK_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"replay"}],"rejected":[]}"#;
+const PART_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"c:A","mode":"every","state":"replay"}],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
+const PART_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[],"rejected":[{"symbol":"c:A","code":"limit"},{"symbol":"FOO","code":"unknown_symbol"}]}"#;
+const WILD_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[{"symbol":"*","mode":"every"},{"symbol":"c:*","mode":"every"},{"symbol":"demo:*","mode":"every"}],"rejected":[]}"#;
+const WILD_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"*","mode":"latest"},{"symbol":"c:*","mode":"latest"},{"symbol":"demo:*","mode":"latest"}],"rejected":[]}"#;
 const NONE_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"trade","ok":[],"rejected":[{"symbol":"FOO","code":"unknown_symbol"}]}"#;
 const ERROR_QUOTE: &str = r#"{"type":"error","id":2,"code":"bad_request","msg":"no","retry":false}"#;
 const SNAP: &str = r#"{"type":"quote","symbol":"c:A","seq":8,"snap":true,"bid":"1.10","rx":1}"#;
@@ -105,7 +109,6 @@ async fn a_good_stream_holds() {
     let watched = watch(&GOOD, Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
     for line in [
-        "rejected: FOO (quote): unknown_symbol",
         "lag: warn, 420 ms behind",
         "trade       1 ticks in 1 updates, 0 merged, 0 snapshots",
         "quote       4 ticks in 1 updates, 3 merged, 1 snapshots",
@@ -226,6 +229,42 @@ async fn a_symbol_that_never_comes_is_waited_for_and_is_no_success() {
     assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
     let watched = watch_with(&[], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, SNAP], Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Short, "nor by the ordinary end: {}", watched.err);
+}
+
+#[tokio::test]
+async fn a_symbol_that_is_rejected_never_came() {
+    let says = [HELLO, PART_TRADE, PART_QUOTE, TRADE];
+    let watched = watch_with(&["--for", "50ms"], Look::Counts, &says, Then::Stay).await;
+    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert!(watched.err.contains("rejected: FOO (quote): unknown_symbol\n"), "{}", watched.err);
+    let last = "tickfan watch: never came: FOO (rejected for trade, quote), c:A (rejected for quote)\n";
+    assert!(watched.err.ends_with(last), "{}", watched.err);
+    // Nor by the ordinary end.
+    let watched = watch(&says, Then::Close).await;
+    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+}
+
+#[tokio::test]
+async fn a_wildcard_under_which_nothing_comes_is_no_success() {
+    let wait = |says: &'static [&'static str]| watch_with(&["--for", "50ms"], Look::Counts, says, Then::Stay);
+    let watched = wait(&[WILD_TRADE, WILD_QUOTE]).await;
+    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    let none = "(no symbol under it)";
+    let last = format!("tickfan watch: never came: * {none}, c:* {none}, demo:* {none}\n");
+    assert!(watched.err.ends_with(&last), "{}", watched.err);
+    // By a tick, be it before the second answer, or by a state that is more than waiting.
+    const WAITING: &str = r#"{"type":"status","symbol":"demo:B","state":"waiting"}"#;
+    let last = format!("tickfan watch: never came: demo:* {none}\n");
+    for watched in [
+        wait(&[WILD_TRADE, TRADE, WILD_QUOTE, WAITING]).await,
+        wait(&[WILD_TRADE, WILD_QUOTE, STATUS, WAITING]).await,
+    ] {
+        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert!(watched.err.ends_with(&last), "{}", watched.err);
+    }
+    const DEMO: &str = r#"{"type":"status","symbol":"demo:B","state":"live"}"#;
+    let watched = wait(&[WILD_TRADE, WILD_QUOTE, SNAP, DEMO]).await;
+    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
 }
 
 #[tokio::test]
@@ -350,6 +389,8 @@ fn arguments_have_units_and_defaults() {
         vec![],
         vec!["--channel", "book", "*"],
         vec!["--for", "10", "*"],
+        vec!["--for", "0s", "*"],
+        vec!["--for", "0ms", "*"],
         vec!["--for", "s", "*"],
         vec!["--for", "1.5s", "*"],
         vec!["--for", "99999999999999999999s", "*"],

@@ -38,7 +38,10 @@ fn note(kind: &str, what: &str) {
     writeln!(io::stderr(), "SKIPPED: {what}").expect("stderr");
     let Some(file) = std::env::var_os("SKIPPED_TESTS") else { return };
     let thread = std::thread::current();
-    let line = format!("{kind}\t{}\t{what}\n", thread.name().unwrap_or("?"));
+    // Two binaries may have a test of the same name.
+    let binary = std::env::current_exe().ok();
+    let binary = binary.as_deref().and_then(Path::file_name).unwrap_or_default().display();
+    let line = format!("{kind}\t{binary}\t{}\t{what}\n", thread.name().unwrap_or("?"));
     let opened = OpenOptions::new().append(true).create(true).open(file);
     opened.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of SKIPPED_TESTS");
 }

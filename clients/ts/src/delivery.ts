@@ -1,6 +1,6 @@
 /**
  * How old what a connection has told may be. The proof is an answered `ping`: its `pong` stands in order behind all that waits, in
- * the gateway, on the road, in the browser and in this program. So once it is taken in, everything that the gateway had to
+ * the gateway, in the network, in the browser and in this program. So once it is taken in, everything that the gateway had to
  * tell when the ping was sent has been taken in. Both moments are of one clock: no offset has to be known for it.
  */
 
@@ -11,7 +11,7 @@ import type { Clock } from './timing.js';
  * Why what was told may be old. `lost`: there is no connection. `new`: this one has not answered a ping yet. `shed`: this client
  * does not keep up, and the gateway merges or drops what is for it. `catching_up`: it was late until a moment ago, or ticks come
  * that the gateway received long before. `busy`: this program kept what came waiting, or its timers. `silent`: nothing is heard of the gateway, which hangs, or the
- * road to it. `slow`: messages come, but late.
+ * network path to it. `slow`: messages come, but late.
  */
 export type LateReason = 'lost' | 'new' | 'shed' | 'catching_up' | 'busy' | 'silent' | 'slow';
 

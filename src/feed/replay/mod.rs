@@ -90,9 +90,9 @@ pub enum ReplayError {
     /// It would end before it begins.
     #[error("`to` is not behind `from`: nothing would be replayed")]
     NoSpan,
-    /// It would begin behind its end.
+    /// It would begin before its first record, or behind its last.
     #[error("`from`: {0}")]
-    BehindEnd(OutOfSpan),
+    BeginOutOfSpan(OutOfSpan),
 }
 
 /// A line of a replay.
@@ -172,12 +172,12 @@ pub struct Replay {
     /// The numbers of the first tick and of the one behind the last, where they are known.
     first_tick: Option<u64>,
     end_tick: Option<u64>,
-    /// Its last record, where it has come to it by itself.
+    /// Its last record, or `to`, where it has come to it by itself.
     end_ns: Option<u64>,
     /// Something has changed that is shown.
     changed: bool,
-    /// The end was known when that was asked last.
-    end_was_known: bool,
+    /// The end as it was known when that was asked last.
+    end_told_ns: Option<u64>,
 }
 
 /// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
@@ -221,7 +221,7 @@ impl Replay {
             end_tick: None,
             end_ns: None,
             changed: true,
-            end_was_known: false,
+            end_told_ns: None,
             spec,
         })
     }
@@ -247,16 +247,18 @@ impl Replay {
         Ok(())
     }
 
-    /// Waits until it is known whether it begins behind its last record, but at most so long: the end may be far away.
+    /// Whether it is to begin between its first record and its last. Waits until that is known of the last, but at most so long:
+    /// the end may be far away.
     ///
     /// # Errors
-    /// [`ReplayError::BehindEnd`] names both.
+    /// [`ReplayError::BeginOutOfSpan`] names both, or the first alone while the end is looked for.
     pub fn begin_where_there_is_something(&self, patience: Duration) -> Result<(), ReplayError> {
-        let Some(cue) = self.cue.as_ref().filter(|_| self.from_ns > self.start_ns) else { return Ok(()) };
-        let Some(last_ns) = cue.wait_for_end_before(patience) else { return Ok(()) };
-        let (from_us, to_us) = (self.start_ns / 1_000, Some(last_ns / 1_000));
+        let Some(from) = self.spec.from else { return Ok(()) };
+        let gone = self.cue.as_ref().filter(|_| self.from_ns > self.start_ns);
+        let last_ns = gone.and_then(|cue| cue.wait_for_end_before(patience)).or_else(|| self.known_end_ns());
+        let (from_us, to_us) = (self.start_ns / 1_000, last_ns.map(|last_ns| last_ns / 1_000));
         let span = Span { start_ns: self.start_ns, from_us, to_us };
-        span.check(Moment::At(self.from_ns)).map_err(ReplayError::BehindEnd)
+        span.check(from).map_err(ReplayError::BeginOutOfSpan)
     }
 
     /// How it was asked to replay.
@@ -411,7 +413,9 @@ impl Replay {
             Stamp::Live(_) => now.wall_ns,
         };
         self.end_tick = Some(self.deck.ticks);
-        self.end_ns = self.to_ns.or_else(|| self.tempo.position_ns(None, now));
+        // Its last record, where there is none behind `to`.
+        let cut_ns = self.to_ns.filter(|_| self.deck.next_ns().is_some());
+        self.end_ns = cut_ns.or_else(|| self.tempo.position_ns(None, now));
         if let Some(end_ns) = self.end_ns {
             self.tempo.place(end_ns);
         }
@@ -496,17 +500,17 @@ impl Replay {
         Span { start_ns: self.start_ns, from_us: self.from_ns / 1_000, to_us }
     }
 
-    /// Where it ends, once that is known.
+    /// Where it ends, as far as that is known: with its last record, but at `to` at the latest.
     fn known_end_ns(&self) -> Option<u64> {
-        let passed = || self.cue.as_ref().and_then(Cue::end).map(|end| end.last_ns);
-        self.to_ns.or_else(passed).or(self.end_ns)
+        let passed = self.cue.as_ref().and_then(Cue::end).map(|end| end.last_ns);
+        [passed.or(self.end_ns), self.to_ns].into_iter().flatten().min()
     }
 
     /// Whether something has changed since this was asked last, but for the position of a replay that plays.
     pub fn take_changed(&mut self) -> bool {
-        let is_known = self.known_end_ns().is_some();
-        let became_known = is_known && !std::mem::replace(&mut self.end_was_known, is_known);
-        std::mem::take(&mut self.changed) || became_known
+        let end_ns = self.known_end_ns();
+        let end_changed = end_ns != std::mem::replace(&mut self.end_told_ns, end_ns);
+        std::mem::take(&mut self.changed) || end_changed
     }
 
     /// The digest of the ticks that it handed out, each of its captures counted once; `None` where it jumped too often.
