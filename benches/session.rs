@@ -46,7 +46,7 @@ fn outbox(c: &mut Criterion) {
         }
         buffers.print(black_box(&FRAME), times).expect("there is room")
     };
-    let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0);
+    let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0, 0);
     let strips: Vec<Strip> = (0..64).map(|_| print()).collect();
     let (apart, together) = (|n: usize| black_box(strips[n * 3 % 64]), |n: usize| black_box(strips[n]));
     let mut session = new();

@@ -54,16 +54,23 @@ pub(super) struct Marks {
     answers: bool,
     /// Its last answer came in time.
     prompt: bool,
-}
-
-impl Default for Marks {
-    fn default() -> Self {
-        let last = Mark { at: 0, since_ns: 0 };
-        Self { first: None, rest: VecDeque::new(), read: 0, last, answers: false, prompt: true }
-    }
+    /// By how many of 1,024 parts the distances while all are answered are shorter than they may be. Clients that came together
+    /// and are sent the same would else be pinged together, and their answers, which come at once, would hold up the shard.
+    stagger: u8,
 }
 
 impl Marks {
+    /// None yet.
+    pub(super) fn new(stagger: u8) -> Self {
+        let last = Mark { at: 0, since_ns: 0 };
+        Self { first: None, rest: VecDeque::new(), read: 0, last, answers: false, prompt: true, stagger }
+    }
+
+    /// A distance while all are answered: up to a quarter shorter than it may be.
+    fn staggered(&self, most: u64) -> u64 {
+        most - most / 1_024 * u64::from(self.stagger)
+    }
+
     /// The oldest ping that is not answered, of a client that answers.
     pub(super) fn oldest(&self) -> Option<Mark> {
         self.first.filter(|_| self.answers)
@@ -133,8 +140,11 @@ impl Marks {
         match self.first {
             Some(_) => since >= CLOSE_BYTES && self.unanswered() < UNANSWERED_MAX,
             None if closely && self.answers => since > 0,
-            None if since >= FAR_BYTES => true,
-            None => since >= WIDE_BYTES && now_ns.saturating_sub(self.last.since_ns) >= WIDE_NS,
+            None if since >= self.staggered(FAR_BYTES) => true,
+            None => {
+                let since_ns = now_ns.saturating_sub(self.last.since_ns);
+                since >= self.staggered(WIDE_BYTES) && since_ns >= self.staggered(WIDE_NS)
+            }
         }
     }
 
@@ -144,7 +154,7 @@ impl Marks {
             Some(_) if self.answers => (self.last.at + CLOSE_BYTES).min(self.read + AHEAD_BYTES),
             Some(_) if self.unanswered() >= UNANSWERED_MAX => u64::MAX,
             Some(_) => self.last.at + CLOSE_BYTES,
-            None => (self.last.at + WIDE_BYTES).max(at + CLOSE_BYTES),
+            None => (self.last.at + self.staggered(WIDE_BYTES)).max(at + CLOSE_BYTES),
         }
     }
 
@@ -169,10 +179,32 @@ mod tests {
 
     /// Those of a client that has answered a ping at the start.
     fn answering() -> Marks {
-        let mut marks = Marks::default();
+        let mut marks = Marks::new(0);
         assert_eq!(marks.put(300, 0), b"\x89\x03300");
         assert!(marks.answered(b"300", SECOND, 1));
         marks
+    }
+
+    #[test]
+    fn clients_that_are_sent_the_same_are_pinged_at_different_times() {
+        let at_start = |stagger: u8| {
+            let mut marks = Marks::new(stagger);
+            marks.put(0, 0);
+            assert!(marks.answered(b"0", SECOND, 1));
+            marks
+        };
+        // 40,000 bytes a second: the time decides.
+        let due_ms = |stagger: u8| {
+            let marks = at_start(stagger);
+            (1..2_000).find(|ms| marks.is_due(ms * 40, false, ms * 1_000_000)).expect("in two seconds")
+        };
+        assert_eq!([due_ms(0), due_ms(128), due_ms(255)], [1_000, 876, 751]);
+        // So many at once that only the bytes count.
+        let due_at = |stagger: u8| {
+            let marks = at_start(stagger);
+            (1..=FAR_BYTES).find(|at| marks.is_due(*at, false, 1)).expect("a place")
+        };
+        assert_eq!([due_at(0), due_at(255)], [FAR_BYTES, FAR_BYTES - FAR_BYTES / 1_024 * 255]);
     }
 
     #[test]
@@ -249,7 +281,7 @@ mod tests {
 
     #[test]
     fn of_a_client_that_never_answered_nothing_is_said() {
-        let mut marks = Marks::default();
+        let mut marks = Marks::new(0);
         marks.put(100, 0);
         marks.doubt();
         assert!(!marks.is_ahead(1 << 40, 1 << 60) && marks.is_prompt() && marks.oldest().is_none());

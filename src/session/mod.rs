@@ -134,8 +134,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that was told nothing yet.
-    pub fn new(policy: Rc<Policy>, buffers: Buffers, now_ns: u64) -> Self {
+    /// A session that was told nothing yet. `stagger` tells when it is pinged: another time than those that have another.
+    pub fn new(policy: Rc<Policy>, buffers: Buffers, stagger: u8, now_ns: u64) -> Self {
         Self {
             policy,
             outbox: Outbox::new(buffers),
@@ -152,7 +152,7 @@ impl Session {
             refill_bytes: REFILL_BYTES,
             taken: 0,
             marks_at: marks::WIDE_BYTES,
-            marks: Marks::default(),
+            marks: Marks::new(stagger),
             acked: 0,
             progress_ns: now_ns,
             alive_ns: now_ns,

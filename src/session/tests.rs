@@ -89,7 +89,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let buffers = Buffers::default();
-        let mut session = Session::new(Rc::new(policy()), buffers.clone(), 0);
+        let mut session = Session::new(Rc::new(policy()), buffers.clone(), 0, 0);
         assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
         let levels = vec![Level::Ok];
@@ -396,7 +396,7 @@ fn a_kernel_that_stands_still_is_noticed_though_the_socket_takes_more() {
 
 #[test]
 fn a_client_is_dead_only_when_nothing_moves() {
-    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0, 0);
     assert!(!session.is_dead(1_999 * MS) && session.is_dead(2_000 * MS));
     session.heard(1_000 * MS);
     assert!(!session.is_dead(2_999 * MS));
@@ -415,7 +415,7 @@ fn take_all(session: &mut Session, now_ns: u64) {
 
 #[test]
 fn what_a_kernel_takes_behind_a_ping_that_it_has_says_nothing_of_its_client() {
-    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0, 0);
     session.mark(0);
     take_all(&mut session, 0);
     assert!(session.answered(b"0", 1));
@@ -442,7 +442,7 @@ fn what_a_kernel_takes_behind_a_ping_that_it_has_says_nothing_of_its_client() {
 
 #[test]
 fn a_client_that_is_not_read_from_needs_not_answer() {
-    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0, 0);
     session.mark(0);
     take_all(&mut session, 0);
     assert!(session.answered(b"0", 1));
@@ -462,7 +462,7 @@ fn a_client_that_is_not_read_from_needs_not_answer() {
 
 #[test]
 fn rates_are_bounded_and_those_nobody_uses_make_room() {
-    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0);
+    let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0, 0);
     let [a, b] = ["1", "2"].map(|hz| session.rate(rate(hz)).expect("room"));
     assert_eq!(session.rate(rate("1")), Some(a), "the same again");
     assert_eq!(session.rate(rate("3")), None);

@@ -547,9 +547,11 @@ impl<S: Socket> Sessions<S> {
         .message();
         self.serials += 1;
         let serial = self.serials;
+        // The top bits, which are spread best.
+        let stagger = (phase_ns(serial) >> 40) as u8;
         let id = self.connections.insert(Box::new(Connection {
             socket,
-            session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), now.mono_ns),
+            session: Session::new(Rc::clone(&self.policy), self.buffers.clone(), stagger, now.mono_ns),
             who: Box::new(who),
             serial,
             since_us: now.wall_ns / 1_000,
