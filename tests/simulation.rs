@@ -1012,6 +1012,32 @@ fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
 }
 
 #[test]
+fn very_many_pings_that_wait_are_answered_in_portions_or_refused() {
+    let mut house = House::of(1, 16, 4_096);
+    house.connect();
+    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
+    // One more than may wait.
+    (0..=16_384).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    for _ in 0..100 {
+        house.turn();
+        house.read(0, 1 << 20);
+        house.clock.advance(Duration::from_millis(1));
+    }
+    house.settle();
+    let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+    let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+    let (pongs, others): (Vec<_>, Vec<_>) = messages.partition(|message| message["type"] == "pong");
+    assert!(pongs.iter().enumerate().all(|(n, pong)| pong["id"] == n), "in order");
+    assert_eq!(pongs.len(), 16_384);
+    let mut in_a_turn: BTreeMap<u64, usize> = BTreeMap::new();
+    pongs.iter().for_each(|pong| *in_a_turn.entry(pong["out"].as_u64().expect("a time")).or_default() += 1);
+    assert!(in_a_turn.values().all(|pongs| *pongs <= 256), "{in_a_turn:?}");
+    let refused: Vec<_> = others.iter().filter(|message| message["code"] == "rate_limited").collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0]["id"], 16_384);
+}
+
+#[test]
 fn a_rate_brings_the_newest_once_in_each_period_and_in_one_write() {
     const PERIOD_MS: u64 = 50;
     let mut house = House::new(1);

@@ -200,7 +200,7 @@ impl<S: Socket> Shard<S> {
         }
         self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
-        sessions.pong_held(now);
+        let ponged = sessions.pong_held(now);
         let reading = sessions.read_all(now);
         let released = sessions.release(now);
         sessions.tell_news(now);
@@ -214,7 +214,7 @@ impl<S: Socket> Shard<S> {
         if self.draining.is_some() {
             self.drain(now, batch.is_empty());
         }
-        more || beats || reading || released || !batch.is_empty()
+        more || beats || reading || released || ponged || !batch.is_empty()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.

@@ -11,6 +11,9 @@ use crate::protocol::{Echo, Id};
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
 const HELD_MAX: usize = 16_384;
 
+/// How many of them are answered in one turn, so that those who wait for other things wait no longer for that.
+const PONGS_PER_TURN: usize = 256;
+
 /// A ping that waits.
 struct Held {
     /// The position of the ring up to which the shard has to have read.
@@ -32,7 +35,7 @@ impl<S: Socket> Sessions<S> {
         let Some(serial) = self.connections.get(id).map(|connection| connection.serial) else { return };
         let until = self.ring.published();
         let held = Held { until, client: id, serial, name, t, in_us: now.wall_ns / 1_000 };
-        if until <= self.cursor {
+        if until <= self.cursor && self.held_pings.0.is_empty() {
             self.pong(&held, now);
         } else if self.held_pings.0.len() < HELD_MAX {
             self.held_pings.0.push_back(held);
@@ -43,14 +46,18 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Answers the pings whose ticks have been read.
-    pub(super) fn pong_held(&mut self, now: Now) {
+    /// Answers pings whose ticks have been read. True if there are more of those.
+    pub(super) fn pong_held(&mut self, now: Now) -> bool {
         let cursor = self.cursor;
-        while let Some(held) = self.held_pings.0.pop_front_if(|held| held.until <= cursor) {
+        for _ in 0..PONGS_PER_TURN {
+            let Some(held) = self.held_pings.0.pop_front_if(|held| held.until <= cursor) else {
+                return false;
+            };
             if self.connections.get(held.client).is_some_and(|connection| connection.serial == held.serial) {
                 self.pong(&held, now);
             }
         }
+        self.held_pings.0.front().is_some_and(|held| held.until <= cursor)
     }
 
     fn pong(&mut self, held: &Held, now: Now) {

@@ -139,6 +139,25 @@ export async function picture(page: Page, name: string, fullPage = false): Promi
   await page.screenshot({ path: join(folder, `${name}.png`), fullPage, timeout: 120_000 });
 }
 
+/** In the page: the state that the bar of the replay shows. */
+export const isPaused = () => document.getElementById('replay')?.dataset['state'] === 'paused';
+export const isPlaying = () => document.getElementById('replay')?.dataset['state'] === 'playing';
+
+/** Drags the slider of the replay to this part of the recording, as a finger would; where that is, microseconds. */
+export function drag({ page }: Screen, part: number): Promise<number> {
+  return page.$eval(
+    '#position',
+    (element, part) => {
+      const slider = element as HTMLInputElement;
+      slider.value = String(Number(slider.min) + part * (Number(slider.max) - Number(slider.min)));
+      slider.dispatchEvent(new Event('input'));
+      slider.dispatchEvent(new Event('change'));
+      return Number(slider.value);
+    },
+    part,
+  );
+}
+
 /** What the console says where there is no gateway to connect to. */
 export const NO_GATEWAY = /WebSocket connection to .* failed/;
 

@@ -4,16 +4,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { subtractDecimal, type Replay } from '../../../clients/ts/src/index.js';
 import { Gateway, keep, PATIENT, settings, until } from '../../../clients/ts/test/gateway.js';
-import { DESKTOP, NO_GATEWAY, PHONE, picture, Screen } from './browser.js';
+import { DESKTOP, drag, isPaused, isPlaying, NO_GATEWAY, PHONE, picture, Screen } from './browser.js';
 
 const options = { timeout: 300_000 };
 const COINBASE = 'feeds/coinbase.zst';
 const BTC = 'coinbase:BTC-USD';
 /** Microseconds that a venue's clock may be behind the receipt of what it tells. */
 const LATENCY_US = 1_000_000;
-
-const isPaused = () => document.getElementById('replay')?.dataset['state'] === 'paused';
-const isPlaying = () => document.getElementById('replay')?.dataset['state'] === 'playing';
 
 /** Times of the tape, the newest first, microseconds of 2024-05-01: the day of the shipped captures. */
 async function tape({ page }: Screen): Promise<number[]> {
@@ -33,17 +30,7 @@ const arrows = ({ page }: Screen) => page.locator('#rows :is(.up, .down)').count
 
 /** Drags the slider to this part of the recording, as a finger would, and waits until the gateway is there; where that is, microseconds. */
 async function seek(gateway: Gateway, screen: Screen, part: number): Promise<number> {
-  const wanted = await screen.page.$eval(
-    '#position',
-    (element, part) => {
-      const slider = element as HTMLInputElement;
-      slider.value = String(Number(slider.min) + part * (Number(slider.max) - Number(slider.min)));
-      slider.dispatchEvent(new Event('input'));
-      slider.dispatchEvent(new Event('change'));
-      return Number(slider.value);
-    },
-    part,
-  );
+  const wanted = await drag(screen, part);
   await until(`it is at ${part}`, async () => {
     const { state, position } = (await (await fetch(`http://${gateway.address}/api/replay`)).json()) as Replay;
     return state !== 'seeking' && position >= wanted - LATENCY_US && position < wanted + 5 * LATENCY_US;

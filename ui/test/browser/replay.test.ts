@@ -7,32 +7,15 @@ import { test } from 'node:test';
 import { connect, type Broken, type Replay } from '../../../clients/ts/src/index.js';
 import { WebSocket } from 'ws';
 import { folder, Gateway, keep, PATIENT, repository, settings, until } from '../../../clients/ts/test/gateway.js';
-import { PHONE, picture, Screen } from './browser.js';
+import { drag, isPaused, isPlaying, PHONE, picture, Screen } from './browser.js';
 
 const options = { timeout: 300_000 };
 const COINBASE = 'feeds/coinbase.zst';
 const BTC = 'coinbase:BTC-USD';
 const S = 1_000_000;
 
-const isPaused = () => document.getElementById('replay')?.dataset['state'] === 'paused';
-const isPlaying = () => document.getElementById('replay')?.dataset['state'] === 'playing';
-
 /** Where the slider stands, microseconds. */
 const position = ({ page }: Screen) => page.$eval('#position', (slider) => Number((slider as HTMLInputElement).value));
-
-/** Drags the slider to this part of the recording, as a finger would. */
-async function seek({ page }: Screen, part: number): Promise<void> {
-  await page.$eval(
-    '#position',
-    (element, part) => {
-      const slider = element as HTMLInputElement;
-      slider.value = String(Number(slider.min) + part * (Number(slider.max) - Number(slider.min)));
-      slider.dispatchEvent(new Event('input'));
-      slider.dispatchEvent(new Event('change'));
-    },
-    part,
-  );
-}
 
 test('pause, step, speed, seek and loop do what they say, for everybody', options, async (t) => {
   const gateway = keep(t, await Gateway.start(['replay', ...settings(PATIENT), COINBASE]));
@@ -70,7 +53,7 @@ test('pause, step, speed, seek and loop do what they say, for everybody', option
   // Most of the way forward, standing; and back.
   const { from, to } = told.at(-1) as Replay;
   for (const part of [0.8, 0.2]) {
-    await seek(screen, part);
+    await drag(screen, part);
     const wanted = from + part * (to - from);
     const isThere = (us: number | undefined) => us !== undefined && Math.abs(us - wanted) < 2 * S;
     await until(`it is at ${part}`, async () => isThere(told.at(-1)?.position) && told.at(-1)?.state === 'paused' && isThere(await position(screen)));
