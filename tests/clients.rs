@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
@@ -42,9 +43,17 @@ fn no_page() -> Option<String> {
 }
 
 fn npm(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new("npm");
-    command.args(args).current_dir(folder).env("TICKFAN_BIN", env!("CARGO_BIN_EXE_tickfan"));
-    let output = command.output().expect("npm runs");
+    let run = || {
+        let mut command = Command::new("npm");
+        command.args(args).current_dir(folder).env("TICKFAN_BIN", env!("CARGO_BIN_EXE_tickfan"));
+        command.output().expect("npm runs")
+    };
+    let mut output = run();
+    // A renderer of Chromium itself broke down, which no page can bring about: everything once more, and then it counts.
+    if !output.status.success() && String::from_utf8_lossy(&output.stdout).contains("Target crashed") {
+        writeln!(io::stderr(), "AGAIN: Chromium crashed in `npm {}`", args.join(" ")).expect("stderr");
+        output = run();
+    }
     assert!(
         output.status.success(),
         "npm {args:?}: {}\n{}{}",
