@@ -272,6 +272,7 @@ fn session_options(
         venues: venues.into(),
         remote,
         catch_ups_max: config.record.catch_ups_max,
+        steps_per_turn_max: config.shard.steps_per_turn_max,
     })
 }
 

@@ -37,6 +37,8 @@ pub struct NewClient {
 
 /// Messages that are taken from one socket before others have their turn.
 const MESSAGES_PER_TURN: usize = 16;
+/// Bytes that are read from one socket before others have their turn.
+const BYTES_PER_TURN: usize = 16_384;
 /// The read buffer of a connection: it is cleared on every read, so a small one is faster.
 const READ_BUFFER_BYTES: usize = 1_024;
 /// The shard's end of a socket.
@@ -125,11 +127,18 @@ struct Shim<'a> {
     controls: &'a mut Controls,
     most: Most,
     now: Now,
+    /// Bytes that it may still read.
+    left: usize,
 }
 
 impl Read for Shim<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.try_read(into)?;
+        if self.left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let most = into.len().min(self.left);
+        let n = self.stream.try_read(&mut into[..most])?;
+        self.left -= n;
         self.controls.take_in(&into[..n], self.scanner, self.most, self.now)?;
         Ok(n)
     }
@@ -242,7 +251,7 @@ pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
     // Only now: nobody is to look while it is neither coming nor there.
     shard.counters.coming.sub(1);
     if let Some(wanted) = subscribe {
-        shard.subscribe(id, None, &wanted, now);
+        shard.subscribe(id, wanted, now);
     }
     let most = Most::from(&shard.options);
     let mut controls = Controls { count: 0, second_ns: now.mono_ns };
@@ -330,7 +339,8 @@ impl Driver {
         };
         let Parser { context, scanner } =
             &mut **parser.get_or_insert_with(|| Parser::new(Vec::new(), Scanner::default(), most));
-        let mut shim = Shim { stream: &shared.stream, replies: Vec::new(), scanner, controls, most, now };
+        let (replies, left) = (Vec::new(), BYTES_PER_TURN);
+        let mut shim = Shim { stream: &shared.stream, replies, scanner, controls, most, now, left };
         for _ in 0..MESSAGES_PER_TURN {
             let heard = context.read(&mut shim);
             let mut sessions = sessions.borrow_mut();
@@ -352,6 +362,9 @@ impl Driver {
                 }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if shim.left == 0 {
+                        return Heard::Enough;
+                    }
                     if shim.scanner.is_between_messages() {
                         *parser = None;
                     }

@@ -181,7 +181,10 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go
     /// on at once.
     pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
+        // Not before a request that adds to it is carried out.
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else {
+            return false;
+        };
         let ticket = Ticket { session: id, serial: connection.serial };
         let Some(mut reading) = connection.reading.take_if(|reading| reading.asked.is_none()) else {
             return false;

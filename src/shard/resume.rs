@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::interest::{Awaited, Start};
+use super::interest::Start;
 use super::reading::{Beginning, SLOTS_PER_ROW, first_of};
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     steps: FxHashMap<InstrumentId, Step>,
     /// Of these the client names numbers that have not come yet.
     ahead: BTreeSet<Symbol>,
+    /// How far the shard had read the ring when this was found out.
+    cursor: u64,
 }
 
 /// What of the past that a client asks for is kept.
@@ -49,12 +51,17 @@ impl Plan {
         self.past
     }
 
-    /// Where an instrument goes on; `None`: it begins as any.
-    pub(super) fn start(&self, instrument: InstrumentId) -> Option<Start> {
+    /// Where an instrument goes on, the shard having read the ring up to `cursor` by now; `None`: it begins as any.
+    pub(super) fn start(&self, instrument: InstrumentId, cursor: u64) -> Option<Start> {
         if let Some(past) = self.past {
             return Some(Start::Past(past.beginning));
         }
-        self.steps.get(&instrument).map(|(start, _)| *start)
+        let (start, _) = self.steps.get(&instrument)?;
+        Some(match *start {
+            // What the shard has read since then is read again for it.
+            Start::After(told) if cursor > self.cursor => Start::Ring(told, self.cursor),
+            start => start,
+        })
     }
 
     /// A symbol of which the client names a number that has not come yet, among those that it asks for by this.
@@ -138,7 +145,7 @@ impl<S: Socket> Sessions<S> {
                 None => ahead.extend(self.table.get(instrument).cloned()),
             }
         }
-        Plan { steps, ahead, ..Plan::default() }
+        Plan { steps, ahead, cursor: self.cursor, ..Plan::default() }
     }
 
     /// `None`: the number has not come yet.
@@ -194,8 +201,8 @@ impl<S: Socket> Sessions<S> {
             connection.is_some_and(|connection| connection.place(key).is_some())
         };
         let awaits = |symbol: &Symbol| {
-            let mine = |awaited: &Awaited| awaited.symbol == *symbol && awaited.channel == channel;
-            connection.is_some_and(|connection| connection.awaited.iter().any(mine))
+            let wanted = connection.and_then(|connection| connection.awaited.get(symbol));
+            wanted.is_some_and(|wanted| wanted.on(channel).is_some())
         };
         let takes = |venue: &Option<Box<str>>, symbol: &Symbol| {
             venue.as_deref().is_none_or(|venue| venue == symbol.venue())

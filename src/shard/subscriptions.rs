@@ -72,9 +72,4 @@ impl Subscriptions {
     pub(super) fn len(&self) -> usize {
         self.len
     }
-
-    /// Every key that somebody may want.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        (0..self.by_key.len() as u32).map(Key)
-    }
 }
