@@ -95,7 +95,7 @@ fn options() -> SessionOptions {
         venues: ["demo".to_owned()].into(),
         remote: None,
         catch_ups_max: 0,
-        steps_per_turn_max: 1_024,
+        steps_per_turn_max: 1 << 20,
     }
 }
 

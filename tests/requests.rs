@@ -23,7 +23,7 @@ impl Market {
     /// One for these venues.
     fn of(venues: &str, settings: &[&str]) -> Self {
         // One shard: what the watcher was told, everybody was.
-        let settings = [&["shard.threads=1", "limits.ops_per_s=1000"], settings].concat();
+        let settings = [&["shard.threads=1", "limits.ops_per_s=10000"], settings].concat();
         let gateway = Gateway::publishing(venues, &settings);
         let mut publisher = connect(gateway.publish.expect("an address"));
         writeln!(publisher, "{}", json!({"op": "auth", "token": TOKEN})).expect("sent");

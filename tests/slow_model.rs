@@ -149,7 +149,7 @@ impl World {
             venues: ["demo".to_owned()].into(),
             remote: None,
             catch_ups_max: 2,
-            steps_per_turn_max: 1_024,
+            steps_per_turn_max: 1 << 20,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -150,7 +150,7 @@ impl<S: Socket> Rig<S> {
             venues: Arc::new([]),
             remote: None,
             catch_ups_max: 0,
-            steps_per_turn_max: 1_024,
+            steps_per_turn_max: 1 << 20,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -354,7 +354,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
-        if catches_up || connection.session.waiting() > 0 || connection.session.is_closing() {
+        // Nor while a request is carried out, which may ask for more of the past.
+        let is_asked = connection.work.is_some();
+        if catches_up || is_asked || connection.session.waiting() > 0 || connection.session.is_closing() {
             return;
         }
         let Some(missed) = connection.seam.take() else { return };
