@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui browser test promtool netcat test-slow audit simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help run ui browser test promtool netcat test-slow audit soak simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -56,6 +56,13 @@ test-slow: deps ## the tests of slow clients: a minute each, and five minutes wi
 audit: ## sources, licences and known advisories of crates and packages
 	@command -v python3 >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3; }
 	CARGO="$(CARGO)" python3 tests/support/supply.py
+
+# `make test` has the short forms of these two. The report is also left in target/soak.txt.
+soak: SECONDS := 1200
+soak: deps python ## 50 clients of all kinds for 20 minutes: every number accounted for, memory and files flat (SECONDS=1200)
+	$(CARGO) build --release
+	@mkdir -p target
+	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
