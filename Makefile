@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui browser test promtool netcat test-slow audit soak simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help run ui browser test promtool netcat test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -63,6 +63,12 @@ soak: deps python ## 50 clients of all kinds for 20 minutes: every number accoun
 	$(CARGO) build --release
 	@mkdir -p target
 	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
+
+# `make attack CASES=set,resume SECONDS=5`: a part.
+attack: SECONDS := 5
+attack: deps python ## latency of a healthy client beside hostile ones, by kind (SECONDS=5 CASES=set,resume)
+	$(CARGO) build --release
+	ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/attack.py target/release/tickfan --seconds $(SECONDS) --cases "$(CASES)"
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
