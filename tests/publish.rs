@@ -476,9 +476,18 @@ fn each_listener_has_places_of_its_own_for_strangers() {
         ..Options::default()
     };
     let mut door = door(options, CHUNKS_MAX);
+    // Each is there before the next comes.
+    let waiting = |door: &Door, count| {
+        let stats = door.publish.stats();
+        support::eventually("it waits", || stats.waiting.load(Ordering::SeqCst) == count);
+    };
     let mut lines = [door.tcp(&AUTH[..9]), door.tcp(&AUTH[..9])];
+    waiting(&door, 2);
     let mut first = door.ws(None).expect("upgraded");
-    let _others: Vec<_> = (0..2).map(|_| door.ws(None).expect("upgraded")).collect();
+    waiting(&door, 3);
+    let _second = door.ws(None).expect("upgraded");
+    waiting(&door, 4);
+    let _third = door.ws(None).expect("upgraded");
     assert_eq!(closed(&mut first), ("limit".to_owned(), 4502), "the longest waiting is evicted");
     // Those of the other listener are still there.
     for stream in &mut lines {
@@ -486,8 +495,12 @@ fn each_listener_has_places_of_its_own_for_strangers() {
         assert_eq!(line(stream), ACK);
         drop(door.opened());
     }
+    waiting(&door, 2);
     let mut longest = door.tcp("");
-    let _others = [door.tcp(""), door.tcp("")];
+    waiting(&door, 3);
+    let _second = door.tcp("");
+    waiting(&door, 4);
+    let _third = door.tcp("");
     assert_eq!(message(&line(&mut longest))["code"], "limit");
     assert_eq!(door.publish.stats().evicted.load(Ordering::SeqCst), 2);
 }

@@ -340,6 +340,7 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
             ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
             ("tickfan_publish_wrong_tokens", "Wrong tokens that were shown", Sum, &stats.wrong_tokens),

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -51,9 +52,11 @@ impl Publish {
     pub(super) async fn stranger(self: Arc<Self>, mut wire: Wire, among: Arc<Strangers>, address: IpAddr) {
         let (place, evicted) = among.take(share_of(address));
         count(&self.stats.evicted, u64::from(evicted));
+        count(&self.stats.waiting, 1);
         let mut lines = Lines::new();
         let admitted = self.admit(&mut wire, &mut lines, &place, address).await;
         drop(place);
+        self.stats.waiting.fetch_sub(1, Ordering::Relaxed);
         match admitted {
             Ok(permit) => {
                 wire.admit();

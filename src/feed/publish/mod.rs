@@ -92,6 +92,8 @@ pub struct Stats {
     pub opened: AtomicU64,
     /// Publishers connected now.
     pub open: AtomicU64,
+    /// Connections now that have not shown the token.
+    pub waiting: AtomicU64,
     /// Connections that ended without the right token.
     pub auth_refused: AtomicU64,
     /// Wrong tokens, in the heads of handshakes too.
