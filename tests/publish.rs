@@ -280,6 +280,21 @@ fn faults_nobody_reads_are_counted_and_told_as_a_number() {
 }
 
 #[test]
+fn faults_are_told_to_a_publisher_that_only_listens() {
+    let mut door = usual();
+    let mut stream = door.tcp(AUTH);
+    assert_eq!(line(&mut stream), ACK);
+    let (_, errors) = door.opened();
+    // Each is more than may wait for a publisher at once.
+    for n in 1..=5 {
+        errors.tell(LineFault { line: n, msg: "x".repeat(20_000) });
+    }
+    for n in 1..=5 {
+        assert_eq!(message(&line(&mut stream))["line"], n);
+    }
+}
+
+#[test]
 fn a_stalled_ingest_thread_stops_the_publisher_and_loses_nothing() {
     let mut door = door(Options::default(), 2);
     let mut stream = door.tcp(AUTH);

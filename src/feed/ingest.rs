@@ -31,7 +31,7 @@ const RECORDS_PER_TURN: usize = 64;
 /// Chunks, or parts of one, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
 /// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
-const LINES_PER_PART: usize = 128;
+const LINES_PER_PART: usize = 32;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
 /// How often a replay that plays shows where it is.

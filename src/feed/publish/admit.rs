@@ -133,7 +133,7 @@ async fn first_line(wire: &mut Wire, lines: &mut Lines) -> Result<Vec<u8>, Refus
             Ok(Received::Bytes) if wire.is_framed() && lines.buffer.is_empty() => {
                 return Err(wrong("the first message is empty"));
             }
-            Ok(Received::Bytes) => {}
+            Ok(Received::Bytes | Received::Room) => {}
             Ok(Received::End | Received::Reset) => return Err(wrong("closed before a token came")),
             Err(why) => return Err((why, "more than a connection may send before its token".to_owned())),
         }

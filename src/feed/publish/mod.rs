@@ -407,6 +407,7 @@ impl Publish {
                     }
                     continue;
                 }
+                Ok(Received::Room) => continue,
                 Ok(Received::End) => lines.finish(),
                 Ok(Received::Reset) => count(&self.stats.resets, 1),
                 Err(_) => {}

@@ -32,6 +32,8 @@ const STRANGER_READ_BYTES: usize = 4 * 1024;
 pub(super) enum Received {
     /// More bytes.
     Bytes,
+    /// None, but there is room again for what is to be said.
+    Room,
     /// All there is.
     End,
     /// The connection broke: bytes that the kernel still held are lost, and a last line may be cut.
@@ -158,21 +160,28 @@ impl Wire {
     /// # Errors
     /// Why the connection has to end.
     pub(super) async fn receive(&mut self, lines: &mut Lines, portion: Portion) -> Result<Received, Close> {
+        let was_full = !self.has_room();
         std::future::poll_fn(|cx| {
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(Ok(Received::Reset));
+            }
+            // A peer that only listens sends nothing that would end this.
+            if was_full && self.has_room() {
+                return Poll::Ready(Ok(Received::Room));
             }
             let received = match &mut self.frames {
                 None => poll_bytes(&mut self.stream, cx, lines, portion),
                 Some(frames) => frames.poll_receive(&self.stream, cx, lines, portion, &mut self.out),
             };
-            // What was read may have been a ping.
-            if received.is_pending()
-                && let Poll::Ready(Err(_)) = self.poll_flush(cx)
-            {
-                return Poll::Ready(Ok(Received::Reset));
+            if received.is_ready() {
+                return received;
             }
-            received
+            // What was read may have been a ping.
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(_)) => Poll::Ready(Ok(Received::Reset)),
+                _ if was_full && self.has_room() => Poll::Ready(Ok(Received::Room)),
+                _ => Poll::Pending,
+            }
         })
         .await
     }
