@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use answer::Answer;
 use serde_json::{Value, json};
+use tickfan::feed::publish::Verdict;
 use tickfan::front::{
     FeedHealth, Front, HandOverOnce, Health, Hooks, Limits, NoRoom, Options, PublishRoute, Refused,
     RoomRoute, Stats, SymbolRow, Upgraded,
@@ -69,7 +70,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             Ok(())
         }),
         publish: publish.then(|| PublishRoute {
-            accepts: Arc::new(|token| token == b"secret"),
+            accepts: Arc::new(|token, _| if token == b"secret" { Verdict::Right } else { Verdict::Wrong }),
             hand_over: Arc::new(move |upgraded, _| {
                 publishers.send(upgraded).expect("the test listens");
                 Ok(())

@@ -50,13 +50,13 @@ const TRIALS: &[Trial] = &[
             (
                 "README.md",
                 "sh",
-                "target/quick/tickfan serve --set publish.token=secret --set publish.listen=127.0.0.1:9000",
+                "target/quick/tickfan serve --set publish.token=only-for-this-demo --set publish.listen=127.0.0.1:9000",
             ),
             ("README.md", "sh", "target/quick/tickfan watch --json demo:ABC"),
             (
                 "README.md",
                 "sh",
-                r#"printf '%s\n' '{"op":"auth","token":"secret"}' '{"type":"trade","symbol":"demo:ABC","price":"1.25","size":"3"}' | nc -N 127.0.0.1 9000"#,
+                r#"printf '%s\n' '{"op":"auth","token":"only-for-this-demo"}' '{"type":"trade","symbol":"demo:ABC","price":"1.25","size":"3"}' | nc -N 127.0.0.1 9000"#,
             ),
         ],
         run: a_published_tick_is_seen,

@@ -17,7 +17,7 @@ const PATIENT: [&str; 2] = ["--set", "session.outbox_bytes_max=16777216"];
 /// Publishers may come.
 const PUBLISHING: [&str; 6] = [
     "--set",
-    "publish.token=secret",
+    "publish.token=token-of-the-tests",
     "--set",
     "publish.listen=127.0.0.1:0",
     "--set",

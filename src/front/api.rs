@@ -8,6 +8,7 @@ use axum::http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, any, get};
@@ -17,8 +18,9 @@ use serde_json::{Value, json};
 use super::rooms::{HandOverOnce, closed};
 use super::serve::{self, Handover, Peer, PeerAddress, Working};
 use super::upgrade::{Handshake, not_get};
-use super::{AdminHooks, App, Health, SymbolRow, Upgraded, exposition, ui};
+use super::{AdminHooks, App, Health, PublishRoute, SymbolRow, Upgraded, exposition, ui};
 use crate::collector::Measured;
+use crate::feed::publish::{Verdict, too_many};
 use crate::instrument::Symbol;
 use crate::protocol;
 use crate::protocol::json::{Ack, Space};
@@ -488,15 +490,29 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
     // Without the header the token must be the first message: a browser cannot set headers.
     let authorized = match head.headers.get(AUTHORIZATION) {
         None => false,
-        Some(value) if bearer(value).is_some_and(|token| (route.accepts)(token)) => true,
-        Some(_) => {
-            let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
-            return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
-        }
+        Some(value) => match shown(value, &head, &route) {
+            Verdict::Right => true,
+            Verdict::Wrong => {
+                let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
+                return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
+            }
+            Verdict::NotNow { retry_s } => {
+                let response = error(StatusCode::TOO_MANY_REQUESTS, &too_many(retry_s));
+                return ([(RETRY_AFTER, retry_s.to_string())], response).into_response();
+            }
+        },
     };
     handshake.accept(Handover::new(move |stream, read_buf, Peer { address, seat }| {
         (route.hand_over)(Upgraded { stream, read_buf, peer: address, subscribe: None, seat }, authorized)
     }))
+}
+
+/// Compares the token of a request.
+fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> Verdict {
+    match (bearer(value), head.extensions.get::<PeerAddress>()) {
+        (Some(token), Some(peer)) => (route.accepts)(token, peer.0.ip()),
+        _ => Verdict::Wrong,
+    }
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -17,7 +17,7 @@ mod ui;
 mod upgrade;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -26,6 +26,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::collector::Measured;
+use crate::feed::publish::Verdict;
 use crate::instrument::Symbol;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
@@ -111,8 +112,8 @@ pub struct FeedHealth {
     pub detail: String,
 }
 
-/// Whether this is the token. It must take the same time for every wrong one.
-pub type TokenCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+/// Compares a token that came from this address. It must take the same time for every wrong one.
+pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> Verdict + Send + Sync>;
 
 /// `/publish`, where publishing is on.
 #[derive(Clone)]

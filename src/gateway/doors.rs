@@ -17,7 +17,7 @@ use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
 use crate::config::{Config, Feed};
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
+use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
@@ -66,6 +66,11 @@ pub(super) fn publishing(
     let options = publish::Options {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
+        strangers_max: config.publish.strangers_max.get(),
+        strangers_per_address: config.publish.strangers_per_address.get(),
+        wrong_tokens_per_minute: config.publish.wrong_tokens_per_minute.get(),
+        fragments_max: config.limits.fragments_per_message.get(),
+        controls_per_s: config.limits.control_frames_per_s.get(),
     };
     let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
     let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
@@ -220,10 +225,12 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
 fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
     let serve = move |upgraded: Upgraded, authorized| {
-        let Upgraded { stream, read_buf, .. } = upgraded;
-        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
+        let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
+        let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
+        taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
     };
-    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
+    let accepts = move |token: &[u8], address| asked.judge(token, address);
+    PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }
 }
 
 /// The way into rooms.

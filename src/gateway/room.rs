@@ -369,7 +369,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
     };
     let mut config = Config {
         feed: vec![feed],
-        publish: Publish { listen: None, token: String::new(), venues: Vec::new() },
+        publish: Publish { venues: Vec::new(), ..Publish::default() },
         record: Record { enabled: false, ..gateway.record.clone() },
         ring: Ring { capacity: gateway.replay.room_ring_capacity },
         // One for all its clients, and never one that takes a core while nothing happens.

@@ -22,7 +22,7 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The token of every gateway that takes publishers.
-pub const TOKEN: &str = "secret";
+pub const TOKEN: &str = "token-of-the-tests";
 
 /// A file of the repository.
 pub fn in_repository(path: &str) -> PathBuf {
