@@ -478,6 +478,8 @@ impl Config {
             ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
+            ("record.catch_ups_per_address", self.record.catch_ups_per_address as u64, 1 << 16),
+            ("record.catch_up_patience_ms", self.record.catch_up_patience_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
             ("limits.stale_after_ms", limits.stale_after_ms.get(), DAY_MS),
             ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),

@@ -44,6 +44,7 @@ pub use crate::socket::{Peer, Seat, Tuning};
 use connection::House;
 pub use connection::{NewClient, TcpSocket};
 pub use leaving::Parting;
+pub use reading::CatchUps;
 use report::Report;
 pub use report::{ClientRow, SortBy};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
