@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Options, Publish};
 use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused};
+use tickfan::instrument::InstrumentTable;
 use tickfan::protocol::close::Close;
+use tickfan::tick::State;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -52,7 +54,8 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
                     .map_err(|stream| Refused { stream, why: Close::Limit })
             }),
         }),
-        symbols: Arc::new(Vec::new),
+        instruments: Arc::new(InstrumentTable::new(1)),
+        state: Arc::new(|_| State::Waiting),
         health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
         remote: None,
         rooms: None,
