@@ -303,9 +303,10 @@ fn a_seek_out_of_the_replay_is_refused_and_names_its_ends() {
 fn the_end_of_a_stream_is_looked_for_and_then_holds() {
     let gateway = replay(&[], &SHIPPED);
     told(&gateway, &json!({"do": "pause"}));
-    let mut client = RawSocket::open(&gateway, "");
     // Until the end is known, what is late enough may be there.
     eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+10h"})).0 == 400);
+    // A client that is there meanwhile reads nothing, and would be told so.
+    let mut client = RawSocket::open(&gateway, "");
     let msg = refused(&gateway, &mut client, &json!("+10h"));
     assert!(msg.contains("2024-05-01T22:00:0") && msg.contains(" and ends at 2024-05-01T12:01:1"), "{msg}");
     let end = shown(&gateway)["to"].clone();
