@@ -24,7 +24,7 @@ const SLOTS_PER_TURN: usize = 4_096;
 /// Ticks that count as one row of work, see [`Sessions::charge`].
 pub(super) const SLOTS_PER_ROW: usize = 16;
 
-/// Who may be catching up with what was recorded. Clones count the clients of an address together.
+/// Bounds of catching up with what was recorded. Clones count the clients of an address together.
 #[derive(Clone, Debug)]
 pub struct CatchUps {
     /// Clients of one shard at once.
@@ -44,7 +44,7 @@ impl CatchUps {
     }
 }
 
-/// A client's place among those who catch up, and how it gets on.
+/// A client's place for catching up, and its progress.
 #[derive(Debug)]
 struct Pursuit {
     /// Its address's; `None` for a client without one.
@@ -193,7 +193,7 @@ impl<S: Socket> Sessions<S> {
         Some(reading)
     }
 
-    /// Gives a client a place among those who catch up, unless it has one. It is given back when the reading ends, of
+    /// Gives a client a place for catching up, unless it has one. It is given back when the reading ends, of
     /// whatever was accepted.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// What is kept since a time. The client has a place among those who catch up then.
+    /// What is kept since a time. The client has a place for catching up then.
     fn past_since(&mut self, id: u32, from_ns: u64, snapshot: bool, now: Now) -> Result<Past, NoPast> {
         let Some(begins_ns) = self.past.as_ref().and_then(Desk::begins_ns) else {
             let msg = "this gateway keeps no history: there is no past to begin with";

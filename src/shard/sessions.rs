@@ -117,7 +117,7 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
-    /// Who may be catching up with what was recorded, and for how long.
+    /// Bounds of catching up with what was recorded.
     pub catch_ups: CatchUps,
 }
 
