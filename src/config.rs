@@ -86,6 +86,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Which web pages may connect.
     pub allowed_origins: Vec<String>,
+    /// Names by which both listeners are reached, besides those that they know by themselves.
+    pub hosts: Vec<String>,
 }
 
 /// `[admin]`
@@ -169,8 +171,8 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 
 impl Default for Server {
     fn default() -> Self {
-        let allowed_origins = ["self", "loopback", "null"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins }
+        let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
+        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins, hosts: Vec::new() }
     }
 }
 
@@ -455,6 +457,8 @@ impl Config {
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
+            ("record.catch_ups_per_address", self.record.catch_ups_per_address as u64, 1 << 16),
+            ("record.catch_up_patience_ms", self.record.catch_up_patience_ms.get(), DAY_MS),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),

@@ -14,7 +14,9 @@ use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
 use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
+use tickfan::instrument::InstrumentTable;
 use tickfan::protocol::close::Close;
+use tickfan::tick::State;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -56,7 +58,8 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
                 taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
             }),
         }),
-        symbols: Arc::new(Vec::new),
+        instruments: Arc::new(InstrumentTable::new(1)),
+        state: Arc::new(|_| State::Waiting),
         health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
         remote: None,
         rooms: None,

@@ -25,7 +25,7 @@ use crate::protocol::close::Close;
 use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::shard::{self, CatchUps, SessionOptions, ShardHandle, ShardParts, Tuning};
 use crate::venue::{ChecksOff, Wire};
 
 /// What an engine is made of before its threads run.
@@ -285,7 +285,11 @@ fn session_options(
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         remote,
-        catch_ups_max: config.record.catch_ups_max,
+        catch_ups: CatchUps::new(
+            config.record.catch_ups_max,
+            config.record.catch_ups_per_address,
+            config.record.catch_up_patience_ms.get(),
+        ),
     })
 }
 
