@@ -21,7 +21,7 @@ use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{
-    ClientRow, Peer, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+    CatchUps, ClientRow, Peer, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
 };
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
@@ -247,7 +247,8 @@ impl House {
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
-            catch_ups_max: 2,
+            // Some give up what they read too slowly.
+            catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
             steps_per_turn_max: steps_max,
         };
         let sessions =

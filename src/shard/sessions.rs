@@ -17,6 +17,7 @@ use super::leaving::Parting;
 use super::playback::News;
 use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
+use super::reading::CatchUps;
 use super::steps::Steps;
 use super::subscriptions::Subscriptions;
 use super::work::Leaving;
@@ -120,8 +121,8 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
-    /// Clients that may be catching up with what was recorded at once.
-    pub catch_ups_max: usize,
+    /// Bounds of catching up with what was recorded.
+    pub catch_ups: CatchUps,
 }
 
 /// Bytes that the frame of a state takes at most.
