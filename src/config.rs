@@ -483,6 +483,7 @@ impl Config {
             ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),
             ("limits.connections_max", limits.connections_max.get() as u64, MANY),
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
+            ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
