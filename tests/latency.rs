@@ -95,6 +95,7 @@ fn options() -> SessionOptions {
         venues: ["demo".to_owned()].into(),
         remote: None,
         catch_ups_max: 0,
+        reread_per_turn: 4_096,
     }
 }
 

@@ -272,6 +272,7 @@ fn session_options(
         venues: venues.into(),
         remote,
         catch_ups_max: config.record.catch_ups_max,
+        reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }
 
