@@ -127,6 +127,8 @@ pub struct Shard {
     /// Bytes of frames that each keeps at most to be sent to many.
     #[serde(deserialize_with = "tape_bytes")]
     pub tape_bytes: usize,
+    /// Positions of the ring that each looks at again in one turn.
+    pub reread_per_turn: NonZeroUsize,
 }
 
 impl Shard {
@@ -196,7 +198,7 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES }
+        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES, reread_per_turn: non_zero::<4_096>() }
     }
 }
 
@@ -468,7 +470,9 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("publish.strangers_max", self.publish.strangers_max.get() as u64, 4_096),
             ("publish.wrong_tokens_per_minute", self.publish.wrong_tokens_per_minute.get().into(), 6_000),
+            ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
+            ("shard.reread_per_turn", self.shard.reread_per_turn.get() as u64, CAPACITY_MAX as u64),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
             ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),

@@ -149,6 +149,7 @@ impl World {
             venues: ["demo".to_owned()].into(),
             remote: None,
             catch_ups: CatchUps::new(2, 2, 3_600_000),
+            reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -216,7 +216,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 22] = [
+        let figures: [Figure; 23] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -234,6 +234,12 @@ impl Sources {
             ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
             ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
+            (
+                "tickfan_shard_reread",
+                "Positions of the ring looked at again, for clients that come back",
+                Sum,
+                |c| &c.reread,
+            ),
             ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
             ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
             ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),

@@ -7,6 +7,7 @@
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tower::ServiceExt;
 
 use super::Refused;
@@ -55,6 +56,9 @@ pub struct Limits {
     /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
     /// 20000.
     pub per_address_max: usize,
+    /// Connections that are accepted a second; further ones wait in the kernel's backlog. More lets clients that come
+    /// back together in sooner, and takes more from the threads that serve those that are there. Default 2000.
+    pub admissions_per_s: NonZeroU32,
     /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
     /// slow links, and lets an attacker hold connections for longer. Default 5000.
     pub head_timeout_ms: u64,
@@ -68,6 +72,7 @@ impl Default for Limits {
         Self {
             connections_max: 1024,
             per_address_max: 20_000,
+            admissions_per_s: const { NonZeroU32::new(2_000).expect("it is not 0") },
             head_timeout_ms: 5_000,
             idle_timeout_ms: 30_000,
         }
@@ -184,6 +189,42 @@ pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Futu
     timeout(GRACE + LINGER, stop.closed()).await.ok();
 }
 
+/// Accepts so many connections a second, in small portions: what a handshake takes, the shards lack where cores are few.
+struct Pace {
+    portion: u32,
+    /// How many of this portion are left.
+    left: u32,
+    next: Interval,
+}
+
+impl Pace {
+    fn new(per_s: NonZeroU32) -> Self {
+        let (portion, period) = portion(per_s);
+        let mut next = interval(period);
+        // Whoever comes after a quiet time finds one portion, not all that nobody had.
+        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { portion, left: 0, next }
+    }
+
+    /// Waits until another may be accepted.
+    async fn go_on(&mut self) {
+        if self.left == 0 {
+            self.next.tick().await;
+            self.left = self.portion;
+        }
+        self.left -= 1;
+    }
+}
+
+/// A portion for each 5 ms, or a connection for each longer time.
+fn portion(per_s: NonZeroU32) -> (u32, Duration) {
+    const PORTIONS_PER_S: u32 = 200;
+    match per_s.get() / PORTIONS_PER_S {
+        0 => (1, Duration::from_secs(1) / per_s.get()),
+        portion => (portion, Duration::from_secs(1) * portion / per_s.get()),
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     door: &Arc<Door>,
@@ -192,7 +233,9 @@ async fn accept(
     let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
+    let mut pace = Pace::new(door.limits.admissions_per_s);
     loop {
+        pace.go_on().await;
         let (stream, address) = socket::accept(listener, &door.stats.accept_errors).await;
         count(&door.stats.accepted);
         let seat = addresses.take(address.ip(), door.limits.per_address_max);
@@ -562,5 +605,33 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_portion_is_small_and_the_portions_of_a_second_are_as_many_as_asked_for() {
+        for (per_s, expected, period_us) in
+            [(1, 1, 1_000_000), (150, 1, 6_666), (200, 1, 5_000), (2_000, 10, 5_000), (2_199, 10, 4_547)]
+        {
+            let (portion, period) = portion(NonZeroU32::new(per_s).expect("not 0"));
+            assert_eq!((portion, period.as_micros()), (expected, period_us), "{per_s}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storm_is_paced_after_a_quiet_time_too() {
+        let mut pace = Pace::new(NonZeroU32::new(2_000).expect("not 0"));
+        pace.go_on().await;
+        sleep(Duration::from_millis(50)).await;
+        let begin = tokio::time::Instant::now();
+        // What is left of the first portion, one that was due, and two that have to be waited for.
+        for _ in 0..9 + 10 + 20 {
+            pace.go_on().await;
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(9), "{:?}", begin.elapsed());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -77,21 +77,30 @@ pub(super) fn publishing(
 }
 
 impl Doors {
-    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let publish = match config.publish.listen {
-            Some(address) => Some(bind("publish.listen", address).await?),
-            None => None,
-        };
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        let publish = config.publish.listen.map(|address| bind("publish.listen", address)).transpose()?;
         Ok(Self {
-            public: bind("server.listen", config.server.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
+            public: bind("server.listen", config.server.listen)?,
+            admin: bind("admin.listen", config.admin.listen)?,
             publish,
         })
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// Connections that wait to be accepted, at most; the kernel has a bound of its own, `net.core.somaxconn`.
+const BACKLOG: u32 = 1 << 16;
+
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere it would let another program take the same address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Doors {
@@ -182,6 +191,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
         per_address_max: config.limits.connections_per_address.get(),
+        admissions_per_s: config.limits.admissions_per_s,
         head_timeout_ms: config.limits.head_timeout_ms.get(),
         idle_timeout_ms: config.limits.idle_timeout_ms.get(),
     }

@@ -290,6 +290,7 @@ fn session_options(
             config.record.catch_ups_per_address,
             config.record.catch_up_patience_ms.get(),
         ),
+        reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }
 

@@ -77,7 +77,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         }
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let doors = Doors::bind(&config).await?;
+    let doors = Doors::bind(&config)?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);

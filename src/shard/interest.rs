@@ -269,7 +269,7 @@ impl<S: Socket> Sessions<S> {
             connection.session.began(subscription.told());
         }
         match start {
-            Start::Ring(_, position) => self.read_from(session, position),
+            Start::Ring(_, position) => self.read_from(session, key, position),
             Start::Past(beginning) => self.read_since(session, key, beginning),
             _ if subscription.is_dirty() => connection.session.wait(key, now.mono_ns),
             _ => {}

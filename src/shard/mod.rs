@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
+//!       a portion of the ring again, for those who come back
 //!       at most F sessions from the head of the queue → one write each
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
@@ -21,8 +22,10 @@ mod listing;
 mod pattern;
 mod playback;
 mod pongs;
+mod positions;
 mod pressure;
 mod rates;
+mod readers;
 mod reading;
 mod report;
 mod requests;
@@ -62,6 +65,10 @@ use crate::ring::{Doorbell, TickReader, TickRing};
 const TICKS_PER_TURN: usize = 256;
 /// Sessions written to in one turn.
 const FLUSHES_PER_TURN: usize = 64;
+/// Of those that read again, besides these.
+const BULK_FLUSHES_PER_TURN: usize = 16;
+/// Clients taken in in one turn: further ones wait in the inbox.
+const ADMISSIONS_PER_TURN: usize = 16;
 
 /// How a shard waits for ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -202,20 +209,23 @@ impl<S: Socket> Shard<S> {
         self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
         let ponged = sessions.pong_held(now);
-        let reading = sessions.read_all(now);
+        let waiting = sessions.resume_waiting(now);
+        sessions.read_all(now);
         let released = sessions.release(now);
         sessions.tell_news(now);
-        let more = sessions.flush(FLUSHES_PER_TURN, now);
+        let more = sessions.flush(FLUSHES_PER_TURN, BULK_FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.give_up(now);
         sessions.meter.turn(now.mono_ns);
         sessions.count();
+        // Also who was given room by a write.
+        let reading = sessions.can_read();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
         if self.draining.is_some() {
             self.drain(now, batch.is_empty());
         }
-        more || beats || reading || released || ponged || !batch.is_empty()
+        more || beats || waiting || reading || released || ponged || !batch.is_empty()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
@@ -287,8 +297,8 @@ pub fn spawn(
     Ok((ShardHandle { commands, wake: work, bell, counters, runtime }, thread))
 }
 
-/// Clients on their way to a shard: more wait in the listener.
-const COMMANDS_MAX: usize = 256;
+/// Clients on their way to a shard: more than a listener lets in while one is busy for a second.
+const COMMANDS_MAX: usize = 4_096;
 
 async fn run(
     parts: ShardParts,
@@ -313,9 +323,13 @@ async fn run(
     let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
     while !shard.is_done() || Rc::strong_count(&house) > 1 {
         let now = clock.now();
-        while let Ok(command) = inbox.try_recv() {
+        let mut admissions = ADMISSIONS_PER_TURN;
+        while admissions > 0
+            && let Ok(command) = inbox.try_recv()
+        {
             match command {
                 Command::Client(client) => {
+                    admissions -= 1;
                     if let Some(driver) = connection::driver(*client, &house) {
                         tokio::task::spawn_local(driver.run());
                     }
@@ -337,7 +351,7 @@ async fn run(
         }
         let more = shard.turn(now);
         bell.set_busy(shard.sessions.borrow().has_to_flush());
-        if more || !reports.is_empty() {
+        if more || !reports.is_empty() || !inbox.is_empty() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;
