@@ -53,7 +53,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
             }),
         }),
         symbols: Arc::new(Vec::new),
-        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
+        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new), pulses: Arc::default() },
         remote: None,
         rooms: None,
     }

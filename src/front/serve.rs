@@ -26,13 +26,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::Refused;
 use super::api::error;
+use crate::clock::patience;
+use crate::faults;
 use crate::protocol::frame;
-use crate::socket::{self, Addresses, LINGER, Seat, linger};
+use crate::socket::{Acceptor, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -182,8 +184,11 @@ async fn accept(
     let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
+    let no_file_left =
+        answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
+    let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());
     loop {
-        let (stream, address) = socket::accept(listener, &door.stats.accept_errors).await;
+        let (stream, address) = acceptor.accept(&door.stats.accept_errors).await;
         count(&door.stats.accepted);
         let seat = addresses.take(address.ip(), door.limits.per_address_max);
         let permit = Arc::clone(&open).try_acquire_owned();
@@ -263,7 +268,7 @@ async fn drive(
 ) -> (End, TcpStream, Vec<u8>) {
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
     let mut conn = door.http.serve_connection(io, service(address, Arc::clone(door), Arc::clone(activity)));
-    let mut deadline = Box::pin(sleep(activity.limit(door.limits)));
+    let mut deadline = Box::pin(patience(activity.limit(door.limits)));
     let mut grace = pin!(async {
         // An error means that the door is gone, which is the same news.
         stopped.changed().await.ok();
@@ -273,7 +278,7 @@ async fn drive(
     let end = std::future::poll_fn(|cx| {
         if !stopping && grace.as_mut().poll(cx).is_ready() {
             stopping = true;
-            deadline.set(sleep(GRACE));
+            deadline.set(patience(GRACE));
             Pin::new(&mut conn).graceful_shutdown();
         }
         if let Poll::Ready(result) = conn.poll_without_shutdown(cx) {
@@ -282,7 +287,7 @@ async fn drive(
         let step = activity.step();
         if step != seen && !stopping {
             seen = step;
-            deadline.set(sleep(activity.limit(door.limits)));
+            deadline.set(patience(activity.limit(door.limits)));
         }
         deadline.as_mut().poll(cx).map(|()| End::Late)
     })
@@ -334,14 +339,18 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
 
 /// Writes an answer of its own to a connection that hyper gave up, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
-    let body = serde_json::json!({ "error": msg });
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.to_string().len()
-    );
-    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer(status, msg).as_bytes())).await {
         linger(stream).await;
     }
+}
+
+/// A whole answer that says what is wrong.
+fn answer(status: &str, msg: &str) -> String {
+    let body = serde_json::json!({ "error": msg });
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.to_string().len()
+    )
 }
 
 /// What a connection is busy with.
@@ -452,6 +461,7 @@ fn service(
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
         Box::pin(async move {
             count(&door.stats.requests);
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
             let mut response = match refusal(&request) {
                 Some(response) => response,
                 None => door.router.clone().oneshot(request.map(Body::new)).await?,

@@ -27,7 +27,8 @@ use crate::front::{
 use crate::history::Access;
 use crate::instrument::Symbol;
 use crate::protocol::close::Close;
-use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
+use crate::pulse::Pulse;
+use crate::shard::{self, ClientRow, NewClient, ShardHandle, SortBy, Who};
 
 /// What the gateway listens on.
 pub(super) struct Doors {
@@ -45,6 +46,8 @@ pub(super) struct Around<'a> {
     pub(super) past: Option<&'a Access>,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
+    pub(super) clock: &'a Clock,
+    pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
 
 /// Publishing, where it is on.
@@ -131,6 +134,8 @@ impl Doors {
             history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
+            pulses: Arc::clone(around.pulses),
+            steps: Arc::clone(around.clock.steps()),
             instruments: Box::new(move || table.len() as u64),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
@@ -183,7 +188,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms } = around;
+    let Around { config, base, shards, measured, records, past, rooms, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -191,9 +196,11 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);
-    let (table, ring) = (Arc::clone(&base.table), base.ring.clone());
+    let (table, ring, view) = (Arc::clone(&base.table), base.ring.clone(), Arc::clone(&base.view));
     let symbols = move || {
-        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
+        let stands = view.pulse.is_late();
+        let state = |id| shard::shown(ring.state(id), stands);
+        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: state(id) };
         table.iter().map(row).collect()
     };
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
@@ -210,6 +217,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
                 feed_health(&feeds, publishers, &view, &records)
             }),
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+            pulses: Arc::clone(around.pulses),
         },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),

@@ -23,16 +23,18 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::protocol::close::Close;
 use crate::remote::same;
-use crate::socket;
+use crate::socket::Acceptor;
 use lines::{LINE_BYTES_MAX, Lines};
 use wire::{Received, Wire};
 
 /// How many chunks may wait for the ingest thread, from all publishers together. A chunk is 128 KiB at
 /// most, so they hold 8 MiB at worst.
 pub const CHUNKS_MAX: usize = 64;
+/// What a publisher over TCP is told that there is no file for.
+const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\"msg\":\"this machine lets the gateway open no more connections\"}\n";
 /// How many faults may wait for one publisher; further ones are counted.
 const FAULTS_MAX: usize = 256;
 /// How many connections may be without a token at the same time.
@@ -238,9 +240,10 @@ impl Publish {
     /// I/O and time.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut stopped = pin!(self.stopped());
+        let mut acceptor = Acceptor::new(&listener, NO_FILE_LEFT);
         loop {
             let (stream, _) = tokio::select! {
-                accepted = socket::accept(&listener, &self.stats.accept_errors) => accepted,
+                accepted = acceptor.accept(&self.stats.accept_errors) => accepted,
                 () = &mut stopped => return,
             };
             // Further ones are closed without a word: whoever they are, there are too many of them.
@@ -318,9 +321,9 @@ impl Publish {
             Permit::Unknown(waiting) => waiting,
         };
         let limit_ms = self.options.auth_timeout_ms;
-        let checked = match timeout(Duration::from_millis(limit_ms), first_line(wire, lines)).await {
-            Ok(line) => line.and_then(|line| self.check(&line)),
-            Err(_) => Err(format!("no token within {limit_ms} ms")),
+        let checked = match within(Duration::from_millis(limit_ms), first_line(wire, lines)).await {
+            Some(line) => line.and_then(|line| self.check(&line)),
+            None => Err(format!("no token within {limit_ms} ms")),
         };
         if let Err(msg) = checked {
             count(&self.stats.auth_refused, 1);
