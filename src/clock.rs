@@ -22,8 +22,8 @@ pub const SECOND: u64 = 1_000_000_000;
 const READING_MAX: Duration = Duration::from_micros(10);
 const READINGS_MAX: u32 = 4;
 
-/// A thread that has not read its clock for longer than this did not run: see [`Clock::of_thread`]. Threads that have such a clock
-/// read it at least twice as often, whatever they wait for.
+/// A thread that has not read its clock for longer than this did not run: see [`Clock::of_thread`]. Threads that
+/// have such a clock read it at least twice as often, whatever they wait for.
 pub const STOOD_NS_MIN: u64 = SECOND;
 /// What such a time counts as: less than any deadline.
 const STOOD_COUNTS_NS: u64 = 100 * MS;
@@ -73,7 +73,7 @@ impl Own {
     }
 }
 
-/// What the clocks of the machine did, for whoever wants to know.
+/// What the clocks of the machine did so far.
 #[derive(Debug, Default)]
 pub struct Steps {
     count: AtomicU64,
@@ -134,11 +134,12 @@ impl Clock {
         Self { source: Source::Manual(Arc::default()), own: None, steps: Arc::default() }
     }
 
-    /// The same clock for one thread, whose steady time stands still while the thread cannot run: while the process is stopped,
-    /// the machine has no time for it, or something holds the thread. So nothing that others were to do by then is late.
+    /// The same clock for one thread, whose steady time stands still while the thread cannot run: while the process
+    /// is stopped, the machine has no time for it, or something holds the thread. So nothing that others were to do
+    /// by then is late.
     ///
-    /// The thread has to [read](Self::now) it at least once in half of [`STOOD_NS_MIN`]; what is longer than that counts as
-    /// next to nothing. Its clones are of the same thread.
+    /// The thread has to [read](Self::now) it at least once in half of [`STOOD_NS_MIN`]; what is longer than that
+    /// counts as next to nothing. Its clones are of the same thread.
     #[must_use]
     pub fn of_thread(&self) -> Self {
         Self { own: Some(Arc::default()), ..self.clone() }
@@ -162,8 +163,8 @@ impl Clock {
             Source::Real(start) => {
                 let mut before = Instant::now();
                 let mut wall_ns = self.wall_ns();
-                // Whoever is put aside between the two gets times that do not belong together: what is due by one of them
-                // would be early by the other.
+                // Whoever is put aside between the two gets times that do not belong together: what is due by one
+                // of them would be early by the other.
                 for _ in 0..READINGS_MAX {
                     let after = Instant::now();
                     let took = after.saturating_duration_since(before);
@@ -193,8 +194,8 @@ impl Clock {
         }
     }
 
-    /// For how long the machine has slept since it was started, nanoseconds; 0 where the system does not tell. Steady time stands
-    /// still meanwhile, and the wall clock does not.
+    /// For how long the machine has slept since it was started, nanoseconds; 0 where the system does not tell.
+    /// Steady time stands still meanwhile, and the wall clock does not.
     pub fn slept_ns(&self) -> u64 {
         #[cfg(target_os = "linux")]
         if let Source::Real(_) = self.source {
@@ -235,8 +236,8 @@ impl Clock {
         }
     }
 
-    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as it is by who
-    /// measures: so every stage takes so long.
+    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as
+    /// it is by who measures: so every stage takes so long.
     pub fn step(&self, by: Duration) {
         if let Source::Manual(hand) = &self.source {
             hand.step_ns.store(nanos(by), Ordering::Relaxed);
@@ -269,8 +270,8 @@ const WAIT_LATE_MAX: Duration = Duration::from_millis(250);
 /// The longest wait that is waited for at once.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Waits for so long, and takes no time in which this process did not run for time that has passed: a deadline of others, who
-/// could not be heard meanwhile.
+/// Waits for so long, and takes no time in which this process did not run for time that has passed: a deadline of
+/// others, who could not be heard meanwhile.
 pub async fn patience(longest: Duration) {
     let mut left = longest;
     while !left.is_zero() {
@@ -393,11 +394,14 @@ mod tests {
         assert_eq!(other.stood_ns(), 0, "each thread has its own");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn patience_ends_and_gives_what_came_in_time() {
-        // What is due at the same moment came in time.
-        let work = async { tokio::time::sleep(Duration::from_millis(1_300)).await };
-        assert_eq!(within(Duration::from_millis(1_300), work).await, Some(()));
-        assert_eq!(within(Duration::from_millis(1_300), std::future::pending::<()>()).await, None);
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(within(hour, std::future::ready(7)).await, Some(7));
+        assert_eq!(within(Duration::ZERO, std::future::ready(7)).await, Some(7), "it was there in time");
+        let begun = Instant::now();
+        let short = Duration::from_millis(30);
+        assert_eq!(within(short, std::future::pending::<()>()).await, None);
+        assert!(begun.elapsed() >= short);
     }
 }

@@ -1,9 +1,9 @@
 //! Whether the threads that others depend on move, and whether the machine's clocks did something unusual.
 //!
-//! A thread counts its turns in a [`Pulse`], one plain store each. The [`Watcher`] reads the counts, ten times a second, on a
-//! thread that does nothing else: a thread whose count stands is late, and one that is late for too long hangs. The watcher
-//! takes no time for passed in which it did not run itself: a process that was stopped, or a machine that slept, is not a thread that
-//! hangs.
+//! A thread counts its turns in a [`Pulse`], one plain store each. The [`Watcher`] reads the counts, ten times a
+//! second, on a thread that does nothing else: a thread whose count stands is late, and one that is late for too
+//! long hangs. The watcher takes no time for passed in which it did not run itself: a process that was stopped, or
+//! a machine that slept, is not a thread that hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,8 @@ pub const LOOK_EVERY_NS: u64 = 100 * MS;
 pub const LATE_NS_MIN: u64 = SECOND;
 /// A look that comes so long after the one before it: the process did not run in between.
 const STOOD_NS_MIN: u64 = SECOND;
-/// The wall clock was set if it is off by so much from one look to the next; what is less is slewed, or a reading that was held up.
+/// The wall clock was set if it is off by so much from one look to the next; what is less is slewed, or a reading
+/// that was held up.
 const SET_NS_MIN: u64 = 250 * MS;
 
 /// One thread that counts its turns.
@@ -96,7 +97,7 @@ pub enum Finding {
     Late(Box<str>, u64),
     /// It goes on, after so long.
     GoesOn(Box<str>, u64),
-    /// It has made no turn for so long that nobody waits for it any more.
+    /// It has made no turn for so long that it is given up.
     Hangs(Box<str>, u64),
     /// The process did not run for so many milliseconds.
     Stood(u64),

@@ -1,5 +1,5 @@
-//! What ends a gateway that does not work any more: clients are better off with one that a supervisor starts anew than with one
-//! that takes them in and tells them nothing.
+//! What ends a gateway that does not work any more: a process that a supervisor starts anew serves clients better
+//! than one that accepts connections and sends nothing.
 
 use std::io::Write as _;
 use std::panic;
@@ -22,14 +22,14 @@ const PANICKED: i32 = 70;
 const HANGS: i32 = 75;
 /// How often the control thread shows that it moves.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
-/// How long the last words may take: whoever reads the log may hang as well.
+/// How long the last words may take: the reader of the log may hang as well.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Has the process end, with exit code 70, once any of its threads has panicked. Only the threads of rooms end alone, and their room
-/// with them.
+/// Has the process end, with exit code 70, once any of its threads has panicked. Only the threads of rooms end
+/// alone, and their room with them.
 ///
-/// Whatever panics may have left half done what all clients of its thread share, and nobody could tell: their accounts might
-/// not add up any more.
+/// A panic may leave the state that all clients of a thread share half changed, which no check finds: their
+/// accounts might not add up any more.
 pub(super) fn end_on_panic() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
@@ -62,7 +62,7 @@ pub(super) struct Guarded {
     control: Beating,
 }
 
-/// The threads that serve: if one of them hangs, the gateway does.
+/// The threads that serve: the gateway hangs if one of them does.
 pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
     let control = Pulse::new("control");
     let beating = control.begin();

@@ -1,5 +1,5 @@
-//! What a shard notices around it at the beginning of a turn: that its feed stands or goes on, that the wall clock was set, and that
-//! the shard itself could not run for a while.
+//! What a shard notices around it at the beginning of a turn: that its feed stands or goes on, that the wall clock
+//! was set, and that the shard itself could not run for a while.
 //!
 //! The deadlines of clients need nothing of that: they go by the shard's own steady time, which stood still meanwhile
 //! (`Clock::of_thread`).
@@ -13,7 +13,8 @@ use crate::protocol::json;
 use crate::pulse::Pulse;
 use crate::tick::{Body, GapCause, State, Stream, Tick};
 
-/// For how long after a shard could not run what clients lose is the shard's doing: they are brought at once what gathered meanwhile.
+/// For how long after a shard could not run what clients lose is the shard's doing: they are brought at once what
+/// gathered meanwhile.
 const OVERRUN_NS: u64 = 5 * SECOND;
 
 /// What a shard knows of what is around it.
@@ -28,7 +29,8 @@ pub(super) struct Surroundings {
     stood_ns: u64,
     /// What clients lose until then is told as the gateway's doing; steady time.
     overrun_until_ns: u64,
-    /// Before this the kernel is not asked for how long a host has been silent: it counts the time in which nothing was sent.
+    /// Before this the kernel is not asked for how long a host has been silent: it counts the time in which nothing
+    /// was sent.
     pub(super) ask_kernel_ns: u64,
 }
 
@@ -91,8 +93,9 @@ impl<S: Socket> Sessions<S> {
         self.around.shown(self.ring.state(instrument))
     }
 
-    /// The feed stands, and has done so for so long; or goes on. Whatever is live, or plays, is told to be stale, and what it is
-    /// afterwards: as a state that had no room, so that what waits for a slow client has its order and its bounds.
+    /// The feed stands, and has done so for so long; or goes on. Whatever is live, or plays, is told to be stale,
+    /// and what it is afterwards: as a state that had no room, so that what waits for a slow client has its order
+    /// and its bounds.
     #[cold]
     fn feed_stands(&mut self, late_ms: Option<u64>, now: Now) {
         let since_ns = late_ms.map(|ms| now.wall_ns.saturating_sub(ms * MS));
@@ -115,7 +118,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Tells everybody that the wall clock was set.
+    /// Sends `clock_step` to every client.
     #[cold]
     fn tell_step(&mut self, now: Now) {
         let steps = self.clock.steps();

@@ -34,7 +34,8 @@ use wire::{Received, Wire};
 /// most, so they hold 8 MiB at worst.
 pub const CHUNKS_MAX: usize = 64;
 /// What a publisher over TCP is told that there is no file for.
-const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\"msg\":\"this machine lets the gateway open no more connections\"}\n";
+const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
+    \"msg\":\"this machine lets the gateway open no more connections\"}\n";
 /// How many faults may wait for one publisher; further ones are counted.
 const FAULTS_MAX: usize = 256;
 /// How many connections may be without a token at the same time.
