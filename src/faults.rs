@@ -25,7 +25,7 @@ mod debug {
         let asks = |what: &str| memchr::memmem::find(text, what.as_bytes()).is_some();
         assert!(!asks("fault=panic"), "a fault on purpose");
         while asks("fault=hold") && !until.exists() {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 }

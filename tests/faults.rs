@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::client::Client;
-use support::{Capture, Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, skipped, tickfan};
+use support::{
+    Capture, Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, in_repository, skipped, tickfan,
+};
 
 /// A gateway in which faults can be put, without feeds, that takes what is published for `demo`.
 struct Faulty {
@@ -229,7 +231,7 @@ fn a_process_that_was_stopped_cuts_nobody_for_that() {
     publish(&mut to, TRADE);
     let heard: Vec<AtomicU64> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
     let clients: Vec<Client> =
-        (0..CLIENTS).map(|_| Client::open(&gateway, "?symbols=demo:A&channels=trade")).collect();
+        (0..CLIENTS).map(|_| Client::open(&gateway, "?symbols=demo:A&channel=trade")).collect();
     let told = |client: &Client| client.told.values().copied().max().unwrap_or(0);
     std::thread::scope(|scope| {
         let read = |(mut client, heard): (Client, &'_ AtomicU64)| {
@@ -315,32 +317,38 @@ fn what_a_held_ingest_thread_fed_is_stale_until_it_goes_on() {
 
 #[test]
 fn a_held_shard_is_named_and_its_clients_stay() {
-    let settings = ["server.hang_after_ms=0", "shard.threads=2", "session.pong_timeout_ms=3000"];
+    const SECONDS: u64 = 6;
+    let settings = [
+        "server.hang_after_ms=0",
+        "shard.threads=2",
+        "session.heartbeat_ms=1000",
+        "session.pong_timeout_ms=5000",
+    ];
     let Some(faulty) = Faulty::start(&settings) else { return };
     let gateway = &faulty.gateway;
     let mut to = publisher(gateway);
     publish(&mut to, TRADE);
-    let mut clients =
-        [RawSocket::open(gateway, "?symbols=demo:A"), RawSocket::open(gateway, "?symbols=demo:A")];
+    let mut clients = [0; 2].map(|_| RawSocket::open(gateway, "?symbols=demo:A"));
     clients.iter_mut().for_each(|client| assert_eq!(next(client, "trade")["seq"], 1));
     let sessions = gateway.metric("tickfan_sessions");
     assert!(sessions.iter().all(|(_, clients)| *clients == 1), "{sessions:?}");
     let [held, free] = &mut clients;
     held.text(r#"{"op":"list","fault":"fault=hold"}"#);
     let is_late = || faulty.not_ready().is_some_and(|why| why.contains("the thread shard-"));
-    eventually("its shard is named", is_late);
-    // Longer than the deadline of its clients, all of which goes on for the other shard.
-    for seq in 2..=5 {
-        std::thread::sleep(Duration::from_secs(1));
+    let mut seq = 1;
+    // The other shard goes on, for longer than the deadline of the client whose shard is held.
+    let (begun, mut late) = (Instant::now(), false);
+    while !late || begun.elapsed() < Duration::from_secs(SECONDS) {
+        assert!(begun.elapsed() < PATIENCE, "its thread is not named");
         publish(&mut to, TRADE);
+        seq += 1;
         assert_eq!(next(free, "trade")["seq"], seq);
+        late = is_late();
+        std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(is_late());
     faulty.release();
     assert_eq!(next(held, "ack")["op"], "list");
-    for seq in 2..=5 {
-        assert_eq!(next(held, "trade")["seq"], seq);
-    }
+    while next(held, "trade")["seq"] != seq {}
     eventually("it is ready again", || faulty.not_ready().is_none());
     assert_eq!(faulty.gateway.sessions(), 2);
     faulty.gateway.stop();
@@ -392,7 +400,8 @@ fn a_panic_ends_the_process_and_names_the_thread() {
 
 #[test]
 fn a_panic_in_a_room_ends_the_room_alone() {
-    let Some(faulty) = Faulty::start(&["replay.dir=feeds"]) else { return };
+    let feeds = format!("replay.dir={}", in_repository("feeds").display());
+    let Some(faulty) = Faulty::start(&[&feeds]) else { return };
     let gateway = &faulty.gateway;
     let mut outside = RawSocket::open(gateway, "?symbols=demo:A");
     let mut inside = RawSocket::open(gateway, "?replay=kraken.zst&symbols=*");

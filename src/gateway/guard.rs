@@ -90,7 +90,7 @@ impl Guarded {
         let steps = Arc::clone(clock.steps());
         let mut watcher = Watcher::new(pulses, steps, hang_after_ms, clock.now(), clock.slept_ns());
         let watch = move || loop {
-            thread::sleep(Duration::from_nanos(LOOK_EVERY_NS));
+            thread::park_timeout(Duration::from_nanos(LOOK_EVERY_NS));
             for finding in watcher.look(clock.now(), clock.slept_ns()) {
                 let what = told(&finding);
                 if matches!(finding, Finding::Hangs(..)) {
