@@ -319,11 +319,12 @@ async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Resu
     Ok(json!({"total": total, "clients": rows}))
 }
 
-/// Gives a client to the shard with the fewest.
+/// Gives a client to the shard with the fewest, of those that move.
 pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
+    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };

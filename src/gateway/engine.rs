@@ -76,7 +76,7 @@ impl Base {
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (mut handles, mut threads, mut pulses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
             let counters = Arc::<ShardCounters>::default();
             if let Some(collector) = collector {
@@ -84,7 +84,6 @@ impl Base {
             }
             let name = format!("{}shard-{number}", self.name);
             let signs = Signs { own: Pulse::new(name.as_str()), feed: Arc::clone(&self.view.pulse) };
-            pulses.push(Arc::clone(&signs.own));
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
@@ -102,7 +101,7 @@ impl Base {
             handles.push(handle);
             threads.push(thread);
         }
-        Ok(Shards { handles: handles.into(), threads, pulses })
+        Ok(Shards { handles: handles.into(), threads })
     }
 
     /// What is left to start: the ingest thread, and what it works with, publishers left out.
@@ -208,8 +207,6 @@ fn remote(
 pub(super) struct Shards {
     pub(super) handles: Arc<[ShardHandle]>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
-    /// Whether they move.
-    pub(super) pulses: Vec<Arc<Pulse>>,
 }
 
 impl Shards {

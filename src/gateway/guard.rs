@@ -66,7 +66,10 @@ pub(super) struct Guarded {
 pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
     let control = Pulse::new("control");
     let beating = control.begin();
-    let all = [control, Arc::clone(&view.pulse)].into_iter().chain(shards.pulses.iter().cloned()).collect();
+    let all = [control, Arc::clone(&view.pulse)]
+        .into_iter()
+        .chain(shards.handles.iter().map(|shard| Arc::clone(&shard.pulse)))
+        .collect();
     Guarded { all, control: beating }
 }
 

@@ -57,7 +57,7 @@ use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
-use crate::pulse::{Beating, Signs};
+use crate::pulse::{Beating, Pulse, Signs};
 use crate::ring::{Doorbell, TickReader, TickRing};
 
 /// Ticks taken from the ring in one turn.
@@ -131,6 +131,8 @@ pub struct ShardHandle {
     pub counters: Arc<ShardCounters>,
     /// Its runtime, to be looked at.
     pub runtime: tokio::runtime::Handle,
+    /// Whether it moves.
+    pub pulse: Arc<Pulse>,
 }
 
 impl ShardHandle {
@@ -157,14 +159,15 @@ impl ShardHandle {
     }
 
     /// The worst `limit` of its clients, which are said to be those of shard number `shard`; nothing if the shard has
-    /// ended or is too busy to take the question.
+    /// ended, is too busy to take the question, or does not answer in a second.
     pub async fn report(&self, sort: SortBy, limit: usize, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
         if self.commands.try_send(Command::Report { sort, limit, shard, answer }).is_err() {
             return Vec::new();
         }
         self.wake.notify_one();
-        rows.await.unwrap_or_default()
+        let rows = tokio::time::timeout(REPORT_MAX, rows).await;
+        rows.map(Result::unwrap_or_default).unwrap_or_default()
     }
 
     /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
@@ -285,7 +288,7 @@ pub fn spawn(
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
     let wake = Arc::clone(&work);
     let desk = parts.history.as_ref().map(|history| history.desk(move || wake.notify_one()));
-    let counters = Arc::clone(&parts.counters);
+    let (counters, pulse) = (Arc::clone(&parts.counters), Arc::clone(&parts.signs.own));
     let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
     let (show, shown) = std::sync::mpsc::sync_channel(1);
     // The reader is made here, so that nothing published after this call is missed.
@@ -300,9 +303,11 @@ pub fn spawn(
         Ok(())
     })?;
     let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
-    Ok((ShardHandle { commands, wake: work, bell, counters, runtime }, thread))
+    Ok((ShardHandle { commands, wake: work, bell, counters, runtime, pulse }, thread))
 }
 
+/// How long a shard has to tell of its clients.
+const REPORT_MAX: Duration = Duration::from_secs(1);
 /// Clients on their way to a shard: more wait in the listener.
 const COMMANDS_MAX: usize = 256;
 

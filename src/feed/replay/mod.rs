@@ -359,8 +359,7 @@ impl Replay {
             },
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
-        let heard_ns = due.unwrap_or(now.mono_ns);
-        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, heard_ns, market, out);
+        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, market, out);
         self.figures.stepped(stepped_back_ns, self.tempo.silence_ns(next_ns));
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
