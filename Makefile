@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui browser test promtool netcat faketime test-slow simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,24 @@ test-slow: deps ## the tests of slow clients: a minute each, and five minutes wi
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
 	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test slow_readers
 	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test faults a_process_that_was_stopped
+
+# Needs Python's standard library only.
+audit: ## sources, licences and known advisories of crates and packages
+	@command -v python3 >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3; }
+	CARGO="$(CARGO)" python3 tests/support/supply.py
+
+# `make test` has the short forms of these two. The report is also left in target/soak.txt.
+soak: SECONDS := 1200
+soak: deps python ## 50 clients of all kinds for 20 minutes: every number accounted for, memory and files flat (SECONDS=1200)
+	$(CARGO) build --release
+	@mkdir -p target
+	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
+
+# `make attack CASES=set,resume SECONDS=5`: a part.
+attack: SECONDS := 5
+attack: deps python ## latency of a healthy client beside hostile ones, by kind (SECONDS=5 CASES=set,resume)
+	$(CARGO) build --release
+	ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/attack.py target/release/tickfan --seconds $(SECONDS) --cases "$(CASES)"
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
@@ -143,5 +161,5 @@ python: $(VENV)/installed
 $(VENV)/installed: tests/support/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3 python3-venv; }
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@

@@ -5,6 +5,7 @@ mod feed;
 mod flight;
 mod latency;
 mod limits;
+mod publish;
 mod record;
 mod replay;
 
@@ -25,6 +26,7 @@ pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
 pub use latency::Latency;
 pub use limits::Limits;
+pub use publish::Publish;
 pub use record::Record;
 pub use replay::Replay;
 
@@ -84,6 +86,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Which web pages may connect.
     pub allowed_origins: Vec<String>,
+    /// Names by which both listeners are reached, besides those that they know by themselves.
+    pub hosts: Vec<String>,
     /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
     pub hang_after_ms: u64,
 }
@@ -94,20 +98,6 @@ pub struct Server {
 pub struct Admin {
     /// Where the operator reads.
     pub listen: SocketAddr,
-}
-
-/// `[publish]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Publish {
-    /// Where JSON lines are taken; `None` for nowhere.
-    #[serde(deserialize_with = "optional_address")]
-    pub listen: Option<SocketAddr>,
-    /// What a publisher has to show; empty: publishing is off.
-    pub token: String,
-    /// Venues that a published symbol may name.
-    #[serde(deserialize_with = "venues")]
-    pub venues: Vec<String>,
 }
 
 /// `[ring]`
@@ -183,20 +173,19 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 
 impl Default for Server {
     fn default() -> Self {
-        let allowed_origins = ["self", "loopback", "null"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins, hang_after_ms: 10_000 }
+        let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 8080),
+            allowed_origins,
+            hosts: Vec::new(),
+            hang_after_ms: 10_000,
+        }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: SocketAddr::new(LOOPBACK, 9090) }
-    }
-}
-
-impl Default for Publish {
-    fn default() -> Self {
-        Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
     }
 }
 
@@ -295,20 +284,17 @@ fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     Err(D::Error::custom(format!("outbox_bytes_max must be at least {OUTBOX_BYTES_MIN}")))
 }
 
-fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| D::Error::custom(format!("{text:?} is no address: write it as 127.0.0.1:9000, or \"\""));
-    text.parse().map(Some).map_err(wrong)
-}
+/// The shortest token, in characters. Guessing one of 16 letters and digits takes longer than anything lasts.
+const TOKEN_CHARS_MIN: usize = 16;
 
-fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let venues = Vec::<String>::deserialize(from)?;
-    match venues.iter().find(|venue| !crate::instrument::Symbol::is_venue(venue)) {
-        Some(bad) => Err(D::Error::custom(format!("{bad:?} is no venue: 1 to 32 of a-z, 0-9, '-' and '_'"))),
-        None => Ok(venues),
+/// Checks what has to be shown to be let in; empty: nothing is.
+///
+/// # Errors
+/// It is too short.
+fn check_token(key: &str, token: &str) -> Result<(), String> {
+    match token.chars().count() {
+        0 | TOKEN_CHARS_MIN.. => Ok(()),
+        chars => Err(format!("{key}: a token has at least {TOKEN_CHARS_MIN} characters: this has {chars}")),
     }
 }
 
@@ -479,6 +465,8 @@ impl Config {
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
+            ("record.catch_ups_per_address", self.record.catch_ups_per_address as u64, 1 << 16),
+            ("record.catch_up_patience_ms", self.record.catch_up_patience_ms.get(), DAY_MS),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
@@ -486,6 +474,8 @@ impl Config {
             ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),
             ("limits.connections_max", limits.connections_max.get() as u64, MANY),
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
+            ("publish.strangers_max", self.publish.strangers_max.get() as u64, 4_096),
+            ("publish.wrong_tokens_per_minute", self.publish.wrong_tokens_per_minute.get().into(), 6_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),

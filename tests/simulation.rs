@@ -19,7 +19,9 @@ use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
+use tickfan::shard::{
+    CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+};
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
@@ -228,7 +230,8 @@ impl House {
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
-            catch_ups_max: 2,
+            // Some give up what they read too slowly.
+            catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
         };
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));

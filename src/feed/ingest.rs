@@ -30,8 +30,10 @@ use crate::venue::Wire;
 
 /// Records taken from one replay before the shards are woken and others have their turn.
 const RECORDS_PER_TURN: usize = 64;
-/// Chunks taken from publishers in one turn.
+/// Chunks, or parts of one, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
+/// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
+const LINES_PER_PART: usize = 32;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
 /// How often a replay that plays shows where it is.
@@ -174,6 +176,18 @@ pub struct IngestParts {
     pub witness: Witness,
 }
 
+/// A publisher came, or went.
+struct NoChunk;
+
+/// What is left of a chunk.
+struct Rest {
+    chunk: Chunk,
+    /// Bytes that were taken.
+    taken: usize,
+    /// The number of the next line.
+    line: u64,
+}
+
 /// One publisher's line.
 struct Publisher {
     line: Line,
@@ -187,6 +201,8 @@ pub struct Ingest {
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
+    /// Of the chunk that was taken last.
+    rest: Option<Rest>,
     /// Chunks taken from publishers, ever.
     chunks: u64,
     /// What publishers that have gone had counted.
@@ -338,6 +354,7 @@ impl Ingest {
             started: false,
             ended,
             publishers: HashMap::new(),
+            rest: None,
             chunks: 0,
             gone: LineStats::default(),
             next_line,
@@ -474,21 +491,34 @@ impl Ingest {
 
     fn take_published(&mut self, now: Now) -> Next {
         for _ in 0..CHUNKS_PER_TURN {
-            let Some(inbox) = &mut self.parts.publishers else { return Next::At(u64::MAX) };
-            match inbox.try_recv() {
-                Ok(Input::Opened { publisher, errors }) => self.opened(publisher, errors),
-                Ok(Input::Chunk(chunk)) => {
-                    self.chunks += 1;
-                    self.chunk(&chunk);
-                    // A chunk can be a thousand lines: the shards need not wait for the next one.
-                    ring_all(self.parts.bells.iter().map(|bell| &**bell));
-                    self.stages.published();
-                }
-                Ok(Input::Closed { publisher }) => self.closed(publisher, now),
-                Err(_) => return Next::At(u64::MAX),
-            }
+            let rest = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.next_input(now) {
+                    Some(Ok(rest)) => rest,
+                    Some(Err(NoChunk)) => continue,
+                    None => return Next::At(u64::MAX),
+                },
+            };
+            self.rest = self.part(rest);
+            // There may be many more: the shards need not wait for the next ones.
+            ring_all(self.parts.bells.iter().map(|bell| &**bell));
+            self.stages.published();
         }
         Next::Now
+    }
+
+    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing.
+    fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
+        match self.parts.publishers.as_mut()?.try_recv().ok()? {
+            Input::Opened { publisher, errors } => self.opened(publisher, errors),
+            Input::Closed { publisher } => self.closed(publisher, now),
+            Input::Chunk(chunk) => {
+                self.chunks += 1;
+                let line = chunk.first_line;
+                return Some(Ok(Rest { chunk, taken: 0, line }));
+            }
+        }
+        Some(Err(NoChunk))
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
@@ -508,26 +538,30 @@ impl Ingest {
         self.gone.add(gone.line.stats());
     }
 
-    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told.
-    fn chunk(&mut self, chunk: &Chunk) {
-        let Some(publisher) = self.publishers.get_mut(&chunk.publisher) else { return };
+    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told. Takes the next lines,
+    /// and gives what is left.
+    fn part(&mut self, mut rest: Rest) -> Option<Rest> {
+        let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
         let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
-        let mut rest = chunk.bytes.as_slice();
-        let mut number = chunk.first_line;
-        while !rest.is_empty() {
-            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-            let text = rest[..end].trim_ascii();
-            rest = rest.get(end + 1..).unwrap_or_default();
+        let Chunk { bytes, rx_ns, .. } = &rest.chunk;
+        for _ in 0..LINES_PER_PART {
+            let left = &bytes[rest.taken..];
+            if left.is_empty() {
+                return None;
+            }
+            let end = memchr::memchr(b'\n', left).unwrap_or(left.len());
+            let text = left[..end].trim_ascii();
+            rest.taken = (rest.taken + end + 1).min(bytes.len());
             stages.begin();
             faults::inject(text);
             if !text.is_empty()
-                && let Err(error) =
-                    publisher.line.frame(chunk.rx_ns, text, market, publish(writer, view, stages))
+                && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
             {
-                publisher.faults.tell(LineFault { line: number, msg: error.to_string() });
+                publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
             }
-            number += 1;
+            rest.line += 1;
         }
+        Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len())
     }
 
     /// A line that has brought nothing for too long shows stale prices.

@@ -370,8 +370,22 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
             ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
+            ("tickfan_publish_wrong_tokens", "Wrong tokens that were shown", Sum, &stats.wrong_tokens),
+            (
+                "tickfan_publish_tokens_unread",
+                "Tokens not compared, since too many wrong ones came from their address",
+                Sum,
+                &stats.tokens_unread,
+            ),
+            (
+                "tickfan_publish_evicted",
+                "Connections without the token whose place another one took",
+                Sum,
+                &stats.evicted,
+            ),
             ("tickfan_publish_limit_refused", "Publishers turned away for room", Sum, &stats.limit_refused),
             ("tickfan_publish_accept_errors", "Accepts that failed", Sum, &stats.accept_errors),
             ("tickfan_publish_resets", "Publishers whose connection broke", Sum, &stats.resets),

@@ -6,7 +6,7 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::header::{CONNECTION, HOST};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use futures_util::future::BoxFuture;
 use http_body_util::LengthLimitError;
 use hyper::body::{Body as _, Incoming};
@@ -31,6 +31,7 @@ use tower::ServiceExt;
 
 use super::Refused;
 use super::api::error;
+use super::hosts::Gate;
 use crate::clock::patience;
 use crate::faults;
 use crate::protocol::frame;
@@ -142,27 +143,36 @@ impl Handover {
     }
 }
 
+/// What a listener serves, and whom.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) router: Router,
+    pub(super) gate: Gate,
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<Stats>,
+}
+
 /// What all connections of a door share.
 struct Door {
     router: Router,
+    gate: Gate,
     limits: Limits,
     stats: Arc<Stats>,
     http: http1::Builder,
+    /// Where it listens.
+    address: IpAddr,
 }
 
 /// Serves `router` on `listener` until `shutdown` is ready; then nothing new is accepted and open
 /// connections have [`GRACE`] to end.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    stats: Arc<Stats>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
+pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
+    let Site { router, gate, limits, stats } = site;
     let mut http = http1::Builder::new();
     // Heads have our own deadline, which answers; hyper's would only drop.
     http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
-    let door = Arc::new(Door { router, limits, stats, http });
+    // One that does not know where it listens has no address of its own.
+    let address = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let door = Arc::new(Door { router, gate, limits, stats, http, address });
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     tokio::select! {
@@ -266,8 +276,10 @@ async fn drive(
     activity: &Arc<Activity>,
     mut stopped: watch::Receiver<()>,
 ) -> (End, TcpStream, Vec<u8>) {
+    let own = [door.address, stream.local_addr().map_or(door.address, |address| address.ip())];
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
-    let mut conn = door.http.serve_connection(io, service(address, Arc::clone(door), Arc::clone(activity)));
+    let service = service(address, own, Arc::clone(door), Arc::clone(activity));
+    let mut conn = door.http.serve_connection(io, service);
     let mut deadline = Box::pin(patience(activity.limit(door.limits)));
     let mut grace = pin!(async {
         // An error means that the door is gone, which is the same news.
@@ -446,6 +458,7 @@ impl Activity {
 /// The service of one connection: the door's router, with what it needs checked before.
 fn service(
     address: SocketAddr,
+    own: [IpAddr; 2],
     door: Arc<Door>,
     activity: Arc<Activity>,
 ) -> impl Service<
@@ -462,9 +475,23 @@ fn service(
         Box::pin(async move {
             count(&door.stats.requests);
             faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            let mut response = match refusal(&request) {
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            let (head, body) = request.into_parts();
+            let mut response = match door.gate.refusal(&head, own).or_else(|| refusal(&head, &body)) {
                 Some(response) => response,
-                None => door.router.clone().oneshot(request.map(Body::new)).await?,
+                None => door.router.clone().oneshot(Request::from_parts(head, Body::new(body))).await?,
             };
             activity.answer(response.extensions_mut().remove::<Arc<Handover>>());
             Ok(response)
@@ -472,15 +499,12 @@ fn service(
     })
 }
 
-/// What no route should see.
-fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
-        return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
-    }
+/// The response to a body that no route should see.
+fn refusal(head: &request::Parts, body: &Incoming) -> Option<Response<Body>> {
     // The length of what comes in chunks is known when it has been read: see [`body`].
-    let is_short = match request.body().size_hint().upper() {
+    let is_short = match body.size_hint().upper() {
         Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
-        None => request.method() == Method::POST,
+        None => head.method == Method::POST,
     };
     (!is_short).then(too_long)
 }

@@ -1,13 +1,12 @@
 //! What the gateway listens on, and where it leads.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -17,18 +16,16 @@ use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
 use crate::config::{Config, Feed};
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
+use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Health, Hooks, NoRoom, Options, PublishRoute,
-    Refused, RoomRoute, Runtimes, SymbolRow, Upgraded,
+    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
+    NoRoom, Options, PublishRoute, Refused, RoomRoute, Runtimes, Upgraded,
 };
 use crate::history::Access;
-use crate::instrument::Symbol;
 use crate::protocol::close::Close;
-use crate::pulse::Pulse;
-use crate::shard::{self, ClientRow, NewClient, ShardHandle, SortBy, Who};
+use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
 
 /// What the gateway listens on.
 pub(super) struct Doors {
@@ -69,6 +66,11 @@ pub(super) fn publishing(
     let options = publish::Options {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
+        strangers_max: config.publish.strangers_max.get(),
+        strangers_per_address: config.publish.strangers_per_address.get(),
+        wrong_tokens_per_minute: config.publish.wrong_tokens_per_minute.get(),
+        fragments_max: config.limits.fragments_per_message.get(),
+        controls_per_s: config.limits.control_frames_per_s.get(),
     };
     let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
     let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
@@ -114,9 +116,11 @@ impl Doors {
     ) -> anyhow::Result<()> {
         let config = around.config;
         let limits = front_limits(config);
+        let hosts = Hosts::new(&config.server.hosts).context("server.hosts")?;
         let options = Options {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
+            hosts: hosts.clone(),
             feed: config.provenance(),
         };
         let hooks = hooks(around, publishing);
@@ -143,9 +147,10 @@ impl Doors {
         let rooms = around.rooms.cloned();
         let admin = Admin::new(
             limits,
+            hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
-                clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
+                clients: Arc::new(move |asked| Box::pin(clients(Arc::clone(&handles), asked))),
                 latency: around.measured.clone(),
                 rooms: Arc::new(move || rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.rows())),
                 health,
@@ -196,13 +201,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);
-    let (table, ring, view) = (Arc::clone(&base.table), base.ring.clone(), Arc::clone(&base.view));
-    let symbols = move || {
-        let stands = view.pulse.is_late();
-        let state = |id| shard::shown(ring.state(id), stands);
-        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: state(id) };
-        table.iter().map(row).collect()
-    };
+    let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     let (measured, past) = (measured.clone(), past.cloned());
@@ -210,7 +209,8 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         can_accept: Arc::new(can_accept),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
-        symbols: Arc::new(symbols),
+        instruments: Arc::clone(&base.table),
+        state: Arc::new(move |id| shard::shown(ring.state(id), pulse.is_late())),
         health: Health {
             feeds: Arc::new(move || {
                 let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
@@ -228,10 +228,12 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
 fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
     let serve = move |upgraded: Upgraded, authorized| {
-        let Upgraded { stream, read_buf, .. } = upgraded;
-        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
+        let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
+        let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
+        taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
     };
-    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
+    let accepts = move |token: &[u8], address| asked.judge(token, address);
+    PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }
 }
 
 /// The way into rooms.
@@ -304,19 +306,25 @@ fn alarms(measured: Option<&Measured>, past: Option<&Access>) -> Vec<String> {
 }
 
 /// The worst clients of all shards.
-async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Result<Value, String> {
-    let Some((_, by)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
+async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<ListedClients, String> {
+    let AskedClients { sort, limit, after } = asked;
+    let Some((_, sort)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
         let words: Vec<&str> = SortBy::ALL.iter().map(|(word, _)| *word).collect();
         return Err(format!("`sort` must be one of {}", words.join(", ")));
     };
+    let after = after.map(|text| text.parse::<Standing>()).transpose();
+    let after = after.map_err(|()| "`after` must be what such an answer gave as `next`".to_owned())?;
+    let asked = Asked { sort, limit, after };
     let mut rows: Vec<ClientRow> = Vec::new();
     for (number, shard) in shards.iter().enumerate() {
-        rows.extend(shard.report(by, limit, number).await);
+        rows.extend(shard.report(asked, number).await);
     }
-    rows.sort_by_key(|row| Reverse(row.sorted_by));
+    rows.sort_by_key(|row| row.standing);
     rows.truncate(limit);
-    let total: u64 = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
-    Ok(json!({"total": total, "clients": rows}))
+    let total = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
+    // A row of text and numbers always becomes a value.
+    let row = |row: ClientRow| (row.standing.to_string(), serde_json::to_value(row).unwrap_or_default());
+    Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
 }
 
 /// Gives a client to the shard with the fewest, of those that move.

@@ -26,7 +26,7 @@ use crate::feed::{
     IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
 };
 use crate::flight::{self, Flights};
-use crate::front::Origins;
+use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
@@ -173,6 +173,7 @@ async fn ended(view: &IngestView, exit_at_end: bool) {
 pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
+    Hosts::new(&config.server.hosts).context("server.hosts")?;
     rooms::shelf(config)?;
     Ok(())
 }

@@ -46,8 +46,9 @@ pub use clocks::shown;
 use connection::House;
 pub use connection::{NewClient, TcpSocket};
 pub use leaving::Parting;
+pub use reading::CatchUps;
 use report::Report;
-pub use report::{ClientRow, SortBy};
+pub use report::{Asked, ClientRow, SortBy, Standing};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 
 use crate::clock::{Clock, MS, Now};
@@ -89,7 +90,7 @@ enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
     /// What do the worst clients look like?
-    Report { sort: SortBy, limit: usize, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    Report { asked: Asked, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
     /// Nothing more is coming: send what there is, say goodbye, end.
     Drain(Close),
 }
@@ -158,11 +159,11 @@ impl ShardHandle {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
-    /// The worst `limit` of its clients, which are said to be those of shard number `shard`; nothing if the shard has
-    /// ended, is too busy to take the question, or does not answer in a second.
-    pub async fn report(&self, sort: SortBy, limit: usize, shard: usize) -> Vec<ClientRow> {
+    /// Those of its clients that are asked for, the worst first, which are said to be of shard number `shard`; nothing if
+    /// the shard has ended, is too busy to take the question, or does not answer in a second.
+    pub async fn report(&self, asked: Asked, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
-        if self.commands.try_send(Command::Report { sort, limit, shard, answer }).is_err() {
+        if self.commands.try_send(Command::Report { asked, shard, answer }).is_err() {
             return Vec::new();
         }
         self.wake.notify_one();
@@ -351,8 +352,8 @@ async fn run(
                         tokio::task::spawn_local(driver.run());
                     }
                 }
-                Command::Report { sort, limit, shard, answer } => {
-                    let report = sessions.borrow_mut().start_report(sort, limit, shard, now);
+                Command::Report { asked, shard, answer } => {
+                    let report = sessions.borrow_mut().start_report(asked, shard, now);
                     reports.push_back((report, answer));
                 }
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),

@@ -11,17 +11,49 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::clock::{MS, Now};
 use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
+use crate::socket::{Addresses, Seat};
 use crate::tick::{Body, Key, State, Tick};
 
 /// Ticks that are looked at in one turn for all sessions that read.
 const SLOTS_PER_TURN: usize = 4_096;
 /// Ticks that count as one row of work, see [`Sessions::charge`].
 pub(super) const SLOTS_PER_ROW: usize = 16;
+
+/// Bounds of catching up with what was recorded. Clones count the clients of an address together.
+#[derive(Clone, Debug)]
+pub struct CatchUps {
+    /// Clients of one shard at once.
+    max: usize,
+    /// Clients of one address at once, over all shards.
+    per_address: usize,
+    /// For how long one may come no nearer to the present.
+    patience_ns: u64,
+    addresses: Arc<Addresses>,
+}
+
+impl CatchUps {
+    /// At most `max` clients of a shard at once, and `per_address` of an address; one that comes no nearer to the present for
+    /// `patience_ms` milliseconds gives up its place.
+    pub fn new(max: usize, per_address: usize, patience_ms: u64) -> Self {
+        Self { max, per_address, patience_ns: patience_ms * MS, addresses: Arc::default() }
+    }
+}
+
+/// A client's place for catching up, and its progress.
+#[derive(Debug)]
+struct Pursuit {
+    /// Its address's; `None` for a client without one.
+    _seat: Option<Seat>,
+    /// How few ticks there ever were between it and the present; `u64::MAX` before that is known.
+    nearest: u64,
+    /// Since when it has come no nearer, steady time.
+    since_ns: u64,
+}
 
 /// Where a subscription that catches up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +79,8 @@ pub(super) struct Reading {
     beginnings: FxHashMap<Key, Beginning>,
     /// The client is told when it has caught up.
     catches_up: bool,
+    /// Its place, where it may catch up.
+    pursuit: Option<Pursuit>,
     /// Ticks, of whatever streams, that were kept nowhere.
     missed: u64,
 }
@@ -70,6 +104,7 @@ impl Reading {
             block: None,
             beginnings: FxHashMap::default(),
             catches_up: false,
+            pursuit: None,
             missed: 0,
         }
     }
@@ -87,6 +122,21 @@ impl Reading {
     fn step(&mut self) {
         self.at += 1;
         self.block.take_if(|block| block.end() == self.at);
+    }
+
+    /// Whether it is known where it reads: first the time that it begins with has to be found.
+    fn is_found(&self) -> bool {
+        self.seek.is_none() && !matches!(self.asked, Some(Want::Since(_)))
+    }
+
+    /// Whether it has come no nearer to the present, which is at `cursor`, for so long.
+    fn is_late(&mut self, cursor: u64, patience_ns: u64, now_ns: u64) -> bool {
+        let ahead = if self.is_found() { cursor.saturating_sub(self.at) } else { u64::MAX };
+        let Some(pursuit) = &mut self.pursuit else { return false };
+        if ahead < pursuit.nearest {
+            (pursuit.nearest, pursuit.since_ns) = (ahead, now_ns);
+        }
+        now_ns.saturating_sub(pursuit.since_ns) >= patience_ns
     }
 
     fn skip_to(&mut self, position: u64) {
@@ -115,6 +165,10 @@ impl<S: Socket> Sessions<S> {
         reading.catches_up = true;
         if key.channel().is_some() {
             reading.seek = Some(reading.seek.map_or(beginning.from_ns, |ns| ns.min(beginning.from_ns)));
+            // It may be sent back.
+            if let Some(pursuit) = &mut reading.pursuit {
+                pursuit.nearest = u64::MAX;
+            }
             reading.beginnings.insert(key, beginning);
         }
     }
@@ -139,8 +193,33 @@ impl<S: Socket> Sessions<S> {
         Some(reading)
     }
 
+    /// Gives a client a place for catching up, unless it has one. It is given back when the reading ends, of
+    /// whatever was accepted.
+    ///
+    /// # Errors
+    /// Which bound leaves no place.
+    pub(super) fn take_place(&mut self, id: u32, now: Now) -> Result<(), &'static str> {
+        let CatchUps { max, per_address, addresses, .. } = &self.options.catch_ups;
+        if self.catching_up(id) >= *max {
+            return Err("too many clients are catching up: `[record] catch_ups_max`");
+        }
+        let Some(connection) = self.connections.get(id) else { return Ok(()) };
+        if connection.reading.as_ref().is_some_and(|reading| reading.pursuit.is_some()) {
+            return Ok(());
+        }
+        let seat = connection.who.peer.map(|peer| addresses.take(peer.ip(), *per_address));
+        if let Some(None) = seat {
+            return Err("too many clients of your address are catching up: `[record] catch_ups_per_address`");
+        }
+        let pursuit = Pursuit { _seat: seat.flatten(), nearest: u64::MAX, since_ns: now.mono_ns };
+        if let Some(reading) = self.reading(id, self.cursor) {
+            reading.pursuit = Some(pursuit);
+        }
+        Ok(())
+    }
+
     /// How many sessions besides this one catch up.
-    pub(super) fn catching_up(&self, besides: u32) -> usize {
+    fn catching_up(&self, besides: u32) -> usize {
         let catches_up = |(id, serial): &&(u32, u64)| {
             let connection = self.connections.get(*id).filter(|c| c.serial == *serial);
             let reading = connection.and_then(|connection| connection.reading.as_ref());
@@ -164,6 +243,7 @@ impl<S: Socket> Sessions<S> {
                     if connection.session.waiting() > 0 {
                         self.recover(id, now);
                     }
+                    self.let_go_late(id, now);
                     more |= self.read_on(id, &mut slots, now);
                     at += 1;
                 }
@@ -176,6 +256,20 @@ impl<S: Socket> Sessions<S> {
             }
         }
         more
+    }
+
+    /// A client that catches up more slowly than ticks come has no more use for its place: it goes on with the present, and
+    /// a gap names what it misses.
+    fn let_go_late(&mut self, id: u32, now: Now) {
+        let (cursor, patience_ns) = (self.cursor, self.options.catch_ups.patience_ns);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let is_late = |reading: &mut Box<Reading>| reading.is_late(cursor, patience_ns, now.mono_ns);
+        let Some(mut reading) = connection.reading.take_if(is_late) else { return };
+        if !reading.is_found() {
+            reading.at = 0;
+        }
+        reading.skip_to(cursor);
+        self.end_reading(id, &reading, now);
     }
 
     /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go

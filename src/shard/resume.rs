@@ -98,23 +98,20 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Result<Plan, NoPast> {
         match wanted.from {
             Some(since) => {
-                let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot)?);
+                let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot, now)?);
                 Ok(Plan { past, ..Plan::default() })
             }
             None => Ok(self.plan_resume(id, wanted)),
         }
     }
 
-    /// What is kept since a time.
-    fn past_since(&self, id: u32, from_ns: u64, snapshot: bool) -> Result<Past, NoPast> {
+    /// What is kept since a time. The client has a place for catching up then.
+    fn past_since(&mut self, id: u32, from_ns: u64, snapshot: bool, now: Now) -> Result<Past, NoPast> {
         let Some(begins_ns) = self.past.as_ref().and_then(Desk::begins_ns) else {
             let msg = "this gateway keeps no history: there is no past to begin with";
             return Err(("no_history", msg.to_owned(), false));
         };
-        if self.catching_up(id) >= self.options.catch_ups_max {
-            let msg = "too many clients are catching up: `[record] catch_ups_max`";
-            return Err(("rate_limited", msg.to_owned(), true));
-        }
+        self.take_place(id, now).map_err(|msg| ("rate_limited", msg.to_owned(), true))?;
         let begins_us = (from_ns < begins_ns).then_some(begins_ns / 1_000);
         Ok(Past { beginning: Beginning { from_ns, snapshot }, begins_us })
     }

@@ -18,6 +18,7 @@ use super::leaving::Parting;
 use super::playback::News;
 use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
+use super::reading::CatchUps;
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -117,8 +118,8 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
-    /// Clients that may be catching up with what was recorded at once.
-    pub catch_ups_max: usize,
+    /// Bounds of catching up with what was recorded.
+    pub catch_ups: CatchUps,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.

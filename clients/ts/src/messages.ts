@@ -109,7 +109,7 @@ export interface Status {
 export interface Joined {
   readonly type: 'joined';
   readonly time: Micros;
-  /** Ticks, of whatever symbols, that were not kept on the way. */
+  /** Ticks, of whatever symbols, that were not kept on the way, or left out because this client came no nearer to the present. */
   readonly missed?: number;
 }
 

@@ -21,6 +21,10 @@ pub struct LineLimits {
     pub book_levels_max: usize,
     /// Venues that native messages may name; `None`: any.
     pub venues: Option<Vec<String>>,
+    /// Instruments that the line may name.
+    pub instruments_max: usize,
+    /// It lists new ones only while fewer than this are listed, by whatever line.
+    pub listed_max: usize,
     /// Changes of a book that are kept for a snapshot that is older than they are, of each symbol…
     pub splice_messages_max: usize,
     /// …and bytes of them, of all symbols together.
@@ -35,6 +39,8 @@ impl Default for LineLimits {
         Self {
             book_levels_max: 100_000,
             venues: None,
+            instruments_max: usize::MAX,
+            listed_max: usize::MAX,
             splice_messages_max: 256,
             splice_bytes_max: 4 << 20,
             checks_off: ChecksOff::default(),
@@ -243,8 +249,9 @@ impl Line {
             out,
         };
         let result = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.take(&event));
-        if result.is_err() {
+        if let Err(fault) = &result {
             self.stats.bad_frames += 1;
+            self.stats.refused.count(fault);
         }
         if let Some(tap) = self.tap.as_mut().filter(|_| self.stats.gaps > gaps) {
             tap.gap(rx_ns, self.stats.gaps - gaps);
