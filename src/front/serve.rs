@@ -475,19 +475,6 @@ fn service(
         Box::pin(async move {
             count(&door.stats.requests);
             faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
-            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
             let (head, body) = request.into_parts();
             let mut response = match door.gate.refusal(&head, own).or_else(|| refusal(&head, &body)) {
                 Some(response) => response,
