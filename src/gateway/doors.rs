@@ -25,6 +25,7 @@ use crate::front::{
 };
 use crate::history::Access;
 use crate::protocol::close::Close;
+use crate::pulse::Pulse;
 use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
 
 /// What the gateway listens on.
