@@ -221,7 +221,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Drives the connection until it ends.
-    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold all this twice")]
+    // The future of an `async fn` would hold all this twice.
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
         let fuse = Fuse(Rc::clone(&self.house));
         async move {
