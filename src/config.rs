@@ -88,6 +88,8 @@ pub struct Server {
     pub allowed_origins: Vec<String>,
     /// Names by which both listeners are reached, besides those that they know by themselves.
     pub hosts: Vec<String>,
+    /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
+    pub hang_after_ms: u64,
 }
 
 /// `[admin]`
@@ -174,7 +176,12 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 impl Default for Server {
     fn default() -> Self {
         let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins, hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 8080),
+            allowed_origins,
+            hosts: Vec::new(),
+            hang_after_ms: 10_000,
+        }
     }
 }
 
@@ -441,6 +448,7 @@ impl Config {
         const MANY: u64 = 1 << 22;
         let (session, limits) = (&self.session, &self.limits);
         let ranges = [
+            ("server.hang_after_ms", self.server.hang_after_ms, DAY_MS),
             ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
             ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
             ("session.warn_behind_ms", session.warn_behind_ms, DAY_MS),

@@ -13,11 +13,13 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
+use crate::clock::Steps;
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
 use crate::counters::{Counter, Ending, Gaps, ShardCounters};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
+use crate::pulse::Pulse;
 use crate::ring::Doorbell;
 use crate::tick::GapCause;
 
@@ -39,6 +41,10 @@ pub struct Sources {
     pub latency: Option<Arc<Measured>>,
     /// The runtimes.
     pub runtimes: Runtimes,
+    /// Threads that are watched.
+    pub pulses: Arc<[Arc<Pulse>]>,
+    /// What the clocks of the machine did.
+    pub steps: Arc<Steps>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The rooms of replays; `None`: there are none.
@@ -141,6 +147,7 @@ impl Collector for Sources {
         self.encode_publish(&mut encoder)?;
         self.encode_rooms(&mut encoder)?;
         self.encode_runtimes(&mut encoder)?;
+        self.encode_clocks(&mut encoder)?;
         self.encode_latency(&mut encoder)
     }
 }
@@ -168,6 +175,29 @@ impl Sources {
         ];
         for (name, help, counter) in counters {
             family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), counter.get())])?;
+        }
+        Ok(())
+    }
+
+    fn encode_clocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let late = |pulse: &Arc<Pulse>| {
+            (vec![("thread", pulse.name().to_owned())], pulse.late_ms().unwrap_or(0) / 1_000)
+        };
+        let rows = self.pulses.iter().map(late).collect();
+        let help = "Whole seconds for which a thread has not moved";
+        family(encoder, "tickfan_thread_late_seconds", help, MetricType::Gauge, rows)?;
+        let (forward, back) = self.steps.both();
+        let rows = [("forward", forward), ("back", back)];
+        let rows = rows.map(|(way, count)| (vec![("direction", way.to_owned())], count)).to_vec();
+        let help = "Times that the wall clock was set, or the machine slept";
+        family(encoder, "tickfan_clock_steps", help, MetricType::Counter, rows)?;
+        let (stood, stood_ms) = self.steps.stood();
+        let counters = [
+            ("tickfan_process_stood", "Times that the process did not run for a second or more", stood),
+            ("tickfan_process_stood_seconds", "Whole seconds that these times took", stood_ms / 1_000),
+        ];
+        for (name, help, value) in counters {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
         }
         Ok(())
     }

@@ -27,14 +27,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tower::ServiceExt;
 
 use super::Refused;
 use super::api::error;
 use super::hosts::Gate;
+use crate::clock::patience;
+use crate::faults;
 use crate::protocol::frame;
-use crate::socket::{self, Addresses, LINGER, Seat, linger};
+use crate::socket::{Acceptor, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -234,9 +236,12 @@ async fn accept(
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
     let mut pace = Pace::new(door.limits.admissions_per_s);
+    let no_file_left =
+        answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
+    let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());
     loop {
         pace.go_on().await;
-        let (stream, address) = socket::accept(listener, &door.stats.accept_errors).await;
+        let (stream, address) = acceptor.accept(&door.stats.accept_errors).await;
         count(&door.stats.accepted);
         let seat = addresses.take(address.ip(), door.limits.per_address_max);
         let permit = Arc::clone(&open).try_acquire_owned();
@@ -318,7 +323,7 @@ async fn drive(
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
     let service = service(address, own, Arc::clone(door), Arc::clone(activity));
     let mut conn = door.http.serve_connection(io, service);
-    let mut deadline = Box::pin(sleep(activity.limit(door.limits)));
+    let mut deadline = Box::pin(patience(activity.limit(door.limits)));
     let mut grace = pin!(async {
         // An error means that the door is gone, which is the same news.
         stopped.changed().await.ok();
@@ -328,7 +333,7 @@ async fn drive(
     let end = std::future::poll_fn(|cx| {
         if !stopping && grace.as_mut().poll(cx).is_ready() {
             stopping = true;
-            deadline.set(sleep(GRACE));
+            deadline.set(patience(GRACE));
             Pin::new(&mut conn).graceful_shutdown();
         }
         if let Poll::Ready(result) = conn.poll_without_shutdown(cx) {
@@ -337,7 +342,7 @@ async fn drive(
         let step = activity.step();
         if step != seen && !stopping {
             seen = step;
-            deadline.set(sleep(activity.limit(door.limits)));
+            deadline.set(patience(activity.limit(door.limits)));
         }
         deadline.as_mut().poll(cx).map(|()| End::Late)
     })
@@ -389,14 +394,18 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
 
 /// Writes an answer of its own to a connection that hyper gave up, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
-    let body = serde_json::json!({ "error": msg });
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.to_string().len()
-    );
-    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer(status, msg).as_bytes())).await {
         linger(stream).await;
     }
+}
+
+/// A whole answer that says what is wrong.
+fn answer(status: &str, msg: &str) -> String {
+    let body = serde_json::json!({ "error": msg });
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.to_string().len()
+    )
 }
 
 /// What a connection is busy with.
@@ -508,6 +517,7 @@ fn service(
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
         Box::pin(async move {
             count(&door.stats.requests);
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
             let (head, body) = request.into_parts();
             let mut response = match door.gate.refusal(&head, own).or_else(|| refusal(&head, &body)) {
                 Some(response) => response,
@@ -626,7 +636,7 @@ mod tests {
     async fn a_storm_is_paced_after_a_quiet_time_too() {
         let mut pace = Pace::new(NonZeroU32::new(2_000).expect("not 0"));
         pace.go_on().await;
-        sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let begin = tokio::time::Instant::now();
         // What is left of the first portion, one that was due, and two that have to be waited for.
         for _ in 0..9 + 10 + 20 {

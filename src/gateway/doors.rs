@@ -25,7 +25,8 @@ use crate::front::{
 };
 use crate::history::Access;
 use crate::protocol::close::Close;
-use crate::shard::{Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
+use crate::pulse::Pulse;
+use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
 
 /// What the gateway listens on.
 pub(super) struct Doors {
@@ -43,6 +44,8 @@ pub(super) struct Around<'a> {
     pub(super) past: Option<&'a Access>,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
+    pub(super) clock: &'a Clock,
+    pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
 
 /// Publishing, where it is on.
@@ -145,6 +148,8 @@ impl Doors {
             history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
+            pulses: Arc::clone(around.pulses),
+            steps: Arc::clone(around.clock.steps()),
             instruments: Box::new(move || table.len() as u64),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
@@ -199,7 +204,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms } = around;
+    let Around { config, base, shards, measured, records, past, rooms, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -207,7 +212,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);
-    let ring = base.ring.clone();
+    let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     let (measured, past) = (measured.clone(), past.cloned());
@@ -216,13 +221,14 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
         instruments: Arc::clone(&base.table),
-        state: Arc::new(move |id| ring.state(id)),
+        state: Arc::new(move |id| shard::shown(ring.state(id), pulse.is_late())),
         health: Health {
             feeds: Arc::new(move || {
                 let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
                 feed_health(&feeds, publishers, &view, &records)
             }),
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+            pulses: Arc::clone(around.pulses),
         },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
@@ -332,11 +338,12 @@ async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<List
     Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
 }
 
-/// Gives a client to the shard with the fewest.
+/// Gives a client to the shard with the fewest, of those that move.
 pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
+    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };

@@ -22,6 +22,7 @@ use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
+use crate::pulse::{Pulse, Signs};
 use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
@@ -54,7 +55,7 @@ impl Base {
     ) -> anyhow::Result<Self> {
         let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-        let view = Arc::new(IngestView::new(replays.len()));
+        let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
         let ingest = Prepared::new()?;
         let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
         let options = session_options(config, &replays, remote.clone())?;
@@ -81,6 +82,8 @@ impl Base {
             if let Some(collector) = collector {
                 collector.account_for(Arc::clone(&counters));
             }
+            let name = format!("{}shard-{number}", self.name);
+            let signs = Signs { own: Pulse::new(name.as_str()), feed: Arc::clone(&self.view.pulse) };
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
@@ -92,8 +95,8 @@ impl Base {
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
                 history: past.cloned(),
+                signs,
             };
-            let name = format!("{}shard-{number}", self.name);
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
             handles.push(handle);
             threads.push(thread);
@@ -121,7 +124,7 @@ impl Base {
             publishers: None,
             publish_limits: publish_limits(config),
             publish_tap: None,
-            clock: clock.clone(),
+            clock: clock.of_thread(),
             stale_after_ns: config.limits.stale_after_ms.get() * MS,
             may_start: shards.start_gate(wait_subscribers),
             view: self.view,

@@ -2,6 +2,7 @@
 
 mod doors;
 mod engine;
+mod guard;
 mod room;
 mod rooms;
 
@@ -66,6 +67,7 @@ pub enum Outcome {
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Job { config, exit_at_end, wait_subscribers, summary } = job;
+    guard::end_on_panic();
     check(&config)?;
     let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
@@ -91,6 +93,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
+    let guarded = guard::pulses(&base.view, &shards);
     let around = Around {
         config: &config,
         base: &base,
@@ -99,6 +102,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
+        clock: &clock,
+        pulses: &guarded.all,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
@@ -109,9 +114,10 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .context("cannot start the recorder")?;
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
-        base.into_parts(&config, &shards, wait_subscribers, notices, &clock, &mut collector);
+        base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
     let parts = IngestParts { publishers, publish_tap: recording.publish_tap, ..parts };
     let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
+    guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
@@ -133,7 +139,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     if let Some(publishing) = &publishing {
         publishing.stop();
     }
-    let _ = ingest.stop().await;
+    // One that hangs is not waited for.
+    let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
+    let _ = tokio::time::timeout(longest, ingest.stop()).await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
     // Those who were catching up until now have no more use for it.
     stop_history(history).await;
@@ -370,6 +378,8 @@ async fn stop_history(history: Option<HistoryThreads>) {
     }
 }
 
+/// How long a stopping gateway waits for the ingest thread beyond `session.drain_ms`.
+const INGEST_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long a stopping gateway waits for the disk.
 const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
+use super::clocks;
 use crate::counters::GAP_CAUSES;
 use crate::instrument::Symbol;
 use crate::protocol::frame::TextFrame;
 use crate::protocol::json::{self, Mark, Plain};
-use crate::session::{CatchUp, Missing};
+use crate::session::{CatchUp, Missing, Told};
 use crate::tick::{Body, Channel, GapCause, Key, Tick};
 
 const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");
@@ -28,6 +29,8 @@ pub(super) struct Frames {
     pub(super) count: u64,
     /// Gaps that were told, and how many numbers they named, by the number of their cause.
     pub(super) gaps: [(u64, u64); GAP_CAUSES],
+    /// Since when the feed stands, if it does: no state that is told is live then.
+    pub(super) feed_stands_ns: Option<u64>,
 }
 
 /// A message but for what differs from client to client.
@@ -55,7 +58,12 @@ impl Frames {
     pub(super) fn encode(&mut self, tick: &Tick, symbol: &Symbol, tx_us: u64) {
         self.count += 1;
         let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
-        self.shared.make(|out| json::tick(tick, symbol, mark, out));
+        match self.feed_stands_ns {
+            None => self.shared.make(|out| json::tick(tick, symbol, mark, out)),
+            Some(since_ns) => {
+                self.shared.make(|out| json::tick(&clocks::stale(tick, since_ns), symbol, mark, out))
+            }
+        };
     }
 
     /// The frame made last by [`encode`](Self::encode).
@@ -76,7 +84,12 @@ impl Frames {
         for missing in told.before.into_iter().flatten() {
             push(self.gap(missing, key, symbol));
         }
-        match told.value {
+        let feed_stands_ns = self.feed_stands_ns;
+        let shown = |told: Told| match feed_stands_ns {
+            None => told,
+            Some(since_ns) => Told { tick: clocks::stale(&told.tick, since_ns), ..told },
+        };
+        match told.value.map(shown) {
             Some(value) if value.snap => {
                 let mark = Mark { snap: true, past: false, tx_us: Some(tx_us) };
                 push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));

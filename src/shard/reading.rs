@@ -414,7 +414,7 @@ impl<S: Socket> Sessions<S> {
                     let begins = reading.beginnings.get(key).filter(|begins| begins.snapshot);
                     begins.is_some_and(|begins| missed || old(&begins))
                 }
-                None => self.ring.state(key.instrument()) != State::Live,
+                None => self.around.shown(self.ring.state(key.instrument())) != State::Live,
             };
             if subscription.resumed(missed, fresh) {
                 connection.session.wait(*key, now.mono_ns);

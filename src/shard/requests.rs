@@ -9,6 +9,7 @@ use super::pattern::{Holder, Pattern, Picked};
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
+use crate::faults;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
 use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
@@ -42,6 +43,7 @@ impl<S: Socket> Sessions<S> {
     /// Takes in one message of a client and answers it.
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
         self.counters.requests.add(1);
+        faults::inject(text.as_bytes());
         let allowed = self.may_ask(id, now);
         let answer = match protocol::parse(text, self.options.symbols_max.max(SYMBOLS_MAX)) {
             Ok(Request { id: name, .. }) if !allowed => {
@@ -231,7 +233,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
-        Named::Listed(instrument, self.ring.state(instrument))
+        Named::Listed(instrument, self.state(instrument))
     }
 
     pub(super) fn resolve(&self, text: &str) -> Result<Named, Refusal> {
@@ -362,7 +364,7 @@ impl<S: Socket> Sessions<S> {
         // A rate alone is for what is `latest`, and leaves the rest as it is.
         let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
         let state = match pattern {
-            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.ring.state(id))),
+            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.state(id))),
             _ => None,
         };
         let mut found_any = false;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 
 use super::client::{Around, Connection, Sample};
+use super::clocks::Surroundings;
 use super::connections::Connections;
 use super::frames::Frames;
 use super::leaving::Parting;
@@ -207,6 +208,8 @@ pub struct Sessions<S> {
     pub(super) witness: Witness,
     /// Where the replay is.
     pub(super) news: News,
+    /// The feed, and the clocks.
+    pub(super) around: Surroundings,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -257,6 +260,7 @@ impl<S: Socket> Sessions<S> {
             sample: Sample::default(),
             witness: Witness::off(),
             news: News::default(),
+            around: Surroundings::default(),
         }
     }
 
@@ -376,6 +380,7 @@ impl<S: Socket> Sessions<S> {
         let strip = self.print(telling);
         let strip =
             strip.filter(|strip| !states_wait || self.state_first(id, &telling.tick, strip.bytes(), now));
+        let why = self.why_behind(now);
         let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         let mut around = Around {
             counters: &self.counters,
@@ -394,9 +399,9 @@ impl<S: Socket> Sessions<S> {
             if !std::mem::replace(&mut tray.queued, true) {
                 self.flush_queue.push_back((id, telling.since));
             }
-        } else if subscription.fell_behind(GapCause::SlowConsumer) {
+        } else if subscription.fell_behind(why) {
             connection.session.wait(key, now.mono_ns);
-            let cut = subscription.cuts();
+            let cut = subscription.cuts() && why == GapCause::SlowConsumer;
             if connection.session.shed() || cut {
                 self.pressed.push((id, cut));
             }
