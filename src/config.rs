@@ -162,6 +162,8 @@ pub struct Session {
     /// Milliseconds without coming to anything that it was sent after which it is cut.
     pub cut_after_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
+    /// Milliseconds in which a client that is behind takes what is before it.
+    pub ahead_ms: NonZeroU64,
     pub heartbeat_ms: NonZeroU64,
     /// Milliseconds without a sign of life after which a client is dead.
     pub pong_timeout_ms: NonZeroU64,
@@ -225,6 +227,7 @@ impl Default for Session {
             shed_behind_ms: 3_000,
             cut_after_ms: non_zero_u64::<20_000>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
+            ahead_ms: non_zero_u64::<500>(),
             pong_timeout_ms: non_zero_u64::<20_000>(),
             dead_peer_ms: non_zero_u64::<30_000>(),
             unsent_bytes_max: non_zero_u32::<16_384>(),
@@ -465,6 +468,7 @@ impl Config {
             ("session.cut_after_ms", session.cut_after_ms.get(), DAY_MS),
             ("session.pong_timeout_ms", session.pong_timeout_ms.get(), DAY_MS),
             ("session.dead_peer_ms", session.dead_peer_ms.get(), DAY_MS),
+            ("session.ahead_ms", session.ahead_ms.get(), DAY_MS),
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
             ("session.drain_ms", session.drain_ms, DAY_MS),
