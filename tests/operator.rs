@@ -274,6 +274,8 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         publish: None,
         latency: Some(measured()),
         runtimes: Runtimes::new([]),
+        connections_max: 7,
+        files_max: None,
         instruments: Box::new(|| 0),
         rooms: Box::new(|| None),
     };

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::{Base, Prepared, Shards, random_name};
+use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
@@ -39,6 +40,8 @@ pub(super) struct Doors {
 /// What the doors lead to.
 pub(super) struct Around<'a> {
     pub(super) config: &'a Config,
+    /// Files that the process may open.
+    pub(super) files_max: Option<u64>,
     pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
@@ -131,13 +134,15 @@ impl Doors {
             history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
+            connections_max: config.limits.connections_max.get() as u64,
+            files_max: around.files_max,
             instruments: Box::new(move || table.len() as u64),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
         let handles = Arc::clone(&around.shards.handles);
         let rooms = around.rooms.cloned();
         let admin = Admin::new(
-            limits,
+            crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
                 clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
@@ -175,6 +180,7 @@ fn runtimes(around: &Around<'_>) -> Runtimes {
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
+        open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
         head_timeout_ms: config.limits.head_timeout_ms.get(),
         idle_timeout_ms: config.limits.idle_timeout_ms.get(),
@@ -183,7 +189,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms } = around;
+    let Around { config, base, shards, measured, records, past, rooms, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {

@@ -74,7 +74,7 @@ impl Base {
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = super::cores();
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
             let counters = Arc::<ShardCounters>::default();

@@ -2,10 +2,12 @@
 
 mod doors;
 mod engine;
+mod files;
 mod room;
 mod rooms;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,8 +70,16 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let Job { config, exit_at_end, wait_subscribers, summary } = job;
     check(&config)?;
     let mut replays = open_replays(&config)?;
+    let files_max = files::raise();
+    let fit = files::fit(&config, cores(), files_max);
+    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+    let config = config;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     for (number, feed) in config.feed.iter().enumerate() {
+    if let Some(notice) = fit.notice {
+        // There is room: nothing was said yet.
+        let _ = notices.try_send(notice);
+    }
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
             // There is room: nothing was said yet.
@@ -94,6 +104,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let around = Around {
         config: &config,
         base: &base,
+        files_max,
         shards: &shards,
         records: &recording.records,
         past: past.as_ref(),
@@ -151,6 +162,11 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
 }
 
 /// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
+/// Cores of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 async fn ended(view: &IngestView, exit_at_end: bool) {
     view.on_end.notified().await;
     if !exit_at_end && !view.failed.load(Ordering::Acquire) {
