@@ -31,6 +31,7 @@ use crate::front::Origins;
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
+use crate::printable;
 use crate::protocol::close::Close;
 use crate::remote::Admission;
 use crate::ring::TickRing;
@@ -67,19 +68,19 @@ pub enum Outcome {
 /// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    let Job { config, exit_at_end, wait_subscribers, summary } = job;
+    let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
     check(&config)?;
-    let mut replays = open_replays(&config)?;
     let files_max = files::raise();
     let fit = files::fit(&config, cores(), files_max);
     config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
     let config = config;
+    let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
-    for (number, feed) in config.feed.iter().enumerate() {
     if let Some(notice) = fit.notice {
         // There is room: nothing was said yet.
         let _ = notices.try_send(notice);
     }
+    for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
             // There is room: nothing was said yet.
@@ -103,8 +104,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let ready_line = doors.ready_line()?;
     let around = Around {
         config: &config,
-        base: &base,
         files_max,
+        base: &base,
         shards: &shards,
         records: &recording.records,
         past: past.as_ref(),
@@ -161,12 +162,12 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     })
 }
 
-/// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
 /// Cores of the machine.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
 async fn ended(view: &IngestView, exit_at_end: bool) {
     view.on_end.notified().await;
     if !exit_at_end && !view.failed.load(Ordering::Acquire) {
@@ -209,7 +210,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
-        let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {}", printable::line(&line));
     }
 }
 
@@ -330,7 +331,7 @@ impl Recording {
         };
         // In a loop it would grow for ever.
         if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
-            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", printable::path(file));
         }
         let options = RecordOptions {
             dir: record.dir.clone(),

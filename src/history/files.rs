@@ -5,6 +5,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::printable;
+
 /// What each file begins with.
 pub(super) const HEAD: &[u8] = b"tickfan history of one run, removed at its end\n";
 
@@ -26,7 +28,8 @@ impl Folder {
     /// # Errors
     /// When it cannot be made or read. A file that cannot be removed stays.
     pub(super) fn prepare(dir: &Path, run_ns: u64) -> io::Result<Self> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", printable::path(dir)));
         fs::create_dir_all(dir).map_err(named)?;
         for entry in fs::read_dir(dir).map_err(named)? {
             let path = entry.map_err(named)?.path();
