@@ -17,6 +17,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::printable;
 use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
@@ -155,6 +156,8 @@ pub struct Session {
     pub shed_behind_ms: u64,
     /// Milliseconds without coming to anything that it was sent after which it is cut.
     pub cut_after_ms: NonZeroU64,
+    /// Milliseconds in which a client that is behind takes what is before it.
+    pub ahead_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: NonZeroU64,
     /// Milliseconds without a sign of life after which a client is dead.
@@ -217,6 +220,7 @@ impl Default for Session {
             warn_behind_ms: 1_000,
             shed_behind_ms: 3_000,
             cut_after_ms: non_zero_u64::<20_000>(),
+            ahead_ms: non_zero_u64::<500>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
             pong_timeout_ms: non_zero_u64::<20_000>(),
             dead_peer_ms: non_zero_u64::<30_000>(),
@@ -304,7 +308,7 @@ fn check_token(key: &str, token: &str) -> Result<(), String> {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file does not open.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -312,7 +316,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is wrong; the text below points at line and column.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     File {
         /// Which file.
         path: PathBuf,
@@ -455,6 +459,7 @@ impl Config {
             ("session.shed_behind_ms", session.shed_behind_ms, DAY_MS),
             ("session.cut_after_ms", session.cut_after_ms.get(), DAY_MS),
             ("session.pong_timeout_ms", session.pong_timeout_ms.get(), DAY_MS),
+            ("session.ahead_ms", session.ahead_ms.get(), DAY_MS),
             ("session.dead_peer_ms", session.dead_peer_ms.get(), DAY_MS),
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -207,6 +207,7 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     open: Mutex<HashMap<IpAddr, usize>>,
+    all: AtomicUsize,
 }
 
 /// One connection's place among those from its address; dropping it gives it back.
@@ -226,12 +227,19 @@ impl Addresses {
             return None;
         }
         *count += 1;
+        self.all.fetch_add(1, Ordering::Relaxed);
         Some(Seat { address, addresses: Arc::clone(self) })
+    }
+
+    /// Connections that have a place, from all addresses.
+    pub(crate) fn open(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.addresses.all.fetch_sub(1, Ordering::Relaxed);
         let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {
             *count -= 1;
@@ -255,7 +263,9 @@ mod tests {
         assert!(seats.iter().all(Option::is_some));
         assert!(addresses.take(one, 2).is_none());
         assert!(addresses.take([127, 0, 0, 2].into(), 2).is_some());
+        assert_eq!(addresses.open(), 2);
         drop(seats);
+        assert_eq!(addresses.open(), 0);
         assert!(addresses.take(one, 2).is_some());
         assert!(addresses.open.lock().expect("not poisoned").is_empty(), "nobody is remembered for ever");
     }

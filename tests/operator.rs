@@ -357,6 +357,8 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         runtimes: Runtimes::new([]),
         pulses: Arc::default(),
         steps: Arc::default(),
+        connections_max: 7,
+        files_max: None,
         instruments: Box::new(|| 0),
         rooms: Box::new(|| None),
     };

@@ -212,12 +212,14 @@ impl House {
             epoch: "e".into(),
             feed: Provenance::Live,
             policy: Policy {
-                outbox_bytes_max: OUTBOX_BYTES_MAX,
+                // With more than a window has at least, clients that are behind have windows.
+                outbox_bytes_max: OUTBOX_BYTES_MAX << if seed % 5 < 2 { 2 } else { 0 },
                 control_bytes_max: 1 << 20,
                 warn_behind_ns: 40 * MS,
                 shed_behind_ns: 100 * MS,
                 cut_after_ns: 200 * MS,
                 pong_timeout_ns: 300 * MS,
+                ahead_ns: 100 * MS,
                 rates_max: 2,
             },
             tuning: Tuning { unsent_bytes_max: 1 },

@@ -99,6 +99,7 @@ pub(crate) fn policy() -> Policy {
         shed_behind_ns: 3_000_000_000,
         cut_after_ns: 20_000_000_000,
         pong_timeout_ns: u64::MAX,
+        ahead_ns: 500_000_000,
         rates_max: 16,
     }
 }

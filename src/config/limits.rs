@@ -68,8 +68,8 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: non_zero::<20_000>(),
-            connections_per_address: non_zero::<20_000>(),
+            connections_max: non_zero::<18_000>(),
+            connections_per_address: non_zero::<16_000>(),
             admissions_per_s: non_zero_u32::<2_000>(),
             instruments_max: non_zero::<65_536>(),
             symbols_per_connection: non_zero::<1_000>(),

@@ -21,6 +21,7 @@ use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::printable;
 use crate::protocol::replay::Order;
 use crate::pulse::{Beating, Pulse};
 use crate::remote::{Remote, Shown};
@@ -584,7 +585,7 @@ impl Ingest {
         lines.clear();
         for replay in replays {
             lines.extend(replay.lines().map(|LineView { files, line, bad_lines, .. }| LineReport {
-                name: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
+                name: files.first().map(|file| printable::path(file).to_string()).unwrap_or_default(),
                 wire: line.wire(),
                 stats: line.stats().clone(),
                 bad_lines,

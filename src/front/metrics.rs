@@ -45,6 +45,10 @@ pub struct Sources {
     pub pulses: Arc<[Arc<Pulse>]>,
     /// What the clocks of the machine did.
     pub steps: Arc<Steps>,
+    /// Clients that are taken at once.
+    pub connections_max: u64,
+    /// Files that the process may open; `None`: there is no limit, or the system does not tell.
+    pub files_max: Option<u64>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The rooms of replays; `None`: there are none.
@@ -159,7 +163,18 @@ impl Sources {
         let gauges = [
             ("tickfan_instruments", "Instruments listed", (self.instruments)()),
             ("tickfan_feeds_flowing", "Replays that bring ticks", flowing),
+            ("tickfan_connections_max", "Clients that are taken at once", self.connections_max),
         ];
+        if let Some(files_max) = self.files_max {
+            let help = "Files that the process may open, connections counted";
+            family(
+                encoder,
+                "tickfan_open_files_max",
+                help,
+                MetricType::Gauge,
+                vec![(Vec::new(), files_max)],
+            )?;
+        }
         for (name, help, value) in gauges {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }

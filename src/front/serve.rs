@@ -55,6 +55,9 @@ pub struct Limits {
     /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
     /// 503. A connection costs about 40 kB at most. Default 1024.
     pub connections_max: usize,
+    /// Connections at the same time, sessions included: each takes an open file. Further ones are answered 503.
+    /// Default: no other bound than these.
+    pub open_max: usize,
     /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
     /// 20000.
     pub per_address_max: usize,
@@ -73,6 +76,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            open_max: usize::MAX,
             per_address_max: 20_000,
             admissions_per_s: const { NonZeroU32::new(2_000).expect("it is not 0") },
             head_timeout_ms: 5_000,
@@ -243,10 +247,11 @@ async fn accept(
         pace.go_on().await;
         let (stream, address) = acceptor.accept(&door.stats.accept_errors).await;
         count(&door.stats.accepted);
+        let is_full = addresses.open() >= door.limits.open_max;
         let seat = addresses.take(address.ip(), door.limits.per_address_max);
-        let permit = Arc::clone(&open).try_acquire_owned();
+        let permit = if is_full { None } else { Arc::clone(&open).try_acquire_owned().ok() };
         let (status, msg) = match (seat, permit) {
-            (Some(seat), Ok(permit)) => {
+            (Some(seat), Some(permit)) => {
                 count(&door.stats.open);
                 let peer = Peer { address, seat };
                 tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
@@ -256,7 +261,7 @@ async fn accept(
                 count(&door.stats.refused_address);
                 ("429 Too Many Requests", "too many connections from your address are open")
             }
-            (_, Err(_)) => {
+            (_, None) => {
                 count(&door.stats.refused_full);
                 ("503 Service Unavailable", "too many connections are open")
             }

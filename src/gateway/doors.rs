@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::{Base, Prepared, Shards, random_name};
+use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
@@ -38,6 +39,8 @@ pub(super) struct Doors {
 /// What the doors lead to.
 pub(super) struct Around<'a> {
     pub(super) config: &'a Config,
+    /// Files that the process may open.
+    pub(super) files_max: Option<u64>,
     pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
@@ -150,13 +153,15 @@ impl Doors {
             runtimes: runtimes(around),
             pulses: Arc::clone(around.pulses),
             steps: Arc::clone(around.clock.steps()),
+            connections_max: config.limits.connections_max.get() as u64,
+            files_max: around.files_max,
             instruments: Box::new(move || table.len() as u64),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
         let handles = Arc::clone(&around.shards.handles);
         let rooms = around.rooms.cloned();
         let admin = Admin::new(
-            limits,
+            crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
@@ -195,6 +200,7 @@ fn runtimes(around: &Around<'_>) -> Runtimes {
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
+        open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
         admissions_per_s: config.limits.admissions_per_s,
         head_timeout_ms: config.limits.head_timeout_ms.get(),

@@ -75,7 +75,7 @@ impl Base {
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = super::cores();
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
             let counters = Arc::<ShardCounters>::default();
@@ -273,6 +273,7 @@ fn session_options(
             shed_behind_ns: config.session.shed_behind_ms * MS,
             cut_after_ns: config.session.cut_after_ms.get() * MS,
             pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
+            ahead_ns: config.session.ahead_ms.get() * MS,
             rates_max: config.limits.rates_per_connection.get(),
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },

@@ -2,11 +2,13 @@
 
 mod doors;
 mod engine;
+mod files;
 mod guard;
 mod room;
 mod rooms;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +32,7 @@ use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
+use crate::printable;
 use crate::protocol::close::Close;
 use crate::remote::Admission;
 use crate::ring::TickRing;
@@ -66,11 +69,19 @@ pub enum Outcome {
 /// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    let Job { config, exit_at_end, wait_subscribers, summary } = job;
+    let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
     guard::end_on_panic();
     check(&config)?;
+    let files_max = files::raise();
+    let fit = files::fit(&config, cores(), files_max);
+    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+    let config = config;
     let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
+    if let Some(notice) = fit.notice {
+        // There is room: nothing was said yet.
+        let _ = notices.try_send(notice);
+    }
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
@@ -96,6 +107,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let guarded = guard::pulses(&base.view, &shards);
     let around = Around {
         config: &config,
+        files_max,
         base: &base,
         shards: &shards,
         records: &recording.records,
@@ -158,6 +170,11 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     })
 }
 
+/// Cores of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
 async fn ended(view: &IngestView, exit_at_end: bool) {
     view.on_end.notified().await;
@@ -202,7 +219,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
-        let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {}", printable::line(&line));
     }
 }
 
@@ -323,7 +340,7 @@ impl Recording {
         };
         // In a loop it would grow for ever.
         if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
-            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", printable::path(file));
         }
         let options = RecordOptions {
             dir: record.dir.clone(),

@@ -137,6 +137,12 @@ impl Subscription {
         self.told.wrapping_sub(before)
     }
 
+    /// True if the newest value of a channel stands for those before it, where they cannot all be told.
+    #[inline]
+    pub fn is_latest(&self) -> bool {
+        self.manner.mode == Mode::Latest
+    }
+
     /// True if the next tick it loses because its client is slow ends the session.
     pub fn cuts(&self) -> bool {
         self.manner.cuts

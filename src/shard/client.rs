@@ -4,6 +4,7 @@ use std::io;
 
 use super::interest::{Awaited, Wildcard};
 use super::leaving::Parting;
+use super::pongs::Withheld;
 use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
@@ -38,6 +39,8 @@ pub(super) struct Connection<S> {
     pub(super) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
     pub(super) seam: Option<u64>,
+    /// Pings that are answered when what waited for its window before them has been told.
+    pub(super) withheld: Option<Box<Withheld>>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
     pub(super) socket: S,
@@ -160,7 +163,11 @@ impl<S: Socket> Connection<S> {
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
             // Nobody counts on its turn to come before the tape comes round.
-            return self.session.own();
+            self.session.own();
+            if self.session.has_urgent() {
+                self.force(false, around.counters);
+            }
+            return;
         }
         let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {

@@ -376,6 +376,13 @@ impl<S: Socket> Sessions<S> {
             }
             return;
         }
+        let may_wait = key.channel().is_some() && subscription.is_latest();
+        if may_wait && connection.session.conflates(now.mono_ns) {
+            if subscription.fell_behind(GapCause::SlowConsumer) {
+                connection.session.wait(key, now.mono_ns);
+            }
+            return;
+        }
         let states_wait = connection.session.has_states_waiting();
         let strip = self.print(telling);
         let strip =
@@ -549,6 +556,7 @@ impl<S: Socket> Sessions<S> {
         if let Some((key, missing)) = gap {
             self.saw_gap(id, key, missing, now);
         }
+        self.pong_withheld(id, now);
         self.tell_seam(id, now);
     }
 
@@ -587,6 +595,7 @@ impl<S: Socket> Sessions<S> {
             awaits_plan: false,
             named: 0,
             seam: None,
+            withheld: None,
             news: 0,
             watched: false,
             slowed: false,

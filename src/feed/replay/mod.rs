@@ -28,6 +28,7 @@ use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
 use crate::capture::CaptureError;
 use crate::clock::{Clock, MS, Now};
+use crate::printable;
 use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
@@ -82,7 +83,10 @@ pub enum ReplayError {
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// Nothing in it tells whose messages it holds.
-    #[error("{0}: neither its notes nor its messages tell the venue: name it with --venue or `venue`")]
+    #[error(
+        "{}: neither its notes nor its messages tell the venue: name it with --venue or `venue`",
+        printable::path(.0)
+    )]
     NoVenue(PathBuf),
     /// No files.
     #[error("no captures are named")]
