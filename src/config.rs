@@ -17,6 +17,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::printable;
 use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
@@ -88,6 +89,8 @@ pub struct Server {
     pub allowed_origins: Vec<String>,
     /// Names by which both listeners are reached, besides those that they know by themselves.
     pub hosts: Vec<String>,
+    /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
+    pub hang_after_ms: u64,
 }
 
 /// `[admin]`
@@ -130,6 +133,8 @@ pub struct Shard {
     /// Steps of a turn that requests of clients may take.
     #[serde(deserialize_with = "steps_per_turn")]
     pub steps_per_turn_max: u32,
+    /// Positions of the ring that each looks at again in one turn.
+    pub reread_per_turn: NonZeroUsize,
 }
 
 impl Shard {
@@ -154,6 +159,8 @@ pub struct Session {
     pub shed_behind_ms: u64,
     /// Milliseconds without coming to anything that it was sent after which it is cut.
     pub cut_after_ms: NonZeroU64,
+    /// Milliseconds in which a client that is behind takes what is before it.
+    pub ahead_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: NonZeroU64,
     /// Milliseconds without a sign of life after which a client is dead.
@@ -175,7 +182,12 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 impl Default for Server {
     fn default() -> Self {
         let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins, hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 8080),
+            allowed_origins,
+            hosts: Vec::new(),
+            hang_after_ms: 10_000,
+        }
     }
 }
 
@@ -199,7 +211,13 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES, steps_per_turn_max: 1_024 }
+        Self {
+            threads: 0,
+            wait: Wait::Park,
+            tape_bytes: TAPE_BYTES,
+            steps_per_turn_max: 1_024,
+            reread_per_turn: non_zero::<4_096>(),
+        }
     }
 }
 
@@ -211,6 +229,7 @@ impl Default for Session {
             warn_behind_ms: 1_000,
             shed_behind_ms: 3_000,
             cut_after_ms: non_zero_u64::<20_000>(),
+            ahead_ms: non_zero_u64::<500>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
             pong_timeout_ms: non_zero_u64::<20_000>(),
             dead_peer_ms: non_zero_u64::<30_000>(),
@@ -309,7 +328,7 @@ fn check_token(key: &str, token: &str) -> Result<(), String> {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file does not open.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -317,7 +336,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is wrong; the text below points at line and column.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     File {
         /// Which file.
         path: PathBuf,
@@ -453,12 +472,14 @@ impl Config {
         const MANY: u64 = 1 << 22;
         let (session, limits) = (&self.session, &self.limits);
         let ranges = [
+            ("server.hang_after_ms", self.server.hang_after_ms, DAY_MS),
             ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
             ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
             ("session.warn_behind_ms", session.warn_behind_ms, DAY_MS),
             ("session.shed_behind_ms", session.shed_behind_ms, DAY_MS),
             ("session.cut_after_ms", session.cut_after_ms.get(), DAY_MS),
             ("session.pong_timeout_ms", session.pong_timeout_ms.get(), DAY_MS),
+            ("session.ahead_ms", session.ahead_ms.get(), DAY_MS),
             ("session.dead_peer_ms", session.dead_peer_ms.get(), DAY_MS),
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
@@ -482,7 +503,9 @@ impl Config {
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
             ("publish.strangers_max", self.publish.strangers_max.get() as u64, 4_096),
             ("publish.wrong_tokens_per_minute", self.publish.wrong_tokens_per_minute.get().into(), 6_000),
+            ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
+            ("shard.reread_per_turn", self.shard.reread_per_turn.get() as u64, CAPACITY_MAX as u64),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
             ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),

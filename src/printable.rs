@@ -1,6 +1,8 @@
 //! Text of others as a terminal may have it.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::path::Path;
 
 /// What stands for each character that [`is_hidden`].
 const STAND_IN: &str = "?";
@@ -54,6 +56,30 @@ pub fn lines(text: &str) -> String {
     text.replace(|c| c != '\n' && is_hidden(c), STAND_IN)
 }
 
+/// A path on one line: each character that [`is_hidden`] as an escape, such as `\n` or `\u{202e}`. So the name of a
+/// file can neither begin a line of its own, in a log or on a terminal, nor change how what stands around it looks.
+/// Bytes that are no UTF-8 are U+FFFD.
+pub fn path<P: AsRef<Path> + ?Sized>(path: &P) -> Shown<'_> {
+    Shown(path.as_ref())
+}
+
+/// See [`path`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a>(&'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.to_string_lossy().chars() {
+            if is_hidden(c) {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +91,12 @@ mod tests {
         assert_eq!(lines("a\x1b\nb\u{202e}"), "a?\nb?");
         assert_eq!(line("\u{34f}\u{3164}\u{fe0f}\u{2800}\u{e0100}\u{fffe}\u{10ffff}"), "?".repeat(7));
         assert!(matches!(line("plain – ×"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_path_is_one_line_that_still_tells_its_name() {
+        let name = "/a b/é\ntickfan: ready\x1b[2J\u{202e}tset.zst";
+        assert_eq!(path(name).to_string(), r"/a b/é\ntickfan: ready\u{1b}[2J\u{202e}tset.zst");
+        assert_eq!(path(Path::new("/plain/–.zst")).to_string(), "/plain/–.zst");
     }
 }

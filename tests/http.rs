@@ -91,6 +91,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
                 vec![FeedHealth { name: "a<b".into(), flowing, detail: "10 frames a second".into() }]
             }),
             alarms: Arc::new(|| vec!["no room".to_owned()]),
+            pulses: Arc::default(),
         },
         remote: None,
         rooms: Some(RoomRoute {

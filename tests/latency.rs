@@ -81,6 +81,7 @@ fn options() -> SessionOptions {
             shed_behind_ns: 20 * SECOND,
             cut_after_ns: 10 * SECOND,
             pong_timeout_ns: 100 * SECOND,
+            ahead_ns: SECOND,
             rates_max: 2,
         },
         tuning: Tuning { unsent_bytes_max: 1 },
@@ -98,6 +99,7 @@ fn options() -> SessionOptions {
         remote: None,
         catch_ups: CatchUps::new(0, 0, 1),
         steps_per_turn_max: 1 << 20,
+        reread_per_turn: 4_096,
     }
 }
 

@@ -60,6 +60,7 @@ fn asked(latency: Option<Arc<Measured>>, requests: Vec<String>) -> Vec<Answer> {
                 vec![FeedHealth { name: "feed 1".to_owned(), flowing: false, detail }]
             }),
             alarms: Arc::new(|| vec!["no room".to_owned()]),
+            pulses: Arc::default(),
         },
     };
     let hosts = Hosts::new(&["metrics.example".to_owned()]).expect("a name");
@@ -354,6 +355,10 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         publish: None,
         latency: Some(measured()),
         runtimes: Runtimes::new([]),
+        pulses: Arc::default(),
+        steps: Arc::default(),
+        connections_max: 7,
+        files_max: None,
         instruments: Box::new(|| 0),
         rooms: Box::new(|| None),
     };

@@ -60,7 +60,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         }),
         instruments: Arc::new(InstrumentTable::new(1)),
         state: Arc::new(|_| State::Waiting),
-        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
+        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new), pulses: Arc::default() },
         remote: None,
         rooms: None,
     }

@@ -149,6 +149,37 @@ fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
 }
 
 #[test]
+fn the_newest_values_over_a_thin_link_are_newer_than_ticks_that_wait_in_line() {
+    // Some 120 kB a second, of which each is read 20 kB.
+    let gateway = looped("4", &[]);
+    let ages = ["mode=latest", "mode=every"].map(|mode| {
+        let mut client = Client::open_small(&gateway, &format!("{EVERYTHING}&{mode}"));
+        client.socket.read_at_most(Some(20_000));
+        std::thread::spawn(move || {
+            let (start, mut ages) = (Instant::now(), Vec::new());
+            while start.elapsed() < Duration::from_secs(20) {
+                client.age_us = None;
+                assert!(client.step() && client.ledger.held(), "{:?}", client.ledger.breaks());
+                ages.extend(client.age_us.filter(|_| start.elapsed() > Duration::from_secs(8)));
+            }
+            ages.sort_unstable();
+            (ages[ages.len() / 2], client)
+        })
+    });
+    let [(latest_us, latest), (every_us, every)] =
+        ages.map(|ages| ages.join().expect("its account is right"));
+    assert!(latest.ledger.heard_all().merged > 0 && every.ledger.heard_all().merged == 0);
+    assert_eq!(latest.missing("slow_consumer"), 0);
+    assert!(every.missing("slow_consumer") > 0);
+    assert!(
+        2 * latest_us < every_us,
+        "half of them are older than {latest_us} us, and {every_us} us in line"
+    );
+    drop((latest, every));
+    gateway.stop();
+}
+
+#[test]
 fn who_would_rather_be_cut_than_miss_a_tick_is_cut() {
     let gateway = looped(
         "20",

@@ -14,6 +14,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tick", &["instrument", "decimal"]),
     ("rfc3339", &[]),
     ("clock", &[]),
+    ("pulse", &["clock"]),
+    ("faults", &[]),
     ("threads", &[]),
     ("counters", &[]),
     ("complaint", &[]),
@@ -21,27 +23,33 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
-    ("capture", &["instrument", "tick", "rfc3339", "venue"]),
+    ("capture", &["instrument", "tick", "rfc3339", "printable", "venue"]),
     ("protocol", &["instrument", "tick", "rfc3339"]),
     ("latency", &["instrument", "tick", "rfc3339"]),
     ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     ("remote", &["protocol"]),
-    ("history", &["tick", "threads", "counters", "ring"]),
+    ("history", &["tick", "threads", "counters", "printable", "ring"]),
     // I/O
     ("socket", &["protocol"]),
     ("journal", &["latency"]),
-    ("flight", &["instrument", "tick", "rfc3339", "counters", "protocol", "latency", "session", "ring"]),
-    ("collector", &["instrument", "tick", "clock", "counters", "latency", "journal", "flight"]),
+    (
+        "flight",
+        &["instrument", "tick", "rfc3339", "counters", "printable", "protocol", "latency", "session", "ring"],
+    ),
+    ("collector", &["instrument", "tick", "clock", "counters", "printable", "latency", "journal", "flight"]),
     (
         "feed",
         &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "threads",
             "counters",
+            "printable",
             "venue",
             "book",
             "capture",
@@ -59,6 +67,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "counters",
             "protocol",
             "session",
@@ -75,6 +85,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "tick",
+            "clock",
+            "pulse",
+            "faults",
             "counters",
             "protocol",
             "latency",
@@ -89,7 +102,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("watch", &["tick", "clock", "complaint", "printable"]),
     ("report", &["rfc3339", "atomic_file", "printable", "latency", "flight"]),
     // wiring
-    ("config", &["instrument", "venue", "protocol", "latency", "session", "ring", "shard"]),
+    ("config", &["instrument", "printable", "venue", "protocol", "latency", "session", "ring", "shard"]),
     (
         "offline",
         &[
@@ -98,6 +111,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "rfc3339",
             "clock",
             "atomic_file",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -110,8 +124,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "clock",
+            "pulse",
             "threads",
             "counters",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -134,6 +150,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "clock",
             "complaint",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -299,6 +316,7 @@ const BANS: &[Ban] = &[
         "written by hand",
     ),
     ("println!", |_| true, "write to a handle"),
+    (".display()", |_| true, "a name may hold anything: printable::path shows it on one line"),
     (
         "unsafe",
         |s| !s.path.ends_with("socket/kernel.rs"),

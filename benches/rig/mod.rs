@@ -99,6 +99,7 @@ pub(crate) fn policy() -> Policy {
         shed_behind_ns: 3_000_000_000,
         cut_after_ns: 20_000_000_000,
         pong_timeout_ns: u64::MAX,
+        ahead_ns: 500_000_000,
         rates_max: 16,
     }
 }
@@ -151,6 +152,7 @@ impl<S: Socket> Rig<S> {
             remote: None,
             catch_ups: CatchUps::new(0, 0, 1),
             steps_per_turn_max: 1 << 20,
+            reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -16,11 +16,14 @@ use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::{Counter, TurnTimes};
+use crate::faults;
 use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::printable;
 use crate::protocol::replay::Order;
+use crate::pulse::{Beating, Pulse};
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
 use crate::tick::{Body, Channel, GapCause, Tick};
@@ -72,6 +75,8 @@ pub struct IngestView {
     pub turns: Counter,
     /// How long they took.
     pub turn_times: TurnTimes,
+    /// Whether it makes any, for those who watch.
+    pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
     pub published: Counter,
     /// Ticks of instruments that the ring has no place for.
@@ -87,7 +92,13 @@ pub struct IngestView {
 impl IngestView {
     /// A view of so many replays, none of which has begun.
     pub fn new(replays: usize) -> Self {
+        Self::of_thread("ingest", replays)
+    }
+
+    /// The same, of a thread of this name.
+    pub fn of_thread(thread: &str, replays: usize) -> Self {
         Self {
+            pulse: Pulse::new(thread),
             flows: (0..replays).map(|_| AtomicU8::new(Flow::Waiting as u8)).collect(),
             ended: AtomicBool::new(false),
             on_end: Notify::new(),
@@ -153,7 +164,7 @@ pub struct IngestParts {
     pub publish_limits: LineLimits,
     /// Where what publishers send is recorded.
     pub publish_tap: Option<Tap>,
-    /// The clock.
+    /// The clock, of the ingest thread itself.
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
     pub stale_after_ns: u64,
@@ -203,6 +214,7 @@ pub struct Ingest {
     next_line: u32,
     report_at_ns: u64,
     show_at_ns: u64,
+    beating: Beating,
 }
 
 /// What a turn of the ingest thread leaves.
@@ -340,6 +352,7 @@ impl Ingest {
             numbered: Vec::new(),
         };
         Self {
+            beating: parts.view.pulse.begin(),
             parts,
             stages,
             started: false,
@@ -356,6 +369,10 @@ impl Ingest {
 
     /// Takes in what is due, at most a fair share of it, and wakes the shards once.
     pub fn turn(&mut self, now: Now) -> Next {
+        self.beating.beat();
+        let machine_ns = self.parts.clock.machine_ns(now.mono_ns);
+        self.stages.meter.look_at_clocks(machine_ns, now.wall_ns);
+        self.stages.meter.turn(machine_ns);
         let before = self.parts.writer.published();
         self.parts.view.turns.add(1);
         if !self.started && (self.parts.may_start)() {
@@ -382,7 +399,6 @@ impl Ingest {
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
         self.stages.published();
-        self.stages.meter.turn(now.mono_ns);
         next
     }
 
@@ -541,6 +557,7 @@ impl Ingest {
             let text = left[..end].trim_ascii();
             rest.taken = (rest.taken + end + 1).min(bytes.len());
             stages.begin();
+            faults::inject(text);
             if !text.is_empty()
                 && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
             {
@@ -571,7 +588,7 @@ impl Ingest {
         lines.clear();
         for replay in replays {
             lines.extend(replay.lines().map(|LineView { files, line, bad_lines, .. }| LineReport {
-                name: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
+                name: files.first().map(|file| printable::path(file).to_string()).unwrap_or_default(),
                 wire: line.wire(),
                 stats: line.stats().clone(),
                 bad_lines,
@@ -627,7 +644,7 @@ impl Ingest {
                     }
                 }
             }
-            self.stages.meter.end(clock.now().mono_ns);
+            self.stages.meter.end(clock.machine_ns(clock.now().mono_ns));
             // It is set here alone.
             let _ = self.parts.view.summaries.set(self.parts.replays.iter().map(Replay::summary).collect());
             Ok(())

@@ -237,14 +237,20 @@ async fn admin_readyz(State(hooks): State<AdminHooks>) -> Response<Body> {
 
 fn readiness(health: &Health) -> Response<Body> {
     let feeds = (health.feeds)();
-    let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing);
+    let late: Vec<(&str, u64)> =
+        health.pulses.iter().filter_map(|pulse| Some((pulse.name(), pulse.late_ms()?))).collect();
+    let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing) && late.is_empty();
     let rows: Vec<Value> = feeds
         .iter()
         .map(|feed| json!({"name": feed.name, "flowing": feed.flowing, "detail": feed.detail}))
         .collect();
     let mut body = json!({"ready": ready, "feeds": rows, "alarms": (health.alarms)()});
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if !ready {
+    if let Some((name, late_ms)) = late.first() {
+        let threads = late.iter().map(|(name, late_ms)| json!({"name": name, "late_ms": late_ms}));
+        body["threads"] = threads.collect();
+        body["error"] = format!("the thread {name} has not moved for {late_ms} ms").into();
+    } else if !ready {
         body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();
     }
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()

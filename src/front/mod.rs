@@ -32,6 +32,7 @@ use crate::instrument::{InstrumentId, InstrumentTable};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::json::Provenance;
+use crate::pulse::Pulse;
 use crate::remote::Remote;
 use crate::socket::Seat;
 use crate::tick::State;
@@ -130,6 +131,8 @@ pub struct Health {
     pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
     /// What is wrong though ticks flow, one sentence each.
     pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Threads that do not move.
+    pub pulses: Arc<[Arc<Pulse>]>,
 }
 
 /// What the door asks the rest of the gateway. All are called on the door's own threads, none per tick.

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::{Base, Prepared, Shards, random_name};
+use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
@@ -25,7 +26,8 @@ use crate::front::{
 };
 use crate::history::Access;
 use crate::protocol::close::Close;
-use crate::shard::{Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
+use crate::pulse::Pulse;
+use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
 
 /// What the gateway listens on.
 pub(super) struct Doors {
@@ -37,12 +39,16 @@ pub(super) struct Doors {
 /// What the doors lead to.
 pub(super) struct Around<'a> {
     pub(super) config: &'a Config,
+    /// Files that the process may open.
+    pub(super) files_max: Option<u64>,
     pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
     pub(super) past: Option<&'a Access>,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
+    pub(super) clock: &'a Clock,
+    pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
 
 /// Publishing, where it is on.
@@ -77,21 +83,30 @@ pub(super) fn publishing(
 }
 
 impl Doors {
-    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let publish = match config.publish.listen {
-            Some(address) => Some(bind("publish.listen", address).await?),
-            None => None,
-        };
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        let publish = config.publish.listen.map(|address| bind("publish.listen", address)).transpose()?;
         Ok(Self {
-            public: bind("server.listen", config.server.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
+            public: bind("server.listen", config.server.listen)?,
+            admin: bind("admin.listen", config.admin.listen)?,
             publish,
         })
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// Connections that wait to be accepted, at most; the kernel has a bound of its own, `net.core.somaxconn`.
+const BACKLOG: u32 = 1 << 16;
+
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere it would let another program take the same address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Doors {
@@ -136,13 +151,17 @@ impl Doors {
             history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
+            pulses: Arc::clone(around.pulses),
+            steps: Arc::clone(around.clock.steps()),
+            connections_max: config.limits.connections_max.get() as u64,
+            files_max: around.files_max,
             instruments: Box::new(move || table.len() as u64),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
         let handles = Arc::clone(&around.shards.handles);
         let rooms = around.rooms.cloned();
         let admin = Admin::new(
-            limits,
+            crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
@@ -181,7 +200,9 @@ fn runtimes(around: &Around<'_>) -> Runtimes {
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
+        open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
+        admissions_per_s: config.limits.admissions_per_s,
         head_timeout_ms: config.limits.head_timeout_ms.get(),
         idle_timeout_ms: config.limits.idle_timeout_ms.get(),
     }
@@ -189,7 +210,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms } = around;
+    let Around { config, base, shards, measured, records, past, rooms, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -197,7 +218,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);
-    let ring = base.ring.clone();
+    let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     let (measured, past) = (measured.clone(), past.cloned());
@@ -206,13 +227,14 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
         instruments: Arc::clone(&base.table),
-        state: Arc::new(move |id| ring.state(id)),
+        state: Arc::new(move |id| shard::shown(ring.state(id), pulse.is_late())),
         health: Health {
             feeds: Arc::new(move || {
                 let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
                 feed_health(&feeds, publishers, &view, &records)
             }),
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+            pulses: Arc::clone(around.pulses),
         },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
@@ -322,11 +344,12 @@ async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<List
     Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
 }
 
-/// Gives a client to the shard with the fewest.
+/// Gives a client to the shard with the fewest, of those that move.
 pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
+    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };

@@ -22,6 +22,7 @@ use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
+use crate::pulse::{Pulse, Signs};
 use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
@@ -54,7 +55,7 @@ impl Base {
     ) -> anyhow::Result<Self> {
         let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-        let view = Arc::new(IngestView::new(replays.len()));
+        let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
         let ingest = Prepared::new()?;
         let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
         let options = session_options(config, &replays, remote.clone())?;
@@ -74,13 +75,15 @@ impl Base {
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = super::cores();
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
             let counters = Arc::<ShardCounters>::default();
             if let Some(collector) = collector {
                 collector.account_for(Arc::clone(&counters));
             }
+            let name = format!("{}shard-{number}", self.name);
+            let signs = Signs { own: Pulse::new(name.as_str()), feed: Arc::clone(&self.view.pulse) };
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
@@ -92,8 +95,8 @@ impl Base {
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
                 history: past.cloned(),
+                signs,
             };
-            let name = format!("{}shard-{number}", self.name);
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
             handles.push(handle);
             threads.push(thread);
@@ -121,7 +124,7 @@ impl Base {
             publishers: None,
             publish_limits: publish_limits(config),
             publish_tap: None,
-            clock: clock.clone(),
+            clock: clock.of_thread(),
             stale_after_ns: config.limits.stale_after_ms.get() * MS,
             may_start: shards.start_gate(wait_subscribers),
             view: self.view,
@@ -270,6 +273,7 @@ fn session_options(
             shed_behind_ns: config.session.shed_behind_ms * MS,
             cut_after_ns: config.session.cut_after_ms.get() * MS,
             pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
+            ahead_ns: config.session.ahead_ms.get() * MS,
             rates_max: config.limits.rates_per_connection.get(),
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
@@ -291,6 +295,7 @@ fn session_options(
             config.record.catch_up_patience_ms.get(),
         ),
         steps_per_turn_max: config.shard.steps_per_turn_max,
+        reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }
 

@@ -2,10 +2,13 @@
 
 mod doors;
 mod engine;
+mod files;
+mod guard;
 mod room;
 mod rooms;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +32,7 @@ use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
+use crate::printable;
 use crate::protocol::close::Close;
 use crate::remote::Admission;
 use crate::ring::TickRing;
@@ -65,10 +69,19 @@ pub enum Outcome {
 /// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    let Job { config, exit_at_end, wait_subscribers, summary } = job;
+    let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
+    guard::end_on_panic();
     check(&config)?;
+    let files_max = files::raise();
+    let fit = files::fit(&config, cores(), files_max);
+    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+    let config = config;
     let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
+    if let Some(notice) = fit.notice {
+        // There is room: nothing was said yet.
+        let _ = notices.try_send(notice);
+    }
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
@@ -77,7 +90,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         }
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let doors = Doors::bind(&config).await?;
+    let doors = Doors::bind(&config)?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
@@ -91,14 +104,18 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
+    let guarded = guard::pulses(&base.view, &shards);
     let around = Around {
         config: &config,
+        files_max,
         base: &base,
         shards: &shards,
         records: &recording.records,
         past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
+        clock: &clock,
+        pulses: &guarded.all,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
@@ -109,9 +126,10 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .context("cannot start the recorder")?;
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
-        base.into_parts(&config, &shards, wait_subscribers, notices, &clock, &mut collector);
+        base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
     let parts = IngestParts { publishers, publish_tap: recording.publish_tap, ..parts };
     let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
+    guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
@@ -133,7 +151,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     if let Some(publishing) = &publishing {
         publishing.stop();
     }
-    let _ = ingest.stop().await;
+    // One that hangs is not waited for.
+    let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
+    let _ = tokio::time::timeout(longest, ingest.stop()).await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
     // Those who were catching up until now have no more use for it.
     stop_history(history).await;
@@ -148,6 +168,11 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
         () => Outcome::Done,
     })
+}
+
+/// Cores of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
@@ -194,7 +219,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
-        let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {}", printable::line(&line));
     }
 }
 
@@ -315,7 +340,7 @@ impl Recording {
         };
         // In a loop it would grow for ever.
         if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
-            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", printable::path(file));
         }
         let options = RecordOptions {
             dir: record.dir.clone(),
@@ -370,6 +395,8 @@ async fn stop_history(history: Option<HistoryThreads>) {
     }
 }
 
+/// How long a stopping gateway waits for the ingest thread beyond `session.drain_ms`.
+const INGEST_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long a stopping gateway waits for the disk.
 const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 

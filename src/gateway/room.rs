@@ -377,7 +377,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
             threads: 1,
             wait: Wait::Park,
             tape_bytes: gateway.shard.tape_bytes.min(ROOM_TAPE_BYTES_MAX),
-            steps_per_turn_max: gateway.shard.steps_per_turn_max,
+            ..gateway.shard.clone()
         },
         ..gateway.clone()
     };

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::counters::{Counter, Ending};
 use crate::front::NoRoom;
 use crate::front::metrics::RoomFigures;
+use crate::printable;
 use crate::protocol::RoomWish;
 
 /// How long a listing of the captures is taken for true.
@@ -59,7 +60,7 @@ pub(super) struct Rooms {
 pub(super) fn shelf(config: &Config) -> anyhow::Result<Option<Shelf>> {
     let open = |dir: &Path| {
         let shelf = Shelf::open(dir, config.replay.dir_entries_max.get());
-        shelf.with_context(|| format!("replay.dir: {} cannot be read", dir.display()))
+        shelf.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
     };
     config.replay.dir.as_deref().map(open).transpose()
 }

@@ -6,6 +6,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::printable;
+
 /// What each file begins with.
 pub(super) const HEAD: &[u8] = b"tickfan history of one run, removed at its end\n";
 
@@ -31,7 +33,8 @@ impl Folder {
     /// When it cannot be made or read. A file that cannot be removed stays.
     pub(super) fn prepare(recordings: &Path, run_ns: u64) -> io::Result<Self> {
         let dir = recordings.join(HIDDEN);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", printable::path(&dir)));
         fs::create_dir_all(&dir).map_err(named)?;
         sweep(&dir).map_err(named)?;
         sweep(recordings).map_err(named)?;

@@ -159,6 +159,12 @@ impl Subscription {
         self.told.wrapping_sub(before)
     }
 
+    /// True if the newest value of a channel stands for those before it, where they cannot all be told.
+    #[inline]
+    pub fn is_latest(&self) -> bool {
+        self.flags & LATEST != 0
+    }
+
     /// True if the next tick it loses because its client is slow ends the session.
     pub fn cuts(&self) -> bool {
         self.flags & CUTS != 0
@@ -236,6 +242,16 @@ impl Subscription {
         let was_current = !self.is_dirty();
         if was_current {
             self.condition = Condition::Behind(why);
+        }
+        was_current
+    }
+
+    /// What the client was told last is told once more, for it means something else by now. True if it was current until now:
+    /// then its session has to [`wait`](super::Session::wait). It is for states, whose numbers nobody counts.
+    pub fn tell_again(&mut self) -> bool {
+        let was_current = self.fell_behind(GapCause::Overrun);
+        if was_current {
+            self.told = self.told.saturating_sub(1);
         }
         was_current
     }

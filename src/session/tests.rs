@@ -19,6 +19,7 @@ fn policy() -> Policy {
         shed_behind_ns: 300 * MS,
         cut_after_ns: 1_000 * MS,
         pong_timeout_ns: 2_000 * MS,
+        ahead_ns: 50 * MS,
         rates_max: 2,
     }
 }
@@ -90,7 +91,10 @@ impl Rig {
     fn new() -> Self {
         let buffers = Buffers::default();
         let mut session = Session::new(Rc::new(policy()), buffers.clone(), 0, 0);
-        assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
+        for (hz, id) in [("20", RateId(0)), ("5", RateId(1))] {
+            assert_eq!(session.rate(rate(hz)), Some(id));
+            session.use_rate(Some(id));
+        }
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
         let levels = vec![Level::Ok];
         Self { buffers, session, subscriptions, last, due: Vec::new(), now_ns: 0, levels, cut: false }
@@ -463,6 +467,7 @@ fn a_client_that_is_not_read_from_needs_not_answer() {
     assert!(session.is_ahead(1_000 * MS) && session.is_blocked() && session.awaits_answer());
     // Its answers fill their room: its requests are left unread, its pongs among them.
     session.push_answer(&text(2_000), 1_000 * MS);
+    session.judge(Kernel::default(), 1_000 * MS);
     assert!(session.is_over_full() && !session.is_ahead(1_000 * MS));
     session.unblock();
     take_all(&mut session, 1_100 * MS);

@@ -160,6 +160,20 @@ pub(super) struct House {
     pub(super) clock: Clock,
     /// Wakes the shard when there is something to write.
     pub(super) work: Notify,
+    /// A task has panicked, perhaps in the middle of what all sessions share: the shard is to end.
+    pub(super) broken: Cell<bool>,
+}
+
+/// Tells the shard if the task that holds it panics: the runtime would go on as if nothing had been.
+struct Fuse(Rc<House>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.set(true);
+            self.0.work.notify_one();
+        }
+    }
 }
 
 /// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `None` if the socket is gone already.
@@ -209,9 +223,11 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Drives the connection until it ends.
-    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold all this twice")]
+    // The future of an `async fn` would hold all this twice.
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
+        let fuse = Fuse(Rc::clone(&self.house));
         async move {
+            let _fuse = fuse;
             // What came with the handshake is read without waiting for the socket.
             let mut more = self.parser.is_some();
             loop {

@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::{Mode, Rate, Terms};
 use crate::session::{Begin, Manner, RateId, Subscription};
-use crate::tick::{Channel, Key, State, Stream};
+use crate::tick::{Channel, GapCause, Key, State, Stream};
 
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +83,8 @@ pub(super) enum Start {
     Newest(u64),
     /// Behind this number, with what the ring holds from this position on.
     Ring(u64, u64),
+    /// Behind this number, with what the shard has read since it was at this position.
+    Behind(u64, u64),
     /// With what was recorded.
     Past(Beginning),
 }
@@ -221,14 +223,24 @@ impl<S: Socket> Sessions<S> {
         // It may change at any moment: what is not shown has another number.
         match (wish.start, self.ring.numbered_state(instrument)) {
             (Start::FromFirst, _) => Start::FromFirst,
-            (_, (state, number)) if Some(state) == shown => Start::After(number),
+            (_, (state, number)) if Some(self.around.shown(state)) == shown => Start::After(number),
             _ => Start::Snapshot,
         }
     }
 
-    /// A session that has not caught up with an instrument yet asks for its present: then its state is told at once.
+    /// A session that has not caught up with an instrument yet asks for its present: then its state is told at once. So is one
+    /// that the ring still has to bring: no value comes before it.
     fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: Start, now: Now) {
-        let Some(state) = self.subscriptions.at(key, place).filter(|state| state.is_past()) else { return };
+        let head = self.ring.last_value(key).map_or(0, |last| last.head);
+        let Some(state) = self.subscriptions.at(key, place) else { return };
+        if !state.is_past() {
+            let is_behind = start != Start::FromFirst && state.misses(head);
+            if is_behind && state.fell_behind(GapCause::Overrun) {
+                let connection = self.connections.get_mut(session);
+                connection.into_iter().for_each(|connection| connection.session.wait(key, now.mono_ns));
+            }
+            return;
+        }
         let begin = match start {
             Start::After(told) => Begin::After(told),
             Start::Past(_) => return,
@@ -250,7 +262,7 @@ impl<S: Socket> Sessions<S> {
             Start::FromFirst => Begin::After(0),
             Start::After(told) => Begin::After(told),
             Start::Newest(told) => Begin::Newest(told),
-            Start::Ring(told, _) => Begin::Resume(told),
+            Start::Ring(told, _) | Start::Behind(told, _) => Begin::Resume(told),
             Start::Past(_) => Begin::Past(head),
         };
         let subscription = Subscription::new(session, manner, begin);
@@ -261,7 +273,8 @@ impl<S: Socket> Sessions<S> {
         let place = self.subscriptions.add(key, subscription);
         connection.places.insert(key, place);
         match start {
-            Start::Ring(_, position) => self.read_from(session, position),
+            Start::Ring(_, position) => self.read_from(session, key, position),
+            Start::Behind(_, position) => self.read_behind(session, key, position),
             Start::Past(beginning) => self.read_since(session, key, beginning),
             _ if subscription.is_dirty() => connection.session.wait(key, now.mono_ns),
             _ => {}

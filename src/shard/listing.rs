@@ -220,7 +220,7 @@ impl<S: Socket> Sessions<S> {
                 let Some(symbol) = table.get(instrument) else { break };
                 *next += 1;
                 if pattern.means(symbol) {
-                    let state = self.ring.state(instrument).name();
+                    let state = self.state(instrument).name();
                     rows.take(&[SymbolRow { symbol: symbol.as_str(), state }]);
                     break;
                 }

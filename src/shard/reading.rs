@@ -5,11 +5,14 @@
 //! there is room for; when that reading has come to where the shard reads, between two turns, the subscription is current.
 //! What the ring holds no more is asked of the [history](crate::history), a block at a time, for who catches up, of whom there
 //! are only so many: the session waits for it, the shard does not. What is kept nowhere is told from the last value.
+//!
+//! Who catches up reads position by position; who resumes reads its own streams alone: see [readers](super::readers).
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::readers::Ways;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
 use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
@@ -19,10 +22,8 @@ use crate::session::{Ledger, Missing};
 use crate::socket::{Addresses, Seat};
 use crate::tick::{Body, Key, State, Tick};
 
-/// Ticks that are looked at in one turn for all sessions that read.
-const SLOTS_PER_TURN: usize = 4_096;
 /// Ticks that count as one row of work, see [`Sessions::charge`].
-pub(super) const SLOTS_PER_ROW: usize = 16;
+const SLOTS_PER_ROW: usize = 16;
 
 /// Bounds of catching up with what was recorded. Clones count the clients of an address together.
 #[derive(Clone, Debug)]
@@ -68,7 +69,9 @@ pub(super) struct Beginning {
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The next position.
-    at: u64,
+    pub(super) at: u64,
+    /// What it resumes: read by this, unless it catches up with something, too.
+    pub(super) ways: Ways,
     /// A time whose position has to be found first: from there it reads on, if that is earlier.
     seek: Option<u64>,
     /// What the history was asked for: until it answers there is nothing to read.
@@ -86,7 +89,7 @@ pub(super) struct Reading {
 }
 
 /// Why a reading stops.
-enum Stop {
+pub(super) enum Stop {
     /// It has come to where the shard reads.
     Joined,
     /// There is no room, or it has had its share of the turn.
@@ -99,6 +102,7 @@ impl Reading {
     fn new(at: u64) -> Self {
         Self {
             at,
+            ways: Ways::default(),
             seek: None,
             asked: None,
             block: None,
@@ -154,9 +158,18 @@ pub(super) fn first_of(tick: &Tick) -> u64 {
 }
 
 impl<S: Socket> Sessions<S> {
-    /// A session has to read from this position on.
-    pub(super) fn read_from(&mut self, id: u32, position: u64) {
-        self.reading(id, position);
+    /// A session has to read a stream from this tick of it on.
+    pub(super) fn read_from(&mut self, id: u32, key: Key, position: u64) {
+        if let Some(reading) = self.reading(id, position) {
+            reading.ways.push(key, position);
+        }
+    }
+
+    /// A session has to read what there is of a stream from this position on, where it may have no tick.
+    pub(super) fn read_behind(&mut self, id: u32, key: Key, position: u64) {
+        if let Some(reading) = self.reading(id, position) {
+            reading.ways.push_behind(key, position);
+        }
     }
 
     /// A session has to read what was recorded of a stream. States are told as they are when it has caught up.
@@ -186,7 +199,7 @@ impl<S: Socket> Sessions<S> {
     fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
         let connection = self.connections.get_mut(id)?;
         if !std::mem::replace(&mut connection.reads, true) {
-            self.readers.push((id, connection.serial));
+            self.readers.push(id, connection.serial);
         }
         let reading = connection.reading.get_or_insert_with(|| Box::new(Reading::new(position)));
         reading.at = reading.at.min(position);
@@ -220,7 +233,7 @@ impl<S: Socket> Sessions<S> {
 
     /// How many sessions besides this one catch up.
     fn catching_up(&self, besides: u32) -> usize {
-        let catches_up = |(id, serial): &&(u32, u64)| {
+        let catches_up = |(id, serial): &(u32, u64)| {
             let connection = self.connections.get(*id).filter(|c| c.serial == *serial);
             let reading = connection.and_then(|connection| connection.reading.as_ref());
             *id != besides && reading.is_some_and(|reading| reading.catches_up)
@@ -228,39 +241,9 @@ impl<S: Socket> Sessions<S> {
         self.readers.iter().filter(catches_up).count()
     }
 
-    /// Lets everybody who reads read on. True if there is more to do at once.
-    pub(super) fn read_all(&mut self, now: Now) -> bool {
-        self.take_answers(now);
-        let (mut more, mut at, mut slots) = (false, 0, SLOTS_PER_TURN);
-        // Each turn begins with somebody else.
-        let some = usize::from(!self.readers.is_empty());
-        self.readers.rotate_left(some);
-        while let Some((id, serial)) = self.readers.get(at).copied() {
-            let connection = self.connections.get_mut(id).filter(|c| c.serial == serial);
-            match connection {
-                Some(connection) if connection.reading.is_some() => {
-                    // What else it waits for has waited longer than what it reads.
-                    if connection.session.waiting() > 0 {
-                        self.recover(id, now);
-                    }
-                    self.let_go_late(id, now);
-                    more |= self.read_on(id, &mut slots, now);
-                    at += 1;
-                }
-                gone => {
-                    if let Some(connection) = gone {
-                        connection.reads = false;
-                    }
-                    self.readers.swap_remove(at);
-                }
-            }
-        }
-        more
-    }
-
     /// A client that catches up more slowly than ticks come has no more use for its place: it goes on with the present, and
     /// a gap names what it misses.
-    fn let_go_late(&mut self, id: u32, now: Now) {
+    pub(super) fn let_go_late(&mut self, id: u32, now: Now) {
         let (cursor, patience_ns) = (self.cursor, self.options.catch_ups.patience_ns);
         // Not before a request that adds to it is carried out.
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else { return };
@@ -273,9 +256,9 @@ impl<S: Socket> Sessions<S> {
         self.end_reading(id, &reading, now);
     }
 
-    /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go
-    /// on at once.
-    pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
+    /// Tells a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
+    /// if it can go on at once.
+    pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
         // Not before a request that adds to it is carried out.
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else {
             return false;
@@ -285,7 +268,8 @@ impl<S: Socket> Sessions<S> {
             return false;
         };
         let stop = match reading.seek {
-            None => self.read_slots(id, &mut reading, slots, now),
+            None if reading.catches_up => self.read_slots(id, &mut reading, now),
+            None => self.read_ways(id, &mut reading, now),
             Some(_) => Stop::Lacking,
         };
         match stop {
@@ -315,23 +299,23 @@ impl<S: Socket> Sessions<S> {
     fn put_back(&mut self, id: u32, reading: Box<Reading>) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         connection.reading = Some(reading);
-        connection.session.has_room()
+        connection.may_read(self.options.tuning)
     }
 
-    fn read_slots(&mut self, id: u32, reading: &mut Reading, slots: &mut usize, now: Now) -> Stop {
+    fn read_slots(&mut self, id: u32, reading: &mut Reading, now: Now) -> Stop {
         let mut told_any = false;
         let stop = loop {
             if reading.at >= self.cursor {
                 break Stop::Joined;
             }
-            let connection = self.connections.get_mut(id).filter(|c| c.session.has_room());
-            let Some(connection) = connection.filter(|_| *slots > 0) else { break Stop::Paused };
+            let connection = self.connections.get_mut(id).filter(|c| c.may_read(self.options.tuning));
+            let Some(connection) = connection.filter(|_| self.slots > 0) else { break Stop::Paused };
             let Some(key) = reading.key(&self.ring) else { break Stop::Lacking };
             if let Some(place) = connection.place(key) {
                 let Some(tick) = reading.tick(&self.ring) else { break Stop::Lacking };
                 told_any |= self.read_tick(id, place, tick, reading, now);
             }
-            *slots -= 1;
+            self.slots -= 1;
             reading.step();
         };
         if told_any {
@@ -341,7 +325,14 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells a session a tick that it reads, if that is new to it.
-    fn read_tick(&mut self, id: u32, place: u32, mut tick: Tick, reading: &Reading, now: Now) -> bool {
+    pub(super) fn read_tick(
+        &mut self,
+        id: u32,
+        place: u32,
+        mut tick: Tick,
+        reading: &Reading,
+        now: Now,
+    ) -> bool {
         let key = tick.key();
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let Some(subscription) = self.subscriptions.at(key, place) else { return false };
@@ -370,7 +361,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes what the history answers.
-    fn take_answers(&mut self, now: Now) {
+    pub(super) fn take_answers(&mut self, now: Now) {
         while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
             let id = ticket.session;
             let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
@@ -406,6 +397,7 @@ impl<S: Socket> Sessions<S> {
             self.charge(id, ticks / SLOTS_PER_ROW);
             if wanted {
                 self.put_back(id, reading);
+                self.readers.wake();
             } else {
                 self.end_reading(id, &reading, now);
             }
@@ -433,7 +425,7 @@ impl<S: Socket> Sessions<S> {
                     let begins = reading.beginnings.get(key).filter(|begins| begins.snapshot);
                     begins.is_some_and(|begins| missed || old(&begins))
                 }
-                None => self.ring.state(key.instrument()) != State::Live,
+                None => self.around.shown(self.ring.state(key.instrument())) != State::Live,
             };
             if subscription.resumed(missed, fresh) {
                 connection.session.wait(*key, now.mono_ns);

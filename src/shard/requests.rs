@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
 use super::pattern::Pattern;
-use super::resume::{Plan, SLOTS_AT_ONCE};
+use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use super::work::{ROWS_PER_STEP, Settling};
 use crate::clock::Now;
@@ -57,6 +57,8 @@ pub(super) struct Subscribing {
 #[derive(Clone, Copy)]
 enum Stage {
     Begin,
+    /// Where it begins is found out next.
+    Plan,
     /// The symbol of this place is looked up next.
     Resolve(usize),
     Answer,
@@ -99,13 +101,24 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn go_on_subscribing(&mut self, id: u32, asked: &mut Subscribing, now: Now) -> bool {
         loop {
             asked.stage = match asked.stage {
-                Stage::Begin => match self.plan(id, &asked.wanted, now) {
-                    Ok(plan) => {
+                // Those that came before it have their turn first, and this turn may have looked at enough.
+                Stage::Begin if asked.wanted.resume.is_some() && self.resumes_wait() => {
+                    asked.stage = Stage::Plan;
+                    self.await_plan(id, false);
+                    return false;
+                }
+                Stage::Begin => Stage::Plan,
+                Stage::Plan => match self.plan(id, &asked.wanted, now) {
+                    Ok(Some(plan)) => {
                         asked.plan = plan;
                         asked.room = self.options.symbols_max.saturating_sub(self.named(id));
                         let rate = asked.wanted.rate;
                         asked.has_rate = rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
                         Stage::Resolve(0)
+                    }
+                    Ok(None) => {
+                        self.await_plan(id, true);
+                        return false;
                     }
                     Err((code, msg, retry)) => {
                         self.counters.faults.add(1);
@@ -164,7 +177,7 @@ impl<S: Socket> Sessions<S> {
             self.catch_up(id, now);
         }
         self.recover(id, now);
-        self.read_on(id, &mut { SLOTS_AT_ONCE }, now);
+        self.read_on(id, now);
         true
     }
 
@@ -308,7 +321,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
-        Named::Listed(instrument, self.ring.state(instrument))
+        Named::Listed(instrument, self.state(instrument))
     }
 
     pub(super) fn resolve(&self, text: &str) -> Result<Named, Refusal> {

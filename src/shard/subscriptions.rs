@@ -11,6 +11,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// Every key that somebody may want.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        (0..self.by_key.len() as u32).map(Key)
+    }
+
     /// Everybody who wants this stream.
     #[inline]
     pub(super) fn of(&mut self, key: Key) -> &mut [Subscription] {

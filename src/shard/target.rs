@@ -382,7 +382,7 @@ impl<S: Socket> Sessions<S> {
         if let Some(terms) = matching.shown {
             let state = match pattern {
                 Pattern::One(symbol) => {
-                    Some(table.find(symbol).map_or(State::Waiting, |instrument| self.ring.state(instrument)))
+                    Some(table.find(symbol).map_or(State::Waiting, |instrument| self.state(instrument)))
                 }
                 _ => None,
             };

@@ -12,6 +12,7 @@ use super::requests::Subscribing;
 use super::sessions::{Sessions, Socket};
 use super::target::{Setting, Unsubscribing};
 use crate::clock::Now;
+use crate::faults;
 use crate::protocol::close::Close;
 use crate::protocol::json as message;
 use crate::protocol::{self, Op, Request, Subscribe};
@@ -67,6 +68,7 @@ impl<S: Socket> Sessions<S> {
     /// [want](Self::wants) to be read from.
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
         self.counters.requests.add(1);
+        faults::inject(text.as_bytes());
         let admission = match self.connections.get(id) {
             Some(connection) if connection.work.is_some() => Admission::Refused,
             _ => self.admit(id, text.len(), now),
@@ -153,6 +155,7 @@ impl<S: Socket> Sessions<S> {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.reading = None;
+        connection.awaits_plan = false;
         self.begin(id, Work::Leave, now);
     }
 
@@ -173,7 +176,9 @@ impl<S: Socket> Sessions<S> {
             self.recover(id, now);
         } else {
             connection.work = Some(work);
-            self.put_to_work(id);
+            if !connection.awaits_plan {
+                self.put_to_work(id);
+            }
         }
     }
 
@@ -209,6 +214,22 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
+    /// Goes on with what a session has under way, by a slice of the steps.
+    pub(super) fn work_on(&mut self, id: u32, now: Now) {
+        let has_work = |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.work.is_some());
+        let had_work = has_work(self);
+        self.steps.begin_slice();
+        self.go_on_working(id, now);
+        self.steps.end_slice();
+        if had_work
+            && !has_work(self)
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            // Its requests were left unread until it is done.
+            connection.socket.kick();
+        }
+    }
+
     /// Goes on with what sessions have under way, in turns, as long as there are steps.
     pub(super) fn work(&mut self, now: Now) {
         self.forget_those_gone();
@@ -219,18 +240,15 @@ impl<S: Socket> Sessions<S> {
                 continue;
             };
             connection.at_work = false;
-            let had_work = connection.work.is_some();
             self.steps.begin_slice();
             self.recover(id, now);
-            let taken = self.steps.taken();
-            self.steps.begin_slice();
-            self.go_on_working(id, now);
-            let Some(connection) = self.connections.get_mut(id) else { continue };
-            if had_work && connection.work.is_none() {
-                // Its requests were left unread until it is done.
-                connection.socket.kick();
+            if self.connections.get(id).is_none_or(|connection| connection.awaits_plan) {
+                continue;
             }
-            if connection.work.is_some() && self.steps.taken() == taken {
+            let taken = self.steps.taken();
+            self.work_on(id, now);
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            if connection.work.is_some() && !connection.awaits_plan && self.steps.taken() == taken {
                 // What is next needs more than is left: it comes first in the next turn.
                 self.workers.rotate_right(1);
                 break;

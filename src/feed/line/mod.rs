@@ -87,6 +87,8 @@ pub struct Line {
     /// Bytes of changes that are kept.
     splice_bytes: usize,
     last_rx_ns: Option<u64>,
+    /// When something was heard of it last, steady time.
+    heard_ns: u64,
     silent: bool,
     tap: Option<Tap>,
 }
@@ -105,6 +107,7 @@ impl Line {
             splice_scratch: Scratch::default(),
             splice_bytes: 0,
             last_rx_ns: None,
+            heard_ns: 0,
             silent: false,
             tap: None,
         }
@@ -177,9 +180,14 @@ impl Line {
         self.symbols.iter().map(|listed| listed.id)
     }
 
-    /// It was not its silence that nothing came: that begins now.
-    pub(super) fn touch(&mut self, rx_ns: u64) {
-        self.last_rx_ns = self.last_rx_ns.map(|last| last.max(rx_ns));
+    /// Something is heard of it, or it was not its silence that nothing came: that begins now, steady time.
+    pub(super) fn touch(&mut self, now_ns: u64) {
+        self.heard_ns = now_ns;
+    }
+
+    /// For how long nothing has come, nanoseconds of steady time; 0 before the first frame of a connection.
+    pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
+        self.last_rx_ns.map_or(0, |_| now_ns.saturating_sub(self.heard_ns))
     }
 
     /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.

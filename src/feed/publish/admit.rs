@@ -16,6 +16,7 @@ use super::lines::Lines;
 use super::strangers::{Place, Strangers, share_of};
 use super::wire::{Portion, Received, Wire};
 use super::{Publish, count};
+use crate::clock::patience;
 use crate::protocol::close::Close;
 
 /// The longest first line and the longest message without the token, in bytes.
@@ -83,7 +84,7 @@ impl Publish {
             // First: what has come is read even if the place is gone.
             line = first_line(wire, lines) => line,
             () = place.evicted() => Err((Close::Limit, "too many connections without a token: show it at once".to_owned())),
-            () = tokio::time::sleep(Duration::from_millis(limit_ms)) => {
+            () = patience(Duration::from_millis(limit_ms)) => {
                 Err((Close::Auth, format!("no token within {limit_ms} ms")))
             }
             () = self.stopped() => Err((Close::Shutdown, "publishing ends here".to_owned())),

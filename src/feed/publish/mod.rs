@@ -31,9 +31,8 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::protocol::close::Close;
 use crate::remote::same;
-use crate::socket;
-use crate::socket::Seat;
 use crate::socket::inbound::Most;
+use crate::socket::{Acceptor, Seat};
 use admit::AUTH_BYTES_MAX;
 pub use admit::too_many;
 use guesses::Guesses;
@@ -45,6 +44,9 @@ use wire::{Portion, Received, Shaken, Wire};
 /// How many chunks may wait for the ingest thread, from all publishers together. A chunk is 128 KiB at
 /// most, so they hold 8 MiB at worst.
 pub const CHUNKS_MAX: usize = 64;
+/// What a publisher over TCP is told that there is no file for.
+const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
+    \"msg\":\"this machine lets the gateway open no more connections\"}\n";
 /// How many faults may wait for one publisher; further ones are counted.
 const FAULTS_MAX: usize = 256;
 /// How long a publisher that has sent everything is told of its last faults, and one that is thrown out
@@ -292,9 +294,10 @@ impl Publish {
     /// I/O and time.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut stopped = pin!(self.stopped());
+        let mut acceptor = Acceptor::new(&listener, NO_FILE_LEFT);
         loop {
             let (stream, peer) = tokio::select! {
-                accepted = socket::accept(&listener, &self.stats.accept_errors) => accepted,
+                accepted = acceptor.accept(&self.stats.accept_errors) => accepted,
                 () = &mut stopped => return,
             };
             keep_alive(&stream);
