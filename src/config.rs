@@ -21,7 +21,7 @@ use crate::printable;
 use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
-use crate::shard::Wait;
+use crate::shard::{STEPS_MIN, Wait};
 
 pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
@@ -130,6 +130,9 @@ pub struct Shard {
     /// Bytes of frames that each keeps at most to be sent to many.
     #[serde(deserialize_with = "tape_bytes")]
     pub tape_bytes: usize,
+    /// Steps of a turn that requests of clients may take.
+    #[serde(deserialize_with = "steps_per_turn")]
+    pub steps_per_turn_max: u32,
     /// Positions of the ring that each looks at again in one turn.
     pub reread_per_turn: NonZeroUsize,
 }
@@ -208,7 +211,13 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES, reread_per_turn: non_zero::<4_096>() }
+        Self {
+            threads: 0,
+            wait: Wait::Park,
+            tape_bytes: TAPE_BYTES,
+            steps_per_turn_max: 1_024,
+            reread_per_turn: non_zero::<4_096>(),
+        }
     }
 }
 
@@ -266,6 +275,17 @@ fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> 
         return Ok(capacity);
     }
     Err(D::Error::custom(format!("capacity must be a power of two of up to {CAPACITY_MAX}")))
+}
+
+/// More would be turns of a second.
+const STEPS_PER_TURN_MAX: u32 = 1 << 20;
+
+fn steps_per_turn<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let steps = u32::deserialize(from)?;
+    if (STEPS_MIN..=STEPS_PER_TURN_MAX).contains(&steps) {
+        return Ok(steps);
+    }
+    Err(D::Error::custom(format!("steps_per_turn_max must be from {STEPS_MIN} to {STEPS_PER_TURN_MAX}")))
 }
 
 fn tape_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {

@@ -119,6 +119,80 @@ pub struct Gaps {
     pub ticks: Counter,
 }
 
+/// How long the turns of a thread took. It has one writer.
+#[derive(Debug)]
+pub struct TurnTimes {
+    /// Up to each of [`BOUNDS_NS`](Self::BOUNDS_NS) and above the one before, and beyond the last.
+    counts: [Counter; Self::BOUNDS_NS.len() + 1],
+    sum_ns: Counter,
+    /// The second of steady time, and the longest turn in it, nanoseconds; by the second, as far as there is room.
+    longest: [(Counter, Counter); Self::SECONDS],
+}
+
+impl Default for TurnTimes {
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            sum_ns: Counter::default(),
+            longest: std::array::from_fn(|_| Default::default()),
+        }
+    }
+}
+
+impl TurnTimes {
+    /// Nanoseconds that are told apart.
+    pub const BOUNDS_NS: [u64; 12] = [
+        10_000,
+        50_000,
+        100_000,
+        250_000,
+        500_000,
+        1_000_000,
+        2_500_000,
+        5_000_000,
+        10_000_000,
+        50_000_000,
+        250_000_000,
+        1_000_000_000,
+    ];
+    /// Seconds of which the longest turn is known.
+    pub const SECONDS: usize = 64;
+
+    /// A turn has ended at this steady time, having taken so long.
+    pub fn record(&self, took_ns: u64, now_ns: u64) {
+        let count = &self.counts[Self::BOUNDS_NS.partition_point(|bound| *bound < took_ns)];
+        count.set(count.get() + 1);
+        self.sum_ns.set(self.sum_ns.get() + took_ns);
+        let second = now_ns / 1_000_000_000;
+        let (of, longest) = &self.longest[second as usize % Self::SECONDS];
+        if of.get() != second {
+            longest.set(took_ns);
+            of.set(second);
+        } else if longest.get() < took_ns {
+            longest.set(took_ns);
+        }
+    }
+
+    /// How many turns there were up to each bound and above the one before, and beyond the last.
+    pub fn counts(&self) -> [u64; Self::BOUNDS_NS.len() + 1] {
+        std::array::from_fn(|at| self.counts[at].get())
+    }
+
+    /// What they took together, nanoseconds.
+    pub fn sum_ns(&self) -> u64 {
+        self.sum_ns.get()
+    }
+
+    /// The longest turn that ended in the last `seconds` before this steady time, at most [`SECONDS`](Self::SECONDS),
+    /// nanoseconds.
+    pub fn longest_ns(&self, seconds: u64, now_ns: u64) -> u64 {
+        let now = now_ns / 1_000_000_000;
+        let since = now.saturating_sub(seconds.min(Self::SECONDS as u64 - 1));
+        let recent = self.longest.iter().filter(|(of, _)| (since..=now).contains(&of.get()));
+        recent.map(|(_, longest)| longest.get()).max().unwrap_or(0)
+    }
+}
+
 /// Causes of gaps, as [`ShardCounters::gaps`] tells them apart.
 pub const GAP_CAUSES: usize = 5;
 
@@ -149,6 +223,8 @@ pub struct ShardCounters {
     pub subscriptions: Counter,
     /// Turns, those that found nothing to do too.
     pub turns: Counter,
+    /// How long they took.
+    pub turn_times: TurnTimes,
     /// Ticks taken from the ring.
     pub ticks: Counter,
     /// Ticks lost because the ring came round.
@@ -175,13 +251,37 @@ pub struct ShardCounters {
     pub requests: Counter,
     /// Requests answered by an error.
     pub faults: Counter,
+    /// Steps of turns that requests, and what followed from them, took.
+    pub steps: Counter,
     /// Ticks that wait in the ring, at the end of the last turn.
     pub behind: Counter,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Ending;
+    use super::{Ending, TurnTimes};
+
+    #[test]
+    fn turns_are_counted_by_their_length_and_the_longest_is_known_for_a_while() {
+        const SECOND: u64 = 1_000_000_000;
+        let turns = TurnTimes::default();
+        for (took_ns, at_s) in [(10_000, 1), (10_001, 2), (7_000_000, 2), (3, 3), (5 * SECOND, 100)] {
+            turns.record(took_ns, at_s * SECOND);
+        }
+        let counts = turns.counts();
+        assert_eq!((counts[0], counts[1], counts[8], counts[12]), (2, 1, 1, 1));
+        assert_eq!((counts.iter().sum::<u64>(), turns.sum_ns()), (5, 7_020_004 + 5 * SECOND));
+        for (seconds, at_s, longest_ns) in [
+            (0, 3, 3),
+            (1, 3, 7_000_000),
+            (3_600, 60, 7_000_000),
+            (3_600, 66, 3),
+            (9, 99, 0),
+            (9, 101, 5 * SECOND),
+        ] {
+            assert_eq!(turns.longest_ns(seconds, at_s * SECOND), longest_ns, "{seconds} {at_s}");
+        }
+    }
 
     #[test]
     fn every_ending_has_its_place_and_a_word_of_its_own() {

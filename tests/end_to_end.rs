@@ -286,8 +286,8 @@ fn two_hundred_thousand_lines_of_one_connection_all_arrive() {
 // ---- bad input ----------------------------------------------------------------------------------------
 
 /// A message that is too deep for anybody, and as long as is allowed.
-fn nested() -> String {
-    format!("{{\"op\":\"list\",\"x\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000))
+fn nested(field: &str) -> String {
+    format!("{{\"op\":\"list\",\"{field}\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000))
 }
 
 /// The longest message that a client was told it may send.
@@ -299,11 +299,16 @@ fn frame_bytes(client: &RawSocket) -> usize {
 const MISDEEDS: [fn(&Gateway); 11] = [
     |gateway| {
         let mut client = RawSocket::open(gateway, "");
-        for (text, code) in [(nested().as_str(), "bad_request"), (r#"{"op":"fly","id":1}"#, "unknown_op")] {
+        for (text, code) in
+            [(nested("after").as_str(), "bad_request"), (r#"{"op":"fly","id":1}"#, "unknown_op")]
+        {
             client.text(text);
             let error = client.message();
             assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)));
         }
+        // What is unknown is left alone, however deep.
+        client.text(&nested("x"));
+        assert_eq!(client.message()["type"], "ack");
         // The longest message that is allowed is answered, and so is all that follows.
         let long = r#"{"op":"list","id":7}"#.to_owned();
         client.text(&(long.clone() + &" ".repeat(frame_bytes(&client) - long.len())));

@@ -97,8 +97,9 @@ fn options() -> SessionOptions {
         close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
         remote: None,
-            catch_ups: CatchUps::new(0, 0, 1),
-            reread_per_turn: 4_096,
+        catch_ups: CatchUps::new(0, 0, 1),
+        steps_per_turn_max: 1 << 20,
+        reread_per_turn: 4_096,
     }
 }
 

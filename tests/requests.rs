@@ -23,7 +23,7 @@ impl Market {
     /// One for these venues.
     fn of(venues: &str, settings: &[&str]) -> Self {
         // One shard: what the watcher was told, everybody was.
-        let settings = [&["shard.threads=1", "limits.ops_per_s=1000"], settings].concat();
+        let settings = [&["shard.threads=1", "limits.ops_per_s=10000"], settings].concat();
         let gateway = Gateway::publishing(venues, &settings);
         let mut publisher = connect(gateway.publish.expect("an address"));
         writeln!(publisher, "{}", json!({"op": "auth", "token": TOKEN})).expect("sent");
@@ -607,4 +607,60 @@ fn to_owned(texts: &[&str]) -> Vec<String> {
 fn covers(ok: &str, row: &str) -> bool {
     let ok = ok.split(' ').next().unwrap_or_default();
     ok.strip_suffix('*').map_or(row.starts_with(ok), |prefix| row.starts_with(prefix))
+}
+
+#[test]
+fn who_sends_far_more_than_it_may_is_refused_and_then_closed() {
+    let market = Market::open(&["limits.ops_per_s=2"]);
+    let mut client = market.client("");
+    let ping = |n: u64| {
+        let text = format!(r#"{{"op":"ping","id":{n}}}"#);
+        [support::header(FIN | support::TEXT, text.len(), true), vec![0; 4], text.into_bytes()].concat()
+    };
+    client.socket.bytes(&(0..600).flat_map(ping).collect::<Vec<u8>>());
+    let (mut pongs, mut refused) = (0_u64, 0_u64);
+    loop {
+        let (opcode, payload) = client.socket.frame();
+        if opcode == support::CLOSE {
+            assert_eq!(payload[..2], 4502_u16.to_be_bytes());
+            break;
+        }
+        if opcode == PING {
+            continue;
+        }
+        let message: Value = serde_json::from_slice(&payload).expect("JSON");
+        match word(&message["type"]) {
+            "pong" => pongs += 1,
+            "error" => {
+                assert_eq!((&message["code"], &message["retry"]), (&json!("rate_limited"), &json!(true)));
+                assert_eq!(message["id"], pongs + refused, "each is answered, in order");
+                refused += 1;
+            }
+            "bye" => assert_eq!((&message["code"], &message["why"]), (&json!(4502), &json!("limit"))),
+            _ => {}
+        }
+    }
+    assert!(pongs >= 2 && (256..600).contains(&refused), "{pongs} {refused}");
+}
+
+#[test]
+fn turns_are_timed_and_their_steps_counted() {
+    let mut market = Market::open(&["shard.steps_per_turn_max=64"]);
+    let names: Vec<String> = (0..300).map(|n| format!("demo:S{n}")).collect();
+    market.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut client = market.client("");
+    client.subscribe(&json!("trade"), &["*"], &json!({}));
+    assert_eq!(client.ticks().len(), 300);
+    let scrape = || Gateway::get(market.gateway.admin, "/metrics").1;
+    let figure = |text: &str, name: &str| -> f64 {
+        let line =
+            text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    };
+    let text = scrape();
+    assert!(figure(&text, "tickfan_shard_steps_total{shard=\"0\"}") > 600.0);
+    for thread in ["ingest", "shard-0"] {
+        let of = |name: &str| figure(&text, &format!("tickfan_turn_seconds_{name}{{thread=\"{thread}\""));
+        assert!(of("count") > 0.0 && of("sum") > 0.0, "{text}");
+    }
 }

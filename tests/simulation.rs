@@ -4,7 +4,7 @@
 //! bytes.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use tickfan::history::{self, Finder, History, Keeper};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
+use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+    CatchUps, ClientRow, Peer, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
 };
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
@@ -146,8 +147,8 @@ struct Client {
     came_to: usize,
     /// What it says that it has, of an earlier connection.
     resumes: Told,
-    /// It has asked to resume, and for nothing since.
-    comes_back: bool,
+    /// What it has sent that was not read yet.
+    sent: VecDeque<String>,
 }
 
 /// The newest number of each subscription that a client was told.
@@ -167,6 +168,9 @@ struct House {
     random: Random,
     /// Ticks that come at once now and then.
     burst: u32,
+    /// Steps that a turn may take, and how many there were when the last one began.
+    steps_max: u64,
+    steps: u64,
     clock: Clock,
     table: Arc<InstrumentTable>,
     writer: TickWriter,
@@ -203,6 +207,17 @@ impl House {
 
     /// With a table and a ring of these sizes.
     fn of(seed: u64, instruments_max: usize, capacity: usize) -> Self {
+        let steps_max = [STEPS_MIN, 2 * STEPS_MIN, 1_024][(seed / 2 % 3) as usize];
+        Self::bounded(seed, (steps_max, 1_000_000), instruments_max, capacity)
+    }
+
+    /// With so many steps a turn, and requests a second.
+    fn bounded(
+        seed: u64,
+        (steps_max, ops_per_s): (u32, u32),
+        instruments_max: usize,
+        capacity: usize,
+    ) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(instruments_max));
         let burst = if seed.is_multiple_of(4) { 200 } else { 40 };
@@ -232,12 +247,13 @@ impl House {
             heartbeat_ms: 50,
             symbols_max: 100,
             frame_bytes_max: 65_536,
-            ops_per_s: 1_000_000,
+            ops_per_s,
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
             // Some give up what they read too slowly.
             catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
+            steps_per_turn_max: steps_max,
             // In some, little more than one who resumes needs.
             reread_per_turn: if seed.is_multiple_of(5) { REREAD_FEW } else { 4_096 },
         };
@@ -259,6 +275,8 @@ impl House {
             random: Random(seed),
             seeks: seed % 4 == 3,
             burst,
+            steps_max: u64::from(steps_max),
+            steps: 0,
             clock,
             table,
             writer,
@@ -327,8 +345,25 @@ impl House {
     }
 
     fn turn(&mut self) -> bool {
+        (0..self.clients.len()).for_each(|client| self.hear(client));
+        let steps = self.sessions.borrow().steps();
+        assert!(steps - self.steps <= self.steps_max, "{} steps in a turn", steps - self.steps);
+        self.steps = steps;
         let now = self.clock.now();
         self.shard.turn(now)
+    }
+
+    /// Reads what a client has sent, as far as its session wants to.
+    fn hear(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        let mut sessions = self.sessions.borrow_mut();
+        while sessions.wants(client.id).read
+            && let Some(text) = client.sent.pop_front()
+        {
+            let now = self.clock.now();
+            sessions.heard(client.id, now);
+            sessions.request(client.id, &text, now);
+        }
     }
 
     fn connect(&mut self) {
@@ -346,7 +381,7 @@ impl House {
             answers,
             came_to: 0,
             resumes: Told::new(),
-            comes_back: false,
+            sent: VecDeque::new(),
         });
     }
 
@@ -392,7 +427,6 @@ impl House {
             r#"{{"op":"subscribe","channel":"{channel}","symbols":["{symbol}"]{mode},"resume":{resume}}}"#
         );
         self.ask(client, &text);
-        self.clients[client].comes_back = true;
     }
 
     fn rows(&self) -> Vec<ClientRow> {
@@ -444,20 +478,27 @@ impl House {
     }
 
     fn ask(&mut self, client: usize, text: &str) {
-        let id = self.clients[client].id;
-        // Behind a `resume` that waits nothing is read of what a client sends.
-        if std::mem::take(&mut self.clients[client].comes_back) {
-            for _ in 0..200 {
-                if self.sessions.borrow_mut().wants(id).read {
-                    break;
-                }
-                self.turn();
-            }
-        }
-        let now = self.clock.now();
-        let mut sessions = self.sessions.borrow_mut();
-        sessions.heard(id, now);
-        sessions.request(id, text, now);
+        self.clients[client].sent.push_back(text.to_owned());
+        self.hear(client);
+    }
+
+    /// A client asks for as much as it may.
+    fn ask_for_much(&mut self) {
+        let from = self.random.below(40);
+        let names: Vec<String> = (from..from + 60).map(|n| format!("demo:N{n}")).collect();
+        let names = serde_json::json!(names);
+        let text = match self.random.below(8) {
+            0..=2 => format!(
+                r#"{{"op":"subscribe","channel":["trade","quote"],"symbols":{names},"mode":"latest"}}"#
+            ),
+            3 => format!(r#"{{"op":"set","symbols":{names},"max_hz":20}}"#),
+            4 => format!(r#"{{"op":"unsubscribe","channel":"trade","symbols":{names}}}"#),
+            5 => r#"{"op":"set","mode":"latest"}"#.to_owned(),
+            6 => r#"{"op":"list"}"#.to_owned(),
+            _ => r#"{"op":"symbols"}"#.to_owned(),
+        };
+        let client = self.random.below(self.clients.len() as u64) as usize;
+        self.ask(client, &text);
     }
 
     fn request(&mut self) {
@@ -521,13 +562,17 @@ impl House {
                     self.come_to(client);
                 }
             }
-            15..=17 => self.request(),
+            15..=16 => self.request(),
+            17 if self.random.below(2) == 0 => self.ask_for_much(),
+            17 => self.request(),
             18 => {
                 let ms = if self.random.below(8) == 0 { 500 } else { 60 };
                 self.clock.advance(Duration::from_millis(self.random.below(ms)));
             }
             19 if self.clients.len() < 4 => self.come_back(),
             _ if self.clients.len() < 4 => self.connect(),
+            // All at once, now and then.
+            _ if self.random.below(4) == 0 => (0..self.clients.len()).rev().for_each(|at| self.leave(at)),
             _ => {
                 let at = self.random.below(self.clients.len() as u64) as usize;
                 self.leave(at);
@@ -869,8 +914,12 @@ fn goodbye(mut house: House) {
         assert!(house.sessions.borrow_mut().wants(client.id).end);
         house.sessions.borrow_mut().remove(client.id);
     }
+    house.clients.clear();
+    // What they leave is taken away in portions.
+    for _ in 0..100 {
+        house.turn();
+    }
     assert!(house.shard.is_done());
-    house.turn();
     assert_eq!(house.counters.subscriptions.get(), 0, "a subscription outlived its session");
     assert_eq!(house.counters.subscribed.get(), 0);
 }
@@ -1114,7 +1163,7 @@ fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
 
 #[test]
 fn very_many_pings_that_wait_are_answered_in_portions_or_refused() {
-    let mut house = House::of(1, 16, 4_096);
+    let mut house = House::bounded(1, (1 << 20, 1_000_000), 16, 4_096);
     house.connect();
     (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
     // One more than may wait.
@@ -1136,6 +1185,177 @@ fn very_many_pings_that_wait_are_answered_in_portions_or_refused() {
     let refused: Vec<_> = others.iter().filter(|message| message["code"] == "rate_limited").collect();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0]["id"], 16_384);
+}
+
+/// Turns until nothing is left to do; how many.
+fn turn_until_done(house: &mut House) -> usize {
+    let mut idle = 0;
+    for turns in 1..100_000 {
+        let more = house.turn();
+        for client in 0..house.clients.len() {
+            house.read(client, 1 << 20);
+            house.come_to(client);
+        }
+        let unread =
+            |client: &Client| !client.sent.is_empty() && house.sessions.borrow_mut().wants(client.id).read;
+        // What was read has made room for a last write.
+        idle = if more || house.clients.iter().any(unread) { 0 } else { idle + 1 };
+        if idle == 2 {
+            return turns;
+        }
+    }
+    panic!("it comes to no end")
+}
+
+/// What a client was sent, and how it was closed.
+fn told(house: &House, client: usize) -> (Vec<Value>, Option<u16>) {
+    let (texts, code) = texts(&house.clients[client].wire.borrow().taken);
+    (texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect(), code)
+}
+
+#[test]
+fn long_requests_are_done_in_portions_and_paid() {
+    const LISTED: u64 = 2_000;
+    let mut house = House::bounded(1, (STEPS_MIN, 20), LISTED as usize + 100, 8_192);
+    (0..LISTED).for_each(|n| tick_of_many(&mut house, n));
+    turn_until_done(&mut house);
+    house.connect();
+    house.clients[0].answers = true;
+    let both = r#""channel":["trade","quote"]"#;
+    house.ask(0, &format!(r#"{{"op":"subscribe","id":1,"symbols":["*"],{both}}}"#));
+    // It is not read from meanwhile.
+    house.ask(0, r#"{"op":"ping","id":2}"#);
+    assert_eq!(house.clients[0].sent.len(), 1);
+    // Each turn, clock and all, is bounded: the harness counts.
+    let turns = turn_until_done(&mut house);
+    assert!(turns as u64 > 2 * 2 * LISTED / u64::from(STEPS_MIN), "{turns} turns");
+    let (messages, _) = told(&house, 0);
+    let snapshots = messages.iter().filter(|message| message["snap"] == true).count();
+    assert_eq!(snapshots as u64, 2 * LISTED);
+    let refused = messages.iter().find(|message| message["id"] == 2).expect("an answer");
+    assert!(refused["code"] == "rate_limited" && refused["retry"] == true, "{refused}");
+    // Its debt is paid in some seconds, and what others ask for costs it nothing.
+    house.clock.advance(Duration::from_secs(12));
+    house.connect();
+    for (client, request) in [(0, r#"{"op":"list","id":3}"#), (1, r#"{"op":"ping","id":3}"#)] {
+        house.ask(client, request);
+        turn_until_done(&mut house);
+        let (messages, _) = told(&house, client);
+        let answer = messages.iter().find(|message| message["id"] == 3).expect("an answer");
+        assert!(answer["type"] == "ack" || answer["type"] == "pong", "{answer}");
+    }
+    // So is what is listed later, and what leaves.
+    (LISTED..LISTED + 50).for_each(|n| tick_of_many(&mut house, n));
+    turn_until_done(&mut house);
+    let of_new =
+        |message: &&Value| message["type"] == "trade" && message["seq"] == 1 && message["snap"].is_null();
+    assert_eq!(told(&house, 0).0.iter().filter(of_new).count(), 50, "from their first number on");
+    assert_eq!(house.counters.subscriptions.get(), 3 * (LISTED + 50));
+    house.leave(0);
+    house.turn();
+    let left = house.counters.subscriptions.get();
+    assert!(left > 2 * LISTED && left < 3 * (LISTED + 50), "{left}");
+    // Its number is nobody's until then: a newcomer is told nothing that it did not ask for.
+    house.connect();
+    (0..LISTED).for_each(|n| tick_of_many(&mut house, n));
+    turn_until_done(&mut house);
+    assert_eq!(house.counters.subscriptions.get(), 0);
+    for client in 0..2 {
+        assert!(told(&house, client).0.iter().all(|message| message["type"] != "trade"));
+    }
+}
+
+#[test]
+fn the_address_of_a_client_is_paid_as_its_messages_are() {
+    let mut house = House::bounded(1, (STEPS_MIN, 20), 2_000, 8_192);
+    (0..2_000).for_each(|n| tick_of_many(&mut house, n));
+    turn_until_done(&mut house);
+    house.connect();
+    let (wanted, _) = parse_query(vec![("symbols".to_owned(), "*".to_owned())]).expect("a good address");
+    let (id, now) = (house.clients[0].id, house.clock.now());
+    house.sessions.borrow_mut().subscribe(id, wanted.expect("symbols"), now);
+    assert!(!house.sessions.borrow_mut().wants(id).read);
+    turn_until_done(&mut house);
+    assert_eq!(house.counters.subscriptions.get(), 6_000);
+    house.ask(0, r#"{"op":"ping","id":1}"#);
+    turn_until_done(&mut house);
+    let (messages, _) = told(&house, 0);
+    assert_eq!(messages.last().expect("an answer")["code"], "rate_limited");
+}
+
+#[test]
+fn awaited_symbols_are_kept_changed_and_left_in_portions() {
+    let names = |count: u64| serde_json::json!((0..count).map(|n| format!("demo:N{n}")).collect::<Vec<_>>());
+    let mut house = House::bounded(1, (STEPS_MIN, 1_000_000), 16, 1_024);
+    (0..20).for_each(|_| house.connect());
+    let all = names(100);
+    let requests = [
+        format!(r#"{{"op":"subscribe","id":1,"channel":["trade","quote"],"symbols":{all},"mode":"latest"}}"#),
+        format!(r#"{{"op":"set","id":2,"symbols":{all},"max_hz":5}}"#),
+        format!(r#"{{"op":"unsubscribe","id":3,"channel":"trade","symbols":{}}}"#, names(50)),
+        r#"{"op":"list","id":4}"#.to_owned(),
+        r#"{"op":"set","id":5,"max_hz":20}"#.to_owned(),
+        r#"{"op":"set","id":6,"max_hz":30}"#.to_owned(),
+        r#"{"op":"list","id":7}"#.to_owned(),
+    ];
+    for request in &requests {
+        (0..20).for_each(|client| house.ask(client, request));
+    }
+    turn_until_done(&mut house);
+    for client in 0..20 {
+        let (messages, _) = told(&house, client);
+        let answer = |id: u64| messages.iter().find(|message| message["id"] == id).expect("an answer");
+        let rows = |id: u64, field: &str| answer(id)[field].as_array().expect("rows").len();
+        assert_eq!((rows(1, "ok"), rows(2, "ok"), rows(3, "ok")), (200, 200, 50));
+        assert_eq!((rows(4, "subscriptions"), rows(5, "ok"), rows(7, "subscriptions")), (150, 2, 150));
+        // There are two rates: each is free again when nothing has it any more.
+        let terms = |id: u64| answer(id)["subscriptions"][7]["max_hz"].clone();
+        assert_eq!((terms(4), terms(7)), (5.into(), 30.into()));
+    }
+    // One of them is listed: who waits for it has it, by both channels or one.
+    let named = house.table.intern(&Symbol::parse("demo:N70").expect("good")).expect("room");
+    house.publish(named, Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }), 1);
+    turn_until_done(&mut house);
+    assert_eq!(house.counters.subscriptions.get(), 20 * 3);
+    // All leave at once.
+    while !house.clients.is_empty() {
+        house.leave(0);
+    }
+    assert_eq!(house.counters.subscribed.get(), 0);
+    let turns = turn_until_done(&mut house);
+    assert!(turns > 20 * 99 / STEPS_MIN as usize, "{turns} turns");
+    assert_eq!(house.counters.subscriptions.get(), 0);
+}
+
+#[test]
+fn long_messages_over_the_allowance_are_not_read_and_many_end_the_connection() {
+    let mut house = House::bounded(1, (1_024, 2), 16, 1_024);
+    house.connect();
+    house.clients[0].answers = false;
+    (0..2).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    house.ask(0, r#"{"op":"ping","id":2}"#);
+    house.ask(0, &format!(r#"{{"op":"ping","id":3{}}}"#, " ".repeat(2_000)));
+    house.ask(0, &format!("{{{}", " ".repeat(2_000)));
+    turn_until_done(&mut house);
+    let (messages, _) = told(&house, 0);
+    let told_of: Vec<_> = messages[1..].iter().map(|m| (&m["type"], &m["id"], &m["code"])).collect();
+    let limited = Value::from("rate_limited");
+    let nothing = Value::Null;
+    let expected = [
+        (&Value::from("pong"), &Value::from(0), &nothing),
+        (&Value::from("pong"), &Value::from(1), &nothing),
+        (&Value::from("error"), &Value::from(2), &limited),
+        // It may be anything.
+        (&Value::from("error"), &nothing, &limited),
+        (&Value::from("error"), &nothing, &limited),
+    ];
+    assert_eq!(told_of, expected);
+    (0..300).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    turn_until_done(&mut house);
+    let (messages, code) = told(&house, 0);
+    assert_eq!(code, Some(4502));
+    assert_eq!(messages.last().expect("a message")["why"], "limit");
+    assert!((200..300).contains(&messages.len()), "{}", messages.len());
 }
 
 #[test]

@@ -173,6 +173,7 @@ impl World {
             venues: ["demo".to_owned()].into(),
             remote: None,
             catch_ups: CatchUps::new(2, 2, 3_600_000),
+            steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));

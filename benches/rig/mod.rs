@@ -151,6 +151,7 @@ impl<S: Socket> Rig<S> {
             venues: Arc::new([]),
             remote: None,
             catch_ups: CatchUps::new(0, 0, 1),
+            steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));

@@ -94,6 +94,12 @@ impl Accounts {
         });
     }
 
+    /// The longest turn of each shard in so many seconds before now, microseconds.
+    pub(super) fn longest_turns_us(&self, seconds: u64, now: Now) -> Vec<u64> {
+        let turns = self.shards.iter().map(|shard| &shard.turn_times);
+        turns.map(|turns| turns.longest_ns(seconds, now.mono_ns) / 1_000).collect()
+    }
+
     /// Whether flights were written that the log does not name yet.
     pub(super) fn has_flights(&self) -> bool {
         !self.flights.is_empty()

@@ -220,6 +220,7 @@ impl Measured {
             from_us: wall_us(window.from_ns),
             to_us: wall_us(window.to_ns),
             rows: window.values().map(|(label, v)| (label.tag().to_string(), Figures::of(v))).collect(),
+            longest_turns_us: Vec::new(),
         })
     }
 

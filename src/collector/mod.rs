@@ -278,8 +278,9 @@ impl Collector {
 
     /// Writes what came before an incident.
     pub fn record(&mut self, incident: &Incident, now: Now) {
-        let stages = self.measured.last_stages(now);
         let Some(flights) = &mut self.flights else { return };
+        let mut stages = self.measured.last_stages(now);
+        stages.longest_turns_us = self.accounts.longest_turns_us(flights.seconds(), now);
         let Outcome { told, written } = flights.write(incident, &stages, now.mono_ns);
         if let Some((file, what)) = written.filter(|_| self.log.is_some()) {
             self.accounts.flew(incident, file, &what);

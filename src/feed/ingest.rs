@@ -15,7 +15,7 @@ use super::publish::{Chunk, Faults, Input, LineFault};
 use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
-use crate::counters::Counter;
+use crate::counters::{Counter, TurnTimes};
 use crate::faults;
 use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
@@ -73,6 +73,8 @@ pub struct IngestView {
     pub stopped: AtomicBool,
     /// Turns of the thread, those that found nothing to do too.
     pub turns: Counter,
+    /// How long they took.
+    pub turn_times: TurnTimes,
     /// Whether it makes any, for those who watch.
     pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
@@ -104,6 +106,7 @@ impl IngestView {
             truncated: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             turns: Counter::default(),
+            turn_times: TurnTimes::default(),
             published: Counter::default(),
             unplaced: Counter::default(),
             notices_lost: Counter::default(),
@@ -618,7 +621,11 @@ impl Ingest {
         Ok(async move {
             while !stop.load(Ordering::Acquire) {
                 let before = self.chunks;
-                let Next::At(at_ns) = self.turn(clock.now()) else {
+                let now = clock.now();
+                let next = self.turn(now);
+                let ended_ns = clock.now().mono_ns;
+                self.parts.view.turn_times.record(ended_ns.saturating_sub(now.mono_ns), ended_ns);
+                let Next::At(at_ns) = next else {
                     tokio::task::yield_now().await;
                     continue;
                 };

@@ -60,6 +60,11 @@ impl Flights {
         &self.options.dir
     }
 
+    /// How far a flight goes back, seconds.
+    pub fn seconds(&self) -> u64 {
+        self.options.seconds
+    }
+
     /// For a thread that may see incidents.
     pub fn witness(&self) -> Witness {
         let (incidents, shared) = (self.incidents.0.clone(), Arc::clone(&self.shared));

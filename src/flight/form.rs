@@ -43,6 +43,9 @@ pub struct Header {
     pub stages_from_us: u64,
     /// See [`stages_from_us`](Self::stages_from_us).
     pub stages_to_us: u64,
+    /// The longest turn of each shard in these seconds, or the last 63 where there are more, microseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub longest_turns_us: Vec<u64>,
 }
 
 /// What bounds the ticks of a flight.
@@ -169,6 +172,8 @@ pub struct Stages {
     pub to_us: u64,
     /// By tag.
     pub rows: Vec<(String, Figures)>,
+    /// The longest turn of each shard, microseconds.
+    pub longest_turns_us: Vec<u64>,
 }
 
 impl Header {
@@ -185,6 +190,7 @@ impl Header {
             ticks_bound,
             stages_from_us: from_us,
             stages_to_us: to_us,
+            longest_turns_us: stages.longest_turns_us.clone(),
         }
     }
 

@@ -14,8 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
 use crate::clock::Steps;
-use crate::collector::{BOUNDS_NS, Label, Measured, Total};
-use crate::counters::{Counter, Ending, Gaps, ShardCounters};
+use crate::collector::{BOUNDS_NS, Label, Measured};
+use crate::counters::{Counter, Ending, Gaps, ShardCounters, TurnTimes};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
@@ -132,12 +132,12 @@ fn one(kind: MetricType, value: u64, row: MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
-/// Times of a histogram, in seconds.
-fn histogram(total: &Total, mut row: MetricEncoder<'_>) -> fmt::Result {
+/// Times of a histogram, in seconds: how many there were up to each bound and above the one before, and their sum.
+fn histogram(bounds_ns: &[u64], counts: &[u64], sum_ns: u64, mut row: MetricEncoder<'_>) -> fmt::Result {
     let seconds = |ns: u64| ns as f64 / 1e9;
-    let bounds = BOUNDS_NS.map(seconds).into_iter().chain([f64::INFINITY]);
-    let buckets: Vec<(f64, u64)> = bounds.zip(total.buckets).collect();
-    row.encode_histogram::<NoLabelSet>(seconds(total.sum_ns), total.count(), &buckets, None)
+    let bounds = bounds_ns.iter().copied().map(seconds).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+    row.encode_histogram::<NoLabelSet>(seconds(sum_ns), counts.iter().sum(), &buckets, None)
 }
 
 impl Collector for Sources {
@@ -145,6 +145,7 @@ impl Collector for Sources {
         self.encode_ingest(&mut encoder)?;
         self.encode_lines(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
+        self.encode_turns(&mut encoder)?;
         self.encode_doors(&mut encoder)?;
         self.encode_records(&mut encoder)?;
         self.encode_history(&mut encoder)?;
@@ -261,7 +262,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 23] = [
+        let figures: [Figure; 24] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -277,6 +278,7 @@ impl Sources {
             ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
             ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
+            ("tickfan_shard_steps", "Steps that requests of clients took", Sum, |c| &c.steps),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
             ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
             (
@@ -312,6 +314,25 @@ impl Sources {
         self.encode_gaps(encoder)?;
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    /// How long the turns of the threads took that ticks pass through.
+    fn encode_turns(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("tickfan_turn", "What turns of the threads that ticks pass through took");
+        let mut metric =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(n, (counters, _))| (format!("shard-{n}"), &counters.turn_times));
+        for (thread, turns) in std::iter::once(("ingest".to_owned(), &self.ingest.turn_times)).chain(shards) {
+            let labels = [("thread", thread.as_str())];
+            histogram(
+                &TurnTimes::BOUNDS_NS,
+                &turns.counts(),
+                turns.sum_ns(),
+                metric.encode_family(&labels)?,
+            )?;
+        }
+        Ok(())
     }
 
     fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -473,7 +494,7 @@ impl Sources {
         for (Label { stage, venue, channel }, total) in measured.totals() {
             let venue = venue.as_deref().unwrap_or(Tag::ANY);
             let labels = [("stage", stage.name()), ("venue", venue), ("channel", channel.name())];
-            histogram(&total, metric.encode_family(&labels)?)?;
+            histogram(&BOUNDS_NS, &total.buckets, total.sum_ns, metric.encode_family(&labels)?)?;
         }
         let (negative, clamped) = measured.odd();
         let mut counts = vec![

@@ -294,6 +294,7 @@ fn session_options(
             config.record.catch_ups_per_address,
             config.record.catch_up_patience_ms.get(),
         ),
+        steps_per_turn_max: config.shard.steps_per_turn_max,
         reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }

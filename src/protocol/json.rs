@@ -402,6 +402,24 @@ impl<'a, B: Serialize> Ack<'a, B> {
     }
 }
 
+/// Appends an `ack` of `op` whose rows, under `field`, were written before: as they stand between brackets, and whether there
+/// are more.
+pub fn listing(id: Option<&Id>, op: &str, field: &str, (rows, more): (&[u8], bool), out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"ack\"");
+    if let Some(id) = id {
+        out.extend_from_slice(b",\"id\":");
+        // Text or a number always becomes text.
+        serde_json::to_writer(&mut *out, id.value()).unwrap_or_default();
+    }
+    for part in [&b",\"op\":\""[..], op.as_bytes(), b"\",\"", field.as_bytes(), b"\":[", rows, b"]"] {
+        out.extend_from_slice(part);
+    }
+    if more {
+        out.extend_from_slice(b",\"more\":true");
+    }
+    out.push(b'}');
+}
+
 /// What an `ack` of `subscribe`, `unsubscribe` or `set` says.
 #[derive(Debug, Serialize)]
 pub struct Outcome<'a, R> {

@@ -1,8 +1,12 @@
 //! Requests of clients, checked. What is wrong is said by naming the field.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::ControlFlow;
 
-use serde::de::IgnoredAny;
+use rustc_hash::FxHashSet;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -286,46 +290,152 @@ impl Fault {
 /// # Errors
 /// [`Fault`] with `bad_request` or `unknown_op`.
 pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
-    let (message, t) = fields(text)?;
+    let (message, raw) = fields(text)?;
     let id = Id::of(&message)?;
-    match op(&message, t, symbols_max) {
+    match op(&message, &raw, symbols_max) {
         Ok(op) => Ok(Request { id, op }),
         Err(fault) => Err(Fault { id, ..fault }),
     }
 }
 
-/// The fields of a message, but for `t`, which stays text: no number of ours holds every number.
-fn fields(text: &str) -> Result<(Map<String, Value>, Option<&RawValue>), Fault> {
+/// Fields that stay text at first: no number of ours holds every number, and lists may be long.
+struct Raw<'a> {
+    t: Option<&'a RawValue>,
+    symbols: Option<&'a RawValue>,
+    resume: Option<&'a RawValue>,
+}
+
+/// The fields of a message that some request has; of the others nothing is kept.
+fn fields(text: &str) -> Result<(Map<String, Value>, Raw<'_>), Fault> {
     let not_json = |error| Fault::bad(format!("not JSON: {error}"));
     if !text.trim_ascii_start().starts_with('{') {
         serde_json::from_str::<IgnoredAny>(text).map_err(not_json)?;
         return Err(Fault::bad("a request is a JSON object"));
     }
-    let mut raw: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(not_json)?;
-    let t = raw.remove("t");
-    let value = |(key, raw): (String, &RawValue)| match serde_json::from_str(raw.get()) {
-        Ok(value) => Ok((key, value)),
-        Err(error) => Err(Fault::bad(format!("`{}`: {error}", key.chars().take(40).collect::<String>()))),
-    };
-    Ok((raw.into_iter().map(value).collect::<Result<_, _>>()?, t))
+    let Known(known) = serde_json::from_str(text).map_err(not_json)?;
+    let [of_t, of_symbols, of_resume] = ["t", "symbols", "resume"].map(|name| {
+        let at = FIELDS.iter().position(|field| *field == name)?;
+        known[at]
+    });
+    let mut fields = Map::new();
+    for (name, raw) in FIELDS.iter().zip(known).filter(|(name, _)| !LONG.contains(name)) {
+        let Some(raw) = raw else { continue };
+        if raw.get().len() > FIELD_BYTES_MAX {
+            return Err(Fault::bad(format!("`{name}` is longer than {FIELD_BYTES_MAX} bytes")));
+        }
+        let value =
+            serde_json::from_str(raw.get()).map_err(|error| Fault::bad(format!("`{name}`: {error}")))?;
+        fields.insert((*name).to_owned(), value);
+    }
+    Ok((fields, Raw { t: of_t, symbols: of_symbols, resume: of_resume }))
 }
 
-fn op(message: &Map<String, Value>, t: Option<&RawValue>, symbols_max: usize) -> Result<Op, Fault> {
+/// Every field that a request may have.
+const FIELDS: [&str; 19] = [
+    "op", "id", "channel", "symbols", "mode", "snapshot", "max_hz", "on_slow", "resume", "from", "match",
+    "after", "t", "do", "to", "token", "speed", "ticks", "on",
+];
+/// Those of them that may be long.
+const LONG: [&str; 3] = ["t", "symbols", "resume"];
+/// The longest of the others, bytes, however it is escaped.
+const FIELD_BYTES_MAX: usize = 4_096;
+
+/// The values of the [`FIELDS`] of an object, as text; of one that is there twice, the last.
+struct Known<'a>([Option<&'a RawValue>; FIELDS.len()]);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Known<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Known<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Known<'de>, A::Error> {
+                let mut known = [None; FIELDS.len()];
+                while let Some(Field(at)) = map.next_key()? {
+                    match at {
+                        Some(at) => known[at] = Some(map.next_value()?),
+                        None => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(Known(known))
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+/// The place of a field among the [`FIELDS`].
+struct Field(Option<usize>);
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+                Ok(Field(FIELDS.iter().position(|field| *field == name)))
+            }
+        }
+        from.deserialize_str(Name)
+    }
+}
+
+/// Hands the elements of a list to `take`, until that breaks off. False if it is no list.
+fn each_of<'a>(list: &'a RawValue, take: impl FnMut(usize, &'a RawValue) -> ControlFlow<()>) -> bool {
+    struct List<F>(F);
+    impl<'de, F: FnMut(usize, &'de RawValue) -> ControlFlow<()>> Visitor<'de> for List<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+            let mut at = 0;
+            while let Some(element) = list.next_element()? {
+                if (self.0)(at, element).is_break() {
+                    return Err(A::Error::custom("enough"));
+                }
+                at += 1;
+            }
+            Ok(())
+        }
+    }
+    let is_list = list.get().starts_with('[');
+    if is_list {
+        // It is known to be one, so it ends early only where it was broken off.
+        let _ = serde_json::Deserializer::from_str(list.get()).deserialize_seq(List(take));
+    }
+    is_list
+}
+
+fn op(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) -> Result<Op, Fault> {
     let word = match message.get("op") {
         Some(Value::String(word)) => word.as_str(),
         Some(_) => return Err(Fault::bad("`op` must be a string")),
         None => return Err(Fault::bad("`op` is missing")),
     };
     match word {
-        "subscribe" => subscribe(message, symbols_max),
-        "unsubscribe" => Ok(Op::Unsubscribe(target(message, symbols_max)?)),
-        "set" => Ok(Op::Set(target(message, symbols_max)?, change(message)?)),
+        "subscribe" => subscribe(message, raw, symbols_max),
+        "unsubscribe" => Ok(Op::Unsubscribe(target(message, raw, symbols_max)?)),
+        "set" => Ok(Op::Set(target(message, raw, symbols_max)?, change(message)?)),
         "list" => Ok(Op::List(short_text(message, "after", AFTER)?)),
         "symbols" => {
             let pattern = short_text(message, "match", "a string like \"*\" or \"coinbase:*\"")?;
             Ok(Op::Symbols(pattern.unwrap_or_else(|| "*".to_owned()), short_text(message, "after", AFTER)?))
         }
-        "ping" => t.map(Echo::of).transpose().map(Op::Ping),
+        "ping" => raw.t.map(Echo::of).transpose().map(Op::Ping),
         "replay" => replay::control(message).map(Op::Replay),
         other => Err(Fault {
             id: None,
@@ -349,10 +459,10 @@ fn short_text(message: &Map<String, Value>, field: &str, what: &str) -> Result<O
     }
 }
 
-fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fault> {
+fn subscribe(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) -> Result<Op, Fault> {
     let channels = channels(message)?
         .ok_or_else(|| Fault::bad("`channel` is missing: \"trade\", \"quote\" or a list of them"))?;
-    let symbols = symbols(message, symbols_max)?.ok_or_else(|| Fault::bad("`symbols` is missing"))?;
+    let symbols = symbols(raw.symbols, symbols_max)?.ok_or_else(|| Fault::bad("`symbols` is missing"))?;
     if symbols.is_empty() {
         return Err(Fault::bad("`symbols` must name at least one symbol"));
     }
@@ -371,7 +481,7 @@ fn subscribe(message: &Map<String, Value>, symbols_max: usize) -> Result<Op, Fau
         rate: rate(message)?.flatten(),
         cuts,
         snapshot,
-        resume: resume(message)?,
+        resume: resume(raw.resume)?,
         from: since(message)?,
         ..Subscribe::new(channels, symbols)
     };
@@ -399,32 +509,59 @@ fn change(message: &Map<String, Value>) -> Result<Change, Fault> {
     }
 }
 
-fn resume(message: &Map<String, Value>) -> Result<Option<Resume>, Fault> {
-    let object = match message.get("resume") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Object(object)) => object,
-        Some(_) => return Err(Fault::bad("`resume` must be an object of `epoch` and `seq`")),
-    };
-    let Some(Value::String(epoch)) = object.get("epoch") else {
-        return Err(Fault::bad("`resume.epoch` must be a string"));
-    };
-    let Some(Value::Object(seq)) = object.get("seq") else {
+/// An object of an epoch and numbers by symbol; those of a symbol that is there twice come in their order.
+fn resume(raw: Option<&RawValue>) -> Result<Option<Resume>, Fault> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let not_one = || Fault::bad("`resume` must be an object of `epoch` and `seq`");
+    if !raw.get().starts_with('{') {
+        return Err(not_one());
+    }
+    #[derive(Deserialize)]
+    struct Parts<'a> {
+        #[serde(borrow)]
+        epoch: Option<&'a RawValue>,
+        #[serde(borrow)]
+        seq: Option<&'a RawValue>,
+    }
+    let Parts { epoch, seq } = serde_json::from_str(raw.get()).map_err(|_| not_one())?;
+    let epoch = epoch.and_then(|epoch| serde_json::from_str::<String>(epoch.get()).ok());
+    let Some(epoch) = epoch else { return Err(Fault::bad("`resume.epoch` must be a string")) };
+    let Some(seq) = seq.filter(|seq| seq.get().starts_with('{')) else {
         return Err(Fault::bad("`resume.seq` must be an object of symbols and numbers"));
     };
-    let number = |(symbol, n): (&String, &Value)| match n.as_u64() {
-        Some(n) => Ok((symbol.clone(), n)),
-        None => {
-            let symbol = quoted(symbol);
-            Err(Fault::bad(format!("`resume.seq`: {} of {symbol} is no whole number", shown(n))))
+    struct Numbers;
+    impl<'de> Visitor<'de> for Numbers {
+        type Value = Result<Vec<(String, u64)>, Fault>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
         }
-    };
-    let seq = seq.iter().map(number).collect::<Result<_, _>>()?;
-    Ok(Some(Resume { epoch: epoch.clone(), seq }))
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut numbers, mut wrong) = (Vec::new(), None);
+            while let Some(symbol) = map.next_key::<String>()? {
+                let number: &RawValue = map.next_value()?;
+                match number.get().parse() {
+                    Ok(number) => numbers.push((symbol, number)),
+                    Err(_) if wrong.is_none() => {
+                        let number = shown_raw(number);
+                        let what = format!("{number} of {} is no whole number", quoted(&symbol));
+                        wrong = Some(Fault::bad(format!("`resume.seq`: {what}")));
+                    }
+                    Err(_) => {}
+                }
+            }
+            Ok(wrong.map_or(Ok(numbers), Err))
+        }
+    }
+    let read = serde_json::Deserializer::from_str(seq.get()).deserialize_map(Numbers);
+    let seq = read.map_err(|error| Fault::bad(format!("`resume.seq`: {error}")))??;
+    Ok(Some(Resume { epoch, seq }))
 }
 
-fn target(message: &Map<String, Value>, symbols_max: usize) -> Result<Target, Fault> {
+fn target(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) -> Result<Target, Fault> {
     let channels = channels(message)?.unwrap_or_else(|| Channel::ALL.to_vec());
-    Ok(Target { channels, symbols: symbols(message, symbols_max)? })
+    Ok(Target { channels, symbols: symbols(raw.symbols, symbols_max)? })
 }
 
 pub(super) const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
@@ -479,25 +616,46 @@ pub(super) fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
     channels
 }
 
-fn symbols(message: &Map<String, Value>, symbols_max: usize) -> Result<Option<Vec<String>>, Fault> {
-    let list = match message.get("symbols") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(list)) => list.as_slice(),
-        Some(one @ Value::String(_)) => std::slice::from_ref(one),
-        Some(_) => return Err(Fault::bad("`symbols` must be a list of strings")),
-    };
-    list.iter()
-        .enumerate()
-        .map(|(at, symbol)| match symbol {
-            Value::String(text) if text.len() <= TEXT_BYTES_MAX => Ok(text.clone()),
-            other => Err(Fault::bad(format!(
+fn symbols(raw: Option<&RawValue>, symbols_max: usize) -> Result<Option<Vec<String>>, Fault> {
+    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let (mut named, mut seen, mut fault) = (Vec::new(), FxHashSet::default(), None);
+    let mut take = |at: usize, symbol: &RawValue| {
+        let text =
+            serde_json::from_str::<String>(symbol.get()).ok().filter(|text| text.len() <= TEXT_BYTES_MAX);
+        let Some(text) = text else {
+            fault = Some(format!(
                 "`symbols[{at}]`: {} is not a string of up to {TEXT_BYTES_MAX} bytes",
-                shown(other)
-            ))),
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|named| within(named, symbols_max).map_err(Fault::bad))
-        .map(Some)
+                shown_raw(symbol)
+            ));
+            return ControlFlow::Break(());
+        };
+        if seen.insert(text.clone()) {
+            named.push(text);
+        }
+        if named.len() > symbols_max || at >= MENTIONS * symbols_max {
+            fault = Some(format!("`symbols` names more than {symbols_max} symbols"));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    if raw.get().starts_with('"') {
+        let _ = take(0, raw);
+    } else if !each_of(raw, take) {
+        return Err(Fault::bad("`symbols` must be a list of strings"));
+    }
+    fault.map_or(Ok(Some(named)), |fault| Err(Fault::bad(fault)))
+}
+
+/// How often a request may name each symbol on average, so that a list ends.
+const MENTIONS: usize = 4;
+
+/// A value from outside, short enough for an error message.
+fn shown_raw(raw: &RawValue) -> String {
+    match raw.get().as_bytes().first() {
+        Some(b'[') => "a list".to_owned(),
+        Some(b'{') => "an object".to_owned(),
+        _ => raw.get().chars().take(40).collect(),
+    }
 }
 
 /// Each symbol once, in the order of first mention, if they are not too many.

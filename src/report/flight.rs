@@ -51,8 +51,20 @@ fn write_text(out: &mut String, name: &str, flight: &Flight) -> fmt::Result {
     if let Some(client) = &flight.client {
         write_client(out, client, header.at_us)?;
     }
+    write_turns(out, flight)?;
     write_stages(out, flight)?;
     write_ticks(out, flight)
+}
+
+/// The longest turns of the shards.
+fn write_turns(out: &mut String, flight: &Flight) -> fmt::Result {
+    let turns = &flight.header.longest_turns_us;
+    if turns.is_empty() {
+        return Ok(());
+    }
+    let shown = turns.iter().enumerate();
+    let shown = shown.map(|(n, us)| format!("shard {n} {}", Nanos(us.saturating_mul(1_000))));
+    writeln!(out, "\nlongest turns: {}", shown.collect::<Vec<_>>().join(", "))
 }
 
 /// How long before the incident that was, in seconds to the millisecond: `-1.250 s`.

@@ -95,6 +95,19 @@ struct Held {
     /// When they are released, steady time: a moment that somebody waits for, or one that has passed.
     due_ns: u64,
     keys: Vec<Key>,
+    /// What has it: subscriptions, wildcards and awaited symbols.
+    uses: u32,
+}
+
+/// What becomes of a subscription that a rate holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It stays.
+    Stays,
+    /// It is let go: it waits for room.
+    LetGo,
+    /// There is no such subscription any more.
+    Over,
 }
 
 /// A session: its outbox, what waits for room in it or for its time, and its ledger.
@@ -296,6 +309,12 @@ impl Session {
         self.states_waiting > 0
     }
 
+    /// Whether a dirty subscription can be told what it missed now.
+    #[inline]
+    pub fn can_recover(&self) -> bool {
+        !self.waiting.is_empty() && self.has_room()
+    }
+
     /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
     /// nobody is to lose a tick because it was told an old one. Where there is a window, only what fits in it is
     /// told: behind it the newest value would get old.
@@ -321,16 +340,14 @@ impl Session {
         self.waiting.is_empty() && !self.shedding && !self.blocked && self.has_room()
     }
 
-    /// Some subscriptions are no more: they wait for nothing. `gone` is asked once for each that waits.
-    pub fn forget(&mut self, gone: impl Fn(Key) -> bool) {
-        let states_waiting = &mut self.states_waiting;
-        self.waiting.retain(|(key, _)| {
-            let goes = gone(*key);
-            *states_waiting -= u32::from(goes && key.channel().is_none());
-            !goes
-        });
-        for held in &mut self.rates {
-            held.keys.retain(|key| !gone(*key));
+    /// Asks of the subscription that waited longest whether there is still one, and has it wait behind the others. To be
+    /// called once for [each](Self::waiting) where some have ended.
+    pub fn sift_waiting(&mut self, stays: impl FnOnce(Key) -> bool) {
+        let Some((key, since_ms)) = self.waiting.pop_front() else { return };
+        if stays(key) {
+            self.waiting.push_back((key, since_ms));
+        } else {
+            self.states_waiting -= u32::from(key.channel().is_none());
         }
     }
 
@@ -343,32 +360,42 @@ impl Session {
 
     /// The number of a rate, which becomes one of the session's if it was none; `None` if there are too many.
     pub fn rate(&mut self, rate: Rate) -> Option<RateId> {
-        let at = match self.rates.iter().position(|held| held.rate == Some(rate)) {
-            Some(at) => at,
-            None => self.rates.iter().position(|held| held.rate.is_none()).or_else(|| {
-                let room = self.rates.len() < self.policy.rates_max.min(256);
-                room.then(|| self.rates.push(Held::default()))?;
-                Some(self.rates.len() - 1)
-            })?,
-        };
-        if self.rates[at].rate != Some(rate) {
-            self.rates[at] = Held { rate: Some(rate), ..Held::default() };
+        if let Some(known) = self.rate_id(rate) {
+            return Some(known);
         }
+        let is_free = |held: &Held| held.uses == 0 && held.keys.is_empty();
+        let at = self.rates.iter().position(is_free).or_else(|| {
+            let room = self.rates.len() < self.policy.rates_max.min(256);
+            room.then(|| self.rates.push(Held::default()))?;
+            Some(self.rates.len() - 1)
+        })?;
+        self.rates[at] = Held { rate: Some(rate), ..Held::default() };
         Some(RateId(at as u8))
+    }
+
+    /// The number of a rate, if it is one of the session's.
+    pub fn rate_id(&self, rate: Rate) -> Option<RateId> {
+        let at = self.rates.iter().position(|held| held.rate == Some(rate))?;
+        Some(RateId(at as u8))
+    }
+
+    /// One more subscription, wildcard or awaited symbol has a rate: it stays one of the session's.
+    pub fn use_rate(&mut self, id: Option<RateId>) {
+        if let Some(held) = id.and_then(|id| self.rates.get_mut(usize::from(id.0))) {
+            held.uses += 1;
+        }
+    }
+
+    /// One of those that [use](Self::use_rate) a rate has it no more. Another may take its place when none has.
+    pub fn leave_rate(&mut self, id: Option<RateId>) {
+        if let Some(held) = id.and_then(|id| self.rates.get_mut(usize::from(id.0))) {
+            held.uses = held.uses.saturating_sub(1);
+        }
     }
 
     /// The rate of a number.
     pub fn rate_of(&self, id: RateId) -> Option<Rate> {
         self.rates.get(usize::from(id.0)).and_then(|held| held.rate)
-    }
-
-    /// Forgets the rates that nothing uses, to make room for others.
-    pub fn free_rates(&mut self, used: impl Fn(RateId) -> bool) {
-        for (at, held) in self.rates.iter_mut().enumerate() {
-            if held.keys.is_empty() && !used(RateId(at as u8)) {
-                held.rate = None;
-            }
-        }
     }
 
     /// Holds a dirty subscription back until its rate lets it go: at the next point of a grid of its periods, which
@@ -397,14 +424,46 @@ impl Session {
         true
     }
 
-    /// Lets go what is held back by any rate, of the subscriptions that `which` picks.
-    pub fn release_all(&mut self, which: impl Fn(Key) -> bool, now_ns: u64) {
+    /// Lets go what is held back by any rate.
+    pub fn release_all(&mut self, now_ns: u64) {
         let since_ms = (now_ns / 1_000_000) as u32;
         for held in &mut self.rates {
-            let (gone, kept): (Vec<Key>, Vec<Key>) = held.keys.drain(..).partition(|key| which(*key));
-            held.keys = kept;
-            self.waiting.extend(gone.into_iter().map(|key| (key, since_ms)));
+            self.waiting.extend(held.keys.drain(..).map(|key| (key, since_ms)));
         }
+    }
+
+    /// Whether a rate holds a subscription back at this place of [`sift_held`](Self::sift_held), or behind it.
+    pub fn is_held_at(&self, (rate, at): (usize, usize)) -> bool {
+        let mut rates = self.rates.iter().skip(rate);
+        rates.next().is_some_and(|held| at < held.keys.len()) || rates.any(|held| !held.keys.is_empty())
+    }
+
+    /// Looks at one subscription that a rate holds back, where `(rate, place)` is `at`, and moves that on. False if there
+    /// are no more.
+    pub fn sift_held(
+        &mut self,
+        at: &mut (usize, usize),
+        judge: impl FnOnce(Key, RateId) -> Hold,
+        now_ns: u64,
+    ) -> bool {
+        while let Some(held) = self.rates.get_mut(at.0) {
+            let Some(key) = held.keys.get(at.1).copied() else {
+                *at = (at.0 + 1, 0);
+                continue;
+            };
+            match judge(key, RateId(at.0 as u8)) {
+                Hold::Stays => at.1 += 1,
+                Hold::LetGo => {
+                    held.keys.swap_remove(at.1);
+                    self.waiting.push_back((key, (now_ns / 1_000_000) as u32));
+                }
+                Hold::Over => {
+                    held.keys.swap_remove(at.1);
+                }
+            }
+            return true;
+        }
+        false
     }
 
     // ---- bytes ----------------------------------------------------------------------------------------

@@ -5,18 +5,30 @@ use std::ops::AddAssign;
 use crate::protocol::Mode;
 use crate::tick::{Body, GapCause, LastValue, Stream, Tick};
 
-/// A subscription of one session to one stream, as it stands in the shard's table.
+/// A subscription of one session to one stream, as it stands in the shard's table: there are very many of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscription {
     /// The session's number in its shard.
     pub session: u32,
-    manner: Manner,
     condition: Condition,
-    /// The client asked for it by its name.
-    named: bool,
+    /// See [`LATEST`] and those beside it.
+    flags: u8,
+    /// The rate that holds it back, where the flag says so.
+    rate: u8,
     /// The newest number the client was told of.
     told: u64,
 }
+
+const _: () = assert!(size_of::<Subscription>() == 16, "four on a line of memory");
+
+/// Flag of a [`Subscription`]: its mode is `latest`.
+const LATEST: u8 = 1;
+/// The first tick that it loses to slowness ends the session.
+const CUTS: u8 = 1 << 1;
+/// It has a rate.
+const RATED: u8 = 1 << 2;
+/// The client asked for it by its name.
+const NAMED: u8 = 1 << 3;
 
 /// How a subscription treats ticks that come faster than they are wanted or taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +63,10 @@ enum Condition {
     Held,
     /// What it missed while the client was away is being read from the ring.
     Resuming,
-    /// What was recorded is being read; whether anything was told yet.
-    Past {
-        begun: bool,
-    },
+    /// What was recorded is being read, and nothing of it was told yet.
+    Unbegun,
+    /// What was recorded is being read.
+    Past,
     /// Nothing was told of it: whatever comes next begins the count.
     Opening,
 }
@@ -83,44 +95,54 @@ impl Subscription {
             Begin::Snapshot(told) => (Condition::Fresh, told),
             Begin::Newest(told) => (Condition::Behind(GapCause::Resume), told),
             Begin::Resume(told) => (Condition::Resuming, told),
-            Begin::Past(told) => (Condition::Past { begun: false }, told),
+            Begin::Past(told) => (Condition::Unbegun, told),
         };
-        Self { session, manner, condition, named: false, told }
+        let mut subscription = Self { session, condition, flags: 0, rate: 0, told };
+        subscription.set_manner(manner);
+        subscription
     }
 
     /// True if its client asked for it by its name, be there a wildcard that brings it or not.
     pub fn is_named(&self) -> bool {
-        self.named
+        self.flags & NAMED != 0
     }
 
     /// Its client asks for it by its name.
     pub fn name(&mut self) {
-        self.named = true;
+        self.flags |= NAMED;
     }
 
     /// How it treats ticks that come too fast.
     pub fn manner(&self) -> Manner {
-        self.manner
+        Manner { mode: self.mode(), rate: self.rate(), cuts: self.cuts() }
+    }
+
+    fn mode(&self) -> Mode {
+        if self.flags & LATEST != 0 { Mode::Latest } else { Mode::Every }
     }
 
     /// Changes how it treats ticks that come too fast.
     pub fn set_manner(&mut self, manner: Manner) {
-        self.manner = manner;
+        let flag = |flag, is_set| if is_set { flag } else { 0 };
+        let mode = flag(LATEST, manner.mode == Mode::Latest);
+        self.flags =
+            (self.flags & NAMED) | mode | flag(CUTS, manner.cuts) | flag(RATED, manner.rate.is_some());
+        self.rate = manner.rate.map_or(0, |rate| rate.0);
     }
 
     /// True while what it missed, or what was recorded, is being read.
     pub fn is_resuming(&self) -> bool {
-        matches!(self.condition, Condition::Resuming | Condition::Past { .. })
+        matches!(self.condition, Condition::Resuming | Condition::Unbegun | Condition::Past)
     }
 
     /// True while what was recorded is being read: what is told is no news.
     pub fn is_past(&self) -> bool {
-        matches!(self.condition, Condition::Past { .. })
+        matches!(self.condition, Condition::Unbegun | Condition::Past)
     }
 
     /// True while what was recorded is being read, and nothing of it was told yet.
     pub fn is_unbegun(&self) -> bool {
-        self.condition == Condition::Past { begun: false }
+        self.condition == Condition::Unbegun
     }
 
     /// True if whatever comes next begins the count.
@@ -133,25 +155,25 @@ impl Subscription {
     /// number this is. By how much the number moves from which the books count, wrapping.
     pub fn open(&mut self, first: u64) -> u64 {
         let before = std::mem::replace(&mut self.told, first.saturating_sub(1));
-        self.condition = if self.is_unbegun() { Condition::Past { begun: true } } else { Condition::Current };
+        self.condition = if self.is_unbegun() { Condition::Past } else { Condition::Current };
         self.told.wrapping_sub(before)
     }
 
     /// True if the newest value of a channel stands for those before it, where they cannot all be told.
     #[inline]
     pub fn is_latest(&self) -> bool {
-        self.manner.mode == Mode::Latest
+        self.flags & LATEST != 0
     }
 
     /// True if the next tick it loses because its client is slow ends the session.
     pub fn cuts(&self) -> bool {
-        self.manner.cuts
+        self.flags & CUTS != 0
     }
 
     /// The rate that holds it back.
     #[inline]
     pub fn rate(&self) -> Option<RateId> {
-        self.manner.rate
+        (self.flags & RATED != 0).then_some(RateId(self.rate))
     }
 
     /// One that is [unbegun](Self::is_unbegun) leaves out numbers up to this one: they are of before its time. By how much
@@ -178,8 +200,8 @@ impl Subscription {
     /// [`wait`](super::Session::wait).
     pub fn resumed(&mut self, missed: bool, fresh: bool) -> bool {
         self.condition = match self.condition {
-            Condition::Past { begun: false } if fresh => Condition::Fresh,
-            Condition::Past { begun: false } => Condition::Opening,
+            Condition::Unbegun if fresh => Condition::Fresh,
+            Condition::Unbegun => Condition::Opening,
             _ if missed => Condition::Behind(GapCause::Resume),
             _ => Condition::Current,
         };
@@ -266,7 +288,7 @@ impl Subscription {
         let mut told = match condition {
             Condition::Fresh => self.snapshot(&last),
             Condition::Behind(why) if last.head > self.told => {
-                let merges = self.manner.mode == Mode::Latest || stream == Stream::Status;
+                let merges = self.mode() == Mode::Latest || stream == Stream::Status;
                 self.recover(&last, why, merges)
             }
             // What was held back and lost its value to a gap of the feed, the shard came too late for.

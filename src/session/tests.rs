@@ -91,7 +91,10 @@ impl Rig {
     fn new() -> Self {
         let buffers = Buffers::default();
         let mut session = Session::new(Rc::new(policy()), buffers.clone(), 0, 0);
-        assert_eq!(["20", "5"].map(|hz| session.rate(rate(hz))), [Some(RateId(0)), Some(RateId(1))]);
+        for (hz, id) in [("20", RateId(0)), ("5", RateId(1))] {
+            assert_eq!(session.rate(rate(hz)), Some(id));
+            session.use_rate(Some(id));
+        }
         let (subscriptions, last) = (BTreeMap::new(), BTreeMap::new());
         let levels = vec![Level::Ok];
         Self { buffers, session, subscriptions, last, due: Vec::new(), now_ns: 0, levels, cut: false }
@@ -236,14 +239,23 @@ impl Rig {
         let Some(subscription) = self.subscriptions.get_mut(&key(n)) else { return };
         let rate = rate.filter(|_| mode == Mode::Latest).map(RateId);
         subscription.set_manner(Manner { mode, rate, cuts: false });
-        self.session.release_all(|held| held == key(n), self.now_ns);
+        let (table, mut at) = (&self.subscriptions, (0, 0));
+        let judge = |key, rate| match table.get(&key).and_then(Subscription::rate) {
+            now if now == Some(rate) => Hold::Stays,
+            _ => Hold::LetGo,
+        };
+        while self.session.sift_held(&mut at, judge, self.now_ns) {}
+        assert!(!self.session.is_held_at(at));
         self.recover();
     }
 
     fn unsubscribe(&mut self, n: u32) {
         if let Some(gone) = self.subscriptions.remove(&key(n)) {
             self.session.ended(gone.told());
-            self.session.forget(|waiting| waiting == key(n));
+            (0..self.session.waiting()).for_each(|_| self.session.sift_waiting(|waiting| waiting != key(n)));
+            let mut at = (0, 0);
+            let judge = |held, _| if held == key(n) { Hold::Over } else { Hold::Stays };
+            while self.session.sift_held(&mut at, judge, self.now_ns) {}
         }
     }
 
@@ -465,10 +477,14 @@ fn a_client_that_is_not_read_from_needs_not_answer() {
 #[test]
 fn rates_are_bounded_and_those_nobody_uses_make_room() {
     let mut session = Session::new(Rc::new(policy()), Buffers::default(), 0, 0);
-    let [a, b] = ["1", "2"].map(|hz| session.rate(rate(hz)).expect("room"));
+    let [a, b] = ["1", "2"].map(|hz| {
+        let id = session.rate(rate(hz));
+        session.use_rate(id);
+        id.expect("room")
+    });
     assert_eq!(session.rate(rate("1")), Some(a), "the same again");
     assert_eq!(session.rate(rate("3")), None);
-    session.free_rates(|id| id == b);
+    session.leave_rate(Some(a));
     assert_eq!(session.rate(rate("3")), Some(a));
     assert_eq!((session.rate_of(a), session.rate_of(b)), (Some(rate("3")), Some(rate("2"))));
 }

@@ -1,12 +1,16 @@
 //! A session with its socket: what is written, and what that took.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use super::interest::{Awaited, Wildcard};
+use super::allowance::Allowance;
+use super::awaited::AwaitedBy;
+use super::interest::Wildcard;
 use super::leaving::Parting;
-use super::pongs::Withheld;
+use super::pongs::{Held, Withheld};
 use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
+use super::work::Work;
 use crate::clock::Clock;
 use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
@@ -50,19 +54,26 @@ pub(super) struct Connection<S> {
     pub(super) serial: u64,
     /// When it came, microseconds since the Unix epoch.
     pub(super) since_us: u64,
-    /// Its subscriptions and their places in the table, sorted by key.
-    pub(super) places: Vec<(Key, u32)>,
+    /// Its subscriptions and their places in the table.
+    pub(super) places: BTreeMap<Key, u32>,
     /// Wildcards, which take instruments listed later.
     pub(super) wildcards: Vec<Wildcard>,
-    /// Symbols that nobody lists yet.
-    pub(super) awaited: Vec<Awaited>,
+    /// Symbols that no feed lists yet.
+    pub(super) awaited: AwaitedBy,
+    /// The request that is under way: until it is answered, the client is not read from.
+    pub(super) work: Option<Box<Work>>,
+    /// In the list of those with something under way.
+    pub(super) at_work: bool,
+    /// A rate may hold back what has another rate now.
+    pub(super) unsettled: bool,
+    /// Pings that are answered when it was told what there is room for.
+    pub(super) pongs: Vec<Held>,
     /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
     pub(super) way: Option<Box<Coarse>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
-    /// Requests it may still make, in thousandths, less than none after costly ones; and when that was reckoned.
-    pub(super) tokens_milli: i64,
-    pub(super) tokens_at_ns: u64,
+    /// Requests that it may still make.
+    pub(super) allowance: Allowance,
     /// When the kernel may be asked next whether it hears of the other side, steady time.
     pub(super) ask_kernel_ns: u64,
 }
@@ -274,8 +285,7 @@ impl<S> Connection<S> {
     }
 
     pub(super) fn place(&self, key: Key) -> Option<u32> {
-        let at = self.places.binary_search_by_key(&key, |(key, _)| *key).ok()?;
-        Some(self.places[at].1)
+        self.places.get(&key).copied()
     }
 
     pub(super) fn is_subscribed(&self) -> bool {

@@ -38,6 +38,8 @@ pub struct NewClient {
 
 /// Messages that are taken from one socket before others have their turn.
 const MESSAGES_PER_TURN: usize = 16;
+/// Bytes that are read from one socket before others have their turn.
+const BYTES_PER_TURN: usize = 16_384;
 /// The read buffer of a connection: it is cleared on every read, so a small one is faster.
 const READ_BUFFER_BYTES: usize = 1_024;
 /// The shard's end of a socket.
@@ -191,7 +193,7 @@ pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
     // Only now: nobody is to look while it is neither coming nor there.
     shard.counters.coming.sub(1);
     if let Some(wanted) = subscribe {
-        shard.subscribe(id, None, &wanted, now);
+        shard.subscribe(id, wanted, now);
     }
     let most = Most::from(&shard.options);
     let mut controls = Controls::new(now.mono_ns);
@@ -282,7 +284,8 @@ impl Driver {
         let Parser { context, scanner } =
             &mut **parser.get_or_insert_with(|| Parser::new(Vec::new(), Scanner::default(), most));
         let (stream, now_ns) = (&shared.stream, now.mono_ns);
-        let mut shim = Shim { stream, replies: Vec::new(), scanner, controls, most, now_ns };
+        let (replies, left) = (Vec::new(), BYTES_PER_TURN);
+        let mut shim = Shim { stream, replies, scanner, controls, most, now_ns, left };
         for _ in 0..MESSAGES_PER_TURN {
             let heard = context.read(&mut shim);
             let mut sessions = sessions.borrow_mut();
@@ -304,6 +307,9 @@ impl Driver {
                 }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if shim.left == 0 {
+                        return Heard::Enough;
+                    }
                     if shim.scanner.is_between_messages() {
                         *parser = None;
                     }

@@ -8,8 +8,9 @@ use crate::session::{Strip, Tray};
 
 /// The connections of one shard.
 pub(super) struct Connections<S> {
-    /// Boxed: a table of very many grows by doubling, and would be half empty.
-    table: Slab<Box<Connection<S>>>,
+    /// Boxed: a table of very many grows by doubling, and would be half empty. The number of one that was removed is
+    /// kept until it is [freed](Self::free).
+    table: Slab<Option<Box<Connection<S>>>>,
     /// In chunks, for the same reason.
     trays: Vec<Box<[Tray; CHUNK]>>,
 }
@@ -32,7 +33,7 @@ impl<S> Connections<S> {
     /// A connection, for those who ask nothing about what waits for it: ticks may lie on its tray.
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Connection<S>> {
-        self.table.get(id as usize).map(|connection| &**connection)
+        self.table.get(id as usize)?.as_deref()
     }
 
     /// A connection. What lay on its tray was taken in, and there is no room on it until it is set out again.
@@ -44,7 +45,7 @@ impl<S> Connections<S> {
     /// As [`get_mut`](Self::get_mut), with the tray, which may be [set out](Connection::set_out) when all is done.
     #[inline]
     pub(super) fn get_with_tray(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut Tray)> {
-        let connection = self.table.get_mut(id as usize)?;
+        let connection = self.table.get_mut(id as usize)?.as_deref_mut()?;
         let tray = tray_of(&mut self.trays, id)?;
         connection.session.take(tray);
         Some((connection, tray))
@@ -52,7 +53,7 @@ impl<S> Connections<S> {
 
     /// Takes one in: its number, which one that has gone may have had.
     pub(super) fn insert(&mut self, connection: Box<Connection<S>>) -> u32 {
-        let id = self.table.insert(connection) as u32;
+        let id = self.table.insert(Some(connection)) as u32;
         match tray_of(&mut self.trays, id) {
             Some(tray) => *tray = Tray::default(),
             None => self.trays.push(Box::new(std::array::from_fn(|_| Tray::default()))),
@@ -60,30 +61,38 @@ impl<S> Connections<S> {
         id
     }
 
-    /// Takes one out.
+    /// Takes one out. No other has its number before it is [freed](Self::free).
     pub(super) fn remove(&mut self, id: u32) -> Option<Box<Connection<S>>> {
         self.get_mut(id)?;
-        self.table.try_remove(id as usize)
+        self.table.get_mut(id as usize)?.take()
     }
 
-    /// True if there is none.
+    /// Nothing stands for a connection any more that was removed.
+    pub(super) fn free(&mut self, id: u32) {
+        if self.table.get(id as usize).is_some_and(Option::is_none) {
+            self.table.remove(id as usize);
+        }
+    }
+
+    /// True if there is none, and no number is kept.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
     /// All of them, as [`get`](Self::get) gives them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection<S>)> {
-        self.table.iter().map(|(id, connection)| (id as u32, &**connection))
+        self.table.iter().filter_map(|(id, connection)| Some((id as u32, connection.as_deref()?)))
     }
 
     /// All of them, as [`get_mut`](Self::get_mut) gives them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Connection<S>)> {
         let trays = &mut self.trays;
-        self.table.iter_mut().map(|(id, connection)| {
+        self.table.iter_mut().filter_map(|(id, connection)| {
+            let connection = connection.as_deref_mut()?;
             if let Some(tray) = tray_of(trays, id as u32) {
                 connection.session.take(tray);
             }
-            (id as u32, &mut **connection)
+            Some((id as u32, connection))
         })
     }
 

@@ -73,8 +73,8 @@ impl<S> Connection<S> {
 impl<S: Socket> Sessions<S> {
     /// The connection is gone: so is all that was kept for it. What becomes of its socket.
     pub fn remove(&mut self, id: u32) -> Parting {
-        self.unsubscribe_all(id);
         let Some(mut gone) = self.connections.remove(id) else { return Parting::Linger };
+        self.leave_behind(id, &mut gone);
         gone.ends(Ending::Failed, &self.counters);
         self.counters.sessions.sub(1);
         self.count_level(gone.session.level(), Level::Ok);
@@ -86,7 +86,7 @@ impl<S: Socket> Sessions<S> {
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
-        self.unsubscribe_all(id);
+        self.leave_all(id, now);
         let after_ms = self.after_ms(id, why);
         self.say(id, &json::bye(why, after_ms), now);
         self.end(id, why, now);
@@ -119,7 +119,7 @@ impl<S: Socket> Sessions<S> {
 
     /// The client's side ended the connection, for this cause. A close frame of its was answered by `reply`, raw bytes.
     pub fn ended_by_client(&mut self, id: u32, cause: Ending, reply: &[u8], now: Now) {
-        self.unsubscribe_all(id);
+        self.leave_all(id, now);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(cause, &self.counters);
         if connection.session.is_closing() {
@@ -137,7 +137,7 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         self.saw_cut(id, Ending::DeadPeer, UNTOLD, now);
-        self.unsubscribe_all(id);
+        self.leave_all(id, now);
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(Ending::DeadPeer, &self.counters);
         connection.session.abandon();
@@ -170,7 +170,7 @@ impl<S: Socket> Sessions<S> {
         if matches!(why, Close::SlowConsumer | Close::NoPong) {
             self.saw_cut(id, why.into(), why.code(), now);
         }
-        self.unsubscribe_all(id);
+        self.leave_all(id, now);
         self.say_urgently(id, &json::bye(why, after_ms), now);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.abandon();

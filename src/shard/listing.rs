@@ -1,136 +1,244 @@
 //! What a client has and what there is, in answers of bounded length: where one ends, the next goes on.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::interest::{Awaited, Wildcard};
-use super::requests::{Named, row};
+use super::awaited::terms_of;
+use super::interest::Wildcard;
+use super::pattern::Pattern;
+use super::requests::row;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::Id;
-use crate::protocol::json::{self as message, Ack, Space, SubscriptionRow, SymbolRow};
-use crate::tick::Key;
+use crate::protocol::json::{self as message, ROWS_BYTES_MAX, SubscriptionRow, SymbolRow};
+use crate::tick::{Channel, Key, Stream};
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
 const ROWS_MAX: usize = 10_000;
+/// Bytes of an answer that are copied in one step, when all of it is there.
+const BYTES_PER_STEP: usize = 4_096;
+/// Instruments of another name that are passed over in one step.
+const PASSED_PER_STEP: usize = 8;
 
-/// The fields of the answers to `list` and `symbols`.
-#[derive(Debug, Serialize)]
-struct Listing<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscriptions: Option<Vec<SubscriptionRow<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    symbols: Option<Vec<SymbolRow<'a>>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    more: bool,
-}
-
-/// The rows of an answer.
-struct Rows<R> {
-    rows: Vec<R>,
-    space: Space,
+/// The rows of an answer, written as they are found.
+#[derive(Default)]
+struct Rows {
+    /// Each behind a comma, but for the first.
+    text: Vec<u8>,
+    count: usize,
     /// There is one that found no room.
     more: bool,
 }
 
-impl<R: Serialize> Rows<R> {
-    fn new() -> Self {
-        Self { rows: Vec::new(), space: Space::default(), more: false }
-    }
-
+impl Rows {
     /// Takes in the rows of one symbol, all or none: so the next answer can begin behind a symbol. False once there is no room.
-    fn take(&mut self, of_one: Vec<R>) -> bool {
-        self.more |= self.rows.len() + of_one.len() > ROWS_MAX || !self.space.takes(&of_one);
-        if !self.more {
-            self.rows.extend(of_one);
+    fn take<R: Serialize>(&mut self, of_one: &[R]) -> bool {
+        let before = self.text.len();
+        for row in of_one {
+            if !self.text.is_empty() {
+                self.text.push(b',');
+            }
+            // A row made of maps with text keys always becomes text.
+            serde_json::to_writer(&mut self.text, row).unwrap_or_default();
+        }
+        self.more |= self.count + of_one.len() > ROWS_MAX || self.text.len() >= ROWS_BYTES_MAX;
+        if self.more {
+            self.text.truncate(before);
+        } else {
+            self.count += of_one.len();
         }
         !self.more
     }
 }
 
-impl<S: Socket> Sessions<S> {
-    /// Every subscription of a session behind those of a symbol: wildcards by their texts, instruments in the order of listing,
-    /// awaited symbols by their texts.
-    pub(super) fn list(&mut self, id: u32, name: Option<&Id>, after: Option<&str>, now: Now) {
-        let table = Arc::clone(&self.table);
-        let Some(connection) = self.connections.get(id) else { return };
-        let Ok(behind) = Behind::of(after, |symbol| table.find(symbol)) else {
-            return self.no_such_row(id, name, now);
-        };
-        let mut rows = Rows::new();
-        let mut wildcards: Vec<(String, &Wildcard)> =
-            connection.wildcards.iter().map(|w| (w.shown(), w)).collect();
-        wildcards.retain(|(text, _)| behind.takes_wildcard(text));
-        wildcards.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for of_one in wildcards.chunk_by(|(a, _), (b, _)| a == b) {
-            let row = |(text, w): &(String, &Wildcard)| {
-                SubscriptionRow::new(text.clone(), w.channel, w.terms, None)
-            };
-            rows.take(of_one.iter().map(row).collect());
-        }
-        let from = connection.places.partition_point(|(key, _)| !behind.takes_listed(key.instrument()));
-        for of_one in connection.places[from..].chunk_by(|(a, _), (b, _)| a.instrument() == b.instrument()) {
-            let row = |(key, place): &(Key, u32)| {
-                let (channel, terms) = key.channel().zip(self.terms_of(id, *key, *place))?;
-                Some(row(&table, &self.listed(key.instrument()), channel, terms))
-            };
-            if !rows.take(of_one.iter().filter_map(row).collect()) {
-                break;
-            }
-        }
-        let mut awaited: Vec<&Awaited> =
-            connection.awaited.iter().filter(|a| behind.takes_awaited(&a.symbol)).collect();
-        awaited.sort_by(|a, b| a.symbol.as_str().cmp(b.symbol.as_str()));
-        for of_one in awaited.chunk_by(|a, b| a.symbol == b.symbol) {
-            let row = |a: &&Awaited| row(&table, &Named::Awaited(a.symbol.clone()), a.channel, a.terms);
-            rows.take(of_one.iter().map(row).collect());
-        }
-        let Rows { rows, more, .. } = rows;
-        self.charge(id, rows.len());
-        let listing = Listing { subscriptions: Some(rows), symbols: None, more };
-        self.say(id, &Ack::new(name, "list", listing), now);
-    }
+/// A `list` that is under way.
+pub(super) struct Listing {
+    name: Option<Id>,
+    rows: Rows,
+    next: Next,
+}
 
-    /// What there is behind a symbol, in the order of listing.
-    pub(super) fn symbols(
+/// What a `list` shows next.
+enum Next {
+    /// The wildcards behind this text.
+    Wildcards(Option<String>),
+    /// Instruments from this one on.
+    Listed(InstrumentId),
+    /// Awaited symbols behind this one.
+    Awaited(Option<Rc<Symbol>>),
+    Answer,
+}
+
+/// A `symbols` that is under way.
+pub(super) struct SymbolListing {
+    name: Option<Id>,
+    rows: Rows,
+    /// `None`: what can be no symbol has no rows.
+    pattern: Option<Pattern>,
+    /// The instrument that is looked at next.
+    next: usize,
+}
+
+impl<S: Socket> Sessions<S> {
+    /// Begins to show every subscription of a session behind those of a symbol: wildcards by their texts, instruments in the
+    /// order of listing, awaited symbols by their texts.
+    pub(super) fn listing(
         &mut self,
         id: u32,
-        name: Option<&Id>,
+        name: Option<Id>,
+        after: Option<&str>,
+        now: Now,
+    ) -> Option<Listing> {
+        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
+            Ok(Behind::Nothing) => Next::Wildcards(None),
+            Ok(Behind::Wildcard(text)) => Next::Wildcards(Some(text)),
+            Ok(Behind::Listed(instrument)) => Next::Listed(InstrumentId(instrument.0 + 1)),
+            // One that was listed meanwhile may be told twice, and is not left out.
+            Ok(Behind::Awaited(symbol)) => Next::Awaited(Some(Rc::new(symbol))),
+            Err(()) => {
+                self.no_such_row(id, name.as_ref(), now);
+                return None;
+            }
+        };
+        Some(Listing { name, rows: Rows::default(), next })
+    }
+
+    /// Shows what a session is subscribed to. True when that is done.
+    pub(super) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
+        loop {
+            let Listing { name, rows, next } = listing;
+            match next {
+                Next::Wildcards(behind) => {
+                    let Some(connection) = self.connections.get(id) else { return true };
+                    if !self.steps.take(connection.wildcards.len()) {
+                        return false;
+                    }
+                    list_wildcards(&connection.wildcards, behind.as_deref(), rows);
+                    *next = Next::Listed(InstrumentId(0));
+                }
+                Next::Listed(from) => {
+                    let Some(instrument) = self.instrument_from(id, *from).filter(|_| !rows.more) else {
+                        *next = Next::Awaited(None);
+                        continue;
+                    };
+                    if !self.steps.take(1) {
+                        return false;
+                    }
+                    *from = InstrumentId(instrument.0 + 1);
+                    rows.take(&self.rows_of(id, instrument));
+                }
+                Next::Awaited(behind) => {
+                    let symbol = self.awaited_behind(id, behind.as_ref()).filter(|_| !rows.more);
+                    let Some(symbol) = symbol else {
+                        *next = Next::Answer;
+                        continue;
+                    };
+                    if !self.steps.take(1) {
+                        return false;
+                    }
+                    rows.take(&self.rows_of_awaited(id, &symbol));
+                    *behind = Some(symbol);
+                }
+                Next::Answer => {
+                    if !self.steps.take(rows.text.len() / BYTES_PER_STEP) {
+                        return false;
+                    }
+                    self.say_rows(id, (name.as_ref(), "list", "subscriptions"), rows, now);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// The rows of an instrument that a session is subscribed to.
+    fn rows_of(&self, id: u32, instrument: InstrumentId) -> Vec<SubscriptionRow<'_>> {
+        let Some(connection) = self.connections.get(id) else { return Vec::new() };
+        let keys =
+            Key::new(instrument, Stream::Trade)..Key::new(InstrumentId(instrument.0 + 1), Stream::Trade);
+        let row = |(key, place): (&Key, &u32)| {
+            let (channel, terms) = key.channel().zip(self.terms_of(id, *key, *place))?;
+            Some(row(&self.table, &self.listed(instrument), channel, terms))
+        };
+        connection.places.range(keys).filter_map(row).collect()
+    }
+
+    /// The rows of a symbol that a session awaits.
+    fn rows_of_awaited<'s>(&self, id: u32, symbol: &'s Symbol) -> Vec<SubscriptionRow<'s>> {
+        let Some(connection) = self.connections.get(id) else { return Vec::new() };
+        let wanted = connection.awaited.get(symbol).copied().unwrap_or_default();
+        let row = |(channel, manner): (Channel, _)| {
+            let terms = terms_of(&connection.session, manner);
+            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(crate::tick::State::Waiting))
+        };
+        wanted.channels().map(row).collect()
+    }
+
+    /// Begins to show what there is behind a symbol, in the order of listing.
+    pub(super) fn symbol_listing(
+        &mut self,
+        id: u32,
+        name: Option<Id>,
         (text, after): (&str, Option<&str>),
         now: Now,
-    ) {
+    ) -> Option<SymbolListing> {
         let pattern = match self.pattern(text) {
             Ok(pattern) => Some(pattern),
             Err(refusal) if refusal.code == "unknown_symbol" => None,
             Err(refusal) => {
                 let msg = format!("`match`: {}", refusal.msg);
-                return self.say(id, &message::error(name, refusal.code, &msg, false), now);
+                self.say(id, &message::error(name.as_ref(), refusal.code, &msg, false), now);
+                return None;
             }
         };
-        let table = Arc::clone(&self.table);
-        let from = match Behind::of(after, |symbol| table.find(symbol)) {
+        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
             Ok(Behind::Nothing) => 0,
             Ok(Behind::Listed(instrument)) => instrument.index() + 1,
-            _ => return self.no_such_row(id, name, now),
-        };
-        let mut rows = Rows::new();
-        let mut looked_at = 0;
-        for (instrument, symbol) in table.iter().skip(from) {
-            looked_at += 1;
-            if !pattern.as_ref().is_some_and(|pattern| pattern.means(symbol)) {
-                continue;
+            _ => {
+                self.no_such_row(id, name.as_ref(), now);
+                return None;
             }
-            let state = self.state(instrument).name();
-            if !rows.take(vec![SymbolRow { symbol: symbol.as_str(), state }]) {
+        };
+        Some(SymbolListing { name, rows: Rows::default(), pattern, next })
+    }
+
+    /// Shows what there is. True when that is done.
+    pub(super) fn go_on_with_symbols(&mut self, id: u32, listing: &mut SymbolListing, now: Now) -> bool {
+        let table = Arc::clone(&self.table);
+        let SymbolListing { name, rows, pattern, next } = listing;
+        while let (Some(pattern), false) = (&*pattern, rows.more) {
+            if *next >= table.len() {
                 break;
             }
+            if !self.steps.take(1) {
+                return false;
+            }
+            for _ in 0..PASSED_PER_STEP {
+                let instrument = InstrumentId(*next as u32);
+                let Some(symbol) = table.get(instrument) else { break };
+                *next += 1;
+                if pattern.means(symbol) {
+                    let state = self.state(instrument).name();
+                    rows.take(&[SymbolRow { symbol: symbol.as_str(), state }]);
+                    break;
+                }
+            }
         }
-        let Rows { rows, more, .. } = rows;
-        self.charge(id, looked_at);
-        let listing = Listing { subscriptions: None, symbols: Some(rows), more };
-        self.say(id, &Ack::new(name, "symbols", listing), now);
+        if !self.steps.take(rows.text.len() / BYTES_PER_STEP) {
+            return false;
+        }
+        self.say_rows(id, (name.as_ref(), "symbols", "symbols"), rows, now);
+        true
+    }
+
+    /// Answers with rows.
+    fn say_rows(&mut self, id: u32, (name, op, field): (Option<&Id>, &str, &str), rows: &Rows, now: Now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let frame = self.frames.text(|out| message::listing(name, op, field, (&rows.text, rows.more), out));
+        connection.session.push_answer(frame, now.mono_ns);
+        self.queue(id);
     }
 
     fn no_such_row(&mut self, id: u32, name: Option<&Id>, now: Now) {
@@ -159,28 +267,16 @@ impl Behind {
             }
         }
     }
+}
 
-    fn takes_wildcard(&self, text: &str) -> bool {
-        match self {
-            Self::Nothing => true,
-            Self::Wildcard(last) => text > last.as_str(),
-            Self::Listed(_) | Self::Awaited(_) => false,
-        }
-    }
-
-    fn takes_listed(&self, instrument: InstrumentId) -> bool {
-        match self {
-            Self::Nothing | Self::Wildcard(_) => true,
-            Self::Listed(last) => instrument > *last,
-            Self::Awaited(_) => false,
-        }
-    }
-
-    /// One that was listed meanwhile may be told twice, and is not left out.
-    fn takes_awaited(&self, symbol: &Symbol) -> bool {
-        match self {
-            Self::Nothing | Self::Wildcard(_) | Self::Listed(_) => true,
-            Self::Awaited(last) => symbol.as_str() > last.as_str(),
-        }
+/// Takes in the wildcards behind a text, in the order of their texts.
+fn list_wildcards(wildcards: &[Wildcard], behind: Option<&str>, rows: &mut Rows) {
+    let mut shown: Vec<(String, &Wildcard)> = wildcards.iter().map(|w| (w.shown(), w)).collect();
+    shown.retain(|(text, _)| behind.is_none_or(|behind| text.as_str() > behind));
+    shown.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for of_one in shown.chunk_by(|(a, _), (b, _)| a == b) {
+        let row =
+            |(text, w): &(String, &Wildcard)| SubscriptionRow::new(text.clone(), w.channel, w.terms, None);
+        rows.take(&of_one.iter().map(row).collect::<Vec<_>>());
     }
 }

@@ -12,6 +12,8 @@
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
+mod allowance;
+mod awaited;
 mod client;
 mod clocks;
 mod connection;
@@ -28,12 +30,16 @@ mod pressure;
 mod rates;
 mod readers;
 mod reading;
+mod recovery;
 mod report;
 mod requests;
 mod resume;
 mod sessions;
+mod steps;
 mod subscriptions;
+mod target;
 mod witness;
+mod work;
 mod writing;
 
 use std::cell::{Cell, RefCell};
@@ -53,6 +59,7 @@ pub use reading::CatchUps;
 use report::Report;
 pub use report::{Asked, ClientRow, SortBy, Standing};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
+pub use steps::STEPS_MIN;
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -62,7 +69,7 @@ use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
 use crate::pulse::{Beating, Pulse, Signs};
-use crate::ring::{Doorbell, TickReader, TickRing};
+use crate::ring::{Batch, Doorbell, TickReader, TickRing};
 
 /// Ticks taken from the ring in one turn.
 const TICKS_PER_TURN: usize = 256;
@@ -221,12 +228,21 @@ impl<S: Socket> Shard<S> {
             beating.beat();
         }
         sessions.look_around(now);
-        let batch = self.reader.poll(TICKS_PER_TURN, |packed| sessions.tick(packed, now));
+        sessions.steps.begin_turn();
+        // Instruments of ticks that are published by now are listed by now.
+        let published = self.reader.behind();
+        let batch = if sessions.learn(now) && sessions.sweep(now) {
+            let most = usize::try_from(published).unwrap_or(TICKS_PER_TURN).min(TICKS_PER_TURN);
+            self.reader.poll(most, |packed| sessions.tick(packed, now))
+        } else {
+            Batch::default()
+        };
         sessions.cursor = self.reader.cursor();
         if batch.lapped > 0 {
             self.counters.lapped.add(batch.lapped);
-            sessions.lapped(now);
+            sessions.lapped();
         }
+        sessions.work(now);
         self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
         let ponged = sessions.pong_held(now);
@@ -245,7 +261,8 @@ impl<S: Socket> Shard<S> {
         if self.draining.is_some() {
             self.drain(now, batch.is_empty());
         }
-        more || beats || waiting || reading || released || ponged || !batch.is_empty()
+        let working = self.sessions.borrow().has_work();
+        more || beats || waiting || reading || released || ponged || working || !batch.is_empty()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
@@ -281,7 +298,7 @@ impl<S: Socket> Shard<S> {
 
     fn has_work(&self) -> bool {
         let sessions = self.sessions.borrow();
-        self.reader.behind() > 0 || sessions.has_to_flush() || sessions.has_news()
+        self.reader.behind() > 0 || sessions.has_to_flush() || sessions.has_news() || sessions.has_work()
     }
 }
 
@@ -382,6 +399,8 @@ async fn run(
             }
         }
         let more = shard.turn(now);
+        let ended_ns = clock.now().mono_ns;
+        shard.counters.turn_times.record(ended_ns.saturating_sub(now.mono_ns), ended_ns);
         bell.set_busy(shard.sessions.borrow().has_to_flush());
         if more || !reports.is_empty() || !inbox.is_empty() {
             last_work_ns = now.mono_ns;

@@ -1,7 +1,5 @@
 //! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
 
-use rustc_hash::FxHashSet;
-
 use super::client::Connection;
 use super::interest::Wildcard;
 use crate::instrument::Symbol;
@@ -28,28 +26,6 @@ impl Holder {
     }
 }
 
-/// What several patterns pick together, asked symbol by symbol.
-pub(super) struct Picked<'a> {
-    symbols: FxHashSet<&'a Symbol>,
-    wide: Vec<&'a Pattern>,
-}
-
-impl<'a> Picked<'a> {
-    pub(super) fn new(patterns: &'a [Pattern]) -> Self {
-        let symbols = patterns.iter().filter_map(|pattern| match pattern {
-            Pattern::One(symbol) => Some(symbol),
-            Pattern::Everything | Pattern::All | Pattern::Venue(_) => None,
-        });
-        let wide = patterns.iter().filter(|pattern| !matches!(pattern, Pattern::One(_)));
-        Self { symbols: symbols.collect(), wide: wide.collect() }
-    }
-
-    /// Whether one of them picks a client's subscription: see [`Pattern::picks`].
-    pub(super) fn has(&self, symbol: &Symbol, holder: impl Fn() -> Holder) -> bool {
-        self.symbols.contains(symbol) || self.wide.iter().any(|pattern| pattern.picks(symbol, &holder))
-    }
-}
-
 /// Which symbols a text picks.
 pub(super) enum Pattern {
     /// No text: whatever there is.
@@ -60,6 +36,11 @@ pub(super) enum Pattern {
 }
 
 impl Pattern {
+    /// Whether it stands for more than one symbol.
+    pub(super) fn is_wide(&self) -> bool {
+        !matches!(self, Self::One(_))
+    }
+
     /// Whether it stands for this symbol.
     pub(super) fn means(&self, symbol: &Symbol) -> bool {
         match self {

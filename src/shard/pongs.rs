@@ -42,22 +42,26 @@ impl<S: Socket> Sessions<S> {
         let Some(serial) = self.connections.get(id).map(|connection| connection.serial) else { return };
         let until = self.ring.published();
         let held = Held { until, client: id, serial, name, t, in_us: now.wall_ns / 1_000 };
-        if until <= self.cursor && self.held_pings.0.is_empty() {
+        if until <= self.cursor && self.held_pings.0.is_empty() && !self.is_sweeping() {
             self.pong_in_order(held, now);
         } else if self.held_pings.0.len() < HELD_MAX {
             self.held_pings.0.push_back(held);
         } else {
-            self.refuse(&held, "the gateway is behind its feed, and too many pings wait for it", now);
+            self.refuse_ping(&held, "the gateway is behind its feed, and too many pings wait for it", now);
         }
     }
 
-    fn refuse(&mut self, held: &Held, msg: &str, now: Now) {
+    fn refuse_ping(&mut self, held: &Held, msg: &str, now: Now) {
         self.counters.faults.add(1);
         self.say(held.client, &message::error(held.name.as_ref(), "rate_limited", msg, true), now);
     }
 
     /// Answers pings whose ticks have been read. True if there are more of those.
     pub(super) fn pong_held(&mut self, now: Now) -> bool {
+        // What was lost on the way is told first.
+        if self.is_sweeping() {
+            return false;
+        }
         let cursor = self.cursor;
         for _ in 0..PONGS_PER_TURN {
             let Some(held) = self.held_pings.0.pop_front_if(|held| held.until <= cursor) else {
@@ -70,8 +74,31 @@ impl<S: Socket> Sessions<S> {
         self.held_pings.0.front().is_some_and(|held| held.until <= cursor)
     }
 
-    /// Answers a ping behind all that the client has to be told before, where some of that waits for its window.
+    /// Answers a ping behind all that the client has to be told before: what is told in portions, and what waits for its
+    /// window.
     fn pong_in_order(&mut self, held: Held, now: Now) {
+        let id = held.client;
+        self.recover(id, now);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if connection.session.can_recover() {
+            connection.pongs.push(held);
+        } else {
+            self.pong_unless_withheld(held, now);
+        }
+    }
+
+    /// Answers the pings of a client that was told what there is room for.
+    pub(super) fn pong_recovered(&mut self, id: u32, now: Now) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        if !connection.pongs.is_empty() && !connection.session.can_recover() {
+            for held in std::mem::take(&mut connection.pongs) {
+                self.pong_unless_withheld(held, now);
+            }
+        }
+        self.pong_withheld(id, now);
+    }
+
+    fn pong_unless_withheld(&mut self, held: Held, now: Now) {
         let Some(connection) = self.connections.get_mut(held.client) else { return };
         let since_ms = (now.mono_ns / MS) as u32;
         if connection.withheld.is_none() && !connection.session.withholds(since_ms) {
@@ -81,12 +108,12 @@ impl<S: Socket> Sessions<S> {
         if withheld.len() < WITHHELD_MAX {
             withheld.push_back((since_ms, held));
         } else {
-            self.refuse(&held, "too many pings wait for what is told before them", now);
+            self.refuse_ping(&held, "too many pings wait for what is told before them", now);
         }
     }
 
     /// Answers the pings of a client before which nothing has to be told any more.
-    pub(super) fn pong_withheld(&mut self, id: u32, now: Now) {
+    fn pong_withheld(&mut self, id: u32, now: Now) {
         while let Some(connection) = self.connections.get_mut(id)
             && let Some(withheld) = &mut connection.withheld
         {

@@ -11,6 +11,8 @@ const WATCH_NS: u64 = 100 * MS;
 /// Heartbeats sent in one turn: those of clients that came at the same moment are due at the same moment, and the feed is
 /// not to wait for all of them.
 const HEARTBEATS_PER_TURN: usize = 64;
+/// Sessions whose socket was full that are looked at in one turn.
+const WATCHED_PER_TURN: usize = 64;
 /// How often what the sessions' buffers do not need is given back.
 const SHRINK_NS: u64 = SECOND;
 /// How often the kernel is asked at most whether it hears of a client's host.
@@ -53,17 +55,22 @@ impl<S: Socket> Sessions<S> {
             if self.watched.is_empty() {
                 self.watch_at_ns = now.mono_ns + WATCH_NS;
             }
-            self.watched.push((id, connection.serial));
+            self.watched.push_back((id, connection.serial));
         }
     }
 
     /// Looks at those whose socket was full, where it is time. True if it did.
     pub(super) fn watch(&mut self, now: Now) -> bool {
-        if self.watched.is_empty() || now.mono_ns < self.watch_at_ns {
-            return false;
+        if self.to_watch == 0 {
+            if self.watched.is_empty() || now.mono_ns < self.watch_at_ns {
+                return false;
+            }
+            self.watch_at_ns = now.mono_ns + WATCH_NS;
+            self.to_watch = self.watched.len();
         }
-        self.watch_at_ns = now.mono_ns + WATCH_NS;
-        for (id, serial) in std::mem::take(&mut self.watched) {
+        for _ in 0..self.to_watch.min(WATCHED_PER_TURN) {
+            self.to_watch -= 1;
+            let Some((id, serial)) = self.watched.pop_front() else { break };
             if self.connections.get(id).is_none_or(|c| c.serial != serial) {
                 continue;
             }
@@ -72,7 +79,7 @@ impl<S: Socket> Sessions<S> {
                     connection.watched = false;
                 }
             } else {
-                self.watched.push((id, serial));
+                self.watched.push_back((id, serial));
             }
             // Where the kernel alone stood still, nobody else tells that it moves again; nor that pings are not counted any
             // more, because no requests are read.

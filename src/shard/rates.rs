@@ -7,7 +7,6 @@ use std::cmp::Reverse;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::session::RateId;
-use crate::tick::Key;
 
 /// A moment at which a rate of a session lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +28,7 @@ impl<S: Socket> Sessions<S> {
         let mut any = false;
         while let Some(Reverse(due)) = self.releases.peek()
             && due.due_ns <= now.mono_ns
+            && self.steps.take(1)
         {
             let Some(Reverse(Release { due_ns, id, serial, rate })) = self.releases.pop() else { break };
             let Some(connection) = self.connections.get_mut(id) else { continue };
@@ -40,21 +40,12 @@ impl<S: Socket> Sessions<S> {
         any
     }
 
-    /// Lets go what is held back of these subscriptions, sorted by key.
-    pub(super) fn release_keys(&mut self, id: u32, keys: &[Key], now: Now) {
-        let Some(connection) = self.connections.get_mut(id).filter(|_| !keys.is_empty()) else {
-            return;
-        };
-        connection.session.release_all(|key| keys.binary_search(&key).is_ok(), now.mono_ns);
-        self.recover(id, now);
-    }
-
     /// Lets go everything at once, and holds nothing back any more.
     pub(super) fn hold_nothing(&mut self, now: Now) {
         self.draining = true;
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(id) {
-                connection.session.release_all(|_| true, now.mono_ns);
+                connection.session.release_all(now.mono_ns);
                 self.recover(id, now);
             }
         }

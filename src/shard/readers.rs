@@ -81,6 +81,11 @@ impl Ways {
     pub(super) fn push(&mut self, key: Key, position: u64) {
         self.ahead.push(Reverse((position, key)));
     }
+
+    /// A stream has to be read from this position on; what is behind it is looked up.
+    pub(super) fn push_behind(&mut self, key: Key, position: u64) {
+        self.beyond.push((key, position.wrapping_sub(1)));
+    }
 }
 
 impl<S: Socket> Sessions<S> {
@@ -155,7 +160,8 @@ impl<S: Socket> Sessions<S> {
 
     /// Finds the next tick of a stream that the shard has come to.
     fn go_on_behind(&self, key: Key, position: u64, ways: &mut Ways) -> bool {
-        let next = self.resumes.positions.next(key, position + 1).filter(|next| *next < self.cursor);
+        let next =
+            self.resumes.positions.next(key, position.wrapping_add(1)).filter(|next| *next < self.cursor);
         match next {
             Some(next) => ways.push(key, next),
             None => ways.beyond.push((key, position)),

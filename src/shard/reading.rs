@@ -165,6 +165,13 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
+    /// A session has to read what there is of a stream from this position on, where it may have no tick.
+    pub(super) fn read_behind(&mut self, id: u32, key: Key, position: u64) {
+        if let Some(reading) = self.reading(id, position) {
+            reading.ways.push_behind(key, position);
+        }
+    }
+
     /// A session has to read what was recorded of a stream. States are told as they are when it has caught up.
     pub(super) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
         let Some(reading) = self.reading(id, self.cursor) else { return };
@@ -238,7 +245,8 @@ impl<S: Socket> Sessions<S> {
     /// a gap names what it misses.
     pub(super) fn let_go_late(&mut self, id: u32, now: Now) {
         let (cursor, patience_ns) = (self.cursor, self.options.catch_ups.patience_ns);
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        // Not before a request that adds to it is carried out.
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else { return };
         let is_late = |reading: &mut Box<Reading>| reading.is_late(cursor, patience_ns, now.mono_ns);
         let Some(mut reading) = connection.reading.take_if(is_late) else { return };
         if !reading.is_found() {
@@ -251,7 +259,10 @@ impl<S: Socket> Sessions<S> {
     /// Tells a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
     /// if it can go on at once.
     pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
-        let Some(connection) = self.connections.get_mut(id) else { return false };
+        // Not before a request that adds to it is carried out.
+        let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else {
+            return false;
+        };
         let ticket = Ticket { session: id, serial: connection.serial };
         let Some(mut reading) = connection.reading.take_if(|reading| reading.asked.is_none()) else {
             return false;
@@ -430,7 +441,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
-        if catches_up || connection.session.waiting() > 0 || connection.session.is_closing() {
+        // Nor while a request is carried out, which may ask for more of the past.
+        let is_asked = connection.work.is_some();
+        if catches_up || is_asked || connection.session.waiting() > 0 || connection.session.is_closing() {
             return;
         }
         let Some(missed) = connection.seam.take() else { return };

@@ -1,18 +1,16 @@
-//! What clients ask for, and the answers.
+//! What clients subscribe to, and the answers.
 
 use std::sync::Arc;
 
-use serde_json::json;
-
-use super::interest::{Awaited, Start, Wildcard, Wish};
-use super::pattern::{Holder, Pattern, Picked};
+use super::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
+use super::pattern::Pattern;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
+use super::work::{ROWS_PER_STEP, Settling};
 use crate::clock::Now;
-use crate::faults;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
-use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
+use crate::protocol::{Id, Subscribe, Terms};
 use crate::tick::{Channel, Key, State};
 
 /// What a client's text for a symbol means.
@@ -35,101 +33,169 @@ fn unknown(msg: impl Into<String>) -> Refusal {
     Refusal { code: "unknown_symbol", msg: msg.into() }
 }
 
-fn too_many_rates() -> Refusal {
+pub(super) fn too_many_rates() -> Refusal {
     Refusal { code: "too_many_rates", msg: "this connection has too many different `max_hz`".to_owned() }
 }
 
+/// A `subscribe` that is under way.
+pub(super) struct Subscribing {
+    name: Option<Id>,
+    wanted: Subscribe,
+    stage: Stage,
+    plan: Plan,
+    has_rate: bool,
+    /// Symbols that the client may still name.
+    room: usize,
+    accepted: Vec<Named>,
+    /// Of the symbols, by their places.
+    rejected: Vec<(usize, Refusal)>,
+    catches_up: bool,
+    settling: Settling,
+}
+
+/// How far a `subscribe` has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    Begin,
+    /// Where it begins is found out next.
+    Plan,
+    /// The symbol of this place is looked up next.
+    Resolve(usize),
+    Answer,
+    /// What was accepted at this place is taken next, on the channel of this place; of a wildcard, this instrument.
+    Take(usize, usize, Option<Sweep>),
+    Settle,
+}
+
+/// The instruments that a wildcard takes.
+#[derive(Clone, Copy)]
+struct Sweep {
+    next: usize,
+    end: usize,
+}
+
+impl Subscribing {
+    pub(super) fn new(name: Option<Id>, wanted: Subscribe) -> Self {
+        Self {
+            name,
+            wanted,
+            stage: Stage::Begin,
+            plan: Plan::default(),
+            has_rate: true,
+            room: 0,
+            accepted: Vec::new(),
+            rejected: Vec::new(),
+            catches_up: false,
+            settling: Settling::of_rates(),
+        }
+    }
+}
+
 impl<S: Socket> Sessions<S> {
-    /// Takes in one message of a client and answers it.
-    pub fn request(&mut self, id: u32, text: &str, now: Now) {
-        self.counters.requests.add(1);
-        faults::inject(text.as_bytes());
-        let allowed = self.may_ask(id, now);
-        let answer = match protocol::parse(text, self.options.symbols_max.max(SYMBOLS_MAX)) {
-            Ok(Request { id: name, .. }) if !allowed => {
-                let msg = format!("more than {} requests a second", self.options.ops_per_s);
-                Err(message::error(name.as_ref(), "rate_limited", &msg, true))
-            }
-            Ok(request) => Ok(request),
-            Err(fault) => Err(message::error(fault.id.as_ref(), fault.code, &fault.msg, false)),
-        };
-        match answer {
-            Ok(request) => self.carry_out(id, request, now),
-            Err(error) => {
-                self.counters.faults.add(1);
-                self.say(id, &error, now);
-            }
-        }
+    /// Symbols that one request may name, even where a connection may not have so many: the answer says which are too many.
+    pub(super) fn named_at_once(&self) -> usize {
+        self.options.symbols_max.max(SYMBOLS_MAX)
     }
 
-    fn carry_out(&mut self, id: u32, request: Request, now: Now) {
-        let name = request.id;
-        match request.op {
-            Op::Subscribe(wanted) => self.subscribe(id, name.as_ref(), &wanted, now),
-            Op::Unsubscribe(target) => self.unsubscribe(id, name.as_ref(), &target, now),
-            Op::Set(target, change) => self.set(id, name.as_ref(), &target, change, now),
-            Op::List(after) => self.list(id, name.as_ref(), after.as_deref(), now),
-            Op::Symbols(pattern, after) => {
-                self.symbols(id, name.as_ref(), (&pattern, after.as_deref()), now);
-            }
-            Op::Ping(t) => self.ping(id, name, t, now),
-            Op::Replay(control) => self.control(id, name.as_ref(), &control, now),
-        }
-    }
-
-    /// Subscribes, with the answer before the first data. A `resume` may have to wait for its turn.
-    pub fn subscribe(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe, now: Now) {
-        let waits = wanted.resume.is_some() && self.resumes_wait();
-        if waits || !self.begin(id, name, wanted, now) {
-            self.resume_later(id, name, wanted);
-        }
-    }
-
-    /// Subscribes; `false`: it is not known yet where that begins, and nothing was done.
-    pub(super) fn begin(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe, now: Now) -> bool {
-        let table = Arc::clone(&self.table);
-        let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut room = self.options.symbols_max.saturating_sub(self.named(id));
-        let plan = match self.plan(id, wanted, now) {
-            Ok(Some(plan)) => plan,
-            Ok(None) => return false,
-            Err((code, msg, retry)) => {
-                self.counters.faults.add(1);
-                self.say(id, &message::error(name, code, &msg, retry), now);
-                return true;
-            }
-        };
-        let has_rate = wanted.rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
-        for text in &wanted.symbols {
-            let named = match has_rate {
-                true => self.accept(id, text, &plan, &mut room),
-                false => Err(too_many_rates()),
+    /// Subscribes, with the answer before the first data. True when that is done.
+    pub(super) fn go_on_subscribing(&mut self, id: u32, asked: &mut Subscribing, now: Now) -> bool {
+        loop {
+            asked.stage = match asked.stage {
+                // Those that came before it have their turn first, and this turn may have looked at enough.
+                Stage::Begin if asked.wanted.resume.is_some() && self.resumes_wait() => {
+                    asked.stage = Stage::Plan;
+                    self.await_plan(id, false);
+                    return false;
+                }
+                Stage::Begin => Stage::Plan,
+                Stage::Plan => match self.plan(id, &asked.wanted, now) {
+                    Ok(Some(plan)) => {
+                        asked.plan = plan;
+                        asked.room = self.options.symbols_max.saturating_sub(self.named(id));
+                        let rate = asked.wanted.rate;
+                        asked.has_rate = rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
+                        Stage::Resolve(0)
+                    }
+                    Ok(None) => {
+                        self.await_plan(id, true);
+                        return false;
+                    }
+                    Err((code, msg, retry)) => {
+                        self.counters.faults.add(1);
+                        self.say(id, &message::error(asked.name.as_ref(), code, &msg, retry), now);
+                        return true;
+                    }
+                },
+                Stage::Resolve(at) => {
+                    let Some(text) = asked.wanted.symbols.get(at) else {
+                        asked.stage = Stage::Answer;
+                        continue;
+                    };
+                    if !self.steps.take(1) {
+                        return false;
+                    }
+                    let named = match asked.has_rate {
+                        true => self.accept(id, text, &asked.plan, &mut asked.room),
+                        false => Err(too_many_rates()),
+                    };
+                    match named {
+                        Ok(named) => asked.accepted.push(named),
+                        Err(refusal) => asked.rejected.push((at, refusal)),
+                    }
+                    Stage::Resolve(at + 1)
+                }
+                Stage::Answer => {
+                    let rows = asked.accepted.len() * asked.wanted.channels.len() + asked.rejected.len();
+                    if !self.steps.take(rows / ROWS_PER_STEP) {
+                        return false;
+                    }
+                    self.answer_subscribe(id, asked, now);
+                    Stage::Take(0, 0, None)
+                }
+                Stage::Take(at, channel, sweep) => {
+                    let Some(named) = asked.accepted.get(at) else {
+                        asked.stage = Stage::Settle;
+                        continue;
+                    };
+                    let Some(next) = asked.wanted.channels.get(channel).copied() else {
+                        asked.stage = Stage::Take(at + 1, 0, None);
+                        continue;
+                    };
+                    match self.take(id, (named, next), asked, sweep, now) {
+                        Taken::All => Stage::Take(at, channel + 1, None),
+                        Taken::Some(sweep) => {
+                            asked.stage = Stage::Take(at, channel, sweep);
+                            return false;
+                        }
+                    }
+                }
+                Stage::Settle if self.settle_rates(id, &mut asked.settling, now) => break,
+                Stage::Settle => return false,
             };
-            match named {
-                Ok(named) => accepted.push(named),
-                Err(refusal) => rejected.push(refusal.row(text)),
-            }
         }
-        for named in &accepted {
-            for channel in &wanted.channels {
-                let row = row(&table, named, *channel, wanted.terms_on(*channel));
-                ok.push(self.with_beginning(id, row, named, *channel, &plan));
-            }
-        }
-        self.charge(id, wanted.symbols.len());
-        let catches_up = ok.iter().any(SubscriptionRow::has_past);
-        let outcome = Outcome::new(&wanted.channels, ok, rejected);
-        self.say(id, &Ack::new(name, "subscribe", outcome), now);
-        self.change_subscriptions(id, |sessions| {
-            for named in &accepted {
-                sessions.take(id, named, wanted, &plan, now);
-            }
-        });
-        if catches_up {
+        if asked.catches_up {
             self.catch_up(id, now);
         }
+        self.recover(id, now);
         self.read_on(id, now);
         true
+    }
+
+    fn answer_subscribe(&mut self, id: u32, asked: &mut Subscribing, now: Now) {
+        let table = Arc::clone(&self.table);
+        let Subscribing { name, wanted, plan, accepted, rejected, .. } = asked;
+        let mut ok = Vec::with_capacity(accepted.len() * wanted.channels.len());
+        for named in &*accepted {
+            for channel in &wanted.channels {
+                let row = row(&table, named, *channel, wanted.terms_on(*channel));
+                ok.push(self.with_beginning(id, row, named, *channel, plan));
+            }
+        }
+        let rejected = std::mem::take(rejected);
+        let rejected = rejected.into_iter().map(|(at, refusal)| refusal.row(&wanted.symbols[at])).collect();
+        asked.catches_up = ok.iter().any(SubscriptionRow::has_past);
+        let outcome = Outcome::new(&wanted.channels, ok, rejected);
+        self.say(id, &Ack::new(name.as_ref(), "subscribe", outcome), now);
     }
 
     /// What a symbol of a `subscribe` means, if it can be had.
@@ -176,7 +242,7 @@ impl<S: Socket> Sessions<S> {
             Named::Wildcard(_) => true,
             Named::Listed(instrument, _) => self.is_named(id, *instrument),
             Named::Awaited(symbol) => {
-                self.connections.get(id).is_some_and(|c| c.awaited.iter().any(|a| a.symbol == *symbol))
+                self.connections.get(id).is_some_and(|connection| connection.awaited.contains_key(symbol))
             }
         };
         if already {
@@ -189,47 +255,69 @@ impl<S: Socket> Sessions<S> {
         Ok(())
     }
 
-    fn take(&mut self, id: u32, named: &Named, wanted: &Subscribe, plan: &Plan, now: Now) {
+    /// Takes what was accepted on a channel, as far as there are steps.
+    fn take(
+        &mut self,
+        id: u32,
+        (named, channel): (&Named, Channel),
+        asked: &Subscribing,
+        sweep: Option<Sweep>,
+        now: Now,
+    ) -> Taken {
+        let Subscribing { wanted, plan, .. } = asked;
         let start = if wanted.snapshot { Start::Snapshot } else { Start::FromHere };
-        for channel in wanted.channels.iter().copied() {
-            let terms = wanted.terms_on(channel);
-            let named_itself = !matches!(named, Named::Wildcard(_));
-            let wish = Wish { channel, terms, named: named_itself, start, plan: Some(plan) };
-            match named {
-                Named::Listed(instrument, shown) => self.attach(id, *instrument, wish, *shown, now),
-                Named::Awaited(symbol) => match self.table.find(symbol) {
-                    // Listed since it was looked up, and `learn` is past it.
-                    Some(listed) if listed.index() < self.known => {
-                        self.attach(id, listed, wish, State::Waiting, now);
-                    }
-                    _ => self.await_symbol(id, Awaited { symbol: symbol.clone(), channel, terms }),
-                },
-                Named::Wildcard(venue) => self.take_wildcard(id, venue.clone(), wish, now),
-            }
+        let terms = wanted.terms_on(channel);
+        let named_itself = !matches!(named, Named::Wildcard(_));
+        let wish = Wish { channel, terms, named: named_itself, start, plan: Some(plan) };
+        if !matches!(named, Named::Wildcard(_)) && !self.steps.take(STEPS_TO_ATTACH) {
+            return Taken::Some(None);
         }
+        match named {
+            Named::Listed(instrument, shown) => self.attach(id, *instrument, wish, Some(*shown), now),
+            Named::Awaited(symbol) => match self.table.find(symbol) {
+                // Listed since it was looked up, and `learn` is past it.
+                Some(listed) if listed.index() < self.known => {
+                    self.attach(id, listed, wish, Some(State::Waiting), now);
+                }
+                _ => self.await_symbol(id, symbol, channel, terms),
+            },
+            Named::Wildcard(venue) => return self.take_wildcard(id, venue.as_deref(), wish, sweep, now),
+        }
+        Taken::All
     }
 
-    fn take_wildcard(&mut self, id: u32, venue: Option<Box<str>>, wish: Wish<'_>, now: Now) {
+    fn take_wildcard(
+        &mut self,
+        id: u32,
+        venue: Option<&str>,
+        wish: Wish<'_>,
+        sweep: Option<Sweep>,
+        now: Now,
+    ) -> Taken {
         // What was listed up to now is taken here, what comes later by `learn`.
-        self.learn(now);
-        let wildcard = Wildcard { venue, channel: wish.channel, terms: wish.terms };
+        let mut sweep = sweep.unwrap_or_else(|| {
+            let (channel, terms) = (wish.channel, wish.terms);
+            let venue = venue.map(Into::into);
+            self.add_wildcard(id, Wildcard { venue, channel, terms, ending: false });
+            Sweep { next: 0, end: self.listed_so_far() }
+        });
         let table = Arc::clone(&self.table);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.wildcards.retain(|w| w.venue != wildcard.venue || w.channel != wildcard.channel);
-        connection.wildcards.push(wildcard.clone());
-        // Each of what it takes has the terms of whom it is governed by.
-        let mut taken: Vec<(Terms, Vec<InstrumentId>)> = Vec::new();
-        for (instrument, symbol) in table.iter().take(self.known).filter(|(_, s)| wildcard.takes(s)) {
-            let terms = connection.governing(symbol, wish.channel).map_or(wish.terms, |w| w.terms);
-            match taken.iter_mut().find(|(others, _)| *others == terms) {
-                Some((_, instruments)) => instruments.push(instrument),
-                None => taken.push((terms, vec![instrument])),
+        while sweep.next < sweep.end {
+            if !self.steps.take(STEPS_TO_ATTACH) {
+                return Taken::Some(Some(sweep));
             }
+            let instrument = InstrumentId(sweep.next as u32);
+            sweep.next += 1;
+            let Some(symbol) = table.get(instrument) else { continue };
+            if venue.is_some_and(|venue| venue != symbol.venue()) {
+                continue;
+            }
+            // Each of what it takes has the terms of the wildcard that governs it.
+            let Some(connection) = self.connections.get(id) else { return Taken::All };
+            let terms = connection.governing(symbol, wish.channel).map_or(wish.terms, |w| w.terms);
+            self.attach(id, instrument, Wish { terms, ..wish }, Some(State::Live), now);
         }
-        self.charge(id, taken.iter().map(|(_, instruments)| instruments.len()).sum());
-        for (terms, instruments) in taken {
-            self.attach_all(id, &instruments, Wish { terms, ..wish }, now);
-        }
+        Taken::All
     }
 
     pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
@@ -274,29 +362,6 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    fn unsubscribe(&mut self, id: u32, name: Option<&Id>, target: &Target, now: Now) {
-        let (ok, rejected) = self.patterns(target);
-        let (ok, _): (Vec<Pattern>, Vec<&str>) = ok.into_iter().unzip();
-        self.change_subscriptions(id, |sessions| sessions.drop_matching(id, &ok, &target.channels));
-        let ok: Vec<_> = ok.iter().map(|pattern| json!({"symbol": pattern.shown()})).collect();
-        let outcome = Outcome::new(&target.channels, ok, rejected);
-        let outcome = if target.symbols.is_none() { outcome.of_all() } else { outcome };
-        self.say(id, &Ack::new(name, "unsubscribe", outcome), now);
-    }
-
-    /// What a target picks, and what it names that nobody can mean.
-    fn patterns<'a>(&self, target: &'a Target) -> (Vec<(Pattern, &'a str)>, Vec<RejectedRow<'a>>) {
-        let Some(symbols) = &target.symbols else { return (vec![(Pattern::Everything, "*")], Vec::new()) };
-        let (mut ok, mut rejected) = (Vec::new(), Vec::new());
-        for text in symbols {
-            match self.pattern(text) {
-                Ok(pattern) => ok.push((pattern, text.as_str())),
-                Err(refusal) => rejected.push(refusal.row(text)),
-            }
-        }
-        (ok, rejected)
-    }
-
     /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
     pub(super) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
         match text.split_once(':') {
@@ -312,134 +377,13 @@ impl<S: Socket> Sessions<S> {
             },
         }
     }
-
-    fn drop_matching(&mut self, id: u32, patterns: &[Pattern], channels: &[Channel]) {
-        let picked = Picked::new(patterns);
-        let table = Arc::clone(&self.table);
-        self.detach(id, |connection, key, named| match (key.channel(), table.get(key.instrument())) {
-            (Some(channel), Some(symbol)) => {
-                let holder = || Holder::of(connection, symbol, channel, named());
-                channels.contains(&channel) && picked.has(symbol, holder)
-            }
-            _ => false,
-        });
-        self.stop_awaiting(id, |awaited| {
-            channels.contains(&awaited.channel) && picked.has(&awaited.symbol, || Holder::Name)
-        });
-        if let Some(connection) = self.connections.get_mut(id) {
-            let covered = |w: &Wildcard| patterns.iter().any(|pattern| pattern.covers(w));
-            connection.wildcards.retain(|w| !(channels.contains(&w.channel) && covered(w)));
-        }
-    }
-
-    fn set(&mut self, id: u32, name: Option<&Id>, target: &Target, change: Change, now: Now) {
-        let table = Arc::clone(&self.table);
-        let (patterns, rejected) = self.patterns(target);
-        let mut outcome = SetOutcome { ok: Vec::new(), rejected, changes: Vec::new() };
-        let has_rate = change.rate.flatten().is_none_or(|rate| self.claim_rate(id, rate).is_some());
-        for (pattern, symbol) in &patterns {
-            if has_rate {
-                self.set_matching(id, &table, (pattern, symbol), &target.channels, change, &mut outcome);
-            } else {
-                outcome.rejected.push(too_many_rates().row(symbol));
-            }
-        }
-        let SetOutcome { ok, rejected, changes } = outcome;
-        self.charge(id, changes.len());
-        self.say(id, &Ack::new(name, "set", Outcome::new(&target.channels, ok, rejected)), now);
-        self.apply_terms(id, &changes, now);
-    }
-
-    /// Finds out what a pattern picks and what becomes of it, channel by channel. One symbol is answered with its state,
-    /// a wildcard by a row a channel: it may stand for very many.
-    fn set_matching<'t>(
-        &mut self,
-        id: u32,
-        table: &'t InstrumentTable,
-        (pattern, symbol): (&Pattern, &'t str),
-        channels: &[Channel],
-        change: Change,
-        outcome: &mut SetOutcome<'t>,
-    ) {
-        // A rate alone is for what is `latest`, and leaves the rest as it is.
-        let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
-        let state = match pattern {
-            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.state(id))),
-            _ => None,
-        };
-        let mut found_any = false;
-        for channel in channels {
-            let mut shown = None;
-            let mut found = false;
-            let mut fits = |terms: Terms| {
-                found = true;
-                let fits = !rate_alone || terms.mode == Mode::Latest;
-                let changed = fits.then(|| terms.changed(change));
-                shown = shown.or(changed);
-                changed
-            };
-            if let Some(connection) = self.connections.get_mut(id) {
-                let wide = connection.wildcards.iter_mut().filter(|w| pattern.covers(w));
-                let wide = wide.map(|w| (w.channel, &mut w.terms));
-                let awaited =
-                    connection.awaited.iter_mut().filter(|a| pattern.picks(&a.symbol, || Holder::Name));
-                let awaited = awaited.map(|a| (a.channel, &mut a.terms));
-                for (_, terms) in wide.chain(awaited).filter(|(c, _)| c == channel) {
-                    *terms = fits(*terms).unwrap_or(*terms);
-                }
-            }
-            for (key, place) in self.matching(id, table, pattern, *channel) {
-                let Some(terms) = self.terms_of(id, key, place) else { continue };
-                outcome.changes.extend(fits(terms).map(|terms| (key, place, terms)));
-            }
-            found_any |= found;
-            if let Some(terms) = shown {
-                outcome.ok.push(SubscriptionRow::new(pattern.shown(), *channel, terms, state));
-            } else if found {
-                let msg = format!("{} is \"every\" here: a rate needs \"latest\"", channel.name());
-                outcome.rejected.push(Refusal { code: "needs_latest", msg }.row(symbol));
-            }
-        }
-        if !found_any {
-            let msg = "there is no such subscription".to_owned();
-            outcome.rejected.push(Refusal { code: "not_subscribed", msg }.row(symbol));
-        }
-    }
-
-    /// The subscriptions to a channel of instruments that a pattern picks.
-    fn matching(
-        &self,
-        id: u32,
-        table: &InstrumentTable,
-        pattern: &Pattern,
-        channel: Channel,
-    ) -> Vec<(Key, u32)> {
-        let Some(connection) = self.connections.get(id) else { return Vec::new() };
-        match pattern {
-            Pattern::One(symbol) => {
-                let key = table.find(symbol).map(|id| Key::new(id, channel.into()));
-                key.and_then(|key| connection.place(key).map(|place| (key, place))).into_iter().collect()
-            }
-            _ => {
-                let picked = |(key, place): &&(Key, u32)| {
-                    let Some(symbol) = table.get(key.instrument()).filter(|_| key.channel() == Some(channel))
-                    else {
-                        return false;
-                    };
-                    let named = || self.subscriptions.is_named(*key, *place);
-                    pattern.picks(symbol, || Holder::of(connection, symbol, channel, named()))
-                };
-                connection.places.iter().filter(picked).copied().collect()
-            }
-        }
-    }
 }
 
-/// What comes of a `set`.
-struct SetOutcome<'a> {
-    ok: Vec<SubscriptionRow<'a>>,
-    rejected: Vec<RejectedRow<'a>>,
-    changes: Vec<(Key, u32, Terms)>,
+/// How far a subscription was taken.
+enum Taken {
+    All,
+    /// Up to here: there are no steps for more in this turn.
+    Some(Option<Sweep>),
 }
 
 /// Symbols that one request may name, even where a connection may not have so many: the answer says which are
@@ -447,7 +391,7 @@ struct SetOutcome<'a> {
 const SYMBOLS_MAX: usize = 1_000;
 
 impl Refusal {
-    fn row(self, symbol: &str) -> RejectedRow<'_> {
+    pub(super) fn row(self, symbol: &str) -> RejectedRow<'_> {
         RejectedRow { symbol, code: self.code, msg: self.msg }
     }
 }

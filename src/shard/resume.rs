@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::interest::{Awaited, Start};
+use super::interest::Start;
 use super::positions::Positions;
 use super::reading::Beginning;
 use super::requests::Named;
@@ -17,7 +17,7 @@ use super::sessions::{Sessions, Socket};
 use crate::clock::{Now, SECOND};
 use crate::history::Desk;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::{Id, Mode, Subscribe};
+use crate::protocol::{Mode, Subscribe};
 use crate::tick::{Channel, Key};
 
 /// How long the index is kept after it was last of use.
@@ -25,21 +25,14 @@ const KEPT_NS: u64 = 10 * SECOND;
 /// Slots of the ring that a `resume` counts as, and each symbol of it.
 const SLOTS_PER_SYMBOL: usize = 16;
 
-/// The index of the ring, and the requests that wait for it.
+/// The index of the ring, and the sessions that wait for it.
 #[derive(Default)]
 pub(super) struct Resumes {
     pub(super) positions: Positions,
-    waiting: VecDeque<Waiting>,
+    /// Sessions whose `resume` waits for the index, each with its serial.
+    waiting: VecDeque<(u32, u64)>,
     /// When the index was last of use, steady time.
     used_ns: u64,
-}
-
-/// A `resume` that waits for the index: one of a connection at most.
-struct Waiting {
-    session: u32,
-    serial: u64,
-    name: Option<Id>,
-    wanted: Box<Subscribe>,
 }
 
 /// Where the symbols of a `resume`, or of a `from`, begin.
@@ -52,6 +45,8 @@ pub(super) struct Plan {
     steps: FxHashMap<InstrumentId, Step>,
     /// Of these the client names numbers that have not come yet.
     ahead: BTreeSet<Symbol>,
+    /// How far the shard had read the ring when this was found out.
+    cursor: u64,
 }
 
 /// What of the past that a client asks for is kept.
@@ -74,12 +69,17 @@ impl Plan {
         self.past
     }
 
-    /// Where an instrument goes on; `None`: it begins as any.
-    pub(super) fn start(&self, instrument: InstrumentId) -> Option<Start> {
+    /// Where an instrument goes on, the shard having read the ring up to `cursor` by now; `None`: it begins as any.
+    pub(super) fn start(&self, instrument: InstrumentId, cursor: u64) -> Option<Start> {
         if let Some(past) = self.past {
             return Some(Start::Past(past.beginning));
         }
-        self.steps.get(&instrument).map(|(start, _)| *start)
+        let (start, _) = self.steps.get(&instrument)?;
+        Some(match *start {
+            // What the shard has read since then is read again for it.
+            Start::After(told) if cursor > self.cursor => Start::Behind(told, self.cursor),
+            start => start,
+        })
     }
 
     /// A symbol of which the client names a number that has not come yet, among those that it asks for by this.
@@ -127,13 +127,16 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Carries out a `resume` in a later turn. Nothing more is read from the client until then.
-    pub(super) fn resume_later(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe) {
+    /// The `resume` that a session has under way goes on when its turn for the index comes: as the first that waits, or the
+    /// last.
+    pub(super) fn await_plan(&mut self, id: u32, first: bool) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.awaits_plan = true;
-        let serial = connection.serial;
-        let wanted = Box::new(wanted.clone());
-        self.resumes.waiting.push_back(Waiting { session: id, serial, name: name.cloned(), wanted });
+        let waiting = (id, connection.serial);
+        match first {
+            true => self.resumes.waiting.push_front(waiting),
+            false => self.resumes.waiting.push_back(waiting),
+        }
     }
 
     /// Whether a `resume` has to wait: for others, or because this turn has looked at enough.
@@ -150,24 +153,15 @@ impl<S: Socket> Sessions<S> {
         let behind = self.keep_positions(now);
         let rest = self.slots / 2;
         self.slots -= rest;
-        while self.slots > 0 {
-            let Some(waiting) = self.resumes.waiting.pop_front() else { break };
-            let connection = self.connections.get_mut(waiting.session);
-            let connection = connection.filter(|connection| connection.serial == waiting.serial);
-            let Some(connection) = connection.filter(|connection| !connection.session.is_closing()) else {
-                continue;
-            };
+        while self.slots > 0 && !self.steps.are_spent() {
+            let Some((id, serial)) = self.resumes.waiting.pop_front() else { break };
+            let connection = self.connections.get_mut(id).filter(|connection| connection.serial == serial);
+            // One that is closing does something else by now.
+            let Some(connection) = connection.filter(|connection| connection.awaits_plan) else { continue };
             connection.awaits_plan = false;
-            if !self.begin(waiting.session, waiting.name.as_ref(), &waiting.wanted, now) {
-                if let Some(connection) = self.connections.get_mut(waiting.session) {
-                    connection.awaits_plan = true;
-                }
-                self.resumes.waiting.push_front(waiting);
+            self.work_on(id, now);
+            if self.connections.get(id).is_some_and(|connection| connection.awaits_plan) {
                 break;
-            }
-            // Its requests are read again.
-            if let Some(connection) = self.connections.get_mut(waiting.session) {
-                connection.socket.kick();
             }
         }
         self.slots += rest;
@@ -238,7 +232,7 @@ impl<S: Socket> Sessions<S> {
                 None => ahead.extend(self.table.get(key.instrument()).cloned()),
             }
         }
-        Some(Plan { steps, ahead, ..Plan::default() })
+        Some(Plan { steps, ahead, cursor: self.cursor, ..Plan::default() })
     }
 
     /// Where a stream goes on behind `told`, where `head` is its newest number. `None`: the number has not come yet.
@@ -289,8 +283,8 @@ impl<S: Socket> Sessions<S> {
             connection.is_some_and(|connection| connection.place(key).is_some())
         };
         let awaits = |symbol: &Symbol| {
-            let mine = |awaited: &Awaited| awaited.symbol == *symbol && awaited.channel == channel;
-            connection.is_some_and(|connection| connection.awaited.iter().any(mine))
+            let wanted = connection.and_then(|connection| connection.awaited.get(symbol));
+            wanted.is_some_and(|wanted| wanted.on(channel).is_some())
         };
         let takes = |venue: &Option<Box<str>>, symbol: &Symbol| {
             venue.as_deref().is_none_or(|venue| venue == symbol.venue())

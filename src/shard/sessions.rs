@@ -2,14 +2,14 @@
 //! are behind [`Socket`], so a test can put its own in their place.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustc_hash::FxBuildHasher;
-
+use super::allowance::Allowance;
+use super::awaited::{Awaited, AwaitedBy};
 use super::client::{Around, Connection, Sample};
 use super::clocks::Surroundings;
 use super::connections::Connections;
@@ -21,12 +21,14 @@ use super::rates::{Release, phase_ns};
 use super::readers::Readers;
 use super::reading::CatchUps;
 use super::resume::Resumes;
+use super::steps::Steps;
 use super::subscriptions::Subscriptions;
+use super::work::Leaving;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::Witness;
 use crate::history::Desk;
-use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::json;
@@ -34,7 +36,7 @@ use crate::remote::Remote;
 use crate::ring::{Packed, Seen, TickRing};
 use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
 use crate::socket::{Peer, Tuning};
-use crate::tick::{Body, Channel, GapCause, Key, Stream, Tick};
+use crate::tick::{Body, Channel, GapCause, Tick};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -102,6 +104,8 @@ pub struct SessionOptions {
     pub frame_bytes_max: usize,
     /// Requests a second, and how many at once.
     pub ops_per_s: u32,
+    /// Steps of a turn that requests, and what follows from them, may take.
+    pub steps_per_turn_max: u32,
     /// Parts that one message of a client may have.
     pub fragments_max: u32,
     /// Control frames a second that a client may send.
@@ -126,8 +130,6 @@ pub struct SessionOptions {
     pub reread_per_turn: usize,
 }
 
-/// For how long a client may have to wait after requests that cost much, seconds.
-const DEBT_MAX_S: i64 = 10;
 /// Bytes that the frame of a state takes at most.
 const STATE_BYTES_MAX: usize = 256;
 /// Sessions whose memory is asked for at once.
@@ -169,9 +171,19 @@ pub struct Sessions<S> {
     /// By when closing connections are given up; all have the same grace, so the order stays.
     pub(super) closing: VecDeque<(u64, u32, u64)>,
     /// Whose socket was full: looked at until they are at ease.
-    pub(super) watched: Vec<(u32, u64)>,
-    /// When those are looked at next, steady time.
+    pub(super) watched: VecDeque<(u32, u64)>,
+    /// When those are looked at next, steady time; and how many of this round are still to be looked at.
     pub(super) watch_at_ns: u64,
+    pub(super) to_watch: usize,
+    /// Steps that are left of this turn.
+    pub(super) steps: Steps,
+    /// Sessions with something under way, the one that waits longest first.
+    pub(super) workers: VecDeque<(u32, u64)>,
+    /// What sessions that are gone have left, by their numbers, which no others have until it is taken away.
+    pub(super) leaving: BTreeMap<u32, Leaving>,
+    /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
+    /// be looked at for it.
+    pub(super) sweep: Option<(u32, usize)>,
     /// Who lost a tick in this turn for want of room, and whether that ends it.
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
@@ -196,9 +208,12 @@ pub struct Sessions<S> {
     /// Nothing is held back any more: the end is near.
     pub(super) draining: bool,
     serials: u64,
-    /// Instruments whose wildcards and awaited symbols were looked through.
+    /// Instruments that wildcards and awaited symbols have taken; of the next, so have the sessions before this number.
     pub(super) known: usize,
-    pub(super) awaited: HashMap<Symbol, Vec<u32>, FxBuildHasher>,
+    pub(super) learned: u32,
+    /// Sessions with a wildcard.
+    pub(super) wild: BTreeSet<u32>,
+    pub(super) awaited: Awaited,
     /// The ledgers of all sessions, those that are gone too.
     pub(super) totals: Ledger,
     /// What this shard measures with, and which writes.
@@ -224,6 +239,7 @@ impl<S: Socket> Sessions<S> {
         let known = table.len();
         let policy = Rc::new(options.policy);
         let buffers = Buffers::new(options.tape_bytes);
+        let steps = Steps::new(options.steps_per_turn_max);
         let slots = options.reread_per_turn;
         Self {
             options,
@@ -239,8 +255,13 @@ impl<S: Socket> Sessions<S> {
             heartbeats: VecDeque::new(),
             shrink_at_ns: 0,
             closing: VecDeque::new(),
-            watched: Vec::new(),
+            watched: VecDeque::new(),
             watch_at_ns: 0,
+            to_watch: 0,
+            steps,
+            workers: VecDeque::new(),
+            leaving: BTreeMap::new(),
+            sweep: None,
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
             readers: Readers::default(),
@@ -254,7 +275,9 @@ impl<S: Socket> Sessions<S> {
             draining: false,
             serials: 0,
             known,
-            awaited: HashMap::default(),
+            learned: 0,
+            wild: BTreeSet::new(),
+            awaited: Awaited::default(),
             totals: Ledger::default(),
             meter: Meter::off(),
             sample: Sample::default(),
@@ -281,7 +304,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn tick(&mut self, packed: Packed<'_>, now: Now) {
         let key = packed.key();
         if key.instrument().index() >= self.known {
-            self.learn(now);
+            self.learn_at_once(now);
         }
         if self.subscriptions.of(key).is_empty() {
             return;
@@ -362,7 +385,10 @@ impl<S: Socket> Sessions<S> {
     #[inline(never)]
     fn ask(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
         let (id, key, seq) = (subscription.session, telling.tick.key(), telling.tick.seq);
-        let Some(connection) = self.connections.get_mut(id) else { return };
+        // To one that leaves, nothing more is offered.
+        let Some(connection) = self.connections.get_mut(id).filter(|c| !c.session.is_closing()) else {
+            return;
+        };
         if !subscription.wants(seq) {
             connection.open(subscription, &telling.tick);
         }
@@ -435,20 +461,6 @@ impl<S: Socket> Sessions<S> {
         has_room
     }
 
-    /// Tells a session the state of an instrument, if that waits for room.
-    #[cold]
-    fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
-        let key = Key::new(instrument, Stream::Status);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(place) = connection.place(key) else { return };
-        let Some(subscription) = self.subscriptions.at(key, place) else { return };
-        let Some(symbol) = self.table.get(instrument) else { return };
-        // It stays in the queue, where nothing is left to be told of it.
-        let told = subscription.catch_up(Stream::Status, self.ring.last_value(key));
-        let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
-        self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
-    }
-
     /// The frame of a tick, on the tape; `None` if there is no room for it.
     #[inline]
     fn print(&mut self, telling: &mut Telling) -> Option<Strip> {
@@ -483,81 +495,8 @@ impl<S: Socket> Sessions<S> {
         self.buffers.forget(old);
     }
 
-    /// A gap of the feed, where rates hold values back that came before it: those are told first, for nothing that comes
-    /// later can stand for them.
-    #[cold]
-    fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
-        let key = packed.key();
-        let held = self.subscriptions.of(key).iter().filter(|s| s.is_held());
-        for id in held.map(|s| s.session).collect::<Vec<_>>() {
-            self.release_keys(id, &[key], now);
-        }
-        // Who has no room stays dirty, but is held no more.
-        self.subscriptions.of(key).iter_mut().filter(|s| s.is_held()).for_each(Subscription::lapse);
-        self.tick(packed, now);
-    }
-
-    /// Ticks were lost on the way to this shard: whoever missed one is told from the last value.
-    pub(super) fn lapped(&mut self, now: Now) {
-        self.learn(now);
-        for key in self.subscriptions.keys() {
-            let Some(last) = self.ring.last_value(key) else { continue };
-            for subscription in self.subscriptions.of(key) {
-                if !subscription.misses(last.head) {
-                    continue;
-                }
-                let Some(connection) = self.connections.get_mut(subscription.session) else {
-                    continue;
-                };
-                if subscription.fell_behind(GapCause::Overrun) {
-                    connection.session.wait(key, now.mono_ns);
-                }
-            }
-        }
-        for id in self.ids() {
-            self.recover(id, now);
-        }
-    }
-
     pub(super) fn ids(&self) -> Vec<u32> {
         self.connections.iter().map(|(id, _)| id).collect()
-    }
-
-    /// Tells a session's dirty subscriptions what they missed, as far as there is room.
-    pub(super) fn recover(&mut self, id: u32, now: Now) {
-        let Some(mut connection) = self.connections.get_mut(id) else { return };
-        let (mut told_any, mut gap) = (false, None);
-        while let Some(key) = connection.session.next_waiting() {
-            if key.channel().is_some() && connection.session.has_states_waiting() {
-                self.tell_state(id, key.instrument(), now);
-                let Some(again) = self.connections.get_mut(id) else { return };
-                connection = again;
-            }
-            let Some(place) = connection.place(key) else { continue };
-            let Some(subscription) = self.subscriptions.at(key, place) else { continue };
-            let Some(symbol) = self.table.get(key.instrument()) else { continue };
-            let told = subscription.catch_up(key.stream(), self.ring.last_value(key));
-            let counts = told.counts();
-            connection.session.count(counts);
-            if key.channel().is_some() {
-                connection.session.rebased(told.rebased);
-            }
-            self.totals += counts;
-            if counts.dropped > 0 {
-                gap = gap.or_else(|| Some((key, told.slowness()?)));
-            }
-            let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
-            self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
-            told_any = true;
-        }
-        if told_any {
-            self.queue(id);
-        }
-        if let Some((key, missing)) = gap {
-            self.saw_gap(id, key, missing, now);
-        }
-        self.pong_withheld(id, now);
-        self.tell_seam(id, now);
     }
 
     // ---- coming and going -----------------------------------------------------------------------------
@@ -585,9 +524,13 @@ impl<S: Socket> Sessions<S> {
             who: Box::new(who),
             serial,
             since_us: now.wall_ns / 1_000,
-            places: Vec::new(),
+            places: BTreeMap::new(),
             wildcards: Vec::new(),
-            awaited: Vec::new(),
+            awaited: AwaitedBy::new(),
+            work: None,
+            at_work: false,
+            unsettled: false,
+            pongs: Vec::new(),
             way: None,
             history: None,
             reading: None,
@@ -603,8 +546,7 @@ impl<S: Socket> Sessions<S> {
             ending: None,
             parting: Parting::Linger,
             ask_kernel_ns: 0,
-            tokens_milli: i64::from(self.options.ops_per_s) * 1_000,
-            tokens_at_ns: now.mono_ns,
+            allowance: Allowance::new(self.options.ops_per_s, now.mono_ns),
         }));
         self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
         self.counters.sessions.add(1);
@@ -650,34 +592,6 @@ impl<S: Socket> Sessions<S> {
         let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
         connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
-    }
-
-    /// Whether a session may make another request now.
-    pub(super) fn may_ask(&mut self, id: u32, now: Now) -> bool {
-        let per_s = u64::from(self.options.ops_per_s);
-        let Some(connection) = self.connections.get_mut(id) else { return false };
-        let gained = (now.mono_ns - connection.tokens_at_ns.min(now.mono_ns)) / 1_000 * per_s / 1_000;
-        if gained > 0 {
-            let most = i64::from(self.options.ops_per_s) * 1_000;
-            let gained = i64::try_from(gained).unwrap_or(most);
-            connection.tokens_milli = connection.tokens_milli.saturating_add(gained).min(most);
-            connection.tokens_at_ns = now.mono_ns;
-        }
-        let granted = connection.tokens_milli >= 1_000;
-        if granted {
-            connection.tokens_milli -= 1_000;
-        }
-        granted
-    }
-
-    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 rows it
-    /// made the shard look at. It may have to wait for some seconds then.
-    pub(super) fn charge(&mut self, id: u32, rows: usize) {
-        let least = -DEBT_MAX_S * 1_000 * i64::from(self.options.ops_per_s);
-        if let Some(connection) = self.connections.get_mut(id) {
-            let cost = (rows / 256).min(1 << 32) as i64 * 1_000 + (rows % 256) as i64 * 1_000 / 256;
-            connection.tokens_milli = (connection.tokens_milli - cost).max(least);
-        }
     }
 
     // ---- the socket -----------------------------------------------------------------------------------
@@ -739,7 +653,7 @@ impl<S: Socket> Sessions<S> {
         };
         let closing = connection.session.is_closing();
         Wants {
-            read: !closing && !connection.awaits_plan && !connection.session.is_over_full(),
+            read: !closing && !connection.session.is_over_full() && connection.work.is_none(),
             write: connection.session.is_blocked() && !connection.session.awaits_answer(),
             end: connection.dead || (closing && connection.session.outbox().is_empty()),
         }
@@ -750,10 +664,16 @@ impl<S: Socket> Sessions<S> {
         !(self.flush_queue.is_empty() && self.bulk_queue.is_empty())
     }
 
+    /// Steps that were taken since the shard began. Between the beginnings of two turns they are at most
+    /// [`steps_per_turn_max`](SessionOptions::steps_per_turn_max).
+    pub fn steps(&self) -> u64 {
+        self.steps.taken()
+    }
+
     /// True when every session has been told all there is.
     pub(super) fn is_settled(&mut self) -> bool {
         self.connections.iter_mut().all(|(_, c)| {
-            let told = c.session.waiting() == 0 && c.reading.is_none() && !c.awaits_plan;
+            let told = c.session.waiting() == 0 && c.reading.is_none() && c.work.is_none();
             c.dead || (told && c.session.outbox().is_empty())
         })
     }
@@ -766,6 +686,7 @@ impl<S: Socket> Sessions<S> {
     /// Publishes the counts of a turn.
     pub(super) fn count(&mut self) {
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
+        self.counters.steps.set(self.steps.taken());
         self.counters.encoded.set(self.frames.count);
         self.counters.sent.set(self.totals.sent);
         self.counters.merged.set(self.totals.merged);

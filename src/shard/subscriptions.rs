@@ -11,6 +11,11 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
+    /// Every key that somebody may want.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        (0..self.by_key.len() as u32).map(Key)
+    }
+
     /// Everybody who wants this stream.
     #[inline]
     pub(super) fn of(&mut self, key: Key) -> &mut [Subscription] {
@@ -71,10 +76,5 @@ impl Subscriptions {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Every key that somebody may want.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        (0..self.by_key.len() as u32).map(Key)
     }
 }

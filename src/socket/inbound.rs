@@ -78,11 +78,18 @@ pub(crate) struct Shim<'a> {
     pub(crate) most: Most,
     /// Steady nanoseconds.
     pub(crate) now_ns: u64,
+    /// Bytes that may still be read before others have their turn.
+    pub(crate) left: usize,
 }
 
 impl Read for Shim<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.try_read(into)?;
+        if self.left == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let most = into.len().min(self.left);
+        let n = self.stream.try_read(&mut into[..most])?;
+        self.left -= n;
         self.controls.take_in(&into[..n], self.scanner, self.most, self.now_ns)?;
         Ok(n)
     }

@@ -281,7 +281,8 @@ impl Frames {
     fn read(&mut self, stream: &TcpStream, out: &mut Vec<u8>) -> Result<Message, Error> {
         let Self { context, scanner, controls, most, clock, .. } = self;
         let now_ns = clock.now().mono_ns;
-        let mut shim = Shim { stream, replies: Vec::new(), scanner, controls, most: *most, now_ns };
+        let (replies, left) = (Vec::new(), usize::MAX);
+        let mut shim = Shim { stream, replies, scanner, controls, most: *most, now_ns, left };
         let read = context.read(&mut shim);
         if out.len() < OUT_BYTES_MAX {
             out.append(&mut shim.replies);

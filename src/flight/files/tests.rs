@@ -123,7 +123,11 @@ fn a_file_is_bounded_in_bytes_and_has_all_but_old_ticks() {
         let mut histogram = latency::histogram();
         histogram.record(5).expect("in its bounds");
         let rows = vec![("write/demo/quote".to_owned(), Figures::of(&histogram))];
-        house.flights.write(&incident, &Stages { from_us: 1, to_us: 2, rows }, 0);
+        house.flights.write(
+            &incident,
+            &Stages { from_us: 1, to_us: 2, rows, longest_turns_us: vec![7, 9] },
+            0,
+        );
         let bytes = fs::metadata(house.flights.options.dir.join(&house.names()[0])).expect("a file").len();
         let flight = house.read();
         assert_eq!((flight.client.as_ref(), flight.stages[0]["max_ns"].as_u64()), (Some(&client), Some(5)));

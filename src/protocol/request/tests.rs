@@ -125,8 +125,8 @@ fn what_a_ping_brings_goes_back_letter_for_letter() {
 #[test]
 fn what_is_wrong_with_a_value_names_its_field() {
     for (text, words) in [
-        (r#"{"op":"list","other":1e999}"#, ["`other`", "out of range"]),
-        (r#"{"op":"list","other":"\ud800"}"#, ["`other`", "escape"]),
+        (r#"{"op":"list","after":1e999}"#, ["`after`", "out of range"]),
+        (r#"{"op":"list","after":"\ud800"}"#, ["`after`", "escape"]),
         (r#"{"op":"list" "other":1}"#, ["not JSON", "column 14"]),
         (r#"{"op":"list","other":01}"#, ["not JSON", "column"]),
         ("{\"op\":\"list\"}x", ["not JSON", "column 14"]),
@@ -164,7 +164,7 @@ fn symbols_count_once_and_not_too_many() {
     assert!(
         matches!(parse(&text(10), 10), Ok(Request { op: Op::Subscribe(s), .. }) if s.symbols.len() == 10)
     );
-    assert!(fault(&text(11)).1.contains("`symbols` names 11"));
+    assert!(fault(&text(11)).1.contains("`symbols` names more than 10 symbols"));
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! What a client may ask for: a bucket of requests that fills by `limits.ops_per_s`, from which each request is paid by the
+//! work that it makes, and how often a client may ask for more.
+
+use super::sessions::{Sessions, Socket};
+use crate::clock::Now;
+
+/// For how long a client may have to wait after requests that cost much, seconds.
+const DEBT_MAX_S: i64 = 10;
+/// Bytes of a message that cost as much as a request.
+const BYTES_PER_REQUEST: i64 = 4_096;
+/// Steps that cost as much as a request.
+const STEPS_PER_REQUEST: i64 = 256;
+/// Requests of a client that are refused before its connection is closed; one more each time that the bucket gains one.
+const REFUSALS_MAX: i64 = 256;
+
+/// Requests that a client may still make, in thousandths.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    /// Less than none after costly ones.
+    requests_milli: i64,
+    /// How many more may be refused.
+    refusals_milli: i64,
+    /// When that was reckoned, steady time.
+    at_ns: u64,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is carried out.
+    Granted,
+    /// It is more than the client may send.
+    Refused,
+    /// So were too many before it: the connection is closed.
+    Over,
+}
+
+impl Allowance {
+    /// A full one of a client that may send so many requests a second.
+    pub(super) fn new(ops_per_s: u32, now_ns: u64) -> Self {
+        Self {
+            requests_milli: i64::from(ops_per_s) * 1_000,
+            refusals_milli: REFUSALS_MAX * 1_000,
+            at_ns: now_ns,
+        }
+    }
+
+    fn refill(&mut self, ops_per_s: u32, now_ns: u64) {
+        let gained = (now_ns - self.at_ns.min(now_ns)) / 1_000 * u64::from(ops_per_s) / 1_000;
+        if gained > 0 {
+            let most = i64::from(ops_per_s) * 1_000;
+            let gained = i64::try_from(gained).unwrap_or(i64::MAX);
+            self.requests_milli = self.requests_milli.saturating_add(gained).min(most);
+            self.refusals_milli = self.refusals_milli.saturating_add(gained).min(REFUSALS_MAX * 1_000);
+            self.at_ns = now_ns;
+        }
+    }
+
+    /// A message of so many bytes has come: what it costs beside the work that it makes is taken.
+    pub(super) fn admit(&mut self, bytes: usize, ops_per_s: u32, now_ns: u64) -> Admission {
+        self.refill(ops_per_s, now_ns);
+        let cost = 1_000 + (bytes as i64 / BYTES_PER_REQUEST) * 1_000;
+        if self.requests_milli >= 1_000 {
+            self.take(cost, ops_per_s);
+            return Admission::Granted;
+        }
+        self.refusals_milli -= cost;
+        if self.refusals_milli >= 0 { Admission::Refused } else { Admission::Over }
+    }
+
+    /// Takes what so many steps cost.
+    pub(super) fn charge(&mut self, steps: u64, ops_per_s: u32) {
+        self.take((steps.min(1 << 40) as i64) * 1_000 / STEPS_PER_REQUEST, ops_per_s);
+    }
+
+    fn take(&mut self, milli: i64, ops_per_s: u32) {
+        let least = -DEBT_MAX_S * 1_000 * i64::from(ops_per_s);
+        self.requests_milli = self.requests_milli.saturating_sub(milli).max(least);
+    }
+}
+
+impl<S: Socket> Sessions<S> {
+    /// A message of so many bytes has come from a client.
+    pub(super) fn admit(&mut self, id: u32, bytes: usize, now: Now) -> Admission {
+        let ops_per_s = self.options.ops_per_s;
+        let Some(connection) = self.connections.get_mut(id) else { return Admission::Refused };
+        connection.allowance.admit(bytes, ops_per_s, now.mono_ns)
+    }
+
+    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 steps that it
+    /// made the shard take. It may have to wait for some seconds then.
+    pub(super) fn charge(&mut self, id: u32, steps: usize) {
+        let ops_per_s = self.options.ops_per_s;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.allowance.charge(steps as u64, ops_per_s);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn what_a_message_and_its_work_cost_has_to_be_gained_again() {
+        let mut allowance = Allowance::new(50, 0);
+        for _ in 0..50 {
+            assert_eq!(allowance.admit(0, 50, 0), Admission::Granted);
+        }
+        assert_eq!(allowance.admit(0, 50, 0), Admission::Refused);
+        assert_eq!(allowance.admit(0, 50, SECOND / 50), Admission::Granted);
+        // 64 KiB are 16 requests more.
+        let mut allowance = Allowance::new(50, 0);
+        assert_eq!(allowance.admit(65_536, 50, 0), Admission::Granted);
+        for _ in 0..33 {
+            assert_eq!(allowance.admit(0, 50, 0), Admission::Granted);
+        }
+        assert_eq!(allowance.admit(0, 50, 0), Admission::Refused);
+        // Whatever it costs, it is over in some seconds.
+        let mut allowance = Allowance::new(50, 0);
+        allowance.charge(u64::MAX, 50);
+        assert_eq!(allowance.admit(0, 50, 10 * SECOND), Admission::Refused);
+        assert_eq!(allowance.admit(0, 50, 11 * SECOND), Admission::Granted);
+    }
+
+    #[test]
+    fn some_hundred_are_refused_and_fewer_where_they_are_long() {
+        for (bytes, most) in [(0, 256), (65_536, 15)] {
+            let mut allowance = Allowance::new(2, 0);
+            allowance.charge(u64::MAX, 2);
+            let refused = (0..1_000).take_while(|_| allowance.admit(bytes, 2, 0) == Admission::Refused);
+            assert_eq!(refused.count(), most);
+            assert_eq!(allowance.admit(bytes, 2, 0), Admission::Over);
+        }
+    }
+}
