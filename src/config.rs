@@ -5,6 +5,7 @@ mod feed;
 mod flight;
 mod latency;
 mod limits;
+mod publish;
 mod record;
 mod replay;
 
@@ -26,6 +27,7 @@ pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
 pub use latency::Latency;
 pub use limits::Limits;
+pub use publish::Publish;
 pub use record::Record;
 pub use replay::Replay;
 
@@ -85,6 +87,10 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Which web pages may connect.
     pub allowed_origins: Vec<String>,
+    /// Names by which both listeners are reached, besides those that they know by themselves.
+    pub hosts: Vec<String>,
+    /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
+    pub hang_after_ms: u64,
 }
 
 /// `[admin]`
@@ -93,20 +99,6 @@ pub struct Server {
 pub struct Admin {
     /// Where the operator reads.
     pub listen: SocketAddr,
-}
-
-/// `[publish]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Publish {
-    /// Where JSON lines are taken; `None` for nowhere.
-    #[serde(deserialize_with = "optional_address")]
-    pub listen: Option<SocketAddr>,
-    /// What a publisher has to show; empty: publishing is off.
-    pub token: String,
-    /// Venues that a published symbol may name.
-    #[serde(deserialize_with = "venues")]
-    pub venues: Vec<String>,
 }
 
 /// `[ring]`
@@ -138,6 +130,8 @@ pub struct Shard {
     /// Bytes of frames that each keeps at most to be sent to many.
     #[serde(deserialize_with = "tape_bytes")]
     pub tape_bytes: usize,
+    /// Positions of the ring that each looks at again in one turn.
+    pub reread_per_turn: NonZeroUsize,
 }
 
 impl Shard {
@@ -184,20 +178,19 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 
 impl Default for Server {
     fn default() -> Self {
-        let allowed_origins = ["self", "loopback", "null"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins }
+        let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 8080),
+            allowed_origins,
+            hosts: Vec::new(),
+            hang_after_ms: 10_000,
+        }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: SocketAddr::new(LOOPBACK, 9090) }
-    }
-}
-
-impl Default for Publish {
-    fn default() -> Self {
-        Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
     }
 }
 
@@ -215,7 +208,7 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES }
+        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES, reread_per_turn: non_zero::<4_096>() }
     }
 }
 
@@ -297,20 +290,17 @@ fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     Err(D::Error::custom(format!("outbox_bytes_max must be at least {OUTBOX_BYTES_MIN}")))
 }
 
-fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| D::Error::custom(format!("{text:?} is no address: write it as 127.0.0.1:9000, or \"\""));
-    text.parse().map(Some).map_err(wrong)
-}
+/// The shortest token, in characters. Guessing one of 16 letters and digits takes longer than anything lasts.
+const TOKEN_CHARS_MIN: usize = 16;
 
-fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let venues = Vec::<String>::deserialize(from)?;
-    match venues.iter().find(|venue| !crate::instrument::Symbol::is_venue(venue)) {
-        Some(bad) => Err(D::Error::custom(format!("{bad:?} is no venue: 1 to 32 of a-z, 0-9, '-' and '_'"))),
-        None => Ok(venues),
+/// Checks what has to be shown to be let in; empty: nothing is.
+///
+/// # Errors
+/// It is too short.
+fn check_token(key: &str, token: &str) -> Result<(), String> {
+    match token.chars().count() {
+        0 | TOKEN_CHARS_MIN.. => Ok(()),
+        chars => Err(format!("{key}: a token has at least {TOKEN_CHARS_MIN} characters: this has {chars}")),
     }
 }
 
@@ -462,6 +452,7 @@ impl Config {
         const MANY: u64 = 1 << 22;
         let (session, limits) = (&self.session, &self.limits);
         let ranges = [
+            ("server.hang_after_ms", self.server.hang_after_ms, DAY_MS),
             ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
             ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
             ("session.warn_behind_ms", session.warn_behind_ms, DAY_MS),
@@ -481,6 +472,8 @@ impl Config {
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
+            ("record.catch_ups_per_address", self.record.catch_ups_per_address as u64, 1 << 16),
+            ("record.catch_up_patience_ms", self.record.catch_up_patience_ms.get(), DAY_MS),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
@@ -488,7 +481,11 @@ impl Config {
             ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),
             ("limits.connections_max", limits.connections_max.get() as u64, MANY),
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
+            ("publish.strangers_max", self.publish.strangers_max.get() as u64, 4_096),
+            ("publish.wrong_tokens_per_minute", self.publish.wrong_tokens_per_minute.get().into(), 6_000),
+            ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
+            ("shard.reread_per_turn", self.shard.reread_per_turn.get() as u64, CAPACITY_MAX as u64),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
             ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),

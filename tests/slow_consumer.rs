@@ -433,6 +433,48 @@ fn each_end_of_a_connection_is_counted_by_its_cause() {
 }
 
 #[test]
+fn each_client_is_on_one_page_of_the_list() {
+    const CLIENTS: usize = 23;
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["shard.threads=3"]);
+    let held: Vec<RawSocket> = (0..CLIENTS).map(|_| RawSocket::open(&gateway, "?symbols=demo:ABC")).collect();
+    let name = |row: &Value| row["session"].as_str().expect("a name").to_owned();
+    let mut expected: Vec<String> =
+        held.iter().map(|socket| socket.hello["session"].as_str().expect("a name").to_owned()).collect();
+    expected.sort_unstable();
+    let all = |query: &str| Gateway::list(gateway.admin, &format!("/api/clients?{query}"), "clients");
+    for (query, pages) in [
+        ("sort=since&limit=1", CLIENTS),
+        ("sort=since&limit=5", 5),
+        ("sort=since&limit=23", 1),
+        ("sort=since", 1),
+        // All the same: the threads and who came when tell them apart.
+        ("sort=dropped&limit=4", 6),
+    ] {
+        let (rows, count) = all(query);
+        let mut found: Vec<String> = rows.iter().map(name).collect();
+        found.sort_unstable();
+        assert_eq!((found, count), (expected.clone(), pages), "{query}");
+    }
+    // Whoever comes meanwhile, and whoever leaves, moves nobody else.
+    let first: Value =
+        serde_json::from_str(&Gateway::get(gateway.admin, "/api/clients?sort=since&limit=9").1)
+            .expect("JSON");
+    let later = RawSocket::open(&gateway, "");
+    let next = first["next"].as_str().expect("there are more");
+    let (rows, _) = all(&format!("sort=since&limit=20&after={next}"));
+    let both = first["clients"].as_array().expect("rows").iter().chain(&rows).map(name);
+    let mut both: Vec<String> = both.collect();
+    both.sort_unstable();
+    assert_eq!(both, expected);
+    for bad in ["x", "1", "1.2", "1.2.x", "-1.0.0", "1.0.0.0", "99999999999999999999.0.0"] {
+        let (status, body) = Gateway::get(gateway.admin, &format!("/api/clients?after={bad}"));
+        assert!(status == 400 && body.contains("`after`"), "{bad}: {status} {body}");
+    }
+    drop((held, later));
+    gateway.stop();
+}
+
+#[test]
 fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
     // More than the kernel holds for who reads nothing.
     const TICKS: u64 = 20_000;

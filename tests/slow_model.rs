@@ -14,7 +14,7 @@ use tickfan::counters::{Ending, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
@@ -172,7 +172,8 @@ impl World {
             close_grace_ms: 2_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
-            catch_ups_max: 2,
+            catch_ups: CatchUps::new(2, 2, 3_600_000),
+            reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

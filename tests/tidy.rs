@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 /// list. `docs/ARCHITECTURE.md` shows the same table.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // leaves
-    ("instrument", &[]),
+    ("printable", &[]),
+    ("instrument", &["printable"]),
     ("decimal", &[]),
     ("tick", &["instrument", "decimal"]),
     ("rfc3339", &[]),
     ("clock", &[]),
+    ("pulse", &["clock"]),
+    ("faults", &[]),
     ("threads", &[]),
     ("counters", &[]),
     ("complaint", &[]),
     ("atomic_file", &[]),
-    ("printable", &[]),
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
@@ -30,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("remote", &["protocol"]),
     ("history", &["tick", "threads", "counters", "printable", "ring"]),
     // I/O
-    ("socket", &[]),
+    ("socket", &["protocol"]),
     ("journal", &["latency"]),
     (
         "flight",
@@ -43,6 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "threads",
             "counters",
             "printable",
@@ -63,6 +67,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "counters",
             "protocol",
             "session",
@@ -79,6 +85,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "tick",
+            "clock",
+            "pulse",
+            "faults",
             "counters",
             "protocol",
             "latency",
@@ -115,6 +124,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "clock",
+            "pulse",
             "threads",
             "counters",
             "printable",

@@ -36,6 +36,7 @@ use crate::tick::Channel;
 use accounts::Accounts;
 use symbols::{Election, Tally};
 
+pub use answer::SymbolRows;
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
 /// How it is collected.

@@ -22,10 +22,11 @@ use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::protocol::close::Close;
+use crate::pulse::{Pulse, Signs};
 use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::shard::{self, CatchUps, SessionOptions, ShardHandle, ShardParts, Tuning};
 use crate::venue::{ChecksOff, Wire};
 
 /// What an engine is made of before its threads run.
@@ -54,7 +55,7 @@ impl Base {
     ) -> anyhow::Result<Self> {
         let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-        let view = Arc::new(IngestView::new(replays.len()));
+        let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
         let ingest = Prepared::new()?;
         let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
         let options = session_options(config, &replays, remote.clone())?;
@@ -81,6 +82,8 @@ impl Base {
             if let Some(collector) = collector {
                 collector.account_for(Arc::clone(&counters));
             }
+            let name = format!("{}shard-{number}", self.name);
+            let signs = Signs { own: Pulse::new(name.as_str()), feed: Arc::clone(&self.view.pulse) };
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
@@ -92,8 +95,8 @@ impl Base {
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
                 history: past.cloned(),
+                signs,
             };
-            let name = format!("{}shard-{number}", self.name);
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
             handles.push(handle);
             threads.push(thread);
@@ -119,9 +122,9 @@ impl Base {
             replays: self.replays,
             remote: self.remote,
             publishers: None,
-            publish_limits: line_limits(config, Some(config.publish.venues.clone())),
+            publish_limits: publish_limits(config),
             publish_tap: None,
-            clock: clock.clone(),
+            clock: clock.of_thread(),
             stale_after_ns: config.limits.stale_after_ms.get() * MS,
             may_start: shards.start_gate(wait_subscribers),
             view: self.view,
@@ -141,11 +144,25 @@ fn meter(collector: &mut Option<Collector>) -> Meter {
     collector.as_mut().map_or_else(Meter::off, Collector::meter)
 }
 
-fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
+/// Limits of the line of a publisher.
+fn publish_limits(config: &Config) -> LineLimits {
+    let publish = &config.publish;
+    LineLimits {
+        venues: Some(publish.venues.clone()),
+        instruments_max: publish.instruments_per_publisher_max.get(),
+        listed_max: publish.instruments_of(config.limits.instruments_max.get()),
+        ..line_limits(config)
+    }
+}
+
+/// Limits of the line of a feed.
+fn line_limits(config: &Config) -> LineLimits {
     let limits = &config.limits;
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
-        venues,
+        venues: None,
+        instruments_max: usize::MAX,
+        listed_max: usize::MAX,
         splice_messages_max: limits.splice_messages_max,
         splice_bytes_max: limits.splice_bytes_max,
         checks_off: ChecksOff::default(),
@@ -154,7 +171,7 @@ fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
 
 /// Opens the captures of every feed.
 pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
-    let limits = line_limits(config, None);
+    let limits = line_limits(config);
     let mut first = 0;
     let mut replays = Vec::new();
     for (number, feed) in config.feed.iter().enumerate() {
@@ -272,7 +289,12 @@ fn session_options(
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         remote,
-        catch_ups_max: config.record.catch_ups_max,
+        catch_ups: CatchUps::new(
+            config.record.catch_ups_max,
+            config.record.catch_ups_per_address,
+            config.record.catch_up_patience_ms.get(),
+        ),
+        reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }
 

@@ -3,6 +3,7 @@
 mod doors;
 mod engine;
 mod files;
+mod guard;
 mod room;
 mod rooms;
 
@@ -27,7 +28,7 @@ use crate::feed::{
     IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
 };
 use crate::flight::{self, Flights};
-use crate::front::Origins;
+use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
@@ -69,6 +70,7 @@ pub enum Outcome {
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
+    guard::end_on_panic();
     check(&config)?;
     let files_max = files::raise();
     let fit = files::fit(&config, cores(), files_max);
@@ -88,7 +90,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         }
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let doors = Doors::bind(&config).await?;
+    let doors = Doors::bind(&config)?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
@@ -102,6 +104,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
+    let guarded = guard::pulses(&base.view, &shards);
     let around = Around {
         config: &config,
         files_max,
@@ -111,6 +114,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
+        clock: &clock,
+        pulses: &guarded.all,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
@@ -121,9 +126,10 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .context("cannot start the recorder")?;
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
-        base.into_parts(&config, &shards, wait_subscribers, notices, &clock, &mut collector);
+        base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
     let parts = IngestParts { publishers, publish_tap: recording.publish_tap, ..parts };
     let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
+    guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
@@ -145,7 +151,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     if let Some(publishing) = &publishing {
         publishing.stop();
     }
-    let _ = ingest.stop().await;
+    // One that hangs is not waited for.
+    let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
+    let _ = tokio::time::timeout(longest, ingest.stop()).await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
     // Those who were catching up until now have no more use for it.
     stop_history(history).await;
@@ -182,6 +190,7 @@ async fn ended(view: &IngestView, exit_at_end: bool) {
 pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
+    Hosts::new(&config.server.hosts).context("server.hosts")?;
     rooms::shelf(config)?;
     Ok(())
 }
@@ -386,6 +395,8 @@ async fn stop_history(history: Option<HistoryThreads>) {
     }
 }
 
+/// How long a stopping gateway waits for the ingest thread beyond `session.drain_ms`.
+const INGEST_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long a stopping gateway waits for the disk.
 const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 

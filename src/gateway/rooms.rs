@@ -263,7 +263,7 @@ impl Rooms {
     }
 
     /// A row for each room.
-    pub(super) fn rows(&self) -> Vec<Value> {
+    pub(super) fn rows(&self) -> Vec<(u64, Value)> {
         self.state().rooms.iter().map(|room| room.row()).collect()
     }
 }

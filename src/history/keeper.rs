@@ -153,6 +153,7 @@ impl Keeper {
         for number in self.others.drain(..).chain([self.number]) {
             self.shared.folder.remove(number);
         }
+        self.shared.folder.leave();
     }
 }
 

@@ -68,6 +68,8 @@ fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
         venues: None,
+        instruments_max: usize::MAX,
+        listed_max: usize::MAX,
         splice_messages_max: limits.splice_messages_max,
         splice_bytes_max: limits.splice_bytes_max,
         checks_off,

@@ -310,6 +310,12 @@ impl Session {
         !self.closing && !late && self.tick_bytes() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
+    /// As [`has_room`](Self::has_room), for what is kept elsewhere until it can be written: there is none while the socket takes
+    /// nothing, or while so many bytes wait.
+    pub fn has_room_ahead(&self, bytes: usize) -> bool {
+        self.has_room() && !self.blocked && self.outbox.len() < bytes.max(1)
+    }
+
     /// Whether there is room for what is of no consequence while ticks wait.
     pub fn may_hear_news(&self) -> bool {
         self.waiting.is_empty() && !self.shedding && !self.blocked && self.has_room()

@@ -224,6 +224,16 @@ impl Subscription {
         was_current
     }
 
+    /// What the client was told last is told once more, for it means something else by now. True if it was current until now:
+    /// then its session has to [`wait`](super::Session::wait). It is for states, whose numbers nobody counts.
+    pub fn tell_again(&mut self) -> bool {
+        let was_current = self.fell_behind(GapCause::Overrun);
+        if was_current {
+            self.told = self.told.saturating_sub(1);
+        }
+        was_current
+    }
+
     /// A tick came before its rate lets it go. True if it was current until now: then its session has to
     /// [`hold`](super::Session::hold) it.
     pub fn hold(&mut self) -> bool {

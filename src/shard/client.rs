@@ -13,6 +13,7 @@ use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, NS_MAX, Stage};
 use crate::session::{Session, Strip, Subscription, Times, Tray};
+use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
 /// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
@@ -28,6 +29,8 @@ pub(super) struct Connection<S> {
     pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// A `resume` of it waits for the index of the ring.
+    pub(super) awaits_plan: bool,
     /// It was above `ok` at some time.
     pub(super) slowed: bool,
     /// Listed instruments that it asked for by name, on whatever channel.
@@ -234,6 +237,11 @@ impl<S> Connection<S> {
     #[inline]
     pub(super) fn touch(&self) -> usize {
         usize::from(self.watched) ^ self.session.touch()
+    }
+
+    /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.
+    pub(super) fn may_read(&self, tuning: Tuning) -> bool {
+        self.session.has_room_ahead(tuning.unsent_bytes_max as usize)
     }
 
     /// Nothing is to be done for it but to write what it is offered.

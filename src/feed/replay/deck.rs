@@ -190,6 +190,7 @@ impl Deck {
     pub(super) fn take(
         &mut self,
         rx_ns: Option<u64>,
+        heard_ns: u64,
         market: &mut Market,
         mut out: impl FnMut(Option<u64>, &Tick),
     ) -> Taken {
@@ -222,6 +223,7 @@ impl Deck {
         let mut bad = None;
         match record.kind {
             Kind::Frame(frame) => {
+                line.touch(heard_ns);
                 if let Err(error) = line.frame(rx_ns, frame, market, numbered) {
                     *bad_lines += 1;
                     bad = Some((record.line, error));
@@ -317,7 +319,7 @@ impl Rehearsal {
         let Self { deck, market, values, last_ns } = self;
         let next_ns = deck.next_ns().unwrap_or(0);
         // What cannot be read is told when it is played.
-        let _ = deck.take(None, market, |_, tick| keep(values, tick));
+        let _ = deck.take(None, 0, market, |_, tick| keep(values, tick));
         *last_ns = (*last_ns).max(next_ns);
     }
 
