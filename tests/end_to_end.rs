@@ -817,7 +817,7 @@ fn the_name_of_a_file_forges_no_line() {
 #[cfg(target_os = "linux")]
 #[test]
 fn clients_that_do_not_fit_in_the_files_of_the_process_are_refused() {
-    let script = format!("ulimit -Hn 600; ulimit -Sn 100; exec {} \"$@\"", env!("CARGO_BIN_EXE_tickfan"));
+    let script = format!("ulimit -Sn 100; ulimit -Hn 600; exec {} \"$@\"", env!("CARGO_BIN_EXE_tickfan"));
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh", "replay", "--loop", "--set", "shard.threads=1", SHIPPED[0]]);
     let gateway = Gateway::run(command, "127.0.0.1:0");

@@ -490,11 +490,11 @@ fn who_keeps_up_is_told_each_tick_and_costs_no_question() {
 fn trades_are_told_or_named_beside_values_that_are_merged() {
     let subscriptions = [(Channel::Quote, LATEST), (Channel::Trade, EVERY)];
     // Trades alone are less than the link takes, and then more.
-    for (ticks_per_s, loses) in [(100, false), (800, true)] {
+    for (ticks_per_s, loses) in [(200, false), (800, true)] {
         let mut world = World::of(8_192, 0, 2, &subscriptions);
         (0..300).for_each(|_| world.step(1, 2_000_000));
         for _ in 0..6_000 {
-            world.step(ticks_per_s / 100, 10_000);
+            world.step(ticks_per_s / 100, 20_000);
         }
         (0..2_000).for_each(|_| world.step(1, 2_000_000));
         let (quotes, trades) = (world.ledger.heard(Channel::Quote), world.ledger.heard(Channel::Trade));

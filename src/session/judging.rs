@@ -243,7 +243,7 @@ impl Session {
                 }
             }
             Some(_) if is_silent => self.advance_window(now_ns),
-            Some(window) if !waits => window.rest(),
+            Some(window) if !waits => window.rest(now_ns),
             Some(_) => {}
         }
         self.drop_window(now_ns);

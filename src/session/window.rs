@@ -74,6 +74,7 @@ impl Window {
     pub(super) fn advance(&mut self, come_to: u64, idle: bool, ahead_ns: u64, now_ns: u64) {
         let Some((from, since_ns)) = self.since.filter(|_| self.is_limit()) else { return };
         let (bytes, ns) = (come_to.saturating_sub(from), now_ns.saturating_sub(since_ns));
+        self.full_ns = now_ns;
         if bytes >= self.bytes || ns >= MEASURED_NS {
             let least = if idle { self.bytes } else { self.bytes / 2 };
             let wanted = taken_in(bytes, ns, ahead_ns).clamp(least, self.bytes.saturating_mul(2));
@@ -85,9 +86,11 @@ impl Window {
         }
     }
 
-    /// Nothing waits for it.
-    pub(super) fn rest(&mut self) {
-        self.since = None;
+    /// Nothing waits for it any more.
+    pub(super) fn rest(&mut self, now_ns: u64) {
+        if self.since.take().is_some() {
+            self.full_ns = now_ns;
+        }
     }
 
     /// Whether it has limited nothing for so long that it is of no use.
@@ -157,8 +160,9 @@ mod tests {
         window.fill(5_000, 10_000 * MS);
         window.advance(15_000, false, AHEAD_NS, 10_500 * MS);
         assert_eq!(window.bytes(), 10_000);
-        window.advance(15_000, true, AHEAD_NS, 10_500 * MS);
-        assert!(!window.is_unused(39_999 * MS) && window.is_unused(40_000 * MS));
+        // It has been full until now, however long ago it became so.
+        window.advance(25_000, true, AHEAD_NS, 60_000 * MS);
+        assert!(!window.is_unused(89_999 * MS) && window.is_unused(90_000 * MS));
     }
 
     #[test]
