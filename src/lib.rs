@@ -18,6 +18,7 @@ pub mod history;
 pub mod instrument;
 pub mod journal;
 pub mod latency;
+pub mod memory;
 pub mod offline;
 pub mod printable;
 pub mod protocol;

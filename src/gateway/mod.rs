@@ -2,6 +2,7 @@
 
 mod doors;
 mod engine;
+mod guard;
 mod room;
 mod rooms;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use doors::{Around, Doors, publishing};
 use engine::{Base, IngestThread, Shards, died, open_replays};
+use guard::Guard;
 use rooms::Rooms;
 
 use crate::clock::{Clock, MS};
@@ -67,8 +69,9 @@ pub enum Outcome {
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Job { config, exit_at_end, wait_subscribers, summary } = job;
     check(&config)?;
-    let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
+    let (gauge, memory) = guard::bound(&config, &notices)?;
+    let mut replays = open_replays(&config)?;
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
@@ -84,9 +87,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &base, &clock, &notices);
-    let shards = base.shards(&config, past.as_ref(), &clock, &mut collector)?;
+    let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
 
-    let rooms = Rooms::open(&config, &clock, &notices)?;
+    let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
     let (stop_doors, stopped) = watch::channel(false);
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
@@ -99,6 +102,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
+        memory: &memory,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
@@ -107,6 +111,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .map(|recorder| recorder.spawn(&clock))
         .transpose()
         .context("cannot start the recorder")?;
+    let guard = Guard::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
+    tokio::spawn(guard.run(stopped));
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
         base.into_parts(&config, &shards, wait_subscribers, notices, &clock, &mut collector);

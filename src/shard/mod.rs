@@ -28,6 +28,7 @@ mod report;
 mod requests;
 mod resume;
 mod sessions;
+mod shortage;
 mod subscriptions;
 mod witness;
 mod writing;
@@ -47,6 +48,7 @@ pub use leaving::Parting;
 use report::Report;
 pub use report::{ClientRow, SortBy};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
+pub use shortage::Relief;
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -54,6 +56,7 @@ use crate::flight::Witness;
 use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
+use crate::memory::Memory;
 use crate::protocol::close::Close;
 use crate::ring::{Doorbell, TickReader, TickRing};
 
@@ -84,6 +87,8 @@ enum Command {
     Client(Box<NewClient>),
     /// What do the worst clients look like?
     Report { sort: SortBy, limit: usize, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    /// Memory is short: give so much back.
+    Relieve(Relief),
     /// Nothing more is coming: send what there is, say goodbye, end.
     Drain(Close),
 }
@@ -110,6 +115,8 @@ pub struct ShardParts {
     pub witness: Witness,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
+    /// The bound of memory, and how much is in use.
+    pub memory: Arc<Memory>,
 }
 
 /// The outside's end of a shard.
@@ -159,6 +166,13 @@ impl ShardHandle {
         rows.await.unwrap_or_default()
     }
 
+    /// Orders the shard to give memory back. Where its queue of commands is full, the order is lost: another follows.
+    pub fn relieve(&self, relief: Relief) {
+        if self.commands.try_send(Command::Relieve(relief)).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
     /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
     pub async fn drain(&self, why: Close) {
         // A shard that has ended already needs not be told.
@@ -202,7 +216,7 @@ impl<S: Socket> Shard<S> {
         self.counters.ticks.add(batch.taken as u64);
         let ponged = sessions.pong_held(now);
         let reading = sessions.read_all(now);
-        let released = sessions.release(now);
+        let released = sessions.release(now) | sessions.give_back(now);
         sessions.tell_news(now);
         let more = sessions.flush(FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
@@ -297,11 +311,13 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness, .. } = parts;
+    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness, memory, .. } =
+        parts;
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
     sessions.borrow_mut().witness_with(witness);
+    sessions.borrow_mut().bound_by(memory);
     if let Some(desk) = desk {
         sessions.borrow_mut().read_past_at(desk);
     }
@@ -323,6 +339,7 @@ async fn run(
                     let report = sessions.borrow_mut().start_report(sort, limit, shard, now);
                     reports.push_back((report, answer));
                 }
+                Command::Relieve(relief) => sessions.borrow_mut().relieve(relief),
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),
             }
         }

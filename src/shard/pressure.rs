@@ -63,6 +63,7 @@ impl<S: Socket> Sessions<S> {
             return false;
         }
         self.watch_at_ns = now.mono_ns + WATCH_NS;
+        self.shortage.unacked_bytes = 0;
         for (id, serial) in std::mem::take(&mut self.watched) {
             if self.connections.get(id).is_none_or(|c| c.serial != serial) {
                 continue;
@@ -79,13 +80,15 @@ impl<S: Socket> Sessions<S> {
             self.go_on_answered(id, now);
             self.recover(id, now);
         }
+        self.counters.unacked_bytes.set(self.shortage.unacked_bytes);
         true
     }
 
     /// Judges one session and tells it. True if it needs no more looks.
-    fn judge(&mut self, id: u32, now: Now) -> bool {
+    pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
+        self.shortage.unacked_bytes += kernel.unacked;
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);

@@ -8,6 +8,7 @@ use super::interest::{Awaited, Start, Wildcard, Wish};
 use super::pattern::{Holder, Pattern, Picked};
 use super::resume::{Plan, SLOTS_AT_ONCE};
 use super::sessions::{Sessions, Socket};
+use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
@@ -84,9 +85,17 @@ impl<S: Socket> Sessions<S> {
             Ok(plan) => plan,
             Err((code, msg, retry)) => {
                 self.counters.faults.add(1);
-                return self.say(id, &message::error(name, code, &msg, retry), now);
+                let error = match code {
+                    SHORT_OF_MEMORY => short_of_memory(name),
+                    _ => message::error(name, code, &msg, retry),
+                };
+                return self.say(id, &error, now);
             }
         };
+        if !self.has_memory_for(wanted) {
+            self.counters.faults.add(1);
+            return self.say(id, &short_of_memory(name), now);
+        }
         let has_rate = wanted.rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
         for text in &wanted.symbols {
             let named = match has_rate {

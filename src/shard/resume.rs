@@ -9,9 +9,11 @@ use super::interest::{Awaited, Start};
 use super::reading::{Beginning, SLOTS_PER_ROW, first_of};
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
+use super::shortage::SHORT_OF_MEMORY;
 use crate::clock::Now;
 use crate::history::Desk;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::memory::{Asked, REFUSAL};
 use crate::protocol::{Mode, Subscribe};
 use crate::tick::{Channel, Key};
 
@@ -114,6 +116,9 @@ impl<S: Socket> Sessions<S> {
         if self.catching_up(id) >= self.options.catch_ups_max {
             let msg = "too many clients are catching up: `[record] catch_ups_max`";
             return Err(("rate_limited", msg.to_owned(), true));
+        }
+        if self.shortage.memory.refuses(Asked::CatchUp) {
+            return Err((SHORT_OF_MEMORY, REFUSAL.to_owned(), true));
         }
         let begins_us = (from_ns < begins_ns).then_some(begins_ns / 1_000);
         Ok(Past { beginning: Beginning { from_ns, snapshot }, begins_us })

@@ -17,6 +17,7 @@ use super::leaving::Parting;
 use super::playback::News;
 use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
+use super::shortage::Shortage;
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
@@ -196,6 +197,8 @@ pub struct Sessions<S> {
     pub(super) witness: Witness,
     /// Where the replay is.
     pub(super) news: News,
+    /// What is done where memory is short.
+    pub(super) shortage: Shortage,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -242,6 +245,7 @@ impl<S: Socket> Sessions<S> {
             sample: Sample::default(),
             witness: Witness::off(),
             news: News::default(),
+            shortage: Shortage::default(),
         }
     }
 
@@ -443,7 +447,7 @@ impl<S: Socket> Sessions<S> {
     #[cold]
     fn make_room(&mut self) {
         let old = self.buffers.old();
-        if self.flush_queue.front().is_some_and(|(_, since)| *since < old) && self.buffers.lengthen() {
+        if self.flush_queue.front().is_some_and(|(_, since)| *since < old) && self.lengthen_tape() {
             return;
         }
         for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
@@ -733,6 +737,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Publishes the counts of a turn.
     pub(super) fn count(&mut self) {
+        self.look_at_memory();
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.encoded.set(self.frames.count);
         self.counters.sent.set(self.totals.sent);
