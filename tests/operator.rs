@@ -275,7 +275,7 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         latency: Some(measured()),
         runtimes: Runtimes::new([]),
         instruments: Box::new(|| 0),
-        memory: std::sync::Arc::default(),
+        memory: Arc::default(),
         rooms: Box::new(|| None),
     };
     let text = metrics::render(Arc::new(sources));
