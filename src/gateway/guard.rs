@@ -131,10 +131,8 @@ impl Guard {
     fn owners(&self) -> Owners {
         let mut owners = Owners { shards: self.shards.to_vec(), cue_memory: self.cue_memory.clone() };
         for room in self.rooms.iter().flat_map(|rooms| rooms.all()) {
-            if let Some((shards, cue_memory)) = room.owners() {
-                owners.shards.extend(shards.iter().cloned());
-                owners.cue_memory.extend(cue_memory.iter().cloned());
-            }
+            owners.shards.extend(room.shards().iter().cloned());
+            owners.cue_memory.extend(room.cue_memory().iter().cloned());
         }
         owners
     }

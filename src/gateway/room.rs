@@ -216,9 +216,14 @@ impl Room {
         door.closed
     }
 
-    /// Its shards, and the memory that its checkpoints take; nothing before it is open.
-    pub(super) fn owners(&self) -> Option<(Arc<[ShardHandle]>, Arc<[CueMemory]>)> {
-        self.inside().map(|inside| (inside.shards, inside.cue_memory))
+    /// Its shards; none before it is open.
+    pub(super) fn shards(&self) -> Arc<[ShardHandle]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.shards)
+    }
+
+    /// The memory that its checkpoints take; none before it is open.
+    pub(super) fn cue_memory(&self) -> Arc<[CueMemory]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.cue_memory)
     }
 
     /// Connections of its clients that have ended so far, by [`Ending::ALL`].
