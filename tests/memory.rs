@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -103,6 +104,31 @@ fn stalled(gateway: &Gateway) -> RawSocket {
     RawSocket::open_small(gateway, EVERYTHING)
 }
 
+/// As [`stalled`], of which all that is read is the status. While memory is critical it is refused, and tries again.
+fn stalled_in_the_end(gateway: &Gateway) -> TcpStream {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = connect(gateway.http);
+        let head =
+            "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        let request = format!("GET /ws{EVERYTHING} HTTP/1.1\r\n{head}\r\n{key}\r\n\r\n");
+        socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).expect("an option");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("a status");
+        if status.ends_with(b"101") {
+            return stream;
+        }
+        assert!(
+            status.ends_with(b"503") && Instant::now() < deadline,
+            "{}",
+            String::from_utf8_lossy(&status)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A client that reads until it is stopped.
 struct Healthy {
     stop: Arc<AtomicBool>,
@@ -157,7 +183,7 @@ fn readers_that_stop_are_cut_and_the_gateway_lives() {
     let gateway = Gateway::run(cgroup.tickfan(&args), "127.0.0.1:0");
     assert_eq!(gateway.metric_sum("tickfan_memory_bound_bytes"), LIMIT / 100 * 90);
     let healthy = Healthy::beside(&gateway);
-    let readers: Vec<RawSocket> = (0..500).map(|_| stalled(&gateway)).collect();
+    let readers: Vec<TcpStream> = (0..500).map(|_| stalled_in_the_end(&gateway)).collect();
     are_cut(&gateway, 500);
     assert_eq!(gateway.sessions(), 1, "only those that stopped");
     assert!(gateway.metric_sum("tickfan_memory_sheds_total") + ended(&gateway, "memory") > 0);
@@ -250,6 +276,9 @@ fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
         "shard.tape_bytes=1048576",
         "record.enabled=true",
         "record.queue_frames_max=1024",
+        // It reads nothing while instruments are published.
+        "session.pong_timeout_ms=600000",
+        "session.cut_after_ms=600000",
         &dir,
         &rooms,
     ];
