@@ -15,7 +15,7 @@ REPEAT := 2
 CASES :=
 PEERS :=
 
-.PHONY: help run ui browser test promtool netcat test-slow simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -43,14 +43,33 @@ SKIPPED := $(CURDIR)/target/skipped
 
 # Pictures of the page are left in target/screenshots. A test binary that fails does not keep the others from running. The last
 # line says what was skipped, and whether cargo failed; the exit code is that of cargo.
-test: deps python ui browser promtool netcat ## every test; the last line says what was skipped
+test: deps python ui browser promtool netcat faketime ## every test; the last line says what was skipped
 	@[ -d target/debug/deps ] || echo "building the gateway and its tests: some three minutes on two cores, once"
 	@mkdir -p target && : >$(SKIPPED)
 	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test --no-fail-fast; code=$$?; awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
-test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default
+test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default; a pause of 25 s
 	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
 	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test slow_readers
+	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test faults a_process_that_was_stopped
+
+# Needs Python's standard library only.
+audit: ## sources, licences and known advisories of crates and packages
+	@command -v python3 >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3; }
+	CARGO="$(CARGO)" python3 tests/support/supply.py
+
+# `make test` has the short forms of these two. The report is also left in target/soak.txt.
+soak: SECONDS := 1200
+soak: deps python ## 50 clients of all kinds for 20 minutes: every number accounted for, memory and files flat (SECONDS=1200)
+	$(CARGO) build --release
+	@mkdir -p target
+	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
+
+# `make attack CASES=set,resume SECONDS=5`: a part.
+attack: SECONDS := 5
+attack: deps python ## latency of a healthy client beside hostile ones, by kind (SECONDS=5 CASES=set,resume)
+	$(CARGO) build --release
+	ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/attack.py target/release/tickfan --seconds $(SECONDS) --cases "$(CASES)"
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
@@ -127,6 +146,11 @@ netcat:
 	@command -v nc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends netcat-openbsd; } || \
 		echo "no nc: what the README publishes is not tried"
 
+# Sets the wall clock for one process.
+faketime:
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { $(SUDO) apt-get update && $(SUDO) apt-get install -y --no-install-recommends faketime; } || \
+		echo "no faketime: a wall clock that is set is not tried"
+
 # A C compiler, for the allocator and zstd.
 deps:
 	@command -v cc >/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y build-essential; }
@@ -137,5 +161,5 @@ python: $(VENV)/installed
 $(VENV)/installed: tests/support/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { $(SUDO) apt-get update && $(SUDO) apt-get install -y python3 python3-venv; }
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@

@@ -14,6 +14,7 @@ use crate::complaint;
 use crate::config::{Config, Feed, FeedKind};
 use crate::gateway::{self, Job, Outcome};
 use crate::offline::{self, BadRecord, Captures, Input, Progress, Target};
+use crate::printable;
 use crate::protocol::replay::{Moment, Speed, duration_ns};
 use crate::report::{self, ReportArgs};
 use crate::venue::{ChecksOff, Wire};
@@ -328,7 +329,7 @@ fn environment() -> anyhow::Result<impl Iterator<Item = (String, String)>> {
 fn complain(what: &str) {
     use io::Write as _;
     // There is nowhere to report that stderr is gone.
-    let _ = writeln!(io::stderr().lock(), "tickfan: {}", what.trim_end());
+    let _ = writeln!(io::stderr().lock(), "tickfan: {}", printable::lines(what.trim_end()));
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
@@ -498,7 +499,7 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut good = true;
     for captures in &sets {
         good &= offline::check_captures(captures, &config.limits, io::stdout().lock())
-            .with_context(|| path.map_or(String::new(), |path| path.display().to_string()))?;
+            .with_context(|| path.map_or(String::new(), |path| printable::path(path).to_string()))?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

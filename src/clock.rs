@@ -1,7 +1,7 @@
 //! The only reader of time. Everything else is told what time it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks.
@@ -22,20 +22,102 @@ pub const SECOND: u64 = 1_000_000_000;
 const READING_MAX: Duration = Duration::from_micros(10);
 const READINGS_MAX: u32 = 4;
 
+/// A thread that has not read its clock for longer than this did not run: see [`Clock::of_thread`]. Threads that
+/// have such a clock read it at least twice as often, whatever they wait for.
+pub const STOOD_NS_MIN: u64 = SECOND;
+/// What such a time counts as: less than any deadline.
+const STOOD_COUNTS_NS: u64 = 100 * MS;
+
 /// Where time comes from: the machine, or a test's hand.
 #[derive(Clone, Debug)]
-pub enum Clock {
-    /// The machine's clocks.
+pub struct Clock {
+    source: Source,
+    own: Option<Arc<Own>>,
+    steps: Arc<Steps>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
     Real(Instant),
-    /// A clock that only moves when told, shared by its clones.
+    /// A clock that only moves by hand, shared by its clones.
     Manual(Arc<Hand>),
 }
 
 /// The hand of a manual clock.
 #[derive(Debug, Default)]
-pub struct Hand {
+struct Hand {
     ns: AtomicU64,
     step_ns: AtomicU64,
+    /// By how much the wall clock was set, wrapping.
+    set_ns: AtomicU64,
+}
+
+/// What the steady time of one thread differs by. One thread writes it.
+#[derive(Debug, Default)]
+struct Own {
+    /// The machine's steady time when the thread read it last; 0 before that.
+    read_ns: AtomicU64,
+    stood_ns: AtomicU64,
+}
+
+impl Own {
+    /// The steady time of the thread, when that of the machine is this.
+    fn steady_ns(&self, machine_ns: u64) -> u64 {
+        let before = self.read_ns.load(Ordering::Relaxed);
+        self.read_ns.store(machine_ns, Ordering::Relaxed);
+        let passed = machine_ns.saturating_sub(before);
+        if before > 0 && passed > STOOD_NS_MIN {
+            self.stood_ns.fetch_add(passed - STOOD_COUNTS_NS, Ordering::Relaxed);
+        }
+        machine_ns.saturating_sub(self.stood_ns.load(Ordering::Relaxed))
+    }
+}
+
+/// What the clocks of the machine did so far.
+#[derive(Debug, Default)]
+pub struct Steps {
+    count: AtomicU64,
+    forward: AtomicU64,
+    back: AtomicU64,
+    by_us: AtomicI64,
+    stood: AtomicU64,
+    stood_ms: AtomicU64,
+}
+
+impl Steps {
+    /// How often the wall clock was set so far.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// How often it was set forward, and how often back.
+    pub fn both(&self) -> (u64, u64) {
+        (self.forward.load(Ordering::Relaxed), self.back.load(Ordering::Relaxed))
+    }
+
+    /// By how much it was set last, microseconds.
+    pub fn by_us(&self) -> i64 {
+        self.by_us.load(Ordering::Relaxed)
+    }
+
+    /// How often the process did not run, and for how long altogether, milliseconds.
+    pub fn stood(&self) -> (u64, u64) {
+        (self.stood.load(Ordering::Relaxed), self.stood_ms.load(Ordering::Relaxed))
+    }
+
+    /// The process did not run for so many milliseconds.
+    pub fn process_stood(&self, ms: u64) {
+        self.stood.fetch_add(1, Ordering::Relaxed);
+        self.stood_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// The wall clock was set.
+    pub fn stepped(&self, by_us: i64) {
+        if by_us >= 0 { &self.forward } else { &self.back }.fetch_add(1, Ordering::Relaxed);
+        self.by_us.store(by_us, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Release);
+    }
 }
 
 /// Where the wall clock of a manual [`Clock`] starts: 2026-01-01T00:00:00Z.
@@ -44,22 +126,45 @@ pub const MANUAL_EPOCH_NS: u64 = 1_767_225_600 * SECOND;
 impl Clock {
     /// The machine's clocks, steady time counted from now.
     pub fn real() -> Self {
-        Self::Real(Instant::now())
+        Self { source: Source::Real(Instant::now()), own: None, steps: Arc::default() }
     }
 
     /// A manual clock at 0.
     pub fn manual() -> Self {
-        Self::Manual(Arc::default())
+        Self { source: Source::Manual(Arc::default()), own: None, steps: Arc::default() }
+    }
+
+    /// The same clock for one thread, whose steady time stands still while the thread cannot run: while the process
+    /// is stopped, the machine has no time for it, or something holds the thread. So nothing that others were to do
+    /// by then is late.
+    ///
+    /// The thread has to [read](Self::now) it at least once in half of [`STOOD_NS_MIN`]; what is longer than that
+    /// counts as next to nothing. Its clones are of the same thread.
+    #[must_use]
+    pub fn of_thread(&self) -> Self {
+        Self { own: Some(Arc::default()), ..self.clone() }
+    }
+
+    /// What is known of steps of the wall clock: all clones have the same.
+    #[inline]
+    pub fn steps(&self) -> &Arc<Steps> {
+        &self.steps
     }
 
     /// Reads both clocks.
     pub fn now(&self) -> Now {
-        match self {
-            Self::Real(start) => {
+        let Now { mono_ns, wall_ns } = self.machine_now();
+        let mono_ns = self.own.as_ref().map_or(mono_ns, |own| own.steady_ns(mono_ns));
+        Now { mono_ns, wall_ns }
+    }
+
+    fn machine_now(&self) -> Now {
+        match &self.source {
+            Source::Real(start) => {
                 let mut before = Instant::now();
                 let mut wall_ns = self.wall_ns();
-                // Whoever is put aside between the two gets times that do not belong together: what is due by one of them
-                // would be early by the other.
+                // Whoever is put aside between the two gets times that do not belong together: what is due by one
+                // of them would be early by the other.
                 for _ in 0..READINGS_MAX {
                     let after = Instant::now();
                     let took = after.saturating_duration_since(before);
@@ -71,46 +176,110 @@ impl Clock {
                 }
                 Now { mono_ns: nanos(before.saturating_duration_since(*start)), wall_ns }
             }
-            Self::Manual(hand) => {
+            Source::Manual(hand) => {
                 let mono_ns = hand.ns.load(Ordering::Relaxed);
-                Now { mono_ns, wall_ns: MANUAL_EPOCH_NS + mono_ns }
+                Now { mono_ns, wall_ns: hand.wall_ns(mono_ns) }
             }
         }
     }
 
     /// Reads the wall clock alone: nanoseconds since the Unix epoch.
     pub fn wall_ns(&self) -> u64 {
-        match self {
-            Self::Real(_) => nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
-            Self::Manual(hand) => {
+        match &self.source {
+            Source::Real(_) => nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            Source::Manual(hand) => {
                 let step_ns = hand.step_ns.load(Ordering::Relaxed);
-                MANUAL_EPOCH_NS + hand.ns.fetch_add(step_ns, Ordering::Relaxed)
+                hand.wall_ns(hand.ns.fetch_add(step_ns, Ordering::Relaxed))
             }
         }
+    }
+
+    /// For how long the machine has slept since it was started, nanoseconds; 0 where the system does not tell.
+    /// Steady time stands still meanwhile, and the wall clock does not.
+    pub fn slept_ns(&self) -> u64 {
+        #[cfg(target_os = "linux")]
+        if let Source::Real(_) = self.source {
+            use rustix::time::{ClockId, clock_gettime};
+            let ns = |id| {
+                let time = clock_gettime(id);
+                (time.tv_sec as u64).wrapping_mul(SECOND).wrapping_add(time.tv_nsec as u64)
+            };
+            let steady_ns = ns(ClockId::Monotonic);
+            return ns(ClockId::Boottime).saturating_sub(steady_ns);
+        }
+        0
+    }
+
+    /// For how long the thread of this clock did not run so far, nanoseconds; 0 where it is of no thread.
+    pub fn stood_ns(&self) -> u64 {
+        self.own.as_ref().map_or(0, |own| own.stood_ns.load(Ordering::Relaxed))
+    }
+
+    /// The machine's steady time at a time of this clock: all threads have the same.
+    pub fn machine_ns(&self, mono_ns: u64) -> u64 {
+        mono_ns.saturating_add(self.stood_ns())
     }
 
     /// The machine's instant of a steady time, for timers; `None` for a manual clock, on which
     /// nothing waits.
     pub fn instant(&self, mono_ns: u64) -> Option<Instant> {
-        match self {
-            Self::Real(start) => start.checked_add(Duration::from_nanos(mono_ns)),
-            Self::Manual(_) => None,
+        match &self.source {
+            Source::Real(start) => start.checked_add(Duration::from_nanos(self.machine_ns(mono_ns))),
+            Source::Manual(_) => None,
         }
     }
 
     /// Moves a manual clock on; a real one moves by itself.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(hand) = self {
+        if let Source::Manual(hand) = &self.source {
             hand.ns.fetch_add(nanos(by), Ordering::Relaxed);
         }
     }
 
-    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as it is by who
-    /// measures: so every stage takes so long.
+    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as
+    /// it is by who measures: so every stage takes so long.
     pub fn step(&self, by: Duration) {
-        if let Self::Manual(hand) = self {
+        if let Source::Manual(hand) = &self.source {
             hand.step_ns.store(nanos(by), Ordering::Relaxed);
         }
+    }
+
+    /// Sets the wall clock of a manual clock forward, or back, by so many nanoseconds. Steady time does not hear of it.
+    pub fn set_wall(&self, by_ns: i64) {
+        if let Source::Manual(hand) = &self.source {
+            hand.set_ns.fetch_add(by_ns as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Hand {
+    fn wall_ns(&self, mono_ns: u64) -> u64 {
+        (MANUAL_EPOCH_NS + mono_ns).wrapping_add(self.set_ns.load(Ordering::Relaxed))
+    }
+}
+
+impl Now {
+    /// By how much the wall clock is ahead of steady time, wrapping: it stays the same until the wall clock is set.
+    pub fn ahead_ns(self) -> u64 {
+        self.wall_ns.wrapping_sub(self.mono_ns)
+    }
+}
+
+/// How much later a wait may end than it was to: what is later was put aside.
+const WAIT_LATE_MAX: Duration = Duration::from_millis(250);
+/// The longest wait that is waited for at once.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Waits for so long, and takes no time in which this process did not run for time that has passed: a deadline of
+/// others, who could not be heard meanwhile.
+pub async fn patience(longest: Duration) {
+    let mut left = longest;
+    while !left.is_zero() {
+        let (part, before) = (left.min(WAIT_MAX), Instant::now());
+        tokio::time::sleep(part).await;
+        let late = before.elapsed().saturating_sub(part) > WAIT_LATE_MAX;
+        // It ends even where every wait is late.
+        left = left.saturating_sub(if late { part.div_f64(4.0).max(Duration::from_millis(1)) } else { part });
     }
 }
 
@@ -123,33 +292,29 @@ fn nanos(duration: Duration) -> u64 {
 /// that errors never add up.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    start: Now,
+    start_ns: u64,
     rx0_ns: u64,
     speed: f64,
 }
 
 impl Pace {
-    /// A pace whose frame received at `rx0_ns` is due at `start`. `speed` 1 is as recorded, 2 twice as
+    /// A pace whose frame received at `rx0_ns` is due at a steady time. `speed` 1 is as recorded, 2 twice as
     /// fast, 0 flat out: everything is due at once.
-    pub fn new(start: Now, rx0_ns: u64, speed: f64) -> Self {
-        Self { start, rx0_ns, speed }
+    pub fn new(start_ns: u64, rx0_ns: u64, speed: f64) -> Self {
+        Self { start_ns, rx0_ns, speed }
     }
 
-    /// When the frame that was recorded at `rx_ns` is due. Flat out: at once, `None`.
-    pub fn due(&self, rx_ns: u64) -> Option<Now> {
+    /// When the frame that was recorded at `rx_ns` is due, steady time. Flat out: at once, `None`.
+    pub fn due(&self, rx_ns: u64) -> Option<u64> {
         (self.speed > 0.0).then(|| {
             let offset = rx_ns.saturating_sub(self.rx0_ns) as f64 / self.speed;
-            let offset_ns = offset as u64;
-            Now {
-                mono_ns: self.start.mono_ns.saturating_add(offset_ns),
-                wall_ns: self.start.wall_ns.saturating_add(offset_ns),
-            }
+            self.start_ns.saturating_add(offset as u64)
         })
     }
 
     /// Where the capture is at a steady time; flat out it is where it started.
     pub fn at(&self, mono_ns: u64) -> u64 {
-        let elapsed_ns = mono_ns.saturating_sub(self.start.mono_ns) as f64 * self.speed;
+        let elapsed_ns = mono_ns.saturating_sub(self.start_ns) as f64 * self.speed;
         self.rx0_ns.saturating_add(elapsed_ns as u64)
     }
 
@@ -165,12 +330,11 @@ mod tests {
 
     #[test]
     fn pace_scales_from_one_origin() {
-        let start = Now { mono_ns: 5, wall_ns: 1_005 };
-        let pace = Pace::new(start, 100, 10.0);
-        assert_eq!(pace.due(100), Some(start));
-        assert_eq!(pace.due(1_100), Some(Now { mono_ns: 105, wall_ns: 1_105 }));
-        assert_eq!(pace.due(50), Some(start), "a frame from before the first is due with it");
-        assert_eq!(Pace::new(start, 100, 0.0).due(1_100), None);
+        let pace = Pace::new(5, 100, 10.0);
+        assert_eq!(pace.due(100), Some(5));
+        assert_eq!(pace.due(1_100), Some(105));
+        assert_eq!(pace.due(50), Some(5), "a frame from before the first is due with it");
+        assert_eq!(Pace::new(5, 100, 0.0).due(1_100), None);
     }
 
     #[test]
@@ -179,5 +343,54 @@ mod tests {
         let other = clock.clone();
         other.advance(Duration::from_millis(2));
         assert_eq!(clock.now(), Now { mono_ns: 2 * MS, wall_ns: MANUAL_EPOCH_NS + 2 * MS });
+    }
+
+    #[test]
+    fn the_wall_clock_is_set_and_steady_time_goes_on() {
+        let clock = Clock::manual();
+        let ahead_ns = clock.now().ahead_ns();
+        clock.set_wall(-3_600 * SECOND as i64);
+        clock.advance(Duration::from_secs(1));
+        let now = clock.now();
+        assert_eq!(now.mono_ns, SECOND);
+        assert_eq!(now.ahead_ns().wrapping_sub(ahead_ns) as i64, -3_600 * SECOND as i64);
+        assert_eq!(now.wall_ns, clock.wall_ns());
+    }
+
+    #[test]
+    fn the_time_of_a_thread_stands_still_while_it_does_not_run() {
+        let (machine, thread) = {
+            let clock = Clock::manual();
+            clock.advance(Duration::from_secs(5));
+            (clock.clone(), clock.of_thread())
+        };
+        // The first reading comes when it comes.
+        assert_eq!(thread.now().mono_ns, 5 * SECOND);
+        for ms in [1, 500, 1_000] {
+            let before = thread.now().mono_ns;
+            machine.advance(Duration::from_millis(ms));
+            assert_eq!(thread.now().mono_ns - before, ms * MS);
+        }
+        let (before, other) = (thread.now(), machine.of_thread());
+        assert_eq!((thread.stood_ns(), other.stood_ns()), (0, 0));
+        machine.advance(Duration::from_secs(25));
+        let after = thread.clone().now();
+        assert_eq!(after.mono_ns - before.mono_ns, STOOD_COUNTS_NS);
+        assert_eq!(after.wall_ns - before.wall_ns, 25 * SECOND);
+        assert_eq!(thread.stood_ns(), 25 * SECOND - STOOD_COUNTS_NS);
+        assert_eq!(thread.machine_ns(after.mono_ns), machine.now().mono_ns);
+        // Once: what follows counts again.
+        machine.advance(Duration::from_millis(10));
+        assert_eq!(thread.now().mono_ns - after.mono_ns, 10 * MS);
+        assert_eq!(other.stood_ns(), 0, "each thread has its own");
+    }
+
+    #[tokio::test]
+    async fn patience_ends_and_not_before_its_time() {
+        let begun = Instant::now();
+        let short = Duration::from_millis(30);
+        patience(short).await;
+        assert!(begun.elapsed() >= short);
+        patience(Duration::ZERO).await;
     }
 }

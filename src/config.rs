@@ -6,6 +6,7 @@ mod flight;
 mod latency;
 mod limits;
 mod memory;
+mod publish;
 mod record;
 mod replay;
 
@@ -17,6 +18,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::{Table, Value};
 
+use crate::printable;
 use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
 use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
@@ -26,6 +28,7 @@ pub use feed::{Feed, FeedKind};
 pub use flight::Flight;
 pub use latency::Latency;
 pub use limits::Limits;
+pub use publish::Publish;
 pub use record::Record;
 pub use replay::Replay;
 
@@ -85,6 +88,10 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Which web pages may connect.
     pub allowed_origins: Vec<String>,
+    /// Names by which both listeners are reached, besides those that they know by themselves.
+    pub hosts: Vec<String>,
+    /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
+    pub hang_after_ms: u64,
 }
 
 /// `[admin]`
@@ -93,20 +100,6 @@ pub struct Server {
 pub struct Admin {
     /// Where the operator reads.
     pub listen: SocketAddr,
-}
-
-/// `[publish]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Publish {
-    /// Where JSON lines are taken; `None` for nowhere.
-    #[serde(deserialize_with = "optional_address")]
-    pub listen: Option<SocketAddr>,
-    /// What a publisher has to show; empty: publishing is off.
-    pub token: String,
-    /// Venues that a published symbol may name.
-    #[serde(deserialize_with = "venues")]
-    pub venues: Vec<String>,
 }
 
 /// `[ring]`
@@ -138,6 +131,8 @@ pub struct Shard {
     /// Bytes of frames that each keeps at most to be sent to many.
     #[serde(deserialize_with = "tape_bytes")]
     pub tape_bytes: usize,
+    /// Positions of the ring that each looks at again in one turn.
+    pub reread_per_turn: NonZeroUsize,
 }
 
 impl Shard {
@@ -162,6 +157,8 @@ pub struct Session {
     pub shed_behind_ms: u64,
     /// Milliseconds without coming to anything that it was sent after which it is cut.
     pub cut_after_ms: NonZeroU64,
+    /// Milliseconds in which a client that is behind takes what is before it.
+    pub ahead_ms: NonZeroU64,
     /// Milliseconds between heartbeats.
     pub heartbeat_ms: NonZeroU64,
     /// Milliseconds without a sign of life after which a client is dead.
@@ -182,20 +179,19 @@ const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCA
 
 impl Default for Server {
     fn default() -> Self {
-        let allowed_origins = ["self", "loopback", "null"].map(str::to_owned).to_vec();
-        Self { listen: SocketAddr::new(LOOPBACK, 8080), allowed_origins }
+        let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
+        Self {
+            listen: SocketAddr::new(LOOPBACK, 8080),
+            allowed_origins,
+            hosts: Vec::new(),
+            hang_after_ms: 10_000,
+        }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: SocketAddr::new(LOOPBACK, 9090) }
-    }
-}
-
-impl Default for Publish {
-    fn default() -> Self {
-        Self { listen: None, token: String::new(), venues: vec!["demo".to_owned()] }
     }
 }
 
@@ -213,7 +209,7 @@ impl Default for Ring {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES }
+        Self { threads: 0, wait: Wait::Park, tape_bytes: TAPE_BYTES, reread_per_turn: non_zero::<4_096>() }
     }
 }
 
@@ -225,6 +221,7 @@ impl Default for Session {
             warn_behind_ms: 1_000,
             shed_behind_ms: 3_000,
             cut_after_ms: non_zero_u64::<20_000>(),
+            ahead_ms: non_zero_u64::<500>(),
             heartbeat_ms: non_zero_u64::<5_000>(),
             pong_timeout_ms: non_zero_u64::<20_000>(),
             dead_peer_ms: non_zero_u64::<30_000>(),
@@ -294,20 +291,17 @@ fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     Err(D::Error::custom(format!("outbox_bytes_max must be at least {OUTBOX_BYTES_MIN}")))
 }
 
-fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(from)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = |_| D::Error::custom(format!("{text:?} is no address: write it as 127.0.0.1:9000, or \"\""));
-    text.parse().map(Some).map_err(wrong)
-}
+/// The shortest token, in characters. Guessing one of 16 letters and digits takes longer than anything lasts.
+const TOKEN_CHARS_MIN: usize = 16;
 
-fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let venues = Vec::<String>::deserialize(from)?;
-    match venues.iter().find(|venue| !crate::instrument::Symbol::is_venue(venue)) {
-        Some(bad) => Err(D::Error::custom(format!("{bad:?} is no venue: 1 to 32 of a-z, 0-9, '-' and '_'"))),
-        None => Ok(venues),
+/// Checks what has to be shown to be let in; empty: nothing is.
+///
+/// # Errors
+/// It is too short.
+fn check_token(key: &str, token: &str) -> Result<(), String> {
+    match token.chars().count() {
+        0 | TOKEN_CHARS_MIN.. => Ok(()),
+        chars => Err(format!("{key}: a token has at least {TOKEN_CHARS_MIN} characters: this has {chars}")),
     }
 }
 
@@ -315,7 +309,7 @@ fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file does not open.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -323,7 +317,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is wrong; the text below points at line and column.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", printable::path(path))]
     File {
         /// Which file.
         path: PathBuf,
@@ -459,12 +453,14 @@ impl Config {
         const MANY: u64 = 1 << 22;
         let (session, limits) = (&self.session, &self.limits);
         let ranges = [
+            ("server.hang_after_ms", self.server.hang_after_ms, DAY_MS),
             ("session.heartbeat_ms", session.heartbeat_ms.get(), DAY_MS),
             ("session.close_grace_ms", session.close_grace_ms, DAY_MS),
             ("session.warn_behind_ms", session.warn_behind_ms, DAY_MS),
             ("session.shed_behind_ms", session.shed_behind_ms, DAY_MS),
             ("session.cut_after_ms", session.cut_after_ms.get(), DAY_MS),
             ("session.pong_timeout_ms", session.pong_timeout_ms.get(), DAY_MS),
+            ("session.ahead_ms", session.ahead_ms.get(), DAY_MS),
             ("session.dead_peer_ms", session.dead_peer_ms.get(), DAY_MS),
             ("session.drain_spread_ms", session.drain_spread_ms, DAY_MS),
             ("limits.rates_per_connection", limits.rates_per_connection.get() as u64, 256),
@@ -477,6 +473,8 @@ impl Config {
             ("record.segment_s", self.record.segment_s.get(), 31 * 86_400),
             ("record.flush_ms", self.record.flush_ms.get(), 60_000),
             ("record.catch_ups_max", self.record.catch_ups_max as u64, 1 << 16),
+            ("record.catch_ups_per_address", self.record.catch_ups_per_address as u64, 1 << 16),
+            ("record.catch_up_patience_ms", self.record.catch_up_patience_ms.get(), DAY_MS),
             ("record.queue_frames_max", self.record.queue_frames_max.get() as u64, 1 << 24),
             ("limits.head_timeout_ms", limits.head_timeout_ms.get(), DAY_MS),
             ("limits.idle_timeout_ms", limits.idle_timeout_ms.get(), DAY_MS),
@@ -484,7 +482,11 @@ impl Config {
             ("limits.instruments_max", limits.instruments_max.get() as u64, MANY),
             ("limits.connections_max", limits.connections_max.get() as u64, MANY),
             ("limits.publishers_max", limits.publishers_max.get() as u64, MANY),
+            ("publish.strangers_max", self.publish.strangers_max.get() as u64, 4_096),
+            ("publish.wrong_tokens_per_minute", self.publish.wrong_tokens_per_minute.get().into(), 6_000),
+            ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
+            ("shard.reread_per_turn", self.shard.reread_per_turn.get() as u64, CAPACITY_MAX as u64),
             ("replay.orders_max", self.replay.orders_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
             ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),

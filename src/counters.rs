@@ -160,6 +160,8 @@ pub struct ShardCounters {
     pub ticks: Counter,
     /// Ticks lost because the ring came round.
     pub lapped: Counter,
+    /// Positions of the ring that were looked at again, for clients that come back; what a `resume` costs besides counts as some.
+    pub reread: Counter,
     /// Ticks that somebody wanted: each was encoded once.
     pub encoded: Counter,
     /// Ticks that were queued for a session, shared frames and own ones.

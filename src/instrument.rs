@@ -7,6 +7,8 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use rustc_hash::FxBuildHasher;
 
+use crate::printable::is_hidden;
+
 /// Dense number of an instrument, from 0 in the order of listing. Valid within one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstrumentId(pub u32);
@@ -37,6 +39,10 @@ pub enum SymbolError {
     /// The name is empty, longer than [`Symbol::NAME_BYTES_MAX`], or has a character that none can have.
     #[error("a symbol's name is 1 to 64 bytes without spaces, quotes, '\\', ',' and '*'")]
     BadName,
+    /// The name has a character that is not seen, or that changes how others look: see [`is_hidden`]. Two names that
+    /// look alike would be two instruments.
+    #[error("a symbol's name has no character that is not seen or turns others round: U+{:04X}", u32::from(*.0))]
+    Hidden(char),
 }
 
 impl Symbol {
@@ -62,9 +68,7 @@ impl Symbol {
         if !Self::is_venue(venue) {
             return Err(SymbolError::BadVenue);
         }
-        if !Self::is_name(name) {
-            return Err(SymbolError::BadName);
-        }
+        Self::check_name(name)?;
         Ok(Self { text: format!("{venue}:{name}").into(), venue_len: venue.len() as u8 })
     }
 
@@ -74,11 +78,15 @@ impl Symbol {
         (1..=Self::VENUE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
     }
 
-    /// Whether this can be a venue's name of an instrument. What it lets through needs no escaping in
-    /// JSON and no quoting in a list.
-    pub fn is_name(text: &str) -> bool {
-        let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\\' | ',' | '*');
-        (1..=Self::NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(odd)
+    /// Checks a venue's name of an instrument. What it lets through needs no escaping in JSON and no quoting in a
+    /// list, and is seen.
+    fn check_name(text: &str) -> Result<(), SymbolError> {
+        if let Some(hidden) = text.chars().find(|c| is_hidden(*c)) {
+            return Err(SymbolError::Hidden(hidden));
+        }
+        let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\\' | ',' | '*');
+        let fits = (1..=Self::NAME_BYTES_MAX).contains(&text.len());
+        if fits && !text.contains(odd) { Ok(()) } else { Err(SymbolError::BadName) }
     }
 
     /// `venue:NAME`.
@@ -112,10 +120,16 @@ impl fmt::Display for Symbol {
 /// How many instruments a chunk of the table holds.
 const CHUNK: usize = 256;
 
-/// The table is full.
+/// Why another instrument is not listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room for another instrument: [limits] instruments_max is {0}")]
-pub struct TableFull(pub usize);
+pub enum TableFull {
+    /// The table is full.
+    #[error("no room for another instrument: [limits] instruments_max is {0}")]
+    Full(usize),
+    /// What is left of it is kept for others.
+    #[error("no room for another instrument of a publisher: {0} are listed, the rest is kept for feeds")]
+    Kept(usize),
+}
 
 /// A chunk of the table; its places are filled in order.
 type Chunk = Box<[OnceLock<Symbol>]>;
@@ -200,6 +214,15 @@ impl InstrumentTable {
     /// # Errors
     /// [`TableFull`] when it is new and there is no room.
     pub fn intern(&self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
+        self.intern_below(symbol, self.capacity)
+    }
+
+    /// As [`intern`](Self::intern), but what is new is listed only while fewer than `most` are: the rest is kept for
+    /// others.
+    ///
+    /// # Errors
+    /// [`TableFull`] when it is new and there is no room.
+    pub fn intern_below(&self, symbol: &Symbol, most: usize) -> Result<InstrumentId, TableFull> {
         if let Some(id) = self.find(symbol) {
             return Ok(id);
         }
@@ -208,8 +231,9 @@ impl InstrumentTable {
             return Ok(*id);
         }
         let index = names.ids.len();
-        if index >= self.capacity {
-            return Err(TableFull(self.capacity));
+        let most = self.capacity.min(most);
+        if index >= most {
+            return Err(if most < self.capacity { TableFull::Kept(most) } else { TableFull::Full(most) });
         }
         let chunk = self.chunks[index / CHUNK].get_or_init(|| (0..CHUNK).map(|_| OnceLock::new()).collect());
         let id = InstrumentId(index as u32);
@@ -240,9 +264,32 @@ mod tests {
         assert!(Symbol::parse("a:b:c").is_ok_and(|s| s.name() == "b:c"));
         assert_eq!(Symbol::parse("BTC-USD"), Err(SymbolError::NoVenue));
         assert_eq!(Symbol::parse("Coinbase:BTC"), Err(SymbolError::BadVenue));
-        for bad in ["", "a b", "a\"b", "a\\b", "a,b", "*", "a\u{7}", &"x".repeat(65)] {
+        for bad in ["", "a b", "a\"b", "a\\b", "a,b", "*", &"x".repeat(65)] {
             assert_eq!(Symbol::new("v", bad), Err(SymbolError::BadName), "{bad:?}");
         }
+        for hidden in
+            ['\u{7}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{ad}', '\u{e0041}', '\u{3164}']
+        {
+            let name = format!("BTC{hidden}USD");
+            assert_eq!(Symbol::new("v", &name), Err(SymbolError::Hidden(hidden)));
+        }
+        for space in ['\u{a0}', '\u{2003}', '\u{3000}', '\u{1680}', '\u{202f}'] {
+            assert_eq!(Symbol::new("v", &format!("A{space}B")), Err(SymbolError::BadName), "{space:?}");
+        }
+        let error = Symbol::parse("v:A\u{202e}").expect_err("hidden").to_string();
+        assert!(error.ends_with("U+202E"), "{error}");
+    }
+
+    #[test]
+    fn some_places_are_kept() {
+        let table = InstrumentTable::new(3);
+        let [a, b, c] = ["A", "B", "C"].map(|name| Symbol::new("v", name).expect("good"));
+        assert_eq!(table.intern_below(&a, 1), Ok(InstrumentId(0)));
+        assert_eq!(table.intern_below(&b, 1), Err(TableFull::Kept(1)));
+        assert_eq!(table.intern_below(&a, 0), Ok(InstrumentId(0)), "it is listed");
+        assert_eq!(table.intern(&b), Ok(InstrumentId(1)));
+        assert_eq!(table.intern_below(&b, 1), Ok(InstrumentId(1)));
+        assert_eq!(table.intern_below(&c, 9), Ok(InstrumentId(2)));
     }
 
     #[test]
@@ -254,7 +301,7 @@ mod tests {
             assert_eq!(table.intern(&symbol), Ok(InstrumentId(n)), "twice is once");
         }
         let extra = Symbol::new("v", "X").expect("good");
-        assert_eq!(table.intern(&extra), Err(TableFull(300)));
+        assert_eq!(table.intern(&extra), Err(TableFull::Full(300)));
         assert_eq!(table.len(), 300);
         assert_eq!(table.find(&extra), None);
         assert_eq!(table.get(InstrumentId(299)).map(Symbol::as_str), Some("v:S299"));

@@ -1,9 +1,10 @@
 //! What every listening door does with its sockets, and what is asked of the kernel about them.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+pub(crate) mod inbound;
 mod kernel;
 
 pub use kernel::Peer;
@@ -18,6 +20,8 @@ pub(crate) use kernel::{peer, unacked};
 
 /// How long accepting pauses after it failed, for example with no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long it may take to refuse a connection that there is no file for: the next one waits meanwhile.
+const REFUSAL_MAX: Duration = Duration::from_millis(50);
 /// How long a closed connection is read on, so that its peer gets to read the last words.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// How much a closed connection is read on, in bytes.
@@ -25,25 +29,64 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How long the last words are kept for a client that was cut, in seconds: it may read for a while what came before them.
 const LAST_WORDS_S: u64 = 60;
 
-/// The next connection, with `TCP_NODELAY`. Failures are counted in `errors` and tried again, never in a
-/// busy loop.
-pub(crate) async fn accept(listener: &TcpListener, errors: &AtomicU64) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // It fails only on a socket that is gone already, which the first read will tell.
-                stream.set_nodelay(true).ok();
-                return (stream, peer);
-            }
-            Err(error) => {
-                errors.fetch_add(1, Ordering::Relaxed);
-                // A peer that gave up says nothing about the next one; any other error stays for a while.
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    sleep(ACCEPT_PAUSE).await;
+/// Takes connections of one listener, and keeps a file back: where no other is left, a connection can still be told so.
+pub(crate) struct Acceptor<'a> {
+    listener: &'a TcpListener,
+    /// What is told then.
+    no_file_left: &'a [u8],
+    spare: Option<File>,
+}
+
+impl<'a> Acceptor<'a> {
+    /// Connections that find no file left are told this.
+    pub(crate) fn new(listener: &'a TcpListener, no_file_left: &'a [u8]) -> Self {
+        Self { listener, no_file_left, spare: spare() }
+    }
+
+    /// The next connection, with `TCP_NODELAY`. Failures are counted in `errors` and tried again, never in a
+    /// busy loop.
+    pub(crate) async fn accept(&mut self, errors: &AtomicU64) -> (TcpStream, SocketAddr) {
+        loop {
+            let error = match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // It fails only on a socket that is gone already, which the first read will tell.
+                    stream.set_nodelay(true).ok();
+                    return (stream, peer);
                 }
+                Err(error) => error,
+            };
+            errors.fetch_add(1, Ordering::Relaxed);
+            let no_file_is_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+            // A peer that gave up says nothing about the next one; any other error stays for a while.
+            if (no_file_is_left && self.refuse().await) || error.kind() == io::ErrorKind::ConnectionAborted {
+                continue;
             }
+            sleep(ACCEPT_PAUSE).await;
         }
     }
+
+    /// Tells the next connection that there is no file left for it. False if none was kept back either.
+    async fn refuse(&mut self) -> bool {
+        if self.spare.take().is_none() {
+            self.spare = spare();
+            return false;
+        }
+        let refused = async {
+            let (mut stream, _) = self.listener.accept().await?;
+            stream.write_all(self.no_file_left).await?;
+            stream.shutdown().await?;
+            // Closing with a request unread would reset the connection.
+            stream.read(&mut [0; 1_024]).await
+        };
+        let refused = timeout(REFUSAL_MAX, refused).await;
+        self.spare = spare();
+        matches!(refused, Ok(Ok(_)))
+    }
+}
+
+/// A file that is of no use but to be closed.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
 /// Closes for writing, then reads for a moment what the peer still sends: closing with input unread would
@@ -164,6 +207,7 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     open: Mutex<HashMap<IpAddr, usize>>,
+    all: AtomicUsize,
 }
 
 /// One connection's place among those from its address; dropping it gives it back.
@@ -183,12 +227,19 @@ impl Addresses {
             return None;
         }
         *count += 1;
+        self.all.fetch_add(1, Ordering::Relaxed);
         Some(Seat { address, addresses: Arc::clone(self) })
+    }
+
+    /// Connections that have a place, from all addresses.
+    pub(crate) fn open(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.addresses.all.fetch_sub(1, Ordering::Relaxed);
         let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {
             *count -= 1;
@@ -212,7 +263,9 @@ mod tests {
         assert!(seats.iter().all(Option::is_some));
         assert!(addresses.take(one, 2).is_none());
         assert!(addresses.take([127, 0, 0, 2].into(), 2).is_some());
+        assert_eq!(addresses.open(), 2);
         drop(seats);
+        assert_eq!(addresses.open(), 0);
         assert!(addresses.take(one, 2).is_some());
         assert!(addresses.open.lock().expect("not poisoned").is_empty(), "nobody is remembered for ever");
     }

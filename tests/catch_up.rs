@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
-use support::{CLOSE, FIN, Gateway, PING, PONG, RawSocket, TEXT, TOKEN, connect, eventually};
+use support::{CLOSE, FIN, Gateway, PING, PONG, POST, RawSocket, TEXT, TOKEN, connect, eventually};
 
 /// What a client was told, in order. It reads on a thread of its own, to the end.
 struct Listener {
@@ -164,7 +164,7 @@ fn step(gateway: &Gateway, ticks: u64) {
         || gateway.metric_sum("tickfan_feed_trades_total") + gateway.metric_sum("tickfan_feed_quotes_total");
     let before = fed();
     let body = json!({"do": "step", "ticks": ticks}).to_string();
-    let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
+    let head = format!("{POST}\r\nContent-Length: {}", body.len());
     let asked = format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}");
     assert_eq!(Gateway::ask(gateway.http, &asked).0, 200);
     eventually("the step is done", || fed() >= before + ticks);
@@ -182,7 +182,7 @@ fn who_catches_up_sees_what_who_was_there_saw() {
     let gateway = Gateway::start(&args);
     // Before there is anything to play.
     let body = r#"{"do":"pause"}"#;
-    let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
+    let head = format!("{POST}\r\nContent-Length: {}", body.len());
     Gateway::ask(gateway.http, &format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}"));
     let early = Listener::listen(RawSocket::open(&gateway, "?symbols=*&mode=every"));
     for _ in 0..15 {
@@ -236,10 +236,18 @@ fn who_catches_up_sees_what_who_was_there_saw() {
     assert_eq!(history_files(dir.path()), 0, "gone with the run");
 }
 
-fn history_files(dir: &Path) -> usize {
-    let entries = std::fs::read_dir(dir).expect("a folder");
+/// The files of histories among these recordings.
+fn history_files(recordings: &Path) -> usize {
+    names(&recordings.join(".history")).iter().filter(|name| name.ends_with(".ticks")).count()
+}
+
+/// What is in a folder; nothing if there is none.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
-    names.filter(|name| name.starts_with("history-") && name.ends_with(".ticks")).count()
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 // ---- published ----------------------------------------------------------------------------------------
@@ -569,7 +577,9 @@ fn what_a_kill_leaves_behind_is_removed_by_the_next_run() {
     let mut market = Market::open(&[]);
     market.trades(&["demo:A"], 2 * RING);
     let Market { gateway, dir, .. } = market;
-    let notes = dir.path().join("history-1.1.ticks");
+    let history = dir.path().join(".history");
+    let own = names(&history);
+    let notes = history.join("history-1.1.ticks");
     std::fs::write(&notes, "something of somebody else's").expect("written");
     assert_eq!(history_files(dir.path()), 2);
     // Another run in the same folder leaves it alone as long as it lives.
@@ -581,9 +591,179 @@ fn what_a_kill_leaves_behind_is_removed_by_the_next_run() {
     gateway.process.signal("KILL");
     gateway.process.end();
     assert_eq!(history_files(dir.path()), 2);
+    // Such files once lay among the recordings, where a pattern took them for captures.
+    let [own] = own.as_slice() else { panic!("{own:?}") };
+    std::fs::copy(history.join(own), dir.path().join(own)).expect("copied");
     let next = Gateway::publishing(r#"["demo"]"#, &["record.enabled=true", &record]);
     assert_eq!(history_files(dir.path()), 2, "its own, and what is none");
+    assert_eq!(names(dir.path()), [".history", "publish"]);
     next.stop();
     assert_eq!(history_files(dir.path()), 1);
     assert!(notes.exists());
+}
+
+#[test]
+fn what_is_kept_for_the_past_is_no_capture_of_the_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (record, shelf) =
+        (format!("record.dir={}", dir.path().display()), format!("replay.dir={}", dir.path().display()));
+    let settings = ["record.enabled=true", "record.flush_ms=1", &record, &shelf];
+    let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
+    let mut publisher = connect(gateway.publish.expect("it listens"));
+    writeln!(publisher, "{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}").expect("sent");
+    writeln!(publisher, r#"{{"type":"trade","symbol":"demo:A","price":"1","size":"2"}}"#).expect("sent");
+    // As long as it records, and what it leaves.
+    let listed = || Gateway::list(gateway.http, "/api/replays", "replays").0;
+    eventually("the recording is offered", || !listed().is_empty());
+    let captures: Vec<Value> = listed().iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(captures, ["publish"]);
+    assert_eq!(
+        (history_files(dir.path()), names(dir.path())),
+        (1, vec![".history".into(), "publish".into()])
+    );
+    drop(publisher);
+    gateway.stop();
+    assert_eq!(names(dir.path()), ["publish"], "the folder of the history goes with it");
+    let pattern = format!("exec \"$0\" inspect {}/*", dir.path().display());
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &pattern, env!("CARGO_BIN_EXE_tickfan")]);
+    assert_eq!(support::Process::start(&mut shell).end().code(), Some(0));
+}
+
+/// A client that asks for the past and reads nothing of it: its place.
+fn stuck(mut socket: RawSocket) -> (RawSocket, Value) {
+    socket.text(&request(&json!("-1h")).to_string());
+    let answer = socket.word();
+    (socket, answer)
+}
+
+/// Nobody ends a client that does not read.
+const UNHURRIED: [&str; 4] = [
+    "session.outbox_bytes_max=16384",
+    "session.shed_behind_ms=3600000",
+    "session.pong_timeout_ms=3600000",
+    "session.cut_after_ms=3600000",
+];
+
+#[test]
+fn clients_of_one_address_have_so_many_places_and_leave_the_others() {
+    let settings = [&UNHURRIED[..], &["record.catch_ups_per_address=2", "shard.threads=2"]].concat();
+    let mut market = Market::open(&settings);
+    market.trades(&["demo:A"], 8 * RING);
+    let gateway = &market.gateway;
+    let from = |last: u8| stuck(RawSocket::open_from([127, 0, 0, last].into(), gateway, ""));
+    let (one, other) = (from(1), from(1));
+    assert_eq!([&one.1["type"], &other.1["type"]], ["ack", "ack"], "{} {}", one.1, other.1);
+    // Whichever thread it comes to.
+    for _ in 0..4 {
+        let (_, refused) = from(1);
+        assert_eq!(
+            (&refused["code"], &refused["retry"]),
+            (&json!("rate_limited"), &json!(true)),
+            "{refused}"
+        );
+        let msg = refused["msg"].as_str().expect("a sentence");
+        assert!(msg.contains("`[record] catch_ups_per_address`"), "{msg}");
+    }
+    let elsewhere = from(2);
+    assert_eq!(elsewhere.1["type"], "ack", "{}", elsewhere.1);
+    // One that has a place needs no other, and one whose symbols are all refused keeps none.
+    let (mut one, _) = one;
+    let wrong = json!({"op": "subscribe", "channel": "trade", "symbols": ["nowhere:A"], "from": "-1h"});
+    one.text(&wrong.to_string());
+    let mut third = RawSocket::open_from([127, 0, 0, 3].into(), gateway, "");
+    third.text(&wrong.to_string());
+    assert_eq!(third.word()["rejected"][0]["code"], "unknown_symbol");
+    let threes = [from(3), from(3)];
+    assert_eq!(threes.each_ref().map(|(_, answer)| &answer["type"]), ["ack", "ack"]);
+    // With its client a place is free.
+    drop(other);
+    let mut held = Vec::new();
+    eventually("there is a place again", || {
+        let (socket, answer) = from(1);
+        held.push(socket);
+        answer["type"] == "ack"
+    });
+    assert_eq!(from(1).1["code"], "rate_limited");
+    // So it is when one has caught up.
+    for seq in 1..=8 * RING {
+        assert_eq!(past_trade(&mut one)["seq"], seq);
+    }
+    eventually("there is a place again", || from(1).1["type"] == "ack");
+    market.gateway.stop();
+}
+
+/// The next trade; answers to other requests are left out.
+#[track_caller]
+fn past_trade(socket: &mut RawSocket) -> Value {
+    loop {
+        let message = told(socket);
+        if message["type"] != "ack" {
+            assert_eq!(message["type"], "trade", "{message}");
+            return message;
+        }
+    }
+}
+
+#[test]
+fn one_that_catches_up_more_slowly_than_ticks_come_goes_on_with_the_present() {
+    let settings = [&UNHURRIED[..], &["record.catch_ups_max=1", "record.catch_up_patience_ms=2000"]].concat();
+    let mut market = Market::open(&settings);
+    market.trades(&["demo:A"], 8 * RING);
+    let (mut slow, ack) = stuck(RawSocket::open_small(&market.gateway, ""));
+    assert_eq!(ack["type"], "ack", "{ack}");
+    let mut heard = Vec::new();
+    let mut next = None;
+    // Twenty ticks are read while a thousand come.
+    while next.is_none() {
+        market.trades(&["demo:A"], RING);
+        heard.extend((0..20).map(|_| told(&mut slow)));
+        let (socket, answer) = stuck(RawSocket::open_small(&market.gateway, ""));
+        assert!(answer["type"] == "ack" || answer["code"] == "rate_limited", "{answer}");
+        next = (answer["type"] == "ack").then_some(socket);
+        assert!(heard.iter().all(|m| m["type"] == "trade" && m["past"] == true), "{:?}", heard.last());
+    }
+    // Its place is another's, and all that it misses is named.
+    let published = market.published;
+    let figure =
+        |message: &Value, name: &str| message[name].as_u64().unwrap_or_else(|| panic!("{name} of {message}"));
+    let is_last = |message: &Value| message["seq"] == published || message["to"] == published;
+    while !(heard.iter().any(is_last) && heard.iter().any(|message| message["type"] == "joined")) {
+        heard.push(told(&mut slow));
+    }
+    check_numbers(&ticks(&heard));
+    let at = |kind: &str| heard.iter().position(|message| message["type"] == kind).expect(kind);
+    let (gap, joined) = (at("gap"), at("joined"));
+    assert_eq!((&heard[0]["seq"], &heard[gap]["why"]), (&json!(1), &json!("resume")), "{}", heard[gap]);
+    let is_past = |message: &Value| message["past"] == true;
+    assert!(heard[..gap].iter().all(is_past) && !heard[gap..].iter().any(is_past));
+    // Behind the gap comes what was newest then, in which it has caught up.
+    assert_eq!(figure(&heard[gap + 1], "seq"), figure(&heard[gap], "to") + 1);
+    assert_eq!(joined, gap + 2, "{:?}", &heard[gap..]);
+    // Where it gave up, so many were missing; those that came before there was room to say so are in the gap, too.
+    let missing = figure(&heard[gap], "to") - figure(&heard[gap], "from") + 1;
+    let missed = figure(&heard[joined], "missed");
+    assert!((1..=missing + 2).contains(&missed), "{missed} missed, a gap of {missing}");
+    // What it loses from there on, it loses as any client that reads slowly.
+    assert!(heard[joined..].iter().all(|m| m["type"] != "gap" || m["why"] == "slow_consumer"));
+    // Here is the present.
+    market.trades(&["demo:A"], 3);
+    for seq in published + 1..=published + 3 {
+        let tick = trade(&mut slow);
+        assert_eq!((&tick["seq"], &tick["past"]), (&json!(seq), &Value::Null), "{tick}");
+    }
+    let rows = Gateway::list(market.gateway.admin, "/api/clients", "clients").0;
+    for row in &rows {
+        let parts = ["sent", "merged", "dropped", "lost", "pending"].map(|part| figure(row, part));
+        assert_eq!(figure(row, "offered"), parts.iter().sum::<u64>(), "{row}");
+    }
+    // It may ask again when there is a place.
+    drop(next);
+    let mut last = Value::Null;
+    eventually("there is a place again", || {
+        let (_, answer) = market.ask(&request(&json!("-1h")));
+        last = answer;
+        last["type"] == "ack"
+    });
+    market.gateway.stop();
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -764,4 +765,74 @@ fn a_loop_whose_capture_is_taken_away_ends_and_says_so() {
     readiness_says(&gateway, &["\"ready\":true"]);
     std::fs::remove_file(&capture).expect("removed");
     readiness_says(&gateway, &["\"ready\":false", "met what it cannot read"]);
+}
+
+// ---- what is shown of files and their number -----------------------------------------------------------
+
+/// A name that would begin a line of its own, colour what follows and turn its direction.
+const FORGER: &str = "a\ntickfan: all is well\r\u{1b}[31m\u{202e}b";
+
+#[cfg(unix)]
+#[test]
+fn the_name_of_a_file_forges_no_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |suffix: &str| folder.path().join(format!("{FORGER}{suffix}")).display().to_string();
+    let (capture, log, page, tables) = (path(".txt"), path(".hlog"), path(".html"), path("-csv"));
+    let generate = ["generate", "--venue", "coinbase", "--symbols", "A-B", "--seconds", "1", "--rate", "50"];
+    assert_eq!(run(&[&generate[..], &["--out", &capture]].concat()).code(), Some(0));
+    let mut file = std::fs::OpenOptions::new().append(true).open(&capture).expect("it was written");
+    file.write_all(b"this is no record\n").expect("written");
+    let logged = format!("latency.log={log}");
+    let replay = ["replay", "--exit", "--speed", "0", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let commands: [(&str, Vec<&str>); 9] = [
+        ("inspect", vec![&capture]),
+        ("inspect", vec![&capture, "/no/such/\u{1b}[31m\nfile"]),
+        ("normalize", vec![&capture]),
+        ("convert", vec!["--to", "csv", "--out", &tables, &capture]),
+        ("check", vec![&capture]),
+        ("replay", [&replay[1..], &["--set", &logged, &capture]].concat()),
+        ("report", vec![&log, "--html", &page]),
+        ("report", vec![&capture]),
+        ("serve", vec!["--config", &tables]),
+    ];
+    for (command, args) in &commands {
+        let ended = run(&[&[*command][..], args].concat());
+        let shown = ended.lines.join("\n") + "\n" + &ended.stderr;
+        let hidden = shown.chars().find(|c| *c != '\n' && tickfan::printable::is_hidden(*c));
+        assert_eq!(hidden, None, "{command} {args:?}: {shown}");
+        assert!(!shown.lines().any(|line| line.starts_with("tickfan: all is well")), "{command}: {shown}");
+        let escaped = r"a\ntickfan: all is well\r\u{1b}[31m\u{202e}b";
+        assert!(shown.contains(escaped), "{command} {args:?} does not name it: {shown}");
+    }
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.contains(r"a\ntickfan: all is well"), "it is not named");
+    assert!(!page.chars().any(|c| c != '\n' && tickfan::printable::is_hidden(c)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn clients_that_do_not_fit_in_the_files_of_the_process_are_refused() {
+    let script = format!("ulimit -Hn 600; ulimit -Sn 100; exec {} \"$@\"", env!("CARGO_BIN_EXE_tickfan"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", "replay", "--loop", "--set", "shard.threads=1", SHIPPED[0]]);
+    let gateway = Gateway::run(command, "127.0.0.1:0");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.process.id()));
+    let limits = limits.expect("it runs");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a row");
+    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["600", "600"], "it was raised");
+    assert_eq!(gateway.metric_sum("tickfan_open_files_max"), 600);
+    let most = gateway.metric_sum("tickfan_connections_max");
+    assert!((100..600).contains(&most), "{most}");
+    let clients: Vec<_> = (0..most).map(|_| RawSocket::open(&gateway, "")).collect();
+    // Another is told so, and the page and health still have room.
+    assert_eq!(RawSocket::status_of_handshake(&gateway), 503);
+    assert_eq!(gateway.readyz(), 200);
+    assert_eq!(gateway.metric_sum("tickfan_http_accept_errors_total"), 0);
+    drop(clients);
+    let ended = gateway.stop();
+    let told: Vec<_> = ended.stderr.lines().filter(|line| line.contains("limits.connections_max")).collect();
+    assert!(
+        matches!(told[..], [line] if line.contains(" 600 ") && line.contains(&format!(": {most} are"))),
+        "{told:?}"
+    );
 }

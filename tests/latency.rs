@@ -20,7 +20,9 @@ use tickfan::latency::meter::{Line, Meter};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
+use tickfan::shard::{
+    CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+};
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
 
@@ -79,6 +81,7 @@ fn options() -> SessionOptions {
             shed_behind_ns: 20 * SECOND,
             cut_after_ns: 10 * SECOND,
             pong_timeout_ns: 100 * SECOND,
+            ahead_ns: SECOND,
             rates_max: 2,
         },
         tuning: Tuning { unsent_bytes_max: 1 },
@@ -94,7 +97,8 @@ fn options() -> SessionOptions {
         close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
         remote: None,
-        catch_ups_max: 0,
+        catch_ups: CatchUps::new(0, 0, 1),
+        reread_per_turn: 4_096,
     }
 }
 

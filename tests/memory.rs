@@ -276,6 +276,8 @@ fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
         "shard.tape_bytes=1048576",
         "record.enabled=true",
         "record.queue_frames_max=1024",
+        "publish.instruments_per_publisher_max=40000",
+        "publish.instruments_percent_max=100",
         // It reads nothing while instruments are published.
         "session.pong_timeout_ms=600000",
         "session.cut_after_ms=600000",

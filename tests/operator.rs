@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use answer::Answer;
+use serde_json::{Value, json};
 use tickfan::clock::Now;
 use tickfan::collector::{Collector, Measured, Options};
 use tickfan::feed::IngestView;
 use tickfan::front::metrics::{self, Sources};
-use tickfan::front::{Admin, AdminHooks, FeedHealth, Health, Limits, Runtimes};
+use tickfan::front::{
+    Admin, AdminHooks, AskedClients, FeedHealth, Health, Hosts, Limits, ListedClients, Runtimes,
+};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Class, Meter};
@@ -22,9 +25,23 @@ use tickfan::tick::Channel;
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many clients and rooms there are.
+const CLIENTS: u64 = 20_000;
+const ROOMS: u64 = 250;
+
+/// Clients by their numbers, as those who are behind one in the order that is asked for.
+fn clients(asked: AskedClients) -> Result<ListedClients, String> {
+    if asked.sort == "size" {
+        return Err("no such order".to_owned());
+    }
+    let first = asked.after.map_or(1, |after| after.parse::<u64>().expect("a cursor of this list") + 1);
+    let row = |n: u64| (n.to_string(), json!({"session": n, "sort": asked.sort, "peer": "x".repeat(400)}));
+    Ok(ListedClients { total: CLIENTS, rows: (first..=CLIENTS).take(asked.limit).map(row).collect() })
+}
+
 /// Serves the admin listener while these paths are asked for.
 fn operator(latency: Option<Arc<Measured>>, paths: &[&str]) -> Vec<Answer> {
-    let requests = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    let requests = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     asked(latency, requests.collect())
 }
 
@@ -32,26 +49,22 @@ fn operator(latency: Option<Arc<Measured>>, paths: &[&str]) -> Vec<Answer> {
 fn asked(latency: Option<Arc<Measured>>, requests: Vec<String>) -> Vec<Answer> {
     let hooks = AdminHooks {
         metrics: Arc::new(|| "# HELP ticks Ticks\n# TYPE ticks counter\nticks_total 1\n# EOF\n".to_owned()),
-        clients: Arc::new(|sort, limit| {
-            Box::pin(async move {
-                if sort == "size" {
-                    Err("no such order".to_owned())
-                } else {
-                    Ok(serde_json::json!([sort, limit]))
-                }
-            })
-        }),
+        clients: Arc::new(|asked| Box::pin(async move { clients(asked) })),
         latency,
-        rooms: Arc::new(|| vec![serde_json::json!({"number": 1})]),
+        rooms: Arc::new(|| {
+            (1..=ROOMS).map(|n| (n, json!({"number": n, "captures": "x".repeat(2_000)}))).collect()
+        }),
         health: Health {
             feeds: Arc::new(|| {
                 let detail = "10 frames a second".to_owned();
                 vec![FeedHealth { name: "feed 1".to_owned(), flowing: false, detail }]
             }),
             alarms: Arc::new(|| vec!["no room".to_owned()]),
+            pulses: Arc::default(),
         },
     };
-    let admin = Admin::new(Limits::default(), hooks);
+    let hosts = Hosts::new(&["metrics.example".to_owned()]).expect("a name");
+    let admin = Admin::new(Limits::default(), hosts, hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
     let addr = listener.local_addr().expect("bound");
@@ -78,29 +91,97 @@ fn the_admin_listener_has_its_own_routes() {
         &[
             "/api/clients",
             "/api/clients?sort=queued&limit=3",
-            "/api/clients?limit=10001",
+            "/api/clients?limit=1001",
             "/api/clients?limit=x",
             "/api/clients?sort=size",
             "/api/clients?limit=3&limit=3",
+            "/api/clients?limit=0",
         ],
     );
     let status = clients.iter().map(|answer| answer.status).collect::<Vec<_>>();
-    assert_eq!(status, [200, 200, 400, 400, 400, 400]);
+    assert_eq!(status, [200, 200, 400, 400, 400, 400, 400]);
     assert!(clients[5].body.contains("`limit` is given twice"), "{}", clients[5].body);
-    assert_eq!([&clients[0].body, &clients[1].body], [r#"["behind",100]"#, r#"["queued",3]"#]);
+    let parsed = |at: usize| serde_json::from_str::<Value>(&clients[at].body).expect("JSON");
+    assert_eq!(parsed(0)["clients"].as_array().map(Vec::len), Some(100));
+    let (first, three) = (parsed(0), parsed(1));
+    assert_eq!((&first["clients"][0]["sort"], &first["total"]), (&json!("behind"), &json!(CLIENTS)));
+    assert_eq!(
+        (&three["clients"][2]["sort"], &three["clients"][2]["session"]),
+        (&json!("queued"), &json!(3))
+    );
+    assert_eq!((three["clients"].as_array().map(Vec::len), &three["next"]), (Some(3), &json!("3")));
+    assert!(
+        clients[1].head.contains("link: <?sort=queued&limit=3&after=3>; rel=\"next\""),
+        "{}",
+        clients[1].head
+    );
     assert!(clients[2].body.contains("`limit`") && clients[4].body.contains("no such order"));
 
     let others = operator(None, &["/metrics", "/healthz", "/ws", "/api/rooms"]);
     assert_eq!(others.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404, 200]);
-    assert_eq!(others[3].body, r#"{"rooms":[{"number":1}]}"#);
+    let rooms: Value = serde_json::from_str(&others[3].body).expect("JSON");
+    assert_eq!((rooms["rooms"].as_array().map(Vec::len), &rooms["next"]), (Some(100), &json!("100")));
     // As from Prometheus itself, who asks for nothing gets the older text.
     assert!(others[0].has("content-type: text/plain; version=0.0.4; charset=utf-8"));
     assert_eq!(others[0].body, "# HELP ticks_total Ticks\n# TYPE ticks_total counter\nticks_total 1\n");
 }
 
 #[test]
+fn long_lists_come_in_pages_each_as_long_as_it_may_be() {
+    for (path, name, number, count) in [
+        ("/api/clients?limit=1000", "clients", "session", CLIENTS),
+        ("/api/rooms?limit=1000", "rooms", "number", ROOMS),
+    ] {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let answer = operator(None, &[&format!("{path}{after}")]).remove(0);
+            assert!(answer.status == 200 && answer.body.len() < 300_000, "{path}: {}", answer.body.len());
+            let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+            let rows = body[name].as_array().expect("rows");
+            found.extend(rows.iter().map(|row| row[number].as_u64().expect("a number")));
+            let Some(next) = body["next"].as_str() else { break };
+            // It ends where a row more would be too much.
+            assert!(answer.body.len() > 255_000, "{path}{after}: {} bytes", answer.body.len());
+            after = format!("&after={next}");
+        }
+        assert!(found.iter().copied().eq(1..=count), "{path}: {} rows", found.len());
+    }
+    let bad = operator(None, &["/api/rooms?after=x"]).remove(0);
+    assert!(bad.status == 400 && bad.error().contains("`after`"), "{}", bad.body);
+}
+
+#[test]
+fn web_pages_of_others_hear_nothing_of_the_operators() {
+    let ask = |path: &str, host: &str, origin: Option<&str>| {
+        let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n")
+    };
+    let cases = [
+        ("localhost:9090", None, 200),
+        ("127.0.0.1:9090", None, 200),
+        ("metrics.example", None, 200),
+        ("localhost:9090", Some("http://localhost:9090"), 200),
+        ("metrics.example", Some("https://metrics.example"), 200),
+        // Pages of this machine and sandboxes, too: nothing here is for them.
+        ("localhost:9090", Some("http://localhost:3000"), 403),
+        ("localhost:9090", Some("null"), 403),
+        ("localhost:9090", Some("https://evil.example"), 403),
+        ("localhost:9090", Some("x://localhost:9090"), 403),
+        ("evil.example:9090", None, 421),
+        ("evil.example:9090", Some("http://evil.example:9090"), 421),
+    ];
+    for path in ["/", "/metrics", "/healthz", "/api/clients", "/api/rooms"] {
+        let requests = cases.iter().map(|(host, origin, _)| ask(path, host, *origin));
+        for (answer, (host, origin, status)) in asked(None, requests.collect()).iter().zip(cases) {
+            assert_eq!(answer.status, status, "{path} {host} {origin:?}");
+            assert!(status == 200 || !answer.error().is_empty(), "{path} {host}: {}", answer.body);
+        }
+    }
+}
+
+#[test]
 fn scrapers_get_the_form_that_they_ask_for() {
-    let accept = |value: &str| format!("GET /metrics HTTP/1.1\r\nHost: h\r\nAccept: {value}\r\n\r\n");
+    let accept = |value: &str| format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {value}\r\n\r\n");
     let asked = asked(
         None,
         vec![
@@ -116,7 +197,7 @@ fn scrapers_get_the_form_that_they_ask_for() {
 
 #[test]
 fn the_admin_listener_lists_what_is_there() {
-    let root = |accept: &str| format!("GET / HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n");
+    let root = |accept: &str| format!("GET / HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
     let answers = asked(None, vec![root("*/*"), root("text/html,application/xml;q=0.9,*/*;q=0.8")]);
     assert!(answers[0].has("content-type: text/plain; charset=utf-8"));
     assert!(answers[1].has("content-type: text/html; charset=utf-8"));
@@ -247,9 +328,9 @@ fn symbols_can_be_asked_for() {
     let way = r#""count":2,"mean_ns":49000,"p50_ns":49000,"p90_ns":49000,"p99_ns":49000,"max_ns":49000}"#;
     let none = r#"{"count":0,"mean_ns":0,"p50_ns":0,"p90_ns":0,"p99_ns":0,"max_ns":0}"#;
     let span = r#""from_us":1714564800000000,"to_us":1714564801000000"#;
-    let head = format!(r#"{{"interval":"1m","stage":"total",{span},"symbols":[{{"symbol":"kraken:XBT/USD","#);
+    let head = format!(r#"{{"interval":"1m","stage":"total",{span},"rest":{none},"symbols":["#);
     assert_eq!((answers[0].status, answers[1].status), (200, 400));
-    assert_eq!(answers[0].body, format!(r#"{head}{way}],"rest":{none}}}"#));
+    assert_eq!(answers[0].body, format!(r#"{head}{{"symbol":"kraken:XBT/USD",{way}]}}"#));
     assert!(answers[0].has("content-type: application/json") && answers[0].has("cache-control: no-store"));
     assert_eq!(answers[1].error(), "`interval` must be one of last, 1m, start");
 }
@@ -274,6 +355,10 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         publish: None,
         latency: Some(measured()),
         runtimes: Runtimes::new([]),
+        pulses: Arc::default(),
+        steps: Arc::default(),
+        connections_max: 7,
+        files_max: None,
         instruments: Box::new(|| 0),
         memory: Arc::default(),
         rooms: Box::new(|| None),

@@ -86,7 +86,19 @@ fn every_request_of_the_page_is_accepted() {
 fn every_message_of_the_page_is_read() {
     let messages = samples_with("type");
     let kinds = [
-        "ack", "bye", "error", "gap", "hb", "hello", "joined", "lag", "pong", "quote", "replay", "status",
+        "ack",
+        "bye",
+        "clock_step",
+        "error",
+        "gap",
+        "hb",
+        "hello",
+        "joined",
+        "lag",
+        "pong",
+        "quote",
+        "replay",
+        "status",
         "trade",
     ];
     assert_eq!(each_kind(&messages), kinds);
@@ -104,7 +116,7 @@ fn every_message_of_the_page_is_read() {
             "bye" => matches!(read, Message::Bye(_)),
             "joined" => matches!(read, Message::Joined(_)),
             // A watcher has no use for them.
-            "hb" | "pong" | "replay" => true,
+            "hb" | "pong" | "replay" | "clock_step" => true,
             other => panic!("what is a {other}? {text}"),
         };
         assert!(right, "{text} is read as {read:?}");

@@ -1,6 +1,8 @@
 //! Publishers over real sockets: the token, the numbering of lines, the way back for faults, and what
 //! happens when the ingest thread takes nothing. Here the test is the ingest thread.
 
+mod support;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,10 +10,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::clock::Clock;
-use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Options, Publish};
-use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused};
+use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
+use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
+use tickfan::instrument::InstrumentTable;
 use tickfan::protocol::close::Close;
+use tickfan::tick::State;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -19,7 +24,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client_w
 
 /// Longer than anything takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
-const AUTH: &str = "{\"op\":\"auth\",\"token\":\"secret\"}\n";
+const AUTH: &str = "{\"op\":\"auth\",\"token\":\"token-of-the-tests\"}\n";
+const BEARER: &str = "Bearer token-of-the-tests";
 const ACK: &str = r#"{"type":"ack","op":"auth"}"#;
 
 struct Door {
@@ -46,27 +52,32 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         can_accept: Arc::new(|| true),
         hand_over: Arc::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {
-            accepts: Arc::new(move |token| asked.accepts(token)),
+            accepts: Arc::new(move |token, address| asked.judge(token, address)),
             hand_over: Arc::new(move |upgraded, authorized| {
-                taken
-                    .serve_ws(upgraded.stream, upgraded.read_buf, authorized)
-                    .map_err(|stream| Refused { stream, why: Close::Limit })
+                let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
+                let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
+                taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
             }),
         }),
-        symbols: Arc::new(Vec::new),
-        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new) },
+        instruments: Arc::new(InstrumentTable::new(1)),
+        state: Arc::new(|_| State::Waiting),
+        health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new), pulses: Arc::default() },
         remote: None,
         rooms: None,
     }
 }
 
 fn door(options: Options, chunks_max: usize) -> Door {
+    door_at(Clock::real(), options, chunks_max)
+}
+
+fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
     let (sender, input) = mpsc::channel(chunks_max);
     let wake = Arc::new(Notify::new());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     let (rung, home) = (Arc::clone(&wake), runtime.handle().clone());
-    let publish = Publish::new("secret", options, Clock::real(), sender, rung, home).expect("a token");
+    let publish = Publish::new(TOKEN, options, clock, sender, rung, home).expect("a token");
     let bind = || runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
     let (lines, web) = (bind(), bind());
     let (tcp, http) = (lines.local_addr().expect("bound"), web.local_addr().expect("bound"));
@@ -187,10 +198,10 @@ fn without_the_token_nothing_is_taken() {
     let mut door = usual();
     let long = format!("{}\n", "x".repeat(10_000));
     for first in [
-        "{\"op\":\"auth\",\"token\":\"Secret\"}\n",
-        "{\"op\":\"auth\",\"token\":\"secret2\"}\n",
+        "{\"op\":\"auth\",\"token\":\"Token-of-the-tests\"}\n",
+        "{\"op\":\"auth\",\"token\":\"token-of-the-tests2\"}\n",
         "{\"op\":\"auth\",\"token\":\"\"}\n",
-        "{\"op\":\"ping\",\"token\":\"secret\"}\n",
+        "{\"op\":\"ping\",\"token\":\"token-of-the-tests\"}\n",
         "{\"type\":\"trade\"}\n",
         "GET / HTTP/1.1\r\n\r\n",
         &long,
@@ -198,11 +209,13 @@ fn without_the_token_nothing_is_taken() {
         let mut stream = door.tcp(first);
         let told = message(&line(&mut stream));
         assert_eq!((&told["type"], &told["code"]), (&json!("error"), &json!("auth")), "{first:.40}");
-        assert!(!told.to_string().contains("secret"), "{told}");
+        assert!(!told.to_string().contains(TOKEN), "{told}");
         assert_eq!(stream.read(&mut [0]).expect("closed"), 0);
     }
     assert!(door.input.try_recv().is_err());
-    assert_eq!(door.publish.stats().auth_refused.load(Ordering::SeqCst), 7);
+    let stats = door.publish.stats();
+    assert_eq!(stats.auth_refused.load(Ordering::SeqCst), 7);
+    assert_eq!(stats.wrong_tokens.load(Ordering::SeqCst), 3);
 }
 
 #[test]
@@ -271,6 +284,21 @@ fn faults_nobody_reads_are_counted_and_told_as_a_number() {
 }
 
 #[test]
+fn faults_are_told_to_a_publisher_that_only_listens() {
+    let mut door = usual();
+    let mut stream = door.tcp(AUTH);
+    assert_eq!(line(&mut stream), ACK);
+    let (_, errors) = door.opened();
+    // Each is more than may wait for a publisher at once.
+    for n in 1..=5 {
+        errors.tell(LineFault { line: n, msg: "x".repeat(20_000) });
+    }
+    for n in 1..=5 {
+        assert_eq!(message(&line(&mut stream))["line"], n);
+    }
+}
+
+#[test]
 fn a_stalled_ingest_thread_stops_the_publisher_and_loses_nothing() {
     let mut door = door(Options::default(), 2);
     let mut stream = door.tcp(AUTH);
@@ -315,7 +343,7 @@ fn a_stalled_ingest_thread_stops_the_publisher_and_loses_nothing() {
 #[test]
 fn a_websocket_publishes_with_the_token_in_its_head() {
     let mut door = usual();
-    let mut socket = door.ws(Some("Bearer secret")).expect("upgraded");
+    let mut socket = door.ws(Some(BEARER)).expect("upgraded");
     let (_, errors) = door.opened();
     socket.send(Message::text("a\nb")).expect("sent");
     socket.send(Message::text("")).expect("sent");
@@ -357,7 +385,7 @@ fn a_websocket_publishes_with_the_token_as_its_first_message() {
 #[test]
 fn a_binary_message_ends_a_websocket_but_keeps_what_came_before() {
     let mut door = usual();
-    let mut socket = door.ws(Some("Bearer secret")).expect("upgraded");
+    let mut socket = door.ws(Some(BEARER)).expect("upgraded");
     socket.write(Message::text("a")).expect("queued");
     socket.write(Message::binary(vec![1])).expect("queued");
     socket.flush().expect("sent");
@@ -375,7 +403,7 @@ fn publishers_are_bounded() {
     let (_, errors) = door.opened();
     let mut second = door.tcp(AUTH);
     assert_eq!(message(&line(&mut second))["code"], "limit");
-    let mut socket = door.ws(Some("Bearer secret")).expect("upgraded");
+    let mut socket = door.ws(Some(BEARER)).expect("upgraded");
     assert!(matches!(socket.read(), Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4502));
     assert_eq!(door.publish.stats().limit_refused.load(Ordering::SeqCst), 2);
 
@@ -392,7 +420,7 @@ fn stopping_sends_publishers_away() {
     let mut door = usual();
     let mut stream = door.tcp(AUTH);
     assert_eq!(line(&mut stream), ACK);
-    let mut socket = door.ws(Some("Bearer secret")).expect("upgraded");
+    let mut socket = door.ws(Some(BEARER)).expect("upgraded");
     let _errors = (door.opened(), door.opened());
     door.publish.stop();
     assert_eq!(message(&line(&mut stream))["code"], "shutdown");
@@ -414,4 +442,344 @@ fn a_broken_connection_is_counted() {
     drop(stream);
     assert_eq!(door.lines_to_the_end(), [], "a line that was cut off is no line");
     assert_eq!(door.publish.stats().resets.load(Ordering::SeqCst), 1);
+}
+
+/// The message and the code that a WebSocket is closed with; what it was told before.
+fn closed(socket: &mut WebSocket<TcpStream>) -> (String, u16) {
+    let told = socket.read().expect("told why");
+    let told = message(told.to_text().expect("text"));
+    match socket.read().expect("closed") {
+        Message::Close(Some(frame)) => (told["code"].as_str().expect("a word").to_owned(), frame.code.into()),
+        other => panic!("not closed: {other:?}"),
+    }
+}
+
+#[test]
+fn strangers_keep_no_publisher_out() {
+    const PUBLISHERS: u64 = 60;
+    let mut door = door(Options { publishers_max: 100, ..Options::default() }, CHUNKS_MAX);
+    // More than have places, on both listeners, and they stay as long as they may.
+    let silent: Vec<_> = (0..70).map(|_| door.tcp("")).collect();
+    let mute: Vec<_> = (0..70).map(|_| door.ws(None).expect("upgraded")).collect();
+    let mut lines: Vec<_> = (0..PUBLISHERS / 3).map(|_| door.tcp(AUTH)).collect();
+    for stream in &mut lines {
+        assert_eq!(line(stream), ACK);
+    }
+    let mut sockets = Vec::new();
+    for n in 0..PUBLISHERS * 2 / 3 {
+        let in_head = n % 2 == 0;
+        let mut socket = door.ws(in_head.then_some(BEARER)).expect("upgraded");
+        if !in_head {
+            socket.send(Message::text(AUTH.trim_end())).expect("sent");
+            assert_eq!(socket.read().expect("an answer").to_text().expect("text"), ACK);
+        }
+        sockets.push(socket);
+    }
+    let admitted: Vec<_> = (0..PUBLISHERS).map(|_| door.opened()).collect();
+    assert_eq!(admitted.len() as u64, PUBLISHERS);
+    let stats = door.publish.stats();
+    assert_eq!(stats.opened.load(Ordering::SeqCst), PUBLISHERS);
+    assert_eq!(stats.limit_refused.load(Ordering::SeqCst), 0);
+    support::eventually("6 of each listener are evicted by others without a token", || {
+        stats.evicted.load(Ordering::SeqCst) >= 12
+    });
+    drop((silent, mute));
+}
+
+#[test]
+fn each_listener_has_places_of_its_own_for_strangers() {
+    let options = Options {
+        strangers_max: 3,
+        strangers_per_address: 2,
+        auth_timeout_ms: 600_000,
+        ..Options::default()
+    };
+    let mut door = door(options, CHUNKS_MAX);
+    // Each is there before the next comes.
+    let waiting = |door: &Door, count| {
+        let stats = door.publish.stats();
+        support::eventually("it waits", || stats.waiting.load(Ordering::SeqCst) == count);
+    };
+    let mut lines = [door.tcp(&AUTH[..9]), door.tcp(&AUTH[..9])];
+    waiting(&door, 2);
+    let mut first = door.ws(None).expect("upgraded");
+    waiting(&door, 3);
+    let _second = door.ws(None).expect("upgraded");
+    waiting(&door, 4);
+    let _third = door.ws(None).expect("upgraded");
+    assert_eq!(closed(&mut first), ("limit".to_owned(), 4502), "the longest waiting is evicted");
+    // Those of the other listener are still there.
+    for stream in &mut lines {
+        stream.get_mut().write_all(&AUTH.as_bytes()[9..]).expect("sent");
+        assert_eq!(line(stream), ACK);
+        drop(door.opened());
+    }
+    waiting(&door, 2);
+    let mut longest = door.tcp("");
+    waiting(&door, 3);
+    let _second = door.tcp("");
+    waiting(&door, 4);
+    let _third = door.tcp("");
+    assert_eq!(message(&line(&mut longest))["code"], "limit");
+    assert_eq!(door.publish.stats().evicted.load(Ordering::SeqCst), 2);
+}
+
+/// Frames whose mask is 0, many times over.
+fn frames(first: u8, len: usize, times: usize) -> Vec<u8> {
+    let frame = [header(first, len, true), vec![0; 4], vec![b' '; len]].concat();
+    frame.repeat(times)
+}
+
+#[test]
+fn what_a_websocket_sends_is_bounded_with_the_token_and_without() {
+    let mut door = usual();
+    // A message of many parts; its first.
+    let parts = [frames(TEXT, 1, 1), frames(0, 1, 200)].concat();
+    let pings = frames(FIN | 9, 0, 200);
+    let pongs = frames(FIN | PONG, 0, 8_000);
+    for (bytes, word, code) in [
+        (&pongs, "limit", 4502),
+        (&pings, "limit", 4502),
+        (&parts, "limit", 4502),
+        (&frames(FIN | TEXT, 1_025, 1), "message_too_big", 1009),
+        (&frames(TEXT, 600, 2), "protocol_error", 1002),
+        (&[frames(TEXT, 600, 1), frames(0, 600, 1)].concat(), "message_too_big", 1009),
+        (&frames(FIN | 2, 1, 1), "text_only", 1003),
+        (&frames(FIN | TEXT, 0, 1), "auth", 4500),
+        // Unmasked.
+        (&vec![FIN | TEXT, 1, b'x'], "protocol_error", 1002),
+    ] {
+        let mut socket = door.ws(None).expect("upgraded");
+        socket.get_mut().write_all(bytes).expect("sent");
+        assert_eq!(closed(&mut socket), (word.to_owned(), code), "{:?}", &bytes[..20.min(bytes.len())]);
+    }
+    assert!(door.input.try_recv().is_err(), "nothing of it comes to the ingest thread");
+    assert_eq!(door.publish.stats().auth_refused.load(Ordering::SeqCst), 9);
+
+    for (bytes, word, code) in [
+        (&pongs, "limit", 4502),
+        (&parts, "limit", 4502),
+        // The head of a message that is a byte too long.
+        (&header(FIN | TEXT, 1_048_577, true), "message_too_big", 1009),
+    ] {
+        for in_head in [true, false] {
+            let mut socket = door.ws(in_head.then_some(BEARER)).expect("upgraded");
+            if !in_head {
+                socket.send(Message::text(AUTH.trim_end())).expect("sent");
+                assert_eq!(socket.read().expect("an answer").to_text().expect("text"), ACK);
+            }
+            let _errors = door.opened();
+            socket.get_mut().write_all(&frames(FIN | TEXT, 60_000, 2)).expect("sent");
+            assert_eq!(door.chunk().bytes.len(), 60_001, "as long as a publisher may");
+            assert_eq!(door.chunk().bytes.len(), 60_001);
+            // Behind the head comes the mask that it announces.
+            socket.get_mut().write_all(&[&bytes[..], &[0; 4]].concat()).expect("sent");
+            assert_eq!(closed(&mut socket), (word.to_owned(), code));
+            assert!(matches!(door.next(), Input::Closed { .. }));
+        }
+    }
+}
+
+#[test]
+fn pings_of_publishers_are_answered_and_a_close_is_too() {
+    let mut door = usual();
+    for in_head in [true, false] {
+        let mut socket = door.ws(in_head.then_some(BEARER)).expect("upgraded");
+        socket.send(Message::Ping(vec![7; 9].into())).expect("sent");
+        assert_eq!(socket.read().expect("answered"), Message::Pong(vec![7; 9].into()));
+        if !in_head {
+            socket.send(Message::text(AUTH.trim_end())).expect("sent");
+            assert_eq!(socket.read().expect("an answer").to_text().expect("text"), ACK);
+        }
+        drop(door.opened());
+        socket.close(None).expect("closing");
+        assert!(matches!(socket.read(), Ok(Message::Close(None))), "the close is answered, and nothing else");
+        assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
+        assert_eq!(door.lines_to_the_end(), []);
+    }
+}
+
+#[test]
+fn guesses_are_slowed_by_address() {
+    let clock = Clock::manual();
+    let options = Options { wrong_tokens_per_minute: 3, auth_timeout_ms: 600_000, ..Options::default() };
+    let mut door = door_at(clock.clone(), options, CHUNKS_MAX);
+    let mut before = door.tcp(AUTH);
+    assert_eq!(line(&mut before), ACK);
+    let _errors = door.opened();
+    let wrong = "{\"op\":\"auth\",\"token\":\"another-of-16-letters\"}\n";
+    let code = |first: &str| message(&line(&mut door.tcp(first)))["code"].as_str().map(str::to_owned);
+    assert_eq!(code(wrong).as_deref(), Some("auth"));
+    assert!(matches!(door.ws(Some("Bearer wrong")), Err(Error::Http(answer)) if answer.status() == 401));
+    assert_eq!(code(wrong).as_deref(), Some("auth"));
+    // The right one could be a guess as well.
+    assert_eq!(code(AUTH).as_deref(), Some("try_again_later"));
+    assert_eq!(code(wrong).as_deref(), Some("try_again_later"));
+    let Err(Error::Http(answer)) = door.ws(Some(BEARER)) else { panic!("it is not compared") };
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (429, &"20".parse().expect("a value"))
+    );
+    let mut socket = door.ws(None).expect("upgraded");
+    socket.send(Message::text(AUTH.trim_end())).expect("sent");
+    assert_eq!(closed(&mut socket), ("try_again_later".to_owned(), 1013));
+    let stats = door.publish.stats();
+    assert_eq!(stats.wrong_tokens.load(Ordering::SeqCst), 3);
+    assert_eq!(stats.tokens_unread.load(Ordering::SeqCst), 4);
+
+    // Publishers that are connected are not affected, and wrong tokens are forgotten.
+    before.get_mut().write_all(b"tick\n").expect("sent");
+    assert_eq!(door.chunk().bytes, b"tick\n");
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(line(&mut door.tcp(AUTH)), ACK);
+}
+
+#[test]
+fn a_short_token_is_refused_at_the_start() {
+    let setting = "publish.token=fifteen-letters";
+    for args in [&["serve", "--set", setting][..], &["check", "--set", setting]] {
+        let ended = run(args);
+        assert_eq!(ended.code(), Some(2), "{ended:?}");
+        assert!(
+            ended.stderr.contains("publish.token: a token has at least 16 characters: this has 15"),
+            "{ended:?}"
+        );
+    }
+}
+
+/// A publisher of the real gateway.
+fn publisher(gateway: &Gateway) -> BufReader<TcpStream> {
+    let mut stream = BufReader::new(connect(gateway.publish.expect("it listens")));
+    stream.get_mut().write_all(AUTH.as_bytes()).expect("sent");
+    assert_eq!(line(&mut stream), ACK);
+    stream
+}
+
+fn trade(symbol: &str) -> String {
+    json!({"type": "trade", "symbol": symbol, "price": "1.25", "size": "3"}).to_string() + "\n"
+}
+
+/// What is wrong with which lines; the publisher sends no more.
+fn faults(stream: &mut BufReader<TcpStream>) -> Vec<(u64, String)> {
+    stream.get_ref().shutdown(Shutdown::Write).expect("half closed");
+    let lines = stream.by_ref().lines().map(|line| message(&line.expect("a line")));
+    lines
+        .map(|fault| {
+            assert_eq!(fault["code"], "bad_tick", "{fault}");
+            (fault["line"].as_u64().expect("a number"), fault["msg"].as_str().expect("text").to_owned())
+        })
+        .collect()
+}
+
+fn refused(gateway: &Gateway, what: &str) -> u64 {
+    let label = format!("what=\"{what}\"");
+    let rows = gateway.metric("tickfan_feed_refused_total");
+    rows.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, count)| count).sum()
+}
+
+#[test]
+fn a_publisher_names_as_many_instruments_as_are_its_share() {
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["publish.instruments_per_publisher_max=3"]);
+    let mut stream = publisher(&gateway);
+    let named = ["demo:A", "demo:B", "demo:C", "demo:D", "demo:A", "demo:E", "demo:C"];
+    stream.get_mut().write_all(named.map(trade).concat().as_bytes()).expect("sent");
+    let told = faults(&mut stream);
+    let msg = |symbol| {
+        format!(
+            "field `symbol`: {symbol:?}: no room for another instrument of this publisher: it has named 3"
+        )
+    };
+    assert_eq!(told, [(5, msg("demo:D")), (7, msg("demo:E"))], "it goes on with those it has");
+    // Another one has a share of its own.
+    let mut other = publisher(&gateway);
+    other.get_mut().write_all([trade("demo:D"), trade("demo:A")].concat().as_bytes()).expect("sent");
+    assert_eq!(faults(&mut other), []);
+    support::eventually("it is counted", || refused(&gateway, "instruments") == 2);
+    let (status, rows) = Gateway::get(gateway.http, "/api/symbols");
+    assert_eq!(status, 200);
+    assert!(rows.contains("demo:D") && !rows.contains("demo:E"), "{rows}");
+}
+
+#[test]
+fn publishers_leave_room_for_what_feeds_list() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let capture = folder.path().join("feed");
+    // The first lines are read before the replay begins: the last symbols are met only when it plays.
+    let symbols = std::iter::repeat_n("F0", 300).chain(["F1", "F2", "F3"]);
+    let lines = (1_780_000_000u64..).zip(symbols).map(|(second, name)| {
+        let tick = json!({"type": "trade", "symbol": format!("feed:{name}"), "price": "1", "size": "1"});
+        format!("{second}000000000 {tick}\n")
+    });
+    std::fs::write(&capture, lines.collect::<String>()).expect("written");
+    let settings = Gateway::settings(&[
+        "publish.listen=127.0.0.1:0",
+        "publish.token=token-of-the-tests",
+        "limits.instruments_max=8",
+        "publish.instruments_percent_max=50",
+    ]);
+    let capture = capture.to_str().expect("UTF-8");
+    let args = ["replay", "--speed", "0", "--wait-subscribers", "1", capture];
+    let gateway = Gateway::start(&[&args[..], &settings].concat());
+    let mut stream = publisher(&gateway);
+    let names: String = (0..20).map(|n| trade(&format!("demo:P{n:02}"))).collect();
+    stream.get_mut().write_all((names + &trade("demo:P00")).as_bytes()).expect("sent");
+    let told = faults(&mut stream);
+    assert_eq!(told.len(), 17, "feed:F0 and three of demo are half of the table: {told:?}");
+    assert!(told.iter().all(|(_, msg)| msg.contains("4 are listed, the rest is kept for feeds")), "{told:?}");
+
+    let mut client = RawSocket::open(&gateway, "?symbols=feed:*&channel=trade");
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 4 {
+        let message = client.message();
+        if message["type"] == "trade" {
+            seen.insert(message["symbol"].as_str().expect("a name").to_owned());
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["feed:F0", "feed:F1", "feed:F2", "feed:F3"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name_and_counted() {
+    let gateway = Gateway::publishing(r#"["demo","kraken"]"#, &[]);
+    let mut stream = publisher(&gateway);
+    let now_us = Clock::real().wall_ns() / 1_000;
+    let at = |ts: u64| {
+        json!({"type": "trade", "symbol": "demo:A", "price": "1", "size": "1", "ts": ts}).to_string()
+    };
+    let trade_at = |symbol: &str, price: &str| {
+        json!({"type": "trade", "symbol": symbol, "price": price, "size": "1"}).to_string()
+    };
+    let bid =
+        |symbol: &str| json!({"type": "quote", "symbol": symbol, "bid": "-1", "bid_size": "1"}).to_string();
+    let lines = [
+        (trade_at("demo:A\u{202e}B", "1"), "has no character that is not seen or turns others round: U+202E"),
+        (trade_at("demo:A\u{200b}", "1"), "U+200B"),
+        (trade_at("demo:A\u{a0}B", "1"), "without spaces"),
+        (trade_at("other:A", "1"), "venue \"other\" may not be published"),
+        (trade_at("kraken:XBT/USD", "-1"), "field `price`: -1: a price is not negative on this venue"),
+        (trade_at("kraken:XBT/USD", "0"), "field `price`: 0: a trade has a price above 0 on this venue"),
+        (bid("kraken:XBT/USD"), "field `bid`: -1: a price is not negative on this venue"),
+        (at(1_000_000), "field `ts`: 1000000 microseconds since 1970 are not between 2000 and 2199"),
+        (at(now_us + 90_000_000_000), "microseconds since 1970 are more than a day ahead"),
+        (trade_at("demo:A", "-1"), ""),
+        (bid("demo:A"), ""),
+        (at(now_us + 80_000_000_000), ""),
+        (at(now_us - 80_000_000_000_000), ""),
+        (trade_at("kraken:币安/USD", "1"), ""),
+    ];
+    for (text, _) in &lines {
+        writeln!(stream.get_mut(), "{text}").expect("sent");
+    }
+    let told = faults(&mut stream);
+    let expected: Vec<(u64, &str)> =
+        (2..).zip(lines.iter().map(|(_, msg)| *msg)).filter(|l| !l.1.is_empty()).collect();
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((number, msg), (line, word)) in told.iter().zip(expected) {
+        assert_eq!(*number, line, "{msg}");
+        assert!(msg.contains(word), "{msg}: {word}");
+        assert!(!msg.contains(['\u{202e}', '\u{200b}', '\u{a0}']), "{msg:?}");
+    }
+    support::eventually("all is counted", || {
+        ["symbols", "numbers", "times"].map(|what| refused(&gateway, what)) == [4, 3, 2]
+    });
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::{Gateway, RawSocket, eventually, in_repository, run, skipped};
+use support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
 use tickfan::clock::Now;
 use tickfan::config::Limits;
@@ -470,7 +470,7 @@ fn a_stuck_disk_costs_frames_that_are_named_and_delays_nobody() {
     drop(frozen);
     eventually("it is written to again", || sum("tickfan_record_frames_total") > written + 100);
     let body = r#"{"do":"pause"}"#;
-    let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
+    let head = format!("{POST}\r\nContent-Length: {}", body.len());
     let pause = format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}");
     assert_eq!(Gateway::ask(gateway.http, &pause).0, 200);
     let known = || sum("tickfan_record_frames_total") + sum("tickfan_record_dropped_total");

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::skipped::recorded;
-use support::{Capture, Ended, Gateway, RawSocket, eventually, in_repository, python, run};
+use support::{Capture, Ended, Gateway, POST, RawSocket, eventually, in_repository, python, run};
 
 const SHIPPED: [&str; 3] = ["feeds/coinbase.zst", "feeds/binance-futures.zst", "feeds/kraken.zst"];
 /// What may slow a client down is not what these tests are about.
@@ -25,7 +25,7 @@ fn order(gateway: &Gateway, body: &Value) -> (u16, Value) {
 
 fn post(address: SocketAddr, body: &str, token: Option<&str>) -> (u16, Value) {
     let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-    let head = format!("Host: localhost\r\nConnection: close\r\n{token}Content-Length: {}", body.len());
+    let head = format!("{POST}\r\n{token}Content-Length: {}", body.len());
     let (status, answer) =
         Gateway::ask(address, &format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}"));
     (status, serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{status} {answer}")))
@@ -303,9 +303,10 @@ fn a_seek_out_of_the_replay_is_refused_and_names_its_ends() {
 fn the_end_of_a_stream_is_looked_for_and_then_holds() {
     let gateway = replay(&[], &SHIPPED);
     told(&gateway, &json!({"do": "pause"}));
-    let mut client = RawSocket::open(&gateway, "");
     // Until the end is known, what is late enough may be there.
     eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+10h"})).0 == 400);
+    // A client that is there meanwhile reads nothing, and would be told so.
+    let mut client = RawSocket::open(&gateway, "");
     let msg = refused(&gateway, &mut client, &json!("+10h"));
     assert!(msg.contains("2024-05-01T22:00:0") && msg.contains(" and ends at 2024-05-01T12:01:1"), "{msg}");
     let end = shown(&gateway)["to"].clone();
@@ -450,7 +451,7 @@ fn chunks(body: &str, bytes: usize) -> String {
 fn an_order_may_come_in_chunks() {
     let gateway = replay(&["--loop", "--set", "limits.head_timeout_ms=1000"], &SHIPPED);
     let chunked = |method: &str, more: &str, body: &str| {
-        let head = format!("Host: localhost\r\nConnection: close\r\nTransfer-Encoding: {more}");
+        let head = format!("{POST}\r\nTransfer-Encoding: {more}");
         let (status, answer) =
             Gateway::ask(gateway.http, &format!("{method} HTTP/1.1\r\n{head}\r\n\r\n{body}"));
         let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{status} {answer}"));
@@ -488,8 +489,8 @@ fn an_order_may_come_in_chunks() {
     // One that breaks off is told so, and one that does not come.
     let ask = |body: &str| {
         let mut stream = support::connect(gateway.http);
-        write!(stream, "POST /api/replay HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
-            .expect("sent");
+        let head = "Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked";
+        write!(stream, "POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}").expect("sent");
         stream
     };
     let mut answer = String::new();
@@ -503,7 +504,7 @@ fn an_order_may_come_in_chunks() {
     // The connection is as good as it was: two orders, one behind the other.
     answer.clear();
     let mut stream = ask(&body);
-    let next = "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let next = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(next.as_bytes()).expect("sent");
     stream.read_to_string(&mut answer).expect("two answers");
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
@@ -666,11 +667,46 @@ fn hostile_orders_are_answered() {
         "DELETE /api/replay HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     );
     assert_eq!(status, 405);
-    let foreign =
-        "POST /api/replay HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: close";
     let body = r#"{"do":"stop"}"#;
-    let request = format!("{foreign}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    assert_eq!(Gateway::ask(gateway.http, &request).0, 403);
+    let stop = |head: &str| {
+        let head = format!("POST /api/replay HTTP/1.1\r\nConnection: close\r\n{head}");
+        let (status, answer) =
+            Gateway::ask(gateway.http, &format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        (status, answer["error"].as_str().expect("a sentence").to_owned())
+    };
+    let json = "Content-Type: application/json";
+    let local = "Host: localhost";
+    for origin in ["https://evil.example", "null", "http://evil.example:8080"] {
+        let (status, error) = stop(&format!("{local}\r\n{json}\r\nOrigin: {origin}"));
+        assert!(status == 403 && error.contains("`Origin`"), "{origin}: {status} {error}");
+    }
+    // Under the name of a page that its owner has pointed here.
+    let (status, error) = stop(&format!("Host: evil.example\r\n{json}\r\nOrigin: http://evil.example"));
+    assert!(status == 421 && error.contains("\"evil.example\""), "{status} {error}");
+    // What a form of a page, or a script that does not ask first, may send.
+    for kind in [
+        "",
+        "\r\nContent-Type: text/plain",
+        "\r\nContent-Type: application/x-www-form-urlencoded",
+        "\r\nContent-Type: multipart/form-data",
+        "\r\nContent-Type: text/plain; application/json",
+        "\r\nContent-Type: application/jsonp",
+        "\r\nContent-Type:",
+        "\r\nContent-Type: application/json\r\nContent-Type: application/json",
+    ] {
+        let (status, error) = stop(&format!("{local}{kind}"));
+        assert!(status == 415 && error.contains("`Content-Type`"), "{kind}: {status} {error}");
+    }
+    assert_ne!(shown(&gateway)["state"], "ended");
+    for kind in ["Application/JSON", "application/json; charset=utf-8", "application/json ;charset=\"utf-8\""]
+    {
+        let pause = r#"{"do":"pause"}"#;
+        let head = format!("{local}\r\nConnection: close\r\nContent-Type: {kind}");
+        let request =
+            format!("POST /api/replay HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{pause}", pause.len());
+        assert_eq!(Gateway::ask(gateway.http, &request).0, 200, "{kind}");
+    }
     // So many at once that there may be no room; each is answered, and the last ones count.
     for n in 0..2_000 {
         client

@@ -4,6 +4,7 @@ mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Barrier;
 
 use serde_json::{Value, json};
 use support::{Gateway, RawSocket, TOKEN, connect, eventually};
@@ -170,5 +171,50 @@ fn numbers_that_are_not_of_this_run_are_told_apart() {
     assert_eq!(ack["ok"][1]["resumed"], "new_epoch", "{ack}");
     let snap = client.word();
     assert_eq!((&snap["snap"], &snap["seq"]), (&json!(true), &json!(5)), "{snap}");
+    market.gateway.stop();
+}
+
+#[test]
+fn hundreds_that_come_back_at_once_are_each_whole() {
+    const CLIENTS: u64 = 300;
+    let mut market = Market::open();
+    market.trades(SYMBOL, 100);
+    let mut stayed = RawSocket::open(&market.gateway, "");
+    let epoch = epoch(&stayed);
+    stayed.text(
+        &json!({"op": "subscribe", "channel": "trade", "symbols": [SYMBOL], "mode": "every"}).to_string(),
+    );
+    assert_eq!(stayed.word()["type"], "ack");
+    assert_eq!(stayed.word()["seq"], 100);
+    // They miss some while nobody of them is there, and more while they come.
+    market.trades(SYMBOL, 200);
+    let (head, http) = (350, market.gateway.http);
+    let begin = Barrier::new(CLIENTS as usize + 1);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (epoch, begin) = (&epoch, &begin);
+            scope.spawn(move || {
+                begin.wait();
+                let mut socket = RawSocket::at(http, "");
+                let mut told = 100 - client % 50;
+                let ack = subscribe(&mut socket, &[SYMBOL], "every", epoch, &json!({SYMBOL: told}));
+                assert_eq!(ack["ok"][0]["resumed"], "ok", "{ack}");
+                while told < head {
+                    assert_eq!(numbers(&socket.word()), (told + 1, told + 1, None), "client {client}");
+                    told += 1;
+                }
+            });
+        }
+        begin.wait();
+        market.trades(SYMBOL, 50);
+        for number in 101..=head {
+            assert_eq!(numbers(&stayed.word()), (number, number, None));
+        }
+    });
+    // Nobody was refused, or lost anything.
+    for lost in ["tickfan_dropped_total", "tickfan_merged_total", "tickfan_lost_total"] {
+        assert_eq!(market.gateway.metric_sum(lost), 0, "{lost}");
+    }
+    assert!(market.gateway.metric_sum("tickfan_shard_reread_total") >= CLIENTS * 200);
     market.gateway.stop();
 }

@@ -10,7 +10,7 @@ use std::io::Write;
 use answer::Answer;
 use serde_json::{Value, json};
 use support::client::Client;
-use support::{Ended, Gateway, RawSocket, connect, eventually, in_repository, python, run};
+use support::{Ended, Gateway, POST, RawSocket, connect, eventually, in_repository, python, run};
 
 /// What the feed replays, and what clients replay beside it.
 const FEED: &str = "feeds/kraken.zst";
@@ -304,7 +304,7 @@ fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
     assert_eq!(room(&gateway, 2)["replay"]["state"], "playing");
     // And the other way round.
     let pause = r#"{"do":"pause"}"#;
-    let head = "Host: localhost\r\nConnection: close\r\nAuthorization: Bearer secret";
+    let head = format!("{POST}\r\nAuthorization: Bearer secret");
     let request =
         format!("POST /api/replay HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{pause}", pause.len());
     assert_eq!(Gateway::ask(gateway.http, &request).0, 200);

@@ -20,7 +20,9 @@ use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{ClientRow, Peer, Relief, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who};
+use tickfan::shard::{
+    CatchUps, ClientRow, Peer, Relief, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+};
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
@@ -32,6 +34,8 @@ const STEPS: usize = 120;
 const INSTRUMENTS: u64 = 4;
 const OUTBOX_BYTES_MAX: usize = 4_096;
 const MEMORY_BYTES_MAX: u64 = 1 << 40;
+/// Positions of the ring that a shard looks at again in one turn, where they are few.
+const REREAD_FEW: usize = 12;
 
 /// Reproducible numbers: splitmix64 (Steele, Lea, Flood 2014).
 struct Random(u64);
@@ -144,6 +148,8 @@ struct Client {
     came_to: usize,
     /// What it says that it has, of an earlier connection.
     resumes: Told,
+    /// It has asked to resume, and for nothing since.
+    comes_back: bool,
 }
 
 /// The newest number of each subscription that a client was told.
@@ -210,12 +216,14 @@ impl House {
             epoch: "e".into(),
             feed: Provenance::Live,
             policy: Policy {
-                outbox_bytes_max: OUTBOX_BYTES_MAX,
+                // With more than a window has at least, clients that are behind have windows.
+                outbox_bytes_max: OUTBOX_BYTES_MAX << if seed % 5 < 2 { 2 } else { 0 },
                 control_bytes_max: 1 << 20,
                 warn_behind_ns: 40 * MS,
                 shed_behind_ns: 100 * MS,
                 cut_after_ns: 200 * MS,
                 pong_timeout_ns: 300 * MS,
+                ahead_ns: 100 * MS,
                 rates_max: 2,
             },
             tuning: Tuning { unsent_bytes_max: 1 },
@@ -232,7 +240,10 @@ impl House {
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
-            catch_ups_max: 2,
+            // Some give up what they read too slowly.
+            catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
+            // In some, little more than one who resumes needs.
+            reread_per_turn: if seed.is_multiple_of(5) { REREAD_FEW } else { 4_096 },
         };
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));
@@ -335,7 +346,15 @@ impl House {
         let who = Who { name: name.as_str().into(), peer: None };
         let id = self.sessions.borrow_mut().open(Fake(Rc::clone(&wire)), who, now);
         let answers = self.random.below(4) > 0;
-        self.clients.push(Client { id, name, wire, answers, came_to: 0, resumes: Told::new() });
+        self.clients.push(Client {
+            id,
+            name,
+            wire,
+            answers,
+            came_to: 0,
+            resumes: Told::new(),
+            comes_back: false,
+        });
     }
 
     /// Somebody who has gone comes back and says what it has.
@@ -361,6 +380,18 @@ impl House {
     fn resume(&mut self, client: usize, channel: Channel, symbol: &str, seq: &[(&str, u64)]) {
         let mode = *self.random.pick(&["", ",\"mode\":\"every\"", ",\"mode\":\"latest\""]);
         let epoch = if self.random.below(10) == 0 { "another" } else { "e" };
+        self.resume_with(client, channel, symbol, seq, mode, epoch);
+    }
+
+    fn resume_with(
+        &mut self,
+        client: usize,
+        channel: Channel,
+        symbol: &str,
+        seq: &[(&str, u64)],
+        mode: &str,
+        epoch: &str,
+    ) {
         let seq: BTreeMap<&str, u64> = seq.iter().copied().collect();
         let resume = serde_json::json!({"epoch": epoch, "seq": seq});
         let channel = channel.name();
@@ -368,6 +399,7 @@ impl House {
             r#"{{"op":"subscribe","channel":"{channel}","symbols":["{symbol}"]{mode},"resume":{resume}}}"#
         );
         self.ask(client, &text);
+        self.clients[client].comes_back = true;
     }
 
     fn rows(&self) -> Vec<ClientRow> {
@@ -419,7 +451,17 @@ impl House {
     }
 
     fn ask(&mut self, client: usize, text: &str) {
-        let (id, now) = (self.clients[client].id, self.clock.now());
+        let id = self.clients[client].id;
+        // Behind a `resume` that waits nothing is read of what a client sends.
+        if std::mem::take(&mut self.clients[client].comes_back) {
+            for _ in 0..200 {
+                if self.sessions.borrow_mut().wants(id).read {
+                    break;
+                }
+                self.turn();
+            }
+        }
+        let now = self.clock.now();
         let mut sessions = self.sessions.borrow_mut();
         sessions.heard(id, now);
         sessions.request(id, text, now);
@@ -1019,6 +1061,65 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
                 assert_eq!(heard.or(default), Some(state.name()), "{at}, {bytes}: S{n}");
             }
         }
+    }
+}
+
+/// The numbers of the trades that a client was told, in the order in which it was.
+fn trades_told(house: &House, client: usize) -> Vec<u64> {
+    let (texts, _) = texts(&house.clients[client].wire.borrow().taken);
+    let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+    messages
+        .filter(|message| message["type"] == "trade")
+        .filter_map(|message| message["seq"].as_u64())
+        .collect()
+}
+
+#[test]
+fn many_that_resume_at_once_are_served_by_one_walk_over_the_ring() {
+    const CLIENTS: usize = 200;
+    // One tick in so many is of what they resume.
+    const RARE: u64 = 100;
+    const MISSED: u64 = 4_000 / RARE;
+    // With few looks a turn.
+    let mut house = House::of(5, 16, 4_096);
+    let one = Decimal::new(1, 0);
+    let trade = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
+    let instruments = [0, 1].map(|n| house.table.intern(&symbol(n)).expect("room"));
+    for n in 0..MISSED * RARE {
+        house.publish(instruments[usize::from(n % RARE > 0)], trade, 1);
+        house.turn();
+    }
+    for client in 0..CLIENTS {
+        house.connect();
+        house.read(client, 1 << 20);
+    }
+    house.turn();
+    assert_eq!(house.counters.reread.get(), 0, "nothing is looked at for nobody");
+    for client in 0..CLIENTS {
+        house.resume_with(client, Channel::Trade, "demo:S0", &[("demo:S0", 0)], ",\"mode\":\"every\"", "e");
+    }
+    let (mut turns, mut most) = (0, 0);
+    while (0..CLIENTS).any(|client| trades_told(&house, client).len() < MISSED as usize) {
+        // Some turns between two looks at what was told.
+        for _ in 0..200 {
+            let before = house.counters.reread.get();
+            house.turn();
+            most = most.max(house.counters.reread.get() - before);
+        }
+        turns += 200;
+        assert!(turns < 20_000, "they are not told what they missed");
+    }
+    assert!((1..=REREAD_FEW as u64).contains(&most), "{most} positions in one turn");
+    let reread = house.counters.reread.get();
+    // The ring once, for all of them; and for each what it is told, and what its request counts as.
+    assert!(reread <= MISSED * RARE + CLIENTS as u64 * (MISSED + 40), "{reread} positions");
+    assert!(reread > MISSED * RARE, "{reread} positions");
+    house.publish(instruments[0], trade, 1);
+    house.turn();
+    house.turn();
+    while house.turn() {}
+    for client in 0..CLIENTS {
+        assert_eq!(trades_told(&house, client), (1..=MISSED + 1).collect::<Vec<_>>(), "client {client}");
     }
 }
 

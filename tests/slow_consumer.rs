@@ -149,6 +149,37 @@ fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
 }
 
 #[test]
+fn the_newest_values_over_a_thin_link_are_newer_than_ticks_that_wait_in_line() {
+    // Some 120 kB a second, of which each is read 20 kB.
+    let gateway = looped("4", &[]);
+    let ages = ["mode=latest", "mode=every"].map(|mode| {
+        let mut client = Client::open_small(&gateway, &format!("{EVERYTHING}&{mode}"));
+        client.socket.read_at_most(Some(20_000));
+        std::thread::spawn(move || {
+            let (start, mut ages) = (Instant::now(), Vec::new());
+            while start.elapsed() < Duration::from_secs(20) {
+                client.age_us = None;
+                assert!(client.step() && client.ledger.held(), "{:?}", client.ledger.breaks());
+                ages.extend(client.age_us.filter(|_| start.elapsed() > Duration::from_secs(8)));
+            }
+            ages.sort_unstable();
+            (ages[ages.len() / 2], client)
+        })
+    });
+    let [(latest_us, latest), (every_us, every)] =
+        ages.map(|ages| ages.join().expect("its account is right"));
+    assert!(latest.ledger.heard_all().merged > 0 && every.ledger.heard_all().merged == 0);
+    assert_eq!(latest.missing("slow_consumer"), 0);
+    assert!(every.missing("slow_consumer") > 0);
+    assert!(
+        2 * latest_us < every_us,
+        "half of them are older than {latest_us} us, and {every_us} us in line"
+    );
+    drop((latest, every));
+    gateway.stop();
+}
+
+#[test]
 fn who_would_rather_be_cut_than_miss_a_tick_is_cut() {
     let gateway = looped(
         "20",
@@ -398,6 +429,48 @@ fn each_end_of_a_connection_is_counted_by_its_cause() {
     wanted.sort();
     counted.sort();
     assert_eq!(counted, wanted);
+    gateway.stop();
+}
+
+#[test]
+fn each_client_is_on_one_page_of_the_list() {
+    const CLIENTS: usize = 23;
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["shard.threads=3"]);
+    let held: Vec<RawSocket> = (0..CLIENTS).map(|_| RawSocket::open(&gateway, "?symbols=demo:ABC")).collect();
+    let name = |row: &Value| row["session"].as_str().expect("a name").to_owned();
+    let mut expected: Vec<String> =
+        held.iter().map(|socket| socket.hello["session"].as_str().expect("a name").to_owned()).collect();
+    expected.sort_unstable();
+    let all = |query: &str| Gateway::list(gateway.admin, &format!("/api/clients?{query}"), "clients");
+    for (query, pages) in [
+        ("sort=since&limit=1", CLIENTS),
+        ("sort=since&limit=5", 5),
+        ("sort=since&limit=23", 1),
+        ("sort=since", 1),
+        // All the same: the threads and who came when tell them apart.
+        ("sort=dropped&limit=4", 6),
+    ] {
+        let (rows, count) = all(query);
+        let mut found: Vec<String> = rows.iter().map(name).collect();
+        found.sort_unstable();
+        assert_eq!((found, count), (expected.clone(), pages), "{query}");
+    }
+    // Whoever comes meanwhile, and whoever leaves, moves nobody else.
+    let first: Value =
+        serde_json::from_str(&Gateway::get(gateway.admin, "/api/clients?sort=since&limit=9").1)
+            .expect("JSON");
+    let later = RawSocket::open(&gateway, "");
+    let next = first["next"].as_str().expect("there are more");
+    let (rows, _) = all(&format!("sort=since&limit=20&after={next}"));
+    let both = first["clients"].as_array().expect("rows").iter().chain(&rows).map(name);
+    let mut both: Vec<String> = both.collect();
+    both.sort_unstable();
+    assert_eq!(both, expected);
+    for bad in ["x", "1", "1.2", "1.2.x", "-1.0.0", "1.0.0.0", "99999999999999999999.0.0"] {
+        let (status, body) = Gateway::get(gateway.admin, &format!("/api/clients?after={bad}"));
+        assert!(status == 400 && body.contains("`after`"), "{bad}: {status} {body}");
+    }
+    drop((held, later));
     gateway.stop();
 }
 

@@ -1,8 +1,9 @@
 //! One client behind two kernels of our own, on a clock of our own: whatever its kernel takes in and however slowly it reads,
-//! it is not cut, is told what is new, and never has much before it; and once it stops it is cut in time.
+//! it is not cut, is told what is new, and never has much before it; and once it stops it is cut in time. Over a thin
+//! link it is told the newest values while they are new.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use tickfan::counters::{Ending, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
-use tickfan::tick::{Body, Decimal, Tick, Trade, TradeId};
+use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
 
@@ -43,6 +44,8 @@ struct Road {
     back_ms: u64,
     acks: VecDeque<(u64, usize)>,
     now_ms: u64,
+    /// How often it was asked for what is not acknowledged.
+    asked: Cell<u64>,
 }
 
 impl Road {
@@ -87,18 +90,23 @@ impl Socket for Kernel {
 
     fn unacked(&self) -> u64 {
         let road = self.0.borrow();
+        road.asked.set(road.asked.get() + 1);
         (road.unsent.len() + road.acks.iter().map(|(_, n)| n).sum::<usize>()) as u64
     }
 
     fn kick(&self) {}
 }
 
-/// A market of one symbol, a shard and one client.
+/// A market, a shard and one client.
 struct World {
     clock: Clock,
-    instrument: InstrumentId,
+    instruments: Vec<InstrumentId>,
+    /// The channels on which there are ticks.
+    channels: Vec<Channel>,
     writer: TickWriter,
-    seq: u64,
+    /// How many ticks each instrument has had on each of them.
+    seqs: Vec<u64>,
+    next: usize,
     counters: Arc<ShardCounters>,
     sessions: Rc<RefCell<Sessions<Kernel>>>,
     shard: Shard<Kernel>,
@@ -112,15 +120,30 @@ struct World {
     budget: u64,
     ledger: Ledger,
     levels: Vec<String>,
-    /// How old the ticks were that it read last, milliseconds.
+    /// How old the ticks were that it read last, milliseconds; and the oldest of them.
     age_ms: u64,
+    oldest_ms: u64,
+    /// The newest numbers that it was told.
+    told: HashMap<(String, Channel), u64>,
+    /// It answers pings.
+    answering: bool,
+    /// Answers to its own pings.
+    pongs: u64,
 }
 
 impl World {
     fn new(buffer: usize, back_ms: u64) -> Self {
+        let subscribe = r#"{"op":"subscribe","channel":"trade","symbols":["demo:S0"],"mode":"every"}"#;
+        Self::of(buffer, back_ms, 1, &[(Channel::Trade, subscribe)])
+    }
+
+    /// With so many symbols, and what the client asks for on each channel.
+    fn of(buffer: usize, back_ms: u64, symbols: u64, subscriptions: &[(Channel, &str)]) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(16));
-        let instrument = table.intern(&Symbol::new("demo", "S").expect("a good symbol")).expect("room");
+        let symbol = |n: u64| Symbol::new("demo", &format!("S{n}")).expect("a good symbol");
+        let instruments: Vec<_> =
+            (0..symbols).map(|n| table.intern(&symbol(n)).expect("there is room")).collect();
         let (writer, ring) = tick_ring(4_096, 16).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
@@ -133,6 +156,7 @@ impl World {
                 shed_behind_ns: SHED_BEHIND_MS * MS,
                 cut_after_ns: CUT_AFTER_MS * MS,
                 pong_timeout_ns: 20_000 * MS,
+                ahead_ns: 500 * MS,
                 rates_max: 2,
             },
             tuning: Tuning { unsent_bytes_max: UNSENT_MAX as u32 },
@@ -148,7 +172,8 @@ impl World {
             close_grace_ms: 2_000,
             venues: ["demo".to_owned()].into(),
             remote: None,
-            catch_ups_max: 2,
+            catch_ups: CatchUps::new(2, 2, 3_600_000),
+            reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
@@ -156,13 +181,17 @@ impl World {
         let road = Rc::new(RefCell::new(Road { buffer, back_ms, ..Road::default() }));
         let who = Who { name: "c".into(), peer: None };
         let id = sessions.borrow_mut().open(Kernel(Rc::clone(&road)), who, clock.now());
-        let subscribe = r#"{"op":"subscribe","channel":"trade","symbols":["demo:S"],"mode":"every"}"#;
-        sessions.borrow_mut().request(id, subscribe, clock.now());
+        for (_, subscribe) in subscriptions {
+            sessions.borrow_mut().request(id, subscribe, clock.now());
+        }
+        let channels: Vec<Channel> = subscriptions.iter().map(|(channel, _)| *channel).collect();
         Self {
             clock,
-            instrument,
+            seqs: vec![0; instruments.len() * channels.len()],
+            instruments,
+            channels,
             writer,
-            seq: 0,
+            next: 0,
             counters,
             sessions,
             shard,
@@ -174,7 +203,40 @@ impl World {
             ledger: Ledger::new(false),
             levels: Vec::new(),
             age_ms: 0,
+            oldest_ms: 0,
+            told: HashMap::new(),
+            answering: true,
+            pongs: 0,
         }
+    }
+
+    /// Publishes a tick of the next instrument and channel in turn.
+    fn tick(&mut self) {
+        let at = self.next % self.seqs.len();
+        self.next += 1;
+        self.seqs[at] += 1;
+        let instrument = self.instruments[at / self.channels.len()];
+        let price = Decimal::new(12_345, 2);
+        let body = match self.channels[at % self.channels.len()] {
+            Channel::Trade => {
+                Body::Trade(Trade { price, size: Decimal::new(1, 0), side: None, id: TradeId::NONE })
+            }
+            Channel::Quote => Body::Quote(Quote { bid: Some(price), ask: Some(price), ..Quote::default() }),
+        };
+        let (seq, rx_ns) = (self.seqs[at], self.clock.wall_ns());
+        let tick = Tick { instrument, seq, rx_ns, ts_us: None, snap: false, body };
+        self.writer.publish(&tick, Seen::UNMEASURED).expect("a place in the ring");
+    }
+
+    /// Asks for proof that everything until now has been told.
+    fn ask(&mut self) {
+        let request = format!(r#"{{"op":"ping","t":"{}"}}"#, self.seqs[0]);
+        self.sessions.borrow_mut().request(self.id, &request, self.clock.now());
+    }
+
+    /// What it has been told, and what there was.
+    fn heads(&self) -> (u64, u64) {
+        (self.told.values().sum(), self.seqs.iter().sum())
     }
 
     /// Bytes on their way to the client that it has not read.
@@ -193,19 +255,7 @@ impl World {
             sessions.heard(self.id, now);
             assert!(sessions.answered(self.id, &payload, now), "each ping is answered once");
         }
-        for _ in 0..ticks {
-            self.seq += 1;
-            let trade = Trade {
-                price: Decimal::new(12_345, 2),
-                size: Decimal::new(1, 0),
-                side: None,
-                id: TradeId::NONE,
-            };
-            let (rx_ns, body) = (self.clock.wall_ns(), Body::Trade(trade));
-            let tick =
-                Tick { instrument: self.instrument, seq: self.seq, rx_ns, ts_us: None, snap: false, body };
-            self.writer.publish(&tick, Seen::UNMEASURED).expect("a place in the ring");
-        }
+        (0..ticks).for_each(|_| self.tick());
         self.turn();
         self.budget += bytes_per_s * STEP_MS;
         self.read();
@@ -244,6 +294,9 @@ impl World {
     fn hear(&mut self, first: u8, payload: &[u8]) {
         let now = self.clock.now();
         if first == 0x89 {
+            if !self.answering {
+                return;
+            }
             let road = self.road.borrow();
             return self.answers.push_back((road.now_ms + road.back_ms, payload.to_vec()));
         }
@@ -255,11 +308,25 @@ impl World {
         self.ledger.hear(&message);
         match message {
             Message::Lag(lag) => self.levels.push(lag.level.to_string()),
-            Message::Update(_, update) => {
+            Message::Update(channel, update) => {
                 self.age_ms = (now.wall_ns / 1_000).saturating_sub(update.rx_us.unwrap_or(0)) / 1_000;
+                self.oldest_ms = self.oldest_ms.max(self.age_ms);
+                self.told.insert((update.symbol.to_string(), channel), update.seq);
             }
+            _ if text.starts_with(r#"{"type":"pong""#) => self.hear_pong(text),
             _ => {}
         }
+    }
+
+    /// Whatever was to be told before a ping has been told before its answer, unless the client was told that it is
+    /// not.
+    fn hear_pong(&mut self, text: &str) {
+        let pong: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let asked: u64 = pong["t"].as_str().and_then(|t| t.parse().ok()).expect("what was sent");
+        let told = self.told.get(&("demo:S0".to_owned(), self.channels[0])).copied().unwrap_or(0);
+        let shed = self.levels.last().is_some_and(|level| level == "shed" || level == "cut");
+        assert!(told >= asked || shed, "the answer to a ping overtook {} numbers", asked - told);
+        self.pongs += 1;
     }
 
     /// Why it is to go, if it is.
@@ -343,5 +410,96 @@ fn who_stops_is_cut_in_time() {
         for back_ms in [20, 300] {
             stops(buffer, 5_000, 12, back_ms);
         }
+    }
+}
+
+// ---- a thin link --------------------------------------------------------------------------------------
+
+const LATEST: &str = r#"{"op":"subscribe","channel":"quote","symbols":["demo:*"],"mode":"latest"}"#;
+const EVERY: &str = r#"{"op":"subscribe","channel":"trade","symbols":["demo:*"],"mode":"every"}"#;
+
+/// How old the newest values are, at most, that a client reads in a minute at so many bytes a second, after it was
+/// fast for some seconds and slow for some more, of five times as much as it takes or more.
+fn thin(buffer: usize, bytes_per_s: u64, symbols: u64, back_ms: u64, answering: bool) -> u64 {
+    let what = format!("buffer {buffer}, {bytes_per_s} B/s, {symbols} symbols, {back_ms} ms back");
+    let mut world = World::of(buffer, back_ms, symbols, &[(Channel::Quote, LATEST)]);
+    world.answering = answering;
+    (0..300).for_each(|_| world.step(8, 2_000_000));
+    assert_eq!((world.levels.len(), world.heads().0), (0, world.heads().1), "{what}");
+    // What was before it when it was known to be slow.
+    let first_s = 10 + (buffer.min(200_000) as u64 + 65_536) / bytes_per_s;
+    (0..first_s * 100).for_each(|_| world.step(8, bytes_per_s));
+    world.oldest_ms = 0;
+    for n in 0..6_000 {
+        if n % 100 == 0 {
+            world.ask();
+        }
+        world.step(8, bytes_per_s);
+        assert_eq!(world.ended(), None, "{what}");
+    }
+    let oldest_ms = world.oldest_ms;
+    assert!(world.ledger.held(), "{what}: {:?}", world.ledger.breaks());
+    let (told, merged) = (world.ledger.heard_all().updates, world.ledger.heard_all().merged);
+    assert!(merged > told && world.ledger.gaps_all().count == 0, "{what}: {told} told, {merged} merged");
+    assert!(world.pongs >= 50, "{what}: {} answers to pings", world.pongs);
+    // As fast as before, it is told all there is, and each tick by itself again.
+    (0..1_000).for_each(|_| world.step(8, 2_000_000));
+    assert_eq!(world.heads().0, world.heads().1, "{what}");
+    assert!(world.ledger.held() && world.age_ms <= STEP_MS, "{what}");
+    oldest_ms
+}
+
+#[test]
+fn the_newest_values_over_a_thin_link_are_less_than_a_second_old() {
+    for buffer in [8_192, 65_536, 16 << 20] {
+        for (symbols, back_ms) in [(1, 0), (4, 0), (4, 100)] {
+            let oldest_ms = thin(buffer, 20_000, symbols, back_ms, true);
+            assert!(oldest_ms < 1_000, "{oldest_ms} ms: buffer {buffer}, {symbols}, {back_ms}");
+        }
+    }
+}
+
+#[test]
+fn over_a_thinner_one_they_are_newer_than_what_the_kernels_would_hold() {
+    for buffer in [8_192, 65_536, 16 << 20] {
+        let oldest_ms = thin(buffer, 5_000, 4, 0, true);
+        assert!(oldest_ms < (UNSENT_MAX as u64 + 8_192) / 5, "{oldest_ms} ms: buffer {buffer}");
+    }
+}
+
+#[test]
+fn the_kernel_tells_how_far_a_client_is_that_answers_no_ping() {
+    // Its own buffer holds some of it, which nobody knows: 16,384 bytes of ours would be 800 ms more.
+    let oldest_ms = thin(8_192, 20_000, 4, 0, false);
+    assert!(oldest_ms < 1_300, "{oldest_ms} ms");
+}
+
+#[test]
+fn who_keeps_up_is_told_each_tick_and_costs_no_question() {
+    let mut world = World::of(65_536, 0, 4, &[(Channel::Quote, LATEST)]);
+    let before = world.road.borrow().asked.get();
+    (0..3_000).for_each(|_| world.step(8, 2_000_000));
+    assert_eq!(world.ledger.heard_all().updates, 24_000);
+    assert_eq!((world.ledger.heard_all().merged, world.levels.len()), (0, 0));
+    // A heartbeat asks once, every five seconds.
+    assert_eq!(world.road.borrow().asked.get() - before, 6);
+}
+
+#[test]
+fn trades_are_told_or_named_beside_values_that_are_merged() {
+    let subscriptions = [(Channel::Quote, LATEST), (Channel::Trade, EVERY)];
+    // Trades alone are less than the link takes, and then more.
+    for (ticks_per_s, loses) in [(100, false), (800, true)] {
+        let mut world = World::of(8_192, 0, 2, &subscriptions);
+        (0..300).for_each(|_| world.step(1, 2_000_000));
+        for _ in 0..6_000 {
+            world.step(ticks_per_s / 100, 10_000);
+        }
+        (0..2_000).for_each(|_| world.step(1, 2_000_000));
+        let (quotes, trades) = (world.ledger.heard(Channel::Quote), world.ledger.heard(Channel::Trade));
+        assert!(world.ledger.held() && world.ended().is_none(), "{:?}", world.ledger.breaks());
+        assert_eq!(world.heads().0, world.heads().1, "{ticks_per_s}");
+        assert!(quotes.merged > 0 && trades.merged == 0, "{ticks_per_s}: {quotes:?} {trades:?}");
+        assert_eq!(world.ledger.gaps_all().count > 0, loses, "{ticks_per_s}: {trades:?}");
     }
 }

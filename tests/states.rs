@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::{Capture, Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, in_repository};
+use support::{Capture, Gateway, PATIENCE, POST, RawSocket, TOKEN, connect, eventually, in_repository};
 
 const FEED: &str = "feeds/coinbase.zst";
 const BTC: &str = "coinbase:BTC-USD";
@@ -17,7 +17,7 @@ const PATIENT: [&str; 2] = ["--set", "session.outbox_bytes_max=16777216"];
 /// Publishers may come.
 const PUBLISHING: [&str; 6] = [
     "--set",
-    "publish.token=secret",
+    "publish.token=token-of-the-tests",
     "--set",
     "publish.listen=127.0.0.1:0",
     "--set",
@@ -144,17 +144,15 @@ impl Client {
 
 /// What `/api/symbols` says of a symbol.
 fn listed(gateway: &Gateway, symbol: &str) -> String {
-    let (status, body) = Gateway::get(gateway.http, "/api/symbols");
-    assert_eq!(status, 200, "{body}");
-    let body: Value = serde_json::from_str(&body).expect("JSON");
-    let row = body["symbols"].as_array().expect("a list").iter().find(|row| row["symbol"] == symbol).cloned();
+    let (rows, _) = Gateway::list(gateway.http, "/api/symbols", "symbols");
+    let row = rows.into_iter().find(|row| row["symbol"] == symbol);
     row.map_or_else(String::new, |row| row["state"].as_str().expect("a state").to_owned())
 }
 
 /// Tells the replay what to do.
 fn order(gateway: &Gateway, body: &Value) {
     let body = body.to_string();
-    let head = format!("Host: localhost\r\nConnection: close\r\nContent-Length: {}", body.len());
+    let head = format!("{POST}\r\nContent-Length: {}", body.len());
     let (status, answer) =
         Gateway::ask(gateway.http, &format!("POST /api/replay HTTP/1.1\r\n{head}\r\n\r\n{body}"));
     assert_eq!(status, 200, "{answer}");
@@ -402,12 +400,11 @@ fn a_wildcard_is_told_the_states_of_thousands_before_their_first_values() {
     let capture = native(&symbols, 20, 500);
     // As configured: more states than an outbox holds.
     let gateway = Gateway::start(&["replay", "--loop", "--speed", "1", path(&capture)]);
-    eventually("all are there", || {
-        Gateway::get(gateway.http, "/api/symbols").1.matches("demo:S").count() == MANY
-    });
+    eventually("all are there", || Gateway::list(gateway.http, "/api/symbols", "symbols").0.len() == MANY);
     for query in ["?symbols=*", "?symbols=*&mode=every&snapshot=false", "?symbols=*&mode=latest&max_hz=5"] {
         let mut client = Client::open(&gateway, query);
         client.until_values("demo", 2 * MANY);
+        client.until("all are told", |it| it.states.len() == MANY);
         let known = client.states.values().filter(|state| matches!(state.as_str(), "replay" | "down"));
         assert_eq!(known.count(), MANY, "{query}");
         client.assert_never_live("");

@@ -8,41 +8,49 @@ use std::path::{Path, PathBuf};
 /// list. `docs/ARCHITECTURE.md` shows the same table.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // leaves
-    ("instrument", &[]),
+    ("printable", &[]),
+    ("instrument", &["printable"]),
     ("decimal", &[]),
     ("tick", &["instrument", "decimal"]),
     ("rfc3339", &[]),
     ("clock", &[]),
+    ("pulse", &["clock"]),
+    ("faults", &[]),
     ("threads", &[]),
     ("counters", &[]),
     ("memory", &["counters"]),
     ("complaint", &[]),
     ("atomic_file", &[]),
-    ("printable", &[]),
     // pure
     ("venue", &["tick", "rfc3339"]),
     ("book", &["tick", "venue"]),
-    ("capture", &["instrument", "tick", "rfc3339", "venue"]),
+    ("capture", &["instrument", "tick", "rfc3339", "printable", "venue"]),
     ("protocol", &["instrument", "tick", "rfc3339"]),
     ("latency", &["instrument", "tick", "rfc3339"]),
     ("session", &["instrument", "tick", "protocol", "latency"]),
     // threads
     ("ring", &["instrument", "tick"]),
     ("remote", &["protocol"]),
-    ("history", &["tick", "threads", "counters", "ring"]),
+    ("history", &["tick", "threads", "counters", "printable", "ring"]),
     // I/O
-    ("socket", &[]),
+    ("socket", &["protocol"]),
     ("journal", &["latency"]),
-    ("flight", &["instrument", "tick", "rfc3339", "counters", "protocol", "latency", "session", "ring"]),
-    ("collector", &["instrument", "tick", "clock", "counters", "latency", "journal", "flight"]),
+    (
+        "flight",
+        &["instrument", "tick", "rfc3339", "counters", "printable", "protocol", "latency", "session", "ring"],
+    ),
+    ("collector", &["instrument", "tick", "clock", "counters", "printable", "latency", "journal", "flight"]),
     (
         "feed",
         &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "threads",
             "counters",
+            "printable",
             "venue",
             "book",
             "capture",
@@ -60,6 +68,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "instrument",
             "tick",
             "clock",
+            "pulse",
+            "faults",
             "counters",
             "memory",
             "protocol",
@@ -77,6 +87,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "tick",
+            "clock",
+            "pulse",
+            "faults",
             "counters",
             "memory",
             "protocol",
@@ -92,7 +105,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("watch", &["tick", "clock", "complaint", "printable"]),
     ("report", &["rfc3339", "atomic_file", "printable", "latency", "flight"]),
     // wiring
-    ("config", &["instrument", "venue", "protocol", "latency", "session", "ring", "shard"]),
+    ("config", &["instrument", "printable", "venue", "protocol", "latency", "session", "ring", "shard"]),
     (
         "offline",
         &[
@@ -101,6 +114,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "rfc3339",
             "clock",
             "atomic_file",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -113,9 +127,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "instrument",
             "clock",
+            "pulse",
             "threads",
             "counters",
             "memory",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -138,6 +154,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "clock",
             "complaint",
+            "printable",
             "venue",
             "capture",
             "protocol",
@@ -303,6 +320,7 @@ const BANS: &[Ban] = &[
         "written by hand",
     ),
     ("println!", |_| true, "write to a handle"),
+    (".display()", |_| true, "a name may hold anything: printable::path shows it on one line"),
     (
         "unsafe",
         |s| !s.path.ends_with("socket/kernel.rs"),

@@ -11,7 +11,7 @@ pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
 /// What the bench's publisher shows to any server; only the gateway asks for it.
-pub(crate) const TOKEN: &str = "bench";
+pub(crate) const TOKEN: &str = "token-of-the-bench";
 
 /// A frame at the beginning of some bytes, if it is whole.
 pub(crate) struct Frame<'a> {

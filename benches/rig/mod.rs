@@ -15,7 +15,7 @@ use tickfan::latency::meter::Meter;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
-use tickfan::shard::{Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 
 /// A socket that takes everything and keeps nothing.
@@ -99,6 +99,7 @@ pub(crate) fn policy() -> Policy {
         shed_behind_ns: 3_000_000_000,
         cut_after_ns: 20_000_000_000,
         pong_timeout_ns: u64::MAX,
+        ahead_ns: 500_000_000,
         rates_max: 16,
     }
 }
@@ -149,7 +150,8 @@ impl<S: Socket> Rig<S> {
             close_grace_ms: 1_000,
             venues: Arc::new([]),
             remote: None,
-            catch_ups_max: 0,
+            catch_ups: CatchUps::new(0, 0, 1),
+            reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));

@@ -30,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::printable;
 use crate::rfc3339;
 use crate::venue::Wire;
 
@@ -102,7 +103,7 @@ impl Segment {
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The file does not open.
-    #[error("{}: cannot open the capture: {source}", path.display())]
+    #[error("{}: cannot open the capture: {source}", printable::path(path))]
     Open {
         /// Which file.
         path: PathBuf,
@@ -110,7 +111,7 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// The file opens, but gives not one line.
-    #[error("{}: cannot read the capture: {source}", path.display())]
+    #[error("{}: cannot read the capture: {source}", printable::path(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -118,13 +119,16 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// The file has nothing in it.
-    #[error("{}: the capture is empty", path.display())]
+    #[error("{}: the capture is empty", printable::path(path))]
     Empty {
         /// Which file.
         path: PathBuf,
     },
     /// It is a folder, but of no recording.
-    #[error("{}: a folder without segments (*.zst): name the folder of one feed line, or a file", path.display())]
+    #[error(
+        "{}: a folder without segments (*.zst): name the folder of one feed line, or a file",
+        printable::path(path)
+    )]
     NoSegments {
         /// Which folder.
         path: PathBuf,
@@ -133,14 +137,14 @@ pub enum CaptureError {
     #[error(
         "{}: no capture: none of the first lines has a receive time in front, as in \
          `2021-04-17T16:43:37.4319360Z {{…}}`, `1618677817.431936: {{…}}` or `1618677817431936000 {{…}}`",
-        path.display()
+        printable::path(path)
     )]
     UnknownForm {
         /// Which file.
         path: PathBuf,
     },
     /// The file cannot be created.
-    #[error("{}: cannot create the capture: {source}", path.display())]
+    #[error("{}: cannot create the capture: {source}", printable::path(path))]
     Create {
         /// Which file.
         path: PathBuf,
@@ -225,7 +229,7 @@ impl BadLine {
 
 impl fmt::Display for BadLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path.display(), self.line, self.fault)
+        write!(f, "{}:{}: {}", printable::path(&self.path), self.line, self.fault)
     }
 }
 

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lines::LINE_BYTES_MAX;
 use super::{source, writer};
+use crate::printable;
 use crate::rfc3339::{self, FractionDigits};
 
 /// One of the sixteen numbers of skippable frames; 0x184D2A5E (seekable zstd) and 0x184D2A50 (pzstd) are taken.
@@ -406,7 +407,7 @@ impl Folder {
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(error.kind(), format!("{}: {error}", printable::path(path)))
 }
 
 impl Read for Folder {

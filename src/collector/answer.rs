@@ -10,7 +10,7 @@ use super::Window;
 use super::measured::{Measured, Span};
 use crate::clock::MS;
 use crate::instrument::Symbol;
-use crate::latency::{Coarse, CoarseFigures, Figures, Stage};
+use crate::latency::{CoarseFigures, Figures, Stage};
 
 impl Measured {
     /// What was measured over an interval, `last`, `1m` or `start`: by stage, and by stage, venue and channel. Times are
@@ -40,26 +40,43 @@ impl Measured {
         }))
     }
 
-    /// What the whole way took over an interval, by symbol, the busiest first, and of all others together. Times are as in
+    /// What the whole way took over an interval, by symbol, the busiest first, each with a cursor behind it, of those behind
+    /// `after`, if that is given; and what is told beside them, all others together among it. Times are as in
     /// [`json`](Self::json), but to the power of two.
     ///
     /// # Errors
     /// What may be asked for instead.
-    pub fn symbols_json(&self, interval: &str) -> Result<Value, String> {
-        let ((from_ns, to_ns), tally) = self.symbols(span(interval)?);
+    pub fn symbols_json(&self, interval: &str, after: Option<&str>) -> Result<SymbolRows, String> {
+        let span = span(interval)?;
+        let after = after.map(|text| {
+            let parts = text.split_once('.').and_then(|(count, symbol)| Some((count.parse().ok()?, symbol)));
+            parts.ok_or("`after` must be what such an answer gave as `next`")
+        });
+        let after = after.transpose()?;
+        let ((from_ns, to_ns), tally) = self.symbols(span);
         let (apart, rest) = tally.rows();
-        let row = |(id, coarse): (_, &Coarse)| {
+        let rows = apart.into_iter().map(|(id, coarse)| {
             let symbol = self.table.get(id).map_or("", Symbol::as_str);
             SymbolRow { symbol, figures: coarse.figures() }
+        });
+        let rows: Vec<SymbolRow<'_>> = rows.collect();
+        let first = after.map_or(0, |(count, symbol)| {
+            let same = rows.iter().position(|row| row.figures.count == count && row.symbol == symbol);
+            // It has had other ticks since: on with those that have fewer than it had.
+            same.map_or_else(|| rows.partition_point(|row| row.figures.count >= count), |at| at + 1)
+        });
+        // A row of text and numbers always becomes a value.
+        let row = |row: &SymbolRow<'_>| {
+            let cursor = format!("{}.{}", row.figures.count, row.symbol);
+            (cursor, serde_json::to_value(row).unwrap_or_default())
         };
-        Ok(json!({
-            "interval": interval,
-            "stage": Stage::Total.name(),
-            "from_us": self.wall_us(from_ns),
-            "to_us": self.wall_us(to_ns),
-            "symbols": apart.into_iter().map(row).collect::<Vec<_>>(),
-            "rest": rest.figures(),
-        }))
+        let mut others = Map::new();
+        others.insert("interval".to_owned(), interval.into());
+        others.insert("stage".to_owned(), Stage::Total.name().into());
+        others.insert("from_us".to_owned(), self.wall_us(from_ns).into());
+        others.insert("to_us".to_owned(), self.wall_us(to_ns).into());
+        others.insert("rest".to_owned(), json!(rest.figures()));
+        Ok((rows[first..].iter().map(row).collect(), others))
     }
 
     /// What a stage took over an interval, as the text that HdrHistogram's tools draw: values in milliseconds, with all
@@ -80,6 +97,9 @@ impl Measured {
         (self.start.wall_ns + mono_ns.saturating_sub(self.start.mono_ns)) / 1_000
     }
 }
+
+/// Rows of symbols, each with the cursor behind it, and what is told beside them.
+pub type SymbolRows = (Vec<(String, Value)>, Map<String, Value>);
 
 /// A symbol, and what its ticks took.
 #[derive(Serialize)]

@@ -20,7 +20,7 @@ pub(super) fn head(start_ns: u64, interval_ns: u64, flights: Option<&Path>) -> H
             cpu: told("/proc/cpuinfo").as_deref().and_then(model),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
         },
-        flights: flights.map(|dir| bounded(&dir.display().to_string())),
+        flights: flights.map(|dir| bounded(&dir.to_string_lossy())),
     }
 }
 

@@ -30,11 +30,13 @@ use crate::latency::budget::{Rule, Verdict};
 use crate::latency::hlog::note::{Account, Note};
 use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
+use crate::printable;
 use crate::tick::Channel;
 
 use accounts::Accounts;
 use symbols::{Election, Tally};
 
+pub use answer::SymbolRows;
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
 /// How it is collected.
@@ -309,7 +311,8 @@ impl Collector {
 
     /// Counts what the log lacks, and tells when it begins to lack something and when it no longer does.
     fn log_went(&mut self, how: io::Result<()>) {
-        let path = self.log.as_ref().map(|log| log.options.path.display().to_string()).unwrap_or_default();
+        let path =
+            self.log.as_ref().map(|log| printable::path(&log.options.path).to_string()).unwrap_or_default();
         match how {
             Err(error) if self.measured.log_failed() => {
                 (self.tell)(format!(

@@ -219,7 +219,12 @@ fn the_busiest_symbols_are_told_apart() {
         }
         house.end(second);
     }
-    let asked = |interval: &str| house.measured.symbols_json(interval).expect("an interval");
+    let asked = |interval: &str| {
+        let (rows, others) = house.measured.symbols_json(interval, None).expect("an interval");
+        let mut told = Value::Object(others);
+        told["symbols"] = rows.into_iter().map(|(_, row)| row).collect();
+        told
+    };
     let rows = |asked: &Value| {
         let rows = asked["symbols"].as_array().expect("rows").iter().chain([&asked["rest"]]);
         rows.map(|row| [row["count"].clone(), row["p99_ns"].clone(), row["max_ns"].clone()])
@@ -240,8 +245,24 @@ fn the_busiest_symbols_are_told_apart() {
     assert_eq!(last["symbols"][1]["symbol"], "demo:A");
     let (from, to) = ((START.wall_ns + 5 * SECOND + MS) / 1_000, (START.wall_ns + 6 * SECOND + MS) / 1_000);
     assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
-    let told = house.measured.symbols_json("5m").map(drop);
+    let told = house.measured.symbols_json("5m", None).map(drop);
     assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
+    // On behind any of them, though its count has moved, and though it is no longer told apart.
+    let behind = |after: &str| {
+        let (rows, _) = house.measured.symbols_json("last", Some(after)).expect("a cursor");
+        rows.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>()
+    };
+    assert_eq!(behind("181.coinbase:A"), ["180.coinbase:A", "24.demo:A"]);
+    assert_eq!(behind("180.coinbase:A"), ["24.demo:A"]);
+    assert_eq!(behind("99.coinbase:A"), ["24.demo:A"]);
+    assert_eq!(behind("25.gone:A"), ["24.demo:A"]);
+    assert!(behind("24.demo:A").is_empty() && behind("0.demo:A").is_empty());
+    for bad in ["", "coinbase:A", "x.coinbase:A", "-1.coinbase:A"] {
+        assert!(
+            house.measured.symbols_json("last", Some(bad)).is_err_and(|e| e.contains("`after`")),
+            "{bad}"
+        );
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Limits {
     pub connections_max: NonZeroUsize,
     /// Connections at once from one address.
     pub connections_per_address: NonZeroUsize,
+    /// Connections that are accepted a second.
+    pub admissions_per_s: NonZeroU32,
     /// Instruments at once.
     pub instruments_max: NonZeroUsize,
     /// Symbols one connection may name.
@@ -69,8 +71,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             memory_bytes_max: 0,
-            connections_max: non_zero::<20_000>(),
-            connections_per_address: non_zero::<20_000>(),
+            connections_max: non_zero::<18_000>(),
+            connections_per_address: non_zero::<16_000>(),
+            admissions_per_s: non_zero_u32::<2_000>(),
             instruments_max: non_zero::<65_536>(),
             symbols_per_connection: non_zero::<1_000>(),
             ops_per_s: non_zero_u32::<50>(),

@@ -31,6 +31,10 @@ pub struct Record {
     pub history_bytes_max: u64,
     /// Clients of a shard that may be catching up at once.
     pub catch_ups_max: usize,
+    /// Clients of one address that may, over all shards.
+    pub catch_ups_per_address: usize,
+    /// Milliseconds in which one has to come nearer to the present.
+    pub catch_up_patience_ms: NonZeroU64,
 }
 
 impl Default for Record {
@@ -45,6 +49,8 @@ impl Default for Record {
             queue_frames_max: non_zero::<65_536>(),
             history_bytes_max: 268_435_456,
             catch_ups_max: 64,
+            catch_ups_per_address: 16,
+            catch_up_patience_ms: non_zero_u64::<120_000>(),
         }
     }
 }

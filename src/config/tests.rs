@@ -29,12 +29,13 @@ fn later_sources_win() {
     let environment = [("TICKFAN_LIMITS_OPS_PER_S", "2"), ("TICKFAN_FEEDS", "/x"), ("TICKFAN_CMD", "x")];
     let config = load(text, &environment, &[]).expect("good");
     assert_eq!(config.limits.ops_per_s.get(), 2);
-    let settings = ["limits.ops_per_s=3", "publish.token=123", "feed.0.speed=10", "feed.0.loop=true"];
+    let settings =
+        ["limits.ops_per_s=3", "publish.token=1234567890123456", "feed.0.speed=10", "feed.0.loop=true"];
     let config = load(text, &[("TICKFAN_FEED_0_SPEED", "7")], &[]).expect("good");
     assert!((config.feed[0].speed.factor() - 7.0).abs() < 1e-9);
     let config = load(text, &environment, &settings).expect("good");
     assert_eq!(config.limits.ops_per_s.get(), 3);
-    assert_eq!(config.publish.token, "123", "text stays text");
+    assert_eq!(config.publish.token, "1234567890123456", "text stays text");
     assert!(config.feed[0].looped && (config.feed[0].speed.factor() - 10.0).abs() < 1e-9);
     assert!(config.feed[0].files[0].is_absolute(), "relative to the file");
 }
@@ -67,6 +68,11 @@ fn errors_point_at_the_place() {
         ("[limits]\nops_per_s = 0\n", ["line 2, column 13", "nonzero"]),
         ("[publish]\nvenues = [\"A b\"]\n", ["line 2", "\"A b\" is no venue"]),
         ("[[feed]]\nkind = \"replay\"\nfiles = []\nspeed = -1.0\n", ["line 4, column 9", "speed"]),
+        (
+            "[publish]\ntoken = \"fifteen-letters\"\n",
+            ["line 2, column 9", "publish.token: a token has at least 16"],
+        ),
+        ("[publish]\ninstruments_percent_max = 101\n", ["line 2", "from 0 to 100"]),
         ("[session]\noutbox_bytes_max = 1\n", ["line 2", "at least 4096"]),
         ("[record]\nhistory_bytes_max = 9\n", ["line 2, column 21", "0 (none), or at least 1048576"]),
         ("[latency]\nlog_bytes_max = 9\n", ["line 2, column 17", "at least 65536"]),

@@ -16,11 +16,14 @@ use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::Counter;
+use crate::faults;
 use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::printable;
 use crate::protocol::replay::Order;
+use crate::pulse::{Beating, Pulse};
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
 use crate::tick::{Body, Channel, GapCause, Tick};
@@ -28,8 +31,10 @@ use crate::venue::Wire;
 
 /// Records taken from one replay before the shards are woken and others have their turn.
 const RECORDS_PER_TURN: usize = 64;
-/// Chunks taken from publishers in one turn.
+/// Chunks, or parts of one, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
+/// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
+const LINES_PER_PART: usize = 32;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
 /// How often a replay that plays shows where it is.
@@ -68,6 +73,8 @@ pub struct IngestView {
     pub stopped: AtomicBool,
     /// Turns of the thread, those that found nothing to do too.
     pub turns: Counter,
+    /// Whether it makes any, for those who watch.
+    pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
     pub published: Counter,
     /// Ticks of instruments that the ring has no place for.
@@ -83,7 +90,13 @@ pub struct IngestView {
 impl IngestView {
     /// A view of so many replays, none of which has begun.
     pub fn new(replays: usize) -> Self {
+        Self::of_thread("ingest", replays)
+    }
+
+    /// The same, of a thread of this name.
+    pub fn of_thread(thread: &str, replays: usize) -> Self {
         Self {
+            pulse: Pulse::new(thread),
             flows: (0..replays).map(|_| AtomicU8::new(Flow::Waiting as u8)).collect(),
             ended: AtomicBool::new(false),
             on_end: Notify::new(),
@@ -148,7 +161,7 @@ pub struct IngestParts {
     pub publish_limits: LineLimits,
     /// Where what publishers send is recorded.
     pub publish_tap: Option<Tap>,
-    /// The clock.
+    /// The clock, of the ingest thread itself.
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
     pub stale_after_ns: u64,
@@ -164,6 +177,18 @@ pub struct IngestParts {
     pub witness: Witness,
 }
 
+/// A publisher came, or went.
+struct NoChunk;
+
+/// What is left of a chunk.
+struct Rest {
+    chunk: Chunk,
+    /// Bytes that were taken.
+    taken: usize,
+    /// The number of the next line.
+    line: u64,
+}
+
 /// One publisher's line.
 struct Publisher {
     line: Line,
@@ -177,6 +202,8 @@ pub struct Ingest {
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
+    /// Of the chunk that was taken last.
+    rest: Option<Rest>,
     /// Chunks taken from publishers, ever.
     chunks: u64,
     /// What publishers that have gone had counted.
@@ -184,6 +211,7 @@ pub struct Ingest {
     next_line: u32,
     report_at_ns: u64,
     show_at_ns: u64,
+    beating: Beating,
 }
 
 /// What a turn of the ingest thread leaves.
@@ -321,11 +349,13 @@ impl Ingest {
             numbered: Vec::new(),
         };
         Self {
+            beating: parts.view.pulse.begin(),
             parts,
             stages,
             started: false,
             ended,
             publishers: HashMap::new(),
+            rest: None,
             chunks: 0,
             gone: LineStats::default(),
             next_line,
@@ -336,6 +366,10 @@ impl Ingest {
 
     /// Takes in what is due, at most a fair share of it, and wakes the shards once.
     pub fn turn(&mut self, now: Now) -> Next {
+        self.beating.beat();
+        let machine_ns = self.parts.clock.machine_ns(now.mono_ns);
+        self.stages.meter.look_at_clocks(machine_ns, now.wall_ns);
+        self.stages.meter.turn(machine_ns);
         let before = self.parts.writer.published();
         self.parts.view.turns.add(1);
         if !self.started && (self.parts.may_start)() {
@@ -362,7 +396,6 @@ impl Ingest {
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
         }
         self.stages.published();
-        self.stages.meter.turn(now.mono_ns);
         next
     }
 
@@ -459,21 +492,34 @@ impl Ingest {
 
     fn take_published(&mut self, now: Now) -> Next {
         for _ in 0..CHUNKS_PER_TURN {
-            let Some(inbox) = &mut self.parts.publishers else { return Next::At(u64::MAX) };
-            match inbox.try_recv() {
-                Ok(Input::Opened { publisher, errors }) => self.opened(publisher, errors),
-                Ok(Input::Chunk(chunk)) => {
-                    self.chunks += 1;
-                    self.chunk(&chunk);
-                    // A chunk can be a thousand lines: the shards need not wait for the next one.
-                    ring_all(self.parts.bells.iter().map(|bell| &**bell));
-                    self.stages.published();
-                }
-                Ok(Input::Closed { publisher }) => self.closed(publisher, now),
-                Err(_) => return Next::At(u64::MAX),
-            }
+            let rest = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.next_input(now) {
+                    Some(Ok(rest)) => rest,
+                    Some(Err(NoChunk)) => continue,
+                    None => return Next::At(u64::MAX),
+                },
+            };
+            self.rest = self.part(rest);
+            // There may be many more: the shards need not wait for the next ones.
+            ring_all(self.parts.bells.iter().map(|bell| &**bell));
+            self.stages.published();
         }
         Next::Now
+    }
+
+    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing.
+    fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
+        match self.parts.publishers.as_mut()?.try_recv().ok()? {
+            Input::Opened { publisher, errors } => self.opened(publisher, errors),
+            Input::Closed { publisher } => self.closed(publisher, now),
+            Input::Chunk(chunk) => {
+                self.chunks += 1;
+                let line = chunk.first_line;
+                return Some(Ok(Rest { chunk, taken: 0, line }));
+            }
+        }
+        Some(Err(NoChunk))
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
@@ -493,25 +539,30 @@ impl Ingest {
         self.gone.add(gone.line.stats());
     }
 
-    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told.
-    fn chunk(&mut self, chunk: &Chunk) {
-        let Some(publisher) = self.publishers.get_mut(&chunk.publisher) else { return };
+    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told. Takes the next lines,
+    /// and gives what is left.
+    fn part(&mut self, mut rest: Rest) -> Option<Rest> {
+        let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
         let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
-        let mut rest = chunk.bytes.as_slice();
-        let mut number = chunk.first_line;
-        while !rest.is_empty() {
-            let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-            let text = rest[..end].trim_ascii();
-            rest = rest.get(end + 1..).unwrap_or_default();
-            stages.begin();
-            if !text.is_empty()
-                && let Err(error) =
-                    publisher.line.frame(chunk.rx_ns, text, market, publish(writer, view, stages))
-            {
-                publisher.faults.tell(LineFault { line: number, msg: error.to_string() });
+        let Chunk { bytes, rx_ns, .. } = &rest.chunk;
+        for _ in 0..LINES_PER_PART {
+            let left = &bytes[rest.taken..];
+            if left.is_empty() {
+                return None;
             }
-            number += 1;
+            let end = memchr::memchr(b'\n', left).unwrap_or(left.len());
+            let text = left[..end].trim_ascii();
+            rest.taken = (rest.taken + end + 1).min(bytes.len());
+            stages.begin();
+            faults::inject(text);
+            if !text.is_empty()
+                && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
+            {
+                publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
+            }
+            rest.line += 1;
         }
+        Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len())
     }
 
     /// A line that has brought nothing for too long shows stale prices.
@@ -534,7 +585,7 @@ impl Ingest {
         lines.clear();
         for replay in replays {
             lines.extend(replay.lines().map(|LineView { files, line, bad_lines, .. }| LineReport {
-                name: files.first().map(|file| file.display().to_string()).unwrap_or_default(),
+                name: files.first().map(|file| printable::path(file).to_string()).unwrap_or_default(),
                 wire: line.wire(),
                 stats: line.stats().clone(),
                 bad_lines,
@@ -586,7 +637,7 @@ impl Ingest {
                     }
                 }
             }
-            self.stages.meter.end(clock.now().mono_ns);
+            self.stages.meter.end(clock.machine_ns(clock.now().mono_ns));
             // It is set here alone.
             let _ = self.parts.view.summaries.set(self.parts.replays.iter().map(Replay::summary).collect());
             Ok(())

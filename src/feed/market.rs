@@ -113,7 +113,15 @@ impl Market {
     /// # Errors
     /// [`TableFull`] when there is no room for another.
     pub fn intern(&mut self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
-        let id = self.table.intern(symbol)?;
+        self.intern_below(symbol, self.table.capacity())
+    }
+
+    /// As [`intern`](Self::intern), but what is new is listed only while fewer than `most` are.
+    ///
+    /// # Errors
+    /// [`TableFull`] when there is no room for another.
+    pub(super) fn intern_below(&mut self, symbol: &Symbol, most: usize) -> Result<InstrumentId, TableFull> {
+        let id = self.table.intern_below(symbol, most)?;
         if self.instruments.len() <= id.index() {
             self.instruments.resize(id.index() + 1, Instrument::default());
         }

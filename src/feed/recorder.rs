@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::capture::{BLOCK_BYTES_MAX, LINE_BYTES_MAX, SegmentWriter, segment_name};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::Counter;
+use crate::printable;
 use crate::venue::Wire;
 
 /// How often the queue is looked at: the taps wake nobody.
@@ -338,7 +339,8 @@ impl Recorder {
     /// When the folder cannot be made.
     pub fn tap(&mut self, name: &str, wire: Wire, shared: bool) -> io::Result<Tap> {
         let folder = self.options.dir.join(name);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", printable::path(&folder)));
         fs::create_dir_all(&folder).map_err(named)?;
         let record = Arc::new(LineRecord::new(name, wire));
         let line = self.lines.len() as u32;
@@ -587,7 +589,8 @@ impl LineDesk {
             *failed = Some(why.clone());
         }
         // The counter and the alarm tell it too.
-        let _ = notices.try_send(format!("{}: {why}: nothing more is recorded of it", self.folder.display()));
+        let _ = notices
+            .try_send(format!("{}: {why}: nothing more is recorded of it", printable::path(&self.folder)));
     }
 }
 

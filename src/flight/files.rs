@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::form::{self, Bound, Header, Reason, Stages};
 use super::{Incident, Line, Shared, Stats, Witness};
 use crate::instrument::InstrumentTable;
+use crate::printable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::ring::TickRing;
 
@@ -105,7 +106,7 @@ impl Flights {
         }
         self.shared.stats.written.add(1);
         let again = told.map_or(String::new(), |told| format!("{told}: "));
-        let told = Some(format!("flight: {again}{}: {what}", path.display()));
+        let told = Some(format!("flight: {again}{}: {what}", printable::path(&path)));
         Outcome { told, written: Some((file, what)) }
     }
 
@@ -183,7 +184,7 @@ impl Flights {
         match how {
             Err(error) => {
                 stats.failed.add(1);
-                let dir = self.options.dir.display();
+                let dir = printable::path(&self.options.dir);
                 let begins = !stats.failing.swap(true, Ordering::Relaxed);
                 begins.then(|| {
                     format!("flight.dir: {dir}: {error}: flights are missing until it can be written")

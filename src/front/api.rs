@@ -5,24 +5,29 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION,
+    CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, any, get};
 use axum::{Extension, Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::pages::{Asked, ROWS_MAX, bad};
 use super::rooms::{HandOverOnce, closed};
 use super::serve::{self, Handover, Peer, PeerAddress, Working};
 use super::upgrade::{Handshake, not_get};
-use super::{AdminHooks, App, Health, SymbolRow, Upgraded, exposition, ui};
+use super::{
+    AdminHooks, App, AskedClients, Health, Hooks, ListedClients, PublishRoute, Upgraded, exposition, ui,
+};
 use crate::collector::Measured;
-use crate::instrument::Symbol;
-use crate::memory::{Asked, REFUSAL, RETRY_AFTER_MS};
+use crate::feed::publish::{Verdict, too_many};
+use crate::instrument::{InstrumentId, Symbol};
+use crate::memory::{self, REFUSAL, RETRY_AFTER_MS};
 use crate::protocol;
-use crate::protocol::json::{Ack, Space};
+use crate::protocol::json::Ack;
 use crate::protocol::replay::parse_control;
 use crate::remote::{NOT_A_REPLAY, Refusal};
 
@@ -37,7 +42,7 @@ pub(super) fn public(app: Arc<App>) -> Router {
         .route("/ws", any(ws))
         .route("/publish", any(publish))
         .route("/api/symbols", get(symbols))
-        .route("/api/replay", get(playback).post(control))
+        .route("/api/replay", get(playback).post(control).options(preflight))
         .route("/api/replays", get(replays))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz));
@@ -63,10 +68,10 @@ fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
         ),
         (
             "/api/clients",
-            "every client, the slowest first; ?sort=behind, queued, dropped or merged, ?limit=100",
+            "every client, the slowest first; ?sort=behind, queued, dropped or merged, ?limit=100&after=…",
             get(clients),
         ),
-        ("/api/rooms", "the rooms in which clients replay captures", get(rooms)),
+        ("/api/rooms", "the rooms in which clients replay captures; ?limit=100&after=…", get(rooms)),
         (
             "/api/latency",
             "percentiles of the stages of a tick's way; ?interval=last, 1m or start",
@@ -74,7 +79,7 @@ fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
         ),
         (
             "/api/latency/symbols",
-            "the whole way's percentiles of the busiest symbols; ?interval=…",
+            "the whole way's percentiles of the busiest symbols; ?interval=…&limit=1000&after=…",
             get(latency_symbols),
         ),
         (
@@ -99,37 +104,44 @@ async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Respons
     exposition::response(&headers, (hooks.metrics)())
 }
 
-/// Clients in one answer, unless the request says otherwise, and at most.
-const CLIENTS: usize = 100;
-const CLIENTS_MAX: usize = 10_000;
+/// Rows of the operator's lists, unless the request says otherwise.
+const ROWS: usize = 100;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    let (mut sort, mut limit) = ("behind".to_owned(), CLIENTS);
-    let pairs = match each_once(&uri) {
-        Ok(pairs) => pairs,
+    let asked = match Asked::of(&uri, ROWS) {
+        Ok(asked) => asked,
         Err(response) => return *response,
     };
-    for (key, value) in pairs {
-        match key.as_str() {
-            "sort" => sort = value,
-            "limit" => match value.parse() {
-                Ok(n) if n <= CLIENTS_MAX => limit = n,
-                _ => {
-                    let msg = format!("`limit` must be a whole number of up to {CLIENTS_MAX}");
-                    return error(StatusCode::BAD_REQUEST, &msg);
-                }
-            },
-            _ => {}
+    let sort = asked.value("sort").unwrap_or("behind").to_owned();
+    // One more tells whether there are more.
+    let found = (hooks.clients)(AskedClients { sort, limit: asked.limit + 1, after: asked.after.clone() });
+    match found.await {
+        Ok(ListedClients { total, rows }) => {
+            let others = [("total".to_owned(), total.into())].into_iter().collect();
+            unstored(asked.answer("clients", rows.into_iter(), false, others))
         }
-    }
-    match (hooks.clients)(sort, limit).await {
-        Ok(rows) => ([(CACHE_CONTROL, "no-store")], Json(rows)).into_response(),
-        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+        Err(msg) => bad(&msg),
     }
 }
 
-async fn rooms(State(hooks): State<AdminHooks>) -> Response<Body> {
-    ([(CACHE_CONTROL, "no-store")], Json(json!({ "rooms": (hooks.rooms)() }))).into_response()
+async fn rooms(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
+    let asked = match Asked::of(&uri, ROWS) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let after = match asked.after.as_deref().map(str::parse::<u64>).transpose() {
+        Ok(after) => after,
+        Err(_) => return bad("`after` must be the number of a room"),
+    };
+    let rows = (hooks.rooms)().into_iter().filter(|(number, _)| after.is_none_or(|last| *number > last));
+    let rows = rows.map(|(number, row)| (number.to_string(), row));
+    unstored(asked.answer("rooms", rows, false, Map::new()))
+}
+
+/// What is true at one moment only.
+fn unstored(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// What was measured over the interval that is asked for, by stage.
@@ -139,7 +151,16 @@ async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
 
 /// The same, by symbol.
 async fn latency_symbols(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    measured(hooks, &uri, Measured::symbols_json)
+    let Some(measured) = hooks.latency else { return not_measured() };
+    let asked = match Asked::of(&uri, ROWS_MAX) {
+        Ok(asked) => asked,
+        Err(response) => return *response,
+    };
+    let interval = asked.value("interval").unwrap_or(MINUTE);
+    match measured.symbols_json(interval, asked.after.as_deref()) {
+        Ok((rows, others)) => unstored(asked.answer("symbols", rows.into_iter(), false, others)),
+        Err(msg) => bad(&msg),
+    }
 }
 
 fn measured(
@@ -217,14 +238,20 @@ async fn admin_readyz(State(hooks): State<AdminHooks>) -> Response<Body> {
 
 fn readiness(health: &Health) -> Response<Body> {
     let feeds = (health.feeds)();
-    let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing);
+    let late: Vec<(&str, u64)> =
+        health.pulses.iter().filter_map(|pulse| Some((pulse.name(), pulse.late_ms()?))).collect();
+    let ready = !feeds.is_empty() && feeds.iter().all(|feed| feed.flowing) && late.is_empty();
     let rows: Vec<Value> = feeds
         .iter()
         .map(|feed| json!({"name": feed.name, "flowing": feed.flowing, "detail": feed.detail}))
         .collect();
     let mut body = json!({"ready": ready, "feeds": rows, "alarms": (health.alarms)()});
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if !ready {
+    if let Some((name, late_ms)) = late.first() {
+        let threads = late.iter().map(|(name, late_ms)| json!({"name": name, "late_ms": late_ms}));
+        body["threads"] = threads.collect();
+        body["error"] = format!("the thread {name} has not moved for {late_ms} ms").into();
+    } else if !ready {
         body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();
     }
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
@@ -246,7 +273,7 @@ fn file(path: &str) -> Response<Body> {
 }
 
 async fn about(State(app): State<Arc<App>>) -> Response<Body> {
-    let instruments = (app.hooks.symbols)().len();
+    let instruments = app.hooks.instruments.len();
     let page = ui::Page {
         feed: app.feed,
         publish: app.hooks.publish.is_some(),
@@ -287,41 +314,34 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let pairs = match each_once(&uri) {
-        Ok(pairs) => pairs,
+    let asked = match Asked::of(&uri, ROWS_MAX) {
+        Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let Some(wanted) = value(&pairs, "match").map_or(Some(Match::All), Match::parse) else {
-        return error(StatusCode::BAD_REQUEST, "`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
+    let Some(wanted) = asked.value("match").map_or(Some(Match::All), Match::parse) else {
+        return bad("`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
     };
-    let rows = (app.hooks.symbols)();
+    let Hooks { instruments, state, .. } = &app.hooks;
     // In the order of listing, so whatever is listed meanwhile comes behind.
-    let from = match value(&pairs, "after") {
+    let from = match &asked.after {
         None => 0,
-        Some(last) => match rows.iter().position(|row| row.symbol.as_str() == last) {
-            Some(at) => at + 1,
-            None => return error(StatusCode::BAD_REQUEST, "`after` must be a symbol that is listed"),
+        Some(last) => match Symbol::parse(last).ok().and_then(|last| instruments.find(&last)) {
+            Some(last) => last.0 + 1,
+            None => return bad("`after` must be a symbol that is listed"),
         },
     };
-    let rows = rows[from..].iter().filter(|row| wanted.takes(&row.symbol)).map(symbol_row);
-    readable(page_of("symbols", rows, false), &headers)
-}
-
-/// As many rows as an answer has room for. Whether there are more, or were before, is said.
-fn page_of(name: &str, rows: impl Iterator<Item = Value>, more: bool) -> Response<Body> {
-    let (mut space, mut page, mut more) = (Space::default(), Vec::new(), more);
-    for row in rows {
-        if !space.takes(std::slice::from_ref(&row)) {
-            more = true;
-            break;
-        }
-        page.push(row);
-    }
-    let mut body = json!({ name: page });
-    if more {
-        body["more"] = true.into();
-    }
-    Json(body).into_response()
+    let row = |id: InstrumentId| {
+        let symbol = instruments.get(id).filter(|symbol| wanted.takes(symbol))?;
+        let row = json!({"symbol": symbol.as_str(), "venue": symbol.venue(), "state": state(id).name()});
+        Some((symbol.as_str().to_owned(), row))
+    };
+    // One symbol is looked up, not looked for.
+    let ids = match &wanted {
+        Match::One(symbol) => instruments.find(symbol).map_or(0..0, |id| id.0..id.0 + 1),
+        _ => 0..instruments.len() as u32,
+    };
+    let rows = (ids.start.max(from)..ids.end).filter_map(|id| row(InstrumentId(id)));
+    readable(asked.answer("symbols", rows, false, Map::new()), &headers)
 }
 
 /// A page that may ask may also read the answer.
@@ -350,22 +370,44 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
-    let pairs = match each_once(&uri) {
-        Ok(pairs) => pairs,
+    let asked = match Asked::of(&uri, ROWS_MAX) {
+        Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let after = value(&pairs, "after");
-    let is_behind =
-        |row: &Value| after.is_none_or(|last| row["name"].as_str().is_some_and(|name| name > last));
+    let named = |row: Value| Some((row["name"].as_str()?.to_owned(), row));
+    let is_behind = |(name, _): &(String, Value)| asked.after.as_ref().is_none_or(|last| name > last);
     let response = match (rooms.captures)().await {
         Ok(mut listed) => {
             // Sorted by name.
             let rows = listed["replays"].as_array_mut().map(std::mem::take).unwrap_or_default();
-            page_of("replays", rows.into_iter().filter(is_behind), listed["more"] == true)
+            let rows = rows.into_iter().filter_map(named).filter(is_behind);
+            asked.answer("replays", rows, listed["more"] == true, Map::new())
         }
         Err(why) => why.response(),
     };
     readable(response, &headers)
+}
+
+/// Whether a body is said to be JSON, once, whatever its parameters. A form of a foreign page can say nothing of the kind,
+/// and a script of one has to ask first: see [`preflight`].
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+/// Whether a page of another origin may control the replay: browsers ask before they send JSON (WHATWG Fetch, CORS
+/// preflight).
+async fn preflight(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    if !app.origins.allow(&headers) {
+        return foreign();
+    }
+    let allowed = [
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+    ];
+    readable((StatusCode::NO_CONTENT, allowed).into_response(), &headers)
 }
 
 /// Where the replay is.
@@ -386,6 +428,10 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
     if !app.origins.allow(&head.headers) {
         return foreign();
     }
+    if !is_json(&head.headers) {
+        let msg = "`Content-Type` must be application/json";
+        return readable(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, msg), &head.headers);
+    }
     let Some(remote) = &app.hooks.remote else { return not_a_replay() };
     let body = match serve::body(body).await {
         Ok(body) => body,
@@ -400,7 +446,7 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
     control.token = shown.or(control.token);
     let peer = head.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
     let answer = match remote.give(&control, peer) {
-        Ok(()) => Json(Ack::new(id.as_ref(), "replay", serde_json::Map::new())).into_response(),
+        Ok(()) => Json(Ack::new(id.as_ref(), "replay", Map::new())).into_response(),
         Err(refusal) => {
             let status = match refusal {
                 Refusal::WrongToken => StatusCode::UNAUTHORIZED,
@@ -428,10 +474,6 @@ fn refused(status: StatusCode, code: &str, msg: &str) -> Response<Body> {
     (status, Json(json!({ "error": msg, "code": code }))).into_response()
 }
 
-fn symbol_row(row: &SymbolRow) -> Value {
-    json!({"symbol": row.symbol.as_str(), "venue": row.symbol.venue(), "state": row.state.name()})
-}
-
 async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     let (head, _) = request.into_parts();
     if let Some(response) = not_get(&head.method) {
@@ -448,7 +490,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
-    if app.hooks.memory.refuses(Asked::Connection) {
+    if app.hooks.memory.refuses(memory::Asked::Connection) {
         return short_of_memory();
     }
     if !(app.hooks.can_accept)() {
@@ -492,15 +534,29 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
     // Without the header the token must be the first message: a browser cannot set headers.
     let authorized = match head.headers.get(AUTHORIZATION) {
         None => false,
-        Some(value) if bearer(value).is_some_and(|token| (route.accepts)(token)) => true,
-        Some(_) => {
-            let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
-            return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
-        }
+        Some(value) => match shown(value, &head, &route) {
+            Verdict::Right => true,
+            Verdict::Wrong => {
+                let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
+                return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
+            }
+            Verdict::NotNow { retry_s } => {
+                let response = error(StatusCode::TOO_MANY_REQUESTS, &too_many(retry_s));
+                return ([(RETRY_AFTER, retry_s.to_string())], response).into_response();
+            }
+        },
     };
     handshake.accept(Handover::new(move |stream, read_buf, Peer { address, seat }| {
         (route.hand_over)(Upgraded { stream, read_buf, peer: address, subscribe: None, seat }, authorized)
     }))
+}
+
+/// Compares the token of a request.
+fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> Verdict {
+    match (bearer(value), head.extensions.get::<PeerAddress>()) {
+        (Some(token), Some(peer)) => (route.accepts)(token, peer.0.ip()),
+        _ => Verdict::Wrong,
+    }
 }
 
 /// The token of `Authorization: Bearer …`.
@@ -509,7 +565,7 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn foreign() -> Response<Body> {
+pub(super) fn foreign() -> Response<Body> {
     error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
 }
 
@@ -525,7 +581,7 @@ pub(super) fn full(msg: &str) -> Response<Body> {
 }
 
 /// The query, where nothing in it is given twice.
-fn each_once(uri: &Uri) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
+pub(super) fn each_once(uri: &Uri) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
     let pairs = pairs(uri);
     protocol::each_given_once(&pairs, &[]).map_err(|msg| Box::new(error(StatusCode::BAD_REQUEST, &msg)))?;
     Ok(pairs)

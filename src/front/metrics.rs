@@ -13,12 +13,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
+use crate::clock::Steps;
 use crate::collector::{BOUNDS_NS, Label, Measured, Total};
 use crate::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
 use crate::memory::{Asked, Memory};
+use crate::pulse::Pulse;
 use crate::ring::Doorbell;
 use crate::tick::GapCause;
 
@@ -40,6 +42,14 @@ pub struct Sources {
     pub latency: Option<Arc<Measured>>,
     /// The runtimes.
     pub runtimes: Runtimes,
+    /// Threads that are watched.
+    pub pulses: Arc<[Arc<Pulse>]>,
+    /// What the clocks of the machine did.
+    pub steps: Arc<Steps>,
+    /// Clients that are taken at once.
+    pub connections_max: u64,
+    /// Files that the process may open; `None`: there is no limit, or the system does not tell.
+    pub files_max: Option<u64>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The bound of memory, and how much is in use.
@@ -145,6 +155,7 @@ impl Collector for Sources {
         self.encode_publish(&mut encoder)?;
         self.encode_rooms(&mut encoder)?;
         self.encode_runtimes(&mut encoder)?;
+        self.encode_clocks(&mut encoder)?;
         self.encode_latency(&mut encoder)
     }
 }
@@ -175,7 +186,18 @@ impl Sources {
         let gauges = [
             ("tickfan_instruments", "Instruments listed", (self.instruments)()),
             ("tickfan_feeds_flowing", "Replays that bring ticks", flowing),
+            ("tickfan_connections_max", "Clients that are taken at once", self.connections_max),
         ];
+        if let Some(files_max) = self.files_max {
+            let help = "Files that the process may open, connections counted";
+            family(
+                encoder,
+                "tickfan_open_files_max",
+                help,
+                MetricType::Gauge,
+                vec![(Vec::new(), files_max)],
+            )?;
+        }
         for (name, help, value) in gauges {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
@@ -191,6 +213,29 @@ impl Sources {
         ];
         for (name, help, counter) in counters {
             family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), counter.get())])?;
+        }
+        Ok(())
+    }
+
+    fn encode_clocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let late = |pulse: &Arc<Pulse>| {
+            (vec![("thread", pulse.name().to_owned())], pulse.late_ms().unwrap_or(0) / 1_000)
+        };
+        let rows = self.pulses.iter().map(late).collect();
+        let help = "Whole seconds for which a thread has not moved";
+        family(encoder, "tickfan_thread_late_seconds", help, MetricType::Gauge, rows)?;
+        let (forward, back) = self.steps.both();
+        let rows = [("forward", forward), ("back", back)];
+        let rows = rows.map(|(way, count)| (vec![("direction", way.to_owned())], count)).to_vec();
+        let help = "Times that the wall clock was set, or the machine slept";
+        family(encoder, "tickfan_clock_steps", help, MetricType::Counter, rows)?;
+        let (stood, stood_ms) = self.steps.stood();
+        let counters = [
+            ("tickfan_process_stood", "Times that the process did not run for a second or more", stood),
+            ("tickfan_process_stood_seconds", "Whole seconds that these times took", stood_ms / 1_000),
+        ];
+        for (name, help, value) in counters {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
         }
         Ok(())
     }
@@ -239,7 +284,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 25] = [
+        let figures: [Figure; 26] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -257,6 +302,12 @@ impl Sources {
             ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
             ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
+            (
+                "tickfan_shard_reread",
+                "Positions of the ring looked at again, for clients that come back",
+                Sum,
+                |c| &c.reread,
+            ),
             ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
             ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
             ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),
@@ -375,8 +426,22 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
             ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
+            ("tickfan_publish_wrong_tokens", "Wrong tokens that were shown", Sum, &stats.wrong_tokens),
+            (
+                "tickfan_publish_tokens_unread",
+                "Tokens not compared, since too many wrong ones came from their address",
+                Sum,
+                &stats.tokens_unread,
+            ),
+            (
+                "tickfan_publish_evicted",
+                "Connections without the token whose place another one took",
+                Sum,
+                &stats.evicted,
+            ),
             ("tickfan_publish_limit_refused", "Publishers turned away for room", Sum, &stats.limit_refused),
             ("tickfan_publish_accept_errors", "Accepts that failed", Sum, &stats.accept_errors),
             ("tickfan_publish_resets", "Publishers whose connection broke", Sum, &stats.resets),

@@ -8,8 +8,10 @@
 mod accept;
 mod api;
 mod exposition;
+mod hosts;
 pub mod metrics;
 mod origin;
+mod pages;
 mod rooms;
 mod runtimes;
 mod serve;
@@ -17,27 +19,31 @@ mod ui;
 mod upgrade;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Router;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::collector::Measured;
-use crate::instrument::Symbol;
+use crate::feed::publish::Verdict;
+use crate::instrument::{InstrumentId, InstrumentTable};
 use crate::memory::Memory;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::json::Provenance;
+use crate::pulse::Pulse;
 use crate::remote::Remote;
 use crate::socket::Seat;
 use crate::tick::State;
 
+use hosts::Gate;
+pub use hosts::{BadHost, Hosts};
 pub use origin::{BadOrigin, Origins};
 pub use rooms::{Enter, HandOverOnce, NoRoom, RoomRoute};
 pub use runtimes::Runtimes;
+use serve::Site;
 pub use serve::{Limits, Stats};
 
 /// How the public door behaves.
@@ -51,6 +57,8 @@ pub struct Options {
     /// `https://desk.example`. What sends no `Origin` is no browser and is let in. Default `self` and
     /// `loopback`.
     pub allowed_origins: Vec<String>,
+    /// Names by which it is reached, besides loopback names and its own addresses. Default none.
+    pub hosts: Hosts,
     /// What there is to see; the page says so. Default live.
     pub feed: Provenance,
 }
@@ -60,6 +68,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             allowed_origins: vec!["self".to_owned(), "loopback".to_owned()],
+            hosts: Hosts::default(),
             feed: Provenance::Live,
         }
     }
@@ -92,15 +101,6 @@ pub struct Refused {
 /// Takes an upgraded socket, or gives it back.
 pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), Refused> + Send + Sync>;
 
-/// An instrument as the API lists it.
-#[derive(Clone, Debug)]
-pub struct SymbolRow {
-    /// Its name.
-    pub symbol: Symbol,
-    /// How its feed does.
-    pub state: State,
-}
-
 /// One feed, as the page and `/readyz` show it.
 #[derive(Clone, Debug)]
 pub struct FeedHealth {
@@ -112,8 +112,8 @@ pub struct FeedHealth {
     pub detail: String,
 }
 
-/// Whether this is the token. It must take the same time for every wrong one.
-pub type TokenCheck = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+/// Compares a token that came from this address. It must take the same time for every wrong one.
+pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> Verdict + Send + Sync>;
 
 /// `/publish`, where publishing is on.
 #[derive(Clone)]
@@ -132,6 +132,8 @@ pub struct Health {
     pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
     /// What is wrong though ticks flow, one sentence each.
     pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Threads that do not move.
+    pub pulses: Arc<[Arc<Pulse>]>,
 }
 
 /// What the door asks the rest of the gateway. All are called on the door's own threads, none per tick.
@@ -146,7 +148,9 @@ pub struct Hooks {
     /// `None`: publishing is off.
     pub publish: Option<PublishRoute>,
     /// Every instrument.
-    pub symbols: Arc<dyn Fn() -> Vec<SymbolRow> + Send + Sync>,
+    pub instruments: Arc<InstrumentTable>,
+    /// How its feed does.
+    pub state: Arc<dyn Fn(InstrumentId) -> State + Send + Sync>,
     /// How the gateway does.
     pub health: Health,
     /// What controls the replay; `None`: there is none.
@@ -170,11 +174,7 @@ struct App {
 
 /// The public door.
 #[derive(Debug)]
-pub struct Front {
-    router: Router,
-    limits: Limits,
-    stats: Arc<Stats>,
-}
+pub struct Front(Site);
 
 impl Front {
     /// Puts the door together; nothing listens yet.
@@ -184,23 +184,46 @@ impl Front {
     pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
         let app = Arc::new(App { origins, feed: options.feed, hooks });
-        Ok(Self { router: api::public(app), limits: options.limits, stats: Arc::default() })
+        // Some paths are for every page: the page itself, and what monitors ask.
+        let gate = Gate { hosts: options.hosts.clone(), origins: None };
+        Ok(Self(Site { router: api::public(app), gate, limits: options.limits, stats: Arc::default() }))
     }
 
     /// What the door counts.
     pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.0.stats)
     }
 
     /// Serves until `shutdown` is ready, then lets what is under way end, for about a second. It must run
     /// on a tokio runtime with I/O and time.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
-        serve::serve(listener, self.router, self.limits, self.stats, shutdown).await;
+        serve::serve(listener, self.0, shutdown).await;
     }
 }
 
-/// The worst clients, as JSON rows, by the word of what they are sorted by.
-pub type Clients = Arc<dyn Fn(String, usize) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+/// Which clients are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedClients {
+    /// The word of what they are sorted by, the worst first.
+    pub sort: String,
+    /// So many at most.
+    pub limit: usize,
+    /// Those behind the one with this cursor.
+    pub after: Option<String>,
+}
+
+/// Clients that were asked for.
+#[derive(Clone, Debug)]
+pub struct ListedClients {
+    /// How many there are.
+    pub total: u64,
+    /// Each with its cursor.
+    pub rows: Vec<(String, Value)>,
+}
+
+/// Lists clients, or says what is wrong with what was asked for.
+pub type Clients =
+    Arc<dyn Fn(AskedClients) -> BoxFuture<'static, Result<ListedClients, String>> + Send + Sync>;
 
 /// What the admin listener asks the rest of the gateway.
 #[derive(Clone)]
@@ -211,33 +234,31 @@ pub struct AdminHooks {
     pub clients: Clients,
     /// What was measured; `None`: measuring is off.
     pub latency: Option<Arc<Measured>>,
-    /// A row for each room of a replay.
-    pub rooms: Arc<dyn Fn() -> Vec<Value> + Send + Sync>,
+    /// A row for each room of a replay, with its number, the lowest first.
+    pub rooms: Arc<dyn Fn() -> Vec<(u64, Value)> + Send + Sync>,
     /// How the gateway does.
     pub health: Health,
 }
 
 /// The admin listener; `/` lists what there is. It asks nobody who they are: bind it to a private address.
 #[derive(Debug)]
-pub struct Admin {
-    router: Router,
-    limits: Limits,
-    stats: Arc<Stats>,
-}
+pub struct Admin(Site);
 
 impl Admin {
-    /// Puts the door together.
-    pub fn new(limits: Limits, hooks: AdminHooks) -> Self {
-        Self { router: api::admin(hooks), limits, stats: Arc::default() }
+    /// Puts the door together, with the names by which it is reached besides loopback names and its own addresses. Web
+    /// pages of others are refused whatever they ask for.
+    pub fn new(limits: Limits, hosts: Hosts, hooks: AdminHooks) -> Self {
+        let gate = Gate { hosts, origins: Some(Origins::own()) };
+        Self(Site { router: api::admin(hooks), gate, limits, stats: Arc::default() })
     }
 
     /// What the door counts.
     pub fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.0.stats)
     }
 
     /// As [`Front::serve`].
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
-        serve::serve(listener, self.router, self.limits, self.stats, shutdown).await;
+        serve::serve(listener, self.0, shutdown).await;
     }
 }

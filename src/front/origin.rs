@@ -43,8 +43,14 @@ impl Origins {
         entries.iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Those that a listener serves itself, and no others.
+    pub(super) fn own() -> Self {
+        Self(vec![Rule::SameHost])
+    }
+
     /// Whether a request with these headers may go on. Without an `Origin` it comes from no web page; with
-    /// two it is nothing that a browser sends.
+    /// two it is nothing that a browser sends. Its `Host` is one that [the gate](super::hosts) has let through: so a page
+    /// is the gateway's own only under a name that is the gateway's.
     pub(super) fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
@@ -63,8 +69,8 @@ impl Rule {
         match self {
             Self::Any => true,
             Self::SameHost => {
-                let named = origin.split_once("://").map(|(_, authority)| authority);
-                matches!((named, host), (Some(named), Some(host)) if named.eq_ignore_ascii_case(host))
+                let named = origin.split_once("://").filter(|_| host_of(origin).is_some());
+                matches!((named, host), (Some((_, named)), Some(host)) if named.eq_ignore_ascii_case(host))
             }
             Self::Loopback => host_of(origin).is_some_and(|host| is_loopback(&host)),
             Self::Exact(allowed) => origin.eq_ignore_ascii_case(allowed),
@@ -108,6 +114,18 @@ mod tests {
         assert!(allowed(&["self"], "http://h:8080", "H:8080"));
         assert!(!allowed(&["self"], "http://h:8081", "h:8080"));
         assert!(!allowed(&["self"], "null", "h:8080"));
+        // Nothing but the pages that browsers show.
+        for odd in [
+            "ftp://h:8080",
+            "x://h:8080",
+            "file://h:8080",
+            "chrome-extension://h:8080",
+            "://h:8080",
+            "//h:8080",
+        ] {
+            assert!(!allowed(&["self"], odd, "h:8080"), "{odd}");
+        }
+        assert!(allowed(&["self"], "HTTPS://h:8080", "h:8080"));
         for local in ["http://localhost:1", "https://127.3.2.1", "http://[::1]:3000", "http://LOCALHOST"] {
             assert!(allowed(&["loopback"], local, "h"), "{local}");
         }

@@ -6,7 +6,8 @@
 
 use std::error::Error as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::http::header::{CONNECTION, HOST};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use futures_util::future::BoxFuture;
 use http_body_util::LengthLimitError;
 use hyper::body::{Body as _, Incoming};
@@ -26,13 +27,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tower::ServiceExt;
 
 use super::Refused;
 use super::api::error;
+use super::hosts::Gate;
+use crate::clock::patience;
+use crate::faults;
 use crate::protocol::frame;
-use crate::socket::{self, Addresses, LINGER, Seat, linger};
+use crate::socket::{Acceptor, Addresses, LINGER, Seat, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -51,9 +55,15 @@ pub struct Limits {
     /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
     /// 503. A connection costs about 40 kB at most. Default 1024.
     pub connections_max: usize,
+    /// Connections at the same time, sessions included: each takes an open file. Further ones are answered 503.
+    /// Default: no other bound than these.
+    pub open_max: usize,
     /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
     /// 20000.
     pub per_address_max: usize,
+    /// Connections that are accepted a second; further ones wait in the kernel's backlog. More lets clients that come
+    /// back together in sooner, and takes more from the threads that serve those that are there. Default 2000.
+    pub admissions_per_s: NonZeroU32,
     /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
     /// slow links, and lets an attacker hold connections for longer. Default 5000.
     pub head_timeout_ms: u64,
@@ -66,7 +76,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
+            open_max: usize::MAX,
             per_address_max: 20_000,
+            admissions_per_s: const { NonZeroU32::new(2_000).expect("it is not 0") },
             head_timeout_ms: 5_000,
             idle_timeout_ms: 30_000,
         }
@@ -140,27 +152,36 @@ impl Handover {
     }
 }
 
+/// What a listener serves, and whom.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) router: Router,
+    pub(super) gate: Gate,
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<Stats>,
+}
+
 /// What all connections of a door share.
 struct Door {
     router: Router,
+    gate: Gate,
     limits: Limits,
     stats: Arc<Stats>,
     http: http1::Builder,
+    /// Where it listens.
+    address: IpAddr,
 }
 
 /// Serves `router` on `listener` until `shutdown` is ready; then nothing new is accepted and open
 /// connections have [`GRACE`] to end.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    stats: Arc<Stats>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
+pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
+    let Site { router, gate, limits, stats } = site;
     let mut http = http1::Builder::new();
     // Heads have our own deadline, which answers; hyper's would only drop.
     http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
-    let door = Arc::new(Door { router, limits, stats, http });
+    // One that does not know where it listens has no address of its own.
+    let address = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let door = Arc::new(Door { router, gate, limits, stats, http, address });
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     tokio::select! {
@@ -174,6 +195,42 @@ pub(super) async fn serve(
     timeout(GRACE + LINGER, stop.closed()).await.ok();
 }
 
+/// Accepts so many connections a second, in small portions: what a handshake takes, the shards lack where cores are few.
+struct Pace {
+    portion: u32,
+    /// How many of this portion are left.
+    left: u32,
+    next: Interval,
+}
+
+impl Pace {
+    fn new(per_s: NonZeroU32) -> Self {
+        let (portion, period) = portion(per_s);
+        let mut next = interval(period);
+        // Whoever comes after a quiet time finds one portion, not all that nobody had.
+        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { portion, left: 0, next }
+    }
+
+    /// Waits until another may be accepted.
+    async fn go_on(&mut self) {
+        if self.left == 0 {
+            self.next.tick().await;
+            self.left = self.portion;
+        }
+        self.left -= 1;
+    }
+}
+
+/// A portion for each 5 ms, or a connection for each longer time.
+fn portion(per_s: NonZeroU32) -> (u32, Duration) {
+    const PORTIONS_PER_S: u32 = 200;
+    match per_s.get() / PORTIONS_PER_S {
+        0 => (1, Duration::from_secs(1) / per_s.get()),
+        portion => (portion, Duration::from_secs(1) * portion / per_s.get()),
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     door: &Arc<Door>,
@@ -182,13 +239,19 @@ async fn accept(
     let open = Arc::new(Semaphore::new(door.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
+    let mut pace = Pace::new(door.limits.admissions_per_s);
+    let no_file_left =
+        answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
+    let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());
     loop {
-        let (stream, address) = socket::accept(listener, &door.stats.accept_errors).await;
+        pace.go_on().await;
+        let (stream, address) = acceptor.accept(&door.stats.accept_errors).await;
         count(&door.stats.accepted);
+        let is_full = addresses.open() >= door.limits.open_max;
         let seat = addresses.take(address.ip(), door.limits.per_address_max);
-        let permit = Arc::clone(&open).try_acquire_owned();
+        let permit = if is_full { None } else { Arc::clone(&open).try_acquire_owned().ok() };
         let (status, msg) = match (seat, permit) {
-            (Some(seat), Ok(permit)) => {
+            (Some(seat), Some(permit)) => {
                 count(&door.stats.open);
                 let peer = Peer { address, seat };
                 tokio::spawn(connection(stream, peer, Arc::clone(door), stopped.clone(), permit));
@@ -198,7 +261,7 @@ async fn accept(
                 count(&door.stats.refused_address);
                 ("429 Too Many Requests", "too many connections from your address are open")
             }
-            (_, Err(_)) => {
+            (_, None) => {
                 count(&door.stats.refused_full);
                 ("503 Service Unavailable", "too many connections are open")
             }
@@ -261,9 +324,11 @@ async fn drive(
     activity: &Arc<Activity>,
     mut stopped: watch::Receiver<()>,
 ) -> (End, TcpStream, Vec<u8>) {
+    let own = [door.address, stream.local_addr().map_or(door.address, |address| address.ip())];
     let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
-    let mut conn = door.http.serve_connection(io, service(address, Arc::clone(door), Arc::clone(activity)));
-    let mut deadline = Box::pin(sleep(activity.limit(door.limits)));
+    let service = service(address, own, Arc::clone(door), Arc::clone(activity));
+    let mut conn = door.http.serve_connection(io, service);
+    let mut deadline = Box::pin(patience(activity.limit(door.limits)));
     let mut grace = pin!(async {
         // An error means that the door is gone, which is the same news.
         stopped.changed().await.ok();
@@ -273,7 +338,7 @@ async fn drive(
     let end = std::future::poll_fn(|cx| {
         if !stopping && grace.as_mut().poll(cx).is_ready() {
             stopping = true;
-            deadline.set(sleep(GRACE));
+            deadline.set(patience(GRACE));
             Pin::new(&mut conn).graceful_shutdown();
         }
         if let Poll::Ready(result) = conn.poll_without_shutdown(cx) {
@@ -282,7 +347,7 @@ async fn drive(
         let step = activity.step();
         if step != seen && !stopping {
             seen = step;
-            deadline.set(sleep(activity.limit(door.limits)));
+            deadline.set(patience(activity.limit(door.limits)));
         }
         deadline.as_mut().poll(cx).map(|()| End::Late)
     })
@@ -334,14 +399,18 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
 
 /// Writes an answer of its own to a connection that hyper gave up, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
-    let body = serde_json::json!({ "error": msg });
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.to_string().len()
-    );
-    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer.as_bytes())).await {
+    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer(status, msg).as_bytes())).await {
         linger(stream).await;
     }
+}
+
+/// A whole answer that says what is wrong.
+fn answer(status: &str, msg: &str) -> String {
+    let body = serde_json::json!({ "error": msg });
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.to_string().len()
+    )
 }
 
 /// What a connection is busy with.
@@ -437,6 +506,7 @@ impl Activity {
 /// The service of one connection: the door's router, with what it needs checked before.
 fn service(
     address: SocketAddr,
+    own: [IpAddr; 2],
     door: Arc<Door>,
     activity: Arc<Activity>,
 ) -> impl Service<
@@ -452,9 +522,11 @@ fn service(
         let (door, activity) = (Arc::clone(&door), Arc::clone(&activity));
         Box::pin(async move {
             count(&door.stats.requests);
-            let mut response = match refusal(&request) {
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            let (head, body) = request.into_parts();
+            let mut response = match door.gate.refusal(&head, own).or_else(|| refusal(&head, &body)) {
                 Some(response) => response,
-                None => door.router.clone().oneshot(request.map(Body::new)).await?,
+                None => door.router.clone().oneshot(Request::from_parts(head, Body::new(body))).await?,
             };
             activity.answer(response.extensions_mut().remove::<Arc<Handover>>());
             Ok(response)
@@ -462,15 +534,12 @@ fn service(
     })
 }
 
-/// What no route should see.
-fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
-        return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once"));
-    }
+/// The response to a body that no route should see.
+fn refusal(head: &request::Parts, body: &Incoming) -> Option<Response<Body>> {
     // The length of what comes in chunks is known when it has been read: see [`body`].
-    let is_short = match request.body().size_hint().upper() {
+    let is_short = match body.size_hint().upper() {
         Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
-        None => request.method() == Method::POST,
+        None => head.method == Method::POST,
     };
     (!is_short).then(too_long)
 }
@@ -551,5 +620,33 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_portion_is_small_and_the_portions_of_a_second_are_as_many_as_asked_for() {
+        for (per_s, expected, period_us) in
+            [(1, 1, 1_000_000), (150, 1, 6_666), (200, 1, 5_000), (2_000, 10, 5_000), (2_199, 10, 4_547)]
+        {
+            let (portion, period) = portion(NonZeroU32::new(per_s).expect("not 0"));
+            assert_eq!((portion, period.as_micros()), (expected, period_us), "{per_s}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storm_is_paced_after_a_quiet_time_too() {
+        let mut pace = Pace::new(NonZeroU32::new(2_000).expect("not 0"));
+        pace.go_on().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begin = tokio::time::Instant::now();
+        // What is left of the first portion, one that was due, and two that have to be waited for.
+        for _ in 0..9 + 10 + 20 {
+            pace.go_on().await;
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(9), "{:?}", begin.elapsed());
     }
 }

@@ -111,7 +111,7 @@ impl Page {
 <tr><td><code>GET /ws</code></td><td>WebSocket, protocol <code>tickfan.v1</code></td></tr>\n\
 <tr><td><code>GET /publish</code></td><td>{publish}</td></tr>\n\
 <tr><td><a href=\"/api/symbols\"><code>GET /api/symbols</code></a></td>\
-<td>every instrument; <code>?match=coinbase:*</code> for one venue</td></tr>\n\
+<td>every instrument, in pages; <code>?match=coinbase:*</code> for one venue</td></tr>\n\
 <tr><td><a href=\"/api/replay\"><code>GET /api/replay</code></a></td>\
 <td>where the replay is; <code>POST</code> controls it</td></tr>\n\
 <tr><td><a href=\"/api/replays\"><code>GET /api/replays</code></a></td>\

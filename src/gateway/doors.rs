@@ -1,34 +1,34 @@
 //! What the gateway listens on, and where it leads.
 
-use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::engine::{Base, Prepared, Shards, random_name};
+use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
 use crate::clock::Clock;
 use crate::collector::Measured;
 use crate::config::{Config, Feed};
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Publish};
+use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
-    Admin, AdminHooks, FeedHealth, Front, HandOverOnce, Health, Hooks, NoRoom, Options, PublishRoute,
-    Refused, RoomRoute, Runtimes, SymbolRow, Upgraded,
+    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
+    NoRoom, Options, PublishRoute, Refused, RoomRoute, Runtimes, Upgraded,
 };
 use crate::history::Access;
-use crate::instrument::Symbol;
 use crate::memory::{Level, Memory};
 use crate::protocol::close::Close;
-use crate::shard::{ClientRow, NewClient, ShardHandle, SortBy, Who};
+use crate::pulse::Pulse;
+use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
 
 /// What the gateway listens on.
 pub(super) struct Doors {
@@ -40,6 +40,8 @@ pub(super) struct Doors {
 /// What the doors lead to.
 pub(super) struct Around<'a> {
     pub(super) config: &'a Config,
+    /// Files that the process may open.
+    pub(super) files_max: Option<u64>,
     pub(super) base: &'a Base,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
@@ -47,6 +49,8 @@ pub(super) struct Around<'a> {
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
     pub(super) memory: &'a Arc<Memory>,
+    pub(super) clock: &'a Clock,
+    pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
 
 /// Publishing, where it is on.
@@ -68,6 +72,11 @@ pub(super) fn publishing(
     let options = publish::Options {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
+        strangers_max: config.publish.strangers_max.get(),
+        strangers_per_address: config.publish.strangers_per_address.get(),
+        wrong_tokens_per_minute: config.publish.wrong_tokens_per_minute.get(),
+        fragments_max: config.limits.fragments_per_message.get(),
+        controls_per_s: config.limits.control_frames_per_s.get(),
     };
     let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
     let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
@@ -76,21 +85,30 @@ pub(super) fn publishing(
 }
 
 impl Doors {
-    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let publish = match config.publish.listen {
-            Some(address) => Some(bind("publish.listen", address).await?),
-            None => None,
-        };
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        let publish = config.publish.listen.map(|address| bind("publish.listen", address)).transpose()?;
         Ok(Self {
-            public: bind("server.listen", config.server.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
+            public: bind("server.listen", config.server.listen)?,
+            admin: bind("admin.listen", config.admin.listen)?,
             publish,
         })
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// Connections that wait to be accepted, at most; the kernel has a bound of its own, `net.core.somaxconn`.
+const BACKLOG: u32 = 1 << 16;
+
+fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere it would let another program take the same address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Doors {
@@ -113,9 +131,11 @@ impl Doors {
     ) -> anyhow::Result<()> {
         let config = around.config;
         let limits = front_limits(config);
+        let hosts = Hosts::new(&config.server.hosts).context("server.hosts")?;
         let options = Options {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
+            hosts: hosts.clone(),
             feed: config.provenance(),
         };
         let hooks = hooks(around, publishing);
@@ -133,6 +153,10 @@ impl Doors {
             history: around.past.cloned(),
             latency: around.measured.clone(),
             runtimes: runtimes(around),
+            pulses: Arc::clone(around.pulses),
+            steps: Arc::clone(around.clock.steps()),
+            connections_max: config.limits.connections_max.get() as u64,
+            files_max: around.files_max,
             instruments: Box::new(move || table.len() as u64),
             memory: Arc::clone(around.memory),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
@@ -140,10 +164,11 @@ impl Doors {
         let handles = Arc::clone(&around.shards.handles);
         let rooms = around.rooms.cloned();
         let admin = Admin::new(
-            limits,
+            crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
+            hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
-                clients: Arc::new(move |sort, limit| Box::pin(clients(Arc::clone(&handles), sort, limit))),
+                clients: Arc::new(move |asked| Box::pin(clients(Arc::clone(&handles), asked))),
                 latency: around.measured.clone(),
                 rooms: Arc::new(move || rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.rows())),
                 health,
@@ -178,7 +203,9 @@ fn runtimes(around: &Around<'_>) -> Runtimes {
 fn front_limits(config: &Config) -> crate::front::Limits {
     crate::front::Limits {
         connections_max: config.limits.connections_max.get(),
+        open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
+        admissions_per_s: config.limits.admissions_per_s,
         head_timeout_ms: config.limits.head_timeout_ms.get(),
         idle_timeout_ms: config.limits.idle_timeout_ms.get(),
     }
@@ -186,7 +213,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms, memory } = around;
+    let Around { config, base, shards, measured, records, past, rooms, memory, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -194,11 +221,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let handles = Arc::clone(&shards.handles);
-    let (table, ring) = (Arc::clone(&base.table), base.ring.clone());
-    let symbols = move || {
-        let row = |(id, symbol): (_, &Symbol)| SymbolRow { symbol: symbol.clone(), state: ring.state(id) };
-        table.iter().map(row).collect()
-    };
+    let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
     let (measured, past, watched) = (measured.clone(), past.cloned(), Arc::clone(memory));
@@ -207,13 +230,15 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         memory: Arc::clone(memory),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
-        symbols: Arc::new(symbols),
+        instruments: Arc::clone(&base.table),
+        state: Arc::new(move |id| shard::shown(ring.state(id), pulse.is_late())),
         health: Health {
             feeds: Arc::new(move || {
                 let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
                 feed_health(&feeds, publishers, &view, &records)
             }),
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref(), &watched)),
+            pulses: Arc::clone(around.pulses),
         },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
@@ -224,10 +249,12 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
 fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
     let serve = move |upgraded: Upgraded, authorized| {
-        let Upgraded { stream, read_buf, .. } = upgraded;
-        taken.serve_ws(stream, read_buf, authorized).map_err(|stream| Refused { stream, why: Close::Limit })
+        let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
+        let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
+        taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
     };
-    PublishRoute { accepts: Arc::new(move |token| asked.accepts(token)), hand_over: Arc::new(serve) }
+    let accepts = move |token: &[u8], address| asked.judge(token, address);
+    PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }
 }
 
 /// The way into rooms.
@@ -302,26 +329,33 @@ fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -
 }
 
 /// The worst clients of all shards.
-async fn clients(shards: Arc<[ShardHandle]>, sort: String, limit: usize) -> Result<Value, String> {
-    let Some((_, by)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
+async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<ListedClients, String> {
+    let AskedClients { sort, limit, after } = asked;
+    let Some((_, sort)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
         let words: Vec<&str> = SortBy::ALL.iter().map(|(word, _)| *word).collect();
         return Err(format!("`sort` must be one of {}", words.join(", ")));
     };
+    let after = after.map(|text| text.parse::<Standing>()).transpose();
+    let after = after.map_err(|()| "`after` must be what such an answer gave as `next`".to_owned())?;
+    let asked = Asked { sort, limit, after };
     let mut rows: Vec<ClientRow> = Vec::new();
     for (number, shard) in shards.iter().enumerate() {
-        rows.extend(shard.report(by, limit, number).await);
+        rows.extend(shard.report(asked, number).await);
     }
-    rows.sort_by_key(|row| Reverse(row.sorted_by));
+    rows.sort_by_key(|row| row.standing);
     rows.truncate(limit);
-    let total: u64 = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
-    Ok(json!({"total": total, "clients": rows}))
+    let total = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
+    // A row of text and numbers always becomes a value.
+    let row = |row: ClientRow| (row.standing.to_string(), serde_json::to_value(row).unwrap_or_default());
+    Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
 }
 
-/// Gives a client to the shard with the fewest.
+/// Gives a client to the shard with the fewest, of those that move.
 pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
-    let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
+    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };

@@ -23,10 +23,11 @@ use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::memory::Memory;
 use crate::protocol::close::Close;
+use crate::pulse::{Pulse, Signs};
 use crate::remote::{Admission, Remote, Shown};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::shard::{self, CatchUps, SessionOptions, ShardHandle, ShardParts, Tuning};
 use crate::venue::{ChecksOff, Wire};
 
 /// What an engine is made of before its threads run.
@@ -55,7 +56,7 @@ impl Base {
     ) -> anyhow::Result<Self> {
         let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
-        let view = Arc::new(IngestView::new(replays.len()));
+        let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
         let ingest = Prepared::new()?;
         let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
         let options = session_options(config, &replays, remote.clone())?;
@@ -81,13 +82,15 @@ impl Base {
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = super::cores();
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for number in 0..config.shard.threads_on(cores) {
             let counters = Arc::<ShardCounters>::default();
             if let Some(collector) = collector {
                 collector.account_for(Arc::clone(&counters));
             }
+            let name = format!("{}shard-{number}", self.name);
+            let signs = Signs { own: Pulse::new(name.as_str()), feed: Arc::clone(&self.view.pulse) };
             let parts = ShardParts {
                 options: self.options.clone(),
                 table: Arc::clone(&self.table),
@@ -100,8 +103,8 @@ impl Base {
                 witness: witness(collector.as_ref()),
                 history: past.cloned(),
                 memory: Arc::clone(memory),
+                signs,
             };
-            let name = format!("{}shard-{number}", self.name);
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;
             handles.push(handle);
             threads.push(thread);
@@ -127,9 +130,9 @@ impl Base {
             replays: self.replays,
             remote: self.remote,
             publishers: None,
-            publish_limits: line_limits(config, Some(config.publish.venues.clone())),
+            publish_limits: publish_limits(config),
             publish_tap: None,
-            clock: clock.clone(),
+            clock: clock.of_thread(),
             stale_after_ns: config.limits.stale_after_ms.get() * MS,
             may_start: shards.start_gate(wait_subscribers),
             view: self.view,
@@ -149,11 +152,25 @@ fn meter(collector: &mut Option<Collector>) -> Meter {
     collector.as_mut().map_or_else(Meter::off, Collector::meter)
 }
 
-fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
+/// Limits of the line of a publisher.
+fn publish_limits(config: &Config) -> LineLimits {
+    let publish = &config.publish;
+    LineLimits {
+        venues: Some(publish.venues.clone()),
+        instruments_max: publish.instruments_per_publisher_max.get(),
+        listed_max: publish.instruments_of(config.limits.instruments_max.get()),
+        ..line_limits(config)
+    }
+}
+
+/// Limits of the line of a feed.
+fn line_limits(config: &Config) -> LineLimits {
     let limits = &config.limits;
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
-        venues,
+        venues: None,
+        instruments_max: usize::MAX,
+        listed_max: usize::MAX,
         splice_messages_max: limits.splice_messages_max,
         splice_bytes_max: limits.splice_bytes_max,
         checks_off: ChecksOff::default(),
@@ -162,7 +179,7 @@ fn line_limits(config: &Config, venues: Option<Vec<String>>) -> LineLimits {
 
 /// Opens the captures of every feed.
 pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
-    let limits = line_limits(config, None);
+    let limits = line_limits(config);
     let mut first = 0;
     let mut replays = Vec::new();
     for (number, feed) in config.feed.iter().enumerate() {
@@ -264,6 +281,7 @@ fn session_options(
             shed_behind_ns: config.session.shed_behind_ms * MS,
             cut_after_ns: config.session.cut_after_ms.get() * MS,
             pong_timeout_ns: config.session.pong_timeout_ms.get() * MS,
+            ahead_ns: config.session.ahead_ms.get() * MS,
             rates_max: config.limits.rates_per_connection.get(),
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
@@ -279,7 +297,12 @@ fn session_options(
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         remote,
-        catch_ups_max: config.record.catch_ups_max,
+        catch_ups: CatchUps::new(
+            config.record.catch_ups_max,
+            config.record.catch_ups_per_address,
+            config.record.catch_up_patience_ms.get(),
+        ),
+        reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }
 

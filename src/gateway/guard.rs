@@ -1,168 +1,139 @@
-//! Keeps memory within its bound: measures it ten times a second, and orders shards and replays to give it back where it
-//! is short.
+//! What ends a gateway that does not work any more: a process that a supervisor starts anew serves clients better
+//! than one that accepts connections and sends nothing.
 
+use std::io::Write as _;
+use std::panic;
+use std::process;
 use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::engine::{Base, Shards};
-use super::rooms::Rooms;
-use crate::config::Config;
-use crate::feed::CueMemory;
-use crate::memory::{Gauge, Level, Memory, Origin};
-use crate::shard::{Relief, ShardHandle};
+use super::engine::Shards;
+use crate::clock::Clock;
+use crate::feed::IngestView;
+use crate::pulse::{Beating, Finding, LOOK_EVERY_NS, Pulse, Watcher};
 
-/// How often memory is measured.
-const MEASURE_EVERY: Duration = Duration::from_millis(100);
-/// Measurements between two orders to give memory back: what was freed is measured only when the allocator has returned
-/// it to the kernel.
-const ORDER_EVERY: u32 = 3;
-/// The least that is asked for, bytes.
-const ORDER_BYTES_MIN: u64 = 1 << 20;
+/// The exit code after a panic: `EX_SOFTWARE` of sysexits.h.
+const PANICKED: i32 = 70;
+/// The exit code where a thread hangs: `EX_TEMPFAIL` of sysexits.h, for to start it anew may help.
+const HANGS: i32 = 75;
+/// How often the control thread shows that it moves.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// How long the last words may take: the reader of the log may hang as well.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Finds the bound, and logs it.
+/// Has the process end, with exit code 70, once any of its threads has panicked. Only the threads of rooms end
+/// alone, and their room with them.
 ///
-/// # Errors
-/// What of the configuration does not fit, naming its keys.
-pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::Result<(Gauge, Arc<Memory>)> {
-    let mut gauge = Gauge::find();
-    let bound = gauge.bound(config.limits.memory_bytes_max);
-    let memory = Arc::new(Memory::new(bound.bytes));
-    let of = bound.of_bytes;
-    let said = match bound.origin {
-        Origin::Configured => format!("memory: at most {} bytes: limits.memory_bytes_max", bound.bytes),
-        Origin::Cgroup => format!("memory: at most {} bytes: of the cgroup's {of}", bound.bytes),
-        Origin::Machine => format!("memory: at most {} bytes: of the machine's {of}", bound.bytes),
-        Origin::Unknown => "memory: no bound: nothing tells how much there is".to_owned(),
+/// A panic may leave the state that all clients of a thread share half changed, which no check finds: their
+/// accounts might not add up any more.
+pub(super) fn end_on_panic() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        tell(what);
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        if !name.starts_with("room") {
+            last_words(format!("the thread {name} has panicked: this is a bug"));
+            process::exit(PANICKED);
+        }
+    }));
+}
+
+/// Writes to the log, but does not wait for it for long.
+fn last_words(what: String) {
+    let (tell, told) = std_mpsc::channel();
+    let write = move || {
+        // There is nowhere to report that the log is gone.
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {what}");
+        let _ = tell.send(());
     };
-    // There is room: little was said yet.
-    let _ = notices.try_send(said);
-    if let Some(limit) =
-        gauge.limit_bytes().filter(|limit| bound.origin == Origin::Configured && *limit < bound.bytes)
-    {
-        let said = format!("limits.memory_bytes_max is more than there is: {limit} bytes");
-        let _ = notices.try_send(said);
+    if thread::Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
+        let _ = told.recv_timeout(LAST_WORDS);
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(bytes) = memory.ample_bytes() {
-        config.check_memory(bytes, cores)?;
-    }
-    Ok((gauge, memory))
 }
 
-/// The watch over memory. Its task ends with the gateway.
-pub(super) struct Guard {
-    gauge: Gauge,
-    memory: Arc<Memory>,
-    shards: Arc<[ShardHandle]>,
-    cue_memory: Vec<CueMemory>,
-    rooms: Option<Arc<Rooms>>,
-    notices: mpsc::Sender<String>,
+/// The threads that are watched.
+pub(super) struct Guarded {
+    pub(super) all: Arc<[Arc<Pulse>]>,
+    control: Beating,
 }
 
-/// All that may have to give memory back: the gateway's own, and the rooms'.
-struct Owners {
-    shards: Vec<ShardHandle>,
-    cue_memory: Vec<CueMemory>,
+/// The threads that serve: the gateway hangs if one of them does.
+pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
+    let control = Pulse::new("control");
+    let beating = control.begin();
+    let all = [control, Arc::clone(&view.pulse)]
+        .into_iter()
+        .chain(shards.handles.iter().map(|shard| Arc::clone(&shard.pulse)))
+        .collect();
+    Guarded { all, control: beating }
 }
 
-impl Guard {
-    /// A watch over what these take.
-    pub(super) fn new(
-        gauge: Gauge,
-        memory: &Arc<Memory>,
-        base: &Base,
-        shards: &Shards,
-        rooms: Option<&Arc<Rooms>>,
-        notices: &mpsc::Sender<String>,
-    ) -> Self {
-        Self {
-            gauge,
-            memory: Arc::clone(memory),
-            shards: Arc::clone(&shards.handles),
-            cue_memory: base.cue_memory(),
-            rooms: rooms.cloned(),
-            notices: notices.clone(),
-        }
-    }
-
-    /// Watches until the gateway stops. Where there is no bound there is nothing to watch.
-    pub(super) async fn run(self, mut stopped: watch::Receiver<bool>) {
-        if self.memory.bound_bytes().is_none() {
-            return;
-        }
-        let (mut level, mut measurements) = (Level::Ample, 0_u32);
-        loop {
-            tokio::select! {
-                // An error means that the gateway itself is gone.
-                _ = stopped.wait_for(|stopped| *stopped) => return,
-                () = tokio::time::sleep(MEASURE_EVERY) => {}
+impl Guarded {
+    /// Watches from now on, on a thread of its own that waits for nobody. It is called on the control thread.
+    pub(super) fn watch(
+        self,
+        hang_after_ms: u64,
+        clock: &Clock,
+        notices: mpsc::Sender<String>,
+    ) -> std::io::Result<()> {
+        let Self { all, control } = self;
+        tokio::spawn(async move {
+            loop {
+                control.beat();
+                tokio::time::sleep(BEAT_EVERY).await;
             }
-            let owners = self.owners();
-            let unacked: u64 = owners.shards.iter().map(|shard| shard.counters.unacked_bytes.get()).sum();
-            // The kernel keeps more than the bytes themselves.
-            let kernel_bytes = unacked + unacked / 4;
-            self.memory.measured(self.gauge.read().bytes(kernel_bytes));
-            let before = std::mem::replace(&mut level, self.memory.level());
-            if level != before {
-                self.tell(level);
+        });
+        let clock = clock.clone();
+        let pulses = all.iter().cloned();
+        let steps = Arc::clone(clock.steps());
+        let mut watcher = Watcher::new(pulses, steps, hang_after_ms, clock.now(), clock.slept_ns());
+        let watch = move || loop {
+            thread::park_timeout(Duration::from_nanos(LOOK_EVERY_NS));
+            for finding in watcher.look(clock.now(), clock.slept_ns()) {
+                let what = told(&finding);
+                if matches!(finding, Finding::Hangs(..)) {
+                    last_words(what);
+                    process::exit(HANGS);
+                }
+                // What finds no room in the log is in the metrics.
+                let _ = notices.try_send(what);
             }
-            if level > Level::Ample || before > Level::Ample {
-                self.give_up_checkpoints(&owners, level > Level::Ample);
-            }
-            measurements = measurements.wrapping_add(1);
-            if level > Level::Ample && measurements.is_multiple_of(ORDER_EVERY) {
-                self.relieve(&owners);
-            }
-        }
-    }
-
-    fn tell(&self, level: Level) {
-        let (used, bound) = (self.memory.used_bytes(), self.memory.bound_bytes().unwrap_or(0));
-        let said = match level {
-            Level::Ample => format!("memory is ample again: {used} of {bound} bytes are in use"),
-            _ => format!("memory is short ({}): {used} of {bound} bytes are in use", level.name()),
         };
-        // A log that is read slowly says less.
-        let _ = self.notices.try_send(said);
+        thread::Builder::new().name("watcher".to_owned()).spawn(watch).map(drop)
     }
+}
 
-    fn owners(&self) -> Owners {
-        let mut owners = Owners { shards: self.shards.to_vec(), cue_memory: self.cue_memory.clone() };
-        for room in self.rooms.iter().flat_map(|rooms| rooms.all()) {
-            owners.shards.extend(room.shards().iter().cloned());
-            owners.cue_memory.extend(room.cue_memory().iter().cloned());
+fn told(finding: &Finding) -> String {
+    let seconds = |ms: u64| ms as f64 / 1e3;
+    let set = |us: i64| us as f64 / 1e6;
+    match finding {
+        Finding::Late(name, ms) => format!("the thread {name} has not moved for {:.1} s", seconds(*ms)),
+        Finding::GoesOn(name, ms) => format!("the thread {name} goes on after {:.1} s", seconds(*ms)),
+        Finding::Hangs(name, ms) => {
+            format!(
+                "the thread {name} hangs: it has not moved for {:.1} s, and the process ends",
+                seconds(*ms)
+            )
         }
-        owners
-    }
-
-    fn give_up_checkpoints(&self, owners: &Owners, short: bool) {
-        let dropped: usize = owners.cue_memory.iter().map(|memory| memory.give_up(short)).sum();
-        self.memory.checkpoints_dropped.add(dropped as u64);
-    }
-
-    /// Orders the shards to give back the excess, each its part of it.
-    fn relieve(&self, owners: &Owners) {
-        let held = |shard: &ShardHandle| {
-            shard.counters.outbox_bytes.get()
-                + shard.counters.unacked_bytes.get()
-                + shard.counters.sessions.get()
-        };
-        let all: u64 = owners.shards.iter().map(held).sum::<u64>().max(1);
-        // A cut cannot be undone: half of the excess first, and then half of what is left of it.
-        let cut = |level| match self.memory.excess_bytes(level) {
-            0 => 0,
-            excess => (excess / 2).max(ORDER_BYTES_MIN),
-        };
-        let shed = self.memory.excess_bytes(Level::Short).max(ORDER_BYTES_MIN);
-        for shard in &owners.shards {
-            let part = |bytes: u64| (u128::from(bytes) * u128::from(held(shard))).div_ceil(all.into()) as u64;
-            shard.relieve(Relief {
-                shed_bytes: part(shed),
-                cut_bytes: part(cut(Level::Critical)),
-                large_bytes: part(cut(Level::Full)),
-            });
+        Finding::Stood(ms) => {
+            format!(
+                "the process did not run for {:.1} s: deadlines of clients are moved by that",
+                seconds(*ms)
+            )
+        }
+        Finding::ClockSet(us) => {
+            format!("clock_step: the wall clock was set by {:+.3} s, and `rx` follows", set(*us))
+        }
+        Finding::Slept(us) => {
+            format!(
+                "clock_step: the machine slept: the wall clock is {:+.3} s on, and `rx` follows",
+                set(*us)
+            )
         }
     }
 }

@@ -2,11 +2,14 @@
 
 mod doors;
 mod engine;
+mod files;
 mod guard;
+mod memory_watch;
 mod room;
 mod rooms;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use doors::{Around, Doors, publishing};
 use engine::{Base, IngestThread, Shards, died, open_replays};
-use guard::Guard;
+use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
 use crate::clock::{Clock, MS};
@@ -27,10 +30,11 @@ use crate::feed::{
     IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
 };
 use crate::flight::{self, Flights};
-use crate::front::Origins;
+use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
 use crate::instrument::InstrumentTable;
 use crate::journal::JournalLimits;
+use crate::printable;
 use crate::protocol::close::Close;
 use crate::remote::Admission;
 use crate::ring::TickRing;
@@ -67,10 +71,19 @@ pub enum Outcome {
 /// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
 /// Nothing is bound before the configuration and the captures are good.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    let Job { config, exit_at_end, wait_subscribers, summary } = job;
+    let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
+    guard::end_on_panic();
     check(&config)?;
+    let files_max = files::raise();
+    let fit = files::fit(&config, cores(), files_max);
+    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+    let config = config;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
-    let (gauge, memory) = guard::bound(&config, &notices)?;
+    if let Some(notice) = fit.notice {
+        // There is room: nothing was said yet.
+        let _ = notices.try_send(notice);
+    }
+    let (gauge, memory) = memory_watch::bound(&config, &notices)?;
     let mut replays = open_replays(&config)?;
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
@@ -80,7 +93,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         }
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let doors = Doors::bind(&config).await?;
+    let doors = Doors::bind(&config)?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
@@ -94,8 +107,10 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
     let ready_line = doors.ready_line()?;
+    let guarded = guard::pulses(&base.view, &shards);
     let around = Around {
         config: &config,
+        files_max,
         base: &base,
         shards: &shards,
         records: &recording.records,
@@ -103,6 +118,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
         memory: &memory,
+        clock: &clock,
+        pulses: &guarded.all,
     };
     doors.open(&around, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
@@ -111,13 +128,14 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .map(|recorder| recorder.spawn(&clock))
         .transpose()
         .context("cannot start the recorder")?;
-    let guard = Guard::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
-    tokio::spawn(guard.run(stopped));
+    let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
+    tokio::spawn(memory_watch.run(stopped));
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
-        base.into_parts(&config, &shards, wait_subscribers, notices, &clock, &mut collector);
+        base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
     let parts = IngestParts { publishers, publish_tap: recording.publish_tap, ..parts };
     let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
+    guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
     // Who has read that it is ready may stop it at once.
@@ -139,7 +157,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     if let Some(publishing) = &publishing {
         publishing.stop();
     }
-    let _ = ingest.stop().await;
+    // One that hangs is not waited for.
+    let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
+    let _ = tokio::time::timeout(longest, ingest.stop()).await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
     // Those who were catching up until now have no more use for it.
     stop_history(history).await;
@@ -154,6 +174,11 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
         () => Outcome::Done,
     })
+}
+
+/// Cores of the machine.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
@@ -171,6 +196,7 @@ async fn ended(view: &IngestView, exit_at_end: bool) {
 pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
+    Hosts::new(&config.server.hosts).context("server.hosts")?;
     rooms::shelf(config)?;
     Ok(())
 }
@@ -199,7 +225,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
     while let Some(line) = log.blocking_recv() {
         // There is nowhere to report that the log itself is gone.
-        let _ = writeln!(std::io::stderr().lock(), "tickfan: {line}");
+        let _ = writeln!(std::io::stderr().lock(), "tickfan: {}", printable::line(&line));
     }
 }
 
@@ -320,7 +346,7 @@ impl Recording {
         };
         // In a loop it would grow for ever.
         if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
-            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", file.display());
+            anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", printable::path(file));
         }
         let options = RecordOptions {
             dir: record.dir.clone(),
@@ -375,6 +401,8 @@ async fn stop_history(history: Option<HistoryThreads>) {
     }
 }
 
+/// How long a stopping gateway waits for the ingest thread beyond `session.drain_ms`.
+const INGEST_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long a stopping gateway waits for the disk.
 const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 

@@ -248,8 +248,8 @@ impl Room {
         ]
     }
 
-    /// What the operator sees of it.
-    pub(super) fn row(&self) -> Value {
+    /// Its number, and what the operator sees of it.
+    pub(super) fn row(&self) -> (u64, Value) {
         let stage = self.stage.borrow().clone();
         let is_closed = self.door().closed.is_some();
         let state = match &stage {
@@ -272,7 +272,7 @@ impl Room {
             let shown = remote.as_ref().and_then(|remote| remote.shown());
             row["replay"] = shown.map_or(Value::Null, |shown| shown.playback.message());
         }
-        row
+        (self.number, row)
     }
 }
 
@@ -389,7 +389,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
     };
     let mut config = Config {
         feed: vec![feed],
-        publish: Publish { listen: None, token: String::new(), venues: Vec::new() },
+        publish: Publish { venues: Vec::new(), ..Publish::default() },
         record: Record { enabled: false, ..gateway.record.clone() },
         ring: Ring { capacity: gateway.replay.room_ring_capacity },
         // One for all its clients, and never one that takes a core while nothing happens.
@@ -397,6 +397,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
             threads: 1,
             wait: Wait::Park,
             tape_bytes: gateway.shard.tape_bytes.min(ROOM_TAPE_BYTES_MAX),
+            ..gateway.shard.clone()
         },
         ..gateway.clone()
     };
@@ -453,7 +454,7 @@ mod tests {
         };
         let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
         assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
-        assert_eq!((room.clients(), room.row()["state"].as_str()), (0, Some("ending")));
+        assert_eq!((room.clients(), room.row().1["state"].as_str()), (0, Some("ending")));
         // Who is late is told the same.
         let late = Place { room: Arc::clone(&room) };
         room.door().kept += 1;

@@ -17,6 +17,7 @@ use crate::counters::{Counter, Ending};
 use crate::front::NoRoom;
 use crate::front::metrics::RoomFigures;
 use crate::memory::{Asked, Memory};
+use crate::printable;
 use crate::protocol::RoomWish;
 
 /// How long a listing of the captures is taken for true.
@@ -61,7 +62,7 @@ pub(super) struct Rooms {
 pub(super) fn shelf(config: &Config) -> anyhow::Result<Option<Shelf>> {
     let open = |dir: &Path| {
         let shelf = Shelf::open(dir, config.replay.dir_entries_max.get());
-        shelf.with_context(|| format!("replay.dir: {} cannot be read", dir.display()))
+        shelf.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
     };
     config.replay.dir.as_deref().map(open).transpose()
 }
@@ -274,7 +275,7 @@ impl Rooms {
     }
 
     /// A row for each room.
-    pub(super) fn rows(&self) -> Vec<Value> {
+    pub(super) fn rows(&self) -> Vec<(u64, Value)> {
         self.state().rooms.iter().map(|room| room.row()).collect()
     }
 }

@@ -14,6 +14,8 @@ use super::block::{Block, Unpacker};
 use super::desk::{Answer, Found, REQUESTS_MAX, Request, Want};
 use super::index::{Entry, Place};
 
+use crate::printable;
+
 /// Blocks that are kept for the next who wants them: clients that come together want the same. 3 MiB at most.
 const BLOCKS_KEPT: usize = 8;
 /// Requests that are answered in one turn: then it is looked whether the end has come.
@@ -150,8 +152,9 @@ impl Finder {
                 // Where it was given up meanwhile, that is no trouble.
                 if matches!(self.shared.index().find(entry.first), Place::Block(_)) {
                     let path = self.shared.folder.path(entry.file);
-                    let _ =
-                        self.notices.try_send(format!("{}: {error}: a hole in the history", path.display()));
+                    let _ = self
+                        .notices
+                        .try_send(format!("{}: {error}: a hole in the history", printable::path(&path)));
                 }
                 None
             }

@@ -9,6 +9,7 @@ use super::Shared;
 use super::block::Packer;
 use super::files::Folder;
 use super::index::{Entry, Room};
+use crate::printable;
 use crate::ring::TickReader;
 use crate::tick::Words;
 
@@ -143,13 +144,16 @@ impl Keeper {
         }
         // The alarm tells it too.
         let path = self.shared.folder.path(self.number);
-        let _ = self.notices.try_send(format!("{}: {error}: no history is kept any more", path.display()));
+        let _ = self
+            .notices
+            .try_send(format!("{}: {error}: no history is kept any more", printable::path(&path)));
     }
 
     fn remove_files(&mut self) {
         for number in self.others.drain(..).chain([self.number]) {
             self.shared.folder.remove(number);
         }
+        self.shared.folder.leave();
     }
 }
 

@@ -43,7 +43,7 @@ pub use keeper::{Keeper, OpenFile};
 /// How much is kept, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of the files; it is made where there is none.
+    /// The folder of the recordings, in which the files have one of their own; it is made where there is none.
     pub dir: PathBuf,
     /// Bytes that the files may take together.
     pub bytes_max: u64,

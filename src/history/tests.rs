@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use super::files::HIDDEN;
 use super::*;
 use crate::instrument::InstrumentId;
 use crate::ring::{Seen, TickWriter, tick_ring};
@@ -87,10 +88,11 @@ impl House {
     }
 }
 
-fn files(dir: &Path) -> Vec<String> {
+/// What is in the hidden folder among these recordings; nothing if there is none.
+fn files(recordings: &Path) -> Vec<String> {
     let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name().into_string();
-    let mut names: Vec<String> =
-        fs::read_dir(dir).expect("a folder").map(|entry| name(entry).expect("UTF-8")).collect();
+    let entries = fs::read_dir(recordings.join(HIDDEN)).into_iter().flatten();
+    let mut names: Vec<String> = entries.map(|entry| name(entry).expect("UTF-8")).collect();
     names.sort_unstable();
     names
 }
@@ -159,7 +161,9 @@ fn the_bound_is_kept_and_the_oldest_goes() {
         let bytes: u64 = files
             .iter()
             .map(|name| {
-                fs::metadata(house.folder.path().join("recordings").join(name)).expect("a file").len()
+                fs::metadata(house.folder.path().join("recordings").join(HIDDEN).join(name))
+                    .expect("a file")
+                    .len()
             })
             .sum();
         let heads = files::HEAD.len() as u64 * files.len() as u64;
@@ -185,7 +189,7 @@ fn a_file_that_was_removed_can_be_read_to_the_end() {
     // One that somebody else removed or spoilt is a hole, and told.
     house.publish(4);
     house.keep();
-    let path = house.folder.path().join("recordings").join(&house.files()[0]);
+    let path = house.folder.path().join("recordings").join(HIDDEN).join(&house.files()[0]);
     let bytes = fs::read(&path).expect("a file");
     fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
     assert_eq!(house.ask(Want::At(5)), Some(Found::Hole(8)));

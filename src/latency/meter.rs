@@ -93,6 +93,12 @@ impl Set {
         })
     }
 
+    /// Forgets what was measured up to now; the same symbols are told apart.
+    fn forget(&mut self) {
+        let apart: Vec<InstrumentId> = self.symbols.apart().map(|(id, _)| id).collect();
+        self.clear(&apart);
+    }
+
     /// Forgets all values, and keeps the memory. These symbols are told apart from now on.
     fn clear(&mut self, apart: &[InstrumentId]) {
         self.symbols.begin(apart);
@@ -149,7 +155,14 @@ pub struct Meter {
     known: Vec<u8>,
     /// Symbols that are told apart, at most.
     symbols_max: usize,
+    /// By how much the wall clock was ahead of steady time at the last look, wrapping; `None` before the first.
+    ahead_ns: Option<u64>,
+    /// What began before the wall clock was set forward began before this time, which it showed next.
+    set_ns: u64,
 }
+
+/// The wall clock was set if it is off by so much from one look to the next.
+const SET_NS_MIN: u64 = 250_000_000;
 
 const UNKNOWN: u8 = u8::MAX;
 
@@ -160,7 +173,7 @@ impl Meter {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
         let due_ns = end_of_interval(interval_ns, now_ns);
         let (venues, known) = (Venues::default(), Vec::new());
-        Self { line, set, interval_ns, due_ns, venues, known, symbols_max: 0 }
+        Self { line, set, interval_ns, due_ns, venues, known, symbols_max: 0, ahead_ns: None, set_ns: 0 }
     }
 
     /// The same, but so many symbols are told apart.
@@ -234,6 +247,9 @@ impl Meter {
         if !self.is_on() || count == 0 || class == Class::NONE {
             return None;
         }
+        if from_ns < self.set_ns {
+            return None;
+        }
         let Some(mut ns) = to_ns.checked_sub(from_ns) else {
             self.set.negative += count;
             return None;
@@ -263,6 +279,25 @@ impl Meter {
         let Ok(mut values) = Histogram::new_with_bounds(1, NS_MAX, DIGITS) else { return };
         values.saturating_record_n(ns, count);
         cells[at] = Some(Box::new(Cell { values, touched: true }));
+    }
+
+    /// Looks at the clocks, at the beginning of each turn: the machine's steady time, and the wall clock. Where that was set since
+    /// the last look, nobody can tell what was measured before it was set from what was measured across that, so all that is not
+    /// handed over yet is forgotten; and what began before a step forward is not measured, however late it ends.
+    #[inline]
+    pub fn look_at_clocks(&mut self, machine_ns: u64, wall_ns: u64) {
+        let ahead_ns = wall_ns.wrapping_sub(machine_ns);
+        let off_ns = self.ahead_ns.map_or(0, |before| ahead_ns.wrapping_sub(before) as i64);
+        self.ahead_ns = Some(ahead_ns);
+        if off_ns.unsigned_abs() >= SET_NS_MIN {
+            self.clock_was_set(off_ns > 0, wall_ns);
+        }
+    }
+
+    #[cold]
+    fn clock_was_set(&mut self, forward: bool, wall_ns: u64) {
+        self.set.forget();
+        self.set_ns = if forward { wall_ns } else { 0 };
     }
 
     /// Hands over what was measured if the interval is over and there is an empty set to go on with.
@@ -390,6 +425,30 @@ mod tests {
         line.give_back(set, &[]);
         let set = line.empty.pop().expect("one of those given back");
         assert_eq!(set.negative, 0);
+    }
+
+    #[test]
+    fn nothing_is_measured_across_a_step_of_the_wall_clock() {
+        let hour = 3_600 * SECOND;
+        for (forward, wall_ns) in [(true, 2 * hour), (false, hour / 2)] {
+            let line = Arc::new(Line::default());
+            let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
+            let class = Class::new(0, Channel::Trade);
+            meter.look_at_clocks(0, hour);
+            // What is slewed, or read late, is no step.
+            meter.look_at_clocks(1_000, hour + SET_NS_MIN / 2);
+            assert_eq!(meter.record(Stage::Recv, class, hour, hour + 5, 1), Some(5));
+            // Somebody reads the wall clock between the step and the next turn.
+            meter.record(Stage::Recv, class, hour, wall_ns, 1);
+            meter.look_at_clocks(2_000, wall_ns);
+            meter.turn(SECOND);
+            let set = line.take().expect("an interval");
+            assert_eq!((set.values().count(), set.negative, set.clamped), (0, 0, 0));
+            // It was received before the step.
+            let late = meter.record(Stage::Total, class, hour, wall_ns + 7, 1);
+            assert_eq!(late, None, "forward: {forward}");
+            assert_eq!(meter.record(Stage::Total, class, wall_ns, wall_ns + 7, 1), Some(7));
+        }
     }
 
     #[test]

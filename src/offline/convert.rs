@@ -13,6 +13,7 @@ use crate::atomic_file::AtomicFile;
 use crate::config::Limits;
 use crate::feed::Replay;
 use crate::instrument::Symbol;
+use crate::printable;
 use crate::tick::{Body, Tick};
 
 /// What captures are converted to.
@@ -105,7 +106,7 @@ pub fn convert(
         (Target::Ndjson, Some(path)) => {
             let mut file = create(path)?;
             let input = normalize(captures, limits, &mut file, log, progress)?;
-            file.commit().with_context(|| path.display().to_string())?;
+            file.commit().with_context(|| printable::path(path).to_string())?;
             return Ok(input);
         }
         (Target::Csv, _) => "csv",
@@ -118,7 +119,8 @@ pub fn convert(
     let folder = out.unwrap_or(Path::new("."));
     let opened = open(captures, limits)?;
     let is_new = !folder.exists();
-    fs::create_dir_all(folder).with_context(|| format!("{}: cannot create the folder", folder.display()))?;
+    fs::create_dir_all(folder)
+        .with_context(|| format!("{}: cannot create the folder", printable::path(folder)))?;
     let replay = Sheets::create(to, folder, extension)
         .and_then(|sheets| sheets.write(opened, folder, &mut log, progress))
         .inspect_err(|_| {
@@ -165,7 +167,7 @@ impl Sheets {
             None => Ok(()),
         })?;
         let files = [self.trades.finish()?, self.quotes.finish()?, self.gaps.finish()?];
-        AtomicFile::commit_all(files).with_context(|| folder.display().to_string())?;
+        AtomicFile::commit_all(files).with_context(|| printable::path(folder).to_string())?;
         Ok(replay)
     }
 

@@ -14,6 +14,7 @@ use crate::clock::{MS, SECOND};
 use crate::config::Limits;
 use crate::feed::{Join, Line, LineId, LineStats, Market, Origin, SILENCE_NS_MAX};
 use crate::instrument::InstrumentTable;
+use crate::printable;
 use crate::rfc3339::{self, FractionDigits};
 use crate::tick::Body;
 use crate::venue::{ChecksOff, Wire};
@@ -164,8 +165,9 @@ pub fn inspect(
 ) -> anyhow::Result<Report> {
     let mut reader = Reader::open(path)?;
     let wire = venue.or_else(|| reader.venue());
-    let wire =
-        wire.with_context(|| format!("{}: nothing tells the venue: name it with --venue", path.display()))?;
+    let wire = wire.with_context(|| {
+        format!("{}: nothing tells the venue: name it with --venue", printable::path(path))
+    })?;
     let mut inspection = Inspection::new(Report::new(path, &reader, wire, checks_off)?, limits);
     inspection.prime(&reader);
     loop {
@@ -201,7 +203,10 @@ impl Joins {
     pub fn to_json(&self) -> Value {
         let row = |Join { from, to, pause_ns, is_seamless }: &Join| {
             json!({
-                "from": from.display().to_string(), "to": to.display().to_string(), "pause_ns": pause_ns, "seamless": is_seamless,
+                "from": from.to_string_lossy(),
+                "to": to.to_string_lossy(),
+                "pause_ns": pause_ns,
+                "seamless": is_seamless,
             })
         };
         json!({"joins": self.0.iter().map(row).collect::<Vec<_>>()})
@@ -216,7 +221,12 @@ impl fmt::Display for Joins {
         for Join { from, to, pause_ns, is_seamless } in &self.0 {
             let how = if *is_seamless { "without a hole" } else { "books as far as the venue proves them" };
             let pause = Seconds(*pause_ns);
-            writeln!(f, "{} goes on from {}, {pause} s later, {how}", to.display(), from.display())?;
+            writeln!(
+                f,
+                "{} goes on from {}, {pause} s later, {how}",
+                printable::path(to),
+                printable::path(from)
+            )?;
         }
         Ok(())
     }
@@ -303,7 +313,7 @@ impl Inspection {
             }
         });
         if let Err(error) = taken {
-            report.bad(format!("{}:{}: {error}", report.path.display(), record.line));
+            report.bad(format!("{}:{}: {error}", printable::path(&report.path), record.line));
         }
     }
 
@@ -396,7 +406,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         let (times, stats) = (&self.times, &self.stats);
         json!({
-            "file": self.path.display().to_string(),
+            "file": self.path.to_string_lossy(),
             "venue": self.wire.name(),
             "form": self.form.name(),
             "time_unit": self.unit.map(Unit::name),
@@ -548,7 +558,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{}: {}, {} bytes in the form of {}",
-            self.path.display(),
+            printable::path(&self.path),
             self.wire,
             self.bytes,
             self.form

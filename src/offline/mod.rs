@@ -19,6 +19,7 @@ use crate::clock::{Now, SECOND};
 use crate::config::Limits;
 use crate::feed::{LineId, LineLimits, LineStats, LineView, Market, Replay, ReplaySpec, Stamp, Step};
 use crate::instrument::InstrumentTable;
+use crate::printable;
 use crate::protocol::json::{self, Mark};
 use crate::protocol::replay::Speed;
 use crate::tick::{Body, Tick};
@@ -67,6 +68,8 @@ fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
         venues: None,
+        instruments_max: usize::MAX,
+        listed_max: usize::MAX,
         splice_messages_max: limits.splice_messages_max,
         splice_bytes_max: limits.splice_bytes_max,
         checks_off,
@@ -174,15 +177,17 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn names(files: &[&Path]) -> String {
     match files {
         [] => String::new(),
-        [one] => one.display().to_string(),
-        [first, .., last] => format!("{} to {}, {} files", first.display(), last.display(), files.len()),
+        [one] => printable::path(one).to_string(),
+        [first, .., last] => {
+            format!("{} to {}, {} files", printable::path(first), printable::path(last), files.len())
+        }
     }
 }
 
 /// What was counted in each capture.
 fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
     for path in replay.empty() {
-        writeln!(log, "{}: nothing in it", path.display())?;
+        writeln!(log, "{}: nothing in it", printable::path(path))?;
     }
     for LineView { files, line, bad_lines, is_truncated } in replay.lines() {
         let LineStats {
@@ -283,7 +288,7 @@ pub fn generate(
             let mut writer = Writer::new(file, compression)?;
             let summary = generate::generate(spec, &mut writer)?;
             let written = writer.finish().and_then(AtomicFile::commit);
-            written.with_context(|| format!("{}", path.display()))?;
+            written.with_context(|| format!("{}", printable::path(path)))?;
             summary
         }
     };

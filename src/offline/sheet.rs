@@ -14,6 +14,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use crate::atomic_file::AtomicFile;
+use crate::printable;
 use crate::tick::{Decimal, Side};
 
 /// The columns of a table.
@@ -51,14 +52,14 @@ impl Sheet {
     /// Begins a CSV file with its head.
     pub(super) fn csv(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let mut out = BufWriter::with_capacity(super::WRITE_BYTES, create(path)?);
-        writeln!(out, "{}", columns.csv).with_context(|| path.display().to_string())?;
+        writeln!(out, "{}", columns.csv).with_context(|| printable::path(path).to_string())?;
         let columns = columns.csv.split(',').count();
         Ok(Self::Csv { out, line: Vec::with_capacity(256), columns, path: path.to_owned() })
     }
 
     /// Begins a Parquet file.
     pub(super) fn parquet(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
-        let sheet = ParquetSheet::create(path, columns).with_context(|| path.display().to_string())?;
+        let sheet = ParquetSheet::create(path, columns).with_context(|| printable::path(path).to_string())?;
         Ok(Self::Parquet(Box::new(sheet)))
     }
 
@@ -84,10 +85,10 @@ impl Sheet {
         match self {
             Self::Csv { out, path, .. } => {
                 let file = out.into_inner().map_err(io::IntoInnerError::into_error);
-                file.with_context(|| path.display().to_string())
+                file.with_context(|| printable::path(&path).to_string())
             }
             Self::Parquet(sheet) => {
-                let path = sheet.path.display().to_string();
+                let path = printable::path(&sheet.path).to_string();
                 sheet.finish().context(path)
             }
         }
@@ -96,7 +97,7 @@ impl Sheet {
 
 /// Begins a file that is to be at `path`.
 pub(super) fn create(path: &Path) -> anyhow::Result<AtomicFile> {
-    AtomicFile::create(path).with_context(|| format!("{}: cannot create it", path.display()))
+    AtomicFile::create(path).with_context(|| format!("{}: cannot create it", printable::path(path)))
 }
 
 impl Cell<'_> {

@@ -219,6 +219,14 @@ pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Appends that the wall clock of the gateway was set by so many microseconds, to this time.
+pub fn clock_step(time_us: u64, by_us: i64, out: &mut Vec<u8>) {
+    number("{\"type\":\"clock_step\",\"time\":", time_us, out);
+    let before = if by_us < 0 { ",\"by\":-" } else { ",\"by\":" };
+    number(before, by_us.unsigned_abs(), out);
+    out.push(b'}');
+}
+
 /// How far behind a client is.
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {

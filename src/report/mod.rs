@@ -151,7 +151,7 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
             file.write_all(page.as_bytes())?;
             file.commit()
         };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
+        write().with_context(|| format!("cannot write {}", printable::path(path)))?;
     }
     let text = if args.json { json::text(&report)? } else { table::text(&report, width, args.tags) };
     print(&text, out).context("cannot write")?;
@@ -172,7 +172,7 @@ fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
 /// The first of these that is a flight.
 fn flight_among(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {
     for path in paths {
-        if Flight::begins(open(path)?.fill_buf().with_context(|| format!("{}", path.display()))?) {
+        if Flight::begins(open(path)?.fill_buf().with_context(|| format!("{}", printable::path(path)))?) {
             return Ok(Some(path));
         }
     }
@@ -181,7 +181,7 @@ fn flight_among(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {
 
 fn report_flight(args: &ReportArgs, path: &Path, out: impl Write) -> anyhow::Result<()> {
     let ReportArgs { files, compare, budget, json, html, tags, from, to } = args;
-    let name = path.display();
+    let name = printable::path(path);
     anyhow::ensure!(files.len() == 1, "{name} is a flight: it is reported alone");
     let other = !compare.is_empty() || !budget.is_empty() || html.is_some() || *tags;
     anyhow::ensure!(!other && from.is_none() && to.is_none(), "{name} is a flight: only --json goes with it");
@@ -213,7 +213,7 @@ impl Side {
         let (mut run, mut notes, mut bad) = (Run::default(), Vec::new(), Vec::new());
         let mut bad_lines = 0;
         for path in paths {
-            let name = path.display();
+            let name = printable::path(path);
             let flaw = |flaw| match flaw {
                 Flaw::Torn(line) => {
                     notes.push(format!("{name}: line {line}, the last, was cut off and is left out"));
@@ -234,7 +234,7 @@ impl Side {
         if bad_lines > 0 {
             notes.push(format!("{bad_lines} lines could not be read and are left out"));
         }
-        let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let files: Vec<String> = paths.iter().map(|path| printable::path(path).to_string()).collect();
         anyhow::ensure!(run.span_ns().is_some(), "{}: no measurements", files.join(", "));
         let stages = run.stages().map_err(|why| anyhow!(why))?;
         Ok(Self { run, stages, files, notes, bad_lines })
@@ -242,7 +242,7 @@ impl Side {
 }
 
 fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
-    let file = File::open(path).with_context(|| format!("{}", path.display()))?;
+    let file = File::open(path).with_context(|| format!("{}", printable::path(path)))?;
     Ok(BufReader::with_capacity(1 << 16, file))
 }
 
@@ -253,7 +253,9 @@ fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
         match reader.next_interval() {
             Ok(interval) => return Ok(interval.map(|interval| interval.start_ns)),
             Err(ReadError::Line { .. }) => {}
-            Err(ReadError::Io(error)) => return Err(error).with_context(|| format!("{}", path.display())),
+            Err(ReadError::Io(error)) => {
+                return Err(error).with_context(|| format!("{}", printable::path(path)));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How far behind a client is, and what comes of it: looks at the clock, at the kernel, and at the pings that stand in the
 //! stream.
 
+use super::window::Window;
 use super::{REFILL_BYTES, Session, marks};
 
 /// How far behind a client is, as it is told.
@@ -74,16 +75,25 @@ impl Session {
             return true;
         }
         if self.is_ahead(now_ns) {
+            if !self.has_limit() {
+                self.window = Some(Box::new(Window::smallest(now_ns)));
+                self.marks_at = 0;
+            }
+            self.fill_window(now_ns);
             self.block(now_ns);
             self.awaits_answer = true;
             return false;
         }
         let at = self.taken + self.outbox.urgent_end() as u64;
-        if self.marks.is_due(at, self.shedding, now_ns) {
+        let due = match self.limit() {
+            Some(window) => self.marks.is_due_within(at, window.ping_bytes()),
+            None => self.marks.is_due(at, self.shedding, now_ns),
+        };
+        if due {
             self.mark(now_ns);
         }
-        // A session that sheds is given little, with a ping in each of its portions.
-        self.marks_at = if self.shedding { 0 } else { self.marks.next_look(at) };
+        // A session that sheds, or has a window, is given little, with a ping in each of its portions.
+        self.marks_at = if self.shedding || self.has_limit() { 0 } else { self.marks.next_look(at) };
         true
     }
 
@@ -107,7 +117,8 @@ impl Session {
                 self.refill_bytes = REFILL_BYTES;
             }
         }
-        if !self.shedding {
+        self.advance_window(now_ns);
+        if !self.shedding && !self.has_limit() {
             self.marks_at = self.marks.next_look(self.taken);
         }
         self.end_shedding();
@@ -121,12 +132,126 @@ impl Session {
 
     /// Whether the client has so much before it that it is sent no more until it answers.
     pub fn is_ahead(&self, now_ns: u64) -> bool {
-        self.oldest_mark().is_some() && self.marks.is_ahead(self.taken, now_ns)
+        match self.window_room() {
+            Some(left) => left == 0 || (self.oldest_mark().is_some() && self.marks.is_full()),
+            None => self.oldest_mark().is_some() && self.marks.is_ahead(self.taken, now_ns),
+        }
     }
 
     /// The oldest ping that is not answered, where that says something of the client: one that is not read from is not heard.
     pub(super) fn oldest_mark(&self) -> Option<marks::Mark> {
         self.marks.oldest().filter(|_| !self.is_over_full())
+    }
+
+    // ---- the window -----------------------------------------------------------------------------------
+
+    /// The window, where it limits.
+    #[inline]
+    fn limit(&self) -> Option<&Window> {
+        self.window.as_deref().filter(|window| window.is_limit())
+    }
+
+    #[inline]
+    fn has_limit(&self) -> bool {
+        self.limit().is_some()
+    }
+
+    /// Bytes of the stream that the client is known to have come to: by its answers, or by what its kernel
+    /// acknowledged where it answers never, or is not heard.
+    fn come_to(&self) -> u64 {
+        self.marks.read().filter(|_| !self.is_over_full()).unwrap_or(self.acked)
+    }
+
+    /// Bytes that may be queued until the client has as much before it as its window has room for; `None`: there is
+    /// none.
+    pub(super) fn window_room(&self) -> Option<u64> {
+        let window = self.limit()?;
+        // Where all pings are answered, what stands behind the last of them is less than is between two.
+        let all = self.marks.read().is_some() && !self.is_over_full() && self.oldest_mark().is_none();
+        let before = if all { 0 } else { self.taken.saturating_sub(self.come_to()) };
+        Some(window.bytes().saturating_sub(before))
+    }
+
+    /// The most that one write takes: what the window has room for, and not more than comes before the next ping.
+    #[cold]
+    pub(super) fn portion(&self) -> usize {
+        let Some((window, left)) = self.limit().zip(self.window_room()).filter(|_| !self.closing) else {
+            return usize::MAX;
+        };
+        let before_ping = (self.marks.last_at() + window.ping_bytes()).saturating_sub(self.taken);
+        let most = if before_ping == 0 { left } else { left.min(before_ping) };
+        usize::try_from(most.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a tick of a subscription to the newest values is better told later, when the client has come to more:
+    /// as much waits as its window has room for. The newest value of its stream then takes the place of all before
+    /// it.
+    pub fn conflates(&mut self, now_ns: u64) -> bool {
+        let full = self.window_room().is_some_and(|left| left <= self.outbox.len() as u64);
+        if full {
+            self.fill_window(now_ns);
+        }
+        full && !self.closing
+    }
+
+    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is told when the
+    /// client has come to more, and it was not told that it is behind: nothing may be said as if that had been told.
+    pub fn withholds(&self, since_ms: u32) -> bool {
+        let oldest = self.waiting.front().filter(|_| self.has_limit() && !self.shedding && !self.closing);
+        oldest.is_some_and(|(_, waits_ms)| since_ms.wrapping_sub(*waits_ms) < 1 << 31)
+    }
+
+    fn fill_window(&mut self, now_ns: u64) {
+        let come_to = self.come_to();
+        if let Some(window) = &mut self.window {
+            window.fill(come_to, now_ns);
+        }
+    }
+
+    /// The client has come to more. A window as large as all that may wait limits nothing, and is given up.
+    fn advance_window(&mut self, now_ns: u64) {
+        let (come_to, idle) = (self.come_to(), self.waiting.is_empty() && self.outbox.is_empty());
+        let ahead_ns = self.policy.ahead_ns.saturating_add(self.marks.road_ns());
+        if let Some(window) = &mut self.window {
+            window.advance(come_to, idle, ahead_ns, now_ns);
+        }
+        self.drop_window(now_ns);
+    }
+
+    /// Gives up a window that is of no use.
+    fn drop_window(&mut self, now_ns: u64) {
+        let most = self.policy.outbox_bytes_max as u64;
+        let is_useless = |window: &Window| window.bytes() >= most || window.is_unused(now_ns);
+        let gone = self.window.take_if(|window| window.is_limit() && is_useless(window));
+        if gone.is_some() && !self.shedding {
+            self.marks_at = self.marks.next_look(self.taken);
+        }
+    }
+
+    /// Measures a client whose socket is full, from one look to the next.
+    fn look_at_window(&mut self, now_ns: u64) {
+        let (acked, ahead_ns) = (self.acked, self.policy.ahead_ns);
+        let is_silent = self.marks.read().is_none() || self.is_over_full();
+        let waits = !(self.waiting.is_empty() && self.outbox.is_empty());
+        match &mut self.window {
+            None if self.pressed => self.window = Some(Box::new(Window::measured(acked, now_ns))),
+            None => {}
+            Some(window) if !window.is_limit() => {
+                window.begin(acked, ahead_ns, now_ns);
+                if window.is_limit() {
+                    self.marks_at = 0;
+                }
+            }
+            Some(_) if is_silent => self.advance_window(now_ns),
+            Some(window) if !waits => window.rest(),
+            Some(_) => {}
+        }
+        self.drop_window(now_ns);
+    }
+
+    /// Whether the window is full and something waits for it.
+    fn is_held_up(&self) -> bool {
+        self.window_room() == Some(0) && !(self.waiting.is_empty() && self.outbox.is_empty())
     }
 
     // ---- time -----------------------------------------------------------------------------------------
@@ -138,7 +263,8 @@ impl Session {
             u64::from(((now_ns / 1_000_000) as u32).wrapping_sub(*since_ms)) * 1_000_000
         });
         let held = self.stalled.then(|| now_ns.saturating_sub(self.progress_ns));
-        let before = self.oldest_mark().filter(|_| self.awaits_answer || self.shedding);
+        let counts = self.awaits_answer || self.shedding || self.is_held_up();
+        let before = self.oldest_mark().filter(|_| counts);
         let unread = before.map(|mark| now_ns.saturating_sub(mark.since_ns));
         [queued, dirty, held, unread].into_iter().flatten().max().unwrap_or(0)
     }
@@ -154,10 +280,11 @@ impl Session {
             return Verdict { at_ease: true, ..Verdict::default() };
         }
         self.look_at(kernel, now_ns);
+        self.look_at_window(now_ns);
         let oldest = self.oldest_mark();
         let late = oldest.is_some_and(|mark| now_ns.saturating_sub(mark.since_ns) >= marks::AHEAD_NS);
         // What waits for want of a turn is no fault of the client's.
-        let stuck = self.blocked || self.stalled || (self.shedding && late);
+        let stuck = self.blocked || self.stalled || self.is_held_up() || (self.shedding && late);
         let behind_ns = if stuck || self.shedding { self.behind_ns(now_ns) } else { 0 };
         if stuck && behind_ns >= self.policy.shed_behind_ns {
             self.shed();
@@ -179,7 +306,7 @@ impl Session {
             tell,
             cut_in_ns,
             cut: cut_in_ns == Some(0),
-            at_ease: level == Level::Ok && !stuck && !self.shedding,
+            at_ease: level == Level::Ok && !stuck && !self.shedding && self.window.is_none(),
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Marks {
     answers: bool,
     /// Its last answer came in time.
     prompt: bool,
+    /// The least that an answer took: the road there and back, nanoseconds.
+    road_ns: u64,
     /// By how many of 1,024 parts the distances while all are answered are shorter than they may be. Clients that came together
     /// and are sent the same would else be pinged together, and their answers, which come at once, would hold up the shard.
     stagger: u8,
@@ -63,7 +65,16 @@ impl Marks {
     /// None yet.
     pub(super) fn new(stagger: u8) -> Self {
         let last = Mark { at: 0, since_ns: 0 };
-        Self { first: None, rest: VecDeque::new(), read: 0, last, answers: false, prompt: true, stagger }
+        Self {
+            first: None,
+            rest: VecDeque::new(),
+            read: 0,
+            last,
+            answers: false,
+            prompt: true,
+            road_ns: u64::MAX,
+            stagger,
+        }
     }
 
     /// A distance while all are answered: up to a quarter shorter than it may be.
@@ -74,6 +85,21 @@ impl Marks {
     /// The oldest ping that is not answered, of a client that answers.
     pub(super) fn oldest(&self) -> Option<Mark> {
         self.first.filter(|_| self.answers)
+    }
+
+    /// Bytes of the stream that a client which answers has come to; `None` of one that never did.
+    pub(super) fn read(&self) -> Option<u64> {
+        self.answers.then_some(self.read)
+    }
+
+    /// The least that an answer took, nanoseconds; 0 before the first.
+    pub(super) fn road_ns(&self) -> u64 {
+        if self.road_ns == u64::MAX { 0 } else { self.road_ns }
+    }
+
+    /// How many bytes of the stream are before the last ping.
+    pub(super) fn last_at(&self) -> u64 {
+        self.last.at
     }
 
     /// How many are not answered, as far as they are remembered.
@@ -111,7 +137,9 @@ impl Marks {
         self.read = at;
         self.answers = true;
         if let Some(since_ns) = since_ns {
-            self.prompt = now_ns.saturating_sub(since_ns) < prompt_ns;
+            let took_ns = now_ns.saturating_sub(since_ns);
+            self.prompt = took_ns < prompt_ns;
+            self.road_ns = self.road_ns.min(took_ns);
         }
         true
     }
@@ -132,6 +160,16 @@ impl Marks {
         let Some(oldest) = self.oldest() else { return false };
         let late = now_ns.saturating_sub(oldest.since_ns) >= AHEAD_NS;
         (late && sent.saturating_sub(self.read) >= AHEAD_BYTES) || self.unanswered() >= UNANSWERED_MAX
+    }
+
+    /// Whether as many pings are unanswered as are remembered.
+    pub(super) fn is_full(&self) -> bool {
+        self.unanswered() >= UNANSWERED_MAX
+    }
+
+    /// Whether a ping is due behind so many bytes of the stream, where one is to stand in every `distance` of them.
+    pub(super) fn is_due_within(&self, at: u64, distance: u64) -> bool {
+        at.saturating_sub(self.last.at) >= distance && !self.is_full()
     }
 
     /// Whether a ping is due behind so many bytes of the stream. With `closely`, whenever all are answered.

@@ -24,6 +24,10 @@
 //! What counts is for how long the oldest of what waits has waited: in the outbox, as a dirty subscription, in the kernel
 //! without any progress, or behind a ping. The client is told each [`Level`] in turn.
 //!
+//! One whose socket stays full has a window (`window`): no more is before the client than it takes in half a second.
+//! What a subscription to the newest values is offered beyond that makes it dirty, and is told when there is room: at
+//! once, not only when it sheds.
+//!
 //! While it sheds, a session is given little at a time, and the next when it has come to that, so that what it is given is
 //! new when it reads it: the faster it does, the more, up to the whole budget.
 //!
@@ -40,6 +44,7 @@ mod marks;
 mod outbox;
 mod subscription;
 mod tray;
+mod window;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -51,6 +56,7 @@ use marks::Marks;
 pub use outbox::Outbox;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 pub use tray::Tray;
+use window::Window;
 
 use crate::protocol::Rate;
 use crate::tick::Key;
@@ -70,6 +76,8 @@ pub struct Policy {
     pub cut_after_ns: u64,
     /// It is dead when nothing was heard of it for so long, nanoseconds.
     pub pong_timeout_ns: u64,
+    /// One that is behind has before it what it takes in so long, nanoseconds.
+    pub ahead_ns: u64,
     /// Different rates that it may have at once.
     pub rates_max: usize,
 }
@@ -114,13 +122,15 @@ pub struct Session {
     taken: u64,
     /// From which place of the stream on somebody has to [look](Self::look_at_marks) before more is written.
     marks_at: u64,
+    /// How much the client may have before it, where it is behind.
+    window: Option<Box<Window>>,
     /// When the socket last took something, or the client came to something; steady time.
     progress_ns: u64,
     /// When there was the last sign of life, steady time.
     alive_ns: u64,
     /// Bytes that the other side has acknowledged, as far as was looked.
     acked: u64,
-    /// How much a shedding session is given at once.
+    /// How much a shedding session is given at once, unless it has a window.
     refill_bytes: usize,
     /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
     /// time. Each is in it once.
@@ -150,6 +160,7 @@ impl Session {
             stalled: false,
             level: Level::Ok,
             refill_bytes: REFILL_BYTES,
+            window: None,
             taken: 0,
             marks_at: marks::WIDE_BYTES,
             marks: Marks::new(stagger),
@@ -180,7 +191,14 @@ impl Session {
     /// told first.
     pub fn room(&self) -> usize {
         let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;
-        if open { self.policy.outbox_bytes_max.saturating_sub(self.tick_bytes()) } else { 0 }
+        if !open {
+            return 0;
+        }
+        let room = self.policy.outbox_bytes_max.saturating_sub(self.tick_bytes());
+        match self.window_room() {
+            Some(left) => room.min(usize::try_from(left).unwrap_or(room).saturating_sub(self.outbox.len())),
+            None => room,
+        }
     }
 
     /// Bytes that wait, those of answers not counted.
@@ -314,12 +332,23 @@ impl Session {
     }
 
     /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
-    /// nobody is to lose a tick because it was told an old one.
+    /// nobody is to lose a tick because it was told an old one. Where there is a window, only what fits in it is
+    /// told: behind it the newest value would get old.
     pub fn has_room(&self) -> bool {
         let half = (self.policy.outbox_bytes_max / 2).min(self.outbox.own_bytes_max());
+        if let Some(left) = self.window_room() {
+            let fits = self.tick_bytes() + TOLD_BYTES_MAX <= half.max(TOLD_BYTES_MAX);
+            return left > self.outbox.len() as u64 && fits && !self.closing && !self.blocked;
+        }
         let most = if self.shedding { self.refill_bytes.min(half) } else { half };
         let late = self.shedding && (self.stalled || self.blocked || self.oldest_mark().is_some());
         !self.closing && !late && self.tick_bytes() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
+    }
+
+    /// As [`has_room`](Self::has_room), for what is kept elsewhere until it can be written: there is none while the socket takes
+    /// nothing, or while so many bytes wait.
+    pub fn has_room_ahead(&self, bytes: usize) -> bool {
+        self.has_room() && !self.blocked && self.outbox.len() < bytes.max(1)
     }
 
     /// Whether there is room for what is of no consequence while ticks wait.
@@ -449,7 +478,8 @@ impl Session {
     /// Shows what goes out next, in at least one slice, as much as one write takes.
     #[inline]
     pub fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        self.outbox.show(write)
+        let most = if self.window.is_some() { self.portion() } else { usize::MAX };
+        self.outbox.show(most, write)
     }
 
     /// What is urgent and the rest of a frame that has begun, or all there is, in one piece.
@@ -509,6 +539,8 @@ impl Session {
         }
         if self.outbox.is_empty() {
             self.pressed = false;
+            // It was not full for long.
+            self.window.take_if(|window| !window.is_limit());
             // Who answers pings is given more when it has come to this.
             if self.oldest_mark().is_none() {
                 self.refill_more();

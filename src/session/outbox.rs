@@ -82,9 +82,10 @@ impl Outbox {
         Self { buffers, ..Self::default() }
     }
 
-    /// Shows what goes out next to `write`, at least one slice, as much as one write takes.
-    pub(super) fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        if self.is_on_tape() {
+    /// Shows what goes out next to `write`, at least one slice, as much as one write takes, and not more than `most`
+    /// bytes.
+    pub(super) fn show<T>(&mut self, most: usize, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        if self.is_on_tape() && self.len <= most {
             let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
             return if self.strips.is_empty() {
                 self.buffers.read(self.strip, one)
@@ -93,15 +94,20 @@ impl Outbox {
             };
         }
         self.own();
-        if self.rest.is_empty() {
-            return write(&[IoSlice::new(&self.front[self.written..])]);
+        let front = &self.front[self.written..];
+        if self.rest.is_empty() || front.len() >= most {
+            return write(&[IoSlice::new(&front[..front.len().min(most)])]);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        slices[0] = IoSlice::new(&self.front[self.written..]);
-        let mut count = 1;
+        slices[0] = IoSlice::new(front);
+        let (mut count, mut left) = (1, most - front.len());
         for (slice, chunk) in slices[1..].iter_mut().zip(&self.rest) {
-            *slice = IoSlice::new(chunk);
-            count += 1;
+            let n = chunk.len().min(left);
+            if n == 0 {
+                break;
+            }
+            *slice = IoSlice::new(&chunk[..n]);
+            (count, left) = (count + 1, left - n);
         }
         write(&slices[..count])
     }

@@ -137,6 +137,12 @@ impl Subscription {
         self.told.wrapping_sub(before)
     }
 
+    /// True if the newest value of a channel stands for those before it, where they cannot all be told.
+    #[inline]
+    pub fn is_latest(&self) -> bool {
+        self.manner.mode == Mode::Latest
+    }
+
     /// True if the next tick it loses because its client is slow ends the session.
     pub fn cuts(&self) -> bool {
         self.manner.cuts
@@ -228,6 +234,16 @@ impl Subscription {
             self.condition = Condition::Behind(GapCause::SlowConsumer);
         }
         !waits
+    }
+
+    /// What the client was told last is told once more, for it means something else by now. True if it was current until now:
+    /// then its session has to [`wait`](super::Session::wait). It is for states, whose numbers nobody counts.
+    pub fn tell_again(&mut self) -> bool {
+        let was_current = self.fell_behind(GapCause::Overrun);
+        if was_current {
+            self.told = self.told.saturating_sub(1);
+        }
+        was_current
     }
 
     /// A tick came before its rate lets it go. True if it was current until now: then its session has to

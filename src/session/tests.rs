@@ -19,6 +19,7 @@ fn policy() -> Policy {
         shed_behind_ns: 300 * MS,
         cut_after_ns: 1_000 * MS,
         pong_timeout_ns: 2_000 * MS,
+        ahead_ns: 50 * MS,
         rates_max: 2,
     }
 }
@@ -454,6 +455,7 @@ fn a_client_that_is_not_read_from_needs_not_answer() {
     assert!(session.is_ahead(1_000 * MS) && session.is_blocked() && session.awaits_answer());
     // Its answers fill their room: its requests are left unread, its pongs among them.
     session.push_answer(&text(2_000), 1_000 * MS);
+    session.judge(Kernel::default(), 1_000 * MS);
     assert!(session.is_over_full() && !session.is_ahead(1_000 * MS));
     session.unblock();
     take_all(&mut session, 1_100 * MS);

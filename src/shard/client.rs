@@ -4,6 +4,7 @@ use std::io;
 
 use super::interest::{Awaited, Wildcard};
 use super::leaving::Parting;
+use super::pongs::Withheld;
 use super::reading::{Reading, first_of};
 use super::sessions::{Socket, Who};
 use crate::clock::Clock;
@@ -12,6 +13,7 @@ use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, NS_MAX, Stage};
 use crate::session::{Session, Strip, Subscription, Times, Tray};
+use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
 /// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
@@ -27,6 +29,8 @@ pub(super) struct Connection<S> {
     pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
+    /// A `resume` of it waits for the index of the ring.
+    pub(super) awaits_plan: bool,
     /// It was above `ok` at some time.
     pub(super) slowed: bool,
     /// Listed instruments that it asked for by name, on whatever channel.
@@ -35,6 +39,8 @@ pub(super) struct Connection<S> {
     pub(super) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
     pub(super) seam: Option<u64>,
+    /// Pings that are answered when what waited for its window before them has been told.
+    pub(super) withheld: Option<Box<Withheld>>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
     pub(super) socket: S,
@@ -157,7 +163,11 @@ impl<S: Socket> Connection<S> {
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
             // Nobody counts on its turn to come before the tape comes round.
-            return self.session.own();
+            self.session.own();
+            if self.session.has_urgent() {
+                self.force(false, around.counters);
+            }
+            return;
         }
         let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {
@@ -227,6 +237,11 @@ impl<S> Connection<S> {
     #[inline]
     pub(super) fn touch(&self) -> usize {
         usize::from(self.watched) ^ self.session.touch()
+    }
+
+    /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.
+    pub(super) fn may_read(&self, tuning: Tuning) -> bool {
+        self.session.has_room_ahead(tuning.unsent_bytes_max as usize)
     }
 
     /// Nothing is to be done for it but to write what it is offered.

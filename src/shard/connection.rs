@@ -1,23 +1,24 @@
 //! A client's socket: frames in by tungstenite, bytes out by the shard. One task a connection.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
 use super::leaving::Parting;
 use super::sessions::{SessionOptions, Sessions, Socket, Wants, Who};
-use crate::clock::{Clock, Now, SECOND};
+use crate::clock::Clock;
 use crate::counters::Ending;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::frame::Scanner;
+use crate::socket::inbound::{self, Controls, Most, Shim, close_for};
 use crate::socket::{self, Peer, Tuning};
 
 /// A client whose handshake is done, on its way to a shard.
@@ -117,32 +118,6 @@ impl Socket for TcpSocket {
     }
 }
 
-/// What tungstenite reads from and answers into: pongs and close frames go the way of all bytes.
-struct Shim<'a> {
-    stream: &'a TcpStream,
-    replies: Vec<u8>,
-    scanner: &'a mut Scanner,
-    controls: &'a mut Controls,
-    most: Most,
-    now: Now,
-}
-
-impl Read for Shim<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.stream.try_read(into)?;
-        self.controls.take_in(&into[..n], self.scanner, self.most, self.now)?;
-        Ok(n)
-    }
-}
-
-/// What one client may send.
-#[derive(Clone, Copy)]
-struct Most {
-    message_bytes: usize,
-    fragments: u32,
-    controls_per_s: u32,
-}
-
 impl From<&SessionOptions> for Most {
     fn from(options: &SessionOptions) -> Self {
         Self {
@@ -150,41 +125,6 @@ impl From<&SessionOptions> for Most {
             fragments: options.fragments_max,
             controls_per_s: options.controls_per_s,
         }
-    }
-}
-
-/// The control frames of a client: so many in the second that began then.
-struct Controls {
-    count: u32,
-    second_ns: u64,
-}
-
-impl Controls {
-    /// Counts what has come, frame by frame.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::QuotaExceeded`] if it is too much.
-    fn take_in(&mut self, bytes: &[u8], scanner: &mut Scanner, most: Most, now: Now) -> io::Result<()> {
-        let parts = scanner.feed(bytes);
-        if now.mono_ns.saturating_sub(self.second_ns) >= SECOND {
-            (self.second_ns, self.count) = (now.mono_ns, 0);
-        }
-        self.count += scanner.take_controls();
-        if parts > most.fragments || self.count > most.controls_per_s {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        Ok(())
-    }
-}
-
-impl Write for Shim<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.replies.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -197,12 +137,7 @@ struct Parser {
 impl Parser {
     /// One that has `early` bytes to parse before those of the socket, which `scanner` has seen.
     fn new(early: Vec<u8>, scanner: Scanner, most: Most) -> Box<Self> {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(most.message_bytes))
-            .max_frame_size(Some(most.message_bytes));
-        let context = WebSocketContext::from_partially_read(early, Role::Server, Some(config));
+        let context = inbound::parser(early, most, READ_BUFFER_BYTES);
         Box::new(Self { context, scanner })
     }
 }
@@ -223,6 +158,20 @@ pub(super) struct House {
     pub(super) clock: Clock,
     /// Wakes the shard when there is something to write.
     pub(super) work: Notify,
+    /// A task has panicked, perhaps in the middle of what all sessions share: the shard is to end.
+    pub(super) broken: Cell<bool>,
+}
+
+/// Tells the shard if the task that holds it panics: the runtime would go on as if nothing had been.
+struct Fuse(Rc<House>);
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.set(true);
+            self.0.work.notify_one();
+        }
+    }
 }
 
 /// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `None` if the socket is gone already.
@@ -245,11 +194,11 @@ pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
         shard.subscribe(id, None, &wanted, now);
     }
     let most = Most::from(&shard.options);
-    let mut controls = Controls { count: 0, second_ns: now.mono_ns };
+    let mut controls = Controls::new(now.mono_ns);
     let mut parser = None;
     if !read_buf.is_empty() {
         let mut scanner = Scanner::default();
-        if controls.take_in(&read_buf, &mut scanner, most, now).is_err() {
+        if controls.take_in(&read_buf, &mut scanner, most, now.mono_ns).is_err() {
             shard.close(id, Close::Limit, now);
         }
         parser = Some(Parser::new(read_buf, scanner, most));
@@ -272,9 +221,11 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Drives the connection until it ends.
-    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold all this twice")]
+    // The future of an `async fn` would hold all this twice.
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
+        let fuse = Fuse(Rc::clone(&self.house));
         async move {
+            let _fuse = fuse;
             // What came with the handshake is read without waiting for the socket.
             let mut more = self.parser.is_some();
             loop {
@@ -330,7 +281,8 @@ impl Driver {
         };
         let Parser { context, scanner } =
             &mut **parser.get_or_insert_with(|| Parser::new(Vec::new(), Scanner::default(), most));
-        let mut shim = Shim { stream: &shared.stream, replies: Vec::new(), scanner, controls, most, now };
+        let (stream, now_ns) = (&shared.stream, now.mono_ns);
+        let mut shim = Shim { stream, replies: Vec::new(), scanner, controls, most, now_ns };
         for _ in 0..MESSAGES_PER_TURN {
             let heard = context.read(&mut shim);
             let mut sessions = sessions.borrow_mut();
@@ -348,7 +300,7 @@ impl Driver {
                 }
                 // What was asked for does not count among what a client may send.
                 Ok(Message::Pong(payload)) if sessions.answered(id, &payload, now) => {
-                    shim.controls.count = shim.controls.count.saturating_sub(1);
+                    shim.controls.was_asked_for();
                 }
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -381,20 +333,5 @@ fn cause_of(error: &Error) -> Ending {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ending::Left,
         Error::Io(error) => Ending::from(error),
         _ => Ending::Failed,
-    }
-}
-
-/// The close code that an error of the client's frames calls for; `None` where the connection is over
-/// anyway.
-fn close_for(error: &Error) -> Option<Close> {
-    match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
-        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Some(Close::Limit),
-        Error::Utf8(_) => Some(Close::NotUtf8),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-        | Error::ConnectionClosed
-        | Error::AlreadyClosed
-        | Error::Io(_) => None,
-        _ => Some(Close::Protocol),
     }
 }

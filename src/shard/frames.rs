@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
+use super::clocks;
 use crate::counters::GAP_CAUSES;
 use crate::instrument::Symbol;
 use crate::protocol::frame::TextFrame;
 use crate::protocol::json::{self, Mark, Plain};
-use crate::session::{CatchUp, Missing};
+use crate::session::{CatchUp, Missing, Told};
 use crate::tick::{Body, Channel, GapCause, Key, Tick};
 
 const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");
@@ -21,10 +22,15 @@ pub(super) struct Frames {
     /// The newest value of streams that were caught up with last: where clients have rates, each of very many is told the
     /// same value with an `n` of its own.
     newest: HashMap<Key, Newest, FxBuildHasher>,
+    /// Ticks that were read again last, each at the place of its number: clients that come back together read the same. Nothing
+    /// until there are some.
+    again: Vec<Again>,
     /// Frames made to be shared.
     pub(super) count: u64,
     /// Gaps that were told, and how many numbers they named, by the number of their cause.
     pub(super) gaps: [(u64, u64); GAP_CAUSES],
+    /// Since when the feed stands, if it does: no state that is told is live then.
+    pub(super) feed_stands_ns: Option<u64>,
 }
 
 /// A message but for what differs from client to client.
@@ -34,6 +40,16 @@ struct Newest {
     text: Vec<u8>,
 }
 
+/// The message of a trade or quote that was read again, but for the end.
+#[derive(Default)]
+struct Again {
+    of: Option<(Key, u64, bool, Plain)>,
+    text: Vec<u8>,
+}
+
+/// Ticks that were read again and are kept: some 300 bytes each.
+const AGAIN_MAX: usize = 2_048;
+
 /// Streams of which the newest value is kept, at most: some 200 bytes each.
 const NEWEST_MAX: usize = 4_096;
 
@@ -42,7 +58,12 @@ impl Frames {
     pub(super) fn encode(&mut self, tick: &Tick, symbol: &Symbol, tx_us: u64) {
         self.count += 1;
         let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
-        self.shared.make(|out| json::tick(tick, symbol, mark, out));
+        match self.feed_stands_ns {
+            None => self.shared.make(|out| json::tick(tick, symbol, mark, out)),
+            Some(since_ns) => {
+                self.shared.make(|out| json::tick(&clocks::stale(tick, since_ns), symbol, mark, out))
+            }
+        };
     }
 
     /// The frame made last by [`encode`](Self::encode).
@@ -63,7 +84,12 @@ impl Frames {
         for missing in told.before.into_iter().flatten() {
             push(self.gap(missing, key, symbol));
         }
-        match told.value {
+        let feed_stands_ns = self.feed_stands_ns;
+        let shown = |told: Told| match feed_stands_ns {
+            None => told,
+            Some(since_ns) => Told { tick: clocks::stale(&told.tick, since_ns), ..told },
+        };
+        match told.value.map(shown) {
             Some(value) if value.snap => {
                 let mark = Mark { snap: true, past: false, tx_us: Some(tx_us) };
                 push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));
@@ -89,7 +115,38 @@ impl Frames {
             push(self.gap(missing, tick.key(), symbol));
         }
         self.told(tick);
-        push(self.own.make(|out| json::tick(tick, symbol, mark, out)));
+        push(self.read_again(tick, mark, symbol));
+    }
+
+    fn read_again(&mut self, tick: &Tick, mark: Mark, symbol: &Symbol) -> &[u8] {
+        if matches!(tick.body, Body::Gap { .. } | Body::Status(_)) {
+            // A gap names what this client lacks.
+            return self.own.make(|out| json::tick(tick, symbol, mark, out));
+        }
+        if self.again.is_empty() {
+            self.again.resize_with(AGAIN_MAX, Again::default);
+        }
+        let Self { again, own, .. } = self;
+        let (key, seq, past) = (tick.key(), tick.seq, mark.past);
+        let known = &mut again[(key.index() as u64 ^ seq) as usize % AGAIN_MAX];
+        let plain = match known.of {
+            Some((of, at, then, plain)) if (of, at, then) == (key, seq, past) => plain,
+            _ => {
+                known.text.clear();
+                let Some(plain) = Plain::write(tick, symbol, mark, &mut known.text) else {
+                    known.of = None;
+                    return own.make(|out| out.extend_from_slice(&known.text));
+                };
+                known.of = Some((key, seq, past, plain));
+                plain
+            }
+        };
+        own.make(|out| plain.copy(&known.text, 1, mark.tx_us, out))
+    }
+
+    /// Gives back what is kept of ticks that were read again.
+    pub(super) fn forget_again(&mut self) {
+        self.again = Vec::new();
     }
 
     /// The newest value of a stream, for one client.

@@ -215,7 +215,7 @@ impl<S: Socket> Sessions<S> {
         // It may change at any moment: what is not shown has another number.
         match (wish.start, self.ring.numbered_state(instrument)) {
             (Start::FromFirst, _) => Start::FromFirst,
-            (_, (state, number)) if Some(state) == shown => Start::After(number),
+            (_, (state, number)) if Some(self.around.shown(state)) == shown => Start::After(number),
             _ => Start::Snapshot,
         }
     }
@@ -269,7 +269,7 @@ impl<S: Socket> Sessions<S> {
             connection.session.began(subscription.told());
         }
         match start {
-            Start::Ring(_, position) => self.read_from(session, position),
+            Start::Ring(_, position) => self.read_from(session, key, position),
             Start::Past(beginning) => self.read_since(session, key, beginning),
             _ if subscription.is_dirty() => connection.session.wait(key, now.mono_ns),
             _ => {}

@@ -122,7 +122,7 @@ impl<S: Socket> Sessions<S> {
             if !pattern.as_ref().is_some_and(|pattern| pattern.means(symbol)) {
                 continue;
             }
-            let state = self.ring.state(instrument).name();
+            let state = self.state(instrument).name();
             if !rows.take(vec![SymbolRow { symbol: symbol.as_str(), state }]) {
                 break;
             }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
+//!       a portion of the ring again, for those who come back
 //!       at most F sessions from the head of the queue → one write each
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
@@ -12,6 +13,7 @@
 //! carries several.
 
 mod client;
+mod clocks;
 mod connection;
 mod connections;
 mod frames;
@@ -21,8 +23,10 @@ mod listing;
 mod pattern;
 mod playback;
 mod pongs;
+mod positions;
 mod pressure;
 mod rates;
+mod readers;
 mod reading;
 mod report;
 mod requests;
@@ -33,7 +37,7 @@ mod subscriptions;
 mod witness;
 mod writing;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,11 +46,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use crate::socket::{Peer, Seat, Tuning};
+pub use clocks::shown;
 use connection::House;
 pub use connection::{NewClient, TcpSocket};
 pub use leaving::Parting;
+pub use reading::CatchUps;
 use report::Report;
-pub use report::{ClientRow, SortBy};
+pub use report::{Asked, ClientRow, SortBy, Standing};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
 pub use shortage::Relief;
 
@@ -58,12 +64,17 @@ use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
 use crate::memory::Memory;
 use crate::protocol::close::Close;
+use crate::pulse::{Beating, Pulse, Signs};
 use crate::ring::{Doorbell, TickReader, TickRing};
 
 /// Ticks taken from the ring in one turn.
 const TICKS_PER_TURN: usize = 256;
 /// Sessions written to in one turn.
 const FLUSHES_PER_TURN: usize = 64;
+/// Of those that read again, besides these.
+const BULK_FLUSHES_PER_TURN: usize = 16;
+/// Clients taken in in one turn: further ones wait in the inbox.
+const ADMISSIONS_PER_TURN: usize = 16;
 
 /// How a shard waits for ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -77,6 +88,9 @@ pub enum Wait {
     Spin,
 }
 
+/// The longest sleep: so a shard that does nothing can be told from one that hangs, hears in time that the feed does, and
+/// [reads its clock](Clock::of_thread) often enough.
+const PARK_NS_MAX: u64 = 400 * MS;
 /// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
 const SPIN_NS: u64 = 100_000;
 
@@ -86,7 +100,7 @@ enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
     /// What do the worst clients look like?
-    Report { sort: SortBy, limit: usize, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    Report { asked: Asked, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
     /// Memory is short: give so much back.
     Relieve(Relief),
     /// Nothing more is coming: send what there is, say goodbye, end.
@@ -117,6 +131,8 @@ pub struct ShardParts {
     pub history: Option<history::Access>,
     /// The bound of memory, and how much is in use.
     pub memory: Arc<Memory>,
+    /// Whether it moves, and what makes its ticks.
+    pub signs: Signs,
 }
 
 /// The outside's end of a shard.
@@ -130,6 +146,8 @@ pub struct ShardHandle {
     pub counters: Arc<ShardCounters>,
     /// Its runtime, to be looked at.
     pub runtime: tokio::runtime::Handle,
+    /// Whether it moves.
+    pub pulse: Arc<Pulse>,
 }
 
 impl ShardHandle {
@@ -155,15 +173,16 @@ impl ShardHandle {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
-    /// The worst `limit` of its clients, which are said to be those of shard number `shard`; nothing if the shard has
-    /// ended or is too busy to take the question.
-    pub async fn report(&self, sort: SortBy, limit: usize, shard: usize) -> Vec<ClientRow> {
+    /// Those of its clients that are asked for, the worst first, which are said to be of shard number `shard`; nothing if
+    /// the shard has ended, is too busy to take the question, or does not answer in a second.
+    pub async fn report(&self, asked: Asked, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
-        if self.commands.try_send(Command::Report { sort, limit, shard, answer }).is_err() {
+        if self.commands.try_send(Command::Report { asked, shard, answer }).is_err() {
             return Vec::new();
         }
         self.wake.notify_one();
-        rows.await.unwrap_or_default()
+        let rows = tokio::time::timeout(REPORT_MAX, rows).await;
+        rows.map(Result::unwrap_or_default).unwrap_or_default()
     }
 
     /// Orders the shard to give memory back. Where its queue of commands is full, the order is lost: another follows.
@@ -187,6 +206,7 @@ pub struct Shard<S> {
     sessions: Rc<RefCell<Sessions<S>>>,
     counters: Arc<ShardCounters>,
     draining: Option<Draining>,
+    beating: Option<Beating>,
 }
 
 /// A drain under way.
@@ -200,12 +220,21 @@ struct Draining {
 impl<S: Socket> Shard<S> {
     /// A shard that reads from now on.
     pub fn new(reader: TickReader, sessions: Rc<RefCell<Sessions<S>>>, counters: Arc<ShardCounters>) -> Self {
-        Self { reader, sessions, counters, draining: None }
+        Self { reader, sessions, counters, draining: None, beating: None }
+    }
+
+    /// Counts its turns from now on where others look.
+    pub fn beat(&mut self, beating: Beating) {
+        self.beating = Some(beating);
     }
 
     /// One turn. True if there may be more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
         let mut sessions = self.sessions.borrow_mut();
+        if let Some(beating) = &self.beating {
+            beating.beat();
+        }
+        sessions.look_around(now);
         let batch = self.reader.poll(TICKS_PER_TURN, |packed| sessions.tick(packed, now));
         sessions.cursor = self.reader.cursor();
         if batch.lapped > 0 {
@@ -215,20 +244,22 @@ impl<S: Socket> Shard<S> {
         self.counters.turns.add(1);
         self.counters.ticks.add(batch.taken as u64);
         let ponged = sessions.pong_held(now);
-        let reading = sessions.read_all(now);
+        let waiting = sessions.resume_waiting(now);
+        sessions.read_all(now);
         let released = sessions.release(now) | sessions.give_back(now);
         sessions.tell_news(now);
-        let more = sessions.flush(FLUSHES_PER_TURN, now);
+        let more = sessions.flush(FLUSHES_PER_TURN, BULK_FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.give_up(now);
-        sessions.meter.turn(now.mono_ns);
         sessions.count();
+        // Also who was given room by a write.
+        let reading = sessions.can_read();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
         if self.draining.is_some() {
             self.drain(now, batch.is_empty());
         }
-        more || beats || reading || released || ponged || !batch.is_empty()
+        more || beats || waiting || reading || released || ponged || !batch.is_empty()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
@@ -257,7 +288,7 @@ impl<S: Socket> Shard<S> {
     fn next_deadline_ns(&self) -> Option<u64> {
         let sessions = self.sessions.borrow();
         let heartbeat = sessions.next_deadline_ns();
-        let meter = sessions.meter.due_ns();
+        let meter = sessions.meter_due_ns();
         let drain = self.draining.filter(|d| !d.said_goodbye).map(|d| d.until_ns);
         [heartbeat, meter, drain].into_iter().flatten().min()
     }
@@ -282,7 +313,7 @@ pub fn spawn(
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
     let wake = Arc::clone(&work);
     let desk = parts.history.as_ref().map(|history| history.desk(move || wake.notify_one()));
-    let counters = Arc::clone(&parts.counters);
+    let (counters, pulse) = (Arc::clone(&parts.counters), Arc::clone(&parts.signs.own));
     let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
     let (show, shown) = std::sync::mpsc::sync_channel(1);
     // The reader is made here, so that nothing published after this call is missed.
@@ -297,11 +328,13 @@ pub fn spawn(
         Ok(())
     })?;
     let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
-    Ok((ShardHandle { commands, wake: work, bell, counters, runtime }, thread))
+    Ok((ShardHandle { commands, wake: work, bell, counters, runtime, pulse }, thread))
 }
 
-/// Clients on their way to a shard: more wait in the listener.
-const COMMANDS_MAX: usize = 256;
+/// How long a shard has to tell of its clients.
+const REPORT_MAX: Duration = Duration::from_secs(1);
+/// Clients on their way to a shard: more than a listener lets in while one is busy for a second.
+const COMMANDS_MAX: usize = 4_096;
 
 async fn run(
     parts: ShardParts,
@@ -311,32 +344,57 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness, memory, .. } =
-        parts;
+    let ShardParts {
+        options,
+        table,
+        ring,
+        clock,
+        counters,
+        wait,
+        drain_ms,
+        meter,
+        witness,
+        signs,
+        memory,
+        ..
+    } = parts;
+    let clock = clock.of_thread();
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
     sessions.borrow_mut().witness_with(witness);
     sessions.borrow_mut().bound_by(memory);
+    let beating = signs.own.begin();
+    sessions.borrow_mut().watch_feed(signs.feed);
     if let Some(desk) = desk {
         sessions.borrow_mut().read_past_at(desk);
     }
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
+    shard.beat(beating);
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
-    let house = Rc::new(House { sessions: Rc::clone(&sessions), clock: clock.clone(), work: Notify::new() });
+    let house = Rc::new(House {
+        sessions: Rc::clone(&sessions),
+        clock: clock.clone(),
+        work: Notify::new(),
+        broken: Cell::default(),
+    });
     let mut last_work_ns = 0;
     let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
-    while !shard.is_done() || Rc::strong_count(&house) > 1 {
+    while !house.broken.get() && (!shard.is_done() || Rc::strong_count(&house) > 1) {
         let now = clock.now();
-        while let Ok(command) = inbox.try_recv() {
+        let mut admissions = ADMISSIONS_PER_TURN;
+        while admissions > 0
+            && let Ok(command) = inbox.try_recv()
+        {
             match command {
                 Command::Client(client) => {
+                    admissions -= 1;
                     if let Some(driver) = connection::driver(*client, &house) {
                         tokio::task::spawn_local(driver.run());
                     }
                 }
-                Command::Report { sort, limit, shard, answer } => {
-                    let report = sessions.borrow_mut().start_report(sort, limit, shard, now);
+                Command::Report { asked, shard, answer } => {
+                    let report = sessions.borrow_mut().start_report(asked, shard, now);
                     reports.push_back((report, answer));
                 }
                 Command::Relieve(relief) => sessions.borrow_mut().relieve(relief),
@@ -353,7 +411,7 @@ async fn run(
         }
         let more = shard.turn(now);
         bell.set_busy(shard.sessions.borrow().has_to_flush());
-        if more || !reports.is_empty() {
+        if more || !reports.is_empty() || !inbox.is_empty() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;
@@ -369,7 +427,7 @@ async fn run(
         }
         park(&shard, &mut inbox, bell, rung, &house.work, &clock).await;
     }
-    sessions.borrow_mut().meter.end(clock.now().mono_ns);
+    sessions.borrow_mut().meter.end(clock.machine_ns(clock.now().mono_ns));
 }
 
 /// Sleeps until a tick, a client, a socket or a deadline comes.
@@ -387,20 +445,12 @@ async fn park<S: Socket>(
         let now_ns = clock.now().mono_ns;
         let deadline = shard.next_deadline_ns().map_or(u64::MAX, |at| at.saturating_sub(now_ns));
         // A drain looks again soon: what it waits for is told by nobody.
-        let longest = if shard.draining.is_some() { 10 * MS } else { u64::MAX };
+        let longest = if shard.draining.is_some() { 10 * MS } else { PARK_NS_MAX };
         tokio::select! {
             () = rung.notified() => {}
             () = work.notified() => {}
-            () = sleep(deadline.min(longest)) => {}
+            () = tokio::time::sleep(Duration::from_nanos(deadline.min(longest))) => {}
         }
     }
     bell.cancel();
-}
-
-async fn sleep(ns: u64) {
-    if ns == u64::MAX {
-        std::future::pending::<()>().await;
-    } else {
-        tokio::time::sleep(Duration::from_nanos(ns)).await;
-    }
 }

@@ -1,21 +1,24 @@
 //! Answers to `ping`. A `pong` proves to a client that it has been told whatever the gateway had to tell when its ping came, so
-//! what is in the ring at that moment goes first.
+//! what is in the ring at that moment goes first, and what waits for the client's window.
 
 use std::collections::VecDeque;
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::clock::{MS, Now};
 use crate::protocol::json as message;
 use crate::protocol::{Echo, Id};
 
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
 const HELD_MAX: usize = 16_384;
 
+/// Pings of one client that may wait for what is to be told before them. Further ones are refused.
+const WITHHELD_MAX: usize = 256;
+
 /// How many of them are answered in one turn, so that those who wait for other things wait no longer for that.
 const PONGS_PER_TURN: usize = 256;
 
 /// A ping that waits.
-struct Held {
+pub(super) struct Held {
     /// The position of the ring up to which the shard has to have read.
     until: u64,
     client: u32,
@@ -29,6 +32,10 @@ struct Held {
 #[derive(Default)]
 pub(super) struct HeldPings(VecDeque<Held>);
 
+/// Pings of one client that wait for what is to be told before them, each with the time, milliseconds of steady time,
+/// from which on nothing has to be told before it.
+pub(super) type Withheld = VecDeque<(u32, Held)>;
+
 impl<S: Socket> Sessions<S> {
     /// Answers a ping, now or when the shard has come to what the ring holds now.
     pub(super) fn ping(&mut self, id: u32, name: Option<Id>, t: Option<Echo>, now: Now) {
@@ -36,14 +43,17 @@ impl<S: Socket> Sessions<S> {
         let until = self.ring.published();
         let held = Held { until, client: id, serial, name, t, in_us: now.wall_ns / 1_000 };
         if until <= self.cursor && self.held_pings.0.is_empty() {
-            self.pong(&held, now);
+            self.pong_in_order(held, now);
         } else if self.held_pings.0.len() < HELD_MAX {
             self.held_pings.0.push_back(held);
         } else {
-            self.counters.faults.add(1);
-            let msg = "the gateway is behind its feed, and too many pings wait for it";
-            self.say(id, &message::error(held.name.as_ref(), "rate_limited", msg, true), now);
+            self.refuse(&held, "the gateway is behind its feed, and too many pings wait for it", now);
         }
+    }
+
+    fn refuse(&mut self, held: &Held, msg: &str, now: Now) {
+        self.counters.faults.add(1);
+        self.say(held.client, &message::error(held.name.as_ref(), "rate_limited", msg, true), now);
     }
 
     /// Answers pings whose ticks have been read. True if there are more of those.
@@ -54,10 +64,39 @@ impl<S: Socket> Sessions<S> {
                 return false;
             };
             if self.connections.get(held.client).is_some_and(|connection| connection.serial == held.serial) {
-                self.pong(&held, now);
+                self.pong_in_order(held, now);
             }
         }
         self.held_pings.0.front().is_some_and(|held| held.until <= cursor)
+    }
+
+    /// Answers a ping behind all that the client has to be told before, where some of that waits for its window.
+    fn pong_in_order(&mut self, held: Held, now: Now) {
+        let Some(connection) = self.connections.get_mut(held.client) else { return };
+        let since_ms = (now.mono_ns / MS) as u32;
+        if connection.withheld.is_none() && !connection.session.withholds(since_ms) {
+            return self.pong(&held, now);
+        }
+        let withheld = connection.withheld.get_or_insert_default();
+        if withheld.len() < WITHHELD_MAX {
+            withheld.push_back((since_ms, held));
+        } else {
+            self.refuse(&held, "too many pings wait for what is told before them", now);
+        }
+    }
+
+    /// Answers the pings of a client before which nothing has to be told any more.
+    pub(super) fn pong_withheld(&mut self, id: u32, now: Now) {
+        while let Some(connection) = self.connections.get_mut(id)
+            && let Some(withheld) = &mut connection.withheld
+        {
+            let session = &connection.session;
+            match withheld.pop_front_if(|(since_ms, _)| !session.withholds(*since_ms)) {
+                Some((_, held)) => self.pong(&held, now),
+                None if withheld.is_empty() => connection.withheld = None,
+                None => return,
+            }
+        }
     }
 
     fn pong(&mut self, held: &Held, now: Now) {

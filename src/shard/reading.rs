@@ -5,23 +5,56 @@
 //! there is room for; when that reading has come to where the shard reads, between two turns, the subscription is current.
 //! What the ring holds no more is asked of the [history](crate::history), a block at a time, for who catches up, of whom there
 //! are only so many: the session waits for it, the shard does not. What is kept nowhere is told from the last value.
+//!
+//! Who catches up reads position by position; who resumes reads its own streams alone: see [readers](super::readers).
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::readers::Ways;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::clock::{MS, Now};
 use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
+use crate::socket::{Addresses, Seat};
 use crate::tick::{Body, Key, State, Tick};
 
-/// Ticks that are looked at in one turn for all sessions that read.
-const SLOTS_PER_TURN: usize = 4_096;
 /// Ticks that count as one row of work, see [`Sessions::charge`].
-pub(super) const SLOTS_PER_ROW: usize = 16;
+const SLOTS_PER_ROW: usize = 16;
+
+/// Bounds of catching up with what was recorded. Clones count the clients of an address together.
+#[derive(Clone, Debug)]
+pub struct CatchUps {
+    /// Clients of one shard at once.
+    max: usize,
+    /// Clients of one address at once, over all shards.
+    per_address: usize,
+    /// For how long one may come no nearer to the present.
+    patience_ns: u64,
+    addresses: Arc<Addresses>,
+}
+
+impl CatchUps {
+    /// At most `max` clients of a shard at once, and `per_address` of an address; one that comes no nearer to the present for
+    /// `patience_ms` milliseconds gives up its place.
+    pub fn new(max: usize, per_address: usize, patience_ms: u64) -> Self {
+        Self { max, per_address, patience_ns: patience_ms * MS, addresses: Arc::default() }
+    }
+}
+
+/// A client's place for catching up, and its progress.
+#[derive(Debug)]
+struct Pursuit {
+    /// Its address's; `None` for a client without one.
+    _seat: Option<Seat>,
+    /// How few ticks there ever were between it and the present; `u64::MAX` before that is known.
+    nearest: u64,
+    /// Since when it has come no nearer, steady time.
+    since_ns: u64,
+}
 
 /// Where a subscription that catches up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +69,9 @@ pub(super) struct Beginning {
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The next position.
-    at: u64,
+    pub(super) at: u64,
+    /// What it resumes: read by this, unless it catches up with something, too.
+    pub(super) ways: Ways,
     /// A time whose position has to be found first: from there it reads on, if that is earlier.
     seek: Option<u64>,
     /// What the history was asked for: until it answers there is nothing to read.
@@ -47,12 +82,14 @@ pub(super) struct Reading {
     beginnings: FxHashMap<Key, Beginning>,
     /// The client is told when it has caught up.
     catches_up: bool,
+    /// Its place, where it may catch up.
+    pursuit: Option<Pursuit>,
     /// Ticks, of whatever streams, that were kept nowhere.
     missed: u64,
 }
 
 /// Why a reading stops.
-enum Stop {
+pub(super) enum Stop {
     /// It has come to where the shard reads.
     Joined,
     /// There is no room, or it has had its share of the turn.
@@ -65,11 +102,13 @@ impl Reading {
     fn new(at: u64) -> Self {
         Self {
             at,
+            ways: Ways::default(),
             seek: None,
             asked: None,
             block: None,
             beginnings: FxHashMap::default(),
             catches_up: false,
+            pursuit: None,
             missed: 0,
         }
     }
@@ -89,6 +128,21 @@ impl Reading {
         self.block.take_if(|block| block.end() == self.at);
     }
 
+    /// Whether it is known where it reads: first the time that it begins with has to be found.
+    fn is_found(&self) -> bool {
+        self.seek.is_none() && !matches!(self.asked, Some(Want::Since(_)))
+    }
+
+    /// Whether it has come no nearer to the present, which is at `cursor`, for so long.
+    fn is_late(&mut self, cursor: u64, patience_ns: u64, now_ns: u64) -> bool {
+        let ahead = if self.is_found() { cursor.saturating_sub(self.at) } else { u64::MAX };
+        let Some(pursuit) = &mut self.pursuit else { return false };
+        if ahead < pursuit.nearest {
+            (pursuit.nearest, pursuit.since_ns) = (ahead, now_ns);
+        }
+        now_ns.saturating_sub(pursuit.since_ns) >= patience_ns
+    }
+
     fn skip_to(&mut self, position: u64) {
         self.missed += position.saturating_sub(self.at);
         self.at = self.at.max(position);
@@ -104,9 +158,11 @@ pub(super) fn first_of(tick: &Tick) -> u64 {
 }
 
 impl<S: Socket> Sessions<S> {
-    /// A session has to read from this position on.
-    pub(super) fn read_from(&mut self, id: u32, position: u64) {
-        self.reading(id, position);
+    /// A session has to read a stream from this tick of it on.
+    pub(super) fn read_from(&mut self, id: u32, key: Key, position: u64) {
+        if let Some(reading) = self.reading(id, position) {
+            reading.ways.push(key, position);
+        }
     }
 
     /// A session has to read what was recorded of a stream. States are told as they are when it has caught up.
@@ -115,6 +171,10 @@ impl<S: Socket> Sessions<S> {
         reading.catches_up = true;
         if key.channel().is_some() {
             reading.seek = Some(reading.seek.map_or(beginning.from_ns, |ns| ns.min(beginning.from_ns)));
+            // It may be sent back.
+            if let Some(pursuit) = &mut reading.pursuit {
+                pursuit.nearest = u64::MAX;
+            }
             reading.beginnings.insert(key, beginning);
         }
     }
@@ -132,16 +192,41 @@ impl<S: Socket> Sessions<S> {
     fn reading(&mut self, id: u32, position: u64) -> Option<&mut Reading> {
         let connection = self.connections.get_mut(id)?;
         if !std::mem::replace(&mut connection.reads, true) {
-            self.readers.push((id, connection.serial));
+            self.readers.push(id, connection.serial);
         }
         let reading = connection.reading.get_or_insert_with(|| Box::new(Reading::new(position)));
         reading.at = reading.at.min(position);
         Some(reading)
     }
 
+    /// Gives a client a place for catching up, unless it has one. It is given back when the reading ends, of
+    /// whatever was accepted.
+    ///
+    /// # Errors
+    /// Which bound leaves no place.
+    pub(super) fn take_place(&mut self, id: u32, now: Now) -> Result<(), &'static str> {
+        let CatchUps { max, per_address, addresses, .. } = &self.options.catch_ups;
+        if self.catching_up(id) >= *max {
+            return Err("too many clients are catching up: `[record] catch_ups_max`");
+        }
+        let Some(connection) = self.connections.get(id) else { return Ok(()) };
+        if connection.reading.as_ref().is_some_and(|reading| reading.pursuit.is_some()) {
+            return Ok(());
+        }
+        let seat = connection.who.peer.map(|peer| addresses.take(peer.ip(), *per_address));
+        if let Some(None) = seat {
+            return Err("too many clients of your address are catching up: `[record] catch_ups_per_address`");
+        }
+        let pursuit = Pursuit { _seat: seat.flatten(), nearest: u64::MAX, since_ns: now.mono_ns };
+        if let Some(reading) = self.reading(id, self.cursor) {
+            reading.pursuit = Some(pursuit);
+        }
+        Ok(())
+    }
+
     /// How many sessions besides this one catch up.
-    pub(super) fn catching_up(&self, besides: u32) -> usize {
-        let catches_up = |(id, serial): &&(u32, u64)| {
+    fn catching_up(&self, besides: u32) -> usize {
+        let catches_up = |(id, serial): &(u32, u64)| {
             let connection = self.connections.get(*id).filter(|c| c.serial == *serial);
             let reading = connection.and_then(|connection| connection.reading.as_ref());
             *id != besides && reading.is_some_and(|reading| reading.catches_up)
@@ -149,45 +234,31 @@ impl<S: Socket> Sessions<S> {
         self.readers.iter().filter(catches_up).count()
     }
 
-    /// Lets everybody who reads read on. True if there is more to do at once.
-    pub(super) fn read_all(&mut self, now: Now) -> bool {
-        self.take_answers(now);
-        let (mut more, mut at, mut slots) = (false, 0, SLOTS_PER_TURN);
-        // Each turn begins with somebody else.
-        let some = usize::from(!self.readers.is_empty());
-        self.readers.rotate_left(some);
-        while let Some((id, serial)) = self.readers.get(at).copied() {
-            let connection = self.connections.get_mut(id).filter(|c| c.serial == serial);
-            match connection {
-                Some(connection) if connection.reading.is_some() => {
-                    // What else it waits for has waited longer than what it reads.
-                    if connection.session.waiting() > 0 {
-                        self.recover(id, now);
-                    }
-                    more |= self.read_on(id, &mut slots, now);
-                    at += 1;
-                }
-                gone => {
-                    if let Some(connection) = gone {
-                        connection.reads = false;
-                    }
-                    self.readers.swap_remove(at);
-                }
-            }
+    /// A client that catches up more slowly than ticks come has no more use for its place: it goes on with the present, and
+    /// a gap names what it misses.
+    pub(super) fn let_go_late(&mut self, id: u32, now: Now) {
+        let (cursor, patience_ns) = (self.cursor, self.options.catch_ups.patience_ns);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let is_late = |reading: &mut Box<Reading>| reading.is_late(cursor, patience_ns, now.mono_ns);
+        let Some(mut reading) = connection.reading.take_if(is_late) else { return };
+        if !reading.is_found() {
+            reading.at = 0;
         }
-        more
+        reading.skip_to(cursor);
+        self.end_reading(id, &reading, now);
     }
 
-    /// Tells a session what there is for it, as far as there is room, looking at so many ticks at most. True if it can go
-    /// on at once.
-    pub(super) fn read_on(&mut self, id: u32, slots: &mut usize, now: Now) -> bool {
+    /// Tells a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
+    /// if it can go on at once.
+    pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let ticket = Ticket { session: id, serial: connection.serial };
         let Some(mut reading) = connection.reading.take_if(|reading| reading.asked.is_none()) else {
             return false;
         };
         let stop = match reading.seek {
-            None => self.read_slots(id, &mut reading, slots, now),
+            None if reading.catches_up => self.read_slots(id, &mut reading, now),
+            None => self.read_ways(id, &mut reading, now),
             Some(_) => Stop::Lacking,
         };
         match stop {
@@ -217,23 +288,23 @@ impl<S: Socket> Sessions<S> {
     fn put_back(&mut self, id: u32, reading: Box<Reading>) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         connection.reading = Some(reading);
-        connection.session.has_room()
+        connection.may_read(self.options.tuning)
     }
 
-    fn read_slots(&mut self, id: u32, reading: &mut Reading, slots: &mut usize, now: Now) -> Stop {
+    fn read_slots(&mut self, id: u32, reading: &mut Reading, now: Now) -> Stop {
         let mut told_any = false;
         let stop = loop {
             if reading.at >= self.cursor {
                 break Stop::Joined;
             }
-            let connection = self.connections.get_mut(id).filter(|c| c.session.has_room());
-            let Some(connection) = connection.filter(|_| *slots > 0) else { break Stop::Paused };
+            let connection = self.connections.get_mut(id).filter(|c| c.may_read(self.options.tuning));
+            let Some(connection) = connection.filter(|_| self.slots > 0) else { break Stop::Paused };
             let Some(key) = reading.key(&self.ring) else { break Stop::Lacking };
             if let Some(place) = connection.place(key) {
                 let Some(tick) = reading.tick(&self.ring) else { break Stop::Lacking };
                 told_any |= self.read_tick(id, place, tick, reading, now);
             }
-            *slots -= 1;
+            self.slots -= 1;
             reading.step();
         };
         if told_any {
@@ -243,7 +314,14 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells a session a tick that it reads, if that is new to it.
-    fn read_tick(&mut self, id: u32, place: u32, mut tick: Tick, reading: &Reading, now: Now) -> bool {
+    pub(super) fn read_tick(
+        &mut self,
+        id: u32,
+        place: u32,
+        mut tick: Tick,
+        reading: &Reading,
+        now: Now,
+    ) -> bool {
         let key = tick.key();
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let Some(subscription) = self.subscriptions.at(key, place) else { return false };
@@ -272,7 +350,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes what the history answers.
-    fn take_answers(&mut self, now: Now) {
+    pub(super) fn take_answers(&mut self, now: Now) {
         while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
             let id = ticket.session;
             let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
@@ -308,6 +386,7 @@ impl<S: Socket> Sessions<S> {
             self.charge(id, ticks / SLOTS_PER_ROW);
             if wanted {
                 self.put_back(id, reading);
+                self.readers.wake();
             } else {
                 self.end_reading(id, &reading, now);
             }
@@ -335,7 +414,7 @@ impl<S: Socket> Sessions<S> {
                     let begins = reading.beginnings.get(key).filter(|begins| begins.snapshot);
                     begins.is_some_and(|begins| missed || old(&begins))
                 }
-                None => self.ring.state(key.instrument()) != State::Live,
+                None => self.around.shown(self.ring.state(key.instrument())) != State::Live,
             };
             if subscription.resumed(missed, fresh) {
                 connection.session.wait(*key, now.mono_ns);

@@ -1,6 +1,8 @@
 //! What the operator sees of the clients of a shard.
 
 use std::cmp::Reverse;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -41,13 +43,53 @@ impl SortBy {
     ];
 }
 
+/// Where a client stands among all of a gateway, the worst first. What clients are sorted by may move between two reports,
+/// but for [`SortBy::Since`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Standing {
+    /// What they are sorted by, the greatest first.
+    weight: Reverse<u64>,
+    shard: usize,
+    /// Its serial in that shard.
+    serial: u64,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.weight.0, self.shard, self.serial)
+    }
+}
+
+impl FromStr for Standing {
+    type Err = ();
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.splitn(3, '.');
+        let mut part = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or(());
+        let (weight, shard, serial) = (part()?, part()?, part()?);
+        Ok(Self { weight: Reverse(weight), shard: usize::try_from(shard).map_err(drop)?, serial })
+    }
+}
+
+/// Which clients a report is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// What they are sorted by.
+    pub sort: SortBy,
+    /// So many at most, of each shard.
+    pub limit: usize,
+    /// Those that stand behind this, if it is given.
+    pub after: Option<Standing>,
+}
+
 /// One client. Over its subscriptions to channels, those that have ended included, `offered = sent + merged + dropped +
 /// lost + pending`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClientRow {
-    /// What the rows are sorted by; not shown.
+    /// Where it stands among the rows; not shown.
     #[serde(skip)]
-    pub sorted_by: u64,
+    pub standing: Standing,
     /// The shard that serves it.
     pub shard: usize,
     /// Its name.
@@ -96,9 +138,8 @@ const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
 
 /// A report in the making.
 pub(super) struct Report {
-    shard: usize,
     /// Who is still to be looked at, the worst last.
-    worst: Vec<(u64, u32, u64)>,
+    worst: Vec<(Standing, u32)>,
     rows: Vec<ClientRow>,
 }
 
@@ -112,13 +153,14 @@ impl Report {
 impl<S: Socket> Sessions<S> {
     /// The worst `limit` clients of this shard, at once.
     pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
-        let mut report = self.start_report(sort, limit, shard, now);
+        let mut report = self.start_report(Asked { sort, limit, after: None }, shard, now);
         while !self.go_on_with(&mut report, now) {}
         report.into_rows()
     }
 
-    /// Finds out who are the worst `limit` clients of this shard.
-    pub(super) fn start_report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Report {
+    /// Finds out which clients of this shard, number `shard`, are asked for.
+    pub(super) fn start_report(&mut self, asked: Asked, shard: usize, now: Now) -> Report {
+        let Asked { sort, limit, after } = asked;
         let weigh = |connection: &Connection<S>| {
             let (session, ledger) = (&connection.session, connection.session.ledger());
             match sort {
@@ -131,22 +173,29 @@ impl<S: Socket> Sessions<S> {
                 SortBy::Since => connection.serial,
             }
         };
-        let weighed = self.connections.iter_mut().map(|(id, c)| (weigh(c), id, c.serial));
-        let mut worst: Vec<(u64, u32, u64)> = weighed.collect();
-        worst.sort_unstable_by_key(|(weight, id, _)| (Reverse(*weight), *id));
-        worst.truncate(limit);
-        worst.reverse();
-        Report { shard, worst, rows: Vec::new() }
+        let stand = |(id, c): (u32, &mut Connection<S>)| {
+            (Standing { weight: Reverse(weigh(c)), shard, serial: c.serial }, id)
+        };
+        let standings = self.connections.iter_mut().map(stand);
+        let mut worst: Vec<(Standing, u32)> =
+            standings.filter(|(standing, _)| after.is_none_or(|after| *standing > after)).collect();
+        // Most of very many need not be put in order.
+        if worst.len() > limit {
+            worst.select_nth_unstable(limit);
+            worst.truncate(limit);
+        }
+        worst.sort_unstable_by(|a, b| b.cmp(a));
+        Report { worst, rows: Vec::new() }
     }
 
     /// Looks at some more of its clients. True if it is finished.
     pub(super) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
         let mut looked_at = 0;
         while looked_at < SUBSCRIPTIONS_PER_TURN {
-            let Some((weight, id, serial)) = report.worst.pop() else { return true };
+            let Some((standing, id)) = report.worst.pop() else { return true };
             // Who has gone meanwhile is left out.
-            if self.connections.get(id).is_some_and(|c| c.serial == serial)
-                && let Some(row) = self.row(id, weight, report.shard, now)
+            if self.connections.get(id).is_some_and(|c| c.serial == standing.serial)
+                && let Some(row) = self.row(id, standing, now)
             {
                 looked_at += 1 + row.subscriptions;
                 report.rows.push(row);
@@ -155,7 +204,7 @@ impl<S: Socket> Sessions<S> {
         false
     }
 
-    fn row(&mut self, id: u32, sorted_by: u64, shard: usize, now: Now) -> Option<ClientRow> {
+    fn row(&mut self, id: u32, standing: Standing, now: Now) -> Option<ClientRow> {
         let connection = self.connections.get_mut(id)?;
         let (mut subscriptions, mut heads, mut pending) = (0, 0_u64, 0);
         for (key, place) in connection.places.iter().filter(|(key, _)| key.channel().is_some()) {
@@ -171,8 +220,8 @@ impl<S: Socket> Sessions<S> {
         }
         let (session, ledger) = (&connection.session, connection.session.ledger());
         Some(ClientRow {
-            sorted_by,
-            shard,
+            standing,
+            shard: standing.shard,
             session: connection.who.name.clone(),
             peer: connection.who.peer.map(|peer| peer.to_string()),
             since: connection.since_us,
@@ -194,5 +243,31 @@ impl<S: Socket> Sessions<S> {
             pending,
             total: connection.way.as_ref().map(|way| way.figures()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_stands_first_and_reads_back_as_it_is_written() {
+        let at = |weight, shard, serial| Standing { weight: Reverse(weight), shard, serial };
+        let sorted = [
+            at(u64::MAX, 7, 1),
+            at(2, 0, 9),
+            at(2, 1, 3),
+            at(2, 1, 4),
+            at(1, 0, 1),
+            at(0, usize::MAX, u64::MAX),
+        ];
+        assert!(sorted.is_sorted_by(|a, b| a < b));
+        for standing in sorted {
+            assert_eq!(standing.to_string().parse(), Ok(standing));
+        }
+        assert_eq!(sorted[1].to_string(), "2.0.9");
+        for bad in ["", "1", "1.2", "1.2.", "1.2.3.4", "1.-2.3", "a.2.3", "18446744073709551616.0.0"] {
+            assert_eq!(bad.parse::<Standing>(), Err(()), "{bad}");
+        }
     }
 }

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::interest::{Awaited, Start, Wildcard, Wish};
 use super::pattern::{Holder, Pattern, Picked};
-use super::resume::{Plan, SLOTS_AT_ONCE};
+use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use crate::clock::Now;
+use crate::faults;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
 use crate::protocol::{self, Change, Id, Mode, Op, Request, Subscribe, Target, Terms};
@@ -43,6 +44,7 @@ impl<S: Socket> Sessions<S> {
     /// Takes in one message of a client and answers it.
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
         self.counters.requests.add(1);
+        faults::inject(text.as_bytes());
         let allowed = self.may_ask(id, now);
         let answer = match protocol::parse(text, self.options.symbols_max.max(SYMBOLS_MAX)) {
             Ok(Request { id: name, .. }) if !allowed => {
@@ -76,25 +78,36 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Subscribes, with the answer before the first data.
+    /// Subscribes, with the answer before the first data. A `resume` may have to wait for its turn.
     pub fn subscribe(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe, now: Now) {
+        let waits = wanted.resume.is_some() && self.resumes_wait();
+        if waits || !self.begin(id, name, wanted, now) {
+            self.resume_later(id, name, wanted);
+        }
+    }
+
+    /// Subscribes; `false`: it is not known yet where that begins, and nothing was done.
+    pub(super) fn begin(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe, now: Now) -> bool {
         let table = Arc::clone(&self.table);
         let (mut ok, mut rejected, mut accepted) = (Vec::new(), Vec::new(), Vec::new());
         let mut room = self.options.symbols_max.saturating_sub(self.named(id));
         let plan = match self.plan(id, wanted, now) {
-            Ok(plan) => plan,
+            Ok(Some(plan)) => plan,
+            Ok(None) => return false,
             Err((code, msg, retry)) => {
                 self.counters.faults.add(1);
                 let error = match code {
                     SHORT_OF_MEMORY => short_of_memory(name),
                     _ => message::error(name, code, &msg, retry),
                 };
-                return self.say(id, &error, now);
+                self.say(id, &error, now);
+                return true;
             }
         };
         if !self.has_memory_for(wanted) {
             self.counters.faults.add(1);
-            return self.say(id, &short_of_memory(name), now);
+            self.say(id, &short_of_memory(name), now);
+            return true;
         }
         let has_rate = wanted.rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
         for text in &wanted.symbols {
@@ -125,7 +138,8 @@ impl<S: Socket> Sessions<S> {
         if catches_up {
             self.catch_up(id, now);
         }
-        self.read_on(id, &mut { SLOTS_AT_ONCE }, now);
+        self.read_on(id, now);
+        true
     }
 
     /// What a symbol of a `subscribe` means, if it can be had.
@@ -229,7 +243,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
-        Named::Listed(instrument, self.ring.state(instrument))
+        Named::Listed(instrument, self.state(instrument))
     }
 
     pub(super) fn resolve(&self, text: &str) -> Result<Named, Refusal> {
@@ -360,7 +374,7 @@ impl<S: Socket> Sessions<S> {
         // A rate alone is for what is `latest`, and leaves the rest as it is.
         let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
         let state = match pattern {
-            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.ring.state(id))),
+            Pattern::One(symbol) => Some(table.find(symbol).map_or(State::Waiting, |id| self.state(id))),
             _ => None,
         };
         let mut found_any = false;

@@ -1,24 +1,49 @@
 //! Where subscriptions begin that go on where an earlier connection ended, or with what was recorded since some time. What
 //! comes of it is told by [reading](super::reading).
+//!
+//! Where a stream goes on is found in an [index](super::positions) of the ring that all sessions share. It is made when it is
+//! needed, in portions: a `resume` that it does not reach far enough for waits for the next turn, in the order in which they
+//! came, and its client is not read from meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::interest::{Awaited, Start};
-use super::reading::{Beginning, SLOTS_PER_ROW, first_of};
+use super::positions::Positions;
+use super::reading::Beginning;
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use super::shortage::SHORT_OF_MEMORY;
-use crate::clock::Now;
+use crate::clock::{Now, SECOND};
 use crate::history::Desk;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::memory::{Asked, REFUSAL};
-use crate::protocol::{Mode, Subscribe};
+use crate::protocol::{Id, Mode, Subscribe};
 use crate::tick::{Channel, Key};
 
-/// Slots that are looked at in answer to a request.
-pub(super) const SLOTS_AT_ONCE: usize = 4_096;
+/// How long the index is kept after it was last of use.
+const KEPT_NS: u64 = 10 * SECOND;
+/// Slots of the ring that a `resume` counts as, and each symbol of it.
+const SLOTS_PER_SYMBOL: usize = 16;
+
+/// The index of the ring, and the requests that wait for it.
+#[derive(Default)]
+pub(super) struct Resumes {
+    pub(super) positions: Positions,
+    waiting: VecDeque<Waiting>,
+    /// When the index was last of use, steady time.
+    used_ns: u64,
+}
+
+/// A `resume` that waits for the index: one of a connection at most.
+struct Waiting {
+    session: u32,
+    serial: u64,
+    name: Option<Id>,
+    wanted: Box<Subscribe>,
+}
+
 /// Where the symbols of a `resume`, or of a `from`, begin.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -92,83 +117,153 @@ impl Plan {
     }
 }
 
-/// The position of a tick, and the first number that it takes.
-type Found = FxHashMap<InstrumentId, (u64, u64)>;
-
 impl<S: Socket> Sessions<S> {
-    /// Finds out where what is wanted begins, if that is somewhere in the past.
-    pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Result<Plan, NoPast> {
+    /// Finds out where what is wanted begins, if that is somewhere in the past. `None`: it is not known yet.
+    pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Result<Option<Plan>, NoPast> {
         match wanted.from {
             Some(since) => {
-                let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot)?);
-                Ok(Plan { past, ..Plan::default() })
+                let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot, now)?);
+                Ok(Some(Plan { past, ..Plan::default() }))
             }
-            None => Ok(self.plan_resume(id, wanted)),
+            None => Ok(self.plan_resume(id, wanted, now)),
         }
     }
 
-    /// What is kept since a time.
-    fn past_since(&self, id: u32, from_ns: u64, snapshot: bool) -> Result<Past, NoPast> {
+    /// Carries out a `resume` in a later turn. Nothing more is read from the client until then.
+    pub(super) fn resume_later(&mut self, id: u32, name: Option<&Id>, wanted: &Subscribe) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.awaits_plan = true;
+        let serial = connection.serial;
+        let wanted = Box::new(wanted.clone());
+        self.resumes.waiting.push_back(Waiting { session: id, serial, name: name.cloned(), wanted });
+    }
+
+    /// Whether a `resume` has to wait: for others, or because this turn has looked at enough.
+    pub(super) fn resumes_wait(&self) -> bool {
+        self.slots == 0 || !self.resumes.waiting.is_empty()
+    }
+
+    /// Carries out what waits for the index, with half of what may be looked at in this turn: the rest is for those who read
+    /// already. True if there is more to do.
+    pub(super) fn resume_waiting(&mut self, now: Now) -> bool {
+        let per_turn = self.options.reread_per_turn;
+        self.counters.reread.add((per_turn - self.slots) as u64);
+        self.slots = per_turn;
+        let behind = self.keep_positions(now);
+        let rest = self.slots / 2;
+        self.slots -= rest;
+        while self.slots > 0 {
+            let Some(waiting) = self.resumes.waiting.pop_front() else { break };
+            let connection = self.connections.get_mut(waiting.session);
+            let connection = connection.filter(|connection| connection.serial == waiting.serial);
+            let Some(connection) = connection.filter(|connection| !connection.session.is_closing()) else {
+                continue;
+            };
+            connection.awaits_plan = false;
+            if !self.begin(waiting.session, waiting.name.as_ref(), &waiting.wanted, now) {
+                if let Some(connection) = self.connections.get_mut(waiting.session) {
+                    connection.awaits_plan = true;
+                }
+                self.resumes.waiting.push_front(waiting);
+                break;
+            }
+            // Its requests are read again.
+            if let Some(connection) = self.connections.get_mut(waiting.session) {
+                connection.socket.kick();
+            }
+        }
+        self.slots += rest;
+        behind || !self.resumes.waiting.is_empty()
+    }
+
+    /// Keeps the index up with the ring while it is of use, and what else is kept for those who read. True if it is behind.
+    fn keep_positions(&mut self, now: Now) -> bool {
+        let Resumes { positions, waiting, used_ns } = &mut self.resumes;
+        if !waiting.is_empty() || !self.readers.is_empty() {
+            *used_ns = now.mono_ns;
+        } else if now.mono_ns >= *used_ns + KEPT_NS {
+            positions.forget();
+            self.frames.forget_again();
+        }
+        if positions.is_empty() {
+            return false;
+        }
+        !positions.follow(&self.ring, &mut self.slots)
+    }
+
+    /// What is kept since a time. The client has a place for catching up then.
+    fn past_since(&mut self, id: u32, from_ns: u64, snapshot: bool, now: Now) -> Result<Past, NoPast> {
         let Some(begins_ns) = self.past.as_ref().and_then(Desk::begins_ns) else {
             let msg = "this gateway keeps no history: there is no past to begin with";
             return Err(("no_history", msg.to_owned(), false));
         };
-        if self.catching_up(id) >= self.options.catch_ups_max {
-            let msg = "too many clients are catching up: `[record] catch_ups_max`";
-            return Err(("rate_limited", msg.to_owned(), true));
-        }
         if self.shortage.memory.refuses(Asked::CatchUp) {
             return Err((SHORT_OF_MEMORY, REFUSAL.to_owned(), true));
         }
+        self.take_place(id, now).map_err(|msg| ("rate_limited", msg.to_owned(), true))?;
         let begins_us = (from_ns < begins_ns).then_some(begins_ns / 1_000);
         Ok(Past { beginning: Beginning { from_ns, snapshot }, begins_us })
     }
 
-    /// Finds out where each symbol of a `resume` goes on.
-    fn plan_resume(&mut self, id: u32, wanted: &Subscribe) -> Plan {
+    /// Finds out where each symbol of a `resume` goes on. `None`: the index does not reach far enough yet.
+    fn plan_resume(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Option<Plan> {
         let (Some(resume), [channel]) = (&wanted.resume, wanted.channels.as_slice()) else {
-            return Plan::default();
+            return Some(Plan::default());
         };
         if *resume.epoch != *self.options.epoch {
-            return Plan { new_epoch: true, ..Plan::default() };
+            return Some(Plan { new_epoch: true, ..Plan::default() });
         }
         let (told, mut ahead) = self.asked_for(id, *channel, &wanted.symbols, &resume.seq);
-        let whole = wanted.terms_on(*channel).mode == Mode::Every;
+        // The numbers come first: what the ring holds of them is looked up after that.
+        let key = |instrument| Key::new(instrument, (*channel).into());
+        let heads = |instrument| self.ring.last_value(key(instrument)).map_or(0, |last| last.head);
+        let told: Vec<(Key, u64, u64)> =
+            told.into_iter().map(|(instrument, told)| (key(instrument), told, heads(instrument))).collect();
         // The newest value says all that a client in `latest` missed.
-        let found = whole.then(|| self.look_back(id, *channel, &told));
-        let mut steps = FxHashMap::default();
-        for (instrument, told) in told {
-            match self.step(instrument, *channel, told, found.as_ref()) {
-                Some(step) => drop(steps.insert(instrument, step)),
-                None => ahead.extend(self.table.get(instrument).cloned()),
+        let whole = wanted.terms_on(*channel).mode == Mode::Every;
+        let missed: FxHashMap<Key, u64> = match whole {
+            true => told
+                .iter()
+                .filter(|(_, told, head)| told < head)
+                .map(|(key, told, _)| (*key, *told))
+                .collect(),
+            false => FxHashMap::default(),
+        };
+        if !missed.is_empty() {
+            self.resumes.used_ns = now.mono_ns;
+            if !self.resumes.positions.reach(&self.ring, missed, &mut self.slots) {
+                return None;
             }
         }
-        Plan { steps, ahead, ..Plan::default() }
+        self.slots = self.slots.saturating_sub(SLOTS_PER_SYMBOL * (1 + resume.seq.len()));
+        let mut steps = FxHashMap::default();
+        for (key, told, head) in told {
+            match self.step(key, told, head, whole) {
+                Some(step) => drop(steps.insert(key.instrument(), step)),
+                None => ahead.extend(self.table.get(key.instrument()).cloned()),
+            }
+        }
+        Some(Plan { steps, ahead, ..Plan::default() })
     }
 
-    /// `None`: the number has not come yet.
-    fn step(
-        &self,
-        instrument: InstrumentId,
-        channel: Channel,
-        told: u64,
-        found: Option<&Found>,
-    ) -> Option<Step> {
-        let head = self.ring.last_value(Key::new(instrument, channel.into())).map_or(0, |last| last.head);
+    /// Where a stream goes on behind `told`, where `head` is its newest number. `None`: the number has not come yet.
+    fn step(&self, key: Key, told: u64, head: u64, whole: bool) -> Option<Step> {
         if told > head {
             return None;
         }
         if told == head {
             return Some((Start::After(told), "ok"));
         }
-        let Some(found) = found else { return Some((Start::Newest(told), "ok")) };
-        Some(match found.get(&instrument) {
-            Some((position, first)) if *position < self.cursor => {
-                let word = if *first <= told + 1 { "ok" } else { "gap" };
-                (Start::Ring(told, *position), word)
+        if !whole {
+            return Some((Start::Newest(told), "ok"));
+        }
+        Some(match self.resumes.positions.behind(&self.ring, key, told) {
+            Some((position, first)) if position < self.cursor => {
+                let word = if first <= told + 1 { "ok" } else { "gap" };
+                (Start::Ring(told, position), word)
             }
             // The shard has not come to it yet.
-            Some((_, first)) if *first == told + 1 => (Start::After(told), "ok"),
+            Some((_, first)) if first == told + 1 => (Start::After(told), "ok"),
             // The last value is all there is.
             _ if head == told + 1 => (Start::Newest(told), "ok"),
             _ => (Start::Newest(told), "gap"),
@@ -218,32 +313,5 @@ impl<S: Socket> Sessions<S> {
             }
         }
         (told, unlisted)
-    }
-
-    /// Looks back for the first tick that the ring still holds of each instrument that has missed some: its position,
-    /// and the first number it takes. It goes as far back as the client was away.
-    fn look_back(&mut self, id: u32, channel: Channel, told: &FxHashMap<InstrumentId, u64>) -> Found {
-        let missed = |(instrument, told): (&InstrumentId, &u64)| {
-            let last = self.ring.last_value(Key::new(*instrument, channel.into()));
-            last.is_some_and(|last| last.head > *told)
-        };
-        let mut left = told.iter().filter(|entry| missed(*entry)).count();
-        let mut found = Found::default();
-        let published = self.ring.published();
-        let mut position = published;
-        while left > 0 && position > 0 {
-            position -= 1;
-            // Everything older was written over too.
-            let Some(key) = self.ring.key_at(position) else { break };
-            let instrument = key.instrument();
-            let Some(told) = told.get(&instrument).filter(|_| key.channel() == Some(channel)) else {
-                continue;
-            };
-            let Some(tick) = self.ring.at(position).filter(|tick| tick.seq > *told) else { continue };
-            found.insert(instrument, (position, first_of(&tick)));
-            left -= usize::from(first_of(&tick) <= told + 1);
-        }
-        self.charge(id, (published - position) as usize / SLOTS_PER_ROW);
-        found
     }
 }

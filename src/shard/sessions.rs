@@ -11,12 +11,16 @@ use std::sync::Arc;
 use rustc_hash::FxBuildHasher;
 
 use super::client::{Around, Connection, Sample};
+use super::clocks::Surroundings;
 use super::connections::Connections;
 use super::frames::Frames;
 use super::leaving::Parting;
 use super::playback::News;
 use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
+use super::readers::Readers;
+use super::reading::CatchUps;
+use super::resume::Resumes;
 use super::shortage::Shortage;
 use super::subscriptions::Subscriptions;
 use crate::clock::{Clock, MS, Now};
@@ -117,8 +121,10 @@ pub struct SessionOptions {
     pub venues: Arc<[String]>,
     /// What controls the replay, where there is one.
     pub remote: Option<Arc<Remote>>,
-    /// Clients that may be catching up with what was recorded at once.
-    pub catch_ups_max: usize,
+    /// Bounds of catching up with what was recorded.
+    pub catch_ups: CatchUps,
+    /// Positions of the ring that are looked at again in one turn, for all clients that come back.
+    pub reread_per_turn: usize,
 }
 
 /// For how long a client may have to wait after requests that cost much, seconds.
@@ -157,6 +163,8 @@ pub struct Sessions<S> {
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
     /// when that began: what a session holds of the tape stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
+    /// The same, of those who read again: what they missed is much, and others do not wait for it.
+    pub(super) bulk_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
     /// By when closing connections are given up; all have the same grace, so the order stays.
@@ -170,7 +178,11 @@ pub struct Sessions<S> {
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
     /// Who reads again what was in the ring.
-    pub(super) readers: Vec<(u32, u64)>,
+    pub(super) readers: Readers,
+    /// Where those begin who resume.
+    pub(super) resumes: Resumes,
+    /// Positions that may still be looked at again in this turn.
+    pub(super) slots: usize,
     /// Where what is no longer in the ring is asked for, if it is kept.
     pub(super) past: Option<Desk>,
     /// What outboxes are made of.
@@ -199,6 +211,8 @@ pub struct Sessions<S> {
     pub(super) news: News,
     /// What is done where memory is short.
     pub(super) shortage: Shortage,
+    /// The feed, and the clocks.
+    pub(super) around: Surroundings,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -213,6 +227,7 @@ impl<S: Socket> Sessions<S> {
         let known = table.len();
         let policy = Rc::new(options.policy);
         let buffers = Buffers::new(options.tape_bytes);
+        let slots = options.reread_per_turn;
         Self {
             options,
             table,
@@ -223,6 +238,7 @@ impl<S: Socket> Sessions<S> {
             subscriptions: Subscriptions::default(),
             frames: Frames::default(),
             flush_queue: VecDeque::new(),
+            bulk_queue: VecDeque::new(),
             heartbeats: VecDeque::new(),
             shrink_at_ns: 0,
             closing: VecDeque::new(),
@@ -230,7 +246,9 @@ impl<S: Socket> Sessions<S> {
             watch_at_ns: 0,
             pressed: Vec::new(),
             releases: BinaryHeap::new(),
-            readers: Vec::new(),
+            readers: Readers::default(),
+            resumes: Resumes::default(),
+            slots,
             past: None,
             buffers,
             policy,
@@ -246,6 +264,7 @@ impl<S: Socket> Sessions<S> {
             witness: Witness::off(),
             news: News::default(),
             shortage: Shortage::default(),
+            around: Surroundings::default(),
         }
     }
 
@@ -361,10 +380,18 @@ impl<S: Socket> Sessions<S> {
             }
             return;
         }
+        let may_wait = key.channel().is_some() && subscription.is_latest();
+        if may_wait && connection.session.conflates(now.mono_ns) {
+            if subscription.fell_behind(GapCause::SlowConsumer) {
+                connection.session.wait(key, now.mono_ns);
+            }
+            return;
+        }
         let states_wait = connection.session.has_states_waiting();
         let strip = self.print(telling);
         let strip =
             strip.filter(|strip| !states_wait || self.state_first(id, &telling.tick, strip.bytes(), now));
+        let why = self.why_behind(now);
         let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         let mut around = Around {
             counters: &self.counters,
@@ -383,9 +410,9 @@ impl<S: Socket> Sessions<S> {
             if !std::mem::replace(&mut tray.queued, true) {
                 self.flush_queue.push_back((id, telling.since));
             }
-        } else if subscription.fell_behind(GapCause::SlowConsumer) {
+        } else if subscription.fell_behind(why) {
             connection.session.wait(key, now.mono_ns);
-            let cut = subscription.cuts();
+            let cut = subscription.cuts() && why == GapCause::SlowConsumer;
             if connection.session.shed() || cut {
                 self.pressed.push((id, cut));
             }
@@ -447,10 +474,12 @@ impl<S: Socket> Sessions<S> {
     #[cold]
     fn make_room(&mut self) {
         let old = self.buffers.old();
-        if self.flush_queue.front().is_some_and(|(_, since)| *since < old) && self.lengthen_tape() {
+        let waits = |queue: &VecDeque<(u32, u64)>| queue.front().is_some_and(|(_, since)| *since < old);
+        if waits(&self.flush_queue) && self.lengthen_tape() {
             return;
         }
-        for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old) {
+        let bulk = self.bulk_queue.iter().take_while(|(_, since)| *since < old);
+        for (id, _) in self.flush_queue.iter().take_while(|(_, since)| *since < old).chain(bulk) {
             if let Some(connection) = self.connections.get_mut(*id) {
                 connection.session.own();
             }
@@ -531,6 +560,7 @@ impl<S: Socket> Sessions<S> {
         if let Some((key, missing)) = gap {
             self.saw_gap(id, key, missing, now);
         }
+        self.pong_withheld(id, now);
         self.tell_seam(id, now);
     }
 
@@ -566,8 +596,10 @@ impl<S: Socket> Sessions<S> {
             history: None,
             reading: None,
             reads: false,
+            awaits_plan: false,
             named: 0,
             seam: None,
+            withheld: None,
             news: 0,
             watched: false,
             slowed: false,
@@ -700,7 +732,7 @@ impl<S: Socket> Sessions<S> {
         {
             connection.session.unblock();
             self.connections.set_queued(id, true);
-            self.flush_queue.push_back((id, self.buffers.printed()));
+            self.enqueue(id);
         }
     }
 
@@ -711,7 +743,7 @@ impl<S: Socket> Sessions<S> {
         };
         let closing = connection.session.is_closing();
         Wants {
-            read: !closing && !connection.session.is_over_full(),
+            read: !closing && !connection.awaits_plan && !connection.session.is_over_full(),
             write: connection.session.is_blocked() && !connection.session.awaits_answer(),
             end: connection.dead || (closing && connection.session.outbox().is_empty()),
         }
@@ -719,13 +751,13 @@ impl<S: Socket> Sessions<S> {
 
     /// True while some session has something to write and its socket is not known to be full.
     pub fn has_to_flush(&self) -> bool {
-        !self.flush_queue.is_empty()
+        !(self.flush_queue.is_empty() && self.bulk_queue.is_empty())
     }
 
     /// True when every session has been told all there is.
     pub(super) fn is_settled(&mut self) -> bool {
         self.connections.iter_mut().all(|(_, c)| {
-            let told = c.session.waiting() == 0 && c.reading.is_none();
+            let told = c.session.waiting() == 0 && c.reading.is_none() && !c.awaits_plan;
             c.dead || (told && c.session.outbox().is_empty())
         })
     }

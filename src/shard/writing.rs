@@ -7,8 +7,6 @@ use crate::clock::Now;
 /// Sessions whose memory is asked for at once, before the first of them is written to. The kernel's work between two writes
 /// leaves less in the near caches.
 const GROUP: usize = 8;
-/// Slots of the ring that are looked at for one session that resumes after a write.
-const SLOTS_PER_WRITE: usize = 1_024;
 
 impl<S: Socket> Sessions<S> {
     /// Has a session written to when its turn comes.
@@ -16,12 +14,20 @@ impl<S: Socket> Sessions<S> {
         if self.connections.get(id).is_some_and(|connection| !connection.dead)
             && !self.connections.set_queued(id, true)
         {
-            self.flush_queue.push_back((id, self.buffers.printed()));
+            self.enqueue(id);
         }
     }
 
-    /// Writes for the `most` sessions that have waited longest, one write each. True if some are left.
-    pub(super) fn flush(&mut self, most: usize, now: Now) -> bool {
+    /// Puts a session that is marked as queued behind those that wait to be written to.
+    pub(super) fn enqueue(&mut self, id: u32) {
+        let reads = self.connections.get(id).is_some_and(|connection| connection.reads);
+        let queue = if reads { &mut self.bulk_queue } else { &mut self.flush_queue };
+        queue.push_back((id, self.buffers.printed()));
+    }
+
+    /// Writes for the `most` sessions that have waited longest, and for `bulk` of those that read again, one write each. True if
+    /// some are left.
+    pub(super) fn flush(&mut self, most: usize, bulk: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
         let writes = most.min(self.flush_queue.len());
         self.sample.begin(writes);
@@ -33,7 +39,12 @@ impl<S: Socket> Sessions<S> {
                 self.flush_one(id, now);
             }
         }
-        !self.flush_queue.is_empty()
+        for _ in 0..bulk.min(self.bulk_queue.len()) {
+            if let Some((id, _)) = self.bulk_queue.pop_front() {
+                self.flush_one(id, now);
+            }
+        }
+        self.has_to_flush()
     }
 
     /// Asks for the memory of the sessions that are written next, all at once.
@@ -88,8 +99,8 @@ impl<S: Socket> Sessions<S> {
             if connection.session.waiting() > 0 {
                 self.recover(id, now);
             }
-            if self.read_on(id, &mut { SLOTS_PER_WRITE }, now) {
-                self.queue(id);
+            if self.read_on(id, now) {
+                self.readers.wake();
             }
         } else if connection.session.waiting() > 0 || connection.seam.is_some() {
             self.recover(id, now);

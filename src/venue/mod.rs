@@ -25,6 +25,10 @@ pub use json::{Levels, LevelsError, Scratch};
 /// no time.
 pub const PLAUSIBLE_US: Range<u64> = 946_684_800_000_000..7_258_118_400_000_000;
 
+/// How far ahead of the gateway's clock the time of a publisher's tick may be, in microseconds: a day. No time zone
+/// is further ahead.
+pub const AHEAD_MAX_US: u64 = 86_400_000_000;
+
 /// Which venue's messages a feed line carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,6 +58,16 @@ impl Wire {
             Self::BinanceFutures => "binance-futures",
             Self::Kraken => "kraken",
             Self::Native => "native",
+        }
+    }
+
+    /// Whether a price of this venue can be below 0. On a spot market none can, and the contracts that Binance lists
+    /// have a least price above 0; what a publisher calls a price is one, since spreads, power and oil have traded
+    /// below 0.
+    pub const fn has_negative_prices(self) -> bool {
+        match self {
+            Self::Coinbase | Self::Binance | Self::BinanceFutures | Self::Kraken => false,
+            Self::Native => true,
         }
     }
 }
@@ -255,12 +269,28 @@ pub enum DecodeError {
         /// The time, microseconds since the Unix epoch.
         ts_us: u64,
     },
+    /// A time that is more than [`AHEAD_MAX_US`] after the frame came in.
+    #[error("field `{field}`: {ts_us} microseconds since 1970 are more than a day ahead")]
+    Ahead {
+        /// The field.
+        field: &'static str,
+        /// The time, microseconds since the Unix epoch.
+        ts_us: u64,
+    },
     /// The symbol cannot be one.
     #[error("field `symbol`: {text:?}: {why}")]
     Symbol {
         /// What stood there, shortened.
         text: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// The symbol is a new one, and there is no room for it.
+    #[error("field `symbol`: {text:?}: {why}")]
+    NoRoom {
+        /// What stood there, shortened.
+        text: String,
+        /// What is full.
         why: String,
     },
 }

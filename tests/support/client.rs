@@ -1,7 +1,7 @@
 //! A client that keeps account of everything it hears.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tickfan::tick::Channel;
 use tickfan::watch::ledger::Ledger;
@@ -33,6 +33,8 @@ pub struct Client {
     pub steps: Vec<Step>,
     /// The newest number that was told of each symbol and channel.
     pub told: BTreeMap<(String, &'static str), u64>,
+    /// How old the trade or quote was that it heard last, since the gateway received it.
+    pub age_us: Option<u64>,
     /// Pings that it answered.
     pub pongs: u64,
     pub bye: Option<LastWords>,
@@ -54,7 +56,7 @@ impl Client {
     /// The same over a WebSocket that is there.
     pub fn over(socket: RawSocket) -> Self {
         let (ledger, steps, told) = (Ledger::new(true), Vec::new(), BTreeMap::new());
-        let mut client = Self { socket, ledger, steps, told, pongs: 0, bye: None, close: None };
+        let mut client = Self { socket, ledger, steps, told, age_us: None, pongs: 0, bye: None, close: None };
         let answer = client.socket.message();
         assert_eq!(answer["type"], "ack", "{answer}");
         client.hear(&answer.to_string());
@@ -110,7 +112,11 @@ impl Client {
         let message = Message::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         self.ledger.hear(&message);
         match message {
-            Message::Update(channel, update) => self.tell(&update.symbol, channel, update.seq),
+            Message::Update(channel, update) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+                self.age_us = update.rx_us.map(|rx_us| (now.as_micros() as u64).saturating_sub(rx_us));
+                self.tell(&update.symbol, channel, update.seq);
+            }
             Message::Gap(gap) => self.tell(&gap.symbol, gap.channel, gap.to),
             Message::Lag(lag) => self.steps.push(Step {
                 level: lag.level.to_string(),

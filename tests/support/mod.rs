@@ -9,7 +9,7 @@ pub mod network;
 pub mod skipped;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
@@ -22,7 +22,10 @@ use serde_json::Value;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The token of every gateway that takes publishers.
-pub const TOKEN: &str = "secret";
+pub const TOKEN: &str = "token-of-the-tests";
+
+/// The head of a POST that is the last request on its connection, without its length.
+pub const POST: &str = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json";
 
 /// A file of the repository.
 pub fn in_repository(path: &str) -> PathBuf {
@@ -263,6 +266,23 @@ impl Gateway {
         (head[9..12].parse().expect("a status"), body.to_owned())
     }
 
+    /// The rows of a list that is given a page at a time, and how many pages they took; each page within its bounds.
+    pub fn list(address: SocketAddr, path: &str, name: &str) -> (Vec<Value>, usize) {
+        let (mut rows, mut pages, mut after) = (Vec::new(), 0, String::new());
+        loop {
+            let (status, body) = Self::get(address, &format!("{path}{after}"));
+            assert!(status == 200 && body.len() < 300_000, "{path}{after}: {status}, {} bytes", body.len());
+            let mut body: Value = serde_json::from_str(&body).expect("JSON");
+            let Value::Array(page) = body[name].take() else { panic!("no {name}: {body}") };
+            assert!(page.len() <= 1_000, "{path}{after}: {} rows", page.len());
+            rows.extend(page);
+            pages += 1;
+            let Some(next) = body["next"].as_str() else { return (rows, pages) };
+            let and = if path.contains('?') { '&' } else { '?' };
+            after = format!("{and}after={next}");
+        }
+    }
+
     pub fn readyz(&self) -> u16 {
         Self::get(self.http, "/readyz").0
     }
@@ -452,6 +472,17 @@ impl RawSocket {
     /// The same over a small receive buffer: what the kernel holds for us would hide how slow we are.
     pub fn open_small(gateway: &Gateway, query: &str) -> Self {
         Self::open_sized(gateway, query, 4_096)
+    }
+
+    /// The same from another of this machine's own addresses, over a small receive buffer.
+    pub fn open_from(address: Ipv4Addr, gateway: &Gateway, query: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("an option");
+        socket.bind(&SocketAddr::from((address, 0)).into()).expect("an address of the loopback");
+        socket.connect(&gateway.http.into()).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        Self::over(socket.into(), query)
     }
 
     /// The same over a receive buffer of so many bytes, or as many as the system allows.

@@ -6,7 +6,7 @@ import json
 import websockets
 from tickfan_client import PATIENCE, check
 
-TOKEN = "secret"
+TOKEN = "token-of-the-tests"
 
 
 class Tcp:

@@ -160,6 +160,9 @@ def check_message(m):
     elif kind == "hb":
         check_fields(m, {"time", "sent", "behind_ms"})
         check(is_time(m["time"]) and is_count(m["sent"]) and is_count(m["behind_ms"]), m)
+    elif kind == "clock_step":
+        check_fields(m, {"time", "by"})
+        check(is_time(m["time"]) and type(m["by"]) is int and m["by"] != 0, m)
     elif kind == "hello":
         check_fields(m, {"v", "session", "epoch", "feed", "time", "heartbeat_ms", "limits"})
         check(m["v"] == 1 and m["feed"] in ("live", "replay", "mixed") and is_time(m["time"]), m)

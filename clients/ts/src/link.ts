@@ -9,6 +9,7 @@ import {
   read,
   type Ack,
   type Bye,
+  type ClockStep,
   type Gap,
   type Heartbeat,
   type Hello,
@@ -339,7 +340,7 @@ export class Link {
     this.#measure();
   }
 
-  #known(message: Trade | Quote | Gap | Status | Joined | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal): void {
+  #known(message: Trade | Quote | Gap | Status | Joined | Heartbeat | ClockStep | Lag | Replay | Bye | Ack | Pong | Refusal): void {
     switch (message.type) {
       case 'bye':
         this.#bye = message;
@@ -351,6 +352,9 @@ export class Link {
         return;
       case 'joined':
         // It ends what this client never asks for.
+        return;
+      case 'clock_step':
+        // Pings tell the offset of the gateway's clock, each anew.
         return;
       case 'lag':
         this.#watched.level(message.level);

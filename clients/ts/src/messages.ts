@@ -109,7 +109,7 @@ export interface Status {
 export interface Joined {
   readonly type: 'joined';
   readonly time: Micros;
-  /** Ticks, of whatever symbols, that were not kept on the way. */
+  /** Ticks, of whatever symbols, that were not kept on the way, or left out because this client came no nearer to the present. */
   readonly missed?: number;
 }
 
@@ -120,6 +120,14 @@ export interface Heartbeat {
   readonly sent: number;
   /** For how long the oldest of what waits has been waiting. */
   readonly behind_ms: number;
+}
+
+/** The wall clock of the gateway was set, or its machine slept: times from before and after it do not compare. */
+export interface ClockStep {
+  readonly type: 'clock_step';
+  readonly time: Micros;
+  /** How many microseconds it is on since; less than 0 where it was set back. */
+  readonly by: number;
 }
 
 /** How far behind this client is, when the level changes. */
@@ -242,7 +250,7 @@ export interface Refusal {
 }
 
 /** Everything that the gateway says, told apart by `type`. */
-export type ServerMessage = Hello | Trade | Quote | Gap | Status | Joined | Heartbeat | Lag | Replay | Bye | Ack | Pong | Refusal;
+export type ServerMessage = Hello | Trade | Quote | Gap | Status | Joined | Heartbeat | ClockStep | Lag | Replay | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
 export interface UnknownMessage {
@@ -371,6 +379,7 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
     status: { symbol, state, since: count },
     joined: { time: count, missed: maybe(positive) },
     hb: { time: count, sent: count, behind_ms: count },
+    clock_step: { time: count, by: (v) => Number.isSafeInteger(v) },
     lag: {
       level: oneOf('ok', 'warn', 'shed', 'cut'),
       behind_ms: count,

@@ -99,7 +99,7 @@ test('cut in the middle, again and again: no break and no hole', options, async 
 });
 
 test('beside a publisher a replay is never live, nor after a cut', options, async (t) => {
-  const publish = ['publish.token=secret', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
+  const publish = ['publish.token=token-of-the-tests', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
   const gateway = keep(
     t,
     await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...publish]), 'feeds/coinbase.zst']),

@@ -14,7 +14,7 @@ import type { Broken, Gap } from 'tickfan-client';
 
 /** Longer than anything takes; only what is broken makes a test wait for it. */
 const PATIENCE_MS = 60_000;
-const TOKEN = 'secret';
+const TOKEN = 'token-of-the-tests';
 
 /** The binary, or why these tests cannot run. */
 export const BINARY = process.env['TICKFAN_BIN'] ?? '';

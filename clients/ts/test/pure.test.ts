@@ -28,7 +28,7 @@ test('every message of docs/PROTOCOL.md is read, and none is unknown', () => {
     assert.equal(reading.kind, 'known', `${line}: ${JSON.stringify(reading)}`);
     if (reading.kind === 'known') types.add(reading.message.type);
   }
-  const all = ['ack', 'bye', 'error', 'gap', 'hb', 'hello', 'joined', 'lag', 'pong', 'quote', 'replay', 'status', 'trade'];
+  const all = ['ack', 'bye', 'clock_step', 'error', 'gap', 'hb', 'hello', 'joined', 'lag', 'pong', 'quote', 'replay', 'status', 'trade'];
   assert.deepEqual([...types].sort(), all);
 });
 

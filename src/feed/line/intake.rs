@@ -286,8 +286,14 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
     #[cold]
     fn meet(&mut self, name: &str) -> Result<usize, DecodeError> {
-        let id = self.list(name);
-        let id = id.map_err(|why| DecodeError::Symbol { text: name.chars().take(80).collect(), why })?;
+        let symbol = self.symbol(name)?;
+        let most = self.limits.instruments_max;
+        let listed = if self.symbols.len() < most {
+            self.market.intern_below(&symbol, self.limits.listed_max).map_err(|full| full.to_string())
+        } else {
+            Err(format!("no room for another instrument of this publisher: it has named {most}"))
+        };
+        let id = listed.map_err(|why| DecodeError::NoRoom { text: shortened(name), why })?;
         Ok(self.symbols.add(name, id))
     }
 
@@ -302,18 +308,21 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         Ok(at)
     }
 
-    fn list(&mut self, name: &str) -> Result<InstrumentId, String> {
+    /// The symbol of this name, if it can be one and may be told of here.
+    fn symbol(&self, name: &str) -> Result<Symbol, DecodeError> {
         let symbol = match self.wire {
             Wire::Native => Symbol::parse(name),
             wire => Symbol::new(wire.name(), name),
         };
-        let symbol = symbol.map_err(|error| error.to_string())?;
-        if let Some(venues) = &self.limits.venues
-            && !venues.iter().any(|venue| venue == symbol.venue())
-        {
-            return Err(format!("venue {:?} may not be published: see [publish] venues", symbol.venue()));
+        let refused = |why| DecodeError::Symbol { text: shortened(name), why };
+        let symbol = symbol.map_err(|error| refused(error.to_string()))?;
+        match &self.limits.venues {
+            Some(venues) if !venues.iter().any(|venue| venue == symbol.venue()) => {
+                let venue = symbol.venue();
+                Err(refused(format!("venue {venue:?} may not be published: see [publish] venues")))
+            }
+            _ => Ok(symbol),
         }
-        self.market.intern(&symbol).map_err(|full| full.to_string())
     }
 
     /// Whether this line's source of `rank` speaks for the channel. Publishers share their instruments:
@@ -353,7 +362,8 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         ts_us: Option<u64>,
         print: Print,
     ) -> Result<(), DecodeError> {
-        let is_told = self.makes_sense(&trade)?;
+        let is_told = self.makes_sense(symbol, &trade)?;
+        self.check_time(ts_us)?;
         let unchecked = self.limits.checks_off.sequence;
         let at = self.heard(symbol)?;
         let listed = &mut self.symbols[at];
@@ -394,7 +404,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
     /// Whether a trade is one: of a size, and on a venue at a price. A negative size, and on a venue a negative price, is
     /// a fault of the frame.
-    fn makes_sense(&self, trade: &Trade) -> Result<bool, DecodeError> {
+    fn makes_sense(&self, symbol: &str, trade: &Trade) -> Result<bool, DecodeError> {
         if trade.size.is_positive() && trade.price.is_positive() {
             return Ok(true);
         }
@@ -402,11 +412,39 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         if trade.size.is_negative() || (is_native && trade.size.is_zero()) {
             return Err(DecodeError::value("size", trade.size, "a trade has a size above 0"));
         }
-        if trade.price.is_negative() && !is_native {
-            return Err(DecodeError::value("price", trade.price, "a price is not negative on this venue"));
+        let is_free = self.has_negative_prices(symbol);
+        if trade.price.is_negative() && !is_free {
+            return Err(DecodeError::value("price", trade.price, NOT_NEGATIVE));
+        }
+        if is_native && !is_free {
+            return Err(DecodeError::value(
+                "price",
+                trade.price,
+                "a trade has a price above 0 on this venue",
+            ));
         }
         // What a publisher calls a price is one: spreads trade at 0 and below.
-        Ok(is_native)
+        Ok(is_free)
+    }
+
+    /// Whether prices of this symbol can be 0 or below. What a publisher tells of a venue is held to what that venue
+    /// has.
+    #[cold]
+    fn has_negative_prices(&self, symbol: &str) -> bool {
+        let venue = symbol.split_once(':').filter(|_| self.wire == Wire::Native);
+        let wire = venue.and_then(|(venue, _)| venue.parse().ok()).unwrap_or(self.wire);
+        wire.has_negative_prices()
+    }
+
+    /// Refuses the tick of a publisher whose time is more than a day ahead. A replay is of any time.
+    fn check_time(&self, ts_us: Option<u64>) -> Result<(), DecodeError> {
+        let latest_us = self.rx_ns / 1_000 + venue::AHEAD_MAX_US;
+        match ts_us {
+            Some(ts_us) if ts_us > latest_us && self.origin == Origin::Live => {
+                Err(DecodeError::Ahead { field: "ts", ts_us })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A quote that the venue tells itself.
@@ -417,10 +455,11 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         ts_us: Option<u64>,
         source: QuoteSource,
     ) -> Result<(), DecodeError> {
+        self.check_time(ts_us)?;
         let at = self.heard(symbol)?;
         let quote = match has_two_sides(&quote) {
             true => Ok(quote),
-            false => self.with_real_sides(quote),
+            false => self.with_real_sides(symbol, quote),
         };
         let quote = match quote {
             Ok(quote) => quote,
@@ -458,17 +497,17 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
     /// The quote without sides that are none: venues write an empty one as price 0 or size 0.
     #[cold]
-    fn with_real_sides(&self, quote: Quote) -> Result<Quote, DecodeError> {
-        let is_native = self.wire == Wire::Native;
+    fn with_real_sides(&self, symbol: &str, quote: Quote) -> Result<Quote, DecodeError> {
+        let is_free = self.has_negative_prices(symbol);
         let side = |fields: [&'static str; 2], price: Option<Decimal>, size: Option<Decimal>| {
             if let Some(size) = size.filter(|size| size.is_negative()) {
                 return Err(DecodeError::value(fields[1], size, "a size is not negative"));
             }
-            if let Some(price) = price.filter(|price| price.is_negative() && !is_native) {
-                return Err(DecodeError::value(fields[0], price, "a price is not negative on this venue"));
+            if let Some(price) = price.filter(|price| price.is_negative() && !is_free) {
+                return Err(DecodeError::value(fields[0], price, NOT_NEGATIVE));
             }
-            let is_none = price.is_some_and(|price| price.is_zero() && !is_native)
-                || size.is_some_and(Decimal::is_zero);
+            let is_none =
+                price.is_some_and(|price| price.is_zero() && !is_free) || size.is_some_and(Decimal::is_zero);
             Ok(if is_none || price.is_none() { (None, None) } else { (price, size) })
         };
         let (bid, bid_size) = side(["bid", "bid_size"], quote.bid, quote.bid_size)?;
@@ -527,6 +566,13 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
             self.market.set_broken(id, true, self.rx_ns, &mut self.out);
         }
     }
+}
+
+const NOT_NEGATIVE: &str = "a price is not negative on this venue";
+
+/// As much of a name as is told of one that is refused.
+fn shortened(name: &str) -> String {
+    name.chars().take(80).collect()
 }
 
 /// Whether both sides of a quote are there, with prices and sizes above 0.

@@ -21,6 +21,10 @@ pub struct LineLimits {
     pub book_levels_max: usize,
     /// Venues that native messages may name; `None`: any.
     pub venues: Option<Vec<String>>,
+    /// Instruments that the line may name.
+    pub instruments_max: usize,
+    /// It lists new ones only while fewer than this are listed, by whatever line.
+    pub listed_max: usize,
     /// Changes of a book that are kept for a snapshot that is older than they are, of each symbol…
     pub splice_messages_max: usize,
     /// …and bytes of them, of all symbols together.
@@ -35,6 +39,8 @@ impl Default for LineLimits {
         Self {
             book_levels_max: 100_000,
             venues: None,
+            instruments_max: usize::MAX,
+            listed_max: usize::MAX,
             splice_messages_max: 256,
             splice_bytes_max: 4 << 20,
             checks_off: ChecksOff::default(),
@@ -81,6 +87,8 @@ pub struct Line {
     /// Bytes of changes that are kept.
     splice_bytes: usize,
     last_rx_ns: Option<u64>,
+    /// When something was heard of it last, steady time.
+    heard_ns: u64,
     silent: bool,
     tap: Option<Tap>,
 }
@@ -99,6 +107,7 @@ impl Line {
             splice_scratch: Scratch::default(),
             splice_bytes: 0,
             last_rx_ns: None,
+            heard_ns: 0,
             silent: false,
             tap: None,
         }
@@ -171,9 +180,14 @@ impl Line {
         self.symbols.iter().map(|listed| listed.id)
     }
 
-    /// It was not its silence that nothing came: that begins now.
-    pub(super) fn touch(&mut self, rx_ns: u64) {
-        self.last_rx_ns = self.last_rx_ns.map(|last| last.max(rx_ns));
+    /// Something is heard of it, or it was not its silence that nothing came: that begins now, steady time.
+    pub(super) fn touch(&mut self, now_ns: u64) {
+        self.heard_ns = now_ns;
+    }
+
+    /// For how long nothing has come, nanoseconds of steady time; 0 before the first frame of a connection.
+    pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
+        self.last_rx_ns.map_or(0, |_| now_ns.saturating_sub(self.heard_ns))
     }
 
     /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.
@@ -235,8 +249,9 @@ impl Line {
             out,
         };
         let result = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.take(&event));
-        if result.is_err() {
+        if let Err(fault) = &result {
             self.stats.bad_frames += 1;
+            self.stats.refused.count(fault);
         }
         if let Some(tap) = self.tap.as_mut().filter(|_| self.stats.gaps > gaps) {
             tap.gap(rx_ns, self.stats.gaps - gaps);

@@ -1,5 +1,7 @@
 //! What a feed line counts.
 
+use crate::venue::DecodeError;
+
 /// What a line counted, from its first frame on.
 #[derive(Clone, Debug, Default)]
 pub struct LineStats {
@@ -106,21 +108,46 @@ pub struct Refused {
     pub zero_trades: u64,
     /// Levels of a book without a size that can be held: what stands at their price is unknown until the venue says so again.
     pub levels: u64,
-    /// Venue times before 2000 or after 2199: the tick was told without one.
+    /// Venue times before 2000 or after 2199, of which a venue's tick was told without one; and frames of publishers
+    /// with such a time, or one that is more than a day ahead.
     pub times: u64,
     /// Snapshots of a book that were older than changes before them, and that the changes kept do not reach.
     pub snapshots: u64,
+    /// Frames whose symbol cannot be one, or may not be published.
+    pub symbols: u64,
+    /// Frames of a new instrument for which there was no room, or over the share of a publisher.
+    pub instruments: u64,
+    /// Frames with a price or a size that makes no sense.
+    pub numbers: u64,
 }
 
 impl Refused {
     /// The counts, with the word for each.
-    pub fn rows(&self) -> [(&'static str, u64); 4] {
+    pub fn rows(&self) -> [(&'static str, u64); 7] {
         [
             ("zero_trades", self.zero_trades),
             ("levels", self.levels),
             ("times", self.times),
             ("snapshots", self.snapshots),
+            ("symbols", self.symbols),
+            ("instruments", self.instruments),
+            ("numbers", self.numbers),
         ]
+    }
+
+    /// Counts a frame that was refused, where there is a count for its fault.
+    #[cold]
+    pub(super) fn count(&mut self, fault: &DecodeError) {
+        match fault {
+            DecodeError::Symbol { .. } => self.symbols += 1,
+            DecodeError::NoRoom { .. } => self.instruments += 1,
+            DecodeError::Value { .. } => self.numbers += 1,
+            DecodeError::Time { .. } | DecodeError::Ahead { .. } => self.times += 1,
+            DecodeError::Json(_)
+            | DecodeError::Shape(_)
+            | DecodeError::Field(_)
+            | DecodeError::Decimal { .. } => {}
+        }
     }
 
     fn add(&mut self, other: &Self) {
@@ -128,5 +155,8 @@ impl Refused {
         self.levels += other.levels;
         self.times += other.times;
         self.snapshots += other.snapshots;
+        self.symbols += other.symbols;
+        self.instruments += other.instruments;
+        self.numbers += other.numbers;
     }
 }

@@ -33,6 +33,16 @@ impl Lines {
         Self { buffer: Vec::new(), first: 1, skipping: false }
     }
 
+    /// Whether a line is whole.
+    pub(super) fn has_line(&self) -> bool {
+        memchr(b'\n', &self.buffer).is_some()
+    }
+
+    /// Whether half of what may be added at once has come.
+    pub(super) fn is_much(&self) -> bool {
+        self.buffer.len() >= READ_BYTES_MAX / 2
+    }
+
     /// Takes the first line alone, without its end, once it is there.
     pub(super) fn line(&mut self) -> Option<Vec<u8>> {
         let end = memchr(b'\n', &self.buffer)?;

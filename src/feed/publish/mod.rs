@@ -4,17 +4,22 @@
 //! bounded channel; while it is full the publishers' sockets are not read, and TCP makes the publishers
 //! wait. What the ingest thread finds wrong comes back by line number and is told to the publisher, as far
 //! as it reads.
+//!
+//! Connections without the token are served on the control thread (`admit`), publishers on the ingest thread.
 
+mod admit;
+mod guesses;
 mod lines;
+mod strangers;
 mod wire;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,22 +31,28 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::protocol::close::Close;
 use crate::remote::same;
-use crate::socket;
+use crate::socket::inbound::Most;
+use crate::socket::{Acceptor, Seat};
+use admit::AUTH_BYTES_MAX;
+pub use admit::too_many;
+use guesses::Guesses;
+pub use guesses::Verdict;
 use lines::{LINE_BYTES_MAX, Lines};
-use wire::{Received, Wire};
+use strangers::Strangers;
+use wire::{Portion, Received, Shaken, Wire};
 
 /// How many chunks may wait for the ingest thread, from all publishers together. A chunk is 128 KiB at
 /// most, so they hold 8 MiB at worst.
 pub const CHUNKS_MAX: usize = 64;
+/// What a publisher over TCP is told that there is no file for.
+const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
+    \"msg\":\"this machine lets the gateway open no more connections\"}\n";
 /// How many faults may wait for one publisher; further ones are counted.
 const FAULTS_MAX: usize = 256;
-/// How many connections may be without a token at the same time.
-const UNKNOWN_MAX: usize = 64;
-/// The longest first line, in bytes: nobody has shown a token yet.
-const AUTH_BYTES_MAX: usize = 4096;
 /// How long a publisher that has sent everything is told of its last faults, and one that is thrown out
 /// of the reason.
 const FAREWELL: Duration = Duration::from_secs(5);
+
 /// How publishing behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -50,11 +61,29 @@ pub struct Options {
     pub publishers_max: usize,
     /// How long a connection may take to show the token, in milliseconds. Default 5000.
     pub auth_timeout_ms: u64,
+    /// Connections without the token at the same time, on each listener: TCP, and WebSocket. Default 256.
+    pub strangers_max: usize,
+    /// The same from one address. Default 64.
+    pub strangers_per_address: usize,
+    /// Wrong tokens a minute from one address, and as many at once. Default 10.
+    pub wrong_tokens_per_minute: u32,
+    /// Parts that a WebSocket message may come in. Default 64.
+    pub fragments_max: u32,
+    /// Control frames of a WebSocket a second. Default 50.
+    pub controls_per_s: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { publishers_max: 64, auth_timeout_ms: 5_000 }
+        Self {
+            publishers_max: 64,
+            auth_timeout_ms: 5_000,
+            strangers_max: 256,
+            strangers_per_address: 64,
+            wrong_tokens_per_minute: 10,
+            fragments_max: 64,
+            controls_per_s: 50,
+        }
     }
 }
 
@@ -65,9 +94,17 @@ pub struct Stats {
     pub opened: AtomicU64,
     /// Publishers connected now.
     pub open: AtomicU64,
-    /// Connections without the right token in time.
+    /// Connections now that have not shown the token.
+    pub waiting: AtomicU64,
+    /// Connections that ended without the right token.
     pub auth_refused: AtomicU64,
-    /// Connections turned away for room.
+    /// Wrong tokens, in the heads of handshakes too.
+    pub wrong_tokens: AtomicU64,
+    /// Tokens that were not compared, because too many wrong ones came from their address.
+    pub tokens_unread: AtomicU64,
+    /// Connections without the token whose place another one took.
+    pub evicted: AtomicU64,
+    /// Publishers turned away for room.
     pub limit_refused: AtomicU64,
     /// Accepts that failed.
     pub accept_errors: AtomicU64,
@@ -163,6 +200,21 @@ impl Faults {
 #[error("the publishing token is empty: leave it out to turn publishing off")]
 pub struct EmptyToken;
 
+/// A WebSocket at `/publish` whose handshake is answered.
+#[derive(Debug)]
+pub struct Newcomer {
+    /// The socket.
+    pub stream: std::net::TcpStream,
+    /// What was read behind the handshake.
+    pub read_buf: Vec<u8>,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// Its place among the connections from there, kept as long as the connection.
+    pub seat: Seat,
+    /// Whether its token was in the request, and right; else it must be in the first message.
+    pub authorized: bool,
+}
+
 /// Takes publishers in.
 pub struct Publish {
     token: Box<[u8]>,
@@ -174,7 +226,9 @@ pub struct Publish {
     stats: Arc<Stats>,
     next: AtomicU32,
     known: Arc<Semaphore>,
-    unknown: Arc<Semaphore>,
+    tcp_strangers: Arc<Strangers>,
+    ws_strangers: Arc<Strangers>,
+    guesses: Guesses,
     stop: watch::Sender<bool>,
 }
 
@@ -204,6 +258,7 @@ impl Publish {
             return Err(EmptyToken);
         }
         let permits = options.publishers_max.min(Semaphore::MAX_PERMITS);
+        let strangers = || Strangers::new(options.strangers_max, options.strangers_per_address);
         Ok(Arc::new(Self {
             token: token.as_bytes().into(),
             options,
@@ -214,7 +269,9 @@ impl Publish {
             stats: Arc::default(),
             next: AtomicU32::new(0),
             known: Arc::new(Semaphore::new(permits)),
-            unknown: Arc::new(Semaphore::new(UNKNOWN_MAX)),
+            tcp_strangers: strangers(),
+            ws_strangers: strangers(),
+            guesses: Guesses::new(options.wrong_tokens_per_minute),
             stop: watch::Sender::new(false),
         }))
     }
@@ -224,8 +281,7 @@ impl Publish {
         Arc::clone(&self.stats)
     }
 
-    /// Whether this is the token. The time it takes depends on the length of `given` alone.
-    pub fn accepts(&self, given: &[u8]) -> bool {
+    fn is_token(&self, given: &[u8]) -> bool {
         same(given, &self.token)
     }
 
@@ -238,115 +294,53 @@ impl Publish {
     /// I/O and time.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut stopped = pin!(self.stopped());
+        let mut acceptor = Acceptor::new(&listener, NO_FILE_LEFT);
         loop {
-            let (stream, _) = tokio::select! {
-                accepted = socket::accept(&listener, &self.stats.accept_errors) => accepted,
+            let (stream, peer) = tokio::select! {
+                accepted = acceptor.accept(&self.stats.accept_errors) => accepted,
                 () = &mut stopped => return,
             };
-            // Further ones are closed without a word: whoever they are, there are too many of them.
-            if let Some(permit) = self.room(&self.unknown) {
-                keep_alive(&stream);
-                tokio::spawn(Arc::clone(&self).stranger(stream, permit));
-            }
+            keep_alive(&stream);
+            let among = Arc::clone(&self.tcp_strangers);
+            tokio::spawn(Arc::clone(&self).stranger(Wire::tcp(stream), among, peer.ip()));
         }
     }
 
-    /// Takes a publisher's WebSocket, its handshake answered: `read_buf` is what was read behind it, and
-    /// `authorized` says that the token was in the request; else it must be the first message.
+    /// Takes a publisher's WebSocket, its handshake answered. It must be called on the runtime of
+    /// [`serve_tcp`](Self::serve_tcp).
     ///
     /// # Errors
     /// The socket comes back when there is no room for another publisher.
-    ///
-    pub fn serve_ws(
-        self: &Arc<Self>,
-        stream: std::net::TcpStream,
-        read_buf: Vec<u8>,
-        authorized: bool,
-    ) -> Result<(), std::net::TcpStream> {
-        let room = self.room(if authorized { &self.known } else { &self.unknown });
-        let permit = match room {
-            Some(permit) if authorized => Permit::Known(permit),
-            Some(permit) => Permit::Unknown(permit),
-            None => return Err(stream),
-        };
-        let publish = Arc::clone(self);
-        self.home.spawn(async move {
-            // It fails only for a socket that is gone.
-            if let Ok(stream) = TcpStream::from_std(stream) {
-                keep_alive(&stream);
-                let mut wire = Wire::ws(stream, read_buf).await;
-                let mut lines = Lines::new();
-                match publish.admit(permit, &mut wire, &mut lines).await {
-                    Ok(permit) => publish.publisher(wire, lines, permit).await,
-                    Err((why, msg)) => send_away(wire, why, &msg).await,
+    pub fn serve_ws(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), std::net::TcpStream> {
+        let Newcomer { stream, read_buf, address, seat, authorized } = newcomer;
+        let Options { fragments_max: fragments, controls_per_s, .. } = self.options;
+        let most = Most { message_bytes: AUTH_BYTES_MAX, fragments, controls_per_s };
+        let clock = self.clock.clone();
+        if authorized {
+            let Some(permit) = self.room() else { return Err(stream) };
+            let publish = Arc::clone(self);
+            self.home.spawn(async move {
+                if let Some(stream) = registered(stream) {
+                    let wire = Wire::publisher_ws(Shaken { stream, read_buf, seat }, most, clock);
+                    publish.publisher(wire, Lines::new(), permit).await;
                 }
-            }
-        });
+            });
+        } else if let Some(stream) = registered(stream) {
+            let wire = Wire::stranger_ws(Shaken { stream, read_buf, seat }, most, clock);
+            tokio::spawn(Arc::clone(self).stranger(wire, Arc::clone(&self.ws_strangers), address));
+        }
         Ok(())
     }
 
-    fn room(&self, of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(of).try_acquire_owned().ok();
+    /// Room for another publisher.
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.known).try_acquire_owned().ok();
         count(&self.stats.limit_refused, u64::from(permit.is_none()));
         permit
     }
 
-    /// One connection over TCP, until it has shown the token.
-    async fn stranger(self: Arc<Self>, stream: TcpStream, waiting: OwnedSemaphorePermit) {
-        let mut wire = Wire::tcp(stream);
-        let mut lines = Lines::new();
-        let moved = match self.admit(Permit::Unknown(waiting), &mut wire, &mut lines).await {
-            Ok(permit) => wire.move_to(&self.home).map(|wire| (wire, permit)),
-            Err((why, msg)) => return send_away(wire, why, &msg).await,
-        };
-        // It fails only for a socket that is gone.
-        if let Ok((wire, permit)) = moved {
-            let publish = Arc::clone(&self);
-            self.home.spawn(async move { publish.publisher(wire, lines, permit).await });
-        }
-    }
-
-    /// Waits for the token in the first line, and acknowledges it.
-    async fn admit(
-        &self,
-        permit: Permit,
-        wire: &mut Wire,
-        lines: &mut Lines,
-    ) -> Result<OwnedSemaphorePermit, Refusal> {
-        let _waiting = match permit {
-            Permit::Known(permit) => return Ok(permit),
-            Permit::Unknown(waiting) => waiting,
-        };
-        let limit_ms = self.options.auth_timeout_ms;
-        let checked = match timeout(Duration::from_millis(limit_ms), first_line(wire, lines)).await {
-            Ok(line) => line.and_then(|line| self.check(&line)),
-            Err(_) => Err(format!("no token within {limit_ms} ms")),
-        };
-        if let Err(msg) = checked {
-            count(&self.stats.auth_refused, 1);
-            return Err((Close::Auth, msg));
-        }
-        let Some(permit) = self.room(&self.known) else {
-            return Err((Close::Limit, format!("{} publishers are connected", self.options.publishers_max)));
-        };
-        wire.say(&json!({"type": "ack", "op": "auth"}));
-        Ok(permit)
-    }
-
-    fn check(&self, line: &[u8]) -> Result<(), String> {
-        let auth: Auth = serde_json::from_slice(line)
-            .map_err(|_| "the first line must be {\"op\":\"auth\",\"token\":\"…\"}".to_owned())?;
-        if auth.op != "auth" {
-            return Err("the first `op` must be auth".to_owned());
-        }
-        if !self.accepts(auth.token.as_bytes()) {
-            return Err("`token` is not the right one".to_owned());
-        }
-        Ok(())
-    }
-
     /// A publisher's time with us.
-    async fn publisher(&self, mut wire: Wire, lines: Lines, _permit: OwnedSemaphorePermit) {
+    async fn publisher(self: Arc<Self>, mut wire: Wire, lines: Lines, _permit: OwnedSemaphorePermit) {
         count(&self.stats.opened, 1);
         count(&self.stats.open, 1);
         let publisher = self.next.fetch_add(1, Ordering::Relaxed);
@@ -396,7 +390,7 @@ impl Publish {
         // The line behind the token may be here already.
         while self.hand_over(&mut lines, publisher, &errors).await {
             let received = tokio::select! {
-                received = wire.receive(&mut lines) => received,
+                received = wire.receive(&mut lines, Portion::PUBLISHER) => received,
                 Some(fault) = faults.recv(), if wire.has_room() => {
                     tell(wire, &fault);
                     tell_number(wire, faults, &errors.untold);
@@ -409,7 +403,14 @@ impl Publish {
                 () = &mut stopped => return Close::Shutdown,
             };
             match received {
-                Ok(Received::Bytes) => continue,
+                Ok(Received::Bytes) => {
+                    // One that sends without a pause would keep this thread from all others.
+                    if lines.is_much() || !lines.has_line() {
+                        tokio::task::yield_now().await;
+                    }
+                    continue;
+                }
+                Ok(Received::Room) => continue,
                 Ok(Received::End) => lines.finish(),
                 Ok(Received::Reset) => count(&self.stats.resets, 1),
                 Err(_) => {}
@@ -460,44 +461,6 @@ impl Publish {
     }
 }
 
-/// The place that a connection holds.
-enum Permit {
-    /// Among publishers.
-    Known(OwnedSemaphorePermit),
-    /// Among those that have shown no token.
-    Unknown(OwnedSemaphorePermit),
-}
-
-/// Why a connection is not let in, for programs and for people.
-type Refusal = (Close, String);
-
-/// The first line that a connection over TCP sends.
-#[derive(Deserialize)]
-struct Auth {
-    op: String,
-    token: String,
-}
-
-async fn first_line(wire: &mut Wire, lines: &mut Lines) -> Result<Vec<u8>, String> {
-    loop {
-        if let Some(line) = lines.line() {
-            return Ok(line);
-        }
-        if lines.buffer.len() > AUTH_BYTES_MAX {
-            return Err(format!("the first line is longer than {AUTH_BYTES_MAX} bytes"));
-        }
-        match wire.receive(lines).await {
-            Ok(Received::Bytes) => {}
-            Ok(_) | Err(_) => return Err("closed before a token came".to_owned()),
-        }
-    }
-}
-
-async fn send_away(mut wire: Wire, why: Close, msg: &str) {
-    wire.say(&json!({"type": "error", "code": why.why(), "msg": msg}));
-    timeout(FAREWELL, wire.close(why)).await.ok();
-}
-
 fn tell(wire: &mut Wire, fault: &LineFault) {
     wire.say(&json!({"type": "error", "line": fault.line, "code": "bad_tick", "msg": fault.msg}));
 }
@@ -511,6 +474,13 @@ fn tell_number(wire: &mut Wire, others: &mpsc::Receiver<LineFault>, untold: &Unt
     if more > 0 {
         wire.say(&json!({"type": "error", "code": "bad_tick", "msg": format!("{more} more lines")}));
     }
+}
+
+/// The socket on the runtime that asks, its silence watched; `None` if it is gone.
+fn registered(stream: std::net::TcpStream) -> Option<TcpStream> {
+    let stream = TcpStream::from_std(stream).ok()?;
+    keep_alive(&stream);
+    Some(stream)
 }
 
 /// Lets the kernel find out that a silent publisher is gone: a minute of silence, then a minute of probes.

@@ -66,7 +66,7 @@ impl Replay {
                 self.mode = Mode::Playing;
                 self.hand_out_held(out);
                 self.tell_origin(Origin::Replay, now, market, out);
-                self.deck.lines.iter_mut().for_each(|line| line.touch(now.wall_ns));
+                self.deck.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
             }
             Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
             Mode::Ended => self.go(self.from_ns, true),
@@ -120,6 +120,7 @@ impl Replay {
             if plays { (Mode::Playing, Origin::Replay) } else { (Mode::Paused, Origin::Paused) };
         self.set_origin(origin);
         self.take_on(cued, origin, now.wall_ns, market, &mut out);
+        self.deck.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
         self.mode = mode;
         self.round_began_ns = None;
         self.changed = true;

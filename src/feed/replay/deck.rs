@@ -10,6 +10,7 @@ use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segmen
 use crate::feed::line::{Line, LineLimits, Memory};
 use crate::feed::market::{LineId, Market, Origin};
 use crate::instrument::{InstrumentId, InstrumentTable};
+use crate::printable;
 use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
@@ -42,8 +43,10 @@ impl Reel {
     /// The capture that does not open, and why.
     pub(super) fn read_from(&self, places: &Places) -> Result<Merged, String> {
         let named = |(index, error)| {
-            let path =
-                self.captures.get(index).map(|capture: &Arc<Capture>| capture.path().display().to_string());
+            let path = self
+                .captures
+                .get(index)
+                .map(|capture: &Arc<Capture>| printable::path(&capture.path()).to_string());
             format!("{}: {error}", path.unwrap_or_default())
         };
         Merged::resume(&self.captures, places).map_err(named)
@@ -187,6 +190,7 @@ impl Deck {
     pub(super) fn take(
         &mut self,
         rx_ns: Option<u64>,
+        heard_ns: u64,
         market: &mut Market,
         mut out: impl FnMut(Option<u64>, &Tick),
     ) -> Taken {
@@ -219,6 +223,7 @@ impl Deck {
         let mut bad = None;
         match record.kind {
             Kind::Frame(frame) => {
+                line.touch(heard_ns);
                 if let Err(error) = line.frame(rx_ns, frame, market, numbered) {
                     *bad_lines += 1;
                     bad = Some((record.line, error));
@@ -236,7 +241,7 @@ impl Deck {
             Kind::Sent(_) | Kind::Note(_) => {}
         }
         let stepped_back_ns = merged.stepped_back_ns();
-        let path = || reel.captures[source].path().display().to_string();
+        let path = || printable::path(&reel.captures[source].path()).to_string();
         let bad = bad.map(|(number, error)| format!("{}:{number}: {error}", path()));
         Taken { rx_ns, stepped_back_ns, bad }
     }
@@ -314,7 +319,7 @@ impl Rehearsal {
         let Self { deck, market, values, last_ns } = self;
         let next_ns = deck.next_ns().unwrap_or(0);
         // What cannot be read is told when it is played.
-        let _ = deck.take(None, market, |_, tick| keep(values, tick));
+        let _ = deck.take(None, 0, market, |_, tick| keep(values, tick));
         *last_ns = (*last_ns).max(next_ns);
     }
 

@@ -28,6 +28,7 @@ use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
 use crate::capture::CaptureError;
 use crate::clock::{Clock, MS, Now};
+use crate::printable;
 use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
@@ -82,7 +83,10 @@ pub enum ReplayError {
     #[error(transparent)]
     Capture(#[from] CaptureError),
     /// Nothing in it tells whose messages it holds.
-    #[error("{0}: neither its notes nor its messages tell the venue: name it with --venue or `venue`")]
+    #[error(
+        "{}: neither its notes nor its messages tell the venue: name it with --venue or `venue`",
+        printable::path(.0)
+    )]
     NoVenue(PathBuf),
     /// No files.
     #[error("no captures are named")]
@@ -364,7 +368,7 @@ impl Replay {
             },
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
-        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, market, out);
+        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, market, out);
         self.figures.stepped(stepped_back_ns, self.tempo.silence_ns(next_ns));
         self.tempo.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
@@ -375,12 +379,18 @@ impl Replay {
     }
 
     /// Takes in the next record. What goes beyond the last tick of a step is held back.
-    fn take(&mut self, rx_ns: Option<u64>, market: &mut Market, mut out: impl FnMut(&Tick)) -> Taken {
+    fn take(
+        &mut self,
+        rx_ns: Option<u64>,
+        heard_ns: u64,
+        market: &mut Market,
+        mut out: impl FnMut(&Tick),
+    ) -> Taken {
         let (digest, held, steps) = (&mut self.digest, &mut self.held, &mut self.steps);
         let steps = (self.mode == Mode::Paused).then_some(steps);
         let mut left = steps.as_ref().map_or(u32::MAX, |steps| **steps);
         let is_stepping = steps.is_some();
-        let taken = self.deck.take(rx_ns, market, |number, tick| {
+        let taken = self.deck.take(rx_ns, heard_ns, market, |number, tick| {
             if let (Some(number), Some(digest)) = (number, digest.as_mut()) {
                 digest.add(number, tick);
             }
@@ -575,9 +585,9 @@ impl Replay {
         }
         let speed = self.tempo.speed();
         let slower = if speed.is_flat_out() { 1.0 } else { speed.factor().min(1.0) };
-        let since_ns = now.wall_ns.saturating_sub((stale_after_ns as f64 / slower) as u64);
+        let longest_ns = (stale_after_ns as f64 / slower) as u64;
         for line in &mut self.deck.lines {
-            if line.last_rx_ns().is_some_and(|last| last < since_ns) {
+            if line.silence_ns(now.mono_ns) > longest_ns {
                 line.set_silent(true, now.wall_ns, market, &mut out);
             }
         }

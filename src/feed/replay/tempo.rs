@@ -22,12 +22,18 @@ pub(super) struct Tempo {
     stood_ns: Option<u64>,
     /// The newest record.
     last_ns: Option<u64>,
+    /// By how much the wall clock is [ahead](Now::ahead_ns): what `rx` follows.
+    ahead_ns: Option<u64>,
 }
+
+/// How much the wall clock may run off before `rx` follows it: two readings of the clocks never agree to the nanosecond, and
+/// records that are due one after the other have times one after the other.
+const RUN_OFF_NS_MAX: u64 = 10_000_000;
 
 impl Tempo {
     /// A schedule that stands in front of the first record.
     pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
-        Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None }
+        Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None, ahead_ns: None }
     }
 
     /// How fast it goes.
@@ -43,8 +49,19 @@ impl Tempo {
         }
         let (from_ns, factor) = (self.stood_ns.unwrap_or(next_ns), self.speed.factor());
         let reach_ns = self.reach(next_ns);
-        let pace = self.pace.get_or_insert_with(|| Pace::new(now, from_ns, factor));
-        pace.due(reach_ns)
+        let pace = self.pace.get_or_insert_with(|| Pace::new(now.mono_ns, from_ns, factor));
+        let mono_ns = pace.due(reach_ns)?;
+        Some(Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.follow(now)) })
+    }
+
+    /// By how much the wall clock is ahead. It was set, or this thread stood still, where that is another than before.
+    fn follow(&mut self, now: Now) -> u64 {
+        let ahead_ns = now.ahead_ns();
+        let known = self.ahead_ns.filter(|known| {
+            let off_ns = ahead_ns.wrapping_sub(*known) as i64;
+            off_ns.unsigned_abs() <= RUN_OFF_NS_MAX
+        });
+        *self.ahead_ns.insert(known.unwrap_or(ahead_ns))
     }
 
     /// The next record was taken.

@@ -97,7 +97,7 @@ test('who may not is told so, and a token helps', options, async (t) => {
 });
 
 /** What the settings say of publishers, where they may come. */
-const PUBLISHING = ['publish.token=secret', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
+const PUBLISHING = ['publish.token=token-of-the-tests', 'publish.listen=127.0.0.1:0', 'publish.venues=["demo"]'];
 
 test('beside a publisher every row says what it is, and the bar stays', options, async (t) => {
   const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, ...PUBLISHING]), COINBASE]));

@@ -1,0 +1,125 @@
+//! The WebSocket frames that a peer sends: tungstenite parses them without owning the socket, and what they cost is
+//! bounded before it sees them. Clients and publishers are read alike.
+
+use std::io::{self, Read, Write};
+
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use crate::protocol::close::Close;
+use crate::protocol::frame::Scanner;
+
+/// What one peer may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Bytes of a message.
+    pub(crate) message_bytes: usize,
+    /// Parts that one message comes in.
+    pub(crate) fragments: u32,
+    /// Control frames a second.
+    pub(crate) controls_per_s: u32,
+}
+
+/// The control frames of a peer: so many in the second that began then.
+#[derive(Debug)]
+pub(crate) struct Controls {
+    count: u32,
+    second_ns: u64,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Controls {
+    /// None so far. Times are steady nanoseconds.
+    pub(crate) fn new(now_ns: u64) -> Self {
+        Self { count: 0, second_ns: now_ns }
+    }
+
+    /// Counts what has come, frame by frame.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] if it is too much.
+    pub(crate) fn take_in(
+        &mut self,
+        bytes: &[u8],
+        scanner: &mut Scanner,
+        most: Most,
+        now_ns: u64,
+    ) -> io::Result<()> {
+        let parts = scanner.feed(bytes);
+        if now_ns.saturating_sub(self.second_ns) >= SECOND_NS {
+            (self.second_ns, self.count) = (now_ns, 0);
+        }
+        self.count = self.count.saturating_add(scanner.take_controls());
+        if parts > most.fragments || self.count > most.controls_per_s {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        Ok(())
+    }
+
+    /// One of them was asked for, and counts no more.
+    pub(crate) fn was_asked_for(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+}
+
+/// What tungstenite reads from and answers into: pongs and close frames go the way of all bytes.
+pub(crate) struct Shim<'a> {
+    /// The socket.
+    pub(crate) stream: &'a TcpStream,
+    /// What tungstenite answers, to be sent.
+    pub(crate) replies: Vec<u8>,
+    /// Fed with every byte.
+    pub(crate) scanner: &'a mut Scanner,
+    /// What has come in this second.
+    pub(crate) controls: &'a mut Controls,
+    /// What may come.
+    pub(crate) most: Most,
+    /// Steady nanoseconds.
+    pub(crate) now_ns: u64,
+}
+
+impl Read for Shim<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.stream.try_read(into)?;
+        self.controls.take_in(&into[..n], self.scanner, self.most, self.now_ns)?;
+        Ok(n)
+    }
+}
+
+impl Write for Shim<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A parser that has `early` bytes before those of the socket. It reads so many at once, and clears as many before
+/// each read.
+pub(crate) fn parser(early: Vec<u8>, most: Most, read_bytes: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(read_bytes)
+        .write_buffer_size(0)
+        .max_message_size(Some(most.message_bytes))
+        .max_frame_size(Some(most.message_bytes));
+    WebSocketContext::from_partially_read(early, Role::Server, Some(config))
+}
+
+/// The close code that an error of a peer's frames calls for; `None` where the connection is over anyway.
+pub(crate) fn close_for(error: &Error) -> Option<Close> {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),
+        Error::Io(error) if error.kind() == io::ErrorKind::QuotaExceeded => Some(Close::Limit),
+        Error::Utf8(_) => Some(Close::NotUtf8),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        | Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_) => None,
+        _ => Some(Close::Protocol),
+    }
+}
