@@ -5,6 +5,7 @@ mod feed;
 mod flight;
 mod latency;
 mod limits;
+mod memory;
 mod publish;
 mod record;
 mod replay;

@@ -43,6 +43,8 @@ pub enum Ending {
     Failed,
     /// The client did not keep up.
     SlowConsumer,
+    /// The client held memory that was short; its close code is that of [`SlowConsumer`](Self::SlowConsumer).
+    Memory,
     /// Nothing was heard of the client.
     NoPong,
     /// The gateway stops.
@@ -65,13 +67,14 @@ pub enum Ending {
 
 impl Ending {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Closed,
         Self::Left,
         Self::Reset,
         Self::DeadPeer,
         Self::Failed,
         Self::SlowConsumer,
+        Self::Memory,
         Self::NoPong,
         Self::Shutdown,
         Self::RoomEnded,
@@ -83,7 +86,7 @@ impl Ending {
         Self::Limit,
     ];
 
-    /// The word for the operator: where the client is told one, the same.
+    /// The word for the operator: the same as on the wire where there is one there, but for [`Memory`](Self::Memory).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -92,6 +95,7 @@ impl Ending {
             Self::DeadPeer => "dead_peer",
             Self::Failed => "failed",
             Self::SlowConsumer => "slow_consumer",
+            Self::Memory => "memory",
             Self::NoPong => "no_pong",
             Self::Shutdown => "shutdown",
             Self::RoomEnded => "room_ended",
@@ -196,6 +200,9 @@ impl TurnTimes {
 /// Causes of gaps, as [`ShardCounters::gaps`] tells them apart.
 pub const GAP_CAUSES: usize = 5;
 
+/// As what ticks were counted that were taken back.
+pub const TAKEN_BACK: [&str; 4] = ["sent", "merged", "dropped", "lost"];
+
 /// What a shard counts. Updated once a turn.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
@@ -255,6 +262,14 @@ pub struct ShardCounters {
     pub steps: Counter,
     /// Ticks that wait in the ring, at the end of the last turn.
     pub behind: Counter,
+    /// Bytes of memory that outboxes hold now.
+    pub outbox_bytes: Counter,
+    /// Bytes that the kernel holds now for clients that are looked at because they may be slow.
+    pub unacked_bytes: Counter,
+    /// Times that a session's queue was taken back because memory was short.
+    pub memory_sheds: Counter,
+    /// What was taken back of what had been counted, by [`TAKEN_BACK`]: it is counted once more when it is sent or missed.
+    pub taken_back: [Counter; TAKEN_BACK.len()],
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod history;
 pub mod instrument;
 pub mod journal;
 pub mod latency;
+pub mod memory;
 pub mod offline;
 pub mod printable;
 pub mod protocol;

@@ -68,6 +68,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
     let [a, b, c, d] = std::array::from_fn(|_| Arc::clone(switches));
     let publishers = sessions.clone();
     Hooks {
+        memory: Arc::default(),
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
         hand_over: Arc::new(move |upgraded| {
             if b.refuse_after.load(Ordering::SeqCst) {

@@ -360,6 +360,7 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         connections_max: 7,
         files_max: None,
         instruments: Box::new(|| 0),
+        memory: Arc::default(),
         rooms: Box::new(|| None),
     };
     let text = metrics::render(Arc::new(sources));

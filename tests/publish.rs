@@ -48,6 +48,7 @@ impl Drop for Door {
 fn hooks(publish: &Arc<Publish>) -> Hooks {
     let (asked, taken) = (Arc::clone(publish), Arc::clone(publish));
     Hooks {
+        memory: Arc::default(),
         can_accept: Arc::new(|| true),
         hand_over: Arc::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {

@@ -15,13 +15,15 @@ use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
 use tickfan::history::{self, Finder, History, Keeper};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::memory::Memory;
 use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{Policy, TAPE_BYTES_MIN};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+    CatchUps, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
+    Who,
 };
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
@@ -33,6 +35,7 @@ const SCHEDULES: u64 = 2_000;
 const STEPS: usize = 120;
 const INSTRUMENTS: u64 = 4;
 const OUTBOX_BYTES_MAX: usize = 4_096;
+const MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// Positions of the ring that a shard looks at again in one turn, where they are few.
 const REREAD_FEW: usize = 12;
 
@@ -187,6 +190,8 @@ struct House {
     lost: BTreeSet<(Key, u64)>,
     /// What is no longer in the ring, in some schedules.
     past: Option<Past>,
+    /// Short now and then.
+    memory: Arc<Memory>,
 }
 
 /// A history, turned by hand.
@@ -260,6 +265,8 @@ impl House {
         let sessions =
             Sessions::new(options, Arc::clone(&table), ring.clone(), clock.clone(), Arc::clone(&counters));
         let sessions = Rc::new(RefCell::new(sessions));
+        let memory = Arc::new(Memory::new(MEMORY_BYTES_MAX));
+        sessions.borrow_mut().bound_by(Arc::clone(&memory));
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
         let past = (seed % 3 == 1).then(|| {
             let folder = tempfile::tempdir().expect("a folder");
@@ -290,6 +297,7 @@ impl House {
             named: 0,
             lost: BTreeSet::new(),
             past,
+            memory,
         }
     }
 
@@ -543,9 +551,20 @@ impl House {
         self.ask(client, &text);
     }
 
+    /// Memory is measured: it is full or ample. Slow clients give something back in any case.
+    fn measure(&mut self) {
+        let used_bytes = *self.random.pick(&[0, MEMORY_BYTES_MAX]);
+        self.memory.measured(used_bytes);
+        let shed_bytes = *self.random.pick(&[0, 1, 1 << 20]);
+        self.sessions.borrow_mut().relieve(Relief { shed_bytes, ..Relief::default() });
+    }
+
     fn step(&mut self) {
         if self.random.below(3) == 0 {
             self.keep();
+        }
+        if self.random.below(12) == 0 {
+            self.measure();
         }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
@@ -586,6 +605,7 @@ impl House {
 
     /// Everybody reads all there is, until nothing is held back any more.
     fn settle(&mut self) {
+        self.memory.measured(0);
         for _ in 0..40 {
             self.clock.advance(Duration::from_millis(60));
             for _ in 0..30 {
@@ -866,6 +886,9 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
     let figures: [Figure; 4] = [|r| r.sent, |r| r.merged, |r| r.dropped, |r| r.lost];
     let counters = &house.counters;
     let books = [&counters.sent, &counters.merged, &counters.dropped, &counters.lost].map(Counter::get);
+    // What was taken back is counted once more when it is sent or missed.
+    let taken_back = counters.taken_back.each_ref().map(Counter::get);
+    let books: [u64; 4] = std::array::from_fn(|n| books[n] - taken_back[n]);
     assert_eq!(figures.map(|figure| all.iter().map(|row| figure(row)).sum::<u64>()), books);
     for gone in &house.gone {
         balanced(&gone.row);
@@ -973,6 +996,7 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
                     "\"type\":\"joined\"",
                     "\"missed\":",
                     "\"no_history\"",
+                    "\"short_of_memory\"",
                 ] {
                     if text.contains(word) {
                         *seen.entry(word).or_default() += 1;
@@ -981,7 +1005,25 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
             }
         }
     }
-    assert_eq!(seen.len(), 24, "{seen:?}");
+    assert_eq!(seen.len(), 25, "{seen:?}");
+}
+
+#[test]
+fn queues_are_taken_back_in_many_schedules() {
+    let (mut sheds, mut taken_back) = (0, 0);
+    for seed in 0..100 {
+        let mut house = House::new(seed);
+        house.connect();
+        for _ in 0..STEPS {
+            if house.clients.is_empty() {
+                house.connect();
+            }
+            house.step();
+        }
+        sheds += house.counters.memory_sheds.get();
+        taken_back += house.counters.taken_back.iter().map(Counter::get).sum::<u64>();
+    }
+    assert!(sheds > 3 && taken_back > sheds, "{sheds} {taken_back}");
 }
 
 /// So many that their states find no room in an outbox together.

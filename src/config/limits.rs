@@ -10,6 +10,8 @@ use super::{non_zero, non_zero_u32, non_zero_u64};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
+    /// Bytes of memory of the whole process, what the kernel holds for its sockets counted; 0: derived.
+    pub memory_bytes_max: u64,
     /// Connections at once.
     pub connections_max: NonZeroUsize,
     /// Connections at once from one address.
@@ -68,6 +70,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            memory_bytes_max: 0,
             connections_max: non_zero::<18_000>(),
             connections_per_address: non_zero::<16_000>(),
             admissions_per_s: non_zero_u32::<2_000>(),

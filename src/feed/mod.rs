@@ -13,4 +13,6 @@ pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
 pub use market::{LineId, Market, Origin, Rank};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
-pub use replay::{CueLimits, Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, Stamp, Step};
+pub use replay::{
+    CueLimits, CueMemory, Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, Stamp, Step,
+};

@@ -25,6 +25,7 @@ use super::{
 use crate::collector::Measured;
 use crate::feed::publish::{Verdict, too_many};
 use crate::instrument::{InstrumentId, Symbol};
+use crate::memory::{self, REFUSAL, RETRY_AFTER_MS};
 use crate::protocol;
 use crate::protocol::json::Ack;
 use crate::protocol::replay::parse_control;
@@ -489,6 +490,9 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
+    if app.hooks.memory.refuses(memory::Asked::Connection) {
+        return short_of_memory();
+    }
     if !(app.hooks.can_accept)() {
         return full("no room for another session: try again later");
     }
@@ -563,6 +567,13 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 
 pub(super) fn foreign() -> Response<Body> {
     error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
+}
+
+/// The answer to what is refused because memory is short.
+pub(super) fn short_of_memory() -> Response<Body> {
+    let seconds = HeaderValue::from(RETRY_AFTER_MS.div_ceil(1_000));
+    let body = json!({"error": REFUSAL, "code": "short_of_memory", "retry_after_ms": RETRY_AFTER_MS});
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], Json(body)).into_response()
 }
 
 pub(super) fn full(msg: &str) -> Response<Body> {

@@ -15,10 +15,11 @@ use super::runtimes::RuntimeRow;
 use super::{NoRoom, Runtimes, Stats};
 use crate::clock::Steps;
 use crate::collector::{BOUNDS_NS, Label, Measured};
-use crate::counters::{Counter, Ending, Gaps, ShardCounters, TurnTimes};
+use crate::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK, TurnTimes};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
+use crate::memory::{Asked, Memory};
 use crate::pulse::Pulse;
 use crate::ring::Doorbell;
 use crate::tick::GapCause;
@@ -51,6 +52,8 @@ pub struct Sources {
     pub files_max: Option<u64>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The bound of memory, and how much is in use.
+    pub memory: Arc<Memory>,
     /// The rooms of replays; `None`: there are none.
     pub rooms: Box<dyn Fn() -> Option<RoomFigures> + Send + Sync>,
 }
@@ -142,6 +145,7 @@ fn histogram(bounds_ns: &[u64], counts: &[u64], sum_ns: u64, mut row: MetricEnco
 
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_memory(&mut encoder)?;
         self.encode_ingest(&mut encoder)?;
         self.encode_lines(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
@@ -158,6 +162,25 @@ impl Collector for Sources {
 }
 
 impl Sources {
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let memory = &self.memory;
+        let Some(bound_bytes) = memory.bound_bytes() else { return Ok(()) };
+        for (name, help, value) in [
+            ("tickfan_memory_bound_bytes", "What memory may be in use", bound_bytes),
+            ("tickfan_memory_used_bytes", "Memory that is in use, sockets counted", memory.used_bytes()),
+            ("tickfan_memory_level", "0: ample, 1: short, 2: critical, 3: full", memory.level() as u64),
+        ] {
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
+        }
+        let row = |asked: Asked| (vec![("what", asked.name().to_owned())], memory.refused(asked));
+        let (name, help) = ("tickfan_memory_refused", "What was refused because memory was short");
+        family(encoder, name, help, MetricType::Counter, Asked::ALL.into_iter().map(row).collect())?;
+        let (name, help) =
+            ("tickfan_memory_checkpoints_dropped", "Places of replays thrown away because memory was short");
+        let dropped = memory.checkpoints_dropped.get();
+        family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), dropped)])
+    }
+
     fn encode_ingest(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let ingest = &self.ingest;
         let flowing = ingest.flows().filter(|flow| *flow == Flow::Flowing).count() as u64;
@@ -262,7 +285,7 @@ impl Sources {
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
         use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 24] = [
+        let figures: [Figure; 27] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
             ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
@@ -294,6 +317,11 @@ impl Sources {
             ("tickfan_lost", "Numbers that a gap named for the feed's sake", Sum, |c| &c.lost),
             ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
             ("tickfan_written_bytes", "Bytes that sockets took", Sum, |c| &c.bytes),
+            ("tickfan_outbox_bytes", "Memory that outboxes hold", Gauge, |c| &c.outbox_bytes),
+            ("tickfan_unacked_bytes", "What the kernel holds for clients that may be slow", Gauge, |c| {
+                &c.unacked_bytes
+            }),
+            ("tickfan_memory_sheds", "Queues taken back because memory was short", Sum, |c| &c.memory_sheds),
             ("tickfan_requests", "Requests of clients", Sum, |c| &c.requests),
             ("tickfan_request_faults", "Requests answered by an error", Sum, |c| &c.faults),
         ];
@@ -312,6 +340,13 @@ impl Sources {
         });
         family(encoder, "tickfan_sessions_ended", "Clients whose connection ended", Sum, ended.collect())?;
         self.encode_gaps(encoder)?;
+        let taken_back = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+            TAKEN_BACK.into_iter().zip(&counters.taken_back).map(move |(what, numbers)| {
+                (vec![("shard", n.to_string()), ("what", what.to_owned())], numbers.get())
+            })
+        });
+        let help = "Ticks of queues taken back, by what they had been counted as";
+        family(encoder, "tickfan_taken_back", help, Sum, taken_back.collect())?;
         let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
     }

@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use crate::collector::Measured;
 use crate::feed::publish::Verdict;
 use crate::instrument::{InstrumentId, InstrumentTable};
+use crate::memory::Memory;
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::json::Provenance;
@@ -140,6 +141,8 @@ pub struct Health {
 pub struct Hooks {
     /// Whether there is room for another session; asked before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The bound of memory, and how much is in use.
+    pub memory: Arc<Memory>,
     /// Takes a session's socket.
     pub hand_over: HandOver,
     /// `None`: publishing is off.

@@ -8,8 +8,9 @@ use axum::http::{Response, StatusCode};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use super::api::{error, full};
+use super::api::{error, full, short_of_memory};
 use super::{Refused, Upgraded};
+use crate::memory::REFUSAL;
 use crate::protocol::RoomWish;
 
 /// Takes one upgraded socket, or gives it back. Until then a place is kept for it; dropped, it is given up.
@@ -33,11 +34,14 @@ pub enum NoRoom {
     /// No room for a room, or in it.
     #[error("{0}")]
     Full(String),
+    /// Memory is short.
+    #[error("{}", REFUSAL)]
+    Memory,
 }
 
 impl NoRoom {
     /// The words of [`reason`](Self::reason).
-    pub const REASONS: [&'static str; 5] = ["unknown", "bad", "taken", "address", "full"];
+    pub const REASONS: [&'static str; 6] = ["unknown", "bad", "taken", "address", "full", "memory"];
 
     /// Its place in [`REASONS`](Self::REASONS).
     pub fn reason(&self) -> usize {
@@ -47,6 +51,7 @@ impl NoRoom {
             Self::Taken(_) => 2,
             Self::TooMany(_) => 3,
             Self::Full(_) => 4,
+            Self::Memory => 5,
         }
     }
 
@@ -57,6 +62,7 @@ impl NoRoom {
             Self::Taken(msg) => error(StatusCode::CONFLICT, msg),
             Self::TooMany(msg) => error(StatusCode::TOO_MANY_REQUESTS, msg),
             Self::Full(msg) => full(msg),
+            Self::Memory => short_of_memory(),
         }
     }
 }

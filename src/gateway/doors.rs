@@ -25,6 +25,7 @@ use crate::front::{
     NoRoom, Options, PublishRoute, Refused, RoomRoute, Runtimes, Upgraded,
 };
 use crate::history::Access;
+use crate::memory::{Level, Memory};
 use crate::protocol::close::Close;
 use crate::pulse::Pulse;
 use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
@@ -47,6 +48,7 @@ pub(super) struct Around<'a> {
     pub(super) past: Option<&'a Access>,
     pub(super) measured: Option<Arc<Measured>>,
     pub(super) rooms: Option<&'a Arc<Rooms>>,
+    pub(super) memory: &'a Arc<Memory>,
     pub(super) clock: &'a Clock,
     pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
@@ -156,6 +158,7 @@ impl Doors {
             connections_max: config.limits.connections_max.get() as u64,
             files_max: around.files_max,
             instruments: Box::new(move || table.len() as u64),
+            memory: Arc::clone(around.memory),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
         let handles = Arc::clone(&around.shards.handles);
@@ -210,7 +213,7 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 
 /// What the public door asks the rest.
 fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms, .. } = around;
+    let Around { config, base, shards, measured, records, past, rooms, memory, .. } = around;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -221,9 +224,10 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
     let publishers = publishing.map(|publishing| publishing.stats());
-    let (measured, past) = (measured.clone(), past.cloned());
+    let (measured, past, watched) = (measured.clone(), past.cloned(), Arc::clone(memory));
     Hooks {
         can_accept: Arc::new(can_accept),
+        memory: Arc::clone(memory),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),
         instruments: Arc::clone(&base.table),
@@ -233,7 +237,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
                 let publishers = publishers.as_ref().map(|stats| stats.open.load(Ordering::Relaxed));
                 feed_health(&feeds, publishers, &view, &records)
             }),
-            alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref())),
+            alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref(), &watched)),
             pulses: Arc::clone(around.pulses),
         },
         remote: base.remote.clone(),
@@ -313,13 +317,15 @@ fn feed_health(
 }
 
 /// What is wrong though ticks flow. No path: anybody may read it.
-fn alarms(measured: Option<&Measured>, past: Option<&Access>) -> Vec<String> {
+fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -> Vec<String> {
     let log = measured.and_then(Measured::log).filter(|log| log.failing);
     let log = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
     let flights = measured.and_then(Measured::flights).filter(|stats| stats.is_failing());
     let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
     let past = past.and_then(Access::failure).map(|why| format!("no history is kept any more: {why}"));
-    log.into_iter().chain(flights).chain(past).collect()
+    let level = memory.level();
+    let short = (level > Level::Ample).then(|| format!("memory is short: {}", level.name()));
+    log.into_iter().chain(flights).chain(past).chain(short).collect()
 }
 
 /// The worst clients of all shards.

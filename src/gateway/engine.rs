@@ -15,12 +15,13 @@ use crate::config::Config;
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    CueLimits, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
+    CueLimits, CueMemory, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
 };
 use crate::flight::Witness;
 use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
+use crate::memory::Memory;
 use crate::protocol::close::Close;
 use crate::pulse::{Pulse, Signs};
 use crate::remote::{Admission, Remote, Shown};
@@ -67,11 +68,17 @@ impl Base {
         Ok(self.replays.iter().try_for_each(|replay| replay.begin_where_there_is_something(patience))?)
     }
 
+    /// The memory that the checkpoints of its replays take.
+    pub(super) fn cue_memory(&self) -> Vec<CueMemory> {
+        self.replays.iter().filter_map(Replay::cue_memory).collect()
+    }
+
     /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
     pub(super) fn shards(
         &self,
         config: &Config,
         past: Option<&Access>,
+        memory: &Arc<Memory>,
         clock: &Clock,
         collector: &mut Option<Collector>,
     ) -> anyhow::Result<Shards> {
@@ -95,6 +102,7 @@ impl Base {
                 meter: meter(collector),
                 witness: witness(collector.as_ref()),
                 history: past.cloned(),
+                memory: Arc::clone(memory),
                 signs,
             };
             let (handle, thread) = shard::spawn(name, parts).context("cannot start a shard")?;

@@ -4,6 +4,7 @@ mod doors;
 mod engine;
 mod files;
 mod guard;
+mod memory_watch;
 mod room;
 mod rooms;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use doors::{Around, Doors, publishing};
 use engine::{Base, IngestThread, Shards, died, open_replays};
+use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
 use crate::clock::{Clock, MS};
@@ -76,12 +78,13 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let fit = files::fit(&config, cores(), files_max);
     config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
     let config = config;
-    let mut replays = open_replays(&config)?;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     if let Some(notice) = fit.notice {
         // There is room: nothing was said yet.
         let _ = notices.try_send(notice);
     }
+    let (gauge, memory) = memory_watch::bound(&config, &notices)?;
+    let mut replays = open_replays(&config)?;
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
@@ -97,9 +100,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     // A thread of its own: whoever reads the log slowly holds up nobody else.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &base, &clock, &notices);
-    let shards = base.shards(&config, past.as_ref(), &clock, &mut collector)?;
+    let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
 
-    let rooms = Rooms::open(&config, &clock, &notices)?;
+    let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
     let (stop_doors, stopped) = watch::channel(false);
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
@@ -114,6 +117,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         past: past.as_ref(),
         measured: collector.as_ref().map(Collector::measured),
         rooms: rooms.as_ref(),
+        memory: &memory,
         clock: &clock,
         pulses: &guarded.all,
     };
@@ -124,6 +128,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .map(|recorder| recorder.spawn(&clock))
         .transpose()
         .context("cannot start the recorder")?;
+    let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
+    tokio::spawn(memory_watch.run(stopped));
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
         base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);

@@ -16,9 +16,10 @@ use crate::capture::Title;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
 use crate::counters::Ending;
-use crate::feed::{IngestView, ReplayError};
+use crate::feed::{CueMemory, IngestView, ReplayError};
 use crate::front::metrics::RoomFigures;
 use crate::front::{NoRoom, Refused, Upgraded};
+use crate::memory::Memory;
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
 use crate::remote::{Admission, Remote};
@@ -49,6 +50,7 @@ struct Inside {
     shards: Arc<[ShardHandle]>,
     view: Arc<IngestView>,
     remote: Option<Arc<Remote>>,
+    cue_memory: Arc<[CueMemory]>,
 }
 
 /// Who is in a room, or on the way to it.
@@ -151,10 +153,11 @@ impl Room {
     pub(super) async fn open(
         &self,
         config: Config,
+        memory: &Arc<Memory>,
         clock: &Clock,
         notices: &mpsc::Sender<String>,
     ) -> Option<Engine> {
-        match Engine::start(self.number, config, clock).await {
+        match Engine::start(self.number, config, memory, clock).await {
             Ok(engine) => Some(engine),
             Err(error) => {
                 self.stage.send_replace(Stage::Refused(refusal(&error, notices)));
@@ -213,6 +216,16 @@ impl Room {
         door.closed
     }
 
+    /// Its shards; none before it is open.
+    pub(super) fn shards(&self) -> Arc<[ShardHandle]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.shards)
+    }
+
+    /// The memory that its checkpoints take; none before it is open.
+    pub(super) fn cue_memory(&self) -> Arc<[CueMemory]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.cue_memory)
+    }
+
     /// Connections of its clients that have ended so far, by [`Ending::ALL`].
     pub(super) fn clients_ended(&self) -> [u64; Ending::ALL.len()] {
         let Some(Inside { shards, .. }) = self.inside() else { return Default::default() };
@@ -250,7 +263,7 @@ impl Room {
             "opened_by": self.opener.to_string(), "since": self.opened.wall_ns / 1_000,
             "clients": self.clients(),
         });
-        if let Stage::Open(Inside { shards, view, remote }) = &stage {
+        if let Stage::Open(Inside { shards, view, remote, .. }) = &stage {
             row["published"] = view.published.get().into();
             row["sent"] = shards.iter().map(|shard| shard.counters.sent.get()).sum::<u64>().into();
             for (what, lost) in RoomFigures::LOSSES.into_iter().zip(self.lost()) {
@@ -298,30 +311,37 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens the captures and starts the threads, on a thread of its own: files are read, and whatever is started there lets
     /// those of the feed go first, as it does itself.
-    async fn start(number: u64, config: Config, clock: &Clock) -> anyhow::Result<Self> {
+    async fn start(number: u64, config: Config, memory: &Arc<Memory>, clock: &Clock) -> anyhow::Result<Self> {
         let (tell, told) = oneshot::channel();
-        let (clock, control) = (clock.clone(), Handle::current());
+        let (memory, clock, control) = (Arc::clone(memory), clock.clone(), Handle::current());
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             threads::step_back();
             // Who is not there any more has taken the whole gateway along.
-            let _ = tell.send(Self::start_here(&name, config, &clock, &control));
+            let _ = tell.send(Self::start_here(&name, config, &memory, &clock, &control));
         })?;
         told.await?
     }
 
-    fn start_here(name: &str, config: Config, clock: &Clock, control: &Handle) -> anyhow::Result<Self> {
+    fn start_here(
+        name: &str,
+        config: Config,
+        memory: &Arc<Memory>,
+        clock: &Clock,
+        control: &Handle,
+    ) -> anyhow::Result<Self> {
         let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
         base.begin_where_there_is_something(BEGIN_PATIENCE)?;
         let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
-        let shards = base.shards(&config, None, clock, &mut None)?;
+        let cue_memory = base.cue_memory().into();
+        let shards = base.shards(&config, None, memory, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
         let (notices, _) = mpsc::channel(1);
         // It begins when somebody listens, so that nothing is missed.
         let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
         match ingest.start(format!("{name}ingest"), parts, None) {
             Ok(ingest) => {
-                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote };
+                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, cue_memory };
                 Ok(Self { config, ingest, shards, inside })
             }
             Err(error) => {
@@ -421,7 +441,7 @@ mod tests {
         let (room, config) = opened();
         let place = room.keep_place().expect("room");
         assert!(matches!(room.keep_place(), Err(NoRoom::Full(_))), "there is one place");
-        let engine = room.open(config, &clock, &notices).await.expect("it opens");
+        let engine = room.open(config, &Arc::default(), &clock, &notices).await.expect("it opens");
         let bug = engine.ingest.bug();
         let heard = async {
             room.opens(Duration::from_secs(60)).await.expect("it is open");
@@ -447,7 +467,7 @@ mod tests {
         let (clock, (notices, mut log)) = (Clock::real(), mpsc::channel(1));
         let (room, mut config) = opened();
         config.feed[0].files = vec!["/no/such/capture.zst".into()];
-        assert!(room.open(config, &clock, &notices).await.is_none());
+        assert!(room.open(config, &Arc::default(), &clock, &notices).await.is_none());
         let told = room.opens(Duration::from_secs(60)).await.expect_err("it is not there");
         assert!(matches!(&told, NoRoom::Unknown(msg) if !msg.contains("/no/such")), "{told:?}");
         assert!(log.try_recv().is_ok_and(|notice| notice.contains("/no/such/capture.zst")));

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::counters::{Counter, Ending};
 use crate::front::NoRoom;
 use crate::front::metrics::RoomFigures;
+use crate::memory::{Asked, Memory};
 use crate::printable;
 use crate::protocol::RoomWish;
 
@@ -43,6 +44,7 @@ struct State {
 /// The rooms of a gateway.
 pub(super) struct Rooms {
     config: Config,
+    memory: Arc<Memory>,
     clock: Clock,
     notices: mpsc::Sender<String>,
     shelf: Arc<tokio::sync::Mutex<Kept>>,
@@ -69,6 +71,7 @@ impl Rooms {
     /// No room is open yet. `None`: there will be none.
     pub(super) fn open(
         config: &Config,
+        memory: &Arc<Memory>,
         clock: &Clock,
         notices: &mpsc::Sender<String>,
     ) -> anyhow::Result<Option<Arc<Self>>> {
@@ -78,6 +81,7 @@ impl Rooms {
         let (stop, _) = watch::channel(false);
         Ok(Some(Arc::new(Self {
             config: config.clone(),
+            memory: Arc::clone(memory),
             clock: clock.clone(),
             notices: notices.clone(),
             shelf: Arc::new(tokio::sync::Mutex::new(Kept { shelf, listed: None })),
@@ -196,6 +200,9 @@ impl Rooms {
         if state.rooms.len() >= replay.rooms_max.get() {
             return Err(NoRoom::Full("too many rooms are open".to_owned()));
         }
+        if self.memory.refuses(Asked::Room) {
+            return Err(NoRoom::Memory);
+        }
         state.numbers += 1;
         let (terms, clients_max) = (wish.terms(), replay.room_clients_max.get() as u64);
         let config = room::config(&self.config, titles, &terms);
@@ -210,7 +217,7 @@ impl Rooms {
     async fn watch_over(self: Arc<Self>, room: Arc<Room>, config: Config, stopped: watch::Receiver<bool>) {
         // It is dropped last: whoever stops the gateway waits for that.
         let held = stopped.clone();
-        if let Some(engine) = room.open(config, &self.clock, &self.notices).await {
+        if let Some(engine) = room.open(config, &self.memory, &self.clock, &self.notices).await {
             self.opened.add(1);
             room.live(engine, &self.clock, stopped).await;
         }
@@ -230,6 +237,11 @@ impl Rooms {
         // A shard keeps its own deadlines; this one is for a room that does not.
         let longest = session.drain_ms + session.close_grace_ms + 5_000;
         let _ = tokio::time::timeout(Duration::from_millis(longest), self.stop.closed()).await;
+    }
+
+    /// The rooms that are there.
+    pub(super) fn all(&self) -> Vec<Arc<Room>> {
+        self.state().rooms.clone()
     }
 
     // ---- for the operator -----------------------------------------------------------------------------

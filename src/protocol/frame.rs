@@ -39,6 +39,17 @@ pub fn len(bytes: &[u8]) -> usize {
     }
 }
 
+/// The payload of a text frame as this module makes it; `None` where it is another frame.
+pub fn payload(frame: &[u8]) -> Option<&[u8]> {
+    let head = match *frame {
+        [FIN_TEXT, 126, ..] => 4,
+        [FIN_TEXT, 127, ..] => HEADER_MAX,
+        [FIN_TEXT, ..] => 2,
+        _ => return None,
+    };
+    frame.get(head..)
+}
+
 /// Appends a text frame around `payload`.
 pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     let mut head = [0; HEADER_MAX];

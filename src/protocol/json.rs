@@ -155,6 +155,62 @@ pub fn status(symbol: &Symbol, state: State, since_us: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// What a message of a tick says that takes its place in an update stream: a trade, a quote, a gap or a status. Neither a
+/// snapshot nor what is of the past is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// The symbol, as text.
+    pub symbol: &'a str,
+    /// The channel; `None`: a status, which has no numbers.
+    pub channel: Option<Channel>,
+    /// The numbers that it takes, both ends included.
+    pub from: u64,
+    /// The last of them.
+    pub to: u64,
+    /// Why they are missing, where it is a gap.
+    pub why: Option<GapCause>,
+}
+
+/// What a message says, if it is one that [`tick`], [`Plain`] or [`gap`] has written and that takes its place in an update
+/// stream.
+pub fn said(message: &[u8]) -> Option<Said<'_>> {
+    #[derive(serde::Deserialize)]
+    struct Fields<'a> {
+        r#type: &'a str,
+        symbol: &'a str,
+        #[serde(borrow)]
+        channel: Option<&'a str>,
+        seq: Option<u64>,
+        n: Option<u64>,
+        from: Option<u64>,
+        to: Option<u64>,
+        #[serde(borrow)]
+        why: Option<&'a str>,
+        snap: Option<bool>,
+        past: Option<bool>,
+    }
+    let fields: Fields<'_> = serde_json::from_slice(message).ok()?;
+    if fields.snap.is_some() || fields.past.is_some() {
+        return None;
+    }
+    let channel_of = |name: &str| Channel::ALL.into_iter().find(|channel| channel.name() == name);
+    let symbol = fields.symbol;
+    let status = Said { symbol, channel: None, from: 0, to: 0, why: None };
+    match fields.r#type {
+        "status" => Some(status),
+        "gap" => {
+            let why = GapCause::ALL.into_iter().find(|cause| Some(cause.name()) == fields.why)?;
+            let channel = Some(channel_of(fields.channel?)?);
+            Some(Said { channel, from: fields.from?, to: fields.to?, why: Some(why), ..status })
+        }
+        name => {
+            let (channel, seq) = (Some(channel_of(name)?), fields.seq?);
+            let from = (seq + 1).checked_sub(fields.n.unwrap_or(1))?;
+            Some(Said { channel, from, to: seq, ..status })
+        }
+    }
+}
+
 /// Appends a heartbeat.
 pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
     number("{\"type\":\"hb\",\"time\":", time_us, out);
@@ -202,12 +258,15 @@ pub fn lag(lag: &Lag, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// A `bye`, and when to come back if that makes sense.
-pub fn bye(why: Close, after_ms: u64) -> Value {
+/// A `bye`, and when to come back if that makes sense; `msg` says more where there is more to say.
+pub fn bye(why: Close, after_ms: u64, msg: Option<&str>) -> Value {
     let mut message =
         json!({"type": "bye", "code": why.code(), "why": why.why(), "reconnect": why.reconnect()});
     if why.reconnect() {
         message["after_ms"] = after_ms.into();
+    }
+    if let Some(msg) = msg {
+        message["msg"] = msg.into();
     }
     message
 }
@@ -547,6 +606,37 @@ mod tests {
         );
         let few = Outcome::new(&[Channel::Trade], vec![row.clone(); 9_900], Vec::new());
         assert!(!serde_json::to_string(&few).expect("JSON").contains("more"));
+    }
+
+    #[test]
+    fn what_a_message_says_is_read_back() {
+        let d = |t: &str| Decimal::parse(t.as_bytes()).expect(t);
+        let quote = Body::Quote(Quote { bid: Some(d("1.5")), ..Quote::default() });
+        let trade =
+            Body::Trade(Trade { price: d("1"), size: d("2"), side: None, id: TradeId::from_number(1) });
+        let symbol = "coinbase:BTC-USD";
+        let plain = |channel| Said { symbol, channel: Some(channel), from: 551, to: 551, why: None };
+        assert_eq!(said(line(quote, Mark::default()).as_bytes()), Some(plain(Channel::Quote)));
+        let trade_line = line(trade, Mark { tx_us: Some(7), ..Mark::default() });
+        assert_eq!(said(trade_line.as_bytes()), Some(plain(Channel::Trade)));
+        let merged = trade_line.replace("\"seq\":551", "\"seq\":551,\"n\":4");
+        assert_eq!(said(merged.as_bytes()), Some(Said { from: 548, ..plain(Channel::Trade) }));
+        for (void, why) in [(Void::Lost, GapCause::Feed), (Void::NoValue, GapCause::Seek)] {
+            let gap = line(Body::Gap { channel: Channel::Trade, from: 540, void }, Mark::default());
+            let told = Said { from: 540, why: Some(why), ..plain(Channel::Trade) };
+            assert_eq!(said(gap.as_bytes()), Some(told));
+        }
+        let status = line(Body::Status(State::Stale), Mark::default());
+        assert_eq!(said(status.as_bytes()), Some(Said { symbol, channel: None, from: 0, to: 0, why: None }));
+        for not_one in [
+            line(quote, Mark { snap: true, ..Mark::default() }),
+            line(quote, Mark { past: true, ..Mark::default() }),
+            r#"{"type":"pong","id":9}"#.to_owned(),
+            r#"{"type":"ack","op":"list","symbol":"x"}"#.to_owned(),
+            "{}".to_owned(),
+        ] {
+            assert_eq!(said(not_one.as_bytes()), None, "{not_one}");
+        }
     }
 
     #[test]

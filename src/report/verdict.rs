@@ -244,8 +244,8 @@ fn clients_clause(side: &Side) -> String {
     format!("{} of {all} {clients} {were} slow, {dropped}, {cuts}", Grouped(slow))
 }
 
-/// Clients that were cut for being slow or silent.
+/// Clients that were cut for being slow or silent, or because memory was short.
 fn cut(whole: &Account) -> u64 {
     let count = |cause: &str| whole.ended.get(cause).copied().unwrap_or(0);
-    count("slow_consumer").saturating_add(count("no_pong"))
+    ["slow_consumer", "memory", "no_pong"].into_iter().map(count).fold(0, u64::saturating_add)
 }

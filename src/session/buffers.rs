@@ -94,6 +94,10 @@ struct Shared {
     forgotten: Cell<u64>,
     frames: RefCell<Frames>,
     chunks: Pool<u8>,
+    /// Bytes of chunks that are lent: what outboxes hold.
+    lent_bytes: Cell<usize>,
+    /// What an outbox may hold at most that is not on the tape, while memory is short.
+    own_bytes_max: Cell<usize>,
     lists: Pool<Strip>,
     gathered: RefCell<Vec<u8>>,
 }
@@ -158,12 +162,19 @@ impl Buffers {
     pub fn new(tape_bytes_max: usize) -> Self {
         let tape_bytes_max = tape_bytes_max.max(TAPE_BYTES_MIN);
         let first = tape_bytes_max >> LENGTHENINGS.min((tape_bytes_max / TAPE_BYTES_MIN).ilog2());
-        Self(Rc::new(Shared { tape_bytes: Cell::new(first), tape_bytes_max, ..Shared::default() }))
+        let shared = Shared { tape_bytes: Cell::new(first), tape_bytes_max, ..Shared::default() };
+        shared.own_bytes_max.set(usize::MAX);
+        Self(Rc::new(shared))
+    }
+
+    /// How long a tape is at first that may get so long.
+    pub fn first_tape_bytes(tape_bytes_max: usize) -> usize {
+        Self::new(tape_bytes_max).tape_bytes()
     }
 
     /// How long the tape is.
     #[inline]
-    fn tape_bytes(&self) -> usize {
+    pub fn tape_bytes(&self) -> usize {
         self.0.tape_bytes.get()
     }
 
@@ -195,16 +206,19 @@ impl Buffers {
             .saturating_sub((self.tape_bytes() - self.tape_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64)
     }
 
+    /// How long the tape gets next, if it may get longer.
+    pub fn next_tape_bytes(&self) -> Option<usize> {
+        Some(2 * self.tape_bytes()).filter(|bytes| *bytes <= self.0.tape_bytes_max)
+    }
+
     /// Makes the tape twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
     ///
     /// It never gets shorter: whoever needed that much once, will again. What is on it is copied, which takes a millisecond or
     /// two for eight megabytes.
     #[cold]
     pub fn lengthen(&self) -> bool {
-        let (before, after) = (self.tape_bytes(), 2 * self.tape_bytes());
-        if after > self.0.tape_bytes_max {
-            return false;
-        }
+        let before = self.tape_bytes();
+        let Some(after) = self.next_tape_bytes() else { return false };
         let mut longer = vec![0; after];
         let mut tape = self.0.tape.borrow_mut();
         // No frame goes over an end of the tape, and where the longer one ends the shorter one did.
@@ -294,7 +308,26 @@ impl Buffers {
     /// A chunk for at least so many bytes.
     pub(super) fn chunk(&self, bytes: usize) -> Vec<u8> {
         let lent = if bytes <= CHUNK_BYTES { self.0.chunks.lend() } else { None };
-        lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)))
+        let chunk = lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)));
+        self.0.lent_bytes.set(self.0.lent_bytes.get() + chunk.capacity());
+        chunk
+    }
+
+    /// Bytes of the chunks that outboxes hold.
+    #[inline]
+    pub fn lent_bytes(&self) -> usize {
+        self.0.lent_bytes.get()
+    }
+
+    /// What an outbox may hold at most that is not on the tape: copies for a client whose socket takes nothing, and frames
+    /// for one client alone.
+    pub fn own_bytes_max(&self) -> usize {
+        self.0.own_bytes_max.get()
+    }
+
+    /// Sets what an outbox may hold at most that is not on the tape, beside what the session's policy says.
+    pub fn set_own_bytes_max(&self, bytes: usize) {
+        self.0.own_bytes_max.set(bytes);
     }
 
     /// How many chunks wait to be lent.
@@ -304,6 +337,7 @@ impl Buffers {
     }
 
     pub(super) fn take_back(&self, chunk: Vec<u8>) {
+        self.0.lent_bytes.set(self.0.lent_bytes.get().saturating_sub(chunk.capacity()));
         if chunk.capacity() == CHUNK_BYTES {
             self.0.chunks.take_back(chunk, CHUNKS_MAX);
         }

@@ -226,7 +226,10 @@ impl Session {
         let fits = self.fits(frame.len);
         if fits && !self.blocked {
             self.outbox.push_strip(frame, now_ns);
-        } else if fits {
+            return true;
+        }
+        let fits = fits && self.outbox.len() + frame.len <= self.outbox.own_bytes_max();
+        if fits {
             self.outbox.push_copy(frame, now_ns);
         }
         fits
@@ -254,6 +257,38 @@ impl Session {
             self.marks_at = 0;
         }
         begins
+    }
+
+    /// Bytes of memory that it holds: its outbox, and what waits for room in it.
+    pub fn held_bytes(&self) -> usize {
+        let keys = self.rates.iter().map(|held| held.keys.capacity()).sum::<usize>() * size_of::<Key>();
+        self.outbox.held_bytes() + self.waiting.capacity() * size_of::<(Key, u32)>() + keys
+    }
+
+    /// Bytes of memory that its outbox holds.
+    pub fn outbox_held_bytes(&self) -> usize {
+        self.outbox.held_bytes()
+    }
+
+    /// Whether the client does not come to what it is sent: where memory is short, such clients give it back.
+    pub fn is_slow(&self) -> bool {
+        self.blocked || self.stalled || self.shedding
+    }
+
+    /// A copy of what is queued: whole frames of which nothing was written and that are not urgent.
+    pub fn queued(&mut self) -> Vec<u8> {
+        self.outbox.queued()
+    }
+
+    /// The last so many bytes of what is [queued](Self::queued), whole frames, are not sent after all; `counts` is how they
+    /// were counted. Their subscriptions are to be made dirty then, and the session to [shed](Self::shed).
+    pub fn take_back(&mut self, bytes: usize, counts: Ledger) {
+        self.outbox.drop_last(bytes);
+        let Ledger { sent, merged, dropped, lost } = counts;
+        self.ledger.sent -= sent.min(self.ledger.sent);
+        self.ledger.merged -= merged.min(self.ledger.merged);
+        self.ledger.dropped -= dropped.min(self.ledger.dropped);
+        self.ledger.lost -= lost.min(self.ledger.lost);
     }
 
     /// Counts what was told.
@@ -319,7 +354,7 @@ impl Session {
     /// nobody is to lose a tick because it was told an old one. Where there is a window, only what fits in it is
     /// told: behind it the newest value would get old.
     pub fn has_room(&self) -> bool {
-        let half = self.policy.outbox_bytes_max / 2;
+        let half = (self.policy.outbox_bytes_max / 2).min(self.outbox.own_bytes_max());
         if let Some(left) = self.window_room() {
             let fits = self.tick_bytes() + TOLD_BYTES_MAX <= half.max(TOLD_BYTES_MAX);
             return left > self.outbox.len() as u64 && fits && !self.closing && !self.blocked;
@@ -647,6 +682,12 @@ impl Session {
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.closing
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.outbox.give_back();
     }
 }
 

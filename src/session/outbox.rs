@@ -366,7 +366,7 @@ impl Outbox {
         let mut chunk = self.buffers.chunk(frames.len());
         chunk.extend_from_slice(frames);
         if self.front.is_empty() {
-            self.front = chunk;
+            self.buffers.take_back(std::mem::replace(&mut self.front, chunk));
         } else {
             self.rest.push_back(chunk);
         }
@@ -474,10 +474,47 @@ impl Outbox {
 
     /// Throws away all frames of which nothing was written, but for the urgent ones.
     pub(super) fn discard(&mut self) {
-        self.own();
         let kept = self.begun_len().max(self.urgent_len);
+        self.keep(kept);
+    }
+
+    /// Bytes of memory that it holds: its own copies of frames, and what is known of them.
+    pub(super) fn held_bytes(&self) -> usize {
+        let chunks = self.front.capacity() + self.rest.iter().map(Vec::capacity).sum::<usize>();
+        let tables =
+            self.rest.capacity() * size_of::<Vec<u8>>() + self.strips.capacity() * size_of::<Strip>();
+        chunks + tables + self.marks.as_ref().map_or(0, |marks| marks.held_bytes())
+    }
+
+    /// Gives its chunks back: it is gone.
+    pub(super) fn give_back(&mut self) {
+        let chunks = std::iter::once(std::mem::take(&mut self.front)).chain(self.rest.drain(..));
+        chunks.for_each(|chunk| self.buffers.take_back(chunk));
+    }
+
+    /// What it may hold at most that is not on the tape, while memory is short.
+    pub(super) fn own_bytes_max(&self) -> usize {
+        self.buffers.own_bytes_max()
+    }
+
+    /// A copy of the frames of which nothing was written and that are not urgent.
+    pub(super) fn queued(&mut self) -> Vec<u8> {
+        let mut queued = self.copied(true);
+        queued.drain(..self.begun_len().max(self.urgent_len));
+        queued
+    }
+
+    /// Throws away the last so many bytes, which are whole frames and not urgent.
+    pub(super) fn drop_last(&mut self, bytes: usize) {
+        self.keep(self.len.saturating_sub(bytes));
+    }
+
+    /// Throws away what is behind so many bytes, where a frame ends.
+    fn keep(&mut self, kept: usize) {
+        self.own();
         let (at, offset) = self.chunk_of(kept);
-        self.rest.truncate(at);
+        let buffers = &self.buffers;
+        self.rest.drain(at.min(self.rest.len())..).for_each(|chunk| buffers.take_back(chunk));
         self.rest.back_mut().unwrap_or(&mut self.front).truncate(offset);
         self.len = kept;
         let end = self.taken + kept as u64;
@@ -554,6 +591,15 @@ impl Outbox {
         if self.len == 0 {
             self.marks = None;
         }
+    }
+}
+
+impl Marks {
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.younger.capacity() * size_of::<(u64, u64)>()
+            + self.answers.capacity() * size_of::<(u64, usize)>()
+            + self.ticks.capacity() * size_of::<(u64, Times)>()
     }
 }
 

@@ -246,6 +246,18 @@ impl Subscription {
         was_current
     }
 
+    /// What was queued for it from this number on is not sent after all. Where it [resumes](Self::is_resuming), the rest is
+    /// not read either: the last value stands for it. True if its session has to [`wait`](super::Session::wait) for room,
+    /// and does not yet.
+    pub fn taken_back(&mut self, first: u64) -> bool {
+        self.told = self.told.min(first.saturating_sub(1));
+        let waits = matches!(self.condition, Condition::Fresh | Condition::Behind(_) | Condition::Held);
+        if !waits {
+            self.condition = Condition::Behind(GapCause::SlowConsumer);
+        }
+        !waits
+    }
+
     /// What the client was told last is told once more, for it means something else by now. True if it was current until now:
     /// then its session has to [`wait`](super::Session::wait). It is for states, whose numbers nobody counts.
     pub fn tell_again(&mut self) -> bool {

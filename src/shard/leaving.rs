@@ -15,6 +15,10 @@ const UNTOLD: u16 = 1_006;
 /// When a client that was cut does well to come back, milliseconds.
 const AFTER_CUT_MS: u64 = 1_000;
 
+/// The sentence in the `bye` of a client that is cut because memory is short.
+const CUT_FOR_MEMORY: &str =
+    "the gateway is short of memory (limits.memory_bytes_max), and this client held much of it";
+
 /// What becomes of the socket of a session that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
@@ -88,7 +92,7 @@ impl<S: Socket> Sessions<S> {
         }
         self.leave_all(id, now);
         let after_ms = self.after_ms(id, why);
-        self.say(id, &json::bye(why, after_ms), now);
+        self.say(id, &json::bye(why, after_ms, None), now);
         self.end(id, why, now);
     }
 
@@ -97,8 +101,11 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(why.into(), &self.counters);
         connection.session.close();
-        let limit = || format!("limits.frame_bytes is {}", self.options.frame_bytes_max);
-        let more = (why == Close::TooBig).then(limit);
+        let more = match connection.ending {
+            Some(Ending::TooBig) => Some(format!("limits.frame_bytes is {}", self.options.frame_bytes_max)),
+            Some(Ending::Memory) => Some("the gateway is short of memory".to_owned()),
+            _ => None,
+        };
         let mut close = Vec::new();
         frame::close(why, more.as_deref(), &mut close);
         connection.session.push(&close, now.mono_ns);
@@ -163,16 +170,23 @@ impl<S: Socket> Sessions<S> {
     /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
     /// kernel in any case, so that the client finds them when it reads.
     pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
+        self.cut_for(id, why, why.into(), now);
+    }
+
+    /// As [`cut`](Self::cut), where the cause that is counted is not that of the close code.
+    pub(super) fn cut_for(&mut self, id: u32, why: Close, cause: Ending, now: Now) {
         let after_ms = self.after_ms(id, why);
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
         if matches!(why, Close::SlowConsumer | Close::NoPong) {
-            self.saw_cut(id, why.into(), why.code(), now);
+            self.saw_cut(id, cause, why.code(), now);
         }
         self.leave_all(id, now);
-        self.say_urgently(id, &json::bye(why, after_ms), now);
+        let msg = (cause == Ending::Memory).then_some(CUT_FOR_MEMORY);
+        self.say_urgently(id, &json::bye(why, after_ms, msg), now);
         if let Some(connection) = self.connections.get_mut(id) {
+            connection.ends(cause, &self.counters);
             connection.session.abandon();
             connection.parting = Parting::LastWords;
         }

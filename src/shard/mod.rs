@@ -35,6 +35,7 @@ mod report;
 mod requests;
 mod resume;
 mod sessions;
+mod shortage;
 mod steps;
 mod subscriptions;
 mod target;
@@ -59,6 +60,7 @@ pub use reading::CatchUps;
 use report::Report;
 pub use report::{Asked, ClientRow, SortBy, Standing};
 pub use sessions::{SessionOptions, Sessions, Socket, Wants, Who};
+pub use shortage::Relief;
 pub use steps::STEPS_MIN;
 
 use crate::clock::{Clock, MS, Now};
@@ -67,6 +69,7 @@ use crate::flight::Witness;
 use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
+use crate::memory::Memory;
 use crate::protocol::close::Close;
 use crate::pulse::{Beating, Pulse, Signs};
 use crate::ring::{Batch, Doorbell, TickReader, TickRing};
@@ -105,6 +108,8 @@ enum Command {
     Client(Box<NewClient>),
     /// What do the worst clients look like?
     Report { asked: Asked, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    /// Memory is short: give so much back.
+    Relieve(Relief),
     /// Nothing more is coming: send what there is, say goodbye, end.
     Drain(Close),
 }
@@ -131,6 +136,8 @@ pub struct ShardParts {
     pub witness: Witness,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
+    /// The bound of memory, and how much is in use.
+    pub memory: Arc<Memory>,
     /// Whether it moves, and what makes its ticks.
     pub signs: Signs,
 }
@@ -183,6 +190,13 @@ impl ShardHandle {
         self.wake.notify_one();
         let rows = tokio::time::timeout(REPORT_MAX, rows).await;
         rows.map(Result::unwrap_or_default).unwrap_or_default()
+    }
+
+    /// Orders the shard to give memory back. Where its queue of commands is full, the order is lost: another follows.
+    pub fn relieve(&self, relief: Relief) {
+        if self.commands.try_send(Command::Relieve(relief)).is_ok() {
+            self.wake.notify_one();
+        }
     }
 
     /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
@@ -248,7 +262,7 @@ impl<S: Socket> Shard<S> {
         let ponged = sessions.pong_held(now);
         let waiting = sessions.resume_waiting(now);
         sessions.read_all(now);
-        let released = sessions.release(now);
+        let released = sessions.release(now) | sessions.give_back(now);
         sessions.tell_news(now);
         let more = sessions.flush(FLUSHES_PER_TURN, BULK_FLUSHES_PER_TURN, now);
         let beats = sessions.heartbeats(now) | sessions.watch(now);
@@ -347,13 +361,26 @@ async fn run(
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts { options, table, ring, clock, counters, wait, drain_ms, meter, witness, signs, .. } =
-        parts;
+    let ShardParts {
+        options,
+        table,
+        ring,
+        clock,
+        counters,
+        wait,
+        drain_ms,
+        meter,
+        witness,
+        signs,
+        memory,
+        ..
+    } = parts;
     let clock = clock.of_thread();
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
     sessions.borrow_mut().witness_with(witness);
+    sessions.borrow_mut().bound_by(memory);
     let beating = signs.own.begin();
     sessions.borrow_mut().watch_feed(signs.feed);
     if let Some(desk) = desk {
@@ -387,6 +414,7 @@ async fn run(
                     let report = sessions.borrow_mut().start_report(asked, shard, now);
                     reports.push_back((report, answer));
                 }
+                Command::Relieve(relief) => sessions.borrow_mut().relieve(relief),
                 Command::Drain(why) => shard.start_drain(why, drain_ms, now),
             }
         }

@@ -67,6 +67,7 @@ impl<S: Socket> Sessions<S> {
             }
             self.watch_at_ns = now.mono_ns + WATCH_NS;
             self.to_watch = self.watched.len();
+            self.shortage.unacked_bytes = 0;
         }
         for _ in 0..self.to_watch.min(WATCHED_PER_TURN) {
             self.to_watch -= 1;
@@ -86,13 +87,17 @@ impl<S: Socket> Sessions<S> {
             self.go_on_answered(id, now);
             self.recover(id, now);
         }
+        if self.to_watch == 0 {
+            self.counters.unacked_bytes.set(self.shortage.unacked_bytes);
+        }
         true
     }
 
     /// Judges one session and tells it. True if it needs no more looks.
-    fn judge(&mut self, id: u32, now: Now) -> bool {
+    pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
+        self.shortage.unacked_bytes += kernel.unacked;
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);

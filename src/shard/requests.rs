@@ -6,6 +6,7 @@ use super::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
 use super::pattern::Pattern;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
+use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use super::work::{ROWS_PER_STEP, Settling};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
@@ -109,6 +110,11 @@ impl<S: Socket> Sessions<S> {
                 }
                 Stage::Begin => Stage::Plan,
                 Stage::Plan => match self.plan(id, &asked.wanted, now) {
+                    Ok(Some(_)) if !self.has_memory_for(&asked.wanted) => {
+                        self.counters.faults.add(1);
+                        self.say(id, &short_of_memory(asked.name.as_ref()), now);
+                        return true;
+                    }
                     Ok(Some(plan)) => {
                         asked.plan = plan;
                         asked.room = self.options.symbols_max.saturating_sub(self.named(id));
@@ -122,7 +128,12 @@ impl<S: Socket> Sessions<S> {
                     }
                     Err((code, msg, retry)) => {
                         self.counters.faults.add(1);
-                        self.say(id, &message::error(asked.name.as_ref(), code, &msg, retry), now);
+                        let name = asked.name.as_ref();
+                        let error = match code {
+                            SHORT_OF_MEMORY => short_of_memory(name),
+                            _ => message::error(name, code, &msg, retry),
+                        };
+                        self.say(id, &error, now);
                         return true;
                     }
                 },

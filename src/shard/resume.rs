@@ -14,9 +14,11 @@ use super::positions::Positions;
 use super::reading::Beginning;
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
+use super::shortage::SHORT_OF_MEMORY;
 use crate::clock::{Now, SECOND};
 use crate::history::Desk;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::memory::{Asked, REFUSAL};
 use crate::protocol::{Mode, Subscribe};
 use crate::tick::{Channel, Key};
 
@@ -189,6 +191,9 @@ impl<S: Socket> Sessions<S> {
             let msg = "this gateway keeps no history: there is no past to begin with";
             return Err(("no_history", msg.to_owned(), false));
         };
+        if self.shortage.memory.refuses(Asked::CatchUp) {
+            return Err((SHORT_OF_MEMORY, REFUSAL.to_owned(), true));
+        }
         self.take_place(id, now).map_err(|msg| ("rate_limited", msg.to_owned(), true))?;
         let begins_us = (from_ns < begins_ns).then_some(begins_ns / 1_000);
         Ok(Past { beginning: Beginning { from_ns, snapshot }, begins_us })

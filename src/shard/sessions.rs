@@ -21,6 +21,7 @@ use super::rates::{Release, phase_ns};
 use super::readers::Readers;
 use super::reading::CatchUps;
 use super::resume::Resumes;
+use super::shortage::Shortage;
 use super::steps::Steps;
 use super::subscriptions::Subscriptions;
 use super::work::Leaving;
@@ -223,6 +224,8 @@ pub struct Sessions<S> {
     pub(super) witness: Witness,
     /// Where the replay is.
     pub(super) news: News,
+    /// What is done where memory is short.
+    pub(super) shortage: Shortage,
     /// The feed, and the clocks.
     pub(super) around: Surroundings,
 }
@@ -283,6 +286,7 @@ impl<S: Socket> Sessions<S> {
             sample: Sample::default(),
             witness: Witness::off(),
             news: News::default(),
+            shortage: Shortage::default(),
             around: Surroundings::default(),
         }
     }
@@ -483,7 +487,7 @@ impl<S: Socket> Sessions<S> {
     fn make_room(&mut self) {
         let old = self.buffers.old();
         let waits = |queue: &VecDeque<(u32, u64)>| queue.front().is_some_and(|(_, since)| *since < old);
-        if waits(&self.flush_queue) && self.buffers.lengthen() {
+        if waits(&self.flush_queue) && self.lengthen_tape() {
             return;
         }
         let bulk = self.bulk_queue.iter().take_while(|(_, since)| *since < old);
@@ -685,6 +689,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Publishes the counts of a turn.
     pub(super) fn count(&mut self) {
+        self.look_at_memory();
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.steps.set(self.steps.taken());
         self.counters.encoded.set(self.frames.count);

@@ -46,8 +46,14 @@ pub struct Process {
 pub struct Ended {
     pub status: ExitStatus,
     pub lines: Vec<String>,
+    /// Without the bound of memory, which every gateway logs at its start.
     pub stderr: String,
+    /// The bound of memory, as it was logged.
+    pub bound: Option<String>,
 }
+
+/// The line that logs the bound of memory begins so.
+const BOUND: &str = "tickfan: memory: ";
 
 impl Ended {
     pub fn code(&self) -> Option<i32> {
@@ -121,7 +127,11 @@ impl Process {
             }
         }
         let status = self.child.wait().expect("it was ours");
-        Ended { status, lines, stderr: self.said() }
+        let said = self.said();
+        let (bound, stderr): (Vec<&str>, Vec<&str>) =
+            said.split_inclusive('\n').partition(|line| line.starts_with(BOUND));
+        let bound = bound.first().map(|line| line[BOUND.len()..].trim_end().to_owned());
+        Ended { status, lines, stderr: stderr.concat(), bound }
     }
 
     /// What it said on standard error; it has ended.

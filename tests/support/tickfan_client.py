@@ -177,11 +177,14 @@ def check_message(m):
     elif kind == "replay":
         check_playback(m)
     elif kind == "error":
-        check_fields(m, {"code", "msg", "retry"}, {"id"})
+        check_fields(m, {"code", "msg", "retry"}, {"id", "retry_after_ms"})
         check(type(m["code"]) is str and type(m["msg"]) is str, m)
-        check(m["retry"] is (m["code"] == "rate_limited"), m)
+        check(m["retry"] is (m["code"] in ("rate_limited", "short_of_memory")), m)
+        check(("retry_after_ms" in m) is (m["code"] == "short_of_memory"), m)
+        check(is_count(m.get("retry_after_ms", 0)), m)
     elif kind == "bye":
-        check_fields(m, {"code", "why", "reconnect"}, {"after_ms"})
+        check_fields(m, {"code", "why", "reconnect"}, {"after_ms", "msg"})
+        check(type(m.get("msg", "")) is str, m)
         check(type(m["code"]) is int and type(m["why"]) is str and m["why"], m)
         comes_back = m["code"] == 1013 or 4000 <= m["code"] < 4500
         check(m["reconnect"] is comes_back and ("after_ms" in m) is comes_back, m)

@@ -6,7 +6,7 @@
 //! place, plays on from there for nobody, and hands over what it has. The ingest thread waits for neither.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
@@ -39,11 +39,13 @@ struct Checkpoints {
     list: Vec<Arc<Checkpoint>>,
     bytes: usize,
     step_bytes: u64,
+    /// There is no memory for any.
+    given_up: bool,
 }
 
 impl Checkpoints {
     fn new(limits: CueLimits) -> Self {
-        Self { limits, list: Vec::new(), bytes: 0, step_bytes: STEP_BYTES }
+        Self { limits, list: Vec::new(), bytes: 0, step_bytes: STEP_BYTES, given_up: false }
     }
 
     /// Whether one is wanted behind so much text.
@@ -52,11 +54,25 @@ impl Checkpoints {
         let before = behind.checked_sub(1).map_or(0, |at| self.list[at].text_bytes);
         let is_far = |other: u64| text_bytes.abs_diff(other) >= self.step_bytes;
         self.limits.checkpoints_max > 0
+            && !self.given_up
             && is_far(before)
             && self.list.get(behind).is_none_or(|next| is_far(next.text_bytes))
     }
 
+    /// While `short`, there are none, and none are made. How many were thrown away.
+    fn give_up(&mut self, short: bool) -> usize {
+        self.given_up = short;
+        if !short {
+            return 0;
+        }
+        self.bytes = 0;
+        std::mem::take(&mut self.list).len()
+    }
+
     fn add(&mut self, checkpoint: Checkpoint) {
+        if self.given_up {
+            return;
+        }
         let at = self.list.partition_point(|other| other.text_bytes <= checkpoint.text_bytes);
         self.bytes += checkpoint.bytes();
         self.list.insert(at, Arc::new(checkpoint));
@@ -82,6 +98,18 @@ impl Checkpoints {
     fn before(&self, at_ns: u64) -> Option<Arc<Checkpoint>> {
         let behind = self.list.partition_point(|checkpoint| checkpoint.last_ns < at_ns);
         behind.checked_sub(1).map(|at| Arc::clone(&self.list[at]))
+    }
+}
+
+/// The memory that the checkpoints of a replay take.
+#[derive(Clone)]
+pub struct CueMemory(Weak<Shared>);
+
+impl CueMemory {
+    /// While memory is `short`, there are no checkpoints, and none are made: a jump takes longer. How many were thrown away.
+    pub fn give_up(&self, short: bool) -> usize {
+        let Some(shared) = self.0.upgrade() else { return 0 };
+        shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).give_up(short)
     }
 }
 
@@ -183,6 +211,11 @@ impl Cue {
         let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.shared.finding.wait_timeout_while(found, patience, |found| found.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.flatten()
+    }
+
+    /// The memory that its checkpoints take.
+    pub(super) fn memory(&self) -> CueMemory {
+        CueMemory(Arc::downgrade(&self.shared))
     }
 
     /// Whether the pass is to let the machine to others.
@@ -298,5 +331,55 @@ impl Shared {
         let at_end = rehearsal.deck.next_ns().is_none();
         let end_before = at_end.then_some(rehearsal.last_ns).filter(|last_ns| *last_ns < at_ns);
         Some(Ok(Cued { at_ns: end_before.unwrap_or(at_ns), end_before, rehearsal }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::{LineId, LineLimits, Replay, ReplaySpec};
+    use crate::protocol::replay::Speed;
+
+    #[test]
+    fn checkpoints_are_given_up_and_made_again() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/coinbase.zst");
+        let spec = ReplaySpec {
+            files: vec![file],
+            venue: None,
+            speed: Speed::new(1.0).expect("a speed"),
+            looped: false,
+            strict: false,
+            from: None,
+            to: None,
+            idle_ns_max: None,
+            checks_off: Default::default(),
+        };
+        let mut replay = Replay::open(spec, &LineLimits::default(), LineId(0)).expect("it ships");
+        let limits = CueLimits { checkpoints_max: 64, bytes_max: 64 << 20 };
+        replay.prepare(1_024, limits, Arc::default()).expect("threads");
+        let cue = replay.cue.as_ref().expect("prepared");
+        while cue.end().is_none() {
+            std::thread::yield_now();
+        }
+        let memory = cue.memory();
+        assert!(memory.give_up(true) > 0);
+        assert_eq!(memory.give_up(true), 0);
+        // A jump leaves none on its way, and arrives all the same.
+        let arrives = |at_ns| {
+            cue.go(at_ns);
+            loop {
+                if let Some(arrived) = cue.arrived() {
+                    return arrived.map(|cued| cued.at_ns);
+                }
+                std::thread::yield_now();
+            }
+        };
+        let end_ns = cue.reached_ns();
+        assert_eq!(arrives(end_ns), Ok(end_ns));
+        assert_eq!((memory.give_up(true), memory.give_up(false)), (0, 0));
+        assert_eq!(arrives(end_ns), Ok(end_ns));
+        assert!(memory.give_up(true) > 0, "there is memory again");
+        drop(replay);
+        assert_eq!(memory.give_up(true), 0, "it is gone");
     }
 }

@@ -33,7 +33,7 @@ use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Spee
 use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
 
-pub use cue::CueLimits;
+pub use cue::{CueLimits, CueMemory};
 pub use joins::Join;
 
 /// Which captures are replayed, and how.
@@ -249,6 +249,11 @@ impl Replay {
             self.go(self.from_ns, true);
         }
         Ok(())
+    }
+
+    /// The memory that its checkpoints take, once it is [prepared](Self::prepare).
+    pub fn cue_memory(&self) -> Option<CueMemory> {
+        self.cue.as_ref().map(Cue::memory)
     }
 
     /// Whether it is to begin between its first record and its last. Waits until that is known of the last, but at most so long:

@@ -192,6 +192,38 @@ fn discarding_keeps_what_has_begun_and_what_is_urgent() {
 }
 
 #[test]
+fn frames_behind_the_last_kept_one_are_dropped_and_chunks_are_accounted_for() {
+    let buffers = Buffers::default();
+    let mut outbox = Outbox::new(buffers.clone());
+    let long = "x".repeat(CHUNK_BYTES);
+    for n in 0..400 {
+        outbox.push_tick(&framed(&format!("tick {n}")), times(n), 0);
+    }
+    outbox.push(&framed(&long), 0);
+    outbox.push_answer(&framed("answer"), 0);
+    outbox.push_urgent(&framed("lag"), 0);
+    outbox.wrote(1);
+    assert!(buffers.lent_bytes() >= outbox.len() && outbox.held_bytes() >= buffers.lent_bytes());
+    let queued = outbox.queued();
+    let behind_ticks = framed(&long).len() + framed("answer").len();
+    assert_eq!(texts(&queued).len(), 402, "what is urgent and what has begun are not among them");
+    outbox.drop_last(behind_ticks);
+    assert_eq!(
+        (outbox.answer_bytes(), outbox.len()),
+        (0, framed("lag").len() - 1 + queued.len() - behind_ticks)
+    );
+    outbox.drop_last(queued.len() - behind_ticks);
+    assert_eq!(outbox.len(), framed("lag").len() - 1);
+    assert_eq!(buffers.lent_bytes(), CHUNK_BYTES, "one chunk for what is left");
+    outbox.wrote(outbox.len());
+    assert_eq!(buffers.lent_bytes(), 0);
+    (0..400).for_each(|_| outbox.push(&framed("again"), 0));
+    assert!(buffers.lent_bytes() > CHUNK_BYTES);
+    outbox.give_back();
+    assert_eq!(buffers.lent_bytes(), 0);
+}
+
+#[test]
 fn what_was_refused_is_known_whatever_comes_before_and_behind_it() {
     let mut outbox = Outbox::default();
     let (one, urgent) = (framed("12345678"), framed("lag"));
