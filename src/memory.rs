@@ -214,11 +214,11 @@ impl Memory {
         self.sharers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What a thread that [joined](Self::join) may take until the next measurement, bytes: its share of what is left
-    /// until memory is short.
+    /// What a thread that [joined](Self::join) may take until the next measurement, bytes: its share of half of what is left
+    /// until memory is short. The other half is for what takes memory meanwhile and asks for none.
     pub fn share(&self) -> u64 {
         let spare = self.percent(SHORT_PERCENT).saturating_sub(self.taken_bytes());
-        spare / self.sharers.load(Ordering::Relaxed).max(1)
+        spare / 2 / self.sharers.load(Ordering::Relaxed).max(1)
     }
 
     /// Whether something is refused now for want of memory; then it is counted.
@@ -281,7 +281,7 @@ mod tests {
         memory.measured(1 << 40);
         assert!(memory.claim(1 << 40) && !memory.refuses(Asked::Room));
         assert_eq!((memory.bound_bytes(), memory.level()), (None, Level::Ample));
-        assert!(memory.share() > 1 << 60);
+        assert!(memory.share() > 1 << 59);
     }
 
     #[test]
@@ -304,12 +304,12 @@ mod tests {
     fn what_is_spare_is_shared() {
         let memory = Memory::new(1_000);
         memory.measured(200);
-        assert_eq!(memory.share(), 600);
+        assert_eq!(memory.share(), 300);
         (0..3).for_each(|_| memory.join());
-        assert_eq!(memory.share(), 200);
+        assert_eq!(memory.share(), 100);
         memory.leave();
         assert!(memory.claim(100));
-        assert_eq!(memory.share(), 250);
+        assert_eq!(memory.share(), 125);
         memory.measured(2_000);
         assert_eq!(memory.share(), 0);
     }

@@ -51,7 +51,7 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
     Ok((gauge, memory))
 }
 
-/// The watch over memory. Its task ends with the gateway.
+/// The watch over memory. Its thread ends with the gateway.
 pub(super) struct MemoryWatch {
     gauge: Gauge,
     memory: Arc<Memory>,
@@ -87,18 +87,23 @@ impl MemoryWatch {
         }
     }
 
-    /// Watches until the gateway stops. Where there is no bound there is nothing to watch.
-    pub(super) async fn run(self, mut stopped: watch::Receiver<bool>) {
+    /// Starts the watch on a thread of its own, until the gateway stops: on the control thread a measurement would wait for
+    /// all handshakes before it. Where there is no bound there is nothing to watch.
+    ///
+    /// # Errors
+    /// What the operating system says when it gives no thread.
+    pub(super) fn start(self, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
         if self.memory.bound_bytes().is_none() {
-            return;
+            return Ok(());
         }
+        std::thread::Builder::new().name("memory".to_owned()).spawn(move || self.run(&stopped)).map(drop)
+    }
+
+    fn run(&self, stopped: &watch::Receiver<bool>) {
         let (mut level, mut measurements) = (Level::Ample, 0_u32);
-        loop {
-            tokio::select! {
-                // An error means that the gateway itself is gone.
-                _ = stopped.wait_for(|stopped| *stopped) => return,
-                () = tokio::time::sleep(MEASURE_EVERY) => {}
-            }
+        // An error means that the gateway itself is gone.
+        while !*stopped.borrow() && stopped.has_changed().is_ok() {
+            std::thread::park_timeout(MEASURE_EVERY);
             let owners = self.owners();
             let unacked: u64 = owners.shards.iter().map(|shard| shard.counters.unacked_bytes.get()).sum();
             // The kernel keeps more than the bytes themselves.

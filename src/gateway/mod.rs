@@ -129,7 +129,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         .transpose()
         .context("cannot start the recorder")?;
     let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
-    tokio::spawn(memory_watch.run(stopped));
+    memory_watch.start(stopped).context("cannot start the thread that watches over memory")?;
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
         base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);

@@ -96,8 +96,10 @@ struct Shared {
     chunks: Pool<u8>,
     /// Bytes of chunks that are lent: what outboxes hold.
     lent_bytes: Cell<usize>,
-    /// What an outbox may hold at most that is not on the tape, while memory is short.
-    own_bytes_max: Cell<usize>,
+    /// What all outboxes may hold together before memory counts as short.
+    lent_bytes_max: Cell<usize>,
+    /// What an outbox may hold at most then that is not on the tape.
+    short_own_bytes_max: Cell<usize>,
     lists: Pool<Strip>,
     gathered: RefCell<Vec<u8>>,
 }
@@ -163,7 +165,7 @@ impl Buffers {
         let tape_bytes_max = tape_bytes_max.max(TAPE_BYTES_MIN);
         let first = tape_bytes_max >> LENGTHENINGS.min((tape_bytes_max / TAPE_BYTES_MIN).ilog2());
         let shared = Shared { tape_bytes: Cell::new(first), tape_bytes_max, ..Shared::default() };
-        shared.own_bytes_max.set(usize::MAX);
+        shared.lent_bytes_max.set(usize::MAX);
         Self(Rc::new(shared))
     }
 
@@ -322,12 +324,18 @@ impl Buffers {
     /// What an outbox may hold at most that is not on the tape: copies for a client whose socket takes nothing, and frames
     /// for one client alone.
     pub fn own_bytes_max(&self) -> usize {
-        self.0.own_bytes_max.get()
+        if self.lent_bytes() < self.0.lent_bytes_max.get() {
+            usize::MAX
+        } else {
+            self.0.short_own_bytes_max.get()
+        }
     }
 
-    /// Sets what an outbox may hold at most that is not on the tape, beside what the session's policy says.
-    pub fn set_own_bytes_max(&self, bytes: usize) {
-        self.0.own_bytes_max.set(bytes);
+    /// Bounds what outboxes hold: `lent_bytes_max` together. Once they do, each may hold `own_bytes_max` that are not on the
+    /// tape, beside what the session's policy says.
+    pub fn bound(&self, lent_bytes_max: usize, own_bytes_max: usize) {
+        self.0.lent_bytes_max.set(lent_bytes_max);
+        self.0.short_own_bytes_max.set(own_bytes_max);
     }
 
     /// How many chunks wait to be lent.

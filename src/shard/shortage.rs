@@ -54,10 +54,8 @@ enum Gives {
 /// The memory of a shard's clients.
 pub(super) struct Shortage {
     pub(super) memory: Arc<Memory>,
-    /// The measurement at which `held_max` was set.
+    /// The measurement at which outboxes were bounded last.
     sample: u64,
-    /// What all outboxes may hold until the next one, bytes.
-    held_max: u64,
     /// What the kernel holds for the clients that are watched, as far as this look has come.
     pub(super) unacked_bytes: u64,
     /// The clients that give something back, one a turn.
@@ -67,7 +65,7 @@ pub(super) struct Shortage {
 impl Shortage {
     fn new(memory: Arc<Memory>) -> Self {
         memory.join();
-        Self { memory, sample: 0, held_max: u64::MAX, unacked_bytes: 0, giving: VecDeque::new() }
+        Self { memory, sample: 0, unacked_bytes: 0, giving: VecDeque::new() }
     }
 }
 
@@ -143,23 +141,21 @@ impl<S: Socket> Sessions<S> {
 
     // ---- taking ---------------------------------------------------------------------------------------
 
-    /// Counts what outboxes hold, once a turn. Beyond this shard's share of what is spare, they hold little that is
-    /// not on the tape.
+    /// Counts what outboxes hold, once a turn. With each measurement they may hold this shard's share of what is spare more;
+    /// beyond it each holds little that is not on the tape.
     pub(super) fn look_at_memory(&mut self) {
         let held = self.buffers.lent_bytes() as u64;
         self.counters.outbox_bytes.set(held);
         if self.watched.is_empty() {
             self.counters.unacked_bytes.set(0);
         }
-        let Shortage { memory, sample, held_max, .. } = &mut self.shortage;
+        let Shortage { memory, sample, .. } = &mut self.shortage;
         let newest = memory.samples();
         if newest != *sample {
-            (*sample, *held_max) = (newest, held.saturating_add(memory.share()));
-            self.buffers.set_own_bytes_max(usize::MAX);
-        }
-        if held >= *held_max {
-            let most = if memory.level() >= Level::Critical { 0 } else { OWN_BYTES_MAX };
-            self.buffers.set_own_bytes_max(most);
+            *sample = newest;
+            let most = usize::try_from(held.saturating_add(memory.share())).unwrap_or(usize::MAX);
+            let own = if memory.level() >= Level::Critical { 0 } else { OWN_BYTES_MAX };
+            self.buffers.bound(most, own);
         }
     }
 
