@@ -466,7 +466,11 @@ fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
     const COUNT: usize = 12_000;
     const NAMED: usize = 5_989;
     let (venue, names) = long_names(COUNT);
-    let settings = ["limits.symbols_per_connection=6000", "session.outbox_bytes_max=67108864"];
+    let settings = [
+        "limits.symbols_per_connection=6000",
+        "session.outbox_bytes_max=67108864",
+        "publish.instruments_per_publisher_max=16384",
+    ];
     let mut market = Market::of(&format!("[{venue:?}, \"demo\"]"), &settings);
     market.moves(&["demo:FIRST"]);
     for names in names.chunks(500) {
