@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TOKEN = "secret"
+TOKEN = "a-token-of-attacks"
 # The venues of the captures.
 REPLAYED = ("coinbase:", "binance-futures:", "kraken:")
 CAPTURES = ("coinbase", "binance-futures", "kraken")
