@@ -20,8 +20,6 @@ const PER_CAPTURE: usize = 3;
 /// What a recorded line, and the history, open.
 const PER_LINE: usize = 2;
 const HISTORY: usize = 16;
-/// Publishers that have not shown the token yet.
-const STRANGERS_MAX: usize = 64;
 
 /// What fits.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +69,11 @@ pub(super) fn fit(config: &Config, cores: usize, files_max: Option<u64>) -> Fit 
 fn others(config: &Config, cores: usize) -> usize {
     let replay = &config.replay;
     let captures: usize = config.feed.iter().map(|feed| feed.files.len()).sum();
-    let publishers = if config.publishes() { config.limits.publishers_max.get() + STRANGERS_MAX } else { 0 };
+    // Those that have not shown the token yet have places at each of two listeners.
+    let publishers = match config.publishes() {
+        true => config.limits.publishers_max.get() + 2 * config.publish.strangers_max.get(),
+        false => 0,
+    };
     let recorded = if config.record.enabled { PER_LINE * (captures + 1) + HISTORY } else { 0 };
     let per_room = PER_CAPTURE * replay.room_captures_max.get() + 2 * PER_RUNTIME;
     let rooms = if replay.dir.is_some() { per_room.saturating_mul(replay.rooms_max.get()) } else { 0 };

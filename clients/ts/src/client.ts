@@ -469,7 +469,7 @@ export class Client {
     this.#reconcile();
   }
 
-  #refused(link: Link, planned: Planned, { code, message, retry }: RequestError): void {
+  #refused(link: Link, planned: Planned, { code, message, retry, retryAfterMs }: RequestError): void {
     // The next connection asks anew.
     if (code === 'lost' || link !== this.#link) return;
     this.#asking -= 1;
@@ -478,7 +478,8 @@ export class Client {
       link.fail(message);
     } else if (retry) {
       this.#held = true;
-      this.#timers.after(RATE_LIMITED_MS, () => {
+      const afterMs = Math.min(retryAfterMs ?? 0, this.#options.afterMsMax ?? 600_000);
+      this.#timers.after(Math.max(RATE_LIMITED_MS, afterMs), () => {
         this.#held = false;
         this.#reconcile();
       });

@@ -95,6 +95,8 @@ export class RequestError extends Error {
     message: string,
     /** Whether the same request may succeed later. */
     readonly retry: boolean,
+    /** How long it is of no use before, where the gateway says so, milliseconds. */
+    readonly retryAfterMs?: number,
   ) {
     super(message);
   }
@@ -376,8 +378,11 @@ export class Link {
     }
     this.#pending.delete(answer.id as number);
     pending.stop();
-    if (answer.type === 'error') pending.fail(new RequestError(answer.code, answer.msg, answer.retry));
-    else pending.settle(answer);
+    if (answer.type === 'error') {
+      pending.fail(new RequestError(answer.code, answer.msg, answer.retry, answer.retry_after_ms));
+    } else {
+      pending.settle(answer);
+    }
   }
 
   /** Looks for silence twice a heartbeat. */

@@ -247,6 +247,8 @@ export interface Refusal {
   readonly code: string;
   readonly msg: string;
   readonly retry: boolean;
+  /** How long it is of no use before, milliseconds. */
+  readonly retry_after_ms?: number;
 }
 
 /** Everything that the gateway says, told apart by `type`. */
@@ -398,7 +400,7 @@ const SHAPES: ReadonlyMap<string, Shape> = new Map(
     },
     bye: { code: count, why: text, reconnect: flag, after_ms: maybe(count) },
     pong: { id, in: count, out: count },
-    error: { id, code: text, msg: text, retry: flag },
+    error: { id, code: text, msg: text, retry: flag, retry_after_ms: maybe(count) },
   }),
 );
 
