@@ -13,7 +13,7 @@ TOKEN = "a-token-of-attacks"
 REPLAYED = ("coinbase:", "binance-futures:", "kraken:")
 CAPTURES = ("coinbase", "binance-futures", "kraken")
 # Lines of the log that are no fault.
-NOTICES = re.compile(r"^tickfan: (warning: the page|no page)")
+NOTICES = re.compile(r"^tickfan: (warning: the page|no page|memory: at most)")
 PATIENCE_S = 45
 
 CONFIG = """
