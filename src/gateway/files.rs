@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_defaults_fit_in_twenty_thousand_files_with_everything_on() {
-        let text = "[replay]\ndir = \"a\"\n[publish]\ntoken = \"a-token-of-sixteen\"\n[record]\nenabled = true\n";
+        let text =
+            "[replay]\ndir = \"a\"\n[publish]\ntoken = \"a-token-of-sixteen\"\n[record]\nenabled = true\n";
         let shipped: Config = toml::from_str(text).expect("a configuration");
         assert_eq!(fit(&shipped, 8, Some(20_000)).notice, None, "{}", others(&shipped, 8));
     }

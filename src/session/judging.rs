@@ -194,10 +194,10 @@ impl Session {
         full && !self.closing
     }
 
-    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is told when the
-    /// client has come to more, and it was not told that it is behind: nothing may be said as if that had been told.
+    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is told when there is
+    /// room, and the client was not told that it is behind: nothing may be said as if that had been told.
     pub fn withholds(&self, since_ms: u32) -> bool {
-        let oldest = self.waiting.front().filter(|_| self.has_limit() && !self.shedding && !self.closing);
+        let oldest = self.waiting.front().filter(|_| !self.shedding && !self.closing);
         oldest.is_some_and(|(_, waits_ms)| since_ms.wrapping_sub(*waits_ms) < 1 << 31)
     }
 

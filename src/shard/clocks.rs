@@ -102,8 +102,11 @@ impl<S: Socket> Sessions<S> {
         self.around.feed_stands_ns = since_ns;
         self.frames.feed_stands_ns = since_ns;
         for key in self.subscriptions.keys() {
+            if key.stream() != Stream::Status {
+                continue;
+            }
             let state = self.ring.state(key.instrument());
-            if key.stream() != Stream::Status || shown(state, true) == state {
+            if shown(state, true) == state {
                 continue;
             }
             for subscription in self.subscriptions.of(key) {

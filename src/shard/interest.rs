@@ -152,6 +152,16 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
+    /// Ticks of the ring from this position on, `most` at most, before the first of an instrument that is still to be taken:
+    /// those are told meanwhile. None while subscriptions are looked at for ticks that they missed.
+    pub(super) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
+        let is_known = |n: &usize| {
+            let key = self.ring.key_at(cursor + *n as u64);
+            key.is_some_and(|key| key.instrument().index() < self.known)
+        };
+        if self.is_sweeping() { 0 } else { (0..most).take_while(is_known).count() }
+    }
+
     /// Instruments that a wildcard which is there already has to take itself: the others it learns of.
     pub(super) fn listed_so_far(&self) -> usize {
         // Some sessions have been passed by with the one that is being learned.

@@ -245,11 +245,17 @@ impl<S: Socket> Shard<S> {
         sessions.steps.begin_turn();
         // Instruments of ticks that are published by now are listed by now.
         let published = self.reader.behind();
-        let batch = if sessions.learn(now) && sessions.sweep(now) {
-            let most = usize::try_from(published).unwrap_or(TICKS_PER_TURN).min(TICKS_PER_TURN);
-            self.reader.poll(most, |packed| sessions.tick(packed, now))
+        let has_learned = sessions.learn(now);
+        let most = if has_learned && sessions.sweep(now) {
+            usize::try_from(published).unwrap_or(TICKS_PER_TURN).min(TICKS_PER_TURN)
         } else {
-            Batch::default()
+            // Never so late that the ring may come round meanwhile.
+            let is_near = published < sessions.ring.capacity() as u64 / 2;
+            if is_near { sessions.ticks_of_known(self.reader.cursor(), TICKS_PER_TURN) } else { 0 }
+        };
+        let batch = match most {
+            0 => Batch::default(),
+            most => self.reader.poll(most, |packed| sessions.tick(packed, now)),
         };
         sessions.cursor = self.reader.cursor();
         if batch.lapped > 0 {
@@ -273,7 +279,9 @@ impl<S: Socket> Shard<S> {
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
         if self.draining.is_some() {
-            self.drain(now, batch.is_empty());
+            let all_read =
+                batch.is_empty() && self.reader.behind() == 0 && !self.sessions.borrow().is_catching_up();
+            self.drain(now, all_read);
         }
         let working = self.sessions.borrow().has_work();
         more || beats || waiting || reading || released || ponged || working || !batch.is_empty()

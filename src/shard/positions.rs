@@ -134,6 +134,11 @@ impl Positions {
         lane.get(at).map(|at| self.position(*at))
     }
 
+    /// Whether all positions from this one on, up to `to`, are known.
+    pub(super) fn holds(&self, from: u64, to: u64) -> bool {
+        from >= to || (self.low <= from && to <= self.high())
+    }
+
     /// Forgets everything, and gives back what it took.
     pub(super) fn forget(&mut self) {
         *self = Self { low: self.low, ..Self::default() };

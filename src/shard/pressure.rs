@@ -75,6 +75,7 @@ impl<S: Socket> Sessions<S> {
             if self.connections.get(id).is_none_or(|c| c.serial != serial) {
                 continue;
             }
+            self.shortage.looks = true;
             if self.judge(id, now) {
                 if let Some(connection) = self.connections.get_mut(id) {
                     connection.watched = false;
@@ -97,7 +98,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
-        self.shortage.unacked_bytes += kernel.unacked;
+        if std::mem::take(&mut self.shortage.looks) {
+            self.shortage.unacked_bytes += kernel.unacked;
+        }
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);

@@ -82,6 +82,13 @@ impl Ways {
         self.ahead.push(Reverse((position, key)));
     }
 
+    /// The first position that a stream has to be read from.
+    pub(super) fn first(&self) -> Option<u64> {
+        let ahead = self.ahead.peek().map(|Reverse((position, _))| *position);
+        let beyond = self.beyond.iter().map(|(_, position)| position.wrapping_add(1));
+        beyond.chain(ahead).min()
+    }
+
     /// A stream has to be read from this position on; what is behind it is looked up.
     pub(super) fn push_behind(&mut self, key: Key, position: u64) {
         self.beyond.push((key, position.wrapping_sub(1)));
@@ -133,7 +140,7 @@ impl<S: Socket> Sessions<S> {
         }
         let mut told_any = false;
         let stop = loop {
-            if reading.ways.ahead.is_empty() && !self.look_beyond(&mut reading.ways) {
+            if reading.ways.ahead.is_empty() && !self.look_beyond(reading) {
                 break Stop::Joined;
             }
             let connection = self.connections.get_mut(id);
@@ -164,18 +171,21 @@ impl<S: Socket> Sessions<S> {
             self.resumes.positions.next(key, position.wrapping_add(1)).filter(|next| *next < self.cursor);
         match next {
             Some(next) => ways.push(key, next),
-            None => ways.beyond.push((key, position)),
+            None => ways.beyond.push((key, self.cursor.wrapping_sub(1))),
         }
         next.is_some()
     }
 
-    /// Finds out which streams have ticks that the shard came to meanwhile. True if there are some.
-    fn look_beyond(&mut self, ways: &mut Ways) -> bool {
-        let beyond = std::mem::take(&mut ways.beyond);
+    /// Finds out which streams have ticks that the shard came to meanwhile. True if there are some. A stream that was passed by
+    /// so long ago that the ring does not hold all since then has missed some.
+    fn look_beyond(&mut self, reading: &mut Reading) -> bool {
+        let beyond = std::mem::take(&mut reading.ways.beyond);
         self.slots = self.slots.saturating_sub(beyond.len());
         let mut any = false;
         for (key, position) in beyond {
-            any |= self.go_on_behind(key, position, ways);
+            let lost = !self.resumes.positions.holds(position.wrapping_add(1), self.cursor);
+            reading.missed += u64::from(lost);
+            any |= self.go_on_behind(key, position, &mut reading.ways);
         }
         any
     }

@@ -85,7 +85,7 @@ pub(super) struct Reading {
     /// Its place, where it may catch up.
     pursuit: Option<Pursuit>,
     /// Ticks, of whatever streams, that were kept nowhere.
-    missed: u64,
+    pub(super) missed: u64,
 }
 
 /// Why a reading stops.
@@ -176,6 +176,10 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
         let Some(reading) = self.reading(id, self.cursor) else { return };
         reading.catches_up = true;
+        if let Some(first) = reading.ways.first() {
+            // What resumes is read by position, too, from now on.
+            reading.at = reading.at.min(first);
+        }
         if key.channel().is_some() {
             reading.seek = Some(reading.seek.map_or(beginning.from_ns, |ns| ns.min(beginning.from_ns)));
             // It may be sent back.

@@ -11,7 +11,7 @@ use crate::tick::{GapCause, Key, Stream};
 /// Subscriptions of a session that are told what they missed at once, before others have their turn.
 const RECOVERED_AT_ONCE: usize = 64;
 /// Subscriptions that are looked at for ticks that they missed in one step.
-const SWEPT_PER_STEP: usize = 16;
+const SWEPT_PER_STEP: usize = 64;
 /// Keys without a subscription that are passed over in one step.
 const KEYS_PER_STEP: u32 = 64;
 

@@ -109,6 +109,7 @@ impl<S: Socket> Sessions<S> {
                     return false;
                 }
                 Stage::Begin => Stage::Plan,
+                Stage::Plan if !self.steps.take(steps_to_plan(&asked.wanted)) => return false,
                 Stage::Plan => match self.plan(id, &asked.wanted, now) {
                     Ok(Some(_)) if !self.has_memory_for(&asked.wanted) => {
                         self.counters.faults.add(1);
@@ -400,6 +401,8 @@ enum Taken {
 /// Symbols that one request may name, even where a connection may not have so many: the answer says which are
 /// too many.
 const SYMBOLS_MAX: usize = 1_000;
+/// Numbers of a `resume` that are looked up in one step.
+const NUMBERS_PER_STEP: usize = 4;
 
 impl Refusal {
     pub(super) fn row(self, symbol: &str) -> RejectedRow<'_> {
@@ -425,4 +428,9 @@ pub(super) fn row<'t>(
             SubscriptionRow::new(symbol, channel, terms, Some(*state))
         }
     }
+}
+
+/// What it takes to find out where a `subscribe` begins.
+fn steps_to_plan(wanted: &Subscribe) -> usize {
+    wanted.resume.as_ref().map_or(0, |resume| 1 + resume.seq.len() / NUMBERS_PER_STEP)
 }

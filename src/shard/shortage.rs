@@ -58,6 +58,8 @@ pub(super) struct Shortage {
     sample: u64,
     /// What the kernel holds for the clients that are watched, as far as this look has come.
     pub(super) unacked_bytes: u64,
+    /// A client is looked at: what the kernel holds for it counts.
+    pub(super) looks: bool,
     /// The clients that give something back, one a turn.
     giving: VecDeque<(u32, u64, Gives)>,
 }
@@ -65,7 +67,7 @@ pub(super) struct Shortage {
 impl Shortage {
     fn new(memory: Arc<Memory>) -> Self {
         memory.join();
-        Self { memory, sample: 0, unacked_bytes: 0, giving: VecDeque::new() }
+        Self { memory, sample: 0, unacked_bytes: 0, looks: false, giving: VecDeque::new() }
     }
 }
 
@@ -250,7 +252,8 @@ impl<S: Socket> Sessions<S> {
     /// What is queued for a slow client is not sent after all: its subscriptions are dirty from there on.
     fn take_queue_back(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.session.is_closing() {
+        // A request that is carried out in portions may have ended subscriptions that frames are queued of.
+        if connection.session.is_closing() || connection.work.is_some() {
             return;
         }
         let queued = connection.session.queued();

@@ -60,6 +60,11 @@ impl Steps {
         self.left > self.max / 2 && self.take(steps)
     }
 
+    /// A quarter or less is left of this turn.
+    pub(super) fn are_few(&self) -> bool {
+        self.left <= self.max / 4
+    }
+
     /// None are left in this turn.
     pub(super) fn are_spent(&self) -> bool {
         self.left == 0

@@ -233,7 +233,8 @@ impl<S: Socket> Sessions<S> {
     /// Goes on with what sessions have under way, in turns, as long as there are steps.
     pub(super) fn work(&mut self, now: Now) {
         self.forget_those_gone();
-        while !self.steps.are_spent()
+        // The rest of the steps is for what rates let go, and for those that resume.
+        while !self.steps.are_few()
             && let Some((id, serial)) = self.workers.pop_front()
         {
             let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) else {
@@ -257,9 +258,14 @@ impl<S: Socket> Sessions<S> {
         self.steps.end_slice();
     }
 
+    /// True while subscriptions have to take instruments, or what they missed, before the ring is read.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.has_to_learn() || self.is_sweeping()
+    }
+
     /// True while something is left that was to be done in portions.
     pub(super) fn has_work(&self) -> bool {
-        !self.workers.is_empty() || !self.leaving.is_empty() || self.has_to_learn() || self.is_sweeping()
+        !self.workers.is_empty() || !self.leaving.is_empty() || self.is_catching_up()
     }
 
     /// Takes some of what a session that leaves has out of the tables. True when nothing is left.
