@@ -839,8 +839,8 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
     heard
 }
 
-/// One schedule; all bytes that all clients were sent.
-fn run(seed: u64) -> Vec<Vec<u8>> {
+/// One schedule, as far as its steps go.
+fn stepped(seed: u64) -> House {
     let mut house = House::new(seed);
     house.connect();
     for _ in 0..STEPS {
@@ -849,6 +849,12 @@ fn run(seed: u64) -> Vec<Vec<u8>> {
         }
         house.step();
     }
+    house
+}
+
+/// One schedule; all bytes that all clients were sent.
+fn run(seed: u64) -> Vec<Vec<u8>> {
+    let mut house = stepped(seed);
     house.settle();
     let rows = house.rows();
     assert_eq!(rows.len(), house.clients.len());
@@ -1012,14 +1018,7 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
 fn queues_are_taken_back_in_many_schedules() {
     let (mut sheds, mut taken_back) = (0, 0);
     for seed in 0..100 {
-        let mut house = House::new(seed);
-        house.connect();
-        for _ in 0..STEPS {
-            if house.clients.is_empty() {
-                house.connect();
-            }
-            house.step();
-        }
+        let house = stepped(seed);
         sheds += house.counters.memory_sheds.get();
         taken_back += house.counters.taken_back.iter().map(Counter::get).sum::<u64>();
     }

@@ -173,14 +173,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const PURE: &[&str] =
     &["instrument", "decimal", "tick", "rfc3339", "venue", "book", "protocol", "session", "latency"];
 
-/// The longest file, tests counted, without a written reason.
+/// The longest file, tests counted.
 const LINES_MAX: usize = 700;
-/// Files that may be longer, and why.
-const LONGER: &[(&str, &str)] = &[(
-    "shard/sessions.rs",
-    "the table of sessions and its fan-out: what is told apart is in files beside it",
-)];
-
 struct Source {
     path: PathBuf,
     room: String,
@@ -342,16 +336,8 @@ fn what_must_not_be_there_is_not() {
 #[test]
 fn no_file_is_two_subjects() {
     for source in sources() {
-        let reason = LONGER.iter().find(|(path, _)| source.path == Path::new(path));
-        assert!(
-            source.lines <= LINES_MAX || reason.is_some(),
-            "{} has {} lines: split it, or give the reason in LONGER",
-            source.path.display(),
-            source.lines
-        );
-    }
-    for (path, reason) in LONGER {
-        assert!(!reason.is_empty() && Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path).exists());
+        let (path, lines) = (source.path.display(), source.lines);
+        assert!(lines <= LINES_MAX, "{path} has {lines} lines: split it");
     }
 }
 

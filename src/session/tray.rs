@@ -79,19 +79,17 @@ impl Tray {
     }
 
     /// Takes everything off, in order: how many frames are counted.
+    ///
+    /// # Panics
+    /// When the tape has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
+    /// hold frames are [taken](super::Session::take) from before the tape forgets.
     #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(Strip)) -> u64 {
-        let mut counted = u64::from(std::mem::take(&mut self.counted));
+        let counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
             let count = (run & MORE_MAX) + 1;
-            match buffers.strip(run >> MORE_BITS, u32::BITS - MORE_BITS, count) {
-                Some(strip) => to(strip),
-                // Before anything is forgotten, whoever holds it is asked: see `Buffers::forget`. It was not sent, then.
-                None => {
-                    debug_assert!(false, "it was forgotten");
-                    counted = counted.saturating_sub(u64::from(count));
-                }
-            }
+            let strip = buffers.strip(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
+            to(strip.expect("the tape holds what lies on a tray"));
         }
         self.used = 0;
         counted
@@ -176,6 +174,19 @@ mod tests {
             let (bytes, _, sum) = taken(&mut tray, &buffers);
             prop_assert_eq!((bytes, sum), (laid, counted));
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "the tape holds what lies on a tray")]
+    fn a_frame_that_the_tape_forgot_is_not_lost_in_silence() {
+        let buffers = Buffers::new(TAPE_BYTES_MIN);
+        let mut tray = Tray::default();
+        tray.set_room(usize::MAX);
+        assert!(tray.lay(print(&buffers, b"frame"), true, 1));
+        (0..TAPE_BYTES_MIN).for_each(|_| {
+            print(&buffers, &[b'x'; 100]);
+        });
+        taken(&mut tray, &buffers);
     }
 
     #[test]

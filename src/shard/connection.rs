@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
 use super::leaving::Parting;
-use super::sessions::{SessionOptions, Sessions, Socket, Wants, Who};
+use super::options::SessionOptions;
+use super::sessions::{Sessions, Socket, Wants, Who};
 use crate::clock::Clock;
 use crate::counters::Ending;
 use crate::protocol::Subscribe;

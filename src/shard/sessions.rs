@@ -15,11 +15,11 @@ use super::clocks::Surroundings;
 use super::connections::Connections;
 use super::frames::Frames;
 use super::leaving::Parting;
+use super::options::SessionOptions;
 use super::playback::News;
 use super::pongs::HeldPings;
 use super::rates::{Release, phase_ns};
 use super::readers::Readers;
-use super::reading::CatchUps;
 use super::resume::Resumes;
 use super::shortage::Shortage;
 use super::steps::Steps;
@@ -33,10 +33,9 @@ use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::json;
-use crate::remote::Remote;
 use crate::ring::{Packed, Seen, TickRing};
 use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
-use crate::socket::{Peer, Tuning};
+use crate::socket::Peer;
 use crate::tick::{Body, Channel, GapCause, Tick};
 
 /// What a shard needs of a client's socket.
@@ -86,49 +85,6 @@ pub struct Wants {
     pub write: bool,
     /// Everything is out and nothing more will come, or the socket failed: end it.
     pub end: bool,
-}
-
-/// Figures and limits that every session of a run shares.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// Name of this run.
-    pub epoch: Arc<str>,
-    /// What there is to see.
-    pub feed: json::Provenance,
-    /// Memory and patience of one session.
-    pub policy: Policy,
-    /// Milliseconds between heartbeats.
-    pub heartbeat_ms: u64,
-    /// Symbols one connection may name.
-    pub symbols_max: usize,
-    /// Longest message of a client, bytes.
-    pub frame_bytes_max: usize,
-    /// Requests a second, and how many at once.
-    pub ops_per_s: u32,
-    /// Steps of a turn that requests, and what follows from them, may take.
-    pub steps_per_turn_max: u32,
-    /// Parts that one message of a client may have.
-    pub fragments_max: u32,
-    /// Control frames a second that a client may send.
-    pub controls_per_s: u32,
-    /// Milliseconds that a closing connection has to take what is queued.
-    pub close_grace_ms: u64,
-    /// Milliseconds over which clients of a stopping gateway are told to come back.
-    pub drain_spread_ms: u64,
-    /// Bytes of frames that many sessions are sent, at most: see [`Buffers`].
-    pub tape_bytes: usize,
-    /// What is set on each client's socket.
-    pub tuning: Tuning,
-    /// Milliseconds after which the host of a client is dead that acknowledges nothing of what it was sent.
-    pub dead_peer_ms: u64,
-    /// Venues a symbol may name though nothing was seen of it yet.
-    pub venues: Arc<[String]>,
-    /// What controls the replay, where there is one.
-    pub remote: Option<Arc<Remote>>,
-    /// Bounds of catching up with what was recorded.
-    pub catch_ups: CatchUps,
-    /// Positions of the ring that are looked at again in one turn, for all clients that come back.
-    pub reread_per_turn: usize,
 }
 
 /// Bytes that the frame of a state takes at most.
