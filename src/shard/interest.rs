@@ -101,7 +101,7 @@ impl<S: Socket> Sessions<S> {
         while self.has_to_learn() {
             let id = InstrumentId(self.known as u32);
             let Some(symbol) = self.table.get(id).cloned() else { return true };
-            if !self.learn_one(id, &symbol, now, |sessions| sessions.steps.take_of_half(STEPS_TO_ATTACH)) {
+            if !self.learn_one(id, &symbol, now, |sessions| sessions.steps.take_most(1)) {
                 return false;
             }
         }

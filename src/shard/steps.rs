@@ -60,6 +60,11 @@ impl Steps {
         self.left > self.max / 2 && self.take(steps)
     }
 
+    /// As [`take`](Self::take), where a quarter of the turn is to be left: for work that holds up the ring until it is done.
+    pub(super) fn take_most(&mut self, steps: usize) -> bool {
+        !self.are_few() && self.take(steps)
+    }
+
     /// A quarter or less is left of this turn.
     pub(super) fn are_few(&self) -> bool {
         self.left <= self.max / 4
