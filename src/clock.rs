@@ -163,7 +163,7 @@ impl Clock {
             Source::Real(start) => {
                 let mut before = Instant::now();
                 let mut wall_ns = self.wall_ns();
-                // Whoever is put aside between the two gets times that do not belong together: what is due by one
+                // A thread put aside between the two gets times that do not belong together: what is due by one
                 // of them would be early by the other.
                 for _ in 0..READINGS_MAX {
                     let after = Instant::now();
@@ -194,7 +194,7 @@ impl Clock {
         }
     }
 
-    /// For how long the machine has slept since it was started, nanoseconds; 0 where the system does not tell.
+    /// For how long the machine has slept since it was started, nanoseconds; 0 if the system reports none.
     /// Steady time stands still meanwhile, and the wall clock does not.
     pub fn slept_ns(&self) -> u64 {
         #[cfg(target_os = "linux")]
@@ -237,7 +237,7 @@ impl Clock {
     }
 
     /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as
-    /// it is by who measures: so every stage takes so long.
+    /// measurements read it: so every stage takes so long.
     pub fn step(&self, by: Duration) {
         if let Source::Manual(hand) = &self.source {
             hand.step_ns.store(nanos(by), Ordering::Relaxed);
@@ -271,7 +271,7 @@ const WAIT_LATE_MAX: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Waits for so long, and takes no time in which this process did not run for time that has passed: a deadline of
-/// others, who could not be heard meanwhile.
+/// peers that could not be heard meanwhile.
 pub async fn patience(longest: Duration) {
     let mut left = longest;
     while !left.is_zero() {

@@ -144,7 +144,7 @@ impl Default for TurnTimes {
 }
 
 impl TurnTimes {
-    /// Nanoseconds that are told apart.
+    /// Bucket bounds, nanoseconds.
     pub const BOUNDS_NS: [u64; 12] = [
         10_000,
         50_000,

@@ -107,7 +107,7 @@ pub enum Finding {
     Slept(i64),
 }
 
-/// Looks at pulses and at the clocks. It is told what time it is.
+/// Looks at pulses and at the clocks. It is given the time.
 #[derive(Debug)]
 pub struct Watcher {
     rows: Vec<Row>,

@@ -29,16 +29,16 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How long the last words are kept for a client that was cut, in seconds: it may read for a while what came before them.
 const LAST_WORDS_S: u64 = 60;
 
-/// Takes connections of one listener, and keeps a file back: where no other is left, a connection can still be told so.
+/// Takes connections of one listener, and keeps a file back: where no other is left, a connection still gets a reason.
 pub(crate) struct Acceptor<'a> {
     listener: &'a TcpListener,
-    /// What is told then.
+    /// What is sent then.
     no_file_left: &'a [u8],
     spare: Option<File>,
 }
 
 impl<'a> Acceptor<'a> {
-    /// Connections that find no file left are told this.
+    /// Connections that find no file left are sent this.
     pub(crate) fn new(listener: &'a TcpListener, no_file_left: &'a [u8]) -> Self {
         Self { listener, no_file_left, spare: spare() }
     }
@@ -49,7 +49,7 @@ impl<'a> Acceptor<'a> {
         loop {
             let error = match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    // It fails only on a socket that is gone already, which the first read will tell.
+                    // It fails only on a socket that is gone already, which the first read reports.
                     stream.set_nodelay(true).ok();
                     return (stream, peer);
                 }
@@ -57,7 +57,7 @@ impl<'a> Acceptor<'a> {
             };
             errors.fetch_add(1, Ordering::Relaxed);
             let no_file_is_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-            // A peer that gave up says nothing about the next one; any other error stays for a while.
+            // A peer that gave up does not affect the next one; any other error stays for a while.
             if (no_file_is_left && self.refuse().await) || error.kind() == io::ErrorKind::ConnectionAborted {
                 continue;
             }
@@ -65,7 +65,7 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Tells the next connection that there is no file left for it. False if none was kept back either.
+    /// Refuses the next connection, for which no file is left. False if none was kept back either.
     async fn refuse(&mut self) -> bool {
         if self.spare.take().is_none() {
             self.spare = spare();

@@ -637,7 +637,7 @@ fn stuck(mut socket: RawSocket) -> (RawSocket, Value) {
     (socket, answer)
 }
 
-/// Nobody ends a client that does not read.
+/// Keeps a client that does not read.
 const UNHURRIED: [&str; 4] = [
     "session.outbox_bytes_max=16384",
     "session.shed_behind_ms=3600000",
@@ -740,7 +740,7 @@ fn one_that_catches_up_more_slowly_than_ticks_come_goes_on_with_the_present() {
     // Behind the gap comes what was newest then, in which it has caught up.
     assert_eq!(figure(&heard[gap + 1], "seq"), figure(&heard[gap], "to") + 1);
     assert_eq!(joined, gap + 2, "{:?}", &heard[gap..]);
-    // Where it gave up, so many were missing; those that came before there was room to say so are in the gap, too.
+    // Where it gave up, so many were missing; those that came before there was room for the gap are in it, too.
     let missing = figure(&heard[gap], "to") - figure(&heard[gap], "from") + 1;
     let missed = figure(&heard[joined], "missed");
     assert!((1..=missing + 2).contains(&missed), "{missed} missed, a gap of {missing}");

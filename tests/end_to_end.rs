@@ -829,7 +829,7 @@ fn clients_that_do_not_fit_in_the_files_of_the_process_are_refused() {
     let most = gateway.metric_sum("tickfan_connections_max");
     assert!((100..600).contains(&most), "{most}");
     let clients: Vec<_> = (0..most).map(|_| RawSocket::open(&gateway, "")).collect();
-    // Another is told so, and the page and health still have room.
+    // Another is refused, and the page and health still have room.
     assert_eq!(RawSocket::status_of_handshake(&gateway), 503);
     assert_eq!(gateway.readyz(), 200);
     assert_eq!(gateway.metric_sum("tickfan_http_accept_errors_total"), 0);

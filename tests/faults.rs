@@ -21,7 +21,7 @@ use support::{
 /// A gateway in which faults can be put, without feeds, that takes what is published for `demo`.
 struct Faulty {
     gateway: Gateway,
-    /// Whoever is held goes on when it exists.
+    /// A held thread goes on when it exists.
     release: PathBuf,
     folder: tempfile::TempDir,
 }
@@ -48,7 +48,7 @@ impl Faulty {
         std::fs::write(&self.release, "").expect("written");
     }
 
-    /// What `/readyz` says is wrong.
+    /// What `/readyz` finds wrong.
     fn not_ready(&self) -> Option<String> {
         let (status, body) = Gateway::get(self.gateway.http, "/readyz");
         let body: Value = serde_json::from_str(&body).expect("JSON");
@@ -67,7 +67,7 @@ impl Faulty {
         assert!(of_it.is_some_and(|(_, seconds)| *seconds >= 1), "{late:?}");
     }
 
-    /// Waits until it ends by itself; the code, and what it said.
+    /// Waits until it ends by itself; the code, and its output.
     fn end(self) -> (Option<i32>, String) {
         let ended = self.gateway.process.end();
         drop(self.folder);
@@ -152,7 +152,7 @@ fn a_wall_clock_that_is_set_moves_rx_once_and_makes_nothing_stale() {
     for (to_s, by_s) in [(3_600, 3_600), (-3_600, -7_200)] {
         clock.set(to_s);
         let mut told = Vec::new();
-        // All that comes until `rx` has moved, and the step was told.
+        // All that comes until `rx` has moved, and the step was sent.
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "nothing follows the clock: {told:?}");
@@ -255,7 +255,7 @@ fn a_process_that_was_stopped_cuts_nobody_for_that() {
         gateway.process.signal("CONT");
         let _to = sender.join().expect("it publishes");
         eventually("everybody has the last", || all_heard(TICKS));
-        // Whoever would be cut is so now.
+        // Any client to be cut is so now.
         let beats = gateway.metric_sum("tickfan_shard_turns_total");
         eventually("time goes on", || gateway.metric_sum("tickfan_shard_turns_total") > beats + 20);
         std::thread::sleep(Duration::from_secs(deadline_s / 4));
@@ -292,7 +292,7 @@ fn what_a_held_ingest_thread_fed_is_stale_until_it_goes_on() {
     let status = next(&mut client, "status");
     assert_eq!((&status["symbol"], &status["state"]), (&"demo:A".into(), &"stale".into()));
     faulty.is_named("ingest");
-    // Whoever comes now is told the same, by name and by wildcard, and by HTTP.
+    // A new client gets the same, by name and by wildcard, and by HTTP.
     let mut named = RawSocket::open(gateway, "?symbols=demo:A");
     assert_eq!(named.answer()["ok"][0]["state"], "stale");
     let mut wild = RawSocket::open(gateway, "?symbols=*");
@@ -345,12 +345,12 @@ fn a_held_shard_is_named_and_its_clients_stay() {
         assert_eq!(next(free, "trade")["seq"], seq);
         late = is_late();
         if late {
-            // Whoever comes now is given to a shard that moves.
+            // A new client is given to a shard that moves.
             assert_eq!(RawSocket::open(gateway, "").hello["type"], "hello");
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    // The operator is told of the others.
+    // The operator sees the others.
     let rows: Value = serde_json::from_str(&Gateway::get(gateway.admin, "/api/clients").1).expect("JSON");
     assert!(!rows["clients"].as_array().expect("rows").is_empty(), "{rows}");
     faulty.release();

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CLIENTS: u64 = 20_000;
 const ROOMS: u64 = 250;
 
-/// Clients by their numbers, as those who are behind one in the order that is asked for.
+/// Clients by their numbers, those that are behind one in the order that is asked for.
 fn clients(asked: AskedClients) -> Result<ListedClients, String> {
     if asked.sort == "size" {
         return Err("no such order".to_owned());

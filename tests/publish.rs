@@ -444,7 +444,7 @@ fn a_broken_connection_is_counted() {
     assert_eq!(door.publish.stats().resets.load(Ordering::SeqCst), 1);
 }
 
-/// The message and the code that a WebSocket is closed with; what it was told before.
+/// The message and the code that a WebSocket is closed with; what it was sent before.
 fn closed(socket: &mut WebSocket<TcpStream>) -> (String, u16) {
     let told = socket.read().expect("told why");
     let told = message(told.to_text().expect("text"));

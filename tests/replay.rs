@@ -305,7 +305,7 @@ fn the_end_of_a_stream_is_looked_for_and_then_holds() {
     told(&gateway, &json!({"do": "pause"}));
     // Until the end is known, what is late enough may be there.
     eventually("the end is known", || order(&gateway, &json!({"do": "seek", "to": "+10h"})).0 == 400);
-    // A client that is there meanwhile reads nothing, and would be told so.
+    // A client connected meanwhile reads nothing; it would be sent a move.
     let mut client = RawSocket::open(&gateway, "");
     let msg = refused(&gateway, &mut client, &json!("+10h"));
     assert!(msg.contains("2024-05-01T22:00:0") && msg.contains(" and ends at 2024-05-01T12:01:1"), "{msg}");

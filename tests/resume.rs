@@ -186,7 +186,7 @@ fn hundreds_that_come_back_at_once_are_each_whole() {
     );
     assert_eq!(stayed.word()["type"], "ack");
     assert_eq!(stayed.word()["seq"], 100);
-    // They miss some while nobody of them is there, and more while they come.
+    // They miss some while none of them is there, and more while they come.
     market.trades(SYMBOL, 200);
     let (head, http) = (350, market.gateway.http);
     let begin = Barrier::new(CLIENTS as usize + 1);
@@ -211,7 +211,7 @@ fn hundreds_that_come_back_at_once_are_each_whole() {
             assert_eq!(numbers(&stayed.word()), (number, number, None));
         }
     });
-    // Nobody was refused, or lost anything.
+    // None was refused, or lost anything.
     for lost in ["tickfan_dropped_total", "tickfan_merged_total", "tickfan_lost_total"] {
         assert_eq!(market.gateway.metric_sum(lost), 0, "{lost}");
     }

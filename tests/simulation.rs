@@ -259,7 +259,7 @@ impl House {
             // Some give up what they read too slowly.
             catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
             steps_per_turn_max: steps_max,
-            // In some, little more than one who resumes needs.
+            // In some, little more than one resume needs.
             reread_per_turn: if seed.is_multiple_of(5) { REREAD_FEW } else { 4_096 },
         };
         let sessions =
@@ -1113,7 +1113,7 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
     }
 }
 
-/// The numbers of the trades that a client was told, in the order in which it was.
+/// The numbers of the trades that a client was sent, in the order in which it was.
 fn trades_told(house: &House, client: usize) -> Vec<u64> {
     let (texts, _) = texts(&house.clients[client].wire.borrow().taken);
     let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
@@ -1149,7 +1149,7 @@ fn many_that_resume_at_once_are_served_by_one_walk_over_the_ring() {
     }
     let (mut turns, mut most) = (0, 0);
     while (0..CLIENTS).any(|client| trades_told(&house, client).len() < MISSED as usize) {
-        // Some turns between two looks at what was told.
+        // Some turns between two looks at what was sent.
         for _ in 0..200 {
             let before = house.counters.reread.get();
             house.turn();
@@ -1160,7 +1160,7 @@ fn many_that_resume_at_once_are_served_by_one_walk_over_the_ring() {
     }
     assert!((1..=REREAD_FEW as u64).contains(&most), "{most} positions in one turn");
     let reread = house.counters.reread.get();
-    // The ring once, for all of them; and for each what it is told, and what its request counts as.
+    // The ring once, for all of them; and for each what it is sent, and what its request counts as.
     assert!(reread <= MISSED * RARE + CLIENTS as u64 * (MISSED + 40), "{reread} positions");
     assert!(reread > MISSED * RARE, "{reread} positions");
     house.publish(instruments[0], trade, 1);
@@ -1296,7 +1296,7 @@ fn long_requests_are_done_in_portions_and_paid() {
     house.turn();
     let left = house.counters.subscriptions.get();
     assert!(left > 2 * LISTED && left < 3 * (LISTED + 50), "{left}");
-    // Its number is nobody's until then: a newcomer is told nothing that it did not ask for.
+    // Its number is not reused until then: a newcomer gets nothing that it did not ask for.
     house.connect();
     (0..LISTED).for_each(|n| tick_of_many(&mut house, n));
     turn_until_done(&mut house);
@@ -1353,7 +1353,7 @@ fn awaited_symbols_are_kept_changed_and_left_in_portions() {
         let terms = |id: u64| answer(id)["subscriptions"][7]["max_hz"].clone();
         assert_eq!((terms(4), terms(7)), (5.into(), 30.into()));
     }
-    // One of them is listed: who waits for it has it, by both channels or one.
+    // One is listed: those that wait for it have it, by both channels or one.
     let named = house.table.intern(&Symbol::parse("demo:N70").expect("good")).expect("room");
     house.publish(named, Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }), 1);
     turn_until_done(&mut house);

@@ -447,7 +447,7 @@ fn each_client_is_on_one_page_of_the_list() {
         ("sort=since&limit=5", 5),
         ("sort=since&limit=23", 1),
         ("sort=since", 1),
-        // All the same: the threads and who came when tell them apart.
+        // All the same: threads and order of arrival separate them.
         ("sort=dropped&limit=4", 6),
     ] {
         let (rows, count) = all(query);
@@ -455,7 +455,7 @@ fn each_client_is_on_one_page_of_the_list() {
         found.sort_unstable();
         assert_eq!((found, count), (expected.clone(), pages), "{query}");
     }
-    // Whoever comes meanwhile, and whoever leaves, moves nobody else.
+    // A client that comes or leaves meanwhile moves no other.
     let first: Value =
         serde_json::from_str(&Gateway::get(gateway.admin, "/api/clients?sort=since&limit=9").1)
             .expect("JSON");

@@ -1,6 +1,6 @@
 //! One client behind two kernels of our own, on a clock of our own: whatever its kernel takes in and however slowly it reads,
-//! it is not cut, is told what is new, and never has much before it; and once it stops it is cut in time. Over a thin
-//! link it is told the newest values while they are new.
+//! it is not cut, is sent what is new, and never has much before it; and once it stops it is cut in time. Over a thin
+//! link it is sent the newest values while they are new.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -123,7 +123,7 @@ struct World {
     /// How old the ticks were that it read last, milliseconds; and the oldest of them.
     age_ms: u64,
     oldest_ms: u64,
-    /// The newest numbers that it was told.
+    /// The newest numbers that it received.
     told: HashMap<(String, Channel), u64>,
     /// It answers pings.
     answering: bool,
@@ -229,13 +229,13 @@ impl World {
         self.writer.publish(&tick, Seen::UNMEASURED).expect("a place in the ring");
     }
 
-    /// Asks for proof that everything until now has been told.
+    /// Asks for proof that everything until now has been sent.
     fn ask(&mut self) {
         let request = format!(r#"{{"op":"ping","t":"{}"}}"#, self.seqs[0]);
         self.sessions.borrow_mut().request(self.id, &request, self.clock.now());
     }
 
-    /// What it has been told, and what there was.
+    /// What it has received, and what there was.
     fn heads(&self) -> (u64, u64) {
         (self.told.values().sum(), self.seqs.iter().sum())
     }
@@ -319,7 +319,7 @@ impl World {
         }
     }
 
-    /// Whatever was to be told before a ping has been told before its answer, unless the client was told that it is
+    /// Whatever was to be sent before a ping has been sent before its answer, unless a `lag` reported that it is
     /// not.
     fn hear_pong(&mut self, text: &str) {
         let pong: serde_json::Value = serde_json::from_str(text).expect("JSON");
@@ -443,7 +443,7 @@ fn thin(buffer: usize, bytes_per_s: u64, symbols: u64, back_ms: u64, answering: 
     let (told, merged) = (world.ledger.heard_all().updates, world.ledger.heard_all().merged);
     assert!(merged > told && world.ledger.gaps_all().count == 0, "{what}: {told} told, {merged} merged");
     assert!(world.pongs >= 50, "{what}: {} answers to pings", world.pongs);
-    // As fast as before, it is told all there is, and each tick by itself again.
+    // As fast as before, it is sent all there is, and each tick by itself again.
     (0..1_000).for_each(|_| world.step(8, 2_000_000));
     assert_eq!(world.heads().0, world.heads().1, "{what}");
     assert!(world.ledger.held() && world.age_ms <= STEP_MS, "{what}");
@@ -470,7 +470,7 @@ fn over_a_thinner_one_they_are_newer_than_what_the_kernels_would_hold() {
 
 #[test]
 fn the_kernel_tells_how_far_a_client_is_that_answers_no_ping() {
-    // Its own buffer holds some of it, which nobody knows: 16,384 bytes of ours would be 800 ms more.
+    // Its own buffer holds some of it, which is unknown: 16,384 bytes of ours would be 800 ms more.
     let oldest_ms = thin(8_192, 20_000, 4, 0, false);
     assert!(oldest_ms < 1_300, "{oldest_ms} ms");
 }

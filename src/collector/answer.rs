@@ -41,7 +41,7 @@ impl Measured {
     }
 
     /// What the whole way took over an interval, by symbol, the busiest first, each with a cursor behind it, of those behind
-    /// `after`, if that is given; and what is told beside them, all others together among it. Times are as in
+    /// `after`, if that is given; and the fields beside them, all others together among them. Times are as in
     /// [`json`](Self::json), but to the power of two.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Measured {
     }
 }
 
-/// Rows of symbols, each with the cursor behind it, and what is told beside them.
+/// Rows of symbols, each with the cursor behind it, and the fields beside them.
 pub type SymbolRows = (Vec<(String, Value)>, Map<String, Value>);
 
 /// A symbol, and what its ticks took.

@@ -247,7 +247,7 @@ fn the_busiest_symbols_are_told_apart() {
     assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
     let told = house.measured.symbols_json("5m", None).map(drop);
     assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
-    // On behind any of them, though its count has moved, and though it is no longer told apart.
+    // On behind any of them, though its count has moved, and though it is no longer kept apart.
     let behind = |after: &str| {
         let (rows, _) = house.measured.symbols_json("last", Some(after)).expect("a cursor");
         rows.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>()

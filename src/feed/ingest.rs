@@ -75,7 +75,7 @@ pub struct IngestView {
     pub turns: Counter,
     /// How long they took.
     pub turn_times: TurnTimes,
-    /// Whether it makes any, for those who watch.
+    /// Whether it makes any, for its watchers.
     pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
     pub published: Counter,
@@ -542,7 +542,7 @@ impl Ingest {
         self.gone.add(gone.line.stats());
     }
 
-    /// Each line of a chunk is one tick; a bad one costs only itself, and its sender is told. Takes the next lines,
+    /// Each line of a chunk is one tick; a bad one costs only itself and is reported back. Takes the next lines,
     /// and gives what is left.
     fn part(&mut self, mut rest: Rest) -> Option<Rest> {
         let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;

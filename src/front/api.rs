@@ -104,7 +104,7 @@ async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Respons
     exposition::response(&headers, (hooks.metrics)())
 }
 
-/// Rows of the operator's lists, unless the request says otherwise.
+/// Rows of the operator's lists, if the request sets no limit.
 const ROWS: usize = 100;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
@@ -113,7 +113,7 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
         Err(response) => return *response,
     };
     let sort = asked.value("sort").unwrap_or("behind").to_owned();
-    // One more tells whether there are more.
+    // One more shows whether there are more.
     let found = (hooks.clients)(AskedClients { sort, limit: asked.limit + 1, after: asked.after.clone() });
     match found.await {
         Ok(ListedClients { total, rows }) => {
@@ -388,7 +388,7 @@ async fn replays(
     readable(response, &headers)
 }
 
-/// Whether a body is said to be JSON, once, whatever its parameters. A form of a foreign page can say nothing of the kind,
+/// Whether a body is declared JSON, once, whatever its parameters. A form of a foreign page cannot declare that,
 /// and a script of one has to ask first: see [`preflight`].
 fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter();

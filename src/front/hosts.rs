@@ -1,5 +1,5 @@
 //! Which `Host` a request may name. A web page whose name its owner points at this machine (DNS rebinding) is of the
-//! same origin as the gateway for a browser; only the name in its requests tells the two apart.
+//! same origin as the gateway for a browser; only the name in its requests separates the two.
 //!
 //! A literal address cannot be pointed anywhere, so that of the connection itself always holds, on a listener of all
 //! addresses (`0.0.0.0`, `[::]`) too.
@@ -148,7 +148,7 @@ mod tests {
             "[::1]",
             "[::1]:8080",
             "[0:0::1]:8080",
-            // Of the connection, and what the listener was told to listen on.
+            // Of the connection, and as the listener is configured.
             "192.0.2.7:8080",
             "[::ffff:192.0.2.7]",
             "0.0.0.0:8080",

@@ -48,7 +48,7 @@ pub struct Sources {
     pub steps: Arc<Steps>,
     /// Clients that are taken at once.
     pub connections_max: u64,
-    /// Files that the process may open; `None`: there is no limit, or the system does not tell.
+    /// Files that the process may open; `None`: there is no limit, or it is unknown.
     pub files_max: Option<u64>,
     /// Instruments listed.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,

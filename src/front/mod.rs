@@ -221,7 +221,7 @@ pub struct ListedClients {
     pub rows: Vec<(String, Value)>,
 }
 
-/// Lists clients, or says what is wrong with what was asked for.
+/// Lists clients, or reports what is wrong with the request.
 pub type Clients =
     Arc<dyn Fn(AskedClients) -> BoxFuture<'static, Result<ListedClients, String>> + Send + Sync>;
 

@@ -1,4 +1,4 @@
-//! Long lists, a page at a time: each answer is bounded in rows and bytes, and says where the next one goes on.
+//! Long lists, a page at a time: each answer is bounded in rows and bytes, and gives the cursor of the next.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Reads the query of an address; `limit` rows are wanted where it does not say how many.
+    /// Reads the query of an address; `limit` is the number of rows if it has none.
     ///
     /// # Errors
     /// The response that names the parameter that is wrong.
@@ -64,7 +64,7 @@ impl Asked {
     }
 
     /// The page of a list that is asked for, out of the rows behind `after`, each with the cursor that goes on behind it.
-    /// `more` says that there is more than what can be asked for; `others` are fields beside the list.
+    /// `more`: there is more than what can be asked for; `others` are fields beside the list.
     pub(super) fn answer(
         &self,
         name: &str,
@@ -195,7 +195,7 @@ mod tests {
         let half = ROWS_BYTES_MAX / 2;
         assert_eq!(page("", &[half, half - 9, 9]).0, 2);
         assert_eq!(page("", &[half, half, 9]).0, 1);
-        // What alone is too long stands alone, and whoever follows comes to the end.
+        // What alone is too long stands alone, and the cursors lead to the end.
         assert_eq!(page("", &[2 * ROWS_BYTES_MAX, 1]), (1, Some("0&".to_owned()), link("after=0%26")));
         assert_eq!(page("", &[1, 2 * ROWS_BYTES_MAX]).0, 1);
     }

@@ -152,7 +152,7 @@ impl Handover {
     }
 }
 
-/// What a listener serves, and whom.
+/// What a listener serves or admits.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) router: Router,
@@ -207,7 +207,7 @@ impl Pace {
     fn new(per_s: NonZeroU32) -> Self {
         let (portion, period) = portion(per_s);
         let mut next = interval(period);
-        // Whoever comes after a quiet time finds one portion, not all that nobody had.
+        // After a quiet time there is one portion, not all that were unused.
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { portion, left: 0, next }
     }
@@ -404,7 +404,7 @@ async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
     }
 }
 
-/// A whole answer that says what is wrong.
+/// A whole answer that names the error.
 fn answer(status: &str, msg: &str) -> String {
     let body = serde_json::json!({ "error": msg });
     format!(

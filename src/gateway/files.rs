@@ -31,7 +31,7 @@ pub(super) struct Fit {
 }
 
 /// Raises the limit of open files as far as the system lets this process: what it is then. `None`: there is none, or
-/// the system does not tell.
+/// it is unknown.
 pub(super) fn raise() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {

@@ -74,7 +74,7 @@ pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
 }
 
 impl Guarded {
-    /// Watches from now on, on a thread of its own that waits for nobody. It is called on the control thread.
+    /// Watches from now on, on a thread of its own that waits for none. It is called on the control thread.
     pub(super) fn watch(
         self,
         hang_after_ms: u64,

@@ -36,7 +36,7 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
         Origin::Machine => format!("memory: at most {} bytes: of the machine's {of}", bound.bytes),
         Origin::Unknown => "memory: no bound: nothing tells how much there is".to_owned(),
     };
-    // There is room: little was said yet.
+    // There is room: few were sent yet.
     let _ = notices.try_send(said);
     if let Some(limit) =
         gauge.limit_bytes().filter(|limit| bound.origin == Origin::Configured && *limit < bound.bytes)
@@ -91,7 +91,7 @@ impl MemoryWatch {
     /// all handshakes before it. Where there is no bound there is nothing to watch.
     ///
     /// # Errors
-    /// What the operating system says when it gives no thread.
+    /// The operating system's error when it gives no thread.
     pub(super) fn start(self, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
         if self.memory.bound_bytes().is_none() {
             return Ok(());
@@ -129,7 +129,7 @@ impl MemoryWatch {
             Level::Ample => format!("memory is ample again: {used} of {bound} bytes are in use"),
             _ => format!("memory is short ({}): {used} of {bound} bytes are in use", level.name()),
         };
-        // A log that is read slowly says less.
+        // A slowly read log loses notices.
         let _ = self.notices.try_send(said);
     }
 

@@ -80,7 +80,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let config = config;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     if let Some(notice) = fit.notice {
-        // There is room: nothing was said yet.
+        // There is room: none was sent yet.
         let _ = notices.try_send(notice);
     }
     let (gauge, memory) = memory_watch::bound(&config, &notices)?;

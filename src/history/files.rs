@@ -1,6 +1,6 @@
 //! The files of a history: `history-<when the run began>.<number>.ticks`, in a folder of their own among the recordings, whose
-//! name no pattern of a shell takes: they are no captures. Each begins with a line that says what it is, and is locked by its
-//! run as long as that lives: so what is left of one that was killed can be told from what is another's.
+//! name no pattern of a shell takes: they are no captures. Each begins with a line that names its kind, and is locked by its
+//! run as long as that lives: this separates what a killed run left from what is another's.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -87,7 +87,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if is_name(&path) && is_leftover(&path).unwrap_or(false) {
-            // Whoever may read it but not remove it has it stay.
+            // It stays where it may be read but not removed.
             let _ = fs::remove_file(&path);
         }
     }

@@ -93,7 +93,7 @@ impl Set {
         })
     }
 
-    /// Forgets what was measured up to now; the same symbols are told apart.
+    /// Forgets what was measured up to now; the same symbols are kept apart.
     fn forget(&mut self) {
         let apart: Vec<InstrumentId> = self.symbols.apart().map(|(id, _)| id).collect();
         self.clear(&apart);
@@ -282,7 +282,7 @@ impl Meter {
     }
 
     /// Looks at the clocks, at the beginning of each turn: the machine's steady time, and the wall clock. Where that was set since
-    /// the last look, nobody can tell what was measured before it was set from what was measured across that, so all that is not
+    /// the last look, what was measured before cannot be separated from what was measured across that, so all that is not
     /// handed over yet is forgotten; and what began before a step forward is not measured, however late it ends.
     #[inline]
     pub fn look_at_clocks(&mut self, machine_ns: u64, wall_ns: u64) {
@@ -438,7 +438,7 @@ mod tests {
             // What is slewed, or read late, is no step.
             meter.look_at_clocks(1_000, hour + SET_NS_MIN / 2);
             assert_eq!(meter.record(Stage::Recv, class, hour, hour + 5, 1), Some(5));
-            // Somebody reads the wall clock between the step and the next turn.
+            // The wall clock is read between the step and the next turn.
             meter.record(Stage::Recv, class, hour, wall_ns, 1);
             meter.look_at_clocks(2_000, wall_ns);
             meter.turn(SECOND);

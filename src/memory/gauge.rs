@@ -18,7 +18,7 @@ pub enum Origin {
     Cgroup,
     /// The memory of the machine.
     Machine,
-    /// The system does not tell how much there is: there is no bound.
+    /// The system reports no amount: there is no bound.
     Unknown,
 }
 
@@ -74,7 +74,7 @@ struct Cgroup {
     limit_bytes: u64,
 }
 
-/// Reads what bounds this process and what it takes. Where the system does not tell, there is no bound.
+/// Reads what bounds this process and what it takes. Where the system reports none, there is no bound.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
     cgroup: Option<Cgroup>,

@@ -155,7 +155,7 @@ pub fn status(symbol: &Symbol, state: State, since_us: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// What a message of a tick says that takes its place in an update stream: a trade, a quote, a gap or a status. Neither a
+/// Fields of a message of a tick that takes its place in an update stream: a trade, a quote, a gap or a status. Neither a
 /// snapshot nor what is of the past is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said<'a> {
@@ -171,7 +171,7 @@ pub struct Said<'a> {
     pub why: Option<GapCause>,
 }
 
-/// What a message says, if it is one that [`tick`], [`Plain`] or [`gap`] has written and that takes its place in an update
+/// Fields of a message, if it is one that [`tick`], [`Plain`] or [`gap`] has written and that takes its place in an update
 /// stream.
 pub fn said(message: &[u8]) -> Option<Said<'_>> {
     #[derive(serde::Deserialize)]
@@ -258,7 +258,7 @@ pub fn lag(lag: &Lag, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// A `bye`, and when to come back if that makes sense; `msg` says more where there is more to say.
+/// A `bye`, and when to come back if that makes sense; `msg` gives details where there are any.
 pub fn bye(why: Close, after_ms: u64, msg: Option<&str>) -> Value {
     let mut message =
         json!({"type": "bye", "code": why.code(), "why": why.why(), "reconnect": why.reconnect()});

@@ -332,7 +332,7 @@ impl Buffers {
     }
 
     /// Bounds what outboxes hold: `lent_bytes_max` together. Once they do, each may hold `own_bytes_max` that are not on the
-    /// tape, beside what the session's policy says.
+    /// tape, beside what its policy allows.
     pub fn bound(&self, lent_bytes_max: usize, own_bytes_max: usize) {
         self.0.lent_bytes_max.set(lent_bytes_max);
         self.0.short_own_bytes_max.set(own_bytes_max);

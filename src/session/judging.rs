@@ -183,7 +183,7 @@ impl Session {
         usize::try_from(most.max(1)).unwrap_or(usize::MAX)
     }
 
-    /// Whether a tick of a subscription to the newest values is better told later, when the client has come to more:
+    /// Whether a tick of a subscription to the newest values is better sent later, when the client has come to more:
     /// as much waits as its window has room for. The newest value of its stream then takes the place of all before
     /// it.
     pub fn conflates(&mut self, now_ns: u64) -> bool {
@@ -194,8 +194,8 @@ impl Session {
         full && !self.closing
     }
 
-    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is told when there is
-    /// room, and the client was not told that it is behind: nothing may be said as if that had been told.
+    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is sent when there is
+    /// room, and the client has no report that it is behind: no answer may imply that it was sent.
     pub fn withholds(&self, since_ms: u32) -> bool {
         let oldest = self.waiting.front().filter(|_| !self.shedding && !self.closing);
         oldest.is_some_and(|(_, waits_ms)| since_ms.wrapping_sub(*waits_ms) < 1 << 31)

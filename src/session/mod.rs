@@ -25,7 +25,7 @@
 //! without any progress, or behind a ping. The client is told each [`Level`] in turn.
 //!
 //! One whose socket stays full has a window (`window`): no more is before the client than it takes in half a second.
-//! What a subscription to the newest values is offered beyond that makes it dirty, and is told when there is room: at
+//! What a subscription to the newest values is offered beyond that makes it dirty, and is sent when there is room: at
 //! once, not only when it sheds.
 //!
 //! While it sheds, a session is given little at a time, and the next when it has come to that, so that what it is given is
@@ -344,15 +344,15 @@ impl Session {
         self.states_waiting > 0
     }
 
-    /// Whether a dirty subscription can be told what it missed now.
+    /// Whether a dirty subscription can be sent what it missed now.
     #[inline]
     pub fn can_recover(&self) -> bool {
         !self.waiting.is_empty() && self.has_room()
     }
 
     /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
-    /// nobody is to lose a tick because it was told an old one. Where there is a window, only what fits in it is
-    /// told: behind it the newest value would get old.
+    /// no tick is to be lost because an old one was sent. Where there is a window, only what fits in it is
+    /// sent: behind it the newest value would get old.
     pub fn has_room(&self) -> bool {
         let half = (self.policy.outbox_bytes_max / 2).min(self.outbox.own_bytes_max());
         if let Some(left) = self.window_room() {

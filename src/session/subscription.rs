@@ -13,7 +13,7 @@ pub struct Subscription {
     condition: Condition,
     /// See [`LATEST`] and those beside it.
     flags: u8,
-    /// The rate that holds it back, where the flag says so.
+    /// The rate that holds it back, where the flag is set.
     rate: u8,
     /// The newest number the client was told of.
     told: u64,
@@ -63,7 +63,7 @@ enum Condition {
     Held,
     /// What it missed while the client was away is being read from the ring.
     Resuming,
-    /// What was recorded is being read, and nothing of it was told yet.
+    /// What was recorded is being read, and nothing of it was sent yet.
     Unbegun,
     /// What was recorded is being read.
     Past,
@@ -159,7 +159,7 @@ impl Subscription {
         self.told.wrapping_sub(before)
     }
 
-    /// True if the newest value of a channel stands for those before it, where they cannot all be told.
+    /// True if the newest value of a channel stands for those before it, where they cannot all be sent.
     #[inline]
     pub fn is_latest(&self) -> bool {
         self.flags & LATEST != 0
@@ -258,8 +258,8 @@ impl Subscription {
         !waits
     }
 
-    /// What the client was told last is told once more, for it means something else by now. True if it was current until now:
-    /// then its session has to [`wait`](super::Session::wait). It is for states, whose numbers nobody counts.
+    /// What the client was sent last is sent once more, for it means something else by now. True if it was current until now:
+    /// then its session has to [`wait`](super::Session::wait). For states, whose numbers are not counted.
     pub fn tell_again(&mut self) -> bool {
         let was_current = self.fell_behind(GapCause::Overrun);
         if was_current {

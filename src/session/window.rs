@@ -69,7 +69,7 @@ impl Window {
     }
 
     /// The client has come to so many bytes: the window becomes what it takes in `ahead_ns`, at most double or half
-    /// of what it was. With `idle` nothing waits any more, and what comes next says nothing of how fast the client
+    /// of what it was. With `idle` nothing waits any more, and what comes next does not show how fast the client
     /// is.
     pub(super) fn advance(&mut self, come_to: u64, idle: bool, ahead_ns: u64, now_ns: u64) {
         let Some((from, since_ns)) = self.since.filter(|_| self.is_limit()) else { return };

@@ -39,7 +39,7 @@ impl Wanted {
 /// What one session waits for, by symbol, in the order of their texts.
 pub(super) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
 
-/// Who waits for what, of a shard: by symbol, the sessions.
+/// A shard's waiting sessions, by awaited symbol.
 #[derive(Debug, Default)]
 pub(super) struct Awaited(HashMap<Rc<Symbol>, BTreeSet<u32>, FxBuildHasher>);
 

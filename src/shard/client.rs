@@ -43,7 +43,7 @@ pub(super) struct Connection<S> {
     pub(super) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
     pub(super) seam: Option<u64>,
-    /// Pings that are answered when what waited for its window before them has been told.
+    /// Pings that are answered when what waited for its window before them has been sent.
     pub(super) withheld: Option<Box<Withheld>>,
     /// Which news of the replay it was told.
     pub(super) news: u64,
@@ -66,7 +66,7 @@ pub(super) struct Connection<S> {
     pub(super) at_work: bool,
     /// A rate may hold back what has another rate now.
     pub(super) unsettled: bool,
-    /// Pings that are answered when it was told what there is room for.
+    /// Pings that are answered when it was sent what there is room for.
     pub(super) pongs: Vec<Held>,
     /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
     pub(super) way: Option<Box<Coarse>>,

@@ -23,11 +23,11 @@ pub(super) struct Surroundings {
     feed: Arc<Pulse>,
     /// Since when the feed stands, nanoseconds since the Unix epoch.
     feed_stands_ns: Option<u64>,
-    /// Steps of the wall clock that clients were told of.
+    /// Steps of the wall clock reported to clients.
     steps: u64,
     /// For how long the shard could not run so far.
     stood_ns: u64,
-    /// What clients lose until then is told as the gateway's doing; steady time.
+    /// What clients lose until then is attributed to the gateway; steady time.
     overrun_until_ns: u64,
     /// Before this the kernel is not asked for how long a host has been silent: it counts the time in which nothing
     /// was sent.
@@ -93,7 +93,7 @@ impl<S: Socket> Sessions<S> {
         self.around.shown(self.ring.state(instrument))
     }
 
-    /// The feed stands, and has done so for so long; or goes on. Whatever is live, or plays, is told to be stale,
+    /// The feed stands, and has done so for so long; or goes on. Whatever is live, or plays, is reported stale,
     /// and what it is afterwards: as a state that had no room, so that what waits for a slow client has its order
     /// and its bounds.
     #[cold]

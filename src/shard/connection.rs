@@ -165,7 +165,7 @@ pub(super) struct House {
     pub(super) broken: Cell<bool>,
 }
 
-/// Tells the shard if the task that holds it panics: the runtime would go on as if nothing had been.
+/// Ends the shard if the task that holds it panics: the runtime would go on as if nothing had been.
 struct Fuse(Rc<House>);
 
 impl Drop for Fuse {

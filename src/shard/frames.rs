@@ -29,7 +29,7 @@ pub(super) struct Frames {
     pub(super) count: u64,
     /// Gaps that were told, and how many numbers they named, by the number of their cause.
     pub(super) gaps: [(u64, u64); GAP_CAUSES],
-    /// Since when the feed stands, if it does: no state that is told is live then.
+    /// Since when the feed stands, if it does: no state that is sent is live then.
     pub(super) feed_stands_ns: Option<u64>,
 }
 

@@ -96,7 +96,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// New instruments were listed: wildcards and awaited symbols take them, as many as there are steps for. True if all
-    /// did: until then the ring is not to be read, as nothing of an instrument is told before.
+    /// did: until then the ring is not to be read, as nothing of an instrument is sent before.
     pub(super) fn learn(&mut self, now: Now) -> bool {
         while self.has_to_learn() {
             let id = InstrumentId(self.known as u32);
@@ -108,7 +108,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// As [`learn`](Self::learn), whatever it takes: where a tick is told whose instrument was listed a moment ago.
+    /// As [`learn`](Self::learn), whatever it takes: where a tick is sent whose instrument was listed a moment ago.
     #[cold]
     pub(super) fn learn_at_once(&mut self, now: Now) {
         while self.has_to_learn() {
@@ -118,7 +118,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Has sessions take an instrument, as long as `may` says so. True if all did.
+    /// Has sessions take an instrument, while `may` returns true. True if all did.
     fn learn_one(
         &mut self,
         id: InstrumentId,
@@ -126,7 +126,7 @@ impl<S: Socket> Sessions<S> {
         now: Now,
         mut may: impl FnMut(&mut Self) -> bool,
     ) -> bool {
-        // Nothing of it was told yet: it is told from its first number on.
+        // Nothing of it was sent yet: it is sent from its first number on.
         let wish =
             |channel, terms, named| Wish { channel, terms, named, start: Start::FromFirst, plan: None };
         loop {
@@ -153,7 +153,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Ticks of the ring from this position on, `most` at most, before the first of an instrument that is still to be taken:
-    /// those are told meanwhile. None while subscriptions are looked at for ticks that they missed.
+    /// those are sent meanwhile. None while subscriptions are looked at for ticks that they missed.
     pub(super) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
         let is_known = |n: &usize| {
             let key = self.ring.key_at(cursor + *n as u64);
@@ -169,7 +169,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
-    /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is told
+    /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is sent
     /// before any value unless it is what the client was `shown`.
     pub(super) fn attach(
         &mut self,
@@ -238,7 +238,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// A session that has not caught up with an instrument yet asks for its present: then its state is told at once. So is one
+    /// A session that has not caught up with an instrument yet asks for its present: then its state is sent at once. So is one
     /// that the ring still has to bring: no value comes before it.
     fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: Start, now: Now) {
         let head = self.ring.last_value(key).map_or(0, |last| last.head);
@@ -373,7 +373,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Takes a subscription out of the table; whoever moved to its place is told.
+    /// Takes a subscription out of the table and updates the moved one's place.
     pub(super) fn leave(&mut self, key: Key, place: u32) {
         let Some(moved) = self.subscriptions.remove(key, place) else { return };
         let places = match self.connections.get_mut(moved) {

@@ -96,7 +96,7 @@ impl<S: Socket> Sessions<S> {
             Ok(Behind::Nothing) => Next::Wildcards(None),
             Ok(Behind::Wildcard(text)) => Next::Wildcards(Some(text)),
             Ok(Behind::Listed(instrument)) => Next::Listed(InstrumentId(instrument.0 + 1)),
-            // One that was listed meanwhile may be told twice, and is not left out.
+            // One that was listed meanwhile may be sent twice, and is not left out.
             Ok(Behind::Awaited(symbol)) => Next::Awaited(Some(Rc::new(symbol))),
             Err(()) => {
                 self.no_such_row(id, name.as_ref(), now);

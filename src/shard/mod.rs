@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
-//!       a portion of the ring again, for those who come back
+//!       a portion of the ring again, for returning sessions
 //!       at most F sessions from the head of the queue → one write each
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
@@ -97,7 +97,7 @@ pub enum Wait {
     Spin,
 }
 
-/// The longest sleep: so a shard that does nothing can be told from one that hangs, hears in time that the feed does, and
+/// The longest sleep: so an idle shard does not look like one that hangs, hears in time that the feed does, and
 /// [reads its clock](Clock::of_thread) often enough.
 const PARK_NS_MAX: u64 = 400 * MS;
 /// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
@@ -182,7 +182,7 @@ impl ShardHandle {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
-    /// Those of its clients that are asked for, the worst first, which are said to be of shard number `shard`; nothing if
+    /// Those of its clients that are asked for, the worst first, listed under shard number `shard`; nothing if
     /// the shard has ended, is too busy to take the question, or does not answer in a second.
     pub async fn report(&self, asked: Asked, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
@@ -276,7 +276,7 @@ impl<S: Socket> Shard<S> {
         let beats = sessions.heartbeats(now) | sessions.watch(now);
         sessions.give_up(now);
         sessions.count();
-        // Also who was given room by a write.
+        // Also those that a write gave room.
         let reading = sessions.can_read();
         drop(sessions);
         self.counters.behind.set(self.reader.behind());
@@ -358,7 +358,7 @@ pub fn spawn(
     Ok((ShardHandle { commands, wake: work, bell, counters, runtime, pulse }, thread))
 }
 
-/// How long a shard has to tell of its clients.
+/// How long a shard has to list its clients.
 const REPORT_MAX: Duration = Duration::from_secs(1);
 /// Clients on their way to a shard: more than a listener lets in while one is busy for a second.
 const COMMANDS_MAX: usize = 4_096;

@@ -11,7 +11,7 @@ use crate::protocol::{Echo, Id};
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
 const HELD_MAX: usize = 16_384;
 
-/// Pings of one client that may wait for what is to be told before them. Further ones are refused.
+/// Pings of one client that may wait for what is to be sent before them. Further ones are refused.
 const WITHHELD_MAX: usize = 256;
 
 /// How many of them are answered in one turn, so that those who wait for other things wait no longer for that.
@@ -32,8 +32,8 @@ pub(super) struct Held {
 #[derive(Default)]
 pub(super) struct HeldPings(VecDeque<Held>);
 
-/// Pings of one client that wait for what is to be told before them, each with the time, milliseconds of steady time,
-/// from which on nothing has to be told before it.
+/// Pings of one client that wait for what is to be sent before them, each with the time, milliseconds of steady time,
+/// from which on nothing has to be sent before it.
 pub(super) type Withheld = VecDeque<(u32, Held)>;
 
 impl<S: Socket> Sessions<S> {
@@ -58,7 +58,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Answers pings whose ticks have been read. True if there are more of those.
     pub(super) fn pong_held(&mut self, now: Now) -> bool {
-        // What was lost on the way is told first.
+        // What was lost on the way goes first.
         if self.is_sweeping() {
             return false;
         }
@@ -74,7 +74,7 @@ impl<S: Socket> Sessions<S> {
         self.held_pings.0.front().is_some_and(|held| held.until <= cursor)
     }
 
-    /// Answers a ping behind all that the client has to be told before: what is told in portions, and what waits for its
+    /// Answers a ping behind all that the client has to be sent before: what is sent in portions, and what waits for its
     /// window.
     fn pong_in_order(&mut self, held: Held, now: Now) {
         let id = held.client;
@@ -87,7 +87,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Answers the pings of a client that was told what there is room for.
+    /// Answers the pings of a client that was sent what there is room for.
     pub(super) fn pong_recovered(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.pongs.is_empty() && !connection.session.can_recover() {
@@ -112,7 +112,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Answers the pings of a client before which nothing has to be told any more.
+    /// Answers the pings of a client before which nothing has to be sent any more.
     fn pong_withheld(&mut self, id: u32, now: Now) {
         while let Some(connection) = self.connections.get_mut(id)
             && let Some(withheld) = &mut connection.withheld

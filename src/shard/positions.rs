@@ -19,7 +19,7 @@ pub(super) struct Positions {
     low: u64,
     /// The stream of each position from there on, so that what is written over is found in its lane.
     keys: VecDeque<Key>,
-    /// The positions of each stream, in order. A ring has fewer than 2^32, so the lower half tells each apart.
+    /// The positions of each stream, in order. A ring has fewer than 2^32, so the lower half identifies each.
     lanes: FxHashMap<Key, VecDeque<u32>>,
 }
 
@@ -64,7 +64,7 @@ impl Positions {
             if !spend(slots) {
                 return false;
             }
-            // What the tail announces may not be in sight yet, or be written over at this moment: the next look tells.
+            // What the tail announces may not be in sight yet, or be written over at this moment: the next look shows.
             let position = self.high();
             let Some(key) = ring.key_at(position) else { return false };
             self.lanes.entry(key).or_default().push_back(position as u32);

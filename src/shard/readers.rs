@@ -1,4 +1,4 @@
-//! Who reads again: sessions that resume or catch up have their turns, and those that resume go from tick to tick of their
+//! Readers: sessions that resume or catch up have their turns, and those that resume go from tick to tick of their
 //! streams by the [index](super::positions) that they share.
 //!
 //! All of them together look at so many positions in a turn, and what is read for one waits in its outbox no further than its
@@ -23,7 +23,7 @@ pub(super) struct Readers {
     sessions: Vec<(u32, u64)>,
     /// How many of this round are still to be looked at: those in front.
     left: usize,
-    /// Somebody of this round, or who came during it, can go on at once.
+    /// One of this round, or that came during it, can go on at once.
     more: bool,
 }
 
@@ -96,7 +96,7 @@ impl Ways {
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Lets those who read read on, as many as this turn has room for.
+    /// Lets readers read on, as many as this turn has room for.
     pub(super) fn read_all(&mut self, now: Now) {
         self.take_answers(now);
         self.readers.begin();
@@ -126,12 +126,12 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Whether some of those who read can go on.
+    /// Whether some readers can go on.
     pub(super) fn can_read(&self) -> bool {
         self.readers.left > 0 || self.readers.more
     }
 
-    /// Tells a session the next ticks of the streams that it resumes.
+    /// Sends a session the next ticks of the streams that it resumes.
     pub(super) fn read_ways(&mut self, id: u32, reading: &mut Reading, now: Now) -> Stop {
         match self.resumes.positions.cover(&self.ring, reading.at, self.cursor, &mut self.slots) {
             Cover::Whole => {}

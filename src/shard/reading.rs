@@ -6,7 +6,7 @@
 //! What the ring holds no more is asked of the [history](crate::history), a block at a time, for who catches up, of whom there
 //! are only so many: the session waits for it, the shard does not. What is kept nowhere is told from the last value.
 //!
-//! Who catches up reads position by position; who resumes reads its own streams alone: see [readers](super::readers).
+//! A catch-up reads position by position; a resume reads its own streams alone: see [readers](super::readers).
 
 use std::sync::Arc;
 
@@ -260,7 +260,7 @@ impl<S: Socket> Sessions<S> {
         self.end_reading(id, &reading, now);
     }
 
-    /// Tells a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
+    /// Sends a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
     /// if it can go on at once.
     pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
         // Not before a request that adds to it is carried out.

@@ -1,4 +1,4 @@
-//! What subscriptions missed is told from the last values: of a session that had no room, of all that a lapped shard lost
+//! What subscriptions missed is sent from the last values: of a session that had no room, of all that a lapped shard lost
 //! ticks of, of what rates held back when a gap came. In portions, as the session takes them.
 
 use super::sessions::{Sessions, Socket};
@@ -8,7 +8,7 @@ use crate::ring::Packed;
 use crate::session::{Missing, Subscription};
 use crate::tick::{GapCause, Key, Stream};
 
-/// Subscriptions of a session that are told what they missed at once, before others have their turn.
+/// Subscriptions of a session that are sent what they missed at once, before others have their turn.
 const RECOVERED_AT_ONCE: usize = 64;
 /// Subscriptions that are looked at for ticks that they missed in one step.
 const SWEPT_PER_STEP: usize = 64;
@@ -16,7 +16,7 @@ const SWEPT_PER_STEP: usize = 64;
 const KEYS_PER_STEP: u32 = 64;
 
 impl<S: Socket> Sessions<S> {
-    /// Tells a session's dirty subscriptions what they missed, as far as there is room and there are steps; the rest has its
+    /// Sends a session's dirty subscriptions what they missed, as far as there is room and there are steps; the rest has its
     /// turn.
     pub(super) fn recover(&mut self, id: u32, now: Now) {
         let (mut told_any, mut gap, mut left) = (false, None, RECOVERED_AT_ONCE);
@@ -45,7 +45,7 @@ impl<S: Socket> Sessions<S> {
         self.pong_recovered(id, now);
     }
 
-    /// Tells a session what one of its subscriptions missed, and counts it: what it was told that it does not get for
+    /// Sends a session what one of its subscriptions missed, and counts it; returns the loss that it reports due to
     /// slowness. `None` if there is no such subscription.
     fn tell_missed(&mut self, id: u32, key: Key, now: Now) -> Option<Option<Missing>> {
         let connection = self.connections.get_mut(id)?;
@@ -64,7 +64,7 @@ impl<S: Socket> Sessions<S> {
         Some(told.slowness().filter(|_| counts.dropped > 0))
     }
 
-    /// Tells a session the state of an instrument, if that waits for room.
+    /// Sends a session the state of an instrument, if that waits for room.
     #[cold]
     pub(super) fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
         let key = Key::new(instrument, Stream::Status);
@@ -72,13 +72,13 @@ impl<S: Socket> Sessions<S> {
         let Some(place) = connection.place(key) else { return };
         let Some(subscription) = self.subscriptions.at(key, place) else { return };
         let Some(symbol) = self.table.get(instrument) else { return };
-        // It stays in the queue, where nothing is left to be told of it.
+        // It stays in the queue, where nothing is left to be sent of it.
         let told = subscription.catch_up(Stream::Status, self.ring.last_value(key));
         let (session, tx_us) = (&mut connection.session, now.wall_ns / 1_000);
         self.frames.catch_up(&told, key, symbol, tx_us, |frame| session.push(frame, now.mono_ns));
     }
 
-    /// A gap of the feed, where rates hold values back that came before it: those are told first, for nothing that comes
+    /// A gap of the feed, where rates hold values back that came before it: those are sent first, for nothing that comes
     /// later can stand for them.
     #[cold]
     pub(super) fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
@@ -92,8 +92,8 @@ impl<S: Socket> Sessions<S> {
         self.tick(packed, now);
     }
 
-    /// Tells a session what a rate holds back of a subscription, if there is room. If there is none, it is behind, and waits;
-    /// it stays among what the rate holds back, where nothing is left to be told of it.
+    /// Sends a session what a rate holds back of a subscription, if there is room. If there is none, it is behind, and waits;
+    /// it stays among what the rate holds back, where nothing is left to be sent of it.
     fn tell_held(&mut self, id: u32, key: Key, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(place) = connection.place(key) else { return };
@@ -106,7 +106,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Ticks were lost on the way to this shard: subscriptions that missed one are told from the last value.
+    /// Ticks were lost on the way to this shard: subscriptions that missed one recover from the last value.
     pub(super) fn lapped(&mut self) {
         self.sweep = Some((Key::count(self.table.len()) as u32, 0));
     }

@@ -93,7 +93,7 @@ impl Subscribing {
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Symbols that one request may name, even where a connection may not have so many: the answer says which are too many.
+    /// Symbols that one request may name, even where a connection may not have so many: the answer lists the excess.
     pub(super) fn named_at_once(&self) -> usize {
         self.options.symbols_max.max(SYMBOLS_MAX)
     }

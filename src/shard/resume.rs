@@ -146,8 +146,8 @@ impl<S: Socket> Sessions<S> {
         self.slots == 0 || !self.resumes.waiting.is_empty()
     }
 
-    /// Carries out what waits for the index, with half of what may be looked at in this turn: the rest is for those who read
-    /// already. True if there is more to do.
+    /// Carries out what waits for the index, with half of what may be looked at in this turn: the rest is for present
+    /// readers. True if there is more to do.
     pub(super) fn resume_waiting(&mut self, now: Now) -> bool {
         let per_turn = self.options.reread_per_turn;
         self.counters.reread.add((per_turn - self.slots) as u64);
@@ -170,7 +170,7 @@ impl<S: Socket> Sessions<S> {
         behind || !self.resumes.waiting.is_empty()
     }
 
-    /// Keeps the index up with the ring while it is of use, and what else is kept for those who read. True if it is behind.
+    /// Keeps the index up with the ring while it is of use, and what else is kept for readers. True if it is behind.
     fn keep_positions(&mut self, now: Now) -> bool {
         let Resumes { positions, waiting, used_ns } = &mut self.resumes;
         if !waiting.is_empty() || !self.readers.is_empty() {

@@ -121,7 +121,7 @@ pub struct Sessions<S> {
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
     /// when that began: what a session holds of the tape stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
-    /// The same, of those who read again: what they missed is much, and others do not wait for it.
+    /// The same, of readers: what they missed is much, and others do not wait for it.
     pub(super) bulk_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
     pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
@@ -147,7 +147,7 @@ pub struct Sessions<S> {
     pub(super) releases: BinaryHeap<Reverse<Release>>,
     /// Who reads again what was in the ring.
     pub(super) readers: Readers,
-    /// Where those begin who resume.
+    /// Where resumes begin.
     pub(super) resumes: Resumes,
     /// Positions that may still be looked at again in this turn.
     pub(super) slots: usize,

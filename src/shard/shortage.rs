@@ -36,7 +36,7 @@ const ASKED_BYTES_MIN: u64 = 1 << 16;
 /// What a shard is to give back, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relief {
-    /// By slow clients, out of their outboxes: what they miss, gaps or newer values will tell.
+    /// By slow clients, out of their outboxes: gaps or newer values report what they miss.
     pub shed_bytes: u64,
     /// By slow clients that are cut.
     pub cut_bytes: u64,
@@ -90,7 +90,7 @@ pub(super) fn short_of_memory(name: Option<&Id>) -> serde_json::Value {
     error
 }
 
-/// What frames say that are taken back.
+/// Contents of frames taken back.
 struct TakenBack<'a> {
     /// The first number of each stream.
     firsts: FxHashMap<(&'a str, Stream), u64>,

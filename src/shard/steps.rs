@@ -3,7 +3,7 @@
 /// The fewest steps that a turn may have.
 pub const STEPS_MIN: u32 = 64;
 
-/// Steps of a turn. One is a symbol that is looked up, a subscription that is made, changed, ended or told what it lacks,
+/// Steps of a turn. One is a symbol that is looked up, a subscription that is made, changed, ended or sent what it lacks,
 /// or some bytes of a message that are read: some 100 to 300 ns each.
 #[derive(Debug)]
 pub(super) struct Steps {

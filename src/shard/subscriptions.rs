@@ -11,7 +11,7 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Every key that somebody may want.
+    /// Every key that may be wanted.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
         (0..self.by_key.len() as u32).map(Key)
     }

@@ -1,5 +1,5 @@
 //! Requests are carried out in portions, counted in [steps](super::steps::Steps), so that no turn is long. A session has one
-//! request under way at most, and is not read from until it is answered; sessions take turns. So do those that have to be told
+//! request under way at most, and is not read from until it is answered; sessions take turns. So do those that have to be sent
 //! what their subscriptions lack. What is gone is taken out of the tables in portions, too.
 
 use std::collections::BTreeMap;

@@ -95,7 +95,7 @@ export class RequestError extends Error {
     message: string,
     /** Whether the same request may succeed later. */
     readonly retry: boolean,
-    /** How long it is of no use before, where the gateway says so, milliseconds. */
+    /** How long it is of no use before, if the gateway sends it, milliseconds. */
     readonly retryAfterMs?: number,
   ) {
     super(message);
@@ -356,7 +356,7 @@ export class Link {
         // It ends what this client never asks for.
         return;
       case 'clock_step':
-        // Pings tell the offset of the gateway's clock, each anew.
+        // Each ping gives the offset of the gateway's clock anew.
         return;
       case 'lag':
         this.#watched.level(message.level);

@@ -308,7 +308,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         Ok(at)
     }
 
-    /// The symbol of this name, if it can be one and may be told of here.
+    /// The symbol of this name, if it is valid and may be published here.
     fn symbol(&self, name: &str) -> Result<Symbol, DecodeError> {
         let symbol = match self.wire {
             Wire::Native => Symbol::parse(name),
@@ -427,7 +427,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         Ok(is_free)
     }
 
-    /// Whether prices of this symbol can be 0 or below. What a publisher tells of a venue is held to what that venue
+    /// Whether prices of this symbol can be 0 or below. What a publisher sends of a venue is held to what that venue
     /// has.
     #[cold]
     fn has_negative_prices(&self, symbol: &str) -> bool {
@@ -570,7 +570,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
 
 const NOT_NEGATIVE: &str = "a price is not negative on this venue";
 
-/// As much of a name as is told of one that is refused.
+/// As much of a refused name as is reported.
 fn shortened(name: &str) -> String {
     name.chars().take(80).collect()
 }

@@ -108,7 +108,7 @@ pub struct Refused {
     pub zero_trades: u64,
     /// Levels of a book without a size that can be held: what stands at their price is unknown until the venue says so again.
     pub levels: u64,
-    /// Venue times before 2000 or after 2199, of which a venue's tick was told without one; and frames of publishers
+    /// Venue times before 2000 or after 2199, of which a venue's tick was sent without one; and frames of publishers
     /// with such a time, or one that is more than a day ahead.
     pub times: u64,
     /// Snapshots of a book that were older than changes before them, and that the changes kept do not reach.

@@ -44,7 +44,7 @@ use wire::{Portion, Received, Shaken, Wire};
 /// How many chunks may wait for the ingest thread, from all publishers together. A chunk is 128 KiB at
 /// most, so they hold 8 MiB at worst.
 pub const CHUNKS_MAX: usize = 64;
-/// What a publisher over TCP is told that there is no file for.
+/// The refusal of a TCP publisher for which no file is left.
 const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
     \"msg\":\"this machine lets the gateway open no more connections\"}\n";
 /// How many faults may wait for one publisher; further ones are counted.

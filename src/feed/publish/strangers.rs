@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Refused connections that are told the reason at the same time. Further ones are closed at once.
+/// Refused connections that are sent the reason at the same time. Further ones are closed at once.
 const PARTINGS_MAX: usize = 64;
 
 /// The connections without the token of one listener.
@@ -48,7 +48,7 @@ impl Strangers {
     }
 
     /// A place for a connection from this address. If none is left, the longest waiting connection is evicted: of
-    /// this address if it has `per_address`, else of the address with the most. The flag says whether one was.
+    /// this address if it has `per_address`, else of the address with the most. The flag is true if one was.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> (Place, bool) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let full = self.to_evict(&waiting.queue, address);

@@ -32,7 +32,7 @@ const STRANGER_READ_BYTES: usize = 4 * 1024;
 pub(super) enum Received {
     /// More bytes.
     Bytes,
-    /// None, but there is room again for what is to be said.
+    /// None, but there is room again for what is to be sent.
     Room,
     /// All there is.
     End,
@@ -95,7 +95,7 @@ impl Wire {
         Self::ws(shaken, Most { message_bytes: MESSAGE_BYTES_MAX, ..most }, WS_READ_BYTES, clock)
     }
 
-    /// A WebSocket whose token is not: its messages are as short as `most` says.
+    /// A WebSocket whose token is not: its messages are bounded by `most`.
     pub(super) fn stranger_ws(shaken: Shaken, most: Most, clock: Clock) -> Self {
         Self::ws(shaken, most, STRANGER_READ_BYTES, clock)
     }
@@ -268,7 +268,7 @@ impl Frames {
                     if room < portion.bytes {
                         return Poll::Ready(Ok(Received::Bytes));
                     }
-                    // An error of the socket is told by the next read.
+                    // The next read reports an error of the socket.
                     let _ = ready!(stream.poll_read_ready(cx));
                 }
                 Err(error) => return Poll::Ready(ended(&error)),
