@@ -314,14 +314,39 @@ fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
 /// The shortest token, in characters. Guessing one of 16 letters and digits takes longer than anything lasts.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// Checks what has to be shown to be let in; empty: nothing is.
-///
-/// # Errors
-/// It is too short.
-fn check_token(key: &str, token: &str) -> Result<(), String> {
+/// Reads what has to be shown to be let in; empty: nothing is. Errors do not show it.
+fn token<'de, D: Deserializer<'de>>(key: &str, from: D) -> Result<String, D::Error> {
+    let Ok(token) = String::deserialize(from) else {
+        return Err(D::Error::custom(format!("{key}: a token is text")));
+    };
     match token.chars().count() {
-        0 | TOKEN_CHARS_MIN.. => Ok(()),
-        chars => Err(format!("{key}: a token has at least {TOKEN_CHARS_MIN} characters: this has {chars}")),
+        0 | TOKEN_CHARS_MIN.. => Ok(token),
+        chars => {
+            let what = format!("{key}: a token has at least {TOKEN_CHARS_MIN} characters: this has {chars}");
+            Err(D::Error::custom(what))
+        }
+    }
+}
+
+/// What was wrong in a file. The line that it was found in is shown, unless there may be a token in it.
+fn in_file(text: &str, source: &toml::de::Error) -> String {
+    let Some(span) = source.span() else { return source.to_string() };
+    let lines = |to: usize| text.get(..to).unwrap_or(text);
+    let begin = lines(span.start).rfind('\n').map_or(0, |at| at + 1);
+    let end = text[span.end.min(text.len())..].find('\n').map_or(text.len(), |at| span.end + at);
+    if !text.get(begin..end).unwrap_or(text).contains("token") {
+        return source.to_string();
+    }
+    let line = 1 + lines(span.start).matches('\n').count();
+    let column = 1 + lines(span.start)[begin..].chars().count();
+    format!("line {line}, column {column}: {}", source.message())
+}
+
+/// A setting as it was written, without the value of a token.
+fn shown(setting: &str) -> String {
+    match setting.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("token") => format!("{name}=..."),
+        _ => setting.to_owned(),
     }
 }
 
@@ -336,13 +361,13 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is wrong; the text below points at line and column.
-    #[error("{}: {source}", printable::path(path))]
+    /// The file is wrong; the text names line and column.
+    #[error("{}: {what}", printable::path(path))]
     File {
         /// Which file.
         path: PathBuf,
         /// What is wrong where.
-        source: toml::de::Error,
+        what: String,
     },
     /// A setting from the environment or the command line is wrong.
     #[error("{origin} {setting}: {what}")]
@@ -363,7 +388,7 @@ pub enum ConfigError {
 #[derive(Clone, Debug, PartialEq)]
 struct Setting {
     origin: &'static str,
-    /// As it was written, for errors.
+    /// As it was written, for errors: without the value of a token.
     written: String,
     section: String,
     key: String,
@@ -405,7 +430,10 @@ impl Config {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
         };
-        let file = |source| ConfigError::File { path: path.unwrap_or(Path::new("")).to_owned(), source };
+        let file = |source| ConfigError::File {
+            path: path.unwrap_or(Path::new("")).to_owned(),
+            what: in_file(&text, &source),
+        };
         // Once as it stands, so that errors point into the file.
         let mut config: Self = toml::from_str(&text).map_err(file)?;
         let mut table: Table = toml::from_str(&text).map_err(file)?;
@@ -555,7 +583,7 @@ fn from_environment(name: &str, value: &str) -> Option<Setting> {
     };
     Some(Setting {
         origin: "environment",
-        written: format!("{name}={value}"),
+        written: shown(&format!("{name}={value}")),
         section: section.to_owned(),
         key,
         value: value.to_owned(),
@@ -565,14 +593,14 @@ fn from_environment(name: &str, value: &str) -> Option<Setting> {
 fn from_command_line(setting: &str) -> Result<Setting, ConfigError> {
     let wrong = |what: &str| ConfigError::Setting {
         origin: "--set",
-        setting: setting.to_owned(),
+        setting: shown(setting),
         what: what.to_owned(),
     };
     let (name, value) = setting.split_once('=').ok_or_else(|| wrong("write it as section.key=value"))?;
     let (section, key) = name.split_once('.').ok_or_else(|| wrong("write it as section.key=value"))?;
     Ok(Setting {
         origin: "--set",
-        written: setting.to_owned(),
+        written: shown(setting),
         section: section.to_owned(),
         key: key.to_owned(),
         value: value.to_owned(),

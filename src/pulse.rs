@@ -8,14 +8,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::clock::{MS, Now, SECOND, Steps};
+use crate::clock::{MS, Now, SECOND, STOOD_NS_MIN, Steps};
 
 /// How often the watcher is to look.
 pub const LOOK_EVERY_NS: u64 = 100 * MS;
 /// A thread is late that has made no turn for so long.
 pub const LATE_NS_MIN: u64 = SECOND;
-/// A look that comes so long after the one before it: the process did not run in between.
-const STOOD_NS_MIN: u64 = SECOND;
 /// The wall clock was set if it is off by so much from one look to the next; what is less is slewed, or a reading
 /// that was held up.
 const SET_NS_MIN: u64 = 250 * MS;
@@ -136,6 +134,8 @@ impl Watcher {
     ) -> Self {
         let row = |pulse: Arc<Pulse>| Row { turns: pulse.turns.load(Ordering::Relaxed), pulse, stands_ns: 0 };
         let rows = pulses.into_iter().map(row).collect();
+        // A thread that is not late yet is not known to hang.
+        let hang_after_ms = if hang_after_ms == 0 { 0 } else { hang_after_ms.max(LATE_NS_MIN / MS) };
         Self { rows, steps, hang_after_ms, last: now, slept_ns }
     }
 
@@ -215,10 +215,10 @@ mod tests {
     }
 
     impl House {
-        fn new() -> Self {
+        fn new(hang_after_ms: u64) -> Self {
             let (clock, steps, pulse) = (Clock::manual(), Arc::<Steps>::default(), Pulse::new("shard-0"));
             let thread = Some(pulse.begin());
-            let watcher = Watcher::new([Arc::clone(&pulse)], Arc::clone(&steps), 10_000, clock.now(), 0);
+            let watcher = Watcher::new([Arc::clone(&pulse)], Arc::clone(&steps), hang_after_ms, clock.now(), 0);
             Self { clock, watcher, pulse, thread, steps, slept_ns: 0 }
         }
 
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_stands_is_late_then_hangs() {
-        let mut house = House::new();
+        let mut house = House::new(10_000);
         for _ in 0..100 {
             house.beat();
             assert_eq!(house.look_after(100), []);
@@ -259,8 +259,16 @@ mod tests {
     }
 
     #[test]
+    fn no_thread_hangs_before_it_is_late() {
+        let mut house = House::new(500);
+        let what = [Finding::Late("shard-0".into(), 1_000), Finding::Hangs("shard-0".into(), 1_000)];
+        assert_eq!(house.looks(30), what);
+        assert_eq!(House::new(0).looks(100), [Finding::Late("shard-0".into(), 1_000)], "never");
+    }
+
+    #[test]
     fn a_process_that_was_stopped_is_no_thread_that_hangs() {
-        let mut house = House::new();
+        let mut house = House::new(10_000);
         house.beat();
         assert_eq!(house.look_after(25_000), [Finding::Stood(25_000)]);
         assert_eq!(house.looks(8), [], "the thread has as long as ever to make a turn");
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_is_told_from_a_machine_that_slept() {
-        let mut house = House::new();
+        let mut house = House::new(10_000);
         for (by_ns, found) in [
             (3_600 * SECOND as i64, vec![Finding::ClockSet(3_600_000_000)]),
             (-7_200 * SECOND as i64, vec![Finding::ClockSet(-7_200_000_000)]),

@@ -203,7 +203,18 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
     written
 }
 
-/// How many connections there are from each address.
+/// The address that a connection counts for: its own, and of IPv6 the /64 network, since a host has all of it.
+pub(crate) fn share_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        address => address,
+    }
+}
+
+/// How many connections there are from each [share](share_of) of the addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     open: Mutex<HashMap<IpAddr, usize>>,
@@ -220,7 +231,7 @@ pub struct Seat {
 impl Addresses {
     /// A place for a connection from this address, if it has fewer than `most`.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Seat> {
-        let address = address.to_canonical();
+        let address = share_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= most {
@@ -253,6 +264,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_64_bits_is_one_host() {
+        let of = |text: &str| share_of(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1:2:3"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), IpAddr::from([10, 0, 0, 1]));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
 
     #[test]
     fn each_address_has_its_seats() {

@@ -267,7 +267,6 @@ fn publish(gateway: &Gateway, symbols: u64) {
 fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = format!("record.dir={}", folder.path().display());
-    let rooms = format!("replay.dir={}", support::in_repository("feeds").display());
     // Instruments stay listed: their table cannot be given back.
     let settings = [
         "limits.instruments_max=40000",
@@ -282,7 +281,6 @@ fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
         "session.pong_timeout_ms=600000",
         "session.cut_after_ms=600000",
         &dir,
-        &rooms,
     ];
     let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
     let mut early = RawSocket::open(&gateway, &format!("?symbols=demo:{}", symbol(1)));

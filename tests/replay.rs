@@ -583,7 +583,7 @@ fn ask(client: &mut RawSocket, request: &Value) -> Value {
 
 #[test]
 fn a_token_is_asked_for_where_there_is_one() {
-    let gateway = replay(&["--set", "replay.control_token=secret", "--loop"], &SHIPPED);
+    let gateway = replay(&["--set", "replay.control_token=a-token-of-sixteen", "--loop"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "");
     for (token, code) in
         [(Value::Null, "unauthorised"), ("wrong".into(), "unauthorised"), (1.into(), "bad_request")]
@@ -601,9 +601,9 @@ fn a_token_is_asked_for_where_there_is_one() {
     }
     assert_eq!(shown(&gateway)["state"], "playing", "whoever asks may look");
     let ack = json!({"type": "ack", "id": "p", "op": "replay"});
-    assert_eq!(post(gateway.http, pause, Some("secret")), (200, ack));
+    assert_eq!(post(gateway.http, pause, Some("a-token-of-sixteen")), (200, ack));
     until(&gateway, "paused");
-    let ack = ask(&mut client, &json!({"op": "replay", "id": 2, "do": "resume", "token": "secret"}));
+    let ack = ask(&mut client, &json!({"op": "replay", "id": 2, "do": "resume", "token": "a-token-of-sixteen"}));
     assert_eq!(ack, json!({"type": "ack", "id": 2, "op": "replay"}));
     until(&gateway, "playing");
     gateway.stop();

@@ -283,7 +283,7 @@ fn a_jump_in_a_room_shows_what_a_replay_from_the_start_would() {
 
 #[test]
 fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
-    let gateway = gateway(&["replay.control_token=secret"]);
+    let gateway = gateway(&["replay.control_token=a-token-of-sixteen"]);
     let query = format!("?replay={CAPTURE}&loop=1&speed=5&{EVERYTHING}");
     let mut feed = RawSocket::open(&gateway, "");
     let mut one = RawSocket::open(&gateway, &query);
@@ -304,7 +304,7 @@ fn private_rooms_know_nothing_of_each_other_or_of_the_feed() {
     assert_eq!(room(&gateway, 2)["replay"]["state"], "playing");
     // And the other way round.
     let pause = r#"{"do":"pause"}"#;
-    let head = format!("{POST}\r\nAuthorization: Bearer secret");
+    let head = format!("{POST}\r\nAuthorization: Bearer a-token-of-sixteen");
     let request =
         format!("POST /api/replay HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{pause}", pause.len());
     assert_eq!(Gateway::ask(gateway.http, &request).0, 200);

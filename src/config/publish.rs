@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{check_token, non_zero, non_zero_u32};
+use super::{non_zero, non_zero_u32, token};
 
 /// `[publish]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -58,9 +58,7 @@ impl Default for Publish {
 }
 
 fn publish_token<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
-    let token = String::deserialize(from)?;
-    check_token("publish.token", &token).map_err(D::Error::custom)?;
-    Ok(token)
+    token("publish.token", from)
 }
 
 fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{non_zero, non_zero_u64};
+use super::{non_zero, non_zero_u64, token};
 use crate::protocol::replay::{Moment, Speed};
 
 /// `[replay]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Replay {
-    /// What has to be shown to control it; empty: clients of this machine may.
+    /// What has to be shown to control it, of 16 characters at least; empty: clients of this machine may.
+    #[serde(deserialize_with = "control_token")]
     pub control_token: String,
     /// Orders that may wait.
     pub orders_max: NonZeroUsize,
@@ -64,6 +65,10 @@ impl Default for Replay {
             room_checkpoint_bytes_max: non_zero::<8_388_608>(),
         }
     }
+}
+
+fn control_token<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    token("replay.control_token", from)
 }
 
 pub(super) fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<Speed, D::Error> {

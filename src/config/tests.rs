@@ -98,3 +98,26 @@ fn errors_point_at_the_place() {
     let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");
     assert!(error.contains("TICKFAN_RING_SIZE") && error.contains("unknown field `size`"), "{error}");
 }
+
+#[test]
+fn errors_show_no_token() {
+    const SHORT: &str = "q7Zk2-hidden";
+    let text = |line: &str| load(&format!("[replay]\n{line}\n"), &[], &[]).expect_err(line);
+    let errors = [
+        text(&format!("control_token = \"{SHORT}\"")),
+        text(&format!("control_token = \"{SHORT}")),
+        text(&format!("control_token = [\"{SHORT}\"]")),
+        text(&format!("control_tokn = 1 # token = {SHORT}")),
+        load("", &[], &[&format!("publish.token={SHORT}")]).expect_err("too short"),
+        load("", &[], &[&format!("publish:token={SHORT}")]).expect_err("no section"),
+        load("", &[], &[&format!("nowhere.token={SHORT}")]).expect_err("no section"),
+        load("", &[("TICKFAN_PUBLISH_TOKEN", SHORT)], &[]).expect_err("too short"),
+    ];
+    for error in &errors {
+        assert!(!error.contains("hidden"), "{error}");
+    }
+    assert!(errors[0].contains("line 2, column 17: replay.control_token: a token has at least 16"), "{}", errors[0]);
+    assert!(errors[2].contains("replay.control_token: a token is text"), "{}", errors[2]);
+    // A number would be shown as a wrong type.
+    assert!(!text("control_token = 1234567890").contains("1234567890"));
+}

@@ -68,7 +68,7 @@ fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
         ),
         (
             "/api/clients",
-            "every client, the slowest first; ?sort=behind, queued, dropped or merged, ?limit=100&after=…",
+            "every client, the slowest first; ?sort=behind, queued, merged, dropped, sent, latency or since, ?limit=100&after=…",
             get(clients),
         ),
         ("/api/rooms", "the rooms in which clients replay captures; ?limit=100&after=…", get(rooms)),

@@ -58,7 +58,7 @@ impl Base {
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
         let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
         let ingest = Prepared::new()?;
-        let remote = remote(config, &mut replays, admission, &ingest.wake, clock)?;
+        let remote = remote(name, config, &mut replays, admission, &ingest.wake, clock)?;
         let options = session_options(config, &replays, remote.clone())?;
         Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
     }
@@ -203,6 +203,7 @@ pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
 
 /// Starts what finds places in the captures; the remote control, where there is one replay to control.
 fn remote(
+    name: &str,
     config: &Config,
     replays: &mut [Replay],
     admission: Admission,
@@ -215,7 +216,7 @@ fn remote(
     // Of several none can be controlled, and only some begin elsewhere than at the beginning.
     let alone = replays.len() == 1;
     for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
-        each.prepare(limits.instruments_max.get(), bounds, Arc::clone(wake))
+        each.prepare(name, limits.instruments_max.get(), bounds, Arc::clone(wake))
             .context("cannot start a thread for the replay")?;
     }
     let [one] = replays else { return Ok(None) };

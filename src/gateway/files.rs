@@ -2,6 +2,7 @@
 //! do not fit by an answer, and does not run out of files.
 
 use crate::config::Config;
+use crate::feed::publish::PARTINGS_MAX;
 
 /// Connections in HTTP that have room beside as many clients as there may be: the page, the API, handshakes that are
 /// refused.
@@ -69,9 +70,9 @@ pub(super) fn fit(config: &Config, cores: usize, files_max: Option<u64>) -> Fit 
 fn others(config: &Config, cores: usize) -> usize {
     let replay = &config.replay;
     let captures: usize = config.feed.iter().map(|feed| feed.files.len()).sum();
-    // Those that have not shown the token yet have places at each of two listeners.
+    // Those that have not shown the token have places at each of two listeners, and some that were refused are still open.
     let publishers = match config.publishes() {
-        true => config.limits.publishers_max.get() + 2 * config.publish.strangers_max.get(),
+        true => config.limits.publishers_max.get() + 2 * (config.publish.strangers_max.get() + PARTINGS_MAX),
         false => 0,
     };
     let recorded = if config.record.enabled { PER_LINE * (captures + 1) + HISTORY } else { 0 };

@@ -1,6 +1,7 @@
 //! What ends a gateway that does not work any more: a process that a supervisor starts anew serves clients better
 //! than one that accepts connections and sends nothing.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
 use std::panic;
 use std::process;
@@ -31,13 +32,14 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A panic may leave the state that all clients of a thread share half changed, which no check finds: their
 /// accounts might not add up any more.
 pub(super) fn end_on_panic() {
-    let tell = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
-        tell(what);
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");
+        let trace = Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        // Not by this thread: the reader of the log may hang.
+        last_words(format!("the thread {name} has panicked: this is a bug: {what}{trace}"));
         if !name.starts_with("room") {
-            last_words(format!("the thread {name} has panicked: this is a bug"));
             process::exit(PANICKED);
         }
     }));

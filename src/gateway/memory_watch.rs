@@ -44,9 +44,8 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
         let said = format!("limits.memory_bytes_max is more than there is: {limit} bytes");
         let _ = notices.try_send(said);
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if let Some(bytes) = memory.ample_bytes() {
-        config.check_memory(bytes, cores)?;
+        config.check_memory(bytes, super::cores())?;
     }
     Ok((gauge, memory))
 }

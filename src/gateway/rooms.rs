@@ -19,6 +19,7 @@ use crate::front::metrics::RoomFigures;
 use crate::memory::{Asked, Memory};
 use crate::printable;
 use crate::protocol::RoomWish;
+use crate::socket::share_of;
 
 /// How long a listing of the captures is taken for true.
 const LISTED_FOR_NS: u64 = SECOND;
@@ -153,7 +154,7 @@ impl Rooms {
 
     /// Finds or opens the room that a client asks for, and keeps a place in it.
     pub(super) async fn enter(self: &Arc<Self>, wish: RoomWish, peer: SocketAddr) -> Result<Place, NoRoom> {
-        let entered = self.place(&wish, peer.ip().to_canonical()).await;
+        let entered = self.place(&wish, share_of(peer.ip())).await;
         if let Err(why) = &entered {
             self.refused[why.reason()].add(1);
         }

@@ -13,11 +13,12 @@ use tokio::time::timeout;
 
 use super::guesses::Verdict;
 use super::lines::Lines;
-use super::strangers::{Place, Strangers, share_of};
+use super::strangers::{Place, Strangers};
 use super::wire::{Portion, Received, Wire};
 use super::{Publish, count};
 use crate::clock::patience;
 use crate::protocol::close::Close;
+use crate::socket::share_of;
 
 /// The longest first line and the longest message without the token, in bytes.
 pub(super) const AUTH_BYTES_MAX: usize = 1_024;

@@ -38,6 +38,7 @@ pub use admit::too_many;
 use guesses::Guesses;
 pub use guesses::Verdict;
 use lines::{LINE_BYTES_MAX, Lines};
+pub use strangers::PARTINGS_MAX;
 use strangers::Strangers;
 use wire::{Portion, Received, Shaken, Wire};
 

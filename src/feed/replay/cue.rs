@@ -159,11 +159,12 @@ pub(super) struct Cue {
 }
 
 impl Cue {
-    /// Starts the threads; `wake` is told when a place was reached.
+    /// Starts the threads, whose names begin with `name`; `wake` is notified when a place was reached.
     ///
     /// # Errors
     /// What the system says when it gives no thread.
     pub(super) fn start(
+        name: &str,
         reel: Arc<Reel>,
         instruments_max: usize,
         limits: CueLimits,
@@ -186,7 +187,7 @@ impl Cue {
             stops: AtomicBool::new(false),
         });
         let (passing, seeking) = (Arc::clone(&shared), Arc::clone(&shared));
-        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let named = |what: &str| std::thread::Builder::new().name(format!("{name}{what}"));
         let pass = named("replay-pass").spawn(move || passing.pass())?;
         let seek = named("replay-seek").spawn(move || seeking.serve())?;
         Ok(Self { shared, seeker: seek.thread().clone(), threads: vec![pass, seek] })
@@ -356,7 +357,7 @@ mod tests {
         };
         let mut replay = Replay::open(spec, &LineLimits::default(), LineId(0)).expect("it ships");
         let limits = CueLimits { checkpoints_max: 64, bytes_max: 64 << 20 };
-        replay.prepare(1_024, limits, Arc::default()).expect("threads");
+        replay.prepare("", 1_024, limits, Arc::default()).expect("threads");
         let cue = replay.cue.as_ref().expect("prepared");
         while cue.end().is_none() {
             std::thread::yield_now();

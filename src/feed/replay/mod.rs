@@ -231,18 +231,19 @@ impl Replay {
     }
 
     /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::Order::Seek), and begins where it
-    /// is said to. `wake` is told when a place was reached.
+    /// is said to. `wake` is notified when a place was reached. The names of its threads begin with `name`.
     ///
     /// # Errors
     /// What the system says when it gives no thread.
     pub fn prepare(
         &mut self,
+        name: &str,
         instruments_max: usize,
         limits: CueLimits,
         wake: Arc<Notify>,
     ) -> std::io::Result<()> {
         let Some(reel) = self.reel.take() else { return Ok(()) };
-        let cue = Cue::start(reel, instruments_max, limits, wake)?;
+        let cue = Cue::start(name, reel, instruments_max, limits, wake)?;
         cue.rest(self.spec.speed.is_flat_out());
         self.cue = Some(cue);
         if self.from_ns > self.start_ns {

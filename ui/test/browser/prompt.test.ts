@@ -298,7 +298,8 @@ test('what is counted is of this connection', options, async (t) => {
   publisher.ticks(SYMBOLS, 1);
   const screen = await Screen.open(t, new URL(road.url).host, HASH);
   await screen.untilLive(SYMBOLS.length);
-  road.bytesPerSecond = 20_000;
+  // What fills the kernels on the way is through in time, whatever the machine does besides.
+  road.bytesPerSecond = 200_000;
   await until('some are dropped', async () => {
     publisher.trades(SYMBOLS[0] ?? '', 500);
     return Number(await screen.text('dropped')) > 0;

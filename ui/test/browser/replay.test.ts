@@ -81,14 +81,14 @@ test('it ends, and begins anew', options, async (t) => {
 });
 
 test('who may not is told so, and a token helps', options, async (t) => {
-  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, 'replay.control_token=secret']), COINBASE]));
+  const gateway = keep(t, await Gateway.start(['replay', '--loop', ...settings([...PATIENT, 'replay.control_token=a-token-of-sixteen']), COINBASE]));
   const screen = await Screen.open(t, gateway.address, '', PHONE);
   const { page } = screen;
   await screen.until(isPlaying, undefined);
   await page.locator('#play').click();
   await page.locator('#token').waitFor();
   assert.notEqual(await screen.text('told'), '');
-  await page.locator('#token').fill('secret');
+  await page.locator('#token').fill('a-token-of-sixteen');
   await page.locator('#token').press('Enter');
   await page.locator('#play').click();
   await screen.until(isPaused, undefined);
