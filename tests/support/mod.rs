@@ -243,6 +243,15 @@ impl Gateway {
         fields.map(|field| field.parse::<u64>().expect("a number")).sum()
     }
 
+    /// Lowers its limit of open files to so many more than it has open now.
+    pub fn leave_files(&self, more: usize) {
+        let pid = self.process.child.id();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count();
+        let limit = format!("--nofile={}", open + more);
+        let status = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+        assert!(status.expect("prlimit is of util-linux").success());
+    }
+
     /// What it has in memory now, bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
