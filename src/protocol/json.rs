@@ -389,6 +389,13 @@ impl<'a> SubscriptionRow<'a> {
     }
 }
 
+/// A symbol in the `ack` of an `unsubscribe`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndedRow {
+    /// Its name, or the wildcard.
+    pub symbol: String,
+}
+
 /// One refused symbol in an `ack`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RejectedRow<'a> {
@@ -397,7 +404,7 @@ pub struct RejectedRow<'a> {
     /// A word for programs.
     pub code: &'static str,
     /// A sentence for people.
-    pub msg: String,
+    pub msg: &'a str,
 }
 
 /// One instrument in the answer to `symbols`.
@@ -413,37 +420,7 @@ pub struct SymbolRow<'a> {
 /// common clients take unless they are told otherwise.
 pub const ROWS_BYTES_MAX: usize = 1_000_000;
 
-/// Room for the rows of an answer.
-#[derive(Debug)]
-pub struct Space {
-    bytes: usize,
-}
-
-impl Default for Space {
-    fn default() -> Self {
-        Self { bytes: ROWS_BYTES_MAX }
-    }
-}
-
-impl Space {
-    /// Takes these rows in, if there is room for all of them.
-    pub fn takes<R: Serialize>(&mut self, rows: &[R]) -> bool {
-        let bytes = |row: &R| serde_json::to_vec(row).map_or(0, |text| text.len() + 1);
-        let left = self.bytes.checked_sub(rows.iter().map(bytes).sum());
-        self.bytes = left.unwrap_or(self.bytes);
-        left.is_some()
-    }
-
-    /// Leaves out the rows behind the last that there is room for; whether there were any.
-    fn cut<R: Serialize>(&mut self, rows: &mut Vec<R>) -> bool {
-        let fits = rows.iter().take_while(|row| self.takes(std::slice::from_ref(*row))).count();
-        let is_cut = fits < rows.len();
-        rows.truncate(fits);
-        is_cut
-    }
-}
-
-/// An `ack` of `op` with the fields of `body`. It is written straight into the frame: it can be long.
+/// An `ack` of `op` with the fields of `body`.
 #[derive(Debug, Serialize)]
 pub struct Ack<'a, B> {
     r#type: &'static str,
@@ -464,51 +441,98 @@ impl<'a, B: Serialize> Ack<'a, B> {
 /// Appends an `ack` of `op` whose rows, under `field`, were written before: as they stand between brackets, and whether there
 /// are more.
 pub fn listing(id: Option<&Id>, op: &str, field: &str, (rows, more): (&[u8], bool), out: &mut Vec<u8>) {
+    begin_ack(id, op, out);
+    for part in [&b",\""[..], field.as_bytes(), b"\":[", rows, b"]"] {
+        out.extend_from_slice(part);
+    }
+    end_ack(more, out);
+}
+
+fn begin_ack(id: Option<&Id>, op: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"ack\"");
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
         // Text or a number always becomes text.
         serde_json::to_writer(&mut *out, id.value()).unwrap_or_default();
     }
-    for part in [&b",\"op\":\""[..], op.as_bytes(), b"\",\"", field.as_bytes(), b"\":[", rows, b"]"] {
+    for part in [&b",\"op\":\""[..], op.as_bytes(), b"\""] {
         out.extend_from_slice(part);
     }
+}
+
+fn end_ack(more: bool, out: &mut Vec<u8>) {
     if more {
         out.extend_from_slice(b",\"more\":true");
     }
     out.push(b'}');
 }
 
-/// What an `ack` of `subscribe`, `unsubscribe` or `set` says.
-#[derive(Debug, Serialize)]
-pub struct Outcome<'a, R> {
-    channel: Value,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    all: bool,
-    ok: Vec<R>,
-    rejected: Vec<RejectedRow<'a>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+/// What an `ack` of `subscribe`, `unsubscribe` or `set` says, written row by row: it can be long. Of more rows than there is
+/// room for, those that were rejected have to be told, since nothing else tells of them: they are taken in first.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Each row behind a comma, but for the first.
+    ok: Vec<u8>,
+    rejected: Vec<u8>,
+    /// A row found no room: those behind it are left out as well.
     more: bool,
 }
 
-impl<'a, R: Serialize> Outcome<'a, R> {
-    /// The fields: one channel as a word, several as a list, as a client may write them. Of more rows than there is room for,
-    /// those that were rejected come first: nothing else tells of them.
-    pub fn new(channels: &[Channel], mut ok: Vec<R>, mut rejected: Vec<RejectedRow<'a>>) -> Self {
-        let channel = match channels {
-            [one] => one.name().into(),
-            several => several.iter().map(|channel| channel.name()).collect(),
-        };
-        let mut space = Space::default();
-        let more = space.cut(&mut rejected) | space.cut(&mut ok);
-        Self { channel, all: false, ok, rejected, more }
+impl Outcome {
+    /// A symbol was refused.
+    pub fn reject(&mut self, row: &RejectedRow<'_>) {
+        let room = ROWS_BYTES_MAX.saturating_sub(self.bytes());
+        self.more |= !push_row(&mut self.rejected, row, if self.more { 0 } else { room });
     }
 
-    /// The same where the client named no symbols. It is marked: of a wildcard the answer looks alike, and means less.
-    #[must_use]
-    pub fn of_all(self) -> Self {
-        Self { all: true, ..self }
+    /// A request was carried out for a symbol.
+    pub fn accept<R: Serialize>(&mut self, row: &R) {
+        let room = ROWS_BYTES_MAX.saturating_sub(self.bytes());
+        self.more |= !push_row(&mut self.ok, row, if self.more { 0 } else { room });
     }
+
+    /// How long the rows are.
+    pub fn bytes(&self) -> usize {
+        self.ok.len() + self.rejected.len()
+    }
+
+    /// Appends the `ack` of `op`: one channel as a word, several as a list, as a client may write them. Where the client
+    /// named no symbols, `all` marks it: of a wildcard the answer looks alike, and means less.
+    pub fn write(
+        &self,
+        (id, op): (Option<&Id>, &str),
+        channels: &[Channel],
+        all: bool,
+        out: &mut Vec<u8>,
+    ) {
+        begin_ack(id, op, out);
+        out.extend_from_slice(b",\"channel\":");
+        let names = channels.iter().map(|channel| channel.name());
+        let channel: Value = if let [one] = channels { one.name().into() } else { names.collect() };
+        serde_json::to_writer(&mut *out, &channel).unwrap_or_default();
+        if all {
+            out.extend_from_slice(b",\"all\":true");
+        }
+        for part in [b",\"ok\":[", &self.ok[..], b"],\"rejected\":[", &self.rejected, b"]"] {
+            out.extend_from_slice(part);
+        }
+        end_ack(self.more, out);
+    }
+}
+
+/// Appends a row where it takes no more than `room` bytes with its comma; whether it does.
+pub fn push_row<R: Serialize>(rows: &mut Vec<u8>, row: &R, room: usize) -> bool {
+    let before = rows.len();
+    if before > 0 {
+        rows.push(b',');
+    }
+    // A row made of maps with text keys always becomes text.
+    serde_json::to_writer(&mut *rows, row).unwrap_or_default();
+    let fits = rows.len() - before <= room;
+    if !fits {
+        rows.truncate(before);
+    }
+    fits
 }
 
 /// A `pong`.
@@ -582,17 +606,20 @@ mod tests {
     fn rows_are_cut_where_an_answer_is_full() {
         // A row of 100 bytes, quotes and comma counted.
         let row = "x".repeat(97);
-        let mut space = Space::default();
-        assert!(space.takes(&vec![row.clone(); ROWS_BYTES_MAX / 100 - 1]));
-        assert!(!space.takes(&[row.clone(), row.clone()]), "all or none");
-        assert!(space.takes(std::slice::from_ref(&row)) && !space.takes(&[""]) && space.takes::<&str>(&[]));
-
+        let answer = |rejected: usize, symbol: &str, accepted: usize| {
+            let mut outcome = Outcome::default();
+            for _ in 0..rejected {
+                outcome.reject(&RejectedRow { symbol, code: "limit", msg: "" });
+            }
+            (0..accepted).for_each(|_| outcome.accept(&row));
+            let mut text = Vec::new();
+            outcome.write((None, "subscribe"), &[Channel::Trade], false, &mut text);
+            let text = String::from_utf8(text).expect("UTF-8");
+            serde_json::from_str::<Value>(&text).expect("JSON");
+            text
+        };
         let rejected = |n: usize| {
-            let symbol = "\u{1}".repeat(n);
-            let of = |symbol| RejectedRow { symbol, code: "limit", msg: String::new() };
-            let outcome =
-                Outcome::new(&[Channel::Trade], vec![row.clone(); 12_000], vec![of(&symbol); 1_000]);
-            let text = serde_json::to_string(&Ack::new(None, "subscribe", outcome)).expect("JSON");
+            let text = answer(1_000, &"\u{1}".repeat(n), 12_000);
             let rows = text.matches(&row).count();
             (text.len(), rows, text.matches("\"limit\"").count(), text.ends_with(",\"more\":true}"))
         };
@@ -604,8 +631,7 @@ mod tests {
             bytes < 1 << 20 && accepted < 10 && refused < 1_000 && refused > 500 && more,
             "{bytes} {refused}"
         );
-        let few = Outcome::new(&[Channel::Trade], vec![row.clone(); 9_900], Vec::new());
-        assert!(!serde_json::to_string(&few).expect("JSON").contains("more"));
+        assert!(!answer(0, "", 9_900).contains("more"));
     }
 
     #[test]

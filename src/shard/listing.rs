@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::answers::{BYTES_PER_STEP, Place};
 use super::awaited::terms_of;
 use super::interest::Wildcard;
 use super::pattern::Pattern;
@@ -18,8 +19,6 @@ use crate::tick::{Channel, Key, Stream};
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
 const ROWS_MAX: usize = 10_000;
-/// Bytes of an answer that are copied in one step, when all of it is there.
-const BYTES_PER_STEP: usize = 4_096;
 /// Instruments of another name that are passed over in one step.
 const PASSED_PER_STEP: usize = 8;
 
@@ -31,6 +30,7 @@ struct Rows {
     count: usize,
     /// There is one that found no room.
     more: bool,
+    place: Place,
 }
 
 impl Rows {
@@ -38,11 +38,7 @@ impl Rows {
     fn take<R: Serialize>(&mut self, of_one: &[R]) -> bool {
         let before = self.text.len();
         for row in of_one {
-            if !self.text.is_empty() {
-                self.text.push(b',');
-            }
-            // A row made of maps with text keys always becomes text.
-            serde_json::to_writer(&mut self.text, row).unwrap_or_default();
+            message::push_row(&mut self.text, row, usize::MAX);
         }
         self.more |= self.count + of_one.len() > ROWS_MAX || self.text.len() >= ROWS_BYTES_MAX;
         if self.more {
@@ -124,7 +120,7 @@ impl<S: Socket> Sessions<S> {
                         *next = Next::Awaited(None);
                         continue;
                     };
-                    if !self.steps.take(1) {
+                    if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
                         return false;
                     }
                     *from = InstrumentId(instrument.0 + 1);
@@ -136,7 +132,7 @@ impl<S: Socket> Sessions<S> {
                         *next = Next::Answer;
                         continue;
                     };
-                    if !self.steps.take(1) {
+                    if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
                         return false;
                     }
                     rows.take(&self.rows_of_awaited(id, &symbol));
@@ -212,7 +208,7 @@ impl<S: Socket> Sessions<S> {
             if *next >= table.len() {
                 break;
             }
-            if !self.steps.take(1) {
+            if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
                 return false;
             }
             for _ in 0..PASSED_PER_STEP {

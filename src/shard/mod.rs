@@ -13,6 +13,7 @@
 //! carries several.
 
 mod allowance;
+mod answers;
 mod awaited;
 mod client;
 mod clocks;

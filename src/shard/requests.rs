@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::answers::Answer;
 use super::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
 use super::pattern::Pattern;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
-use super::work::{ROWS_PER_STEP, Settling};
+use super::work::Settling;
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{self as message, Ack, Outcome, RejectedRow, SubscriptionRow};
+use crate::protocol::json::{self as message, Outcome, RejectedRow, SubscriptionRow};
 use crate::protocol::{Id, Subscribe, Terms};
 use crate::tick::{Channel, Key, State};
 
@@ -50,6 +51,7 @@ pub(super) struct Subscribing {
     accepted: Vec<Named>,
     /// Of the symbols, by their places.
     rejected: Vec<(usize, Refusal)>,
+    answer: Answer,
     catches_up: bool,
     settling: Settling,
 }
@@ -86,6 +88,7 @@ impl Subscribing {
             room: 0,
             accepted: Vec::new(),
             rejected: Vec::new(),
+            answer: Answer::default(),
             catches_up: false,
             settling: Settling::of_rates(),
         }
@@ -157,11 +160,23 @@ impl<S: Socket> Sessions<S> {
                     Stage::Resolve(at + 1)
                 }
                 Stage::Answer => {
-                    let rows = asked.accepted.len() * asked.wanted.channels.len() + asked.rejected.len();
-                    if !self.steps.take(rows / ROWS_PER_STEP) {
+                    let Subscribing { name, wanted, plan, accepted, rejected, answer, catches_up, .. } = asked;
+                    let (channels, wanted) = (&wanted.channels, &*wanted);
+                    let row = |sessions: &Self, at: usize, outcome: &mut Outcome| {
+                        let Some(at) = at.checked_sub(rejected.len()) else {
+                            return outcome.reject(&rejected[at].1.row(&wanted.symbols[rejected[at].0]));
+                        };
+                        let (named, channel) = (&accepted[at / channels.len()], channels[at % channels.len()]);
+                        let row = row(&sessions.table, named, channel, wanted.terms_on(channel));
+                        let row = sessions.with_beginning(id, row, named, channel, plan);
+                        *catches_up |= row.has_past();
+                        outcome.accept(&row);
+                    };
+                    if !self.go_on_answering(answer, rejected.len() + accepted.len() * channels.len(), row) {
                         return false;
                     }
-                    self.answer_subscribe(id, asked, now);
+                    self.say_outcome(id, (name.as_ref(), "subscribe"), (channels, false), answer, now);
+                    *answer = Answer::default();
                     Stage::Take(0, 0, None)
                 }
                 Stage::Take(at, channel, sweep) => {
@@ -191,23 +206,6 @@ impl<S: Socket> Sessions<S> {
         self.recover(id, now);
         self.read_on(id, now);
         true
-    }
-
-    fn answer_subscribe(&mut self, id: u32, asked: &mut Subscribing, now: Now) {
-        let table = Arc::clone(&self.table);
-        let Subscribing { name, wanted, plan, accepted, rejected, .. } = asked;
-        let mut ok = Vec::with_capacity(accepted.len() * wanted.channels.len());
-        for named in &*accepted {
-            for channel in &wanted.channels {
-                let row = row(&table, named, *channel, wanted.terms_on(*channel));
-                ok.push(self.with_beginning(id, row, named, *channel, plan));
-            }
-        }
-        let rejected = std::mem::take(rejected);
-        let rejected = rejected.into_iter().map(|(at, refusal)| refusal.row(&wanted.symbols[at])).collect();
-        asked.catches_up = ok.iter().any(SubscriptionRow::has_past);
-        let outcome = Outcome::new(&wanted.channels, ok, rejected);
-        self.say(id, &Ack::new(name.as_ref(), "subscribe", outcome), now);
     }
 
     /// What a symbol of a `subscribe` means, if it can be had.
@@ -405,8 +403,8 @@ const SYMBOLS_MAX: usize = 1_000;
 const NUMBERS_PER_STEP: usize = 4;
 
 impl Refusal {
-    pub(super) fn row(self, symbol: &str) -> RejectedRow<'_> {
-        RejectedRow { symbol, code: self.code, msg: self.msg }
+    pub(super) fn row<'a>(&'a self, symbol: &'a str) -> RejectedRow<'a> {
+        RejectedRow { symbol, code: self.code, msg: &self.msg }
     }
 }
 

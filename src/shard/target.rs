@@ -4,16 +4,15 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::json;
-
+use super::answers::Answer;
 use super::awaited::terms_of;
 use super::pattern::{Holder, Pattern};
 use super::requests::{Refusal, too_many_rates};
 use super::sessions::{Sessions, Socket};
-use super::work::{ROWS_PER_STEP, Settling};
+use super::work::Settling;
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{Ack, Outcome, RejectedRow, SubscriptionRow};
+use crate::protocol::json::{EndedRow, Outcome, SubscriptionRow};
 use crate::protocol::{Change, Id, Mode, Target, Terms};
 use crate::tick::{Channel, Key, State, Stream};
 
@@ -28,14 +27,6 @@ struct Patterns {
     /// With the places of their symbols.
     ok: Vec<(Pattern, usize)>,
     rejected: Vec<(usize, Refusal)>,
-}
-
-impl Patterns {
-    /// The refused symbols as the answer shows them.
-    fn rejected<'t>(&mut self, target: &'t Target) -> Vec<RejectedRow<'t>> {
-        let rejected = std::mem::take(&mut self.rejected).into_iter();
-        rejected.map(|(at, refusal)| refusal.row(text_at(target, at))).collect()
-    }
 }
 
 /// The symbol of a place, as the client wrote it.
@@ -67,7 +58,7 @@ enum Ending {
     /// What the pattern of this place picks ends next, from there on.
     Drop(usize, Cursor),
     Settle(Settling),
-    Answer,
+    Answer(Answer),
 }
 
 impl Unsubscribing {
@@ -93,7 +84,7 @@ enum Changing {
     Read,
     /// What becomes of what this pattern picks is looked up.
     Match(Matching),
-    Answer,
+    Answer(Answer),
     /// What the pattern of this place picks is changed, from there on.
     Apply(usize, Cursor),
     Settle(Settling),
@@ -191,17 +182,19 @@ impl<S: Socket> Sessions<S> {
                     if !self.settle(id, settling, now) {
                         return false;
                     }
-                    *stage = Ending::Answer;
+                    *stage = Ending::Answer(Answer::default());
                 }
-                Ending::Answer => {
-                    if !self.steps.take((patterns.ok.len() + patterns.rejected.len()) / ROWS_PER_STEP) {
+                Ending::Answer(answer) => {
+                    let Patterns { ok, rejected, .. } = &*patterns;
+                    let row = |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
+                        None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                        Some(at) => outcome.accept(&EndedRow { symbol: ok[at].0.shown() }),
+                    };
+                    if !self.go_on_answering(answer, rejected.len() + ok.len(), row) {
                         return false;
                     }
-                    let rejected = patterns.rejected(target);
-                    let ok = patterns.ok.iter().map(|(pattern, _)| json!({"symbol": pattern.shown()}));
-                    let outcome = Outcome::new(&target.channels, ok.collect(), rejected);
-                    let outcome = if target.symbols.is_none() { outcome.of_all() } else { outcome };
-                    self.say(id, &Ack::new(name.as_ref(), "unsubscribe", outcome), now);
+                    let channels = (&target.channels[..], target.symbols.is_none());
+                    self.say_outcome(id, (name.as_ref(), "unsubscribe"), channels, answer, now);
                     return true;
                 }
             }
@@ -324,18 +317,21 @@ impl<S: Socket> Sessions<S> {
                             return false;
                         }
                     }
-                    None => asked.stage = Changing::Answer,
+                    None => asked.stage = Changing::Answer(Answer::default()),
                 },
-                Changing::Answer => {
-                    if !self.steps.take((asked.shown.len() + asked.patterns.rejected.len()) / ROWS_PER_STEP) {
+                Changing::Answer(answer) => {
+                    let Setting { name, target, patterns: Patterns { ok, rejected, .. }, shown, .. } = asked;
+                    let row = |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
+                        None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                        Some(at) => {
+                            let (pattern, channel, terms, state) = shown[at];
+                            outcome.accept(&SubscriptionRow::new(ok[pattern].0.shown(), channel, terms, state));
+                        }
+                    };
+                    if !self.go_on_answering(answer, rejected.len() + shown.len(), row) {
                         return false;
                     }
-                    let rejected = asked.patterns.rejected(&asked.target);
-                    let ok = asked.shown.iter().map(|(at, channel, terms, state)| {
-                        SubscriptionRow::new(asked.patterns.ok[*at].0.shown(), *channel, *terms, *state)
-                    });
-                    let outcome = Outcome::new(&asked.target.channels, ok.collect(), rejected);
-                    self.say(id, &Ack::new(asked.name.as_ref(), "set", outcome), now);
+                    self.say_outcome(id, (name.as_ref(), "set"), (&target.channels, false), answer, now);
                     asked.stage = Changing::Apply(0, BEGIN);
                 }
                 Changing::Apply(at, cursor) => match asked.patterns.ok.get(*at) {

@@ -23,8 +23,6 @@ use crate::tick::Key;
 const STEPS_PER_REQUEST: usize = 8;
 /// Bytes of a message that are read in one step.
 const BYTES_PER_STEP: usize = 128;
-/// Rows of an answer that are written in one step.
-pub(super) const ROWS_PER_STEP: usize = 2;
 /// The longest message over the allowance of its client of which the `id` is read, bytes.
 const NAMED_BYTES_MAX: usize = 1_024;
 
