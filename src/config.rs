@@ -216,8 +216,8 @@ impl Default for Shard {
             threads: 0,
             wait: Wait::Park,
             tape_bytes: TAPE_BYTES,
-            steps_per_turn_max: 1_024,
-            reread_per_turn: non_zero::<4_096>(),
+            steps_per_turn_max: 512,
+            reread_per_turn: non_zero::<1_024>(),
         }
     }
 }

@@ -228,6 +228,8 @@ pub struct ShardCounters {
     pub ended: [Counter; Ending::ALL.len()],
     /// Subscriptions now: one per session, instrument and stream.
     pub subscriptions: Counter,
+    /// Instruments that its subscriptions have taken, in the order of listing.
+    pub instruments: Counter,
     /// Turns, those that found nothing to do too.
     pub turns: Counter,
     /// How long they took.

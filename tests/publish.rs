@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
@@ -782,4 +783,40 @@ fn what_makes_no_sense_is_refused_by_name_and_counted() {
     support::eventually("all is counted", || {
         ["symbols", "numbers", "times"].map(|what| refused(&gateway, what)) == [4, 3, 2]
     });
+}
+
+#[test]
+fn who_lists_thousands_waits_for_the_wildcards_of_others_and_loses_nothing() {
+    const NAMES: usize = 4_000;
+    const TICKS: u64 = 200;
+    let gateway = Gateway::publishing(r#"["demo"]"#, &["session.outbox_bytes_max=67108864"]);
+    // Each takes every instrument that is listed, and is sent nothing for a long time.
+    let wild: Vec<_> = (0..50)
+        .map(|_| RawSocket::open(&gateway, "?symbols=*&mode=latest&max_hz=0.01&snapshot=false"))
+        .collect();
+    let mut client = Client::open(&gateway, "?symbols=*&channel=trade");
+    let mut many = publisher(&gateway);
+    let names: String = (0..NAMES).map(|n| trade(&format!("demo:N{n:04}"))).collect();
+    let writer = std::thread::spawn(move || {
+        many.get_mut().write_all((names.clone() + "no tick\n" + &names).as_bytes()).expect("sent");
+        // It is gone before most of it was taken.
+        faults(&mut many)
+    });
+    let mut other = publisher(&gateway);
+    for _ in 0..TICKS {
+        other.get_mut().write_all(trade("demo:OTHER").as_bytes()).expect("sent");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let told = writer.join().expect("it is told its faults");
+    assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [NAMES as u64 + 2], "{told:?}");
+    let all = 2 * NAMES as u64 + TICKS;
+    while client.told.values().sum::<u64>() < all {
+        assert!(client.step(), "it is not closed");
+    }
+    assert!(client.ledger.held(), "{:?}", client.ledger.breaks());
+    assert_eq!(client.told.len(), NAMES + 1);
+    assert_eq!(client.told[&("demo:OTHER".to_owned(), "trade")], TICKS);
+    assert_eq!((client.missing("feed"), client.missing("slow_consumer")), (0, 0));
+    drop(wild);
+    gateway.stop();
 }

@@ -14,6 +14,7 @@ use super::market::{LineId, Market, Origin};
 use super::publish::{Chunk, Faults, Input, LineFault};
 use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
+use super::waiting::{Held, Rest, Waiting};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::{Counter, TurnTimes};
 use crate::faults;
@@ -35,6 +36,10 @@ const RECORDS_PER_TURN: usize = 64;
 const CHUNKS_PER_TURN: usize = 4;
 /// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
 const LINES_PER_PART: usize = 32;
+/// Instruments that the shards may have still to take when a publisher lists another one: beyond that it waits.
+const UNLEARNED_MAX: usize = 128;
+/// How often it is looked whether publishers that wait may go on.
+const LOOK_EVERY_NS: u64 = MS;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
 /// How often a replay that plays shows where it is.
@@ -168,6 +173,8 @@ pub struct IngestParts {
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
     pub stale_after_ns: u64,
+    /// Instruments that were listed and that some shard has not taken yet.
+    pub unlearned: Box<dyn Fn() -> usize + Send>,
     /// Replays wait until this says so.
     pub may_start: Box<dyn Fn() -> bool + Send>,
     /// What it shows.
@@ -182,15 +189,6 @@ pub struct IngestParts {
 
 /// A publisher came, or went.
 struct NoChunk;
-
-/// What is left of a chunk.
-struct Rest {
-    chunk: Chunk,
-    /// Bytes that were taken.
-    taken: usize,
-    /// The number of the next line.
-    line: u64,
-}
 
 /// One publisher's line.
 struct Publisher {
@@ -207,6 +205,8 @@ pub struct Ingest {
     publishers: HashMap<u32, Publisher>,
     /// Of the chunk that was taken last.
     rest: Option<Rest>,
+    /// Publishers that have listed more than the shards have taken.
+    waiting: Waiting,
     /// Chunks taken from publishers, ever.
     chunks: u64,
     /// What publishers that have gone had counted.
@@ -359,6 +359,7 @@ impl Ingest {
             ended,
             publishers: HashMap::new(),
             rest: None,
+            waiting: Waiting::default(),
             chunks: 0,
             gone: LineStats::default(),
             next_line,
@@ -500,7 +501,8 @@ impl Ingest {
                 None => match self.next_input(now) {
                     Some(Ok(rest)) => rest,
                     Some(Err(NoChunk)) => continue,
-                    None => return Next::At(u64::MAX),
+                    None if self.waiting.is_empty() => return Next::At(u64::MAX),
+                    None => return Next::At(now.mono_ns + LOOK_EVERY_NS),
                 },
             };
             self.rest = self.part(rest);
@@ -511,15 +513,35 @@ impl Ingest {
         Next::Now
     }
 
-    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing.
+    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing that can be taken now.
     fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
+        if !self.waiting.is_empty() && (self.parts.unlearned)() <= UNLEARNED_MAX {
+            return match self.waiting.next() {
+                Some(Held::Lines(rest)) => Some(Ok(rest)),
+                Some(Held::Closed(publisher)) => {
+                    self.closed(publisher, now);
+                    Some(Err(NoChunk))
+                }
+                None => Some(Err(NoChunk)),
+            };
+        }
+        if self.waiting.is_full() {
+            return None;
+        }
         match self.parts.publishers.as_mut()?.try_recv().ok()? {
             Input::Opened { publisher, errors } => self.opened(publisher, errors),
-            Input::Closed { publisher } => self.closed(publisher, now),
+            Input::Closed { publisher } => {
+                if self.waiting.take(publisher, Held::Closed(publisher)).is_err() {
+                    self.closed(publisher, now);
+                }
+            }
             Input::Chunk(chunk) => {
                 self.chunks += 1;
-                let line = chunk.first_line;
-                return Some(Ok(Rest { chunk, taken: 0, line }));
+                let (publisher, line) = (chunk.publisher, chunk.first_line);
+                let rest = Held::Lines(Rest { chunk, taken: 0, line });
+                if let Err(Held::Lines(rest)) = self.waiting.take(publisher, rest) {
+                    return Some(Ok(rest));
+                }
             }
         }
         Some(Err(NoChunk))
@@ -543,11 +565,12 @@ impl Ingest {
     }
 
     /// Each line of a chunk is one tick; a bad one costs only itself and is reported back. Takes the next lines,
-    /// and gives what is left.
+    /// and gives what is left, unless the publisher has to wait.
     fn part(&mut self, mut rest: Rest) -> Option<Rest> {
         let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
-        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
-        let Chunk { bytes, rx_ns, .. } = &rest.chunk;
+        let (IngestParts { market, writer, view, unlearned, .. }, stages) = (&mut self.parts, &mut self.stages);
+        let Chunk { bytes, rx_ns, publisher: number, .. } = &rest.chunk;
+        let (number, listed) = (*number, market.table().len());
         for _ in 0..LINES_PER_PART {
             let left = &bytes[rest.taken..];
             if left.is_empty() {
@@ -564,6 +587,11 @@ impl Ingest {
                 publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
             }
             rest.line += 1;
+            if market.table().len() > listed && unlearned() > UNLEARNED_MAX {
+                let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
+                self.waiting.hold(number, rest);
+                return None;
+            }
         }
         Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len())
     }

@@ -123,6 +123,7 @@ impl Base {
         collector: &mut Option<Collector>,
     ) -> (Prepared, IngestParts) {
         let parts = IngestParts {
+            unlearned: shards.unlearned(&self.table),
             market: Market::new(self.table),
             writer: self.writer,
             bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
@@ -238,6 +239,15 @@ impl Shards {
         let handles = Arc::clone(&self.handles);
         let subscribed = move || handles.iter().map(|shard| shard.counters.subscribed.get()).sum::<u64>();
         Box::new(move || subscribed() >= subscribers as u64)
+    }
+
+    /// Says how many instruments were listed that some shard has not taken yet.
+    fn unlearned(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
+        let (handles, table) = (Arc::clone(&self.handles), Arc::clone(table));
+        Box::new(move || {
+            let taken = handles.iter().map(|shard| shard.counters.instruments.get() as usize).min();
+            taken.map_or(0, |taken| table.len().saturating_sub(taken))
+        })
     }
 
     /// Everything out, everybody told, every thread ended.

@@ -82,7 +82,7 @@ const TICKS_PER_TURN: usize = 256;
 /// Sessions written to in one turn.
 const FLUSHES_PER_TURN: usize = 64;
 /// Of those that read again, besides these.
-const BULK_FLUSHES_PER_TURN: usize = 16;
+const BULK_FLUSHES_PER_TURN: usize = 4;
 /// Clients taken in in one turn: further ones wait in the inbox.
 const ADMISSIONS_PER_TURN: usize = 16;
 

@@ -4,7 +4,7 @@
 pub const STEPS_MIN: u32 = 64;
 
 /// Steps of a turn. One is a symbol that is looked up, a subscription that is made, changed, ended or sent what it lacks,
-/// or some bytes of a message that are read: some 100 to 300 ns each.
+/// or some bytes of a message that are read: some 100 ns to 1 µs each.
 #[derive(Debug)]
 pub(super) struct Steps {
     max: u32,

@@ -1,0 +1,133 @@
+//! Publishers that wait until the shards have taken the instruments that they listed.
+//!
+//! A shard reads the ring no further than its subscriptions have taken the instruments of what it reads. With many
+//! wildcards that takes time, which everybody would wait for behind a publisher that lists thousands at once: so it is
+//! the publisher that waits, and others go on.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::publish::{CHUNKS_MAX, Chunk};
+
+/// What is left of a chunk.
+pub(super) struct Rest {
+    pub(super) chunk: Chunk,
+    /// Bytes that were taken.
+    pub(super) taken: usize,
+    /// The number of the next line.
+    pub(super) line: u64,
+}
+
+/// What a publisher has sent that waits.
+pub(super) enum Held {
+    Lines(Rest),
+    /// It has gone.
+    Closed(u32),
+}
+
+/// The publishers that wait, in turn, and what waits of each, in order.
+#[derive(Default)]
+pub(super) struct Waiting {
+    turns: VecDeque<u32>,
+    held: HashMap<u32, VecDeque<Held>>,
+    chunks: usize,
+}
+
+impl Waiting {
+    /// A publisher waits from now on, with what is left of its chunk before all that waits of it.
+    pub(super) fn hold(&mut self, publisher: u32, rest: Option<Rest>) {
+        let held = self.held.entry(publisher).or_insert_with(|| {
+            self.turns.push_back(publisher);
+            VecDeque::new()
+        });
+        self.chunks += usize::from(rest.is_some());
+        if let Some(rest) = rest {
+            held.push_front(Held::Lines(rest));
+        }
+    }
+
+    /// Takes what a publisher that waits has sent next; `Err` gives it back, where it does not wait.
+    pub(super) fn take(&mut self, publisher: u32, next: Held) -> Result<(), Held> {
+        let Some(held) = self.held.get_mut(&publisher) else { return Err(next) };
+        self.chunks += usize::from(matches!(next, Held::Lines(_)));
+        held.push_back(next);
+        Ok(())
+    }
+
+    /// What goes on next, where nobody has to wait any more: something of each in turn.
+    pub(super) fn next(&mut self) -> Option<Held> {
+        while let Some(publisher) = self.turns.pop_front() {
+            let Some(held) = self.held.get_mut(&publisher) else { continue };
+            let next = held.pop_front();
+            if held.is_empty() {
+                self.held.remove(&publisher);
+            } else {
+                self.turns.push_back(publisher);
+            }
+            if next.is_some() {
+                self.chunks -= usize::from(matches!(next, Some(Held::Lines(_))));
+                return next;
+            }
+        }
+        None
+    }
+
+    /// Nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// As much waits as the channel holds: what else was sent stays there, of whomever it is.
+    pub(super) fn is_full(&self) -> bool {
+        self.chunks >= CHUNKS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(publisher: u32, line: u64) -> Rest {
+        Rest { chunk: Chunk { publisher, first_line: line, rx_ns: 0, bytes: Vec::new() }, taken: 0, line }
+    }
+
+    fn next(waiting: &mut Waiting) -> Option<(u32, Option<u64>)> {
+        Some(match waiting.next()? {
+            Held::Lines(rest) => (rest.chunk.publisher, Some(rest.line)),
+            Held::Closed(publisher) => (publisher, None),
+        })
+    }
+
+    #[test]
+    fn what_waits_stays_in_order_and_goes_on_by_turns() {
+        let mut waiting = Waiting::default();
+        assert!(waiting.take(1, Held::Closed(1)).is_err(), "it does not wait");
+        waiting.hold(1, Some(rest(1, 7)));
+        waiting.hold(2, None);
+        for line in [8, 9] {
+            assert!(waiting.take(1, Held::Lines(rest(1, line))).is_ok());
+            assert!(waiting.take(2, Held::Lines(rest(2, line))).is_ok());
+        }
+        assert!(waiting.take(1, Held::Closed(1)).is_ok());
+        assert_eq!(next(&mut waiting), Some((1, Some(7))));
+        // It has to wait again.
+        waiting.hold(1, Some(rest(1, 7)));
+        let order = std::iter::from_fn(|| next(&mut waiting)).collect::<Vec<_>>();
+        let of_two = [(2, Some(8)), (1, Some(7)), (2, Some(9)), (1, Some(8)), (1, Some(9)), (1, None)];
+        assert_eq!(order, of_two);
+        assert!(waiting.is_empty() && waiting.chunks == 0);
+        // Who sends nothing more waits no longer than others.
+        waiting.hold(3, None);
+        assert!(waiting.next().is_none() && waiting.is_empty());
+    }
+
+    #[test]
+    fn no_more_waits_than_the_channel_holds() {
+        let mut waiting = Waiting::default();
+        waiting.hold(1, None);
+        for line in 0..CHUNKS_MAX as u64 {
+            assert!(!waiting.is_full());
+            assert!(waiting.take(1, Held::Lines(rest(1, line))).is_ok());
+        }
+        assert!(waiting.is_full() && waiting.next().is_some() && !waiting.is_full());
+    }
+}
