@@ -37,7 +37,7 @@ const CHUNKS_PER_TURN: usize = 4;
 /// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
 const LINES_PER_PART: usize = 32;
 /// Instruments that the shards may have still to take when a publisher lists another one: beyond that it waits.
-const UNLEARNED_MAX: usize = 128;
+const UNLEARNED_MAX: usize = 16;
 /// How often it is looked whether publishers that wait may go on.
 const LOOK_EVERY_NS: u64 = MS;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
