@@ -328,25 +328,27 @@ fn token<'de, D: Deserializer<'de>>(key: &str, from: D) -> Result<String, D::Err
     }
 }
 
-/// What was wrong in a file. The line that it was found in is shown, unless there may be a token in it.
+/// What is wrong in a file, and where. The line is not shown: there may be a token in it, under whatever key.
 fn in_file(text: &str, source: &toml::de::Error) -> String {
-    let Some(span) = source.span() else { return source.to_string() };
-    let lines = |to: usize| text.get(..to).unwrap_or(text);
-    let begin = lines(span.start).rfind('\n').map_or(0, |at| at + 1);
-    let end = text[span.end.min(text.len())..].find('\n').map_or(text.len(), |at| span.end + at);
-    if !text.get(begin..end).unwrap_or(text).contains("token") {
-        return source.to_string();
-    }
-    let line = 1 + lines(span.start).matches('\n').count();
-    let column = 1 + lines(span.start)[begin..].chars().count();
+    let Some(before) = source.span().and_then(|span| text.get(..span.start)) else {
+        return source.message().to_owned();
+    };
+    let line = 1 + before.matches('\n').count();
+    let column = 1 + before.rsplit('\n').next().map_or(0, |line| line.chars().count());
     format!("line {line}, column {column}: {}", source.message())
 }
 
-/// A setting as it was written, without the value of a token.
-fn shown(setting: &str) -> String {
-    match setting.split_once('=') {
-        Some((name, _)) if name.to_ascii_lowercase().contains("token") => format!("{name}=..."),
-        _ => setting.to_owned(),
+/// A setting as it was written, but for the value of a token, or of a key that there is not: it may be meant for one.
+fn shown(name: &str, section: &str, key: &str, value: &str) -> String {
+    let shipped = shipped_table();
+    let key = key.rsplit('.').next().unwrap_or(key);
+    let section = match shipped.get(section) {
+        Some(Value::Array(like)) => like.first(),
+        section => section,
+    };
+    match section.and_then(|section| section.get(key)) {
+        Some(_) if !key.contains("token") => format!("{name}={value}"),
+        _ => format!("{name}=..."),
     }
 }
 
@@ -583,7 +585,7 @@ fn from_environment(name: &str, value: &str) -> Option<Setting> {
     };
     Some(Setting {
         origin: "environment",
-        written: shown(&format!("{name}={value}")),
+        written: shown(name, section, &key, value),
         section: section.to_owned(),
         key,
         value: value.to_owned(),
@@ -593,14 +595,14 @@ fn from_environment(name: &str, value: &str) -> Option<Setting> {
 fn from_command_line(setting: &str) -> Result<Setting, ConfigError> {
     let wrong = |what: &str| ConfigError::Setting {
         origin: "--set",
-        setting: shown(setting),
+        setting: setting.split_once('=').map_or(setting, |(name, _)| name).to_owned(),
         what: what.to_owned(),
     };
     let (name, value) = setting.split_once('=').ok_or_else(|| wrong("write it as section.key=value"))?;
     let (section, key) = name.split_once('.').ok_or_else(|| wrong("write it as section.key=value"))?;
     Ok(Setting {
         origin: "--set",
-        written: shown(setting),
+        written: shown(name, section, key, value),
         section: section.to_owned(),
         key: key.to_owned(),
         value: value.to_owned(),

@@ -218,7 +218,8 @@ mod tests {
         fn new(hang_after_ms: u64) -> Self {
             let (clock, steps, pulse) = (Clock::manual(), Arc::<Steps>::default(), Pulse::new("shard-0"));
             let thread = Some(pulse.begin());
-            let watcher = Watcher::new([Arc::clone(&pulse)], Arc::clone(&steps), hang_after_ms, clock.now(), 0);
+            let watcher =
+                Watcher::new([Arc::clone(&pulse)], Arc::clone(&steps), hang_after_ms, clock.now(), 0);
             Self { clock, watcher, pulse, thread, steps, slept_ns: 0 }
         }
 

@@ -5,7 +5,7 @@ mod support;
 
 use support::python;
 
-const CASES: usize = 15;
+const CASES: usize = 16;
 
 #[test]
 fn a_healthy_client_is_accounted_for_beside_hostile_ones() {

@@ -453,7 +453,10 @@ fn connections_that_find_no_file_left_are_told_so_and_others_go_on() {
     for _ in 0..10 {
         let mut answer = String::new();
         connect(gateway.http).read_to_string(&mut answer).expect("an answer, and the end");
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("lets the gateway open no more"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("lets the gateway open no more"),
+            "{answer}"
+        );
     }
     let before = healthy.told.values().sum::<u64>();
     while healthy.told.values().sum::<u64>() < before + 100 {

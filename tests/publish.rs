@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,9 +14,13 @@ use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
+use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, Market};
+use tickfan::flight::Witness;
 use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
-use tickfan::instrument::InstrumentTable;
+use tickfan::instrument::{InstrumentTable, Symbol};
+use tickfan::latency::meter::Meter;
 use tickfan::protocol::close::Close;
+use tickfan::ring::tick_ring;
 use tickfan::tick::State;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -794,7 +798,14 @@ fn who_lists_thousands_waits_for_the_wildcards_of_others_and_loses_nothing() {
     let wild: Vec<_> = (0..50)
         .map(|_| RawSocket::open(&gateway, "?symbols=*&mode=latest&max_hz=0.01&snapshot=false"))
         .collect();
+    let all = 2 * NAMES as u64 + TICKS;
     let mut client = Client::open(&gateway, "?symbols=*&channel=trade");
+    let reader = std::thread::spawn(move || {
+        while client.told.values().sum::<u64>() < all {
+            assert!(client.step(), "it is not closed");
+        }
+        client
+    });
     let mut many = publisher(&gateway);
     let names: String = (0..NAMES).map(|n| trade(&format!("demo:N{n:04}"))).collect();
     let writer = std::thread::spawn(move || {
@@ -809,14 +820,124 @@ fn who_lists_thousands_waits_for_the_wildcards_of_others_and_loses_nothing() {
     }
     let told = writer.join().expect("it is told its faults");
     assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [NAMES as u64 + 2], "{told:?}");
-    let all = 2 * NAMES as u64 + TICKS;
-    while client.told.values().sum::<u64>() < all {
-        assert!(client.step(), "it is not closed");
-    }
+    let client = reader.join().expect("it is told everything");
     assert!(client.ledger.held(), "{:?}", client.ledger.breaks());
     assert_eq!(client.told.len(), NAMES + 1);
     assert_eq!(client.told[&("demo:OTHER".to_owned(), "trade")], TICKS);
     assert_eq!((client.missing("feed"), client.missing("slow_consumer")), (0, 0));
     drop(wild);
     gateway.stop();
+}
+
+/// An ingest thread that takes what comes through a door, turned by hand.
+struct Rig {
+    door: Door,
+    ingest: Ingest,
+    table: Arc<InstrumentTable>,
+    /// Instruments that subscriptions have taken.
+    registered: Arc<AtomicUsize>,
+    _notices: mpsc::Receiver<String>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut door = usual();
+        let table = Arc::new(InstrumentTable::new(1_024));
+        let (writer, _) = tick_ring(1_024, 1_024).expect("a good capacity");
+        let (notices, log) = mpsc::channel(8);
+        let registered = Arc::new(AtomicUsize::new(0));
+        let (taken, listed) = (Arc::clone(&registered), Arc::clone(&table));
+        let (_, nothing) = mpsc::channel(1);
+        let ingest = Ingest::new(IngestParts {
+            market: Market::new(Arc::clone(&table)),
+            writer,
+            bells: Vec::new(),
+            rest: Duration::ZERO,
+            replays: Vec::new(),
+            remote: None,
+            publishers: Some(std::mem::replace(&mut door.input, nothing)),
+            publish_limits: LineLimits { venues: Some(vec!["demo".to_owned()]), ..LineLimits::default() },
+            publish_tap: None,
+            clock: Clock::real(),
+            stale_after_ns: u64::MAX,
+            unregistered: Box::new(move || listed.len() - taken.load(Ordering::Relaxed)),
+            may_start: Box::new(|| true),
+            view: Arc::new(IngestView::new(0)),
+            notices,
+            meter: Meter::off(),
+            witness: Witness::off(),
+        });
+        Self { door, ingest, table, registered, _notices: log }
+    }
+
+    /// Turns until so many instruments are listed.
+    fn turn_until(&mut self, listed: usize) {
+        support::eventually("they are listed", || {
+            self.ingest.turn(Clock::real().now());
+            self.table.len() >= listed
+        });
+    }
+
+    /// Turns for a while, in which nothing more is listed.
+    fn turn_in_vain(&mut self) {
+        let listed = self.table.len();
+        for _ in 0..100 {
+            self.ingest.turn(Clock::real().now());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(self.table.len(), listed);
+    }
+
+    /// Subscriptions take all that is listed.
+    fn register(&self) {
+        self.registered.store(self.table.len(), Ordering::Relaxed);
+    }
+
+    fn held(&self) -> u64 {
+        self.door.publish.stats().held.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_publisher_waits_until_what_it_listed_is_subscribed_to_and_others_go_on() {
+    let mut rig = Rig::new();
+    let mut many = rig.door.tcp(AUTH);
+    let mut other = rig.door.tcp(AUTH);
+    rig.turn_until(0);
+    assert_eq!((line(&mut many), line(&mut other)), (ACK.to_owned(), ACK.to_owned()));
+    let names: String = (0..40).map(|n| trade(&format!("demo:N{n:02}"))).collect();
+    many.get_mut().write_all((names.clone() + "no tick\n").as_bytes()).expect("sent");
+    // 16 may wait to be subscribed to when it lists another one.
+    rig.turn_until(17);
+    rig.turn_in_vain();
+    assert_eq!(rig.held(), 1);
+    // Of itself nothing is taken meanwhile, however often it sends; another's ticks are.
+    for _ in 0..200 {
+        many.get_mut().write_all(trade("demo:N00").as_bytes()).expect("sent");
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let reader = std::thread::spawn(move || faults(&mut many));
+    other.get_mut().write_all(trade("demo:OTHER").as_bytes()).expect("sent");
+    rig.turn_until(18);
+    rig.turn_in_vain();
+    assert_eq!(rig.held(), 2, "it has listed one, too");
+    while rig.table.len() < 41 {
+        let listed = rig.table.len();
+        rig.register();
+        rig.turn_until(listed + 1);
+        rig.turn_in_vain();
+    }
+    support::eventually("it is told all, and has gone", || {
+        rig.ingest.turn(Clock::real().now());
+        rig.register();
+        reader.is_finished()
+    });
+    let told = reader.join().expect("told");
+    assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [42], "{told:?}");
+    support::eventually("nobody is held", || {
+        rig.ingest.turn(Clock::real().now());
+        rig.held() == 0
+    });
+    let named = |name: &str| rig.table.find(&Symbol::parse(name).expect("a name")).is_some();
+    assert!(named("demo:N39") && named("demo:OTHER"));
 }

@@ -603,7 +603,8 @@ fn a_token_is_asked_for_where_there_is_one() {
     let ack = json!({"type": "ack", "id": "p", "op": "replay"});
     assert_eq!(post(gateway.http, pause, Some("a-token-of-sixteen")), (200, ack));
     until(&gateway, "paused");
-    let ack = ask(&mut client, &json!({"op": "replay", "id": 2, "do": "resume", "token": "a-token-of-sixteen"}));
+    let ack =
+        ask(&mut client, &json!({"op": "replay", "id": 2, "do": "resume", "token": "a-token-of-sixteen"}));
     assert_eq!(ack, json!({"type": "ack", "id": 2, "op": "replay"}));
     until(&gateway, "playing");
     gateway.stop();

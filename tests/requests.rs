@@ -668,3 +668,36 @@ fn turns_are_timed_and_their_steps_counted() {
         assert!(of("count") > 0.0 && of("sum") > 0.0, "{text}");
     }
 }
+
+#[test]
+fn each_of_many_long_answers_comes_whole() {
+    // More than a shard writes at the same time.
+    const CLIENTS: usize = 40;
+    const NAMES: usize = 400;
+    let market = Market::open(&["limits.ops_per_s=1000000"]);
+    let names: Vec<String> = (0..NAMES).map(|n| format!("demo:{}{n:03}", "X".repeat(40))).collect();
+    let wanted =
+        json!({"op": "subscribe", "id": 1, "channel": ["trade", "quote"], "symbols": names}).to_string();
+    let set = json!({"op": "set", "id": 2, "symbols": names, "mode": "latest"}).to_string();
+    let mut clients: Vec<RawSocket> = (0..CLIENTS).map(|_| RawSocket::open(&market.gateway, "")).collect();
+    for client in &mut clients {
+        client.text(&wanted);
+    }
+    // Some go while they are answered.
+    let mut kept = clients.split_off(CLIENTS / 4);
+    clients.into_iter().for_each(RawSocket::vanish);
+    let all = [&wanted, &set, r#"{"op":"list","id":3}"#, r#"{"op":"unsubscribe","id":4}"#];
+    for (request, field) in all.into_iter().zip(["ok", "ok", "subscriptions", "ok"]) {
+        for client in &mut kept {
+            if request != &wanted {
+                client.text(request);
+            }
+        }
+        for client in &mut kept {
+            let answer = client.answer();
+            let rows = answer[field].as_array().map_or(0, Vec::len);
+            let expected = if field == "ok" && answer["op"] == "unsubscribe" { 1 } else { 2 * NAMES };
+            assert_eq!(rows, expected, "{}", answer["op"]);
+        }
+    }
+}

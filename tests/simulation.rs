@@ -223,6 +223,17 @@ impl House {
         instruments_max: usize,
         capacity: usize,
     ) -> Self {
+        Self::tuned(seed, (steps_max, ops_per_s), instruments_max, capacity, 1)
+    }
+
+    /// With so many bytes that a kernel may hold unsent.
+    fn tuned(
+        seed: u64,
+        (steps_max, ops_per_s): (u32, u32),
+        instruments_max: usize,
+        capacity: usize,
+        unsent_bytes_max: u32,
+    ) -> Self {
         let clock = Clock::manual();
         let table = Arc::new(InstrumentTable::new(instruments_max));
         let burst = if seed.is_multiple_of(4) { 200 } else { 40 };
@@ -242,7 +253,7 @@ impl House {
                 ahead_ns: 100 * MS,
                 rates_max: 2,
             },
-            tuning: Tuning { unsent_bytes_max: 1 },
+            tuning: Tuning { unsent_bytes_max },
             dead_peer_ms: 1,
             fragments_max: 1,
             // It comes round within a long burst, or gets longer up to twice.
@@ -1170,6 +1181,43 @@ fn many_that_resume_at_once_are_served_by_one_walk_over_the_ring() {
     for client in 0..CLIENTS {
         assert_eq!(trades_told(&house, client), (1..=MISSED + 1).collect::<Vec<_>>(), "client {client}");
     }
+}
+
+#[test]
+fn one_that_resumes_more_streams_than_a_turn_looks_at_arrives_while_ticks_come() {
+    const STREAMS: usize = 3 * REREAD_FEW;
+    let mut house = House::tuned(5, (1_024, 1_000_000), STREAMS, 4_096, 4_096);
+    let one = Decimal::new(1, 0);
+    let trade = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
+    let symbols: Vec<Symbol> = (0..STREAMS as u64).map(symbol).collect();
+    let instruments: Vec<_> = symbols.iter().map(|name| house.table.intern(name).expect("room")).collect();
+    let mut published = 0;
+    let mut ticks = |house: &mut House| {
+        house.publish(instruments[published % STREAMS], trade, 1);
+        published += 1;
+        house.turn();
+        house.come_to(0);
+        house.clock.advance(Duration::from_millis(1));
+        let (id, now) = (house.clients[0].id, house.clock.now());
+        house.sessions.borrow_mut().heard(id, now);
+    };
+    house.connect();
+    house.read(0, 1 << 30);
+    house.clients[0].answers = true;
+    (0..2 * STREAMS).for_each(|_| ticks(&mut house));
+    let seq: Vec<(&str, u64)> = symbols.iter().map(|name| (name.as_str(), 1)).collect();
+    house.resume_with(0, Channel::Trade, "*", &seq, ",\"mode\":\"every\"", "e");
+    (0..1_000).for_each(|_| ticks(&mut house));
+    // What was kept for those that resume is forgotten some seconds after the last has arrived.
+    for _ in 0..250 {
+        house.clock.advance(Duration::from_millis(60));
+        let (id, now) = (house.clients[0].id, house.clock.now());
+        house.sessions.borrow_mut().heard(id, now);
+        ticks(&mut house);
+    }
+    let reread = house.counters.reread.get();
+    (0..100).for_each(|_| ticks(&mut house));
+    assert_eq!(house.counters.reread.get(), reread, "it reads on, and does not arrive");
 }
 
 #[test]

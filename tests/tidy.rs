@@ -140,6 +140,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "ring",
             "remote",
             "history",
+            "socket",
             "journal",
             "flight",
             "collector",

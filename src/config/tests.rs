@@ -93,7 +93,10 @@ fn errors_point_at_the_place() {
         ("feed.7.speed=1", "number 7"),
     ] {
         let error = load("", &[], &[setting]).expect_err(setting);
-        assert!(error.contains(word) && error.contains(setting), "{error}");
+        let name = setting.split('=').next().unwrap_or(setting);
+        assert!(error.contains(word) && error.contains(name), "{error}");
+        // A value is shown where it can be none of a token.
+        assert!(word != "power of two" || error.contains(setting), "{error}");
     }
     let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");
     assert!(error.contains("TICKFAN_RING_SIZE") && error.contains("unknown field `size`"), "{error}");
@@ -107,16 +110,23 @@ fn errors_show_no_token() {
         text(&format!("control_token = \"{SHORT}\"")),
         text(&format!("control_token = \"{SHORT}")),
         text(&format!("control_token = [\"{SHORT}\"]")),
-        text(&format!("control_tokn = 1 # token = {SHORT}")),
+        text(&format!("control_tokn = \"{SHORT}\"")),
+        text(&format!("control_token = \"\"\"\n{SHORT}\\q\"\"\"")),
         load("", &[], &[&format!("publish.token={SHORT}")]).expect_err("too short"),
         load("", &[], &[&format!("publish:token={SHORT}")]).expect_err("no section"),
+        load("", &[], &[&format!("publish.tokn={SHORT}")]).expect_err("no key"),
+        load("", &[("TICKFAN_PUBLISH_TOKN", SHORT)], &[]).expect_err("no key"),
         load("", &[], &[&format!("nowhere.token={SHORT}")]).expect_err("no section"),
         load("", &[("TICKFAN_PUBLISH_TOKEN", SHORT)], &[]).expect_err("too short"),
     ];
     for error in &errors {
         assert!(!error.contains("hidden"), "{error}");
     }
-    assert!(errors[0].contains("line 2, column 17: replay.control_token: a token has at least 16"), "{}", errors[0]);
+    assert!(
+        errors[0].contains("line 2, column 17: replay.control_token: a token has at least 16"),
+        "{}",
+        errors[0]
+    );
     assert!(errors[2].contains("replay.control_token: a token is text"), "{}", errors[2]);
     // A number would be shown as a wrong type.
     assert!(!text("control_token = 1234567890").contains("1234567890"));

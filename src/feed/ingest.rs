@@ -9,15 +9,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::alarm::Alarm;
-use super::line::{Line, LineLimits, LineStats};
-use super::market::{LineId, Market, Origin};
-use super::publish::{Chunk, Faults, Input, LineFault};
+use super::line::{LineLimits, LineStats};
+use super::market::Market;
+use super::publish::Input;
 use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
-use super::waiting::{Held, Rest, Waiting};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::{Counter, TurnTimes};
-use crate::faults;
 use crate::flight::{Cause, Incident, Witness};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
@@ -30,16 +28,14 @@ use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
 use crate::tick::{Body, Channel, GapCause, Tick};
 use crate::venue::Wire;
 
+mod published;
+mod waiting;
+
+use published::Publisher;
+use waiting::{Rest, Waiting};
+
 /// Records taken from one replay before the shards are woken and others have their turn.
 const RECORDS_PER_TURN: usize = 64;
-/// Chunks, or parts of one, taken from publishers in one turn.
-const CHUNKS_PER_TURN: usize = 4;
-/// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
-const LINES_PER_PART: usize = 32;
-/// Instruments that the shards may have still to take when a publisher lists another one: beyond that it waits.
-const UNLEARNED_MAX: usize = 16;
-/// How often it is looked whether publishers that wait may go on.
-const LOOK_EVERY_NS: u64 = MS;
 /// How often what was counted is shown to the operator, and silent lines are looked for.
 const REPORT_EVERY_NS: u64 = 250 * MS;
 /// How often a replay that plays shows where it is.
@@ -173,8 +169,8 @@ pub struct IngestParts {
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
     pub stale_after_ns: u64,
-    /// Instruments that were listed and that some shard has not taken yet.
-    pub unlearned: Box<dyn Fn() -> usize + Send>,
+    /// Instruments that were listed and that the subscriptions of some shard have not taken yet.
+    pub unregistered: Box<dyn Fn() -> usize + Send>,
     /// Replays wait until this says so.
     pub may_start: Box<dyn Fn() -> bool + Send>,
     /// What it shows.
@@ -185,15 +181,6 @@ pub struct IngestParts {
     pub meter: Meter,
     /// Where it tells incidents.
     pub witness: Witness,
-}
-
-/// A publisher came, or went.
-struct NoChunk;
-
-/// One publisher's line.
-struct Publisher {
-    line: Line,
-    faults: Faults,
 }
 
 /// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
@@ -492,108 +479,6 @@ impl Ingest {
             self.parts.view.ended.store(true, Ordering::Release);
             self.parts.view.on_end.notify_one();
         }
-    }
-
-    fn take_published(&mut self, now: Now) -> Next {
-        for _ in 0..CHUNKS_PER_TURN {
-            let rest = match self.rest.take() {
-                Some(rest) => rest,
-                None => match self.next_input(now) {
-                    Some(Ok(rest)) => rest,
-                    Some(Err(NoChunk)) => continue,
-                    None if self.waiting.is_empty() => return Next::At(u64::MAX),
-                    None => return Next::At(now.mono_ns + LOOK_EVERY_NS),
-                },
-            };
-            self.rest = self.part(rest);
-            // There may be many more: the shards need not wait for the next ones.
-            ring_all(self.parts.bells.iter().map(|bell| &**bell));
-            self.stages.published();
-        }
-        Next::Now
-    }
-
-    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing that can be taken now.
-    fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
-        if !self.waiting.is_empty() && (self.parts.unlearned)() <= UNLEARNED_MAX {
-            return match self.waiting.next() {
-                Some(Held::Lines(rest)) => Some(Ok(rest)),
-                Some(Held::Closed(publisher)) => {
-                    self.closed(publisher, now);
-                    Some(Err(NoChunk))
-                }
-                None => Some(Err(NoChunk)),
-            };
-        }
-        if self.waiting.is_full() {
-            return None;
-        }
-        match self.parts.publishers.as_mut()?.try_recv().ok()? {
-            Input::Opened { publisher, errors } => self.opened(publisher, errors),
-            Input::Closed { publisher } => {
-                if self.waiting.take(publisher, Held::Closed(publisher)).is_err() {
-                    self.closed(publisher, now);
-                }
-            }
-            Input::Chunk(chunk) => {
-                self.chunks += 1;
-                let (publisher, line) = (chunk.publisher, chunk.first_line);
-                let rest = Held::Lines(Rest { chunk, taken: 0, line });
-                if let Err(Held::Lines(rest)) = self.waiting.take(publisher, rest) {
-                    return Some(Ok(rest));
-                }
-            }
-        }
-        Some(Err(NoChunk))
-    }
-
-    fn opened(&mut self, publisher: u32, faults: Faults) {
-        let limits = self.parts.publish_limits.clone();
-        let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
-        if let Some(tap) = &self.parts.publish_tap {
-            line.record(tap.clone());
-        }
-        self.next_line += 1;
-        self.publishers.insert(publisher, Publisher { line, faults });
-    }
-
-    fn closed(&mut self, publisher: u32, now: Now) {
-        let Some(mut gone) = self.publishers.remove(&publisher) else { return };
-        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
-        gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
-        self.gone.add(gone.line.stats());
-    }
-
-    /// Each line of a chunk is one tick; a bad one costs only itself and is reported back. Takes the next lines,
-    /// and gives what is left, unless the publisher has to wait.
-    fn part(&mut self, mut rest: Rest) -> Option<Rest> {
-        let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
-        let (IngestParts { market, writer, view, unlearned, .. }, stages) = (&mut self.parts, &mut self.stages);
-        let Chunk { bytes, rx_ns, publisher: number, .. } = &rest.chunk;
-        let (number, listed) = (*number, market.table().len());
-        for _ in 0..LINES_PER_PART {
-            let left = &bytes[rest.taken..];
-            if left.is_empty() {
-                return None;
-            }
-            let end = memchr::memchr(b'\n', left).unwrap_or(left.len());
-            let text = left[..end].trim_ascii();
-            rest.taken = (rest.taken + end + 1).min(bytes.len());
-            stages.begin();
-            faults::inject(text);
-            if !text.is_empty()
-                && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
-            {
-                publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
-            }
-            rest.line += 1;
-            if market.table().len() > listed && unlearned() > UNLEARNED_MAX {
-                let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
-                self.waiting.hold(number, rest);
-                return None;
-            }
-        }
-        Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len())
     }
 
     /// A line that has brought nothing for too long shows stale prices.

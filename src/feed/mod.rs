@@ -8,7 +8,6 @@ mod market;
 pub mod publish;
 mod recorder;
 mod replay;
-mod waiting;
 
 pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};

@@ -447,6 +447,12 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            (
+                "tickfan_publishers_held",
+                "Publishers whose lines wait until their new instruments are subscribed to",
+                Gauge,
+                &stats.held,
+            ),
             ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
             ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),

@@ -123,7 +123,7 @@ impl Base {
         collector: &mut Option<Collector>,
     ) -> (Prepared, IngestParts) {
         let parts = IngestParts {
-            unlearned: shards.unlearned(&self.table),
+            unregistered: shards.unregistered(&self.table),
             market: Market::new(self.table),
             writer: self.writer,
             bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
@@ -242,7 +242,7 @@ impl Shards {
     }
 
     /// Says how many instruments were listed that some shard has not taken yet.
-    fn unlearned(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
+    fn unregistered(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
         let (handles, table) = (Arc::clone(&self.handles), Arc::clone(table));
         Box::new(move || {
             let taken = handles.iter().map(|shard| shard.counters.instruments.get() as usize).min();

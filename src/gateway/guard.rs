@@ -36,7 +36,8 @@ pub(super) fn end_on_panic() {
         let thread = thread::current();
         let name = thread.name().unwrap_or("without a name");
         let trace = Backtrace::capture();
-        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        let trace =
+            if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
         // Not by this thread: the reader of the log may hang.
         last_words(format!("the thread {name} has panicked: this is a bug: {what}{trace}"));
         if !name.starts_with("room") {
@@ -48,13 +49,17 @@ pub(super) fn end_on_panic() {
 /// Writes to the log, but does not wait for it for long.
 fn last_words(what: String) {
     let (tell, told) = std_mpsc::channel();
-    let write = move || {
-        // There is nowhere to report that the log is gone.
-        let _ = writeln!(std::io::stderr().lock(), "tickfan: {what}");
+    // There is nowhere to report that the log is gone.
+    let write = |what: &str| drop(writeln!(std::io::stderr().lock(), "tickfan: {what}"));
+    let last_words = what.clone();
+    let thread = move || {
+        write(&last_words);
         let _ = tell.send(());
     };
-    if thread::Builder::new().name("last-words".to_owned()).spawn(write).is_ok() {
-        let _ = told.recv_timeout(LAST_WORDS);
+    match thread::Builder::new().name("last-words".to_owned()).spawn(thread) {
+        Ok(_) => drop(told.recv_timeout(LAST_WORDS)),
+        // To say it and perhaps to wait is better than to end without a word.
+        Err(_) => write(&what),
     }
 }
 

@@ -154,7 +154,7 @@ impl Rooms {
 
     /// Finds or opens the room that a client asks for, and keeps a place in it.
     pub(super) async fn enter(self: &Arc<Self>, wish: RoomWish, peer: SocketAddr) -> Result<Place, NoRoom> {
-        let entered = self.place(&wish, share_of(peer.ip())).await;
+        let entered = self.place(&wish, peer.ip().to_canonical()).await;
         if let Err(why) = &entered {
             self.refused[why.reason()].add(1);
         }
@@ -193,7 +193,7 @@ impl Rooms {
             return Err(NoRoom::Unknown(msg.to_owned()));
         }
         let most = replay.rooms_per_address.get();
-        if state.rooms.iter().filter(|room| room.opener == peer).count() >= most {
+        if state.rooms.iter().filter(|room| share_of(room.opener) == share_of(peer)).count() >= most {
             return Err(NoRoom::TooMany(format!(
                 "your address has opened {most} rooms, which is all it may"
             )));

@@ -4,6 +4,7 @@
 pub mod close;
 pub mod frame;
 pub mod json;
+pub mod outcome;
 mod query;
 pub mod replay;
 mod request;

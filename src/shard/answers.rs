@@ -1,36 +1,53 @@
 //! Long answers are written in portions, as requests are carried out. Each may have a megabyte, so only some of them are
 //! under way at the same time.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::client::{Connection, WaitsFor};
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::protocol::Id;
-use crate::protocol::json::Outcome;
+use crate::protocol::outcome::Outcome;
 use crate::tick::Channel;
 
 /// Rows of an answer that are written in one step.
 const ROWS_PER_STEP: usize = 2;
 /// Bytes of an answer that are copied in one step, when all of it is there.
 pub(super) const BYTES_PER_STEP: usize = 4_096;
-/// A longer answer takes a place, bytes.
+/// A longer answer is a long one, bytes.
 const SHORT_BYTES_MAX: usize = 16_384;
-/// Answers that take a place, at the same time.
+/// Long answers at the same time.
 const LONG_MAX: usize = 16;
 
-/// The places of a shard, and one of them: the places count how many hold them.
-#[derive(Clone, Default)]
-pub(super) struct Places(Rc<()>);
-
-/// A place, once it is needed.
+/// The long answers of a shard that are under way: each holds a clone of the counter. The sessions that wait to write
+/// one, each with its serial.
 #[derive(Default)]
-pub(super) struct Place(Option<Places>);
+pub(super) struct LongAnswers {
+    under_way: Rc<()>,
+    waiting: VecDeque<(u32, u64)>,
+}
 
-impl Place {
-    /// Whether an answer that has so many bytes may get longer now.
-    pub(super) fn allows(&mut self, bytes: usize, places: &Places) -> bool {
-        if bytes >= SHORT_BYTES_MAX && self.0.is_none() && Rc::strong_count(&places.0) <= LONG_MAX {
-            self.0 = Some(places.clone());
+impl LongAnswers {
+    fn has_room(&self) -> bool {
+        Rc::strong_count(&self.under_way) <= LONG_MAX
+    }
+
+    /// One that waits can be written now.
+    pub(super) fn can_go_on(&self) -> bool {
+        !self.waiting.is_empty() && self.has_room()
+    }
+}
+
+/// What an answer holds that has become long.
+#[derive(Default)]
+pub(super) struct LongAnswer(Option<Rc<()>>);
+
+impl LongAnswer {
+    /// Whether an answer of so many bytes may get longer now. It counts among the long ones from then on.
+    fn may_grow(&mut self, bytes: usize, all: &LongAnswers) -> bool {
+        if bytes >= SHORT_BYTES_MAX && self.0.is_none() && all.has_room() {
+            self.0 = Some(Rc::clone(&all.under_way));
         }
         bytes < SHORT_BYTES_MAX || self.0.is_some()
     }
@@ -41,19 +58,20 @@ impl Place {
 pub(super) struct Answer {
     next: usize,
     outcome: Outcome,
-    place: Place,
+    long: LongAnswer,
 }
 
 impl<S: Socket> Sessions<S> {
     /// Writes what is left of the rows of an answer, each by its number. True when that is done.
     pub(super) fn go_on_answering(
         &mut self,
+        id: u32,
         answer: &mut Answer,
         rows: usize,
         mut write: impl FnMut(&Self, usize, &mut Outcome),
     ) -> bool {
         while answer.next < rows {
-            if !self.steps.take(1) || !answer.place.allows(answer.outcome.bytes(), &self.places) {
+            if !self.may_write(id, &mut answer.long, answer.outcome.bytes()) {
                 return false;
             }
             let until = rows.min(answer.next + ROWS_PER_STEP);
@@ -61,6 +79,34 @@ impl<S: Socket> Sessions<S> {
             answer.next = until;
         }
         self.steps.take(answer.outcome.bytes() / BYTES_PER_STEP)
+    }
+
+    /// Takes a step to write some of an answer that has so many bytes. False: not now. A session whose answer would be
+    /// one long answer too many waits until another one is sent.
+    pub(super) fn may_write(&mut self, id: u32, long: &mut LongAnswer, bytes: usize) -> bool {
+        if !long.may_grow(bytes, &self.long_answers) {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.waits_for = Some(WaitsFor::LongAnswer);
+                self.long_answers.waiting.push_back((id, connection.serial));
+            }
+            return false;
+        }
+        self.steps.take(1)
+    }
+
+    /// Has those sessions go on that waited longest to write a long answer, as many as may.
+    pub(super) fn go_on_with_long_answers(&mut self) {
+        let mut room = (LONG_MAX + 1).saturating_sub(Rc::strong_count(&self.long_answers.under_way));
+        while room > 0
+            && let Some((id, serial)) = self.long_answers.waiting.pop_front()
+        {
+            let connection = self.connections.get_mut(id).filter(|connection| connection.serial == serial);
+            let waits = |connection: &&mut Connection<S>| connection.waits_for == Some(WaitsFor::LongAnswer);
+            let Some(connection) = connection.filter(waits) else { continue };
+            connection.waits_for = None;
+            room -= 1;
+            self.put_to_work(id);
+        }
     }
 
     /// Sends an answer that is written: see [`Outcome::write`].
@@ -85,13 +131,14 @@ mod tests {
 
     #[test]
     fn only_some_answers_are_long_at_a_time() {
-        let places = Places::default();
-        let mut long: Vec<Place> = (0..LONG_MAX).map(|_| Place::default()).collect();
-        assert!(long.iter_mut().all(|place| place.allows(SHORT_BYTES_MAX, &places)));
-        let mut next = Place::default();
-        assert!(next.allows(SHORT_BYTES_MAX - 1, &places) && !next.allows(SHORT_BYTES_MAX, &places));
-        assert!(long[0].allows(1 << 20, &places));
+        let all = LongAnswers::default();
+        let mut long: Vec<LongAnswer> = (0..LONG_MAX).map(|_| LongAnswer::default()).collect();
+        assert!(long.iter_mut().all(|answer| answer.may_grow(SHORT_BYTES_MAX, &all)));
+        let mut next = LongAnswer::default();
+        assert!(next.may_grow(SHORT_BYTES_MAX - 1, &all) && !next.may_grow(SHORT_BYTES_MAX, &all));
+        assert!(long[0].may_grow(1 << 20, &all));
         long.pop();
-        assert!(next.allows(SHORT_BYTES_MAX, &places) && !Place::default().allows(SHORT_BYTES_MAX, &places));
+        assert!(next.may_grow(SHORT_BYTES_MAX, &all));
+        assert!(!LongAnswer::default().may_grow(SHORT_BYTES_MAX, &all));
     }
 }

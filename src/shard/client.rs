@@ -20,6 +20,15 @@ use crate::session::{Session, Strip, Subscription, Times, Tray};
 use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
+/// What a request under way waits for, besides its turn: it is not put to work before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// The index of the ring, of a `resume`.
+    Plan,
+    /// That one long answer less is being written.
+    LongAnswer,
+}
+
 /// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
 #[repr(C, align(64))]
 pub(super) struct Connection<S> {
@@ -33,8 +42,8 @@ pub(super) struct Connection<S> {
     pub(super) parting: Parting,
     /// In the list of those that read again.
     pub(super) reads: bool,
-    /// A `resume` of it waits for the index of the ring.
-    pub(super) awaits_plan: bool,
+    /// What its request waits for, besides its turn.
+    pub(super) waits_for: Option<WaitsFor>,
     /// It was above `ok` at some time.
     pub(super) slowed: bool,
     /// Listed instruments that it asked for by name, on whatever channel.

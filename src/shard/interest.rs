@@ -101,7 +101,12 @@ impl<S: Socket> Sessions<S> {
         while self.has_to_learn() {
             let id = InstrumentId(self.known as u32);
             let Some(symbol) = self.table.get(id).cloned() else { return true };
-            if !self.learn_one(id, &symbol, now, |sessions| sessions.steps.take_most(1)) {
+            // Requests that wait have some of the turn, too.
+            let may = |sessions: &mut Self| match sessions.workers.is_empty() {
+                true => sessions.steps.take_most(1),
+                false => sessions.steps.take_of_half(1),
+            };
+            if !self.learn_one(id, &symbol, now, may) {
                 return false;
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::answers::{BYTES_PER_STEP, Place};
+use super::answers::{BYTES_PER_STEP, LongAnswer};
 use super::awaited::terms_of;
 use super::interest::Wildcard;
 use super::pattern::Pattern;
@@ -14,7 +14,8 @@ use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, Symbol};
 use crate::protocol::Id;
-use crate::protocol::json::{self as message, ROWS_BYTES_MAX, SubscriptionRow, SymbolRow};
+use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
+use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
 use crate::tick::{Channel, Key, Stream};
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
@@ -30,7 +31,7 @@ struct Rows {
     count: usize,
     /// There is one that found no room.
     more: bool,
-    place: Place,
+    long: LongAnswer,
 }
 
 impl Rows {
@@ -38,7 +39,7 @@ impl Rows {
     fn take<R: Serialize>(&mut self, of_one: &[R]) -> bool {
         let before = self.text.len();
         for row in of_one {
-            message::push_row(&mut self.text, row, usize::MAX);
+            outcome::push_row(&mut self.text, row, usize::MAX);
         }
         self.more |= self.count + of_one.len() > ROWS_MAX || self.text.len() >= ROWS_BYTES_MAX;
         if self.more {
@@ -120,7 +121,7 @@ impl<S: Socket> Sessions<S> {
                         *next = Next::Awaited(None);
                         continue;
                     };
-                    if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
+                    if !self.may_write(id, &mut rows.long, rows.text.len()) {
                         return false;
                     }
                     *from = InstrumentId(instrument.0 + 1);
@@ -132,7 +133,7 @@ impl<S: Socket> Sessions<S> {
                         *next = Next::Answer;
                         continue;
                     };
-                    if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
+                    if !self.may_write(id, &mut rows.long, rows.text.len()) {
                         return false;
                     }
                     rows.take(&self.rows_of_awaited(id, &symbol));
@@ -208,7 +209,7 @@ impl<S: Socket> Sessions<S> {
             if *next >= table.len() {
                 break;
             }
-            if !self.steps.take(1) || !rows.place.allows(rows.text.len(), &self.places) {
+            if !self.may_write(id, &mut rows.long, rows.text.len()) {
                 return false;
             }
             for _ in 0..PASSED_PER_STEP {
@@ -232,7 +233,7 @@ impl<S: Socket> Sessions<S> {
     /// Answers with rows.
     fn say_rows(&mut self, id: u32, (name, op, field): (Option<&Id>, &str, &str), rows: &Rows, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let frame = self.frames.text(|out| message::listing(name, op, field, (&rows.text, rows.more), out));
+        let frame = self.frames.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
         connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
     }

@@ -181,12 +181,14 @@ impl<S: Socket> Sessions<S> {
     fn look_beyond(&mut self, reading: &mut Reading) -> bool {
         let beyond = std::mem::take(&mut reading.ways.beyond);
         self.slots = self.slots.saturating_sub(beyond.len());
-        let mut any = false;
+        let mut found = 0;
         for (key, position) in beyond {
             let lost = !self.resumes.positions.holds(position.wrapping_add(1), self.cursor);
             reading.missed += u64::from(lost);
-            any |= self.go_on_behind(key, position, &mut reading.ways);
+            found += usize::from(self.go_on_behind(key, position, &mut reading.ways));
         }
-        any
+        // What was found is read in this turn, or one with very many streams would look at them for ever.
+        self.slots = self.slots.max(found);
+        found > 0
     }
 }

@@ -11,7 +11,8 @@ use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use super::work::Settling;
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{self as message, Outcome, RejectedRow, SubscriptionRow};
+use crate::protocol::json::{self as message, SubscriptionRow};
+use crate::protocol::outcome::{Outcome, RejectedRow};
 use crate::protocol::{Id, Subscribe, Terms};
 use crate::tick::{Channel, Key, State};
 
@@ -160,19 +161,26 @@ impl<S: Socket> Sessions<S> {
                     Stage::Resolve(at + 1)
                 }
                 Stage::Answer => {
-                    let Subscribing { name, wanted, plan, accepted, rejected, answer, catches_up, .. } = asked;
+                    let Subscribing { name, wanted, plan, accepted, rejected, answer, catches_up, .. } =
+                        asked;
                     let (channels, wanted) = (&wanted.channels, &*wanted);
                     let row = |sessions: &Self, at: usize, outcome: &mut Outcome| {
                         let Some(at) = at.checked_sub(rejected.len()) else {
                             return outcome.reject(&rejected[at].1.row(&wanted.symbols[rejected[at].0]));
                         };
-                        let (named, channel) = (&accepted[at / channels.len()], channels[at % channels.len()]);
+                        let (named, channel) =
+                            (&accepted[at / channels.len()], channels[at % channels.len()]);
                         let row = row(&sessions.table, named, channel, wanted.terms_on(channel));
                         let row = sessions.with_beginning(id, row, named, channel, plan);
                         *catches_up |= row.has_past();
                         outcome.accept(&row);
                     };
-                    if !self.go_on_answering(answer, rejected.len() + accepted.len() * channels.len(), row) {
+                    if !self.go_on_answering(
+                        id,
+                        answer,
+                        rejected.len() + accepted.len() * channels.len(),
+                        row,
+                    ) {
                         return false;
                     }
                     self.say_outcome(id, (name.as_ref(), "subscribe"), (channels, false), answer, now);

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::client::{Connection, WaitsFor};
 use super::interest::Start;
 use super::positions::Positions;
 use super::reading::Beginning;
@@ -133,7 +134,7 @@ impl<S: Socket> Sessions<S> {
     /// last.
     pub(super) fn await_plan(&mut self, id: u32, first: bool) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.awaits_plan = true;
+        connection.waits_for = Some(WaitsFor::Plan);
         let waiting = (id, connection.serial);
         match first {
             true => self.resumes.waiting.push_front(waiting),
@@ -159,10 +160,12 @@ impl<S: Socket> Sessions<S> {
             let Some((id, serial)) = self.resumes.waiting.pop_front() else { break };
             let connection = self.connections.get_mut(id).filter(|connection| connection.serial == serial);
             // One that is closing does something else by now.
-            let Some(connection) = connection.filter(|connection| connection.awaits_plan) else { continue };
-            connection.awaits_plan = false;
+            let waits = |connection: &&mut Connection<S>| connection.waits_for == Some(WaitsFor::Plan);
+            let Some(connection) = connection.filter(waits) else { continue };
+            connection.waits_for = None;
             self.work_on(id, now);
-            if self.connections.get(id).is_some_and(|connection| connection.awaits_plan) {
+            if self.connections.get(id).is_some_and(|connection| connection.waits_for == Some(WaitsFor::Plan))
+            {
                 break;
             }
         }

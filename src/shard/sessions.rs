@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::answers::Places;
 use super::allowance::Allowance;
+use super::answers::LongAnswers;
 use super::awaited::{Awaited, AwaitedBy};
 use super::client::{Around, Connection, Sample};
 use super::clocks::Surroundings;
@@ -137,8 +137,7 @@ pub struct Sessions<S> {
     pub(super) steps: Steps,
     /// Sessions with something under way, the one that waits longest first.
     pub(super) workers: VecDeque<(u32, u64)>,
-    /// Of long answers.
-    pub(super) places: Places,
+    pub(super) long_answers: LongAnswers,
     /// What sessions that are gone have left, by their numbers, which no others have until it is taken away.
     pub(super) leaving: BTreeMap<u32, Leaving>,
     /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
@@ -222,7 +221,7 @@ impl<S: Socket> Sessions<S> {
             to_watch: 0,
             steps,
             workers: VecDeque::new(),
-            places: Places::default(),
+            long_answers: LongAnswers::default(),
             leaving: BTreeMap::new(),
             sweep: None,
             pressed: Vec::new(),
@@ -499,7 +498,7 @@ impl<S: Socket> Sessions<S> {
             history: None,
             reading: None,
             reads: false,
-            awaits_plan: false,
+            waits_for: None,
             named: 0,
             seam: None,
             withheld: None,

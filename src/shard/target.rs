@@ -12,7 +12,8 @@ use super::sessions::{Sessions, Socket};
 use super::work::Settling;
 use crate::clock::Now;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::protocol::json::{EndedRow, Outcome, SubscriptionRow};
+use crate::protocol::json::SubscriptionRow;
+use crate::protocol::outcome::{EndedRow, Outcome};
 use crate::protocol::{Change, Id, Mode, Target, Terms};
 use crate::tick::{Channel, Key, State, Stream};
 
@@ -186,11 +187,12 @@ impl<S: Socket> Sessions<S> {
                 }
                 Ending::Answer(answer) => {
                     let Patterns { ok, rejected, .. } = &*patterns;
-                    let row = |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
-                        None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
-                        Some(at) => outcome.accept(&EndedRow { symbol: ok[at].0.shown() }),
-                    };
-                    if !self.go_on_answering(answer, rejected.len() + ok.len(), row) {
+                    let row =
+                        |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
+                            None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                            Some(at) => outcome.accept(&EndedRow { symbol: ok[at].0.shown() }),
+                        };
+                    if !self.go_on_answering(id, answer, rejected.len() + ok.len(), row) {
                         return false;
                     }
                     let channels = (&target.channels[..], target.symbols.is_none());
@@ -321,14 +323,20 @@ impl<S: Socket> Sessions<S> {
                 },
                 Changing::Answer(answer) => {
                     let Setting { name, target, patterns: Patterns { ok, rejected, .. }, shown, .. } = asked;
-                    let row = |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
-                        None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
-                        Some(at) => {
-                            let (pattern, channel, terms, state) = shown[at];
-                            outcome.accept(&SubscriptionRow::new(ok[pattern].0.shown(), channel, terms, state));
-                        }
-                    };
-                    if !self.go_on_answering(answer, rejected.len() + shown.len(), row) {
+                    let row =
+                        |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
+                            None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                            Some(at) => {
+                                let (pattern, channel, terms, state) = shown[at];
+                                outcome.accept(&SubscriptionRow::new(
+                                    ok[pattern].0.shown(),
+                                    channel,
+                                    terms,
+                                    state,
+                                ));
+                            }
+                        };
+                    if !self.go_on_answering(id, answer, rejected.len() + shown.len(), row) {
                         return false;
                     }
                     self.say_outcome(id, (name.as_ref(), "set"), (&target.channels, false), answer, now);

@@ -153,7 +153,7 @@ impl<S: Socket> Sessions<S> {
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.reading = None;
-        connection.awaits_plan = false;
+        connection.waits_for = None;
         self.begin(id, Work::Leave, now);
     }
 
@@ -174,7 +174,7 @@ impl<S: Socket> Sessions<S> {
             self.recover(id, now);
         } else {
             connection.work = Some(work);
-            if !connection.awaits_plan {
+            if connection.waits_for.is_none() {
                 self.put_to_work(id);
             }
         }
@@ -231,6 +231,7 @@ impl<S: Socket> Sessions<S> {
     /// Goes on with what sessions have under way, in turns, as long as there are steps.
     pub(super) fn work(&mut self, now: Now) {
         self.forget_those_gone();
+        self.go_on_with_long_answers();
         // The rest of the steps is for what rates let go, and for those that resume.
         while !self.steps.are_few()
             && let Some((id, serial)) = self.workers.pop_front()
@@ -241,13 +242,13 @@ impl<S: Socket> Sessions<S> {
             connection.at_work = false;
             self.steps.begin_slice();
             self.recover(id, now);
-            if self.connections.get(id).is_none_or(|connection| connection.awaits_plan) {
+            if self.connections.get(id).is_none_or(|connection| connection.waits_for.is_some()) {
                 continue;
             }
             let taken = self.steps.taken();
             self.work_on(id, now);
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            if connection.work.is_some() && !connection.awaits_plan && self.steps.taken() == taken {
+            if connection.work.is_some() && connection.waits_for.is_none() && self.steps.taken() == taken {
                 // What is next needs more than is left: it comes first in the next turn.
                 self.workers.rotate_right(1);
                 break;
@@ -263,7 +264,10 @@ impl<S: Socket> Sessions<S> {
 
     /// True while something is left that was to be done in portions.
     pub(super) fn has_work(&self) -> bool {
-        !self.workers.is_empty() || !self.leaving.is_empty() || self.is_catching_up()
+        !self.workers.is_empty()
+            || !self.leaving.is_empty()
+            || self.is_catching_up()
+            || self.long_answers.can_go_on()
     }
 
     /// Takes some of what a session that leaves has out of the tables. True when nothing is left.

@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -381,18 +382,53 @@ def resume_storm(gateway, stop, size, counts):
         stop.wait(0.5)
 
 
-def fill(gateway, count):
-    """Publishes one quote and one trade of `count` instruments."""
-    lines = [json.dumps({"op": "auth", "token": TOKEN})]
-    for n in range(count):
-        symbol = f"demo:{n:06}{'Z' * 40}"
-        lines.append(f'{{"type":"quote","symbol":"{symbol}","bid":"1.24","bid_size":"10","ask":"1.26","ask_size":"8"}}')
-        lines.append(f'{{"type":"trade","symbol":"{symbol}","price":"1.25","size":"3"}}')
-    with socket.create_connection(gateway.publish, timeout=PATIENCE_S) as sock:
-        sock.sendall(("\n".join(lines) + "\n").encode())
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(1 << 16):
-            pass
+def fill(gateway, count, name="Z" * 40):
+    """Publishes one quote and one trade of `count` instruments; as many as a publisher may name from each."""
+    for first in range(0, count, 8_000):
+        lines = [json.dumps({"op": "auth", "token": TOKEN})]
+        for n in range(first, min(count, first + 8_000)):
+            symbol = f"demo:{n:06}{name}"
+            lines.append(
+                f'{{"type":"quote","symbol":"{symbol}","bid":"1.24","bid_size":"10","ask":"1.26","ask_size":"8"}}'
+            )
+            lines.append(f'{{"type":"trade","symbol":"{symbol}","price":"1.25","size":"3"}}')
+        answer = b""
+        with socket.create_connection(gateway.publish, timeout=2 * PATIENCE_S) as sock:
+            sock.sendall(("\n".join(lines) + "\n").encode())
+            sock.shutdown(socket.SHUT_WR)
+            while data := sock.recv(1 << 16):
+                answer += data
+        if b'"error"' in answer:
+            raise OSError(f"publishing: {answer[:200].decode()}")
+
+
+def listing(gateway, stop, size, counts):
+    """Publishes instruments that nobody has named yet, which each of `size` wildcards takes."""
+    path = "/ws?symbols=*&mode=latest&max_hz=0.01&snapshot=false"
+    socks = several(gateway, counts, size, path)
+    selector = selectors.DefaultSelector()
+    for sock in socks:
+        sock.sock.setblocking(False)
+        selector.register(sock.sock, selectors.EVENT_READ, sock)
+    done = threading.Event()
+
+    def publish():
+        try:
+            fill(gateway, 40 * size, "N")
+            counts["listed"] += 40 * size
+        except OSError as error:
+            counts[f"failed: {error}"] += 1
+        finally:
+            done.set()
+
+    threading.Thread(target=publish, daemon=True).start()
+    while not (stop.is_set() and done.is_set()):
+        for key, _ in selector.select(0.05):
+            try:
+                if not key.fileobj.recv(1 << 18):
+                    selector.unregister(key.fileobj)
+            except BlockingIOError:
+                pass
 
 
 def wild(gateway, stop, size, counts):
@@ -456,13 +492,14 @@ CASES = {
     "codes": (None, "what is not allowed is closed with its code", 0, 0),
     "pause": (None, "SIGSTOP of the gateway", 50, 3),
     "wild": (wild, "`?symbols=*` of 20,000 instruments", 100, 4),
+    "listing": (listing, "a publisher lists 8,000 instruments beside 200 `?symbols=*`", 200, 4),
 }
 
 # What an attacker counts, any of it, if it has done what its row says.
 SIGNS = {
     "cpu": ["turns"],
     "set": ["bytes"],
-    "leave": ["left"],
+    "leave": ["ack"],
     "json": ["bytes"],
     "pongs": ["bytes"],
     "fragments": ["bytes"],
@@ -472,6 +509,7 @@ SIGNS = {
     "stalled": ["held"],
     "from": ["bytes"],
     "wild": ["opened"],
+    "listing": ["listed"],
 }
 
 
@@ -697,7 +735,7 @@ def case(gateway, name, args):
         # Refused connections are an answer. An attacker that fails by itself, or does nothing, is a fault here.
         wrong += (
             [f"the attacker: {what}" for what in counts if str(what).startswith("failed")]
-            if any(counts.get(sign) for sign in SIGNS[name])
+            if any(counts.get(sign) for sign in [*SIGNS[name], "ended by force"])
             else [f"no attack: none of {', '.join(map(str, SIGNS[name]))} in {counts}"]
         )
     row += ["-"] * (7 - len(row))

@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -95,6 +95,8 @@ pub struct Stats {
     pub opened: AtomicU64,
     /// Publishers connected now.
     pub open: AtomicU64,
+    /// Publishers whose lines wait now, since they have listed instruments faster than clients' subscriptions take them.
+    pub held: AtomicU64,
     /// Connections now that have not shown the token.
     pub waiting: AtomicU64,
     /// Connections that ended without the right token.
@@ -167,12 +169,16 @@ pub struct LineFault {
     pub msg: String,
 }
 
-/// Faults that there was no room for.
+/// What the ingest thread tells a publisher besides its faults.
 #[derive(Debug, Default)]
 struct Untold {
+    /// Faults that there was no room for.
     lines: AtomicU64,
     /// Rung after `lines` has grown: the last fault of all must not stay unsaid.
     grown: Notify,
+    /// Nothing more of it is to be handed over for now.
+    held: AtomicBool,
+    released: Notify,
 }
 
 /// The way back to one publisher, for the ingest thread.
@@ -192,6 +198,21 @@ impl Faults {
             count(&self.untold.lines, 1);
             self.untold.grown.notify_one();
             count(&self.stats.faults_untold, 1);
+        }
+    }
+
+    /// Holds the publisher: its socket is not read until it is released.
+    pub fn hold(&self) {
+        if !self.untold.held.swap(true, Ordering::AcqRel) {
+            count(&self.stats.held, 1);
+        }
+    }
+
+    /// Releases the publisher.
+    pub fn release(&self) {
+        if self.untold.held.swap(false, Ordering::AcqRel) {
+            self.stats.held.fetch_sub(1, Ordering::Relaxed);
+            self.untold.released.notify_one();
         }
     }
 }
@@ -355,16 +376,21 @@ impl Publish {
         }
         if why == Close::Normal {
             // The ingest thread drops its end once it has read every line.
-            let rest = async {
-                while let Some(fault) = faults.recv().await {
-                    tell(&mut wire, &fault);
-                    if wire.flush().await.is_err() {
-                        return;
+            loop {
+                let rest = async {
+                    while let Some(fault) = faults.recv().await {
+                        tell(&mut wire, &fault);
+                        if wire.flush().await.is_err() {
+                            return;
+                        }
                     }
+                    tell_number(&mut wire, &faults, &untold);
+                };
+                // Of one that is held, lines are still to be taken.
+                if timeout(FAREWELL, rest).await.is_ok() || !untold.held.load(Ordering::Acquire) {
+                    break;
                 }
-                tell_number(&mut wire, &faults, &untold);
-            };
-            timeout(FAREWELL, rest).await.ok();
+            }
         } else {
             wire.say(&json!({"type": "error", "code": why.why(), "msg": "publishing ends here"}));
         }
@@ -434,6 +460,12 @@ impl Publish {
         count(&self.stats.lines, whole.lines);
         count(&self.stats.bytes, whole.bytes.len() as u64);
         let (first_line, bytes) = (whole.first_line, whole.bytes);
+        while errors.untold.held.load(Ordering::Acquire) {
+            tokio::select! {
+                () = errors.untold.released.notified() => {}
+                () = self.stopped() => return false,
+            }
+        }
         self.send(Input::Chunk(Chunk { publisher, first_line, rx_ns, bytes })).await
     }
 

@@ -59,7 +59,8 @@ test('after a seek, forward and back, all that is shown is of that place', optio
   await screen.until(isPaused, undefined);
   for (const part of [0.8, 0.2]) {
     const placeUs = await seek(gateway, screen, part);
-    // It stands: there is a last value of each, and nothing has happened yet.
+    // It stands: there is a last value of each, once all of them have come, and nothing has happened yet.
+    await until('each has its last value', async () => Object.values(await screen.rows()).every(({ last = '' }) => /\d/.test(last)));
     const stood = await screen.rows();
     assert.equal(await axis(screen), undefined);
     assert.deepEqual([await tape(screen), await arrows(screen)], [[], 0]);

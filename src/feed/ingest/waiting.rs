@@ -2,11 +2,14 @@
 //!
 //! A shard reads the ring no further than its subscriptions have taken the instruments of what it reads. With many
 //! wildcards that takes time, which everybody would wait for behind a publisher that lists thousands at once: so it is
-//! the publisher that waits, and others go on.
+//! the publisher that waits, and others go on. Its socket is not read meanwhile ([`Faults::hold`]); what it had handed
+//! over by then is kept here.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::publish::{CHUNKS_MAX, Chunk};
+#[cfg(doc)]
+use crate::feed::publish::Faults;
+use crate::feed::publish::{CHUNKS_MAX, Chunk};
 
 /// What is left of a chunk.
 pub(super) struct Rest {
@@ -21,7 +24,7 @@ pub(super) struct Rest {
 pub(super) enum Held {
     Lines(Rest),
     /// It has gone.
-    Closed(u32),
+    Closed,
 }
 
 /// The publishers that wait, in turn, and what waits of each, in order.
@@ -53,22 +56,23 @@ impl Waiting {
         Ok(())
     }
 
-    /// What goes on next, where nobody has to wait any more: something of each in turn.
-    pub(super) fn next(&mut self) -> Option<Held> {
-        while let Some(publisher) = self.turns.pop_front() {
-            let Some(held) = self.held.get_mut(&publisher) else { continue };
-            let next = held.pop_front();
-            if held.is_empty() {
-                self.held.remove(&publisher);
-            } else {
-                self.turns.push_back(publisher);
-            }
-            if next.is_some() {
-                self.chunks -= usize::from(matches!(next, Some(Held::Lines(_))));
-                return next;
-            }
+    /// The publisher that goes on next, where nobody has to wait any more, and what waits of it: something of each in turn.
+    pub(super) fn next(&mut self) -> Option<(u32, Option<Held>)> {
+        let publisher = self.turns.pop_front()?;
+        let held = self.held.get_mut(&publisher)?;
+        let next = held.pop_front();
+        if held.is_empty() {
+            self.held.remove(&publisher);
+        } else {
+            self.turns.push_back(publisher);
         }
-        None
+        self.chunks -= usize::from(matches!(next, Some(Held::Lines(_))));
+        Some((publisher, next))
+    }
+
+    /// Whether a publisher waits.
+    pub(super) fn has(&self, publisher: u32) -> bool {
+        self.held.contains_key(&publisher)
     }
 
     /// Nobody waits.
@@ -91,23 +95,24 @@ mod tests {
     }
 
     fn next(waiting: &mut Waiting) -> Option<(u32, Option<u64>)> {
-        Some(match waiting.next()? {
-            Held::Lines(rest) => (rest.chunk.publisher, Some(rest.line)),
-            Held::Closed(publisher) => (publisher, None),
+        let (publisher, next) = waiting.next()?;
+        Some(match next {
+            Some(Held::Lines(rest)) => (publisher, Some(rest.line)),
+            Some(Held::Closed) | None => (publisher, None),
         })
     }
 
     #[test]
     fn what_waits_stays_in_order_and_goes_on_by_turns() {
         let mut waiting = Waiting::default();
-        assert!(waiting.take(1, Held::Closed(1)).is_err(), "it does not wait");
+        assert!(waiting.take(1, Held::Closed).is_err(), "it does not wait");
         waiting.hold(1, Some(rest(1, 7)));
         waiting.hold(2, None);
         for line in [8, 9] {
             assert!(waiting.take(1, Held::Lines(rest(1, line))).is_ok());
             assert!(waiting.take(2, Held::Lines(rest(2, line))).is_ok());
         }
-        assert!(waiting.take(1, Held::Closed(1)).is_ok());
+        assert!(waiting.take(1, Held::Closed).is_ok());
         assert_eq!(next(&mut waiting), Some((1, Some(7))));
         // It has to wait again.
         waiting.hold(1, Some(rest(1, 7)));
@@ -117,7 +122,9 @@ mod tests {
         assert!(waiting.is_empty() && waiting.chunks == 0);
         // Who sends nothing more waits no longer than others.
         waiting.hold(3, None);
-        assert!(waiting.next().is_none() && waiting.is_empty());
+        assert!(
+            waiting.has(3) && next(&mut waiting) == Some((3, None)) && waiting.is_empty() && !waiting.has(3)
+        );
     }
 
     #[test]

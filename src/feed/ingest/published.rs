@@ -1,0 +1,145 @@
+//! What publishers send: chunks of lines, taken in order, in parts, and of each publisher no faster than the shards can
+//! take the instruments that it lists.
+
+use super::waiting::{Held, Rest};
+use super::{Ingest, IngestParts, Next, publish};
+use crate::clock::{MS, Now};
+use crate::faults;
+use crate::feed::line::Line;
+use crate::feed::market::{LineId, Origin};
+use crate::feed::publish::{Chunk, Faults, Input, LineFault};
+use crate::ring::ring_all;
+use crate::venue::Wire;
+
+/// Chunks, or parts of one, taken from publishers in one turn.
+const CHUNKS_PER_TURN: usize = 4;
+/// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
+const LINES_PER_PART: usize = 32;
+/// Instruments that the shards may have still to take when a publisher lists another one: beyond that it waits.
+const UNREGISTERED_MAX: usize = 16;
+/// How often it is looked whether publishers that wait may go on.
+const LOOK_EVERY_NS: u64 = MS;
+
+/// One publisher's line.
+pub(super) struct Publisher {
+    pub(super) line: Line,
+    faults: Faults,
+}
+
+/// A publisher came, or went.
+struct NoChunk;
+
+impl Ingest {
+    /// Takes what publishers have sent, at most a fair share of it.
+    pub(super) fn take_published(&mut self, now: Now) -> Next {
+        for _ in 0..CHUNKS_PER_TURN {
+            let rest = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.next_input(now) {
+                    Some(Ok(rest)) => rest,
+                    Some(Err(NoChunk)) => continue,
+                    None if self.waiting.is_empty() => return Next::At(u64::MAX),
+                    None => return Next::At(now.mono_ns + LOOK_EVERY_NS),
+                },
+            };
+            self.rest = self.part(rest);
+            // There may be many more: the shards need not wait for the next ones.
+            ring_all(self.parts.bells.iter().map(|bell| &**bell));
+            self.stages.published();
+        }
+        Next::Now
+    }
+
+    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing that can be taken now.
+    fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
+        // All of them: so a shard has turns without instruments to take, which it needs for requests.
+        if !self.waiting.is_empty() && (self.parts.unregistered)() == 0 {
+            let (publisher, next) = self.waiting.next()?;
+            if !self.waiting.has(publisher)
+                && let Some(publisher) = self.publishers.get(&publisher)
+            {
+                publisher.faults.release();
+            }
+            return match next {
+                Some(Held::Lines(rest)) => Some(Ok(rest)),
+                Some(Held::Closed) => {
+                    self.closed(publisher, now);
+                    Some(Err(NoChunk))
+                }
+                None => Some(Err(NoChunk)),
+            };
+        }
+        if self.waiting.is_full() {
+            return None;
+        }
+        match self.parts.publishers.as_mut()?.try_recv().ok()? {
+            Input::Opened { publisher, errors } => self.opened(publisher, errors),
+            Input::Closed { publisher } => {
+                if self.waiting.take(publisher, Held::Closed).is_err() {
+                    self.closed(publisher, now);
+                }
+            }
+            Input::Chunk(chunk) => {
+                self.chunks += 1;
+                let (publisher, line) = (chunk.publisher, chunk.first_line);
+                let rest = Held::Lines(Rest { chunk, taken: 0, line });
+                if let Err(Held::Lines(rest)) = self.waiting.take(publisher, rest) {
+                    return Some(Ok(rest));
+                }
+            }
+        }
+        Some(Err(NoChunk))
+    }
+
+    fn opened(&mut self, publisher: u32, faults: Faults) {
+        let limits = self.parts.publish_limits.clone();
+        let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
+        if let Some(tap) = &self.parts.publish_tap {
+            line.record(tap.clone());
+        }
+        self.next_line += 1;
+        self.publishers.insert(publisher, Publisher { line, faults });
+    }
+
+    fn closed(&mut self, publisher: u32, now: Now) {
+        let Some(mut gone) = self.publishers.remove(&publisher) else { return };
+        gone.faults.release();
+        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
+        gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
+        self.gone.add(gone.line.stats());
+    }
+
+    /// Each line of a chunk is one tick; a bad one costs only itself and is reported back. Takes the next lines,
+    /// and gives what is left, unless the publisher has to wait.
+    fn part(&mut self, mut rest: Rest) -> Option<Rest> {
+        let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
+        let (IngestParts { market, writer, view, unregistered, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
+        let Chunk { bytes, rx_ns, publisher: number, .. } = &rest.chunk;
+        let (number, listed) = (*number, market.table().len());
+        for _ in 0..LINES_PER_PART {
+            let left = &bytes[rest.taken..];
+            if left.is_empty() {
+                return None;
+            }
+            let end = memchr::memchr(b'\n', left).unwrap_or(left.len());
+            let text = left[..end].trim_ascii();
+            rest.taken = (rest.taken + end + 1).min(bytes.len());
+            stages.begin();
+            faults::inject(text);
+            if !text.is_empty()
+                && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
+            {
+                publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
+            }
+            rest.line += 1;
+            if market.table().len() > listed && unregistered() > UNREGISTERED_MAX {
+                let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
+                self.waiting.hold(number, rest);
+                publisher.faults.hold();
+                return None;
+            }
+        }
+        Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len())
+    }
+}
