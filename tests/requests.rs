@@ -689,7 +689,7 @@ fn each_of_many_long_answers_comes_whole() {
     let all = [&wanted, &set, r#"{"op":"list","id":3}"#, r#"{"op":"unsubscribe","id":4}"#];
     for (request, field) in all.into_iter().zip(["ok", "ok", "subscriptions", "ok"]) {
         for client in &mut kept {
-            if request != &wanted {
+            if *request != wanted {
                 client.text(request);
             }
         }

@@ -39,7 +39,7 @@ pub(super) fn end_on_panic() {
         let trace =
             if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
         // Not by this thread: the reader of the log may hang.
-        last_words(format!("the thread {name} has panicked: this is a bug: {what}{trace}"));
+        last_words(&format!("the thread {name} has panicked: this is a bug: {what}{trace}"));
         if !name.starts_with("room") {
             process::exit(PANICKED);
         }
@@ -47,11 +47,11 @@ pub(super) fn end_on_panic() {
 }
 
 /// Writes to the log, but does not wait for it for long.
-fn last_words(what: String) {
+fn last_words(what: &str) {
     let (tell, told) = std_mpsc::channel();
     // There is nowhere to report that the log is gone.
     let write = |what: &str| drop(writeln!(std::io::stderr().lock(), "tickfan: {what}"));
-    let last_words = what.clone();
+    let last_words = what.to_owned();
     let thread = move || {
         write(&last_words);
         let _ = tell.send(());
@@ -59,7 +59,7 @@ fn last_words(what: String) {
     match thread::Builder::new().name("last-words".to_owned()).spawn(thread) {
         Ok(_) => drop(told.recv_timeout(LAST_WORDS)),
         // To say it and perhaps to wait is better than to end without a word.
-        Err(_) => write(&what),
+        Err(_) => write(what),
     }
 }
 
@@ -104,7 +104,7 @@ impl Guarded {
             for finding in watcher.look(clock.now(), clock.slept_ns()) {
                 let what = told(&finding);
                 if matches!(finding, Finding::Hangs(..)) {
-                    last_words(what);
+                    last_words(&what);
                     process::exit(HANGS);
                 }
                 // What finds no room in the log is in the metrics.

@@ -30,7 +30,7 @@ const NAMED_BYTES_MAX: usize = 1_024;
 pub(super) enum Work {
     /// A message that is still to be read.
     Message(Box<str>),
-    Subscribe(Subscribing),
+    Subscribe(Box<Subscribing>),
     Unsubscribe(Unsubscribing),
     Set(Setting),
     List(Listing),
@@ -89,7 +89,7 @@ impl<S: Socket> Sessions<S> {
     pub fn subscribe(&mut self, id: u32, wanted: Subscribe, now: Now) {
         let bytes = wanted.symbols.iter().map(String::len).sum();
         if self.admit(id, bytes, now) == Admission::Granted {
-            self.begin(id, Work::Subscribe(Subscribing::new(None, wanted)), now);
+            self.begin(id, Work::Subscribe(Box::new(Subscribing::new(None, wanted))), now);
         }
     }
 
@@ -115,7 +115,7 @@ impl<S: Socket> Sessions<S> {
             }
         };
         match op {
-            Op::Subscribe(wanted) => Some(Work::Subscribe(Subscribing::new(name, wanted))),
+            Op::Subscribe(wanted) => Some(Work::Subscribe(Box::new(Subscribing::new(name, wanted)))),
             Op::Unsubscribe(target) => Some(Work::Unsubscribe(Unsubscribing::new(name, target))),
             Op::Set(target, change) => Some(Work::Set(Setting::new(name, target, change))),
             Op::List(after) => self.listing(id, name, after.as_deref(), now).map(Work::List),
