@@ -230,6 +230,8 @@ pub struct ShardCounters {
     pub subscriptions: Counter,
     /// Instruments that its subscriptions have taken, in the order of listing.
     pub instruments: Counter,
+    /// Sessions with wildcards.
+    pub wild: Counter,
     /// Turns, those that found nothing to do too.
     pub turns: Counter,
     /// How long they took.

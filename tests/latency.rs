@@ -151,7 +151,7 @@ impl House {
         let spec = ReplaySpec { strict: true, ..ReplaySpec::new(vec![file]) };
         let (notices, log) = mpsc::channel(8);
         let ingest = Ingest::new(IngestParts {
-            unregistered: Box::new(|| 0),
+            listing_backlog: Box::new(|| 0),
             market: Market::new(Arc::clone(&table)),
             writer,
             bells: Vec::new(),

@@ -860,7 +860,8 @@ impl Rig {
             publish_tap: None,
             clock: Clock::real(),
             stale_after_ns: u64::MAX,
-            unregistered: Box::new(move || listed.len() - taken.load(Ordering::Relaxed)),
+            // As with 7 wildcards.
+            listing_backlog: Box::new(move || 8 * (listed.len() - taken.load(Ordering::Relaxed))),
             may_start: Box::new(|| true),
             view: Arc::new(IngestView::new(0)),
             notices,

@@ -169,8 +169,9 @@ pub struct IngestParts {
     pub clock: Clock,
     /// After this long without a frame a line's prices are stale, nanoseconds.
     pub stale_after_ns: u64,
-    /// Instruments that were listed and that the subscriptions of some shard have not taken yet.
-    pub unregistered: Box<dyn Fn() -> usize + Send>,
+    /// What the shard that is furthest behind has still to do for instruments that were listed, in subscriptions to
+    /// make at most.
+    pub listing_backlog: Box<dyn Fn() -> usize + Send>,
     /// Replays wait until this says so.
     pub may_start: Box<dyn Fn() -> bool + Send>,
     /// What it shows.

@@ -123,7 +123,7 @@ impl Base {
         collector: &mut Option<Collector>,
     ) -> (Prepared, IngestParts) {
         let parts = IngestParts {
-            unregistered: shards.unregistered(&self.table),
+            listing_backlog: shards.listing_backlog(&self.table),
             market: Market::new(self.table),
             writer: self.writer,
             bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
@@ -241,12 +241,16 @@ impl Shards {
         Box::new(move || subscribed() >= subscribers as u64)
     }
 
-    /// Says how many instruments were listed that some shard has not taken yet.
-    fn unregistered(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
+    /// Says how much some shard has still to do for instruments that were listed: each is offered to every session with
+    /// wildcards.
+    fn listing_backlog(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
         let (handles, table) = (Arc::clone(&self.handles), Arc::clone(table));
         Box::new(move || {
-            let taken = handles.iter().map(|shard| shard.counters.instruments.get() as usize).min();
-            taken.map_or(0, |taken| table.len().saturating_sub(taken))
+            let backlog = |counters: &ShardCounters| {
+                let new = table.len().saturating_sub(counters.instruments.get() as usize);
+                new * (1 + counters.wild.get() as usize)
+            };
+            handles.iter().map(|shard| backlog(&shard.counters)).max().unwrap_or(0)
         })
     }
 

@@ -67,6 +67,8 @@ impl Wish<'_> {
 
 /// Steps for a session that takes an instrument: two subscriptions a channel.
 pub(super) const STEPS_TO_ATTACH: usize = 2;
+/// Steps to have a session take a new instrument, on all channels.
+const STEPS_TO_OFFER: usize = 4;
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +105,8 @@ impl<S: Socket> Sessions<S> {
             let Some(symbol) = self.table.get(id).cloned() else { return true };
             // Requests that wait have some of the turn, too.
             let may = |sessions: &mut Self| match sessions.workers.is_empty() {
-                true => sessions.steps.take_most(1),
-                false => sessions.steps.take_of_half(1),
+                true => sessions.steps.take_most(STEPS_TO_OFFER),
+                false => sessions.steps.take_of_half(STEPS_TO_OFFER),
             };
             if !self.learn_one(id, &symbol, now, may) {
                 return false;

@@ -651,6 +651,7 @@ impl<S: Socket> Sessions<S> {
         self.look_at_memory();
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.instruments.set(self.known as u64);
+        self.counters.wild.set(self.wild.len() as u64);
         self.counters.steps.set(self.steps.taken());
         self.counters.encoded.set(self.frames.count);
         self.counters.sent.set(self.totals.sent);

@@ -15,8 +15,9 @@ use crate::venue::Wire;
 const CHUNKS_PER_TURN: usize = 4;
 /// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
 const LINES_PER_PART: usize = 32;
-/// Instruments that the shards may have still to take when a publisher lists another one: beyond that it waits.
-const UNREGISTERED_MAX: usize = 16;
+/// What a shard may still have to do for listed instruments when a publisher lists another one: some 0.3 ms of work.
+/// Beyond that the publisher waits.
+const LISTING_BACKLOG_MAX: usize = 128;
 /// How often it is looked whether publishers that wait may go on.
 const LOOK_EVERY_NS: u64 = MS;
 
@@ -53,7 +54,7 @@ impl Ingest {
     /// Takes what a publisher sent, and gives its lines; `None` if there is nothing that can be taken now.
     fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
         // All of them: so a shard has turns without instruments to take, which it needs for requests.
-        if !self.waiting.is_empty() && (self.parts.unregistered)() == 0 {
+        if !self.waiting.is_empty() && (self.parts.listing_backlog)() == 0 {
             let (publisher, next) = self.waiting.next()?;
             if !self.waiting.has(publisher)
                 && let Some(publisher) = self.publishers.get(&publisher)
@@ -113,7 +114,7 @@ impl Ingest {
     /// and gives what is left, unless the publisher has to wait.
     fn part(&mut self, mut rest: Rest) -> Option<Rest> {
         let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
-        let (IngestParts { market, writer, view, unregistered, .. }, stages) =
+        let (IngestParts { market, writer, view, listing_backlog, .. }, stages) =
             (&mut self.parts, &mut self.stages);
         let Chunk { bytes, rx_ns, publisher: number, .. } = &rest.chunk;
         let (number, listed) = (*number, market.table().len());
@@ -133,7 +134,7 @@ impl Ingest {
                 publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
             }
             rest.line += 1;
-            if market.table().len() > listed && unregistered() > UNREGISTERED_MAX {
+            if market.table().len() > listed && listing_backlog() > LISTING_BACKLOG_MAX {
                 let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
                 self.waiting.hold(number, rest);
                 publisher.faults.hold();
