@@ -321,8 +321,11 @@ def strangers(gateway, stop, size, counts):
     held = []
     for _ in range(size):
         held.append(stranger(gateway, counts))
-    while not stop.is_set():
+    # Once in any case: on a busy machine it may have taken all the time to connect.
+    while True:
         counts["publisher in" if lets_in(gateway) else "publisher OUT"] += 1
+        if stop.is_set():
+            return
         for at, sock in enumerate(held):
             if sock is None or closed(sock):
                 held[at] = stranger(gateway, counts)
