@@ -501,7 +501,7 @@ fn what_cannot_begin_says_why_and_where() {
         (vec!["serve", "--config", "no/such.toml"], vec!["no/such.toml"]),
         (vec!["replay", lost], vec![lost, "cannot open"]),
         (vec!["replay", "Cargo.toml"], vec!["Cargo.toml", "no capture"]),
-        (vec!["replay", feed, "--set", "limits.ops=5"], vec!["limits.ops=5", "unknown field"]),
+        (vec!["replay", feed, "--set", "limits.ops=5"], vec!["limits.ops=...", "unknown field"]),
         (vec!["replay", feed, "--set", "ring.capacity=1000"], vec!["ring.capacity=1000", "power of two"]),
         (vec!["replay", feed, "--speed=-1"], vec!["--speed"]),
         (vec!["replay", feed, "--listen", &taken], vec!["server.listen", &taken, "in use"]),
