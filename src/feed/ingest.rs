@@ -21,7 +21,7 @@ use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::printable;
-use crate::protocol::replay::Order;
+use crate::protocol::replay::ReplayCommand;
 use crate::pulse::{Beating, Pulse};
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
@@ -441,7 +441,7 @@ impl Ingest {
         let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return };
         while let Some(order) = remote.take() {
             replay.obey(order, now, market, publish(writer, view, stages));
-            if order == Order::Stop {
+            if order == ReplayCommand::Stop {
                 view.stopped.store(true, Ordering::Release);
             }
         }

@@ -9,33 +9,33 @@ use crate::clock::Now;
 use crate::feed::line::{Line, Memory};
 use crate::feed::market::{Instrument, Market, Origin};
 use crate::instrument::InstrumentId;
-use crate::protocol::replay::Order;
+use crate::protocol::replay::ReplayCommand;
 use crate::tick::{Channel, Tick};
 
 impl Replay {
     /// Does what it is told, and hands out what that publishes.
-    pub fn obey(&mut self, order: Order, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn obey(&mut self, order: ReplayCommand, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
         let next_ns = self.deck.next_ns();
         self.changed = true;
         match order {
-            Order::Pause => self.stand(0, now, market, &mut out),
-            Order::Step(ticks) => self.stand(ticks, now, market, &mut out),
-            Order::Resume => self.go_on(now, market, &mut out),
-            Order::Seek(moment) => {
+            ReplayCommand::Pause => self.stand(0, now, market, &mut out),
+            ReplayCommand::Step(ticks) => self.stand(ticks, now, market, &mut out),
+            ReplayCommand::Resume => self.go_on(now, market, &mut out),
+            ReplayCommand::Seek(moment) => {
                 let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
                 self.go(
                     at_ns,
                     matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
                 );
             }
-            Order::Speed(speed) => {
+            ReplayCommand::Speed(speed) => {
                 self.tempo.set_speed(speed, next_ns, now);
                 if let Some(cue) = &self.cue {
                     cue.rest(speed.is_flat_out());
                 }
             }
-            Order::Loop(on) => self.spec.looped = on,
-            Order::Stop => self.stop(now, market, out),
+            ReplayCommand::Loop(on) => self.spec.looped = on,
+            ReplayCommand::Stop => self.stop(now, market, out),
         }
     }
 

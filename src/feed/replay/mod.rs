@@ -230,7 +230,7 @@ impl Replay {
         })
     }
 
-    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::Order::Seek), and begins where it
+    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::ReplayCommand::Seek), and begins where it
     /// is said to. `wake` is notified when a place was reached. The names of its threads begin with `name`.
     ///
     /// # Errors
