@@ -94,7 +94,7 @@ const STATE_BYTES_MAX: usize = 256;
 const GROUP: usize = 16;
 
 /// A tick that is being told.
-struct Telling {
+struct FanOut {
     tick: Tick,
     /// What it adds to the ledger of who is told.
     counts: Ledger,
@@ -282,7 +282,7 @@ impl<S: Socket> Sessions<S> {
         }
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
-        let Some(mut telling) = self.telling(tick, packed.seen(), now) else { return };
+        let Some(mut fan_out) = self.fan_out(tick, packed.seen(), now) else { return };
         let mut row = self.subscriptions.take(key);
         let (last, first) = row.split_at_mut(start);
         for group in first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP)) {
@@ -291,7 +291,7 @@ impl<S: Socket> Sessions<S> {
             let touched = wanting.fold(0, |sum, wanting| sum ^ self.connections.touch(wanting.session));
             std::hint::black_box(touched);
             for subscription in group {
-                self.tell(subscription, &mut telling, now);
+                self.tell(subscription, &mut fan_out, now);
             }
         }
         self.subscriptions.put_back(key, row);
@@ -301,7 +301,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A tick that is about to be told.
-    fn telling(&mut self, tick: Tick, seen: Seen, now: Now) -> Option<Telling> {
+    fn fan_out(&mut self, tick: Tick, seen: Seen, now: Now) -> Option<FanOut> {
         let symbol = self.table.get(tick.instrument)?;
         let counts = match tick.body {
             Body::Trade(_) | Body::Quote(_) => Ledger { sent: 1, ..Ledger::default() },
@@ -321,39 +321,39 @@ impl<S: Socket> Sessions<S> {
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         let since = self.buffers.printed();
-        Some(Telling { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None })
+        Some(FanOut { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None })
     }
 
     /// Tells one subscription a tick: as a rule the session needs not be asked.
     #[inline]
-    fn tell(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
-        let wants = subscription.wants(telling.tick.seq);
+    fn tell(&mut self, subscription: &mut Subscription, fan_out: &mut FanOut, now: Now) {
+        let wants = subscription.wants(fan_out.tick.seq);
         if !wants && !subscription.is_opening() {
             return;
         }
-        let plain = wants && telling.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
-        let strip = if plain { self.print(telling) } else { None };
-        let counted = telling.counts.sent > 0;
+        let plain = wants && fan_out.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
+        let strip = if plain { self.print(fan_out) } else { None };
+        let counted = fan_out.counts.sent > 0;
         let id = subscription.session;
         let laid = strip.and_then(|strip| self.connections.lay(id, strip, counted, now.mono_ns));
-        let Some(was_queued) = laid else { return self.ask(subscription, telling, now) };
-        subscription.queued(telling.tick.seq);
-        self.totals += telling.counts;
+        let Some(was_queued) = laid else { return self.ask(subscription, fan_out, now) };
+        subscription.queued(fan_out.tick.seq);
+        self.totals += fan_out.counts;
         if !was_queued {
-            self.flush_queue.push_back((id, telling.since));
+            self.flush_queue.push_back((id, fan_out.since));
         }
     }
 
     /// Tells one subscription a tick whose session may not take it.
     #[inline(never)]
-    fn ask(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
-        let (id, key, seq) = (subscription.session, telling.tick.key(), telling.tick.seq);
+    fn ask(&mut self, subscription: &mut Subscription, fan_out: &mut FanOut, now: Now) {
+        let (id, key, seq) = (subscription.session, fan_out.tick.key(), fan_out.tick.seq);
         // To one that leaves, nothing more is offered.
         let Some(connection) = self.connections.get_mut(id).filter(|c| !c.session.is_closing()) else {
             return;
         };
         if !subscription.wants(seq) {
-            connection.open(subscription, &telling.tick);
+            connection.open(subscription, &fan_out.tick);
         }
         if let Some(rate) = subscription.rate()
             && !self.draining
@@ -373,9 +373,9 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let states_wait = connection.session.has_states_waiting();
-        let strip = self.print(telling);
+        let strip = self.print(fan_out);
         let strip =
-            strip.filter(|strip| !states_wait || self.state_first(id, &telling.tick, strip.bytes(), now));
+            strip.filter(|strip| !states_wait || self.state_first(id, &fan_out.tick, strip.bytes(), now));
         let why = self.why_behind(now);
         let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
         let mut around = Around {
@@ -386,14 +386,14 @@ impl<S: Socket> Sessions<S> {
         };
         if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
             subscription.queued(seq);
-            connection.session.count(telling.counts);
-            self.totals += telling.counts;
-            if telling.counts.lost > 0 {
-                self.frames.told(&telling.tick);
+            connection.session.count(fan_out.counts);
+            self.totals += fan_out.counts;
+            if fan_out.counts.lost > 0 {
+                self.frames.told(&fan_out.tick);
             }
             connection.set_out(tray);
             if !std::mem::replace(&mut tray.queued, true) {
-                self.flush_queue.push_back((id, telling.since));
+                self.flush_queue.push_back((id, fan_out.since));
             }
         } else if subscription.fell_behind(why) {
             connection.session.wait(key, now.mono_ns);
@@ -426,17 +426,17 @@ impl<S: Socket> Sessions<S> {
 
     /// The frame of a tick, on the tape; `None` if there is no room for it.
     #[inline]
-    fn print(&mut self, telling: &mut Telling) -> Option<Strip> {
-        if let Some(strip) = telling.strip {
+    fn print(&mut self, fan_out: &mut FanOut) -> Option<Strip> {
+        if let Some(strip) = fan_out.strip {
             return strip;
         }
-        let Telling { tick, times, .. } = telling;
+        let FanOut { tick, times, .. } = fan_out;
         let symbol = self.table.get(tick.instrument)?;
         times.tx_ns = self.clock.wall_ns();
         self.frames.encode(tick, symbol, times.tx_ns / 1_000);
         let strip = self.buffers.print(self.frames.encoded(), *times);
-        self.meter.record(Stage::Encode, times.class, telling.taken_ns, times.tx_ns, telling.weight);
-        telling.strip = Some(strip);
+        self.meter.record(Stage::Encode, times.class, fan_out.taken_ns, times.tx_ns, fan_out.weight);
+        fan_out.strip = Some(strip);
         strip
     }
 
