@@ -13,7 +13,7 @@ use std::time::Duration;
 use tickfan::clock::{Clock, MS, Now, SECOND};
 use tickfan::counters::ShardCounters;
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
-use tickfan::flight::Witness;
+use tickfan::flight::IncidentReporter;
 use tickfan::instrument::InstrumentTable;
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
@@ -167,7 +167,7 @@ impl House {
             view: Arc::new(IngestView::new(1)),
             notices,
             meter: meter(&lines[0]),
-            witness: Witness::off(),
+            reporter: IncidentReporter::off(),
         });
         let counters = Arc::new(ShardCounters::default());
         let sessions = Sessions::new(options(), table, ring.clone(), clock.clone(), Arc::clone(&counters));

@@ -17,7 +17,7 @@ use crate::feed::publish::Publish;
 use crate::feed::{
     CueLimits, CueMemory, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
 };
-use crate::flight::Witness;
+use crate::flight::IncidentReporter;
 use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
@@ -100,7 +100,7 @@ impl Base {
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),
-                witness: witness(collector.as_ref()),
+                reporter: reporter(collector.as_ref()),
                 history: past.cloned(),
                 memory: Arc::clone(memory),
                 signs,
@@ -139,14 +139,14 @@ impl Base {
             view: self.view,
             notices,
             meter: meter(collector),
-            witness: witness(collector.as_ref()),
+            reporter: reporter(collector.as_ref()),
         };
         (self.ingest, parts)
     }
 }
 
-fn witness(collector: Option<&Collector>) -> Witness {
-    collector.map_or_else(Witness::off, Collector::witness)
+fn reporter(collector: Option<&Collector>) -> IncidentReporter {
+    collector.map_or_else(IncidentReporter::off, Collector::reporter)
 }
 
 fn meter(collector: &mut Option<Collector>) -> Meter {

@@ -20,6 +20,7 @@ mod clocks;
 mod connection;
 mod connections;
 mod frames;
+mod incidents;
 mod interest;
 mod leaving;
 mod listing;
@@ -41,7 +42,6 @@ mod shortage;
 mod steps;
 mod subscriptions;
 mod target;
-mod witness;
 mod work;
 mod writing;
 
@@ -68,7 +68,7 @@ pub use steps::STEPS_MIN;
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
-use crate::flight::Witness;
+use crate::flight::IncidentReporter;
 use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
@@ -136,7 +136,7 @@ pub struct ShardParts {
     /// What it measures with.
     pub meter: Meter,
     /// Where it tells incidents.
-    pub witness: Witness,
+    pub reporter: IncidentReporter,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
     /// The bound of memory, and how much is in use.
@@ -381,7 +381,7 @@ async fn run(
         wait,
         drain_ms,
         meter,
-        witness,
+        reporter,
         signs,
         memory,
         ..
@@ -390,7 +390,7 @@ async fn run(
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
-    sessions.borrow_mut().witness_with(witness);
+    sessions.borrow_mut().report_incidents_to(reporter);
     sessions.borrow_mut().bound_by(memory);
     let beating = signs.own.begin();
     sessions.borrow_mut().watch_feed(signs.feed);

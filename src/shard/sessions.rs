@@ -28,7 +28,7 @@ use super::subscriptions::Subscriptions;
 use super::work::Leaving;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
-use crate::flight::Witness;
+use crate::flight::IncidentReporter;
 use crate::history::Desk;
 use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
@@ -179,7 +179,7 @@ pub struct Sessions<S> {
     pub(super) meter: Meter,
     pub(super) sample: Sample,
     /// Where it tells incidents.
-    pub(super) witness: Witness,
+    pub(super) reporter: IncidentReporter,
     /// Where the replay is.
     pub(super) news: News,
     /// What is done where memory is short.
@@ -243,7 +243,7 @@ impl<S: Socket> Sessions<S> {
             totals: Ledger::default(),
             meter: Meter::off(),
             sample: Sample::default(),
-            witness: Witness::off(),
+            reporter: IncidentReporter::off(),
             news: News::default(),
             shortage: Shortage::default(),
             around: Surroundings::default(),

@@ -164,10 +164,10 @@ fn the_newest_files_are_kept_and_nothing_else_is_touched() {
 #[test]
 fn one_incident_is_on_its_way_and_then_it_is_quiet() {
     let mut house = House::new(4, |options| options);
-    let (witness, incidents) = (house.flights.witness(), house.flights.incidents());
+    let (reporter, incidents) = (house.flights.reporter(), house.flights.incidents());
     let key = Key::new(InstrumentId(0), Stream::Quote);
     let tell = |now_ns| {
-        witness.tell(now_ns, || Incident {
+        reporter.tell(now_ns, || Incident {
             at_ns: START_NS + now_ns,
             position: 0,
             cause: Cause::Gap { key, from: now_ns, to: now_ns, why: GapCause::Feed },
@@ -185,7 +185,7 @@ fn one_incident_is_on_its_way_and_then_it_is_quiet() {
         assert_eq!(incidents.try_iter().count(), expected, "after {second} s");
     }
     assert_eq!(house.flights.stats().dropped.get(), 8);
-    Witness::off().tell(0, || panic!("nobody listens"));
+    IncidentReporter::off().tell(0, || panic!("nobody listens"));
 }
 
 #[test]
