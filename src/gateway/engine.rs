@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    CueLimits, CueMemory, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
+    Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec, SeekLimits, SeekMemory,
 };
 use crate::flight::IncidentReporter;
 use crate::history::Access;
@@ -69,8 +69,8 @@ impl Base {
     }
 
     /// The memory that the checkpoints of its replays take.
-    pub(super) fn cue_memory(&self) -> Vec<CueMemory> {
-        self.replays.iter().filter_map(Replay::cue_memory).collect()
+    pub(super) fn seek_memory(&self) -> Vec<SeekMemory> {
+        self.replays.iter().filter_map(Replay::seek_memory).collect()
     }
 
     /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
@@ -213,7 +213,7 @@ fn remote(
 ) -> anyhow::Result<Option<Arc<Remote>>> {
     let Config { replay, limits, .. } = config;
     let bounds =
-        CueLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
+        SeekLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
     // Of several none can be controlled, and only some begin elsewhere than at the beginning.
     let alone = replays.len() == 1;
     for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {

@@ -16,7 +16,7 @@ use crate::capture::Title;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
 use crate::counters::Ending;
-use crate::feed::{CueMemory, IngestView, ReplayError};
+use crate::feed::{IngestView, ReplayError, SeekMemory};
 use crate::front::metrics::RoomFigures;
 use crate::front::{NoRoom, Refused, Upgraded};
 use crate::memory::Memory;
@@ -50,7 +50,7 @@ struct Inside {
     shards: Arc<[ShardHandle]>,
     view: Arc<IngestView>,
     remote: Option<Arc<Remote>>,
-    cue_memory: Arc<[CueMemory]>,
+    seek_memory: Arc<[SeekMemory]>,
 }
 
 /// Who is in a room, or on the way to it.
@@ -222,8 +222,8 @@ impl Room {
     }
 
     /// The memory that its checkpoints take; none before it is open.
-    pub(super) fn cue_memory(&self) -> Arc<[CueMemory]> {
-        self.inside().map_or_else(Arc::default, |inside| inside.cue_memory)
+    pub(super) fn seek_memory(&self) -> Arc<[SeekMemory]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.seek_memory)
     }
 
     /// Connections of its clients that have ended so far, by [`Ending::ALL`].
@@ -333,7 +333,7 @@ impl Engine {
         let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
         base.begin_where_there_is_something(BEGIN_PATIENCE)?;
         let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
-        let cue_memory = base.cue_memory().into();
+        let seek_memory = base.seek_memory().into();
         let shards = base.shards(&config, None, memory, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
         let (notices, _) = mpsc::channel(1);
@@ -341,7 +341,7 @@ impl Engine {
         let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
         match ingest.start(format!("{name}ingest"), parts, None) {
             Ok(ingest) => {
-                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, cue_memory };
+                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, seek_memory };
                 Ok(Self { config, ingest, shards, inside })
             }
             Err(error) => {
