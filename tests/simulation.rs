@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
-use tickfan::history::{self, Finder, History, Keeper};
+use tickfan::history::{self, History, HistoryReader, HistoryWriter};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::memory::Memory;
 use tickfan::protocol::close::Close;
@@ -196,8 +196,8 @@ struct House {
 
 /// A history, turned by hand.
 struct Past {
-    keeper: Keeper,
-    finder: Finder,
+    writer: HistoryWriter,
+    reader: HistoryReader,
     _folder: tempfile::TempDir,
 }
 
@@ -285,9 +285,9 @@ impl House {
             let options =
                 history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
             let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
-            sessions.borrow_mut().read_past_at(history.access().desk(|| {}));
-            let (keeper, finder) = history.into_halves();
-            Past { keeper, finder, _folder: folder }
+            sessions.borrow_mut().read_past_at(history.access().client(|| {}));
+            let (writer, reader) = history.into_halves();
+            Past { writer, reader, _folder: folder }
         });
         Self {
             random: Random(seed),
@@ -315,8 +315,8 @@ impl House {
     /// The history takes what there is, and answers.
     fn keep(&mut self) {
         let Some(past) = &mut self.past else { return };
-        while past.keeper.turn() {}
-        past.finder.turn(Duration::ZERO);
+        while past.writer.turn() {}
+        past.reader.turn(Duration::ZERO);
     }
 
     fn publish(&mut self, instrument: InstrumentId, body: Body, numbers: u64) {

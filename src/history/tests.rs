@@ -18,10 +18,10 @@ const AT_ONCE: Duration = Duration::ZERO;
 struct House {
     folder: tempfile::TempDir,
     writer: TickWriter,
-    keeper: Keeper,
-    finder: Finder,
+    recorder: HistoryWriter,
+    reader: HistoryReader,
     access: Access,
-    desk: Desk,
+    client: HistoryClient,
     woken: Arc<AtomicUsize>,
     log: mpsc::Receiver<String>,
     published: u64,
@@ -42,11 +42,11 @@ impl House {
         let history = History::opening(&options, &ring, notices, open).expect("a folder");
         let (access, woken) = (history.access(), Arc::<AtomicUsize>::default());
         let bell = Arc::clone(&woken);
-        let desk = access.desk(move || {
+        let client = access.client(move || {
             bell.fetch_add(1, Ordering::Relaxed);
         });
-        let (keeper, finder) = history.into_halves();
-        Self { folder, writer, keeper, finder, access, desk, woken, log, published: 0 }
+        let (recorder, reader) = history.into_halves();
+        Self { folder, writer, recorder, reader, access, client, woken, log, published: 0 }
     }
 
     fn publish(&mut self, count: u64) {
@@ -57,18 +57,18 @@ impl House {
     }
 
     fn keep(&mut self) {
-        while self.keeper.turn() {}
+        while self.recorder.turn() {}
     }
 
     /// Asks, and gives the answer if there is one.
     fn ask(&mut self, want: Want) -> Option<Found> {
-        assert_eq!(self.desk.ask(TICKET, want), Ok(()));
+        assert_eq!(self.client.ask(TICKET, want), Ok(()));
         self.answer(want)
     }
 
     fn answer(&mut self, asked: Want) -> Option<Found> {
-        self.finder.turn(AT_ONCE);
-        let Answer { ticket, want, found } = self.desk.take()?;
+        self.reader.turn(AT_ONCE);
+        let Answer { ticket, want, found } = self.client.take()?;
         assert_eq!((ticket, want), (TICKET, asked));
         Some(found)
     }
@@ -100,7 +100,7 @@ fn files(recordings: &Path) -> Vec<String> {
 #[test]
 fn what_was_published_is_found_by_position_and_by_time() {
     let mut house = House::new(16, 1 << 20, None);
-    assert_eq!(house.desk.begins_ns(), Some(RUN_NS));
+    assert_eq!(house.client.begins_ns(), Some(RUN_NS));
     assert_eq!(house.ask(Want::Since(0)), Some(Found::Start(0, None)), "nothing is written yet");
     for _ in 0..10 {
         house.publish(3);
@@ -115,7 +115,7 @@ fn what_was_published_is_found_by_position_and_by_time() {
         assert_eq!((start, block.first()), (first, first), "{want:?}");
     }
     assert_eq!(house.ask(at(28)), Some(Found::Start(28, None)));
-    assert_eq!(house.desk.begins_ns(), Some(RUN_NS), "nothing was given up");
+    assert_eq!(house.client.begins_ns(), Some(RUN_NS), "nothing was given up");
     let stats = house.access.stats();
     assert_eq!((stats.taken.get(), stats.held.get(), stats.missed.get()), (30, 28, 0));
     assert_eq!(stats.read.get(), 3, "what was read just now is not read again");
@@ -171,7 +171,7 @@ fn the_bound_is_kept_and_the_oldest_goes() {
     }
     let stats = house.access.stats();
     assert!(stats.bytes.get() <= BYTES_MAX && stats.held.get() > 100, "{stats:?}");
-    let begins_ns = house.desk.begins_ns().expect("a history");
+    let begins_ns = house.client.begins_ns().expect("a history");
     let first = (begins_ns - RUN_NS) / 10;
     assert_eq!(first, 2_000 - stats.held.get());
     assert_eq!(house.ask(Want::At(first - 1)), Some(Found::Hole(first)), "what is no longer kept");
@@ -225,11 +225,11 @@ fn a_disk_that_fails_ends_the_history_with_an_alarm() {
     assert!(house.access.failure().is_some_and(|why| why.contains("space")), "{:?}", house.access.failure());
     assert!(house.log.try_recv().expect("a notice").contains("no history is kept any more"));
     assert_eq!(house.answer(early), Some(Found::Gone), "who waited is told");
-    assert_eq!((house.desk.begins_ns(), house.ask(Want::Since(0))), (None, Some(Found::Gone)));
+    assert_eq!((house.client.begins_ns(), house.ask(Want::Since(0))), (None, Some(Found::Gone)));
     assert_eq!(house.ask(Want::At(1_000)), Some(Found::Gone));
     // It is out of the way.
     house.publish(100);
-    assert!(!house.keeper.turn());
+    assert!(!house.recorder.turn());
     assert_eq!(house.access.stats().held.get(), 0);
 }
 
@@ -241,7 +241,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
     let (access, stats) = (history.access(), history.access().stats());
     let (woke, woken) = crossbeam::channel::bounded(8);
-    let desk = access.desk(move || woke.try_send(()).unwrap_or_default());
+    let client = access.client(move || woke.try_send(()).unwrap_or_default());
     let threads = history.spawn().expect("threads");
     let patience = Duration::from_secs(60);
     for n in 0..2_000 {
@@ -251,22 +251,22 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
             std::thread::yield_now();
         }
     }
-    assert_eq!(desk.ask(TICKET, Want::At(0)), Ok(()));
+    assert_eq!(client.ask(TICKET, Want::At(0)), Ok(()));
     woken.recv_timeout(patience).expect("it wakes");
     assert!(
-        matches!(desk.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
+        matches!(client.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
     );
     assert_eq!(files(folder.path()), ["history-1000.1.ticks"]);
     drop(threads);
     assert!(files(folder.path()).is_empty());
-    assert_eq!(desk.ask(TICKET, Want::At(0)), Err(Unasked::Ended), "nobody is there any more");
+    assert_eq!(client.ask(TICKET, Want::At(0)), Err(Unasked::Ended), "nobody is there any more");
 }
 
 #[test]
 fn one_that_never_ran_leaves_nothing() {
     let house = House::new(16, 1 << 20, None);
     assert_eq!(house.files().len(), 1);
-    let House { folder, keeper, .. } = house;
-    drop(keeper);
+    let House { folder, recorder, .. } = house;
+    drop(recorder);
     assert!(files(&folder.path().join("recordings")).is_empty());
 }

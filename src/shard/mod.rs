@@ -340,7 +340,7 @@ pub fn spawn(
     let wake = Arc::clone(&work);
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
     let wake = Arc::clone(&work);
-    let desk = parts.history.as_ref().map(|history| history.desk(move || wake.notify_one()));
+    let client = parts.history.as_ref().map(|history| history.client(move || wake.notify_one()));
     let (counters, pulse) = (Arc::clone(&parts.counters), Arc::clone(&parts.signs.own));
     let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
     let (show, shown) = std::sync::mpsc::sync_channel(1);
@@ -352,7 +352,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         // Whoever starts it waits for this.
         let _ = show.send(runtime.handle().clone());
-        runtime.block_on(run(parts, reader, desk, inbox, &shard_bell, &shard_work));
+        runtime.block_on(run(parts, reader, client, inbox, &shard_bell, &shard_work));
         Ok(())
     })?;
     let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
@@ -367,7 +367,7 @@ const COMMANDS_MAX: usize = 4_096;
 async fn run(
     parts: ShardParts,
     reader: TickReader,
-    desk: Option<history::Desk>,
+    client: Option<history::HistoryClient>,
     mut inbox: mpsc::Receiver<Command>,
     bell: &Doorbell,
     rung: &Notify,
@@ -394,8 +394,8 @@ async fn run(
     sessions.borrow_mut().bound_by(memory);
     let beating = signs.own.begin();
     sessions.borrow_mut().watch_feed(signs.feed);
-    if let Some(desk) = desk {
-        sessions.borrow_mut().read_past_at(desk);
+    if let Some(client) = client {
+        sessions.borrow_mut().read_past_at(client);
     }
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     shard.beat(beating);

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use super::readers::Ways;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
-use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
+use crate::history::{Answer, Block, Found, HistoryClient, Ticket, Unasked, Want};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
@@ -282,8 +282,8 @@ impl<S: Socket> Sessions<S> {
             Stop::Lacking => {
                 let want = reading.seek.map_or(Want::At(reading.at), Want::Since);
                 // Who resumes has what the ring holds: a block for each of many who come back would be too much memory.
-                let desk = self.past.as_ref().filter(|_| reading.catches_up);
-                match desk.map_or(Err(Unasked::Ended), |desk| desk.ask(ticket, want)) {
+                let client = self.past.as_ref().filter(|_| reading.catches_up);
+                match client.map_or(Err(Unasked::Ended), |client| client.ask(ticket, want)) {
                     Ok(()) => {
                         (reading.asked, reading.seek) = (Some(want), None);
                         self.put_back(id, reading);
@@ -366,7 +366,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Takes what the history answers.
     pub(super) fn take_answers(&mut self, now: Now) {
-        while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
+        while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(HistoryClient::take) {
             let id = ticket.session;
             let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
             let Some(connection) = connection else { continue };

@@ -29,7 +29,7 @@ use super::work::Leaving;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
 use crate::flight::IncidentReporter;
-use crate::history::Desk;
+use crate::history::HistoryClient;
 use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -154,7 +154,7 @@ pub struct Sessions<S> {
     /// Positions that may still be looked at again in this turn.
     pub(super) slots: usize,
     /// Where what is no longer in the ring is asked for, if it is kept.
-    pub(super) past: Option<Desk>,
+    pub(super) past: Option<HistoryClient>,
     /// What outboxes are made of.
     pub(super) buffers: Buffers,
     /// When those shrink next, steady time.
@@ -256,8 +256,8 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Reads what is no longer in the ring here from now on.
-    pub fn read_past_at(&mut self, desk: Desk) {
-        self.past = Some(desk);
+    pub fn read_past_at(&mut self, client: HistoryClient) {
+        self.past = Some(client);
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
