@@ -605,9 +605,9 @@ fn what_a_kill_leaves_behind_is_removed_by_the_next_run() {
 #[test]
 fn what_is_kept_for_the_past_is_no_capture_of_the_folder() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (record, shelf) =
+    let (record, catalog) =
         (format!("record.dir={}", dir.path().display()), format!("replay.dir={}", dir.path().display()));
-    let settings = ["record.enabled=true", "record.flush_ms=1", &record, &shelf];
+    let settings = ["record.enabled=true", "record.flush_ms=1", &record, &catalog];
     let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
     let mut publisher = connect(gateway.publish.expect("it listens"));
     writeln!(publisher, "{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}").expect("sent");

@@ -197,7 +197,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
     Hosts::new(&config.server.hosts).context("server.hosts")?;
-    rooms::shelf(config)?;
+    rooms::catalog(config)?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::doors::hand_over;
 use super::engine::{Base, IngestThread, Shards, died, open_replays};
-use crate::capture::Title;
+use crate::capture::CatalogEntry;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
 use crate::counters::Ending;
@@ -374,7 +374,7 @@ fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> NoRoom {
 }
 
 /// The configuration of a gateway that serves nothing but this.
-pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> Config {
+pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerms) -> Config {
     let feed = Feed {
         kind: FeedKind::Replay,
         files: titles.iter().map(|title| title.path.clone()).collect(),
@@ -421,7 +421,7 @@ mod tests {
     fn opened() -> (Arc<Room>, Config) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/kraken.zst");
         let terms = crate::protocol::RoomWish { captures: vec!["a".into()], ..Default::default() }.terms();
-        let config = config(&Config::bare(), &[Title { name: "a".into(), path, bytes: 0 }], &terms);
+        let config = config(&Config::bare(), &[CatalogEntry { name: "a".into(), path, bytes: 0 }], &terms);
         (Room::new(1, None, terms, HOST, 1, Clock::real().now()), config)
     }
 

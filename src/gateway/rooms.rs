@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::room::{self, Place, Room};
-use crate::capture::{Listing, Shelf, Title};
+use crate::capture::{Catalog, CatalogEntry, Listing};
 use crate::clock::{Clock, SECOND};
 use crate::config::Config;
 use crate::counters::{Counter, Ending};
@@ -26,7 +26,7 @@ const LISTED_FOR_NS: u64 = SECOND;
 
 /// The captures, and what was last seen of them.
 struct Kept {
-    shelf: Shelf,
+    catalog: Catalog,
     listed: Option<(u64, Arc<Listing>)>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Rooms {
     memory: Arc<Memory>,
     clock: Clock,
     notices: mpsc::Sender<String>,
-    shelf: Arc<tokio::sync::Mutex<Kept>>,
+    catalog: Arc<tokio::sync::Mutex<Kept>>,
     state: Mutex<State>,
     opened: Counter,
     refused: [Counter; NoRoom::REASONS.len()],
@@ -60,10 +60,10 @@ pub(super) struct Rooms {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(super) fn shelf(config: &Config) -> anyhow::Result<Option<Shelf>> {
+pub(super) fn catalog(config: &Config) -> anyhow::Result<Option<Catalog>> {
     let open = |dir: &Path| {
-        let shelf = Shelf::open(dir, config.replay.dir_entries_max.get());
-        shelf.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
+        let catalog = Catalog::open(dir, config.replay.dir_entries_max.get());
+        catalog.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
     };
     config.replay.dir.as_deref().map(open).transpose()
 }
@@ -76,16 +76,16 @@ impl Rooms {
         clock: &Clock,
         notices: &mpsc::Sender<String>,
     ) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(mut shelf) = shelf(config)? else { return Ok(None) };
+        let Some(mut catalog) = catalog(config)? else { return Ok(None) };
         // The first look into each file takes longest: nobody is to wait for it.
-        shelf.list().context("replay.dir")?;
+        catalog.list().context("replay.dir")?;
         let (stop, _) = watch::channel(false);
         Ok(Some(Arc::new(Self {
             config: config.clone(),
             memory: Arc::clone(memory),
             clock: clock.clone(),
             notices: notices.clone(),
-            shelf: Arc::new(tokio::sync::Mutex::new(Kept { shelf, listed: None })),
+            catalog: Arc::new(tokio::sync::Mutex::new(Kept { catalog, listed: None })),
             state: Mutex::default(),
             opened: Counter::default(),
             refused: std::array::from_fn(|_| Counter::default()),
@@ -101,7 +101,7 @@ impl Rooms {
 
     /// What there is to replay. One listing is made at a time, and serves everybody for a second.
     async fn listing(&self) -> Result<Arc<Listing>, NoRoom> {
-        let mut kept = Arc::clone(&self.shelf).lock_owned().await;
+        let mut kept = Arc::clone(&self.catalog).lock_owned().await;
         let now_ns = self.clock.now().mono_ns;
         if let Some((at_ns, listing)) = &kept.listed
             && now_ns.saturating_sub(*at_ns) < LISTED_FOR_NS
@@ -110,7 +110,7 @@ impl Rooms {
         }
         let clock = self.clock.clone();
         let listing = tokio::task::spawn_blocking(move || {
-            let listing = Arc::new(kept.shelf.list()?);
+            let listing = Arc::new(kept.catalog.list()?);
             // Whoever waited for a long one does not have another made.
             kept.listed = Some((clock.now().mono_ns, Arc::clone(&listing)));
             std::io::Result::Ok(listing)
@@ -131,7 +131,7 @@ impl Rooms {
     }
 
     /// The captures of these names.
-    async fn titles(&self, names: &[String]) -> Result<Vec<Title>, NoRoom> {
+    async fn titles(&self, names: &[String]) -> Result<Vec<CatalogEntry>, NoRoom> {
         let most = self.config.replay.room_captures_max.get();
         if names.len() > most {
             return Err(NoRoom::Bad(format!("`replay` names more than {most} captures")));
@@ -172,7 +172,7 @@ impl Rooms {
     fn find_or_begin(
         self: &Arc<Self>,
         wish: &RoomWish,
-        titles: &[Title],
+        titles: &[CatalogEntry],
         peer: IpAddr,
     ) -> Result<Place, NoRoom> {
         let replay = &self.config.replay;
