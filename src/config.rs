@@ -297,7 +297,7 @@ fn tape_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     Err(D::Error::custom(format!("tape_bytes must be from {TAPE_BYTES_MIN} to {TAPE_BYTES_MAX}")))
 }
 
-/// Beyond that it would not be in any cache; and a tray tells as many frames apart as have 32 bytes each in it.
+/// Beyond that it would not be in any cache; and a pending_frames tells as many frames apart as have 32 bytes each in it.
 const TAPE_BYTES_MAX: usize = 1 << 30;
 
 /// A recovery message needs some room; less than this and nothing would ever fit.

@@ -75,7 +75,7 @@ impl Strip {
 
 /// What the outboxes of a shard share.
 ///
-/// A tick's frame is *printed* on a tape once, and a tray, then an outbox, remembers where it stands there: so a tick costs
+/// A tick's frame is *printed* on a tape once, and a pending_frames, then an outbox, remembers where it stands there: so a tick costs
 /// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
 /// is a ring. Before it comes round, it [gets longer](Self::lengthen), or whoever was not written to for so long makes
 /// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.

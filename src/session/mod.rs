@@ -42,8 +42,8 @@ mod buffers;
 mod judging;
 mod marks;
 mod outbox;
+mod pending_frames;
 mod subscription;
-mod tray;
 mod window;
 
 use std::collections::VecDeque;
@@ -54,8 +54,8 @@ pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
 pub use judging::{Kernel, Level, Verdict};
 use marks::Marks;
 pub use outbox::Outbox;
+pub use pending_frames::PendingFrames;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
-pub use tray::Tray;
 use window::Window;
 
 use crate::protocol::Rate;
@@ -193,14 +193,14 @@ impl Session {
         usize::from(self.closing) ^ self.outbox.touch() ^ self.waiting.len()
     }
 
-    /// Takes in what was laid on its tray, which has no room from then on: to be called before anything else is asked or
+    /// Takes in what was laid on its pending_frames, which has no room from then on: to be called before anything else is asked or
     /// wanted of it.
     #[inline]
-    pub fn take(&mut self, tray: &mut Tray) {
-        self.ledger.sent += self.outbox.take(tray);
+    pub fn take(&mut self, pending_frames: &mut PendingFrames) {
+        self.ledger.sent += self.outbox.take(pending_frames);
     }
 
-    /// Bytes of ticks that may be laid on its tray, until it is looked at again. None while states wait, which may have to be
+    /// Bytes of ticks that may be laid on its pending_frames, until it is looked at again. None while states wait, which may have to be
     /// told first.
     pub fn room(&self) -> usize {
         let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;

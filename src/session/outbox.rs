@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use super::buffers::{Buffers, Strip, Times};
-use super::tray::Tray;
+use super::pending_frames::PendingFrames;
 use crate::protocol::frame;
 
 /// Chunks that one write takes, at most: some 32 KiB, so that pings can stand close in what has waited.
@@ -279,20 +279,20 @@ impl Outbox {
         put_behind(&mut self.strips, &mut self.strip, strip, &self.buffers);
     }
 
-    /// Puts what was laid on a tray behind all others: how many ticks of it are counted.
+    /// Puts what was laid on a pending_frames behind all others: how many ticks of it are counted.
     #[inline]
-    pub(super) fn take(&mut self, tray: &mut Tray) -> u64 {
-        tray.set_room(0);
-        if tray.is_empty() {
+    pub(super) fn take(&mut self, pending_frames: &mut PendingFrames) -> u64 {
+        pending_frames.set_room(0);
+        if pending_frames.is_empty() {
             return 0;
         }
         if self.strip.len == 0 {
-            self.note(tray.since_ns());
+            self.note(pending_frames.since_ns());
         }
         let Self { buffers, strips, strip: last, len, .. } = self;
         // In registers: a strip that was just written in words is slow to read as a whole.
         let (mut end, mut bytes) = (*last, 0);
-        let counted = tray.take(buffers, |strip| {
+        let counted = pending_frames.take(buffers, |strip| {
             bytes += strip.len;
             put_behind(strips, &mut end, strip, buffers);
         });

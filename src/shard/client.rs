@@ -16,7 +16,7 @@ use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, NS_MAX, Stage};
-use crate::session::{Session, Strip, Subscription, Times, Tray};
+use crate::session::{PendingFrames, Session, Strip, Subscription, Times};
 use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
@@ -272,10 +272,10 @@ impl<S> Connection<S> {
         caught_up && session.outbox().is_empty() && !session.is_closing()
     }
 
-    /// Lets ticks be laid on its tray, if its session would take them.
+    /// Lets ticks be laid on its pending_frames, if its session would take them.
     #[inline]
-    pub(super) fn set_out(&self, tray: &mut Tray) {
-        tray.set_room(if self.dead { 0 } else { self.session.room() });
+    pub(super) fn set_out(&self, pending_frames: &mut PendingFrames) {
+        pending_frames.set_room(if self.dead { 0 } else { self.session.room() });
     }
 
     /// The count of one of its subscriptions begins with this tick.

@@ -377,7 +377,7 @@ impl<S: Socket> Sessions<S> {
         let strip =
             strip.filter(|strip| !states_wait || self.state_first(id, &fan_out.tick, strip.bytes(), now));
         let why = self.why_behind(now);
-        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
+        let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
         let mut around = Around {
             counters: &self.counters,
             clock: &self.clock,
@@ -391,8 +391,8 @@ impl<S: Socket> Sessions<S> {
             if fan_out.counts.lost > 0 {
                 self.frames.told(&fan_out.tick);
             }
-            connection.set_out(tray);
-            if !std::mem::replace(&mut tray.queued, true) {
+            connection.set_out(pending_frames);
+            if !std::mem::replace(&mut pending_frames.queued, true) {
                 self.flush_queue.push_back((id, fan_out.since));
             }
         } else if subscription.fell_behind(why) {

@@ -59,10 +59,10 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
-        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
+        let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
         // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
         // stays marked as queued, so that ticks do not put it back before it is writable.
-        if !tray.queued || connection.session.is_blocked() {
+        if !pending_frames.queued || connection.session.is_blocked() {
             return;
         }
         let was_over_full = connection.session.is_over_full();
@@ -79,13 +79,13 @@ impl<S: Socket> Sessions<S> {
         if connection.session.is_blocked() {
             return self.watch_over(id, now);
         }
-        tray.queued = false;
+        pending_frames.queued = false;
         if was_over_full && !connection.session.is_over_full() {
             // Its requests were left unread for want of room.
             connection.socket.kick();
         }
         if connection.is_at_rest() && connection.news == self.news.version {
-            return connection.set_out(tray);
+            return connection.set_out(pending_frames);
         }
         self.written(id, now);
     }
