@@ -21,7 +21,7 @@ const LENGTHENINGS: u32 = 4;
 pub const TAPE_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
 /// The longest frame that is shared.
 const FRAME_BYTES_MAX: usize = 4_096;
-/// Lists of strips that wait to be lent, at most, and how long one of them may be.
+/// Lists of ranges that wait to be lent, at most, and how long one of them may be.
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
@@ -40,7 +40,7 @@ pub struct Times {
 
 /// Some whole frames on the tape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Strip {
+pub struct FrameRange {
     /// How many bytes were on the tape before them, ever.
     at: u64,
     pub(super) len: usize,
@@ -49,7 +49,7 @@ pub struct Strip {
     pub(super) count: u32,
 }
 
-impl Strip {
+impl FrameRange {
     /// How many bytes they have.
     pub fn bytes(self) -> usize {
         self.len
@@ -61,7 +61,7 @@ impl Strip {
         self.first
     }
 
-    /// Takes in a strip that begins where this one ends. False if it does not.
+    /// Takes in a range that begins where this one ends. False if it does not.
     #[inline]
     pub(super) fn join(&mut self, next: Self) -> bool {
         let joins = self.at + self.len as u64 == next.at;
@@ -100,7 +100,7 @@ struct Shared {
     lent_bytes_max: Cell<usize>,
     /// What an outbox may hold at most then that is not on the tape.
     short_own_bytes_max: Cell<usize>,
-    lists: Pool<Strip>,
+    lists: Pool<FrameRange>,
     gathered: RefCell<Vec<u8>>,
 }
 
@@ -246,7 +246,7 @@ impl Buffers {
     }
 
     /// Prints a frame; `None` if there is no room, or if it is very long.
-    pub fn print(&self, frame: &[u8], times: Times) -> Option<Strip> {
+    pub fn print(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
         }
@@ -266,41 +266,46 @@ impl Buffers {
         self.0.printed.set(at + frame.len() as u64);
         let first = first.wrapping_add(list.len() as u32);
         list.push_back((at, frame.len() as u32, times));
-        Some(Strip { at, len: frame.len(), first, count: 1 })
+        Some(FrameRange { at, len: frame.len(), first, count: 1 })
     }
 
     /// So many frames whose numbers follow each other, by the lowest `bits` of the first one's number. `None` if they are not
     /// on the tape.
     #[inline]
-    pub(super) fn strip(&self, number: u32, bits: u32, count: u32) -> Option<Strip> {
+    pub(super) fn range(&self, number: u32, bits: u32, count: u32) -> Option<FrameRange> {
         let frames = self.0.frames.borrow();
         let nth = number.wrapping_sub(frames.first) & (u32::MAX >> (u32::BITS - bits));
         let (at, ..) = *frames.list.get(nth as usize)?;
         let (end, len, _) = *frames.list.get((nth + count) as usize - 1)?;
         let len = (end - at) as usize + len as usize;
-        Some(Strip { at, len, first: frames.first.wrapping_add(nth), count })
+        Some(FrameRange { at, len, first: frames.first.wrapping_add(nth), count })
     }
 
-    /// Shows the bytes of a strip.
-    pub(super) fn read<T>(&self, strip: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
-        debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
+    /// Shows the bytes of a range.
+    pub(super) fn read<T>(&self, range: FrameRange, show: impl FnOnce(&[u8]) -> T) -> T {
+        debug_assert!(range.at >= self.0.forgotten.get(), "it was written over");
         let tape = self.0.tape.borrow();
-        show(&tape[self.place(strip.at)..][..strip.len])
+        show(&tape[self.place(range.at)..][..range.len])
     }
 
-    /// The times of a frame of a strip, from 0.
-    pub(super) fn times(&self, strip: Strip, nth: u32) -> Option<Times> {
+    /// The times of a frame of a range, from 0.
+    pub(super) fn times(&self, range: FrameRange, nth: u32) -> Option<Times> {
         let frames = self.0.frames.borrow();
-        let at = strip.first.wrapping_add(nth).wrapping_sub(frames.first);
+        let at = range.first.wrapping_add(nth).wrapping_sub(frames.first);
         frames.list.get(at as usize).map(|(.., times)| *times)
     }
 
-    /// Shows the bytes of several strips in one piece.
-    pub(super) fn gather<T>(&self, strips: &[Strip], last: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+    /// Shows the bytes of several ranges in one piece.
+    pub(super) fn gather<T>(
+        &self,
+        ranges: &[FrameRange],
+        last: FrameRange,
+        show: impl FnOnce(&[u8]) -> T,
+    ) -> T {
         let mut gathered = self.0.gathered.borrow_mut();
         gathered.clear();
-        for strip in strips.iter().chain([&last]) {
-            self.read(*strip, |bytes| gathered.extend_from_slice(bytes));
+        for range in ranges.iter().chain([&last]) {
+            self.read(*range, |bytes| gathered.extend_from_slice(bytes));
         }
         show(&gathered)
     }
@@ -351,12 +356,12 @@ impl Buffers {
         }
     }
 
-    /// A list for strips.
-    pub(super) fn list(&self) -> Vec<Strip> {
+    /// A list for ranges.
+    pub(super) fn list(&self) -> Vec<FrameRange> {
         self.0.lists.lend().unwrap_or_default()
     }
 
-    pub(super) fn take_back_list(&self, list: Vec<Strip>) {
+    pub(super) fn take_back_list(&self, list: Vec<FrameRange>) {
         if list.capacity() <= LIST_MAX {
             self.0.lists.take_back(list, LISTS_MAX);
         }
@@ -382,19 +387,19 @@ mod tests {
     fn what_is_not_forgotten_is_never_written_over() {
         let buffers = Buffers::new(TAPE_BYTES_MIN);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
-        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();
         for n in 0..20_000 {
             if !buffers.has_room() {
                 let old = buffers.old();
-                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
                 buffers.forget(old);
             }
-            let strip = buffers.print(&frame(n), times(n)).expect("there is room");
-            kept.push_back((n, strip));
+            let range = buffers.print(&frame(n), times(n)).expect("there is room");
+            kept.push_back((n, range));
             if n % 1_000 == 0 {
-                for (n, strip) in &kept {
-                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
-                    assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
+                for (n, range) in &kept {
+                    buffers.read(*range, |got| assert_eq!(got, frame(*n)));
+                    assert_eq!(buffers.times(*range, 0), Some(times(*n)));
                 }
             }
         }
@@ -404,18 +409,18 @@ mod tests {
 
     #[test]
     fn a_tape_gets_longer_with_all_that_is_on_it() {
-        let check = |buffers: &Buffers, kept: &VecDeque<(u64, Strip)>| {
-            let mut joined: Option<(Strip, Vec<u8>)> = None;
-            for (n, strip) in kept {
+        let check = |buffers: &Buffers, kept: &VecDeque<(u64, FrameRange)>| {
+            let mut joined: Option<(FrameRange, Vec<u8>)> = None;
+            for (n, range) in kept {
                 let frame = n.to_le_bytes().repeat(4 + (n % 97) as usize);
-                buffers.read(*strip, |got| assert_eq!(got, frame));
-                assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
-                assert_eq!(buffers.strip(strip.first(), u32::BITS, 1), Some(*strip));
-                let (mut all, mut bytes) = joined.take().unwrap_or((*strip, frame.clone()));
-                if all.join(*strip) {
+                buffers.read(*range, |got| assert_eq!(got, frame));
+                assert_eq!(buffers.times(*range, 0), Some(times(*n)));
+                assert_eq!(buffers.range(range.first(), u32::BITS, 1), Some(*range));
+                let (mut all, mut bytes) = joined.take().unwrap_or((*range, frame.clone()));
+                if all.join(*range) {
                     bytes.extend(frame);
                 } else {
-                    (all, bytes) = (*strip, frame);
+                    (all, bytes) = (*range, frame);
                 }
                 buffers.read(all, |got| assert_eq!(got, bytes));
                 joined = Some((all, bytes));
@@ -424,12 +429,12 @@ mod tests {
         let first = 3 * TAPE_BYTES_MIN / 2;
         let buffers = Buffers::new(4 * first + 1);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
-        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();
         let mut lengths = Vec::new();
         for n in 0..10_000 {
             if !buffers.has_room() && (n < 500 || !buffers.lengthen()) {
                 let old = buffers.old();
-                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
                 buffers.forget(old);
             }
             if lengths.last() != Some(&buffers.tape_bytes()) {
@@ -461,19 +466,19 @@ mod tests {
     }
 
     #[test]
-    fn strips_that_touch_are_one() {
+    fn ranges_that_touch_are_one() {
         let buffers = Buffers::default();
-        let mut strip = buffers.print(b"one", times(1)).expect("room");
+        let mut range = buffers.print(b"one", times(1)).expect("room");
         let two = buffers.print(b"two", times(2)).expect("room");
         let three = buffers.print(b"three", times(3)).expect("room");
-        assert!(!strip.join(three));
-        assert!(strip.join(two));
-        assert!(strip.join(three));
+        assert!(!range.join(three));
+        assert!(range.join(two));
+        assert!(range.join(three));
         assert_eq!(
-            [0, 1, 2, 3].map(|n| buffers.times(strip, n).map(|t| t.rx_ns)),
+            [0, 1, 2, 3].map(|n| buffers.times(range, n).map(|t| t.rx_ns)),
             [Some(1), Some(2), Some(3), Some(4)].map(|n| n.filter(|n| *n < 4))
         );
-        buffers.read(strip, |bytes| assert_eq!(bytes, b"onetwothree"));
+        buffers.read(range, |bytes| assert_eq!(bytes, b"onetwothree"));
         buffers.gather(&[two], two, |bytes| assert_eq!(bytes, b"twotwo"));
     }
 }

@@ -50,7 +50,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-pub use buffers::{Buffers, Strip, TAPE_BYTES, TAPE_BYTES_MIN, Times};
+pub use buffers::{Buffers, FrameRange, TAPE_BYTES, TAPE_BYTES_MIN, Times};
 pub use judging::{Kernel, Level, Verdict};
 use marks::Marks;
 pub use outbox::Outbox;
@@ -222,10 +222,10 @@ impl Session {
     /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session
     /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
-    pub fn offer(&mut self, frame: Strip, now_ns: u64) -> bool {
+    pub fn offer(&mut self, frame: FrameRange, now_ns: u64) -> bool {
         let fits = self.fits(frame.len);
         if fits && !self.blocked {
-            self.outbox.push_strip(frame, now_ns);
+            self.outbox.push_range(frame, now_ns);
             return true;
         }
         let fits = fits && self.outbox.len() + frame.len <= self.outbox.own_bytes_max();

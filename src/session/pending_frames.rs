@@ -1,6 +1,6 @@
 //! What a session was offered since it was last looked at, on a line or two of memory.
 
-use super::buffers::{Buffers, Strip};
+use super::buffers::{Buffers, FrameRange};
 
 /// Runs of frames that fit.
 const RUNS_MAX: usize = 28;
@@ -10,7 +10,7 @@ const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
 /// Frames on the tape that are laid out for one session.
 ///
-/// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of strips stand on four
+/// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
 /// lines of memory, found by way of two others; its pending_frames is two lines in a table of pending_frames_of_all, of which the second is needed
 /// where very many wait. So ticks are laid on the pending_frames, and whoever looks at the session
 /// [takes](super::Session::take) them in first. A session that cannot just be offered a tick has no
@@ -36,9 +36,9 @@ const _: () = assert!(size_of::<PendingFrames>() == 128, "two lines of memory");
 impl PendingFrames {
     /// Lays a frame. False if there is no room.
     #[inline]
-    pub fn lay(&mut self, strip: Strip, counted: bool, now_ns: u64) -> bool {
-        let Some(left) = (self.room as usize).checked_sub(strip.len) else { return false };
-        let run = strip.first() << MORE_BITS;
+    pub fn lay(&mut self, range: FrameRange, counted: bool, now_ns: u64) -> bool {
+        let Some(left) = (self.room as usize).checked_sub(range.len) else { return false };
+        let run = range.first() << MORE_BITS;
         let used = usize::from(self.used);
         match self.runs[..used].last_mut() {
             Some(last) if *last & MORE_MAX < MORE_MAX && joins(*last, run) => *last += 1,
@@ -84,12 +84,12 @@ impl PendingFrames {
     /// When the tape has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
     /// hold frames are [taken](super::Session::take) from before the tape forgets.
     #[inline(always)]
-    pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(Strip)) -> u64 {
+    pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
             let count = (run & MORE_MAX) + 1;
-            let strip = buffers.strip(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
-            to(strip.expect("the tape holds what lies on a pending_frames"));
+            let range = buffers.range(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
+            to(range.expect("the tape holds what lies on a pending_frames"));
         }
         self.used = 0;
         counted
@@ -112,7 +112,7 @@ mod tests {
     use crate::latency::meter::Class;
     use crate::tick::Channel;
 
-    fn print(buffers: &Buffers, frame: &[u8]) -> Strip {
+    fn print(buffers: &Buffers, frame: &[u8]) -> FrameRange {
         if !buffers.has_room() {
             buffers.forget(buffers.old());
         }
@@ -125,7 +125,7 @@ mod tests {
     fn taken(pending_frames: &mut PendingFrames, buffers: &Buffers) -> (Vec<u8>, u64, u64) {
         let (mut bytes, since_ns) = (Vec::new(), pending_frames.since_ns());
         let counted =
-            pending_frames.take(buffers, |strip| buffers.read(strip, |part| bytes.extend_from_slice(part)));
+            pending_frames.take(buffers, |range| buffers.read(range, |part| bytes.extend_from_slice(part)));
         (bytes, since_ns, counted)
     }
 
@@ -145,10 +145,10 @@ mod tests {
                 let frame = vec![nth as u8; *len];
                 // As a shard does it, before the tape comes round.
                 let comes_round = !buffers.has_room();
-                let strip = (!comes_round).then(|| print(&buffers, &frame));
+                let range = (!comes_round).then(|| print(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
-                if let Some(strip) = strip.filter(|_| *dice > 0)
-                    && pending_frames.lay(strip, *counts, nth as u64)
+                if let Some(range) = range.filter(|_| *dice > 0)
+                    && pending_frames.lay(range, *counts, nth as u64)
                 {
                     laid.extend_from_slice(&frame);
                     counted += u64::from(*counts);

@@ -16,7 +16,7 @@ use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, NS_MAX, Stage};
-use crate::session::{PendingFrames, Session, Strip, Subscription, Times};
+use crate::session::{FrameRange, PendingFrames, Session, Subscription, Times};
 use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
@@ -226,7 +226,7 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    pub(super) fn offer(&mut self, frame: Strip, around: &mut Around<'_>, now_ns: u64) -> bool {
+    pub(super) fn offer(&mut self, frame: FrameRange, around: &mut Around<'_>, now_ns: u64) -> bool {
         // Of a dead one nothing will be read any more.
         if self.dead || self.session.offer(frame, now_ns) {
             return true;

@@ -4,7 +4,7 @@
 use slab::Slab;
 
 use super::client::Connection;
-use crate::session::{PendingFrames, Strip};
+use crate::session::{FrameRange, PendingFrames};
 
 /// The connections of one shard.
 pub(super) struct Connections<S> {
@@ -114,10 +114,10 @@ impl<S> Connections<S> {
     /// Lays a tick's frame on a connection's pending_frames, and marks it as queued: whether it was already. `None` if there is no room:
     /// its session has to be asked.
     #[inline]
-    pub(super) fn lay(&mut self, id: u32, strip: Strip, counted: bool, now_ns: u64) -> Option<bool> {
+    pub(super) fn lay(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
         pending_frames
-            .lay(strip, counted, now_ns)
+            .lay(range, counted, now_ns)
             .then(|| std::mem::replace(&mut pending_frames.queued, true))
     }
 

@@ -35,7 +35,7 @@ use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::json;
 use crate::ring::{Packed, Seen, TickRing};
-use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
+use crate::session::{Buffers, FrameRange, Ledger, Policy, Session, Subscription, Times};
 use crate::socket::Peer;
 use crate::tick::{Body, Channel, GapCause, Tick};
 
@@ -106,7 +106,7 @@ struct FanOut {
     /// How many it stands for where it is measured.
     weight: u64,
     /// Its frame, once somebody wanted it: nothing where the tape has no room for it.
-    strip: Option<Option<Strip>>,
+    range: Option<Option<FrameRange>>,
 }
 
 /// All sessions of one shard, and what they want.
@@ -321,7 +321,7 @@ impl<S: Socket> Sessions<S> {
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         let since = self.buffers.printed();
-        Some(FanOut { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None })
+        Some(FanOut { tick, counts, times, since, taken_ns, weight: seen.weight(), range: None })
     }
 
     /// Tells one subscription a tick: as a rule the session needs not be asked.
@@ -332,10 +332,10 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let plain = wants && fan_out.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
-        let strip = if plain { self.print(fan_out) } else { None };
+        let range = if plain { self.print(fan_out) } else { None };
         let counted = fan_out.counts.sent > 0;
         let id = subscription.session;
-        let laid = strip.and_then(|strip| self.connections.lay(id, strip, counted, now.mono_ns));
+        let laid = range.and_then(|range| self.connections.lay(id, range, counted, now.mono_ns));
         let Some(was_queued) = laid else { return self.ask(subscription, fan_out, now) };
         subscription.queued(fan_out.tick.seq);
         self.totals += fan_out.counts;
@@ -373,9 +373,9 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let states_wait = connection.session.has_states_waiting();
-        let strip = self.print(fan_out);
-        let strip =
-            strip.filter(|strip| !states_wait || self.state_first(id, &fan_out.tick, strip.bytes(), now));
+        let range = self.print(fan_out);
+        let range =
+            range.filter(|range| !states_wait || self.state_first(id, &fan_out.tick, range.bytes(), now));
         let why = self.why_behind(now);
         let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
         let mut around = Around {
@@ -384,7 +384,7 @@ impl<S: Socket> Sessions<S> {
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
+        if range.is_some_and(|range| connection.offer(range, &mut around, now.mono_ns)) {
             subscription.queued(seq);
             connection.session.count(fan_out.counts);
             self.totals += fan_out.counts;
@@ -426,18 +426,18 @@ impl<S: Socket> Sessions<S> {
 
     /// The frame of a tick, on the tape; `None` if there is no room for it.
     #[inline]
-    fn print(&mut self, fan_out: &mut FanOut) -> Option<Strip> {
-        if let Some(strip) = fan_out.strip {
-            return strip;
+    fn print(&mut self, fan_out: &mut FanOut) -> Option<FrameRange> {
+        if let Some(range) = fan_out.range {
+            return range;
         }
         let FanOut { tick, times, .. } = fan_out;
         let symbol = self.table.get(tick.instrument)?;
         times.tx_ns = self.clock.wall_ns();
         self.frames.encode(tick, symbol, times.tx_ns / 1_000);
-        let strip = self.buffers.print(self.frames.encoded(), *times);
+        let range = self.buffers.print(self.frames.encoded(), *times);
         self.meter.record(Stage::Encode, times.class, fan_out.taken_ns, times.tx_ns, fan_out.weight);
-        fan_out.strip = Some(strip);
-        strip
+        fan_out.range = Some(range);
+        range
     }
 
     /// The tape comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes

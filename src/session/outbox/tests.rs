@@ -293,10 +293,10 @@ proptest! {
             let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
             match step {
                 Step::Shared(len) => {
-                    let strip = buffers.print(&frame(len), times(n)).expect("there is room");
+                    let range = buffers.print(&frame(len), times(n)).expect("there is room");
                     // Between some of them stands what others are sent.
                     (n % 3 == 0).then(|| buffers.print(b"other", times(n)));
-                    shared.push_strip(strip, now_ns);
+                    shared.push_range(range, now_ns);
                     copied.push_tick(&frame(len), times(n), now_ns);
                 }
                 Step::Own(len) => both(&mut shared, &mut copied, |o| o.push(&frame(len), now_ns)),
