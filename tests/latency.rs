@@ -19,7 +19,7 @@ use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
     CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
 };
@@ -87,7 +87,7 @@ fn options() -> SessionOptions {
         tuning: Tuning { unsent_bytes_max: 1 },
         dead_peer_ms: 1,
         fragments_max: 1,
-        tape_bytes: TAPE_BYTES_MIN,
+        frame_ring_bytes: FRAME_RING_BYTES_MIN,
         controls_per_s: 1,
         drain_spread_ms: 1,
         heartbeat_ms: 100_000,

@@ -20,7 +20,7 @@ use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
     CatchUps, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
     Who,
@@ -257,7 +257,7 @@ impl House {
             dead_peer_ms: 1,
             fragments_max: 1,
             // It comes round within a long burst, or gets longer up to twice.
-            tape_bytes: TAPE_BYTES_MIN << (seed / 4 % 3),
+            frame_ring_bytes: FRAME_RING_BYTES_MIN << (seed / 4 % 3),
             controls_per_s: 1,
             drain_spread_ms: 100,
             heartbeat_ms: 50,
@@ -579,7 +579,7 @@ impl House {
         }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
-            // More than the ring holds: the shard is lapped. Or more than the tape does: it gets longer, or sessions make copies.
+            // More than the ring holds: the shard is lapped. Or more than the frame_ring does: it gets longer, or sessions make copies.
             6 => (0..self.burst).for_each(|_| self.tick()),
             7..=11 => {
                 self.turn();

@@ -13,7 +13,7 @@ use tickfan::clock::Clock;
 use tickfan::counters::{Ending, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
 use tickfan::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::watch::ledger::Ledger;
@@ -162,7 +162,7 @@ impl World {
             tuning: Tuning { unsent_bytes_max: UNSENT_MAX as u32 },
             dead_peer_ms: 30_000,
             fragments_max: 1,
-            tape_bytes: TAPE_BYTES_MIN,
+            frame_ring_bytes: FRAME_RING_BYTES_MIN,
             controls_per_s: 50,
             drain_spread_ms: 100,
             heartbeat_ms: 5_000,

@@ -140,7 +140,7 @@ impl<S: Socket> Rig<S> {
             tuning: Tuning { unsent_bytes_max: 16_384 },
             dead_peer_ms: 25_000,
             fragments_max: 64,
-            tape_bytes: tickfan::session::TAPE_BYTES,
+            frame_ring_bytes: tickfan::session::FRAME_RING_BYTES,
             controls_per_s: 50,
             drain_spread_ms: 0,
             heartbeat_ms: 3_600_000,

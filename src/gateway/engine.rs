@@ -301,7 +301,7 @@ fn session_options(
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
         dead_peer_ms: config.session.dead_peer_ms.get(),
-        tape_bytes: config.shard.tape_bytes,
+        frame_ring_bytes: config.shard.frame_ring_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
         frame_bytes_max: config.limits.frame_bytes(),

@@ -31,8 +31,8 @@ use crate::venue::ChecksOff;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long is looked for the end of captures that begin elsewhere than at the first record, before their room opens anyway.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest tape of a room, which has few clients.
-const ROOM_TAPE_BYTES_MAX: usize = 1 << 20;
+/// The longest frame_ring of a room, which has few clients.
+const ROOM_FRAME_RING_BYTES_MAX: usize = 1 << 20;
 /// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
 const PRIVATE_IDLE_NS: u64 = SECOND;
 
@@ -396,7 +396,7 @@ pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerm
         shard: Shard {
             threads: 1,
             wait: Wait::Park,
-            tape_bytes: gateway.shard.tape_bytes.min(ROOM_TAPE_BYTES_MAX),
+            frame_ring_bytes: gateway.shard.frame_ring_bytes.min(ROOM_FRAME_RING_BYTES_MAX),
             ..gateway.shard.clone()
         },
         ..gateway.clone()

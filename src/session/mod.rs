@@ -50,7 +50,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-pub use buffers::{Buffers, FrameRange, TAPE_BYTES, TAPE_BYTES_MIN, Times};
+pub use buffers::{Buffers, FRAME_RING_BYTES, FRAME_RING_BYTES_MIN, FrameRange, Times};
 pub use judging::{Kernel, Level, Verdict};
 use marks::Marks;
 pub use outbox::Outbox;
@@ -219,7 +219,7 @@ impl Session {
         self.outbox.len() - self.outbox.answer_bytes()
     }
 
-    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the tape comes round, the session
+    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the frame_ring comes round, the session
     /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
     pub fn offer(&mut self, frame: FrameRange, now_ns: u64) -> bool {
@@ -241,7 +241,7 @@ impl Session {
         !self.closing && !self.shedding && self.tick_bytes() + bytes <= self.policy.outbox_bytes_max
     }
 
-    /// Copies what stands on the tape.
+    /// Copies what stands on the frame_ring.
     pub fn own(&mut self) {
         self.outbox.own();
     }

@@ -35,7 +35,7 @@ pub struct Outbox {
     marks: Option<Box<Marks>>,
     /// How many of the bytes are to go out until the last urgent one has; 0 if there are none.
     urgent_len: usize,
-    /// What stands on the tape, behind all chunks, but for the last range: frames of which nothing has gone out.
+    /// What stands on the frame_ring, behind all chunks, but for the last range: frames of which nothing has gone out.
     ranges: Vec<FrameRange>,
     buffers: Buffers,
     /// The chunk that goes out next. Each begins with a frame.
@@ -85,7 +85,7 @@ impl Outbox {
     /// Shows what goes out next to `write`, at least one slice, as much as one write takes, and not more than `most`
     /// bytes.
     pub(super) fn show<T>(&mut self, most: usize, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        if self.is_on_tape() && self.len <= most {
+        if self.is_in_frame_ring() && self.len <= most {
             let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
             return if self.ranges.is_empty() {
                 self.buffers.read(self.range, one)
@@ -178,7 +178,7 @@ impl Outbox {
     /// How many ticks are out with the next `n` bytes.
     #[inline]
     pub(super) fn ticks_within(&self, n: usize) -> u32 {
-        if self.is_on_tape() {
+        if self.is_in_frame_ring() {
             let all = || self.ranges.iter().chain([&self.range]).map(|range| range.count).sum();
             return if n < self.len { self.frames_within(n) } else { all() };
         }
@@ -192,7 +192,7 @@ impl Outbox {
     /// them. False if no tick is out.
     pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
         let out = self.ticks_within(n);
-        let step = if self.is_on_tape() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
+        let step = if self.is_in_frame_ring() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
         let (told, all) = (u64::from(out.div_ceil(step)), u64::from(out) + others);
         let mut nth = 0;
         let mut tell = |times| {
@@ -200,7 +200,7 @@ impl Outbox {
             tell(times, own, all * (nth + 1) / told - all * nth / told);
             nth += 1;
         };
-        if !self.is_on_tape() {
+        if !self.is_in_frame_ring() {
             let ticks = self.marks.iter().flat_map(|marks| &marks.ticks);
             ticks.take(out as usize).for_each(|(_, times)| tell(*times));
             return out > 0;
@@ -242,13 +242,13 @@ impl Outbox {
         out.for_each(|(tick_end, times)| tell(*times, *tick_end <= marks.refused));
     }
 
-    /// Whether all that waits stands on the tape.
+    /// Whether all that waits stands on the frame_ring.
     #[inline]
-    fn is_on_tape(&self) -> bool {
+    fn is_in_frame_ring(&self) -> bool {
         self.range.len > 0 && self.front.is_empty()
     }
 
-    /// How many frames on the tape are whole within the first `n` bytes.
+    /// How many frames on the frame_ring are whole within the first `n` bytes.
     #[cold]
     fn frames_within(&self, n: usize) -> u32 {
         let (mut count, mut left) = (0, n);
@@ -268,10 +268,10 @@ impl Outbox {
         count
     }
 
-    /// Puts frames that stand on the tape behind all others.
+    /// Puts frames that stand on the frame_ring behind all others.
     #[inline]
     pub(super) fn push_range(&mut self, range: FrameRange, now_ns: u64) {
-        // All that stands on the tape is as old as the first of it: it goes out together, or is copied before long.
+        // All that stands on the frame_ring is as old as the first of it: it goes out together, or is copied before long.
         if self.range.len == 0 {
             self.note(now_ns);
         }
@@ -300,7 +300,7 @@ impl Outbox {
         counted
     }
 
-    /// As [`push_range`](Self::push_range), but the tape may come round.
+    /// As [`push_range`](Self::push_range), but the frame_ring may come round.
     pub(super) fn push_copy(&mut self, range: FrameRange, now_ns: u64) {
         let buffers = self.buffers.clone();
         buffers.read(range, |frame| match buffers.times(range, 0) {
@@ -309,14 +309,14 @@ impl Outbox {
         });
     }
 
-    /// Copies what stands on the tape: from here on it may come round.
+    /// Copies what stands on the frame_ring: from here on it may come round.
     pub(super) fn own(&mut self) {
         if self.range.len > 0 {
             self.own_behind(0);
         }
     }
 
-    /// Copies what stands on the tape, but for frames that are whole within its first `n` bytes: these have gone out.
+    /// Copies what stands on the frame_ring, but for frames that are whole within its first `n` bytes: these have gone out.
     #[cold]
     fn own_behind(&mut self, n: usize) {
         let (mut ranges, last) = (std::mem::take(&mut self.ranges), std::mem::take(&mut self.range));
@@ -492,7 +492,7 @@ impl Outbox {
         chunks.for_each(|chunk| self.buffers.take_back(chunk));
     }
 
-    /// What it may hold at most that is not on the tape, while memory is short.
+    /// What it may hold at most that is not on the frame_ring, while memory is short.
     pub(super) fn own_bytes_max(&self) -> usize {
         self.buffers.own_bytes_max()
     }
@@ -558,7 +558,7 @@ impl Outbox {
         }
     }
 
-    /// The socket took the first `n` bytes of what stands on the tape, and there is nothing else.
+    /// The socket took the first `n` bytes of what stands on the frame_ring, and there is nothing else.
     #[inline]
     fn wrote_ranges(&mut self, n: usize) {
         if n < self.len {

@@ -8,7 +8,7 @@ const RUNS_MAX: usize = 28;
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
-/// Frames on the tape that are laid out for one session.
+/// Frames on the frame_ring that are laid out for one session.
 ///
 /// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
 /// lines of memory, found by way of two others; its pending_frames is two lines in a table of pending_frames_of_all, of which the second is needed
@@ -81,15 +81,15 @@ impl PendingFrames {
     /// Takes everything off, in order: how many frames are counted.
     ///
     /// # Panics
-    /// When the tape has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
-    /// hold frames are [taken](super::Session::take) from before the tape forgets.
+    /// When the frame_ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
+    /// hold frames are [taken](super::Session::take) from before the frame_ring forgets.
     #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
             let count = (run & MORE_MAX) + 1;
             let range = buffers.range(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
-            to(range.expect("the tape holds what lies on a pending_frames"));
+            to(range.expect("the frame_ring holds what lies on a pending_frames"));
         }
         self.used = 0;
         counted
@@ -106,7 +106,7 @@ fn joins(last: u32, run: u32) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::buffers::{TAPE_BYTES_MIN, Times};
+    use super::super::buffers::{FRAME_RING_BYTES_MIN, Times};
     use super::*;
     use crate::instrument::InstrumentId;
     use crate::latency::meter::Class;
@@ -130,20 +130,20 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is laid comes off again, the same and in order, wherever it stands on the tape.
+        /// Whatever is laid comes off again, the same and in order, wherever it stands on the frame_ring.
         #[test]
         fn what_is_laid_is_taken(
             frames in prop::collection::vec((1_usize..400, any::<bool>(), 0_u8..8), 1..400),
             before in 0_usize..200,
         ) {
-            let buffers = Buffers::new(TAPE_BYTES_MIN);
+            let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
             (0..before).for_each(|n| { print(&buffers, &vec![b'x'; 100 + n]); });
             let mut pending_frames = PendingFrames::default();
-            pending_frames.set_room(TAPE_BYTES_MIN / 4);
-            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, TAPE_BYTES_MIN / 4);
+            pending_frames.set_room(FRAME_RING_BYTES_MIN / 4);
+            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
             for (nth, (len, counts, dice)) in frames.iter().enumerate() {
                 let frame = vec![nth as u8; *len];
-                // As a shard does it, before the tape comes round.
+                // As a shard does it, before the frame_ring comes round.
                 let comes_round = !buffers.has_room();
                 let range = (!comes_round).then(|| print(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
@@ -165,7 +165,7 @@ mod tests {
                 prop_assert_eq!(bytes, std::mem::take(&mut laid));
                 prop_assert!(first.is_none_or(|first| first == since));
                 prop_assert_eq!((sum, pending_frames.is_empty()), (std::mem::take(&mut counted), true));
-                room = TAPE_BYTES_MIN / 4;
+                room = FRAME_RING_BYTES_MIN / 4;
                 pending_frames.set_room(room);
                 first = None;
                 if comes_round {
@@ -178,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the tape holds what lies on a pending_frames")]
-    fn a_frame_that_the_tape_forgot_is_not_lost_in_silence() {
-        let buffers = Buffers::new(TAPE_BYTES_MIN);
+    #[should_panic(expected = "the frame_ring holds what lies on a pending_frames")]
+    fn a_frame_that_the_frame_ring_forgot_is_not_lost_in_silence() {
+        let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let mut pending_frames = PendingFrames::default();
         pending_frames.set_room(usize::MAX);
         assert!(pending_frames.lay(print(&buffers, b"frame"), true, 1));
-        (0..TAPE_BYTES_MIN).for_each(|_| {
+        (0..FRAME_RING_BYTES_MIN).for_each(|_| {
             print(&buffers, &[b'x'; 100]);
         });
         taken(&mut pending_frames, &buffers);

@@ -182,7 +182,7 @@ impl<S: Socket> Connection<S> {
             return;
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
-            // Nobody counts on its turn to come before the tape comes round.
+            // Nobody counts on its turn to come before the frame_ring comes round.
             self.session.own();
             if self.session.has_urgent() {
                 self.force(false, around.counters);
@@ -203,7 +203,7 @@ impl<S: Socket> Connection<S> {
             Err(error) => self.fails(Ending::from(&error), around.counters),
         }
         if self.dead || self.session.is_blocked() {
-            // Nobody counts on its turn to come before the tape comes round.
+            // Nobody counts on its turn to come before the frame_ring comes round.
             self.session.own();
             self.socket.kick();
         }

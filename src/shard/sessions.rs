@@ -99,13 +99,13 @@ struct FanOut {
     /// What it adds to the ledger of who is told.
     counts: Ledger,
     times: Times,
-    /// How much was on the tape before it.
+    /// How much was on the frame_ring before it.
     since: u64,
     /// When it was taken from the ring, nanoseconds since the Unix epoch.
     taken_ns: u64,
     /// How many it stands for where it is measured.
     weight: u64,
-    /// Its frame, once somebody wanted it: nothing where the tape has no room for it.
+    /// Its frame, once somebody wanted it: nothing where the frame_ring has no room for it.
     range: Option<Option<FrameRange>>,
 }
 
@@ -119,8 +119,8 @@ pub struct Sessions<S> {
     pub(super) connections: Connections<S>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
-    /// when that began: what a session holds of the tape stands behind it.
+    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the frame_ring
+    /// when that began: what a session holds of the frame_ring stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
     /// The same, of readers: what they missed is much, and others do not wait for it.
     pub(super) bulk_queue: VecDeque<(u32, u64)>,
@@ -199,7 +199,7 @@ impl<S: Socket> Sessions<S> {
     ) -> Self {
         let known = table.len();
         let policy = Rc::new(options.policy);
-        let buffers = Buffers::new(options.tape_bytes);
+        let buffers = Buffers::new(options.frame_ring_bytes);
         let steps = Steps::new(options.steps_per_turn_max);
         let slots = options.reread_per_turn;
         Self {
@@ -424,7 +424,7 @@ impl<S: Socket> Sessions<S> {
         has_room
     }
 
-    /// The frame of a tick, on the tape; `None` if there is no room for it.
+    /// The frame of a tick, on the frame_ring; `None` if there is no room for it.
     #[inline]
     fn print(&mut self, fan_out: &mut FanOut) -> Option<FrameRange> {
         if let Some(range) = fan_out.range {
@@ -440,13 +440,13 @@ impl<S: Socket> Sessions<S> {
         range
     }
 
-    /// The tape comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
+    /// The frame_ring comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
     /// copies.
     #[cold]
     fn make_room(&mut self) {
         let old = self.buffers.old();
         let waits = |queue: &VecDeque<(u32, u64)>| queue.front().is_some_and(|(_, since)| *since < old);
-        if waits(&self.flush_queue) && self.lengthen_tape() {
+        if waits(&self.flush_queue) && self.lengthen_frame_ring() {
             return;
         }
         let bulk = self.bulk_queue.iter().take_while(|(_, since)| *since < old);
