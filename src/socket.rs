@@ -180,7 +180,7 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 
 /// Reads the line of memory that [`send`] will need, and says nothing of it.
 #[inline]
-pub(crate) fn touch(stream: &TcpStream) -> usize {
+pub(crate) fn prefetch(stream: &TcpStream) -> usize {
     #[cfg(target_os = "linux")]
     return std::os::fd::AsRawFd::as_raw_fd(stream) as usize;
     #[cfg(not(target_os = "linux"))]

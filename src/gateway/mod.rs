@@ -1,9 +1,9 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
-mod doors;
 mod engine;
 mod files;
 mod guard;
+mod listeners;
 mod memory_watch;
 mod room;
 mod rooms;
@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-use doors::{Around, Doors, publishing};
 use engine::{Base, IngestThread, Shards, died, open_replays};
+use listeners::{Around, Doors, publishing};
 use memory_watch::MemoryWatch;
 use rooms::Rooms;
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::doors::hand_over;
 use super::engine::{Base, IngestThread, Shards, died, open_replays};
+use super::listeners::hand_over;
 use crate::capture::CatalogEntry;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};

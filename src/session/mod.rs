@@ -189,8 +189,8 @@ impl Session {
 
     /// Reads what a write needs, and says nothing of it. Of several sessions in a row this waits for memory once.
     #[inline]
-    pub fn touch(&self) -> usize {
-        usize::from(self.closing) ^ self.outbox.touch() ^ self.waiting.len()
+    pub fn prefetch(&self) -> usize {
+        usize::from(self.closing) ^ self.outbox.prefetch() ^ self.waiting.len()
     }
 
     /// Takes in what was laid on its pending_frames, which has no room from then on: to be called before anything else is asked or

@@ -128,9 +128,9 @@ impl Outbox {
         bytes
     }
 
-    /// See [`Session::touch`](super::Session::touch).
+    /// See [`Session::prefetch`](super::Session::prefetch).
     #[inline]
-    pub(super) fn touch(&self) -> usize {
+    pub(super) fn prefetch(&self) -> usize {
         self.len ^ self.ranges.len()
     }
 

@@ -58,7 +58,7 @@ impl PendingFrames {
 
     /// Reads what a tick needs, and says nothing of it.
     #[inline]
-    pub fn touch(&self) -> usize {
+    pub fn prefetch(&self) -> usize {
         self.runs[usize::from(self.used).min(RUNS_MAX - 1)] as usize
     }
 

@@ -253,10 +253,10 @@ impl<S> Connection<S> {
         (self.dead, self.parting) = (true, Parting::Abort);
     }
 
-    /// See [`Session::touch`].
+    /// See [`Session::prefetch`].
     #[inline]
-    pub(super) fn touch(&self) -> usize {
-        usize::from(self.watched) ^ self.session.touch()
+    pub(super) fn prefetch(&self) -> usize {
+        usize::from(self.watched) ^ self.session.prefetch()
     }
 
     /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.

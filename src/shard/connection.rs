@@ -116,8 +116,8 @@ impl Socket for TcpSocket {
     }
 
     #[inline]
-    fn touch(&self) -> usize {
-        socket::touch(&self.0.stream)
+    fn prefetch(&self) -> usize {
+        socket::prefetch(&self.0.stream)
     }
 }
 

@@ -105,10 +105,10 @@ impl<S> Connections<S> {
 
     /// Reads what a tick needs of a connection, and says nothing of it. Of several in a row this waits for memory once.
     #[inline]
-    pub(super) fn touch(&self, id: u32) -> usize {
+    pub(super) fn prefetch(&self, id: u32) -> usize {
         self.pending_frames_of_all
             .get(id as usize / CHUNK)
-            .map_or(0, |chunk| chunk[id as usize % CHUNK].touch())
+            .map_or(0, |chunk| chunk[id as usize % CHUNK].prefetch())
     }
 
     /// Lays a tick's frame on a connection's pending_frames, and marks it as queued: whether it was already. `None` if there is no room:

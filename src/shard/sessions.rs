@@ -63,7 +63,7 @@ pub trait Socket {
     fn kick(&self);
 
     /// Reads what a write needs, and says nothing of it.
-    fn touch(&self) -> usize {
+    fn prefetch(&self) -> usize {
         0
     }
 }
@@ -288,8 +288,8 @@ impl<S: Socket> Sessions<S> {
         for group in first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP)) {
             // Memory is asked for all of them before the first is worked on.
             let wanting = group.iter().filter(|subscription| subscription.wants(tick.seq));
-            let touched = wanting.fold(0, |sum, wanting| sum ^ self.connections.touch(wanting.session));
-            std::hint::black_box(touched);
+            let prefetched = wanting.fold(0, |sum, wanting| sum ^ self.connections.prefetch(wanting.session));
+            std::hint::black_box(prefetched);
             for subscription in group {
                 self.tell(subscription, &mut fan_out, now);
             }

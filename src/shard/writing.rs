@@ -33,7 +33,7 @@ impl<S: Socket> Sessions<S> {
         self.sample.begin(writes);
         for n in 0..writes {
             if n % GROUP == 0 {
-                self.touch_next(GROUP.min(writes - n));
+                self.prefetch_next(GROUP.min(writes - n));
             }
             if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
@@ -48,14 +48,15 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Asks for the memory of the sessions that are written next, all at once.
-    fn touch_next(&self, count: usize) {
+    fn prefetch_next(&self, count: usize) {
         let next = self.flush_queue.iter().take(count).map(|(id, _)| *id);
-        let touched = next.fold(0, |sum, id| {
+        let prefetched = next.fold(0, |sum, id| {
             let connection = self.connections.get(id);
-            let touched = connection.map_or(0, |connection| connection.touch() ^ connection.socket.touch());
-            sum ^ touched ^ self.connections.touch(id)
+            let prefetched =
+                connection.map_or(0, |connection| connection.prefetch() ^ connection.socket.prefetch());
+            sum ^ prefetched ^ self.connections.prefetch(id)
         });
-        std::hint::black_box(touched);
+        std::hint::black_box(prefetched);
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
