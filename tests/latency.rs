@@ -21,7 +21,7 @@ use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+    CatchUps, ClientInfo, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
 };
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
@@ -119,7 +119,7 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
 /// A client of the only symbol; its number.
 fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, gate: &Gate, now: Now) -> u32 {
     let mut sessions = sessions.borrow_mut();
-    let who = Who { name: name.into(), peer: None };
+    let who = ClientInfo { name: name.into(), peer: None };
     let client = sessions.open(Wire(gate.clone()), who, now);
     sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
     client

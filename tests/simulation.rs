@@ -22,8 +22,8 @@ use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
-    Who,
+    CatchUps, ClientInfo, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket,
+    SortBy, Tuning,
 };
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
@@ -390,7 +390,7 @@ impl House {
         self.named += 1;
         let name = format!("c{}", self.named);
         let now = self.clock.now();
-        let who = Who { name: name.as_str().into(), peer: None };
+        let who = ClientInfo { name: name.as_str().into(), peer: None };
         let id = self.sessions.borrow_mut().open(Fake(Rc::clone(&wire)), who, now);
         let answers = self.random.below(4) > 0;
         self.clients.push(Client {
@@ -460,7 +460,7 @@ impl House {
         self.gone.push(Gone { bytes: client.wire.take().taken, resumes: client.resumes, row });
     }
 
-    /// Who was closed goes.
+    /// ClientInfo was closed goes.
     fn reap(&mut self) {
         for at in (0..self.clients.len()).rev() {
             if self.sessions.borrow_mut().wants(self.clients[at].id).end {

@@ -16,7 +16,7 @@
 //! A new subscription starts dirty, so a snapshot goes the same path as a recovery: there is no second copy
 //! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
 //!
-//! # Who is slow
+//! # ClientInfo is slow
 //!
 //! Not who was sent much, but whose socket takes nothing, or who does not come to what was sent: pings stand in the stream
 //! (`marks`), and with much behind one that is not answered in time, the session counts as blocked until it is.
@@ -600,7 +600,7 @@ impl Session {
             self.pressed = false;
             // It was not full for long.
             self.window.take_if(|window| !window.is_limit());
-            // Who answers pings is given more when it has come to this.
+            // ClientInfo answers pings is given more when it has come to this.
             if self.oldest_mark().is_none() {
                 self.refill_more();
             }

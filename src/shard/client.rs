@@ -9,7 +9,7 @@ use super::interest::Wildcard;
 use super::leaving::Parting;
 use super::pongs::{Held, Withheld};
 use super::reading::{Reading, first_of};
-use super::sessions::{Socket, Who};
+use super::sessions::{ClientInfo, Socket};
 use super::work::Work;
 use crate::clock::Clock;
 use crate::counters::{Ending, ShardCounters};
@@ -58,7 +58,7 @@ pub(super) struct Connection<S> {
     pub(super) news: u64,
     pub(super) socket: S,
     pub(super) session: Session,
-    pub(super) who: Box<Who>,
+    pub(super) who: Box<ClientInfo>,
     /// No other session of this shard ever has it: the place of a connection is used again.
     pub(super) serial: u64,
     /// When it came, microseconds since the Unix epoch.
@@ -88,7 +88,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What a write counts and measures with.
-pub(super) struct Around<'a> {
+pub(super) struct WriteContext<'a> {
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: &'a Clock,
     pub(super) meter: &'a mut Meter,
@@ -127,7 +127,7 @@ impl Sample {
     }
 }
 
-impl Around<'_> {
+impl WriteContext<'_> {
     /// The kernel has just taken the first `n` bytes of what waits for a session.
     #[inline]
     fn measure(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
@@ -177,7 +177,7 @@ impl Around<'_> {
 
 impl<S: Socket> Connection<S> {
     /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    pub(super) fn write(&mut self, around: &mut Around<'_>, now_ns: u64) {
+    pub(super) fn write(&mut self, context: &mut WriteContext<'_>, now_ns: u64) {
         if self.session.is_blocked() || self.dead {
             return;
         }
@@ -185,22 +185,22 @@ impl<S: Socket> Connection<S> {
             // Nobody counts on its turn to come before the frame_ring comes round.
             self.session.own();
             if self.session.has_urgent() {
-                self.force(false, around.counters);
+                self.force(false, context.counters);
             }
             return;
         }
         let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {
-            Ok(0) if !session.outbox().is_empty() => self.fails(Ending::Failed, around.counters),
+            Ok(0) if !session.outbox().is_empty() => self.fails(Ending::Failed, context.counters),
             Ok(n) => {
-                around.counters.writes.add(u64::from(n > 0));
-                around.counters.bytes.add(n as u64);
-                around.measure(session, way, n);
+                context.counters.writes.add(u64::from(n > 0));
+                context.counters.bytes.add(n as u64);
+                context.measure(session, way, n);
                 session.wrote(n, now_ns);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => session.block(now_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => self.fails(Ending::from(&error), around.counters),
+            Err(error) => self.fails(Ending::from(&error), context.counters),
         }
         if self.dead || self.session.is_blocked() {
             // Nobody counts on its turn to come before the frame_ring comes round.
@@ -226,20 +226,20 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    pub(super) fn offer(&mut self, frame: FrameRange, around: &mut Around<'_>, now_ns: u64) -> bool {
+    pub(super) fn offer(&mut self, frame: FrameRange, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
         // Of a dead one nothing will be read any more.
         if self.dead || self.session.offer(frame, now_ns) {
             return true;
         }
-        self.write(around, now_ns);
+        self.write(context, now_ns);
         self.session.offer(frame, now_ns)
     }
 
     /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
     #[cold]
-    pub(super) fn will_take(&mut self, bytes: usize, around: &mut Around<'_>, now_ns: u64) -> bool {
+    pub(super) fn will_take(&mut self, bytes: usize, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
         if !self.session.fits(bytes) {
-            self.write(around, now_ns);
+            self.write(context, now_ns);
         }
         self.session.fits(bytes)
     }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
 use super::leaving::Parting;
 use super::options::SessionOptions;
-use super::sessions::{Sessions, Socket, Wants, Who};
+use super::sessions::{ClientInfo, Sessions, Socket, Wants};
 use crate::clock::Clock;
 use crate::counters::Ending;
 use crate::protocol::Subscribe;
@@ -31,10 +31,10 @@ pub struct NewClient {
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// Who it is.
-    pub who: Who,
+    /// ClientInfo it is.
+    pub who: ClientInfo,
     /// Its place among the connections from its address: given back when it is dropped.
-    pub seat: Option<socket::Seat>,
+    pub seat: Option<socket::ConnectionPermit>,
 }
 
 /// Messages that are taken from one socket before others have their turn.
@@ -219,7 +219,7 @@ pub(super) struct Driver {
     controls: Controls,
     house: Rc<House>,
     /// Until the socket is closed, as is the house.
-    seat: Option<socket::Seat>,
+    seat: Option<socket::ConnectionPermit>,
 }
 
 impl Driver {

@@ -240,7 +240,7 @@ impl<S: Socket> Sessions<S> {
         // It may change at any moment: what is not shown has another number.
         match (wish.start, self.ring.numbered_state(instrument)) {
             (Start::FromFirst, _) => Start::FromFirst,
-            (_, (state, number)) if Some(self.around.shown(state)) == shown => Start::After(number),
+            (_, (state, number)) if Some(self.context.shown(state)) == shown => Start::After(number),
             _ => Start::Snapshot,
         }
     }

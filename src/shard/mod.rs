@@ -8,7 +8,7 @@
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
-//! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
+//! ClientInfo got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
@@ -53,7 +53,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::socket::{Peer, Seat, Tuning};
+pub use crate::socket::{ConnectionPermit, Peer, Tuning};
 pub use clocks::shown;
 use connection::House;
 pub use connection::{NewClient, TcpSocket};
@@ -62,7 +62,7 @@ pub use options::SessionOptions;
 pub use reading::CatchUps;
 use report::Report;
 pub use report::{Asked, ClientRow, SortBy, Standing};
-pub use sessions::{Sessions, Socket, Wants, Who};
+pub use sessions::{ClientInfo, Sessions, Socket, Wants};
 pub use shortage::Relief;
 pub use steps::STEPS_MIN;
 
@@ -433,7 +433,7 @@ async fn run(
             if !sessions.borrow_mut().go_on_with(&mut report, now) {
                 reports.push_front((report, answer));
             } else {
-                // Who asked may have gone.
+                // ClientInfo asked may have gone.
                 let _ = answer.send(report.into_rows());
             }
         }

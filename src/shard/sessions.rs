@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::allowance::Allowance;
 use super::answers::LongAnswers;
 use super::awaited::{Awaited, AwaitedBy};
-use super::client::{Around, Connection, Sample};
+use super::client::{Connection, Sample, WriteContext};
 use super::clocks::Surroundings;
 use super::connections::Connections;
 use super::frames::Frames;
@@ -68,9 +68,9 @@ pub trait Socket {
     }
 }
 
-/// Who a client is.
+/// ClientInfo a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub struct ClientInfo {
     /// Random name of the session.
     pub name: Box<str>,
     /// Where it connected from.
@@ -119,7 +119,7 @@ pub struct Sessions<S> {
     pub(super) connections: Connections<S>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the frame_ring
+    /// ClientInfo has something to write, the longest waiting first: the order of deadlines. And how much was printed on the frame_ring
     /// when that began: what a session holds of the frame_ring stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
     /// The same, of readers: what they missed is much, and others do not wait for it.
@@ -143,11 +143,11 @@ pub struct Sessions<S> {
     /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
     /// be looked at for it.
     pub(super) sweep: Option<(u32, usize)>,
-    /// Who lost a tick in this turn for want of room, and whether that ends it.
+    /// ClientInfo lost a tick in this turn for want of room, and whether that ends it.
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
-    /// Who reads again what was in the ring.
+    /// ClientInfo reads again what was in the ring.
     pub(super) readers: Readers,
     /// Where resumes begin.
     pub(super) resumes: Resumes,
@@ -185,7 +185,7 @@ pub struct Sessions<S> {
     /// What is done where memory is short.
     pub(super) shortage: Shortage,
     /// The feed, and the clocks.
-    pub(super) around: Surroundings,
+    pub(super) context: Surroundings,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -246,7 +246,7 @@ impl<S: Socket> Sessions<S> {
             reporter: IncidentReporter::off(),
             news: News::default(),
             shortage: Shortage::default(),
-            around: Surroundings::default(),
+            context: Surroundings::default(),
         }
     }
 
@@ -378,13 +378,13 @@ impl<S: Socket> Sessions<S> {
             range.filter(|range| !states_wait || self.state_first(id, &fan_out.tick, range.bytes(), now));
         let why = self.why_behind(now);
         let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
-        let mut around = Around {
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        if range.is_some_and(|range| connection.offer(range, &mut around, now.mono_ns)) {
+        if range.is_some_and(|range| connection.offer(range, &mut context, now.mono_ns)) {
             subscription.queued(seq);
             connection.session.count(fan_out.counts);
             self.totals += fan_out.counts;
@@ -411,13 +411,13 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.dead) else {
             return true;
         };
-        let mut around = Around {
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        let has_room = connection.will_take(bytes + STATE_BYTES_MAX, &mut around, now.mono_ns);
+        let has_room = connection.will_take(bytes + STATE_BYTES_MAX, &mut context, now.mono_ns);
         if has_room {
             self.tell_state(id, tick.instrument, now);
         }
@@ -465,7 +465,7 @@ impl<S: Socket> Sessions<S> {
     // ---- coming and going -----------------------------------------------------------------------------
 
     /// A client is connected; it is greeted. Its number.
-    pub fn open(&mut self, socket: S, who: Who, now: Now) -> u32 {
+    pub fn open(&mut self, socket: S, who: ClientInfo, now: Now) -> u32 {
         let hello = json::Hello {
             session: &who.name,
             epoch: &self.options.epoch,

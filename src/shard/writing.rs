@@ -1,6 +1,6 @@
 //! Writing: who has something to write is written to in the order of waiting, one write a turn each.
 
-use super::client::Around;
+use super::client::WriteContext;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 
@@ -67,13 +67,13 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        let mut around = Around {
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        connection.write(&mut around, now.mono_ns);
+        connection.write(&mut context, now.mono_ns);
         if connection.dead {
             return;
         }
