@@ -391,13 +391,13 @@ mod tests {
     const PUBLISHER: LineId = LineId(7);
 
     /// One instrument, and the states that it was told to have.
-    struct House {
+    struct Rig {
         market: Market,
         id: InstrumentId,
         told: Vec<&'static str>,
     }
 
-    impl House {
+    impl Rig {
         fn new() -> Self {
             let mut market = Market::new(Arc::new(InstrumentTable::new(1)));
             let id = market.intern(&Symbol::parse("demo:A").expect("good")).expect("room");
@@ -438,61 +438,61 @@ mod tests {
 
     #[test]
     fn what_a_replay_may_speak_for_is_not_live() {
-        let mut house = House::new();
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        assert_eq!(house.take(), ["live"]);
-        house.says(REPLAY, Origin::Replay, TRADE);
-        assert_eq!(house.take(), ["replay"]);
+        let mut rig = Rig::new();
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        assert_eq!(rig.take(), ["live"]);
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        assert_eq!(rig.take(), ["replay"]);
         // They take turns, which is told to nobody.
         for _ in 0..3 {
-            house.says(PUBLISHER, Origin::Live, TRADE);
-            house.says(REPLAY, Origin::Replay, TRADE);
+            rig.says(PUBLISHER, Origin::Live, TRADE);
+            rig.says(REPLAY, Origin::Replay, TRADE);
         }
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.set_origin(0..2, Origin::Paused);
-        assert_eq!(house.take(), Vec::<&str>::new());
-        house.goes(REPLAY, true);
-        assert_eq!(house.take(), ["live"], "nothing is recorded any more");
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["down"]);
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.set_origin(0..2, Origin::Paused);
+        assert_eq!(rig.take(), Vec::<&str>::new());
+        rig.goes(REPLAY, true);
+        assert_eq!(rig.take(), ["live"], "nothing is recorded any more");
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["down"]);
     }
 
     #[test]
     fn one_replayed_channel_is_enough() {
-        let mut house = House::new();
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.says(REPLAY, Origin::Replay, QUOTE);
-        house.set_origin(0..2, Origin::Paused);
-        assert_eq!(house.take(), ["live", "replay"], "the publisher does not stand still");
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["stale"]);
-        house.says(OTHER, Origin::Paused, TRADE);
-        house.set_origin(0..2, Origin::Replay);
-        assert_eq!(house.take(), ["paused", "replay"]);
+        let mut rig = Rig::new();
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.says(REPLAY, Origin::Replay, QUOTE);
+        rig.set_origin(0..2, Origin::Paused);
+        assert_eq!(rig.take(), ["live", "replay"], "the publisher does not stand still");
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["stale"]);
+        rig.says(OTHER, Origin::Paused, TRADE);
+        rig.set_origin(0..2, Origin::Replay);
+        assert_eq!(rig.take(), ["paused", "replay"]);
     }
 
     #[test]
     fn a_replay_that_has_ended_is_told_from_a_line_that_is_gone() {
-        let mut house = House::new();
-        house.says(REPLAY, Origin::Replay, TRADE);
-        house.goes(REPLAY, false);
-        house.goes(OTHER, true);
-        house.goes(OTHER, true);
-        assert_eq!(house.take(), ["replay", "down", "ended"]);
-        house.says(REPLAY, Origin::Replay, TRADE);
-        house.goes(REPLAY, false);
-        assert_eq!(house.take(), ["replay", "down"], "another round");
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["live", "down"]);
+        let mut rig = Rig::new();
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        rig.goes(REPLAY, false);
+        rig.goes(OTHER, true);
+        rig.goes(OTHER, true);
+        assert_eq!(rig.take(), ["replay", "down", "ended"]);
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        rig.goes(REPLAY, false);
+        assert_eq!(rig.take(), ["replay", "down"], "another round");
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["live", "down"]);
     }
 
     #[test]
     fn who_will_speak_has_no_state_yet() {
-        let mut house = House::new();
-        assert!(house.market.claim(house.id, TRADE, REPLAY, Origin::Replay, Rank(1), false));
-        house.set_origin(0..2, Origin::Paused);
-        house.goes(REPLAY, true);
-        assert_eq!(house.take(), Vec::<&str>::new());
+        let mut rig = Rig::new();
+        assert!(rig.market.claim(rig.id, TRADE, REPLAY, Origin::Replay, Rank(1), false));
+        rig.set_origin(0..2, Origin::Paused);
+        rig.goes(REPLAY, true);
+        assert_eq!(rig.take(), Vec::<&str>::new());
     }
 }

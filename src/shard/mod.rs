@@ -55,7 +55,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use crate::socket::{ConnectionPermit, Peer, Tuning};
 pub use clocks::shown;
-use connection::House;
+use connection::DriverContext;
 pub use connection::{NewClient, TcpSocket};
 pub use leaving::Parting;
 pub use options::SessionOptions;
@@ -400,7 +400,7 @@ async fn run(
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     shard.beat(beating);
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
-    let house = Rc::new(House {
+    let driver_context = Rc::new(DriverContext {
         sessions: Rc::clone(&sessions),
         clock: clock.clone(),
         work: Notify::new(),
@@ -408,7 +408,7 @@ async fn run(
     });
     let mut last_work_ns = 0;
     let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
-    while !house.broken.get() && (!shard.is_done() || Rc::strong_count(&house) > 1) {
+    while !driver_context.broken.get() && (!shard.is_done() || Rc::strong_count(&driver_context) > 1) {
         let now = clock.now();
         let mut admissions = ADMISSIONS_PER_TURN;
         while admissions > 0
@@ -417,7 +417,7 @@ async fn run(
             match command {
                 Command::Client(client) => {
                     admissions -= 1;
-                    if let Some(driver) = connection::driver(*client, &house) {
+                    if let Some(driver) = connection::driver(*client, &driver_context) {
                         tokio::task::spawn_local(driver.run());
                     }
                 }
@@ -455,7 +455,7 @@ async fn run(
             tokio::task::yield_now().await;
             continue;
         }
-        park(&shard, &mut inbox, bell, rung, &house.work, &clock).await;
+        park(&shard, &mut inbox, bell, rung, &driver_context.work, &clock).await;
     }
     sessions.borrow_mut().meter.end(clock.machine_ns(clock.now().mono_ns));
 }
