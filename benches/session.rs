@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickfan::instrument::InstrumentId;
 use tickfan::latency::meter::Class;
-use tickfan::session::{Buffers, Session, Strip, Times};
+use tickfan::session::{Buffers, FrameRange, Session, Times};
 
 use crate::rig::{Nowhere, Rig, policy, quote, symbol, trade};
 
@@ -47,8 +47,8 @@ fn outbox(c: &mut Criterion) {
         buffers.print(black_box(&FRAME), times).expect("there is room")
     };
     let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0, 0);
-    let strips: Vec<Strip> = (0..64).map(|_| print()).collect();
-    let (apart, together) = (|n: usize| black_box(strips[n * 3 % 64]), |n: usize| black_box(strips[n]));
+    let ranges: Vec<FrameRange> = (0..64).map(|_| print()).collect();
+    let (apart, together) = (|n: usize| black_box(ranges[n * 3 % 64]), |n: usize| black_box(ranges[n]));
     let mut session = new();
     group.bench_function("base: print a frame", |b| b.iter(&mut print));
     group.bench_function("offer, write", |b| {
@@ -58,7 +58,7 @@ fn outbox(c: &mut Criterion) {
         });
     });
     let mut full = new();
-    while full.offer(strips[0], 0) {}
+    while full.offer(ranges[0], 0) {}
     group.bench_function("offer, refused by a full outbox", |b| {
         b.iter(|| full.offer(together(0), 0));
     });
@@ -82,13 +82,13 @@ fn outbox(c: &mut Criterion) {
             write(&mut session);
         });
     });
-    // The tape would come round: they become its own, in several chunks that are lent and given back.
+    // The frame_ring would come round: they become its own, in several chunks that are lent and given back.
     let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
-    let framed: Vec<Strip> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
+    let framed: Vec<FrameRange> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
     group.throughput(Throughput::Elements(64));
     group.bench_function("64 offers, copied, one write (per 64)", |b| {
         b.iter(|| {
-            framed.iter().for_each(|strip| assert!(session.offer(*strip, 0)));
+            framed.iter().for_each(|range| assert!(session.offer(*range, 0)));
             session.own();
             write(&mut session);
         });

@@ -21,7 +21,7 @@ use toml::{Table, Value};
 use crate::printable;
 use crate::protocol::json::Provenance;
 use crate::ring::CAPACITY_MAX;
-use crate::session::{TAPE_BYTES, TAPE_BYTES_MIN};
+use crate::session::{FRAME_RING_BYTES, FRAME_RING_BYTES_MIN};
 use crate::shard::{STEPS_MIN, Wait};
 
 pub use feed::{Feed, FeedKind};
@@ -129,8 +129,8 @@ pub struct Shard {
     /// How they wait.
     pub wait: Wait,
     /// Bytes of frames that each keeps at most to be sent to many.
-    #[serde(deserialize_with = "tape_bytes")]
-    pub tape_bytes: usize,
+    #[serde(deserialize_with = "frame_ring_bytes")]
+    pub frame_ring_bytes: usize,
     /// Steps of a turn that requests of clients may take.
     #[serde(deserialize_with = "steps_per_turn")]
     pub steps_per_turn_max: u32,
@@ -215,7 +215,7 @@ impl Default for Shard {
         Self {
             threads: 0,
             wait: Wait::Park,
-            tape_bytes: TAPE_BYTES,
+            frame_ring_bytes: FRAME_RING_BYTES,
             steps_per_turn_max: 512,
             reread_per_turn: non_zero::<1_024>(),
         }
@@ -289,16 +289,18 @@ fn steps_per_turn<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     Err(D::Error::custom(format!("steps_per_turn_max must be from {STEPS_MIN} to {STEPS_PER_TURN_MAX}")))
 }
 
-fn tape_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+fn frame_ring_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     let bytes = usize::deserialize(from)?;
-    if (TAPE_BYTES_MIN..=TAPE_BYTES_MAX).contains(&bytes) {
+    if (FRAME_RING_BYTES_MIN..=FRAME_RING_BYTES_MAX).contains(&bytes) {
         return Ok(bytes);
     }
-    Err(D::Error::custom(format!("tape_bytes must be from {TAPE_BYTES_MIN} to {TAPE_BYTES_MAX}")))
+    Err(D::Error::custom(format!(
+        "frame_ring_bytes must be from {FRAME_RING_BYTES_MIN} to {FRAME_RING_BYTES_MAX}"
+    )))
 }
 
-/// Beyond that it would not be in any cache; and a tray tells as many frames apart as have 32 bytes each in it.
-const TAPE_BYTES_MAX: usize = 1 << 30;
+/// Beyond that it would not be in any cache; and a pending_frames tells as many frames apart as have 32 bytes each in it.
+const FRAME_RING_BYTES_MAX: usize = 1 << 30;
 
 /// A recovery message needs some room; less than this and nothing would ever fit.
 const OUTBOX_BYTES_MIN: usize = 4_096;
@@ -335,7 +337,19 @@ fn in_file(text: &str, source: &toml::de::Error) -> String {
     };
     let line = 1 + before.matches('\n').count();
     let column = 1 + before.rsplit('\n').next().map_or(0, |line| line.chars().count());
-    format!("line {line}, column {column}: {}", source.message())
+    format!("line {line}, column {column}: {}", with_new_name(source.message()))
+}
+
+/// Keys that had another name: the old one, the new one.
+const RENAMED: [(&str, &str); 1] = [("frame_ring_bytes", "frame_ring_bytes")];
+
+/// A message that names the key as it is called now, where it is about one that was renamed.
+fn with_new_name(message: &str) -> String {
+    let is_about = |(old, _): &&(&str, &str)| message.starts_with(&format!("unknown field `{old}`"));
+    match RENAMED.iter().find(is_about) {
+        Some((old, new)) => format!("`{old}` is called `{new}` now"),
+        None => message.to_owned(),
+    }
 }
 
 /// A setting as it was written, but for the value of a token, or of a key that there is not: it may be meant for one.
@@ -447,7 +461,7 @@ impl Config {
             config = Self::deserialize(table.clone()).map_err(|error| ConfigError::Setting {
                 origin: setting.origin,
                 setting: setting.written.clone(),
-                what: error.message().to_owned(),
+                what: with_new_name(error.message()),
             })?;
         }
         if let Some(folder) = path.and_then(Path::parent) {

@@ -205,7 +205,7 @@ mod tests {
     use std::time::Duration;
 
     /// A watcher of one thread, on a manual clock.
-    struct House {
+    struct Rig {
         clock: Clock,
         watcher: Watcher,
         pulse: Arc<Pulse>,
@@ -214,7 +214,7 @@ mod tests {
         slept_ns: u64,
     }
 
-    impl House {
+    impl Rig {
         fn new(hang_after_ms: u64) -> Self {
             let (clock, steps, pulse) = (Clock::manual(), Arc::<Steps>::default(), Pulse::new("shard-0"));
             let thread = Some(pulse.begin());
@@ -240,69 +240,66 @@ mod tests {
 
     #[test]
     fn a_thread_that_stands_is_late_then_hangs() {
-        let mut house = House::new(10_000);
+        let mut rig = Rig::new(10_000);
         for _ in 0..100 {
-            house.beat();
-            assert_eq!(house.look_after(100), []);
+            rig.beat();
+            assert_eq!(rig.look_after(100), []);
         }
-        assert_eq!(house.looks(9), []);
-        assert!(!house.pulse.is_late());
-        assert_eq!(house.looks(1), [Finding::Late("shard-0".into(), 1_000)]);
-        assert_eq!(house.looks(89), []);
-        assert_eq!(house.pulse.late_ms(), Some(9_900));
-        assert_eq!(house.looks(30), [Finding::Hangs("shard-0".into(), 10_000)], "once");
-        house.beat();
-        assert_eq!(house.looks(1), [Finding::GoesOn("shard-0".into(), 12_900)]);
-        assert_eq!(house.pulse.late_ms(), None);
+        assert_eq!(rig.looks(9), []);
+        assert!(!rig.pulse.is_late());
+        assert_eq!(rig.looks(1), [Finding::Late("shard-0".into(), 1_000)]);
+        assert_eq!(rig.looks(89), []);
+        assert_eq!(rig.pulse.late_ms(), Some(9_900));
+        assert_eq!(rig.looks(30), [Finding::Hangs("shard-0".into(), 10_000)], "once");
+        rig.beat();
+        assert_eq!(rig.looks(1), [Finding::GoesOn("shard-0".into(), 12_900)]);
+        assert_eq!(rig.pulse.late_ms(), None);
         // One that has ended is another matter.
-        house.thread = None;
-        assert_eq!(house.looks(200), []);
+        rig.thread = None;
+        assert_eq!(rig.looks(200), []);
     }
 
     #[test]
     fn no_thread_hangs_before_it_is_late() {
-        let mut house = House::new(500);
+        let mut rig = Rig::new(500);
         let what = [Finding::Late("shard-0".into(), 1_000), Finding::Hangs("shard-0".into(), 1_000)];
-        assert_eq!(house.looks(30), what);
-        assert_eq!(House::new(0).looks(100), [Finding::Late("shard-0".into(), 1_000)], "never");
+        assert_eq!(rig.looks(30), what);
+        assert_eq!(Rig::new(0).looks(100), [Finding::Late("shard-0".into(), 1_000)], "never");
     }
 
     #[test]
     fn a_process_that_was_stopped_is_no_thread_that_hangs() {
-        let mut house = House::new(10_000);
-        house.beat();
-        assert_eq!(house.look_after(25_000), [Finding::Stood(25_000)]);
-        assert_eq!(house.looks(8), [], "the thread has as long as ever to make a turn");
-        house.beat();
-        assert_eq!(house.looks(9), []);
-        assert_eq!(house.steps.stood(), (1, 25_000));
-        assert_eq!(house.steps.both(), (0, 0), "both clocks went on");
+        let mut rig = Rig::new(10_000);
+        rig.beat();
+        assert_eq!(rig.look_after(25_000), [Finding::Stood(25_000)]);
+        assert_eq!(rig.looks(8), [], "the thread has as long as ever to make a turn");
+        rig.beat();
+        assert_eq!(rig.looks(9), []);
+        assert_eq!(rig.steps.stood(), (1, 25_000));
+        assert_eq!(rig.steps.both(), (0, 0), "both clocks went on");
     }
 
     #[test]
     fn a_clock_that_is_set_is_told_from_a_machine_that_slept() {
-        let mut house = House::new(10_000);
+        let mut rig = Rig::new(10_000);
         for (by_ns, found) in [
             (3_600 * SECOND as i64, vec![Finding::ClockSet(3_600_000_000)]),
             (-7_200 * SECOND as i64, vec![Finding::ClockSet(-7_200_000_000)]),
             // Slewed.
             (-(SET_NS_MIN as i64) / 2, vec![]),
         ] {
-            house.beat();
-            house.clock.set_wall(by_ns);
-            assert_eq!(house.look_after(100), found);
-            assert_eq!(house.looks(1), [], "once");
+            rig.beat();
+            rig.clock.set_wall(by_ns);
+            assert_eq!(rig.look_after(100), found);
+            assert_eq!(rig.looks(1), [], "once");
         }
+        assert_eq!((rig.steps.count(), rig.steps.both(), rig.steps.by_us()), (2, (1, 1), -7_200_000_000));
+        rig.beat();
+        rig.slept_ns += 600 * SECOND;
+        rig.clock.set_wall(600 * SECOND as i64);
+        assert_eq!(rig.look_after(100), [Finding::Slept(600_000_000)]);
         assert_eq!(
-            (house.steps.count(), house.steps.both(), house.steps.by_us()),
-            (2, (1, 1), -7_200_000_000)
-        );
-        house.beat();
-        house.slept_ns += 600 * SECOND;
-        house.clock.set_wall(600 * SECOND as i64);
-        assert_eq!(house.look_after(100), [Finding::Slept(600_000_000)]);
-        assert_eq!(
-            house.steps.both(),
+            rig.steps.both(),
             (2, 1),
             "what was received before it is as far from what comes as if it had been set"
         );

@@ -10,7 +10,7 @@ use crossbeam::atomic::AtomicCell;
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use crate::protocol::replay::{Control, Order, OutOfSpan, Playback, Span};
+use crate::protocol::replay::{Control, OutOfSpan, Playback, ReplayCommand, Span};
 
 /// Why an order is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,7 @@ pub struct Shown {
     pub published: u64,
 }
 
-/// Who may control a replay.
+/// ClientInfo may control a replay.
 pub enum Admission {
     /// Whoever shows this.
     Token(Box<[u8]>),
@@ -81,7 +81,7 @@ impl Admission {
 /// The remote control of one replay.
 pub struct Remote {
     admission: Admission,
-    orders: ArrayQueue<Order>,
+    orders: ArrayQueue<ReplayCommand>,
     wake: Arc<Notify>,
     shown: AtomicCell<Option<Shown>>,
     version: AtomicU64,
@@ -125,7 +125,7 @@ impl Remote {
     /// [`Refusal`] says why not.
     pub fn give(&self, control: &Control, peer: Option<IpAddr>) -> Result<(), Refusal> {
         self.admits(control.token.as_deref().map(str::as_bytes), peer)?;
-        if let (Order::Seek(moment), Some(shown)) = (control.order, self.shown()) {
+        if let (ReplayCommand::Seek(moment), Some(shown)) = (control.order, self.shown()) {
             shown.span.check(moment).map_err(Refusal::OutOfSpan)?;
         }
         self.orders.push(control.order).map_err(|_| Refusal::Busy)?;
@@ -134,7 +134,7 @@ impl Remote {
     }
 
     /// The next order.
-    pub fn take(&self) -> Option<Order> {
+    pub fn take(&self) -> Option<ReplayCommand> {
         self.orders.pop()
     }
 
@@ -204,9 +204,12 @@ mod tests {
     fn orders_have_a_bound_and_keep_their_order() {
         let remote = remote("");
         let give = |order| remote.give(&Control { order, token: None }, Some(IpAddr::from([127, 0, 0, 1])));
-        let given = [Order::Pause, Order::Resume, Order::Stop].map(give);
+        let given = [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Stop].map(give);
         assert_eq!(given, [Ok(()), Ok(()), Err(Refusal::Busy)]);
-        assert_eq!([(); 3].map(|()| remote.take()), [Some(Order::Pause), Some(Order::Resume), None]);
+        assert_eq!(
+            [(); 3].map(|()| remote.take()),
+            [Some(ReplayCommand::Pause), Some(ReplayCommand::Resume), None]
+        );
         assert_eq!(remote.version(), 0);
         assert!(remote.shown().is_none());
     }

@@ -180,7 +180,7 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 
 /// Reads the line of memory that [`send`] will need, and says nothing of it.
 #[inline]
-pub(crate) fn touch(stream: &TcpStream) -> usize {
+pub(crate) fn prefetch(stream: &TcpStream) -> usize {
     #[cfg(target_os = "linux")]
     return std::os::fd::AsRawFd::as_raw_fd(stream) as usize;
     #[cfg(not(target_os = "linux"))]
@@ -223,14 +223,14 @@ pub(crate) struct Addresses {
 
 /// One connection's place among those from its address; dropping it gives it back.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionPermit {
     address: IpAddr,
     addresses: Arc<Addresses>,
 }
 
 impl Addresses {
     /// A place for a connection from this address, if it has fewer than `most`.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Seat> {
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<ConnectionPermit> {
         let address = share_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
@@ -239,7 +239,7 @@ impl Addresses {
         }
         *count += 1;
         self.all.fetch_add(1, Ordering::Relaxed);
-        Some(Seat { address, addresses: Arc::clone(self) })
+        Some(ConnectionPermit { address, addresses: Arc::clone(self) })
     }
 
     /// Connections that have a place, from all addresses.
@@ -248,7 +248,7 @@ impl Addresses {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.addresses.all.fetch_sub(1, Ordering::Relaxed);
         let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -525,7 +525,7 @@ fn what_the_bound_gave_up_is_told() {
         }
     };
     filled(&mut market);
-    // Who asks for more than is kept is told since when it is.
+    // ClientInfo asks for more than is kept is told since when it is.
     let (mut socket, ack) = market.ask(&request(&json!("-1h")));
     let row = &ack["ok"][0];
     assert_eq!(row["past"], "gap", "{ack}");
@@ -539,7 +539,7 @@ fn what_the_bound_gave_up_is_told() {
     assert_eq!(told(&mut socket)["type"], "joined");
     drop(socket);
 
-    // Who is so slow that what it has not read yet is given up meanwhile, is told what is missing, and then the newest.
+    // ClientInfo is so slow that what it has not read yet is given up meanwhile, is told what is missing, and then the newest.
     let mut socket = RawSocket::open_small(&market.gateway, "");
     socket.text(&request(&json!("-1h")).to_string());
     assert_eq!(socket.word()["type"], "ack");
@@ -605,9 +605,9 @@ fn what_a_kill_leaves_behind_is_removed_by_the_next_run() {
 #[test]
 fn what_is_kept_for_the_past_is_no_capture_of_the_folder() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (record, shelf) =
+    let (record, catalog) =
         (format!("record.dir={}", dir.path().display()), format!("replay.dir={}", dir.path().display()));
-    let settings = ["record.enabled=true", "record.flush_ms=1", &record, &shelf];
+    let settings = ["record.enabled=true", "record.flush_ms=1", &record, &catalog];
     let gateway = Gateway::publishing(r#"["demo"]"#, &settings);
     let mut publisher = connect(gateway.publish.expect("it listens"));
     writeln!(publisher, "{{\"op\":\"auth\",\"token\":\"{TOKEN}\"}}").expect("sent");

@@ -14,12 +14,12 @@ use answer::Answer;
 use serde_json::{Value, json};
 use tickfan::feed::publish::Verdict;
 use tickfan::front::{
-    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, NoRoom, Options, PublishRoute, Refused,
+    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Refused, RoomError,
     RoomRoute, Stats, Upgraded,
 };
 use tickfan::instrument::{InstrumentTable, Symbol};
 use tickfan::protocol::close::Close;
-use tickfan::protocol::{RoomWish, Since};
+use tickfan::protocol::{RoomSpec, Since};
 use tickfan::tick::{Channel, State};
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
@@ -120,10 +120,10 @@ fn capture(n: usize) -> String {
 const OPENS_IN: Duration = Duration::from_millis(400);
 
 /// Opens a room that takes whoever comes, unless its captures are called otherwise.
-async fn enter(wish: RoomWish) -> Result<HandOverOnce, NoRoom> {
+async fn enter(wish: RoomSpec) -> Result<HandOverOnce, RoomError> {
     tokio::time::sleep(OPENS_IN).await;
     if wish.captures != ["there"] {
-        return Err(NoRoom::Taken("another room".to_owned()));
+        return Err(RoomError::Taken("another room".to_owned()));
     }
     Ok(Box::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::RoomEnded })))
 }

@@ -13,15 +13,15 @@ use std::time::Duration;
 use tickfan::clock::{Clock, MS, Now, SECOND};
 use tickfan::counters::ShardCounters;
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
-use tickfan::flight::Witness;
+use tickfan::flight::IncidentReporter;
 use tickfan::instrument::InstrumentTable;
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning, Who,
+    CatchUps, ClientInfo, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
 };
 use tickfan::tick::Channel;
 use tokio::sync::mpsc;
@@ -87,7 +87,7 @@ fn options() -> SessionOptions {
         tuning: Tuning { unsent_bytes_max: 1 },
         dead_peer_ms: 1,
         fragments_max: 1,
-        tape_bytes: TAPE_BYTES_MIN,
+        frame_ring_bytes: FRAME_RING_BYTES_MIN,
         controls_per_s: 1,
         drain_spread_ms: 1,
         heartbeat_ms: 100_000,
@@ -119,14 +119,14 @@ fn capture(trades: u32) -> (tempfile::TempDir, PathBuf) {
 /// A client of the only symbol; its number.
 fn join(sessions: &RefCell<Sessions<Wire>>, name: &str, gate: &Gate, now: Now) -> u32 {
     let mut sessions = sessions.borrow_mut();
-    let who = Who { name: name.into(), peer: None };
+    let who = ClientInfo { name: name.into(), peer: None };
     let client = sessions.open(Wire(gate.clone()), who, now);
     sessions.request(client, r#"{"op":"subscribe","channel":"trade","symbols":["demo:A"]}"#, now);
     client
 }
 
 /// From a capture to a socket, turn by turn.
-struct House {
+struct Rig {
     clock: Clock,
     ingest: Ingest,
     shard: Shard<Wire>,
@@ -139,7 +139,7 @@ struct House {
     _log: mpsc::Receiver<String>,
 }
 
-impl House {
+impl Rig {
     fn new(trades: u32) -> Self {
         let clock = Clock::manual();
         let (folder, file) = capture(trades);
@@ -167,7 +167,7 @@ impl House {
             view: Arc::new(IngestView::new(1)),
             notices,
             meter: meter(&lines[0]),
-            witness: Witness::off(),
+            reporter: IncidentReporter::off(),
         });
         let counters = Arc::new(ShardCounters::default());
         let sessions = Sessions::new(options(), table, ring.clone(), clock.clone(), Arc::clone(&counters));
@@ -267,49 +267,49 @@ fn a_delay_is_found_in_its_stage() {
         let late = |times: u64| format!("0×1 {}×1", times * us);
         // A trade without any delay, then one with it.
         let begun = || {
-            let mut house = House::new(2);
-            house.smoothly(1);
-            house
+            let mut rig = Rig::new(2);
+            rig.smoothly(1);
+            rig
         };
-        let mut house = begun();
-        house.wait(delay);
-        house.ingest();
-        house.shard();
-        let found = house.found();
+        let mut rig = begun();
+        rig.wait(delay);
+        rig.ingest();
+        rig.shard();
+        let found = rig.found();
         assert_eq!(shown(&found, Stage::Recv), late(1), "nobody took it up");
         assert_eq!(shown(&found, Stage::Pickup), "0×2");
         assert_eq!(shown(&found, Stage::Total), late(1));
 
-        let mut house = begun();
-        house.ingest();
-        house.wait(delay);
-        house.shard();
-        let found = house.found();
+        let mut rig = begun();
+        rig.ingest();
+        rig.wait(delay);
+        rig.shard();
+        let found = rig.found();
         assert_eq!(shown(&found, Stage::Recv), "0×2");
         assert_eq!(shown(&found, Stage::Pickup), late(1), "the shard did not come");
         assert_eq!(shown(&found, Stage::Write), "0×2");
         assert_eq!(shown(&found, Stage::Total), late(1));
 
-        let mut house = begun();
-        house.full.set(true);
-        house.ingest();
-        house.shard();
-        house.wait(delay);
-        house.full.set(false);
-        house.sessions.borrow_mut().writable(house.client);
-        house.shard();
-        let found = house.found();
+        let mut rig = begun();
+        rig.full.set(true);
+        rig.ingest();
+        rig.shard();
+        rig.wait(delay);
+        rig.full.set(false);
+        rig.sessions.borrow_mut().writable(rig.client);
+        rig.shard();
+        let found = rig.found();
         assert_eq!(shown(&found, Stage::Pickup), "0×2");
         assert_eq!(shown(&found, Stage::SlowClient), format!("{us}×1"), "the socket was full");
         assert_eq!(shown(&found, Stage::Write), "0×1");
         assert_eq!(shown(&found, Stage::Total), "0×2", "the gateway did its part at once");
 
         // Now every reading of the clock takes so long.
-        let mut house = begun();
-        house.clock.step(Duration::from_nanos(delay));
-        house.ingest();
-        house.shard();
-        let found = house.found();
+        let mut rig = begun();
+        rig.clock.step(Duration::from_nanos(delay));
+        rig.ingest();
+        rig.shard();
+        let found = rig.found();
         assert_eq!(shown(&found, Stage::Recv), "0×2");
         assert_eq!(shown(&found, Stage::Normalise), late(1));
         // There was a look whether another one is due.
@@ -324,44 +324,44 @@ fn a_delay_is_found_in_its_stage() {
 
 #[test]
 fn who_waited_is_told_by_client() {
-    let mut house = House::new(3);
+    let mut rig = Rig::new(3);
     let full = Gate::open();
-    let slow = join(&house.sessions, "slow", &full, house.clock.now());
-    let rows = |house: &House| house.sessions.borrow_mut().report(SortBy::Latency, 9, 0, house.clock.now());
-    house.shard();
-    assert!(rows(&house).iter().all(|row| row.total.is_none()), "nothing was written yet");
-    house.smoothly(2);
+    let slow = join(&rig.sessions, "slow", &full, rig.clock.now());
+    let rows = |rig: &Rig| rig.sessions.borrow_mut().report(SortBy::Latency, 9, 0, rig.clock.now());
+    rig.shard();
+    assert!(rows(&rig).iter().all(|row| row.total.is_none()), "nothing was written yet");
+    rig.smoothly(2);
     full.set(true);
-    house.ingest();
-    house.shard();
-    house.wait(10 * MS);
+    rig.ingest();
+    rig.shard();
+    rig.wait(10 * MS);
     full.set(false);
-    house.sessions.borrow_mut().writable(slow);
-    house.shard();
+    rig.sessions.borrow_mut().writable(slow);
+    rig.shard();
     let told = |row: &ClientRow| {
         let total = row.total.expect("it was written to");
         (row.session.to_string(), total.count, total.mean_ns, total.p50_ns, total.p99_ns, total.max_ns)
     };
     let delay = 10 * MS;
     assert_eq!(
-        rows(&house).iter().map(told).collect::<Vec<_>>(),
+        rows(&rig).iter().map(told).collect::<Vec<_>>(),
         [("slow".to_owned(), 3, delay / 3, 1_000, delay, delay), ("c".to_owned(), 3, 0, 0, 0, 0)]
     );
-    let measured = house.found();
+    let measured = rig.found();
     assert_eq!(shown(&measured, Stage::Total), "0×6", "what a client felt is not what the gateway took");
     assert_eq!(shown(&measured, Stage::SlowClient), "10000×1");
 }
 
 #[test]
 fn a_tick_waits_for_those_encoded_before_it() {
-    let mut house = House::new(3);
-    house.smoothly(1);
-    house.ingest();
-    house.wait(MS);
-    house.ingest();
-    house.clock.step(Duration::from_millis(10));
-    house.shard();
-    let found = house.found();
+    let mut rig = Rig::new(3);
+    rig.smoothly(1);
+    rig.ingest();
+    rig.wait(MS);
+    rig.ingest();
+    rig.clock.step(Duration::from_millis(10));
+    rig.shard();
+    let found = rig.found();
     assert_eq!(shown(&found, Stage::Encode), "0×2 10000×1");
     // One write for both.
     assert_eq!(shown(&found, Stage::Write), "0×1 10000×1 20000×1");
@@ -369,12 +369,12 @@ fn a_tick_waits_for_those_encoded_before_it() {
 
 #[test]
 fn a_stall_delays_every_tick_that_was_due_meanwhile() {
-    let mut house = House::new(300);
-    house.smoothly(100);
+    let mut rig = Rig::new(300);
+    rig.smoothly(100);
     // Nobody comes for 50 ms: as many ticks are due, the first waits 50, the last 1.
-    house.wait(50 * MS);
-    house.smoothly(200);
-    let found = house.found();
+    rig.wait(50 * MS);
+    rig.smoothly(200);
+    let found = rig.found();
     let mut expected = BTreeMap::from([(0, 250)]);
     (1..=50).for_each(|ms| *expected.entry(ms * 1_000).or_default() += 1);
     let recv: BTreeMap<u64, u64> = found["recv"].iter().map(|(us, count)| (near(*us), *count)).collect();
@@ -396,14 +396,14 @@ fn a_stall_delays_every_tick_that_was_due_meanwhile() {
 
 #[test]
 fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
-    let mut house = House::new(200);
-    house.smoothly(50);
-    house.full.set(true);
-    house.smoothly(100);
-    house.full.set(false);
-    house.sessions.borrow_mut().writable(house.client);
-    house.smoothly(60);
-    let found = house.found();
+    let mut rig = Rig::new(200);
+    rig.smoothly(50);
+    rig.full.set(true);
+    rig.smoothly(100);
+    rig.full.set(false);
+    rig.sessions.borrow_mut().writable(rig.client);
+    rig.smoothly(60);
+    let found = rig.found();
     let waited: BTreeMap<u64, u64> = (1..=100).map(|ms| (ms * 1_000, 1)).collect();
     let slow: BTreeMap<u64, u64> =
         found["slow_client"].iter().map(|(us, count)| (near(*us), *count)).collect();
@@ -413,19 +413,19 @@ fn what_is_copied_while_a_socket_is_full_keeps_its_times() {
 
 #[test]
 fn very_many_clients_are_told_by_some_of_them() {
-    let mut house = House::new(100);
+    let mut rig = Rig::new(100);
     for _ in 1..1_000 {
-        join(&house.sessions, "c", &house.full, house.clock.now());
+        join(&rig.sessions, "c", &rig.full, rig.clock.now());
     }
-    house.shard();
-    house.smoothly(50);
+    rig.shard();
+    rig.smoothly(50);
     // The shard comes late for the other half.
     for _ in 50..100 {
-        house.ingest();
-        house.wait(10 * MS);
-        house.shard();
+        rig.ingest();
+        rig.wait(10 * MS);
+        rig.shard();
     }
-    let found = house.found();
+    let found = rig.found();
     for stage in [Stage::Write, Stage::Total] {
         let count: u64 = found[stage.name()].values().sum();
         assert_eq!(count, 100_000, "{}: each delivery counts", stage.name());
@@ -435,16 +435,16 @@ fn very_many_clients_are_told_by_some_of_them() {
 }
 
 /// A gateway of so many trades with a fast client, and a slow one with its gate; one trade has reached both.
-fn with_a_slow_client(trades: u32) -> (House, Gate, u32) {
-    let mut house = House::new(trades);
+fn with_a_slow_client(trades: u32) -> (Rig, Gate, u32) {
+    let mut rig = Rig::new(trades);
     let gate = Gate::open();
-    let slow = join(&house.sessions, "slow", &gate, house.clock.now());
-    house.smoothly(1);
-    (house, gate, slow)
+    let slow = join(&rig.sessions, "slow", &gate, rig.clock.now());
+    rig.smoothly(1);
+    (rig, gate, slow)
 }
 
-fn shown_all(house: &mut House) -> [String; 3] {
-    let found = house.found();
+fn shown_all(rig: &mut Rig) -> [String; 3] {
+    let found = rig.found();
     [Stage::Write, Stage::Total, Stage::SlowClient].map(|stage| shown(&found, stage))
 }
 
@@ -452,47 +452,47 @@ fn shown_all(house: &mut House) -> [String; 3] {
 fn what_waits_for_a_client_is_measured_apart_before_it_is_told_that_it_is_slow() {
     // Written while it is still `ok`, some hundred milliseconds later, and when it has long been told.
     for (ms, level) in [(300, "ok"), (1_050, "warn")] {
-        let (mut house, gate, slow) = with_a_slow_client(2);
+        let (mut rig, gate, slow) = with_a_slow_client(2);
         gate.set(true);
-        house.ingest();
-        house.shard();
-        assert_eq!(house.level("slow"), "ok", "the tick came while nobody knew that it would wait");
-        house.wait(ms * MS);
-        house.shard();
-        assert_eq!(house.level("slow"), level);
+        rig.ingest();
+        rig.shard();
+        assert_eq!(rig.level("slow"), "ok", "the tick came while nobody knew that it would wait");
+        rig.wait(ms * MS);
+        rig.shard();
+        assert_eq!(rig.level("slow"), level);
         gate.set(false);
-        house.writable(slow);
-        assert_eq!(shown_all(&mut house), ["0×3", "0×4", &format!("{}×1", ms * 1_000)], "{level}");
+        rig.writable(slow);
+        assert_eq!(shown_all(&mut rig), ["0×3", "0×4", &format!("{}×1", ms * 1_000)], "{level}");
     }
 }
 
 #[test]
 fn what_waited_for_a_client_stays_its_own_when_it_is_told_that_all_is_well() {
-    let (mut house, gate, slow) = with_a_slow_client(6);
+    let (mut rig, gate, slow) = with_a_slow_client(6);
     gate.set(true);
     for _ in 0..3 {
-        house.ingest();
-        house.shard();
-        house.wait(MS);
+        rig.ingest();
+        rig.shard();
+        rig.wait(MS);
     }
-    house.wait(1_997 * MS);
-    house.shard();
-    assert_eq!(house.level("slow"), "warn");
+    rig.wait(1_997 * MS);
+    rig.shard();
+    assert_eq!(rig.level("slow"), "warn");
     // Its socket takes one frame and a half. In that moment it is not stuck, and is told so.
-    house.sessions.borrow_mut().writable(slow);
+    rig.sessions.borrow_mut().writable(slow);
     gate.0.set(400);
-    house.wait(100 * MS);
-    house.shard.turn(house.clock.now());
-    assert_eq!(house.level("slow"), "ok", "though old frames still wait");
+    rig.wait(100 * MS);
+    rig.shard.turn(rig.clock.now());
+    assert_eq!(rig.level("slow"), "ok", "though old frames still wait");
     // Then it takes nothing for another 400 ms.
-    house.shard();
-    house.wait(400 * MS);
+    rig.shard();
+    rig.wait(400 * MS);
     gate.set(false);
-    house.sessions.borrow_mut().writable(slow);
+    rig.sessions.borrow_mut().writable(slow);
     // What comes when the socket is known to take something again waits for nobody.
-    house.ingest();
-    house.shard();
-    let [write, total, slow] = shown_all(&mut house);
+    rig.ingest();
+    rig.shard();
+    let [write, total, slow] = shown_all(&mut rig);
     let counts = |text: &str| -> u64 {
         let count = |row: &str| row.split_once('×').expect("a row").1.parse::<u64>().expect("a count");
         text.split(' ').map(count).sum()
@@ -506,23 +506,23 @@ fn what_waited_for_a_client_stays_its_own_when_it_is_told_that_all_is_well() {
 
 #[test]
 fn a_gateway_that_is_slow_for_everybody_shows_though_a_client_is_slow_too() {
-    let (mut house, gate, slow) = with_a_slow_client(2);
+    let (mut rig, gate, slow) = with_a_slow_client(2);
     gate.set(true);
-    house.ingest();
+    rig.ingest();
     // The shard comes a second late, and then the slow client lets it wait for 300 ms more.
-    house.wait(1_000 * MS);
-    house.shard();
-    house.wait(300 * MS);
+    rig.wait(1_000 * MS);
+    rig.shard();
+    rig.wait(300 * MS);
     gate.set(false);
-    house.writable(slow);
-    assert_eq!(shown_all(&mut house), ["0×3", "0×2 1000000×2", "300000×1"], "each delivery was late");
+    rig.writable(slow);
+    assert_eq!(shown_all(&mut rig), ["0×3", "0×2 1000000×2", "300000×1"], "each delivery was late");
 
     // Its turn to be written to comes late: every frame is queued, and no socket refuses anything.
-    let (mut house, ..) = with_a_slow_client(2);
-    house.ingest();
-    house.clock.step(Duration::from_millis(500));
-    house.shard();
-    let found = house.found();
+    let (mut rig, ..) = with_a_slow_client(2);
+    rig.ingest();
+    rig.clock.step(Duration::from_millis(500));
+    rig.shard();
+    let found = rig.found();
     assert_eq!(found.get("slow_client"), None);
     let late: u64 = found["write"].range(400_000..).map(|(_, count)| count).sum();
     assert_eq!(late, 2, "{found:?}");
@@ -531,26 +531,26 @@ fn a_gateway_that_is_slow_for_everybody_shows_though_a_client_is_slow_too() {
 #[test]
 fn slow_clients_among_many_stand_for_nobody_else() {
     const ALL: u64 = 200;
-    let mut house = House::new(100);
+    let mut rig = Rig::new(100);
     let slow: Vec<(Gate, u32)> = (1..ALL)
         .filter_map(|n| {
-            let (gate, now) = (Gate::open(), house.clock.now());
-            let client = join(&house.sessions, "c", &gate, now);
+            let (gate, now) = (Gate::open(), rig.clock.now());
+            let client = join(&rig.sessions, "c", &gate, now);
             (n % 20 == 0).then_some((gate, client))
         })
         .collect();
-    house.shard();
-    house.smoothly(50);
+    rig.shard();
+    rig.smoothly(50);
     slow.iter().for_each(|(gate, _)| gate.set(true));
-    house.smoothly(25);
-    house.wait(475 * MS);
+    rig.smoothly(25);
+    rig.wait(475 * MS);
     for (gate, client) in &slow {
         gate.set(false);
-        house.sessions.borrow_mut().writable(*client);
+        rig.sessions.borrow_mut().writable(*client);
     }
-    house.ingest();
-    house.smoothly(25);
-    let found = house.found();
+    rig.ingest();
+    rig.smoothly(25);
+    let found = rig.found();
     let count = |stage: Stage| found[stage.name()].values().sum::<u64>();
     let waited = 25 * slow.len() as u64;
     assert_eq!(count(Stage::SlowClient), waited, "each of theirs, and nobody else's");

@@ -23,7 +23,7 @@ const MIB: u64 = 1 << 20;
 const SMALL: [&str; 4] = [
     "ring.capacity=4096",
     "limits.instruments_max=1024",
-    "shard.tape_bytes=1048576",
+    "shard.frame_ring_bytes=1048576",
     "replay.checkpoint_bytes_max=1048576",
 ];
 
@@ -272,7 +272,7 @@ fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
         "limits.instruments_max=40000",
         "limits.memory_bytes_max=54525952",
         "ring.capacity=4096",
-        "shard.tape_bytes=1048576",
+        "shard.frame_ring_bytes=1048576",
         "record.enabled=true",
         "record.queue_frames_max=1024",
         "publish.instruments_per_publisher_max=40000",

@@ -351,7 +351,7 @@ fn stages_are_histograms_in_seconds_for_scrapers() {
         history: None,
         ingest: Arc::new(IngestView::new(0)),
         shards: Vec::new(),
-        doors: Vec::new(),
+        listeners: Vec::new(),
         publish: None,
         latency: Some(measured()),
         runtimes: Runtimes::new([]),

@@ -15,7 +15,7 @@ use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, Market};
-use tickfan::flight::Witness;
+use tickfan::flight::IncidentReporter;
 use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
 use tickfan::instrument::{InstrumentTable, Symbol};
 use tickfan::latency::meter::Meter;
@@ -866,7 +866,7 @@ impl Rig {
             view: Arc::new(IngestView::new(0)),
             notices,
             meter: Meter::off(),
-            witness: Witness::off(),
+            reporter: IncidentReporter::off(),
         });
         Self { door, ingest, table, registered, _notices: log }
     }

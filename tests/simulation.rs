@@ -13,17 +13,17 @@ use std::time::Duration;
 use serde_json::Value;
 use tickfan::clock::Clock;
 use tickfan::counters::{Counter, ShardCounters};
-use tickfan::history::{self, Finder, History, Keeper};
+use tickfan::history::{self, History, HistoryReader, HistoryWriter};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::memory::Memory;
 use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
-    Who,
+    CatchUps, ClientInfo, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket,
+    SortBy, Tuning,
 };
 use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
 use tickfan::watch::ledger::Ledger;
@@ -165,7 +165,7 @@ struct Gone {
 }
 
 /// A market, a shard and its clients.
-struct House {
+struct Rig {
     /// A replay goes elsewhere now and then.
     seeks: bool,
     random: Random,
@@ -196,8 +196,8 @@ struct House {
 
 /// A history, turned by hand.
 struct Past {
-    keeper: Keeper,
-    finder: Finder,
+    writer: HistoryWriter,
+    reader: HistoryReader,
     _folder: tempfile::TempDir,
 }
 
@@ -205,7 +205,7 @@ fn symbol(n: u64) -> Symbol {
     Symbol::new("demo", &format!("S{n}")).expect("a good symbol")
 }
 
-impl House {
+impl Rig {
     fn new(seed: u64) -> Self {
         Self::of(seed, 16, if seed.is_multiple_of(4) { 256 } else { 16 })
     }
@@ -257,7 +257,7 @@ impl House {
             dead_peer_ms: 1,
             fragments_max: 1,
             // It comes round within a long burst, or gets longer up to twice.
-            tape_bytes: TAPE_BYTES_MIN << (seed / 4 % 3),
+            frame_ring_bytes: FRAME_RING_BYTES_MIN << (seed / 4 % 3),
             controls_per_s: 1,
             drain_spread_ms: 100,
             heartbeat_ms: 50,
@@ -285,9 +285,9 @@ impl House {
             let options =
                 history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
             let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
-            sessions.borrow_mut().read_past_at(history.access().desk(|| {}));
-            let (keeper, finder) = history.into_halves();
-            Past { keeper, finder, _folder: folder }
+            sessions.borrow_mut().read_past_at(history.access().client(|| {}));
+            let (writer, reader) = history.into_halves();
+            Past { writer, reader, _folder: folder }
         });
         Self {
             random: Random(seed),
@@ -315,8 +315,8 @@ impl House {
     /// The history takes what there is, and answers.
     fn keep(&mut self) {
         let Some(past) = &mut self.past else { return };
-        while past.keeper.turn() {}
-        past.finder.turn(Duration::ZERO);
+        while past.writer.turn() {}
+        past.reader.turn(Duration::ZERO);
     }
 
     fn publish(&mut self, instrument: InstrumentId, body: Body, numbers: u64) {
@@ -390,7 +390,7 @@ impl House {
         self.named += 1;
         let name = format!("c{}", self.named);
         let now = self.clock.now();
-        let who = Who { name: name.as_str().into(), peer: None };
+        let who = ClientInfo { name: name.as_str().into(), peer: None };
         let id = self.sessions.borrow_mut().open(Fake(Rc::clone(&wire)), who, now);
         let answers = self.random.below(4) > 0;
         self.clients.push(Client {
@@ -460,7 +460,7 @@ impl House {
         self.gone.push(Gone { bytes: client.wire.take().taken, resumes: client.resumes, row });
     }
 
-    /// Who was closed goes.
+    /// ClientInfo was closed goes.
     fn reap(&mut self) {
         for at in (0..self.clients.len()).rev() {
             if self.sessions.borrow_mut().wants(self.clients[at].id).end {
@@ -579,7 +579,7 @@ impl House {
         }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
-            // More than the ring holds: the shard is lapped. Or more than the tape does: it gets longer, or sessions make copies.
+            // More than the ring holds: the shard is lapped. Or more than the frame_ring does: it gets longer, or sessions make copies.
             6 => (0..self.burst).for_each(|_| self.tick()),
             7..=11 => {
                 self.turn();
@@ -851,70 +851,70 @@ fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
 }
 
 /// One schedule, as far as its steps go.
-fn stepped(seed: u64) -> House {
-    let mut house = House::new(seed);
-    house.connect();
+fn stepped(seed: u64) -> Rig {
+    let mut rig = Rig::new(seed);
+    rig.connect();
     for _ in 0..STEPS {
-        if house.clients.is_empty() {
-            house.connect();
+        if rig.clients.is_empty() {
+            rig.connect();
         }
-        house.step();
+        rig.step();
     }
-    house
+    rig
 }
 
 /// One schedule; all bytes that all clients were sent.
 fn run(seed: u64) -> Vec<Vec<u8>> {
-    let mut house = stepped(seed);
-    house.settle();
-    let rows = house.rows();
-    assert_eq!(rows.len(), house.clients.len());
+    let mut rig = stepped(seed);
+    rig.settle();
+    let rows = rig.rows();
+    assert_eq!(rows.len(), rig.clients.len());
     let told_lost = |key: &(String, Channel), n| {
-        let instrument = house.table.find(&Symbol::parse(&key.0).expect("a good symbol")).expect("listed");
-        assert!(house.lost.contains(&(Key::new(instrument, key.1.into()), n)), "{key:?} {n} was not lost");
+        let instrument = rig.table.find(&Symbol::parse(&key.0).expect("a good symbol")).expect("listed");
+        assert!(rig.lost.contains(&(Key::new(instrument, key.1.into()), n)), "{key:?} {n} was not lost");
     };
-    for client in &house.clients {
-        let heard = check(&client.wire.borrow().taken, &client.resumes, house.seeks);
+    for client in &rig.clients {
+        let heard = check(&client.wire.borrow().taken, &client.resumes, rig.seeks);
         heard.lost.iter().for_each(|(key, n)| told_lost(key, *n));
         assert_eq!(heard.level, "ok", "everything was read: the client is told so");
         assert!(!heard.catches_up, "it has caught up: the client is told so");
         for ((symbol, channel), last) in &heard.last {
-            let wanted = house.head(symbol, *channel);
+            let wanted = rig.head(symbol, *channel);
             assert_eq!(*last, wanted, "{symbol} {channel:?}: the client was not told everything");
         }
         for (symbol, heard) in
             heard.states.iter().filter_map(|(symbol, heard)| Some((symbol, heard.as_ref()?)))
         {
-            let id = house.table.find(&Symbol::parse(symbol).expect("a good symbol"));
-            let state = id.and_then(|id| house.states.get(&id.0)).copied().unwrap_or_default();
+            let id = rig.table.find(&Symbol::parse(symbol).expect("a good symbol"));
+            let state = id.and_then(|id| rig.states.get(&id.0)).copied().unwrap_or_default();
             // Before the first, what a wildcard takes counts as live.
             let is_right = heard == state.name()
-                || (heard == "live" && id.is_some_and(|id| !house.states.contains_key(&id.0)));
+                || (heard == "live" && id.is_some_and(|id| !rig.states.contains_key(&id.0)));
             assert!(is_right, "{symbol}: told {heard}, is {state:?}");
         }
         let row = rows.iter().find(|row| *row.session == *client.name).expect("a row for each client");
-        let openings = if house.seeks { heard.openings } else { 0 };
+        let openings = if rig.seeks { heard.openings } else { 0 };
         let told = heard.told..=heard.told + openings;
         assert!(told.contains(&balanced(row)) && row.pending == 0, "{told:?}: {row:?}");
     }
     // The sums of the shard are the sums of its clients, those that have gone included.
-    let all: Vec<&ClientRow> = rows.iter().chain(house.gone.iter().map(|gone| &gone.row)).collect();
+    let all: Vec<&ClientRow> = rows.iter().chain(rig.gone.iter().map(|gone| &gone.row)).collect();
     type Figure = fn(&ClientRow) -> u64;
     let figures: [Figure; 4] = [|r| r.sent, |r| r.merged, |r| r.dropped, |r| r.lost];
-    let counters = &house.counters;
+    let counters = &rig.counters;
     let books = [&counters.sent, &counters.merged, &counters.dropped, &counters.lost].map(Counter::get);
     // What was taken back is counted once more when it is sent or missed.
     let taken_back = counters.taken_back.each_ref().map(Counter::get);
     let books: [u64; 4] = std::array::from_fn(|n| books[n] - taken_back[n]);
     assert_eq!(figures.map(|figure| all.iter().map(|row| figure(row)).sum::<u64>()), books);
-    for gone in &house.gone {
+    for gone in &rig.gone {
         balanced(&gone.row);
-        check(whole_frames(&gone.bytes), &gone.resumes, house.seeks);
+        check(whole_frames(&gone.bytes), &gone.resumes, rig.seeks);
     }
-    let sent = house.clients.iter().map(|c| c.wire.borrow().taken.clone());
-    let sent: Vec<_> = sent.chain(house.gone.iter().map(|gone| gone.bytes.clone())).collect();
-    assert_eq!(house.counters.sessions.get() as usize, house.clients.len());
-    goodbye(house);
+    let sent = rig.clients.iter().map(|c| c.wire.borrow().taken.clone());
+    let sent: Vec<_> = sent.chain(rig.gone.iter().map(|gone| gone.bytes.clone())).collect();
+    assert_eq!(rig.counters.sessions.get() as usize, rig.clients.len());
+    goodbye(rig);
     sent
 }
 
@@ -938,30 +938,30 @@ fn whole_frames(bytes: &[u8]) -> &[u8] {
 }
 
 /// A drain tells everybody goodbye and leaves nothing behind.
-fn goodbye(mut house: House) {
-    let now = house.clock.now();
-    house.shard.start_drain(Close::Shutdown, 1_000, now);
+fn goodbye(mut rig: Rig) {
+    let now = rig.clock.now();
+    rig.shard.start_drain(Close::Shutdown, 1_000, now);
     for _ in 0..100 {
-        (0..house.clients.len()).for_each(|client| house.read(client, 1 << 20));
-        house.keep();
-        house.turn();
+        (0..rig.clients.len()).for_each(|client| rig.read(client, 1 << 20));
+        rig.keep();
+        rig.turn();
     }
-    for client in &house.clients {
+    for client in &rig.clients {
         let wire = client.wire.borrow();
         let (texts, code) = texts(&wire.taken);
         assert_eq!(code, Some(4001));
         assert!(texts.last().is_some_and(|text| text.contains("\"bye\"")), "bye comes last");
-        assert!(house.sessions.borrow_mut().wants(client.id).end);
-        house.sessions.borrow_mut().remove(client.id);
+        assert!(rig.sessions.borrow_mut().wants(client.id).end);
+        rig.sessions.borrow_mut().remove(client.id);
     }
-    house.clients.clear();
+    rig.clients.clear();
     // What they leave is taken away in portions.
     for _ in 0..100 {
-        house.turn();
+        rig.turn();
     }
-    assert!(house.shard.is_done());
-    assert_eq!(house.counters.subscriptions.get(), 0, "a subscription outlived its session");
-    assert_eq!(house.counters.subscribed.get(), 0);
+    assert!(rig.shard.is_done());
+    assert_eq!(rig.counters.subscriptions.get(), 0, "a subscription outlived its session");
+    assert_eq!(rig.counters.subscribed.get(), 0);
 }
 
 #[test]
@@ -1029,9 +1029,9 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
 fn queues_are_taken_back_in_many_schedules() {
     let (mut sheds, mut taken_back) = (0, 0);
     for seed in 0..100 {
-        let house = stepped(seed);
-        sheds += house.counters.memory_sheds.get();
-        taken_back += house.counters.taken_back.iter().map(Counter::get).sum::<u64>();
+        let rig = stepped(seed);
+        sheds += rig.counters.memory_sheds.get();
+        taken_back += rig.counters.taken_back.iter().map(Counter::get).sum::<u64>();
     }
     assert!(sheds > 3 && taken_back > sheds, "{sheds} {taken_back}");
 }
@@ -1040,29 +1040,29 @@ fn queues_are_taken_back_in_many_schedules() {
 const MANY: u64 = 300;
 
 /// Publishes a trade and a quote of one of many symbols.
-fn tick_of_many(house: &mut House, n: u64) {
-    let instrument = house.table.intern(&symbol(n)).expect("room");
+fn tick_of_many(rig: &mut Rig, n: u64) {
+    let instrument = rig.table.intern(&symbol(n)).expect("room");
     let one = Decimal::new(1, 0);
     let trade = Trade { price: one, size: one, side: None, id: TradeId::NONE };
-    house.publish(instrument, Body::Trade(trade), 1);
-    house.publish(instrument, Body::Quote(Quote { bid: Some(one), ..Quote::default() }), 1);
+    rig.publish(instrument, Body::Trade(trade), 1);
+    rig.publish(instrument, Body::Quote(Quote { bid: Some(one), ..Quote::default() }), 1);
 }
 
 /// Lets a client read so many bytes a turn while ticks come, then all there is.
-fn read_while_ticks_come(house: &mut House, client: usize, bytes: usize) {
+fn read_while_ticks_come(rig: &mut Rig, client: usize, bytes: usize) {
     for _ in 0..100 {
         (0..3).for_each(|_| {
-            let n = house.random.below(MANY);
-            tick_of_many(house, n);
+            let n = rig.random.below(MANY);
+            tick_of_many(rig, n);
         });
-        house.keep();
-        house.turn();
-        house.read(client, bytes);
-        house.clock.advance(Duration::from_millis(1));
+        rig.keep();
+        rig.turn();
+        rig.read(client, bytes);
+        rig.clock.advance(Duration::from_millis(1));
     }
-    house.settle();
-    (0..MANY).for_each(|n| tick_of_many(house, n));
-    house.settle();
+    rig.settle();
+    (0..MANY).for_each(|n| tick_of_many(rig, n));
+    rig.settle();
 }
 
 #[test]
@@ -1079,24 +1079,24 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
     ];
     for (at, beginning) in beginnings.iter().enumerate() {
         for bytes in [1_000, 1 << 20] {
-            let mut house = House::of(1, MANY as usize, 4_096);
+            let mut rig = Rig::of(1, MANY as usize, 4_096);
             for n in 0..MANY {
-                let instrument = house.table.intern(&symbol(n)).expect("room");
+                let instrument = rig.table.intern(&symbol(n)).expect("room");
                 // Nothing of them is live but the first.
-                let state = if n == 0 { State::Live } else { *house.random.pick(&State::ALL[2..]) };
-                house.publish(instrument, Body::Status(state), 1);
-                tick_of_many(&mut house, n);
+                let state = if n == 0 { State::Live } else { *rig.random.pick(&State::ALL[2..]) };
+                rig.publish(instrument, Body::Status(state), 1);
+                tick_of_many(&mut rig, n);
             }
-            house.keep();
-            house.turn();
+            rig.keep();
+            rig.turn();
             let seq: HashMap<String, u64> = (0..MANY).map(|n| (symbol(n).as_str().to_owned(), 1)).collect();
             let resume = serde_json::json!({"epoch": "e", "seq": seq}).to_string();
             let beginning = beginning.replace("RESUME", &resume);
             let goes_on = beginning.contains("resume");
-            house.connect();
-            house.ask(0, &format!(r#"{{"op":"subscribe","symbols":["*"],{beginning}}}"#));
-            read_while_ticks_come(&mut house, 0, bytes);
-            let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+            rig.connect();
+            rig.ask(0, &format!(r#"{{"op":"subscribe","symbols":["*"],{beginning}}}"#));
+            read_while_ticks_come(&mut rig, 0, bytes);
+            let (texts, _) = texts(&rig.clients[0].wire.borrow().taken);
             let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
             let (mut stated, mut told) = (HashMap::new(), 0);
             for message in messages.filter(|message| message["past"] != true) {
@@ -1115,7 +1115,7 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
             }
             assert!(told > MANY / 2, "{at}, {bytes}: {told}");
             for n in 0..MANY {
-                let state = house.state(n);
+                let state = rig.state(n);
                 let heard = stated.get(symbol(n).as_str()).map(|state| state.as_str().expect("a word"));
                 let default = (n == 0 && !goes_on).then_some("live");
                 assert_eq!(heard.or(default), Some(state.name()), "{at}, {bytes}: S{n}");
@@ -1125,8 +1125,8 @@ fn nothing_of_a_symbol_is_told_to_a_wildcard_before_its_state() {
 }
 
 /// The numbers of the trades that a client was sent, in the order in which it was.
-fn trades_told(house: &House, client: usize) -> Vec<u64> {
-    let (texts, _) = texts(&house.clients[client].wire.borrow().taken);
+fn trades_told(rig: &Rig, client: usize) -> Vec<u64> {
+    let (texts, _) = texts(&rig.clients[client].wire.borrow().taken);
     let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
     messages
         .filter(|message| message["type"] == "trade")
@@ -1141,101 +1141,101 @@ fn many_that_resume_at_once_are_served_by_one_walk_over_the_ring() {
     const RARE: u64 = 100;
     const MISSED: u64 = 4_000 / RARE;
     // With few looks a turn.
-    let mut house = House::of(5, 16, 4_096);
+    let mut rig = Rig::of(5, 16, 4_096);
     let one = Decimal::new(1, 0);
     let trade = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
-    let instruments = [0, 1].map(|n| house.table.intern(&symbol(n)).expect("room"));
+    let instruments = [0, 1].map(|n| rig.table.intern(&symbol(n)).expect("room"));
     for n in 0..MISSED * RARE {
-        house.publish(instruments[usize::from(n % RARE > 0)], trade, 1);
-        house.turn();
+        rig.publish(instruments[usize::from(n % RARE > 0)], trade, 1);
+        rig.turn();
     }
     for client in 0..CLIENTS {
-        house.connect();
-        house.read(client, 1 << 20);
+        rig.connect();
+        rig.read(client, 1 << 20);
     }
-    house.turn();
-    assert_eq!(house.counters.reread.get(), 0, "nothing is looked at for nobody");
+    rig.turn();
+    assert_eq!(rig.counters.reread.get(), 0, "nothing is looked at for nobody");
     for client in 0..CLIENTS {
-        house.resume_with(client, Channel::Trade, "demo:S0", &[("demo:S0", 0)], ",\"mode\":\"every\"", "e");
+        rig.resume_with(client, Channel::Trade, "demo:S0", &[("demo:S0", 0)], ",\"mode\":\"every\"", "e");
     }
     let (mut turns, mut most) = (0, 0);
-    while (0..CLIENTS).any(|client| trades_told(&house, client).len() < MISSED as usize) {
+    while (0..CLIENTS).any(|client| trades_told(&rig, client).len() < MISSED as usize) {
         // Some turns between two looks at what was sent.
         for _ in 0..200 {
-            let before = house.counters.reread.get();
-            house.turn();
-            most = most.max(house.counters.reread.get() - before);
+            let before = rig.counters.reread.get();
+            rig.turn();
+            most = most.max(rig.counters.reread.get() - before);
         }
         turns += 200;
         assert!(turns < 20_000, "they are not told what they missed");
     }
     assert!((1..=REREAD_FEW as u64).contains(&most), "{most} positions in one turn");
-    let reread = house.counters.reread.get();
+    let reread = rig.counters.reread.get();
     // The ring once, for all of them; and for each what it is sent, and what its request counts as.
     assert!(reread <= MISSED * RARE + CLIENTS as u64 * (MISSED + 40), "{reread} positions");
     assert!(reread > MISSED * RARE, "{reread} positions");
-    house.publish(instruments[0], trade, 1);
-    house.turn();
-    house.turn();
-    while house.turn() {}
+    rig.publish(instruments[0], trade, 1);
+    rig.turn();
+    rig.turn();
+    while rig.turn() {}
     for client in 0..CLIENTS {
-        assert_eq!(trades_told(&house, client), (1..=MISSED + 1).collect::<Vec<_>>(), "client {client}");
+        assert_eq!(trades_told(&rig, client), (1..=MISSED + 1).collect::<Vec<_>>(), "client {client}");
     }
 }
 
 #[test]
 fn one_that_resumes_more_streams_than_a_turn_looks_at_arrives_while_ticks_come() {
     const STREAMS: usize = 3 * REREAD_FEW;
-    let mut house = House::tuned(5, (1_024, 1_000_000), STREAMS, 4_096, 4_096);
+    let mut rig = Rig::tuned(5, (1_024, 1_000_000), STREAMS, 4_096, 4_096);
     let one = Decimal::new(1, 0);
     let trade = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
     let symbols: Vec<Symbol> = (0..STREAMS as u64).map(symbol).collect();
-    let instruments: Vec<_> = symbols.iter().map(|name| house.table.intern(name).expect("room")).collect();
+    let instruments: Vec<_> = symbols.iter().map(|name| rig.table.intern(name).expect("room")).collect();
     let mut published = 0;
-    let mut ticks = |house: &mut House| {
-        house.publish(instruments[published % STREAMS], trade, 1);
+    let mut ticks = |rig: &mut Rig| {
+        rig.publish(instruments[published % STREAMS], trade, 1);
         published += 1;
-        house.turn();
-        house.come_to(0);
-        house.clock.advance(Duration::from_millis(1));
-        let (id, now) = (house.clients[0].id, house.clock.now());
-        house.sessions.borrow_mut().heard(id, now);
+        rig.turn();
+        rig.come_to(0);
+        rig.clock.advance(Duration::from_millis(1));
+        let (id, now) = (rig.clients[0].id, rig.clock.now());
+        rig.sessions.borrow_mut().heard(id, now);
     };
-    house.connect();
-    house.read(0, 1 << 30);
-    house.clients[0].answers = true;
-    (0..2 * STREAMS).for_each(|_| ticks(&mut house));
+    rig.connect();
+    rig.read(0, 1 << 30);
+    rig.clients[0].answers = true;
+    (0..2 * STREAMS).for_each(|_| ticks(&mut rig));
     let seq: Vec<(&str, u64)> = symbols.iter().map(|name| (name.as_str(), 1)).collect();
-    house.resume_with(0, Channel::Trade, "*", &seq, ",\"mode\":\"every\"", "e");
-    (0..1_000).for_each(|_| ticks(&mut house));
+    rig.resume_with(0, Channel::Trade, "*", &seq, ",\"mode\":\"every\"", "e");
+    (0..1_000).for_each(|_| ticks(&mut rig));
     // What was kept for those that resume is forgotten some seconds after the last has arrived.
     for _ in 0..250 {
-        house.clock.advance(Duration::from_millis(60));
-        let (id, now) = (house.clients[0].id, house.clock.now());
-        house.sessions.borrow_mut().heard(id, now);
-        ticks(&mut house);
+        rig.clock.advance(Duration::from_millis(60));
+        let (id, now) = (rig.clients[0].id, rig.clock.now());
+        rig.sessions.borrow_mut().heard(id, now);
+        ticks(&mut rig);
     }
-    let reread = house.counters.reread.get();
-    (0..100).for_each(|_| ticks(&mut house));
-    assert_eq!(house.counters.reread.get(), reread, "it reads on, and does not arrive");
+    let reread = rig.counters.reread.get();
+    (0..100).for_each(|_| ticks(&mut rig));
+    assert_eq!(rig.counters.reread.get(), reread, "it reads on, and does not arrive");
 }
 
 #[test]
 fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
-    let mut house = House::of(1, 16, 4_096);
-    house.connect();
-    house.ask(0, r#"{"op":"subscribe","symbols":["*"],"channel":["trade"],"mode":"every"}"#);
-    house.turn();
+    let mut rig = Rig::of(1, 16, 4_096);
+    rig.connect();
+    rig.ask(0, r#"{"op":"subscribe","symbols":["*"],"channel":["trade"],"mode":"every"}"#);
+    rig.turn();
     // More than a shard takes in several turns.
-    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
-    house.ask(0, r#"{"op":"ping","id":1}"#);
-    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
-    house.ask(0, r#"{"op":"ping","id":2}"#);
-    house.ask(0, r#"{"op":"list","id":3}"#);
-    house.settle();
-    house.ask(0, r#"{"op":"ping","id":4}"#);
-    house.settle();
-    let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+    (0..1_000).for_each(|n| tick_of_many(&mut rig, n % 16));
+    rig.ask(0, r#"{"op":"ping","id":1}"#);
+    (0..1_000).for_each(|n| tick_of_many(&mut rig, n % 16));
+    rig.ask(0, r#"{"op":"ping","id":2}"#);
+    rig.ask(0, r#"{"op":"list","id":3}"#);
+    rig.settle();
+    rig.ask(0, r#"{"op":"ping","id":4}"#);
+    rig.settle();
+    let (texts, _) = texts(&rig.clients[0].wire.borrow().taken);
     let (mut trades, mut pongs) = (0, Vec::new());
     for text in texts {
         let message: Value = serde_json::from_str(&text).expect("JSON");
@@ -1252,18 +1252,18 @@ fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
 
 #[test]
 fn very_many_pings_that_wait_are_answered_in_portions_or_refused() {
-    let mut house = House::bounded(1, (1 << 20, 1_000_000), 16, 4_096);
-    house.connect();
-    (0..1_000).for_each(|n| tick_of_many(&mut house, n % 16));
+    let mut rig = Rig::bounded(1, (1 << 20, 1_000_000), 16, 4_096);
+    rig.connect();
+    (0..1_000).for_each(|n| tick_of_many(&mut rig, n % 16));
     // One more than may wait.
-    (0..=16_384).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    (0..=16_384).for_each(|n| rig.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
     for _ in 0..100 {
-        house.turn();
-        house.read(0, 1 << 20);
-        house.clock.advance(Duration::from_millis(1));
+        rig.turn();
+        rig.read(0, 1 << 20);
+        rig.clock.advance(Duration::from_millis(1));
     }
-    house.settle();
-    let (texts, _) = texts(&house.clients[0].wire.borrow().taken);
+    rig.settle();
+    let (texts, _) = texts(&rig.clients[0].wire.borrow().taken);
     let messages = texts.iter().map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
     let (pongs, others): (Vec<_>, Vec<_>) = messages.partition(|message| message["type"] == "pong");
     assert!(pongs.iter().enumerate().all(|(n, pong)| pong["id"] == n), "in order");
@@ -1277,18 +1277,18 @@ fn very_many_pings_that_wait_are_answered_in_portions_or_refused() {
 }
 
 /// Turns until nothing is left to do; how many.
-fn turn_until_done(house: &mut House) -> usize {
+fn turn_until_done(rig: &mut Rig) -> usize {
     let mut idle = 0;
     for turns in 1..100_000 {
-        let more = house.turn();
-        for client in 0..house.clients.len() {
-            house.read(client, 1 << 20);
-            house.come_to(client);
+        let more = rig.turn();
+        for client in 0..rig.clients.len() {
+            rig.read(client, 1 << 20);
+            rig.come_to(client);
         }
         let unread =
-            |client: &Client| !client.sent.is_empty() && house.sessions.borrow_mut().wants(client.id).read;
+            |client: &Client| !client.sent.is_empty() && rig.sessions.borrow_mut().wants(client.id).read;
         // What was read has made room for a last write.
-        idle = if more || house.clients.iter().any(unread) { 0 } else { idle + 1 };
+        idle = if more || rig.clients.iter().any(unread) { 0 } else { idle + 1 };
         if idle == 2 {
             return turns;
         }
@@ -1297,86 +1297,86 @@ fn turn_until_done(house: &mut House) -> usize {
 }
 
 /// What a client was sent, and how it was closed.
-fn told(house: &House, client: usize) -> (Vec<Value>, Option<u16>) {
-    let (texts, code) = texts(&house.clients[client].wire.borrow().taken);
+fn told(rig: &Rig, client: usize) -> (Vec<Value>, Option<u16>) {
+    let (texts, code) = texts(&rig.clients[client].wire.borrow().taken);
     (texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect(), code)
 }
 
 #[test]
 fn long_requests_are_done_in_portions_and_paid() {
     const LISTED: u64 = 2_000;
-    let mut house = House::bounded(1, (STEPS_MIN, 20), LISTED as usize + 100, 8_192);
-    (0..LISTED).for_each(|n| tick_of_many(&mut house, n));
-    turn_until_done(&mut house);
-    house.connect();
-    house.clients[0].answers = true;
+    let mut rig = Rig::bounded(1, (STEPS_MIN, 20), LISTED as usize + 100, 8_192);
+    (0..LISTED).for_each(|n| tick_of_many(&mut rig, n));
+    turn_until_done(&mut rig);
+    rig.connect();
+    rig.clients[0].answers = true;
     let both = r#""channel":["trade","quote"]"#;
-    house.ask(0, &format!(r#"{{"op":"subscribe","id":1,"symbols":["*"],{both}}}"#));
+    rig.ask(0, &format!(r#"{{"op":"subscribe","id":1,"symbols":["*"],{both}}}"#));
     // It is not read from meanwhile.
-    house.ask(0, r#"{"op":"ping","id":2}"#);
-    assert_eq!(house.clients[0].sent.len(), 1);
+    rig.ask(0, r#"{"op":"ping","id":2}"#);
+    assert_eq!(rig.clients[0].sent.len(), 1);
     // Each turn, clock and all, is bounded: the harness counts.
-    let turns = turn_until_done(&mut house);
+    let turns = turn_until_done(&mut rig);
     assert!(turns as u64 > 2 * 2 * LISTED / u64::from(STEPS_MIN), "{turns} turns");
-    let (messages, _) = told(&house, 0);
+    let (messages, _) = told(&rig, 0);
     let snapshots = messages.iter().filter(|message| message["snap"] == true).count();
     assert_eq!(snapshots as u64, 2 * LISTED);
     let refused = messages.iter().find(|message| message["id"] == 2).expect("an answer");
     assert!(refused["code"] == "rate_limited" && refused["retry"] == true, "{refused}");
     // Its debt is paid in some seconds, and what others ask for costs it nothing.
-    house.clock.advance(Duration::from_secs(12));
-    house.connect();
+    rig.clock.advance(Duration::from_secs(12));
+    rig.connect();
     for (client, request) in [(0, r#"{"op":"list","id":3}"#), (1, r#"{"op":"ping","id":3}"#)] {
-        house.ask(client, request);
-        turn_until_done(&mut house);
-        let (messages, _) = told(&house, client);
+        rig.ask(client, request);
+        turn_until_done(&mut rig);
+        let (messages, _) = told(&rig, client);
         let answer = messages.iter().find(|message| message["id"] == 3).expect("an answer");
         assert!(answer["type"] == "ack" || answer["type"] == "pong", "{answer}");
     }
     // So is what is listed later, and what leaves.
-    (LISTED..LISTED + 50).for_each(|n| tick_of_many(&mut house, n));
-    turn_until_done(&mut house);
+    (LISTED..LISTED + 50).for_each(|n| tick_of_many(&mut rig, n));
+    turn_until_done(&mut rig);
     let of_new =
         |message: &&Value| message["type"] == "trade" && message["seq"] == 1 && message["snap"].is_null();
-    assert_eq!(told(&house, 0).0.iter().filter(of_new).count(), 50, "from their first number on");
-    assert_eq!(house.counters.subscriptions.get(), 3 * (LISTED + 50));
-    house.leave(0);
-    house.turn();
-    let left = house.counters.subscriptions.get();
+    assert_eq!(told(&rig, 0).0.iter().filter(of_new).count(), 50, "from their first number on");
+    assert_eq!(rig.counters.subscriptions.get(), 3 * (LISTED + 50));
+    rig.leave(0);
+    rig.turn();
+    let left = rig.counters.subscriptions.get();
     assert!(left > 2 * LISTED && left < 3 * (LISTED + 50), "{left}");
     // Its number is not reused until then: a newcomer gets nothing that it did not ask for.
-    house.connect();
-    (0..LISTED).for_each(|n| tick_of_many(&mut house, n));
-    turn_until_done(&mut house);
-    assert_eq!(house.counters.subscriptions.get(), 0);
+    rig.connect();
+    (0..LISTED).for_each(|n| tick_of_many(&mut rig, n));
+    turn_until_done(&mut rig);
+    assert_eq!(rig.counters.subscriptions.get(), 0);
     for client in 0..2 {
-        assert!(told(&house, client).0.iter().all(|message| message["type"] != "trade"));
+        assert!(told(&rig, client).0.iter().all(|message| message["type"] != "trade"));
     }
 }
 
 #[test]
 fn the_address_of_a_client_is_paid_as_its_messages_are() {
-    let mut house = House::bounded(1, (STEPS_MIN, 20), 2_000, 8_192);
-    (0..2_000).for_each(|n| tick_of_many(&mut house, n));
-    turn_until_done(&mut house);
-    house.connect();
+    let mut rig = Rig::bounded(1, (STEPS_MIN, 20), 2_000, 8_192);
+    (0..2_000).for_each(|n| tick_of_many(&mut rig, n));
+    turn_until_done(&mut rig);
+    rig.connect();
     let (wanted, _) = parse_query(vec![("symbols".to_owned(), "*".to_owned())]).expect("a good address");
-    let (id, now) = (house.clients[0].id, house.clock.now());
-    house.sessions.borrow_mut().subscribe(id, wanted.expect("symbols"), now);
-    assert!(!house.sessions.borrow_mut().wants(id).read);
-    turn_until_done(&mut house);
-    assert_eq!(house.counters.subscriptions.get(), 6_000);
-    house.ask(0, r#"{"op":"ping","id":1}"#);
-    turn_until_done(&mut house);
-    let (messages, _) = told(&house, 0);
+    let (id, now) = (rig.clients[0].id, rig.clock.now());
+    rig.sessions.borrow_mut().subscribe(id, wanted.expect("symbols"), now);
+    assert!(!rig.sessions.borrow_mut().wants(id).read);
+    turn_until_done(&mut rig);
+    assert_eq!(rig.counters.subscriptions.get(), 6_000);
+    rig.ask(0, r#"{"op":"ping","id":1}"#);
+    turn_until_done(&mut rig);
+    let (messages, _) = told(&rig, 0);
     assert_eq!(messages.last().expect("an answer")["code"], "rate_limited");
 }
 
 #[test]
 fn awaited_symbols_are_kept_changed_and_left_in_portions() {
     let names = |count: u64| serde_json::json!((0..count).map(|n| format!("demo:N{n}")).collect::<Vec<_>>());
-    let mut house = House::bounded(1, (STEPS_MIN, 1_000_000), 16, 1_024);
-    (0..20).for_each(|_| house.connect());
+    let mut rig = Rig::bounded(1, (STEPS_MIN, 1_000_000), 16, 1_024);
+    (0..20).for_each(|_| rig.connect());
     let all = names(100);
     let requests = [
         format!(r#"{{"op":"subscribe","id":1,"channel":["trade","quote"],"symbols":{all},"mode":"latest"}}"#),
@@ -1388,11 +1388,11 @@ fn awaited_symbols_are_kept_changed_and_left_in_portions() {
         r#"{"op":"list","id":7}"#.to_owned(),
     ];
     for request in &requests {
-        (0..20).for_each(|client| house.ask(client, request));
+        (0..20).for_each(|client| rig.ask(client, request));
     }
-    turn_until_done(&mut house);
+    turn_until_done(&mut rig);
     for client in 0..20 {
-        let (messages, _) = told(&house, client);
+        let (messages, _) = told(&rig, client);
         let answer = |id: u64| messages.iter().find(|message| message["id"] == id).expect("an answer");
         let rows = |id: u64, field: &str| answer(id)[field].as_array().expect("rows").len();
         assert_eq!((rows(1, "ok"), rows(2, "ok"), rows(3, "ok")), (200, 200, 50));
@@ -1402,31 +1402,31 @@ fn awaited_symbols_are_kept_changed_and_left_in_portions() {
         assert_eq!((terms(4), terms(7)), (5.into(), 30.into()));
     }
     // One is listed: those that wait for it have it, by both channels or one.
-    let named = house.table.intern(&Symbol::parse("demo:N70").expect("good")).expect("room");
-    house.publish(named, Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }), 1);
-    turn_until_done(&mut house);
-    assert_eq!(house.counters.subscriptions.get(), 20 * 3);
+    let named = rig.table.intern(&Symbol::parse("demo:N70").expect("good")).expect("room");
+    rig.publish(named, Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }), 1);
+    turn_until_done(&mut rig);
+    assert_eq!(rig.counters.subscriptions.get(), 20 * 3);
     // All leave at once.
-    while !house.clients.is_empty() {
-        house.leave(0);
+    while !rig.clients.is_empty() {
+        rig.leave(0);
     }
-    assert_eq!(house.counters.subscribed.get(), 0);
-    let turns = turn_until_done(&mut house);
+    assert_eq!(rig.counters.subscribed.get(), 0);
+    let turns = turn_until_done(&mut rig);
     assert!(turns > 20 * 99 / STEPS_MIN as usize, "{turns} turns");
-    assert_eq!(house.counters.subscriptions.get(), 0);
+    assert_eq!(rig.counters.subscriptions.get(), 0);
 }
 
 #[test]
 fn long_messages_over_the_allowance_are_not_read_and_many_end_the_connection() {
-    let mut house = House::bounded(1, (1_024, 2), 16, 1_024);
-    house.connect();
-    house.clients[0].answers = false;
-    (0..2).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
-    house.ask(0, r#"{"op":"ping","id":2}"#);
-    house.ask(0, &format!(r#"{{"op":"ping","id":3{}}}"#, " ".repeat(2_000)));
-    house.ask(0, &format!("{{{}", " ".repeat(2_000)));
-    turn_until_done(&mut house);
-    let (messages, _) = told(&house, 0);
+    let mut rig = Rig::bounded(1, (1_024, 2), 16, 1_024);
+    rig.connect();
+    rig.clients[0].answers = false;
+    (0..2).for_each(|n| rig.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    rig.ask(0, r#"{"op":"ping","id":2}"#);
+    rig.ask(0, &format!(r#"{{"op":"ping","id":3{}}}"#, " ".repeat(2_000)));
+    rig.ask(0, &format!("{{{}", " ".repeat(2_000)));
+    turn_until_done(&mut rig);
+    let (messages, _) = told(&rig, 0);
     let told_of: Vec<_> = messages[1..].iter().map(|m| (&m["type"], &m["id"], &m["code"])).collect();
     let limited = Value::from("rate_limited");
     let nothing = Value::Null;
@@ -1439,9 +1439,9 @@ fn long_messages_over_the_allowance_are_not_read_and_many_end_the_connection() {
         (&Value::from("error"), &nothing, &limited),
     ];
     assert_eq!(told_of, expected);
-    (0..300).for_each(|n| house.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
-    turn_until_done(&mut house);
-    let (messages, code) = told(&house, 0);
+    (0..300).for_each(|n| rig.ask(0, &format!(r#"{{"op":"ping","id":{n}}}"#)));
+    turn_until_done(&mut rig);
+    let (messages, code) = told(&rig, 0);
     assert_eq!(code, Some(4502));
     assert_eq!(messages.last().expect("a message")["why"], "limit");
     assert!((200..300).contains(&messages.len()), "{}", messages.len());
@@ -1450,43 +1450,39 @@ fn long_messages_over_the_allowance_are_not_read_and_many_end_the_connection() {
 #[test]
 fn a_rate_brings_the_newest_once_in_each_period_and_in_one_write() {
     const PERIOD_MS: u64 = 50;
-    let mut house = House::new(1);
-    house.connect();
-    let quote = |house: &mut House, n: u64| {
-        let instrument = house.table.intern(&symbol(n)).expect("room");
-        house.publish(
-            instrument,
-            Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }),
-            1,
-        );
+    let mut rig = Rig::new(1);
+    rig.connect();
+    let quote = |rig: &mut Rig, n: u64| {
+        let instrument = rig.table.intern(&symbol(n)).expect("room");
+        rig.publish(instrument, Body::Quote(Quote { bid: Some(Decimal::new(1, 0)), ..Quote::default() }), 1);
     };
-    (0..3).for_each(|n| quote(&mut house, n));
-    house.turn();
-    house.ask(0, r#"{"op":"subscribe","channel":"quote","symbols":["*"],"mode":"latest","max_hz":20}"#);
+    (0..3).for_each(|n| quote(&mut rig, n));
+    rig.turn();
+    rig.ask(0, r#"{"op":"subscribe","channel":"quote","symbols":["*"],"mode":"latest","max_hz":20}"#);
     // For each symbol: when the oldest tick was published that was not told yet, and when something was told last.
     let mut waits = [None; 3];
     let mut told_at: [Option<u64>; 3] = [None; 3];
     let (mut told, mut writes) = (0, 0);
     for ms in 0..5_000_u64 {
-        house.clock.advance(Duration::from_millis(1));
+        rig.clock.advance(Duration::from_millis(1));
         // The first ticks now and then, the second always, the third in bursts.
         for n in 0..3 {
             let comes = match n {
-                0 => house.random.below(300) == 0,
+                0 => rig.random.below(300) == 0,
                 1 => true,
                 _ => ms % 1_000 < 20,
             };
             if comes {
-                quote(&mut house, n);
+                quote(&mut rig, n);
                 waits[n as usize].get_or_insert(ms);
             }
         }
-        let (id, now) = (house.clients[0].id, house.clock.now());
-        house.sessions.borrow_mut().heard(id, now);
-        house.read(0, 1 << 20);
-        while house.turn() {}
-        let taken = std::mem::take(&mut house.clients[0].wire.borrow_mut().taken);
-        house.clients[0].wire.borrow_mut().acked = 0;
+        let (id, now) = (rig.clients[0].id, rig.clock.now());
+        rig.sessions.borrow_mut().heard(id, now);
+        rig.read(0, 1 << 20);
+        while rig.turn() {}
+        let taken = std::mem::take(&mut rig.clients[0].wire.borrow_mut().taken);
+        rig.clients[0].wire.borrow_mut().acked = 0;
         let (texts, _) = texts(&taken);
         let updates: Vec<Value> =
             texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();

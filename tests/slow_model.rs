@@ -13,8 +13,8 @@ use tickfan::clock::Clock;
 use tickfan::counters::{Ending, ShardCounters};
 use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
-use tickfan::session::{Policy, TAPE_BYTES_MIN};
-use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
+use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
 use tickfan::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::watch::ledger::Ledger;
 use tickfan::watch::message::Message;
@@ -162,7 +162,7 @@ impl World {
             tuning: Tuning { unsent_bytes_max: UNSENT_MAX as u32 },
             dead_peer_ms: 30_000,
             fragments_max: 1,
-            tape_bytes: TAPE_BYTES_MIN,
+            frame_ring_bytes: FRAME_RING_BYTES_MIN,
             controls_per_s: 50,
             drain_spread_ms: 100,
             heartbeat_ms: 5_000,
@@ -180,7 +180,7 @@ impl World {
         let sessions = Rc::new(RefCell::new(sessions));
         let shard = Shard::new(ring.reader(), Rc::clone(&sessions), Arc::clone(&counters));
         let road = Rc::new(RefCell::new(Road { buffer, back_ms, ..Road::default() }));
-        let who = Who { name: "c".into(), peer: None };
+        let who = ClientInfo { name: "c".into(), peer: None };
         let id = sessions.borrow_mut().open(Kernel(Rc::clone(&road)), who, clock.now());
         for (_, subscribe) in subscriptions {
             sessions.borrow_mut().request(id, subscribe, clock.now());
@@ -274,7 +274,7 @@ impl World {
     fn read(&mut self) {
         while self.budget >= 1_000 {
             let Some(byte) = self.road.borrow_mut().buffered.pop_front() else {
-                // Who is up to date reads what comes, and saves nothing for later.
+                // ClientInfo is up to date reads what comes, and saves nothing for later.
                 self.budget = self.budget.min(100_000);
                 return;
             };

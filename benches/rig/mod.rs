@@ -15,7 +15,7 @@ use tickfan::latency::meter::Meter;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
-use tickfan::shard::{CatchUps, Peer, SessionOptions, Sessions, Shard, Socket, Tuning, Who};
+use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
 use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 
 /// A socket that takes everything and keeps nothing.
@@ -140,7 +140,7 @@ impl<S: Socket> Rig<S> {
             tuning: Tuning { unsent_bytes_max: 16_384 },
             dead_peer_ms: 25_000,
             fragments_max: 64,
-            tape_bytes: tickfan::session::TAPE_BYTES,
+            frame_ring_bytes: tickfan::session::FRAME_RING_BYTES,
             controls_per_s: 50,
             drain_spread_ms: 0,
             heartbeat_ms: 3_600_000,
@@ -170,7 +170,7 @@ impl<S: Socket> Rig<S> {
     pub(crate) fn open(&mut self, socket: S, request: &str) {
         let now = self.clock.now();
         let mut sessions = self.sessions.borrow_mut();
-        let id = sessions.open(socket, Who { name: "s".into(), peer: None }, now);
+        let id = sessions.open(socket, ClientInfo { name: "s".into(), peer: None }, now);
         sessions.request(id, request, now);
     }
 

@@ -9,18 +9,18 @@
 //! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
 //! read is a [`BadLine`] in its place, and the rest is read all the same.
 //!
-//! A [`Shelf`] is a folder of captures that are asked for by name.
+//! A [`Catalog`] is a folder of captures that are asked for by name.
 //!
 //! [`generate`] makes synthetic captures in each venue's own messages.
 
 pub mod generate;
 
+mod catalog;
 mod form;
 mod lines;
 mod merged;
 mod reader;
 mod segment;
-mod shelf;
 mod sniff;
 mod source;
 mod writer;
@@ -34,12 +34,12 @@ use crate::printable;
 use crate::rfc3339;
 use crate::venue::Wire;
 
+pub use catalog::{Catalog, CatalogEntry, Listing};
 pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
 pub use merged::{Merged, Places, STEP_BACK_NS, SourcePlace};
 pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
-pub use shelf::{Listing, Shelf, Title};
 pub use sniff::Sniffed;
 pub use writer::{Compression, Writer};
 

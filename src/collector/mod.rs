@@ -23,7 +23,7 @@ use hdrhistogram::Histogram;
 
 use crate::clock::{Clock, Now};
 use crate::counters::ShardCounters;
-use crate::flight::{Cause, Flights, Incident, Outcome, Witness};
+use crate::flight::{Cause, Flights, Incident, IncidentReporter, Outcome};
 use crate::instrument::InstrumentTable;
 use crate::journal::{Journal, JournalLimits};
 use crate::latency::budget::{Rule, Verdict};
@@ -215,8 +215,8 @@ impl Collector {
     }
 
     /// Where a thread tells incidents.
-    pub fn witness(&self) -> Witness {
-        self.flights.as_ref().map_or_else(Witness::off, Flights::witness)
+    pub fn reporter(&self) -> IncidentReporter {
+        self.flights.as_ref().map_or_else(IncidentReporter::off, Flights::reporter)
     }
 
     /// What was measured, for whoever asks.
@@ -246,7 +246,7 @@ impl Collector {
         if let Some(flights) = self.flights.as_ref().filter(|_| !broken.is_empty()) {
             let (at_ns, cause) = (now.wall_ns, Cause::Budget(broken));
             let incident = || Incident { at_ns, position: flights.published(), cause, client: None };
-            flights.witness().tell(now.mono_ns, incident);
+            flights.reporter().tell(now.mono_ns, incident);
         }
     }
 

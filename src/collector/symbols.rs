@@ -39,12 +39,12 @@ impl Election {
         }
     }
 
-    /// An interval is over. Who was elected has to be outdone by a quarter: among symbols that are equally busy there is
+    /// An interval is over. ClientInfo was elected has to be outdone by a quarter: among symbols that are equally busy there is
     /// no coming and going.
     pub(super) fn elect(&mut self) {
         let mut known = self.elected.clone();
         known.sort_unstable();
-        // Who was elected and fell silent stays while there is room.
+        // ClientInfo was elected and fell silent stays while there is room.
         let weighed = self.activity.iter().enumerate().filter_map(|(at, activity)| {
             let id = InstrumentId(at as u32);
             let stays = known.binary_search(&id).is_ok();
@@ -175,7 +175,7 @@ mod tests {
     use std::sync::Arc;
 
     /// Two threads, and who collects.
-    struct House {
+    struct Rig {
         election: Election,
         kept: KeptSymbols,
         meters: [(Arc<Line>, Meter); 2],
@@ -183,7 +183,7 @@ mod tests {
         all: Coarse,
     }
 
-    impl House {
+    impl Rig {
         fn new(most: usize) -> Self {
             let meter = || {
                 let line = Arc::<Line>::default();
@@ -238,41 +238,41 @@ mod tests {
 
     #[test]
     fn the_busiest_are_elected_and_stay() {
-        let mut house = House::new(2);
-        house.second([(0, 10), (1, 10), (2, 10), (3, 500), (4, 1)]);
-        let elected = |house: &House| {
-            let mut ids: Vec<u32> = house.election.elected().iter().map(|id| id.0).collect();
+        let mut rig = Rig::new(2);
+        rig.second([(0, 10), (1, 10), (2, 10), (3, 500), (4, 1)]);
+        let elected = |rig: &Rig| {
+            let mut ids: Vec<u32> = rig.election.elected().iter().map(|id| id.0).collect();
             ids.sort_unstable();
             ids
         };
-        assert_eq!(elected(&house), [0, 3]);
+        assert_eq!(elected(&rig), [0, 3]);
         // 1 and 2 take turns at being a little busier.
         for second in 0..20 {
-            house.second([(0, 10), (1, 10 + second % 2), (2, 11 - second % 2), (3, 500)]);
-            assert_eq!(elected(&house), [0, 3]);
+            rig.second([(0, 10), (1, 10 + second % 2), (2, 11 - second % 2), (3, 500)]);
+            assert_eq!(elected(&rig), [0, 3]);
         }
         for _ in 0..60 {
-            house.second([(0, 10), (2, 20), (3, 0)]);
+            rig.second([(0, 10), (2, 20), (3, 0)]);
         }
-        assert_eq!(elected(&house), [0, 2], "it is told no more of one that fell silent");
-        (0..200).for_each(|_| house.second([]));
-        assert_eq!(elected(&house), [0, 2], "nobody needs their place");
-        house.second([(5, 1)]);
-        assert_eq!(elected(&house), [0, 5]);
+        assert_eq!(elected(&rig), [0, 2], "it is told no more of one that fell silent");
+        (0..200).for_each(|_| rig.second([]));
+        assert_eq!(elected(&rig), [0, 2], "nobody needs their place");
+        rig.second([(5, 1)]);
+        assert_eq!(elected(&rig), [0, 5]);
     }
 
     #[test]
     fn the_minute_forgets_what_is_older() {
-        let mut house = House::new(4);
+        let mut rig = Rig::new(4);
         for second in 1..=150 {
-            house.second([(1, 1)]);
-            let (from_ns, minute) = house.kept.minute();
+            rig.second([(1, 1)]);
+            let (from_ns, minute) = rig.kept.minute();
             let from = from_ns.expect("it began") / SECOND;
             let (least, most) = (second.min(60), second.min(65));
             assert!((least..=most).contains(&(second - from)), "{} seconds at {second}", second - from);
-            assert_eq!(House::sum(&minute).count(), second - from);
+            assert_eq!(Rig::sum(&minute).count(), second - from);
             assert_eq!(
-                (House::sum(&house.kept.last()).count(), House::sum(&house.kept.start()).count()),
+                (Rig::sum(&rig.kept.last()).count(), Rig::sum(&rig.kept.start()).count()),
                 (1, second)
             );
         }
@@ -284,28 +284,28 @@ mod tests {
             most in 1_usize..5,
             seconds in proptest::collection::vec(proptest::collection::vec((0_u32..9, 0_u64..50), 0..12), 1..20),
         ) {
-            let mut house = House::new(most);
+            let mut rig = Rig::new(most);
             for ticks in seconds {
-                let before = house.all.count();
-                house.second(ticks);
-                prop_assert_eq!(&House::sum(&house.kept.start()), &house.all);
-                prop_assert_eq!(House::sum(&house.kept.last()).count(), house.all.count() - before);
-                prop_assert_eq!(&House::sum(&house.kept.minute().1), &house.all, "the minute is not over");
-                let apart = house.kept.start().apart;
-                prop_assert!(apart.len() <= most && house.election.elected().len() <= most);
-                prop_assert!(apart.keys().all(|id| house.election.elected().contains(id)));
+                let before = rig.all.count();
+                rig.second(ticks);
+                prop_assert_eq!(&Rig::sum(&rig.kept.start()), &rig.all);
+                prop_assert_eq!(Rig::sum(&rig.kept.last()).count(), rig.all.count() - before);
+                prop_assert_eq!(&Rig::sum(&rig.kept.minute().1), &rig.all, "the minute is not over");
+                let apart = rig.kept.start().apart;
+                prop_assert!(apart.len() <= most && rig.election.elected().len() <= most);
+                prop_assert!(apart.keys().all(|id| rig.election.elected().contains(id)));
             }
         }
 
         #[test]
         fn who_is_busier_by_a_quarter_is_told_apart(most in 1_usize..5, rates in proptest::collection::vec(1_u64..40, 1..12)) {
-            let mut house = House::new(most);
-            (0..40).for_each(|_| house.second(rates.iter().enumerate().map(|(id, n)| (id as u32, *n))));
+            let mut rig = Rig::new(most);
+            (0..40).for_each(|_| rig.second(rates.iter().enumerate().map(|(id, n)| (id as u32, *n))));
             let mut sorted = rates.clone();
             sorted.sort_unstable_by_key(|n| Reverse(*n));
             let least = sorted[most.min(sorted.len()) - 1];
             for (id, rate) in rates.iter().enumerate() {
-                let elected = house.election.elected().contains(&InstrumentId(id as u32));
+                let elected = rig.election.elected().contains(&InstrumentId(id as u32));
                 prop_assert!(elected || rate * 4 <= least * 5, "{} of {:?}", id, rates);
                 prop_assert!(!elected || rate * 5 >= least * 4, "{} of {:?}", id, rates);
             }

@@ -43,7 +43,7 @@ fn now(mono_ns: u64) -> Now {
 }
 
 /// Two threads that measure, and who collects.
-struct House {
+struct Rig {
     collector: Collector,
     measured: Arc<Measured>,
     ingest: Meter,
@@ -51,7 +51,7 @@ struct House {
     told: Arc<Mutex<Vec<String>>>,
 }
 
-impl House {
+impl Rig {
     fn new(log: Option<LogOptions>) -> Self {
         Self::with(options(SECOND, log))
     }
@@ -103,14 +103,14 @@ const COINBASE: (u32, Channel) = (1, Channel::Quote);
 
 #[test]
 fn what_threads_measure_is_merged_by_what_it_is() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     // Each thread has met the venues in another order.
-    record(&mut house.ingest, Stage::Recv, COINBASE, 10, 1);
-    record(&mut house.ingest, Stage::Recv, KRAKEN, 20_000, 2);
-    record(&mut house.shard, Stage::Recv, KRAKEN, 30_000, 3);
-    record(&mut house.shard, Stage::Total, COINBASE, 2_000_000, 4);
-    house.end(1);
-    let last = house.asked("last");
+    record(&mut rig.ingest, Stage::Recv, COINBASE, 10, 1);
+    record(&mut rig.ingest, Stage::Recv, KRAKEN, 20_000, 2);
+    record(&mut rig.shard, Stage::Recv, KRAKEN, 30_000, 3);
+    record(&mut rig.shard, Stage::Total, COINBASE, 2_000_000, 4);
+    rig.end(1);
+    let last = rig.asked("last");
     let (from, to) = (START.wall_ns / 1_000, (START.wall_ns + SECOND + MS) / 1_000);
     assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
     let tags = last["tags"].as_array().expect("rows");
@@ -132,95 +132,95 @@ fn what_threads_measure_is_merged_by_what_it_is() {
 
 #[test]
 fn an_interval_without_values_is_empty_and_one_without_news_goes_on() {
-    let mut house = House::new(None);
-    record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
-    house.collector.turn(START);
-    assert_eq!(house.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
-    house.end(1);
-    house.end(2);
+    let mut rig = Rig::new(None);
+    record(&mut rig.shard, Stage::Write, KRAKEN, 5, 1);
+    rig.collector.turn(START);
+    assert_eq!(rig.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
+    rig.end(1);
+    rig.end(2);
     // Nobody comes to the end of the third.
-    house.collector.turn(START);
-    house.end(4);
-    let last = house.asked("last");
+    rig.collector.turn(START);
+    rig.end(4);
+    let last = rig.asked("last");
     let (from, to) = (last["from_us"].as_u64().expect("a time"), last["to_us"].as_u64().expect("a time"));
-    assert_eq!((to - from, house.count("last", "write/kraken/trade")), (2_000_000, 0));
-    assert_eq!(house.count("start", "write/kraken/trade"), 1);
+    assert_eq!((to - from, rig.count("last", "write/kraken/trade")), (2_000_000, 0));
+    assert_eq!(rig.count("start", "write/kraken/trade"), 1);
 }
 
 #[test]
 fn a_late_thread_stands_where_it_came() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     for second in 1..=5 {
-        record(&mut house.shard, Stage::Write, KRAKEN, 5, 1);
-        record(&mut house.ingest, Stage::Recv, KRAKEN, 5, 1);
+        record(&mut rig.shard, Stage::Write, KRAKEN, 5, 1);
+        record(&mut rig.ingest, Stage::Recv, KRAKEN, 5, 1);
         let now_ns = START.mono_ns + second * SECOND;
-        house.ingest.turn(now_ns);
+        rig.ingest.turn(now_ns);
         if second == 5 {
-            house.shard.turn(now_ns);
+            rig.shard.turn(now_ns);
         }
-        house.collector.turn(START);
-        let counts = ["recv", "write"].map(|stage| house.count("last", &format!("{stage}/kraken/trade")));
+        rig.collector.turn(START);
+        let counts = ["recv", "write"].map(|stage| rig.count("last", &format!("{stage}/kraken/trade")));
         assert_eq!(counts, [1, if second == 5 { 5 } else { 0 }]);
     }
 }
 
 #[test]
 fn the_minute_forgets_what_is_older() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     for second in 1..=150 {
-        record(&mut house.shard, Stage::Write, KRAKEN, second * 1_000, second);
+        record(&mut rig.shard, Stage::Write, KRAKEN, second * 1_000, second);
         if second == 100 {
-            record(&mut house.shard, Stage::Encode, COINBASE, NS_MAX + 1, 7);
+            record(&mut rig.shard, Stage::Encode, COINBASE, NS_MAX + 1, 7);
         }
-        house.end(second);
+        rig.end(second);
         let within = (second.saturating_sub(59).max(1)..=second).sum::<u64>();
-        assert_eq!(house.count("1m", "write/kraken/trade"), within, "after {second}");
+        assert_eq!(rig.count("1m", "write/kraken/trade"), within, "after {second}");
     }
-    let minute = house.asked("1m");
+    let minute = rig.asked("1m");
     let span = minute["to_us"].as_u64().zip(minute["from_us"].as_u64()).map(|(to, from)| to - from);
     assert_eq!((span, &minute["clamped"]), (Some(60_000_000), &7.into()));
     let write = minute["tags"].as_array().expect("rows").iter().find(|row| row["stage"] == "write");
     let max_ns = write.and_then(|row| row["max_ns"].as_u64()).expect("a time");
     assert!((150_000..150_200).contains(&max_ns), "{max_ns}");
-    assert_eq!(house.count("start", "write/kraken/trade"), (1..=150).sum::<u64>());
+    assert_eq!(rig.count("start", "write/kraken/trade"), (1..=150).sum::<u64>());
     for second in 151..=170 {
-        house.end(second);
+        rig.end(second);
     }
-    let minute = house.asked("1m");
-    assert_eq!((&minute["clamped"], house.count("1m", "encode/coinbase/quote")), (&0.into(), 0));
-    assert_eq!(house.measured.odd(), (0, 7));
+    let minute = rig.asked("1m");
+    assert_eq!((&minute["clamped"], rig.count("1m", "encode/coinbase/quote")), (&0.into(), 0));
+    assert_eq!(rig.measured.odd(), (0, 7));
 }
 
 #[test]
 fn values_that_are_no_times_are_counted() {
-    let mut house = House::new(None);
-    let class = house.ingest.class(InstrumentId(0), Channel::Trade, || "kraken");
-    house.ingest.record(Stage::Recv, class, 9, 8, 3);
-    house.end(1);
-    let last = house.asked("last");
+    let mut rig = Rig::new(None);
+    let class = rig.ingest.class(InstrumentId(0), Channel::Trade, || "kraken");
+    rig.ingest.record(Stage::Recv, class, 9, 8, 3);
+    rig.end(1);
+    let last = rig.asked("last");
     assert_eq!((&last["negative"], &last["tags"]), (&3.into(), &Value::Array(vec![])));
-    assert_eq!(house.measured.odd(), (3, 0));
-    house.end(2);
-    assert_eq!(house.asked("last")["negative"], 0);
+    assert_eq!(rig.measured.odd(), (3, 0));
+    rig.end(2);
+    assert_eq!(rig.asked("last")["negative"], 0);
 }
 
 #[test]
 fn the_busiest_symbols_are_told_apart() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     let class = Class::NONE;
-    assert_eq!(house.shard.record_way(InstrumentId(0), class, 0, 9, 1), None, "states are no ticks");
+    assert_eq!(rig.shard.record_way(InstrumentId(0), class, 0, 9, 1), None, "states are no ticks");
     for second in 1..=6 {
         for (id, (of, us, count)) in
             [(KRAKEN, 3, 1), (COINBASE, 70, 30), ((2, Channel::Quote), 900, 4)].into_iter().enumerate()
         {
             let name = VENUES[of.0 as usize];
-            let class = house.shard.class(InstrumentId(of.0), of.1, || name);
-            house.shard.record_way(InstrumentId(id as u32), class, 0, us * 1_000, count * second);
+            let class = rig.shard.class(InstrumentId(of.0), of.1, || name);
+            rig.shard.record_way(InstrumentId(id as u32), class, 0, us * 1_000, count * second);
         }
-        house.end(second);
+        rig.end(second);
     }
     let asked = |interval: &str| {
-        let (rows, others) = house.measured.symbols_json(interval, None).expect("an interval");
+        let (rows, others) = rig.measured.symbols_json(interval, None).expect("an interval");
         let mut told = Value::Object(others);
         told["symbols"] = rows.into_iter().map(|(_, row)| row).collect();
         told
@@ -245,11 +245,11 @@ fn the_busiest_symbols_are_told_apart() {
     assert_eq!(last["symbols"][1]["symbol"], "demo:A");
     let (from, to) = ((START.wall_ns + 5 * SECOND + MS) / 1_000, (START.wall_ns + 6 * SECOND + MS) / 1_000);
     assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
-    let told = house.measured.symbols_json("5m", None).map(drop);
+    let told = rig.measured.symbols_json("5m", None).map(drop);
     assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
     // On behind any of them, though its count has moved, and though it is no longer kept apart.
     let behind = |after: &str| {
-        let (rows, _) = house.measured.symbols_json("last", Some(after)).expect("a cursor");
+        let (rows, _) = rig.measured.symbols_json("last", Some(after)).expect("a cursor");
         rows.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>()
     };
     assert_eq!(behind("181.coinbase:A"), ["180.coinbase:A", "24.demo:A"]);
@@ -258,21 +258,18 @@ fn the_busiest_symbols_are_told_apart() {
     assert_eq!(behind("25.gone:A"), ["24.demo:A"]);
     assert!(behind("24.demo:A").is_empty() && behind("0.demo:A").is_empty());
     for bad in ["", "coinbase:A", "x.coinbase:A", "-1.coinbase:A"] {
-        assert!(
-            house.measured.symbols_json("last", Some(bad)).is_err_and(|e| e.contains("`after`")),
-            "{bad}"
-        );
+        assert!(rig.measured.symbols_json("last", Some(bad)).is_err_and(|e| e.contains("`after`")), "{bad}");
     }
 }
 
 #[test]
 fn a_scraper_is_told_sums_by_bounds() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     for (second, ns, count) in [(1, 10_000, 1), (2, 10_001, 2), (3, 12_000, 4), (4, 59_000_000_000, 8)] {
-        record(&mut house.shard, Stage::Total, KRAKEN, ns, count);
-        house.end(second);
+        record(&mut rig.shard, Stage::Total, KRAKEN, ns, count);
+        rig.end(second);
     }
-    let totals = house.measured.totals();
+    let totals = rig.measured.totals();
     let (label, total) = &totals[0];
     assert_eq!((label.tag().to_string().as_str(), totals.len()), ("total/kraken/trade", 1));
     // Eight nanoseconds are not told apart at 10 µs.
@@ -283,35 +280,35 @@ fn a_scraper_is_told_sums_by_bounds() {
 
 #[test]
 fn further_venues_are_one() {
-    let mut house = House::new(None);
+    let mut rig = Rig::new(None);
     for venue in 0..40_u32 {
-        let meter = if venue % 2 == 0 { &mut house.ingest } else { &mut house.shard };
+        let meter = if venue % 2 == 0 { &mut rig.ingest } else { &mut rig.shard };
         let name = format!("v{venue}");
         let class = meter.class(InstrumentId(venue), Channel::Trade, || &name);
         meter.record(Stage::Pickup, class, 0, 5, 1);
     }
-    house.end(1);
-    assert_eq!(house.asked("last")["tags"].as_array().map(Vec::len), Some(VENUES_MAX + 1));
-    assert_eq!(house.count("last", "pickup/*/trade"), 40 - VENUES_MAX as u64);
+    rig.end(1);
+    assert_eq!(rig.asked("last")["tags"].as_array().map(Vec::len), Some(VENUES_MAX + 1));
+    assert_eq!(rig.count("last", "pickup/*/trade"), 40 - VENUES_MAX as u64);
 }
 
 #[test]
 fn what_cannot_be_asked_for_is_said() {
-    let house = House::new(None);
+    let rig = Rig::new(None);
     let one_of = |what: Result<_, String>| what.map(drop).expect_err("it is unknown");
-    assert_eq!(one_of(house.measured.json("5m").map(|_| ())), "`interval` must be one of last, 1m, start");
-    let stage = house.measured.percentiles("read", "1m").map(|_| ());
+    assert_eq!(one_of(rig.measured.json("5m").map(|_| ())), "`interval` must be one of last, 1m, start");
+    let stage = rig.measured.percentiles("read", "1m").map(|_| ());
     assert_eq!(
         one_of(stage),
         "`stage` must be one of recv, normalise, publish, pickup, encode, write, total, slow_client"
     );
-    assert!(one_of(house.measured.percentiles("recv", "").map(|_| ())).starts_with("`interval`"));
+    assert!(one_of(rig.measured.percentiles("recv", "").map(|_| ())).starts_with("`interval`"));
 }
 
 #[test]
 fn percentiles_are_the_text_that_tools_draw() {
-    let mut house = House::new(None);
-    let empty = house.measured.percentiles("write", "start").expect("known");
+    let mut rig = Rig::new(None);
+    let empty = rig.measured.percentiles("write", "start").expect("known");
     assert_eq!(
         empty,
         "       Value     Percentile TotalCount 1/(1-Percentile)\n\n\
@@ -319,9 +316,9 @@ fn percentiles_are_the_text_that_tools_draw() {
          #[Max     =     0.000000, Total count    =            0]\n\
          #[Buckets =           26, SubBuckets     =         2048]\n"
     );
-    (1..=100).for_each(|n| record(&mut house.shard, Stage::Write, KRAKEN, n * 10, 1));
-    house.end(1);
-    let text = house.measured.percentiles("write", "start").expect("known");
+    (1..=100).for_each(|n| record(&mut rig.shard, Stage::Write, KRAKEN, n * 10, 1));
+    rig.end(1);
+    let text = rig.measured.percentiles("write", "start").expect("known");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[2], "    0.000010 0.000000000000          1           1.00");
     assert!(lines.contains(&"    0.000500 0.500000000000         50           2.00"), "{text}");
@@ -350,16 +347,16 @@ fn intervals(path: &Path) -> Vec<Interval> {
 fn the_log_has_each_value_once_and_the_last_interval() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(log_options(&path, 1 << 20)));
+    let mut rig = Rig::new(Some(log_options(&path, 1 << 20)));
     for second in 1..=3 {
-        record(&mut house.ingest, Stage::Recv, KRAKEN, 40 * second, second);
-        record(&mut house.shard, Stage::Recv, KRAKEN, 40 * second, 10);
-        house.end(second);
+        record(&mut rig.ingest, Stage::Recv, KRAKEN, 40 * second, second);
+        record(&mut rig.shard, Stage::Recv, KRAKEN, 40 * second, 10);
+        rig.end(second);
     }
-    record(&mut house.shard, Stage::Total, COINBASE, 9, 1);
-    house.shard.end(START.mono_ns + 3 * SECOND + SECOND / 2);
-    house.ingest.end(START.mono_ns + 3 * SECOND + SECOND / 4);
-    house.collector.turn(START);
+    record(&mut rig.shard, Stage::Total, COINBASE, 9, 1);
+    rig.shard.end(START.mono_ns + 3 * SECOND + SECOND / 2);
+    rig.ingest.end(START.mono_ns + 3 * SECOND + SECOND / 4);
+    rig.collector.turn(START);
     let found: Vec<_> = intervals(&path)
         .iter()
         .map(|i| (i.tag.clone(), (i.start_ns - START.wall_ns) / MS, i.duration_ns / MS, i.histogram.len()))
@@ -374,17 +371,17 @@ fn the_log_has_each_value_once_and_the_last_interval() {
             row("total/coinbase/quote", 3_001, 499, 1),
         ]
     );
-    assert_eq!((house.told(), house.measured.log().map(|log| log.missing)), (vec![], Some(0)));
+    assert_eq!((rig.told(), rig.measured.log().map(|log| log.missing)), (vec![], Some(0)));
 }
 
 #[test]
 fn logs_follow_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
-    let mut house = House::new(Some(log_options(&path, 3_000)));
+    let mut rig = Rig::new(Some(log_options(&path, 3_000)));
     for second in 1..=20 {
-        record(&mut house.shard, Stage::Total, KRAKEN, second * 1_000, 1);
-        house.end(second);
+        record(&mut rig.shard, Stage::Total, KRAKEN, second * 1_000, 1);
+        rig.end(second);
     }
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2);
     let older = intervals(&folder.path().join("latency.1.hlog"));
@@ -398,23 +395,23 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let inside = folder.path().join("logs");
     let path = inside.join("latency.hlog");
-    let mut house = House::new(Some(log_options(&path, 1 << 20)));
-    let told = house.told();
+    let mut rig = Rig::new(Some(log_options(&path, 1 << 20)));
+    let told = rig.told();
     assert!(
         told.len() == 1 && told[0].starts_with("latency.log: ") && told[0].contains("No such file"),
         "{told:?}"
     );
     for second in 1..=3 {
-        record(&mut house.shard, Stage::Total, KRAKEN, 1_000, 1);
-        house.end(second);
+        record(&mut rig.shard, Stage::Total, KRAKEN, 1_000, 1);
+        rig.end(second);
     }
-    assert_eq!(house.measured.log(), Some(LogHealth { failing: true, missing: 4 }));
-    assert_eq!((house.told(), house.count("1m", "total/kraken/trade")), (vec![], 3));
+    assert_eq!(rig.measured.log(), Some(LogHealth { failing: true, missing: 4 }));
+    assert_eq!((rig.told(), rig.count("1m", "total/kraken/trade")), (vec![], 3));
     fs::create_dir(&inside).expect("created");
-    record(&mut house.shard, Stage::Total, KRAKEN, 1_000, 1);
-    house.end(4);
-    assert_eq!(house.measured.log(), Some(LogHealth { failing: false, missing: 4 }));
-    let told = house.told();
+    record(&mut rig.shard, Stage::Total, KRAKEN, 1_000, 1);
+    rig.end(4);
+    assert_eq!(rig.measured.log(), Some(LogHealth { failing: false, missing: 4 }));
+    let told = rig.told();
     assert!(told.len() == 1 && told[0].ends_with("it is written again"), "{told:?}");
     let found = intervals(&path);
     assert_eq!((found.len(), found[0].start_ns), (1, START.wall_ns + 3 * SECOND + MS));
@@ -442,16 +439,16 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     let inside = folder.path().join("logs");
     let path = inside.join("latency.hlog");
     fs::create_dir(&inside).expect("created");
-    let mut house = House::new(Some(log_options(&path, 1)));
+    let mut rig = Rig::new(Some(log_options(&path, 1)));
     let shards: [Arc<ShardCounters>; 2] = Default::default();
-    shards.iter().for_each(|shard| house.collector.account_for(Arc::clone(shard)));
+    shards.iter().for_each(|shard| rig.collector.account_for(Arc::clone(shard)));
     let come = |shard: &ShardCounters, count| {
         shard.sessions.add(count);
         shard.came.add(count);
     };
     come(&shards[0], 4);
     come(&shards[1], 3);
-    house.end(1);
+    rig.end(1);
     let (heads, told) = notes(&inside.join("latency.1.hlog"));
     let head = &heads[0];
     assert_eq!((heads.len(), head.version, head.at, head.interval_ms), (1, 1, Moment(START.wall_ns), 1_000));
@@ -475,13 +472,13 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     shards[1].dropped.add(1_240);
     shards[0].sent.add(10);
     shards[1].sent.add(5);
-    house.end(2);
-    assert!(house.told()[0].contains("latency.log"));
+    rig.end(2);
+    assert!(rig.told()[0].contains("latency.log"));
     fs::rename(&away, &inside).expect("moved");
     shards[1].warned.sub(1);
     shards[1].sessions.sub(1);
     shards[1].ended[Ending::SlowConsumer.index()].add(1);
-    house.end(3);
+    rig.end(3);
     let (_, told) = notes(&inside.join("latency.1.hlog"));
     let second = Account {
         from: Moment(START.wall_ns + SECOND + MS),
@@ -514,14 +511,14 @@ fn an_interval_over_budget_is_an_incident() {
     let flights = Some(Flights::new(flights, ring, table()));
     let log = folder.path().join("latency.hlog");
     let options = options(SECOND, Some(log_options(&log, 1 << 20)));
-    let mut house = House::with(Options { flights, budget, ..options });
-    let incidents = house.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
+    let mut rig = Rig::with(Options { flights, budget, ..options });
+    let incidents = rig.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
     // Of what is not measured, no rule is broken.
     for (second, ns, broken) in
         [(1, 5_000, 0), (2, 20_000, 1), (3, 2_000_000, 0), (4, 20_000, 0), (5, 2_000_000, 2)]
     {
-        record(&mut house.shard, Stage::Write, KRAKEN, ns, 3);
-        house.end(second);
+        record(&mut rig.shard, Stage::Write, KRAKEN, ns, 3);
+        rig.end(second);
         let told: Vec<Incident> = incidents.try_iter().map(|incident| *incident).collect();
         let rules = told.iter().map(|incident| match &incident.cause {
             Cause::Budget(verdicts) => verdicts.len(),
@@ -535,19 +532,19 @@ fn an_interval_over_budget_is_an_incident() {
         );
         for incident in told {
             assert_eq!(incident.at_ns, START.wall_ns + second * SECOND + MS);
-            house.collector.record(&incident, now(START.mono_ns + second * SECOND + 2 * MS));
+            rig.collector.record(&incident, now(START.mono_ns + second * SECOND + 2 * MS));
         }
     }
-    let stats = house.measured.flights().expect("a recorder");
+    let stats = rig.measured.flights().expect("a recorder");
     assert_eq!((stats.written.get(), stats.dropped.get(), stats.failed.get()), (2, 2, 0));
-    let told = house.told();
+    let told = rig.told();
     assert!(told.len() == 2 && told[0].ends_with(": over budget: write.p50<10us: 20.0 µs"), "{told:?}");
     let mut files: Vec<_> =
         fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("one").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ndjson"));
     files.sort();
     // The log names each in the interval in which it was written, the last at its end.
-    house.collector.end();
+    rig.collector.end();
     let (heads, accounts) = notes(&log);
     assert_eq!(heads[0].flights.as_deref(), folder.path().to_str());
     let named = |account: &Account| account.flights.iter().map(|f| folder.path().join(&f.file)).collect();
@@ -571,9 +568,9 @@ fn an_interval_over_budget_is_an_incident() {
 
 #[test]
 fn it_comes_an_eighth_after_the_end_of_each_interval() {
-    let house = House::new(None);
+    let rig = Rig::new(None);
     let due = [0, 1, SECOND / 8, SECOND / 8 + 1, SECOND, 9 * SECOND + SECOND / 8 - 1]
-        .map(|now_ns| now_ns + house.collector.left_ns(now_ns));
+        .map(|now_ns| now_ns + rig.collector.left_ns(now_ns));
     let late = SECOND / 8;
     assert_eq!(due, [late, late, late + SECOND, late + SECOND, late + SECOND, late + 9 * SECOND]);
 }

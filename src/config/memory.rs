@@ -20,10 +20,10 @@ impl Config {
         let instrument_bytes = INSTRUMENT_BYTES + INSTRUMENT_SHARD_BYTES * threads;
         let queued = if self.record.enabled { self.record.queue_frames_max.get() as u64 } else { 0 };
         // It gets longer only while there is memory for it.
-        let tape_bytes = Buffers::first_tape_bytes(self.shard.tape_bytes) as u64;
+        let frame_ring_bytes = Buffers::first_frame_ring_bytes(self.shard.frame_ring_bytes) as u64;
         [
             ("ring.capacity", SLOT_BYTES * self.ring.capacity as u64),
-            ("shard.tape_bytes", tape_bytes * threads),
+            ("shard.frame_ring_bytes", frame_ring_bytes * threads),
             ("limits.instruments_max", instrument_bytes * self.limits.instruments_max.get() as u64),
             ("record.queue_frames_max", QUEUED_FRAME_BYTES * queued),
         ]
@@ -64,7 +64,7 @@ mod tests {
             "limits.memory_bytes_max",
             &needed.to_string(),
             "ring.capacity takes 8388608",
-            "shard.tape_bytes takes 2097152",
+            "shard.frame_ring_bytes takes 2097152",
             "limits.instruments_max takes 28311552",
         ] {
             assert!(error.contains(named), "{error}");

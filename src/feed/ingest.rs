@@ -16,12 +16,12 @@ use super::recorder::Tap;
 use super::replay::{LineView, Replay, Stamp, Step};
 use crate::clock::{Clock, MS, Now, SECOND};
 use crate::counters::{Counter, TurnTimes};
-use crate::flight::{Cause, Incident, Witness};
+use crate::flight::{Cause, Incident, IncidentReporter};
 use crate::instrument::{InstrumentTable, Symbol};
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::printable;
-use crate::protocol::replay::Order;
+use crate::protocol::replay::ReplayCommand;
 use crate::pulse::{Beating, Pulse};
 use crate::remote::{Remote, Shown};
 use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
@@ -181,7 +181,7 @@ pub struct IngestParts {
     /// What it measures with.
     pub meter: Meter,
     /// Where it tells incidents.
-    pub witness: Witness,
+    pub reporter: IncidentReporter,
 }
 
 /// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
@@ -234,7 +234,7 @@ const MEASURED: u64 = 8;
 
 /// Measures what a tick takes on this thread, and tells what is missing.
 struct Stages {
-    witness: Witness,
+    reporter: IncidentReporter,
     meter: Meter,
     clock: Clock,
     table: Arc<InstrumentTable>,
@@ -299,7 +299,7 @@ impl Stages {
     #[cold]
     fn saw_gap(&self, gap: &Tick, from: u64, position: u64) {
         let now = self.clock.now();
-        self.witness.tell(now.mono_ns, || Incident {
+        self.reporter.tell(now.mono_ns, || Incident {
             at_ns: now.wall_ns,
             position,
             cause: Cause::Gap { key: gap.key(), from, to: gap.seq, why: GapCause::Feed },
@@ -329,7 +329,7 @@ impl Ingest {
         let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
         let ended = vec![false; parts.replays.len()];
         let stages = Stages {
-            witness: std::mem::take(&mut parts.witness),
+            reporter: std::mem::take(&mut parts.reporter),
             meter: std::mem::replace(&mut parts.meter, Meter::off()),
             clock: parts.clock.clone(),
             table: Arc::clone(parts.market.table()),
@@ -441,7 +441,7 @@ impl Ingest {
         let (Some(remote), [replay]) = (remote, replays.as_mut_slice()) else { return };
         while let Some(order) = remote.take() {
             replay.obey(order, now, market, publish(writer, view, stages));
-            if order == Order::Stop {
+            if order == ReplayCommand::Stop {
                 view.stopped.store(true, Ordering::Release);
             }
         }

@@ -27,7 +27,7 @@ pub enum Origin {
     Paused,
 }
 
-/// Who speaks for a channel of an instrument.
+/// ClientInfo speaks for a channel of an instrument.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     line: LineId,
@@ -59,7 +59,7 @@ pub(super) struct Instrument {
     broken: bool,
     /// The line says nothing at all.
     silent: bool,
-    /// Who spoke last was a replay, which has ended.
+    /// ClientInfo spoke last was a replay, which has ended.
     over: bool,
     state: State,
     /// The state is what the rest amounts to: nothing has changed since it was told.
@@ -151,7 +151,7 @@ impl Market {
         };
         let held = owner.replace(Owner { line, rank, free: false, origin, also });
         let better = held.is_some_and(|held| rank > held.rank);
-        // Who spoke until now may have had a broken book: it is not asked any more.
+        // ClientInfo spoke until now may have had a broken book: it is not asked any more.
         instrument.broken &= !(better && channel == Channel::Quote);
         let same = held.is_some_and(|held| (held.origin, held.also) == (origin, also));
         instrument.judged &= same && !better;
@@ -234,7 +234,7 @@ impl Market {
             for owner in owners.filter(|owner| lines.contains(&owner.line.0)) {
                 (owner.origin, instrument.judged) = (origin, false);
             }
-            // Who will speak may be known before anything was said.
+            // ClientInfo will speak may be known before anything was said.
             if !instrument.judged && instrument.state != State::Waiting {
                 self.refresh(InstrumentId(at as u32), rx_ns, out);
             }
@@ -333,7 +333,7 @@ impl Market {
         }
         (instrument.broken, instrument.silent) = (known.broken, false);
         (instrument.over, instrument.judged) = (known.over, false);
-        // Who will speak may be known before anything was said.
+        // ClientInfo will speak may be known before anything was said.
         let judged = shared || known.state == State::Replay;
         let state = if judged { instrument.judge() } else { known.state };
         self.tell_state(id, state, rx_ns, out);
@@ -391,13 +391,13 @@ mod tests {
     const PUBLISHER: LineId = LineId(7);
 
     /// One instrument, and the states that it was told to have.
-    struct House {
+    struct Rig {
         market: Market,
         id: InstrumentId,
         told: Vec<&'static str>,
     }
 
-    impl House {
+    impl Rig {
         fn new() -> Self {
             let mut market = Market::new(Arc::new(InstrumentTable::new(1)));
             let id = market.intern(&Symbol::parse("demo:A").expect("good")).expect("room");
@@ -438,61 +438,61 @@ mod tests {
 
     #[test]
     fn what_a_replay_may_speak_for_is_not_live() {
-        let mut house = House::new();
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        assert_eq!(house.take(), ["live"]);
-        house.says(REPLAY, Origin::Replay, TRADE);
-        assert_eq!(house.take(), ["replay"]);
+        let mut rig = Rig::new();
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        assert_eq!(rig.take(), ["live"]);
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        assert_eq!(rig.take(), ["replay"]);
         // They take turns, which is told to nobody.
         for _ in 0..3 {
-            house.says(PUBLISHER, Origin::Live, TRADE);
-            house.says(REPLAY, Origin::Replay, TRADE);
+            rig.says(PUBLISHER, Origin::Live, TRADE);
+            rig.says(REPLAY, Origin::Replay, TRADE);
         }
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.set_origin(0..2, Origin::Paused);
-        assert_eq!(house.take(), Vec::<&str>::new());
-        house.goes(REPLAY, true);
-        assert_eq!(house.take(), ["live"], "nothing is recorded any more");
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["down"]);
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.set_origin(0..2, Origin::Paused);
+        assert_eq!(rig.take(), Vec::<&str>::new());
+        rig.goes(REPLAY, true);
+        assert_eq!(rig.take(), ["live"], "nothing is recorded any more");
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["down"]);
     }
 
     #[test]
     fn one_replayed_channel_is_enough() {
-        let mut house = House::new();
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.says(REPLAY, Origin::Replay, QUOTE);
-        house.set_origin(0..2, Origin::Paused);
-        assert_eq!(house.take(), ["live", "replay"], "the publisher does not stand still");
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["stale"]);
-        house.says(OTHER, Origin::Paused, TRADE);
-        house.set_origin(0..2, Origin::Replay);
-        assert_eq!(house.take(), ["paused", "replay"]);
+        let mut rig = Rig::new();
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.says(REPLAY, Origin::Replay, QUOTE);
+        rig.set_origin(0..2, Origin::Paused);
+        assert_eq!(rig.take(), ["live", "replay"], "the publisher does not stand still");
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["stale"]);
+        rig.says(OTHER, Origin::Paused, TRADE);
+        rig.set_origin(0..2, Origin::Replay);
+        assert_eq!(rig.take(), ["paused", "replay"]);
     }
 
     #[test]
     fn a_replay_that_has_ended_is_told_from_a_line_that_is_gone() {
-        let mut house = House::new();
-        house.says(REPLAY, Origin::Replay, TRADE);
-        house.goes(REPLAY, false);
-        house.goes(OTHER, true);
-        house.goes(OTHER, true);
-        assert_eq!(house.take(), ["replay", "down", "ended"]);
-        house.says(REPLAY, Origin::Replay, TRADE);
-        house.goes(REPLAY, false);
-        assert_eq!(house.take(), ["replay", "down"], "another round");
-        house.says(PUBLISHER, Origin::Live, TRADE);
-        house.goes(PUBLISHER, false);
-        assert_eq!(house.take(), ["live", "down"]);
+        let mut rig = Rig::new();
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        rig.goes(REPLAY, false);
+        rig.goes(OTHER, true);
+        rig.goes(OTHER, true);
+        assert_eq!(rig.take(), ["replay", "down", "ended"]);
+        rig.says(REPLAY, Origin::Replay, TRADE);
+        rig.goes(REPLAY, false);
+        assert_eq!(rig.take(), ["replay", "down"], "another round");
+        rig.says(PUBLISHER, Origin::Live, TRADE);
+        rig.goes(PUBLISHER, false);
+        assert_eq!(rig.take(), ["live", "down"]);
     }
 
     #[test]
     fn who_will_speak_has_no_state_yet() {
-        let mut house = House::new();
-        assert!(house.market.claim(house.id, TRADE, REPLAY, Origin::Replay, Rank(1), false));
-        house.set_origin(0..2, Origin::Paused);
-        house.goes(REPLAY, true);
-        assert_eq!(house.take(), Vec::<&str>::new());
+        let mut rig = Rig::new();
+        assert!(rig.market.claim(rig.id, TRADE, REPLAY, Origin::Replay, Rank(1), false));
+        rig.set_origin(0..2, Origin::Paused);
+        rig.goes(REPLAY, true);
+        assert_eq!(rig.take(), Vec::<&str>::new());
     }
 }

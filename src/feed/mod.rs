@@ -14,5 +14,5 @@ pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
 pub use market::{LineId, Market, Origin, Rank};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{
-    CueLimits, CueMemory, Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, Stamp, Step,
+    Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, SeekLimits, SeekMemory, Stamp, Step,
 };

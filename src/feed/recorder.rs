@@ -243,7 +243,7 @@ pub type OpenSegment = Box<dyn FnMut(&Path) -> io::Result<Box<dyn Write + Send>>
 pub struct Recorder {
     options: RecordOptions,
     queue: Arc<Queue>,
-    lines: Vec<LineDesk>,
+    lines: Vec<RecordedLine>,
     run_ns: u64,
     open: OpenSegment,
     notices: mpsc::Sender<String>,
@@ -267,7 +267,7 @@ impl RecorderThread {
 }
 
 /// What the recorder keeps of one line.
-struct LineDesk {
+struct RecordedLine {
     record: Arc<LineRecord>,
     folder: PathBuf,
     segment: Option<OpenedSegment>,
@@ -344,7 +344,7 @@ impl Recorder {
         fs::create_dir_all(&folder).map_err(named)?;
         let record = Arc::new(LineRecord::new(name, wire));
         let line = self.lines.len() as u32;
-        self.lines.push(LineDesk {
+        self.lines.push(RecordedLine {
             record: Arc::clone(&record),
             folder,
             segment: None,
@@ -442,7 +442,7 @@ impl Recorder {
     }
 }
 
-impl LineDesk {
+impl RecordedLine {
     fn take(
         &mut self,
         message: &Message,

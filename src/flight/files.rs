@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::form::{self, Bound, Header, Reason, Stages};
-use super::{Incident, Line, Shared, Stats, Witness};
+use super::{Incident, IncidentReporter, Line, Shared, Stats};
 use crate::instrument::InstrumentTable;
 use crate::printable;
 use crate::rfc3339::{self, FractionDigits};
@@ -66,9 +66,9 @@ impl Flights {
     }
 
     /// For a thread that may see incidents.
-    pub fn witness(&self) -> Witness {
+    pub fn reporter(&self) -> IncidentReporter {
         let (incidents, shared) = (self.incidents.0.clone(), Arc::clone(&self.shared));
-        Witness(Some(Line { incidents, shared, seconds: self.options.seconds }))
+        IncidentReporter(Some(Line { incidents, shared, seconds: self.options.seconds }))
     }
 
     /// What is counted.

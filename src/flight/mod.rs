@@ -1,7 +1,7 @@
 //! The flight recorder: when something goes wrong, what came just before it goes to one file.
 //!
 //! Nothing is written in advance. The ticks stand in the ring anyway, and of clients that are not well some states are
-//! kept ([`History`]). A thread that sees an [`Incident`] tells it ([`Witness`]) and goes on; the collector's thread reads
+//! kept ([`History`]). A thread that sees an [`Incident`] tells it ([`IncidentReporter`]) and goes on; the collector's thread reads
 //! the ring back as far as it still goes and writes ([`Flights`]). `docs/LATENCY.md` describes the file.
 
 mod files;
@@ -108,7 +108,7 @@ const ON_ITS_WAY: u64 = u64::MAX;
 
 /// A thread's way to tell incidents. It waits for nobody.
 #[derive(Clone, Debug, Default)]
-pub struct Witness(Option<Line>);
+pub struct IncidentReporter(Option<Line>);
 
 #[derive(Clone, Debug)]
 struct Line {
@@ -117,7 +117,7 @@ struct Line {
     seconds: u64,
 }
 
-impl Witness {
+impl IncidentReporter {
     /// One that nobody listens to.
     pub fn off() -> Self {
         Self(None)

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
-use super::{NoRoom, Runtimes, Stats};
+use super::{RoomError, Runtimes, Stats};
 use crate::clock::Steps;
 use crate::collector::{BOUNDS_NS, Label, Measured};
 use crate::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK, TurnTimes};
@@ -30,8 +30,8 @@ pub struct Sources {
     pub ingest: Arc<IngestView>,
     /// The shards', with their doorbells.
     pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
-    /// The doors', by name.
-    pub doors: Vec<(&'static str, Arc<Stats>)>,
+    /// The listeners', by name.
+    pub listeners: Vec<(&'static str, Arc<Stats>)>,
     /// The publishers', where they may.
     pub publish: Option<Arc<publish::Stats>>,
     /// What is recorded, a row a line.
@@ -67,8 +67,8 @@ pub struct RoomFigures {
     pub clients: u64,
     /// Rooms that were opened.
     pub opened: u64,
-    /// Clients that were refused, by [`NoRoom::REASONS`].
-    pub refused: [u64; NoRoom::REASONS.len()],
+    /// Clients that were refused, by [`RoomError::REASONS`].
+    pub refused: [u64; RoomError::REASONS.len()],
     /// Connections of clients in rooms that ended, those of rooms that have ended too, by [`Ending::ALL`].
     pub clients_ended: [u64; Ending::ALL.len()],
     /// What rooms lost, those that have ended too, by [`LOSSES`](Self::LOSSES).
@@ -87,7 +87,7 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, doors,
+/// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, listeners,
 /// reasons, and stages, venues and channels: never symbols, clients or rooms.
 pub fn render(sources: Arc<Sources>) -> String {
     let mut registry = Registry::default();
@@ -500,7 +500,7 @@ impl Sources {
         let rows = ended.map(|(ending, count)| (vec![("cause", ending.name().to_owned())], count)).collect();
         let help = "Clients in rooms of replays whose connection ended";
         family(encoder, "tickfan_room_clients_ended", help, Sum, rows)?;
-        let reasons = NoRoom::REASONS.into_iter().zip(rooms.refused);
+        let reasons = RoomError::REASONS.into_iter().zip(rooms.refused);
         let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
         family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)
     }
@@ -581,7 +581,7 @@ impl Sources {
             ("tickfan_http_handover_refused", "Handshakes that found no place", |s| &s.handover_refused),
         ];
         for (name, help, figure) in figures {
-            let rows = self.doors.iter().map(|(door, stats)| {
+            let rows = self.listeners.iter().map(|(door, stats)| {
                 (vec![("door", (*door).to_owned())], figure(stats).load(Ordering::Relaxed))
             });
             family(encoder, name, help, MetricType::Counter, rows.collect())?;

@@ -1,7 +1,7 @@
 //! What listens for HTTP: the public listener (page, API, WebSocket handshakes) and the admin listener (metrics).
 //!
 //! A handshake ends with its socket taken out of HTTP and handed over, together with every byte that was
-//! read behind the request; nothing of the WebSocket itself is done here. Both doors run on the same
+//! read behind the request; nothing of the WebSocket itself is done here. Both listeners run on the same
 //! serving code, which answers what hyper would only drop, and bounds every connection in number, bytes
 //! and time.
 
@@ -35,13 +35,13 @@ use crate::protocol::close::Close;
 use crate::protocol::json::Provenance;
 use crate::pulse::Pulse;
 use crate::remote::Remote;
-use crate::socket::Seat;
+use crate::socket::ConnectionPermit;
 use crate::tick::State;
 
 use hosts::Gate;
 pub use hosts::{BadHost, Hosts};
 pub use origin::{BadOrigin, Origins};
-pub use rooms::{Enter, HandOverOnce, NoRoom, RoomRoute};
+pub use rooms::{Enter, HandOverOnce, RoomError, RoomRoute};
 pub use runtimes::Runtimes;
 use serve::Site;
 pub use serve::{Limits, Stats};
@@ -81,12 +81,12 @@ pub struct Upgraded {
     pub stream: std::net::TcpStream,
     /// Bytes that came behind the request: the first frames. They are gone from the socket.
     pub read_buf: Vec<u8>,
-    /// Who connected.
+    /// ClientInfo connected.
     pub peer: SocketAddr,
     /// What the address of the request subscribed to.
     pub subscribe: Option<Subscribe>,
     /// Its place among the connections from its address, to be kept as long as the connection.
-    pub seat: Seat,
+    pub seat: ConnectionPermit,
 }
 
 /// An upgraded socket that nobody took. It comes back so that it can be told why.
@@ -125,7 +125,7 @@ pub struct PublishRoute {
     pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
 }
 
-/// How the gateway does: what `/readyz` tells at both doors.
+/// How the gateway does: what `/readyz` tells at both listeners.
 #[derive(Clone)]
 pub struct Health {
     /// Every feed.

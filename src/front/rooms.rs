@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::api::{error, full, short_of_memory};
 use super::{Refused, Upgraded};
 use crate::memory::REFUSAL;
-use crate::protocol::RoomWish;
+use crate::protocol::RoomSpec;
 
 /// Takes one upgraded socket, or gives it back. Until then a place is kept for it; dropped, it is given up.
 pub type HandOverOnce = Box<dyn FnOnce(Upgraded) -> Result<(), Refused> + Send>;
 
 /// Why a client does not come into a room. What it says is for the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
+pub enum RoomError {
     /// No such capture, or no such room.
     #[error("{0}")]
     Unknown(String),
@@ -39,7 +39,7 @@ pub enum NoRoom {
     Memory,
 }
 
-impl NoRoom {
+impl RoomError {
     /// The words of [`reason`](Self::reason).
     pub const REASONS: [&'static str; 6] = ["unknown", "bad", "taken", "address", "full", "memory"];
 
@@ -69,7 +69,7 @@ impl NoRoom {
 
 /// Finds or opens a room, and keeps a place in it for a client from this address.
 pub type Enter =
-    Arc<dyn Fn(RoomWish, SocketAddr) -> BoxFuture<'static, Result<HandOverOnce, NoRoom>> + Send + Sync>;
+    Arc<dyn Fn(RoomSpec, SocketAddr) -> BoxFuture<'static, Result<HandOverOnce, RoomError>> + Send + Sync>;
 
 /// The way into rooms, where there are some.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ pub struct RoomRoute {
     /// Asked before the 101. It may take some time.
     pub enter: Enter,
     /// What can be replayed, as JSON, sorted by name.
-    pub captures: Arc<dyn Fn() -> BoxFuture<'static, Result<Value, NoRoom>> + Send + Sync>,
+    pub captures: Arc<dyn Fn() -> BoxFuture<'static, Result<Value, RoomError>> + Send + Sync>,
 }
 
 /// The answer where there are no rooms.

@@ -1,4 +1,4 @@
-//! Accepts connections and drives HTTP on each: the one place that both doors share.
+//! Accepts connections and drives HTTP on each: the one place that both listeners share.
 //!
 //! hyper answers a malformed head without a word, and drops others in silence. Both are answered here: a head that is no good
 //! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
@@ -36,7 +36,7 @@ use super::hosts::Gate;
 use crate::clock::patience;
 use crate::faults;
 use crate::protocol::frame;
-use crate::socket::{Acceptor, Addresses, LINGER, Seat, linger};
+use crate::socket::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
 
 /// The longest request head, in bytes; a longer one gets 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -117,7 +117,7 @@ fn count(counter: &AtomicU64) {
 /// The other end of a connection.
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
-    pub(super) seat: Seat,
+    pub(super) seat: ConnectionPermit,
 }
 
 /// Rides on every request as an extension: who asks.

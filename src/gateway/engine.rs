@@ -15,9 +15,9 @@ use crate::config::Config;
 use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    CueLimits, CueMemory, Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec,
+    Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec, SeekLimits, SeekMemory,
 };
-use crate::flight::Witness;
+use crate::flight::IncidentReporter;
 use crate::history::Access;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
@@ -69,8 +69,8 @@ impl Base {
     }
 
     /// The memory that the checkpoints of its replays take.
-    pub(super) fn cue_memory(&self) -> Vec<CueMemory> {
-        self.replays.iter().filter_map(Replay::cue_memory).collect()
+    pub(super) fn seek_memory(&self) -> Vec<SeekMemory> {
+        self.replays.iter().filter_map(Replay::seek_memory).collect()
     }
 
     /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
@@ -100,7 +100,7 @@ impl Base {
                 wait: config.shard.wait,
                 drain_ms: config.session.drain_ms,
                 meter: meter(collector),
-                witness: witness(collector.as_ref()),
+                reporter: reporter(collector.as_ref()),
                 history: past.cloned(),
                 memory: Arc::clone(memory),
                 signs,
@@ -139,14 +139,14 @@ impl Base {
             view: self.view,
             notices,
             meter: meter(collector),
-            witness: witness(collector.as_ref()),
+            reporter: reporter(collector.as_ref()),
         };
         (self.ingest, parts)
     }
 }
 
-fn witness(collector: Option<&Collector>) -> Witness {
-    collector.map_or_else(Witness::off, Collector::witness)
+fn reporter(collector: Option<&Collector>) -> IncidentReporter {
+    collector.map_or_else(IncidentReporter::off, Collector::reporter)
 }
 
 fn meter(collector: &mut Option<Collector>) -> Meter {
@@ -213,7 +213,7 @@ fn remote(
 ) -> anyhow::Result<Option<Arc<Remote>>> {
     let Config { replay, limits, .. } = config;
     let bounds =
-        CueLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
+        SeekLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
     // Of several none can be controlled, and only some begin elsewhere than at the beginning.
     let alone = replays.len() == 1;
     for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
@@ -301,7 +301,7 @@ fn session_options(
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
         dead_peer_ms: config.session.dead_peer_ms.get(),
-        tape_bytes: config.shard.tape_bytes,
+        frame_ring_bytes: config.shard.frame_ring_bytes,
         heartbeat_ms: config.session.heartbeat_ms.get(),
         symbols_max: config.limits.symbols_per_connection.get(),
         frame_bytes_max: config.limits.frame_bytes(),

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::{Base, Shards};
 use super::rooms::Rooms;
 use crate::config::Config;
-use crate::feed::CueMemory;
+use crate::feed::SeekMemory;
 use crate::memory::{Gauge, Level, Memory, Origin};
 use crate::shard::{Relief, ShardHandle};
 
@@ -55,7 +55,7 @@ pub(super) struct MemoryWatch {
     gauge: Gauge,
     memory: Arc<Memory>,
     shards: Arc<[ShardHandle]>,
-    cue_memory: Vec<CueMemory>,
+    seek_memory: Vec<SeekMemory>,
     rooms: Option<Arc<Rooms>>,
     notices: mpsc::Sender<String>,
 }
@@ -63,7 +63,7 @@ pub(super) struct MemoryWatch {
 /// All that may have to give memory back: the gateway's own, and the rooms'.
 struct Owners {
     shards: Vec<ShardHandle>,
-    cue_memory: Vec<CueMemory>,
+    seek_memory: Vec<SeekMemory>,
 }
 
 impl MemoryWatch {
@@ -80,7 +80,7 @@ impl MemoryWatch {
             gauge,
             memory: Arc::clone(memory),
             shards: Arc::clone(&shards.handles),
-            cue_memory: base.cue_memory(),
+            seek_memory: base.seek_memory(),
             rooms: rooms.cloned(),
             notices: notices.clone(),
         }
@@ -133,16 +133,16 @@ impl MemoryWatch {
     }
 
     fn owners(&self) -> Owners {
-        let mut owners = Owners { shards: self.shards.to_vec(), cue_memory: self.cue_memory.clone() };
+        let mut owners = Owners { shards: self.shards.to_vec(), seek_memory: self.seek_memory.clone() };
         for room in self.rooms.iter().flat_map(|rooms| rooms.all()) {
             owners.shards.extend(room.shards().iter().cloned());
-            owners.cue_memory.extend(room.cue_memory().iter().cloned());
+            owners.seek_memory.extend(room.seek_memory().iter().cloned());
         }
         owners
     }
 
     fn give_up_checkpoints(&self, owners: &Owners, short: bool) {
-        let dropped: usize = owners.cue_memory.iter().map(|memory| memory.give_up(short)).sum();
+        let dropped: usize = owners.seek_memory.iter().map(|memory| memory.give_up(short)).sum();
         self.memory.checkpoints_dropped.add(dropped as u64);
     }
 

@@ -1,9 +1,9 @@
 //! The wiring: what runs where, how it starts, and how it stops in order.
 
-mod doors;
 mod engine;
 mod files;
 mod guard;
+mod listeners;
 mod memory_watch;
 mod room;
 mod rooms;
@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-use doors::{Around, Doors, publishing};
 use engine::{Base, IngestThread, Shards, died, open_replays};
+use listeners::{GatewayParts, Listeners, publishing};
 use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
@@ -93,7 +93,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         }
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let doors = Doors::bind(&config)?;
+    let listeners = Listeners::bind(&config)?;
     let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
@@ -106,9 +106,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let (stop_doors, stopped) = watch::channel(false);
     let (publishing, publishers) =
         publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
-    let ready_line = doors.ready_line()?;
+    let ready_line = listeners.ready_line()?;
     let guarded = guard::pulses(&base.view, &shards);
-    let around = Around {
+    let parts = GatewayParts {
         config: &config,
         files_max,
         base: &base,
@@ -121,7 +121,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         clock: &clock,
         pulses: &guarded.all,
     };
-    doors.open(&around, publishing.as_ref(), &stopped)?;
+    listeners.open(&parts, publishing.as_ref(), &stopped)?;
     let history = history.map(History::spawn).transpose().context("cannot start the history")?;
     let recorder = recording
         .recorder
@@ -138,7 +138,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
-    // Who has read that it is ready may stop it at once.
+    // ClientInfo has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     say(&ready_line);
 
@@ -197,7 +197,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
     Hosts::new(&config.server.hosts).context("server.hosts")?;
-    rooms::shelf(config)?;
+    rooms::catalog(config)?;
     Ok(())
 }
 
@@ -229,7 +229,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     }
 }
 
-/// Who collects what is measured; `None`: measuring is off.
+/// ClientInfo collects what is measured; `None`: measuring is off.
 fn collector(
     config: &Config,
     base: &Base,
@@ -258,7 +258,7 @@ fn collector(
     Some(Collector::new(options, Arc::clone(&base.table), clock.now(), Box::new(tell)))
 }
 
-/// Who writes what came before an incident; `None`: nobody.
+/// ClientInfo writes what came before an incident; `None`: nobody.
 fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
     let options = flight::Options {
         dir: flight.dir.clone()?,

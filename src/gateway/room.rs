@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::doors::hand_over;
 use super::engine::{Base, IngestThread, Shards, died, open_replays};
-use crate::capture::Title;
+use super::listeners::hand_over;
+use crate::capture::CatalogEntry;
 use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
 use crate::counters::Ending;
-use crate::feed::{CueMemory, IngestView, ReplayError};
+use crate::feed::{IngestView, ReplayError, SeekMemory};
 use crate::front::metrics::RoomFigures;
-use crate::front::{NoRoom, Refused, Upgraded};
+use crate::front::{Refused, RoomError, Upgraded};
 use crate::memory::Memory;
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
@@ -31,8 +31,8 @@ use crate::venue::ChecksOff;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long is looked for the end of captures that begin elsewhere than at the first record, before their room opens anyway.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest tape of a room, which has few clients.
-const ROOM_TAPE_BYTES_MAX: usize = 1 << 20;
+/// The longest frame_ring of a room, which has few clients.
+const ROOM_FRAME_RING_BYTES_MAX: usize = 1 << 20;
 /// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
 const PRIVATE_IDLE_NS: u64 = SECOND;
 
@@ -41,7 +41,7 @@ const PRIVATE_IDLE_NS: u64 = SECOND;
 enum Stage {
     Opening,
     Open(Inside),
-    Refused(NoRoom),
+    Refused(RoomError),
 }
 
 /// What others may see and use of a room's engine.
@@ -50,10 +50,10 @@ struct Inside {
     shards: Arc<[ShardHandle]>,
     view: Arc<IngestView>,
     remote: Option<Arc<Remote>>,
-    cue_memory: Arc<[CueMemory]>,
+    seek_memory: Arc<[SeekMemory]>,
 }
 
-/// Who is in a room, or on the way to it.
+/// ClientInfo is in a room, or on the way to it.
 #[derive(Default)]
 struct Door {
     /// Places that are kept for clients whose handshake is not done.
@@ -119,12 +119,12 @@ impl Room {
     }
 
     /// Keeps a place in it.
-    pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, NoRoom> {
+    pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, RoomError> {
         let mut door = self.door();
         if self.clients() + door.kept as u64 >= self.clients_max {
             let msg =
                 format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
-            return Err(NoRoom::Full(msg));
+            return Err(RoomError::Full(msg));
         }
         door.kept += 1;
         door.empty_since_ns = None;
@@ -132,7 +132,7 @@ impl Room {
     }
 
     /// Waits until it is open, but not for ever.
-    pub(super) async fn opens(&self, patience: Duration) -> Result<(), NoRoom> {
+    pub(super) async fn opens(&self, patience: Duration) -> Result<(), RoomError> {
         let mut stage = self.stage.subscribe();
         let opened = stage.wait_for(|stage| !matches!(stage, Stage::Opening));
         match tokio::time::timeout(patience, opened).await {
@@ -144,7 +144,7 @@ impl Room {
             Ok(Err(_)) => Ok(()),
             Err(_) => {
                 let msg = "the captures take long to open: with a `room` of a name, come again for it";
-                Err(NoRoom::Full(msg.to_owned()))
+                Err(RoomError::Full(msg.to_owned()))
             }
         }
     }
@@ -222,8 +222,8 @@ impl Room {
     }
 
     /// The memory that its checkpoints take; none before it is open.
-    pub(super) fn cue_memory(&self) -> Arc<[CueMemory]> {
-        self.inside().map_or_else(Arc::default, |inside| inside.cue_memory)
+    pub(super) fn seek_memory(&self) -> Arc<[SeekMemory]> {
+        self.inside().map_or_else(Arc::default, |inside| inside.seek_memory)
     }
 
     /// Connections of its clients that have ended so far, by [`Ending::ALL`].
@@ -317,7 +317,7 @@ impl Engine {
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             threads::step_back();
-            // Who is not there any more has taken the whole gateway along.
+            // ClientInfo is not there any more has taken the whole gateway along.
             let _ = tell.send(Self::start_here(&name, config, &memory, &clock, &control));
         })?;
         told.await?
@@ -333,7 +333,7 @@ impl Engine {
         let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
         base.begin_where_there_is_something(BEGIN_PATIENCE)?;
         let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
-        let cue_memory = base.cue_memory().into();
+        let seek_memory = base.seek_memory().into();
         let shards = base.shards(&config, None, memory, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
         let (notices, _) = mpsc::channel(1);
@@ -341,7 +341,7 @@ impl Engine {
         let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
         match ingest.start(format!("{name}ingest"), parts, None) {
             Ok(ingest) => {
-                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, cue_memory };
+                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, seek_memory };
                 Ok(Self { config, ingest, shards, inside })
             }
             Err(error) => {
@@ -361,20 +361,20 @@ impl Engine {
 }
 
 /// What a client is told of what went wrong. No path: anybody may ask.
-fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> NoRoom {
+fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> RoomError {
     if let Some(wrong @ (ReplayError::NoSpan | ReplayError::BeginOutOfSpan(_))) = error.downcast_ref() {
-        return NoRoom::Bad(wrong.to_string());
+        return RoomError::Bad(wrong.to_string());
     }
     // The operator is told as far as there is room.
     let _ = notices.try_send(format!("a room does not open: {error:#}"));
     match error.is::<ReplayError>() {
-        true => NoRoom::Unknown("`replay`: a capture that was there does not open any more".to_owned()),
-        false => NoRoom::Full("this machine has no room for another replay".to_owned()),
+        true => RoomError::Unknown("`replay`: a capture that was there does not open any more".to_owned()),
+        false => RoomError::Full("this machine has no room for another replay".to_owned()),
     }
 }
 
 /// The configuration of a gateway that serves nothing but this.
-pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> Config {
+pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerms) -> Config {
     let feed = Feed {
         kind: FeedKind::Replay,
         files: titles.iter().map(|title| title.path.clone()).collect(),
@@ -396,7 +396,7 @@ pub(super) fn config(gateway: &Config, titles: &[Title], terms: &RoomTerms) -> C
         shard: Shard {
             threads: 1,
             wait: Wait::Park,
-            tape_bytes: gateway.shard.tape_bytes.min(ROOM_TAPE_BYTES_MAX),
+            frame_ring_bytes: gateway.shard.frame_ring_bytes.min(ROOM_FRAME_RING_BYTES_MAX),
             ..gateway.shard.clone()
         },
         ..gateway.clone()
@@ -420,8 +420,8 @@ mod tests {
     /// A room that replays what ships.
     fn opened() -> (Arc<Room>, Config) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/kraken.zst");
-        let terms = crate::protocol::RoomWish { captures: vec!["a".into()], ..Default::default() }.terms();
-        let config = config(&Config::bare(), &[Title { name: "a".into(), path, bytes: 0 }], &terms);
+        let terms = crate::protocol::RoomSpec { captures: vec!["a".into()], ..Default::default() }.terms();
+        let config = config(&Config::bare(), &[CatalogEntry { name: "a".into(), path, bytes: 0 }], &terms);
         (Room::new(1, None, terms, HOST, 1, Clock::real().now()), config)
     }
 
@@ -440,7 +440,7 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let (room, config) = opened();
         let place = room.keep_place().expect("room");
-        assert!(matches!(room.keep_place(), Err(NoRoom::Full(_))), "there is one place");
+        assert!(matches!(room.keep_place(), Err(RoomError::Full(_))), "there is one place");
         let engine = room.open(config, &Arc::default(), &clock, &notices).await.expect("it opens");
         let bug = engine.ingest.bug();
         let heard = async {
@@ -455,7 +455,7 @@ mod tests {
         let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
         assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
         assert_eq!((room.clients(), room.row().1["state"].as_str()), (0, Some("ending")));
-        // Who is late is told the same.
+        // ClientInfo is late is told the same.
         let late = Place { room: Arc::clone(&room) };
         room.door().kept += 1;
         let (_client, upgraded) = socket().await;
@@ -469,7 +469,7 @@ mod tests {
         config.feed[0].files = vec!["/no/such/capture.zst".into()];
         assert!(room.open(config, &Arc::default(), &clock, &notices).await.is_none());
         let told = room.opens(Duration::from_secs(60)).await.expect_err("it is not there");
-        assert!(matches!(&told, NoRoom::Unknown(msg) if !msg.contains("/no/such")), "{told:?}");
+        assert!(matches!(&told, RoomError::Unknown(msg) if !msg.contains("/no/such")), "{told:?}");
         assert!(log.try_recv().is_ok_and(|notice| notice.contains("/no/such/capture.zst")));
     }
 }

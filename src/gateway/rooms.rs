@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::room::{self, Place, Room};
-use crate::capture::{Listing, Shelf, Title};
+use crate::capture::{Catalog, CatalogEntry, Listing};
 use crate::clock::{Clock, SECOND};
 use crate::config::Config;
 use crate::counters::{Counter, Ending};
-use crate::front::NoRoom;
+use crate::front::RoomError;
 use crate::front::metrics::RoomFigures;
 use crate::memory::{Asked, Memory};
 use crate::printable;
-use crate::protocol::RoomWish;
+use crate::protocol::RoomSpec;
 use crate::socket::share_of;
 
 /// How long a listing of the captures is taken for true.
@@ -26,7 +26,7 @@ const LISTED_FOR_NS: u64 = SECOND;
 
 /// The captures, and what was last seen of them.
 struct Kept {
-    shelf: Shelf,
+    catalog: Catalog,
     listed: Option<(u64, Arc<Listing>)>,
 }
 
@@ -48,10 +48,10 @@ pub(super) struct Rooms {
     memory: Arc<Memory>,
     clock: Clock,
     notices: mpsc::Sender<String>,
-    shelf: Arc<tokio::sync::Mutex<Kept>>,
+    catalog: Arc<tokio::sync::Mutex<Kept>>,
     state: Mutex<State>,
     opened: Counter,
-    refused: [Counter; NoRoom::REASONS.len()],
+    refused: [Counter; RoomError::REASONS.len()],
     /// Told that the gateway stops; each room holds a receiver until it has ended.
     stop: watch::Sender<bool>,
 }
@@ -60,10 +60,10 @@ pub(super) struct Rooms {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(super) fn shelf(config: &Config) -> anyhow::Result<Option<Shelf>> {
+pub(super) fn catalog(config: &Config) -> anyhow::Result<Option<Catalog>> {
     let open = |dir: &Path| {
-        let shelf = Shelf::open(dir, config.replay.dir_entries_max.get());
-        shelf.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
+        let catalog = Catalog::open(dir, config.replay.dir_entries_max.get());
+        catalog.with_context(|| format!("replay.dir: {} cannot be read", printable::path(dir)))
     };
     config.replay.dir.as_deref().map(open).transpose()
 }
@@ -76,16 +76,16 @@ impl Rooms {
         clock: &Clock,
         notices: &mpsc::Sender<String>,
     ) -> anyhow::Result<Option<Arc<Self>>> {
-        let Some(mut shelf) = shelf(config)? else { return Ok(None) };
+        let Some(mut catalog) = catalog(config)? else { return Ok(None) };
         // The first look into each file takes longest: nobody is to wait for it.
-        shelf.list().context("replay.dir")?;
+        catalog.list().context("replay.dir")?;
         let (stop, _) = watch::channel(false);
         Ok(Some(Arc::new(Self {
             config: config.clone(),
             memory: Arc::clone(memory),
             clock: clock.clone(),
             notices: notices.clone(),
-            shelf: Arc::new(tokio::sync::Mutex::new(Kept { shelf, listed: None })),
+            catalog: Arc::new(tokio::sync::Mutex::new(Kept { catalog, listed: None })),
             state: Mutex::default(),
             opened: Counter::default(),
             refused: std::array::from_fn(|_| Counter::default()),
@@ -100,8 +100,8 @@ impl Rooms {
     // ---- captures -------------------------------------------------------------------------------------
 
     /// What there is to replay. One listing is made at a time, and serves everybody for a second.
-    async fn listing(&self) -> Result<Arc<Listing>, NoRoom> {
-        let mut kept = Arc::clone(&self.shelf).lock_owned().await;
+    async fn listing(&self) -> Result<Arc<Listing>, RoomError> {
+        let mut kept = Arc::clone(&self.catalog).lock_owned().await;
         let now_ns = self.clock.now().mono_ns;
         if let Some((at_ns, listing)) = &kept.listed
             && now_ns.saturating_sub(*at_ns) < LISTED_FOR_NS
@@ -110,17 +110,17 @@ impl Rooms {
         }
         let clock = self.clock.clone();
         let listing = tokio::task::spawn_blocking(move || {
-            let listing = Arc::new(kept.shelf.list()?);
+            let listing = Arc::new(kept.catalog.list()?);
             // Whoever waited for a long one does not have another made.
             kept.listed = Some((clock.now().mono_ns, Arc::clone(&listing)));
             std::io::Result::Ok(listing)
         });
-        let unread = || NoRoom::Full("the captures cannot be listed at this moment".to_owned());
+        let unread = || RoomError::Full("the captures cannot be listed at this moment".to_owned());
         listing.await.map_err(|_| unread())?.map_err(|_| unread())
     }
 
     /// What there is to replay, for a client.
-    pub(super) async fn captures(&self) -> Result<Value, NoRoom> {
+    pub(super) async fn captures(&self) -> Result<Value, RoomError> {
         let listing = self.listing().await?;
         let rows = listing.titles.iter().map(|title| json!({"name": title.name, "bytes": title.bytes}));
         let mut listed = json!({"replays": rows.collect::<Vec<_>>()});
@@ -131,10 +131,10 @@ impl Rooms {
     }
 
     /// The captures of these names.
-    async fn titles(&self, names: &[String]) -> Result<Vec<Title>, NoRoom> {
+    async fn titles(&self, names: &[String]) -> Result<Vec<CatalogEntry>, RoomError> {
         let most = self.config.replay.room_captures_max.get();
         if names.len() > most {
-            return Err(NoRoom::Bad(format!("`replay` names more than {most} captures")));
+            return Err(RoomError::Bad(format!("`replay` names more than {most} captures")));
         }
         if names.is_empty() {
             return Ok(Vec::new());
@@ -143,7 +143,7 @@ impl Rooms {
         let find = |name: &String| {
             let unknown = || {
                 let shown: String = name.chars().take(40).collect();
-                NoRoom::Unknown(format!("`replay`: no capture has the name {shown:?}: see /api/replays"))
+                RoomError::Unknown(format!("`replay`: no capture has the name {shown:?}: see /api/replays"))
             };
             listing.find(name).cloned().ok_or_else(unknown)
         };
@@ -153,7 +153,11 @@ impl Rooms {
     // ---- clients --------------------------------------------------------------------------------------
 
     /// Finds or opens the room that a client asks for, and keeps a place in it.
-    pub(super) async fn enter(self: &Arc<Self>, wish: RoomWish, peer: SocketAddr) -> Result<Place, NoRoom> {
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        wish: RoomSpec,
+        peer: SocketAddr,
+    ) -> Result<Place, RoomError> {
         let entered = self.place(&wish, peer.ip().to_canonical()).await;
         if let Err(why) = &entered {
             self.refused[why.reason()].add(1);
@@ -161,7 +165,7 @@ impl Rooms {
         entered
     }
 
-    async fn place(self: &Arc<Self>, wish: &RoomWish, peer: IpAddr) -> Result<Place, NoRoom> {
+    async fn place(self: &Arc<Self>, wish: &RoomSpec, peer: IpAddr) -> Result<Place, RoomError> {
         let titles = self.titles(&wish.captures).await?;
         let place = self.find_or_begin(wish, &titles, peer)?;
         // What is left of the time that a connection has is for the answer.
@@ -171,38 +175,38 @@ impl Rooms {
 
     fn find_or_begin(
         self: &Arc<Self>,
-        wish: &RoomWish,
-        titles: &[Title],
+        wish: &RoomSpec,
+        titles: &[CatalogEntry],
         peer: IpAddr,
-    ) -> Result<Place, NoRoom> {
+    ) -> Result<Place, RoomError> {
         let replay = &self.config.replay;
         let mut state = self.state();
         if state.closed {
-            return Err(NoRoom::Full("the gateway stops".to_owned()));
+            return Err(RoomError::Full("the gateway stops".to_owned()));
         }
         let named = wish.room.as_deref();
         if let Some(room) = named.and_then(|name| state.rooms.iter().find(|room| room.is_open_as(name))) {
             if let Some(parameter) = wish.differs(&room.terms) {
                 let msg = format!("`{parameter}`: the room is there already, with another `{parameter}`");
-                return Err(NoRoom::Taken(msg));
+                return Err(RoomError::Taken(msg));
             }
             return room.keep_place();
         }
         if wish.captures.is_empty() {
             let msg = "`room`: there is no such room; name captures with `replay` to open it";
-            return Err(NoRoom::Unknown(msg.to_owned()));
+            return Err(RoomError::Unknown(msg.to_owned()));
         }
         let most = replay.rooms_per_address.get();
         if state.rooms.iter().filter(|room| share_of(room.opener) == share_of(peer)).count() >= most {
-            return Err(NoRoom::TooMany(format!(
+            return Err(RoomError::TooMany(format!(
                 "your address has opened {most} rooms, which is all it may"
             )));
         }
         if state.rooms.len() >= replay.rooms_max.get() {
-            return Err(NoRoom::Full("too many rooms are open".to_owned()));
+            return Err(RoomError::Full("too many rooms are open".to_owned()));
         }
         if self.memory.refuses(Asked::Room) {
-            return Err(NoRoom::Memory);
+            return Err(RoomError::Memory);
         }
         state.numbers += 1;
         let (terms, clients_max) = (wish.terms(), replay.room_clients_max.get() as u64);

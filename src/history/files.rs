@@ -11,7 +11,7 @@ use crate::printable;
 /// What each file begins with.
 pub(super) const HEAD: &[u8] = b"tickfan history of one run, removed at its end\n";
 
-/// The folder of the files, in that of the recordings. No shelf of captures takes a hidden one.
+/// The folder of the files, in that of the recordings. No catalog of captures takes a hidden one.
 pub(super) const HIDDEN: &str = ".history";
 /// What stands around the numbers in the name of a file.
 const NAME: (&str, &str) = ("history-", ".ticks");

@@ -1,24 +1,24 @@
 //! The history: the ticks of this run as they stood in the ring, on disk, for clients that ask for the past.
 //!
 //! ```text
-//! ring ─► Keeper (a thread: reads the ring, packs blocks, writes files) ─► Index ◄─ Finder (a thread: finds, reads,
-//!                                                                                  unpacks) ◄─► Desk, one a shard
+//! ring ─► HistoryWriter (a thread: reads the ring, packs blocks, writes files) ─► Index ◄─ HistoryReader (a thread: finds, reads,
+//!                                                                                  unpacks) ◄─► HistoryClient, one a shard
 //! ```
 //!
 //! A recording holds frames before they are decoded; their ticks' numbers are of the run that gave them. So what a client
 //! is to be told of this run is kept as this run told it, by position of the ring. To another run it means nothing: it
 //! need not survive anything, and its files are removed at the end, or, after a kill, at the next start.
 //!
-//! Nobody waits for it. The keeper is a reader of the ring like any shard: where it is lapped, or a block finds no room on
+//! Nobody waits for it. The writer is a reader of the ring like any shard: where it is lapped, or a block finds no room on
 //! disk, the history has a hole that readers are told of. If it cannot write it ends with an alarm and gives its files
-//! up. A shard asks through its [`Desk`], goes on with its turn, and is woken when the block is there.
+//! up. A shard asks through its [`HistoryClient`], goes on with its turn, and is woken when the block is there.
 
 mod block;
-mod desk;
+mod client;
 mod files;
-mod finder;
 mod index;
-mod keeper;
+mod reader;
+mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -34,11 +34,11 @@ use crate::ring::TickRing;
 use crate::threads;
 
 pub use block::Block;
-pub use desk::{Answer, Desk, Found, Ticket, Unasked, Want};
+pub use client::{Answer, Found, HistoryClient, Ticket, Unasked, Want};
 use files::Folder;
-pub use finder::Finder;
 use index::Index;
-pub use keeper::{Keeper, OpenFile};
+pub use reader::HistoryReader;
+pub use writer::{HistoryWriter, OpenFile};
 
 /// How much is kept, and where.
 #[derive(Clone, Debug)]
@@ -66,11 +66,11 @@ pub struct Stats {
     pub read: Counter,
 }
 
-/// What keeper, finder and desks share.
+/// What writer, reader and clients share.
 #[derive(Debug)]
 struct Shared {
     folder: Folder,
-    /// Of the keeper and the finder; no shard takes this lock.
+    /// Of the writer and the reader; no shard takes this lock.
     index: Mutex<Index>,
     /// A copy of what the index says, for shards; `u64::MAX`: nothing is kept any more.
     begins_ns: AtomicU64,
@@ -96,8 +96,8 @@ impl Shared {
 
 /// A history, before its threads run.
 pub struct History {
-    keeper: Keeper,
-    finder: Finder,
+    writer: HistoryWriter,
+    reader: HistoryReader,
     access: Access,
 }
 
@@ -105,13 +105,13 @@ pub struct History {
 #[derive(Clone, Debug)]
 pub struct Access {
     shared: Arc<Shared>,
-    requests: crossbeam::channel::Sender<desk::Request>,
+    requests: crossbeam::channel::Sender<client::Request>,
 }
 
 impl Access {
     /// A shard's way to ask. `wake` wakes the shard when there is an answer.
-    pub fn desk(&self, wake: impl Fn() + Send + Sync + 'static) -> Desk {
-        Desk::new(Arc::clone(&self.shared), self.requests.clone(), wake)
+    pub fn client(&self, wake: impl Fn() + Send + Sync + 'static) -> HistoryClient {
+        HistoryClient::new(Arc::clone(&self.shared), self.requests.clone(), wake)
     }
 
     /// What is counted.
@@ -155,10 +155,10 @@ impl History {
             stats: Arc::default(),
             failed: Mutex::default(),
         });
-        let (requests, asked) = crossbeam::channel::bounded(desk::REQUESTS_MAX);
-        let keeper = Keeper::new(Arc::clone(&shared), reader, ring.capacity(), notices.clone(), open)?;
-        let finder = Finder::new(Arc::clone(&shared), asked, notices)?;
-        Ok(Self { keeper, finder, access: Access { shared, requests } })
+        let (requests, asked) = crossbeam::channel::bounded(client::REQUESTS_MAX);
+        let writer = HistoryWriter::new(Arc::clone(&shared), reader, ring.capacity(), notices.clone(), open)?;
+        let reader = HistoryReader::new(Arc::clone(&shared), asked, notices)?;
+        Ok(Self { writer, reader, access: Access { shared, requests } })
     }
 
     /// What the rest of the gateway has of it.
@@ -167,8 +167,8 @@ impl History {
     }
 
     /// Its two halves, for who turns them by hand.
-    pub fn into_halves(self) -> (Keeper, Finder) {
-        (self.keeper, self.finder)
+    pub fn into_halves(self) -> (HistoryWriter, HistoryReader) {
+        (self.writer, self.reader)
     }
 
     /// Starts its threads.
@@ -176,13 +176,13 @@ impl History {
     /// # Errors
     /// When the system has no threads for it.
     pub fn spawn(self) -> io::Result<HistoryThreads> {
-        let Self { mut keeper, mut finder, .. } = self;
+        let Self { mut writer, mut reader, .. } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let told = Arc::clone(&stop);
         let keeping = named("history").spawn(move || {
             while !told.load(Ordering::Acquire) {
-                if !keeper.turn() {
+                if !writer.turn() {
                     std::thread::park_timeout(LOOK_EVERY);
                 }
             }
@@ -191,7 +191,7 @@ impl History {
         let finding = named("history-find").spawn(move || {
             threads::step_back();
             while !told.load(Ordering::Acquire) {
-                finder.turn(LOOK_EVERY);
+                reader.turn(LOOK_EVERY);
             }
         });
         let mut threads = HistoryThreads { stop, threads: vec![keeping] };

@@ -15,13 +15,13 @@ const TICKET: Ticket = Ticket { session: 3, serial: 7 };
 const AT_ONCE: Duration = Duration::ZERO;
 
 /// A ring and its history, both turned by hand.
-struct House {
+struct Rig {
     folder: tempfile::TempDir,
     writer: TickWriter,
-    keeper: Keeper,
-    finder: Finder,
+    recorder: HistoryWriter,
+    reader: HistoryReader,
     access: Access,
-    desk: Desk,
+    client: HistoryClient,
     woken: Arc<AtomicUsize>,
     log: mpsc::Receiver<String>,
     published: u64,
@@ -32,7 +32,7 @@ fn tick(n: u64) -> Tick {
     Tick { instrument, seq: n + 1, rx_ns, ts_us: None, snap: false, body: Body::Quote(Quote::default()) }
 }
 
-impl House {
+impl Rig {
     /// A ring of so many ticks: blocks have a quarter of that.
     fn new(capacity: usize, bytes_max: u64, open: Option<OpenFile>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -42,11 +42,11 @@ impl House {
         let history = History::opening(&options, &ring, notices, open).expect("a folder");
         let (access, woken) = (history.access(), Arc::<AtomicUsize>::default());
         let bell = Arc::clone(&woken);
-        let desk = access.desk(move || {
+        let client = access.client(move || {
             bell.fetch_add(1, Ordering::Relaxed);
         });
-        let (keeper, finder) = history.into_halves();
-        Self { folder, writer, keeper, finder, access, desk, woken, log, published: 0 }
+        let (recorder, reader) = history.into_halves();
+        Self { folder, writer, recorder, reader, access, client, woken, log, published: 0 }
     }
 
     fn publish(&mut self, count: u64) {
@@ -57,18 +57,18 @@ impl House {
     }
 
     fn keep(&mut self) {
-        while self.keeper.turn() {}
+        while self.recorder.turn() {}
     }
 
     /// Asks, and gives the answer if there is one.
     fn ask(&mut self, want: Want) -> Option<Found> {
-        assert_eq!(self.desk.ask(TICKET, want), Ok(()));
+        assert_eq!(self.client.ask(TICKET, want), Ok(()));
         self.answer(want)
     }
 
     fn answer(&mut self, asked: Want) -> Option<Found> {
-        self.finder.turn(AT_ONCE);
-        let Answer { ticket, want, found } = self.desk.take()?;
+        self.reader.turn(AT_ONCE);
+        let Answer { ticket, want, found } = self.client.take()?;
         assert_eq!((ticket, want), (TICKET, asked));
         Some(found)
     }
@@ -99,69 +99,69 @@ fn files(recordings: &Path) -> Vec<String> {
 
 #[test]
 fn what_was_published_is_found_by_position_and_by_time() {
-    let mut house = House::new(16, 1 << 20, None);
-    assert_eq!(house.desk.begins_ns(), Some(RUN_NS));
-    assert_eq!(house.ask(Want::Since(0)), Some(Found::Start(0, None)), "nothing is written yet");
+    let mut rig = Rig::new(16, 1 << 20, None);
+    assert_eq!(rig.client.begins_ns(), Some(RUN_NS));
+    assert_eq!(rig.ask(Want::Since(0)), Some(Found::Start(0, None)), "nothing is written yet");
     for _ in 0..10 {
-        house.publish(3);
-        house.keep();
+        rig.publish(3);
+        rig.keep();
     }
     // Seven whole blocks; the rest is in the ring.
-    assert_eq!((house.block(0), house.block(3), house.block(4), house.block(27)), (0..4, 0..4, 4..8, 24..28));
-    assert_eq!(house.woken.load(Ordering::Relaxed), 5);
+    assert_eq!((rig.block(0), rig.block(3), rig.block(4), rig.block(27)), (0..4, 0..4, 4..8, 24..28));
+    assert_eq!(rig.woken.load(Ordering::Relaxed), 5);
     let at = |n: u64| Want::Since(RUN_NS + 10 * n);
     for (want, first) in [(Want::Since(0), 0), (at(3), 0), (at(4), 4), (at(27), 24)] {
-        let Some(Found::Start(start, Some(block))) = house.ask(want) else { panic!("{want:?}") };
+        let Some(Found::Start(start, Some(block))) = rig.ask(want) else { panic!("{want:?}") };
         assert_eq!((start, block.first()), (first, first), "{want:?}");
     }
-    assert_eq!(house.ask(at(28)), Some(Found::Start(28, None)));
-    assert_eq!(house.desk.begins_ns(), Some(RUN_NS), "nothing was given up");
-    let stats = house.access.stats();
+    assert_eq!(rig.ask(at(28)), Some(Found::Start(28, None)));
+    assert_eq!(rig.client.begins_ns(), Some(RUN_NS), "nothing was given up");
+    let stats = rig.access.stats();
     assert_eq!((stats.taken.get(), stats.held.get(), stats.missed.get()), (30, 28, 0));
     assert_eq!(stats.read.get(), 3, "what was read just now is not read again");
 }
 
 #[test]
 fn what_is_not_written_yet_is_waited_for() {
-    let mut house = House::new(16, 1 << 20, None);
-    house.publish(3);
-    house.keep();
+    let mut rig = Rig::new(16, 1 << 20, None);
+    rig.publish(3);
+    rig.keep();
     let want = Want::At(2);
-    assert_eq!(house.ask(want), None);
-    assert_eq!(house.answer(want), None);
-    house.publish(1);
-    house.keep();
-    assert!(matches!(house.answer(want), Some(Found::Block(block)) if block.first() == 0));
+    assert_eq!(rig.ask(want), None);
+    assert_eq!(rig.answer(want), None);
+    rig.publish(1);
+    rig.keep();
+    assert!(matches!(rig.answer(want), Some(Found::Block(block)) if block.first() == 0));
 }
 
 #[test]
 fn where_the_keeper_was_lapped_there_is_a_hole() {
-    let mut house = House::new(16, 1 << 20, None);
-    house.publish(6);
-    house.keep();
-    house.publish(100);
-    house.keep();
-    house.publish(4);
-    house.keep();
-    assert_eq!((house.block(0), house.block(5), house.block(106)), (0..4, 4..6, 106..110));
+    let mut rig = Rig::new(16, 1 << 20, None);
+    rig.publish(6);
+    rig.keep();
+    rig.publish(100);
+    rig.keep();
+    rig.publish(4);
+    rig.keep();
+    assert_eq!((rig.block(0), rig.block(5), rig.block(106)), (0..4, 4..6, 106..110));
     for position in [6, 50, 105] {
-        assert_eq!(house.ask(Want::At(position)), Some(Found::Hole(106)), "{position}");
+        assert_eq!(rig.ask(Want::At(position)), Some(Found::Hole(106)), "{position}");
     }
-    assert_eq!(house.access.stats().missed.get(), 100);
+    assert_eq!(rig.access.stats().missed.get(), 100);
 }
 
 #[test]
 fn the_bound_is_kept_and_the_oldest_goes() {
     const BYTES_MAX: u64 = 8_192;
-    let mut house = House::new(16, BYTES_MAX, None);
+    let mut rig = Rig::new(16, BYTES_MAX, None);
     for _ in 0..500 {
-        house.publish(4);
-        house.keep();
-        let files = house.files();
+        rig.publish(4);
+        rig.keep();
+        let files = rig.files();
         let bytes: u64 = files
             .iter()
             .map(|name| {
-                fs::metadata(house.folder.path().join("recordings").join(HIDDEN).join(name))
+                fs::metadata(rig.folder.path().join("recordings").join(HIDDEN).join(name))
                     .expect("a file")
                     .len()
             })
@@ -169,31 +169,31 @@ fn the_bound_is_kept_and_the_oldest_goes() {
         let heads = files::HEAD.len() as u64 * files.len() as u64;
         assert!(files.len() <= 9 && bytes <= BYTES_MAX + heads, "{} files of {bytes} bytes", files.len());
     }
-    let stats = house.access.stats();
+    let stats = rig.access.stats();
     assert!(stats.bytes.get() <= BYTES_MAX && stats.held.get() > 100, "{stats:?}");
-    let begins_ns = house.desk.begins_ns().expect("a history");
+    let begins_ns = rig.client.begins_ns().expect("a history");
     let first = (begins_ns - RUN_NS) / 10;
     assert_eq!(first, 2_000 - stats.held.get());
-    assert_eq!(house.ask(Want::At(first - 1)), Some(Found::Hole(first)), "what is no longer kept");
-    assert_eq!(house.block(first), first..first + 4);
-    assert!(matches!(house.ask(Want::Since(0)), Some(Found::Start(start, Some(_))) if start == first));
+    assert_eq!(rig.ask(Want::At(first - 1)), Some(Found::Hole(first)), "what is no longer kept");
+    assert_eq!(rig.block(first), first..first + 4);
+    assert!(matches!(rig.ask(Want::Since(0)), Some(Found::Start(start, Some(_))) if start == first));
     assert_eq!(stats.missed.get(), 0);
 }
 
 #[test]
 fn a_file_that_was_removed_can_be_read_to_the_end() {
-    let mut house = House::new(16, 8_192, None);
-    house.publish(4);
-    house.keep();
-    assert_eq!(house.block(0), 0..4);
+    let mut rig = Rig::new(16, 8_192, None);
+    rig.publish(4);
+    rig.keep();
+    assert_eq!(rig.block(0), 0..4);
     // One that somebody else removed or spoilt is a hole, and told.
-    house.publish(4);
-    house.keep();
-    let path = house.folder.path().join("recordings").join(HIDDEN).join(&house.files()[0]);
+    rig.publish(4);
+    rig.keep();
+    let path = rig.folder.path().join("recordings").join(HIDDEN).join(&rig.files()[0]);
     let bytes = fs::read(&path).expect("a file");
     fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
-    assert_eq!(house.ask(Want::At(5)), Some(Found::Hole(8)));
-    assert!(house.log.try_recv().expect("a notice").contains("a hole in the history"));
+    assert_eq!(rig.ask(Want::At(5)), Some(Found::Hole(8)));
+    assert!(rig.log.try_recv().expect("a notice").contains("a hole in the history"));
 }
 
 #[test]
@@ -212,25 +212,25 @@ fn a_disk_that_fails_ends_the_history_with_an_alarm() {
     }
     let writes = Arc::<AtomicUsize>::default();
     let open: OpenFile = Box::new(move |_| Ok(Box::new(Full(Arc::clone(&writes)))));
-    let mut house = House::new(16, 1 << 20, Some(open));
-    house.publish(3);
-    house.keep();
+    let mut rig = Rig::new(16, 1 << 20, Some(open));
+    rig.publish(3);
+    rig.keep();
     let early = Want::At(2);
-    assert_eq!(house.ask(early), None);
-    house.publish(1);
-    house.keep();
-    assert_eq!((house.access.failure(), house.access.stats().held.get()), (None, 4));
-    house.publish(4);
-    house.keep();
-    assert!(house.access.failure().is_some_and(|why| why.contains("space")), "{:?}", house.access.failure());
-    assert!(house.log.try_recv().expect("a notice").contains("no history is kept any more"));
-    assert_eq!(house.answer(early), Some(Found::Gone), "who waited is told");
-    assert_eq!((house.desk.begins_ns(), house.ask(Want::Since(0))), (None, Some(Found::Gone)));
-    assert_eq!(house.ask(Want::At(1_000)), Some(Found::Gone));
+    assert_eq!(rig.ask(early), None);
+    rig.publish(1);
+    rig.keep();
+    assert_eq!((rig.access.failure(), rig.access.stats().held.get()), (None, 4));
+    rig.publish(4);
+    rig.keep();
+    assert!(rig.access.failure().is_some_and(|why| why.contains("space")), "{:?}", rig.access.failure());
+    assert!(rig.log.try_recv().expect("a notice").contains("no history is kept any more"));
+    assert_eq!(rig.answer(early), Some(Found::Gone), "who waited is told");
+    assert_eq!((rig.client.begins_ns(), rig.ask(Want::Since(0))), (None, Some(Found::Gone)));
+    assert_eq!(rig.ask(Want::At(1_000)), Some(Found::Gone));
     // It is out of the way.
-    house.publish(100);
-    assert!(!house.keeper.turn());
-    assert_eq!(house.access.stats().held.get(), 0);
+    rig.publish(100);
+    assert!(!rig.recorder.turn());
+    assert_eq!(rig.access.stats().held.get(), 0);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
     let (access, stats) = (history.access(), history.access().stats());
     let (woke, woken) = crossbeam::channel::bounded(8);
-    let desk = access.desk(move || woke.try_send(()).unwrap_or_default());
+    let client = access.client(move || woke.try_send(()).unwrap_or_default());
     let threads = history.spawn().expect("threads");
     let patience = Duration::from_secs(60);
     for n in 0..2_000 {
@@ -251,22 +251,22 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
             std::thread::yield_now();
         }
     }
-    assert_eq!(desk.ask(TICKET, Want::At(0)), Ok(()));
+    assert_eq!(client.ask(TICKET, Want::At(0)), Ok(()));
     woken.recv_timeout(patience).expect("it wakes");
     assert!(
-        matches!(desk.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
+        matches!(client.take(), Some(Answer { found: Found::Block(block), .. }) if block.at(7) == Some(tick(7)))
     );
     assert_eq!(files(folder.path()), ["history-1000.1.ticks"]);
     drop(threads);
     assert!(files(folder.path()).is_empty());
-    assert_eq!(desk.ask(TICKET, Want::At(0)), Err(Unasked::Ended), "nobody is there any more");
+    assert_eq!(client.ask(TICKET, Want::At(0)), Err(Unasked::Ended), "nobody is there any more");
 }
 
 #[test]
 fn one_that_never_ran_leaves_nothing() {
-    let house = House::new(16, 1 << 20, None);
-    assert_eq!(house.files().len(), 1);
-    let House { folder, keeper, .. } = house;
-    drop(keeper);
+    let rig = Rig::new(16, 1 << 20, None);
+    assert_eq!(rig.files().len(), 1);
+    let Rig { folder, recorder, .. } = rig;
+    drop(recorder);
     assert!(files(&folder.path().join("recordings")).is_empty());
 }

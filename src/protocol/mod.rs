@@ -15,5 +15,5 @@ pub use query::{each_given_once, parse_query};
 pub use request::{
     Change, Echo, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse,
 };
-pub use room::{RoomTerms, RoomWish};
+pub use room::{RoomSpec, RoomTerms};
 pub use since::{BadSince, Since};

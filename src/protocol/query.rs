@@ -3,7 +3,7 @@
 use super::request::{
     MAX_HZ, Mode, Rate, Subscribe, TEXT_BYTES_MAX, channel, each_once, on_slow, quoted, within,
 };
-use super::room::{RoomWish, room_wish, time};
+use super::room::{RoomSpec, room_wish, time};
 use crate::tick::Channel;
 
 /// Every parameter that there is. Of a room's own ones nothing is said where there is no room.
@@ -21,7 +21,7 @@ const ADDING: [&str; 2] = ["symbols", "channel"];
 /// A sentence that names the parameter.
 pub fn parse_query(
     mut parameters: Vec<(String, String)>,
-) -> Result<(Option<Subscribe>, Option<RoomWish>), String> {
+) -> Result<(Option<Subscribe>, Option<RoomSpec>), String> {
     each_given_once(&parameters, &ADDING)?;
     if let Some((unknown, _)) = parameters.iter().find(|(key, _)| !KNOWN.contains(&key.as_str())) {
         return Err(format!("{} is no parameter here: {}", quoted(unknown), KNOWN.join(", ")));
@@ -106,7 +106,7 @@ mod tests {
     use crate::protocol::Since;
     use crate::protocol::replay::Moment;
 
-    fn parse(list: &[(&str, &str)]) -> Result<(Option<Subscribe>, Option<RoomWish>), String> {
+    fn parse(list: &[(&str, &str)]) -> Result<(Option<Subscribe>, Option<RoomSpec>), String> {
         parse_query(list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 

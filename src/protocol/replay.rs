@@ -189,7 +189,7 @@ impl FromStr for Speed {
 
 /// What a replay can be told.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Order {
+pub enum ReplayCommand {
     /// Stand still.
     Pause,
     /// Go on; from the beginning where it has ended.
@@ -213,7 +213,7 @@ pub const STEP_MAX: u32 = 1_000_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
     /// What it is to do.
-    pub order: Order,
+    pub order: ReplayCommand,
     /// What the client shows for it.
     pub token: Option<String>,
 }
@@ -234,16 +234,16 @@ pub fn control(message: &Map<String, Value>) -> Result<Control, Fault> {
         None => return Err(Fault::bad(format!("`do` is missing: {WORDS}"))),
     };
     let order = match word {
-        "pause" => Order::Pause,
-        "resume" => Order::Resume,
-        "seek" => Order::Seek(moment(message)?),
-        "speed" => Order::Speed(speed(message)?),
-        "step" => Order::Step(ticks(message)?),
+        "pause" => ReplayCommand::Pause,
+        "resume" => ReplayCommand::Resume,
+        "seek" => ReplayCommand::Seek(moment(message)?),
+        "speed" => ReplayCommand::Speed(speed(message)?),
+        "step" => ReplayCommand::Step(ticks(message)?),
         "loop" => match message.get("on") {
-            Some(Value::Bool(on)) => Order::Loop(*on),
+            Some(Value::Bool(on)) => ReplayCommand::Loop(*on),
             _ => return Err(Fault::bad("`on` must be true or false")),
         },
-        "stop" => Order::Stop,
+        "stop" => ReplayCommand::Stop,
         other => return Err(Fault::bad(format!("unknown `do` {}: {WORDS}", shown(&other.into())))),
     };
     Ok(Control { order, token })
@@ -356,7 +356,7 @@ impl Playback {
 mod tests {
     use super::*;
 
-    fn order(text: &str) -> Result<Order, String> {
+    fn order(text: &str) -> Result<ReplayCommand, String> {
         match parse_control(text.as_bytes()) {
             Ok((_, control)) => Ok(control.order),
             Err(fault) => {
@@ -370,19 +370,19 @@ mod tests {
     fn orders_are_read() {
         let start = Moment::At(1_714_564_830_000_000_000);
         for (text, wanted) in [
-            (r#"{"do":"pause"}"#, Order::Pause),
-            (r#"{"do":"resume","extra":[]}"#, Order::Resume),
-            (r#"{"do":"seek","to":1714564830000000}"#, Order::Seek(start)),
-            (r#"{"do":"seek","to":"2024-05-01T12:00:30Z"}"#, Order::Seek(start)),
-            (r#"{"do":"seek","to":"2024-05-01T14:00:30+02:00"}"#, Order::Seek(start)),
-            (r#"{"do":"seek","to":"+5m"}"#, Order::Seek(Moment::FromStart(300_000_000_000))),
-            (r#"{"do":"seek","to":"-10s"}"#, Order::Seek(Moment::FromStart(-10_000_000_000))),
-            (r#"{"do":"speed","speed":0}"#, Order::Speed(Speed::FLAT_OUT)),
-            (r#"{"do":"speed","speed":0.01}"#, Order::Speed(Speed(0.01))),
-            (r#"{"do":"step"}"#, Order::Step(1)),
-            (r#"{"do":"step","ticks":1000000}"#, Order::Step(1_000_000)),
-            (r#"{"do":"loop","on":false}"#, Order::Loop(false)),
-            (r#"{"do":"stop"}"#, Order::Stop),
+            (r#"{"do":"pause"}"#, ReplayCommand::Pause),
+            (r#"{"do":"resume","extra":[]}"#, ReplayCommand::Resume),
+            (r#"{"do":"seek","to":1714564830000000}"#, ReplayCommand::Seek(start)),
+            (r#"{"do":"seek","to":"2024-05-01T12:00:30Z"}"#, ReplayCommand::Seek(start)),
+            (r#"{"do":"seek","to":"2024-05-01T14:00:30+02:00"}"#, ReplayCommand::Seek(start)),
+            (r#"{"do":"seek","to":"+5m"}"#, ReplayCommand::Seek(Moment::FromStart(300_000_000_000))),
+            (r#"{"do":"seek","to":"-10s"}"#, ReplayCommand::Seek(Moment::FromStart(-10_000_000_000))),
+            (r#"{"do":"speed","speed":0}"#, ReplayCommand::Speed(Speed::FLAT_OUT)),
+            (r#"{"do":"speed","speed":0.01}"#, ReplayCommand::Speed(Speed(0.01))),
+            (r#"{"do":"step"}"#, ReplayCommand::Step(1)),
+            (r#"{"do":"step","ticks":1000000}"#, ReplayCommand::Step(1_000_000)),
+            (r#"{"do":"loop","on":false}"#, ReplayCommand::Loop(false)),
+            (r#"{"do":"stop"}"#, ReplayCommand::Stop),
         ] {
             assert_eq!(order(text), Ok(wanted), "{text}");
         }

@@ -25,7 +25,7 @@ pub struct RoomTerms {
 
 /// What a client asks for: a room of its own, or one that it shares. What it leaves out is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RoomWish {
+pub struct RoomSpec {
     /// The name of a room that others may share; `None`: nobody else.
     pub room: Option<Box<str>>,
     /// The names of captures, at least one unless a room is named.
@@ -42,7 +42,7 @@ pub struct RoomWish {
     pub max_idle_ms: Option<u64>,
 }
 
-impl RoomWish {
+impl RoomSpec {
     /// The terms of a room that is opened for it.
     pub fn terms(&self) -> RoomTerms {
         RoomTerms {
@@ -76,11 +76,11 @@ const ROOM_BYTES_MAX: usize = 64;
 ///
 /// # Errors
 /// A sentence that names the parameter.
-pub(super) fn room_wish(parameters: &[(String, String)]) -> Result<Option<RoomWish>, String> {
+pub(super) fn room_wish(parameters: &[(String, String)]) -> Result<Option<RoomSpec>, String> {
     if !parameters.iter().any(|(key, _)| matches!(key.as_str(), "replay" | "room")) {
         return Ok(None);
     }
-    let mut wish = RoomWish::default();
+    let mut wish = RoomSpec::default();
     for (key, value) in parameters {
         match key.as_str() {
             "replay" => captures(value, &mut wish.captures)?,
@@ -142,7 +142,7 @@ fn max_idle_ms(value: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    fn parse(query: &[(&str, &str)]) -> Result<Option<RoomWish>, String> {
+    fn parse(query: &[(&str, &str)]) -> Result<Option<RoomSpec>, String> {
         let pairs: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         room_wish(&pairs)
     }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_wish_is_read_with_its_defaults() {
         let wish = parse(&[("replay", "a.zst,b"), ("symbols", "*")]).expect("good").expect("a wish");
-        assert_eq!(wish, RoomWish { captures: vec!["a.zst".into(), "b".into()], ..RoomWish::default() });
+        assert_eq!(wish, RoomSpec { captures: vec!["a.zst".into(), "b".into()], ..RoomSpec::default() });
         let terms = wish.terms();
         assert_eq!((terms.speed, terms.from, terms.looped), (Speed::RECORDED, None, false));
         let wish = parse(&[
@@ -169,7 +169,7 @@ mod tests {
             ("max_idle", "1s500ms"),
         ]);
         let wish = wish.expect("good").expect("a wish");
-        let expected = RoomWish {
+        let expected = RoomSpec {
             room: Some("desk.1-a_B".into()),
             captures: vec!["a".into()],
             speed: Speed::new(10.0),
@@ -219,15 +219,15 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_taken_as_it_is() {
-        let terms = RoomWish {
+        let terms = RoomSpec {
             captures: vec!["a".into(), "b".into()],
             speed: Speed::new(10.0),
             from: Some(Moment::FromStart(5)),
-            ..RoomWish::default()
+            ..RoomSpec::default()
         }
         .terms();
-        let wish = |change: fn(&mut RoomWish)| {
-            let mut wish = RoomWish { room: Some("r".into()), ..RoomWish::default() };
+        let wish = |change: fn(&mut RoomSpec)| {
+            let mut wish = RoomSpec { room: Some("r".into()), ..RoomSpec::default() };
             change(&mut wish);
             wish.differs(&terms)
         };

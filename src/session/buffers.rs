@@ -12,16 +12,16 @@ use crate::latency::meter::Class;
 pub(super) const CHUNK_BYTES: usize = 2_560;
 /// Chunks that wait to be lent, at most: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// The longest that a tape gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
+/// The longest that a frame_ring gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
 /// wait for most of it.
-pub const TAPE_BYTES: usize = 16 << 20;
-/// How often a tape gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
+pub const FRAME_RING_BYTES: usize = 16 << 20;
+/// How often a frame_ring gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
 const LENGTHENINGS: u32 = 4;
-/// The shortest tape: some of the longest frames.
-pub const TAPE_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
+/// The shortest frame_ring: some of the longest frames.
+pub const FRAME_RING_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
 /// The longest frame that is shared.
 const FRAME_BYTES_MAX: usize = 4_096;
-/// Lists of strips that wait to be lent, at most, and how long one of them may be.
+/// Lists of ranges that wait to be lent, at most, and how long one of them may be.
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
@@ -38,10 +38,10 @@ pub struct Times {
     pub instrument: InstrumentId,
 }
 
-/// Some whole frames on the tape.
+/// Some whole frames on the frame_ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Strip {
-    /// How many bytes were on the tape before them, ever.
+pub struct FrameRange {
+    /// How many bytes were on the frame_ring before them, ever.
     at: u64,
     pub(super) len: usize,
     /// The number of the first, wrapping.
@@ -49,7 +49,7 @@ pub struct Strip {
     pub(super) count: u32,
 }
 
-impl Strip {
+impl FrameRange {
     /// How many bytes they have.
     pub fn bytes(self) -> usize {
         self.len
@@ -61,7 +61,7 @@ impl Strip {
         self.first
     }
 
-    /// Takes in a strip that begins where this one ends. False if it does not.
+    /// Takes in a range that begins where this one ends. False if it does not.
     #[inline]
     pub(super) fn join(&mut self, next: Self) -> bool {
         let joins = self.at + self.len as u64 == next.at;
@@ -75,8 +75,8 @@ impl Strip {
 
 /// What the outboxes of a shard share.
 ///
-/// A tick's frame is *printed* on a tape once, and a tray, then an outbox, remembers where it stands there: so a tick costs
-/// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The tape
+/// A tick's frame is *printed* on a frame_ring once, and a pending_frames, then an outbox, remembers where it stands there: so a tick costs
+/// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame_ring
 /// is a ring. Before it comes round, it [gets longer](Self::lengthen), or whoever was not written to for so long makes
 /// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
 #[derive(Clone, Debug)]
@@ -84,11 +84,11 @@ pub struct Buffers(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// How long the tape is, and how long it may get.
-    tape_bytes: Cell<usize>,
-    tape_bytes_max: usize,
-    tape: RefCell<Vec<u8>>,
-    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the tape.
+    /// How long the frame_ring is, and how long it may get.
+    frame_ring_bytes: Cell<usize>,
+    frame_ring_bytes_max: usize,
+    frame_ring: RefCell<Vec<u8>>,
+    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame_ring.
     printed: Cell<u64>,
     /// Nobody reads what stands before this place.
     forgotten: Cell<u64>,
@@ -98,9 +98,9 @@ struct Shared {
     lent_bytes: Cell<usize>,
     /// What all outboxes may hold together before memory counts as short.
     lent_bytes_max: Cell<usize>,
-    /// What an outbox may hold at most then that is not on the tape.
+    /// What an outbox may hold at most then that is not on the frame_ring.
     short_own_bytes_max: Cell<usize>,
-    lists: Pool<Strip>,
+    lists: Pool<FrameRange>,
     gathered: RefCell<Vec<u8>>,
 }
 
@@ -155,38 +155,39 @@ struct Frames {
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self::new(TAPE_BYTES)
+        Self::new(FRAME_RING_BYTES)
     }
 }
 
 impl Buffers {
-    /// Nothing is printed yet. The tape may get that long, [`TAPE_BYTES_MIN`] at least.
-    pub fn new(tape_bytes_max: usize) -> Self {
-        let tape_bytes_max = tape_bytes_max.max(TAPE_BYTES_MIN);
-        let first = tape_bytes_max >> LENGTHENINGS.min((tape_bytes_max / TAPE_BYTES_MIN).ilog2());
-        let shared = Shared { tape_bytes: Cell::new(first), tape_bytes_max, ..Shared::default() };
+    /// Nothing is printed yet. The frame_ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
+    pub fn new(frame_ring_bytes_max: usize) -> Self {
+        let frame_ring_bytes_max = frame_ring_bytes_max.max(FRAME_RING_BYTES_MIN);
+        let first =
+            frame_ring_bytes_max >> LENGTHENINGS.min((frame_ring_bytes_max / FRAME_RING_BYTES_MIN).ilog2());
+        let shared = Shared { frame_ring_bytes: Cell::new(first), frame_ring_bytes_max, ..Shared::default() };
         shared.lent_bytes_max.set(usize::MAX);
         Self(Rc::new(shared))
     }
 
-    /// How long a tape is at first that may get so long.
-    pub fn first_tape_bytes(tape_bytes_max: usize) -> usize {
-        Self::new(tape_bytes_max).tape_bytes()
+    /// How long a frame_ring is at first that may get so long.
+    pub fn first_frame_ring_bytes(frame_ring_bytes_max: usize) -> usize {
+        Self::new(frame_ring_bytes_max).frame_ring_bytes()
     }
 
-    /// How long the tape is.
+    /// How long the frame_ring is.
     #[inline]
-    pub fn tape_bytes(&self) -> usize {
-        self.0.tape_bytes.get()
+    pub fn frame_ring_bytes(&self) -> usize {
+        self.0.frame_ring_bytes.get()
     }
 
-    /// Where on the tape that is.
+    /// Where on the frame_ring that is.
     #[inline]
     fn place(&self, at: u64) -> usize {
-        (at % self.tape_bytes() as u64) as usize
+        (at % self.frame_ring_bytes() as u64) as usize
     }
 
-    // ---- the tape -------------------------------------------------------------------------------------
+    // ---- the frame_ring -------------------------------------------------------------------------------------
 
     /// How much was printed: what comes stands behind it.
     #[inline]
@@ -198,41 +199,42 @@ impl Buffers {
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
-        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.tape_bytes() as u64
+        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.frame_ring_bytes() as u64
     }
 
-    /// What stands before this place is to be forgotten when there is no room: an eighth of the tape, so that as few as may be
+    /// What stands before this place is to be forgotten when there is no room: an eighth of the frame_ring, so that as few as may be
     /// have to make copies, and never very many at once.
     pub fn old(&self) -> u64 {
-        self.printed()
-            .saturating_sub((self.tape_bytes() - self.tape_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64)
+        self.printed().saturating_sub(
+            (self.frame_ring_bytes() - self.frame_ring_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64,
+        )
     }
 
-    /// How long the tape gets next, if it may get longer.
-    pub fn next_tape_bytes(&self) -> Option<usize> {
-        Some(2 * self.tape_bytes()).filter(|bytes| *bytes <= self.0.tape_bytes_max)
+    /// How long the frame_ring gets next, if it may get longer.
+    pub fn next_frame_ring_bytes(&self) -> Option<usize> {
+        Some(2 * self.frame_ring_bytes()).filter(|bytes| *bytes <= self.0.frame_ring_bytes_max)
     }
 
-    /// Makes the tape twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
+    /// Makes the frame_ring twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
     ///
     /// It never gets shorter: whoever needed that much once, will again. What is on it is copied, which takes a millisecond or
     /// two for eight megabytes.
     #[cold]
     pub fn lengthen(&self) -> bool {
-        let before = self.tape_bytes();
-        let Some(after) = self.next_tape_bytes() else { return false };
+        let before = self.frame_ring_bytes();
+        let Some(after) = self.next_frame_ring_bytes() else { return false };
         let mut longer = vec![0; after];
-        let mut tape = self.0.tape.borrow_mut();
-        // No frame goes over an end of the tape, and where the longer one ends the shorter one did.
+        let mut frame_ring = self.0.frame_ring.borrow_mut();
+        // No frame goes over an end of the frame_ring, and where the longer one ends the shorter one did.
         let mut at = self.0.forgotten.get();
         while at < self.printed() {
             let from = self.place(at);
             let len = (before - from).min((self.printed() - at) as usize);
-            longer[(at % after as u64) as usize..][..len].copy_from_slice(&tape[from..][..len]);
+            longer[(at % after as u64) as usize..][..len].copy_from_slice(&frame_ring[from..][..len]);
             at += len as u64;
         }
-        *tape = longer;
-        self.0.tape_bytes.set(after);
+        *frame_ring = longer;
+        self.0.frame_ring_bytes.set(after);
         true
     }
 
@@ -246,61 +248,66 @@ impl Buffers {
     }
 
     /// Prints a frame; `None` if there is no room, or if it is very long.
-    pub fn print(&self, frame: &[u8], times: Times) -> Option<Strip> {
+    pub fn print(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
         }
-        let mut tape = self.0.tape.borrow_mut();
-        if tape.is_empty() {
-            *tape = vec![0; self.tape_bytes()];
+        let mut frame_ring = self.0.frame_ring.borrow_mut();
+        if frame_ring.is_empty() {
+            *frame_ring = vec![0; self.frame_ring_bytes()];
         }
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
         let mut at = self.printed();
-        let left = self.tape_bytes() - self.place(at);
+        let left = self.frame_ring_bytes() - self.place(at);
         // At least a byte, and a number, are left out, so that what stands before and behind is never joined.
         if left <= frame.len() {
             list.push_back((at, 0, times));
             at += left as u64;
         }
-        tape[self.place(at)..][..frame.len()].copy_from_slice(frame);
+        frame_ring[self.place(at)..][..frame.len()].copy_from_slice(frame);
         self.0.printed.set(at + frame.len() as u64);
         let first = first.wrapping_add(list.len() as u32);
         list.push_back((at, frame.len() as u32, times));
-        Some(Strip { at, len: frame.len(), first, count: 1 })
+        Some(FrameRange { at, len: frame.len(), first, count: 1 })
     }
 
     /// So many frames whose numbers follow each other, by the lowest `bits` of the first one's number. `None` if they are not
-    /// on the tape.
+    /// on the frame_ring.
     #[inline]
-    pub(super) fn strip(&self, number: u32, bits: u32, count: u32) -> Option<Strip> {
+    pub(super) fn range(&self, number: u32, bits: u32, count: u32) -> Option<FrameRange> {
         let frames = self.0.frames.borrow();
         let nth = number.wrapping_sub(frames.first) & (u32::MAX >> (u32::BITS - bits));
         let (at, ..) = *frames.list.get(nth as usize)?;
         let (end, len, _) = *frames.list.get((nth + count) as usize - 1)?;
         let len = (end - at) as usize + len as usize;
-        Some(Strip { at, len, first: frames.first.wrapping_add(nth), count })
+        Some(FrameRange { at, len, first: frames.first.wrapping_add(nth), count })
     }
 
-    /// Shows the bytes of a strip.
-    pub(super) fn read<T>(&self, strip: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
-        debug_assert!(strip.at >= self.0.forgotten.get(), "it was written over");
-        let tape = self.0.tape.borrow();
-        show(&tape[self.place(strip.at)..][..strip.len])
+    /// Shows the bytes of a range.
+    pub(super) fn read<T>(&self, range: FrameRange, show: impl FnOnce(&[u8]) -> T) -> T {
+        debug_assert!(range.at >= self.0.forgotten.get(), "it was written over");
+        let frame_ring = self.0.frame_ring.borrow();
+        show(&frame_ring[self.place(range.at)..][..range.len])
     }
 
-    /// The times of a frame of a strip, from 0.
-    pub(super) fn times(&self, strip: Strip, nth: u32) -> Option<Times> {
+    /// The times of a frame of a range, from 0.
+    pub(super) fn times(&self, range: FrameRange, nth: u32) -> Option<Times> {
         let frames = self.0.frames.borrow();
-        let at = strip.first.wrapping_add(nth).wrapping_sub(frames.first);
+        let at = range.first.wrapping_add(nth).wrapping_sub(frames.first);
         frames.list.get(at as usize).map(|(.., times)| *times)
     }
 
-    /// Shows the bytes of several strips in one piece.
-    pub(super) fn gather<T>(&self, strips: &[Strip], last: Strip, show: impl FnOnce(&[u8]) -> T) -> T {
+    /// Shows the bytes of several ranges in one piece.
+    pub(super) fn gather<T>(
+        &self,
+        ranges: &[FrameRange],
+        last: FrameRange,
+        show: impl FnOnce(&[u8]) -> T,
+    ) -> T {
         let mut gathered = self.0.gathered.borrow_mut();
         gathered.clear();
-        for strip in strips.iter().chain([&last]) {
-            self.read(*strip, |bytes| gathered.extend_from_slice(bytes));
+        for range in ranges.iter().chain([&last]) {
+            self.read(*range, |bytes| gathered.extend_from_slice(bytes));
         }
         show(&gathered)
     }
@@ -321,7 +328,7 @@ impl Buffers {
         self.0.lent_bytes.get()
     }
 
-    /// What an outbox may hold at most that is not on the tape: copies for a client whose socket takes nothing, and frames
+    /// What an outbox may hold at most that is not on the frame_ring: copies for a client whose socket takes nothing, and frames
     /// for one client alone.
     pub fn own_bytes_max(&self) -> usize {
         if self.lent_bytes() < self.0.lent_bytes_max.get() {
@@ -332,7 +339,7 @@ impl Buffers {
     }
 
     /// Bounds what outboxes hold: `lent_bytes_max` together. Once they do, each may hold `own_bytes_max` that are not on the
-    /// tape, beside what its policy allows.
+    /// frame_ring, beside what its policy allows.
     pub fn bound(&self, lent_bytes_max: usize, own_bytes_max: usize) {
         self.0.lent_bytes_max.set(lent_bytes_max);
         self.0.short_own_bytes_max.set(own_bytes_max);
@@ -351,12 +358,12 @@ impl Buffers {
         }
     }
 
-    /// A list for strips.
-    pub(super) fn list(&self) -> Vec<Strip> {
+    /// A list for ranges.
+    pub(super) fn list(&self) -> Vec<FrameRange> {
         self.0.lists.lend().unwrap_or_default()
     }
 
-    pub(super) fn take_back_list(&self, list: Vec<Strip>) {
+    pub(super) fn take_back_list(&self, list: Vec<FrameRange>) {
         if list.capacity() <= LIST_MAX {
             self.0.lists.take_back(list, LISTS_MAX);
         }
@@ -380,67 +387,67 @@ mod tests {
 
     #[test]
     fn what_is_not_forgotten_is_never_written_over() {
-        let buffers = Buffers::new(TAPE_BYTES_MIN);
+        let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
-        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();
         for n in 0..20_000 {
             if !buffers.has_room() {
                 let old = buffers.old();
-                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
                 buffers.forget(old);
             }
-            let strip = buffers.print(&frame(n), times(n)).expect("there is room");
-            kept.push_back((n, strip));
+            let range = buffers.print(&frame(n), times(n)).expect("there is room");
+            kept.push_back((n, range));
             if n % 1_000 == 0 {
-                for (n, strip) in &kept {
-                    buffers.read(*strip, |got| assert_eq!(got, frame(*n)));
-                    assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
+                for (n, range) in &kept {
+                    buffers.read(*range, |got| assert_eq!(got, frame(*n)));
+                    assert_eq!(buffers.times(*range, 0), Some(times(*n)));
                 }
             }
         }
-        assert!(buffers.printed() > 200 * TAPE_BYTES_MIN as u64);
+        assert!(buffers.printed() > 200 * FRAME_RING_BYTES_MIN as u64);
         assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
     }
 
     #[test]
-    fn a_tape_gets_longer_with_all_that_is_on_it() {
-        let check = |buffers: &Buffers, kept: &VecDeque<(u64, Strip)>| {
-            let mut joined: Option<(Strip, Vec<u8>)> = None;
-            for (n, strip) in kept {
+    fn a_frame_ring_gets_longer_with_all_that_is_in_it() {
+        let check = |buffers: &Buffers, kept: &VecDeque<(u64, FrameRange)>| {
+            let mut joined: Option<(FrameRange, Vec<u8>)> = None;
+            for (n, range) in kept {
                 let frame = n.to_le_bytes().repeat(4 + (n % 97) as usize);
-                buffers.read(*strip, |got| assert_eq!(got, frame));
-                assert_eq!(buffers.times(*strip, 0), Some(times(*n)));
-                assert_eq!(buffers.strip(strip.first(), u32::BITS, 1), Some(*strip));
-                let (mut all, mut bytes) = joined.take().unwrap_or((*strip, frame.clone()));
-                if all.join(*strip) {
+                buffers.read(*range, |got| assert_eq!(got, frame));
+                assert_eq!(buffers.times(*range, 0), Some(times(*n)));
+                assert_eq!(buffers.range(range.first(), u32::BITS, 1), Some(*range));
+                let (mut all, mut bytes) = joined.take().unwrap_or((*range, frame.clone()));
+                if all.join(*range) {
                     bytes.extend(frame);
                 } else {
-                    (all, bytes) = (*strip, frame);
+                    (all, bytes) = (*range, frame);
                 }
                 buffers.read(all, |got| assert_eq!(got, bytes));
                 joined = Some((all, bytes));
             }
         };
-        let first = 3 * TAPE_BYTES_MIN / 2;
+        let first = 3 * FRAME_RING_BYTES_MIN / 2;
         let buffers = Buffers::new(4 * first + 1);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
-        let mut kept: VecDeque<(u64, Strip)> = VecDeque::new();
+        let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();
         let mut lengths = Vec::new();
         for n in 0..10_000 {
             if !buffers.has_room() && (n < 500 || !buffers.lengthen()) {
                 let old = buffers.old();
-                while kept.pop_front_if(|(_, strip)| strip.at < old).is_some() {}
+                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
                 buffers.forget(old);
             }
-            if lengths.last() != Some(&buffers.tape_bytes()) {
-                lengths.push(buffers.tape_bytes());
+            if lengths.last() != Some(&buffers.frame_ring_bytes()) {
+                lengths.push(buffers.frame_ring_bytes());
                 check(&buffers, &kept);
             }
             kept.push_back((n, buffers.print(&frame(n), times(n)).expect("there is room")));
         }
         check(&buffers, &kept);
         assert_eq!(lengths, [first, 2 * first, 4 * first], "as long as it may get, and no longer");
-        assert!(buffers.printed() > 4 * buffers.tape_bytes() as u64);
+        assert!(buffers.printed() > 4 * buffers.frame_ring_bytes() as u64);
     }
 
     #[test]
@@ -461,19 +468,19 @@ mod tests {
     }
 
     #[test]
-    fn strips_that_touch_are_one() {
+    fn ranges_that_touch_are_one() {
         let buffers = Buffers::default();
-        let mut strip = buffers.print(b"one", times(1)).expect("room");
+        let mut range = buffers.print(b"one", times(1)).expect("room");
         let two = buffers.print(b"two", times(2)).expect("room");
         let three = buffers.print(b"three", times(3)).expect("room");
-        assert!(!strip.join(three));
-        assert!(strip.join(two));
-        assert!(strip.join(three));
+        assert!(!range.join(three));
+        assert!(range.join(two));
+        assert!(range.join(three));
         assert_eq!(
-            [0, 1, 2, 3].map(|n| buffers.times(strip, n).map(|t| t.rx_ns)),
+            [0, 1, 2, 3].map(|n| buffers.times(range, n).map(|t| t.rx_ns)),
             [Some(1), Some(2), Some(3), Some(4)].map(|n| n.filter(|n| *n < 4))
         );
-        buffers.read(strip, |bytes| assert_eq!(bytes, b"onetwothree"));
+        buffers.read(range, |bytes| assert_eq!(bytes, b"onetwothree"));
         buffers.gather(&[two], two, |bytes| assert_eq!(bytes, b"twotwo"));
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::buffers::{Buffers, Strip, Times};
-use super::tray::Tray;
+use super::buffers::{Buffers, FrameRange, Times};
+use super::pending_frames::PendingFrames;
 use crate::protocol::frame;
 
 /// Chunks that one write takes, at most: some 32 KiB, so that pings can stand close in what has waited.
@@ -25,8 +25,8 @@ const AGES_MAX: usize = 64;
 pub struct Outbox {
     /// Bytes that wait.
     len: usize,
-    /// The last strip. Empty if there is none.
-    strip: Strip,
+    /// The last range. Empty if there is none.
+    range: FrameRange,
     /// Since when the next byte has waited, steady time.
     oldest_ns: u64,
     /// Bytes that have gone out, ever.
@@ -35,8 +35,8 @@ pub struct Outbox {
     marks: Option<Box<Marks>>,
     /// How many of the bytes are to go out until the last urgent one has; 0 if there are none.
     urgent_len: usize,
-    /// What stands on the tape, behind all chunks, but for the last strip: frames of which nothing has gone out.
-    strips: Vec<Strip>,
+    /// What stands on the frame_ring, behind all chunks, but for the last range: frames of which nothing has gone out.
+    ranges: Vec<FrameRange>,
     buffers: Buffers,
     /// The chunk that goes out next. Each begins with a frame.
     front: Vec<u8>,
@@ -63,16 +63,16 @@ struct Marks {
     refused: u64,
 }
 
-/// Puts a strip behind the `last` one, which is behind all `others`.
+/// Puts a range behind the `last` one, which is behind all `others`.
 #[inline(always)]
-fn put_behind(others: &mut Vec<Strip>, last: &mut Strip, strip: Strip, buffers: &Buffers) {
+fn put_behind(others: &mut Vec<FrameRange>, last: &mut FrameRange, range: FrameRange, buffers: &Buffers) {
     if last.len == 0 {
-        *last = strip;
-    } else if !last.join(strip) {
+        *last = range;
+    } else if !last.join(range) {
         if others.capacity() == 0 {
             *others = buffers.list();
         }
-        others.push(std::mem::replace(last, strip));
+        others.push(std::mem::replace(last, range));
     }
 }
 
@@ -85,12 +85,12 @@ impl Outbox {
     /// Shows what goes out next to `write`, at least one slice, as much as one write takes, and not more than `most`
     /// bytes.
     pub(super) fn show<T>(&mut self, most: usize, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
-        if self.is_on_tape() && self.len <= most {
+        if self.is_in_frame_ring() && self.len <= most {
             let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
-            return if self.strips.is_empty() {
-                self.buffers.read(self.strip, one)
+            return if self.ranges.is_empty() {
+                self.buffers.read(self.range, one)
             } else {
-                self.buffers.gather(&self.strips, self.strip, one)
+                self.buffers.gather(&self.ranges, self.range, one)
             };
         }
         self.own();
@@ -128,10 +128,10 @@ impl Outbox {
         bytes
     }
 
-    /// See [`Session::touch`](super::Session::touch).
+    /// See [`Session::prefetch`](super::Session::prefetch).
     #[inline]
-    pub(super) fn touch(&self) -> usize {
-        self.len ^ self.strips.len()
+    pub(super) fn prefetch(&self) -> usize {
+        self.len ^ self.ranges.len()
     }
 
     /// How many bytes wait.
@@ -178,8 +178,8 @@ impl Outbox {
     /// How many ticks are out with the next `n` bytes.
     #[inline]
     pub(super) fn ticks_within(&self, n: usize) -> u32 {
-        if self.is_on_tape() {
-            let all = || self.strips.iter().chain([&self.strip]).map(|strip| strip.count).sum();
+        if self.is_in_frame_ring() {
+            let all = || self.ranges.iter().chain([&self.range]).map(|range| range.count).sum();
             return if n < self.len { self.frames_within(n) } else { all() };
         }
         let Some(marks) = &self.marks else { return 0 };
@@ -192,7 +192,7 @@ impl Outbox {
     /// them. False if no tick is out.
     pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
         let out = self.ticks_within(n);
-        let step = if self.is_on_tape() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
+        let step = if self.is_in_frame_ring() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
         let (told, all) = (u64::from(out.div_ceil(step)), u64::from(out) + others);
         let mut nth = 0;
         let mut tell = |times| {
@@ -200,20 +200,20 @@ impl Outbox {
             tell(times, own, all * (nth + 1) / told - all * nth / told);
             nth += 1;
         };
-        if !self.is_on_tape() {
+        if !self.is_in_frame_ring() {
             let ticks = self.marks.iter().flat_map(|marks| &marks.ticks);
             ticks.take(out as usize).for_each(|(_, times)| tell(*times));
             return out > 0;
         }
         let (mut at, mut begin) = (0, 0);
-        for strip in self.strips.iter().chain([&self.strip]) {
-            while at < out && at - begin < strip.count {
-                if let Some(times) = self.buffers.times(*strip, at - begin) {
+        for range in self.ranges.iter().chain([&self.range]) {
+            while at < out && at - begin < range.count {
+                if let Some(times) = self.buffers.times(*range, at - begin) {
                     tell(times);
                 }
                 at += step;
             }
-            begin += strip.count;
+            begin += range.count;
         }
         out > 0
     }
@@ -242,18 +242,18 @@ impl Outbox {
         out.for_each(|(tick_end, times)| tell(*times, *tick_end <= marks.refused));
     }
 
-    /// Whether all that waits stands on the tape.
+    /// Whether all that waits stands on the frame_ring.
     #[inline]
-    fn is_on_tape(&self) -> bool {
-        self.strip.len > 0 && self.front.is_empty()
+    fn is_in_frame_ring(&self) -> bool {
+        self.range.len > 0 && self.front.is_empty()
     }
 
-    /// How many frames on the tape are whole within the first `n` bytes.
+    /// How many frames on the frame_ring are whole within the first `n` bytes.
     #[cold]
     fn frames_within(&self, n: usize) -> u32 {
         let (mut count, mut left) = (0, n);
-        for strip in self.strips.iter().chain([&self.strip]) {
-            self.buffers.read(*strip, |mut frames| {
+        for range in self.ranges.iter().chain([&self.range]) {
+            self.buffers.read(*range, |mut frames| {
                 while !frames.is_empty() {
                     let len = frame::len(frames).min(frames.len());
                     if left < len {
@@ -268,65 +268,65 @@ impl Outbox {
         count
     }
 
-    /// Puts frames that stand on the tape behind all others.
+    /// Puts frames that stand on the frame_ring behind all others.
     #[inline]
-    pub(super) fn push_strip(&mut self, strip: Strip, now_ns: u64) {
-        // All that stands on the tape is as old as the first of it: it goes out together, or is copied before long.
-        if self.strip.len == 0 {
+    pub(super) fn push_range(&mut self, range: FrameRange, now_ns: u64) {
+        // All that stands on the frame_ring is as old as the first of it: it goes out together, or is copied before long.
+        if self.range.len == 0 {
             self.note(now_ns);
         }
-        self.len += strip.len;
-        put_behind(&mut self.strips, &mut self.strip, strip, &self.buffers);
+        self.len += range.len;
+        put_behind(&mut self.ranges, &mut self.range, range, &self.buffers);
     }
 
-    /// Puts what was laid on a tray behind all others: how many ticks of it are counted.
+    /// Puts what was laid on a pending_frames behind all others: how many ticks of it are counted.
     #[inline]
-    pub(super) fn take(&mut self, tray: &mut Tray) -> u64 {
-        tray.set_room(0);
-        if tray.is_empty() {
+    pub(super) fn take(&mut self, pending_frames: &mut PendingFrames) -> u64 {
+        pending_frames.set_room(0);
+        if pending_frames.is_empty() {
             return 0;
         }
-        if self.strip.len == 0 {
-            self.note(tray.since_ns());
+        if self.range.len == 0 {
+            self.note(pending_frames.since_ns());
         }
-        let Self { buffers, strips, strip: last, len, .. } = self;
-        // In registers: a strip that was just written in words is slow to read as a whole.
+        let Self { buffers, ranges, range: last, len, .. } = self;
+        // In registers: a range that was just written in words is slow to read as a whole.
         let (mut end, mut bytes) = (*last, 0);
-        let counted = tray.take(buffers, |strip| {
-            bytes += strip.len;
-            put_behind(strips, &mut end, strip, buffers);
+        let counted = pending_frames.take(buffers, |range| {
+            bytes += range.len;
+            put_behind(ranges, &mut end, range, buffers);
         });
         (*last, *len) = (end, *len + bytes);
         counted
     }
 
-    /// As [`push_strip`](Self::push_strip), but the tape may come round.
-    pub(super) fn push_copy(&mut self, strip: Strip, now_ns: u64) {
+    /// As [`push_range`](Self::push_range), but the frame_ring may come round.
+    pub(super) fn push_copy(&mut self, range: FrameRange, now_ns: u64) {
         let buffers = self.buffers.clone();
-        buffers.read(strip, |frame| match buffers.times(strip, 0) {
+        buffers.read(range, |frame| match buffers.times(range, 0) {
             Some(times) => self.push_tick(frame, times, now_ns),
             None => self.push(frame, now_ns),
         });
     }
 
-    /// Copies what stands on the tape: from here on it may come round.
+    /// Copies what stands on the frame_ring: from here on it may come round.
     pub(super) fn own(&mut self) {
-        if self.strip.len > 0 {
+        if self.range.len > 0 {
             self.own_behind(0);
         }
     }
 
-    /// Copies what stands on the tape, but for frames that are whole within its first `n` bytes: these have gone out.
+    /// Copies what stands on the frame_ring, but for frames that are whole within its first `n` bytes: these have gone out.
     #[cold]
     fn own_behind(&mut self, n: usize) {
-        let (mut strips, last) = (std::mem::take(&mut self.strips), std::mem::take(&mut self.strip));
-        strips.push(last);
+        let (mut ranges, last) = (std::mem::take(&mut self.ranges), std::mem::take(&mut self.range));
+        ranges.push(last);
         let buffers = self.buffers.clone();
         let mut gone = n;
-        let mut end = self.taken + self.len as u64 - strips.iter().map(|strip| strip.len as u64).sum::<u64>();
-        for strip in &strips {
-            buffers.read(*strip, |mut frames| {
-                for nth in 0..strip.count {
+        let mut end = self.taken + self.len as u64 - ranges.iter().map(|range| range.len as u64).sum::<u64>();
+        for range in &ranges {
+            buffers.read(*range, |mut frames| {
+                for nth in 0..range.count {
                     let (frame, behind) = frames.split_at(frame::len(frames).min(frames.len()));
                     frames = behind;
                     end += frame.len() as u64;
@@ -334,7 +334,7 @@ impl Outbox {
                         gone -= frame.len();
                         continue;
                     }
-                    if let Some(times) = buffers.times(*strip, nth) {
+                    if let Some(times) = buffers.times(*range, nth) {
                         self.marks.get_or_insert_default().ticks.push_back((end, times));
                     }
                     self.append(frame);
@@ -343,7 +343,7 @@ impl Outbox {
                 }
             });
         }
-        self.buffers.take_back_list(strips);
+        self.buffers.take_back_list(ranges);
     }
 
     /// What comes now has waited since now.
@@ -482,7 +482,7 @@ impl Outbox {
     pub(super) fn held_bytes(&self) -> usize {
         let chunks = self.front.capacity() + self.rest.iter().map(Vec::capacity).sum::<usize>();
         let tables =
-            self.rest.capacity() * size_of::<Vec<u8>>() + self.strips.capacity() * size_of::<Strip>();
+            self.rest.capacity() * size_of::<Vec<u8>>() + self.ranges.capacity() * size_of::<FrameRange>();
         chunks + tables + self.marks.as_ref().map_or(0, |marks| marks.held_bytes())
     }
 
@@ -492,7 +492,7 @@ impl Outbox {
         chunks.for_each(|chunk| self.buffers.take_back(chunk));
     }
 
-    /// What it may hold at most that is not on the tape, while memory is short.
+    /// What it may hold at most that is not on the frame_ring, while memory is short.
     pub(super) fn own_bytes_max(&self) -> usize {
         self.buffers.own_bytes_max()
     }
@@ -533,8 +533,8 @@ impl Outbox {
     #[inline]
     pub(super) fn wrote(&mut self, n: usize) {
         let n = n.min(self.len);
-        if self.strip.len > 0 && self.front.is_empty() {
-            return self.wrote_strips(n);
+        if self.range.len > 0 && self.front.is_empty() {
+            return self.wrote_ranges(n);
         }
         self.len -= n;
         self.taken += n as u64;
@@ -558,16 +558,16 @@ impl Outbox {
         }
     }
 
-    /// The socket took the first `n` bytes of what stands on the tape, and there is nothing else.
+    /// The socket took the first `n` bytes of what stands on the frame_ring, and there is nothing else.
     #[inline]
-    fn wrote_strips(&mut self, n: usize) {
+    fn wrote_ranges(&mut self, n: usize) {
         if n < self.len {
             // The rest may wait for long.
             self.own_behind(n);
         } else {
-            self.strip = Strip::default();
-            if self.strips.capacity() > 0 {
-                self.buffers.take_back_list(std::mem::take(&mut self.strips));
+            self.range = FrameRange::default();
+            if self.ranges.capacity() > 0 {
+                self.buffers.take_back_list(std::mem::take(&mut self.ranges));
             }
         }
         self.len -= n;

@@ -132,9 +132,9 @@ impl Rig {
             None => Ledger { lost: 1, ..Ledger::default() },
         };
         let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE, instrument: InstrumentId(0) };
-        let strip =
+        let range =
             self.buffers.print(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
-        if self.session.offer(strip, self.now_ns) {
+        if self.session.offer(range, self.now_ns) {
             subscription.queued(seq);
             self.session.count(counts);
         } else if subscription.fell_behind(GapCause::SlowConsumer) {

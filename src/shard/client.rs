@@ -9,14 +9,14 @@ use super::interest::Wildcard;
 use super::leaving::Parting;
 use super::pongs::{Held, Withheld};
 use super::reading::{Reading, first_of};
-use super::sessions::{Socket, Who};
+use super::sessions::{ClientInfo, Socket};
 use super::work::Work;
 use crate::clock::Clock;
 use crate::counters::{Ending, ShardCounters};
 use crate::flight::History;
 use crate::latency::meter::Meter;
 use crate::latency::{Coarse, NS_MAX, Stage};
-use crate::session::{Session, Strip, Subscription, Times, Tray};
+use crate::session::{FrameRange, PendingFrames, Session, Subscription, Times};
 use crate::socket::Tuning;
 use crate::tick::{Key, Tick};
 
@@ -58,7 +58,7 @@ pub(super) struct Connection<S> {
     pub(super) news: u64,
     pub(super) socket: S,
     pub(super) session: Session,
-    pub(super) who: Box<Who>,
+    pub(super) who: Box<ClientInfo>,
     /// No other session of this shard ever has it: the place of a connection is used again.
     pub(super) serial: u64,
     /// When it came, microseconds since the Unix epoch.
@@ -88,7 +88,7 @@ pub(super) struct Connection<S> {
 }
 
 /// What a write counts and measures with.
-pub(super) struct Around<'a> {
+pub(super) struct WriteContext<'a> {
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: &'a Clock,
     pub(super) meter: &'a mut Meter,
@@ -127,7 +127,7 @@ impl Sample {
     }
 }
 
-impl Around<'_> {
+impl WriteContext<'_> {
     /// The kernel has just taken the first `n` bytes of what waits for a session.
     #[inline]
     fn measure(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
@@ -177,33 +177,33 @@ impl Around<'_> {
 
 impl<S: Socket> Connection<S> {
     /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    pub(super) fn write(&mut self, around: &mut Around<'_>, now_ns: u64) {
+    pub(super) fn write(&mut self, context: &mut WriteContext<'_>, now_ns: u64) {
         if self.session.is_blocked() || self.dead {
             return;
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
-            // Nobody counts on its turn to come before the tape comes round.
+            // Nobody counts on its turn to come before the frame_ring comes round.
             self.session.own();
             if self.session.has_urgent() {
-                self.force(false, around.counters);
+                self.force(false, context.counters);
             }
             return;
         }
         let Self { session, socket, way, .. } = self;
         match session.show(|slices| socket.write(slices)) {
-            Ok(0) if !session.outbox().is_empty() => self.fails(Ending::Failed, around.counters),
+            Ok(0) if !session.outbox().is_empty() => self.fails(Ending::Failed, context.counters),
             Ok(n) => {
-                around.counters.writes.add(u64::from(n > 0));
-                around.counters.bytes.add(n as u64);
-                around.measure(session, way, n);
+                context.counters.writes.add(u64::from(n > 0));
+                context.counters.bytes.add(n as u64);
+                context.measure(session, way, n);
                 session.wrote(n, now_ns);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => session.block(now_ns),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => self.fails(Ending::from(&error), around.counters),
+            Err(error) => self.fails(Ending::from(&error), context.counters),
         }
         if self.dead || self.session.is_blocked() {
-            // Nobody counts on its turn to come before the tape comes round.
+            // Nobody counts on its turn to come before the frame_ring comes round.
             self.session.own();
             self.socket.kick();
         }
@@ -226,20 +226,20 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    pub(super) fn offer(&mut self, frame: Strip, around: &mut Around<'_>, now_ns: u64) -> bool {
+    pub(super) fn offer(&mut self, frame: FrameRange, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
         // Of a dead one nothing will be read any more.
         if self.dead || self.session.offer(frame, now_ns) {
             return true;
         }
-        self.write(around, now_ns);
+        self.write(context, now_ns);
         self.session.offer(frame, now_ns)
     }
 
     /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
     #[cold]
-    pub(super) fn will_take(&mut self, bytes: usize, around: &mut Around<'_>, now_ns: u64) -> bool {
+    pub(super) fn will_take(&mut self, bytes: usize, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
         if !self.session.fits(bytes) {
-            self.write(around, now_ns);
+            self.write(context, now_ns);
         }
         self.session.fits(bytes)
     }
@@ -253,10 +253,10 @@ impl<S> Connection<S> {
         (self.dead, self.parting) = (true, Parting::Abort);
     }
 
-    /// See [`Session::touch`].
+    /// See [`Session::prefetch`].
     #[inline]
-    pub(super) fn touch(&self) -> usize {
-        usize::from(self.watched) ^ self.session.touch()
+    pub(super) fn prefetch(&self) -> usize {
+        usize::from(self.watched) ^ self.session.prefetch()
     }
 
     /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.
@@ -272,10 +272,10 @@ impl<S> Connection<S> {
         caught_up && session.outbox().is_empty() && !session.is_closing()
     }
 
-    /// Lets ticks be laid on its tray, if its session would take them.
+    /// Lets ticks be laid on its pending_frames, if its session would take them.
     #[inline]
-    pub(super) fn set_out(&self, tray: &mut Tray) {
-        tray.set_room(if self.dead { 0 } else { self.session.room() });
+    pub(super) fn set_out(&self, pending_frames: &mut PendingFrames) {
+        pending_frames.set_room(if self.dead { 0 } else { self.session.room() });
     }
 
     /// The count of one of its subscriptions begins with this tick.

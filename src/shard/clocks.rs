@@ -1,4 +1,4 @@
-//! What a shard notices around it at the beginning of a turn: that its feed stands or goes on, that the wall clock
+//! What a shard notices context it at the beginning of a turn: that its feed stands or goes on, that the wall clock
 //! was set, and that the shard itself could not run for a while.
 //!
 //! The deadlines of clients need nothing of that: they go by the shard's own steady time, which stood still meanwhile
@@ -17,7 +17,7 @@ use crate::tick::{Body, GapCause, State, Stream, Tick};
 /// gathered meanwhile.
 const OVERRUN_NS: u64 = 5 * SECOND;
 
-/// What a shard knows of what is around it.
+/// What a shard knows of what is context it.
 #[derive(Default)]
 pub(super) struct Surroundings {
     feed: Arc<Pulse>,
@@ -52,8 +52,8 @@ pub fn shown(state: State, feed_stands: bool) -> State {
 impl<S: Socket> Sessions<S> {
     /// The thread that makes the ticks is this one.
     pub fn watch_feed(&mut self, feed: Arc<Pulse>) {
-        self.around.feed = feed;
-        self.around.steps = self.clock.steps().count();
+        self.context.feed = feed;
+        self.context.steps = self.clock.steps().count();
     }
 
     /// Looks at the clocks and at the feed, and hands over what was measured where it is time.
@@ -62,18 +62,18 @@ impl<S: Socket> Sessions<S> {
         let machine_ns = self.clock.machine_ns(now.mono_ns);
         self.meter.look_at_clocks(machine_ns, now.wall_ns);
         self.meter.turn(machine_ns);
-        let around = &self.around;
-        if around.feed.is_late() != around.feed_stands_ns.is_some() {
-            self.feed_stands(around.feed.late_ms(), now);
+        let context = &self.context;
+        if context.feed.is_late() != context.feed_stands_ns.is_some() {
+            self.feed_stands(context.feed.late_ms(), now);
         }
-        if self.clock.steps().count() != self.around.steps {
+        if self.clock.steps().count() != self.context.steps {
             self.tell_step(now);
         }
         let stood_ns = self.clock.stood_ns();
-        if stood_ns != self.around.stood_ns {
-            self.around.stood_ns = stood_ns;
-            self.around.overrun_until_ns = now.mono_ns + OVERRUN_NS;
-            self.around.ask_kernel_ns = now.mono_ns + self.options.dead_peer_ms * MS / 2;
+        if stood_ns != self.context.stood_ns {
+            self.context.stood_ns = stood_ns;
+            self.context.overrun_until_ns = now.mono_ns + OVERRUN_NS;
+            self.context.ask_kernel_ns = now.mono_ns + self.options.dead_peer_ms * MS / 2;
         }
     }
 
@@ -84,13 +84,13 @@ impl<S: Socket> Sessions<S> {
 
     /// Why a client that has no room loses what comes now.
     pub(super) fn why_behind(&self, now: Now) -> GapCause {
-        let is_late = now.mono_ns < self.around.overrun_until_ns;
+        let is_late = now.mono_ns < self.context.overrun_until_ns;
         if is_late { GapCause::Overrun } else { GapCause::SlowConsumer }
     }
 
     /// The state of an instrument as clients are to know it.
     pub(super) fn state(&self, instrument: InstrumentId) -> State {
-        self.around.shown(self.ring.state(instrument))
+        self.context.shown(self.ring.state(instrument))
     }
 
     /// The feed stands, and has done so for so long; or goes on. Whatever is live, or plays, is reported stale,
@@ -99,7 +99,7 @@ impl<S: Socket> Sessions<S> {
     #[cold]
     fn feed_stands(&mut self, late_ms: Option<u64>, now: Now) {
         let since_ns = late_ms.map(|ms| now.wall_ns.saturating_sub(ms * MS));
-        self.around.feed_stands_ns = since_ns;
+        self.context.feed_stands_ns = since_ns;
         self.frames.feed_stands_ns = since_ns;
         for key in self.subscriptions.keys() {
             if key.stream() != Stream::Status {
@@ -126,7 +126,7 @@ impl<S: Socket> Sessions<S> {
     fn tell_step(&mut self, now: Now) {
         let steps = self.clock.steps();
         let by_us = steps.by_us();
-        self.around.steps = steps.count();
+        self.context.steps = steps.count();
         for id in self.ids() {
             let Some(connection) = self.connections.get_mut(id) else { continue };
             // A socket that takes nothing holds no more than one of what overtakes.

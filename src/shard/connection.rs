@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
 use super::leaving::Parting;
 use super::options::SessionOptions;
-use super::sessions::{Sessions, Socket, Wants, Who};
+use super::sessions::{ClientInfo, Sessions, Socket, Wants};
 use crate::clock::Clock;
 use crate::counters::Ending;
 use crate::protocol::Subscribe;
@@ -31,10 +31,10 @@ pub struct NewClient {
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// Who it is.
-    pub who: Who,
+    /// ClientInfo it is.
+    pub who: ClientInfo,
     /// Its place among the connections from its address: given back when it is dropped.
-    pub seat: Option<socket::Seat>,
+    pub seat: Option<socket::ConnectionPermit>,
 }
 
 /// Messages that are taken from one socket before others have their turn.
@@ -116,8 +116,8 @@ impl Socket for TcpSocket {
     }
 
     #[inline]
-    fn touch(&self) -> usize {
-        socket::touch(&self.0.stream)
+    fn prefetch(&self) -> usize {
+        socket::prefetch(&self.0.stream)
     }
 }
 
@@ -156,7 +156,7 @@ enum Heard {
 }
 
 /// What the connections of a shard have in common. Each driver holds it until its socket is closed.
-pub(super) struct House {
+pub(super) struct DriverContext {
     pub(super) sessions: Rc<RefCell<Sessions<TcpSocket>>>,
     pub(super) clock: Clock,
     /// Wakes the shard when there is something to write.
@@ -166,7 +166,7 @@ pub(super) struct House {
 }
 
 /// Ends the shard if the task that holds it panics: the runtime would go on as if nothing had been.
-struct Fuse(Rc<House>);
+struct Fuse(Rc<DriverContext>);
 
 impl Drop for Fuse {
     fn drop(&mut self) {
@@ -178,9 +178,9 @@ impl Drop for Fuse {
 }
 
 /// Takes in a client: what is left is to [drive](Driver::run) it until it ends. `None` if the socket is gone already.
-pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
+pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> Option<Driver> {
     let NewClient { stream, read_buf, subscribe, who, seat } = client;
-    let mut shard = house.sessions.borrow_mut();
+    let mut shard = driver_context.sessions.borrow_mut();
     let tuning = shard.options.tuning;
     tuning.apply(&stream);
     let Ok(stream) = TcpStream::from_std(stream) else {
@@ -189,7 +189,7 @@ pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
     };
     let (kicked, waits) = (Cell::default(), Cell::default());
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
-    let now = house.clock.now();
+    let now = driver_context.clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
     // Only now: nobody is to look while it is neither coming nor there.
     shard.counters.coming.sub(1);
@@ -207,8 +207,8 @@ pub(super) fn driver(client: NewClient, house: &Rc<House>) -> Option<Driver> {
         parser = Some(Parser::new(read_buf, scanner, most));
     }
     drop(shard);
-    house.work.notify_one();
-    Some(Driver { shared, id, parser, controls, house: Rc::clone(house), seat })
+    driver_context.work.notify_one();
+    Some(Driver { shared, id, parser, controls, driver_context: Rc::clone(driver_context), seat })
 }
 
 /// One connection, to be driven. There are very many of them, and most wait: what it holds, each of them takes.
@@ -217,22 +217,22 @@ pub(super) struct Driver {
     id: u32,
     parser: Option<Box<Parser>>,
     controls: Controls,
-    house: Rc<House>,
-    /// Until the socket is closed, as is the house.
-    seat: Option<socket::Seat>,
+    driver_context: Rc<DriverContext>,
+    /// Until the socket is closed, as is the driver_context.
+    seat: Option<socket::ConnectionPermit>,
 }
 
 impl Driver {
     /// Drives the connection until it ends.
     // The future of an `async fn` would hold all this twice.
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
-        let fuse = Fuse(Rc::clone(&self.house));
+        let fuse = Fuse(Rc::clone(&self.driver_context));
         async move {
             let _fuse = fuse;
             // What came with the handshake is read without waiting for the socket.
             let mut more = self.parser.is_some();
             loop {
-                let wants = self.house.sessions.borrow_mut().wants(self.id);
+                let wants = self.driver_context.sessions.borrow_mut().wants(self.id);
                 if wants.end {
                     break;
                 }
@@ -241,23 +241,23 @@ impl Driver {
                         Heard::Blocked | Heard::Over => more = false,
                         Heard::Enough => tokio::task::yield_now().await,
                     }
-                    self.house.work.notify_one();
+                    self.driver_context.work.notify_one();
                     continue;
                 }
                 match std::future::poll_fn(|context| self.shared.poll(wants, context)).await {
                     Came::Readable => more = true,
                     Came::Writable => {
-                        self.house.sessions.borrow_mut().writable(self.id);
-                        self.house.work.notify_one();
+                        self.driver_context.sessions.borrow_mut().writable(self.id);
+                        self.driver_context.work.notify_one();
                     }
                     Came::Kicked => {}
                 }
             }
-            let parting = self.house.sessions.borrow_mut().remove(self.id);
-            self.house.work.notify_one();
+            let parting = self.driver_context.sessions.borrow_mut().remove(self.id);
+            self.driver_context.work.notify_one();
             // The session held the other end: now the socket is ours alone, and its last words are waited for.
             if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
-                let is_stopping = || self.house.sessions.borrow().draining;
+                let is_stopping = || self.driver_context.sessions.borrow().draining;
                 match parting {
                     // Boxed: most of the time it is not there.
                     Parting::Linger => Box::pin(socket::linger(stream)).await,
@@ -265,14 +265,14 @@ impl Driver {
                     Parting::Abort => socket::abort(&stream),
                 }
             }
-            drop((self.seat, self.house));
+            drop((self.seat, self.driver_context));
         }
     }
 
     /// Reads what is there, up to a fair share.
     fn hear(&mut self) -> Heard {
-        let Self { shared, id, parser, controls, house, .. } = self;
-        let House { sessions, clock, .. } = &**house;
+        let Self { shared, id, parser, controls, driver_context, .. } = self;
+        let DriverContext { sessions, clock, .. } = &**driver_context;
         let (id, now) = (*id, clock.now());
         let most = {
             let mut sessions = sessions.borrow_mut();

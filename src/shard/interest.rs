@@ -240,7 +240,7 @@ impl<S: Socket> Sessions<S> {
         // It may change at any moment: what is not shown has another number.
         match (wish.start, self.ring.numbered_state(instrument)) {
             (Start::FromFirst, _) => Start::FromFirst,
-            (_, (state, number)) if Some(self.around.shown(state)) == shown => Start::After(number),
+            (_, (state, number)) if Some(self.context.shown(state)) == shown => Start::After(number),
             _ => Start::Snapshot,
         }
     }
@@ -331,12 +331,12 @@ impl<S: Socket> Sessions<S> {
     /// Takes wildcards from a session, without what they took.
     pub(super) fn drop_wildcards(&mut self, session: u32, gone: impl Fn(&Wildcard) -> bool) {
         let Some(connection) = self.connections.get_mut(session) else { return };
-        let keeper = &mut connection.session;
+        let writer = &mut connection.session;
         connection.wildcards.retain(|wildcard| {
             let goes = gone(wildcard);
             if goes {
-                let rate = wildcard.terms.rate.and_then(|rate| keeper.rate_id(rate));
-                keeper.leave_rate(rate);
+                let rate = wildcard.terms.rate.and_then(|rate| writer.rate_id(rate));
+                writer.leave_rate(rate);
             }
             !goes
         });

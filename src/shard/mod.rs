@@ -8,7 +8,7 @@
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
-//! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
+//! ClientInfo got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
@@ -20,6 +20,7 @@ mod clocks;
 mod connection;
 mod connections;
 mod frames;
+mod incidents;
 mod interest;
 mod leaving;
 mod listing;
@@ -41,7 +42,6 @@ mod shortage;
 mod steps;
 mod subscriptions;
 mod target;
-mod witness;
 mod work;
 mod writing;
 
@@ -53,22 +53,22 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::socket::{Peer, Seat, Tuning};
+pub use crate::socket::{ConnectionPermit, Peer, Tuning};
 pub use clocks::shown;
-use connection::House;
+use connection::DriverContext;
 pub use connection::{NewClient, TcpSocket};
 pub use leaving::Parting;
 pub use options::SessionOptions;
 pub use reading::CatchUps;
 use report::Report;
 pub use report::{Asked, ClientRow, SortBy, Standing};
-pub use sessions::{Sessions, Socket, Wants, Who};
+pub use sessions::{ClientInfo, Sessions, Socket, Wants};
 pub use shortage::Relief;
 pub use steps::STEPS_MIN;
 
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
-use crate::flight::Witness;
+use crate::flight::IncidentReporter;
 use crate::history;
 use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
@@ -136,7 +136,7 @@ pub struct ShardParts {
     /// What it measures with.
     pub meter: Meter,
     /// Where it tells incidents.
-    pub witness: Witness,
+    pub reporter: IncidentReporter,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
     /// The bound of memory, and how much is in use.
@@ -340,7 +340,7 @@ pub fn spawn(
     let wake = Arc::clone(&work);
     let bell = Arc::new(Doorbell::new(move || wake.notify_one()));
     let wake = Arc::clone(&work);
-    let desk = parts.history.as_ref().map(|history| history.desk(move || wake.notify_one()));
+    let client = parts.history.as_ref().map(|history| history.client(move || wake.notify_one()));
     let (counters, pulse) = (Arc::clone(&parts.counters), Arc::clone(&parts.signs.own));
     let (shard_bell, shard_work) = (Arc::clone(&bell), Arc::clone(&work));
     let (show, shown) = std::sync::mpsc::sync_channel(1);
@@ -352,7 +352,7 @@ pub fn spawn(
             .build_local(tokio::runtime::LocalOptions::default())?;
         // Whoever starts it waits for this.
         let _ = show.send(runtime.handle().clone());
-        runtime.block_on(run(parts, reader, desk, inbox, &shard_bell, &shard_work));
+        runtime.block_on(run(parts, reader, client, inbox, &shard_bell, &shard_work));
         Ok(())
     })?;
     let runtime = shown.recv().map_err(|_| std::io::Error::other("its runtime does not start"))?;
@@ -367,7 +367,7 @@ const COMMANDS_MAX: usize = 4_096;
 async fn run(
     parts: ShardParts,
     reader: TickReader,
-    desk: Option<history::Desk>,
+    client: Option<history::HistoryClient>,
     mut inbox: mpsc::Receiver<Command>,
     bell: &Doorbell,
     rung: &Notify,
@@ -381,7 +381,7 @@ async fn run(
         wait,
         drain_ms,
         meter,
-        witness,
+        reporter,
         signs,
         memory,
         ..
@@ -390,17 +390,17 @@ async fn run(
     let sessions =
         Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
     sessions.borrow_mut().measure_with(meter);
-    sessions.borrow_mut().witness_with(witness);
+    sessions.borrow_mut().report_incidents_to(reporter);
     sessions.borrow_mut().bound_by(memory);
     let beating = signs.own.begin();
     sessions.borrow_mut().watch_feed(signs.feed);
-    if let Some(desk) = desk {
-        sessions.borrow_mut().read_past_at(desk);
+    if let Some(client) = client {
+        sessions.borrow_mut().read_past_at(client);
     }
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     shard.beat(beating);
     // Held by the task of each connection: a client that was just handed over is told goodbye too.
-    let house = Rc::new(House {
+    let driver_context = Rc::new(DriverContext {
         sessions: Rc::clone(&sessions),
         clock: clock.clone(),
         work: Notify::new(),
@@ -408,7 +408,7 @@ async fn run(
     });
     let mut last_work_ns = 0;
     let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
-    while !house.broken.get() && (!shard.is_done() || Rc::strong_count(&house) > 1) {
+    while !driver_context.broken.get() && (!shard.is_done() || Rc::strong_count(&driver_context) > 1) {
         let now = clock.now();
         let mut admissions = ADMISSIONS_PER_TURN;
         while admissions > 0
@@ -417,7 +417,7 @@ async fn run(
             match command {
                 Command::Client(client) => {
                     admissions -= 1;
-                    if let Some(driver) = connection::driver(*client, &house) {
+                    if let Some(driver) = connection::driver(*client, &driver_context) {
                         tokio::task::spawn_local(driver.run());
                     }
                 }
@@ -433,7 +433,7 @@ async fn run(
             if !sessions.borrow_mut().go_on_with(&mut report, now) {
                 reports.push_front((report, answer));
             } else {
-                // Who asked may have gone.
+                // ClientInfo asked may have gone.
                 let _ = answer.send(report.into_rows());
             }
         }
@@ -455,7 +455,7 @@ async fn run(
             tokio::task::yield_now().await;
             continue;
         }
-        park(&shard, &mut inbox, bell, rung, &house.work, &clock).await;
+        park(&shard, &mut inbox, bell, rung, &driver_context.work, &clock).await;
     }
     sessions.borrow_mut().meter.end(clock.machine_ns(clock.now().mono_ns));
 }

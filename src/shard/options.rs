@@ -36,7 +36,7 @@ pub struct SessionOptions {
     /// Milliseconds over which clients of a stopping gateway are asked to come back.
     pub drain_spread_ms: u64,
     /// Bytes of frames that many sessions are sent, at most: see [`Buffers`](crate::session::Buffers).
-    pub tape_bytes: usize,
+    pub frame_ring_bytes: usize,
     /// Options of each client's socket.
     pub tuning: Tuning,
     /// Milliseconds after which the host of a client is dead that acknowledges nothing of what it was sent.

@@ -133,7 +133,7 @@ impl<S: Socket> Sessions<S> {
         if !at_once && (kernel.unacked == 0 || silent_ns < dead_peer_ns / 2) {
             return Host::Answers;
         }
-        if now.mono_ns < connection.ask_kernel_ns.max(self.around.ask_kernel_ns) {
+        if now.mono_ns < connection.ask_kernel_ns.max(self.context.ask_kernel_ns) {
             return Host::Unasked;
         }
         connection.ask_kernel_ns = now.mono_ns + ASK_KERNEL_NS;

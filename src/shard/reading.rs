@@ -15,11 +15,11 @@ use rustc_hash::FxHashMap;
 use super::readers::Ways;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
-use crate::history::{Answer, Block, Desk, Found, Ticket, Unasked, Want};
+use crate::history::{Answer, Block, Found, HistoryClient, Ticket, Unasked, Want};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
-use crate::socket::{Addresses, Seat};
+use crate::socket::{Addresses, ConnectionPermit};
 use crate::tick::{Body, Key, State, Tick};
 
 /// Ticks that count as one row of work, see [`Sessions::charge`].
@@ -49,7 +49,7 @@ impl CatchUps {
 #[derive(Debug)]
 struct Pursuit {
     /// Its address's; `None` for a client without one.
-    _seat: Option<Seat>,
+    _seat: Option<ConnectionPermit>,
     /// How few ticks there ever were between it and the present; `u64::MAX` before that is known.
     nearest: u64,
     /// Since when it has come no nearer, steady time.
@@ -281,9 +281,9 @@ impl<S: Socket> Sessions<S> {
             Stop::Paused => return self.put_back(id, reading),
             Stop::Lacking => {
                 let want = reading.seek.map_or(Want::At(reading.at), Want::Since);
-                // Who resumes has what the ring holds: a block for each of many who come back would be too much memory.
-                let desk = self.past.as_ref().filter(|_| reading.catches_up);
-                match desk.map_or(Err(Unasked::Ended), |desk| desk.ask(ticket, want)) {
+                // ClientInfo resumes has what the ring holds: a block for each of many who come back would be too much memory.
+                let client = self.past.as_ref().filter(|_| reading.catches_up);
+                match client.map_or(Err(Unasked::Ended), |client| client.ask(ticket, want)) {
                     Ok(()) => {
                         (reading.asked, reading.seek) = (Some(want), None);
                         self.put_back(id, reading);
@@ -366,7 +366,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Takes what the history answers.
     pub(super) fn take_answers(&mut self, now: Now) {
-        while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(Desk::take) {
+        while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(HistoryClient::take) {
             let id = ticket.session;
             let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
             let Some(connection) = connection else { continue };
@@ -374,7 +374,7 @@ impl<S: Socket> Sessions<S> {
                 continue;
             };
             reading.asked = None;
-            // Who has unsubscribed meanwhile has nothing to read.
+            // ClientInfo has unsubscribed meanwhile has nothing to read.
             let places = &connection.places;
             let table = &mut self.subscriptions;
             let mut wanted =
@@ -429,7 +429,7 @@ impl<S: Socket> Sessions<S> {
                     let begins = reading.beginnings.get(key).filter(|begins| begins.snapshot);
                     begins.is_some_and(|begins| missed || old(&begins))
                 }
-                None => self.around.shown(self.ring.state(key.instrument())) != State::Live,
+                None => self.context.shown(self.ring.state(key.instrument())) != State::Live,
             };
             if subscription.resumed(missed, fresh) {
                 connection.session.wait(*key, now.mono_ns);

@@ -17,7 +17,7 @@ use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use super::shortage::SHORT_OF_MEMORY;
 use crate::clock::{Now, SECOND};
-use crate::history::Desk;
+use crate::history::HistoryClient;
 use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::memory::{Asked, REFUSAL};
 use crate::protocol::{Mode, Subscribe};
@@ -190,7 +190,7 @@ impl<S: Socket> Sessions<S> {
 
     /// What is kept since a time. The client has a place for catching up then.
     fn past_since(&mut self, id: u32, from_ns: u64, snapshot: bool, now: Now) -> Result<Past, NoPast> {
-        let Some(begins_ns) = self.past.as_ref().and_then(Desk::begins_ns) else {
+        let Some(begins_ns) = self.past.as_ref().and_then(HistoryClient::begins_ns) else {
             let msg = "this gateway keeps no history: there is no past to begin with";
             return Err(("no_history", msg.to_owned(), false));
         };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::allowance::Allowance;
 use super::answers::LongAnswers;
 use super::awaited::{Awaited, AwaitedBy};
-use super::client::{Around, Connection, Sample};
+use super::client::{Connection, Sample, WriteContext};
 use super::clocks::Surroundings;
 use super::connections::Connections;
 use super::frames::Frames;
@@ -28,14 +28,14 @@ use super::subscriptions::Subscriptions;
 use super::work::Leaving;
 use crate::clock::{Clock, MS, Now};
 use crate::counters::ShardCounters;
-use crate::flight::Witness;
-use crate::history::Desk;
+use crate::flight::IncidentReporter;
+use crate::history::HistoryClient;
 use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
 use crate::protocol::json;
 use crate::ring::{Packed, Seen, TickRing};
-use crate::session::{Buffers, Ledger, Policy, Session, Strip, Subscription, Times};
+use crate::session::{Buffers, FrameRange, Ledger, Policy, Session, Subscription, Times};
 use crate::socket::Peer;
 use crate::tick::{Body, Channel, GapCause, Tick};
 
@@ -63,14 +63,14 @@ pub trait Socket {
     fn kick(&self);
 
     /// Reads what a write needs, and says nothing of it.
-    fn touch(&self) -> usize {
+    fn prefetch(&self) -> usize {
         0
     }
 }
 
-/// Who a client is.
+/// ClientInfo a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub struct ClientInfo {
     /// Random name of the session.
     pub name: Box<str>,
     /// Where it connected from.
@@ -94,19 +94,19 @@ const STATE_BYTES_MAX: usize = 256;
 const GROUP: usize = 16;
 
 /// A tick that is being told.
-struct Telling {
+struct FanOut {
     tick: Tick,
     /// What it adds to the ledger of who is told.
     counts: Ledger,
     times: Times,
-    /// How much was on the tape before it.
+    /// How much was on the frame_ring before it.
     since: u64,
     /// When it was taken from the ring, nanoseconds since the Unix epoch.
     taken_ns: u64,
     /// How many it stands for where it is measured.
     weight: u64,
-    /// Its frame, once somebody wanted it: nothing where the tape has no room for it.
-    strip: Option<Option<Strip>>,
+    /// Its frame, once somebody wanted it: nothing where the frame_ring has no room for it.
+    range: Option<Option<FrameRange>>,
 }
 
 /// All sessions of one shard, and what they want.
@@ -119,8 +119,8 @@ pub struct Sessions<S> {
     pub(super) connections: Connections<S>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed on the tape
-    /// when that began: what a session holds of the tape stands behind it.
+    /// ClientInfo has something to write, the longest waiting first: the order of deadlines. And how much was printed on the frame_ring
+    /// when that began: what a session holds of the frame_ring stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
     /// The same, of readers: what they missed is much, and others do not wait for it.
     pub(super) bulk_queue: VecDeque<(u32, u64)>,
@@ -143,18 +143,18 @@ pub struct Sessions<S> {
     /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
     /// be looked at for it.
     pub(super) sweep: Option<(u32, usize)>,
-    /// Who lost a tick in this turn for want of room, and whether that ends it.
+    /// ClientInfo lost a tick in this turn for want of room, and whether that ends it.
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
-    /// Who reads again what was in the ring.
+    /// ClientInfo reads again what was in the ring.
     pub(super) readers: Readers,
     /// Where resumes begin.
     pub(super) resumes: Resumes,
     /// Positions that may still be looked at again in this turn.
     pub(super) slots: usize,
     /// Where what is no longer in the ring is asked for, if it is kept.
-    pub(super) past: Option<Desk>,
+    pub(super) past: Option<HistoryClient>,
     /// What outboxes are made of.
     pub(super) buffers: Buffers,
     /// When those shrink next, steady time.
@@ -179,13 +179,13 @@ pub struct Sessions<S> {
     pub(super) meter: Meter,
     pub(super) sample: Sample,
     /// Where it tells incidents.
-    pub(super) witness: Witness,
+    pub(super) reporter: IncidentReporter,
     /// Where the replay is.
     pub(super) news: News,
     /// What is done where memory is short.
     pub(super) shortage: Shortage,
     /// The feed, and the clocks.
-    pub(super) around: Surroundings,
+    pub(super) context: Surroundings,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -199,7 +199,7 @@ impl<S: Socket> Sessions<S> {
     ) -> Self {
         let known = table.len();
         let policy = Rc::new(options.policy);
-        let buffers = Buffers::new(options.tape_bytes);
+        let buffers = Buffers::new(options.frame_ring_bytes);
         let steps = Steps::new(options.steps_per_turn_max);
         let slots = options.reread_per_turn;
         Self {
@@ -243,10 +243,10 @@ impl<S: Socket> Sessions<S> {
             totals: Ledger::default(),
             meter: Meter::off(),
             sample: Sample::default(),
-            witness: Witness::off(),
+            reporter: IncidentReporter::off(),
             news: News::default(),
             shortage: Shortage::default(),
-            around: Surroundings::default(),
+            context: Surroundings::default(),
         }
     }
 
@@ -256,8 +256,8 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Reads what is no longer in the ring here from now on.
-    pub fn read_past_at(&mut self, desk: Desk) {
-        self.past = Some(desk);
+    pub fn read_past_at(&mut self, client: HistoryClient) {
+        self.past = Some(client);
     }
 
     // ---- ticks ----------------------------------------------------------------------------------------
@@ -282,16 +282,16 @@ impl<S: Socket> Sessions<S> {
         }
         // Each tick begins with somebody else, so that nobody is always last.
         let start = (tick.seq % row.len() as u64) as usize;
-        let Some(mut telling) = self.telling(tick, packed.seen(), now) else { return };
+        let Some(mut fan_out) = self.fan_out(tick, packed.seen(), now) else { return };
         let mut row = self.subscriptions.take(key);
         let (last, first) = row.split_at_mut(start);
         for group in first.chunks_mut(GROUP).chain(last.chunks_mut(GROUP)) {
             // Memory is asked for all of them before the first is worked on.
             let wanting = group.iter().filter(|subscription| subscription.wants(tick.seq));
-            let touched = wanting.fold(0, |sum, wanting| sum ^ self.connections.touch(wanting.session));
-            std::hint::black_box(touched);
+            let prefetched = wanting.fold(0, |sum, wanting| sum ^ self.connections.prefetch(wanting.session));
+            std::hint::black_box(prefetched);
             for subscription in group {
-                self.tell(subscription, &mut telling, now);
+                self.tell(subscription, &mut fan_out, now);
             }
         }
         self.subscriptions.put_back(key, row);
@@ -301,7 +301,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A tick that is about to be told.
-    fn telling(&mut self, tick: Tick, seen: Seen, now: Now) -> Option<Telling> {
+    fn fan_out(&mut self, tick: Tick, seen: Seen, now: Now) -> Option<FanOut> {
         let symbol = self.table.get(tick.instrument)?;
         let counts = match tick.body {
             Body::Trade(_) | Body::Quote(_) => Ledger { sent: 1, ..Ledger::default() },
@@ -321,39 +321,39 @@ impl<S: Socket> Sessions<S> {
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
         let since = self.buffers.printed();
-        Some(Telling { tick, counts, times, since, taken_ns, weight: seen.weight(), strip: None })
+        Some(FanOut { tick, counts, times, since, taken_ns, weight: seen.weight(), range: None })
     }
 
     /// Tells one subscription a tick: as a rule the session needs not be asked.
     #[inline]
-    fn tell(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
-        let wants = subscription.wants(telling.tick.seq);
+    fn tell(&mut self, subscription: &mut Subscription, fan_out: &mut FanOut, now: Now) {
+        let wants = subscription.wants(fan_out.tick.seq);
         if !wants && !subscription.is_opening() {
             return;
         }
-        let plain = wants && telling.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
-        let strip = if plain { self.print(telling) } else { None };
-        let counted = telling.counts.sent > 0;
+        let plain = wants && fan_out.counts.lost == 0 && (subscription.rate().is_none() || self.draining);
+        let range = if plain { self.print(fan_out) } else { None };
+        let counted = fan_out.counts.sent > 0;
         let id = subscription.session;
-        let laid = strip.and_then(|strip| self.connections.lay(id, strip, counted, now.mono_ns));
-        let Some(was_queued) = laid else { return self.ask(subscription, telling, now) };
-        subscription.queued(telling.tick.seq);
-        self.totals += telling.counts;
+        let laid = range.and_then(|range| self.connections.lay(id, range, counted, now.mono_ns));
+        let Some(was_queued) = laid else { return self.ask(subscription, fan_out, now) };
+        subscription.queued(fan_out.tick.seq);
+        self.totals += fan_out.counts;
         if !was_queued {
-            self.flush_queue.push_back((id, telling.since));
+            self.flush_queue.push_back((id, fan_out.since));
         }
     }
 
     /// Tells one subscription a tick whose session may not take it.
     #[inline(never)]
-    fn ask(&mut self, subscription: &mut Subscription, telling: &mut Telling, now: Now) {
-        let (id, key, seq) = (subscription.session, telling.tick.key(), telling.tick.seq);
+    fn ask(&mut self, subscription: &mut Subscription, fan_out: &mut FanOut, now: Now) {
+        let (id, key, seq) = (subscription.session, fan_out.tick.key(), fan_out.tick.seq);
         // To one that leaves, nothing more is offered.
         let Some(connection) = self.connections.get_mut(id).filter(|c| !c.session.is_closing()) else {
             return;
         };
         if !subscription.wants(seq) {
-            connection.open(subscription, &telling.tick);
+            connection.open(subscription, &fan_out.tick);
         }
         if let Some(rate) = subscription.rate()
             && !self.draining
@@ -373,27 +373,27 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let states_wait = connection.session.has_states_waiting();
-        let strip = self.print(telling);
-        let strip =
-            strip.filter(|strip| !states_wait || self.state_first(id, &telling.tick, strip.bytes(), now));
+        let range = self.print(fan_out);
+        let range =
+            range.filter(|range| !states_wait || self.state_first(id, &fan_out.tick, range.bytes(), now));
         let why = self.why_behind(now);
-        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
-        let mut around = Around {
+        let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        if strip.is_some_and(|strip| connection.offer(strip, &mut around, now.mono_ns)) {
+        if range.is_some_and(|range| connection.offer(range, &mut context, now.mono_ns)) {
             subscription.queued(seq);
-            connection.session.count(telling.counts);
-            self.totals += telling.counts;
-            if telling.counts.lost > 0 {
-                self.frames.told(&telling.tick);
+            connection.session.count(fan_out.counts);
+            self.totals += fan_out.counts;
+            if fan_out.counts.lost > 0 {
+                self.frames.told(&fan_out.tick);
             }
-            connection.set_out(tray);
-            if !std::mem::replace(&mut tray.queued, true) {
-                self.flush_queue.push_back((id, telling.since));
+            connection.set_out(pending_frames);
+            if !std::mem::replace(&mut pending_frames.queued, true) {
+                self.flush_queue.push_back((id, fan_out.since));
             }
         } else if subscription.fell_behind(why) {
             connection.session.wait(key, now.mono_ns);
@@ -411,42 +411,42 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.dead) else {
             return true;
         };
-        let mut around = Around {
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        let has_room = connection.will_take(bytes + STATE_BYTES_MAX, &mut around, now.mono_ns);
+        let has_room = connection.will_take(bytes + STATE_BYTES_MAX, &mut context, now.mono_ns);
         if has_room {
             self.tell_state(id, tick.instrument, now);
         }
         has_room
     }
 
-    /// The frame of a tick, on the tape; `None` if there is no room for it.
+    /// The frame of a tick, on the frame_ring; `None` if there is no room for it.
     #[inline]
-    fn print(&mut self, telling: &mut Telling) -> Option<Strip> {
-        if let Some(strip) = telling.strip {
-            return strip;
+    fn print(&mut self, fan_out: &mut FanOut) -> Option<FrameRange> {
+        if let Some(range) = fan_out.range {
+            return range;
         }
-        let Telling { tick, times, .. } = telling;
+        let FanOut { tick, times, .. } = fan_out;
         let symbol = self.table.get(tick.instrument)?;
         times.tx_ns = self.clock.wall_ns();
         self.frames.encode(tick, symbol, times.tx_ns / 1_000);
-        let strip = self.buffers.print(self.frames.encoded(), *times);
-        self.meter.record(Stage::Encode, times.class, telling.taken_ns, times.tx_ns, telling.weight);
-        telling.strip = Some(strip);
-        strip
+        let range = self.buffers.print(self.frames.encoded(), *times);
+        self.meter.record(Stage::Encode, times.class, fan_out.taken_ns, times.tx_ns, fan_out.weight);
+        fan_out.range = Some(range);
+        range
     }
 
-    /// The tape comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
+    /// The frame_ring comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
     /// copies.
     #[cold]
     fn make_room(&mut self) {
         let old = self.buffers.old();
         let waits = |queue: &VecDeque<(u32, u64)>| queue.front().is_some_and(|(_, since)| *since < old);
-        if waits(&self.flush_queue) && self.lengthen_tape() {
+        if waits(&self.flush_queue) && self.lengthen_frame_ring() {
             return;
         }
         let bulk = self.bulk_queue.iter().take_while(|(_, since)| *since < old);
@@ -465,7 +465,7 @@ impl<S: Socket> Sessions<S> {
     // ---- coming and going -----------------------------------------------------------------------------
 
     /// A client is connected; it is greeted. Its number.
-    pub fn open(&mut self, socket: S, who: Who, now: Now) -> u32 {
+    pub fn open(&mut self, socket: S, who: ClientInfo, now: Now) -> u32 {
         let hello = json::Hello {
             session: &who.name,
             epoch: &self.options.epoch,

@@ -1,4 +1,4 @@
-//! Who wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
+//! ClientInfo wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
 
 use crate::session::Subscription;
 use crate::tick::Key;

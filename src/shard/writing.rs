@@ -1,6 +1,6 @@
 //! Writing: who has something to write is written to in the order of waiting, one write a turn each.
 
-use super::client::Around;
+use super::client::WriteContext;
 use super::sessions::{Sessions, Socket};
 use crate::clock::Now;
 
@@ -33,7 +33,7 @@ impl<S: Socket> Sessions<S> {
         self.sample.begin(writes);
         for n in 0..writes {
             if n % GROUP == 0 {
-                self.touch_next(GROUP.min(writes - n));
+                self.prefetch_next(GROUP.min(writes - n));
             }
             if let Some((id, _)) = self.flush_queue.pop_front() {
                 self.flush_one(id, now);
@@ -48,44 +48,45 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Asks for the memory of the sessions that are written next, all at once.
-    fn touch_next(&self, count: usize) {
+    fn prefetch_next(&self, count: usize) {
         let next = self.flush_queue.iter().take(count).map(|(id, _)| *id);
-        let touched = next.fold(0, |sum, id| {
+        let prefetched = next.fold(0, |sum, id| {
             let connection = self.connections.get(id);
-            let touched = connection.map_or(0, |connection| connection.touch() ^ connection.socket.touch());
-            sum ^ touched ^ self.connections.touch(id)
+            let prefetched =
+                connection.map_or(0, |connection| connection.prefetch() ^ connection.socket.prefetch());
+            sum ^ prefetched ^ self.connections.prefetch(id)
         });
-        std::hint::black_box(touched);
+        std::hint::black_box(prefetched);
     }
 
     fn flush_one(&mut self, id: u32, now: Now) {
-        let Some((connection, tray)) = self.connections.get_with_tray(id) else { return };
+        let Some((connection, pending_frames)) = self.connections.get_with_pending(id) else { return };
         // The number may have gone to a new session since it was queued: its own turn comes. A blocked session
         // stays marked as queued, so that ticks do not put it back before it is writable.
-        if !tray.queued || connection.session.is_blocked() {
+        if !pending_frames.queued || connection.session.is_blocked() {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        let mut around = Around {
+        let mut context = WriteContext {
             counters: &self.counters,
             clock: &self.clock,
             meter: &mut self.meter,
             sample: &mut self.sample,
         };
-        connection.write(&mut around, now.mono_ns);
+        connection.write(&mut context, now.mono_ns);
         if connection.dead {
             return;
         }
         if connection.session.is_blocked() {
             return self.watch_over(id, now);
         }
-        tray.queued = false;
+        pending_frames.queued = false;
         if was_over_full && !connection.session.is_over_full() {
             // Its requests were left unread for want of room.
             connection.socket.kick();
         }
         if connection.is_at_rest() && connection.news == self.news.version {
-            return connection.set_out(tray);
+            return connection.set_out(pending_frames);
         }
         self.written(id, now);
     }

@@ -188,9 +188,9 @@ pub enum QuoteSource {
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BookSide {
-    /// Who wants to buy; the best price is the highest.
+    /// ClientInfo wants to buy; the best price is the highest.
     Bid,
-    /// Who wants to sell; the best price is the lowest.
+    /// ClientInfo wants to sell; the best price is the lowest.
     Ask,
 }
 
@@ -287,7 +287,7 @@ pub enum DecodeError {
     },
     /// The symbol is a new one, and there is no room for it.
     #[error("field `symbol`: {text:?}: {why}")]
-    NoRoom {
+    RoomError {
         /// What stood there, shortened.
         text: String,
         /// What is full.

@@ -293,7 +293,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         } else {
             Err(format!("no room for another instrument of this publisher: it has named {most}"))
         };
-        let id = listed.map_err(|why| DecodeError::NoRoom { text: shortened(name), why })?;
+        let id = listed.map_err(|why| DecodeError::RoomError { text: shortened(name), why })?;
         Ok(self.symbols.add(name, id))
     }
 

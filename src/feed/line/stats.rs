@@ -140,7 +140,7 @@ impl Refused {
     pub(super) fn count(&mut self, fault: &DecodeError) {
         match fault {
             DecodeError::Symbol { .. } => self.symbols += 1,
-            DecodeError::NoRoom { .. } => self.instruments += 1,
+            DecodeError::RoomError { .. } => self.instruments += 1,
             DecodeError::Value { .. } => self.numbers += 1,
             DecodeError::Time { .. } | DecodeError::Ahead { .. } => self.times += 1,
             DecodeError::Json(_)

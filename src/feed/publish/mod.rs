@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::protocol::close::Close;
 use crate::remote::same;
 use crate::socket::inbound::Most;
-use crate::socket::{Acceptor, Seat};
+use crate::socket::{Acceptor, ConnectionPermit};
 use admit::AUTH_BYTES_MAX;
 pub use admit::too_many;
 use guesses::Guesses;
@@ -232,7 +232,7 @@ pub struct Newcomer {
     /// Where it comes from.
     pub address: IpAddr,
     /// Its place among the connections from there, kept as long as the connection.
-    pub seat: Seat,
+    pub seat: ConnectionPermit,
     /// Whether its token was in the request, and right; else it must be in the first message.
     pub authorized: bool,
 }
@@ -262,7 +262,7 @@ impl fmt::Debug for Publish {
 }
 
 impl Publish {
-    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. Who has shown the token is
+    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. ClientInfo has shown the token is
     /// served on `home`, the ingest thread's runtime: a thread between the socket and the ring would cost each packet
     /// two switches more. Strangers are not let so near.
     ///

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::protocol::close::Close;
 use crate::protocol::frame::{self, Scanner};
 use crate::socket::inbound::{self, Controls, Most, Shim, close_for};
-use crate::socket::{self, Seat};
+use crate::socket::{self, ConnectionPermit};
 
 /// How much may wait for a publisher that does not read, in bytes.
 const OUT_BYTES_MAX: usize = 16 * 1024;
@@ -61,7 +61,7 @@ pub(super) struct Wire {
     /// `None` for JSON lines on a plain socket.
     frames: Option<Box<Frames>>,
     /// Its place among the connections from its address, where the listener has such.
-    seat: Option<Seat>,
+    seat: Option<ConnectionPermit>,
 }
 
 /// JSON lines in WebSocket messages; the end of a message ends a line.
@@ -82,7 +82,7 @@ pub(super) struct Shaken {
     pub(super) stream: TcpStream,
     /// What was read already, behind the handshake.
     pub(super) read_buf: Vec<u8>,
-    pub(super) seat: Seat,
+    pub(super) seat: ConnectionPermit,
 }
 
 impl Wire {

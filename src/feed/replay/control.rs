@@ -2,40 +2,40 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::cue::{Cue, Cued};
-use super::deck::value;
+use super::merged_capture::value;
+use super::seeker::{Found, Seeker};
 use super::{Mode, Replay, Step};
 use crate::clock::Now;
 use crate::feed::line::{Line, Memory};
 use crate::feed::market::{Instrument, Market, Origin};
 use crate::instrument::InstrumentId;
-use crate::protocol::replay::Order;
+use crate::protocol::replay::ReplayCommand;
 use crate::tick::{Channel, Tick};
 
 impl Replay {
     /// Does what it is told, and hands out what that publishes.
-    pub fn obey(&mut self, order: Order, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
-        let next_ns = self.deck.next_ns();
+    pub fn obey(&mut self, order: ReplayCommand, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+        let next_ns = self.merged_capture.next_ns();
         self.changed = true;
         match order {
-            Order::Pause => self.stand(0, now, market, &mut out),
-            Order::Step(ticks) => self.stand(ticks, now, market, &mut out),
-            Order::Resume => self.go_on(now, market, &mut out),
-            Order::Seek(moment) => {
+            ReplayCommand::Pause => self.stand(0, now, market, &mut out),
+            ReplayCommand::Step(ticks) => self.stand(ticks, now, market, &mut out),
+            ReplayCommand::Resume => self.go_on(now, market, &mut out),
+            ReplayCommand::Seek(moment) => {
                 let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
                 self.go(
                     at_ns,
                     matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
                 );
             }
-            Order::Speed(speed) => {
-                self.tempo.set_speed(speed, next_ns, now);
-                if let Some(cue) = &self.cue {
-                    cue.rest(speed.is_flat_out());
+            ReplayCommand::Speed(speed) => {
+                self.schedule.set_speed(speed, next_ns, now);
+                if let Some(seeker) = &self.seeker {
+                    seeker.rest(speed.is_flat_out());
                 }
             }
-            Order::Loop(on) => self.spec.looped = on,
-            Order::Stop => self.stop(now, market, out),
+            ReplayCommand::Loop(on) => self.spec.looped = on,
+            ReplayCommand::Stop => self.stop(now, market, out),
         }
     }
 
@@ -43,7 +43,7 @@ impl Replay {
     fn stand(&mut self, ticks: u32, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         match self.mode {
             Mode::Playing => {
-                self.tempo.stand(self.deck.next_ns(), now);
+                self.schedule.stand(self.merged_capture.next_ns(), now);
                 self.mode = Mode::Paused;
                 self.steps = ticks;
                 self.tell_origin(Origin::Paused, now, market, out);
@@ -66,7 +66,7 @@ impl Replay {
                 self.mode = Mode::Playing;
                 self.hand_out_held(out);
                 self.tell_origin(Origin::Replay, now, market, out);
-                self.deck.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
+                self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
             }
             Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
             Mode::Ended => self.go(self.from_ns, true),
@@ -76,18 +76,18 @@ impl Replay {
     /// What its lines speak for is told to stand still, or to go on.
     fn tell_origin(&mut self, origin: Origin, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         self.set_origin(origin);
-        market.set_origin(&self.deck.reel.lines(), origin, now.wall_ns, out);
+        market.set_origin(&self.merged_capture.capture_files.lines(), origin, now.wall_ns, out);
     }
 
     /// Whether what its lines say from here on is of a replay that plays.
     pub(super) fn set_origin(&mut self, origin: Origin) {
-        self.deck.lines.iter_mut().for_each(|line| line.set_origin(origin));
+        self.merged_capture.lines.iter_mut().for_each(|line| line.set_origin(origin));
     }
 
     /// Goes to a place. Nothing is published before it is there.
     pub(super) fn go(&mut self, at_ns: u64, plays: bool) {
-        let Some(cue) = &self.cue else { return };
-        cue.go(at_ns);
+        let Some(seeker) = &self.seeker else { return };
+        seeker.go(at_ns);
         self.mode = Mode::Seeking { plays };
         self.steps = 0;
         self.resume_at_ns = 0;
@@ -102,25 +102,25 @@ impl Replay {
         market: &mut Market,
         mut out: impl FnMut(&Tick),
     ) -> Step {
-        let cued = match self.cue.as_ref().and_then(Cue::arrived) {
+        let found = match self.seeker.as_ref().and_then(Seeker::arrived) {
             None => return Step::Still,
-            Some(Ok(cued)) => cued,
+            Some(Ok(found)) => found,
             Some(Err(error)) => {
                 self.stand_at_end(now.wall_ns, market, &mut out);
                 return Step::Lost(error);
             }
         };
         self.hand_out_held(&mut out);
-        self.tempo.place(cued.at_ns);
+        self.schedule.place(found.at_ns);
         // Less, where it is to begin behind the last record.
-        if cued.at_ns <= self.from_ns {
-            self.first_tick = Some(cued.rehearsal.deck.ticks);
+        if found.at_ns <= self.from_ns {
+            self.first_tick = Some(found.shadow.merged_capture.ticks);
         }
         let (mode, origin) =
             if plays { (Mode::Playing, Origin::Replay) } else { (Mode::Paused, Origin::Paused) };
         self.set_origin(origin);
-        self.take_on(cued, origin, now.wall_ns, market, &mut out);
-        self.deck.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
+        self.take_on(found, origin, now.wall_ns, market, &mut out);
+        self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
         self.mode = mode;
         self.round_began_ns = None;
         self.changed = true;
@@ -130,43 +130,45 @@ impl Replay {
     /// The lines, the market and everybody who listens are told how things stand at another place.
     fn take_on(
         &mut self,
-        cued: Cued,
+        found: Found,
         origin: Origin,
         rx_ns: u64,
         market: &mut Market,
         out: &mut impl FnMut(&Tick),
     ) {
-        let lines = self.deck.reel.lines();
-        let rehearsal = cued.rehearsal;
-        let before: BTreeSet<InstrumentId> = self.deck.lines.iter().flat_map(Line::instruments).collect();
-        let memories: Vec<_> = rehearsal.deck.lines.into_iter().map(Line::into_memory).collect();
+        let lines = self.merged_capture.capture_files.lines();
+        let shadow = found.shadow;
+        let before: BTreeSet<InstrumentId> =
+            self.merged_capture.lines.iter().flat_map(Line::instruments).collect();
+        let memories: Vec<_> = shadow.merged_capture.lines.into_iter().map(Line::into_memory).collect();
         let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
         // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
         let number = |theirs: &InstrumentId| {
-            let symbol = rehearsal.market.table().get(*theirs)?;
+            let symbol = shadow.market.table().get(*theirs)?;
             market.intern(symbol).ok().map(|ours| (*theirs, ours))
         };
         let numbers: HashMap<InstrumentId, InstrumentId> = theirs.iter().filter_map(number).collect();
-        for (line, mut memory) in self.deck.lines.iter_mut().zip(memories) {
+        for (line, mut memory) in self.merged_capture.lines.iter_mut().zip(memories) {
             memory.renumber(|theirs| numbers.get(&theirs).copied());
             line.recall(memory, rx_ns);
         }
-        self.deck.merged = rehearsal.deck.merged;
+        self.merged_capture.merged = shadow.merged_capture.merged;
         // A jump may have come to the end of a capture with nobody to be told of it.
-        for (truncated, met) in self.deck.truncated.iter_mut().zip(rehearsal.deck.truncated) {
+        for (truncated, met) in self.merged_capture.truncated.iter_mut().zip(shadow.merged_capture.truncated)
+        {
             *truncated |= met;
         }
-        self.deck.reads = rehearsal.deck.reads;
-        self.deck.ticks = rehearsal.deck.ticks;
+        self.merged_capture.reads = shadow.merged_capture.reads;
+        self.merged_capture.ticks = shadow.merged_capture.ticks;
         let there = theirs.iter().filter_map(|theirs| Some((*numbers.get(theirs)?, Some(*theirs))));
         let mut places: Vec<(InstrumentId, Option<InstrumentId>)> = there.collect();
         let known: BTreeSet<InstrumentId> = places.iter().map(|(ours, _)| *ours).collect();
         places.extend(before.difference(&known).map(|ours| (*ours, None)));
         for (ours, theirs) in places {
-            let known = theirs.map_or_else(Instrument::default, |theirs| rehearsal.market.known(theirs));
+            let known = theirs.map_or_else(Instrument::default, |theirs| shadow.market.known(theirs));
             market.adopt(ours, &known, &lines, origin, rx_ns, out);
             for channel in Channel::ALL {
-                let value = theirs.and_then(|theirs| value(&rehearsal.values, theirs, channel));
+                let value = theirs.and_then(|theirs| value(&shadow.values, theirs, channel));
                 market.place(ours, channel, value, rx_ns, out);
             }
         }

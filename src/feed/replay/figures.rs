@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use super::tempo::SILENCE_NS_MAX;
+use super::schedule::SILENCE_NS_MAX;
 use crate::clock::SECOND;
 
 /// The longest lateness that is told apart, microseconds: an hour.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::deck::{self, Reel};
+use super::merged_capture::{self, CaptureFiles};
 use crate::capture::{Capture, Kind, Merged, Reader, STEP_BACK_NS, Segment};
 use crate::feed::line::Line;
 use crate::feed::market::Market;
@@ -85,20 +85,20 @@ impl Reads {
     }
 
     /// The captures that each line has read or will read, by their times.
-    pub(super) fn by_line(&self, reel: &Reel) -> BTreeMap<usize, Vec<usize>> {
+    pub(super) fn by_line(&self, capture_files: &CaptureFiles) -> BTreeMap<usize, Vec<usize>> {
         let mut lines: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (source, read) in self.sources.iter().enumerate() {
             lines.entry(read.line).or_default().push(source);
         }
         for sources in lines.values_mut() {
-            sources.sort_by_key(|source| reel.captures[*source].first_ns());
+            sources.sort_by_key(|source| capture_files.captures[*source].first_ns());
         }
         lines
     }
 
     /// How captures went on from others, up to a thousand of them.
-    pub(super) fn joins(&self, reel: &Reel) -> Vec<Join> {
-        let path = |capture: usize| reel.captures[capture].path().to_path_buf();
+    pub(super) fn joins(&self, capture_files: &CaptureFiles) -> Vec<Join> {
+        let path = |capture: usize| capture_files.captures[capture].path().to_path_buf();
         let join = |Joined { from, to, pause_ns, is_seamless }: &Joined| Join {
             from: path(*from),
             to: path(*to),
@@ -124,7 +124,7 @@ impl Reads {
     #[cold]
     pub(super) fn update(
         &mut self,
-        reel: &Reel,
+        capture_files: &CaptureFiles,
         merged: &mut Merged,
         lines: &mut [Line],
         rx_ns: Option<u64>,
@@ -138,12 +138,13 @@ impl Reads {
             lines[read.line].ended(at_ns, market, &mut *out);
         }
         if let Some(source) = merged.begins() {
-            self.begin(source, reel, lines, at_ns, market, out);
+            self.begin(source, capture_files, lines, at_ns, market, out);
         }
         // What nobody goes on from speaks for nothing any more.
-        let ahead = self.sources.iter().zip(&reel.wires).filter(|(read, _)| read.state == State::Ahead);
+        let ahead =
+            self.sources.iter().zip(&capture_files.wires).filter(|(read, _)| read.state == State::Ahead);
         let ahead: HashSet<Wire> = ahead.map(|(_, wire)| *wire).collect();
-        for (read, wire) in self.sources.iter_mut().zip(&reel.wires) {
+        for (read, wire) in self.sources.iter_mut().zip(&capture_files.wires) {
             if read.state == State::Ended && !ahead.contains(wire) {
                 read.state = State::Over;
                 lines[read.line].disconnected(at_ns, market, &mut *out);
@@ -155,18 +156,18 @@ impl Reads {
     fn begin(
         &mut self,
         source: usize,
-        reel: &Reel,
+        capture_files: &CaptureFiles,
         lines: &mut [Line],
         at_ns: u64,
         market: &mut Market,
         out: &mut impl FnMut(&Tick),
     ) {
         self.sources[source].state = State::Open;
-        let Some(before) = self.predecessor(source, reel, lines, market) else {
-            if !reel.is_primed(source)
-                && let Ok(reader) = Reader::open(reel.captures[source].path())
+        let Some(before) = self.predecessor(source, capture_files, lines, market) else {
+            if !capture_files.is_primed(source)
+                && let Ok(reader) = Reader::open(capture_files.captures[source].path())
             {
-                deck::prime(&mut lines[source], reader.capture(), market);
+                merged_capture::prime(&mut lines[source], reader.capture(), market);
             }
             return;
         };
@@ -175,7 +176,7 @@ impl Reads {
         (self.sources[source].line, self.sources[source].segment) = (line, segment);
         // Its own line may have looked at its first frames.
         lines[source].hand_over_to(lines[line].id(), market);
-        let head = reel.heads[source];
+        let head = capture_files.heads[source];
         let is_seamless = segment.zip(head).is_some_and(|(before, head)| before.precedes(&head));
         // Of two segments it is known whether one is missing between them: see `continues`.
         if is_seamless {
@@ -184,7 +185,7 @@ impl Reads {
             lines[line].joined(at_ns, market, out);
         }
         if self.joins.len() < JOINS_MAX {
-            let pause_ns = reel.captures[source].first_ns().saturating_sub(last_ns);
+            let pause_ns = capture_files.captures[source].first_ns().saturating_sub(last_ns);
             self.joins.push(Joined { from: before, to: source, pause_ns, is_seamless });
         }
     }
@@ -192,14 +193,21 @@ impl Reads {
     /// The capture that this one goes on from: of those of its venue that have ended, the segment before it, else the one
     /// that tells most of what its first frames tell, else the one whose name is most like its own, else the one that ended
     /// last.
-    fn predecessor(&self, source: usize, reel: &Reel, lines: &mut [Line], market: &Market) -> Option<usize> {
+    fn predecessor(
+        &self,
+        source: usize,
+        capture_files: &CaptureFiles,
+        lines: &mut [Line],
+        market: &Market,
+    ) -> Option<usize> {
         let is_candidate = |other: &usize| {
-            self.sources[*other].state == State::Ended && reel.wires[*other] == reel.wires[source]
+            self.sources[*other].state == State::Ended
+                && capture_files.wires[*other] == capture_files.wires[source]
         };
         let candidates: Vec<usize> = (0..self.sources.len()).filter(is_candidate).collect();
         let mut content = vec![0; candidates.len()];
         if candidates.len() > 1
-            && let Ok(reader) = Reader::open(reel.captures[source].path())
+            && let Ok(reader) = Reader::open(capture_files.captures[source].path())
         {
             let frames = reader.sample().filter_map(|record| match record.kind {
                 Kind::Frame(frame) => Some(frame),
@@ -212,9 +220,10 @@ impl Reads {
             }
         }
         let likeness = |other: usize, content: usize| {
-            let (mine, theirs) = (reel.captures[source].path(), reel.captures[other].path());
+            let (mine, theirs) =
+                (capture_files.captures[source].path(), capture_files.captures[other].path());
             let same_folder = mine.parent() == theirs.parent();
-            let segment = self.sources[other].segment.zip(reel.heads[source]);
+            let segment = self.sources[other].segment.zip(capture_files.heads[source]);
             let precedes = segment.is_some_and(|(before, head)| before.precedes(&head));
             (
                 precedes,

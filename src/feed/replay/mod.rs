@@ -2,12 +2,12 @@
 //! elsewhere, and how fast to go; it waits for nobody.
 
 mod control;
-mod cue;
-mod deck;
 mod digest;
 mod figures;
 mod joins;
-mod tempo;
+mod merged_capture;
+mod schedule;
+mod seeker;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use self::cue::Cue;
-use self::deck::{Deck, Reel, Taken};
 use self::digest::Digest;
 use self::figures::Figures;
-pub use self::tempo::SILENCE_NS_MAX;
-use self::tempo::Tempo;
+use self::merged_capture::{CaptureFiles, MergedCapture, Taken};
+use self::schedule::ReplaySchedule;
+pub use self::schedule::SILENCE_NS_MAX;
+use self::seeker::Seeker;
 use super::line::{Line, LineLimits};
 use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
@@ -33,8 +33,8 @@ use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Spee
 use crate::tick::{Body, Tick};
 use crate::venue::{ChecksOff, Wire};
 
-pub use cue::{CueLimits, CueMemory};
 pub use joins::Join;
+pub use seeker::{SeekLimits, SeekMemory};
 
 /// Which captures are replayed, and how.
 #[derive(Clone, Debug)]
@@ -152,11 +152,11 @@ enum Mode {
 /// Captures being replayed.
 pub struct Replay {
     spec: ReplaySpec,
-    deck: Deck,
+    merged_capture: MergedCapture,
     /// Until somebody may need other places than the next.
-    reel: Option<Arc<Reel>>,
-    cue: Option<Cue>,
-    tempo: Tempo,
+    capture_files: Option<Arc<CaptureFiles>>,
+    seeker: Option<Seeker>,
+    schedule: ReplaySchedule,
     mode: Mode,
     /// Trades and quotes that a step still publishes, while it stands.
     steps: u32,
@@ -196,19 +196,20 @@ impl Replay {
     /// [`ReplayError`] names the capture.
     pub fn open(spec: ReplaySpec, limits: &LineLimits, first: LineId) -> Result<Self, ReplayError> {
         let limits = LineLimits { checks_off: spec.checks_off, ..limits.clone() };
-        let (mut deck, reel) = Deck::open(&spec.files, spec.venue, &limits, first)?;
-        let start_ns = deck.next_ns().unwrap_or(0);
+        let (mut merged_capture, capture_files) =
+            MergedCapture::open(&spec.files, spec.venue, &limits, first)?;
+        let start_ns = merged_capture.next_ns().unwrap_or(0);
         let from_ns = spec.from.map_or(start_ns, |from| from.ns(start_ns).max(start_ns));
         let to_ns = spec.to.map(|to| to.ns(start_ns));
         if to_ns.is_some_and(|to| to <= from_ns) {
             return Err(ReplayError::NoSpan);
         }
-        let tempo = Tempo::new(spec.speed, spec.idle_ns_max);
+        let schedule = ReplaySchedule::new(spec.speed, spec.idle_ns_max);
         Ok(Self {
-            deck,
-            reel: Some(reel),
-            cue: None,
-            tempo,
+            merged_capture,
+            capture_files: Some(capture_files),
+            seeker: None,
+            schedule,
             mode: Mode::Playing,
             steps: 0,
             held: VecDeque::new(),
@@ -230,7 +231,7 @@ impl Replay {
         })
     }
 
-    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::Order::Seek), and begins where it
+    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::ReplayCommand::Seek), and begins where it
     /// is said to. `wake` is notified when a place was reached. The names of its threads begin with `name`.
     ///
     /// # Errors
@@ -239,13 +240,13 @@ impl Replay {
         &mut self,
         name: &str,
         instruments_max: usize,
-        limits: CueLimits,
+        limits: SeekLimits,
         wake: Arc<Notify>,
     ) -> std::io::Result<()> {
-        let Some(reel) = self.reel.take() else { return Ok(()) };
-        let cue = Cue::start(name, reel, instruments_max, limits, wake)?;
-        cue.rest(self.spec.speed.is_flat_out());
-        self.cue = Some(cue);
+        let Some(capture_files) = self.capture_files.take() else { return Ok(()) };
+        let seeker = Seeker::start(name, capture_files, instruments_max, limits, wake)?;
+        seeker.rest(self.spec.speed.is_flat_out());
+        self.seeker = Some(seeker);
         if self.from_ns > self.start_ns {
             self.go(self.from_ns, true);
         }
@@ -253,8 +254,8 @@ impl Replay {
     }
 
     /// The memory that its checkpoints take, once it is [prepared](Self::prepare).
-    pub fn cue_memory(&self) -> Option<CueMemory> {
-        self.cue.as_ref().map(Cue::memory)
+    pub fn seek_memory(&self) -> Option<SeekMemory> {
+        self.seeker.as_ref().map(Seeker::memory)
     }
 
     /// Whether it is to begin between its first record and its last. Waits until that is known of the last, but at most so long:
@@ -264,8 +265,9 @@ impl Replay {
     /// [`ReplayError::BeginOutOfSpan`] names both, or the first alone while the end is looked for.
     pub fn begin_where_there_is_something(&self, patience: Duration) -> Result<(), ReplayError> {
         let Some(from) = self.spec.from else { return Ok(()) };
-        let gone = self.cue.as_ref().filter(|_| self.from_ns > self.start_ns);
-        let last_ns = gone.and_then(|cue| cue.wait_for_end_before(patience)).or_else(|| self.known_end_ns());
+        let gone = self.seeker.as_ref().filter(|_| self.from_ns > self.start_ns);
+        let last_ns =
+            gone.and_then(|seeker| seeker.wait_for_end_before(patience)).or_else(|| self.known_end_ns());
         let (from_us, to_us) = (self.start_ns / 1_000, last_ns.map(|last_ns| last_ns / 1_000));
         let span = Span { start_ns: self.start_ns, from_us, to_us };
         span.check(from).map_err(ReplayError::BeginOutOfSpan)
@@ -278,10 +280,10 @@ impl Replay {
 
     /// Its lines. At the start each capture has one; one that goes on from another is read by the line of that.
     pub fn lines(&self) -> impl Iterator<Item = LineView<'_>> {
-        let Deck { lines, reads, bad_lines, truncated, reel, .. } = &self.deck;
-        reads.by_line(reel).into_iter().map(move |(line, sources)| LineView {
+        let MergedCapture { lines, reads, bad_lines, truncated, capture_files, .. } = &self.merged_capture;
+        reads.by_line(capture_files).into_iter().map(move |(line, sources)| LineView {
             bad_lines: sources.iter().map(|source| bad_lines[*source]).sum(),
-            files: sources.iter().map(|source| reel.captures[*source].path()).collect(),
+            files: sources.iter().map(|source| capture_files.captures[*source].path()).collect(),
             is_truncated: sources.iter().any(|source| truncated[*source]),
             line: &lines[line],
         })
@@ -289,18 +291,18 @@ impl Replay {
 
     /// How captures went on from others so far, the first thousand of them.
     pub fn joins(&self) -> Vec<Join> {
-        self.deck.reads.joins(&self.deck.reel)
+        self.merged_capture.reads.joins(&self.merged_capture.capture_files)
     }
 
     /// Captures that were named and have nothing in them.
     pub fn empty(&self) -> &[PathBuf] {
-        &self.deck.reel.empty
+        &self.merged_capture.capture_files.empty
     }
 
     /// Whether what was to come was missing where a capture was read: it is truncated, at its end or, in a recording, at the
     /// end of one of its files. By capture, in their order.
     pub fn truncated(&self) -> impl Iterator<Item = bool> {
-        self.deck.truncated.iter().copied()
+        self.merged_capture.truncated.iter().copied()
     }
 
     /// Has what its lines take in recorded; `tap` is asked for the tap of each.
@@ -308,7 +310,7 @@ impl Replay {
     /// # Errors
     /// Those of `tap`.
     pub fn record<E>(&mut self, mut tap: impl FnMut(&Line) -> Result<Tap, E>) -> Result<(), E> {
-        self.deck.lines.iter_mut().try_for_each(|line| {
+        self.merged_capture.lines.iter_mut().try_for_each(|line| {
             let tap = tap(line)?;
             line.record(tap);
             Ok(())
@@ -317,7 +319,7 @@ impl Replay {
 
     /// Bytes of its captures that were read in this round, as they are packed, and how many they have.
     pub fn progress(&self) -> (u64, u64) {
-        self.deck.merged.progress()
+        self.merged_capture.merged.progress()
     }
 
     /// Whether everything from the first line on has been read once.
@@ -327,7 +329,7 @@ impl Replay {
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
     pub fn prime(&mut self, market: &mut Market) {
-        self.deck.prime(market);
+        self.merged_capture.prime(market);
         self.digest.get_or_insert_with(|| Digest::new(Arc::clone(market.table())));
     }
 
@@ -357,12 +359,12 @@ impl Replay {
         if self.resume_at_ns > now.mono_ns {
             return Step::Due(Now { mono_ns: self.resume_at_ns, wall_ns: now.wall_ns });
         }
-        let next_ns = self.deck.next_ns().filter(|next| self.to_ns.is_none_or(|to| *next < to));
+        let next_ns = self.merged_capture.next_ns().filter(|next| self.to_ns.is_none_or(|to| *next < to));
         let Some(next_ns) = next_ns else { return self.end(now, stamp, market, out) };
         let (rx_ns, due, clock) = match stamp {
             Stamp::Recorded => (None, None, None),
             Stamp::Live(clock) if self.mode == Mode::Paused => (Some(clock.wall_ns()), None, None),
-            Stamp::Live(clock) => match self.tempo.due(next_ns, now) {
+            Stamp::Live(clock) => match self.schedule.due(next_ns, now) {
                 Some(due) if due.mono_ns > now.mono_ns => return Step::Due(due),
                 Some(due) => (Some(due.wall_ns), Some(due.mono_ns), Some(clock)),
                 None => (Some(clock.wall_ns()), None, None),
@@ -370,8 +372,8 @@ impl Replay {
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
         let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, market, out);
-        self.figures.stepped(stepped_back_ns, self.tempo.silence_ns(next_ns));
-        self.tempo.took(next_ns);
+        self.figures.stepped(stepped_back_ns, self.schedule.silence_ns(next_ns));
+        self.schedule.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
         if let Some((due_ns, clock)) = due.zip(clock) {
             self.figures.late(clock.now().mono_ns.saturating_sub(due_ns));
@@ -391,7 +393,7 @@ impl Replay {
         let steps = (self.mode == Mode::Paused).then_some(steps);
         let mut left = steps.as_ref().map_or(u32::MAX, |steps| **steps);
         let is_stepping = steps.is_some();
-        let taken = self.deck.take(rx_ns, heard_ns, market, |number, tick| {
+        let taken = self.merged_capture.take(rx_ns, heard_ns, market, |number, tick| {
             if let (Some(number), Some(digest)) = (number, digest.as_mut()) {
                 digest.add(number, tick);
             }
@@ -428,12 +430,12 @@ impl Replay {
             Stamp::Recorded => self.last_rx_ns,
             Stamp::Live(_) => now.wall_ns,
         };
-        self.end_tick = Some(self.deck.ticks);
+        self.end_tick = Some(self.merged_capture.ticks);
         // Its last record, where there is none behind `to`.
-        let cut_ns = self.to_ns.filter(|_| self.deck.next_ns().is_some());
-        self.end_ns = cut_ns.or_else(|| self.tempo.position_ns(None, now));
+        let cut_ns = self.to_ns.filter(|_| self.merged_capture.next_ns().is_some());
+        self.end_ns = cut_ns.or_else(|| self.schedule.position_ns(None, now));
         if let Some(end_ns) = self.end_ns {
-            self.tempo.place(end_ns);
+            self.schedule.place(end_ns);
         }
         self.rounds += 1;
         if !self.spec.looped {
@@ -441,7 +443,7 @@ impl Replay {
             return Step::Ended;
         }
         // Of what it has told nothing holds at the beginning.
-        for line in &mut self.deck.lines {
+        for line in &mut self.merged_capture.lines {
             line.disconnected(rx_ns, market, &mut out);
         }
         let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
@@ -453,12 +455,12 @@ impl Replay {
             return Step::Took;
         }
         self.resume_at_ns = resume_at_ns;
-        if let Err(error) = self.deck.rewind() {
+        if let Err(error) = self.merged_capture.rewind() {
             // It was there a moment ago: whoever took it away ends the loop.
             self.stand_at_end(rx_ns, market, &mut out);
             return Step::Lost(error.to_string());
         }
-        self.tempo.rewind();
+        self.schedule.rewind();
         self.prime(market);
         Step::Took
     }
@@ -466,7 +468,7 @@ impl Replay {
     /// It has ended, and so has what its lines spoke for.
     fn stand_at_end(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
         self.set_origin(Origin::Replay);
-        for line in &mut self.deck.lines {
+        for line in &mut self.merged_capture.lines {
             line.over(rx_ns, market, out);
         }
         self.mode = Mode::Ended;
@@ -477,7 +479,7 @@ impl Replay {
     /// Ends it before its time: what its lines spoke for has ended.
     pub fn stop(&mut self, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
         self.hand_out_held(&mut out);
-        self.tempo.stand(self.deck.next_ns(), now);
+        self.schedule.stand(self.merged_capture.next_ns(), now);
         self.stand_at_end(now.wall_ns, market, &mut out);
     }
 
@@ -490,22 +492,22 @@ impl Replay {
 
     /// Where it is.
     pub fn playback(&mut self, now: Now) -> Playback {
-        let next_ns = self.deck.next_ns();
+        let next_ns = self.merged_capture.next_ns();
         let state = match self.mode {
             Mode::Playing => PlayState::Playing,
             Mode::Paused => PlayState::Paused,
             Mode::Seeking { .. } => PlayState::Seeking,
             Mode::Ended => PlayState::Ended,
         };
-        let position_ns = self.tempo.position_ns(next_ns, now).unwrap_or(self.from_ns);
-        let reached_ns = || self.cue.as_ref().map_or(0, Cue::reached_ns);
+        let position_ns = self.schedule.position_ns(next_ns, now).unwrap_or(self.from_ns);
+        let reached_ns = || self.seeker.as_ref().map_or(0, Seeker::reached_ns);
         let to_ns = self.known_end_ns().unwrap_or_else(reached_ns).max(position_ns);
         Playback {
             state,
             position_us: position_ns / 1_000,
             from_us: self.from_ns / 1_000,
             to_us: to_ns / 1_000,
-            speed: self.tempo.speed(),
+            speed: self.schedule.speed(),
             looped: self.spec.looped,
         }
     }
@@ -518,7 +520,7 @@ impl Replay {
 
     /// Where it ends, as far as that is known: with its last record, but at `to` at the latest.
     fn known_end_ns(&self) -> Option<u64> {
-        let passed = self.cue.as_ref().and_then(Cue::end).map(|end| end.last_ns);
+        let passed = self.seeker.as_ref().and_then(Seeker::end).map(|end| end.last_ns);
         [passed.or(self.end_ns), self.to_ns].into_iter().flatten().min()
     }
 
@@ -541,7 +543,7 @@ impl Replay {
             self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
         let end_tick = match self.to_ns {
             Some(_) => self.end_tick,
-            None => self.end_tick.or_else(|| self.cue.as_ref()?.end().map(|end| end.ticks)),
+            None => self.end_tick.or_else(|| self.seeker.as_ref()?.end().map(|end| end.ticks)),
         };
         let whole = self.first_tick.zip(end_tick).filter(|(first, end)| first <= end);
         let covered = whole.is_some_and(|(first, end)| match spans {
@@ -568,7 +570,8 @@ impl Replay {
 
     /// Whether every line is silent: see [`look_for_silence`](Self::look_for_silence).
     pub fn is_silent(&self) -> bool {
-        let mut heard = self.deck.lines.iter().filter(|line| line.last_rx_ns().is_some()).peekable();
+        let mut heard =
+            self.merged_capture.lines.iter().filter(|line| line.last_rx_ns().is_some()).peekable();
         heard.peek().is_some() && heard.all(Line::is_silent)
     }
 
@@ -584,10 +587,10 @@ impl Replay {
         if self.mode != Mode::Playing {
             return;
         }
-        let speed = self.tempo.speed();
+        let speed = self.schedule.speed();
         let slower = if speed.is_flat_out() { 1.0 } else { speed.factor().min(1.0) };
         let longest_ns = (stale_after_ns as f64 / slower) as u64;
-        for line in &mut self.deck.lines {
+        for line in &mut self.merged_capture.lines {
             if line.silence_ns(now.mono_ns) > longest_ns {
                 line.set_silent(true, now.wall_ns, market, &mut out);
             }

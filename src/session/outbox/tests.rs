@@ -269,9 +269,9 @@ enum Step {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Frames on the tape go out as their copies would, whatever happens between.
+    /// Frames on the frame_ring go out as their copies would, whatever happens between.
     #[test]
-    fn the_tape_makes_no_difference(
+    fn the_frame_ring_makes_no_difference(
         steps in proptest::collection::vec(
             prop_oneof![
                 8 => (1..400_usize).prop_map(Step::Shared),
@@ -293,10 +293,10 @@ proptest! {
             let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
             match step {
                 Step::Shared(len) => {
-                    let strip = buffers.print(&frame(len), times(n)).expect("there is room");
+                    let range = buffers.print(&frame(len), times(n)).expect("there is room");
                     // Between some of them stands what others are sent.
                     (n % 3 == 0).then(|| buffers.print(b"other", times(n)));
-                    shared.push_strip(strip, now_ns);
+                    shared.push_range(range, now_ns);
                     copied.push_tick(&frame(len), times(n), now_ns);
                 }
                 Step::Own(len) => both(&mut shared, &mut copied, |o| o.push(&frame(len), now_ns)),
@@ -322,7 +322,7 @@ proptest! {
             }
             prop_assert_eq!(shared.len(), copied.len());
             prop_assert_eq!(shared.answer_bytes(), copied.answer_bytes());
-            // What stands on the tape is taken for as old as the first of it. Either age is a grain too old at most.
+            // What stands on the frame_ring is taken for as old as the first of it. Either age is a grain too old at most.
             let (ours, theirs) = (shared.oldest_ns(), copied.oldest_ns());
             let latest = theirs.map(|at| at + GRAIN_NS);
             prop_assert!(ours.is_some() == theirs.is_some() && ours <= latest, "{ours:?} {theirs:?}");

@@ -12,7 +12,7 @@ pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 ///
 /// Times of records are those of the capture, nanoseconds since the Unix epoch, and never go back.
 #[derive(Debug)]
-pub(super) struct Tempo {
+pub(super) struct ReplaySchedule {
     speed: Speed,
     /// Of a longer silence only so much is waited for; `None`: see [`SILENCE_NS_MAX`].
     idle_ns_max: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Tempo {
 /// records that are due one after the other have times one after the other.
 const RUN_OFF_NS_MAX: u64 = 10_000_000;
 
-impl Tempo {
+impl ReplaySchedule {
     /// A schedule that stands in front of the first record.
     pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
         Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None, ahead_ns: None }
@@ -137,18 +137,18 @@ mod tests {
 
     struct Rig {
         clock: Clock,
-        tempo: Tempo,
+        schedule: ReplaySchedule,
     }
 
     impl Rig {
         fn new(speed: f64, idle_ns_max: Option<u64>) -> Self {
             let speed = Speed::new(speed).expect("a speed");
-            Self { clock: Clock::manual(), tempo: Tempo::new(speed, idle_ns_max) }
+            Self { clock: Clock::manual(), schedule: ReplaySchedule::new(speed, idle_ns_max) }
         }
 
         /// Milliseconds of the clock at which a record is due.
         fn due(&mut self, offset_ns: u64) -> u64 {
-            let due = self.tempo.due(T + offset_ns, self.clock.now()).expect("not flat out");
+            let due = self.schedule.due(T + offset_ns, self.clock.now()).expect("not flat out");
             let now = self.clock.now();
             assert_eq!(due.wall_ns.wrapping_sub(now.wall_ns), due.mono_ns.wrapping_sub(now.mono_ns));
             due.mono_ns / MS
@@ -158,7 +158,7 @@ mod tests {
         fn take(&mut self, offset_ns: u64) {
             let due_ms = self.due(offset_ns);
             self.pass(due_ms.saturating_sub(self.now_ms()));
-            self.tempo.took(T + offset_ns);
+            self.schedule.took(T + offset_ns);
         }
 
         fn pass(&self, ms: u64) {
@@ -170,7 +170,7 @@ mod tests {
         }
 
         fn position(&self, next_ns: u64) -> u64 {
-            let at = self.tempo.position_ns(Some(T + next_ns), self.clock.now()).expect("a place");
+            let at = self.schedule.position_ns(Some(T + next_ns), self.clock.now()).expect("a place");
             at - T
         }
     }
@@ -191,7 +191,7 @@ mod tests {
             assert_eq!(rig.due(3_600 * SECOND), hour_ms);
         }
         let mut flat_out = Rig::new(0.0, None);
-        assert_eq!(flat_out.tempo.due(T, flat_out.clock.now()), None);
+        assert_eq!(flat_out.schedule.due(T, flat_out.clock.now()), None);
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
             // 7 ms are 14 of the capture.
             rig.pass(7);
             let now = rig.clock.now();
-            rig.tempo.stand(Some(T + 60 * SECOND), now);
+            rig.schedule.stand(Some(T + 60 * SECOND), now);
             rig.pass(1_000 * round);
             assert_eq!(rig.position(60 * SECOND), (round + 1) * 14 * MS, "it stands");
             assert_eq!(rig.due(60 * SECOND), rig.now_ms() + (60_000 - (round + 1) * 14) / 2);
@@ -215,15 +215,15 @@ mod tests {
         rig.take(0);
         rig.pass(500);
         let faster = Speed::new(10.0).expect("a speed");
-        rig.tempo.set_speed(faster, Some(T + 2 * SECOND), rig.clock.now());
+        rig.schedule.set_speed(faster, Some(T + 2 * SECOND), rig.clock.now());
         assert_eq!(rig.due(2 * SECOND), 650);
         rig.pass(100);
         assert_eq!(rig.position(2 * SECOND), 1_500 * MS);
-        rig.tempo.set_speed(Speed::FLAT_OUT, Some(T + 2 * SECOND), rig.clock.now());
-        assert_eq!(rig.tempo.due(T + 2 * SECOND, rig.clock.now()), None);
+        rig.schedule.set_speed(Speed::FLAT_OUT, Some(T + 2 * SECOND), rig.clock.now());
+        assert_eq!(rig.schedule.due(T + 2 * SECOND, rig.clock.now()), None);
         assert_eq!(rig.position(2 * SECOND), 1_500 * MS);
-        rig.tempo.took(T + 2 * SECOND);
-        rig.tempo.set_speed(Speed::RECORDED, Some(T + 3 * SECOND), rig.clock.now());
+        rig.schedule.took(T + 2 * SECOND);
+        rig.schedule.set_speed(Speed::RECORDED, Some(T + 3 * SECOND), rig.clock.now());
         assert_eq!(rig.due(3 * SECOND), rig.now_ms() + 1_000);
     }
 
@@ -248,12 +248,12 @@ mod tests {
         let mut rig = Rig::new(1.0, Some(60 * SECOND));
         rig.take(0);
         rig.pass(300);
-        rig.tempo.place(T + 1_000 * SECOND);
+        rig.schedule.place(T + 1_000 * SECOND);
         assert_eq!(rig.position(1_001 * SECOND), 1_000 * SECOND);
         assert_eq!(rig.due(1_001 * SECOND), 1_300);
-        rig.tempo.rewind();
+        rig.schedule.rewind();
         assert_eq!(rig.due(0), 300);
         // Lines without a time come first.
-        assert_eq!(rig.tempo.due(0, rig.clock.now()), Some(rig.clock.now()));
+        assert_eq!(rig.schedule.due(0, rig.clock.now()), Some(rig.clock.now()));
     }
 }

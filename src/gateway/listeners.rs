@@ -22,23 +22,23 @@ use crate::feed::{Flow, IngestView, LineRecord};
 use crate::front::metrics::{self, Sources};
 use crate::front::{
     Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
-    NoRoom, Options, PublishRoute, Refused, RoomRoute, Runtimes, Upgraded,
+    Options, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
 };
 use crate::history::Access;
 use crate::memory::{Level, Memory};
 use crate::protocol::close::Close;
 use crate::pulse::Pulse;
-use crate::shard::{self, Asked, ClientRow, NewClient, ShardHandle, SortBy, Standing, Who};
+use crate::shard::{self, Asked, ClientInfo, ClientRow, NewClient, ShardHandle, SortBy, Standing};
 
 /// What the gateway listens on.
-pub(super) struct Doors {
+pub(super) struct Listeners {
     public: TcpListener,
     admin: TcpListener,
     publish: Option<TcpListener>,
 }
 
-/// What the doors lead to.
-pub(super) struct Around<'a> {
+/// What the listeners lead to.
+pub(super) struct GatewayParts<'a> {
     pub(super) config: &'a Config,
     /// Files that the process may open.
     pub(super) files_max: Option<u64>,
@@ -84,7 +84,7 @@ pub(super) fn publishing(
     Ok(Some(Publishing { door, inbox }))
 }
 
-impl Doors {
+impl Listeners {
     pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
         let publish = config.publish.listen.map(|address| bind("publish.listen", address)).transpose()?;
         Ok(Self {
@@ -111,7 +111,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-impl Doors {
+impl Listeners {
     /// Says where everything listens.
     pub(super) fn ready_line(&self) -> anyhow::Result<String> {
         let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
@@ -122,14 +122,14 @@ impl Doors {
         Ok(format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}{publish}"))
     }
 
-    /// Opens all doors; they close when `stopped` turns true.
+    /// Opens all listeners; they close when `stopped` turns true.
     pub(super) fn open(
         self,
-        around: &Around<'_>,
+        parts: &GatewayParts<'_>,
         publishing: Option<&Arc<Publish>>,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
-        let config = around.config;
+        let config = parts.config;
         let limits = front_limits(config);
         let hosts = Hosts::new(&config.server.hosts).context("server.hosts")?;
         let options = Options {
@@ -138,38 +138,38 @@ impl Doors {
             hosts: hosts.clone(),
             feed: config.provenance(),
         };
-        let hooks = hooks(around, publishing);
+        let hooks = hooks(parts, publishing);
         let health = hooks.health.clone();
         let front = Front::new(&options, hooks).context("server.allowed_origins")?;
-        let shards = around.shards.handles.iter();
-        let table = Arc::clone(&around.base.table);
-        let rooms = around.rooms.cloned();
+        let shards = parts.shards.handles.iter();
+        let table = Arc::clone(&parts.base.table);
+        let rooms = parts.rooms.cloned();
         let sources = Arc::new(Sources {
-            ingest: Arc::clone(&around.base.view),
+            ingest: Arc::clone(&parts.base.view),
             shards: shards.map(|shard| (Arc::clone(&shard.counters), Arc::clone(&shard.bell))).collect(),
-            doors: vec![("public", front.stats())],
+            listeners: vec![("public", front.stats())],
             publish: publishing.map(|publishing| publishing.stats()),
-            records: Arc::clone(around.records),
-            history: around.past.cloned(),
-            latency: around.measured.clone(),
-            runtimes: runtimes(around),
-            pulses: Arc::clone(around.pulses),
-            steps: Arc::clone(around.clock.steps()),
+            records: Arc::clone(parts.records),
+            history: parts.past.cloned(),
+            latency: parts.measured.clone(),
+            runtimes: runtimes(parts),
+            pulses: Arc::clone(parts.pulses),
+            steps: Arc::clone(parts.clock.steps()),
             connections_max: config.limits.connections_max.get() as u64,
-            files_max: around.files_max,
+            files_max: parts.files_max,
             instruments: Box::new(move || table.len() as u64),
-            memory: Arc::clone(around.memory),
+            memory: Arc::clone(parts.memory),
             rooms: Box::new(move || rooms.as_ref().map(|rooms| rooms.figures())),
         });
-        let handles = Arc::clone(&around.shards.handles);
-        let rooms = around.rooms.cloned();
+        let handles = Arc::clone(&parts.shards.handles);
+        let rooms = parts.rooms.cloned();
         let admin = Admin::new(
             crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
                 clients: Arc::new(move |asked| Box::pin(clients(Arc::clone(&handles), asked))),
-                latency: around.measured.clone(),
+                latency: parts.measured.clone(),
                 rooms: Arc::new(move || rooms.as_ref().map_or_else(Vec::new, |rooms| rooms.rows())),
                 health,
             },
@@ -189,12 +189,12 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 /// Everything that runs tasks.
-fn runtimes(around: &Around<'_>) -> Runtimes {
+fn runtimes(parts: &GatewayParts<'_>) -> Runtimes {
     let control = [
         ("control".to_owned(), Handle::current()),
-        ("ingest".to_owned(), around.base.ingest.runtime.handle().clone()),
+        ("ingest".to_owned(), parts.base.ingest.runtime.handle().clone()),
     ];
-    let shards = around.shards.handles.iter().enumerate();
+    let shards = parts.shards.handles.iter().enumerate();
     Runtimes::new(
         control.into_iter().chain(shards.map(|(n, shard)| (format!("shard-{n}"), shard.runtime.clone()))),
     )
@@ -212,8 +212,8 @@ fn front_limits(config: &Config) -> crate::front::Limits {
 }
 
 /// What the public door asks the rest.
-fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
-    let Around { config, base, shards, measured, records, past, rooms, memory, .. } = around;
+fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
+    let GatewayParts { config, base, shards, measured, records, past, rooms, memory, .. } = parts;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
     let in_rooms = rooms.cloned();
     let can_accept = move || {
@@ -238,7 +238,7 @@ fn hooks(around: &Around<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
                 feed_health(&feeds, publishers, &view, &records)
             }),
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref(), &watched)),
-            pulses: Arc::clone(around.pulses),
+            pulses: Arc::clone(parts.pulses),
         },
         remote: base.remote.clone(),
         rooms: rooms.map(room_route),
@@ -260,14 +260,14 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
 /// The way into rooms.
 fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
     let (asked, named) = (Arc::clone(rooms), Arc::clone(rooms));
-    let enter = move |wish, peer: SocketAddr| -> BoxFuture<'static, Result<HandOverOnce, NoRoom>> {
+    let enter = move |wish, peer: SocketAddr| -> BoxFuture<'static, Result<HandOverOnce, RoomError>> {
         let rooms = Arc::clone(&asked);
         Box::pin(async move {
             let place = rooms.enter(wish, peer).await?;
             Ok(Box::new(move |upgraded| place.hand_over(upgraded)) as HandOverOnce)
         })
     };
-    let captures = move || -> BoxFuture<'static, Result<Value, NoRoom>> {
+    let captures = move || -> BoxFuture<'static, Result<Value, RoomError>> {
         let rooms = Arc::clone(&named);
         Box::pin(async move { rooms.captures().await })
     };
@@ -359,7 +359,7 @@ pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<()
         return Err(Refused { stream, why });
     };
     let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
-    let who = Who { name: name.into(), peer: Some(peer) };
+    let who = ClientInfo { name: name.into(), peer: Some(peer) };
     let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
     shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
 }

@@ -15,7 +15,7 @@ use crate::tick::{Body, Channel, Tick};
 use crate::venue::Wire;
 
 /// What is needed to read some captures again.
-pub(super) struct Reel {
+pub(super) struct CaptureFiles {
     pub(super) captures: Vec<Arc<Capture>>,
     pub(super) wires: Vec<Wire>,
     /// Before when each does not begin, nanoseconds since the Unix epoch.
@@ -31,7 +31,7 @@ pub(super) struct Reel {
     first: u32,
 }
 
-impl Reel {
+impl CaptureFiles {
     /// The numbers of the lines.
     pub(super) fn lines(&self) -> Range<u32> {
         self.first..self.first + self.wires.len() as u32
@@ -71,8 +71,8 @@ impl Reel {
 const OPEN_MAX: usize = 16;
 
 /// Captures, merged by receive time, with their lines.
-pub(super) struct Deck {
-    pub(super) reel: Arc<Reel>,
+pub(super) struct MergedCapture {
+    pub(super) capture_files: Arc<CaptureFiles>,
     pub(super) merged: Merged,
     /// A line for each capture; those of captures that go on from others stay unused.
     pub(super) lines: Vec<Line>,
@@ -86,7 +86,7 @@ pub(super) struct Deck {
     pub(super) ticks: u64,
 }
 
-/// A record that a [`Deck`] has taken in.
+/// A record that a [`MergedCapture`] has taken in.
 pub(super) struct Taken {
     /// When it was received, or is said to have been.
     pub(super) rx_ns: u64,
@@ -96,14 +96,14 @@ pub(super) struct Taken {
     pub(super) bad: Option<String>,
 }
 
-impl Deck {
+impl MergedCapture {
     /// Opens captures and finds out what they hold.
     pub(super) fn open(
         files: &[PathBuf],
         venue: Option<Wire>,
         limits: &LineLimits,
         first: LineId,
-    ) -> Result<(Self, Arc<Reel>), ReplayError> {
+    ) -> Result<(Self, Arc<CaptureFiles>), ReplayError> {
         if files.is_empty() {
             return Err(ReplayError::NoFiles);
         }
@@ -139,19 +139,34 @@ impl Deck {
             }
         }
         let limits = limits.clone();
-        let reel = Arc::new(Reel { captures, wires, begin_ns, heads, primed, empty, limits, first: first.0 });
-        Ok((Self::on(&reel, Merged::from_start(&reel.captures, &reel.begin_ns, readers)), reel))
+        let capture_files = Arc::new(CaptureFiles {
+            captures,
+            wires,
+            begin_ns,
+            heads,
+            primed,
+            empty,
+            limits,
+            first: first.0,
+        });
+        Ok((
+            Self::on(
+                &capture_files,
+                Merged::from_start(&capture_files.captures, &capture_files.begin_ns, readers),
+            ),
+            capture_files,
+        ))
     }
 
-    fn on(reel: &Arc<Reel>, merged: Merged) -> Self {
+    fn on(capture_files: &Arc<CaptureFiles>, merged: Merged) -> Self {
         Self {
             merged,
-            lines: reel.new_lines(),
-            reads: Reads::new(reel.captures.len()),
-            bad_lines: vec![0; reel.wires.len()],
-            truncated: vec![false; reel.wires.len()],
+            lines: capture_files.new_lines(),
+            reads: Reads::new(capture_files.captures.len()),
+            bad_lines: vec![0; capture_files.wires.len()],
+            truncated: vec![false; capture_files.wires.len()],
             ticks: 0,
-            reel: Arc::clone(reel),
+            capture_files: Arc::clone(capture_files),
         }
     }
 
@@ -160,21 +175,22 @@ impl Deck {
     /// # Errors
     /// The capture that is not there any more.
     pub(super) fn rewind(&mut self) -> Result<(), CaptureError> {
-        for capture in &self.reel.captures {
+        for capture in &self.capture_files.captures {
             let path = capture.path();
             let gone = |source| CaptureError::Open { path: path.into(), source };
             std::fs::metadata(path).map_err(gone)?;
         }
-        self.merged = Merged::from_start(&self.reel.captures, &self.reel.begin_ns, Vec::new());
-        self.reads = Reads::new(self.reel.captures.len());
+        self.merged =
+            Merged::from_start(&self.capture_files.captures, &self.capture_files.begin_ns, Vec::new());
+        self.reads = Reads::new(self.capture_files.captures.len());
         self.ticks = 0;
         Ok(())
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
     pub(super) fn prime(&mut self, market: &mut Market) {
-        for index in &self.reel.primed {
-            prime(&mut self.lines[*index], &self.reel.captures[*index], market);
+        for index in &self.capture_files.primed {
+            prime(&mut self.lines[*index], &self.capture_files.captures[*index], market);
         }
     }
 
@@ -202,9 +218,9 @@ impl Deck {
             *ticks += 1;
             out(Some(*ticks - 1), tick);
         };
-        let Self { reel, merged, lines, reads, bad_lines, truncated, .. } = self;
+        let Self { capture_files, merged, lines, reads, bad_lines, truncated, .. } = self;
         if merged.has_news() {
-            reads.update(reel, merged, lines, rx_ns, market, &mut numbered);
+            reads.update(capture_files, merged, lines, rx_ns, market, &mut numbered);
         }
         let Some((source, record)) = merged.next_record() else {
             return Taken { rx_ns: 0, stepped_back_ns: None, bad: None };
@@ -241,7 +257,7 @@ impl Deck {
             Kind::Sent(_) | Kind::Note(_) => {}
         }
         let stepped_back_ns = merged.stepped_back_ns();
-        let path = || printable::path(&reel.captures[source].path()).to_string();
+        let path = || printable::path(&capture_files.captures[source].path()).to_string();
         let bad = bad.map(|(number, error)| format!("{}:{number}: {error}", path()));
         Taken { rx_ns, stepped_back_ns, bad }
     }
@@ -284,54 +300,58 @@ fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, Re
 /// The newest trade and quote of each instrument, by its number.
 pub(super) type Values = Vec<[Option<Tick>; 2]>;
 
-/// A deck that plays for nobody, with a market of its own: to find out how things stand at some place.
-pub(super) struct Rehearsal {
-    pub(super) deck: Deck,
+/// A merged_capture that plays for nobody, with a market of its own: to find out how things stand at some place.
+pub(super) struct ShadowReplay {
+    pub(super) merged_capture: MergedCapture,
     pub(super) market: Market,
     pub(super) values: Values,
     /// The newest receive time that was taken in.
     pub(super) last_ns: u64,
 }
 
-impl Rehearsal {
+impl ShadowReplay {
     /// In front of the first record.
-    pub(super) fn at_start(reel: &Arc<Reel>, table: &Arc<InstrumentTable>) -> Self {
-        let mut deck = Deck::on(reel, Merged::from_start(&reel.captures, &reel.begin_ns, Vec::new()));
+    pub(super) fn at_start(capture_files: &Arc<CaptureFiles>, table: &Arc<InstrumentTable>) -> Self {
+        let mut merged_capture = MergedCapture::on(
+            capture_files,
+            Merged::from_start(&capture_files.captures, &capture_files.begin_ns, Vec::new()),
+        );
         let mut market = Market::new(Arc::clone(table));
-        deck.prime(&mut market);
-        Self { deck, market, values: Values::new(), last_ns: 0 }
+        merged_capture.prime(&mut market);
+        Self { merged_capture, market, values: Values::new(), last_ns: 0 }
     }
 
     /// Where it was when this was written down.
-    pub(super) fn at(checkpoint: &Checkpoint, reel: &Arc<Reel>) -> Result<Self, String> {
-        let mut deck = Deck::on(reel, reel.read_from(&checkpoint.places)?);
-        deck.ticks = checkpoint.ticks;
-        deck.reads.clone_from(&checkpoint.reads);
-        for (line, memory) in deck.lines.iter_mut().zip(&checkpoint.memories) {
+    pub(super) fn at(checkpoint: &Checkpoint, capture_files: &Arc<CaptureFiles>) -> Result<Self, String> {
+        let mut merged_capture =
+            MergedCapture::on(capture_files, capture_files.read_from(&checkpoint.places)?);
+        merged_capture.ticks = checkpoint.ticks;
+        merged_capture.reads.clone_from(&checkpoint.reads);
+        for (line, memory) in merged_capture.lines.iter_mut().zip(&checkpoint.memories) {
             line.recall(memory.clone(), checkpoint.last_ns);
         }
         let (market, values) = (checkpoint.market.clone(), checkpoint.values.clone());
-        Ok(Self { deck, market, values, last_ns: checkpoint.last_ns })
+        Ok(Self { merged_capture, market, values, last_ns: checkpoint.last_ns })
     }
 
     /// Takes in the next record. To be called where there is one.
     pub(super) fn step(&mut self) {
-        let Self { deck, market, values, last_ns } = self;
-        let next_ns = deck.next_ns().unwrap_or(0);
+        let Self { merged_capture, market, values, last_ns } = self;
+        let next_ns = merged_capture.next_ns().unwrap_or(0);
         // What cannot be read is told when it is played.
-        let _ = deck.take(None, 0, market, |_, tick| keep(values, tick));
+        let _ = merged_capture.take(None, 0, market, |_, tick| keep(values, tick));
         *last_ns = (*last_ns).max(next_ns);
     }
 
     /// Writes down where it is.
     pub(super) fn checkpoint(&mut self) -> Checkpoint {
         Checkpoint {
-            places: self.deck.merged.places(),
-            text_bytes: self.deck.merged.text_bytes(),
+            places: self.merged_capture.merged.places(),
+            text_bytes: self.merged_capture.merged.text_bytes(),
             last_ns: self.last_ns,
-            ticks: self.deck.ticks,
-            reads: self.deck.reads.clone(),
-            memories: self.deck.lines.iter().map(Line::memory).collect(),
+            ticks: self.merged_capture.ticks,
+            reads: self.merged_capture.reads.clone(),
+            memories: self.merged_capture.lines.iter().map(Line::memory).collect(),
             market: self.market.clone(),
             values: self.values.clone(),
         }

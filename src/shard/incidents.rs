@@ -4,19 +4,19 @@ use super::client::Connection;
 use super::sessions::{Sessions, Socket};
 use crate::clock::{MS, Now};
 use crate::counters::Ending;
-use crate::flight::{Cause, Client, Incident, State, Witness};
+use crate::flight::{Cause, Client, Incident, IncidentReporter, State};
 use crate::session::{Kernel, Missing, Verdict};
 use crate::tick::Key;
 
 impl<S: Socket> Sessions<S> {
     /// Tells incidents from now on.
-    pub fn witness_with(&mut self, witness: Witness) {
-        self.witness = witness;
+    pub fn report_incidents_to(&mut self, reporter: IncidentReporter) {
+        self.reporter = reporter;
     }
 
     /// Notes how a client does; of one that is at ease nothing is kept.
     pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
-        let Some(span_us) = self.witness.span_us() else { return };
+        let Some(span_us) = self.reporter.span_us() else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         if verdict.at_ease {
             connection.history = None;
@@ -39,7 +39,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     fn tell_incident(&mut self, id: u32, now: Now, cause: impl FnOnce() -> Cause) {
-        self.witness.tell(now.mono_ns, || Incident {
+        self.reporter.tell(now.mono_ns, || Incident {
             at_ns: now.wall_ns,
             position: self.ring.published(),
             cause: cause(),

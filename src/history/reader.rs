@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::block::{Block, Unpacker};
-use super::desk::{Answer, Found, REQUESTS_MAX, Request, Want};
+use super::client::{Answer, Found, REQUESTS_MAX, Request, Want};
 use super::index::{Entry, Place};
 
 use crate::printable;
@@ -22,10 +22,10 @@ const BLOCKS_KEPT: usize = 8;
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Answers requests. [`turn`](Self::turn) does all its work and can be called by hand.
-pub struct Finder {
+pub struct HistoryReader {
     shared: Arc<Shared>,
     requests: Receiver<Request>,
-    /// What the keeper has not written yet: one request a session, and those of sessions that are gone.
+    /// What the writer has not written yet: one request a session, and those of sessions that are gone.
     later: Vec<Request>,
     unpacker: Unpacker,
     packed: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Finder {
     notices: mpsc::Sender<String>,
 }
 
-impl Finder {
+impl HistoryReader {
     pub(super) fn new(
         shared: Arc<Shared>,
         requests: Receiver<Request>,
@@ -66,7 +66,7 @@ impl Finder {
                 self.file = None;
                 return;
             }
-            // Nobody can ask any more while there is a desk: it is the end.
+            // Nobody can ask any more while there is a client: it is the end.
             Err(RecvTimeoutError::Disconnected) => return,
         };
         self.answer(first);

@@ -1,6 +1,6 @@
 //! What a session was offered since it was last looked at, on a line or two of memory.
 
-use super::buffers::{Buffers, Strip};
+use super::buffers::{Buffers, FrameRange};
 
 /// Runs of frames that fit.
 const RUNS_MAX: usize = 28;
@@ -8,16 +8,16 @@ const RUNS_MAX: usize = 28;
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
-/// Frames on the tape that are laid out for one session.
+/// Frames on the frame_ring that are laid out for one session.
 ///
-/// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of strips stand on four
-/// lines of memory, found by way of two others; its tray is two lines in a table of trays, of which the second is needed
-/// where very many wait. So ticks are laid on the tray, and whoever looks at the session
+/// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
+/// lines of memory, found by way of two others; its pending_frames is two lines in a table of pending_frames_of_all, of which the second is needed
+/// where very many wait. So ticks are laid on the pending_frames, and whoever looks at the session
 /// [takes](super::Session::take) them in first. A session that cannot just be offered a tick has no
 /// [room](super::Session::room) on it.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
-pub struct Tray {
+pub struct PendingFrames {
     /// When the first of them was laid, steady time.
     since_ns: u64,
     /// Bytes that may still be laid.
@@ -31,14 +31,14 @@ pub struct Tray {
     runs: [u32; RUNS_MAX],
 }
 
-const _: () = assert!(size_of::<Tray>() == 128, "two lines of memory");
+const _: () = assert!(size_of::<PendingFrames>() == 128, "two lines of memory");
 
-impl Tray {
+impl PendingFrames {
     /// Lays a frame. False if there is no room.
     #[inline]
-    pub fn lay(&mut self, strip: Strip, counted: bool, now_ns: u64) -> bool {
-        let Some(left) = (self.room as usize).checked_sub(strip.len) else { return false };
-        let run = strip.first() << MORE_BITS;
+    pub fn lay(&mut self, range: FrameRange, counted: bool, now_ns: u64) -> bool {
+        let Some(left) = (self.room as usize).checked_sub(range.len) else { return false };
+        let run = range.first() << MORE_BITS;
         let used = usize::from(self.used);
         match self.runs[..used].last_mut() {
             Some(last) if *last & MORE_MAX < MORE_MAX && joins(*last, run) => *last += 1,
@@ -58,7 +58,7 @@ impl Tray {
 
     /// Reads what a tick needs, and says nothing of it.
     #[inline]
-    pub fn touch(&self) -> usize {
+    pub fn prefetch(&self) -> usize {
         self.runs[usize::from(self.used).min(RUNS_MAX - 1)] as usize
     }
 
@@ -81,15 +81,15 @@ impl Tray {
     /// Takes everything off, in order: how many frames are counted.
     ///
     /// # Panics
-    /// When the tape has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
-    /// hold frames are [taken](super::Session::take) from before the tape forgets.
+    /// When the frame_ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
+    /// hold frames are [taken](super::Session::take) from before the frame_ring forgets.
     #[inline(always)]
-    pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(Strip)) -> u64 {
+    pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
             let count = (run & MORE_MAX) + 1;
-            let strip = buffers.strip(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
-            to(strip.expect("the tape holds what lies on a tray"));
+            let range = buffers.range(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
+            to(range.expect("the frame_ring holds what lies on a pending_frames"));
         }
         self.used = 0;
         counted
@@ -106,13 +106,13 @@ fn joins(last: u32, run: u32) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::buffers::{TAPE_BYTES_MIN, Times};
+    use super::super::buffers::{FRAME_RING_BYTES_MIN, Times};
     use super::*;
     use crate::instrument::InstrumentId;
     use crate::latency::meter::Class;
     use crate::tick::Channel;
 
-    fn print(buffers: &Buffers, frame: &[u8]) -> Strip {
+    fn print(buffers: &Buffers, frame: &[u8]) -> FrameRange {
         if !buffers.has_room() {
             buffers.forget(buffers.old());
         }
@@ -121,33 +121,34 @@ mod tests {
         buffers.print(frame, times).expect("there is room")
     }
 
-    /// What is taken off a tray: the bytes, when it was laid, how much was counted.
-    fn taken(tray: &mut Tray, buffers: &Buffers) -> (Vec<u8>, u64, u64) {
-        let (mut bytes, since_ns) = (Vec::new(), tray.since_ns());
-        let counted = tray.take(buffers, |strip| buffers.read(strip, |part| bytes.extend_from_slice(part)));
+    /// What is taken off a pending_frames: the bytes, when it was laid, how much was counted.
+    fn taken(pending_frames: &mut PendingFrames, buffers: &Buffers) -> (Vec<u8>, u64, u64) {
+        let (mut bytes, since_ns) = (Vec::new(), pending_frames.since_ns());
+        let counted =
+            pending_frames.take(buffers, |range| buffers.read(range, |part| bytes.extend_from_slice(part)));
         (bytes, since_ns, counted)
     }
 
     proptest! {
-        /// Whatever is laid comes off again, the same and in order, wherever it stands on the tape.
+        /// Whatever is laid comes off again, the same and in order, wherever it stands on the frame_ring.
         #[test]
         fn what_is_laid_is_taken(
             frames in prop::collection::vec((1_usize..400, any::<bool>(), 0_u8..8), 1..400),
             before in 0_usize..200,
         ) {
-            let buffers = Buffers::new(TAPE_BYTES_MIN);
+            let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
             (0..before).for_each(|n| { print(&buffers, &vec![b'x'; 100 + n]); });
-            let mut tray = Tray::default();
-            tray.set_room(TAPE_BYTES_MIN / 4);
-            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, TAPE_BYTES_MIN / 4);
+            let mut pending_frames = PendingFrames::default();
+            pending_frames.set_room(FRAME_RING_BYTES_MIN / 4);
+            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
             for (nth, (len, counts, dice)) in frames.iter().enumerate() {
                 let frame = vec![nth as u8; *len];
-                // As a shard does it, before the tape comes round.
+                // As a shard does it, before the frame_ring comes round.
                 let comes_round = !buffers.has_room();
-                let strip = (!comes_round).then(|| print(&buffers, &frame));
+                let range = (!comes_round).then(|| print(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
-                if let Some(strip) = strip.filter(|_| *dice > 0)
-                    && tray.lay(strip, *counts, nth as u64)
+                if let Some(range) = range.filter(|_| *dice > 0)
+                    && pending_frames.lay(range, *counts, nth as u64)
                 {
                     laid.extend_from_slice(&frame);
                     counted += u64::from(*counts);
@@ -158,50 +159,50 @@ mod tests {
                 if !comes_round && *dice == 0 {
                     continue;
                 }
-                let full = usize::from(tray.used) == RUNS_MAX;
+                let full = usize::from(pending_frames.used) == RUNS_MAX;
                 prop_assert!(comes_round || full || *len > room, "{len} of {room}");
-                let (bytes, since, sum) = taken(&mut tray, &buffers);
+                let (bytes, since, sum) = taken(&mut pending_frames, &buffers);
                 prop_assert_eq!(bytes, std::mem::take(&mut laid));
                 prop_assert!(first.is_none_or(|first| first == since));
-                prop_assert_eq!((sum, tray.is_empty()), (std::mem::take(&mut counted), true));
-                room = TAPE_BYTES_MIN / 4;
-                tray.set_room(room);
+                prop_assert_eq!((sum, pending_frames.is_empty()), (std::mem::take(&mut counted), true));
+                room = FRAME_RING_BYTES_MIN / 4;
+                pending_frames.set_room(room);
                 first = None;
                 if comes_round {
                     buffers.forget(buffers.old());
                 }
             }
-            let (bytes, _, sum) = taken(&mut tray, &buffers);
+            let (bytes, _, sum) = taken(&mut pending_frames, &buffers);
             prop_assert_eq!((bytes, sum), (laid, counted));
         }
     }
 
     #[test]
-    #[should_panic(expected = "the tape holds what lies on a tray")]
-    fn a_frame_that_the_tape_forgot_is_not_lost_in_silence() {
-        let buffers = Buffers::new(TAPE_BYTES_MIN);
-        let mut tray = Tray::default();
-        tray.set_room(usize::MAX);
-        assert!(tray.lay(print(&buffers, b"frame"), true, 1));
-        (0..TAPE_BYTES_MIN).for_each(|_| {
+    #[should_panic(expected = "the frame_ring holds what lies on a pending_frames")]
+    fn a_frame_that_the_frame_ring_forgot_is_not_lost_in_silence() {
+        let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
+        let mut pending_frames = PendingFrames::default();
+        pending_frames.set_room(usize::MAX);
+        assert!(pending_frames.lay(print(&buffers, b"frame"), true, 1));
+        (0..FRAME_RING_BYTES_MIN).for_each(|_| {
             print(&buffers, &[b'x'; 100]);
         });
-        taken(&mut tray, &buffers);
+        taken(&mut pending_frames, &buffers);
     }
 
     #[test]
     fn a_run_is_as_long_as_its_count_and_its_numbers_wrap() {
         let buffers = Buffers::default();
-        let mut tray = Tray::default();
-        tray.set_room(usize::MAX);
+        let mut pending_frames = PendingFrames::default();
+        pending_frames.set_room(usize::MAX);
         let frame = [b'y'; 10];
         // One instrument that ticks fast: very many frames in a row.
         let mut all = 0;
-        while tray.lay(print(&buffers, &frame), true, 1) {
+        while pending_frames.lay(print(&buffers, &frame), true, 1) {
             all += 1;
         }
         assert_eq!(all, RUNS_MAX as u64 * (u64::from(MORE_MAX) + 1));
-        let (bytes, _, counted) = taken(&mut tray, &buffers);
+        let (bytes, _, counted) = taken(&mut pending_frames, &buffers);
         assert_eq!((bytes.len() as u64, counted), (10 * all, all));
         let last = u32::MAX << MORE_BITS;
         assert!(joins(last, 0) && joins(last - (1 << MORE_BITS) + 1, 0) && !joins(last, last));

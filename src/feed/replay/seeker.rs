@@ -13,13 +13,13 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use super::deck::{Checkpoint, Reel, Rehearsal};
+use super::merged_capture::{CaptureFiles, Checkpoint, ShadowReplay};
 use crate::instrument::InstrumentTable;
 use crate::threads;
 
 /// Bounds of what is kept to find places fast.
 #[derive(Clone, Copy, Debug)]
-pub struct CueLimits {
+pub struct SeekLimits {
     /// Checkpoints at most; 0: there are none, and every jump plays on from the beginning.
     pub checkpoints_max: usize,
     /// Bytes of memory that they may take together.
@@ -35,7 +35,7 @@ const REST: Duration = Duration::from_millis(50);
 
 /// Checkpoints in the order of their places.
 struct Checkpoints {
-    limits: CueLimits,
+    limits: SeekLimits,
     list: Vec<Arc<Checkpoint>>,
     bytes: usize,
     step_bytes: u64,
@@ -44,7 +44,7 @@ struct Checkpoints {
 }
 
 impl Checkpoints {
-    fn new(limits: CueLimits) -> Self {
+    fn new(limits: SeekLimits) -> Self {
         Self { limits, list: Vec::new(), bytes: 0, step_bytes: STEP_BYTES, given_up: false }
     }
 
@@ -103,9 +103,9 @@ impl Checkpoints {
 
 /// The memory that the checkpoints of a replay take.
 #[derive(Clone)]
-pub struct CueMemory(Weak<Shared>);
+pub struct SeekMemory(Weak<Shared>);
 
-impl CueMemory {
+impl SeekMemory {
     /// While memory is `short`, there are no checkpoints, and none are made: a jump takes longer. How many were thrown away.
     pub fn give_up(&self, short: bool) -> usize {
         let Some(shared) = self.0.upgrade() else { return 0 };
@@ -114,11 +114,11 @@ impl CueMemory {
 }
 
 /// How things stand at a place.
-pub(super) struct Cued {
+pub(super) struct Found {
     pub(super) at_ns: u64,
     /// The last record of all, where what was asked for is behind it.
     pub(super) end_before: Option<u64>,
-    pub(super) rehearsal: Rehearsal,
+    pub(super) shadow: ShadowReplay,
 }
 
 /// The end of captures.
@@ -132,14 +132,14 @@ pub(super) struct End {
 
 /// What the threads have in common.
 struct Shared {
-    reel: Arc<Reel>,
-    /// The instruments as the rehearsals number them.
+    capture_files: Arc<CaptureFiles>,
+    /// The instruments as the shadow_replays number them.
     table: Arc<InstrumentTable>,
     checkpoints: Mutex<Checkpoints>,
     /// Where to go, and which jump that is: only the newest counts.
     wanted: ArrayQueue<(u64, u64)>,
     newest: AtomicU64,
-    arrived: ArrayQueue<(u64, Result<Cued, String>)>,
+    arrived: ArrayQueue<(u64, Result<Found, String>)>,
     /// Set once a jump has arrived, or was given up; the last record before its place, if that was the last of all.
     found: Mutex<Option<Option<u64>>>,
     finding: Condvar,
@@ -152,27 +152,27 @@ struct Shared {
 }
 
 /// Finds places in the captures of one replay. Its threads end when it is dropped.
-pub(super) struct Cue {
+pub(super) struct Seeker {
     shared: Arc<Shared>,
     seeker: Thread,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Cue {
+impl Seeker {
     /// Starts the threads, whose names begin with `name`; `wake` is notified when a place was reached.
     ///
     /// # Errors
     /// What the system says when it gives no thread.
     pub(super) fn start(
         name: &str,
-        reel: Arc<Reel>,
+        capture_files: Arc<CaptureFiles>,
         instruments_max: usize,
-        limits: CueLimits,
+        limits: SeekLimits,
         wake: Arc<Notify>,
     ) -> std::io::Result<Self> {
-        let known_ns = reel.captures.iter().filter_map(|capture| capture.last_ns()).max();
+        let known_ns = capture_files.captures.iter().filter_map(|capture| capture.last_ns()).max();
         let shared = Arc::new(Shared {
-            reel,
+            capture_files,
             table: Arc::new(InstrumentTable::new(instruments_max)),
             checkpoints: Mutex::new(Checkpoints::new(limits)),
             wanted: ArrayQueue::new(1),
@@ -202,7 +202,7 @@ impl Cue {
     }
 
     /// What the last [`go`](Self::go) came to, once it has arrived.
-    pub(super) fn arrived(&self) -> Option<Result<Cued, String>> {
+    pub(super) fn arrived(&self) -> Option<Result<Found, String>> {
         let (jump, result) = self.shared.arrived.pop()?;
         (jump == self.shared.newest.load(Ordering::Acquire)).then_some(result)
     }
@@ -215,8 +215,8 @@ impl Cue {
     }
 
     /// The memory that its checkpoints take.
-    pub(super) fn memory(&self) -> CueMemory {
-        CueMemory(Arc::downgrade(&self.shared))
+    pub(super) fn memory(&self) -> SeekMemory {
+        SeekMemory(Arc::downgrade(&self.shared))
     }
 
     /// Whether the pass is to let the machine to others.
@@ -235,7 +235,7 @@ impl Cue {
     }
 }
 
-impl Drop for Cue {
+impl Drop for Seeker {
     fn drop(&mut self) {
         self.shared.stops.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
@@ -252,11 +252,11 @@ impl Shared {
     }
 
     /// Leaves a checkpoint if one is wanted here.
-    fn leave_checkpoint(&self, rehearsal: &mut Rehearsal) {
-        let text_bytes = rehearsal.deck.merged.text_bytes();
+    fn leave_checkpoint(&self, shadow: &mut ShadowReplay) {
+        let text_bytes = shadow.merged_capture.merged.text_bytes();
         let wanted = || self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted().wants(text_bytes) {
-            let checkpoint = rehearsal.checkpoint();
+            let checkpoint = shadow.checkpoint();
             wanted().add(checkpoint);
         }
     }
@@ -264,8 +264,8 @@ impl Shared {
     /// Goes once over the captures. What does not open is told by whoever needs it.
     fn pass(&self) {
         threads::step_back();
-        let mut rehearsal = Rehearsal::at_start(&self.reel, &self.table);
-        while rehearsal.deck.next_ns().is_some() {
+        let mut shadow = ShadowReplay::at_start(&self.capture_files, &self.table);
+        while shadow.merged_capture.next_ns().is_some() {
             if self.stops() {
                 return;
             }
@@ -274,14 +274,14 @@ impl Shared {
                 continue;
             }
             for _ in 0..RECORDS_AT_ONCE {
-                if rehearsal.deck.next_ns().is_some() {
-                    rehearsal.step();
+                if shadow.merged_capture.next_ns().is_some() {
+                    shadow.step();
                 }
             }
-            self.reached_ns.fetch_max(rehearsal.last_ns, Ordering::AcqRel);
-            self.leave_checkpoint(&mut rehearsal);
+            self.reached_ns.fetch_max(shadow.last_ns, Ordering::AcqRel);
+            self.leave_checkpoint(&mut shadow);
         }
-        let end = End { last_ns: rehearsal.last_ns, ticks: rehearsal.deck.ticks };
+        let end = End { last_ns: shadow.last_ns, ticks: shadow.merged_capture.ticks };
         // It is set here alone.
         let _ = self.end.set(end);
         self.wake.notify_one();
@@ -306,32 +306,33 @@ impl Shared {
     }
 
     /// `None` where meanwhile somewhere else is wanted.
-    fn find(&self, jump: u64, at_ns: u64) -> Option<Result<Cued, String>> {
+    fn find(&self, jump: u64, at_ns: u64) -> Option<Result<Found, String>> {
         let nearest = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).before(at_ns);
         let begun = match nearest {
-            Some(checkpoint) => Rehearsal::at(&checkpoint, &self.reel),
-            None => Ok(Rehearsal::at_start(&self.reel, &self.table)),
+            Some(checkpoint) => ShadowReplay::at(&checkpoint, &self.capture_files),
+            None => Ok(ShadowReplay::at_start(&self.capture_files, &self.table)),
         };
-        let mut rehearsal = match begun {
-            Ok(rehearsal) => rehearsal,
+        let mut shadow = match begun {
+            Ok(shadow) => shadow,
             Err(error) => return Some(Err(error)),
         };
-        let is_before = |rehearsal: &mut Rehearsal| rehearsal.deck.next_ns().is_some_and(|next| next < at_ns);
-        while is_before(&mut rehearsal) {
+        let is_before =
+            |shadow: &mut ShadowReplay| shadow.merged_capture.next_ns().is_some_and(|next| next < at_ns);
+        while is_before(&mut shadow) {
             if self.stops() || self.newest.load(Ordering::Acquire) != jump {
                 return None;
             }
             for _ in 0..RECORDS_AT_ONCE {
-                if is_before(&mut rehearsal) {
-                    rehearsal.step();
+                if is_before(&mut shadow) {
+                    shadow.step();
                 }
             }
-            self.leave_checkpoint(&mut rehearsal);
+            self.leave_checkpoint(&mut shadow);
         }
         // Behind the last record there is nowhere to stand.
-        let at_end = rehearsal.deck.next_ns().is_none();
-        let end_before = at_end.then_some(rehearsal.last_ns).filter(|last_ns| *last_ns < at_ns);
-        Some(Ok(Cued { at_ns: end_before.unwrap_or(at_ns), end_before, rehearsal }))
+        let at_end = shadow.merged_capture.next_ns().is_none();
+        let end_before = at_end.then_some(shadow.last_ns).filter(|last_ns| *last_ns < at_ns);
+        Some(Ok(Found { at_ns: end_before.unwrap_or(at_ns), end_before, shadow }))
     }
 }
 
@@ -356,26 +357,26 @@ mod tests {
             checks_off: Default::default(),
         };
         let mut replay = Replay::open(spec, &LineLimits::default(), LineId(0)).expect("it ships");
-        let limits = CueLimits { checkpoints_max: 64, bytes_max: 64 << 20 };
+        let limits = SeekLimits { checkpoints_max: 64, bytes_max: 64 << 20 };
         replay.prepare("", 1_024, limits, Arc::default()).expect("threads");
-        let cue = replay.cue.as_ref().expect("prepared");
-        while cue.end().is_none() {
+        let seeker = replay.seeker.as_ref().expect("prepared");
+        while seeker.end().is_none() {
             std::thread::yield_now();
         }
-        let memory = cue.memory();
+        let memory = seeker.memory();
         assert!(memory.give_up(true) > 0);
         assert_eq!(memory.give_up(true), 0);
         // A jump leaves none on its way, and arrives all the same.
         let arrives = |at_ns| {
-            cue.go(at_ns);
+            seeker.go(at_ns);
             loop {
-                if let Some(arrived) = cue.arrived() {
-                    return arrived.map(|cued| cued.at_ns);
+                if let Some(arrived) = seeker.arrived() {
+                    return arrived.map(|found| found.at_ns);
                 }
                 std::thread::yield_now();
             }
         };
-        let end_ns = cue.reached_ns();
+        let end_ns = seeker.reached_ns();
         assert_eq!(arrives(end_ns), Ok(end_ns));
         assert_eq!((memory.give_up(true), memory.give_up(false)), (0, 0));
         assert_eq!(arrives(end_ns), Ok(end_ns));

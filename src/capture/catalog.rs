@@ -13,9 +13,9 @@ use super::segment::segments;
 /// The longest name that is listed, bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A capture on the shelf.
+/// A capture on the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Title {
+pub struct CatalogEntry {
     /// What it is asked for by: the name of its file or folder.
     pub name: String,
     /// Where it is.
@@ -24,18 +24,18 @@ pub struct Title {
     pub bytes: u64,
 }
 
-/// What is on the shelf, by name.
+/// What is on the catalog, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The captures, sorted by name.
-    pub titles: Vec<Title>,
+    pub titles: Vec<CatalogEntry>,
     /// The folder has more entries than are looked at.
     pub more: bool,
 }
 
 impl Listing {
     /// The capture of this very name.
-    pub fn find(&self, name: &str) -> Option<&Title> {
+    pub fn find(&self, name: &str) -> Option<&CatalogEntry> {
         self.titles.iter().find(|title| title.name == name)
     }
 }
@@ -49,14 +49,14 @@ struct Look {
 }
 
 /// A folder of captures.
-pub struct Shelf {
+pub struct Catalog {
     dir: PathBuf,
     entries_max: usize,
     /// What was looked into already, by name: to unpack the beginning of each file again and again would take long.
     known: HashMap<String, Look>,
 }
 
-impl Shelf {
+impl Catalog {
     /// The captures in `dir`, of which so many entries are looked at.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Shelf {
         Ok(listing)
     }
 
-    fn look_at(&self, entry: &DirEntry) -> Option<(Title, Look)> {
+    fn look_at(&self, entry: &DirEntry) -> Option<(CatalogEntry, Look)> {
         let name = entry.file_name().into_string().ok().filter(|name| is_name(name))?;
         let (path, meta) = self.inside(entry)?;
         let (bytes, modified) = if meta.is_dir() {
@@ -103,7 +103,7 @@ impl Shelf {
         let known = self.known.get(&name).filter(|known| (known.bytes, known.modified) == (bytes, modified));
         let is_capture = || Reader::open(&path).is_ok_and(|reader| reader.venue().is_some());
         let is_capture = known.map_or_else(is_capture, |known| known.is_capture);
-        Some((Title { name, path, bytes }, Look { bytes, modified, is_capture }))
+        Some((CatalogEntry { name, path, bytes }, Look { bytes, modified, is_capture }))
     }
 
     /// Where an entry leads to, if that is within the folder.
@@ -164,8 +164,8 @@ mod tests {
         segment.finish().expect("written")
     }
 
-    fn names(shelf: &mut Shelf) -> Vec<String> {
-        shelf.list().expect("listed").titles.into_iter().map(|title| title.name).collect()
+    fn names(catalog: &mut Catalog) -> Vec<String> {
+        catalog.list().expect("listed").titles.into_iter().map(|title| title.name).collect()
     }
 
     #[test]
@@ -184,9 +184,9 @@ mod tests {
         fs::create_dir(dir.join("folder")).expect("made");
         fs::create_dir(dir.join("recording")).expect("made");
         fs::write(dir.join("recording/2024-00001.zst"), segment()).expect("written");
-        let mut shelf = Shelf::open(dir, 100).expect("opened");
-        assert_eq!(names(&mut shelf), ["a", "b.txt", "recording"]);
-        let listing = shelf.list().expect("listed");
+        let mut catalog = Catalog::open(dir, 100).expect("opened");
+        assert_eq!(names(&mut catalog), ["a", "b.txt", "recording"]);
+        let listing = catalog.list().expect("listed");
         let title = listing.find("recording").expect("there");
         assert_eq!(title.bytes, segment().len() as u64);
         assert_eq!(title.path, dir.canonicalize().expect("there").join("recording"));
@@ -197,10 +197,10 @@ mod tests {
         // What changes is looked at again.
         write("README.md", &capture);
         fs::remove_file(dir.join("a")).expect("removed");
-        assert_eq!(names(&mut shelf), ["README.md", "b.txt", "recording"]);
-        let few = Shelf::open(dir, 2).expect("opened").list().expect("listed");
+        assert_eq!(names(&mut catalog), ["README.md", "b.txt", "recording"]);
+        let few = Catalog::open(dir, 2).expect("opened").list().expect("listed");
         assert!(few.more && few.titles.len() <= 2);
-        assert!(Shelf::open(&dir.join("nowhere"), 2).is_err());
+        assert!(Catalog::open(&dir.join("nowhere"), 2).is_err());
     }
 
     #[cfg(unix)]
@@ -223,6 +223,6 @@ mod tests {
         fs::create_dir(dir.join("recording")).expect("made");
         fs::write(dir.join("recording/00001.zst"), segment()).expect("written");
         link(&outside.path().join("secret.zst"), "recording/00002.zst");
-        assert_eq!(names(&mut Shelf::open(dir, 100).expect("opened")), ["inside", "own.zst"]);
+        assert_eq!(names(&mut Catalog::open(dir, 100).expect("opened")), ["inside", "own.zst"]);
     }
 }

@@ -90,20 +90,20 @@ pub(super) struct Request {
 }
 
 /// A shard's way to ask. Nothing in here waits.
-pub struct Desk {
+pub struct HistoryClient {
     shared: Arc<Shared>,
     requests: Sender<Request>,
     home: Arc<Home>,
     answers: Receiver<Answer>,
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for HistoryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").finish_non_exhaustive()
+        f.debug_struct("HistoryClient").finish_non_exhaustive()
     }
 }
 
-impl Desk {
+impl HistoryClient {
     pub(super) fn new(
         shared: Arc<Shared>,
         requests: Sender<Request>,

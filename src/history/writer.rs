@@ -25,7 +25,7 @@ pub type OpenFile = Box<dyn FnMut(u64) -> io::Result<Box<dyn Write + Send>> + Se
 
 /// Keeps ticks. [`turn`](Self::turn) does all its work and can be called by hand. When it is dropped, its files are
 /// removed.
-pub struct Keeper {
+pub struct HistoryWriter {
     shared: Arc<Shared>,
     reader: TickReader,
     packer: Packer,
@@ -42,7 +42,7 @@ pub struct Keeper {
     ended: bool,
 }
 
-impl Keeper {
+impl HistoryWriter {
     pub(super) fn new(
         shared: Arc<Shared>,
         reader: TickReader,
@@ -157,7 +157,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for HistoryWriter {
     fn drop(&mut self) {
         self.remove_files();
     }
