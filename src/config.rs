@@ -341,7 +341,7 @@ fn in_file(text: &str, source: &toml::de::Error) -> String {
 }
 
 /// Keys that had another name: the old one, the new one.
-const RENAMED: [(&str, &str); 1] = [("frame_ring_bytes", "frame_ring_bytes")];
+const RENAMED: [(&str, &str); 1] = [("tape_bytes", "frame_ring_bytes")];
 
 /// A message that names the key as it is called now, where it is about one that was renamed.
 fn with_new_name(message: &str) -> String {

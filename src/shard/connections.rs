@@ -60,7 +60,7 @@ impl<S> Connections<S> {
         match pending_of(&mut self.pending_frames_of_all, id) {
             Some(pending_frames) => *pending_frames = PendingFrames::default(),
             None => {
-                self.pending_frames_of_all.push(Box::new(std::array::from_fn(|_| PendingFrames::default())))
+                self.pending_frames_of_all.push(Box::new(std::array::from_fn(|_| PendingFrames::default())));
             }
         }
         id
