@@ -82,7 +82,7 @@ fn outbox(c: &mut Criterion) {
             write(&mut session);
         });
     });
-    // The frame_ring would come round: they become its own, in several chunks that are lent and given back.
+    // The frame ring would come round: they become its own, in several chunks that are lent and given back.
     let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
     let framed: Vec<FrameRange> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
     group.throughput(Throughput::Elements(64));

@@ -299,7 +299,7 @@ fn frame_ring_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Erro
     )))
 }
 
-/// Beyond that it would not be in any cache; and a pending_frames tells as many frames apart as have 32 bytes each in it.
+/// Beyond that it would not be in any cache; and a row of pending frames tells as many frames apart as have 32 bytes each in it.
 const FRAME_RING_BYTES_MAX: usize = 1 << 30;
 
 /// A recovery message needs some room; less than this and nothing would ever fit.

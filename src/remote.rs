@@ -61,7 +61,7 @@ pub struct Shown {
     pub published: u64,
 }
 
-/// ClientInfo may control a replay.
+/// Who may control a replay.
 pub enum Admission {
     /// Whoever shows this.
     Token(Box<[u8]>),

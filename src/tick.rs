@@ -103,7 +103,7 @@ impl Key {
     }
 }
 
-/// ClientInfo took: the aggressor's side of a trade.
+/// Who took: the aggressor's side of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The taker bought.

@@ -199,7 +199,7 @@ fn f09_a_connection_to_another_venue_is_not_taken_for_one_that_is_read() {
             assert_eq!(ended.code(), Some(2), "{command} {name}");
             assert!(ended.stderr.contains("name it with --venue"), "{}", ended.stderr);
         }
-        // ClientInfo knows better is believed.
+        // Who knows better is believed.
         assert_eq!(run(&["inspect", "--venue", "kraken", &file]).code(), Some(0), "{name}");
     }
 }
@@ -544,7 +544,7 @@ fn f28_a_torn_recording_is_told_by_every_command() {
     files.write("line/2026-05-28-00001.zst", torn);
     files.write("line/2026-05-28-00002.zst", segment(2, at + 2_000_000_000, 500));
     is_told_to_be_truncated(&files, text(&folder), 1_500, ": the recording is torn: its last ", "torn");
-    // ClientInfo does not ask for that part misses nothing.
+    // Who does not ask for that part misses nothing.
     let ended = replayed(&["--to", "+200ms", &file]);
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!ended.lines.last().expect("a summary").contains("truncated"), "{ended:?}");

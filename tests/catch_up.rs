@@ -525,7 +525,7 @@ fn what_the_bound_gave_up_is_told() {
         }
     };
     filled(&mut market);
-    // ClientInfo asks for more than is kept is told since when it is.
+    // Who asks for more than is kept is told since when it is.
     let (mut socket, ack) = market.ask(&request(&json!("-1h")));
     let row = &ack["ok"][0];
     assert_eq!(row["past"], "gap", "{ack}");
@@ -539,7 +539,7 @@ fn what_the_bound_gave_up_is_told() {
     assert_eq!(told(&mut socket)["type"], "joined");
     drop(socket);
 
-    // ClientInfo is so slow that what it has not read yet is given up meanwhile, is told what is missing, and then the newest.
+    // Who is so slow that what it has not read yet is given up meanwhile, is told what is missing, and then the newest.
     let mut socket = RawSocket::open_small(&market.gateway, "");
     socket.text(&request(&json!("-1h")).to_string());
     assert_eq!(socket.word()["type"], "ack");

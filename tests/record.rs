@@ -440,7 +440,7 @@ struct Frozen(PathBuf);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // ClientInfo writes to it would wait for ever, and the test for them.
+        // Who writes to it would wait for ever, and the test for them.
         let _ = Command::new("fsfreeze").arg("-u").arg(&self.0).status();
     }
 }

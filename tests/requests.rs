@@ -262,7 +262,7 @@ fn a_name_that_is_unsubscribed_from_ends_whatever_takes_it() {
     client.unsubscribe(&["demo:*"]);
     market.moves(&["demo:A", "demo:B", "other:A"]);
     assert_eq!(client.ticks(), ["trade other:A 2"]);
-    // ClientInfo subscribes to a wildcard again has all of it.
+    // Who subscribes to a wildcard again has all of it.
     client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
     market.moves(&["demo:A", "demo:B", "other:A"]);
     assert_eq!(client.ticks().len(), 3);

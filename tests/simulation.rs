@@ -460,7 +460,7 @@ impl Rig {
         self.gone.push(Gone { bytes: client.wire.take().taken, resumes: client.resumes, row });
     }
 
-    /// ClientInfo was closed goes.
+    /// Who was closed goes.
     fn reap(&mut self) {
         for at in (0..self.clients.len()).rev() {
             if self.sessions.borrow_mut().wants(self.clients[at].id).end {
@@ -579,7 +579,7 @@ impl Rig {
         }
         match self.random.below(21) {
             0..=5 => (0..self.random.below(4)).for_each(|_| self.tick()),
-            // More than the ring holds: the shard is lapped. Or more than the frame_ring does: it gets longer, or sessions make copies.
+            // More than the ring holds: the shard is lapped. Or more than the frame ring does: it gets longer, or sessions make copies.
             6 => (0..self.burst).for_each(|_| self.tick()),
             7..=11 => {
                 self.turn();

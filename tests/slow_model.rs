@@ -274,7 +274,7 @@ impl World {
     fn read(&mut self) {
         while self.budget >= 1_000 {
             let Some(byte) = self.road.borrow_mut().buffered.pop_front() else {
-                // ClientInfo is up to date reads what comes, and saves nothing for later.
+                // Who is up to date reads what comes, and saves nothing for later.
                 self.budget = self.budget.min(100_000);
                 return;
             };

@@ -341,7 +341,7 @@ fn paused_stepped_sent_elsewhere_ended_and_begun_again() {
     ];
     assert_eq!(client.told_of(XBT), told.concat());
     client.assert_never_live("");
-    // ClientInfo comes now is told so, too.
+    // Who comes now is told so, too.
     let mut late = Client::open(&gateway, "?symbols=*");
     late.ask(&json!({"op": "ping"}));
     late.until_state(XBT, "ended");

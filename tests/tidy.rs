@@ -1,4 +1,4 @@
-//! The rig rules of `docs/ARCHITECTURE.md` that a program can read: who may import whom, who may know the
+//! The house rules of `docs/ARCHITECTURE.md` that a program can read: who may import whom, who may know the
 //! time, and what must not be there at all.
 
 use std::collections::{BTreeMap, BTreeSet};

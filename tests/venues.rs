@@ -247,7 +247,7 @@ mod coinbase {
         assert_eq!(feed.stats().bad_frames, 0);
     }
 
-    /// After a break: stale, silent about the book until the next snapshot, then live and fan_out again.
+    /// After a break: stale, silent about the book until the next snapshot, then live and telling again.
     fn heals(feed: &mut Feed, next_quote: u64) {
         assert_eq!(feed.take(&named("l2update")), NOTHING, "a book that is not to be trusted");
         let healed = feed.take(&named("snapshot"));

@@ -237,7 +237,7 @@ impl Server {
         self.readable = matches!(&read, Ok(n) if *n == chunk.len());
         let n = match read {
             Ok(0) => {
-                // ClientInfo publishes shuts its side when it has sent everything, and may want to know.
+                // Who publishes shuts its side when it has sent everything, and may want to know.
                 let _ = publisher.write(format!("{{\"dropped\":{}}}\n", self.dropped).as_bytes());
                 self.publisher = None;
                 0

@@ -48,7 +48,7 @@ impl Clock {
     }
 }
 
-/// ClientInfo wants what, and what comes.
+/// Who wants what, and what comes.
 pub(crate) struct Plan {
     /// The symbols of each connection.
     pub(crate) wants: Vec<Vec<u32>>,

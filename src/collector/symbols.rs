@@ -39,12 +39,12 @@ impl Election {
         }
     }
 
-    /// An interval is over. ClientInfo was elected has to be outdone by a quarter: among symbols that are equally busy there is
+    /// An interval is over. Who was elected has to be outdone by a quarter: among symbols that are equally busy there is
     /// no coming and going.
     pub(super) fn elect(&mut self) {
         let mut known = self.elected.clone();
         known.sort_unstable();
-        // ClientInfo was elected and fell silent stays while there is room.
+        // Who was elected and fell silent stays while there is room.
         let weighed = self.activity.iter().enumerate().filter_map(|(at, activity)| {
             let id = InstrumentId(at as u32);
             let stays = known.binary_search(&id).is_ok();

@@ -27,7 +27,7 @@ pub enum Origin {
     Paused,
 }
 
-/// ClientInfo speaks for a channel of an instrument.
+/// Who speaks for a channel of an instrument.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     line: LineId,
@@ -59,7 +59,7 @@ pub(super) struct Instrument {
     broken: bool,
     /// The line says nothing at all.
     silent: bool,
-    /// ClientInfo spoke last was a replay, which has ended.
+    /// Who spoke last was a replay, which has ended.
     over: bool,
     state: State,
     /// The state is what the rest amounts to: nothing has changed since it was told.
@@ -151,7 +151,7 @@ impl Market {
         };
         let held = owner.replace(Owner { line, rank, free: false, origin, also });
         let better = held.is_some_and(|held| rank > held.rank);
-        // ClientInfo spoke until now may have had a broken book: it is not asked any more.
+        // Who spoke until now may have had a broken book: it is not asked any more.
         instrument.broken &= !(better && channel == Channel::Quote);
         let same = held.is_some_and(|held| (held.origin, held.also) == (origin, also));
         instrument.judged &= same && !better;
@@ -234,7 +234,7 @@ impl Market {
             for owner in owners.filter(|owner| lines.contains(&owner.line.0)) {
                 (owner.origin, instrument.judged) = (origin, false);
             }
-            // ClientInfo will speak may be known before anything was said.
+            // Who will speak may be known before anything was said.
             if !instrument.judged && instrument.state != State::Waiting {
                 self.refresh(InstrumentId(at as u32), rx_ns, out);
             }
@@ -333,7 +333,7 @@ impl Market {
         }
         (instrument.broken, instrument.silent) = (known.broken, false);
         (instrument.over, instrument.judged) = (known.over, false);
-        // ClientInfo will speak may be known before anything was said.
+        // Who will speak may be known before anything was said.
         let judged = shared || known.state == State::Replay;
         let state = if judged { instrument.judge() } else { known.state };
         self.tell_state(id, state, rx_ns, out);

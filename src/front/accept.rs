@@ -8,7 +8,7 @@ use axum::http::header::ACCEPT;
 pub(super) struct Form {
     /// The type, such as `text/plain`.
     pub(super) kind: &'static str,
-    /// The version that is meant, where the type has some. ClientInfo names none takes any.
+    /// The version that is meant, where the type has some. Who names none takes any.
     pub(super) version: Option<&'static str>,
 }
 

@@ -81,7 +81,7 @@ pub struct Upgraded {
     pub stream: std::net::TcpStream,
     /// Bytes that came behind the request: the first frames. They are gone from the socket.
     pub read_buf: Vec<u8>,
-    /// ClientInfo connected.
+    /// Who connected.
     pub peer: SocketAddr,
     /// What the address of the request subscribed to.
     pub subscribe: Option<Subscribe>,

@@ -138,7 +138,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
-    // ClientInfo has read that it is ready may stop it at once.
+    // Who has read that it is ready may stop it at once.
     let mut signals = Signals::listen()?;
     say(&ready_line);
 
@@ -229,7 +229,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
     }
 }
 
-/// ClientInfo collects what is measured; `None`: measuring is off.
+/// Who collects what is measured; `None`: measuring is off.
 fn collector(
     config: &Config,
     base: &Base,
@@ -258,7 +258,7 @@ fn collector(
     Some(Collector::new(options, Arc::clone(&base.table), clock.now(), Box::new(tell)))
 }
 
-/// ClientInfo writes what came before an incident; `None`: nobody.
+/// Who writes what came before an incident; `None`: nobody.
 fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
     let options = flight::Options {
         dir: flight.dir.clone()?,

@@ -31,7 +31,7 @@ use crate::venue::ChecksOff;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long is looked for the end of captures that begin elsewhere than at the first record, before their room opens anyway.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest frame_ring of a room, which has few clients.
+/// The longest frame ring of a room, which has few clients.
 const ROOM_FRAME_RING_BYTES_MAX: usize = 1 << 20;
 /// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
 const PRIVATE_IDLE_NS: u64 = SECOND;
@@ -53,7 +53,7 @@ struct Inside {
     seek_memory: Arc<[SeekMemory]>,
 }
 
-/// ClientInfo is in a room, or on the way to it.
+/// Who is in a room, or on the way to it.
 #[derive(Default)]
 struct Door {
     /// Places that are kept for clients whose handshake is not done.
@@ -317,7 +317,7 @@ impl Engine {
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             threads::step_back();
-            // ClientInfo is not there any more has taken the whole gateway along.
+            // Who is not there any more has taken the whole gateway along.
             let _ = tell.send(Self::start_here(&name, config, &memory, &clock, &control));
         })?;
         told.await?
@@ -455,7 +455,7 @@ mod tests {
         let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
         assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
         assert_eq!((room.clients(), room.row().1["state"].as_str()), (0, Some("ending")));
-        // ClientInfo is late is told the same.
+        // Who is late is told the same.
         let late = Place { room: Arc::clone(&room) };
         room.door().kept += 1;
         let (_client, upgraded) = socket().await;

@@ -64,7 +64,7 @@ impl Drop for Progress {
 
 fn say(text: &str) {
     let mut out = io::stderr().lock();
-    // ClientInfo cannot see it does not need it.
+    // Who cannot see it does not need it.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 

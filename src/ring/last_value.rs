@@ -23,7 +23,7 @@ type Chunk<const N: usize> = Box<[CachePadded<Slot<N>>]>;
 /// The newest `N` words of every dense key, stored by the [`Writer`](super::Writer) alone and read by
 /// anyone.
 ///
-/// **The promise.** The writer stores a value *before* it publishes the tick that announces it. ClientInfo has
+/// **The promise.** The writer stores a value *before* it publishes the tick that announces it. Who has
 /// taken position `p` from the ring, or starts at position `p + 1` (a new reader, or one that was
 /// lapped), and then loads a value, gets one at least as new as what was announced at `p` and before.
 /// It may be newer: then its tick is still to come, and is to be skipped as already known.

@@ -12,12 +12,12 @@ use crate::latency::meter::Class;
 pub(super) const CHUNK_BYTES: usize = 2_560;
 /// Chunks that wait to be lent, at most: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// The longest that a frame_ring gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
+/// The longest that a frame ring gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
 /// wait for most of it.
 pub const FRAME_RING_BYTES: usize = 16 << 20;
-/// How often a frame_ring gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
+/// How often a frame ring gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
 const LENGTHENINGS: u32 = 4;
-/// The shortest frame_ring: some of the longest frames.
+/// The shortest frame ring: some of the longest frames.
 pub const FRAME_RING_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
 /// The longest frame that is shared.
 const FRAME_BYTES_MAX: usize = 4_096;
@@ -38,10 +38,10 @@ pub struct Times {
     pub instrument: InstrumentId,
 }
 
-/// Some whole frames on the frame_ring.
+/// Some whole frames in the frame ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameRange {
-    /// How many bytes were on the frame_ring before them, ever.
+    /// How many bytes were in the frame ring before them, ever.
     at: u64,
     pub(super) len: usize,
     /// The number of the first, wrapping.
@@ -75,8 +75,8 @@ impl FrameRange {
 
 /// What the outboxes of a shard share.
 ///
-/// A tick's frame is *printed* on a frame_ring once, and a pending_frames, then an outbox, remembers where it stands there: so a tick costs
-/// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame_ring
+/// A tick's frame is *printed* in a frame ring once, and a row of pending frames, then an outbox, remembers where it stands there: so a tick costs
+/// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame ring
 /// is a ring. Before it comes round, it [gets longer](Self::lengthen), or whoever was not written to for so long makes
 /// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
 #[derive(Clone, Debug)]
@@ -84,11 +84,11 @@ pub struct Buffers(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// How long the frame_ring is, and how long it may get.
+    /// How long the frame ring is, and how long it may get.
     frame_ring_bytes: Cell<usize>,
     frame_ring_bytes_max: usize,
     frame_ring: RefCell<Vec<u8>>,
-    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame_ring.
+    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame ring.
     printed: Cell<u64>,
     /// Nobody reads what stands before this place.
     forgotten: Cell<u64>,
@@ -98,7 +98,7 @@ struct Shared {
     lent_bytes: Cell<usize>,
     /// What all outboxes may hold together before memory counts as short.
     lent_bytes_max: Cell<usize>,
-    /// What an outbox may hold at most then that is not on the frame_ring.
+    /// What an outbox may hold at most then that is not in the frame ring.
     short_own_bytes_max: Cell<usize>,
     lists: Pool<FrameRange>,
     gathered: RefCell<Vec<u8>>,
@@ -160,7 +160,7 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Nothing is printed yet. The frame_ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
+    /// Nothing is printed yet. The frame ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
     pub fn new(frame_ring_bytes_max: usize) -> Self {
         let frame_ring_bytes_max = frame_ring_bytes_max.max(FRAME_RING_BYTES_MIN);
         let first =
@@ -170,24 +170,24 @@ impl Buffers {
         Self(Rc::new(shared))
     }
 
-    /// How long a frame_ring is at first that may get so long.
+    /// How long a frame ring is at first that may get so long.
     pub fn first_frame_ring_bytes(frame_ring_bytes_max: usize) -> usize {
         Self::new(frame_ring_bytes_max).frame_ring_bytes()
     }
 
-    /// How long the frame_ring is.
+    /// How long the frame ring is.
     #[inline]
     pub fn frame_ring_bytes(&self) -> usize {
         self.0.frame_ring_bytes.get()
     }
 
-    /// Where on the frame_ring that is.
+    /// Where in the frame ring that is.
     #[inline]
     fn place(&self, at: u64) -> usize {
         (at % self.frame_ring_bytes() as u64) as usize
     }
 
-    // ---- the frame_ring -------------------------------------------------------------------------------------
+    // ---- the frame ring -------------------------------------------------------------------------------------
 
     /// How much was printed: what comes stands behind it.
     #[inline]
@@ -202,7 +202,7 @@ impl Buffers {
         self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.frame_ring_bytes() as u64
     }
 
-    /// What stands before this place is to be forgotten when there is no room: an eighth of the frame_ring, so that as few as may be
+    /// What stands before this place is to be forgotten when there is no room: an eighth of the frame ring, so that as few as may be
     /// have to make copies, and never very many at once.
     pub fn old(&self) -> u64 {
         self.printed().saturating_sub(
@@ -210,12 +210,12 @@ impl Buffers {
         )
     }
 
-    /// How long the frame_ring gets next, if it may get longer.
+    /// How long the frame ring gets next, if it may get longer.
     pub fn next_frame_ring_bytes(&self) -> Option<usize> {
         Some(2 * self.frame_ring_bytes()).filter(|bytes| *bytes <= self.0.frame_ring_bytes_max)
     }
 
-    /// Makes the frame_ring twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
+    /// Makes the frame ring twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
     ///
     /// It never gets shorter: whoever needed that much once, will again. What is on it is copied, which takes a millisecond or
     /// two for eight megabytes.
@@ -225,7 +225,7 @@ impl Buffers {
         let Some(after) = self.next_frame_ring_bytes() else { return false };
         let mut longer = vec![0; after];
         let mut frame_ring = self.0.frame_ring.borrow_mut();
-        // No frame goes over an end of the frame_ring, and where the longer one ends the shorter one did.
+        // No frame goes over an end of the frame ring, and where the longer one ends the shorter one did.
         let mut at = self.0.forgotten.get();
         while at < self.printed() {
             let from = self.place(at);
@@ -272,7 +272,7 @@ impl Buffers {
     }
 
     /// So many frames whose numbers follow each other, by the lowest `bits` of the first one's number. `None` if they are not
-    /// on the frame_ring.
+    /// in the frame ring.
     #[inline]
     pub(super) fn range(&self, number: u32, bits: u32, count: u32) -> Option<FrameRange> {
         let frames = self.0.frames.borrow();
@@ -328,7 +328,7 @@ impl Buffers {
         self.0.lent_bytes.get()
     }
 
-    /// What an outbox may hold at most that is not on the frame_ring: copies for a client whose socket takes nothing, and frames
+    /// What an outbox may hold at most that is not in the frame ring: copies for a client whose socket takes nothing, and frames
     /// for one client alone.
     pub fn own_bytes_max(&self) -> usize {
         if self.lent_bytes() < self.0.lent_bytes_max.get() {
@@ -339,7 +339,7 @@ impl Buffers {
     }
 
     /// Bounds what outboxes hold: `lent_bytes_max` together. Once they do, each may hold `own_bytes_max` that are not on the
-    /// frame_ring, beside what its policy allows.
+    /// frame ring, beside what its policy allows.
     pub fn bound(&self, lent_bytes_max: usize, own_bytes_max: usize) {
         self.0.lent_bytes_max.set(lent_bytes_max);
         self.0.short_own_bytes_max.set(own_bytes_max);

@@ -16,7 +16,7 @@
 //! A new subscription starts dirty, so a snapshot goes the same path as a recovery: there is no second copy
 //! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
 //!
-//! # ClientInfo is slow
+//! # Who is slow
 //!
 //! Not who was sent much, but whose socket takes nothing, or who does not come to what was sent: pings stand in the stream
 //! (`marks`), and with much behind one that is not answered in time, the session counts as blocked until it is.
@@ -193,14 +193,14 @@ impl Session {
         usize::from(self.closing) ^ self.outbox.prefetch() ^ self.waiting.len()
     }
 
-    /// Takes in what was laid on its pending_frames, which has no room from then on: to be called before anything else is asked or
+    /// Takes in what was laid on its pending frames, which has no room from then on: to be called before anything else is asked or
     /// wanted of it.
     #[inline]
     pub fn take(&mut self, pending_frames: &mut PendingFrames) {
         self.ledger.sent += self.outbox.take(pending_frames);
     }
 
-    /// Bytes of ticks that may be laid on its pending_frames, until it is looked at again. None while states wait, which may have to be
+    /// Bytes of ticks that may be laid on its pending frames, until it is looked at again. None while states wait, which may have to be
     /// told first.
     pub fn room(&self) -> usize {
         let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;
@@ -219,7 +219,7 @@ impl Session {
         self.outbox.len() - self.outbox.answer_bytes()
     }
 
-    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the frame_ring comes round, the session
+    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the frame ring comes round, the session
     /// has to [own](Self::own) what it was offered, unless it was written to.
     #[inline]
     pub fn offer(&mut self, frame: FrameRange, now_ns: u64) -> bool {
@@ -241,7 +241,7 @@ impl Session {
         !self.closing && !self.shedding && self.tick_bytes() + bytes <= self.policy.outbox_bytes_max
     }
 
-    /// Copies what stands on the frame_ring.
+    /// Copies what stands in the frame ring.
     pub fn own(&mut self) {
         self.outbox.own();
     }
@@ -600,7 +600,7 @@ impl Session {
             self.pressed = false;
             // It was not full for long.
             self.window.take_if(|window| !window.is_limit());
-            // ClientInfo answers pings is given more when it has come to this.
+            // Who answers pings is given more when it has come to this.
             if self.oldest_mark().is_none() {
                 self.refill_more();
             }

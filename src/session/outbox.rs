@@ -35,7 +35,7 @@ pub struct Outbox {
     marks: Option<Box<Marks>>,
     /// How many of the bytes are to go out until the last urgent one has; 0 if there are none.
     urgent_len: usize,
-    /// What stands on the frame_ring, behind all chunks, but for the last range: frames of which nothing has gone out.
+    /// What stands in the frame ring, behind all chunks, but for the last range: frames of which nothing has gone out.
     ranges: Vec<FrameRange>,
     buffers: Buffers,
     /// The chunk that goes out next. Each begins with a frame.
@@ -242,13 +242,13 @@ impl Outbox {
         out.for_each(|(tick_end, times)| tell(*times, *tick_end <= marks.refused));
     }
 
-    /// Whether all that waits stands on the frame_ring.
+    /// Whether all that waits stands in the frame ring.
     #[inline]
     fn is_in_frame_ring(&self) -> bool {
         self.range.len > 0 && self.front.is_empty()
     }
 
-    /// How many frames on the frame_ring are whole within the first `n` bytes.
+    /// How many frames in the frame ring are whole within the first `n` bytes.
     #[cold]
     fn frames_within(&self, n: usize) -> u32 {
         let (mut count, mut left) = (0, n);
@@ -268,10 +268,10 @@ impl Outbox {
         count
     }
 
-    /// Puts frames that stand on the frame_ring behind all others.
+    /// Puts frames that stand in the frame ring behind all others.
     #[inline]
     pub(super) fn push_range(&mut self, range: FrameRange, now_ns: u64) {
-        // All that stands on the frame_ring is as old as the first of it: it goes out together, or is copied before long.
+        // All that stands in the frame ring is as old as the first of it: it goes out together, or is copied before long.
         if self.range.len == 0 {
             self.note(now_ns);
         }
@@ -279,7 +279,7 @@ impl Outbox {
         put_behind(&mut self.ranges, &mut self.range, range, &self.buffers);
     }
 
-    /// Puts what was laid on a pending_frames behind all others: how many ticks of it are counted.
+    /// Puts what was laid on a row of pending frames behind all others: how many ticks of it are counted.
     #[inline]
     pub(super) fn take(&mut self, pending_frames: &mut PendingFrames) -> u64 {
         pending_frames.set_room(0);
@@ -300,7 +300,7 @@ impl Outbox {
         counted
     }
 
-    /// As [`push_range`](Self::push_range), but the frame_ring may come round.
+    /// As [`push_range`](Self::push_range), but the frame ring may come round.
     pub(super) fn push_copy(&mut self, range: FrameRange, now_ns: u64) {
         let buffers = self.buffers.clone();
         buffers.read(range, |frame| match buffers.times(range, 0) {
@@ -309,14 +309,14 @@ impl Outbox {
         });
     }
 
-    /// Copies what stands on the frame_ring: from here on it may come round.
+    /// Copies what stands in the frame ring: from here on it may come round.
     pub(super) fn own(&mut self) {
         if self.range.len > 0 {
             self.own_behind(0);
         }
     }
 
-    /// Copies what stands on the frame_ring, but for frames that are whole within its first `n` bytes: these have gone out.
+    /// Copies what stands in the frame ring, but for frames that are whole within its first `n` bytes: these have gone out.
     #[cold]
     fn own_behind(&mut self, n: usize) {
         let (mut ranges, last) = (std::mem::take(&mut self.ranges), std::mem::take(&mut self.range));
@@ -492,7 +492,7 @@ impl Outbox {
         chunks.for_each(|chunk| self.buffers.take_back(chunk));
     }
 
-    /// What it may hold at most that is not on the frame_ring, while memory is short.
+    /// What it may hold at most that is not in the frame ring, while memory is short.
     pub(super) fn own_bytes_max(&self) -> usize {
         self.buffers.own_bytes_max()
     }
@@ -558,7 +558,7 @@ impl Outbox {
         }
     }
 
-    /// The socket took the first `n` bytes of what stands on the frame_ring, and there is nothing else.
+    /// The socket took the first `n` bytes of what stands in the frame ring, and there is nothing else.
     #[inline]
     fn wrote_ranges(&mut self, n: usize) {
         if n < self.len {

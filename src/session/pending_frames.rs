@@ -8,13 +8,12 @@ const RUNS_MAX: usize = 28;
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
-/// Frames on the frame_ring that are laid out for one session.
+/// Frames in the frame ring that are laid out for one session.
 ///
 /// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
-/// lines of memory, found by way of two others; its pending_frames is two lines in a table of pending_frames_of_all, of which the second is needed
-/// where very many wait. So ticks are laid on the pending_frames, and whoever looks at the session
-/// [takes](super::Session::take) them in first. A session that cannot just be offered a tick has no
-/// [room](super::Session::room) on it.
+/// lines of memory, found by way of two others; its row of pending frames is two lines in a table, of which the second
+/// is needed where very many wait. So ticks are pushed to that row, and [taken](super::Session::take) in before the
+/// session is looked at. A session that cannot just be offered a tick has no [room](super::Session::room) in it.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub struct PendingFrames {
@@ -81,15 +80,15 @@ impl PendingFrames {
     /// Takes everything off, in order: how many frames are counted.
     ///
     /// # Panics
-    /// When the frame_ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
-    /// hold frames are [taken](super::Session::take) from before the frame_ring forgets.
+    /// When the frame ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
+    /// hold frames are [taken](super::Session::take) from before the frame ring forgets.
     #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
         for run in &self.runs[..usize::from(self.used)] {
             let count = (run & MORE_MAX) + 1;
             let range = buffers.range(run >> MORE_BITS, u32::BITS - MORE_BITS, count);
-            to(range.expect("the frame_ring holds what lies on a pending_frames"));
+            to(range.expect("the frame ring holds the pending frames"));
         }
         self.used = 0;
         counted
@@ -121,7 +120,7 @@ mod tests {
         buffers.print(frame, times).expect("there is room")
     }
 
-    /// What is taken off a pending_frames: the bytes, when it was laid, how much was counted.
+    /// What is taken off a row of pending frames: the bytes, when it was laid, how much was counted.
     fn taken(pending_frames: &mut PendingFrames, buffers: &Buffers) -> (Vec<u8>, u64, u64) {
         let (mut bytes, since_ns) = (Vec::new(), pending_frames.since_ns());
         let counted =
@@ -130,7 +129,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is laid comes off again, the same and in order, wherever it stands on the frame_ring.
+        /// Whatever is laid comes off again, the same and in order, wherever it stands in the frame ring.
         #[test]
         fn what_is_laid_is_taken(
             frames in prop::collection::vec((1_usize..400, any::<bool>(), 0_u8..8), 1..400),
@@ -143,7 +142,7 @@ mod tests {
             let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
             for (nth, (len, counts, dice)) in frames.iter().enumerate() {
                 let frame = vec![nth as u8; *len];
-                // As a shard does it, before the frame_ring comes round.
+                // As a shard does it, before the frame ring comes round.
                 let comes_round = !buffers.has_room();
                 let range = (!comes_round).then(|| print(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the frame_ring holds what lies on a pending_frames")]
+    #[should_panic(expected = "the frame ring holds the pending frames")]
     fn a_frame_that_the_frame_ring_forgot_is_not_lost_in_silence() {
         let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let mut pending_frames = PendingFrames::default();

@@ -182,7 +182,7 @@ impl<S: Socket> Connection<S> {
             return;
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
-            // Nobody counts on its turn to come before the frame_ring comes round.
+            // Nobody counts on its turn to come before the frame ring comes round.
             self.session.own();
             if self.session.has_urgent() {
                 self.force(false, context.counters);
@@ -203,7 +203,7 @@ impl<S: Socket> Connection<S> {
             Err(error) => self.fails(Ending::from(&error), context.counters),
         }
         if self.dead || self.session.is_blocked() {
-            // Nobody counts on its turn to come before the frame_ring comes round.
+            // Nobody counts on its turn to come before the frame ring comes round.
             self.session.own();
             self.socket.kick();
         }
@@ -272,7 +272,7 @@ impl<S> Connection<S> {
         caught_up && session.outbox().is_empty() && !session.is_closing()
     }
 
-    /// Lets ticks be laid on its pending_frames, if its session would take them.
+    /// Lets ticks be laid on its pending frames, if its session would take them.
     #[inline]
     pub(super) fn set_out(&self, pending_frames: &mut PendingFrames) {
         pending_frames.set_room(if self.dead { 0 } else { self.session.room() });

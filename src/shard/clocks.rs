@@ -1,4 +1,4 @@
-//! What a shard notices context it at the beginning of a turn: that its feed stands or goes on, that the wall clock
+//! What a shard notices around it at the beginning of a turn: that its feed stands or goes on, that the wall clock
 //! was set, and that the shard itself could not run for a while.
 //!
 //! The deadlines of clients need nothing of that: they go by the shard's own steady time, which stood still meanwhile
@@ -17,7 +17,7 @@ use crate::tick::{Body, GapCause, State, Stream, Tick};
 /// gathered meanwhile.
 const OVERRUN_NS: u64 = 5 * SECOND;
 
-/// What a shard knows of what is context it.
+/// What a shard knows of what is around it.
 #[derive(Default)]
 pub(super) struct Surroundings {
     feed: Arc<Pulse>,

@@ -31,7 +31,7 @@ pub struct NewClient {
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// ClientInfo it is.
+    /// Who it is.
     pub who: ClientInfo,
     /// Its place among the connections from its address: given back when it is dropped.
     pub seat: Option<socket::ConnectionPermit>,
@@ -218,7 +218,7 @@ pub(super) struct Driver {
     parser: Option<Box<Parser>>,
     controls: Controls,
     driver_context: Rc<DriverContext>,
-    /// Until the socket is closed, as is the driver_context.
+    /// Until the socket is closed, as is the driver context.
     seat: Option<socket::ConnectionPermit>,
 }
 

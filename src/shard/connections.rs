@@ -1,5 +1,5 @@
-//! The table of a shard's connections. Beside it stands the table of their pending_frames_of_all, on which ticks are laid: whoever is given a
-//! connection to change finds its session with all of them taken in.
+//! The table of a shard's connections. Beside it stands the table of their pending frames, to which ticks are pushed: a
+//! connection that is given out to be changed has all of them taken in.
 
 use slab::Slab;
 
@@ -33,19 +33,19 @@ impl<S> Default for Connections<S> {
 }
 
 impl<S> Connections<S> {
-    /// A connection, for those who ask nothing about what waits for it: ticks may lie on its pending_frames.
+    /// A connection, for those who ask nothing about what waits for it: ticks may lie on its pending frames.
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Connection<S>> {
         self.table.get(id as usize)?.as_deref()
     }
 
-    /// A connection. What lay on its pending_frames was taken in, and there is no room on it until it is set out again.
+    /// A connection. What lay on its pending frames was taken in, and there is no room on it until it is set out again.
     #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Connection<S>> {
         self.get_with_pending(id).map(|(connection, _)| connection)
     }
 
-    /// As [`get_mut`](Self::get_mut), with the pending_frames, which may be [set out](Connection::set_out) when all is done.
+    /// As [`get_mut`](Self::get_mut), with the pending frames, which may be [set out](Connection::set_out) when all is done.
     #[inline]
     pub(super) fn get_with_pending(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut PendingFrames)> {
         let connection = self.table.get_mut(id as usize)?.as_deref_mut()?;
@@ -101,7 +101,7 @@ impl<S> Connections<S> {
         })
     }
 
-    // ---- pending_frames_of_all ----------------------------------------------------------------------------------------
+    // ---- pending frames ----------------------------------------------------------------------------------------
 
     /// Reads what a tick needs of a connection, and says nothing of it. Of several in a row this waits for memory once.
     #[inline]
@@ -111,7 +111,7 @@ impl<S> Connections<S> {
             .map_or(0, |chunk| chunk[id as usize % CHUNK].prefetch())
     }
 
-    /// Lays a tick's frame on a connection's pending_frames, and marks it as queued: whether it was already. `None` if there is no room:
+    /// Lays a tick's frame on a connection's pending frames, and marks it as queued: whether it was already. `None` if there is no room:
     /// its session has to be asked.
     #[inline]
     pub(super) fn lay(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {

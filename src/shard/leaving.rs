@@ -155,7 +155,7 @@ impl<S: Socket> Sessions<S> {
     /// Says goodbye to everybody.
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
-            // ClientInfo has not taken what there was by now would not come to a goodbye behind it.
+            // Who has not taken what there was by now would not come to a goodbye behind it.
             let Some(Connection { session, .. }) = self.connections.get(id) else {
                 continue;
             };

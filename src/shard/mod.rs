@@ -8,7 +8,7 @@
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
-//! ClientInfo got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
+//! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
@@ -433,7 +433,7 @@ async fn run(
             if !sessions.borrow_mut().go_on_with(&mut report, now) {
                 reports.push_front((report, answer));
             } else {
-                // ClientInfo asked may have gone.
+                // Who asked may have gone.
                 let _ = answer.send(report.into_rows());
             }
         }

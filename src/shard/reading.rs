@@ -281,7 +281,7 @@ impl<S: Socket> Sessions<S> {
             Stop::Paused => return self.put_back(id, reading),
             Stop::Lacking => {
                 let want = reading.seek.map_or(Want::At(reading.at), Want::Since);
-                // ClientInfo resumes has what the ring holds: a block for each of many who come back would be too much memory.
+                // Who resumes has what the ring holds: a block for each of many who come back would be too much memory.
                 let client = self.past.as_ref().filter(|_| reading.catches_up);
                 match client.map_or(Err(Unasked::Ended), |client| client.ask(ticket, want)) {
                     Ok(()) => {
@@ -374,7 +374,7 @@ impl<S: Socket> Sessions<S> {
                 continue;
             };
             reading.asked = None;
-            // ClientInfo has unsubscribed meanwhile has nothing to read.
+            // Who has unsubscribed meanwhile has nothing to read.
             let places = &connection.places;
             let table = &mut self.subscriptions;
             let mut wanted =

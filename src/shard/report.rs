@@ -26,7 +26,7 @@ pub enum SortBy {
     Sent,
     /// What the whole way of its ticks took: the 99th percentile, then the mean.
     Latency,
-    /// ClientInfo came last.
+    /// Who came last.
     Since,
 }
 
@@ -138,7 +138,7 @@ const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
 
 /// A report in the making.
 pub(super) struct Report {
-    /// ClientInfo is still to be looked at, the worst last.
+    /// Who is still to be looked at, the worst last.
     worst: Vec<(Standing, u32)>,
     rows: Vec<ClientRow>,
 }
@@ -193,7 +193,7 @@ impl<S: Socket> Sessions<S> {
         let mut looked_at = 0;
         while looked_at < SUBSCRIPTIONS_PER_TURN {
             let Some((standing, id)) = report.worst.pop() else { return true };
-            // ClientInfo has gone meanwhile is left out.
+            // Who has gone meanwhile is left out.
             if self.connections.get(id).is_some_and(|c| c.serial == standing.serial)
                 && let Some(row) = self.row(id, standing, now)
             {

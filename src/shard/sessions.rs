@@ -68,7 +68,7 @@ pub trait Socket {
     }
 }
 
-/// ClientInfo a client is.
+/// Who a client is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientInfo {
     /// Random name of the session.
@@ -99,13 +99,13 @@ struct FanOut {
     /// What it adds to the ledger of who is told.
     counts: Ledger,
     times: Times,
-    /// How much was on the frame_ring before it.
+    /// How much was in the frame ring before it.
     since: u64,
     /// When it was taken from the ring, nanoseconds since the Unix epoch.
     taken_ns: u64,
     /// How many it stands for where it is measured.
     weight: u64,
-    /// Its frame, once somebody wanted it: nothing where the frame_ring has no room for it.
+    /// Its frame, once somebody wanted it: nothing where the frame ring has no room for it.
     range: Option<Option<FrameRange>>,
 }
 
@@ -119,8 +119,8 @@ pub struct Sessions<S> {
     pub(super) connections: Connections<S>,
     pub(super) subscriptions: Subscriptions,
     pub(super) frames: Frames,
-    /// ClientInfo has something to write, the longest waiting first: the order of deadlines. And how much was printed on the frame_ring
-    /// when that began: what a session holds of the frame_ring stands behind it.
+    /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed in the frame ring
+    /// when that began: what a session holds of the frame ring stands behind it.
     pub(super) flush_queue: VecDeque<(u32, u64)>,
     /// The same, of readers: what they missed is much, and others do not wait for it.
     pub(super) bulk_queue: VecDeque<(u32, u64)>,
@@ -143,11 +143,11 @@ pub struct Sessions<S> {
     /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
     /// be looked at for it.
     pub(super) sweep: Option<(u32, usize)>,
-    /// ClientInfo lost a tick in this turn for want of room, and whether that ends it.
+    /// Who lost a tick in this turn for want of room, and whether that ends it.
     pub(super) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
     pub(super) releases: BinaryHeap<Reverse<Release>>,
-    /// ClientInfo reads again what was in the ring.
+    /// Who reads again what was in the ring.
     pub(super) readers: Readers,
     /// Where resumes begin.
     pub(super) resumes: Resumes,
@@ -424,7 +424,7 @@ impl<S: Socket> Sessions<S> {
         has_room
     }
 
-    /// The frame of a tick, on the frame_ring; `None` if there is no room for it.
+    /// The frame of a tick, in the frame ring; `None` if there is no room for it.
     #[inline]
     fn print(&mut self, fan_out: &mut FanOut) -> Option<FrameRange> {
         if let Some(range) = fan_out.range {
@@ -440,7 +440,7 @@ impl<S: Socket> Sessions<S> {
         range
     }
 
-    /// The frame_ring comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
+    /// The frame ring comes round: if somebody has waited for too long to be written to, it gets longer, or whoever did makes
     /// copies.
     #[cold]
     fn make_room(&mut self) {

@@ -144,7 +144,7 @@ impl<S: Socket> Sessions<S> {
     // ---- taking ---------------------------------------------------------------------------------------
 
     /// Counts what outboxes hold, once a turn. With each measurement they may hold this shard's share of what is spare more;
-    /// beyond it each holds little that is not on the frame_ring.
+    /// beyond it each holds little that is not in the frame ring.
     pub(super) fn look_at_memory(&mut self) {
         let held = self.buffers.lent_bytes() as u64;
         self.counters.outbox_bytes.set(held);
@@ -161,7 +161,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Makes the frame_ring longer, if it may be and there is memory for it.
+    /// Makes the frame ring longer, if it may be and there is memory for it.
     #[cold]
     pub(super) fn lengthen_frame_ring(&self) -> bool {
         let next = self.buffers.next_frame_ring_bytes();

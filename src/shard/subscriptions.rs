@@ -1,4 +1,4 @@
-//! ClientInfo wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
+//! Who wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
 
 use crate::session::Subscription;
 use crate::tick::Key;

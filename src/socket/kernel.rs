@@ -1,5 +1,5 @@
 //! What the kernel is asked about a connection. No crate asks these two questions safely, so here are the only calls of the
-//! rig that the compiler does not check.
+//! crate that the compiler does not check.
 
 use tokio::net::TcpStream;
 

@@ -188,9 +188,9 @@ pub enum QuoteSource {
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BookSide {
-    /// ClientInfo wants to buy; the best price is the highest.
+    /// Who wants to buy; the best price is the highest.
     Bid,
-    /// ClientInfo wants to sell; the best price is the lowest.
+    /// Who wants to sell; the best price is the lowest.
     Ask,
 }
 

@@ -120,7 +120,7 @@ mod tests {
         let of_two = [(2, Some(8)), (1, Some(7)), (2, Some(9)), (1, Some(8)), (1, Some(9)), (1, None)];
         assert_eq!(order, of_two);
         assert!(waiting.is_empty() && waiting.chunks == 0);
-        // ClientInfo sends nothing more waits no longer than others.
+        // Who sends nothing more waits no longer than others.
         waiting.hold(3, None);
         assert!(
             waiting.has(3) && next(&mut waiting) == Some((3, None)) && waiting.is_empty() && !waiting.has(3)

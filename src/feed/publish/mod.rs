@@ -262,7 +262,7 @@ impl fmt::Debug for Publish {
 }
 
 impl Publish {
-    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. ClientInfo has shown the token is
+    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. Who has shown the token is
     /// served on `home`, the ingest thread's runtime: a thread between the socket and the ring would cost each packet
     /// two switches more. Strangers are not let so near.
     ///

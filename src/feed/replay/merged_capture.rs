@@ -300,7 +300,7 @@ fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, Re
 /// The newest trade and quote of each instrument, by its number.
 pub(super) type Values = Vec<[Option<Tick>; 2]>;
 
-/// A merged_capture that plays for nobody, with a market of its own: to find out how things stand at some place.
+/// A merged capture that plays for nobody, with a market of its own: to find out how things stand at some place.
 pub(super) struct ShadowReplay {
     pub(super) merged_capture: MergedCapture,
     pub(super) market: Market,

@@ -133,7 +133,7 @@ pub(super) struct End {
 /// What the threads have in common.
 struct Shared {
     capture_files: Arc<CaptureFiles>,
-    /// The instruments as the shadow_replays number them.
+    /// The instruments as the shadow replays number them.
     table: Arc<InstrumentTable>,
     checkpoints: Mutex<Checkpoints>,
     /// Where to go, and which jump that is: only the newest counts.

@@ -269,7 +269,7 @@ enum Step {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Frames on the frame_ring go out as their copies would, whatever happens between.
+    /// Frames in the frame ring go out as their copies would, whatever happens between.
     #[test]
     fn the_frame_ring_makes_no_difference(
         steps in proptest::collection::vec(
@@ -322,7 +322,7 @@ proptest! {
             }
             prop_assert_eq!(shared.len(), copied.len());
             prop_assert_eq!(shared.answer_bytes(), copied.answer_bytes());
-            // What stands on the frame_ring is taken for as old as the first of it. Either age is a grain too old at most.
+            // What stands in the frame ring is taken for as old as the first of it. Either age is a grain too old at most.
             let (ours, theirs) = (shared.oldest_ns(), copied.oldest_ns());
             let latest = theirs.map(|at| at + GRAIN_NS);
             prop_assert!(ours.is_some() == theirs.is_some() && ours <= latest, "{ours:?} {theirs:?}");
