@@ -330,25 +330,20 @@ fn token<'de, D: Deserializer<'de>>(key: &str, from: D) -> Result<String, D::Err
     }
 }
 
-/// What is wrong in a file, and where. The line is not shown: there may be a token in it, under whatever key.
+/// What is wrong in a file, and where. The line is not shown: there may be a token in it.
 fn in_file(text: &str, source: &toml::de::Error) -> String {
-    let Some(before) = source.span().and_then(|span| text.get(..span.start)) else {
-        return source.message().to_owned();
-    };
+    let what = with_new_name(source.message());
+    let Some(before) = source.span().and_then(|span| text.get(..span.start)) else { return what };
     let line = 1 + before.matches('\n').count();
     let column = 1 + before.rsplit('\n').next().map_or(0, |line| line.chars().count());
-    format!("line {line}, column {column}: {}", with_new_name(source.message()))
+    format!("line {line}, column {column}: {what}")
 }
 
-/// Keys that had another name: the old one, the new one.
-const RENAMED: [(&str, &str); 1] = [("tape_bytes", "frame_ring_bytes")];
-
-/// A message that names the key as it is called now, where it is about one that was renamed.
+/// A message, which names the key as it is called now where it is about the one that was renamed.
 fn with_new_name(message: &str) -> String {
-    let is_about = |(old, _): &&(&str, &str)| message.starts_with(&format!("unknown field `{old}`"));
-    match RENAMED.iter().find(is_about) {
-        Some((old, new)) => format!("`{old}` is called `{new}` now"),
-        None => message.to_owned(),
+    match message.starts_with("unknown field `tape_bytes`") {
+        true => "`tape_bytes` is called `shard.frame_ring_bytes` now".to_owned(),
+        false => message.to_owned(),
     }
 }
 

@@ -355,13 +355,20 @@ fn a_websocket_publishes_with_the_token_in_its_head() {
     socket.send(Message::text("c\n")).expect("sent");
     let big: String = (4..20_004).map(|n| format!("line {n}\n")).collect();
     socket.send(Message::text(big + &"x".repeat(70_000) + "\nlast")).expect("sent");
+    // It is not read beyond what is on its way.
+    let mut lines = Vec::new();
+    while lines.len() < 20_003 {
+        let chunk = door.chunk();
+        let text = String::from_utf8(chunk.bytes).expect("utf-8");
+        lines.extend((chunk.first_line..).zip(text.lines().map(str::to_owned)));
+    }
     let told = message(socket.read().expect("told").to_text().expect("text"));
     assert_eq!((&told["line"], &told["code"]), (&json!(20_004), &json!("bad_tick")));
     errors.tell(LineFault { line: 2, msg: "no".into() });
     assert_eq!(message(socket.read().expect("told").to_text().expect("text"))["line"], 2);
     drop(errors);
     socket.close(None).expect("closing");
-    let lines = door.lines_to_the_end();
+    lines.extend(door.lines_to_the_end());
     assert_eq!(numbered(&lines[..3]), [(1, "a"), (2, "b"), (3, "c")]);
     assert_eq!(numbered(&lines[3..4]), [(4, "line 4")]);
     assert_eq!(numbered(&lines[20_002..]), [(20_003, "line 20003"), (20_005, "last")]);
@@ -836,6 +843,7 @@ struct Rig {
     table: Arc<InstrumentTable>,
     /// Instruments that subscriptions have taken.
     registered: Arc<AtomicUsize>,
+    view: Arc<IngestView>,
     _notices: mpsc::Receiver<String>,
 }
 
@@ -848,6 +856,7 @@ impl Rig {
         let registered = Arc::new(AtomicUsize::new(0));
         let (taken, listed) = (Arc::clone(&registered), Arc::clone(&table));
         let (_, nothing) = mpsc::channel(1);
+        let view = Arc::new(IngestView::new(0));
         let ingest = Ingest::new(IngestParts {
             market: Market::new(Arc::clone(&table)),
             writer,
@@ -863,12 +872,12 @@ impl Rig {
             // As with 7 wildcards.
             listing_backlog: Box::new(move || 8 * (listed.len() - taken.load(Ordering::Relaxed))),
             may_start: Box::new(|| true),
-            view: Arc::new(IngestView::new(0)),
+            view: Arc::clone(&view),
             notices,
             meter: Meter::off(),
             reporter: IncidentReporter::off(),
         });
-        Self { door, ingest, table, registered, _notices: log }
+        Self { door, ingest, table, registered, view, _notices: log }
     }
 
     /// Turns until so many instruments are listed.
@@ -895,7 +904,7 @@ impl Rig {
     }
 
     fn held(&self) -> u64 {
-        self.door.publish.stats().held.load(Ordering::Relaxed)
+        self.view.publishers_held.get()
     }
 }
 
@@ -912,12 +921,15 @@ fn a_publisher_waits_until_what_it_listed_is_subscribed_to_and_others_go_on() {
     rig.turn_until(17);
     rig.turn_in_vain();
     assert_eq!(rig.held(), 1);
+    let published = rig.view.published.get();
     // Of itself nothing is taken meanwhile, however often it sends; another's ticks are.
     for _ in 0..200 {
         many.get_mut().write_all(trade("demo:N00").as_bytes()).expect("sent");
         std::thread::sleep(Duration::from_micros(100));
     }
     let reader = std::thread::spawn(move || faults(&mut many));
+    rig.turn_in_vain();
+    assert_eq!(rig.view.published.get(), published);
     other.get_mut().write_all(trade("demo:OTHER").as_bytes()).expect("sent");
     rig.turn_until(18);
     rig.turn_in_vain();
@@ -939,6 +951,8 @@ fn a_publisher_waits_until_what_it_listed_is_subscribed_to_and_others_go_on() {
         rig.ingest.turn(Clock::real().now());
         rig.held() == 0
     });
+    // Each trade, and the state of each instrument.
+    assert!(rig.view.published.get() >= 40 + 200 + 1 + 41);
     let named = |name: &str| rig.table.find(&Symbol::parse(name).expect("a name")).is_some();
     assert!(named("demo:N39") && named("demo:OTHER"));
 }

@@ -1221,6 +1221,36 @@ fn one_that_resumes_more_streams_than_a_turn_looks_at_arrives_while_ticks_come()
 }
 
 #[test]
+fn what_one_reader_finds_and_cannot_take_is_no_more_to_look_at_for_others() {
+    const STREAMS: usize = 3 * REREAD_FEW;
+    let one = Decimal::new(1, 0);
+    let trade = Body::Trade(Trade { price: one, size: one, side: None, id: TradeId::NONE });
+    let symbols: Vec<Symbol> = (0..STREAMS as u64).map(symbol).collect();
+    let seq: Vec<(&str, u64)> = symbols.iter().map(|name| (name.as_str(), 1)).collect();
+    // It takes some ticks a turn. When it has come near the end of what it missed, all have news at once.
+    for news_at in 1..60 {
+        let mut rig = Rig::tuned(5, (1_024, 1_000_000), STREAMS, 4_096, 512);
+        let instruments: Vec<_> = symbols.iter().map(|name| rig.table.intern(name).expect("room")).collect();
+        let all = |rig: &mut Rig| instruments.iter().for_each(|of| rig.publish(*of, trade, 1));
+        rig.connect();
+        rig.read(0, 1 << 30);
+        (0..2).for_each(|_| all(&mut rig));
+        rig.turn();
+        rig.resume_with(0, Channel::Trade, "*", &seq, ",\"mode\":\"every\"", "e");
+        for turn in 0..100 {
+            if turn == news_at {
+                all(&mut rig);
+            }
+            let before = rig.counters.reread.get();
+            rig.turn();
+            let reread = rig.counters.reread.get() - before;
+            assert!(reread <= REREAD_FEW as u64, "{reread} positions in turn {turn}, news at {news_at}");
+        }
+        assert_eq!(trades_told(&rig, 0).len(), 2 * STREAMS, "news at {news_at}");
+    }
+}
+
+#[test]
 fn a_pong_comes_behind_what_was_in_the_ring_when_its_ping_came() {
     let mut rig = Rig::of(1, 16, 4_096);
     rig.connect();

@@ -13,7 +13,7 @@ use super::segment::segments;
 /// The longest name that is listed, bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// A capture on the catalog.
+/// A capture in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogEntry {
     /// What it is asked for by: the name of its file or folder.
@@ -24,7 +24,7 @@ pub struct CatalogEntry {
     pub bytes: u64,
 }
 
-/// What is on the catalog, by name.
+/// What is in the catalog, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The captures, sorted by name.

@@ -78,7 +78,10 @@ fn errors_point_at_the_place() {
         ("[latency]\nlog_bytes_max = 9\n", ["line 2, column 17", "at least 65536"]),
         ("[flight]\nfile_bytes_max = 9\n", ["line 2, column 18", "at least 262144"]),
         ("[flight]\nbudget = \"write.p50<1ns,x\"\n", ["line 2, column 10", "column 15: `x` has no `<`"]),
-        ("[shard]\ntape_bytes = 1\n", ["line 2, column 1", "`tape_bytes` is called `frame_ring_bytes` now"]),
+        (
+            "[shard]\ntape_bytes = 1\n",
+            ["line 2, column 1", "`tape_bytes` is called `shard.frame_ring_bytes` now"],
+        ),
         ("[latency]\ninterval_ms = 99\n", ["line 2, column 15", "0 (off), or from 100 to 60000"]),
     ] {
         let error = load(text, &[], &[]).expect_err(text);

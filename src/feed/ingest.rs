@@ -82,6 +82,8 @@ pub struct IngestView {
     pub published: Counter,
     /// Ticks of instruments that the ring has no place for.
     pub unplaced: Counter,
+    /// Publishers now whose lines wait until subscriptions have taken the instruments that they listed.
+    pub publishers_held: Counter,
     /// Notices that found no room on their way to the log.
     pub notices_lost: Counter,
     /// What each line counted, a moment ago.
@@ -110,6 +112,7 @@ impl IngestView {
             turn_times: TurnTimes::default(),
             published: Counter::default(),
             unplaced: Counter::default(),
+            publishers_held: Counter::default(),
             notices_lost: Counter::default(),
             lines: Mutex::default(),
             summaries: OnceLock::new(),

@@ -202,6 +202,9 @@ impl Sources {
         for (name, help, value) in gauges {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
+        let held = vec![(Vec::new(), ingest.publishers_held.get())];
+        let help = "Publishers whose lines wait until their new instruments are subscribed to";
+        family(encoder, "tickfan_publishers_held", help, MetricType::Gauge, held)?;
         let counters = [
             ("tickfan_ingest_turns", "Turns of the ingest thread", &ingest.turns),
             ("tickfan_published", "Ticks published to the ring", &ingest.published),
@@ -447,12 +450,6 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
-            (
-                "tickfan_publishers_held",
-                "Publishers whose lines wait until their new instruments are subscribed to",
-                Gauge,
-                &stats.held,
-            ),
             ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
             ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),

@@ -329,19 +329,19 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes wildcards from a session, without what they took.
-    pub(super) fn drop_wildcards(&mut self, session: u32, gone: impl Fn(&Wildcard) -> bool) {
-        let Some(connection) = self.connections.get_mut(session) else { return };
-        let writer = &mut connection.session;
+    pub(super) fn drop_wildcards(&mut self, id: u32, gone: impl Fn(&Wildcard) -> bool) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let session = &mut connection.session;
         connection.wildcards.retain(|wildcard| {
             let goes = gone(wildcard);
             if goes {
-                let rate = wildcard.terms.rate.and_then(|rate| writer.rate_id(rate));
-                writer.leave_rate(rate);
+                let rate = wildcard.terms.rate.and_then(|rate| session.rate_id(rate));
+                session.leave_rate(rate);
             }
             !goes
         });
         if connection.wildcards.is_empty() {
-            self.wild.remove(&session);
+            self.wild.remove(&id);
         }
     }
 

@@ -138,6 +138,7 @@ impl<S: Socket> Sessions<S> {
             Cover::Later => return Stop::Paused,
             Cover::Lost => return Stop::Lacking,
         }
+        let had = self.slots;
         let mut told_any = false;
         let stop = loop {
             if reading.ways.ahead.is_empty() && !self.look_beyond(reading) {
@@ -157,6 +158,8 @@ impl<S: Socket> Sessions<S> {
             told_any |= self.read_tick(id, place, tick, reading, now);
             self.go_on_behind(key, position, &mut reading.ways);
         };
+        // What it was lent to read what it had found is no other's.
+        self.slots = self.slots.min(had);
         let next = reading.ways.ahead.peek();
         reading.at = next.map_or(self.cursor, |Reverse((position, _))| *position);
         if told_any {

@@ -19,7 +19,7 @@ const LINES_PER_PART: usize = 32;
 /// Beyond that the publisher waits.
 const LISTING_BACKLOG_MAX: usize = 128;
 /// How often it is looked whether publishers that wait may go on.
-const LOOK_EVERY_NS: u64 = MS;
+const LOOK_EVERY_NS: u64 = MS / 4;
 
 /// One publisher's line.
 pub(super) struct Publisher {
@@ -33,6 +33,12 @@ struct NoChunk;
 impl Ingest {
     /// Takes what publishers have sent, at most a fair share of it.
     pub(super) fn take_published(&mut self, now: Now) -> Next {
+        let next = self.take_chunks(now);
+        self.parts.view.publishers_held.set(self.waiting.len() as u64);
+        next
+    }
+
+    fn take_chunks(&mut self, now: Now) -> Next {
         for _ in 0..CHUNKS_PER_TURN {
             let rest = match self.rest.take() {
                 Some(rest) => rest,
@@ -56,11 +62,6 @@ impl Ingest {
         // All of them: so a shard has turns without instruments to take, which it needs for requests.
         if !self.waiting.is_empty() && (self.parts.listing_backlog)() == 0 {
             let (publisher, next) = self.waiting.next()?;
-            if !self.waiting.has(publisher)
-                && let Some(publisher) = self.publishers.get(&publisher)
-            {
-                publisher.faults.release();
-            }
             return match next {
                 Some(Held::Lines(rest)) => Some(Ok(rest)),
                 Some(Held::Closed) => {
@@ -69,9 +70,6 @@ impl Ingest {
                 }
                 None => Some(Err(NoChunk)),
             };
-        }
-        if self.waiting.is_full() {
-            return None;
         }
         match self.parts.publishers.as_mut()?.try_recv().ok()? {
             Input::Opened { publisher, errors } => self.opened(publisher, errors),
@@ -104,7 +102,6 @@ impl Ingest {
 
     fn closed(&mut self, publisher: u32, now: Now) {
         let Some(mut gone) = self.publishers.remove(&publisher) else { return };
-        gone.faults.release();
         let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
         gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
         self.gone.add(gone.line.stats());
@@ -137,7 +134,6 @@ impl Ingest {
             if market.table().len() > listed && listing_backlog() > LISTING_BACKLOG_MAX {
                 let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
                 self.waiting.hold(number, rest);
-                publisher.faults.hold();
                 return None;
             }
         }

@@ -2,14 +2,12 @@
 //!
 //! A shard reads the ring no further than its subscriptions have taken the instruments of what it reads. With many
 //! wildcards that takes time, which everybody would wait for behind a publisher that lists thousands at once: so it is
-//! the publisher that waits, and others go on. Its socket is not read meanwhile ([`Faults::hold`]); what it had handed
-//! over by then is kept here.
+//! the publisher that waits, and others go on. What it had sent by then is kept here: few
+//! [chunks](crate::feed::publish::CHUNKS_PER_PUBLISHER), beyond which its socket is not read.
 
 use std::collections::{HashMap, VecDeque};
 
-#[cfg(doc)]
-use crate::feed::publish::Faults;
-use crate::feed::publish::{CHUNKS_MAX, Chunk};
+use crate::feed::publish::Chunk;
 
 /// What is left of a chunk.
 pub(super) struct Rest {
@@ -32,7 +30,6 @@ pub(super) enum Held {
 pub(super) struct Waiting {
     turns: VecDeque<u32>,
     held: HashMap<u32, VecDeque<Held>>,
-    chunks: usize,
 }
 
 impl Waiting {
@@ -42,7 +39,6 @@ impl Waiting {
             self.turns.push_back(publisher);
             VecDeque::new()
         });
-        self.chunks += usize::from(rest.is_some());
         if let Some(rest) = rest {
             held.push_front(Held::Lines(rest));
         }
@@ -51,7 +47,6 @@ impl Waiting {
     /// Takes what a publisher that waits has sent next; `Err` gives it back, where it does not wait.
     pub(super) fn take(&mut self, publisher: u32, next: Held) -> Result<(), Held> {
         let Some(held) = self.held.get_mut(&publisher) else { return Err(next) };
-        self.chunks += usize::from(matches!(next, Held::Lines(_)));
         held.push_back(next);
         Ok(())
     }
@@ -66,13 +61,7 @@ impl Waiting {
         } else {
             self.turns.push_back(publisher);
         }
-        self.chunks -= usize::from(matches!(next, Some(Held::Lines(_))));
         Some((publisher, next))
-    }
-
-    /// Whether a publisher waits.
-    pub(super) fn has(&self, publisher: u32) -> bool {
-        self.held.contains_key(&publisher)
     }
 
     /// Nobody waits.
@@ -80,9 +69,9 @@ impl Waiting {
         self.held.is_empty()
     }
 
-    /// As much waits as the channel holds: what else was sent stays there, of whomever it is.
-    pub(super) fn is_full(&self) -> bool {
-        self.chunks >= CHUNKS_MAX
+    /// How many publishers wait.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
     }
 }
 
@@ -91,7 +80,11 @@ mod tests {
     use super::*;
 
     fn rest(publisher: u32, line: u64) -> Rest {
-        Rest { chunk: Chunk { publisher, first_line: line, rx_ns: 0, bytes: Vec::new() }, taken: 0, line }
+        Rest {
+            chunk: Chunk { publisher, first_line: line, rx_ns: 0, bytes: Vec::new(), _permit: None },
+            taken: 0,
+            line,
+        }
     }
 
     fn next(waiting: &mut Waiting) -> Option<(u32, Option<u64>)> {
@@ -119,22 +112,9 @@ mod tests {
         let order = std::iter::from_fn(|| next(&mut waiting)).collect::<Vec<_>>();
         let of_two = [(2, Some(8)), (1, Some(7)), (2, Some(9)), (1, Some(8)), (1, Some(9)), (1, None)];
         assert_eq!(order, of_two);
-        assert!(waiting.is_empty() && waiting.chunks == 0);
+        assert!(waiting.is_empty());
         // Who sends nothing more waits no longer than others.
         waiting.hold(3, None);
-        assert!(
-            waiting.has(3) && next(&mut waiting) == Some((3, None)) && waiting.is_empty() && !waiting.has(3)
-        );
-    }
-
-    #[test]
-    fn no_more_waits_than_the_channel_holds() {
-        let mut waiting = Waiting::default();
-        waiting.hold(1, None);
-        for line in 0..CHUNKS_MAX as u64 {
-            assert!(!waiting.is_full());
-            assert!(waiting.take(1, Held::Lines(rest(1, line))).is_ok());
-        }
-        assert!(waiting.is_full() && waiting.next().is_some() && !waiting.is_full());
+        assert!(waiting.len() == 1 && next(&mut waiting) == Some((3, None)) && waiting.is_empty());
     }
 }

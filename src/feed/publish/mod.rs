@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -42,9 +42,11 @@ pub use strangers::PARTINGS_MAX;
 use strangers::Strangers;
 use wire::{Portion, Received, Shaken, Wire};
 
-/// How many chunks may wait for the ingest thread, from all publishers together. A chunk is 128 KiB at
-/// most, so they hold 8 MiB at worst.
+/// How many chunks may wait for the ingest thread, from all publishers together.
 pub const CHUNKS_MAX: usize = 64;
+/// How many of one publisher may be on their way or waiting on the ingest thread; until they are taken its socket is not
+/// read. A chunk is 128 KiB at most.
+pub const CHUNKS_PER_PUBLISHER: usize = 2;
 /// The refusal of a TCP publisher for which no file is left.
 const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
     \"msg\":\"this machine lets the gateway open no more connections\"}\n";
@@ -95,8 +97,6 @@ pub struct Stats {
     pub opened: AtomicU64,
     /// Publishers connected now.
     pub open: AtomicU64,
-    /// Publishers whose lines wait now, since they have listed instruments faster than clients' subscriptions take them.
-    pub held: AtomicU64,
     /// Connections now that have not shown the token.
     pub waiting: AtomicU64,
     /// Connections that ended without the right token.
@@ -129,7 +129,7 @@ fn count(counter: &AtomicU64, n: u64) {
 }
 
 /// Whole lines of one publisher.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Chunk {
     /// Which publisher: the number of its [`Input::Opened`].
     pub publisher: u32,
@@ -139,6 +139,8 @@ pub struct Chunk {
     pub rx_ns: u64,
     /// The lines, each ended by `\n`. They may be empty, and may be anything.
     pub bytes: Vec<u8>,
+    /// One of the [`CHUNKS_PER_PUBLISHER`], until the chunk is dropped.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What comes to the ingest thread. One publisher's inputs come in order: opened, chunks, closed.
@@ -169,16 +171,12 @@ pub struct LineFault {
     pub msg: String,
 }
 
-/// What the ingest thread tells a publisher besides its faults.
+/// Faults that there was no room for.
 #[derive(Debug, Default)]
 struct Untold {
-    /// Faults that there was no room for.
     lines: AtomicU64,
     /// Rung after `lines` has grown: the last fault of all must not stay unsaid.
     grown: Notify,
-    /// Nothing more of it is to be handed over for now.
-    held: AtomicBool,
-    released: Notify,
 }
 
 /// The way back to one publisher, for the ingest thread.
@@ -198,21 +196,6 @@ impl Faults {
             count(&self.untold.lines, 1);
             self.untold.grown.notify_one();
             count(&self.stats.faults_untold, 1);
-        }
-    }
-
-    /// Holds the publisher: its socket is not read until it is released.
-    pub fn hold(&self) {
-        if !self.untold.held.swap(true, Ordering::AcqRel) {
-            count(&self.stats.held, 1);
-        }
-    }
-
-    /// Releases the publisher.
-    pub fn release(&self) {
-        if self.untold.held.swap(false, Ordering::AcqRel) {
-            self.stats.held.fetch_sub(1, Ordering::Relaxed);
-            self.untold.released.notify_one();
         }
     }
 }
@@ -369,33 +352,50 @@ impl Publish {
         let (told, mut faults) = mpsc::channel(FAULTS_MAX);
         let errors = Faults { told, untold: Arc::default(), stats: Arc::clone(&self.stats) };
         let untold = Arc::clone(&errors.untold);
+        let ahead = Arc::new(Semaphore::new(CHUNKS_PER_PUBLISHER));
         let mut why = Close::Shutdown;
         if self.send(Input::Opened { publisher, errors: errors.clone() }).await {
-            why = self.pump(&mut wire, lines, publisher, errors, &mut faults).await;
+            why = self.pump(&mut wire, lines, (publisher, &ahead), errors, &mut faults).await;
             self.send(Input::Closed { publisher }).await;
         }
         if why == Close::Normal {
-            // The ingest thread drops its end once it has read every line.
-            loop {
-                let rest = async {
-                    while let Some(fault) = faults.recv().await {
-                        tell(&mut wire, &fault);
-                        if wire.flush().await.is_err() {
-                            return;
-                        }
-                    }
-                    tell_number(&mut wire, &faults, &untold);
-                };
-                // Of one that is held, lines are still to be taken.
-                if timeout(FAREWELL, rest).await.is_ok() || !untold.held.load(Ordering::Acquire) {
-                    break;
-                }
-            }
-        } else {
+            why = self.tell_rest(&mut wire, &mut faults, &untold, &ahead).await;
+        }
+        if why != Close::Normal {
             wire.say(&json!({"type": "error", "code": why.why(), "msg": "publishing ends here"}));
         }
         timeout(FAREWELL, wire.close(why)).await.ok();
         self.stats.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells a publisher that has sent everything of its faults until the last line is taken. Gives how that ended.
+    async fn tell_rest(
+        &self,
+        wire: &mut Wire,
+        faults: &mut mpsc::Receiver<LineFault>,
+        untold: &Untold,
+        ahead: &Semaphore,
+    ) -> Close {
+        loop {
+            let rest = async {
+                while let Some(fault) = faults.recv().await {
+                    tell(wire, &fault);
+                    if wire.flush().await.is_err() {
+                        return;
+                    }
+                }
+                tell_number(wire, faults, untold);
+            };
+            tokio::select! {
+                // The ingest thread drops its end once it has read every line.
+                told = timeout(FAREWELL, rest) => {
+                    if told.is_ok() || ahead.available_permits() == CHUNKS_PER_PUBLISHER {
+                        return Close::Normal;
+                    }
+                }
+                () = self.stopped() => return Close::Shutdown,
+            }
+        }
     }
 
     /// Waits until no publisher is left, which after [`stop`](Self::stop) takes a while at most.
@@ -409,13 +409,13 @@ impl Publish {
         &self,
         wire: &mut Wire,
         mut lines: Lines,
-        publisher: u32,
+        (publisher, ahead): (u32, &Arc<Semaphore>),
         errors: Faults,
         faults: &mut mpsc::Receiver<LineFault>,
     ) -> Close {
         let mut stopped = pin!(self.stopped());
         // The line behind the token may be here already.
-        while self.hand_over(&mut lines, publisher, &errors).await {
+        while self.hand_over(&mut lines, (publisher, ahead), &errors).await {
             let received = tokio::select! {
                 received = wire.receive(&mut lines, Portion::PUBLISHER) => received,
                 Some(fault) = faults.recv(), if wire.has_room() => {
@@ -443,30 +443,37 @@ impl Publish {
                 Err(_) => {}
             }
             // Lines may have come right before the end.
-            self.hand_over(&mut lines, publisher, &errors).await;
+            if !self.hand_over(&mut lines, (publisher, ahead), &errors).await {
+                return Close::Shutdown;
+            }
             return received.err().unwrap_or(Close::Normal);
         }
         Close::Shutdown
     }
 
-    /// Hands what is whole to the ingest thread, waiting for room. False when it is gone.
-    async fn hand_over(&self, lines: &mut Lines, publisher: u32, errors: &Faults) -> bool {
+    /// Hands what is whole to the ingest thread, waiting for room. False when it is gone, or when we are told to stop.
+    async fn hand_over(
+        &self,
+        lines: &mut Lines,
+        (publisher, ahead): (u32, &Arc<Semaphore>),
+        errors: &Faults,
+    ) -> bool {
+        // They were received now, however long they wait.
         let rx_ns = self.clock.wall_ns();
         let too_long = |line| {
             let msg = format!("longer than {LINE_BYTES_MAX} bytes: skipped");
             errors.tell(LineFault { line, msg });
         };
         let Some(whole) = lines.chunk(too_long) else { return true };
+        let permit = tokio::select! {
+            biased;
+            permit = Arc::clone(ahead).acquire_owned() => permit.ok(),
+            () = self.stopped() => return false,
+        };
         count(&self.stats.lines, whole.lines);
         count(&self.stats.bytes, whole.bytes.len() as u64);
         let (first_line, bytes) = (whole.first_line, whole.bytes);
-        while errors.untold.held.load(Ordering::Acquire) {
-            tokio::select! {
-                () = errors.untold.released.notified() => {}
-                () = self.stopped() => return false,
-            }
-        }
-        self.send(Input::Chunk(Chunk { publisher, first_line, rx_ns, bytes })).await
+        self.send(Input::Chunk(Chunk { publisher, first_line, rx_ns, bytes, _permit: permit })).await
     }
 
     /// Sends to the ingest thread and wakes it. False when it is gone, or when we are told to stop while it
