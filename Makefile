@@ -34,7 +34,7 @@ UI_PACKAGES := cd ui && { cmp -s package-lock.json node_modules/installed || \
 ui: ## build the trading page into ui/dist
 	@if ! command -v npm >/dev/null; then echo "no npm: the trading page is left out"; \
 	elif [ -e ui/dist/index.html ] && [ -z "$$(find ui/src ui/index.html ui/public ui/package-lock.json ui/vite.config.ts clients/ts/src -newer ui/dist/index.html)" ]; then :; \
-	else echo "building the trading page into ui/dist"; ($(UI_PACKAGES) && npm run build) && touch src/front/ui.rs || \
+	else echo "building the trading page into ui/dist"; ($(UI_PACKAGES) && npm run build) && touch src/http/ui.rs || \
 			echo "the trading page could not be built, and is left out"; \
 	fi
 

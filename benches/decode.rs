@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use tickfan::capture::{Kind, Reader};
-use tickfan::feed::{Line, LineId, LineLimits, Market, Origin};
-use tickfan::instrument::InstrumentTable;
+use tickfan::feed::{Line, LineId, LineLimits, Origin, Sequencer};
+use tickfan::model::instrument::InstrumentTable;
 use tickfan::venue::{self, Scratch, Wire};
 
 /// The messages of a capture, unpacked, with their receive times.
@@ -60,9 +60,9 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// A line that has seen nothing, and its market.
-fn line(wire: Wire) -> (Line, Market) {
+fn line(wire: Wire) -> (Line, Sequencer) {
     let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
-    (Line::new(LineId(0), Origin::Live, wire, limits), Market::new(Arc::new(InstrumentTable::new(1_024))))
+    (Line::new(LineId(0), Origin::Live, wire, limits), Sequencer::new(Arc::new(InstrumentTable::new(1_024))))
 }
 
 fn decode(c: &mut Criterion) {
@@ -100,10 +100,10 @@ fn decode(c: &mut Criterion) {
         group.bench_function("decode and normalise", |b| {
             b.iter_batched_ref(
                 || line(messages.wire),
-                |(line, market)| {
+                |(line, sequencer)| {
                     let mut ticks = 0u64;
                     for (rx_ns, message) in messages.iter() {
-                        let taken = line.frame(rx_ns, message, market, |tick| {
+                        let taken = line.frame(rx_ns, message, sequencer, |tick| {
                             black_box(tick);
                             ticks += 1;
                         });

@@ -13,7 +13,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::instrument::Symbol;
+use tickfan::model::instrument::Symbol;
 use tickfan::protocol::frame::TextFrame;
 use tickfan::protocol::json::{self, Mark};
 use tickfan::ring::{Seen, tick_ring};

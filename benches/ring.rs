@@ -19,8 +19,8 @@ use crossbeam::channel;
 use disruptor::{
     BusySpin, EventPoller, Producer, SingleConsumerBarrier, SingleProducer, SingleProducerBarrier,
 };
+use tickfan::model::tick::WORDS;
 use tickfan::ring::{Reader, Writer, ring};
-use tickfan::tick::WORDS;
 use tokio::sync::broadcast;
 
 const CAPACITY: usize = 4096;

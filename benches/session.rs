@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::instrument::InstrumentId;
 use tickfan::latency::meter::Class;
+use tickfan::model::instrument::InstrumentId;
 use tickfan::session::{Buffers, FrameRange, Session, Times};
 
 use crate::rig::{Nowhere, Rig, policy, quote, symbol, trade};
@@ -40,17 +40,17 @@ fn outbox(c: &mut Criterion) {
     });
     let buffers = Buffers::default();
     let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE, instrument: InstrumentId(0) };
-    let mut print = || {
+    let mut append = || {
         if !buffers.has_room() {
-            buffers.forget(buffers.printed());
+            buffers.reclaim(buffers.head());
         }
-        buffers.print(black_box(&FRAME), times).expect("there is room")
+        buffers.append(black_box(&FRAME), times).expect("there is room")
     };
     let new = || Session::new(std::rc::Rc::new(policy()), buffers.clone(), 0, 0);
-    let ranges: Vec<FrameRange> = (0..64).map(|_| print()).collect();
+    let ranges: Vec<FrameRange> = (0..64).map(|_| append()).collect();
     let (apart, together) = (|n: usize| black_box(ranges[n * 3 % 64]), |n: usize| black_box(ranges[n]));
     let mut session = new();
-    group.bench_function("base: print a frame", |b| b.iter(&mut print));
+    group.bench_function("base: print a frame", |b| b.iter(&mut append));
     group.bench_function("offer, write", |b| {
         b.iter(|| {
             assert!(session.offer(together(0), 0));
@@ -84,7 +84,7 @@ fn outbox(c: &mut Criterion) {
     });
     // The frame ring would come round: they become its own, in several chunks that are lent and given back.
     let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
-    let framed: Vec<FrameRange> = (0..64).filter_map(|_| buffers.print(&framed, times)).collect();
+    let framed: Vec<FrameRange> = (0..64).filter_map(|_| buffers.append(&framed, times)).collect();
     group.throughput(Throughput::Elements(64));
     group.bench_function("64 offers, copied, one write (per 64)", |b| {
         b.iter(|| {

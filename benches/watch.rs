@@ -4,8 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::watch::ledger::Ledger;
-use tickfan::watch::message::Message;
+use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::message::Message;
 
 const MESSAGES: u64 = 20_000;
 const SYMBOLS: u64 = 500;

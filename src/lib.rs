@@ -1,37 +1,37 @@
-//! tickfan: a market data fan-out gateway. `docs/ARCHITECTURE.md` is the map.
+//! tickfan: a market data fan-out gateway.
+//!
+//! ```text
+//!               ingest thread (one writer)                     shard threads (readers)
+//! capture ─┐
+//! publisher┴─► venue::decode ─► feed::line ─► Sequencer ─► RING ─► Shard::turn ─► Session ─► socket
+//!              bytes to events  book, gaps    seq          last    who wants it   what one   one write
+//!                                                          values                 client     a turn
+//!                                                                                 is owed
+//! ```
+//!
+//! To read the code along the way of one tick: [`model::tick`] (the value), [`ring`] (one writer, many readers,
+//! lapping), [`session`] (what one client is owed: pure), [`shard`] (the turn of a thread that serves clients),
+//! [`feed::line`] (from a venue's messages to ticks). `docs/ARCHITECTURE.md` says which module may import which.
 
-pub mod atomic_file;
-pub mod book;
+pub mod auth;
 pub mod capture;
 pub mod cli;
-pub mod clock;
-pub mod collector;
-pub mod complaint;
 pub mod config;
-pub mod counters;
-pub mod decimal;
-pub mod faults;
 pub mod feed;
-pub mod flight;
-pub mod front;
 pub mod gateway;
 pub mod history;
-pub mod instrument;
-pub mod journal;
+pub mod http;
 pub mod latency;
-pub mod memory;
-pub mod offline;
-pub mod printable;
+pub mod model;
+mod net;
+pub mod ops;
 pub mod protocol;
-pub mod pulse;
-pub mod remote;
-pub mod report;
-pub mod rfc3339;
+pub mod replay_control;
 pub mod ring;
 pub mod session;
 pub mod shard;
-mod socket;
-pub mod threads;
-pub mod tick;
+pub mod synth;
+pub mod system;
+pub mod text;
+pub mod time;
 pub mod venue;
-pub mod watch;

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use skipped::recorded;
 use tickfan::capture::{Compression, Kind, Reader, Writer};
+use tickfan::cli::offline::{Captures, Input, Progress, normalize};
 use tickfan::config::Limits;
-use tickfan::offline::{Captures, Input, Progress, normalize};
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]

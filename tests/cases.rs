@@ -560,21 +560,21 @@ fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
 fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
     use std::sync::Arc;
     use std::time::Duration;
-    use tickfan::clock::Clock;
-    use tickfan::feed::{LineId, LineLimits, Market, Replay, ReplaySpec, Stamp, Step};
-    use tickfan::instrument::InstrumentTable;
-    use tickfan::tick::Body;
+    use tickfan::feed::{LineId, LineLimits, Replay, ReplaySpec, Sequencer, Stamp, Step};
+    use tickfan::model::instrument::InstrumentTable;
+    use tickfan::model::tick::Body;
+    use tickfan::time::clock::Clock;
 
     let clock = Clock::manual();
     let mut spec = ReplaySpec::new(vec![file.to_owned()]);
     spec.idle_ns_max = max_idle_ms.map(|ms| ms * 1_000_000);
     let mut replay = Replay::open(spec, &LineLimits::default(), LineId(0)).expect("a capture");
-    let mut market = Market::new(Arc::new(InstrumentTable::new(16)));
-    replay.prime(&mut market);
+    let mut sequencer = Sequencer::new(Arc::new(InstrumentTable::new(16)));
+    replay.prime(&mut sequencer);
     let mut times = Vec::new();
     loop {
         let now = clock.now();
-        let step = replay.step(now, Stamp::Live(&clock), &mut market, |tick| {
+        let step = replay.step(now, Stamp::Live(&clock), &mut sequencer, |tick| {
             if matches!(tick.body, Body::Trade(_)) {
                 times.push(now.mono_ns / 1_000_000);
             }

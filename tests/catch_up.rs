@@ -253,7 +253,7 @@ fn names(dir: &Path) -> Vec<String> {
 // ---- published ----------------------------------------------------------------------------------------
 
 /// A gateway that records, and its only publisher.
-struct Market {
+struct Sequencer {
     gateway: Gateway,
     publisher: TcpStream,
     published: u64,
@@ -261,7 +261,7 @@ struct Market {
     ring: u64,
 }
 
-impl Market {
+impl Sequencer {
     fn open(settings: &[&str]) -> Self {
         Self::with_ring(RING, settings)
     }
@@ -319,18 +319,18 @@ fn request(from: &Value) -> Value {
 
 #[test]
 fn the_seam_holds_while_publishing_goes_on() {
-    let mut market = Market::open(&[]);
+    let mut sequencer = Sequencer::open(&[]);
     let symbols = ["demo:A", "demo:B", "demo:C"];
-    let early = Listener::listen(RawSocket::open(&market.gateway, "?symbols=demo:*&channel=trade"));
-    eventually("it is subscribed", || market.gateway.metric_sum("tickfan_sessions_subscribed") == 1);
-    market.trades(&symbols, 4 * RING);
+    let early = Listener::listen(RawSocket::open(&sequencer.gateway, "?symbols=demo:*&channel=trade"));
+    eventually("it is subscribed", || sequencer.gateway.metric_sum("tickfan_sessions_subscribed") == 1);
+    sequencer.trades(&symbols, 4 * RING);
     let stop = AtomicBool::new(false);
     let from = early_rx(&early, RING as usize);
     let late: Vec<Listener> = std::thread::scope(|scope| {
-        let (http, market, stop) = (market.gateway.http, &mut market, &stop);
+        let (http, sequencer, stop) = (sequencer.gateway.http, &mut sequencer, &stop);
         let publishing = scope.spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                market.trades(&symbols, RING / 8);
+                sequencer.trades(&symbols, RING / 8);
             }
         });
         let late = (0..6)
@@ -345,8 +345,8 @@ fn the_seam_holds_while_publishing_goes_on() {
         publishing.join().expect("it publishes");
         late
     });
-    market.trades(&symbols, 9);
-    market.gateway.stop();
+    sequencer.trades(&symbols, 9);
+    sequencer.gateway.stop();
     let seen = ticks(&early.read_to_end());
     let expected = since(from, &seen, |tick| tick["symbol"] != "demo:A");
     for client in late {
@@ -364,8 +364,8 @@ fn early_rx(early: &Listener, at: usize) -> u64 {
 
 #[test]
 fn before_the_beginning_is_from_the_first_on_and_the_future_is_now() {
-    let mut market = Market::open(&[]);
-    market.trades(&["demo:A"], 3 * RING);
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.trades(&["demo:A"], 3 * RING);
     let mut clients = Vec::new();
     for (from, row, first) in [
         (json!("2001-01-01T00:00:00Z"), "gap", 1),
@@ -373,7 +373,7 @@ fn before_the_beginning_is_from_the_first_on_and_the_future_is_now() {
         (json!("2200-01-01T00:00:00Z"), "ok", 3 * RING),
         (json!("-0s"), "ok", 3 * RING),
     ] {
-        let (mut socket, ack) = market.ask(&request(&from));
+        let (mut socket, ack) = sequencer.ask(&request(&from));
         let shown = &ack["ok"][0];
         assert_eq!((&shown["past"], &shown["state"]), (&json!(row), &Value::Null), "{from}: {ack}");
         assert_eq!(shown["begins"].is_u64(), row == "gap", "{from}: {ack}");
@@ -393,45 +393,45 @@ fn before_the_beginning_is_from_the_first_on_and_the_future_is_now() {
     }
     // Symbols that nobody has seen yet have no past, and every one of their ticks comes.
     let wanted = json!({"op": "subscribe", "channel": "trade", "symbols": ["demo:LATER"], "from": "-1h"});
-    let (mut later, ack) = market.ask(&wanted);
+    let (mut later, ack) = sequencer.ask(&wanted);
     assert_eq!(ack["ok"][0]["state"], "waiting", "{ack}");
     assert_eq!(later.word()["type"], "joined");
-    market.trades(&["demo:A"], 1);
+    sequencer.trades(&["demo:A"], 1);
     for mut socket in clients {
         let tick = socket.word();
         assert_eq!((&tick["seq"], &tick["past"]), (&json!(3 * RING + 1), &Value::Null), "{tick}");
     }
-    market.trades(&["demo:LATER"], 1);
+    sequencer.trades(&["demo:LATER"], 1);
     let heard = [later.word(), later.word()];
     assert_eq!(heard.iter().find(|m| m["type"] == "trade").map(|m| &m["seq"]), Some(&json!(1)), "{heard:?}");
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn a_state_that_is_not_live_is_told_at_the_seam() {
-    let mut market = Market::open(&[]);
-    market.trades(&["demo:A"], 10);
-    market.publisher.shutdown(std::net::Shutdown::Both).expect("open until now");
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.trades(&["demo:A"], 10);
+    sequencer.publisher.shutdown(std::net::Shutdown::Both).expect("open until now");
     eventually("it is down", || {
-        Gateway::get(market.gateway.http, "/api/symbols").1.contains(r#""state":"down""#)
+        Gateway::get(sequencer.gateway.http, "/api/symbols").1.contains(r#""state":"down""#)
     });
-    let (mut socket, _) = market.ask(&request(&json!("-1h")));
+    let (mut socket, _) = sequencer.ask(&request(&json!("-1h")));
     let heard: Vec<Value> = (0..12).map(|_| socket.word()).collect();
     let kinds: Vec<&str> = heard.iter().filter_map(|message| message["type"].as_str()).collect();
     assert_eq!(kinds, [&["trade"; 10][..], &["status", "joined"]].concat());
     assert_eq!(heard[10]["state"], "down");
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn what_cannot_be_had_is_refused_with_its_reason() {
-    let mut market = Market::open(&["record.catch_ups_max=0"]);
-    market.trades(&["demo:A"], 1);
-    let refused = |market: &Market, more: &Value| {
+    let mut sequencer = Sequencer::open(&["record.catch_ups_max=0"]);
+    sequencer.trades(&["demo:A"], 1);
+    let refused = |sequencer: &Sequencer, more: &Value| {
         let mut request = request(&json!("-10s"));
         let fields = more.as_object().expect("an object").clone();
         request.as_object_mut().expect("an object").extend(fields);
-        let (_, error) = market.ask(&request);
+        let (_, error) = sequencer.ask(&request);
         assert_eq!(error["type"], "error", "{error}");
         let msg = error["msg"].as_str().expect("a sentence").to_owned();
         (error["code"].as_str().expect("a word").to_owned(), error["retry"] == true, msg)
@@ -443,14 +443,14 @@ fn what_cannot_be_had_is_refused_with_its_reason() {
         (json!({"from": "+5m"}), "`from`: \"+5m\": not a time"),
         (json!({"from": -1}), "microseconds"),
     ] {
-        let (code, retry, msg) = refused(&market, &more);
+        let (code, retry, msg) = refused(&sequencer, &more);
         assert_eq!((code.as_str(), retry), ("bad_request", false), "{more}: {msg}");
         assert!(msg.contains(words), "{more}: {msg}");
     }
-    let (code, retry, msg) = refused(&market, &json!({}));
+    let (code, retry, msg) = refused(&sequencer, &json!({}));
     assert_eq!((code.as_str(), retry), ("rate_limited", true));
     assert!(msg.contains("catch_ups_max"), "{msg}");
-    market.gateway.stop();
+    sequencer.gateway.stop();
     // Without a recording, or without its history.
     for settings in [&["record.enabled=false"][..], &["record.history_bytes_max=0"]] {
         let dir = tempfile::tempdir().expect("a folder");
@@ -468,9 +468,9 @@ fn what_cannot_be_had_is_refused_with_its_reason() {
 
 #[test]
 fn a_slow_reader_is_given_the_past_whole() {
-    let mut market = Market::open(&["session.outbox_bytes_max=16384", "session.cut_after_ms=20000"]);
-    market.trades(&["demo:A"], 8 * RING);
-    let mut socket = RawSocket::open_small(&market.gateway, "");
+    let mut sequencer = Sequencer::open(&["session.outbox_bytes_max=16384", "session.cut_after_ms=20000"]);
+    sequencer.trades(&["demo:A"], 8 * RING);
+    let mut socket = RawSocket::open_small(&sequencer.gateway, "");
     socket.text(&request(&json!("-1h")).to_string());
     assert_eq!(socket.word()["type"], "ack");
     // What it is given is bounded by its outbox and what the kernels hold, and the market goes on.
@@ -478,8 +478,8 @@ fn a_slow_reader_is_given_the_past_whole() {
     for seq in 1..=500 {
         assert_eq!(trade(&mut socket)["seq"], seq);
     }
-    market.trades(&["demo:A"], RING);
-    let rows = Gateway::get(market.gateway.admin, "/api/clients").1;
+    sequencer.trades(&["demo:A"], RING);
+    let rows = Gateway::get(sequencer.gateway.admin, "/api/clients").1;
     let rows: Value = serde_json::from_str(&rows).expect("JSON");
     let row = &rows["clients"][0];
     assert!(row["queued_bytes"].as_u64().expect("a count") <= 16_384, "{row}");
@@ -489,9 +489,9 @@ fn a_slow_reader_is_given_the_past_whole() {
         assert_eq!(trade(&mut socket)["seq"], seq);
     }
     while told(&mut socket)["type"] != "joined" {}
-    market.trades(&["demo:A"], 1);
+    sequencer.trades(&["demo:A"], 1);
     assert_eq!(trade(&mut socket)["seq"], 9 * RING + 1);
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 /// The next message but heartbeats and what is said of slowness.
@@ -515,37 +515,37 @@ fn trade(socket: &mut RawSocket) -> Value {
 fn what_the_bound_gave_up_is_told() {
     const BIG: u64 = 8_192;
     let settings = ["record.history_bytes_max=1048576", "session.outbox_bytes_max=16384"];
-    let mut market = Market::with_ring(BIG, &settings);
-    let filled = |market: &mut Market| {
-        let begin = market.published;
-        while market.published < begin + BIG
-            || market.gateway.metric_sum("tickfan_history_ticks") + 2 * BIG > market.published
+    let mut sequencer = Sequencer::with_ring(BIG, &settings);
+    let filled = |sequencer: &mut Sequencer| {
+        let begin = sequencer.published;
+        while sequencer.published < begin + BIG
+            || sequencer.gateway.metric_sum("tickfan_history_ticks") + 2 * BIG > sequencer.published
         {
-            market.trades(&["demo:A"], BIG);
+            sequencer.trades(&["demo:A"], BIG);
         }
     };
-    filled(&mut market);
+    filled(&mut sequencer);
     // Who asks for more than is kept is told since when it is.
-    let (mut socket, ack) = market.ask(&request(&json!("-1h")));
+    let (mut socket, ack) = sequencer.ask(&request(&json!("-1h")));
     let row = &ack["ok"][0];
     assert_eq!(row["past"], "gap", "{ack}");
     let begins = row["begins"].as_u64().expect("since when");
     let first = trade(&mut socket);
     let seq = first["seq"].as_u64().expect("a number");
     assert!(seq > 1 && first["rx"].as_u64() >= Some(begins), "{first}, and it begins at {begins}");
-    for next in seq + 1..=market.published {
+    for next in seq + 1..=sequencer.published {
         assert_eq!(trade(&mut socket)["seq"], next);
     }
     assert_eq!(told(&mut socket)["type"], "joined");
     drop(socket);
 
     // Who is so slow that what it has not read yet is given up meanwhile, is told what is missing, and then the newest.
-    let mut socket = RawSocket::open_small(&market.gateway, "");
+    let mut socket = RawSocket::open_small(&sequencer.gateway, "");
     socket.text(&request(&json!("-1h")).to_string());
     assert_eq!(socket.word()["type"], "ack");
-    let begin = market.published;
-    while market.gateway.metric_sum("tickfan_history_ticks") + begin > market.published {
-        market.trades(&["demo:A"], BIG);
+    let begin = sequencer.published;
+    while sequencer.gateway.metric_sum("tickfan_history_ticks") + begin > sequencer.published {
+        sequencer.trades(&["demo:A"], BIG);
     }
     let (mut before, mut gaps, mut missed) = (None, Vec::new(), Value::Null);
     while missed.is_null() {
@@ -565,18 +565,18 @@ fn what_the_bound_gave_up_is_told() {
             }
         }
     }
-    assert_eq!((gaps.len(), before), (1, Some(market.published)), "{gaps:?}");
+    assert_eq!((gaps.len(), before), (1, Some(sequencer.published)), "{gaps:?}");
     assert!(missed.as_u64() > Some(0), "{missed}");
-    market.trades(&["demo:A"], 1);
-    assert_eq!(trade(&mut socket)["seq"], market.published);
-    market.gateway.stop();
+    sequencer.trades(&["demo:A"], 1);
+    assert_eq!(trade(&mut socket)["seq"], sequencer.published);
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn what_a_kill_leaves_behind_is_removed_by_the_next_run() {
-    let mut market = Market::open(&[]);
-    market.trades(&["demo:A"], 2 * RING);
-    let Market { gateway, dir, .. } = market;
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.trades(&["demo:A"], 2 * RING);
+    let Sequencer { gateway, dir, .. } = sequencer;
     let history = dir.path().join(".history");
     let own = names(&history);
     let notes = history.join("history-1.1.ticks");
@@ -648,9 +648,9 @@ const UNHURRIED: [&str; 4] = [
 #[test]
 fn clients_of_one_address_have_so_many_places_and_leave_the_others() {
     let settings = [&UNHURRIED[..], &["record.catch_ups_per_address=2", "shard.threads=2"]].concat();
-    let mut market = Market::open(&settings);
-    market.trades(&["demo:A"], 8 * RING);
-    let gateway = &market.gateway;
+    let mut sequencer = Sequencer::open(&settings);
+    sequencer.trades(&["demo:A"], 8 * RING);
+    let gateway = &sequencer.gateway;
     let from = |last: u8| stuck(RawSocket::open_from([127, 0, 0, last].into(), gateway, ""));
     let (one, other) = (from(1), from(1));
     assert_eq!([&one.1["type"], &other.1["type"]], ["ack", "ack"], "{} {}", one.1, other.1);
@@ -690,7 +690,7 @@ fn clients_of_one_address_have_so_many_places_and_leave_the_others() {
         assert_eq!(past_trade(&mut one)["seq"], seq);
     }
     eventually("there is a place again", || from(1).1["type"] == "ack");
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 /// The next trade; answers to other requests are left out.
@@ -708,23 +708,23 @@ fn past_trade(socket: &mut RawSocket) -> Value {
 #[test]
 fn one_that_catches_up_more_slowly_than_ticks_come_goes_on_with_the_present() {
     let settings = [&UNHURRIED[..], &["record.catch_ups_max=1", "record.catch_up_patience_ms=2000"]].concat();
-    let mut market = Market::open(&settings);
-    market.trades(&["demo:A"], 8 * RING);
-    let (mut slow, ack) = stuck(RawSocket::open_small(&market.gateway, ""));
+    let mut sequencer = Sequencer::open(&settings);
+    sequencer.trades(&["demo:A"], 8 * RING);
+    let (mut slow, ack) = stuck(RawSocket::open_small(&sequencer.gateway, ""));
     assert_eq!(ack["type"], "ack", "{ack}");
     let mut heard = Vec::new();
     let mut next = None;
     // Twenty ticks are read while a thousand come.
     while next.is_none() {
-        market.trades(&["demo:A"], RING);
+        sequencer.trades(&["demo:A"], RING);
         heard.extend((0..20).map(|_| told(&mut slow)));
-        let (socket, answer) = stuck(RawSocket::open_small(&market.gateway, ""));
+        let (socket, answer) = stuck(RawSocket::open_small(&sequencer.gateway, ""));
         assert!(answer["type"] == "ack" || answer["code"] == "rate_limited", "{answer}");
         next = (answer["type"] == "ack").then_some(socket);
         assert!(heard.iter().all(|m| m["type"] == "trade" && m["past"] == true), "{:?}", heard.last());
     }
     // Its place is another's, and all that it misses is named.
-    let published = market.published;
+    let published = sequencer.published;
     let figure =
         |message: &Value, name: &str| message[name].as_u64().unwrap_or_else(|| panic!("{name} of {message}"));
     let is_last = |message: &Value| message["seq"] == published || message["to"] == published;
@@ -747,12 +747,12 @@ fn one_that_catches_up_more_slowly_than_ticks_come_goes_on_with_the_present() {
     // What it loses from there on, it loses as any client that reads slowly.
     assert!(heard[joined..].iter().all(|m| m["type"] != "gap" || m["why"] == "slow_consumer"));
     // Here is the present.
-    market.trades(&["demo:A"], 3);
+    sequencer.trades(&["demo:A"], 3);
     for seq in published + 1..=published + 3 {
         let tick = trade(&mut slow);
         assert_eq!((&tick["seq"], &tick["past"]), (&json!(seq), &Value::Null), "{tick}");
     }
-    let rows = Gateway::list(market.gateway.admin, "/api/clients", "clients").0;
+    let rows = Gateway::list(sequencer.gateway.admin, "/api/clients", "clients").0;
     for row in &rows {
         let parts = ["sent", "merged", "dropped", "lost", "pending"].map(|part| figure(row, part));
         assert_eq!(figure(row, "offered"), parts.iter().sum::<u64>(), "{row}");
@@ -761,9 +761,9 @@ fn one_that_catches_up_more_slowly_than_ticks_come_goes_on_with_the_present() {
     drop(next);
     let mut last = Value::Null;
     eventually("there is a place again", || {
-        let (_, answer) = market.ask(&request(&json!("-1h")));
+        let (_, answer) = sequencer.ask(&request(&json!("-1h")));
         last = answer;
         last["type"] == "ack"
     });
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }

@@ -803,7 +803,7 @@ fn the_name_of_a_file_forges_no_line() {
     for (command, args) in &commands {
         let ended = run(&[&[*command][..], args].concat());
         let shown = ended.lines.join("\n") + "\n" + &ended.stderr;
-        let hidden = shown.chars().find(|c| *c != '\n' && tickfan::printable::is_hidden(*c));
+        let hidden = shown.chars().find(|c| *c != '\n' && tickfan::text::printable::is_hidden(*c));
         assert_eq!(hidden, None, "{command} {args:?}: {shown}");
         assert!(!shown.lines().any(|line| line.starts_with("tickfan: all is well")), "{command}: {shown}");
         let escaped = r"a\ntickfan: all is well\r\u{1b}[31m\u{202e}b";
@@ -811,7 +811,7 @@ fn the_name_of_a_file_forges_no_line() {
     }
     let page = std::fs::read_to_string(&page).expect("a page");
     assert!(page.contains(r"a\ntickfan: all is well"), "it is not named");
-    assert!(!page.chars().any(|c| c != '\n' && tickfan::printable::is_hidden(c)));
+    assert!(!page.chars().any(|c| c != '\n' && tickfan::text::printable::is_hidden(c)));
 }
 
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! What comes of faults around the gateway and in it: a wall clock that is set, a process that is stopped, a thread
 //! that is held, a panic, no file left. The gateway is the binary as its users run it; faults in it are put there
-//! on purpose, as only a debug build allows (`tickfan::faults`).
+//! on purpose, as only a debug build allows (`tickfan::system::faults`).
 #![cfg(target_os = "linux")]
 
 mod support;

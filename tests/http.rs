@@ -13,14 +13,14 @@ use std::time::Duration;
 use answer::Answer;
 use serde_json::{Value, json};
 use tickfan::feed::publish::Verdict;
-use tickfan::front::{
+use tickfan::http::{
     FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Refused, RoomError,
     RoomRoute, Stats, Upgraded,
 };
-use tickfan::instrument::{InstrumentTable, Symbol};
+use tickfan::model::instrument::{InstrumentTable, Symbol};
+use tickfan::model::tick::{Channel, State};
 use tickfan::protocol::close::Close;
 use tickfan::protocol::{RoomSpec, Since};
-use tickfan::tick::{Channel, State};
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,7 +94,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             alarms: Arc::new(|| vec!["no room".to_owned()]),
             pulses: Arc::default(),
         },
-        remote: None,
+        replay_control: None,
         rooms: Some(RoomRoute {
             enter: Arc::new(|wish, _| Box::pin(enter(wish))),
             captures: Arc::new(move || {

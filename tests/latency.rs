@@ -10,20 +10,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::clock::{Clock, MS, Now, SECOND};
-use tickfan::counters::ShardCounters;
-use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec};
-use tickfan::flight::IncidentReporter;
-use tickfan::instrument::InstrumentTable;
+use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Replay, ReplaySpec, Sequencer};
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
+use tickfan::model::instrument::InstrumentTable;
+use tickfan::model::tick::Channel;
+use tickfan::ops::flight::IncidentReporter;
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
     CatchUps, ClientInfo, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
 };
-use tickfan::tick::Channel;
+use tickfan::system::counters::ShardCounters;
+use tickfan::time::clock::{Clock, MS, Now, SECOND};
 use tokio::sync::mpsc;
 
 /// How many bytes a socket still takes; `usize::MAX`: all there are.
@@ -96,7 +96,7 @@ fn options() -> SessionOptions {
         ops_per_s: 100,
         close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
-        remote: None,
+        replay_control: None,
         catch_ups: CatchUps::new(0, 0, 1),
         steps_per_turn_max: 1 << 20,
         reread_per_turn: 4_096,
@@ -152,12 +152,12 @@ impl Rig {
         let (notices, log) = mpsc::channel(8);
         let ingest = Ingest::new(IngestParts {
             listing_backlog: Box::new(|| 0),
-            market: Market::new(Arc::clone(&table)),
+            sequencer: Sequencer::new(Arc::clone(&table)),
             writer,
             bells: Vec::new(),
             rest: Duration::ZERO,
             replays: vec![Replay::open(spec, &limits, LineId(0)).expect("a capture")],
-            remote: None,
+            replay_control: None,
             publishers: None,
             publish_limits: limits.clone(),
             publish_tap: None,

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use answer::Answer;
 use serde_json::{Value, json};
-use tickfan::clock::Now;
-use tickfan::collector::{Collector, Measured, Options};
 use tickfan::feed::IngestView;
-use tickfan::front::metrics::{self, Sources};
-use tickfan::front::{
+use tickfan::http::metrics::{self, Sources};
+use tickfan::http::{
     Admin, AdminHooks, AskedClients, FeedHealth, Health, Hosts, Limits, ListedClients, Runtimes,
 };
-use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Class, Meter};
-use tickfan::tick::Channel;
+use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::model::tick::Channel;
+use tickfan::ops::collector::{Collector, Measured, Options};
+use tickfan::time::clock::Now;
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);

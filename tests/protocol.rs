@@ -5,9 +5,9 @@ mod support;
 
 use serde_json::Value;
 use support::{in_repository, python};
+use tickfan::cli::watch::message::Message;
+use tickfan::model::tick::Channel;
 use tickfan::protocol::{self, Op};
-use tickfan::tick::Channel;
-use tickfan::watch::message::Message;
 
 /// The lines of the page's JSON blocks, but for those of publishers.
 fn samples() -> Vec<String> {

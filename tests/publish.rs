@@ -12,16 +12,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
-use tickfan::clock::Clock;
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
-use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, Market};
-use tickfan::flight::IncidentReporter;
-use tickfan::front::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
-use tickfan::instrument::{InstrumentTable, Symbol};
+use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, Sequencer};
+use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
 use tickfan::latency::meter::Meter;
+use tickfan::model::instrument::{InstrumentTable, Symbol};
+use tickfan::model::tick::State;
+use tickfan::ops::flight::IncidentReporter;
 use tickfan::protocol::close::Close;
 use tickfan::ring::tick_ring;
-use tickfan::tick::State;
+use tickfan::time::clock::Clock;
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -67,7 +67,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         instruments: Arc::new(InstrumentTable::new(1)),
         state: Arc::new(|_| State::Waiting),
         health: Health { feeds: Arc::new(Vec::new), alarms: Arc::new(Vec::new), pulses: Arc::default() },
-        remote: None,
+        replay_control: None,
         rooms: None,
     }
 }
@@ -87,7 +87,7 @@ fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
     let (lines, web) = (bind(), bind());
     let (tcp, http) = (lines.local_addr().expect("bound"), web.local_addr().expect("bound"));
     runtime.spawn(Arc::clone(&publish).serve_tcp(lines));
-    let front = Front::new(&front::Options::default(), hooks(&publish)).expect("good origins");
+    let front = Front::new(&http::Options::default(), hooks(&publish)).expect("good origins");
     runtime.spawn(front.serve(web, std::future::pending()));
     Door { publish, tcp, http, input, wake, runtime: Some(runtime) }
 }
@@ -858,12 +858,12 @@ impl Rig {
         let (_, nothing) = mpsc::channel(1);
         let view = Arc::new(IngestView::new(0));
         let ingest = Ingest::new(IngestParts {
-            market: Market::new(Arc::clone(&table)),
+            sequencer: Sequencer::new(Arc::clone(&table)),
             writer,
             bells: Vec::new(),
             rest: Duration::ZERO,
             replays: Vec::new(),
-            remote: None,
+            replay_control: None,
             publishers: Some(std::mem::replace(&mut door.input, nothing)),
             publish_limits: LineLimits { venues: Some(vec!["demo".to_owned()]), ..LineLimits::default() },
             publish_tap: None,

@@ -12,11 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
-use tickfan::clock::Now;
+use tickfan::cli::offline::{Captures, Input, Progress, normalize};
 use tickfan::config::Limits;
-use tickfan::feed::{LineId, LineLimits, Market, RecordOptions, Recorder, Replay, ReplaySpec, Stamp, Step};
-use tickfan::instrument::InstrumentTable;
-use tickfan::offline::{Captures, Input, Progress, normalize};
+use tickfan::feed::{
+    LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, Sequencer, Stamp, Step,
+};
+use tickfan::model::instrument::InstrumentTable;
+use tickfan::time::clock::Now;
 use tokio::sync::mpsc;
 
 const SHIPPED: [&str; 3] = ["coinbase", "binance-futures", "kraken"];
@@ -91,13 +93,13 @@ fn recorded(file: &Path, dir: &Path, segment_s: u64) -> PathBuf {
     let files = vec![file.to_owned()];
     let spec = ReplaySpec { strict: true, ..ReplaySpec::new(files) };
     let mut replay = Replay::open(spec, &limits, LineId(0)).expect("a capture");
-    let mut market = Market::new(Arc::new(InstrumentTable::new(1_000)));
+    let mut sequencer = Sequencer::new(Arc::new(InstrumentTable::new(1_000)));
     replay.record(|line| recorder.tap("line", line.wire(), false)).expect("a folder");
-    replay.prime(&mut market);
+    replay.prime(&mut sequencer);
     let record = Arc::clone(&recorder.records()[0]);
     let mut now = Now::default();
     loop {
-        match replay.step(Now::default(), Stamp::Recorded, &mut market, |_| {}) {
+        match replay.step(Now::default(), Stamp::Recorded, &mut sequencer, |_| {}) {
             Step::Took => {}
             Step::Ended => break,
             other => panic!("{other:?}"),

@@ -631,7 +631,7 @@ fn what_is_no_replay_cannot_be_controlled() {
 #[test]
 fn hostile_orders_are_answered() {
     let gateway =
-        replay(&["--loop", "--set", "limits.ops_per_s=1000000", "--set", "replay.orders_max=4"], &SHIPPED);
+        replay(&["--loop", "--set", "limits.ops_per_s=1000000", "--set", "replay.commands_max=4"], &SHIPPED);
     let mut client = RawSocket::open(&gateway, "");
     let deep = "[".repeat(100) + &"]".repeat(100);
     for fields in [

@@ -12,7 +12,7 @@ use support::{Process, python, tickfan};
 use tickfan::latency::hlog::Writer;
 use tickfan::latency::hlog::note::{Account, Build, Clients, FlightNote, Gaps, Head, Machine, Moment, Note};
 use tickfan::latency::{self, Stage, Tag};
-use tickfan::tick::Channel;
+use tickfan::model::tick::Channel;
 
 const START_NS: u64 = 1_790_000_000_123_000_000;
 const SECONDS: u64 = 12;

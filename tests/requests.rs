@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use support::{FIN, Gateway, PING, PONG, RawSocket, TOKEN, connect};
 
 /// A gateway without feeds, a publisher, and somebody who sees all that is published.
-struct Market {
+struct Sequencer {
     gateway: Gateway,
     publisher: TcpStream,
     watcher: Client,
 }
 
-impl Market {
+impl Sequencer {
     fn open(settings: &[&str]) -> Self {
         Self::of(r#"["demo", "other"]"#, settings)
     }
@@ -169,9 +169,9 @@ fn row(row: &Value) -> String {
 fn a_name_stays_when_a_wildcard_goes() {
     // F24, in both orders.
     for wishes in [["demo:A", "*"], ["*", "demo:A"]] {
-        let mut market = Market::open(&[]);
-        market.moves(&["demo:A", "demo:B", "other:A"]);
-        let mut client = market.client("");
+        let mut sequencer = Sequencer::open(&[]);
+        sequencer.moves(&["demo:A", "demo:B", "other:A"]);
+        let mut client = sequencer.client("");
         for symbol in wishes {
             assert_eq!(client.subscribe(&json!("trade"), &[symbol], &json!({})), [format!("{symbol} trade")]);
         }
@@ -179,14 +179,14 @@ fn a_name_stays_when_a_wildcard_goes() {
         snaps.sort();
         let expected = ["demo:A", "demo:B", "other:A"].map(|symbol| format!("trade {symbol} 1 snap"));
         assert_eq!(snaps, expected, "one snapshot each");
-        market.moves(&["demo:A", "demo:B", "other:A"]);
+        sequencer.moves(&["demo:A", "demo:B", "other:A"]);
         assert_eq!(client.ticks().len(), 3);
         assert_eq!(client.unsubscribe(&["*"]), ["*"]);
-        market.moves(&["demo:B", "other:A", "demo:A"]);
+        sequencer.moves(&["demo:B", "other:A", "demo:A"]);
         assert_eq!(client.ticks(), ["trade demo:A 3"], "no hole, no second snapshot");
         assert_eq!(client.list(), ["demo:A trade every"]);
         // What is listed from now on is nobody's.
-        market.moves(&["demo:NEW"]);
+        sequencer.moves(&["demo:NEW"]);
         assert_eq!(client.ticks(), [""; 0]);
         assert_eq!(client.unsubscribe(&["demo:A"]), ["demo:A"]);
         assert_eq!(client.list(), [""; 0]);
@@ -196,51 +196,51 @@ fn a_name_stays_when_a_wildcard_goes() {
 #[test]
 fn the_wildcard_of_a_venue_stays_when_the_one_of_all_goes() {
     for wishes in [["demo:*", "*", "demo:A"], ["*", "demo:A", "demo:*"]] {
-        let mut market = Market::open(&[]);
-        market.moves(&["demo:A", "demo:B", "other:A"]);
-        let mut client = market.client("");
+        let mut sequencer = Sequencer::open(&[]);
+        sequencer.moves(&["demo:A", "demo:B", "other:A"]);
+        let mut client = sequencer.client("");
         for symbol in wishes {
             client.subscribe(&json!("trade"), &[symbol], &json!({"snapshot": false}));
         }
         client.unsubscribe(&["*"]);
         assert_eq!(client.list(), ["demo:* trade every", "demo:A trade every", "demo:B trade every"]);
         // Of what is listed later, it takes its own.
-        market.moves(&["demo:A", "other:A", "demo:B", "other:NEW", "demo:NEW"]);
+        sequencer.moves(&["demo:A", "other:A", "demo:B", "other:NEW", "demo:NEW"]);
         assert_eq!(client.ticks(), ["trade demo:A 2", "trade demo:B 2", "trade demo:NEW 1"]);
         client.unsubscribe(&["demo:*"]);
         assert_eq!(client.list(), ["demo:A trade every"]);
-        market.moves(&["demo:A", "demo:B"]);
+        sequencer.moves(&["demo:A", "demo:B"]);
         assert_eq!(client.ticks(), ["trade demo:A 3"]);
     }
 }
 
 #[test]
 fn each_channel_counts_for_itself() {
-    let mut market = Market::open(&[]);
-    market.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
-    let mut client = market.client("");
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
+    let mut client = sequencer.client("");
     client.subscribe(&json!("trade"), &["demo:A"], &json!({"snapshot": false}));
     client.subscribe(&json!(["trade", "quote"]), &["*"], &json!({"snapshot": false, "mode": "every"}));
     client.rows(&json!({"op": "unsubscribe", "channel": "trade", "symbols": ["*"]}));
-    market.moves(&["demo:A", "demo:B", "quote demo:A", "quote demo:B"]);
+    sequencer.moves(&["demo:A", "demo:B", "quote demo:A", "quote demo:B"]);
     assert_eq!(client.ticks(), ["trade demo:A 2", "quote demo:A 2", "quote demo:B 2"]);
     client.unsubscribe(&["*"]);
-    market.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
+    sequencer.moves(&["demo:A", "quote demo:A", "quote demo:B"]);
     assert_eq!(client.ticks(), ["trade demo:A 3"]);
     assert_eq!(client.list(), ["demo:A trade every"]);
 }
 
 #[test]
 fn unsubscribing_from_nothing_by_name_ends_everything() {
-    let mut market = Market::open(&[]);
-    market.moves(&["demo:A", "demo:B"]);
-    let mut client = market.client("");
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.moves(&["demo:A", "demo:B"]);
+    let mut client = sequencer.client("");
     client.subscribe(&json!("trade"), &["demo:A", "demo:LATER", "demo:*", "*"], &json!({"snapshot": false}));
     let answer = client.ask(&json!({"op": "unsubscribe"}));
     assert_eq!(answer["ok"], json!([{"symbol": "*"}]), "{answer}");
     assert_eq!(answer["all"], true, "it can be told from `*`: {answer}");
     assert_eq!(client.list(), [""; 0]);
-    market.moves(&["demo:A", "demo:LATER", "demo:B"]);
+    sequencer.moves(&["demo:A", "demo:LATER", "demo:B"]);
     assert_eq!(client.ticks(), [""; 0]);
     client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
     assert_eq!(client.ask(&json!({"op": "unsubscribe", "symbols": ["*"]}))["all"], Value::Null);
@@ -248,30 +248,30 @@ fn unsubscribing_from_nothing_by_name_ends_everything() {
 
 #[test]
 fn a_name_that_is_unsubscribed_from_ends_whatever_takes_it() {
-    let mut market = Market::open(&[]);
-    market.moves(&["demo:A", "demo:B", "other:A"]);
-    let mut client = market.client("");
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.moves(&["demo:A", "demo:B", "other:A"]);
+    let mut client = sequencer.client("");
     client.subscribe(&json!("trade"), &["demo:A", "*", "demo:*"], &json!({"snapshot": false}));
     // Twice is as good as once.
     for _ in 0..2 {
         assert_eq!(client.unsubscribe(&["demo:A"]), ["demo:A"]);
-        market.moves(&["demo:A", "demo:B"]);
+        sequencer.moves(&["demo:A", "demo:B"]);
         assert_eq!(client.ticks().len(), 1, "demo:B alone");
     }
     // The wildcard of a venue is to the one of all what a name is to it.
     client.unsubscribe(&["demo:*"]);
-    market.moves(&["demo:A", "demo:B", "other:A"]);
+    sequencer.moves(&["demo:A", "demo:B", "other:A"]);
     assert_eq!(client.ticks(), ["trade other:A 2"]);
     // Who subscribes to a wildcard again has all of it.
     client.subscribe(&json!("trade"), &["*"], &json!({"snapshot": false}));
-    market.moves(&["demo:A", "demo:B", "other:A"]);
+    sequencer.moves(&["demo:A", "demo:B", "other:A"]);
     assert_eq!(client.ticks().len(), 3);
 }
 
 #[test]
 fn what_was_awaited_by_name_stays_too() {
-    let mut market = Market::open(&[]);
-    let mut client = market.client("");
+    let mut sequencer = Sequencer::open(&[]);
+    let mut client = sequencer.client("");
     client.subscribe(
         &json!("trade"),
         &["demo:LATER", "demo:NEVER"],
@@ -282,7 +282,7 @@ fn what_was_awaited_by_name_stays_too() {
     held.sort();
     let awaited = ["demo:LATER trade latest 1000", "demo:NEVER trade latest 1000"];
     assert_eq!(held, [&["* trade every"], &awaited[..]].concat());
-    market.moves(&["demo:LATER", "demo:OTHER"]);
+    sequencer.moves(&["demo:LATER", "demo:OTHER"]);
     let mut held = client.list();
     held.sort();
     let all = ["* trade every", awaited[0], awaited[1], "demo:OTHER trade every"];
@@ -295,10 +295,10 @@ fn what_was_awaited_by_name_stays_too() {
 
 #[test]
 fn what_is_subscribed_by_itself_keeps_terms_of_its_own() {
-    let mut market = Market::open(&[]);
-    market.moves(&["quote demo:A", "quote demo:B", "quote other:A"]);
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.moves(&["quote demo:A", "quote demo:B", "quote other:A"]);
     for order in [["demo:A", "demo:*", "*"], ["*", "demo:*", "demo:A"], ["demo:*", "demo:A", "*"]] {
-        let mut client = market.client("");
+        let mut client = sequencer.client("");
         let terms = |symbol: &str| match symbol {
             "*" => json!({"max_hz": 1}),
             "demo:*" => json!({"max_hz": 2}),
@@ -346,7 +346,7 @@ fn what_is_subscribed_by_itself_keeps_terms_of_its_own() {
         let answer = client.ask(&set(&["demo:*"], 3));
         assert_eq!(answer["rejected"][0]["code"], "not_subscribed", "{answer}");
         // What is gone left no terms behind.
-        market.moves(&["quote demo:B"]);
+        sequencer.moves(&["quote demo:B"]);
         client.subscribe(&json!("quote"), &["demo:B"], &json!({"snapshot": false}));
         assert_eq!(held(&mut client), ["demo:A quote latest 9", "demo:B quote latest"]);
     }
@@ -354,10 +354,10 @@ fn what_is_subscribed_by_itself_keeps_terms_of_its_own() {
 
 #[test]
 fn names_count_under_a_wildcard_too() {
-    let mut market = Market::open(&["limits.symbols_per_connection=2"]);
-    market.moves(&["demo:A", "demo:B", "demo:C", "demo:D"]);
+    let mut sequencer = Sequencer::open(&["limits.symbols_per_connection=2"]);
+    sequencer.moves(&["demo:A", "demo:B", "demo:C", "demo:D"]);
     for wild_first in [true, false] {
-        let mut client = market.client("");
+        let mut client = sequencer.client("");
         if wild_first {
             client.subscribe(&json!("trade"), &["*"], &json!({}));
         }
@@ -384,8 +384,8 @@ fn names_count_under_a_wildcard_too() {
 #[test]
 fn a_ping_comes_back_letter_for_letter() {
     // F25
-    let market = Market::open(&[]);
-    let mut client = market.client("");
+    let sequencer = Sequencer::open(&[]);
+    let mut client = sequencer.client("");
     for t in ["18446744073709551616", "1e3", "-0", "1.10", "1e999", r#""\u0041\/""#, "null"] {
         client.socket.text(&format!(r#"{{"op":"ping","id":9,"t":{t}}}"#));
         let pong = loop {
@@ -412,8 +412,8 @@ fn long_names(count: usize) -> (String, Vec<String>) {
 fn as_many_symbols_as_one_may_have_fit_in_one_message() {
     // F26
     let (venue, names) = long_names(1_000);
-    let market = Market::of(&format!("[{venue:?}]"), &[]);
-    let mut client = market.client("");
+    let sequencer = Sequencer::of(&format!("[{venue:?}]"), &[]);
+    let mut client = sequencer.client("");
     assert_eq!(client.socket.hello["limits"]["symbols"], 1_000);
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(client.subscribe(&json!(["trade", "quote"]), &all, &json!({})).len(), 2_000);
@@ -424,7 +424,7 @@ fn as_many_symbols_as_one_may_have_fit_in_one_message() {
     let resume = json!({"resume": {"epoch": "e", "seq": seq}});
     assert_eq!(client.subscribe(&json!("trade"), &all, &resume).len(), 1_000);
     // However they are escaped.
-    let mut client = market.client("");
+    let mut client = sequencer.client("");
     let odd = (0..1_000).map(|n| format!(r#""{venue}:{}{n:04}""#, r"\u00fc".repeat(30))).collect::<Vec<_>>();
     client
         .socket
@@ -443,8 +443,8 @@ fn the_longest_message_is_told_and_one_that_is_longer_names_the_limit() {
         (&["limits.symbols_per_connection=1000000000"][..], 16_777_216),
         (&["limits.frame_bytes_max=1000"][..], 1_000),
     ] {
-        let market = Market::open(settings);
-        let mut client = market.client("");
+        let sequencer = Sequencer::open(settings);
+        let mut client = sequencer.client("");
         assert_eq!(client.socket.hello["limits"]["frame_bytes"], limit, "{settings:?}");
         let list = r#"{"op":"list","id":"long"}"#;
         client.socket.text(&(list.to_owned() + &" ".repeat(limit - list.len())));
@@ -471,12 +471,12 @@ fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
         "session.outbox_bytes_max=67108864",
         "publish.instruments_per_publisher_max=16384",
     ];
-    let mut market = Market::of(&format!("[{venue:?}, \"demo\"]"), &settings);
-    market.moves(&["demo:FIRST"]);
+    let mut sequencer = Sequencer::of(&format!("[{venue:?}, \"demo\"]"), &settings);
+    sequencer.moves(&["demo:FIRST"]);
     for names in names.chunks(500) {
-        market.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        sequencer.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    let mut client = market.client("");
+    let mut client = sequencer.client("");
     // What there is, in the order of listing.
     let (pages, rows) = client.pages(&json!({"op": "symbols"}), "symbols");
     assert!(
@@ -499,11 +499,11 @@ fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
     }
     // The same over HTTP.
     let (rows, pages) =
-        Gateway::list(market.gateway.http, &format!("/api/symbols?match={venue}:*"), "symbols");
+        Gateway::list(sequencer.gateway.http, &format!("/api/symbols?match={venue}:*"), "symbols");
     assert_eq!(pages, COUNT.div_ceil(1_000));
     let found: Vec<String> = rows.iter().map(row).collect();
     assert_eq!(found, names);
-    let (status, body) = Gateway::get(market.gateway.http, "/api/symbols?after=demo:NEVER");
+    let (status, body) = Gateway::get(sequencer.gateway.http, "/api/symbols?after=demo:NEVER");
     assert!(status == 400 && body.contains("`after`"), "{status} {body}");
 
     // As many as it may name, on both channels, and some more: those that were rejected are all told.
@@ -545,9 +545,9 @@ fn answers_are_as_long_as_common_clients_take_and_the_rest_can_be_had() {
 
 #[test]
 fn a_number_that_has_not_come_is_refused_within_a_wildcard_too() {
-    let mut market = Market::open(&[]);
-    market.moves(&["demo:A", "demo:A", "demo:B", "other:A"]);
-    let epoch = market.watcher.socket.hello["epoch"].clone();
+    let mut sequencer = Sequencer::open(&[]);
+    sequencer.moves(&["demo:A", "demo:A", "demo:B", "other:A"]);
+    let epoch = sequencer.watcher.socket.hello["epoch"].clone();
     let asked = |client: &mut Client, symbols: &[&str], seq: Value| {
         let resume = json!({"epoch": epoch, "seq": seq});
         let request = json!({"op": "subscribe", "channel": "trade", "symbols": symbols, "resume": resume});
@@ -579,7 +579,7 @@ fn a_number_that_has_not_come_is_refused_within_a_wildcard_too() {
             &["* bad_resume", "demo:A bad_resume"],
         ),
     ] {
-        let mut client = market.client("");
+        let mut client = sequencer.client("");
         let (found, refused, msg) = asked(&mut client, symbols, seq.clone());
         assert_eq!(
             (found.as_slice(), refused.as_slice()),
@@ -593,12 +593,12 @@ fn a_number_that_has_not_come_is_refused_within_a_wildcard_too() {
         assert_eq!(held, [""; 0], "what was refused brings nothing");
     }
     // What it has already goes on as it is, whatever the client says of it.
-    let mut client = market.client("");
+    let mut client = sequencer.client("");
     client.subscribe(&json!("trade"), &["demo:A"], &json!({}));
     assert_eq!(asked(&mut client, &["*"], json!({"demo:A": 7})).0, ["*"]);
     // Numbers of another run are none of this one.
     let resume = json!({"resume": {"epoch": "another", "seq": {"demo:A": 7, "demo:NEVER": 7}}});
-    let mut client = market.client("");
+    let mut client = sequencer.client("");
     assert_eq!(client.subscribe(&json!("trade"), &["*"], &resume), ["* trade"]);
     assert_eq!(client.ticks().len(), 3);
 }
@@ -615,8 +615,8 @@ fn covers(ok: &str, row: &str) -> bool {
 
 #[test]
 fn who_sends_far_more_than_it_may_is_refused_and_then_closed() {
-    let market = Market::open(&["limits.ops_per_s=2"]);
-    let mut client = market.client("");
+    let sequencer = Sequencer::open(&["limits.ops_per_s=2"]);
+    let mut client = sequencer.client("");
     let ping = |n: u64| {
         let text = format!(r#"{{"op":"ping","id":{n}}}"#);
         [support::header(FIN | support::TEXT, text.len(), true), vec![0; 4], text.into_bytes()].concat()
@@ -649,13 +649,13 @@ fn who_sends_far_more_than_it_may_is_refused_and_then_closed() {
 
 #[test]
 fn turns_are_timed_and_their_steps_counted() {
-    let mut market = Market::open(&["shard.steps_per_turn_max=64"]);
+    let mut sequencer = Sequencer::open(&["shard.steps_per_turn_max=64"]);
     let names: Vec<String> = (0..300).map(|n| format!("demo:S{n}")).collect();
-    market.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut client = market.client("");
+    sequencer.moves(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut client = sequencer.client("");
     client.subscribe(&json!("trade"), &["*"], &json!({}));
     assert_eq!(client.ticks().len(), 300);
-    let scrape = || Gateway::get(market.gateway.admin, "/metrics").1;
+    let scrape = || Gateway::get(sequencer.gateway.admin, "/metrics").1;
     let figure = |text: &str, name: &str| -> f64 {
         let line =
             text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
@@ -674,12 +674,12 @@ fn each_of_many_long_answers_comes_whole() {
     // More than a shard writes at the same time.
     const CLIENTS: usize = 40;
     const NAMES: usize = 400;
-    let market = Market::open(&["limits.ops_per_s=1000000"]);
+    let sequencer = Sequencer::open(&["limits.ops_per_s=1000000"]);
     let names: Vec<String> = (0..NAMES).map(|n| format!("demo:{}{n:03}", "X".repeat(40))).collect();
     let wanted =
         json!({"op": "subscribe", "id": 1, "channel": ["trade", "quote"], "symbols": names}).to_string();
     let set = json!({"op": "set", "id": 2, "symbols": names, "mode": "latest"}).to_string();
-    let mut clients: Vec<RawSocket> = (0..CLIENTS).map(|_| RawSocket::open(&market.gateway, "")).collect();
+    let mut clients: Vec<RawSocket> = (0..CLIENTS).map(|_| RawSocket::open(&sequencer.gateway, "")).collect();
     for client in &mut clients {
         client.text(&wanted);
     }

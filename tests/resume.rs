@@ -14,13 +14,13 @@ const HISTORY: u64 = 1_024;
 const SYMBOL: &str = "demo:ABC";
 
 /// A gateway and its only publisher, who stays connected: nothing but its ticks goes into the ring.
-struct Market {
+struct Sequencer {
     gateway: Gateway,
     publisher: TcpStream,
     published: u64,
 }
 
-impl Market {
+impl Sequencer {
     /// With less room for a client than the history needs.
     fn open() -> Self {
         let history = format!("ring.capacity={HISTORY}");
@@ -76,12 +76,12 @@ fn numbers(message: &Value) -> (u64, u64, Option<&str>) {
 
 #[test]
 fn what_was_missed_comes_whole_as_far_as_it_is_kept() {
-    let mut market = Market::open();
-    market.trades(SYMBOL, 3 * HISTORY);
+    let mut sequencer = Sequencer::open();
+    sequencer.trades(SYMBOL, 3 * HISTORY);
     for missed in [0, 1, 2, HISTORY - 1, HISTORY, HISTORY + 1, 2 * HISTORY] {
-        let head = market.published;
+        let head = sequencer.published;
         let had = head - missed;
-        let mut client = RawSocket::open(&market.gateway, "");
+        let mut client = RawSocket::open(&sequencer.gateway, "");
         let epoch = epoch(&client);
         let ack = subscribe(&mut client, &[SYMBOL], "every", &epoch, &json!({SYMBOL: had}));
         let word = if missed <= HISTORY { "ok" } else { "gap" };
@@ -97,39 +97,39 @@ fn what_was_missed_comes_whole_as_far_as_it_is_kept() {
             told += 1;
         }
         // The seam: the next that is published is the next that comes.
-        market.trades(SYMBOL, 1);
+        sequencer.trades(SYMBOL, 1);
         assert_eq!(numbers(&client.word()), (head + 1, head + 1, None), "{missed} missed");
     }
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn in_latest_the_newest_stands_for_all_that_was_missed() {
-    let mut market = Market::open();
-    market.trades(SYMBOL, 2 * HISTORY);
+    let mut sequencer = Sequencer::open();
+    sequencer.trades(SYMBOL, 2 * HISTORY);
     for missed in [0, 1, HISTORY - 1, HISTORY, HISTORY + 1] {
-        let head = market.published;
-        let mut client = RawSocket::open(&market.gateway, "");
+        let head = sequencer.published;
+        let mut client = RawSocket::open(&sequencer.gateway, "");
         let epoch = epoch(&client);
         let ack = subscribe(&mut client, &[SYMBOL], "latest", &epoch, &json!({SYMBOL: head - missed}));
         assert_eq!(ack["ok"][0]["resumed"], "ok", "{ack}");
         if missed > 0 {
             assert_eq!(numbers(&client.word()), (head - missed + 1, head, None), "{missed} missed");
         }
-        market.trades(SYMBOL, 1);
+        sequencer.trades(SYMBOL, 1);
         assert_eq!(numbers(&client.word()), (head + 1, head + 1, None), "{missed} missed");
     }
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn several_symbols_resume_at_once_and_others_begin_with_a_snapshot() {
-    let mut market = Market::open();
+    let mut sequencer = Sequencer::open();
     let names = ["demo:A", "demo:B", "demo:C"];
     for _ in 0..50 {
-        names.iter().for_each(|name| market.trades(name, 2));
+        names.iter().for_each(|name| sequencer.trades(name, 2));
     }
-    let mut client = RawSocket::open(&market.gateway, "");
+    let mut client = RawSocket::open(&sequencer.gateway, "");
     let epoch = epoch(&client);
     let ack = subscribe(&mut client, &["demo:*"], "every", &epoch, &json!({"demo:A": 70, "demo:B": 100}));
     assert_eq!(ack["ok"][0]["resumed"], "ok", "{ack}");
@@ -145,41 +145,41 @@ fn several_symbols_resume_at_once_and_others_begin_with_a_snapshot() {
             told += 1;
         }
     }
-    market.trades("demo:B", 1);
+    sequencer.trades("demo:B", 1);
     let next = client.word();
     assert_eq!((&next["symbol"], numbers(&next)), (&json!("demo:B"), (101, 101, None)));
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn numbers_that_are_not_of_this_run_are_told_apart() {
-    let mut market = Market::open();
-    market.trades(SYMBOL, 10);
-    let mut client = RawSocket::open(&market.gateway, "");
+    let mut sequencer = Sequencer::open();
+    sequencer.trades(SYMBOL, 10);
+    let mut client = RawSocket::open(&sequencer.gateway, "");
     let old = epoch(&client);
     let ack = subscribe(&mut client, &[SYMBOL], "every", &old, &json!({SYMBOL: 11}));
     assert_eq!(ack["rejected"][0]["code"], "bad_resume", "{ack}");
-    market.gateway.stop();
+    sequencer.gateway.stop();
 
     // Another run: everything begins anew, whatever the client has.
-    let mut market = Market::open();
-    market.trades(SYMBOL, 5);
-    let mut client = RawSocket::open(&market.gateway, "");
+    let mut sequencer = Sequencer::open();
+    sequencer.trades(SYMBOL, 5);
+    let mut client = RawSocket::open(&sequencer.gateway, "");
     assert_ne!(epoch(&client), old);
     let ack = subscribe(&mut client, &[SYMBOL, "demo:LATER"], "every", &old, &json!({SYMBOL: 8}));
     assert_eq!(ack["ok"][0]["resumed"], "new_epoch", "{ack}");
     assert_eq!(ack["ok"][1]["resumed"], "new_epoch", "{ack}");
     let snap = client.word();
     assert_eq!((&snap["snap"], &snap["seq"]), (&json!(true), &json!(5)), "{snap}");
-    market.gateway.stop();
+    sequencer.gateway.stop();
 }
 
 #[test]
 fn hundreds_that_come_back_at_once_are_each_whole() {
     const CLIENTS: u64 = 300;
-    let mut market = Market::open();
-    market.trades(SYMBOL, 100);
-    let mut stayed = RawSocket::open(&market.gateway, "");
+    let mut sequencer = Sequencer::open();
+    sequencer.trades(SYMBOL, 100);
+    let mut stayed = RawSocket::open(&sequencer.gateway, "");
     let epoch = epoch(&stayed);
     stayed.text(
         &json!({"op": "subscribe", "channel": "trade", "symbols": [SYMBOL], "mode": "every"}).to_string(),
@@ -187,8 +187,8 @@ fn hundreds_that_come_back_at_once_are_each_whole() {
     assert_eq!(stayed.word()["type"], "ack");
     assert_eq!(stayed.word()["seq"], 100);
     // They miss some while none of them is there, and more while they come.
-    market.trades(SYMBOL, 200);
-    let (head, http) = (350, market.gateway.http);
+    sequencer.trades(SYMBOL, 200);
+    let (head, http) = (350, sequencer.gateway.http);
     let begin = Barrier::new(CLIENTS as usize + 1);
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
@@ -206,15 +206,15 @@ fn hundreds_that_come_back_at_once_are_each_whole() {
             });
         }
         begin.wait();
-        market.trades(SYMBOL, 50);
+        sequencer.trades(SYMBOL, 50);
         for number in 101..=head {
             assert_eq!(numbers(&stayed.word()), (number, number, None));
         }
     });
     // None was refused, or lost anything.
     for lost in ["tickfan_dropped_total", "tickfan_merged_total", "tickfan_lost_total"] {
-        assert_eq!(market.gateway.metric_sum(lost), 0, "{lost}");
+        assert_eq!(sequencer.gateway.metric_sum(lost), 0, "{lost}");
     }
-    assert!(market.gateway.metric_sum("tickfan_shard_reread_total") >= CLIENTS * 200);
-    market.gateway.stop();
+    assert!(sequencer.gateway.metric_sum("tickfan_shard_reread_total") >= CLIENTS * 200);
+    sequencer.gateway.stop();
 }

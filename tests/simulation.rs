@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tickfan::clock::Clock;
-use tickfan::counters::{Counter, ShardCounters};
+use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::message::Message;
 use tickfan::history::{self, History, HistoryReader, HistoryWriter};
-use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
-use tickfan::memory::Memory;
+use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::model::tick::{
+    Body, Channel, Decimal, FeedGap, Key, Quote, State, Stream, Tick, Trade, TradeId,
+};
 use tickfan::protocol::close::Close;
 use tickfan::protocol::json::Provenance;
 use tickfan::protocol::parse_query;
@@ -25,9 +27,9 @@ use tickfan::shard::{
     CatchUps, ClientInfo, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket,
     SortBy, Tuning,
 };
-use tickfan::tick::{Body, Channel, Decimal, Key, Quote, State, Stream, Tick, Trade, TradeId, Void};
-use tickfan::watch::ledger::Ledger;
-use tickfan::watch::message::Message;
+use tickfan::system::counters::{Counter, ShardCounters};
+use tickfan::system::memory::Memory;
+use tickfan::time::clock::Clock;
 use tokio::sync::mpsc;
 
 /// Schedules in one run of the test; `TICKFAN_SCHEDULES` asks for more.
@@ -266,7 +268,7 @@ impl Rig {
             ops_per_s,
             close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
-            remote: None,
+            replay_control: None,
             // Some give up what they read too slowly.
             catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
             steps_per_turn_max: steps_max,
@@ -341,11 +343,11 @@ impl Rig {
                 let from = self.seqs.get(&key).copied().unwrap_or(0) + 1;
                 let numbers = 1 + self.random.below(3);
                 self.lost.extend((from..from + numbers).map(|n| (key, n)));
-                self.publish(instrument, Body::Gap { channel, from, void: Void::Lost }, numbers);
+                self.publish(instrument, Body::Gap { channel, from, void: FeedGap::Lost }, numbers);
             }
             2 if self.seeks => {
                 let from = self.seqs.get(&key).copied().unwrap_or(0) + 1;
-                self.publish(instrument, Body::Gap { channel, from, void: Void::NoValue }, 1);
+                self.publish(instrument, Body::Gap { channel, from, void: FeedGap::NoValue }, 1);
             }
             1 => {
                 let state = *self.random.pick(&State::ALL);

@@ -9,15 +9,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::clock::Clock;
-use tickfan::counters::{Ending, ShardCounters};
-use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::message::Message;
+use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::model::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
-use tickfan::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
-use tickfan::watch::ledger::Ledger;
-use tickfan::watch::message::Message;
+use tickfan::system::counters::{Ending, ShardCounters};
+use tickfan::time::clock::Clock;
 
 const MS: u64 = 1_000_000;
 /// How far the clock goes in one step.
@@ -171,7 +171,7 @@ impl World {
             ops_per_s: 1_000,
             close_grace_ms: 2_000,
             venues: ["demo".to_owned()].into(),
-            remote: None,
+            replay_control: None,
             catch_ups: CatchUps::new(2, 2, 3_600_000),
             steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tickfan::feed::{Line, LineId, LineLimits, LineStats, Market, Origin};
-use tickfan::instrument::{InstrumentId, InstrumentTable};
-use tickfan::tick::{Body, Decimal, DecimalError, Side, Stream, Tick};
+use tickfan::feed::{Line, LineId, LineLimits, LineStats, Origin, Sequencer};
+use tickfan::model::instrument::{InstrumentId, InstrumentTable};
+use tickfan::model::tick::{Body, Decimal, DecimalError, Side, Stream, Tick};
 use tickfan::venue::{DecodeError, Wire};
 
 fn folder(wire: Wire) -> PathBuf {
@@ -60,7 +60,7 @@ fn limits() -> LineLimits {
 /// A market with one line or more, that holds what every tick must keep to.
 struct Feed {
     lines: Vec<Line>,
-    market: Market,
+    sequencer: Sequencer,
     rx_ns: u64,
     seqs: HashMap<(InstrumentId, Stream), u64>,
 }
@@ -73,15 +73,15 @@ impl Feed {
     fn of_lines(wires: &[Wire]) -> Self {
         let lines =
             (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), Origin::Live, *wire, limits())).collect();
-        let market = Market::new(Arc::new(InstrumentTable::new(64)));
-        Self { lines, market, rx_ns: 1_714_564_800_000_000_000, seqs: HashMap::new() }
+        let sequencer = Sequencer::new(Arc::new(InstrumentTable::new(64)));
+        Self { lines, sequencer, rx_ns: 1_714_564_800_000_000_000, seqs: HashMap::new() }
     }
 
     /// What a frame becomes, one text a tick.
     fn try_take(&mut self, line: usize, frame: &[u8]) -> (Vec<String>, Result<(), DecodeError>) {
         self.rx_ns += 1_000_000;
         let mut ticks = Vec::new();
-        let result = self.lines[line].frame(self.rx_ns, frame, &mut self.market, |tick| ticks.push(*tick));
+        let result = self.lines[line].frame(self.rx_ns, frame, &mut self.sequencer, |tick| ticks.push(*tick));
         (ticks.iter().map(|tick| self.text(tick)).collect(), result)
     }
 
@@ -119,7 +119,7 @@ impl Feed {
         assert_eq!(first, *seq + 1, "numbers follow each other: {tick:?}");
         assert!(tick.seq >= first);
         *seq = tick.seq;
-        let symbol = self.market.table().get(tick.instrument).expect("listed").as_str();
+        let symbol = self.sequencer.table().get(tick.instrument).expect("listed").as_str();
         let mut text = format!("{symbol} ");
         let digits = |d: Option<Decimal>| d.map_or_else(|| "-".to_owned(), |d| d.to_string());
         match &tick.body {
@@ -629,7 +629,7 @@ mod binance {
     fn a_line_that_looked_ahead_knows_its_sources() {
         let mut feed = Feed::new(Wire::Binance);
         for text in [aggregate(1, 2), execution(1), spot("depthSnapshot"), spot("bookTicker")] {
-            feed.lines[0].prime(text.as_bytes(), &mut feed.market);
+            feed.lines[0].prime(text.as_bytes(), &mut feed.sequencer);
         }
         assert_eq!(feed.take(&aggregate(1, 2)), NOTHING, "the trades will come");
         assert_eq!(feed.take(&spot("depthSnapshot")), NOTHING, "so will the tickers");
@@ -1123,7 +1123,7 @@ mod lines {
         feed.take(&named("match"));
         let mut ticks = Vec::new();
         let rx_ns = feed.rx_ns;
-        feed.lines[0].disconnected(rx_ns, &mut feed.market, |tick| ticks.push(*tick));
+        feed.lines[0].disconnected(rx_ns, &mut feed.sequencer, |tick| ticks.push(*tick));
         let ticks: Vec<_> = ticks.iter().map(|tick| feed.text(tick)).collect();
         assert_eq!(ticks, ["coinbase:BTC-USD status down"]);
         assert_eq!(feed.take(&named("l2update")), NOTHING, "a change of a book that is gone");
@@ -1145,7 +1145,7 @@ mod lines {
     fn joined(feed: &mut Feed) -> Vec<String> {
         let mut ticks = Vec::new();
         let rx_ns = feed.rx_ns;
-        feed.lines[0].joined(rx_ns, &mut feed.market, |tick| ticks.push(*tick));
+        feed.lines[0].joined(rx_ns, &mut feed.sequencer, |tick| ticks.push(*tick));
         ticks.iter().map(|tick| feed.text(tick)).collect()
     }
 
@@ -1198,7 +1198,7 @@ mod lines {
         assert_eq!(feed.take(&trade("A"))[0], "demo:A status live");
         // Silence that ends says nothing of what has not come.
         let (rx_ns, mut told) = (feed.rx_ns, Vec::new());
-        feed.lines[0].set_silent(true, rx_ns, &mut feed.market, &mut |tick: &Tick| told.push(*tick));
+        feed.lines[0].set_silent(true, rx_ns, &mut feed.sequencer, &mut |tick: &Tick| told.push(*tick));
         let told: Vec<_> = told.iter().map(|tick| feed.text(tick)).collect();
         assert_eq!(told, ["demo:A status stale"], "only one was live");
         assert_eq!(feed.take(&trade("A"))[0], "demo:A status live");
@@ -1307,7 +1307,7 @@ fn survives(wire: Wire, frames: &[Vec<u8>]) {
     let mut feed = Feed::new(wire);
     let mut bad = 0;
     for frame in frames {
-        feed.lines[0].prime(frame, &mut feed.market);
+        feed.lines[0].prime(frame, &mut feed.sequencer);
         let (_, result) = feed.try_take(0, frame);
         bad += u64::from(result.is_err());
     }

@@ -8,15 +8,15 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tickfan::clock::Clock;
-use tickfan::counters::ShardCounters;
-use tickfan::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::latency::meter::Meter;
+use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use tickfan::model::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
 use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
-use tickfan::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
+use tickfan::system::counters::ShardCounters;
+use tickfan::time::clock::Clock;
 
 /// A socket that takes everything and keeps nothing.
 pub(crate) struct Nowhere;
@@ -149,7 +149,7 @@ impl<S: Socket> Rig<S> {
             ops_per_s: 50,
             close_grace_ms: 1_000,
             venues: Arc::new([]),
-            remote: None,
+            replay_control: None,
             catch_ups: CatchUps::new(0, 0, 1),
             steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::{Fault, Kind, Segment};
-use crate::rfc3339::{self, TimeError};
+use crate::time::rfc3339::{self, TimeError};
 
 /// How the lines of a capture are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub(super) const RX_NS_MIN: u64 = 946_684_800 * NANOS;
 pub(super) const RX_NS_END: u64 = 7_258_118_400 * NANOS;
 
 /// Whether a receive time is one that a capture can have.
-pub(super) fn in_range(rx_ns: u64) -> bool {
+pub(crate) fn in_range(rx_ns: u64) -> bool {
     (RX_NS_MIN..RX_NS_END).contains(&rx_ns)
 }
 

@@ -10,10 +10,6 @@
 //! read is a [`BadLine`] in its place, and the rest is read all the same.
 //!
 //! A [`Catalog`] is a folder of captures that are asked for by name.
-//!
-//! [`generate`] makes synthetic captures in each venue's own messages.
-
-pub mod generate;
 
 mod catalog;
 mod form;
@@ -21,7 +17,6 @@ mod lines;
 mod merged;
 mod reader;
 mod segment;
-mod sniff;
 mod source;
 mod writer;
 
@@ -30,17 +25,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::printable;
-use crate::rfc3339;
-use crate::venue::Wire;
+use crate::text::printable;
+use crate::time::rfc3339;
+use crate::venue::{Evidence, Wire};
 
 pub use catalog::{Catalog, CatalogEntry, Listing};
+pub(crate) use form::in_range;
 pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
 pub use merged::{Merged, Places, STEP_BACK_NS, SourcePlace};
 pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
-pub use sniff::Sniffed;
 pub use writer::{Compression, Writer};
 
 /// One line of a capture that says something.
@@ -77,6 +72,18 @@ pub enum Kind<'a> {
     Segment(Segment),
     /// Another remark of the recorder, the whole line: no data.
     Note(&'a [u8]),
+}
+
+impl<'a> Kind<'a> {
+    /// What it tells of the venue.
+    fn evidence(self) -> Evidence<'a> {
+        match self {
+            Self::Frame(frame) => Evidence::Message(frame),
+            Self::Connected(url) => Evidence::Connected(url),
+            Self::Segment(segment) => Evidence::Noted(segment.venue),
+            _ => Evidence::Nothing,
+        }
+    }
 }
 
 /// Which part of a recording a file is.

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::form::{Form, Layout, Parsed, Tag, Unit};
 use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
-use super::sniff::{self, Sniffed};
 use super::source;
 use super::{BadLine, CaptureError, Fault, Record, Segment};
-use crate::venue::Wire;
+use crate::venue::{Sniffed, Wire, sniff};
 
 /// How many lines are looked at to find out what a capture is…
 const SAMPLE_LINES_MAX: usize = 256;
@@ -241,7 +240,7 @@ impl Reader {
         };
         let time = |line| layout.parse(line).ok()??.rx_ns;
         let first_ns = split(&sample).chain(split(&cut)).find_map(time).unwrap_or(0);
-        let venue = sniff::venue(sampled(layout, first_ns, &sample).map(|record| record.kind));
+        let venue = sniff(sampled(layout, first_ns, &sample).map(|record| record.kind.evidence()));
         let sample_is_whole = cut.is_empty() && lines.is_previewed_whole();
         let capture = Capture { path, layout, venue, sample, sample_is_whole, first_ns, bytes, starts };
         let capture = Arc::new(capture);

@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lines::LINE_BYTES_MAX;
-use super::{source, writer};
-use crate::printable;
-use crate::rfc3339::{self, FractionDigits};
+use super::writer;
+use crate::text::printable;
+use crate::time::rfc3339::{self, FractionDigits};
 
 /// One of the sixteen numbers of skippable frames; 0x184D2A5E (seekable zstd) and 0x184D2A50 (pzstd) are taken.
 const MAGIC: [u8; 4] = 0x184D_2A57_u32.to_le_bytes();
@@ -327,7 +327,7 @@ impl Pieces<BufReader<Counted<File>>> {
         taken.fetch_add(place.offset, Ordering::Relaxed);
         let mut pieces = Self::new(BufReader::with_capacity(128 << 10, Counted { source: file, taken }))?;
         pieces.last_ns = place.last_ns;
-        source::skip(&mut pieces, text - place.text)?;
+        skip(&mut pieces, text - place.text)?;
         Ok(pieces)
     }
 }
@@ -345,6 +345,11 @@ impl<R: Read> Read for Pieces<R> {
         self.given += n;
         Ok(n)
     }
+}
+
+/// Throws away so much, or all there is.
+pub(super) fn skip(source: &mut impl Read, bytes: u64) -> io::Result<()> {
+    io::copy(&mut source.by_ref().take(bytes), &mut io::sink()).map(|_| ())
 }
 
 /// Fills the buffer as far as the source goes.

@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::form::{Layout, in_range};
 use super::lines::split;
-use super::segment::{self, Counted, Folder, Index, Pieces, Starts};
+use super::segment::{self, Counted, Folder, Index, Pieces, Starts, skip};
 
 /// Bytes of a file that are enough to know what it is.
 const MAGIC_BYTES: usize = 12;
@@ -61,9 +61,11 @@ pub(super) fn unpacked(
     Ok(unpacked)
 }
 
-/// Throws away so much, or all there is.
-pub(super) fn skip(source: &mut impl Read, bytes: u64) -> io::Result<()> {
-    io::copy(&mut source.by_ref().take(bytes), &mut io::sink()).map(|_| ())
+fn packing_of(file: &mut File) -> io::Result<Packing> {
+    let mut magic = Vec::with_capacity(MAGIC_BYTES);
+    file.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
+    file.rewind()?;
+    Ok(Packing::of(&magic))
 }
 
 /// Opens the text of a capture behind its first `text` bytes. What is read of the file is counted in `taken`; the second
@@ -94,13 +96,6 @@ pub(super) fn open(
         Packing::Gzip | Packing::Zstd => unpacked(counted(file), text)?,
     };
     Ok((text, bytes))
-}
-
-fn packing_of(file: &mut File) -> io::Result<Packing> {
-    let mut magic = Vec::with_capacity(MAGIC_BYTES);
-    file.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut magic)?;
-    file.rewind()?;
-    Ok(Packing::of(&magic))
 }
 
 /// The latest time at the end of a capture, nanoseconds since the Unix epoch, where it can be found without reading the

@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::write::GzEncoder;
 
 use super::CaptureError;
-use crate::rfc3339::{self, FractionDigits};
+use crate::time::rfc3339::{self, FractionDigits};
 
 /// How a capture is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

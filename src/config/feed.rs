@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::protocol::replay::{Moment, Speed};
+use crate::protocol::Moment;
+use crate::protocol::replay::Speed;
 use crate::venue::{ChecksOff, Wire};
 
 /// What kind of feed a `[[feed]]` is.

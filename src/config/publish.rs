@@ -80,7 +80,7 @@ fn optional_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketA
 
 fn venues<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let venues = Vec::<String>::deserialize(from)?;
-    match venues.iter().find(|venue| !crate::instrument::Symbol::is_venue(venue)) {
+    match venues.iter().find(|venue| !crate::model::instrument::Symbol::is_venue(venue)) {
         Some(bad) => Err(D::Error::custom(format!("{bad:?} is no venue: 1 to 32 of a-z, 0-9, '-' and '_'"))),
         None => Ok(venues),
     }

@@ -7,7 +7,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::{non_zero, non_zero_u64, token};
-use crate::protocol::replay::{Moment, Speed};
+use crate::protocol::Moment;
+use crate::protocol::replay::Speed;
 
 /// `[replay]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -17,7 +18,7 @@ pub struct Replay {
     #[serde(deserialize_with = "control_token")]
     pub control_token: String,
     /// Orders that may wait.
-    pub orders_max: NonZeroUsize,
+    pub commands_max: NonZeroUsize,
     /// Places that it can go on from at once.
     pub checkpoints_max: usize,
     /// Bytes of memory that these may take.
@@ -50,7 +51,7 @@ impl Default for Replay {
     fn default() -> Self {
         Self {
             control_token: String::new(),
-            orders_max: non_zero::<64>(),
+            commands_max: non_zero::<64>(),
             checkpoints_max: 256,
             checkpoint_bytes_max: non_zero::<50_331_648>(),
             dir: None,

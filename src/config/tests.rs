@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::replay::Moment;
+use crate::protocol::Moment;
 
 fn load(text: &str, environment: &[(&str, &str)], settings: &[&str]) -> Result<Config, String> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -81,6 +81,10 @@ fn errors_point_at_the_place() {
         (
             "[shard]\ntape_bytes = 1\n",
             ["line 2, column 1", "`tape_bytes` is called `shard.frame_ring_bytes` now"],
+        ),
+        (
+            "[replay]\norders_max = 1\n",
+            ["line 2, column 1", "`orders_max` is called `replay.commands_max` now"],
         ),
         ("[latency]\ninterval_ms = 99\n", ["line 2, column 15", "0 (off), or from 100 to 60000"]),
     ] {

@@ -2,17 +2,18 @@
 //! which numbers the ticks and writes the ring. What comes in can be recorded as it came.
 
 mod alarm;
+mod book;
 mod ingest;
 mod line;
-mod market;
 pub mod publish;
 mod recorder;
 mod replay;
+mod sequencer;
 
 pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
-pub use market::{LineId, Market, Origin, Rank};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{
     Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, SeekLimits, SeekMemory, Stamp, Step,
 };
+pub use sequencer::{LineId, Origin, Rank, Sequencer};

@@ -9,29 +9,31 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::clock::{Clock, MS};
-use crate::collector::Collector;
 use crate::config::Config;
-use crate::counters::ShardCounters;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    Ingest, IngestParts, IngestView, LineId, LineLimits, Market, Replay, ReplaySpec, SeekLimits, SeekMemory,
+    Ingest, IngestParts, IngestView, LineId, LineLimits, Replay, ReplaySpec, SeekLimits, SeekMemory,
+    Sequencer,
 };
-use crate::flight::IncidentReporter;
 use crate::history::Access;
-use crate::instrument::InstrumentTable;
+use crate::http::{Refused, Upgraded};
 use crate::latency::meter::Meter;
-use crate::memory::Memory;
+use crate::model::instrument::InstrumentTable;
+use crate::ops::collector::Collector;
+use crate::ops::flight::IncidentReporter;
 use crate::protocol::close::Close;
-use crate::pulse::{Pulse, Signs};
-use crate::remote::{Admission, Remote, Shown};
+use crate::replay_control::{ControlPolicy, ReplayControl, ReplaySnapshot};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, CatchUps, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::shard::{self, CatchUps, ClientInfo, NewClient, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::system::counters::ShardCounters;
+use crate::system::memory::Memory;
+use crate::system::pulse::{Pulse, Signs};
+use crate::time::clock::{Clock, MS};
 use crate::venue::{ChecksOff, Wire};
 
 /// What an engine is made of before its threads run.
-pub(super) struct Base {
+pub(super) struct EngineBase {
     /// What its threads' names begin with.
     name: String,
     pub(super) table: Arc<InstrumentTable>,
@@ -40,27 +42,37 @@ pub(super) struct Base {
     pub(super) view: Arc<IngestView>,
     replays: Vec<Replay>,
     /// The remote control, where there is one replay to control.
-    pub(super) remote: Option<Arc<Remote>>,
-    pub(super) ingest: Prepared,
+    pub(super) replay_control: Option<Arc<ReplayControl>>,
+    pub(super) ingest: OpenedFeeds,
     options: SessionOptions,
 }
 
-impl Base {
+impl EngineBase {
     /// Makes the ring and prepares what the threads work with. `admission` says who may control the replay.
     pub(super) fn new(
         name: &str,
         config: &Config,
         mut replays: Vec<Replay>,
-        admission: Admission,
+        admission: ControlPolicy,
         clock: &Clock,
     ) -> anyhow::Result<Self> {
         let table = Arc::new(InstrumentTable::new(config.limits.instruments_max.get()));
         let (writer, ring) = tick_ring(config.ring.capacity, table.capacity())?;
         let view = Arc::new(IngestView::of_thread(&format!("{name}ingest"), replays.len()));
-        let ingest = Prepared::new()?;
-        let remote = remote(name, config, &mut replays, admission, &ingest.wake, clock)?;
-        let options = session_options(config, &replays, remote.clone())?;
-        Ok(Self { name: name.to_owned(), table, writer, ring, view, replays, remote, ingest, options })
+        let ingest = OpenedFeeds::new()?;
+        let replay_control = replay_control(name, config, &mut replays, admission, &ingest.wake, clock)?;
+        let options = session_options(config, &replays, replay_control.clone())?;
+        Ok(Self {
+            name: name.to_owned(),
+            table,
+            writer,
+            ring,
+            view,
+            replays,
+            replay_control,
+            ingest,
+            options,
+        })
     }
 
     /// Whether its replays begin where they have something. Waits at most so long until that is known of their ends.
@@ -121,15 +133,15 @@ impl Base {
         notices: mpsc::Sender<String>,
         clock: &Clock,
         collector: &mut Option<Collector>,
-    ) -> (Prepared, IngestParts) {
+    ) -> (OpenedFeeds, IngestParts) {
         let parts = IngestParts {
             listing_backlog: shards.listing_backlog(&self.table),
-            market: Market::new(self.table),
+            sequencer: Sequencer::new(self.table),
             writer: self.writer,
             bells: shards.handles.iter().map(|shard| Arc::clone(&shard.bell)).collect(),
             rest: Duration::from_micros(config.ingest.rest_us),
             replays: self.replays,
-            remote: self.remote,
+            replay_control: self.replay_control,
             publishers: None,
             publish_limits: publish_limits(config),
             publish_tap: None,
@@ -203,14 +215,14 @@ pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
 }
 
 /// Starts what finds places in the captures; the remote control, where there is one replay to control.
-fn remote(
+fn replay_control(
     name: &str,
     config: &Config,
     replays: &mut [Replay],
-    admission: Admission,
+    admission: ControlPolicy,
     wake: &Arc<Notify>,
     clock: &Clock,
-) -> anyhow::Result<Option<Arc<Remote>>> {
+) -> anyhow::Result<Option<Arc<ReplayControl>>> {
     let Config { replay, limits, .. } = config;
     let bounds =
         SeekLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
@@ -221,10 +233,14 @@ fn remote(
             .context("cannot start a thread for the replay")?;
     }
     let [one] = replays else { return Ok(None) };
-    let remote = Remote::new(admission, replay.orders_max.get(), Arc::clone(wake));
+    let replay_control = ReplayControl::new(admission, replay.commands_max.get(), Arc::clone(wake));
     // Whoever comes before its first turn sees where it will begin.
-    remote.show(Shown { playback: one.playback(clock.now()), span: one.span(), published: 0 });
-    Ok(Some(Arc::new(remote)))
+    replay_control.show(ReplaySnapshot {
+        playback: one.playback(clock.now()),
+        span: one.span(),
+        published: 0,
+    });
+    Ok(Some(Arc::new(replay_control)))
 }
 
 /// The shards of an engine.
@@ -271,7 +287,7 @@ impl Shards {
 fn session_options(
     config: &Config,
     replays: &[Replay],
-    remote: Option<Arc<Remote>>,
+    replay_control: Option<Arc<ReplayControl>>,
 ) -> anyhow::Result<SessionOptions> {
     let wires = replays.iter().flat_map(Replay::lines).map(|view| view.line.wire());
     let mut venues: Vec<String> =
@@ -311,7 +327,7 @@ fn session_options(
         close_grace_ms: config.session.close_grace_ms,
         drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
-        remote,
+        replay_control,
         catch_ups: CatchUps::new(
             config.record.catch_ups_max,
             config.record.catch_ups_per_address,
@@ -329,12 +345,12 @@ pub(super) fn random_name() -> anyhow::Result<String> {
 }
 
 /// The ingest thread before it runs: publishers have to know where they will be served.
-pub(super) struct Prepared {
+pub(super) struct OpenedFeeds {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) wake: Arc<Notify>,
 }
 
-impl Prepared {
+impl OpenedFeeds {
     fn new() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self { runtime: runtime.context("cannot start the ingest thread")?, wake: Arc::default() })
@@ -410,4 +426,18 @@ pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static st
     }
     let ended = shards.threads.iter().any(JoinHandle::is_finished);
     ended.then_some("a shard has ended: this is a bug")
+}
+
+/// Gives a client to the shard with the fewest, of those that move.
+pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
+    let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
+    let why = Close::Busy;
+    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
+    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
+        return Err(Refused { stream, why });
+    };
+    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
+    let who = ClientInfo { name: name.into(), peer: Some(peer) };
+    let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
+    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::engine::Shards;
-use crate::clock::Clock;
 use crate::feed::IngestView;
-use crate::pulse::{Beating, Finding, LOOK_EVERY_NS, Pulse, Watcher};
+use crate::system::pulse::{Beating, Finding, LOOK_EVERY_NS, Pulse, Watcher};
+use crate::time::clock::Clock;
 
 /// The exit code after a panic: `EX_SOFTWARE` of sysexits.h.
 const PANICKED: i32 = 70;

@@ -11,24 +11,24 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use super::engine::{Base, Prepared, Shards, random_name};
+use super::engine::{EngineBase, OpenedFeeds, Shards, hand_over};
 use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
-use crate::clock::Clock;
-use crate::collector::Measured;
 use crate::config::{Config, Feed};
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
-use crate::front::metrics::{self, Sources};
-use crate::front::{
+use crate::history::Access;
+use crate::http::metrics::{self, Sources};
+use crate::http::{
     Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
     Options, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
 };
-use crate::history::Access;
-use crate::memory::{Level, Memory};
+use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
-use crate::pulse::Pulse;
-use crate::shard::{self, Asked, ClientInfo, ClientRow, NewClient, ShardHandle, SortBy, Standing};
+use crate::shard::{self, Asked, ClientRow, ShardHandle, SortBy, Standing};
+use crate::system::memory::{Level, Memory};
+use crate::system::pulse::Pulse;
+use crate::time::clock::Clock;
 
 /// What the gateway listens on.
 pub(super) struct Listeners {
@@ -42,7 +42,7 @@ pub(super) struct GatewayParts<'a> {
     pub(super) config: &'a Config,
     /// Files that the process may open.
     pub(super) files_max: Option<u64>,
-    pub(super) base: &'a Base,
+    pub(super) base: &'a EngineBase,
     pub(super) shards: &'a Shards,
     pub(super) records: &'a Arc<[Arc<LineRecord>]>,
     pub(super) past: Option<&'a Access>,
@@ -55,7 +55,7 @@ pub(super) struct GatewayParts<'a> {
 
 /// Publishing, where it is on.
 pub(super) struct Publishing {
-    pub(super) door: Arc<Publish>,
+    pub(super) endpoint: Arc<Publish>,
     /// The ingest thread's end.
     pub(super) inbox: mpsc::Receiver<Input>,
 }
@@ -63,7 +63,7 @@ pub(super) struct Publishing {
 pub(super) fn publishing(
     config: &Config,
     clock: &Clock,
-    ingest: &Prepared,
+    ingest: &OpenedFeeds,
 ) -> anyhow::Result<Option<Publishing>> {
     if !config.publishes() {
         return Ok(None);
@@ -79,9 +79,9 @@ pub(super) fn publishing(
         controls_per_s: config.limits.control_frames_per_s.get(),
     };
     let (wake, home) = (Arc::clone(&ingest.wake), ingest.runtime.handle().clone());
-    let door = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
+    let endpoint = Publish::new(&config.publish.token, options, clock.clone(), chunks, wake, home)
         .context("publish.token")?;
-    Ok(Some(Publishing { door, inbox }))
+    Ok(Some(Publishing { endpoint, inbox }))
 }
 
 impl Listeners {
@@ -164,7 +164,7 @@ impl Listeners {
         let handles = Arc::clone(&parts.shards.handles);
         let rooms = parts.rooms.cloned();
         let admin = Admin::new(
-            crate::front::Limits { connections_max: ADMIN_MAX, ..limits },
+            crate::http::Limits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
@@ -200,8 +200,8 @@ fn runtimes(parts: &GatewayParts<'_>) -> Runtimes {
     )
 }
 
-fn front_limits(config: &Config) -> crate::front::Limits {
-    crate::front::Limits {
+fn front_limits(config: &Config) -> crate::http::Limits {
+    crate::http::Limits {
         connections_max: config.limits.connections_max.get(),
         open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
@@ -240,7 +240,7 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
             alarms: Arc::new(move || alarms(measured.as_deref(), past.as_ref(), &watched)),
             pulses: Arc::clone(parts.pulses),
         },
-        remote: base.remote.clone(),
+        replay_control: base.replay_control.clone(),
         rooms: rooms.map(room_route),
     }
 }
@@ -348,18 +348,4 @@ async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<List
     // A row of text and numbers always becomes a value.
     let row = |row: ClientRow| (row.standing.to_string(), serde_json::to_value(row).unwrap_or_default());
     Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
-}
-
-/// Gives a client to the shard with the fewest, of those that move.
-pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
-    let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
-    let why = Close::Busy;
-    let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
-    let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
-        return Err(Refused { stream, why });
-    };
-    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
-    let who = ClientInfo { name: name.into(), peer: Some(peer) };
-    let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
-    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::engine::{Base, Shards};
+use super::engine::{EngineBase, Shards};
 use super::rooms::Rooms;
 use crate::config::Config;
 use crate::feed::SeekMemory;
-use crate::memory::{Gauge, Level, Memory, Origin};
 use crate::shard::{Relief, ShardHandle};
+use crate::system::memory::{Gauge, Level, Memory, Origin};
 
 /// How often memory is measured.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl MemoryWatch {
     pub(super) fn new(
         gauge: Gauge,
         memory: &Arc<Memory>,
-        base: &Base,
+        base: &EngineBase,
         shards: &Shards,
         rooms: Option<&Arc<Rooms>>,
         notices: &mpsc::Sender<String>,

@@ -18,26 +18,26 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 
-use engine::{Base, IngestThread, Shards, died, open_replays};
+use engine::{EngineBase, IngestThread, Shards, died, open_replays};
 use listeners::{GatewayParts, Listeners, publishing};
 use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
-use crate::clock::{Clock, MS};
-use crate::collector::{self, Collecting, Collector, LogOptions};
 use crate::config::{Config, Flight, Latency};
 use crate::feed::{
     IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
 };
-use crate::flight::{self, Flights};
-use crate::front::{Hosts, Origins};
 use crate::history::{self, History, HistoryThreads};
-use crate::instrument::InstrumentTable;
-use crate::journal::JournalLimits;
-use crate::printable;
+use crate::http::{Hosts, Origins};
+use crate::model::instrument::InstrumentTable;
+use crate::ops::collector::{self, Collecting, Collector, LogOptions};
+use crate::ops::flight::{self, Flights};
+use crate::ops::journal::JournalLimits;
 use crate::protocol::close::Close;
-use crate::remote::Admission;
+use crate::replay_control::ControlPolicy;
 use crate::ring::TickRing;
+use crate::text::printable;
+use crate::time::clock::{Clock, MS};
 use crate::venue::Wire;
 
 /// What a gateway is to do.
@@ -94,7 +94,8 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     }
     let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
     let listeners = Listeners::bind(&config)?;
-    let base = Base::new("", &config, replays, Admission::of_token(&config.replay.control_token), &clock)?;
+    let base =
+        EngineBase::new("", &config, replays, ControlPolicy::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
     // A thread of its own: whoever reads the log slowly holds up nobody else.
@@ -105,7 +106,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
     let (stop_doors, stopped) = watch::channel(false);
     let (publishing, publishers) =
-        publishing(&config, &clock, &base.ingest)?.map(|p| (p.door, p.inbox)).unzip();
+        publishing(&config, &clock, &base.ingest)?.map(|p| (p.endpoint, p.inbox)).unzip();
     let ready_line = listeners.ready_line()?;
     let guarded = guard::pulses(&base.view, &shards);
     let parts = GatewayParts {
@@ -232,7 +233,7 @@ fn write_log(mut log: mpsc::Receiver<String>) {
 /// Who collects what is measured; `None`: measuring is off.
 fn collector(
     config: &Config,
-    base: &Base,
+    base: &EngineBase,
     clock: &Clock,
     notices: &mpsc::Sender<String>,
 ) -> Option<Collector> {

@@ -10,21 +10,20 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::engine::{Base, IngestThread, Shards, died, open_replays};
-use super::listeners::hand_over;
+use super::engine::{EngineBase, IngestThread, Shards, died, hand_over, open_replays};
 use crate::capture::CatalogEntry;
-use crate::clock::{Clock, Now, SECOND};
 use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
-use crate::counters::Ending;
 use crate::feed::{IngestView, ReplayError, SeekMemory};
-use crate::front::metrics::RoomFigures;
-use crate::front::{Refused, RoomError, Upgraded};
-use crate::memory::Memory;
+use crate::http::metrics::RoomFigures;
+use crate::http::{Refused, RoomError, Upgraded};
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
-use crate::remote::{Admission, Remote};
+use crate::replay_control::{ControlPolicy, ReplayControl};
 use crate::shard::{ShardHandle, Wait};
-use crate::threads;
+use crate::system::counters::Ending;
+use crate::system::memory::Memory;
+use crate::system::threads;
+use crate::time::clock::{Clock, Now, SECOND};
 use crate::venue::ChecksOff;
 
 /// How often a room looks whether it is over.
@@ -49,13 +48,13 @@ enum Stage {
 struct Inside {
     shards: Arc<[ShardHandle]>,
     view: Arc<IngestView>,
-    remote: Option<Arc<Remote>>,
+    replay_control: Option<Arc<ReplayControl>>,
     seek_memory: Arc<[SeekMemory]>,
 }
 
 /// Who is in a room, or on the way to it.
 #[derive(Default)]
-struct Door {
+struct Admission {
     /// Places that are kept for clients whose handshake is not done.
     kept: usize,
     /// Since when nobody is there, steady time.
@@ -74,7 +73,7 @@ pub(super) struct Room {
     opened: Now,
     clients_max: u64,
     stage: watch::Sender<Stage>,
-    door: Mutex<Door>,
+    admission: Mutex<Admission>,
 }
 
 impl Room {
@@ -88,16 +87,25 @@ impl Room {
         opened: Now,
     ) -> Arc<Self> {
         let (stage, _) = watch::channel(Stage::Opening);
-        Arc::new(Self { number, name, terms, opener, opened, clients_max, stage, door: Mutex::default() })
+        Arc::new(Self {
+            number,
+            name,
+            terms,
+            opener,
+            opened,
+            clients_max,
+            stage,
+            admission: Mutex::default(),
+        })
     }
 
     /// Whether it is what others call by this name, and takes clients.
     pub(super) fn is_open_as(&self, name: &str) -> bool {
-        self.name.as_deref() == Some(name) && self.door().closed.is_none()
+        self.name.as_deref() == Some(name) && self.admission().closed.is_none()
     }
 
-    fn door(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inside(&self) -> Option<Inside> {
@@ -114,20 +122,20 @@ impl Room {
 
     /// Clients in it, and those on their way to it.
     pub(super) fn load(&self) -> u64 {
-        let kept = self.door().kept as u64;
+        let kept = self.admission().kept as u64;
         self.clients() + kept
     }
 
     /// Keeps a place in it.
     pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, RoomError> {
-        let mut door = self.door();
-        if self.clients() + door.kept as u64 >= self.clients_max {
+        let mut admission = self.admission();
+        if self.clients() + admission.kept as u64 >= self.clients_max {
             let msg =
                 format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
             return Err(RoomError::Full(msg));
         }
-        door.kept += 1;
-        door.empty_since_ns = None;
+        admission.kept += 1;
+        admission.empty_since_ns = None;
         Ok(Place { room: Arc::clone(self) })
     }
 
@@ -182,7 +190,7 @@ impl Room {
                 () = tokio::time::sleep(LOOK_EVERY) => self.is_over(engine, clock.now()),
             };
             if let Some(why) = why {
-                return *self.door().closed.get_or_insert(why);
+                return *self.admission().closed.get_or_insert(why);
             }
         }
     }
@@ -202,18 +210,18 @@ impl Room {
             None => PRIVATE_IDLE_NS,
         };
         // A client that comes in has its place until the shard counts it.
-        let mut door = self.door();
-        if door.kept > 0 || self.clients() > 0 {
-            door.empty_since_ns = None;
+        let mut admission = self.admission();
+        if admission.kept > 0 || self.clients() > 0 {
+            admission.empty_since_ns = None;
             return None;
         }
-        let since_ns = *door.empty_since_ns.get_or_insert(now.mono_ns);
+        let since_ns = *admission.empty_since_ns.get_or_insert(now.mono_ns);
         if now.mono_ns - since_ns < idle_ns {
             return None;
         }
         // Closed before the door is let go: nobody slips in.
-        door.closed = Some(Close::RoomEnded);
-        door.closed
+        admission.closed = Some(Close::RoomEnded);
+        admission.closed
     }
 
     /// Its shards; none before it is open.
@@ -251,7 +259,7 @@ impl Room {
     /// Its number, and what the operator sees of it.
     pub(super) fn row(&self) -> (u64, Value) {
         let stage = self.stage.borrow().clone();
-        let is_closed = self.door().closed.is_some();
+        let is_closed = self.admission().closed.is_some();
         let state = match &stage {
             _ if is_closed => "ending",
             Stage::Opening => "opening",
@@ -263,13 +271,13 @@ impl Room {
             "opened_by": self.opener.to_string(), "since": self.opened.wall_ns / 1_000,
             "clients": self.clients(),
         });
-        if let Stage::Open(Inside { shards, view, remote, .. }) = &stage {
+        if let Stage::Open(Inside { shards, view, replay_control, .. }) = &stage {
             row["published"] = view.published.get().into();
             row["sent"] = shards.iter().map(|shard| shard.counters.sent.get()).sum::<u64>().into();
             for (what, lost) in RoomFigures::LOSSES.into_iter().zip(self.lost()) {
                 row[what] = lost.into();
             }
-            let shown = remote.as_ref().and_then(|remote| remote.shown());
+            let shown = replay_control.as_ref().and_then(|replay_control| replay_control.shown());
             row["replay"] = shown.map_or(Value::Null, |shown| shown.playback.message());
         }
         (self.number, row)
@@ -286,8 +294,8 @@ impl Place {
     pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
         let inside = self.room.inside();
         // Held until the shard has it: who is told to say goodbye finds it then.
-        let door = self.room.door();
-        match (inside, door.closed) {
+        let admission = self.room.admission();
+        match (inside, admission.closed) {
             (Some(inside), None) => hand_over(&inside.shards, upgraded),
             (_, closed) => Err(Refused { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
         }
@@ -296,7 +304,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.door().kept -= 1;
+        self.room.admission().kept -= 1;
     }
 }
 
@@ -316,7 +324,7 @@ impl Engine {
         let (memory, clock, control) = (Arc::clone(memory), clock.clone(), Handle::current());
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
-            threads::step_back();
+            threads::lower_priority();
             // Who is not there any more has taken the whole gateway along.
             let _ = tell.send(Self::start_here(&name, config, &memory, &clock, &control));
         })?;
@@ -330,9 +338,9 @@ impl Engine {
         clock: &Clock,
         control: &Handle,
     ) -> anyhow::Result<Self> {
-        let base = Base::new(name, &config, open_replays(&config)?, Admission::Anybody, clock)?;
+        let base = EngineBase::new(name, &config, open_replays(&config)?, ControlPolicy::Anybody, clock)?;
         base.begin_where_there_is_something(BEGIN_PATIENCE)?;
-        let (view, remote) = (Arc::clone(&base.view), base.remote.clone());
+        let (view, replay_control) = (Arc::clone(&base.view), base.replay_control.clone());
         let seek_memory = base.seek_memory().into();
         let shards = base.shards(&config, None, memory, clock, &mut None)?;
         // What cannot be read is counted, but not told: clients could fill the log with it.
@@ -341,7 +349,8 @@ impl Engine {
         let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
         match ingest.start(format!("{name}ingest"), parts, None) {
             Ok(ingest) => {
-                let inside = Inside { shards: Arc::clone(&shards.handles), view, remote, seek_memory };
+                let inside =
+                    Inside { shards: Arc::clone(&shards.handles), view, replay_control, seek_memory };
                 Ok(Self { config, ingest, shards, inside })
             }
             Err(error) => {
@@ -413,7 +422,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::socket::Addresses;
+    use crate::net::Addresses;
 
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -457,7 +466,7 @@ mod tests {
         assert_eq!((room.clients(), room.row().1["state"].as_str()), (0, Some("ending")));
         // Who is late is told the same.
         let late = Place { room: Arc::clone(&room) };
-        room.door().kept += 1;
+        room.admission().kept += 1;
         let (_client, upgraded) = socket().await;
         assert!(late.hand_over(upgraded).is_err_and(|refused| refused.why == Close::Busy));
     }

@@ -11,15 +11,15 @@ use tokio::sync::{mpsc, watch};
 
 use super::room::{self, Place, Room};
 use crate::capture::{Catalog, CatalogEntry, Listing};
-use crate::clock::{Clock, SECOND};
 use crate::config::Config;
-use crate::counters::{Counter, Ending};
-use crate::front::RoomError;
-use crate::front::metrics::RoomFigures;
-use crate::memory::{Asked, Memory};
-use crate::printable;
+use crate::http::RoomError;
+use crate::http::metrics::RoomFigures;
+use crate::net::share_of;
 use crate::protocol::RoomSpec;
-use crate::socket::share_of;
+use crate::system::counters::{Counter, Ending};
+use crate::system::memory::{Asked, Memory};
+use crate::text::printable;
+use crate::time::clock::{Clock, SECOND};
 
 /// How long a listing of the captures is taken for true.
 const LISTED_FOR_NS: u64 = SECOND;

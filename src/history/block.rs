@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::tick::{Key, Tick, WORDS, Words};
+use crate::model::tick::{Key, Tick, WORDS, Words};
 
 /// Which words of a tick are times: `rx_ns` and `ts_us`.
 const TIMES: [usize; 2] = [2, 3];
@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tick::Stream;
+    use crate::model::tick::Stream;
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]

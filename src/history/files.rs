@@ -6,7 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::printable;
+use crate::text::printable;
 
 /// What each file begins with.
 pub(super) const HEAD: &[u8] = b"tickfan history of one run, removed at its end\n";

@@ -29,9 +29,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::counters::Counter;
 use crate::ring::TickRing;
-use crate::threads;
+use crate::system::counters::Counter;
+use crate::system::threads;
 
 pub use block::Block;
 pub use client::{Answer, Found, HistoryClient, Ticket, Unasked, Want};
@@ -189,7 +189,7 @@ impl History {
         })?;
         let told = Arc::clone(&stop);
         let finding = named("history-find").spawn(move || {
-            threads::step_back();
+            threads::lower_priority();
             while !told.load(Ordering::Acquire) {
                 reader.turn(LOOK_EVERY);
             }

@@ -14,7 +14,7 @@ use super::block::{Block, Unpacker};
 use super::client::{Answer, Found, REQUESTS_MAX, Request, Want};
 use super::index::{Entry, Place};
 
-use crate::printable;
+use crate::text::printable;
 
 /// Blocks that are kept for the next who wants them: clients that come together want the same. 3 MiB at most.
 const BLOCKS_KEPT: usize = 8;

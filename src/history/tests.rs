@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::files::HIDDEN;
 use super::*;
-use crate::instrument::InstrumentId;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Body, Quote, Tick};
 use crate::ring::{Seen, TickWriter, tick_ring};
-use crate::tick::{Body, Quote, Tick};
 
 const RUN_NS: u64 = 1_000;
 const TICKET: Ticket = Ticket { session: 3, serial: 7 };

@@ -9,9 +9,9 @@ use super::Shared;
 use super::block::Packer;
 use super::files::Folder;
 use super::index::{Entry, Room};
-use crate::printable;
+use crate::model::tick::Words;
 use crate::ring::TickReader;
-use crate::tick::Words;
+use crate::text::printable;
 
 /// Ticks of a block, at most: 384 KiB in memory. More would pack a little better, and whoever needs one has to have it
 /// whole.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::time::duration::{self, BadDuration, Flaw};
+
 use hdrhistogram::Histogram;
 
 use super::{Nanos, Stage, Tag};
@@ -199,31 +201,22 @@ fn quantile(percentile: &str) -> Option<f64> {
 /// Reads a time above 0 with its unit, `1.5ms`, as nanoseconds.
 fn limit(text: &str) -> Result<u64, Fault> {
     let start = text.len() - text.trim_start().len();
-    let number_length =
-        text[start..].bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-    let (number, unit) = text[start..].split_at(number_length);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let wrong = || (start, format!("`{}` is no time, such as 250us or 1.5ms", text.trim()));
-    let unit_at = start + number_length + unit.len() - unit.trim_start().len();
-    let (unit_ns, unit_digits) = match unit.trim() {
-        "ns" => (1, 0),
-        "us" | "µs" | "μs" => (1_000, 3),
-        "ms" => (1_000_000, 6),
-        "s" => (1_000_000_000_u64, 9),
-        _ if number.is_empty() => return Err(wrong()),
-        other => return Err((unit_at, format!("`{other}` is no unit: ns, us, ms or s"))),
-    };
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.len() > unit_digits {
-        return Err((start, format!("`{}` is finer than a nanosecond, or no time", text.trim())));
+    let text = text.trim();
+    match duration::parse_ns(text) {
+        Ok(0) => Err((start, "a limit has to be above 0".to_owned())),
+        Ok(ns) => Ok(ns),
+        Err(BadDuration { at, why: Flaw::Unit }) => {
+            let unit = &text[at..];
+            let end = unit.find(|c: char| !c.is_alphabetic()).unwrap_or(unit.len());
+            Err((start + at, format!("`{}` is no unit: ns, us, ms, s, m or h", &unit[..end])))
+        }
+        Err(BadDuration { at, why: Flaw::TooFine }) => {
+            Err((start + at, format!("`{text}` is finer than a nanosecond")))
+        }
+        Err(BadDuration { at, .. }) => {
+            Err((start + at, format!("`{text}` is no time, such as 250us or 1.5ms")))
+        }
     }
-    let fraction_ns = match fraction {
-        "" => 0,
-        digits => number_of(digits).ok_or_else(wrong)? * 10_u64.pow((unit_digits - digits.len()) as u32),
-    };
-    let whole_ns = number_of(whole).ok_or_else(wrong)?.checked_mul(unit_ns);
-    let ns = whole_ns.and_then(|ns| ns.checked_add(fraction_ns)).ok_or_else(wrong)?;
-    if ns == 0 { Err((start, "a limit has to be above 0".to_owned())) } else { Ok(ns) }
 }
 
 /// Reads a time with its unit, such as `10s`, as nanoseconds.
@@ -232,11 +225,6 @@ fn limit(text: &str) -> Result<u64, Fault> {
 /// What is wrong with it.
 pub fn time(text: &str) -> Result<u64, String> {
     limit(text).map_err(|(_, why)| why)
-}
-
-/// A whole number of nothing but digits.
-fn number_of(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -355,7 +343,7 @@ mod tests {
             ("a.max<", 7, "`` is no time"),
             ("a.max< <2ms", 8, "`<2ms` is no time"),
             ("a.max<=2", 9, "`` is no unit"),
-            ("a.max<2 m", 9, "`m` is no unit"),
+            ("a.max<2 x", 9, "`x` is no unit"),
             ("a.max<1.2.3ms", 7, "no time"),
             ("a.max<0.5ns", 7, "finer than a nanosecond"),
             ("a.max<0ms", 7, "above 0"),

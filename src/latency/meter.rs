@@ -11,8 +11,8 @@ use crossbeam::queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
 use super::{DIGITS, NS_MAX, Stage, Symbols};
-use crate::instrument::InstrumentId;
-use crate::tick::Channel;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::Channel;
 
 /// Venues that are told apart; further ones are measured together.
 pub const VENUES_MAX: usize = 15;

@@ -2,9 +2,9 @@
 //! how it is read.
 
 pub mod budget;
-mod coarse;
 mod figures;
 pub mod hlog;
+mod log2_histogram;
 pub mod meter;
 mod symbols;
 
@@ -12,10 +12,10 @@ use std::fmt;
 
 use hdrhistogram::Histogram;
 
-use crate::tick::Channel;
+use crate::model::tick::Channel;
 
-pub use coarse::{Coarse, CoarseFigures};
 pub use figures::{Figures, Nanos, QUANTILES};
+pub use log2_histogram::{CoarseFigures, Log2Histogram};
 pub use symbols::Symbols;
 
 /// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when
@@ -98,7 +98,7 @@ impl Stage {
 pub struct Tag<'a> {
     /// The part of the way.
     pub stage: Stage,
-    /// The venue, if it is told apart: a name that [`is_venue`](crate::instrument::Symbol::is_venue).
+    /// The venue, if it is told apart: a name that [`is_venue`](crate::model::instrument::Symbol::is_venue).
     pub venue: Option<&'a str>,
     /// The channel, if it is told apart.
     pub channel: Option<Channel>,

@@ -2,8 +2,8 @@
 //!
 //! Whoever collects says which are told apart, the busiest; while there is room, a symbol that comes is told apart at once.
 
-use super::coarse::Coarse;
-use crate::instrument::InstrumentId;
+use super::log2_histogram::Log2Histogram;
+use crate::model::instrument::InstrumentId;
 
 /// What was measured of symbols in one interval.
 #[derive(Debug, Default)]
@@ -11,8 +11,8 @@ pub struct Symbols {
     /// By instrument.
     rows: Vec<Row>,
     /// Those that are told apart.
-    cells: Vec<(InstrumentId, Coarse)>,
-    rest: Coarse,
+    cells: Vec<(InstrumentId, Log2Histogram)>,
+    rest: Log2Histogram,
 }
 
 /// An instrument: how often it was measured, and where.
@@ -71,17 +71,17 @@ impl Symbols {
 
     fn tell_apart(&mut self, id: InstrumentId) -> Place {
         let Ok(at) = u16::try_from(self.cells.len()) else { return Place::Rest };
-        self.cells.push((id, Coarse::default()));
+        self.cells.push((id, Log2Histogram::default()));
         Place::Cell(at)
     }
 
     /// Those that are told apart, each with what was measured of it.
-    pub fn apart(&self) -> impl Iterator<Item = (InstrumentId, &Coarse)> {
+    pub fn apart(&self) -> impl Iterator<Item = (InstrumentId, &Log2Histogram)> {
         self.cells.iter().map(|(id, coarse)| (*id, coarse)).filter(|(_, coarse)| coarse.count() > 0)
     }
 
     /// What was measured of all others.
-    pub fn rest(&self) -> &Coarse {
+    pub fn rest(&self) -> &Log2Histogram {
         &self.rest
     }
 
@@ -95,7 +95,7 @@ impl Symbols {
     pub(super) fn begin(&mut self, apart: &[InstrumentId]) {
         self.rows.fill(Row::default());
         self.cells.clear();
-        self.rest = Coarse::default();
+        self.rest = Log2Histogram::default();
         for id in apart {
             let place = self.tell_apart(*id);
             self.row(*id).place = place;
@@ -137,7 +137,7 @@ mod tests {
             let mut symbols = Symbols::default();
             let named: Vec<_> = named.into_iter().map(InstrumentId).collect();
             symbols.begin(&named);
-            let mut all = Coarse::default();
+            let mut all = Log2Histogram::default();
             let mut counts = std::collections::BTreeMap::<u32, u64>::new();
             for (id, ns, weight) in ticks {
                 symbols.record(InstrumentId(id), ns, weight, most);

@@ -8,9 +8,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
-use super::request::{Echo, Id, Rate, Terms};
-use crate::instrument::Symbol;
-use crate::tick::{Body, Channel, Decimal, GapCause, State, Tick};
+use super::fault::Id;
+use super::request::{Echo, Rate, Terms};
+use crate::model::instrument::Symbol;
+use crate::model::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
 /// What is said about a tick besides the tick itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -461,8 +462,8 @@ pub fn error(id: Option<&Id>, code: &str, msg: &str, retry: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instrument::InstrumentId;
-    use crate::tick::{Quote, Side, Trade, TradeId, Void};
+    use crate::model::instrument::InstrumentId;
+    use crate::model::tick::{FeedGap, Quote, Side, Trade, TradeId};
 
     fn value(body: Body) -> (Symbol, Tick) {
         let value = Tick {
@@ -496,7 +497,7 @@ mod tests {
         assert_eq!(said(trade_line.as_bytes()), Some(plain(Channel::Trade)));
         let merged = trade_line.replace("\"seq\":551", "\"seq\":551,\"n\":4");
         assert_eq!(said(merged.as_bytes()), Some(Said { from: 548, ..plain(Channel::Trade) }));
-        for (void, why) in [(Void::Lost, GapCause::Feed), (Void::NoValue, GapCause::Seek)] {
+        for (void, why) in [(FeedGap::Lost, GapCause::Feed), (FeedGap::NoValue, GapCause::Seek)] {
             let gap = line(Body::Gap { channel: Channel::Trade, from: 540, void }, Mark::default());
             let told = Said { from: 540, why: Some(why), ..plain(Channel::Trade) };
             assert_eq!(said(gap.as_bytes()), Some(told));
@@ -555,7 +556,7 @@ mod tests {
                 .starts_with(r#"{"type":"trade","symbol":"coinbase:BTC-USD","seq":551,"past":true,"price":"#)
         );
         assert_eq!(
-            line(Body::Gap { channel: Channel::Trade, from: 540, void: Void::Lost }, Mark::default()),
+            line(Body::Gap { channel: Channel::Trade, from: 540, void: FeedGap::Lost }, Mark::default()),
             r#"{"type":"gap","symbol":"coinbase:BTC-USD","channel":"trade","from":540,"to":551,"why":"feed"}"#
         );
         assert_eq!(

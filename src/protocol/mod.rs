@@ -2,18 +2,18 @@
 //! It names no socket and no clock.
 
 pub mod close;
+mod fault;
 pub mod frame;
 pub mod json;
+mod moment;
 pub mod outcome;
 mod query;
 pub mod replay;
 mod request;
 mod room;
-mod since;
 
+pub use fault::{Fault, Id};
+pub use moment::{BadMoment, BadSince, Moment, Since};
 pub use query::{each_given_once, parse_query};
-pub use request::{
-    Change, Echo, Fault, Id, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse,
-};
+pub use request::{Change, Echo, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse};
 pub use room::{RoomSpec, RoomTerms};
-pub use since::{BadSince, Since};

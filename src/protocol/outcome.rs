@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Id;
-use crate::tick::Channel;
+use crate::model::tick::Channel;
+use crate::text::json;
 
 /// The rows of an answer take at most so many bytes. With what is around them it stays below 1 MiB, the longest message that
 /// common clients take unless they are told otherwise.
@@ -43,7 +44,7 @@ fn begin_ack(id: Option<&Id>, op: &str, out: &mut Vec<u8>) {
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
         // Text or a number always becomes text.
-        serde_json::to_writer(&mut *out, id.value()).unwrap_or_default();
+        json::write(id.value(), out);
     }
     for part in [&b",\"op\":\""[..], op.as_bytes(), b"\""] {
         out.extend_from_slice(part);
@@ -93,7 +94,7 @@ impl Outcome {
         out.extend_from_slice(b",\"channel\":");
         let names = channels.iter().map(|channel| channel.name());
         let channel: Value = if let [one] = channels { one.name().into() } else { names.collect() };
-        serde_json::to_writer(&mut *out, &channel).unwrap_or_default();
+        json::write(&channel, out);
         if all {
             out.extend_from_slice(b",\"all\":true");
         }
@@ -111,7 +112,7 @@ pub fn push_row<R: Serialize>(rows: &mut Vec<u8>, row: &R, room: usize) -> bool 
         rows.push(b',');
     }
     // A row made of maps with text keys always becomes text.
-    serde_json::to_writer(&mut *rows, row).unwrap_or_default();
+    json::write(row, rows);
     let fits = rows.len() - before <= room;
     if !fits {
         rows.truncate(before);

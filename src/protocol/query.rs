@@ -1,10 +1,9 @@
 //! What the address of a WebSocket asks for: the parameters of its query.
 
-use super::request::{
-    MAX_HZ, Mode, Rate, Subscribe, TEXT_BYTES_MAX, channel, each_once, on_slow, quoted, within,
-};
+use super::fault::{TEXT_BYTES_MAX, quoted};
+use super::request::{MAX_HZ, Mode, Rate, Subscribe, channel, each_once, on_slow, within};
 use super::room::{RoomSpec, room_wish, time};
-use crate::tick::Channel;
+use crate::model::tick::Channel;
 
 /// Every parameter that there is. Of a room's own ones nothing is said where there is no room.
 const KNOWN: [&str; 13] = [
@@ -103,8 +102,8 @@ fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Moment;
     use crate::protocol::Since;
-    use crate::protocol::replay::Moment;
 
     fn parse(list: &[(&str, &str)]) -> Result<(Option<Subscribe>, Option<RoomSpec>), String> {
         parse_query(list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())

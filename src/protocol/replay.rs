@@ -5,65 +5,9 @@ use std::str::FromStr;
 
 use serde_json::{Map, Number, Value, json};
 
-use super::request::{Fault, Id, TEXT_BYTES_MAX, shown};
-use crate::rfc3339;
-
-/// A moment of a capture, as people name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Nanoseconds since the Unix epoch.
-    At(u64),
-    /// Nanoseconds after the first record, before it where it is negative.
-    FromStart(i64),
-}
-
-impl Moment {
-    /// The moment as nanoseconds since the Unix epoch, in a capture that begins at `start_ns`.
-    pub fn ns(self, start_ns: u64) -> u64 {
-        match self {
-            Self::At(ns) => ns,
-            Self::FromStart(offset) => start_ns.saturating_add_signed(offset),
-        }
-    }
-}
-
-/// Why a text names no moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a moment: write 2021-04-17T16:43:37Z, a number of seconds, milliseconds or microseconds since 1970, or +5m for \
-     five minutes after the start"
-)]
-pub struct BadMoment;
-
-impl FromStr for Moment {
-    type Err = BadMoment;
-
-    /// RFC 3339, in UTC or at an offset; a whole number since the Unix epoch, whose size tells the unit (up to 11 digits seconds, 14
-    /// milliseconds, 17 microseconds, else nanoseconds); or `+` or `-` and a [duration](duration_ns).
-    fn from_str(text: &str) -> Result<Self, BadMoment> {
-        let offset = |rest: &str| {
-            let ns = duration_ns(rest).and_then(|ns| i64::try_from(ns).ok());
-            ns.ok_or(BadMoment)
-        };
-        if let Some(rest) = text.strip_prefix('+') {
-            return offset(rest).map(Self::FromStart);
-        }
-        if let Some(rest) = text.strip_prefix('-') {
-            return offset(rest).map(|ns| Self::FromStart(-ns));
-        }
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return rfc3339::parse_with_offset(text.as_bytes()).map(Self::At).map_err(|_| BadMoment);
-        }
-        let number: u64 = text.parse().map_err(|_| BadMoment)?;
-        let unit_ns = match text.len() {
-            ..=11 => 1_000_000_000,
-            12..=14 => 1_000_000,
-            15..=17 => 1_000,
-            _ => 1,
-        };
-        number.checked_mul(unit_ns).map(Self::At).ok_or(BadMoment)
-    }
-}
+use super::fault::{Fault, Id, TEXT_BYTES_MAX, shown};
+use super::moment::Moment;
+use crate::time::rfc3339;
 
 /// The moments of a replay, by receive time: both ends are moments of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,30 +59,6 @@ impl fmt::Display for Utc {
         let mut text = Vec::new();
         rfc3339::write(self.0.saturating_mul(1_000), rfc3339::FractionDigits::Six, &mut text);
         f.write_str(&String::from_utf8_lossy(&text))
-    }
-}
-
-/// Reads a duration: whole numbers with units, `5m`, `1h30m`, `250ms`; the units are h, m, s, ms and us. Nanoseconds.
-pub fn duration_ns(text: &str) -> Option<u64> {
-    let (mut rest, mut sum) = (text, 0u64);
-    loop {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
-        let unit_ns: u64 = match &rest[..letters] {
-            "h" => 3_600_000_000_000,
-            "m" => 60_000_000_000,
-            "s" => 1_000_000_000,
-            "ms" => 1_000_000,
-            "us" => 1_000,
-            _ => return None,
-        };
-        sum = sum.checked_add(number.checked_mul(unit_ns)?)?;
-        rest = &rest[letters..];
-        if rest.is_empty() {
-            return Some(sum);
-        }
     }
 }
 
@@ -213,7 +133,7 @@ pub const STEP_MAX: u32 = 1_000_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
     /// What it is to do.
-    pub order: ReplayCommand,
+    pub command: ReplayCommand,
     /// What the client shows for it.
     pub token: Option<String>,
 }
@@ -233,7 +153,7 @@ pub fn control(message: &Map<String, Value>) -> Result<Control, Fault> {
         Some(_) => return Err(Fault::bad("`do` must be a string")),
         None => return Err(Fault::bad(format!("`do` is missing: {WORDS}"))),
     };
-    let order = match word {
+    let command = match word {
         "pause" => ReplayCommand::Pause,
         "resume" => ReplayCommand::Resume,
         "seek" => ReplayCommand::Seek(moment(message)?),
@@ -246,7 +166,7 @@ pub fn control(message: &Map<String, Value>) -> Result<Control, Fault> {
         "stop" => ReplayCommand::Stop,
         other => return Err(Fault::bad(format!("unknown `do` {}: {WORDS}", shown(&other.into())))),
     };
-    Ok(Control { order, token })
+    Ok(Control { command, token })
 }
 
 const WORDS: &str = "pause, resume, seek, speed, step, loop or stop";
@@ -356,9 +276,9 @@ impl Playback {
 mod tests {
     use super::*;
 
-    fn order(text: &str) -> Result<ReplayCommand, String> {
+    fn command(text: &str) -> Result<ReplayCommand, String> {
         match parse_control(text.as_bytes()) {
-            Ok((_, control)) => Ok(control.order),
+            Ok((_, control)) => Ok(control.command),
             Err(fault) => {
                 assert_eq!(fault.code, "bad_request", "{text}");
                 Err(fault.msg)
@@ -384,7 +304,7 @@ mod tests {
             (r#"{"do":"loop","on":false}"#, ReplayCommand::Loop(false)),
             (r#"{"do":"stop"}"#, ReplayCommand::Stop),
         ] {
-            assert_eq!(order(text), Ok(wanted), "{text}");
+            assert_eq!(command(text), Ok(wanted), "{text}");
         }
         let (id, control) = parse_control(br#"{"id":7,"do":"stop","token":"x"}"#).expect("good");
         assert_eq!((id.map(|id| id.value().clone()), control.token.as_deref()), (Some(7.into()), Some("x")));
@@ -418,49 +338,8 @@ mod tests {
             (r#"{"do":"loop"}"#, "`on`"),
             (r#"{"do":"loop","on":1}"#, "`on`"),
         ] {
-            assert!(order(text).is_err_and(|msg| msg.contains(word)), "{text}: {:?}", order(text));
+            assert!(command(text).is_err_and(|msg| msg.contains(word)), "{text}: {:?}", command(text));
         }
-    }
-
-    #[test]
-    fn moments_tell_their_unit_by_their_size() {
-        let at = |text: &str| text.parse::<Moment>();
-        let moment = Ok(Moment::At(1_618_677_817_000_000_000));
-        for text in
-            ["1618677817", "1618677817000", "1618677817000000", "1618677817000000000", "2021-04-17T16:43:37Z"]
-        {
-            assert_eq!(at(text), moment, "{text}");
-        }
-        // F12: at an offset from UTC, too.
-        for text in
-            ["2021-04-17T16:43:37+00:00", "2021-04-17T09:43:37-07:00", "2021-04-17t22:13:37.000+05:30"]
-        {
-            assert_eq!(at(text), moment, "{text}");
-        }
-        for bad in [
-            "",
-            "+",
-            "-",
-            "+5",
-            "+m",
-            "+5d",
-            "5m",
-            "+1h 5m",
-            "1618677817.5",
-            "99999999999999999999",
-            "ü",
-            "2021-04-17T16:43:37",
-            "2021-04-17T16:43:37+0000",
-            "2021-04-17T16:43:37+24:00",
-            "2021-04-17T16:43:37 00:00",
-            "+2021-04-17T16:43:37Z",
-        ] {
-            assert_eq!(at(bad), Err(BadMoment), "{bad}");
-        }
-        assert_eq!(duration_ns("1h30m2s3ms4us"), Some(5_402_003_004_000));
-        assert_eq!(duration_ns("99999999999999h"), None);
-        assert_eq!(Moment::FromStart(-5).ns(3), 0);
-        assert_eq!(Moment::FromStart(5).ns(3), 8);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::replay::{Moment, Speed, duration_ns};
-use super::request::shown;
+use super::fault::shown;
+use super::moment::Moment;
+use super::replay::Speed;
+use crate::time::duration;
 
 /// What a room replays, and how. Two clients share a room where they mean the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +136,7 @@ pub(super) fn time<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<
 }
 
 fn max_idle_ms(value: &str) -> Result<u64, String> {
-    let ms = duration_ns(value).map(|ns| ns / 1_000_000).filter(|ms| *ms > 0);
+    let ms = duration::parse_ns(value).ok().map(|ns| ns / 1_000_000).filter(|ms| *ms > 0);
     ms.ok_or_else(|| "`max_idle` must be a duration of at least 1ms, such as 5s or 250ms".to_owned())
 }
 

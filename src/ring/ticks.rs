@@ -1,8 +1,8 @@
 //! Ticks in the ring: how they are packed, and what is kept of each stream as its last value.
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
-use crate::instrument::InstrumentId;
-use crate::tick::{Body, Key, LastValue, State, Stream, Tick, Void, WORDS, Words};
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Body, FeedGap, Key, LastValue, State, Stream, Tick, WORDS, Words};
 
 /// Words of a slot: a packed tick, and what only a last value needs.
 const SLOT_WORDS: usize = WORDS + 3;
@@ -85,11 +85,11 @@ impl TickWriter {
         slot[SEEN] |= u64::from(seen.0) << 32;
         slot[HEAD] = tick.seq;
         match tick.body {
-            Body::Gap { from, void: Void::Lost, .. } => {
+            Body::Gap { from, void: FeedGap::Lost, .. } => {
                 return self.publish_gap(key, (from, tick.seq), slot);
             }
             // It takes the place of the value.
-            Body::Gap { void: Void::NoValue, .. } => return self.writer.publish_value(key, &slot),
+            Body::Gap { void: FeedGap::NoValue, .. } => return self.writer.publish_value(key, &slot),
             _ => {}
         }
         if let Some((from, to)) = self.feed_gaps.get(key) {
@@ -125,8 +125,8 @@ fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
     let slot = values.load(key.index())?;
     let tick = tick_in(&slot);
     let (tick, void) = match tick.body {
-        Body::Gap { void: Void::NoValue, .. } => (None, Some(tick.seq)),
-        Body::Gap { void: Void::Lost, .. } => (None, None),
+        Body::Gap { void: FeedGap::NoValue, .. } => (None, Some(tick.seq)),
+        Body::Gap { void: FeedGap::Lost, .. } => (None, None),
         _ => (Some(tick), None),
     };
     let feed_gap = (slot[GAP_TO] > 0).then_some((slot[GAP_FROM], slot[GAP_TO]));
@@ -244,7 +244,7 @@ impl Packed<'_> {
 #[cfg(all(test, not(tickfan_loom)))]
 mod tests {
     use super::*;
-    use crate::tick::{Channel, Quote};
+    use crate::model::tick::{Channel, Quote};
 
     fn tick(seq: u64, body: Body) -> Tick {
         Tick { instrument: InstrumentId(3), seq, rx_ns: 9, ts_us: None, snap: false, body }
@@ -275,7 +275,7 @@ mod tests {
     fn a_gap_moves_the_numbers_and_keeps_the_value() {
         let (mut writer, ring) = tick_ring(8, 4).expect("good");
         let key = Key::new(InstrumentId(3), Stream::Quote);
-        let gap = |seq, from| tick(seq, Body::Gap { channel: Channel::Quote, from, void: Void::Lost });
+        let gap = |seq, from| tick(seq, Body::Gap { channel: Channel::Quote, from, void: FeedGap::Lost });
         let quote = |seq| tick(seq, Body::Quote(Quote::default()));
         let last = || ring.last_value(key).map(|v| (v.tick.map(|t| t.seq), v.head, v.feed_gap));
         assert_eq!(last(), None);
@@ -284,7 +284,10 @@ mod tests {
             (quote(2), (Some(2), 2, Some((1, 1)))),
             (gap(5, 3), (Some(2), 5, Some((3, 5)))),
             (quote(6), (Some(6), 6, Some((3, 5)))),
-            (tick(7, Body::Gap { channel: Channel::Quote, from: 7, void: Void::NoValue }), (None, 7, None)),
+            (
+                tick(7, Body::Gap { channel: Channel::Quote, from: 7, void: FeedGap::NoValue }),
+                (None, 7, None),
+            ),
             (gap(8, 8), (None, 8, Some((8, 8)))),
         ] {
             writer.publish(&step, Seen::UNMEASURED).expect("there is room");

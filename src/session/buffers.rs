@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
+use crate::model::instrument::InstrumentId;
 
 /// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
 /// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
@@ -89,9 +89,9 @@ struct Shared {
     frame_ring_bytes_max: usize,
     frame_ring: RefCell<Vec<u8>>,
     /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame ring.
-    printed: Cell<u64>,
+    head: Cell<u64>,
     /// Nobody reads what stands before this place.
-    forgotten: Cell<u64>,
+    reclaimed: Cell<u64>,
     frames: RefCell<Frames>,
     chunks: Pool<u8>,
     /// Bytes of chunks that are lent: what outboxes hold.
@@ -191,21 +191,21 @@ impl Buffers {
 
     /// How much was printed: what comes stands behind it.
     #[inline]
-    pub fn printed(&self) -> u64 {
-        self.0.printed.get()
+    pub fn head(&self) -> u64 {
+        self.0.head.get()
     }
 
     /// Whether another frame may be printed before something is [forgotten](Self::forget).
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
-        self.printed() + 2 * FRAME_BYTES_MAX as u64 <= self.0.forgotten.get() + self.frame_ring_bytes() as u64
+        self.head() + 2 * FRAME_BYTES_MAX as u64 <= self.0.reclaimed.get() + self.frame_ring_bytes() as u64
     }
 
     /// What stands before this place is to be forgotten when there is no room: an eighth of the frame ring, so that as few as may be
     /// have to make copies, and never very many at once.
-    pub fn old(&self) -> u64 {
-        self.printed().saturating_sub(
+    pub fn reclaim_before(&self) -> u64 {
+        self.head().saturating_sub(
             (self.frame_ring_bytes() - self.frame_ring_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64,
         )
     }
@@ -226,10 +226,10 @@ impl Buffers {
         let mut longer = vec![0; after];
         let mut frame_ring = self.0.frame_ring.borrow_mut();
         // No frame goes over an end of the frame ring, and where the longer one ends the shorter one did.
-        let mut at = self.0.forgotten.get();
-        while at < self.printed() {
+        let mut at = self.0.reclaimed.get();
+        while at < self.head() {
             let from = self.place(at);
-            let len = (before - from).min((self.printed() - at) as usize);
+            let len = (before - from).min((self.head() - at) as usize);
             longer[(at % after as u64) as usize..][..len].copy_from_slice(&frame_ring[from..][..len]);
             at += len as u64;
         }
@@ -239,8 +239,8 @@ impl Buffers {
     }
 
     /// Nobody will read what stands before this place.
-    pub fn forget(&self, before: u64) {
-        self.0.forgotten.set(before);
+    pub fn reclaim(&self, before: u64) {
+        self.0.reclaimed.set(before);
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
         while list.pop_front_if(|(at, ..)| *at < before).is_some() {
             *first = first.wrapping_add(1);
@@ -248,7 +248,7 @@ impl Buffers {
     }
 
     /// Prints a frame; `None` if there is no room, or if it is very long.
-    pub fn print(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
+    pub fn append(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
         }
@@ -257,7 +257,7 @@ impl Buffers {
             *frame_ring = vec![0; self.frame_ring_bytes()];
         }
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
-        let mut at = self.printed();
+        let mut at = self.head();
         let left = self.frame_ring_bytes() - self.place(at);
         // At least a byte, and a number, are left out, so that what stands before and behind is never joined.
         if left <= frame.len() {
@@ -265,7 +265,7 @@ impl Buffers {
             at += left as u64;
         }
         frame_ring[self.place(at)..][..frame.len()].copy_from_slice(frame);
-        self.0.printed.set(at + frame.len() as u64);
+        self.0.head.set(at + frame.len() as u64);
         let first = first.wrapping_add(list.len() as u32);
         list.push_back((at, frame.len() as u32, times));
         Some(FrameRange { at, len: frame.len(), first, count: 1 })
@@ -285,7 +285,7 @@ impl Buffers {
 
     /// Shows the bytes of a range.
     pub(super) fn read<T>(&self, range: FrameRange, show: impl FnOnce(&[u8]) -> T) -> T {
-        debug_assert!(range.at >= self.0.forgotten.get(), "it was written over");
+        debug_assert!(range.at >= self.0.reclaimed.get(), "it was written over");
         let frame_ring = self.0.frame_ring.borrow();
         show(&frame_ring[self.place(range.at)..][..range.len])
     }
@@ -379,7 +379,7 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tick::Channel;
+    use crate::model::tick::Channel;
 
     fn times(rx_ns: u64) -> Times {
         Times { rx_ns, tx_ns: 0, class: Class::new(0, Channel::Trade), instrument: InstrumentId(0) }
@@ -392,11 +392,11 @@ mod tests {
         let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();
         for n in 0..20_000 {
             if !buffers.has_room() {
-                let old = buffers.old();
-                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
-                buffers.forget(old);
+                let reclaim_before = buffers.reclaim_before();
+                while kept.pop_front_if(|(_, range)| range.at < reclaim_before).is_some() {}
+                buffers.reclaim(reclaim_before);
             }
-            let range = buffers.print(&frame(n), times(n)).expect("there is room");
+            let range = buffers.append(&frame(n), times(n)).expect("there is room");
             kept.push_back((n, range));
             if n % 1_000 == 0 {
                 for (n, range) in &kept {
@@ -405,8 +405,8 @@ mod tests {
                 }
             }
         }
-        assert!(buffers.printed() > 200 * FRAME_RING_BYTES_MIN as u64);
-        assert_eq!(buffers.print(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
+        assert!(buffers.head() > 200 * FRAME_RING_BYTES_MIN as u64);
+        assert_eq!(buffers.append(&[0; FRAME_BYTES_MAX + 1], times(0)), None);
     }
 
     #[test]
@@ -435,19 +435,19 @@ mod tests {
         let mut lengths = Vec::new();
         for n in 0..10_000 {
             if !buffers.has_room() && (n < 500 || !buffers.lengthen()) {
-                let old = buffers.old();
-                while kept.pop_front_if(|(_, range)| range.at < old).is_some() {}
-                buffers.forget(old);
+                let reclaim_before = buffers.reclaim_before();
+                while kept.pop_front_if(|(_, range)| range.at < reclaim_before).is_some() {}
+                buffers.reclaim(reclaim_before);
             }
             if lengths.last() != Some(&buffers.frame_ring_bytes()) {
                 lengths.push(buffers.frame_ring_bytes());
                 check(&buffers, &kept);
             }
-            kept.push_back((n, buffers.print(&frame(n), times(n)).expect("there is room")));
+            kept.push_back((n, buffers.append(&frame(n), times(n)).expect("there is room")));
         }
         check(&buffers, &kept);
         assert_eq!(lengths, [first, 2 * first, 4 * first], "as long as it may get, and no longer");
-        assert!(buffers.printed() > 4 * buffers.frame_ring_bytes() as u64);
+        assert!(buffers.head() > 4 * buffers.frame_ring_bytes() as u64);
     }
 
     #[test]
@@ -470,9 +470,9 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_one() {
         let buffers = Buffers::default();
-        let mut range = buffers.print(b"one", times(1)).expect("room");
-        let two = buffers.print(b"two", times(2)).expect("room");
-        let three = buffers.print(b"three", times(3)).expect("room");
+        let mut range = buffers.append(b"one", times(1)).expect("room");
+        let two = buffers.append(b"two", times(2)).expect("room");
+        let three = buffers.append(b"three", times(3)).expect("room");
         assert!(!range.join(three));
         assert!(range.join(two));
         assert!(range.join(three));

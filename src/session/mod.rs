@@ -58,8 +58,8 @@ pub use pending_frames::PendingFrames;
 pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
 use window::Window;
 
+use crate::model::tick::Key;
 use crate::protocol::Rate;
-use crate::tick::Key;
 
 /// Bounds of a session's memory and patience.
 #[derive(Clone, Copy, Debug)]

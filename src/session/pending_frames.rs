@@ -107,17 +107,17 @@ mod tests {
 
     use super::super::buffers::{FRAME_RING_BYTES_MIN, Times};
     use super::*;
-    use crate::instrument::InstrumentId;
     use crate::latency::meter::Class;
-    use crate::tick::Channel;
+    use crate::model::instrument::InstrumentId;
+    use crate::model::tick::Channel;
 
-    fn print(buffers: &Buffers, frame: &[u8]) -> FrameRange {
+    fn append(buffers: &Buffers, frame: &[u8]) -> FrameRange {
         if !buffers.has_room() {
-            buffers.forget(buffers.old());
+            buffers.reclaim(buffers.reclaim_before());
         }
         let times =
             Times { rx_ns: 0, tx_ns: 0, class: Class::new(0, Channel::Trade), instrument: InstrumentId(0) };
-        buffers.print(frame, times).expect("there is room")
+        buffers.append(frame, times).expect("there is room")
     }
 
     /// What is taken off a row of pending frames: the bytes, when it was laid, how much was counted.
@@ -136,7 +136,7 @@ mod tests {
             before in 0_usize..200,
         ) {
             let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
-            (0..before).for_each(|n| { print(&buffers, &vec![b'x'; 100 + n]); });
+            (0..before).for_each(|n| { append(&buffers, &vec![b'x'; 100 + n]); });
             let mut pending_frames = PendingFrames::default();
             pending_frames.set_room(FRAME_RING_BYTES_MIN / 4);
             let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
@@ -144,7 +144,7 @@ mod tests {
                 let frame = vec![nth as u8; *len];
                 // As a shard does it, before the frame ring comes round.
                 let comes_round = !buffers.has_room();
-                let range = (!comes_round).then(|| print(&buffers, &frame));
+                let range = (!comes_round).then(|| append(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
                 if let Some(range) = range.filter(|_| *dice > 0)
                     && pending_frames.lay(range, *counts, nth as u64)
@@ -168,7 +168,7 @@ mod tests {
                 pending_frames.set_room(room);
                 first = None;
                 if comes_round {
-                    buffers.forget(buffers.old());
+                    buffers.reclaim(buffers.reclaim_before());
                 }
             }
             let (bytes, _, sum) = taken(&mut pending_frames, &buffers);
@@ -182,9 +182,9 @@ mod tests {
         let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let mut pending_frames = PendingFrames::default();
         pending_frames.set_room(usize::MAX);
-        assert!(pending_frames.lay(print(&buffers, b"frame"), true, 1));
+        assert!(pending_frames.lay(append(&buffers, b"frame"), true, 1));
         (0..FRAME_RING_BYTES_MIN).for_each(|_| {
-            print(&buffers, &[b'x'; 100]);
+            append(&buffers, &[b'x'; 100]);
         });
         taken(&mut pending_frames, &buffers);
     }
@@ -197,7 +197,7 @@ mod tests {
         let frame = [b'y'; 10];
         // One instrument that ticks fast: very many frames in a row.
         let mut all = 0;
-        while pending_frames.lay(print(&buffers, &frame), true, 1) {
+        while pending_frames.lay(append(&buffers, &frame), true, 1) {
             all += 1;
         }
         assert_eq!(all, RUNS_MAX as u64 * (u64::from(MORE_MAX) + 1));

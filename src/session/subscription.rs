@@ -2,8 +2,8 @@
 
 use std::ops::AddAssign;
 
+use crate::model::tick::{Body, GapCause, LastValue, Stream, Tick};
 use crate::protocol::Mode;
-use crate::tick::{Body, GapCause, LastValue, Stream, Tick};
 
 /// A subscription of one session to one stream, as it stands in the shard's table: there are very many of them.
 #[derive(Clone, Copy, Debug)]

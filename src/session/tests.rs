@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Body, GapCause, LastValue, Quote, Stream, Tick};
 use crate::protocol::{Change, Mode, Op, Request, frame, parse};
-use crate::tick::{Body, GapCause, LastValue, Quote, Stream, Tick};
 
 const MS: u64 = 1_000_000;
 const KEYS: u32 = 4;
@@ -133,7 +133,7 @@ impl Rig {
         };
         let times = Times { rx_ns: 0, tx_ns: 0, class: Class::NONE, instrument: InstrumentId(0) };
         let range =
-            self.buffers.print(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
+            self.buffers.append(&text(bytes.unwrap_or(100)), times).expect("so much is never printed here");
         if self.session.offer(range, self.now_ns) {
             subscription.queued(seq);
             self.session.count(counts);

@@ -2,7 +2,7 @@
 //! work that it makes, and how often a client may ask for more.
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::time::clock::Now;
 
 /// For how long a client may have to wait after requests that cost much, seconds.
 const DEBT_MAX_S: i64 = 10;

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use super::client::{Connection, WaitsFor};
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::model::tick::Channel;
 use crate::protocol::Id;
 use crate::protocol::outcome::Outcome;
-use crate::tick::Channel;
+use crate::time::clock::Now;
 
 /// Rows of an answer that are written in one step.
 const ROWS_PER_STEP: usize = 2;

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use rustc_hash::FxBuildHasher;
 
 use super::sessions::{Sessions, Socket};
-use crate::instrument::Symbol;
+use crate::model::instrument::Symbol;
+use crate::model::tick::Channel;
 use crate::protocol::Terms;
 use crate::session::{Manner, Session};
-use crate::tick::Channel;
 
 /// What a session wants of a symbol, by channel.
 #[derive(Clone, Copy, Debug, Default)]

@@ -11,14 +11,14 @@ use super::pongs::{Held, Withheld};
 use super::reading::{Reading, first_of};
 use super::sessions::{ClientInfo, Socket};
 use super::work::Work;
-use crate::clock::Clock;
-use crate::counters::{Ending, ShardCounters};
-use crate::flight::History;
 use crate::latency::meter::Meter;
-use crate::latency::{Coarse, NS_MAX, Stage};
+use crate::latency::{Log2Histogram, NS_MAX, Stage};
+use crate::model::tick::{Key, Tick};
+use crate::net::Tuning;
+use crate::ops::flight::History;
 use crate::session::{FrameRange, PendingFrames, Session, Subscription, Times};
-use crate::socket::Tuning;
-use crate::tick::{Key, Tick};
+use crate::system::counters::{Ending, ShardCounters};
+use crate::time::clock::Clock;
 
 /// What a request under way waits for, besides its turn: it is not put to work before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) struct Connection<S> {
     /// Pings that are answered when it was sent what there is room for.
     pub(super) pongs: Vec<Held>,
     /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
-    pub(super) way: Option<Box<Coarse>>,
+    pub(super) way: Option<Box<Log2Histogram>>,
     /// How it did since it was last at ease, where incidents are recorded.
     pub(super) history: Option<Box<History>>,
     /// Requests that it may still make.
@@ -130,7 +130,7 @@ impl Sample {
 impl WriteContext<'_> {
     /// The kernel has just taken the first `n` bytes of what waits for a session.
     #[inline]
-    fn measure(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
+    fn measure(&mut self, session: &Session, way: &mut Option<Box<Log2Histogram>>, n: usize) {
         let Self { clock, meter, sample, .. } = self;
         if !meter.is_on() || n == 0 {
             return;
@@ -159,7 +159,7 @@ impl WriteContext<'_> {
 
     /// As [`measure`](Self::measure), where the socket refused some of it before: that wait is the client's.
     #[cold]
-    fn measure_refused(&mut self, session: &Session, way: &mut Option<Box<Coarse>>, n: usize) {
+    fn measure_refused(&mut self, session: &Session, way: &mut Option<Box<Log2Histogram>>, n: usize) {
         let Self { clock, meter, .. } = self;
         let now_ns = clock.wall_ns();
         session.going_refused(n, |times, refused| {

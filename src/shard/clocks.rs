@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now, SECOND};
-use crate::instrument::InstrumentId;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Body, GapCause, State, Stream, Tick};
 use crate::protocol::json;
-use crate::pulse::Pulse;
-use crate::tick::{Body, GapCause, State, Stream, Tick};
+use crate::system::pulse::Pulse;
+use crate::time::clock::{MS, Now, SECOND};
 
 /// For how long after a shard could not run what clients lose is the shard's doing: they are brought at once what
 /// gathered meanwhile.

@@ -14,13 +14,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 use super::leaving::Parting;
 use super::options::SessionOptions;
 use super::sessions::{ClientInfo, Sessions, Socket, Wants};
-use crate::clock::Clock;
-use crate::counters::Ending;
+use crate::net::inbound::{self, Controls, Most, Shim, close_for};
+use crate::net::{self, Peer, Tuning};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::frame::Scanner;
-use crate::socket::inbound::{self, Controls, Most, Shim, close_for};
-use crate::socket::{self, Peer, Tuning};
+use crate::system::counters::Ending;
+use crate::time::clock::Clock;
 
 /// A client whose handshake is done, on its way to a shard.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct NewClient {
     /// Who it is.
     pub who: ClientInfo,
     /// Its place among the connections from its address: given back when it is dropped.
-    pub seat: Option<socket::ConnectionPermit>,
+    pub seat: Option<net::ConnectionPermit>,
 }
 
 /// Messages that are taken from one socket before others have their turn.
@@ -87,7 +87,7 @@ impl Socket for TcpSocket {
         match slices {
             [] => Ok(0),
             [one] if one.is_empty() => Ok(0),
-            [one] => match socket::send(&self.0.stream, one) {
+            [one] => match net::send(&self.0.stream, one) {
                 // Now tokio has to hear that it is full, too: it looks where the write has not been.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.0.stream.try_write(one),
                 written => written,
@@ -97,15 +97,15 @@ impl Socket for TcpSocket {
     }
 
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        socket::write_beyond_lowat(&self.0.stream, bytes, self.0.tuning)
+        net::write_beyond_lowat(&self.0.stream, bytes, self.0.tuning)
     }
 
     fn peer(&self) -> Option<Peer> {
-        socket::peer(&self.0.stream)
+        net::peer(&self.0.stream)
     }
 
     fn unacked(&self) -> u64 {
-        socket::unacked(&self.0.stream)
+        net::unacked(&self.0.stream)
     }
 
     fn kick(&self) {
@@ -117,7 +117,7 @@ impl Socket for TcpSocket {
 
     #[inline]
     fn prefetch(&self) -> usize {
-        socket::prefetch(&self.0.stream)
+        net::prefetch(&self.0.stream)
     }
 }
 
@@ -219,7 +219,7 @@ pub(super) struct Driver {
     controls: Controls,
     driver_context: Rc<DriverContext>,
     /// Until the socket is closed, as is the driver context.
-    seat: Option<socket::ConnectionPermit>,
+    seat: Option<net::ConnectionPermit>,
 }
 
 impl Driver {
@@ -260,9 +260,9 @@ impl Driver {
                 let is_stopping = || self.driver_context.sessions.borrow().draining;
                 match parting {
                     // Boxed: most of the time it is not there.
-                    Parting::Linger => Box::pin(socket::linger(stream)).await,
-                    Parting::LastWords => Box::pin(socket::keep_last_words(stream, is_stopping)).await,
-                    Parting::Abort => socket::abort(&stream),
+                    Parting::Linger => Box::pin(net::linger(stream)).await,
+                    Parting::LastWords => Box::pin(net::keep_last_words(stream, is_stopping)).await,
+                    Parting::Abort => net::abort(&stream),
                 }
             }
             drop((self.seat, self.driver_context));

@@ -2,11 +2,11 @@
 
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
-use crate::counters::Ending;
-use crate::flight::{Cause, Client, Incident, IncidentReporter, State};
+use crate::model::tick::Key;
+use crate::ops::flight::{Cause, Client, Incident, IncidentReporter, State};
 use crate::session::{Kernel, Missing, Verdict};
-use crate::tick::Key;
+use crate::system::counters::Ending;
+use crate::time::clock::{MS, Now};
 
 impl<S: Socket> Sessions<S> {
     /// Tells incidents from now on.

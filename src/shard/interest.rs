@@ -9,11 +9,11 @@ use super::client::Connection;
 use super::reading::Beginning;
 use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
-use crate::instrument::{InstrumentId, Symbol};
+use crate::model::instrument::{InstrumentId, Symbol};
+use crate::model::tick::{Channel, GapCause, Key, State, Stream};
 use crate::protocol::{Mode, Rate, Terms};
 use crate::session::{Begin, Manner, RateId, Subscription};
-use crate::tick::{Channel, GapCause, Key, State, Stream};
+use crate::time::clock::Now;
 
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,11 +4,11 @@ use std::io;
 
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
-use crate::counters::{Ending, ShardCounters};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::session::Level;
+use crate::system::counters::{Ending, ShardCounters};
+use crate::time::clock::{MS, Now};
 
 /// The code of a close that was told to nobody (RFC 6455 §7.4.1), for the flight recorder.
 const UNTOLD: u16 = 1_006;

@@ -11,12 +11,12 @@ use super::interest::Wildcard;
 use super::pattern::Pattern;
 use super::requests::row;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
-use crate::instrument::{InstrumentId, Symbol};
+use crate::model::instrument::{InstrumentId, Symbol};
+use crate::model::tick::{Channel, Key, Stream};
 use crate::protocol::Id;
 use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
 use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
-use crate::tick::{Channel, Key, Stream};
+use crate::time::clock::Now;
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
 const ROWS_MAX: usize = 10_000;
@@ -168,7 +168,7 @@ impl<S: Socket> Sessions<S> {
         let wanted = connection.awaited.get(symbol).copied().unwrap_or_default();
         let row = |(channel, manner): (Channel, _)| {
             let terms = terms_of(&connection.session, manner);
-            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(crate::tick::State::Waiting))
+            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(crate::model::tick::State::Waiting))
         };
         wanted.channels().map(row).collect()
     }

@@ -53,7 +53,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::socket::{ConnectionPermit, Peer, Tuning};
+pub use crate::net::{ConnectionPermit, Peer, Tuning};
 pub use clocks::shown;
 use connection::DriverContext;
 pub use connection::{NewClient, TcpSocket};
@@ -66,16 +66,16 @@ pub use sessions::{ClientInfo, Sessions, Socket, Wants};
 pub use shortage::Relief;
 pub use steps::STEPS_MIN;
 
-use crate::clock::{Clock, MS, Now};
-use crate::counters::ShardCounters;
-use crate::flight::IncidentReporter;
 use crate::history;
-use crate::instrument::InstrumentTable;
 use crate::latency::meter::Meter;
-use crate::memory::Memory;
+use crate::model::instrument::InstrumentTable;
+use crate::ops::flight::IncidentReporter;
 use crate::protocol::close::Close;
-use crate::pulse::{Beating, Pulse, Signs};
 use crate::ring::{Batch, Doorbell, TickReader, TickRing};
+use crate::system::counters::ShardCounters;
+use crate::system::memory::Memory;
+use crate::system::pulse::{Beating, Pulse, Signs};
+use crate::time::clock::{Clock, MS, Now};
 
 /// Ticks taken from the ring in one turn.
 const TICKS_PER_TURN: usize = 256;

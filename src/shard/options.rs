@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::reading::CatchUps;
+use crate::net::Tuning;
 use crate::protocol::json;
-use crate::remote::Remote;
+use crate::replay_control::ReplayControl;
 use crate::session::Policy;
-use crate::socket::Tuning;
 
 /// Figures and limits that all sessions of a run share.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct SessionOptions {
     /// Venues that a symbol may name though no feed has listed it yet.
     pub venues: Arc<[String]>,
     /// Control of the replay, where there is one.
-    pub remote: Option<Arc<Remote>>,
+    pub replay_control: Option<Arc<ReplayControl>>,
     /// Bounds of catching up with what was recorded.
     pub catch_ups: CatchUps,
     /// Positions of the ring that are read again in one turn, for all clients that come back.

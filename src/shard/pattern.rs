@@ -2,8 +2,8 @@
 
 use super::client::Connection;
 use super::interest::Wildcard;
-use crate::instrument::Symbol;
-use crate::tick::Channel;
+use crate::model::instrument::Symbol;
+use crate::model::tick::Channel;
 
 /// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the terms, and its end is
 /// that of the subscription.

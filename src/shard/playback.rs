@@ -1,11 +1,12 @@
 //! Where the replay is, told to everybody: the newest only, behind the ticks that were published before.
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
 use crate::protocol::Id;
 use crate::protocol::json::{self as message, Ack};
 use crate::protocol::replay::Control;
-use crate::remote::NOT_A_REPLAY;
+use crate::replay_control::NOT_A_REPLAY;
+use crate::text::json;
+use crate::time::clock::Now;
 
 /// What the clients of a shard are told of the replay.
 #[derive(Default)]
@@ -19,7 +20,10 @@ pub(super) struct News {
 impl<S: Socket> Sessions<S> {
     /// Whether the replay shows something that was not told yet.
     pub(super) fn has_news(&self) -> bool {
-        self.options.remote.as_ref().is_some_and(|remote| remote.version() != self.news.version)
+        self.options
+            .replay_control
+            .as_ref()
+            .is_some_and(|replay_control| replay_control.version() != self.news.version)
     }
 
     /// Tells everybody where the replay is, if that is new and this shard has read the ring so far.
@@ -33,14 +37,15 @@ impl<S: Socket> Sessions<S> {
 
     /// Takes up what the replay shows; false while ticks come first.
     fn learn_news(&mut self) -> bool {
-        let Some(remote) = &self.options.remote else { return false };
+        let Some(replay_control) = &self.options.replay_control else { return false };
         // Before what it counts, so that nothing is missed.
-        let version = remote.version();
-        let Some(shown) = remote.shown().filter(|shown| shown.published <= self.cursor) else { return false };
+        let version = replay_control.version();
+        let Some(shown) = replay_control.shown().filter(|shown| shown.published <= self.cursor) else {
+            return false;
+        };
         self.news.version = version;
         self.news.text.clear();
-        // A value made of maps with text keys always becomes text.
-        serde_json::to_writer(&mut self.news.text, &shown.playback.message()).unwrap_or_default();
+        json::write(&shown.playback.message(), &mut self.news.text);
         true
     }
 
@@ -60,10 +65,10 @@ impl<S: Socket> Sessions<S> {
     /// Passes on what a client asks of the replay.
     pub(super) fn control(&mut self, id: u32, name: Option<&Id>, control: &Control, now: Now) {
         let peer = self.connections.get(id).and_then(|connection| connection.who.peer);
-        let refused = match &self.options.remote {
+        let refused = match &self.options.replay_control {
             None => Some((NOT_A_REPLAY.0, NOT_A_REPLAY.1.to_owned(), false)),
-            Some(remote) => {
-                let given = remote.give(control, peer.map(|peer| peer.ip()));
+            Some(replay_control) => {
+                let given = replay_control.give(control, peer.map(|peer| peer.ip()));
                 given.err().map(|refusal| (refusal.code(), refusal.to_string(), refusal.retry()))
             }
         };

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
 use crate::protocol::json as message;
 use crate::protocol::{Echo, Id};
+use crate::time::clock::{MS, Now};
 
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
 const HELD_MAX: usize = 16_384;

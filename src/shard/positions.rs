@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::reading::first_of;
+use crate::model::tick::Key;
 use crate::ring::TickRing;
-use crate::tick::Key;
 
 /// The index: 8 bytes a position of the ring, and what its tables take.
 #[derive(Debug, Default)]
@@ -184,10 +184,10 @@ fn spend(slots: &mut usize) -> bool {
 #[cfg(all(test, not(tickfan_loom)))]
 mod tests {
     use super::*;
-    use crate::instrument::InstrumentId;
+    use crate::model::instrument::InstrumentId;
+    use crate::model::tick::{Body, Channel, FeedGap, Quote, Stream, Tick, Trade, TradeId};
+    use crate::model::tick::{Decimal, State};
     use crate::ring::{Seen, TickWriter, tick_ring};
-    use crate::tick::{Body, Channel, Quote, Stream, Tick, Trade, TradeId, Void};
-    use crate::tick::{Decimal, State};
 
     fn trade() -> Body {
         let one = Decimal::new(1, 0);
@@ -251,7 +251,7 @@ mod tests {
         let (mut writer, ring) = some();
         let mut positions = Positions::default();
         assert!(positions.reach(&ring, told(0, 0), &mut { 100 }));
-        let lost = Body::Gap { channel: Channel::Trade, from: 7, void: Void::Lost };
+        let lost = Body::Gap { channel: Channel::Trade, from: 7, void: FeedGap::Lost };
         publish(&mut writer, 0, 9, lost);
         for seq in 60..70 {
             publish(&mut writer, 1, seq, Body::Quote(Quote::default()));

@@ -1,10 +1,10 @@
 //! What happens as time goes by: heartbeats, slow clients judged and told, those cut who read nothing, dead peers.
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now, SECOND};
 use crate::protocol::close::Close;
 use crate::protocol::json;
 use crate::session::{Kernel, Level, Verdict};
+use crate::time::clock::{MS, Now, SECOND};
 
 /// How often sessions whose socket was full are looked at.
 const WATCH_NS: u64 = 100 * MS;

@@ -5,8 +5,8 @@
 use std::cmp::Reverse;
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
 use crate::session::RateId;
+use crate::time::clock::Now;
 
 /// A moment at which a rate of a session lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,8 +11,8 @@ use std::collections::BinaryHeap;
 use super::positions::Cover;
 use super::reading::{Reading, Stop};
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
-use crate::tick::Key;
+use crate::model::tick::Key;
+use crate::time::clock::Now;
 
 /// Sessions whose reading is looked at in one turn.
 const READERS_PER_TURN: usize = 256;

@@ -14,13 +14,14 @@ use rustc_hash::FxHashMap;
 
 use super::readers::Ways;
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
 use crate::history::{Answer, Block, Found, HistoryClient, Ticket, Unasked, Want};
+use crate::model::tick::{Body, Key, State, Tick};
+use crate::net::{Addresses, ConnectionPermit};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
-use crate::socket::{Addresses, ConnectionPermit};
-use crate::tick::{Body, Key, State, Tick};
+use crate::text;
+use crate::time::clock::{MS, Now};
 
 /// Ticks that count as one row of work, see [`Sessions::charge`].
 const SLOTS_PER_ROW: usize = 16;
@@ -452,8 +453,7 @@ impl<S: Socket> Sessions<S> {
         }
         let Some(missed) = connection.seam.take() else { return };
         let message = json::joined(now.wall_ns / 1_000, missed);
-        // A value made of maps with text keys always becomes text.
-        let frame = self.frames.text(|out| serde_json::to_writer(out, &message).unwrap_or_default());
+        let frame = self.frames.text(|out| text::json::write(&message, out));
         connection.session.push(frame, now.mono_ns);
         self.queue(id);
     }

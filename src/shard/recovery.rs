@@ -2,11 +2,11 @@
 //! ticks of, of what rates held back when a gap came. In portions, as the session takes them.
 
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
-use crate::instrument::InstrumentId;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{GapCause, Key, Stream};
 use crate::ring::Packed;
 use crate::session::{Missing, Subscription};
-use crate::tick::{GapCause, Key, Stream};
+use crate::time::clock::Now;
 
 /// Subscriptions of a session that are sent what they missed at once, before others have their turn.
 const RECOVERED_AT_ONCE: usize = 64;

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
-use crate::clock::{MS, Now};
 use crate::latency::CoarseFigures;
+use crate::time::clock::{MS, Now};
 
 /// What clients are sorted by, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

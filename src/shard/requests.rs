@@ -9,12 +9,12 @@ use super::resume::Plan;
 use super::sessions::{Sessions, Socket};
 use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
 use super::work::Settling;
-use crate::clock::Now;
-use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::{self as message, SubscriptionRow};
 use crate::protocol::outcome::{Outcome, RejectedRow};
 use crate::protocol::{Id, Subscribe, Terms};
-use crate::tick::{Channel, Key, State};
+use crate::time::clock::Now;
 
 /// What a client's text for a symbol means.
 pub(super) enum Named {

@@ -16,12 +16,12 @@ use super::reading::Beginning;
 use super::requests::Named;
 use super::sessions::{Sessions, Socket};
 use super::shortage::SHORT_OF_MEMORY;
-use crate::clock::{Now, SECOND};
 use crate::history::HistoryClient;
-use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::memory::{Asked, REFUSAL};
+use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::tick::{Channel, Key};
 use crate::protocol::{Mode, Subscribe};
-use crate::tick::{Channel, Key};
+use crate::system::memory::{Asked, REFUSAL};
+use crate::time::clock::{Now, SECOND};
 
 /// How long the index is kept after it was last of use.
 const KEPT_NS: u64 = 10 * SECOND;

@@ -26,18 +26,19 @@ use super::shortage::Shortage;
 use super::steps::Steps;
 use super::subscriptions::Subscriptions;
 use super::work::Leaving;
-use crate::clock::{Clock, MS, Now};
-use crate::counters::ShardCounters;
-use crate::flight::IncidentReporter;
 use crate::history::HistoryClient;
-use crate::instrument::InstrumentTable;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
+use crate::model::instrument::InstrumentTable;
+use crate::model::tick::{Body, Channel, GapCause, Tick};
+use crate::net::Peer;
+use crate::ops::flight::IncidentReporter;
 use crate::protocol::json;
 use crate::ring::{Packed, Seen, TickRing};
 use crate::session::{Buffers, FrameRange, Ledger, Policy, Session, Subscription, Times};
-use crate::socket::Peer;
-use crate::tick::{Body, Channel, GapCause, Tick};
+use crate::system::counters::ShardCounters;
+use crate::text;
+use crate::time::clock::{Clock, MS, Now};
 
 /// What a shard needs of a client's socket.
 pub trait Socket {
@@ -320,7 +321,7 @@ impl<S: Socket> Sessions<S> {
         let class = if tick.snap { Class::NONE } else { class };
         let times = Times { rx_ns: tick.rx_ns, tx_ns: 0, class, instrument: tick.instrument };
         self.meter.record(Stage::Pickup, class, numbered_ns, taken_ns, seen.weight());
-        let since = self.buffers.printed();
+        let since = self.buffers.head();
         Some(FanOut { tick, counts, times, since, taken_ns, weight: seen.weight(), range: None })
     }
 
@@ -434,7 +435,7 @@ impl<S: Socket> Sessions<S> {
         let symbol = self.table.get(tick.instrument)?;
         times.tx_ns = self.clock.wall_ns();
         self.frames.encode(tick, symbol, times.tx_ns / 1_000);
-        let range = self.buffers.print(self.frames.encoded(), *times);
+        let range = self.buffers.append(self.frames.encoded(), *times);
         self.meter.record(Stage::Encode, times.class, fan_out.taken_ns, times.tx_ns, fan_out.weight);
         fan_out.range = Some(range);
         range
@@ -444,7 +445,7 @@ impl<S: Socket> Sessions<S> {
     /// copies.
     #[cold]
     fn make_room(&mut self) {
-        let old = self.buffers.old();
+        let old = self.buffers.reclaim_before();
         let waits = |queue: &VecDeque<(u32, u64)>| queue.front().is_some_and(|(_, since)| *since < old);
         if waits(&self.flush_queue) && self.lengthen_frame_ring() {
             return;
@@ -455,7 +456,7 @@ impl<S: Socket> Sessions<S> {
                 connection.session.own();
             }
         }
-        self.buffers.forget(old);
+        self.buffers.reclaim(old);
     }
 
     pub(super) fn ids(&self) -> Vec<u32> {
@@ -542,8 +543,7 @@ impl<S: Socket> Sessions<S> {
     /// Sends one message that overtakes what is queued.
     pub(super) fn say_urgently(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        // A value made of maps with text keys always becomes text.
-        let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
+        let frame = self.frames.text(|out| text::json::write(message, out));
         connection.session.push_urgent(frame, now.mono_ns);
         self.queue(id);
     }
@@ -551,8 +551,7 @@ impl<S: Socket> Sessions<S> {
     /// Sends one message behind what is queued, whether or not there is room for ticks.
     pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        // A value made of maps with text keys always becomes text.
-        let frame = self.frames.text(|out| serde_json::to_writer(out, message).unwrap_or_default());
+        let frame = self.frames.text(|out| text::json::write(message, out));
         connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
     }

@@ -9,15 +9,15 @@ use rustc_hash::FxHashMap;
 
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
-use crate::counters::Ending;
-use crate::instrument::Symbol;
-use crate::memory::{Asked, Level, Memory, REFUSAL, RETRY_AFTER_MS};
+use crate::model::instrument::Symbol;
+use crate::model::tick::{GapCause, Key, Stream};
 use crate::protocol::close::Close;
 use crate::protocol::json::{self, Said};
 use crate::protocol::{Id, Subscribe, frame};
 use crate::session::{Ledger, Subscription};
-use crate::tick::{GapCause, Key, Stream};
+use crate::system::counters::Ending;
+use crate::system::memory::{Asked, Level, Memory, REFUSAL, RETRY_AFTER_MS};
+use crate::time::clock::Now;
 
 /// The code of the error that answers what is refused for want of memory.
 pub(super) const SHORT_OF_MEMORY: &str = "short_of_memory";

@@ -1,7 +1,7 @@
 //! Who wants which stream: a dense table, indexed by key. Nothing on the tick path hashes, locks or allocates.
 
+use crate::model::tick::Key;
 use crate::session::Subscription;
-use crate::tick::Key;
 
 /// The subscriptions of one shard.
 #[derive(Default)]

@@ -10,12 +10,12 @@ use super::pattern::{Holder, Pattern};
 use super::requests::{Refusal, too_many_rates};
 use super::sessions::{Sessions, Socket};
 use super::work::Settling;
-use crate::clock::Now;
-use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::tick::{Channel, Key, State, Stream};
 use crate::protocol::json::SubscriptionRow;
 use crate::protocol::outcome::{EndedRow, Outcome};
 use crate::protocol::{Change, Id, Mode, Target, Terms};
-use crate::tick::{Channel, Key, State, Stream};
+use crate::time::clock::Now;
 
 /// Steps for each symbol that is named.
 const STEPS_PER_NAME: usize = 4;

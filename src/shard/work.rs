@@ -11,13 +11,13 @@ use super::listing::{Listing, SymbolListing};
 use super::requests::Subscribing;
 use super::sessions::{Sessions, Socket};
 use super::target::{Setting, Unsubscribing};
-use crate::clock::Now;
-use crate::faults;
+use crate::model::tick::Key;
 use crate::protocol::close::Close;
 use crate::protocol::json as message;
 use crate::protocol::{self, Op, Request, Subscribe};
 use crate::session::Hold;
-use crate::tick::Key;
+use crate::system::faults;
+use crate::time::clock::Now;
 
 /// Steps of a request, whatever it asks for.
 const STEPS_PER_REQUEST: usize = 8;
@@ -285,7 +285,7 @@ impl<S: Socket> Sessions<S> {
                 if !self.steps.take(1) {
                     return false;
                 }
-                self.stop_awaiting(id, &symbol, &crate::tick::Channel::ALL);
+                self.stop_awaiting(id, &symbol, &crate::model::tick::Channel::ALL);
             } else {
                 return true;
             }

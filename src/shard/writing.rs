@@ -2,7 +2,7 @@
 
 use super::client::WriteContext;
 use super::sessions::{Sessions, Socket};
-use crate::clock::Now;
+use crate::time::clock::Now;
 
 /// Sessions whose memory is asked for at once, before the first of them is written to. The kernel's work between two writes
 /// leaves less in the near caches.
@@ -22,7 +22,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn enqueue(&mut self, id: u32) {
         let reads = self.connections.get(id).is_some_and(|connection| connection.reads);
         let queue = if reads { &mut self.bulk_queue } else { &mut self.flush_queue };
-        queue.push_back((id, self.buffers.printed()));
+        queue.push_back((id, self.buffers.head()));
     }
 
     /// Writes for the `most` sessions that have waited longest, and for `bulk` of those that read again, one write each. True if

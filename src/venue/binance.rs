@@ -12,8 +12,8 @@ use super::json::{
     self, Json, Levels, as_text, decimal, decimal_at, nullable_decimal, number, optional_number, text,
     trade_id,
 };
-use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, Print, QuoteSource, each};
-use crate::tick::{Quote, Side, Trade};
+use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, QuoteSource, TradeKind, each};
+use crate::model::tick::{Quote, Side, Trade};
 
 /// Reads one message.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
@@ -52,12 +52,12 @@ fn one<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Resul
             Some(name) => emit(counted(name, true)),
             None => {
                 emit(counted(name, true))?;
-                trade(data, "t", Print::Plain(number(data, "t")?), emit)
+                trade(data, "t", TradeKind::Plain(number(data, "t")?), emit)
             }
         },
         "aggTrade" => {
             emit(counted(name, true))?;
-            trade(data, "a", Print::Aggregate { last: number(data, "l")? }, emit)
+            trade(data, "a", TradeKind::Aggregate { last: number(data, "l")? }, emit)
         }
         "depthUpdate" | "depthSnapshot" => {
             if let Some(partial) = stream.and_then(partial_depth) {
@@ -147,7 +147,7 @@ fn ticker(data: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
 }
 
 /// A `trade` or `aggTrade`: `m` says that the buyer was the maker.
-fn trade(data: Json<'_, '_>, id: &'static str, print: Print, emit: Emit<'_>) -> Result<(), DecodeError> {
+fn trade(data: Json<'_, '_>, id: &'static str, print: TradeKind, emit: Emit<'_>) -> Result<(), DecodeError> {
     let maker_buys = data.get("m").and_then(|m| m.as_bool()).ok_or(DecodeError::Field("m"))?;
     let trade = Trade {
         price: decimal(data, "p")?,

@@ -5,9 +5,9 @@
 use simd_json::prelude::*;
 
 use super::json::{Json, Levels, decimal, list, number, optional_decimal, optional_number, text, trade_id};
-use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource};
-use crate::rfc3339;
-use crate::tick::{Quote, Side, Trade};
+use super::{BookMessage, DecodeError, Emit, Event, Link, QuoteSource, TradeKind};
+use crate::model::tick::{Quote, Side, Trade};
+use crate::time::rfc3339;
 
 /// Reads one message.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
@@ -64,7 +64,7 @@ fn trade(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
         side: Some(maker.flipped()),
         id: trade_id(message, "trade_id")?,
     };
-    let print = Print::Numbered(number(message, "trade_id")?);
+    let print = TradeKind::Numbered(number(message, "trade_id")?);
     emit(Event::Trade { symbol, trade, ts_us: time(message), print })?;
     sequence(message, symbol, emit)
 }

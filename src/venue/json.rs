@@ -5,7 +5,7 @@ use simd_json::tape::Value;
 use simd_json::{Buffers, INPUT_PADDING, Tape};
 
 use super::{BookSide, DecodeError};
-use crate::tick::{Decimal, DecimalError, TradeId};
+use crate::model::tick::{Decimal, DecimalError, TradeId};
 
 /// A parsed JSON value of a frame.
 pub(super) type Json<'t, 'i> = Value<'t, 'i>;

@@ -8,9 +8,9 @@ use simd_json::prelude::*;
 use super::json::{
     Json, Levels, as_decimal, as_text, decimal, decimal_at, number, optional_decimal, text, trade_id,
 };
-use super::{BookMessage, DecodeError, Emit, Event, Link, Print, QuoteSource, each};
-use crate::rfc3339;
-use crate::tick::{Decimal, Quote, Side, Trade, TradeId};
+use super::{BookMessage, DecodeError, Emit, Event, Link, QuoteSource, TradeKind, each};
+use crate::model::tick::{Decimal, Quote, Side, Trade, TradeId};
+use crate::time::rfc3339;
 
 /// The depths a book can be subscribed with; v2 does not repeat it in its messages.
 const DEPTHS: [usize; 5] = [10, 25, 100, 500, 1000];
@@ -57,7 +57,7 @@ fn v1_trade(trade: Json<'_, '_>, pair: &str, emit: Emit<'_>) -> Result<(), Decod
         side: Some(side),
         id: TradeId::NONE,
     };
-    emit(Event::Trade { symbol: pair, trade, ts_us, print: Print::Single })
+    emit(Event::Trade { symbol: pair, trade, ts_us, print: TradeKind::Single })
 }
 
 /// `{"a":[price, whole lots, lots],"b":[…],…}`
@@ -186,7 +186,7 @@ fn v2_trade(item: Json<'_, '_>, snapshot: bool, emit: Emit<'_>) -> Result<(), De
         side: Some(side),
         id: trade_id(item, "trade_id")?,
     };
-    emit(Event::Trade { symbol, trade, ts_us: v2_time(item), print: Print::Single })
+    emit(Event::Trade { symbol, trade, ts_us: v2_time(item), print: TradeKind::Single })
 }
 
 fn v2_ticker(item: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {

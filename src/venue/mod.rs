@@ -11,15 +11,17 @@ mod coinbase;
 mod json;
 mod kraken;
 mod native;
+mod sniff;
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::tick::{Decimal, DecimalError, Quote, Trade};
+use crate::model::tick::{Decimal, DecimalError, Quote, Trade};
 
 pub use checks::ChecksOff;
 pub use json::{Levels, LevelsError, Scratch};
+pub use sniff::{Evidence, Sniffed, sniff};
 
 /// Venue times that are believed, microseconds since the Unix epoch: from 2000 to 2199. What is outside is in another unit, or
 /// no time.
@@ -109,7 +111,7 @@ pub enum Event<'t, 'i> {
         /// Venue time, microseconds since the Unix epoch.
         ts_us: Option<u64>,
         /// What one message stands for.
-        print: Print,
+        print: TradeKind,
     },
     /// The last trade before the subscription, repeated by the venue: a baseline, not a new trade.
     LastTrade {
@@ -158,7 +160,7 @@ pub enum Event<'t, 'i> {
 
 /// What one trade message stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Print {
+pub enum TradeKind {
     /// One execution whose ids the venue does not number without holes.
     Single,
     /// One execution; the venue numbers them without holes.

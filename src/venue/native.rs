@@ -2,8 +2,8 @@
 //! symbol names the venue; fields that are not read here are ignored.
 
 use super::json::{Json, as_text, decimal, optional_decimal, optional_number, text, trade_id};
-use super::{DecodeError, Emit, Event, PLAUSIBLE_US, Print, QuoteSource};
-use crate::tick::{Quote, Side, Trade};
+use super::{DecodeError, Emit, Event, PLAUSIBLE_US, QuoteSource, TradeKind};
+use crate::model::tick::{Quote, Side, Trade};
 
 /// Reads one message. Numbers are text here, so that they keep their digits.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
@@ -27,7 +27,7 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
                 side,
                 id: trade_id(message, "trade_id")?,
             };
-            emit(Event::Trade { symbol: symbol?, trade, ts_us: time(message)?, print: Print::Single })
+            emit(Event::Trade { symbol: symbol?, trade, ts_us: time(message)?, print: TradeKind::Single })
         }
         "quote" => {
             let quote = Quote {

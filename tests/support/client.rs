@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use tickfan::tick::Channel;
-use tickfan::watch::ledger::Ledger;
-use tickfan::watch::message::Message;
+use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::message::Message;
+use tickfan::model::tick::Channel;
 
 use super::{CLOSE, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT};
 

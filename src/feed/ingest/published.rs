@@ -3,12 +3,12 @@
 
 use super::waiting::{Held, Rest};
 use super::{Ingest, IngestParts, Next, publish};
-use crate::clock::{MS, Now};
-use crate::faults;
 use crate::feed::line::Line;
-use crate::feed::market::{LineId, Origin};
 use crate::feed::publish::{Chunk, Faults, Input, LineFault};
+use crate::feed::sequencer::{LineId, Origin};
 use crate::ring::ring_all;
+use crate::system::faults;
+use crate::time::clock::{MS, Now};
 use crate::venue::Wire;
 
 /// Chunks, or parts of one, taken from publishers in one turn.
@@ -102,8 +102,8 @@ impl Ingest {
 
     fn closed(&mut self, publisher: u32, now: Now) {
         let Some(mut gone) = self.publishers.remove(&publisher) else { return };
-        let (IngestParts { market, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
-        gone.line.disconnected(now.wall_ns, market, publish(writer, view, stages));
+        let (IngestParts { sequencer, writer, view, .. }, stages) = (&mut self.parts, &mut self.stages);
+        gone.line.disconnected(now.wall_ns, sequencer, publish(writer, view, stages));
         self.gone.add(gone.line.stats());
     }
 
@@ -111,10 +111,10 @@ impl Ingest {
     /// and gives what is left, unless the publisher has to wait.
     fn part(&mut self, mut rest: Rest) -> Option<Rest> {
         let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
-        let (IngestParts { market, writer, view, listing_backlog, .. }, stages) =
+        let (IngestParts { sequencer, writer, view, listing_backlog, .. }, stages) =
             (&mut self.parts, &mut self.stages);
         let Chunk { bytes, rx_ns, publisher: number, .. } = &rest.chunk;
-        let (number, listed) = (*number, market.table().len());
+        let (number, listed) = (*number, sequencer.table().len());
         for _ in 0..LINES_PER_PART {
             let left = &bytes[rest.taken..];
             if left.is_empty() {
@@ -126,12 +126,13 @@ impl Ingest {
             stages.begin();
             faults::inject(text);
             if !text.is_empty()
-                && let Err(error) = publisher.line.frame(*rx_ns, text, market, publish(writer, view, stages))
+                && let Err(error) =
+                    publisher.line.frame(*rx_ns, text, sequencer, publish(writer, view, stages))
             {
                 publisher.faults.tell(LineFault { line: rest.line, msg: error.to_string() });
             }
             rest.line += 1;
-            if market.table().len() > listed && listing_backlog() > LISTING_BACKLOG_MAX {
+            if sequencer.table().len() > listed && listing_backlog() > LISTING_BACKLOG_MAX {
                 let rest = Some(rest).filter(|rest| rest.taken < rest.chunk.bytes.len());
                 self.waiting.hold(number, rest);
                 return None;

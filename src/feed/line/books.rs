@@ -1,9 +1,9 @@
 //! What a line makes of the messages of a book: snapshots and changes that follow each other by the venue's rule, checked
 //! where the venue says how, and a quote whenever the best bid or offer is another one.
 
-use super::intake::{Intake, RANK_BOOK, Updates};
-use crate::book::{Book, Taken};
-use crate::tick::{Body, Channel, Tick};
+use super::processor::{LineProcessor, RANK_BOOK, Updates};
+use crate::feed::book::{Book, Taken};
+use crate::model::tick::{Body, Channel, Tick};
 use crate::venue::{self, BookMessage, DecodeError, Event, Link};
 
 /// How a change stands to what came before it.
@@ -16,7 +16,7 @@ enum Follows {
     No,
 }
 
-impl<Out: FnMut(&Tick)> Intake<'_, Out> {
+impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
     pub(super) fn book(&mut self, message: &BookMessage<'_, '_>) -> Result<(), DecodeError> {
         let at = self.heard(message.symbol)?;
         if message.snapshot { self.snapshot(at, message) } else { self.change(at, message) }
@@ -158,7 +158,7 @@ impl<Out: FnMut(&Tick)> Intake<'_, Out> {
         let Some(book) = &self.symbols[at].book else { return taken.into_result() };
         let (quote, is_certain) = (book.quote(), book.is_certain());
         let listed = &self.symbols[at];
-        let speaks = self.market.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
+        let speaks = self.sequencer.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
         // What was told before was checked then.
         if quote == listed.top && speaks && is_certain && !listed.broken && !listed.held {
             return taken.into_result();

@@ -1,15 +1,15 @@
 //! A feed line: one connection, capture or peer. Frames in, numbered ticks out.
 
 mod books;
-mod intake;
+mod processor;
 mod splice;
 mod stats;
 
-use self::intake::{Intake, Listed, Symbols};
-use super::market::{LineId, Market, Origin};
+use self::processor::{LineProcessor, SymbolState, Symbols};
 use super::recorder::Tap;
-use crate::instrument::InstrumentId;
-use crate::tick::{Channel, Tick};
+use super::sequencer::{LineId, Origin, Sequencer};
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Channel, Tick};
 use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
 
 pub use stats::{Kind, Kinds, LineStats, Refused};
@@ -118,14 +118,14 @@ impl Line {
         self.id
     }
 
-    /// Where its frames come from, from the next one on: see [`Market::set_origin`].
+    /// Where its frames come from, from the next one on: see [`Sequencer::set_origin`].
     pub(super) fn set_origin(&mut self, origin: Origin) {
         self.origin = origin;
     }
 
     /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
-    pub(super) fn hand_over_to(&mut self, line: LineId, market: &mut Market) {
-        market.hand_over(self.id, line);
+    pub(super) fn hand_over_to(&mut self, line: LineId, sequencer: &mut Sequencer) {
+        sequencer.hand_over(self.id, line);
         self.symbols = Symbols::default();
     }
 
@@ -193,9 +193,9 @@ impl Line {
     /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.
     /// So a ticker that comes before the book's snapshot, or an aggregate before the first trade, is known
     /// from the start to be a repetition. Frames that cannot be read are left for [`frame`](Self::frame) to report.
-    pub fn prime(&mut self, frame: &[u8], market: &mut Market) {
+    pub fn prime(&mut self, frame: &[u8], sequencer: &mut Sequencer) {
         let mut stats = LineStats::default();
-        let mut intake = Intake {
+        let mut processor = LineProcessor {
             id: self.id,
             origin: self.origin,
             wire: self.wire,
@@ -204,13 +204,13 @@ impl Line {
             stats: &mut stats,
             splice_scratch: &mut self.splice_scratch,
             splice_bytes: &mut self.splice_bytes,
-            market,
+            sequencer,
             frame,
             rx_ns: 0,
             out: |_: &Tick| {},
         };
         // An unreadable frame is counted when it really comes.
-        let _ = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.prime(&event));
+        let _ = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| processor.prime(&event));
     }
 
     /// Takes in one frame received at `rx_ns` (nanoseconds since the Unix epoch) and hands out the ticks
@@ -222,7 +222,7 @@ impl Line {
         &mut self,
         rx_ns: u64,
         frame: &[u8],
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) -> Result<(), DecodeError> {
         if let Some(tap) = &mut self.tap {
@@ -232,9 +232,9 @@ impl Line {
         self.stats.frames += 1;
         self.last_rx_ns = Some(rx_ns);
         if self.silent {
-            self.set_silent(false, rx_ns, market, &mut out);
+            self.set_silent(false, rx_ns, sequencer, &mut out);
         }
-        let mut intake = Intake {
+        let mut processor = LineProcessor {
             id: self.id,
             origin: self.origin,
             wire: self.wire,
@@ -243,12 +243,12 @@ impl Line {
             stats: &mut self.stats,
             splice_scratch: &mut self.splice_scratch,
             splice_bytes: &mut self.splice_bytes,
-            market,
+            sequencer,
             frame,
             rx_ns,
             out,
         };
-        let result = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| intake.take(&event));
+        let result = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| processor.take(&event));
         if let Err(fault) = &result {
             self.stats.bad_frames += 1;
             self.stats.refused.count(fault);
@@ -262,21 +262,21 @@ impl Line {
     /// The connection was lost or the capture ended: what it spoke for is down, and books and sequences
     /// begin anew with the next frame. Before the first frame there is nothing to end, and what
     /// [`prime`](Self::prime) learned stays.
-    pub fn disconnected(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn disconnected(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         if self.last_rx_ns.is_some() {
-            self.release(false, rx_ns, market, &mut out);
+            self.release(false, rx_ns, sequencer, &mut out);
         }
     }
 
     /// The replay that it is of has ended, and so has what it spoke for, now or before.
-    pub(super) fn over(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
-        self.release(true, rx_ns, market, out);
+    pub(super) fn over(&mut self, rx_ns: u64, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
+        self.release(true, rx_ns, sequencer, out);
     }
 
-    fn release(&mut self, over: bool, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    fn release(&mut self, over: bool, rx_ns: u64, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
-            market.release(listed.id, self.id, over, rx_ns, out);
-            *listed = Listed::new(listed.id);
+            sequencer.release(listed.id, self.id, over, rx_ns, out);
+            *listed = SymbolState::new(listed.id);
         }
         self.splice_bytes = 0;
         self.silent = false;
@@ -289,21 +289,21 @@ impl Line {
 
     /// Its capture ended, and others are to come. What it has told is stale until something comes of the same symbol, and
     /// whichever line that comes on may speak.
-    pub(super) fn ended(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub(super) fn ended(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
-            listed.ended(self.id, rx_ns, market, &mut out);
+            listed.ended(self.id, rx_ns, sequencer, &mut out);
         }
     }
 
     /// What comes now follows what came before it [ended](Self::ended), and nothing is missing between them.
-    pub(super) fn resumed(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub(super) fn resumed(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
-            listed.resumed(self.id, rx_ns, market, &mut out);
+            listed.resumed(self.id, rx_ns, sequencer, &mut out);
         }
     }
 
     /// How much of what a frame tells is of symbols and channels that this line has told of.
-    pub(super) fn likeness(&mut self, frame: &[u8], market: &Market) -> usize {
+    pub(super) fn likeness(&mut self, frame: &[u8], sequencer: &Sequencer) -> usize {
         let (id, symbols) = (self.id, &self.symbols);
         let mut alike = 0;
         // What cannot be read is like nothing.
@@ -312,13 +312,13 @@ impl Line {
                 Event::Trade { symbol, .. } => (symbol, Channel::Trade),
                 Event::Quote { symbol, .. } => (symbol, Channel::Quote),
                 Event::Book(ref message) => {
-                    let has_book = |listed: &Listed| listed.book.is_some() || listed.update.is_some();
+                    let has_book = |listed: &SymbolState| listed.book.is_some() || listed.update.is_some();
                     alike += usize::from(symbols.get(message.symbol).is_some_and(has_book));
                     return Ok(());
                 }
                 _ => return Ok(()),
             };
-            let speaks = |listed: &Listed| market.rank(listed.id, channel, id).is_some();
+            let speaks = |listed: &SymbolState| sequencer.rank(listed.id, channel, id).is_some();
             alike += usize::from(symbols.get(symbol).is_some_and(speaks));
             Ok(())
         });
@@ -328,12 +328,12 @@ impl Line {
     /// Its capture ended, and another one goes on from here, perhaps with something missing between them. What it has told
     /// is stale until something comes of the same symbol. A book is stale until the venue's own numbers or checksum prove
     /// that nothing is missing, or a snapshot comes; where the next change proves nothing, the book is dropped.
-    pub fn joined(&mut self, rx_ns: u64, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn joined(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         if self.last_rx_ns.is_none() {
             return;
         }
         for listed in self.symbols.iter_mut() {
-            listed.joined(self.id, rx_ns, market, &mut out);
+            listed.joined(self.id, rx_ns, sequencer, &mut out);
         }
         if let Some(tap) = &mut self.tap {
             tap.joined(rx_ns);
@@ -341,15 +341,21 @@ impl Line {
     }
 
     /// A connection was made. What the one before it told does not hold any more.
-    pub fn connected(&mut self, rx_ns: u64, to: &str, market: &mut Market, out: impl FnMut(&Tick)) {
-        self.disconnected(rx_ns, market, out);
+    pub fn connected(&mut self, rx_ns: u64, to: &str, sequencer: &mut Sequencer, out: impl FnMut(&Tick)) {
+        self.disconnected(rx_ns, sequencer, out);
         if let Some(tap) = &mut self.tap {
             tap.connected(rx_ns, to);
         }
     }
 
     /// Nothing was received for too long (`silent`), or again.
-    pub fn set_silent(&mut self, silent: bool, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    pub fn set_silent(
+        &mut self,
+        silent: bool,
+        rx_ns: u64,
+        sequencer: &mut Sequencer,
+        out: &mut impl FnMut(&Tick),
+    ) {
         if self.silent == silent {
             return;
         }
@@ -359,9 +365,9 @@ impl Line {
             if listed.unheard && !silent {
                 continue;
             }
-            let speaks = Channel::ALL.into_iter().any(|c| market.rank(listed.id, c, self.id).is_some());
+            let speaks = Channel::ALL.into_iter().any(|c| sequencer.rank(listed.id, c, self.id).is_some());
             if speaks {
-                market.set_silent(listed.id, silent, rx_ns, out);
+                sequencer.set_silent(listed.id, silent, rx_ns, out);
             }
         }
     }

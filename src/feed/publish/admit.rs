@@ -16,9 +16,9 @@ use super::lines::Lines;
 use super::strangers::{Place, Strangers};
 use super::wire::{Portion, Received, Wire};
 use super::{Publish, count};
-use crate::clock::patience;
+use crate::net::share_of;
 use crate::protocol::close::Close;
-use crate::socket::share_of;
+use crate::time::clock::patience;
 
 /// The longest first line and the longest message without the token, in bytes.
 pub(super) const AUTH_BYTES_MAX: usize = 1_024;

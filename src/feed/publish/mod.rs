@@ -28,11 +28,11 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::clock::Clock;
+use crate::auth::Token;
+use crate::net::inbound::Most;
+use crate::net::{Acceptor, ConnectionPermit};
 use crate::protocol::close::Close;
-use crate::remote::same;
-use crate::socket::inbound::Most;
-use crate::socket::{Acceptor, ConnectionPermit};
+use crate::time::clock::Clock;
 use admit::AUTH_BYTES_MAX;
 pub use admit::too_many;
 use guesses::Guesses;
@@ -222,7 +222,7 @@ pub struct Newcomer {
 
 /// Takes publishers in.
 pub struct Publish {
-    token: Box<[u8]>,
+    token: Token,
     options: Options,
     clock: Clock,
     input: mpsc::Sender<Input>,
@@ -259,13 +259,11 @@ impl Publish {
         wake: Arc<Notify>,
         home: Handle,
     ) -> Result<Arc<Self>, EmptyToken> {
-        if token.is_empty() {
-            return Err(EmptyToken);
-        }
+        let token = Token::new(token).ok_or(EmptyToken)?;
         let permits = options.publishers_max.min(Semaphore::MAX_PERMITS);
         let strangers = || Strangers::new(options.strangers_max, options.strangers_per_address);
         Ok(Arc::new(Self {
-            token: token.as_bytes().into(),
+            token,
             options,
             clock,
             input,
@@ -287,7 +285,7 @@ impl Publish {
     }
 
     fn is_token(&self, given: &[u8]) -> bool {
-        same(given, &self.token)
+        self.token.is(given)
     }
 
     /// Sends every publisher away and takes no more.

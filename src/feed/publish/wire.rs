@@ -12,11 +12,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::lines::{Lines, READ_BYTES_MAX};
-use crate::clock::Clock;
+use crate::net::inbound::{self, Controls, Most, Shim, close_for};
+use crate::net::{self, ConnectionPermit};
 use crate::protocol::close::Close;
 use crate::protocol::frame::{self, Scanner};
-use crate::socket::inbound::{self, Controls, Most, Shim, close_for};
-use crate::socket::{self, ConnectionPermit};
+use crate::time::clock::Clock;
 
 /// How much may wait for a publisher that does not read, in bytes.
 const OUT_BYTES_MAX: usize = 16 * 1024;
@@ -203,7 +203,7 @@ impl Wire {
     pub(super) async fn close(mut self, why: Close) {
         self.say_why(why);
         if self.flush().await.is_ok() {
-            socket::linger(self.stream).await;
+            net::linger(self.stream).await;
         }
         // Until here the connection counts among those from its address.
         drop(self.seat);

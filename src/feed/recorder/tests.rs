@@ -6,7 +6,7 @@ use std::sync::Condvar;
 
 use super::*;
 use crate::capture::{Kind, Reader};
-use crate::clock::Clock;
+use crate::time::clock::Clock;
 
 /// Files in memory, by name.
 type Files = Arc<Mutex<HashMap<PathBuf, Vec<u8>>>>;

@@ -5,22 +5,28 @@ use std::collections::{BTreeSet, HashMap};
 use super::merged_capture::value;
 use super::seeker::{Found, Seeker};
 use super::{Mode, Replay, Step};
-use crate::clock::Now;
 use crate::feed::line::{Line, Memory};
-use crate::feed::market::{Instrument, Market, Origin};
-use crate::instrument::InstrumentId;
+use crate::feed::sequencer::{Instrument, Origin, Sequencer};
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::{Channel, Tick};
 use crate::protocol::replay::ReplayCommand;
-use crate::tick::{Channel, Tick};
+use crate::time::clock::Now;
 
 impl Replay {
     /// Does what it is told, and hands out what that publishes.
-    pub fn obey(&mut self, order: ReplayCommand, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn obey(
+        &mut self,
+        order: ReplayCommand,
+        now: Now,
+        sequencer: &mut Sequencer,
+        mut out: impl FnMut(&Tick),
+    ) {
         let next_ns = self.merged_capture.next_ns();
         self.changed = true;
         match order {
-            ReplayCommand::Pause => self.stand(0, now, market, &mut out),
-            ReplayCommand::Step(ticks) => self.stand(ticks, now, market, &mut out),
-            ReplayCommand::Resume => self.go_on(now, market, &mut out),
+            ReplayCommand::Pause => self.stand(0, now, sequencer, &mut out),
+            ReplayCommand::Step(ticks) => self.stand(ticks, now, sequencer, &mut out),
+            ReplayCommand::Resume => self.go_on(now, sequencer, &mut out),
             ReplayCommand::Seek(moment) => {
                 let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
                 self.go(
@@ -35,18 +41,18 @@ impl Replay {
                 }
             }
             ReplayCommand::Loop(on) => self.spec.looped = on,
-            ReplayCommand::Stop => self.stop(now, market, out),
+            ReplayCommand::Stop => self.stop(now, sequencer, out),
         }
     }
 
     /// Stands still, but for so many ticks.
-    fn stand(&mut self, ticks: u32, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    fn stand(&mut self, ticks: u32, now: Now, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         match self.mode {
             Mode::Playing => {
                 self.schedule.stand(self.merged_capture.next_ns(), now);
                 self.mode = Mode::Paused;
                 self.steps = ticks;
-                self.tell_origin(Origin::Paused, now, market, out);
+                self.tell_origin(Origin::Paused, now, sequencer, out);
             }
             Mode::Paused if ticks == 0 => self.steps = 0,
             Mode::Paused => self.steps = self.steps.saturating_add(ticks),
@@ -58,14 +64,14 @@ impl Replay {
         }
     }
 
-    fn go_on(&mut self, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    fn go_on(&mut self, now: Now, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         self.steps = 0;
         match self.mode {
             Mode::Playing => {}
             Mode::Paused => {
                 self.mode = Mode::Playing;
                 self.hand_out_held(out);
-                self.tell_origin(Origin::Replay, now, market, out);
+                self.tell_origin(Origin::Replay, now, sequencer, out);
                 self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
             }
             Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
@@ -74,9 +80,15 @@ impl Replay {
     }
 
     /// What its lines speak for is told to stand still, or to go on.
-    fn tell_origin(&mut self, origin: Origin, now: Now, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    fn tell_origin(
+        &mut self,
+        origin: Origin,
+        now: Now,
+        sequencer: &mut Sequencer,
+        out: &mut impl FnMut(&Tick),
+    ) {
         self.set_origin(origin);
-        market.set_origin(&self.merged_capture.capture_files.lines(), origin, now.wall_ns, out);
+        sequencer.set_origin(&self.merged_capture.capture_files.lines(), origin, now.wall_ns, out);
     }
 
     /// Whether what its lines say from here on is of a replay that plays.
@@ -99,14 +111,14 @@ impl Replay {
         &mut self,
         plays: bool,
         now: Now,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) -> Step {
         let found = match self.seeker.as_ref().and_then(Seeker::arrived) {
             None => return Step::Still,
             Some(Ok(found)) => found,
             Some(Err(error)) => {
-                self.stand_at_end(now.wall_ns, market, &mut out);
+                self.stand_at_end(now.wall_ns, sequencer, &mut out);
                 return Step::Lost(error);
             }
         };
@@ -119,7 +131,7 @@ impl Replay {
         let (mode, origin) =
             if plays { (Mode::Playing, Origin::Replay) } else { (Mode::Paused, Origin::Paused) };
         self.set_origin(origin);
-        self.take_on(found, origin, now.wall_ns, market, &mut out);
+        self.take_on(found, origin, now.wall_ns, sequencer, &mut out);
         self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
         self.mode = mode;
         self.round_began_ns = None;
@@ -133,7 +145,7 @@ impl Replay {
         found: Found,
         origin: Origin,
         rx_ns: u64,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         out: &mut impl FnMut(&Tick),
     ) {
         let lines = self.merged_capture.capture_files.lines();
@@ -144,8 +156,8 @@ impl Replay {
         let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
         // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
         let number = |theirs: &InstrumentId| {
-            let symbol = shadow.market.table().get(*theirs)?;
-            market.intern(symbol).ok().map(|ours| (*theirs, ours))
+            let symbol = shadow.sequencer.table().get(*theirs)?;
+            sequencer.intern(symbol).ok().map(|ours| (*theirs, ours))
         };
         let numbers: HashMap<InstrumentId, InstrumentId> = theirs.iter().filter_map(number).collect();
         for (line, mut memory) in self.merged_capture.lines.iter_mut().zip(memories) {
@@ -165,11 +177,11 @@ impl Replay {
         let known: BTreeSet<InstrumentId> = places.iter().map(|(ours, _)| *ours).collect();
         places.extend(before.difference(&known).map(|ours| (*ours, None)));
         for (ours, theirs) in places {
-            let known = theirs.map_or_else(Instrument::default, |theirs| shadow.market.known(theirs));
-            market.adopt(ours, &known, &lines, origin, rx_ns, out);
+            let known = theirs.map_or_else(Instrument::default, |theirs| shadow.sequencer.known(theirs));
+            sequencer.adopt(ours, &known, &lines, origin, rx_ns, out);
             for channel in Channel::ALL {
                 let value = theirs.and_then(|theirs| value(&shadow.values, theirs, channel));
-                market.place(ours, channel, value, rx_ns, out);
+                sequencer.place(ours, channel, value, rx_ns, out);
             }
         }
     }

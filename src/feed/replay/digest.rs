@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::tick::{Body, Tick};
+use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
+use crate::model::tick::{Body, Tick};
 
 /// The digest of the ticks that were published, each once, with which they were.
 ///
@@ -150,8 +150,8 @@ fn fold(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decimal::Decimal;
-    use crate::tick::{Channel, Quote, Void};
+    use crate::model::decimal::Decimal;
+    use crate::model::tick::{Channel, FeedGap, Quote};
 
     fn digest() -> Digest {
         let table = Arc::new(InstrumentTable::new(4));
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(hash(1, &Tick { seq: 8, rx_ns: 1, ..same }), hash(1, &same));
         let gap = |from, seq| Tick {
             seq,
-            body: Body::Gap { channel: Channel::Trade, from, void: Void::Lost },
+            body: Body::Gap { channel: Channel::Trade, from, void: FeedGap::Lost },
             ..same
         };
         assert_eq!(hash(1, &gap(5, 7)), hash(1, &gap(6, 8)), "what counts is how much was lost");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 
 use super::schedule::SILENCE_NS_MAX;
-use crate::clock::SECOND;
+use crate::time::clock::SECOND;
 
 /// The longest lateness that is told apart, microseconds: an hour.
 const LATE_US_MAX: u64 = 3_600_000_000;

@@ -3,22 +3,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::merged_capture::{self, CaptureFiles};
-use crate::capture::{Capture, Kind, Merged, Reader, STEP_BACK_NS, Segment};
+use super::capture_files::{self, CaptureFiles};
+use crate::capture::{Kind, Merged, Reader, Segment};
 use crate::feed::line::Line;
-use crate::feed::market::Market;
-use crate::tick::Tick;
+use crate::feed::sequencer::Sequencer;
+use crate::model::tick::Tick;
 use crate::venue::Wire;
 
-/// How much later than the first capture others may begin, nanoseconds, whose lines look at their first frames before
-/// anything is played: those of connections that were recorded side by side.
-const PRIMED_NS: u64 = 10_000_000_000;
 /// Frames of a capture that are looked at to find the one that it goes on from.
 const LOOKED_AT_MAX: usize = 64;
-/// Captures that began before one and may end where it begins.
-const NEIGHBOURS: usize = 8;
 /// Joins that are told one by one.
 const JOINS_MAX: usize = 1_000;
 
@@ -128,17 +122,17 @@ impl Reads {
         merged: &mut Merged,
         lines: &mut [Line],
         rx_ns: Option<u64>,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         out: &mut impl FnMut(&Tick),
     ) {
         let at_ns = rx_ns.or_else(|| merged.peek_ns()).unwrap_or(0);
         for (source, last_ns) in merged.take_ended() {
             let read = &mut self.sources[source];
             (read.state, read.last_ns) = (State::Ended, last_ns);
-            lines[read.line].ended(at_ns, market, &mut *out);
+            lines[read.line].ended(at_ns, sequencer, &mut *out);
         }
         if let Some(source) = merged.begins() {
-            self.begin(source, capture_files, lines, at_ns, market, out);
+            self.begin(source, capture_files, lines, at_ns, sequencer, out);
         }
         // What nobody goes on from speaks for nothing any more.
         let ahead =
@@ -147,7 +141,7 @@ impl Reads {
         for (read, wire) in self.sources.iter_mut().zip(&capture_files.wires) {
             if read.state == State::Ended && !ahead.contains(wire) {
                 read.state = State::Over;
-                lines[read.line].disconnected(at_ns, market, &mut *out);
+                lines[read.line].disconnected(at_ns, sequencer, &mut *out);
             }
         }
     }
@@ -159,15 +153,15 @@ impl Reads {
         capture_files: &CaptureFiles,
         lines: &mut [Line],
         at_ns: u64,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         out: &mut impl FnMut(&Tick),
     ) {
         self.sources[source].state = State::Open;
-        let Some(before) = self.predecessor(source, capture_files, lines, market) else {
+        let Some(before) = self.predecessor(source, capture_files, lines, sequencer) else {
             if !capture_files.is_primed(source)
                 && let Ok(reader) = Reader::open(capture_files.captures[source].path())
             {
-                merged_capture::prime(&mut lines[source], reader.capture(), market);
+                capture_files::prime(&mut lines[source], reader.capture(), sequencer);
             }
             return;
         };
@@ -175,14 +169,14 @@ impl Reads {
         self.sources[before].state = State::Over;
         (self.sources[source].line, self.sources[source].segment) = (line, segment);
         // Its own line may have looked at its first frames.
-        lines[source].hand_over_to(lines[line].id(), market);
+        lines[source].hand_over_to(lines[line].id(), sequencer);
         let head = capture_files.heads[source];
         let is_seamless = segment.zip(head).is_some_and(|(before, head)| before.precedes(&head));
         // Of two segments it is known whether one is missing between them: see `continues`.
         if is_seamless {
-            lines[line].resumed(at_ns, market, out);
+            lines[line].resumed(at_ns, sequencer, out);
         } else if head.is_none() || segment.is_none() {
-            lines[line].joined(at_ns, market, out);
+            lines[line].joined(at_ns, sequencer, out);
         }
         if self.joins.len() < JOINS_MAX {
             let pause_ns = capture_files.captures[source].first_ns().saturating_sub(last_ns);
@@ -198,7 +192,7 @@ impl Reads {
         source: usize,
         capture_files: &CaptureFiles,
         lines: &mut [Line],
-        market: &Market,
+        sequencer: &Sequencer,
     ) -> Option<usize> {
         let is_candidate = |other: &usize| {
             self.sources[*other].state == State::Ended
@@ -215,7 +209,7 @@ impl Reads {
             });
             for frame in frames.take(LOOKED_AT_MAX) {
                 for (content, other) in content.iter_mut().zip(&candidates) {
-                    *content += lines[self.sources[*other].line].likeness(frame, market);
+                    *content += lines[self.sources[*other].line].likeness(frame, sequencer);
                 }
             }
         }
@@ -245,54 +239,4 @@ fn alike(a: &Path, b: &Path) -> usize {
     let name =
         |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
     name(a).iter().zip(name(b)).take_while(|(a, b)| **a == *b).count()
-}
-
-/// Before when each capture does not begin: with its first record, or, where another one of its venue ends less than
-/// [`STEP_BACK_NS`] later, behind that. A clock that goes back a little at the cut makes no overlap of two files.
-pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
-    let mut begin_ns: Vec<u64> = captures.iter().map(|capture| capture.first_ns()).collect();
-    if captures.len() < 2 {
-        return begin_ns;
-    }
-    let mut order: Vec<usize> = (0..captures.len()).collect();
-    order.sort_by_key(|index| captures[*index].first_ns());
-    let ends: Vec<Option<u64>> = captures.iter().map(|capture| capture.quick_end_ns()).collect();
-    for (at, index) in order.iter().enumerate() {
-        let first_ns = captures[*index].first_ns();
-        // More than a few were not recorded one after the other.
-        for before in
-            order[at.saturating_sub(NEIGHBOURS)..at].iter().filter(|other| wires[**other] == wires[*index])
-        {
-            let Some(end_ns) = ends[*before] else { continue };
-            let overlap_ns = end_ns.saturating_sub(first_ns);
-            let span_ns = end_ns.saturating_sub(captures[*before].first_ns());
-            // Captures of connections side by side overlap for most of their time.
-            if overlap_ns < STEP_BACK_NS && overlap_ns * 4 <= span_ns && ends[*index] > Some(end_ns) {
-                begin_ns[*index] = begin_ns[*index].max(end_ns);
-            }
-        }
-    }
-    begin_ns
-}
-
-/// The captures whose lines look at their first frames before anything is played, in the order of their beginnings: those
-/// that begin with the first one or shortly after it, and go on from none of the others.
-pub(super) fn primed(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<usize> {
-    let begin_ns = captures.iter().map(|capture| capture.first_ns()).min().unwrap_or(0);
-    let is_early = |index: &usize| captures[*index].first_ns() - begin_ns <= PRIMED_NS;
-    let mut early: Vec<usize> = (0..captures.len()).filter(is_early).collect();
-    early.sort_by_key(|index| captures[*index].first_ns());
-    // Only what begins later can go on from another.
-    let ends: Vec<Option<u64>> = match early.len() {
-        0 | 1 => vec![None; early.len()],
-        _ => early.iter().map(|index| captures[*index].end_ns()).collect(),
-    };
-    let follows = |index: usize| {
-        early.iter().zip(&ends).any(|(other, end_ns)| {
-            *other != index
-                && wires[*other] == wires[index]
-                && end_ns.is_some_and(|end_ns| end_ns <= captures[index].first_ns())
-        })
-    };
-    early.iter().copied().filter(|index| !follows(*index)).collect()
 }

@@ -1,71 +1,18 @@
 //! Captures and the lines that read them: the part of a replay that knows what comes, and not when.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ReplayError;
-use super::joins::{self, Reads};
-use crate::capture::{Capture, CaptureError, Kind, Merged, Places, Reader, Segment, Sniffed, SourcePlace};
+use super::capture_files::{self, CaptureFiles};
+use super::joins::Reads;
+use crate::capture::{CaptureError, Kind, Merged, Places, Reader, SourcePlace};
 use crate::feed::line::{Line, LineLimits, Memory};
-use crate::feed::market::{LineId, Market, Origin};
-use crate::instrument::{InstrumentId, InstrumentTable};
-use crate::printable;
-use crate::tick::{Body, Channel, Tick};
+use crate::feed::sequencer::{LineId, Sequencer};
+use crate::model::instrument::{InstrumentId, InstrumentTable};
+use crate::model::tick::{Body, Channel, Tick};
+use crate::text::printable;
 use crate::venue::Wire;
-
-/// What is needed to read some captures again.
-pub(super) struct CaptureFiles {
-    pub(super) captures: Vec<Arc<Capture>>,
-    pub(super) wires: Vec<Wire>,
-    /// Before when each does not begin, nanoseconds since the Unix epoch.
-    begin_ns: Vec<u64>,
-    /// The segment of a recording that each begins with.
-    pub(super) heads: Vec<Option<Segment>>,
-    /// Captures whose lines look at their first frames before anything is played.
-    primed: Vec<usize>,
-    /// Captures that were named and are empty.
-    pub(super) empty: Vec<PathBuf>,
-    limits: LineLimits,
-    /// The number of the first line.
-    first: u32,
-}
-
-impl CaptureFiles {
-    /// The numbers of the lines.
-    pub(super) fn lines(&self) -> Range<u32> {
-        self.first..self.first + self.wires.len() as u32
-    }
-
-    /// Reads the captures again from these places on.
-    ///
-    /// # Errors
-    /// The capture that does not open, and why.
-    pub(super) fn read_from(&self, places: &Places) -> Result<Merged, String> {
-        let named = |(index, error)| {
-            let path = self
-                .captures
-                .get(index)
-                .map(|capture: &Arc<Capture>| printable::path(&capture.path()).to_string());
-            format!("{}: {error}", path.unwrap_or_default())
-        };
-        Merged::resume(&self.captures, places).map_err(named)
-    }
-
-    /// Whether the line of a capture looks at its first frames before anything is played.
-    pub(super) fn is_primed(&self, capture: usize) -> bool {
-        self.primed.contains(&capture)
-    }
-
-    /// New lines.
-    fn new_lines(&self) -> Vec<Line> {
-        let lines = self.lines().zip(&self.wires);
-        let line = |(number, wire): (u32, &Wire)| {
-            Line::new(LineId(number), Origin::Replay, *wire, self.limits.clone())
-        };
-        lines.map(line).collect()
-    }
-}
 
 /// So many captures stay open from the start; of more, each is opened again when its first record is due.
 const OPEN_MAX: usize = 16;
@@ -130,9 +77,9 @@ impl MergedCapture {
         if captures.is_empty() {
             return Err(CaptureError::Empty { path: files[0].clone() }.into());
         }
-        let wires = wires(&captures, venue)?;
-        let begin_ns = joins::begin_ns(&captures, &wires);
-        let primed = joins::primed(&captures, &wires);
+        let wires = capture_files::wires(&captures, venue)?;
+        let begin_ns = capture_files::begin_ns(&captures, &wires);
+        let primed = capture_files::primed(&captures, &wires);
         for (index, capture) in captures.iter_mut().enumerate() {
             if !primed.contains(&index) {
                 *capture = Arc::new(capture.without_sample());
@@ -188,9 +135,9 @@ impl MergedCapture {
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
-    pub(super) fn prime(&mut self, market: &mut Market) {
+    pub(super) fn prime(&mut self, sequencer: &mut Sequencer) {
         for index in &self.capture_files.primed {
-            prime(&mut self.lines[*index], &self.capture_files.captures[*index], market);
+            capture_files::prime(&mut self.lines[*index], &self.capture_files.captures[*index], sequencer);
         }
     }
 
@@ -207,7 +154,7 @@ impl MergedCapture {
         &mut self,
         rx_ns: Option<u64>,
         heard_ns: u64,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(Option<u64>, &Tick),
     ) -> Taken {
         let ticks = &mut self.ticks;
@@ -220,7 +167,7 @@ impl MergedCapture {
         };
         let Self { capture_files, merged, lines, reads, bad_lines, truncated, .. } = self;
         if merged.has_news() {
-            reads.update(capture_files, merged, lines, rx_ns, market, &mut numbered);
+            reads.update(capture_files, merged, lines, rx_ns, sequencer, &mut numbered);
         }
         let Some((source, record)) = merged.next_record() else {
             return Taken { rx_ns: 0, stepped_back_ns: None, bad: None };
@@ -240,18 +187,18 @@ impl MergedCapture {
         match record.kind {
             Kind::Frame(frame) => {
                 line.touch(heard_ns);
-                if let Err(error) = line.frame(rx_ns, frame, market, numbered) {
+                if let Err(error) = line.frame(rx_ns, frame, sequencer, numbered) {
                     *bad_lines += 1;
                     bad = Some((record.line, error));
                 }
             }
-            Kind::Connected(to) => line.connected(rx_ns, to, market, numbered),
+            Kind::Connected(to) => line.connected(rx_ns, to, sequencer, numbered),
             // Nobody can tell what is missing: books and sequences begin anew.
-            Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, market, &mut numbered),
-            Kind::Joined => line.joined(rx_ns, market, &mut numbered),
+            Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, sequencer, &mut numbered),
+            Kind::Joined => line.joined(rx_ns, sequencer, &mut numbered),
             Kind::Segment(segment) => {
                 if !reads.continues(source, segment) {
-                    line.disconnected(rx_ns, market, &mut numbered);
+                    line.disconnected(rx_ns, sequencer, &mut numbered);
                 }
             }
             Kind::Sent(_) | Kind::Note(_) => {}
@@ -263,47 +210,13 @@ impl MergedCapture {
     }
 }
 
-/// Lets a line look at the first frames of its capture.
-pub(super) fn prime(line: &mut Line, capture: &Capture, market: &mut Market) {
-    for record in capture.sample() {
-        if let Kind::Frame(frame) = record.kind {
-            line.prime(frame, market);
-        }
-    }
-}
-
-/// Whose messages each capture holds. Where a capture does not tell, and all others of the same form that do agree, it holds
-/// theirs: it is a part of what they are parts of.
-fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, ReplayError> {
-    let neighbours = |capture: &Capture| {
-        let same = captures.iter().filter(|other| other.form() == capture.form());
-        let mut sure = same.filter_map(|other| match other.venue() {
-            Sniffed::Sure(wire) => Some(wire),
-            _ => None,
-        });
-        let first = sure.next()?;
-        sure.all(|wire| wire == first).then_some(first)
-    };
-    let is_binance = |wire: &Wire| matches!(wire, Wire::Binance | Wire::BinanceFutures);
-    let wire = |capture: &Arc<Capture>| {
-        let wire = venue.or_else(|| match capture.venue() {
-            Sniffed::Sure(wire) => Some(wire),
-            Sniffed::Likely(wire) => Some(neighbours(capture).filter(is_binance).unwrap_or(wire)),
-            Sniffed::Unknown => neighbours(capture),
-            Sniffed::Another => None,
-        });
-        wire.ok_or_else(|| ReplayError::NoVenue(capture.path().to_path_buf()))
-    };
-    captures.iter().map(wire).collect()
-}
-
 /// The newest trade and quote of each instrument, by its number.
 pub(super) type Values = Vec<[Option<Tick>; 2]>;
 
 /// A merged capture that plays for nobody, with a market of its own: to find out how things stand at some place.
 pub(super) struct ShadowReplay {
     pub(super) merged_capture: MergedCapture,
-    pub(super) market: Market,
+    pub(super) sequencer: Sequencer,
     pub(super) values: Values,
     /// The newest receive time that was taken in.
     pub(super) last_ns: u64,
@@ -316,9 +229,9 @@ impl ShadowReplay {
             capture_files,
             Merged::from_start(&capture_files.captures, &capture_files.begin_ns, Vec::new()),
         );
-        let mut market = Market::new(Arc::clone(table));
-        merged_capture.prime(&mut market);
-        Self { merged_capture, market, values: Values::new(), last_ns: 0 }
+        let mut sequencer = Sequencer::new(Arc::clone(table));
+        merged_capture.prime(&mut sequencer);
+        Self { merged_capture, sequencer, values: Values::new(), last_ns: 0 }
     }
 
     /// Where it was when this was written down.
@@ -330,16 +243,16 @@ impl ShadowReplay {
         for (line, memory) in merged_capture.lines.iter_mut().zip(&checkpoint.memories) {
             line.recall(memory.clone(), checkpoint.last_ns);
         }
-        let (market, values) = (checkpoint.market.clone(), checkpoint.values.clone());
-        Ok(Self { merged_capture, market, values, last_ns: checkpoint.last_ns })
+        let (sequencer, values) = (checkpoint.sequencer.clone(), checkpoint.values.clone());
+        Ok(Self { merged_capture, sequencer, values, last_ns: checkpoint.last_ns })
     }
 
     /// Takes in the next record. To be called where there is one.
     pub(super) fn step(&mut self) {
-        let Self { merged_capture, market, values, last_ns } = self;
+        let Self { merged_capture, sequencer, values, last_ns } = self;
         let next_ns = merged_capture.next_ns().unwrap_or(0);
         // What cannot be read is told when it is played.
-        let _ = merged_capture.take(None, 0, market, |_, tick| keep(values, tick));
+        let _ = merged_capture.take(None, 0, sequencer, |_, tick| keep(values, tick));
         *last_ns = (*last_ns).max(next_ns);
     }
 
@@ -352,7 +265,7 @@ impl ShadowReplay {
             ticks: self.merged_capture.ticks,
             reads: self.merged_capture.reads.clone(),
             memories: self.merged_capture.lines.iter().map(Line::memory).collect(),
-            market: self.market.clone(),
+            sequencer: self.sequencer.clone(),
             values: self.values.clone(),
         }
     }
@@ -386,7 +299,7 @@ pub(super) struct Checkpoint {
     ticks: u64,
     reads: Reads,
     memories: Vec<Memory>,
-    market: Market,
+    sequencer: Sequencer,
     values: Values,
 }
 
@@ -395,6 +308,6 @@ impl Checkpoint {
     pub(super) fn bytes(&self) -> usize {
         let memories: usize = self.memories.iter().map(Memory::bytes).sum();
         let places = self.places.len() * size_of::<SourcePlace>() + self.reads.bytes();
-        places + memories + self.market.bytes() + self.values.len() * size_of::<[Option<Tick>; 2]>()
+        places + memories + self.sequencer.bytes() + self.values.len() * size_of::<[Option<Tick>; 2]>()
     }
 }

@@ -1,6 +1,7 @@
 //! Recorded feeds: captures, merged by receive time, become frames again at their pace. It can be told to stand still, to go
 //! elsewhere, and how fast to go; it waits for nobody.
 
+mod capture_files;
 mod control;
 mod digest;
 mod figures;
@@ -17,20 +18,22 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::capture_files::CaptureFiles;
 use self::digest::Digest;
 use self::figures::Figures;
-use self::merged_capture::{CaptureFiles, MergedCapture, Taken};
+use self::merged_capture::{MergedCapture, Taken};
 use self::schedule::ReplaySchedule;
 pub use self::schedule::SILENCE_NS_MAX;
 use self::seeker::Seeker;
 use super::line::{Line, LineLimits};
-use super::market::{LineId, Market, Origin};
 use super::recorder::Tap;
+use super::sequencer::{LineId, Origin, Sequencer};
 use crate::capture::CaptureError;
-use crate::clock::{Clock, MS, Now};
-use crate::printable;
-use crate::protocol::replay::{Moment, OutOfSpan, PlayState, Playback, Span, Speed};
-use crate::tick::{Body, Tick};
+use crate::model::tick::{Body, Tick};
+use crate::protocol::Moment;
+use crate::protocol::replay::{OutOfSpan, PlayState, Playback, Span, Speed};
+use crate::text::printable;
+use crate::time::clock::{Clock, MS, Now};
 use crate::venue::{ChecksOff, Wire};
 
 pub use joins::Join;
@@ -328,9 +331,9 @@ impl Replay {
     }
 
     /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
-    pub fn prime(&mut self, market: &mut Market) {
-        self.merged_capture.prime(market);
-        self.digest.get_or_insert_with(|| Digest::new(Arc::clone(market.table())));
+    pub fn prime(&mut self, sequencer: &mut Sequencer) {
+        self.merged_capture.prime(sequencer);
+        self.digest.get_or_insert_with(|| Digest::new(Arc::clone(sequencer.table())));
     }
 
     /// True while nothing more comes.
@@ -345,7 +348,7 @@ impl Replay {
         &mut self,
         now: Now,
         stamp: Stamp<'_>,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) -> Step {
         match self.mode {
@@ -353,14 +356,14 @@ impl Replay {
             Mode::Paused if self.steps == 0 => return Step::Still,
             Mode::Paused if !self.held.is_empty() => return self.let_go(&mut out),
             Mode::Paused => {}
-            Mode::Seeking { plays } => return self.arrive(plays, now, market, out),
+            Mode::Seeking { plays } => return self.arrive(plays, now, sequencer, out),
             Mode::Ended => return Step::Still,
         }
         if self.resume_at_ns > now.mono_ns {
             return Step::Due(Now { mono_ns: self.resume_at_ns, wall_ns: now.wall_ns });
         }
         let next_ns = self.merged_capture.next_ns().filter(|next| self.to_ns.is_none_or(|to| *next < to));
-        let Some(next_ns) = next_ns else { return self.end(now, stamp, market, out) };
+        let Some(next_ns) = next_ns else { return self.end(now, stamp, sequencer, out) };
         let (rx_ns, due, clock) = match stamp {
             Stamp::Recorded => (None, None, None),
             Stamp::Live(clock) if self.mode == Mode::Paused => (Some(clock.wall_ns()), None, None),
@@ -371,7 +374,7 @@ impl Replay {
             },
         };
         self.round_began_ns.get_or_insert(now.mono_ns);
-        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, market, out);
+        let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, sequencer, out);
         self.figures.stepped(stepped_back_ns, self.schedule.silence_ns(next_ns));
         self.schedule.took(next_ns);
         self.last_rx_ns = self.last_rx_ns.max(rx_ns);
@@ -386,14 +389,14 @@ impl Replay {
         &mut self,
         rx_ns: Option<u64>,
         heard_ns: u64,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) -> Taken {
         let (digest, held, steps) = (&mut self.digest, &mut self.held, &mut self.steps);
         let steps = (self.mode == Mode::Paused).then_some(steps);
         let mut left = steps.as_ref().map_or(u32::MAX, |steps| **steps);
         let is_stepping = steps.is_some();
-        let taken = self.merged_capture.take(rx_ns, heard_ns, market, |number, tick| {
+        let taken = self.merged_capture.take(rx_ns, heard_ns, sequencer, |number, tick| {
             if let (Some(number), Some(digest)) = (number, digest.as_mut()) {
                 digest.add(number, tick);
             }
@@ -425,7 +428,13 @@ impl Replay {
     }
 
     /// The captures are read: it has ended, or begins again.
-    fn end(&mut self, now: Now, stamp: Stamp<'_>, market: &mut Market, mut out: impl FnMut(&Tick)) -> Step {
+    fn end(
+        &mut self,
+        now: Now,
+        stamp: Stamp<'_>,
+        sequencer: &mut Sequencer,
+        mut out: impl FnMut(&Tick),
+    ) -> Step {
         let rx_ns = match stamp {
             Stamp::Recorded => self.last_rx_ns,
             Stamp::Live(_) => now.wall_ns,
@@ -439,12 +448,12 @@ impl Replay {
         }
         self.rounds += 1;
         if !self.spec.looped {
-            self.stand_at_end(rx_ns, market, &mut out);
+            self.stand_at_end(rx_ns, sequencer, &mut out);
             return Step::Ended;
         }
         // Of what it has told nothing holds at the beginning.
         for line in &mut self.merged_capture.lines {
-            line.disconnected(rx_ns, market, &mut out);
+            line.disconnected(rx_ns, sequencer, &mut out);
         }
         let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
         self.changed = true;
@@ -457,19 +466,19 @@ impl Replay {
         self.resume_at_ns = resume_at_ns;
         if let Err(error) = self.merged_capture.rewind() {
             // It was there a moment ago: whoever took it away ends the loop.
-            self.stand_at_end(rx_ns, market, &mut out);
+            self.stand_at_end(rx_ns, sequencer, &mut out);
             return Step::Lost(error.to_string());
         }
         self.schedule.rewind();
-        self.prime(market);
+        self.prime(sequencer);
         Step::Took
     }
 
     /// It has ended, and so has what its lines spoke for.
-    fn stand_at_end(&mut self, rx_ns: u64, market: &mut Market, out: &mut impl FnMut(&Tick)) {
+    fn stand_at_end(&mut self, rx_ns: u64, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         self.set_origin(Origin::Replay);
         for line in &mut self.merged_capture.lines {
-            line.over(rx_ns, market, out);
+            line.over(rx_ns, sequencer, out);
         }
         self.mode = Mode::Ended;
         self.steps = 0;
@@ -477,10 +486,10 @@ impl Replay {
     }
 
     /// Ends it before its time: what its lines spoke for has ended.
-    pub fn stop(&mut self, now: Now, market: &mut Market, mut out: impl FnMut(&Tick)) {
+    pub fn stop(&mut self, now: Now, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         self.hand_out_held(&mut out);
         self.schedule.stand(self.merged_capture.next_ns(), now);
-        self.stand_at_end(now.wall_ns, market, &mut out);
+        self.stand_at_end(now.wall_ns, sequencer, &mut out);
     }
 
     /// What was held back has its numbers already: it goes out before anything else may.
@@ -581,7 +590,7 @@ impl Replay {
         &mut self,
         stale_after_ns: u64,
         now: Now,
-        market: &mut Market,
+        sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) {
         if self.mode != Mode::Playing {
@@ -592,7 +601,7 @@ impl Replay {
         let longest_ns = (stale_after_ns as f64 / slower) as u64;
         for line in &mut self.merged_capture.lines {
             if line.silence_ns(now.mono_ns) > longest_ns {
-                line.set_silent(true, now.wall_ns, market, &mut out);
+                line.set_silent(true, now.wall_ns, sequencer, &mut out);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! When the records of a replay are due, whatever its listeners do to its clock.
 
-use crate::clock::{Now, Pace};
 use crate::protocol::replay::Speed;
+use crate::time::clock::{Now, Pace};
 
 /// The longest silence that is waited for unless somebody says otherwise, nanoseconds: an hour. A longer one is rather a
 /// step of the recorder's clock, or the time between two captures, and is not waited for at all.
@@ -130,7 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::{Clock, MS, SECOND};
+    use crate::time::clock::{Clock, MS, SECOND};
 
     /// The capture begins here.
     const T: u64 = 1_700_000_000 * SECOND;

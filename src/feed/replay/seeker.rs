@@ -13,9 +13,10 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use tokio::sync::Notify;
 
-use super::merged_capture::{CaptureFiles, Checkpoint, ShadowReplay};
-use crate::instrument::InstrumentTable;
-use crate::threads;
+use super::capture_files::CaptureFiles;
+use super::merged_capture::{Checkpoint, ShadowReplay};
+use crate::model::instrument::InstrumentTable;
+use crate::system::threads;
 
 /// Bounds of what is kept to find places fast.
 #[derive(Clone, Copy, Debug)]
@@ -263,7 +264,7 @@ impl Shared {
 
     /// Goes once over the captures. What does not open is told by whoever needs it.
     fn pass(&self) {
-        threads::step_back();
+        threads::lower_priority();
         let mut shadow = ShadowReplay::at_start(&self.capture_files, &self.table);
         while shadow.merged_capture.next_ns().is_some() {
             if self.stops() {

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::rfc3339::{self, FractionDigits};
+use crate::text::json;
+use crate::time::rfc3339::{self, FractionDigits};
 
 /// How such a line begins. Any other comment is left alone.
 pub const PREFIX: &[u8] = b"#tickfan ";
@@ -174,8 +175,7 @@ impl Note {
     /// Its line.
     pub fn line(&self) -> Vec<u8> {
         let mut line = PREFIX.to_vec();
-        // A value made of maps with text keys always becomes text.
-        serde_json::to_writer(&mut line, self).unwrap_or_default();
+        json::write(self, &mut line);
         line.push(b'\n');
         line
     }

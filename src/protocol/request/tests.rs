@@ -1,5 +1,9 @@
 use super::*;
 
+fn id(value: Value) -> Option<Id> {
+    Id::of(&Map::from_iter([("id".to_owned(), value)])).expect("an id")
+}
+
 fn fault(text: &str) -> (&'static str, String) {
     let fault = parse(text, 10).expect_err(text);
     (fault.code, fault.msg)
@@ -10,7 +14,7 @@ fn a_subscribe_is_read_with_its_defaults() {
     let request =
         parse(r#"{"op":"subscribe","id":2,"channel":"quote","symbols":["coinbase:BTC-USD"],"extra":1}"#, 10);
     let request = request.expect("good");
-    assert_eq!(request.id, Some(Id(2.into())));
+    assert_eq!(request.id, id(2.into()));
     let expected = Subscribe {
         channels: vec![Channel::Quote],
         symbols: vec!["coinbase:BTC-USD".into()],
@@ -68,7 +72,7 @@ fn faults_name_the_field() {
         assert_eq!(found, code, "{text}");
         assert!(msg.contains(word), "{text}: {msg}");
     }
-    assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, Some(Id("x".into())));
+    assert_eq!(parse(r#"{"op":"fly","id":"x"}"#, 10).expect_err("no such op").id, id("x".into()));
 }
 
 #[test]

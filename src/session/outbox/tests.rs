@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::super::buffers::CHUNK_BYTES;
 use super::*;
-use crate::instrument::InstrumentId;
 use crate::latency::meter::Class;
-use crate::tick::Channel;
+use crate::model::instrument::InstrumentId;
+use crate::model::tick::Channel;
 
 fn framed(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
@@ -293,9 +293,9 @@ proptest! {
             let frame = |len| framed(&format!("{n} {}", "x".repeat(len)));
             match step {
                 Step::Shared(len) => {
-                    let range = buffers.print(&frame(len), times(n)).expect("there is room");
+                    let range = buffers.append(&frame(len), times(n)).expect("there is room");
                     // Between some of them stands what others are sent.
-                    (n % 3 == 0).then(|| buffers.print(b"other", times(n)));
+                    (n % 3 == 0).then(|| buffers.append(b"other", times(n)));
                     shared.push_range(range, now_ns);
                     copied.push_tick(&frame(len), times(n), now_ns);
                 }

@@ -1,0 +1,127 @@
+//! What was told of the states of symbols, and what of those that were asked for never came.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use rustc_hash::FxHashMap;
+
+use super::ledger::is_wildcard;
+use super::message::{Ack, Message};
+use crate::model::tick::{Channel, State};
+
+/// The newest state of each symbol of which one was told: what a wildcard takes is live where none was.
+#[derive(Debug, Default)]
+pub struct States {
+    by_symbol: FxHashMap<Box<str>, Box<str>>,
+    recorded: bool,
+    /// Symbols asked for by name of which nothing has come.
+    awaited: BTreeSet<Box<str>>,
+    /// Those of them that nobody asked for yet.
+    newly_awaited: Vec<Box<str>>,
+    /// Wildcards without their `*`, and whether a symbol under them has come.
+    wildcards: BTreeMap<Box<str>, bool>,
+    /// What the gateway refused, as asked for, and on which channels.
+    rejected: BTreeMap<Box<str>, BTreeSet<Channel>>,
+}
+
+impl States {
+    /// Takes the next message in.
+    pub fn hear(&mut self, message: &Message<'_>) {
+        match message {
+            Message::Status(status) => {
+                if *status.state != *State::Waiting.name() {
+                    self.came(&status.symbol);
+                }
+                self.set(&status.symbol, &status.state);
+            }
+            Message::Update(_, update) => self.came(&update.symbol),
+            Message::Ack(ack) => self.answered(ack),
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, ack: &Ack<'_>) {
+        for rejected in &ack.rejected {
+            let channels = ack.channel.iter().flat_map(|channels| &channels.0);
+            self.rejected.entry((&*rejected.symbol).into()).or_default().extend(channels);
+        }
+        for accepted in ack.ok.iter().flatten() {
+            if let Some(prefix) = accepted.symbol.strip_suffix('*').filter(|_| is_wildcard(&accepted.symbol))
+            {
+                self.wildcards.entry(prefix.into()).or_default();
+            } else if let Some(state) = accepted.state.as_deref() {
+                self.await_it(&accepted.symbol, state);
+                self.set(&accepted.symbol, state);
+            }
+        }
+    }
+
+    fn set(&mut self, symbol: &str, state: &str) {
+        self.recorded |= is_recorded(state);
+        self.by_symbol.insert(symbol.into(), state.into());
+    }
+
+    /// Notes a symbol of which nothing was seen yet, once however many channels are about it.
+    fn await_it(&mut self, symbol: &str, state: &str) {
+        if state == State::Waiting.name() && !self.by_symbol.contains_key(symbol) {
+            self.awaited.insert(symbol.into());
+            self.newly_awaited.push(symbol.into());
+        }
+    }
+
+    fn came(&mut self, symbol: &str) {
+        // Nearly always there is nothing to look through.
+        if !self.awaited.is_empty() {
+            self.awaited.remove(symbol);
+        }
+        let venue = symbol.find(':').map_or("", |colon| &symbol[..=colon]);
+        for prefix in ["", venue] {
+            if let Some(came) = self.wildcards.get_mut(prefix) {
+                *came = true;
+            }
+        }
+    }
+
+    /// What was asked for and has not come yet, in words: symbols of which nothing was seen, wildcards under which no symbol
+    /// came, and what was rejected on a channel or more.
+    pub fn never_came(&self) -> Vec<String> {
+        let missing = self.wildcards.iter().filter(|(_, came)| !**came);
+        let awaited = self.awaited.iter().map(ToString::to_string);
+        let wildcards = missing.map(|(prefix, _)| format!("{prefix}* (no symbol under it)"));
+        let rejected = self.rejected.iter().map(|(symbol, channels)| {
+            let channels: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
+            format!("{symbol} (rejected for {})", channels.join(", "))
+        });
+        awaited.chain(wildcards).chain(rejected).collect()
+    }
+
+    /// The symbols asked for by name of which nothing was seen when they were accepted: those accepted since this was last asked, in
+    /// the order of the answers.
+    pub fn newly_awaited(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.newly_awaited)
+    }
+
+    /// Whether any of them was replayed.
+    pub fn any_recorded(&self) -> bool {
+        self.recorded
+    }
+}
+
+/// How many symbols have which state.
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for state in self.by_symbol.values() {
+            *counts.entry(state).or_default() += 1;
+        }
+        for (at, (state, count)) in counts.iter().enumerate() {
+            write!(f, "{}{count} {state}", if at == 0 { "" } else { ", " })?;
+        }
+        if counts.is_empty() { write!(f, "none was told") } else { Ok(()) }
+    }
+}
+
+/// Whether a symbol in this state is, or was, replayed.
+pub(super) fn is_recorded(state: &str) -> bool {
+    [State::Replay, State::Paused, State::Ended].iter().any(|recorded| recorded.name() == state)
+}

@@ -1,0 +1,584 @@
+//! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::alarm::Alarm;
+use super::line::{LineLimits, LineStats};
+use super::publish::Input;
+use super::recorder::Tap;
+use super::replay::{LineView, Replay, Stamp, Step};
+use super::sequencer::Sequencer;
+use crate::latency::Stage;
+use crate::latency::meter::{Class, Meter};
+use crate::model::instrument::{InstrumentTable, Symbol};
+use crate::model::tick::{Body, Channel, GapCause, Tick};
+use crate::ops::flight::{Cause, Incident, IncidentReporter};
+use crate::protocol::replay::ReplayCommand;
+use crate::replay_control::{ReplayControl, ReplaySnapshot};
+use crate::ring::{Doorbell, Seen, TickWriter, ring_all};
+use crate::system::counters::{Counter, TurnTimes};
+use crate::system::pulse::{Beating, Pulse};
+use crate::text::printable;
+use crate::time::clock::{Clock, MS, Now, SECOND};
+use crate::venue::Wire;
+
+mod published;
+mod waiting;
+
+use published::Publisher;
+use waiting::{Rest, Waiting};
+
+/// Records taken from one replay before the shards are woken and others have their turn.
+const RECORDS_PER_TURN: usize = 64;
+/// How often what was counted is shown to the operator, and silent lines are looked for.
+const REPORT_EVERY_NS: u64 = 250 * MS;
+/// How often a replay that plays shows where it is.
+const SHOW_EVERY_NS: u64 = SECOND;
+/// The longest sleep: then flags are looked at that wake nobody.
+const SLEEP_NS_MAX: u64 = 20 * MS;
+
+/// How a feed does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flow {
+    /// The replay has not begun.
+    Waiting = 0,
+    /// Ticks come in.
+    Flowing = 1,
+    /// Nothing has come in for too long.
+    Silent = 2,
+    /// The replay has ended.
+    Ended = 3,
+    /// It met what it cannot read, and is strict; or its captures are truncated, or have gone.
+    Failed = 4,
+}
+
+/// What the ingest thread shows to others.
+pub struct IngestView {
+    flows: Box<[AtomicU8]>,
+    /// True once every replay has ended.
+    pub ended: AtomicBool,
+    /// Told when `ended` turns true.
+    pub on_end: Notify,
+    /// True where a strict replay met what it cannot read.
+    pub failed: AtomicBool,
+    /// True once a replay has ended whose captures are truncated.
+    pub truncated: AtomicBool,
+    /// True once the remote control has told a replay to stop.
+    pub stopped: AtomicBool,
+    /// Turns of the thread, those that found nothing to do too.
+    pub turns: Counter,
+    /// How long they took.
+    pub turn_times: TurnTimes,
+    /// Whether it makes any, for its watchers.
+    pub pulse: Arc<Pulse>,
+    /// Ticks published to the ring.
+    pub published: Counter,
+    /// Ticks of instruments that the ring has no place for.
+    pub unplaced: Counter,
+    /// Publishers now whose lines wait until subscriptions have taken the instruments that they listed.
+    pub publishers_held: Counter,
+    /// Notices that found no room on their way to the log.
+    pub notices_lost: Counter,
+    /// What each line counted, a moment ago.
+    pub lines: Mutex<Vec<LineReport>>,
+    /// What each replay has published, once the thread has ended.
+    pub summaries: OnceLock<Vec<String>>,
+}
+
+impl IngestView {
+    /// A view of so many replays, none of which has begun.
+    pub fn new(replays: usize) -> Self {
+        Self::of_thread("ingest", replays)
+    }
+
+    /// The same, of a thread of this name.
+    pub fn of_thread(thread: &str, replays: usize) -> Self {
+        Self {
+            pulse: Pulse::new(thread),
+            flows: (0..replays).map(|_| AtomicU8::new(Flow::Waiting as u8)).collect(),
+            ended: AtomicBool::new(false),
+            on_end: Notify::new(),
+            failed: AtomicBool::new(false),
+            truncated: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            turns: Counter::default(),
+            turn_times: TurnTimes::default(),
+            published: Counter::default(),
+            unplaced: Counter::default(),
+            publishers_held: Counter::default(),
+            notices_lost: Counter::default(),
+            lines: Mutex::default(),
+            summaries: OnceLock::new(),
+        }
+    }
+
+    /// How each replay does.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        self.flows.iter().map(|flow| match flow.load(Ordering::Acquire) {
+            0 => Flow::Waiting,
+            1 => Flow::Flowing,
+            2 => Flow::Silent,
+            3 => Flow::Ended,
+            _ => Flow::Failed,
+        })
+    }
+
+    fn set(&self, replay: usize, flow: Flow) {
+        self.flows[replay].store(flow as u8, Ordering::Release);
+    }
+}
+
+/// What one feed line counted.
+#[derive(Clone, Debug)]
+pub struct LineReport {
+    /// Its capture, or `publish`.
+    pub name: String,
+    /// Whose messages it reads.
+    pub wire: Wire,
+    /// The counts.
+    pub stats: LineStats,
+    /// Records that could not be read, frames included.
+    pub bad_lines: u64,
+}
+
+/// What the ingest thread works with.
+pub struct IngestParts {
+    /// The instruments and their numbers.
+    pub sequencer: Sequencer,
+    /// The ring's writer.
+    pub writer: TickWriter,
+    /// The shards' doorbells.
+    pub bells: Vec<Arc<Doorbell>>,
+    /// While every shard is busy, ticks are taken in only so often: see [`Ingest::run`].
+    pub rest: Duration,
+    /// Captures to replay.
+    pub replays: Vec<Replay>,
+    /// What controls the replay, where there is one.
+    pub replay_control: Option<Arc<ReplayControl>>,
+    /// What publishers send, where they may.
+    pub publishers: Option<mpsc::Receiver<Input>>,
+    /// Limits of a publisher's line.
+    pub publish_limits: LineLimits,
+    /// Where what publishers send is recorded.
+    pub publish_tap: Option<Tap>,
+    /// The clock, of the ingest thread itself.
+    pub clock: Clock,
+    /// After this long without a frame a line's prices are stale, nanoseconds.
+    pub stale_after_ns: u64,
+    /// What the shard that is furthest behind has still to do for instruments that were listed, in subscriptions to
+    /// make at most.
+    pub listing_backlog: Box<dyn Fn() -> usize + Send>,
+    /// Replays wait until this says so.
+    pub may_start: Box<dyn Fn() -> bool + Send>,
+    /// What it shows.
+    pub view: Arc<IngestView>,
+    /// Where notices for the operator go.
+    pub notices: mpsc::Sender<String>,
+    /// What it measures with.
+    pub meter: Meter,
+    /// Where it tells incidents.
+    pub reporter: IncidentReporter,
+}
+
+/// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
+pub struct Ingest {
+    parts: IngestParts,
+    stages: Stages,
+    started: bool,
+    ended: Vec<bool>,
+    publishers: HashMap<u32, Publisher>,
+    /// Of the chunk that was taken last.
+    rest: Option<Rest>,
+    /// Publishers that have listed more than the shards have taken.
+    waiting: Waiting,
+    /// Chunks taken from publishers, ever.
+    chunks: u64,
+    /// What publishers that have gone had counted.
+    gone: LineStats,
+    next_line: u32,
+    report_at_ns: u64,
+    show_at_ns: u64,
+    beating: Beating,
+}
+
+/// What a turn of the ingest thread leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There may be more to do at once.
+    Now,
+    /// Nothing before this steady time, unless a publisher sends something.
+    At(u64),
+}
+
+/// Publishes a tick; what has no place is counted, and a gap is told.
+fn publish<'a>(
+    writer: &'a mut TickWriter,
+    view: &'a IngestView,
+    stages: &'a mut Stages,
+) -> impl FnMut(&Tick) + 'a {
+    |tick| {
+        if writer.publish(tick, stages.numbered(tick)).is_err() {
+            view.unplaced.add(1);
+        } else if let Body::Gap { from, .. } = tick.body {
+            stages.saw_gap(tick, from, writer.published());
+        }
+    }
+}
+
+/// Records of a turn that are all measured; of those behind them each so manieth is, and stands for those before it.
+const MEASURED: u64 = 8;
+
+/// Measures what a tick takes on this thread, and tells what is missing.
+struct Stages {
+    reporter: IncidentReporter,
+    meter: Meter,
+    clock: Clock,
+    table: Arc<InstrumentTable>,
+    /// Records of this turn.
+    records: u64,
+    /// Whether the record at hand is measured.
+    measured: bool,
+    /// Ticks that the next measured one stands for.
+    skipped: u64,
+    /// When its feed line took it up, or one of the few before it; nanoseconds since the Unix epoch.
+    begun_ns: u64,
+    /// Ticks of this turn that were measured, and when they were numbered.
+    numbered: Vec<(Class, u64, u64)>,
+}
+
+impl Stages {
+    /// A feed line takes up a record.
+    #[inline]
+    fn begin(&mut self) {
+        if !self.meter.is_on() {
+            return;
+        }
+        self.measured = self.records < MEASURED || self.records.is_multiple_of(MEASURED);
+        self.records += 1;
+        if self.measured {
+            self.begun_ns = self.clock.wall_ns();
+        }
+    }
+
+    /// A tick of the record at hand is numbered, and about to be published.
+    #[inline]
+    fn numbered(&mut self, tick: &Tick) -> Seen {
+        let channel = match tick.body {
+            Body::Trade(_) => Channel::Trade,
+            Body::Quote(_) => Channel::Quote,
+            Body::Gap { .. } | Body::Status(_) => return Seen::UNMEASURED,
+        };
+        // What stands at another place of a replay came long ago.
+        if tick.snap {
+            return Seen::UNMEASURED;
+        }
+        if !self.meter.is_on() {
+            return Seen::UNMEASURED;
+        }
+        let Self { meter, table, begun_ns, .. } = self;
+        let venue = || table.get(tick.instrument).map_or("", Symbol::venue);
+        let class = meter.class(tick.instrument, channel, venue);
+        meter.record(Stage::Recv, class, tick.rx_ns, *begun_ns, 1);
+        self.skipped += 1;
+        if !self.measured {
+            return Seen::UNMEASURED;
+        }
+        let weight = self.skipped.min(Seen::WEIGHT_MAX);
+        self.skipped -= weight;
+        let now_ns = self.clock.wall_ns();
+        meter.record(Stage::Normalise, class, *begun_ns, now_ns, weight);
+        self.numbered.push((class, now_ns, weight));
+        Seen::new(now_ns.saturating_sub(tick.rx_ns), weight)
+    }
+
+    /// A gap has been published, the last of so many ticks.
+    #[cold]
+    fn saw_gap(&self, gap: &Tick, from: u64, position: u64) {
+        let now = self.clock.now();
+        self.reporter.tell(now.mono_ns, || Incident {
+            at_ns: now.wall_ns,
+            position,
+            cause: Cause::Gap { key: gap.key(), from, to: gap.seq, why: GapCause::Feed },
+            client: None,
+        });
+    }
+
+    /// The ticks so far are in the ring, and the doorbells were rung.
+    fn published(&mut self) {
+        self.records = 0;
+        if self.numbered.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.wall_ns();
+        for (class, numbered_ns, weight) in self.numbered.drain(..) {
+            self.meter.record(Stage::Publish, class, numbered_ns, now_ns, weight);
+        }
+    }
+}
+
+impl Ingest {
+    /// Ready for its first turn. The replays' lines are numbered from 0.
+    pub fn new(mut parts: IngestParts) -> Self {
+        for replay in &mut parts.replays {
+            replay.prime(&mut parts.sequencer);
+        }
+        let next_line = parts.replays.iter().map(|replay| replay.lines().count() as u32).sum();
+        let ended = vec![false; parts.replays.len()];
+        let stages = Stages {
+            reporter: std::mem::take(&mut parts.reporter),
+            meter: std::mem::replace(&mut parts.meter, Meter::off()),
+            clock: parts.clock.clone(),
+            table: Arc::clone(parts.sequencer.table()),
+            records: 0,
+            measured: false,
+            skipped: 0,
+            begun_ns: 0,
+            numbered: Vec::new(),
+        };
+        Self {
+            beating: parts.view.pulse.begin(),
+            parts,
+            stages,
+            started: false,
+            ended,
+            publishers: HashMap::new(),
+            rest: None,
+            waiting: Waiting::default(),
+            chunks: 0,
+            gone: LineStats::default(),
+            next_line,
+            report_at_ns: 0,
+            show_at_ns: 0,
+        }
+    }
+
+    /// Takes in what is due, at most a fair share of it, and wakes the shards once.
+    pub fn turn(&mut self, now: Now) -> Next {
+        self.beating.beat();
+        let machine_ns = self.parts.clock.machine_ns(now.mono_ns);
+        self.stages.meter.look_at_clocks(machine_ns, now.wall_ns);
+        self.stages.meter.turn(machine_ns);
+        let before = self.parts.writer.published();
+        self.parts.view.turns.add(1);
+        if !self.started && (self.parts.may_start)() {
+            self.started = true;
+            (0..self.parts.replays.len()).for_each(|at| self.parts.view.set(at, Flow::Flowing));
+        }
+        let mut next = Next::At(now.mono_ns + SLEEP_NS_MAX);
+        self.obey(now);
+        if self.started {
+            for at in 0..self.parts.replays.len() {
+                next = earlier(next, self.replay(at, now));
+            }
+        }
+        next = earlier(next, self.take_published(now));
+        if self.report_at_ns <= now.mono_ns {
+            self.report_at_ns = now.mono_ns + REPORT_EVERY_NS;
+            self.look_for_silence(now);
+            self.report();
+        }
+        let shown = self.show(now);
+        let published = self.parts.writer.published() - before;
+        if published > 0 || shown {
+            self.parts.view.published.add(published);
+            ring_all(self.parts.bells.iter().map(|bell| &**bell));
+        }
+        self.stages.published();
+        next
+    }
+
+    fn replay(&mut self, at: usize, now: Now) -> Next {
+        let (IngestParts { replays, sequencer, writer, clock, view, notices, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
+        let replay = &mut replays[at];
+        if self.ended[at] {
+            return Next::At(u64::MAX);
+        }
+        if replay.is_over() {
+            self.end(at, Flow::Ended);
+            return Next::Now;
+        }
+        for _ in 0..RECORDS_PER_TURN {
+            stages.begin();
+            match replay.step(now, Stamp::Live(clock), sequencer, publish(writer, view, stages)) {
+                Step::Took => {}
+                Step::Due(due) => return Next::At(due.mono_ns),
+                Step::Still => return Next::At(u64::MAX),
+                Step::Ended => {
+                    self.end(at, Flow::Ended);
+                    return Next::Now;
+                }
+                Step::Lost(what) => {
+                    notice(notices, view, what);
+                    self.end(at, Flow::Failed);
+                    return Next::Now;
+                }
+                Step::Bad(what) => {
+                    let (strict, first_round) = (replay.spec().strict, replay.rounds() == 0);
+                    if first_round || strict {
+                        notice(notices, view, what);
+                    }
+                    if strict {
+                        replay.stop(now, sequencer, publish(writer, view, stages));
+                        view.failed.store(true, Ordering::Release);
+                        self.end(at, Flow::Failed);
+                        return Next::Now;
+                    }
+                }
+            }
+        }
+        Next::Now
+    }
+
+    /// Does what the remote control asks for. A replay that has ended may go on elsewhere.
+    fn obey(&mut self, now: Now) {
+        let (IngestParts { replays, sequencer, writer, view, replay_control, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
+        let (Some(replay_control), [replay]) = (replay_control, replays.as_mut_slice()) else { return };
+        while let Some(order) = replay_control.take() {
+            replay.obey(order, now, sequencer, publish(writer, view, stages));
+            if order == ReplayCommand::Stop {
+                view.stopped.store(true, Ordering::Release);
+            }
+        }
+        if self.ended[0] && !replay.is_over() {
+            self.ended[0] = false;
+            view.ended.store(false, Ordering::Release);
+            view.set(0, Flow::Flowing);
+        }
+    }
+
+    /// Shows where the replay is, if something has changed or it is time. True if it did.
+    fn show(&mut self, now: Now) -> bool {
+        let IngestParts { replays, writer, replay_control, .. } = &mut self.parts;
+        let (Some(replay_control), [replay]) = (replay_control, replays.as_mut_slice()) else { return false };
+        let plays = self.started && !self.ended[0];
+        let is_time = plays && now.mono_ns >= self.show_at_ns;
+        if !(replay.take_changed() || is_time) {
+            return false;
+        }
+        self.show_at_ns = now.mono_ns + SHOW_EVERY_NS;
+        replay_control.show(ReplaySnapshot {
+            playback: replay.playback(now),
+            span: replay.span(),
+            published: writer.published(),
+        });
+        true
+    }
+
+    fn end(&mut self, at: usize, how: Flow) {
+        self.ended[at] = true;
+        let truncated = self.parts.replays[at].truncated().any(|truncated| truncated);
+        self.parts.view.truncated.fetch_or(truncated, Ordering::AcqRel);
+        self.parts.view.set(at, if truncated { Flow::Failed } else { how });
+        if self.ended.iter().all(|ended| *ended) {
+            self.report();
+            self.parts.view.ended.store(true, Ordering::Release);
+            self.parts.view.on_end.notify_one();
+        }
+    }
+
+    /// A line that has brought nothing for too long shows stale prices.
+    fn look_for_silence(&mut self, now: Now) {
+        let (IngestParts { replays, sequencer, writer, view, stale_after_ns, .. }, stages) =
+            (&mut self.parts, &mut self.stages);
+        if !self.started {
+            return;
+        }
+        for (at, replay) in replays.iter_mut().enumerate().filter(|(at, _)| !self.ended[*at]) {
+            replay.look_for_silence(*stale_after_ns, now, sequencer, publish(writer, view, stages));
+            view.set(at, if replay.is_silent() { Flow::Silent } else { Flow::Flowing });
+        }
+    }
+
+    /// Shows what was counted. It never waits: if somebody reads just now, the next report tells.
+    fn report(&mut self) {
+        let IngestParts { replays, publishers, view, .. } = &self.parts;
+        let Ok(mut lines) = view.lines.try_lock() else { return };
+        lines.clear();
+        for replay in replays {
+            lines.extend(replay.lines().map(|LineView { files, line, bad_lines, .. }| LineReport {
+                name: files.first().map(|file| printable::path(file).to_string()).unwrap_or_default(),
+                wire: line.wire(),
+                stats: line.stats().clone(),
+                bad_lines,
+            }));
+        }
+        if publishers.is_some() {
+            let mut stats = self.gone.clone();
+            self.publishers.values().for_each(|publisher| stats.add(publisher.line.stats()));
+            let bad_lines = stats.bad_frames;
+            lines.push(LineReport { name: "publish".to_owned(), wire: Wire::Native, stats, bad_lines });
+        }
+    }
+
+    /// Turns until `stop` is set. `wake` makes it look for what publishers sent. It is called on a runtime of its own, with
+    /// I/O, on which nothing runs but publishers.
+    ///
+    /// Where threads share a core, each packet of a publisher would wake this one in the middle of what a shard writes,
+    /// and cost two switches for a tick that the shard comes to only later. So while every shard has clients waiting to
+    /// be written to, the thread sleeps behind each turn that took a packet in, publishers and all.
+    ///
+    /// # Errors
+    /// What the system says when it gives no timer. The future fails when it takes it away.
+    pub fn run(
+        mut self,
+        stop: Arc<AtomicBool>,
+        wake: Arc<Notify>,
+    ) -> io::Result<impl Future<Output = io::Result<()>>> {
+        let clock = self.parts.clock.clone();
+        let alarm = Alarm::new()?;
+        Ok(async move {
+            while !stop.load(Ordering::Acquire) {
+                let before = self.chunks;
+                let now = clock.now();
+                let next = self.turn(now);
+                let ended_ns = clock.now().mono_ns;
+                self.parts.view.turn_times.record(ended_ns.saturating_sub(now.mono_ns), ended_ns);
+                let Next::At(at_ns) = next else {
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let left =
+                    || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
+                // Only behind a packet: where few come, they wake this thread less often than a rest would end.
+                if self.chunks > before && self.parts.bells.iter().all(|bell| bell.is_busy()) {
+                    std::thread::sleep(self.parts.rest.min(left()));
+                    // The runtime looks at the sockets, then lets those run that have something.
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                } else if !left().is_zero() {
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        rung = alarm.wait(left()) => rung?,
+                    }
+                }
+            }
+            self.stages.meter.end(clock.machine_ns(clock.now().mono_ns));
+            // It is set here alone.
+            let _ = self.parts.view.summaries.set(self.parts.replays.iter().map(Replay::summary).collect());
+            Ok(())
+        })
+    }
+}
+
+fn earlier(a: Next, b: Next) -> Next {
+    match (a, b) {
+        (Next::At(a), Next::At(b)) => Next::At(a.min(b)),
+        _ => Next::Now,
+    }
+}
+
+/// Tells the operator; the feed does not wait for the log.
+fn notice(notices: &mpsc::Sender<String>, view: &IngestView, what: String) {
+    if notices.try_send(what).is_err() {
+        view.notices_lost.add(1);
+    }
+}

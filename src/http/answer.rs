@@ -1,0 +1,58 @@
+//! Answers that several routes give: errors in one shape, and the headers of answers that must not be kept.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ORIGIN, RETRY_AFTER, VARY};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use crate::system::memory::{REFUSAL, RETRY_AFTER_MS};
+
+/// A response of this status that says what is wrong.
+pub(super) fn error(status: StatusCode, msg: &str) -> Response<Body> {
+    (status, Json(json!({ "error": msg }))).into_response()
+}
+
+pub(super) fn foreign() -> Response<Body> {
+    error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
+}
+
+/// The answer to what is refused because memory is short.
+pub(super) fn short_of_memory() -> Response<Body> {
+    let seconds = HeaderValue::from(RETRY_AFTER_MS.div_ceil(1_000));
+    let body = json!({"error": REFUSAL, "code": "short_of_memory", "retry_after_ms": RETRY_AFTER_MS});
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], Json(body)).into_response()
+}
+
+pub(super) fn full(msg: &str) -> Response<Body> {
+    ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
+}
+
+/// What is true at one moment only.
+pub(super) fn unstored(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A page that may ask may also read the answer.
+pub(super) fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
+    let answer = response.headers_mut();
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.insert(VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = headers.get(ORIGIN) {
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    response
+}
+
+/// The response to a parameter that is wrong.
+pub(super) fn bad(msg: &str) -> Response<Body> {
+    error(StatusCode::BAD_REQUEST, msg)
+}
+
+/// The answer where there are no rooms.
+pub(super) fn closed() -> Response<Body> {
+    let msg = "this gateway has no captures to replay beside its feed: `[replay] dir` is not set";
+    error(StatusCode::NOT_FOUND, msg)
+}

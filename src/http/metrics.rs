@@ -1,0 +1,588 @@
+//! The counters, as OpenMetrics text.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::runtimes::RuntimeRow;
+use super::{RoomError, Runtimes, Stats};
+use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
+use crate::history::Access;
+use crate::latency::Tag;
+use crate::model::tick::GapCause;
+use crate::ops::collector::{BOUNDS_NS, Label, Measured};
+use crate::ring::Doorbell;
+use crate::system::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK, TurnTimes};
+use crate::system::memory::{Asked, Memory};
+use crate::system::pulse::Pulse;
+use crate::time::clock::Steps;
+
+/// Where the figures are.
+pub struct Sources {
+    /// The ingest thread's.
+    pub ingest: Arc<IngestView>,
+    /// The shards', with their doorbells.
+    pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
+    /// The listeners', by name.
+    pub listeners: Vec<(&'static str, Arc<Stats>)>,
+    /// The publishers', where they may.
+    pub publish: Option<Arc<publish::Stats>>,
+    /// What is recorded, a row a line.
+    pub records: Arc<[Arc<LineRecord>]>,
+    /// The history, where one is kept.
+    pub history: Option<Access>,
+    /// What was measured, unless measuring is off.
+    pub latency: Option<Arc<Measured>>,
+    /// The runtimes.
+    pub runtimes: Runtimes,
+    /// Threads that are watched.
+    pub pulses: Arc<[Arc<Pulse>]>,
+    /// What the clocks of the machine did.
+    pub steps: Arc<Steps>,
+    /// Clients that are taken at once.
+    pub connections_max: u64,
+    /// Files that the process may open; `None`: there is no limit, or it is unknown.
+    pub files_max: Option<u64>,
+    /// Instruments listed.
+    pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The bound of memory, and how much is in use.
+    pub memory: Arc<Memory>,
+    /// The rooms of replays; `None`: there are none.
+    pub rooms: Box<dyn Fn() -> Option<RoomFigures> + Send + Sync>,
+}
+
+/// What is counted of the rooms of replays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomFigures {
+    /// Rooms now, those that open or end counted.
+    pub open: u64,
+    /// Clients in them now.
+    pub clients: u64,
+    /// Rooms that were opened.
+    pub opened: u64,
+    /// Clients that were refused, by [`RoomError::REASONS`].
+    pub refused: [u64; RoomError::REASONS.len()],
+    /// Connections of clients in rooms that ended, those of rooms that have ended too, by [`Ending::ALL`].
+    pub clients_ended: [u64; Ending::ALL.len()],
+    /// What rooms lost, those that have ended too, by [`LOSSES`](Self::LOSSES).
+    pub lost: [u64; Self::LOSSES.len()],
+}
+
+impl RoomFigures {
+    /// What a room can lose: ticks that its shard was lapped by, ticks merged, dropped for slowness and lost by the feed as
+    /// its clients were told, ticks without a place, and lines that could not be read.
+    pub const LOSSES: [&'static str; 6] = ["lapped", "merged", "dropped", "lost", "unplaced", "bad_lines"];
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+/// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, listeners,
+/// reasons, and stages, venues and channels: never symbols, clients or rooms.
+pub fn render(sources: Arc<Sources>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(sources));
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+type Row<'a> = (Vec<(&'a str, String)>, u64);
+
+/// The unit that a name ends in, if it does, and the name before it: the encoder adds it again.
+fn unit_of(name: &str) -> (&str, Option<Unit>) {
+    let unit = |suffix, unit| name.strip_suffix(suffix).map(|name| (name, Some(unit)));
+    unit("_bytes", Unit::Bytes).or_else(|| unit("_seconds", Unit::Seconds)).unwrap_or((name, None))
+}
+
+/// Writes one metric with all its rows; the unit that its name ends in is told.
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    rows: Vec<Row<'_>>,
+) -> fmt::Result {
+    let (name, unit) = unit_of(name);
+    let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+    for (labels, value) in rows {
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        if labels.is_empty() {
+            // The one row of a metric without labels ends it.
+            return one(kind, value, metric);
+        }
+        let labels = labels.as_slice();
+        one(kind, value, metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn one(kind: MetricType, value: u64, row: MetricEncoder<'_>) -> fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(row),
+        _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(row),
+    }
+}
+
+/// Times of a histogram, in seconds: how many there were up to each bound and above the one before, and their sum.
+fn histogram(bounds_ns: &[u64], counts: &[u64], sum_ns: u64, mut row: MetricEncoder<'_>) -> fmt::Result {
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let bounds = bounds_ns.iter().copied().map(seconds).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(counts.iter().copied()).collect();
+    row.encode_histogram::<NoLabelSet>(seconds(sum_ns), counts.iter().sum(), &buckets, None)
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_memory(&mut encoder)?;
+        self.encode_ingest(&mut encoder)?;
+        self.encode_lines(&mut encoder)?;
+        self.encode_shards(&mut encoder)?;
+        self.encode_turns(&mut encoder)?;
+        self.encode_doors(&mut encoder)?;
+        self.encode_records(&mut encoder)?;
+        self.encode_history(&mut encoder)?;
+        self.encode_publish(&mut encoder)?;
+        self.encode_rooms(&mut encoder)?;
+        self.encode_runtimes(&mut encoder)?;
+        self.encode_clocks(&mut encoder)?;
+        self.encode_latency(&mut encoder)
+    }
+}
+
+impl Sources {
+    fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let memory = &self.memory;
+        let Some(bound_bytes) = memory.bound_bytes() else { return Ok(()) };
+        for (name, help, value) in [
+            ("tickfan_memory_bound_bytes", "What memory may be in use", bound_bytes),
+            ("tickfan_memory_used_bytes", "Memory that is in use, sockets counted", memory.used_bytes()),
+            ("tickfan_memory_level", "0: ample, 1: short, 2: critical, 3: full", memory.level() as u64),
+        ] {
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
+        }
+        let row = |asked: Asked| (vec![("what", asked.name().to_owned())], memory.refused(asked));
+        let (name, help) = ("tickfan_memory_refused", "What was refused because memory was short");
+        family(encoder, name, help, MetricType::Counter, Asked::ALL.into_iter().map(row).collect())?;
+        let (name, help) =
+            ("tickfan_memory_checkpoints_dropped", "Places of replays thrown away because memory was short");
+        let dropped = memory.checkpoints_dropped.get();
+        family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), dropped)])
+    }
+
+    fn encode_ingest(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ingest = &self.ingest;
+        let flowing = ingest.flows().filter(|flow| *flow == Flow::Flowing).count() as u64;
+        let gauges = [
+            ("tickfan_instruments", "Instruments listed", (self.instruments)()),
+            ("tickfan_feeds_flowing", "Replays that bring ticks", flowing),
+            ("tickfan_connections_max", "Clients that are taken at once", self.connections_max),
+        ];
+        if let Some(files_max) = self.files_max {
+            let help = "Files that the process may open, connections counted";
+            family(
+                encoder,
+                "tickfan_open_files_max",
+                help,
+                MetricType::Gauge,
+                vec![(Vec::new(), files_max)],
+            )?;
+        }
+        for (name, help, value) in gauges {
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
+        }
+        let held = vec![(Vec::new(), ingest.publishers_held.get())];
+        let help = "Publishers whose lines wait until their new instruments are subscribed to";
+        family(encoder, "tickfan_publishers_held", help, MetricType::Gauge, held)?;
+        let counters = [
+            ("tickfan_ingest_turns", "Turns of the ingest thread", &ingest.turns),
+            ("tickfan_published", "Ticks published to the ring", &ingest.published),
+            ("tickfan_unplaced", "Ticks of instruments over the limit", &ingest.unplaced),
+            (
+                "tickfan_notices_lost",
+                "Notices that found no room on the way to the log",
+                &ingest.notices_lost,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), counter.get())])?;
+        }
+        Ok(())
+    }
+
+    fn encode_clocks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let late = |pulse: &Arc<Pulse>| {
+            (vec![("thread", pulse.name().to_owned())], pulse.late_ms().unwrap_or(0) / 1_000)
+        };
+        let rows = self.pulses.iter().map(late).collect();
+        let help = "Whole seconds for which a thread has not moved";
+        family(encoder, "tickfan_thread_late_seconds", help, MetricType::Gauge, rows)?;
+        let (forward, back) = self.steps.both();
+        let rows = [("forward", forward), ("back", back)];
+        let rows = rows.map(|(way, count)| (vec![("direction", way.to_owned())], count)).to_vec();
+        let help = "Times that the wall clock was set, or the machine slept";
+        family(encoder, "tickfan_clock_steps", help, MetricType::Counter, rows)?;
+        let (stood, stood_ms) = self.steps.stood();
+        let counters = [
+            ("tickfan_process_stood", "Times that the process did not run for a second or more", stood),
+            ("tickfan_process_stood_seconds", "Whole seconds that these times took", stood_ms / 1_000),
+        ];
+        for (name, help, value) in counters {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
+        }
+        Ok(())
+    }
+
+    fn encode_lines(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let lines = self.ingest.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
+        type Figure = (&'static str, &'static str, fn(&LineReport) -> u64);
+        let figures: [Figure; 11] = [
+            ("tickfan_feed_frames", "Frames received", |l| l.stats.frames),
+            ("tickfan_feed_bad_frames", "Frames that could not be read", |l| l.stats.bad_frames),
+            ("tickfan_feed_bad_lines", "Records that could not be read, frames included", |l| l.bad_lines),
+            ("tickfan_feed_trades", "Trades made of frames", |l| l.stats.trades),
+            ("tickfan_feed_quotes", "Quotes made of frames", |l| l.stats.quotes),
+            ("tickfan_feed_repeated", "Ticks that another source had told", |l| l.stats.repeated),
+            ("tickfan_feed_gaps", "Gaps told", |l| l.stats.gaps),
+            ("tickfan_feed_sequence_breaks", "Breaks of the venue's sequence", |l| l.stats.sequence_breaks),
+            ("tickfan_feed_checksums_good", "Book checksums that were right", |l| l.stats.checksums_good),
+            ("tickfan_feed_checksums_bad", "Book checksums that were wrong", |l| l.stats.checksums_bad),
+            ("tickfan_feed_crossed", "Quotes not told because they were crossed", |l| l.stats.crossed),
+        ];
+        let labels = |line: &LineReport| vec![("line", line.name.clone()), ("venue", line.wire.to_string())];
+        for (name, help, figure) in figures {
+            let rows = lines.iter().map(|line| (labels(line), figure(line))).collect();
+            family(encoder, name, help, MetricType::Counter, rows)?;
+        }
+        let mut kinds = Vec::new();
+        let mut refused = Vec::new();
+        for line in &lines {
+            for (what, count) in line.stats.refused.rows() {
+                let mut labels = labels(line);
+                labels.push(("what", what.to_owned()));
+                refused.push((labels, count));
+            }
+            for kind in line.stats.kinds.iter() {
+                let mut labels = labels(line);
+                labels.push(("kind", kind.name.to_string()));
+                labels.push(("known", kind.known.to_string()));
+                kinds.push((labels, kind.frames));
+            }
+        }
+        let help = "What was not told because it makes no sense or cannot be held";
+        family(encoder, "tickfan_feed_refused", help, MetricType::Counter, refused)?;
+        family(encoder, "tickfan_feed_kinds", "Frames by the venue's word", MetricType::Counter, kinds)
+    }
+
+    fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
+        use MetricType::{Counter as Sum, Gauge};
+        let figures: [Figure; 27] = [
+            ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
+            ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
+            ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
+            ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| {
+                &c.shedding
+            }),
+            ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
+            ("tickfan_sessions_opened", "Clients that ever connected", Sum, |c| &c.came),
+            ("tickfan_sessions_slowed", "Clients that were ever told that they are behind", Sum, |c| {
+                &c.slowed
+            }),
+            ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
+            ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
+            ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
+            ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
+            ("tickfan_shard_steps", "Steps that requests of clients took", Sum, |c| &c.steps),
+            ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
+            ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
+            (
+                "tickfan_shard_reread",
+                "Positions of the ring looked at again, for clients that come back",
+                Sum,
+                |c| &c.reread,
+            ),
+            ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
+            ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
+            ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),
+            ("tickfan_dropped", "Ticks that a gap named for slowness", Sum, |c| &c.dropped),
+            ("tickfan_lost", "Numbers that a gap named for the feed's sake", Sum, |c| &c.lost),
+            ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
+            ("tickfan_written_bytes", "Bytes that sockets took", Sum, |c| &c.bytes),
+            ("tickfan_outbox_bytes", "Memory that outboxes hold", Gauge, |c| &c.outbox_bytes),
+            ("tickfan_unacked_bytes", "What the kernel holds for clients that may be slow", Gauge, |c| {
+                &c.unacked_bytes
+            }),
+            ("tickfan_memory_sheds", "Queues taken back because memory was short", Sum, |c| &c.memory_sheds),
+            ("tickfan_requests", "Requests of clients", Sum, |c| &c.requests),
+            ("tickfan_request_faults", "Requests answered by an error", Sum, |c| &c.faults),
+        ];
+        let label = |number: usize| vec![("shard", number.to_string())];
+        for (name, help, kind, figure) in figures {
+            let rows = self.shards.iter().enumerate();
+            let rows = rows.map(|(n, (counters, _))| (label(n), figure(counters).get())).collect();
+            family(encoder, name, help, kind, rows)?;
+        }
+        let ended = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+            let row = move |ending: Ending| {
+                let labels = vec![("shard", n.to_string()), ("cause", ending.name().to_owned())];
+                (labels, counters.ended[ending.index()].get())
+            };
+            Ending::ALL.into_iter().map(row)
+        });
+        family(encoder, "tickfan_sessions_ended", "Clients whose connection ended", Sum, ended.collect())?;
+        self.encode_gaps(encoder)?;
+        let taken_back = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+            TAKEN_BACK.into_iter().zip(&counters.taken_back).map(move |(what, numbers)| {
+                (vec![("shard", n.to_string()), ("what", what.to_owned())], numbers.get())
+            })
+        });
+        let help = "Ticks of queues taken back, by what they had been counted as";
+        family(encoder, "tickfan_taken_back", help, Sum, taken_back.collect())?;
+        let wakes = self.shards.iter().enumerate().map(|(n, (_, bell))| (label(n), bell.wakes())).collect();
+        family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
+    }
+
+    /// How long the turns of the threads took that ticks pass through.
+    fn encode_turns(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("tickfan_turn", "What turns of the threads that ticks pass through took");
+        let mut metric =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(n, (counters, _))| (format!("shard-{n}"), &counters.turn_times));
+        for (thread, turns) in std::iter::once(("ingest".to_owned(), &self.ingest.turn_times)).chain(shards) {
+            let labels = [("thread", thread.as_str())];
+            histogram(
+                &TurnTimes::BOUNDS_NS,
+                &turns.counts(),
+                turns.sum_ns(),
+                metric.encode_family(&labels)?,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, fn(&Gaps) -> &Counter);
+        let figures: [Figure; 2] = [
+            ("tickfan_gaps", "Gaps that clients were told", |gaps| &gaps.told),
+            ("tickfan_gap_ticks", "Numbers that these gaps named", |gaps| &gaps.ticks),
+        ];
+        for (name, help, figure) in figures {
+            let rows = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
+                GapCause::ALL.into_iter().zip(&counters.gaps).map(move |(cause, gaps)| {
+                    let labels = vec![("shard", n.to_string()), ("cause", cause.name().to_owned())];
+                    (labels, figure(gaps).get())
+                })
+            });
+            family(encoder, name, help, MetricType::Counter, rows.collect())?;
+        }
+        Ok(())
+    }
+
+    fn encode_records(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, MetricType, fn(&LineRecord) -> u64);
+        use MetricType::{Counter as Sum, Gauge};
+        let figures: [Figure; 7] = [
+            ("tickfan_record_frames", "Frames written to recordings", Sum, |r| r.frames.get()),
+            ("tickfan_record_bytes", "Bytes written to recordings, as packed", Sum, |r| r.bytes.get()),
+            ("tickfan_record_segments", "Files of recordings begun", Sum, |r| r.segments.get()),
+            ("tickfan_record_altered", "Frames recorded with spaces for line breaks", Sum, |r| {
+                r.altered.get()
+            }),
+            ("tickfan_record_dropped", "Frames that were not recorded", Sum, |r| r.dropped_frames.get()),
+            ("tickfan_record_dropped_bytes", "Bytes that were not recorded", Sum, |r| r.dropped_bytes.get()),
+            (
+                "tickfan_record_failed",
+                "Recordings that ended because they could not be written",
+                Gauge,
+                |r| u64::from(r.failure().is_some()),
+            ),
+        ];
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        for (name, help, kind, figure) in figures {
+            let rows = self.records.iter().map(|record| {
+                (vec![("line", record.name.clone()), ("venue", record.wire.to_string())], figure(record))
+            });
+            family(encoder, name, help, kind, rows.collect())?;
+        }
+        Ok(())
+    }
+
+    fn encode_history(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(history) = &self.history else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        let (stats, failed) = (history.stats(), u64::from(history.failure().is_some()));
+        let figures = [
+            ("tickfan_history_taken", "Ticks that the history took from the ring", Sum, stats.taken.get()),
+            ("tickfan_history_missed", "Ticks that it lacks", Sum, stats.missed.get()),
+            ("tickfan_history_ticks", "Ticks that its files hold", Gauge, stats.held.get()),
+            ("tickfan_history_bytes", "Bytes of these, with their index", Gauge, stats.bytes.get()),
+            (
+                "tickfan_history_reads",
+                "Blocks of ticks read for clients that catch up",
+                Sum,
+                stats.read.get(),
+            ),
+            ("tickfan_history_failed", "It ended because it could not be written", Gauge, failed),
+        ];
+        for (name, help, kind, value) in figures {
+            family(encoder, name, help, kind, vec![(Vec::new(), value)])?;
+        }
+        Ok(())
+    }
+
+    fn encode_publish(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(stats) = &self.publish else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        let figures = [
+            ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
+            ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
+            ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
+            ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
+            ("tickfan_publish_wrong_tokens", "Wrong tokens that were shown", Sum, &stats.wrong_tokens),
+            (
+                "tickfan_publish_tokens_unread",
+                "Tokens not compared, since too many wrong ones came from their address",
+                Sum,
+                &stats.tokens_unread,
+            ),
+            (
+                "tickfan_publish_evicted",
+                "Connections without the token whose place another one took",
+                Sum,
+                &stats.evicted,
+            ),
+            ("tickfan_publish_limit_refused", "Publishers turned away for room", Sum, &stats.limit_refused),
+            ("tickfan_publish_accept_errors", "Accepts that failed", Sum, &stats.accept_errors),
+            ("tickfan_publish_resets", "Publishers whose connection broke", Sum, &stats.resets),
+            ("tickfan_publish_lines", "Lines received", Sum, &stats.lines),
+            ("tickfan_publish_bytes", "Bytes of lines received", Sum, &stats.bytes),
+            ("tickfan_publish_faults", "Faulty lines", Sum, &stats.faults),
+            ("tickfan_publish_faults_untold", "Faulty lines not told one by one", Sum, &stats.faults_untold),
+        ];
+        for (name, help, kind, figure) in figures {
+            family(encoder, name, help, kind, vec![(Vec::new(), figure.load(Ordering::Relaxed))])?;
+        }
+        Ok(())
+    }
+
+    fn encode_rooms(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(rooms) = (self.rooms)() else { return Ok(()) };
+        use MetricType::{Counter as Sum, Gauge};
+        for (name, help, kind, value) in [
+            ("tickfan_rooms", "Rooms of replays", Gauge, rooms.open),
+            ("tickfan_room_clients", "Clients in rooms of replays", Gauge, rooms.clients),
+            ("tickfan_rooms_opened", "Rooms of replays that were opened", Sum, rooms.opened),
+        ] {
+            family(encoder, name, help, kind, vec![(Vec::new(), value)])?;
+        }
+        let losses = RoomFigures::LOSSES.into_iter().zip(rooms.lost);
+        let rows = losses.map(|(what, lost)| (vec![("what", what.to_owned())], lost)).collect();
+        family(encoder, "tickfan_rooms_lost", "What rooms of replays lost, those that ended too", Sum, rows)?;
+        let ended = Ending::ALL.into_iter().zip(rooms.clients_ended);
+        let rows = ended.map(|(ending, count)| (vec![("cause", ending.name().to_owned())], count)).collect();
+        let help = "Clients in rooms of replays whose connection ended";
+        family(encoder, "tickfan_room_clients_ended", help, Sum, rows)?;
+        let reasons = RoomError::REASONS.into_iter().zip(rooms.refused);
+        let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
+        family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)
+    }
+
+    fn encode_runtimes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = self.runtimes.rows();
+        let label = |row: &RuntimeRow| vec![("runtime", row.name.clone())];
+        let (name, help) = ("tickfan_runtime_busy", "Time that the runtime did not wait for events");
+        let mut busy = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for row in &rows {
+            let seconds = ConstCounter::new(row.busy.as_secs_f64());
+            seconds.encode(busy.encode_family(&[("runtime", row.name.as_str())])?)?;
+        }
+        type Figure = (&'static str, &'static str, MetricType, fn(&RuntimeRow) -> u64);
+        let figures: [Figure; 3] = [
+            ("tickfan_runtime_parks", "Times that it waited for events", MetricType::Counter, |r| r.parks),
+            ("tickfan_runtime_tasks", "Tasks", MetricType::Gauge, |r| r.tasks),
+            ("tickfan_runtime_queued", "Tasks woken from outside that wait", MetricType::Gauge, |r| r.queued),
+        ];
+        for (name, help, kind, figure) in figures {
+            let rows = rows.iter().map(|row| (label(row), figure(row))).collect();
+            family(encoder, name, help, kind, rows)?;
+        }
+        Ok(())
+    }
+
+    fn encode_latency(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(measured) = &self.latency else { return Ok(()) };
+        let (name, help) = ("tickfan_latency", "What the stages of a tick's way took");
+        let mut metric =
+            encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (Label { stage, venue, channel }, total) in measured.totals() {
+            let venue = venue.as_deref().unwrap_or(Tag::ANY);
+            let labels = [("stage", stage.name()), ("venue", venue), ("channel", channel.name())];
+            histogram(&BOUNDS_NS, &total.buckets, total.sum_ns, metric.encode_family(&labels)?)?;
+        }
+        let (negative, clamped) = measured.odd();
+        let mut counts = vec![
+            (
+                "tickfan_latency_negative",
+                "Values below zero, in no histogram: a clock was set back",
+                negative,
+            ),
+            ("tickfan_latency_clamped", "Values over a minute, which count as a minute", clamped),
+        ];
+        if let Some(log) = measured.log() {
+            let help = "Intervals that the latency log lacks because it could not be written";
+            counts.push(("tickfan_latency_log_missing", help, log.missing));
+            let (name, help) = ("tickfan_latency_log_failing", "1 while the latency log cannot be written");
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), log.failing.into())])?;
+        }
+        if let Some(stats) = measured.flights() {
+            let (name, help) = ("tickfan_flights_failing", "1 while flights cannot be written");
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), stats.is_failing().into())])?;
+            let help = "Incidents without a flight, because there had just been one";
+            counts.push(("tickfan_flights_dropped", help, stats.dropped.get()));
+            let help = "Flights that could not be written, and whether they could be at the start";
+            counts.push(("tickfan_flights_failed", help, stats.failed.get()));
+            counts.push(("tickfan_flights_written", "Flights written", stats.written.get()));
+        }
+        for (name, help, value) in counts {
+            family(encoder, name, help, MetricType::Counter, vec![(Vec::new(), value)])?;
+        }
+        Ok(())
+    }
+
+    fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        type Figure = (&'static str, &'static str, fn(&Stats) -> &AtomicU64);
+        let figures: [Figure; 9] = [
+            ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
+            ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),
+            ("tickfan_http_refused_full", "Connections refused for room", |s| &s.refused_full),
+            ("tickfan_http_refused_address", "Connections refused for their address", |s| &s.refused_address),
+            ("tickfan_http_requests", "Requests that reached a route", |s| &s.requests),
+            ("tickfan_http_bad_heads", "Heads that were malformed", |s| &s.bad_heads),
+            ("tickfan_http_timeouts", "Heads that took too long", |s| &s.timeouts),
+            ("tickfan_http_upgraded", "Handshakes done", |s| &s.upgraded),
+            ("tickfan_http_handover_refused", "Handshakes that found no place", |s| &s.handover_refused),
+        ];
+        for (name, help, figure) in figures {
+            let rows = self.listeners.iter().map(|(door, stats)| {
+                (vec![("door", (*door).to_owned())], figure(stats).load(Ordering::Relaxed))
+            });
+            family(encoder, name, help, MetricType::Counter, rows.collect())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,652 @@
+//! Accepts connections and drives HTTP on each: the one place that both listeners share.
+//!
+//! hyper answers a malformed head without a word, and drops others in silence. Both are answered here: a head that is no good
+//! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
+//! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
+
+use std::error::Error as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use futures_util::future::BoxFuture;
+use http_body_util::LengthLimitError;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tower::ServiceExt;
+
+use super::Refused;
+use super::answer::error;
+use super::hosts::Gate;
+use crate::net::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
+use crate::protocol::frame;
+use crate::system::faults;
+use crate::time::clock::patience;
+
+/// The longest request head, in bytes; a longer one gets 431.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The most lines that a head has; more get 431. It is hyper's own, which it keeps on the stack as long as nobody sets it.
+const HEAD_LINES_MAX: usize = 100;
+/// The longest body that is read, in bytes; for a longer one: 413.
+const BODY_BYTES_MAX: usize = 1024;
+/// How many connections over the limit are told so at the same time; the others are just closed.
+const REFUSALS_MAX: usize = 64;
+/// How long requests under way may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Bounds of a door and of each connection on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
+    /// 503. A connection costs about 40 kB at most. Default 1024.
+    pub connections_max: usize,
+    /// Connections at the same time, sessions included: each takes an open file. Further ones are answered 503.
+    /// Default: no other bound than these.
+    pub open_max: usize,
+    /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
+    /// 20000.
+    pub per_address_max: usize,
+    /// Connections that are accepted a second; further ones wait in the kernel's backlog. More lets clients that come
+    /// back together in sooner, and takes more from the threads that serve those that are there. Default 2000.
+    pub admissions_per_s: NonZeroU32,
+    /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
+    /// slow links, and lets an attacker hold connections for longer. Default 5000.
+    pub head_timeout_ms: u64,
+    /// How long a connection may stay open without a request, and how long its peer may leave an answer
+    /// unread, in milliseconds; then it is closed without a word. Default 30000.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            open_max: usize::MAX,
+            per_address_max: 20_000,
+            admissions_per_s: const { NonZeroU32::new(2_000).expect("it is not 0") },
+            head_timeout_ms: 5_000,
+            idle_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// What a door counts, since it opened.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connections accepted, those refused for room included.
+    pub accepted: AtomicU64,
+    /// Accepts that failed.
+    pub accept_errors: AtomicU64,
+    /// Connections refused because `connections_max` were open.
+    pub refused_full: AtomicU64,
+    /// Connections refused because there were `per_address_max` from their address.
+    pub refused_address: AtomicU64,
+    /// Connections open in HTTP now.
+    pub open: AtomicU64,
+    /// Requests that reached a route.
+    pub requests: AtomicU64,
+    /// Heads that were malformed, too large or broken off.
+    pub bad_heads: AtomicU64,
+    /// Heads that took too long.
+    pub timeouts: AtomicU64,
+    /// Sockets handed over after a handshake.
+    pub upgraded: AtomicU64,
+    /// Sockets that nobody took after the 101.
+    pub handover_refused: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The other end of a connection.
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) seat: ConnectionPermit,
+}
+
+/// Rides on every request as an extension: who asks.
+#[derive(Clone, Copy)]
+pub(super) struct PeerAddress(pub(super) SocketAddr);
+
+/// Rides on every request as an extension, for what takes its time to answer.
+#[derive(Clone)]
+pub(super) struct Working(Arc<Activity>);
+
+impl Working {
+    /// The head is here: from now on its deadline is no more, and that of the answer counts.
+    pub(super) fn begin(&self) {
+        self.0.enter(Phase::Answer);
+    }
+}
+
+type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
+
+/// Rides on a 101 as an extension: who takes the socket, once.
+pub(super) struct Handover(Mutex<Option<Take>>);
+
+impl Handover {
+    pub(super) fn new(
+        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send + 'static,
+    ) -> Self {
+        Self(Mutex::new(Some(Box::new(take))))
+    }
+
+    fn take(&self) -> Option<Take> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What a listener serves or admits.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) router: Router,
+    pub(super) gate: Gate,
+    pub(super) limits: Limits,
+    pub(super) stats: Arc<Stats>,
+}
+
+/// What all connections of a door share.
+struct Listener {
+    router: Router,
+    gate: Gate,
+    limits: Limits,
+    stats: Arc<Stats>,
+    http: http1::Builder,
+    /// Where it listens.
+    address: IpAddr,
+}
+
+/// Serves `router` on `listener` until `shutdown` is ready; then nothing new is accepted and open
+/// connections have [`GRACE`] to end.
+pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
+    let Site { router, gate, limits, stats } = site;
+    let mut http = http1::Builder::new();
+    // Heads have our own deadline, which answers; hyper's would only drop.
+    http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
+    // One that does not know where it listens has no address of its own.
+    let address = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let server = Arc::new(Listener { router, gate, limits, stats, http, address });
+    let (stop, stopped) = watch::channel(());
+    let mut shutdown = pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {}
+        never = accept(&listener, &server, &stopped) => match never {},
+    }
+    drop((listener, stopped, server));
+    // No receiver: no connection is open.
+    stop.send(()).ok();
+    // Every connection holds a receiver; none left means that all have ended.
+    timeout(GRACE + LINGER, stop.closed()).await.ok();
+}
+
+/// Accepts so many connections a second, in small portions: what a handshake takes, the shards lack where cores are few.
+struct Pace {
+    portion: u32,
+    /// How many of this portion are left.
+    left: u32,
+    next: Interval,
+}
+
+impl Pace {
+    fn new(per_s: NonZeroU32) -> Self {
+        let (portion, period) = portion(per_s);
+        let mut next = interval(period);
+        // After a quiet time there is one portion, not all that were unused.
+        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { portion, left: 0, next }
+    }
+
+    /// Waits until another may be accepted.
+    async fn go_on(&mut self) {
+        if self.left == 0 {
+            self.next.tick().await;
+            self.left = self.portion;
+        }
+        self.left -= 1;
+    }
+}
+
+/// A portion for each 5 ms, or a connection for each longer time.
+fn portion(per_s: NonZeroU32) -> (u32, Duration) {
+    const PORTIONS_PER_S: u32 = 200;
+    match per_s.get() / PORTIONS_PER_S {
+        0 => (1, Duration::from_secs(1) / per_s.get()),
+        portion => (portion, Duration::from_secs(1) * portion / per_s.get()),
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    server: &Arc<Listener>,
+    stopped: &watch::Receiver<()>,
+) -> std::convert::Infallible {
+    let open = Arc::new(Semaphore::new(server.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let addresses = Arc::new(Addresses::default());
+    let mut pace = Pace::new(server.limits.admissions_per_s);
+    let no_file_left =
+        answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
+    let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());
+    loop {
+        pace.go_on().await;
+        let (stream, address) = acceptor.accept(&server.stats.accept_errors).await;
+        count(&server.stats.accepted);
+        let is_full = addresses.open() >= server.limits.open_max;
+        let seat = addresses.take(address.ip(), server.limits.per_address_max);
+        let permit = if is_full { None } else { Arc::clone(&open).try_acquire_owned().ok() };
+        let (status, msg) = match (seat, permit) {
+            (Some(seat), Some(permit)) => {
+                count(&server.stats.open);
+                let peer = Peer { address, seat };
+                tokio::spawn(connection(stream, peer, Arc::clone(server), stopped.clone(), permit));
+                continue;
+            }
+            (None, _) => {
+                count(&server.stats.refused_address);
+                ("429 Too Many Requests", "too many connections from your address are open")
+            }
+            (_, None) => {
+                count(&server.stats.refused_full);
+                ("503 Service Unavailable", "too many connections are open")
+            }
+        };
+        if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+            tokio::spawn(async move {
+                answer_and_close(stream, status, msg).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// One connection, from its first byte to its end or to its hand-over.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    server: Arc<Listener>,
+    stopped: watch::Receiver<()>,
+    permit: OwnedSemaphorePermit,
+) {
+    let activity = Arc::new(Activity::default());
+    let (end, stream, read_buf) = drive(stream, peer.address, &server, &activity, stopped.clone()).await;
+    match end {
+        End::Late if activity.phase() == Phase::Head || !read_buf.is_empty() => {
+            count(&server.stats.timeouts);
+            let msg = match activity.is_whole.load(Ordering::Relaxed) {
+                false => "the request's head took too long",
+                true => "the request's body took too long",
+            };
+            answer_and_close(stream, "408 Request Timeout", msg).await;
+        }
+        End::Late => {}
+        End::Done(result) => match activity.handover() {
+            Some(take) if result.is_ok() => {
+                hand_over(take, stream, read_buf, peer, &server.stats);
+            }
+            _ => close_after(result, stream, &activity, &server.stats).await,
+        },
+    }
+    drop(permit);
+    server.stats.open.fetch_sub(1, Ordering::Relaxed);
+    // It lives to here: at shutdown, `serve` waits for the last of them.
+    drop(stopped);
+}
+
+/// Why driving a connection ended.
+enum End {
+    /// hyper is done with it.
+    Done(hyper::Result<()>),
+    /// It ran into a deadline.
+    Late,
+}
+
+/// Drives HTTP until it is done or too late, and gives the socket back with what was read beyond.
+async fn drive(
+    stream: TcpStream,
+    address: SocketAddr,
+    server: &Arc<Listener>,
+    activity: &Arc<Activity>,
+    mut stopped: watch::Receiver<()>,
+) -> (End, TcpStream, Vec<u8>) {
+    let own = [server.address, stream.local_addr().map_or(server.address, |address| address.ip())];
+    let io = TokioIo::new(Watched { stream, activity: Arc::clone(activity) });
+    let service = service(address, own, Arc::clone(server), Arc::clone(activity));
+    let mut conn = server.http.serve_connection(io, service);
+    let mut deadline = Box::pin(patience(activity.limit(server.limits)));
+    let mut grace = pin!(async {
+        // An error means that the door is gone, which is the same news.
+        stopped.changed().await.ok();
+    });
+    let mut stopping = false;
+    let mut seen = activity.step();
+    let end = std::future::poll_fn(|cx| {
+        if !stopping && grace.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            deadline.set(patience(GRACE));
+            Pin::new(&mut conn).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = conn.poll_without_shutdown(cx) {
+            return Poll::Ready(End::Done(result));
+        }
+        let step = activity.step();
+        if step != seen && !stopping {
+            seen = step;
+            deadline.set(patience(activity.limit(server.limits)));
+        }
+        deadline.as_mut().poll(cx).map(|()| End::Late)
+    })
+    .await;
+    let parts = conn.into_parts();
+    (end, parts.io.into_inner().stream, parts.read_buf.into())
+}
+
+/// The end of a connection that stays HTTP.
+async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &Stats) {
+    let Err(error) = result else { return linger(stream).await };
+    if activity.phase() == Phase::Answer {
+        // The peer is gone, or did not take its answer.
+        return;
+    }
+    count(&stats.bad_heads);
+    if error.is_incomplete_message() {
+        answer_and_close(stream, "400 Bad Request", "the request's head breaks off").await;
+    } else if error.is_parse_too_large() {
+        let msg = format!(
+            "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEAD_LINES_MAX} lines: symbols that its address has \
+             no room for can be asked for by messages"
+        );
+        answer_and_close(stream, "431 Request Header Fields Too Large", &msg).await;
+    } else if activity.held_back.load(Ordering::Relaxed) {
+        answer_and_close(stream, "400 Bad Request", &format!("the request's head is malformed: {error}"))
+            .await;
+    } else {
+        answer_and_close(stream, "505 HTTP Version Not Supported", "speak HTTP/1.1 here").await;
+    }
+}
+
+fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &Stats) {
+    let Ok(stream) = stream.into_std() else {
+        count(&stats.handover_refused);
+        return;
+    };
+    match take(stream, read_buf, peer) {
+        Ok(()) => count(&stats.upgraded),
+        Err(refused) => {
+            count(&stats.handover_refused);
+            let mut bytes = Vec::new();
+            frame::close(refused.why, None, &mut bytes);
+            // Behind a 101 the socket's buffer has room for a dozen bytes; a peer that is gone needs none.
+            io::Write::write_all(&mut &refused.stream, &bytes).ok();
+        }
+    }
+}
+
+/// Writes an answer of its own to a connection that hyper gave up, and closes it.
+async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
+    if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer(status, msg).as_bytes())).await {
+        linger(stream).await;
+    }
+}
+
+/// A whole answer that names the error.
+fn answer(status: &str, msg: &str) -> String {
+    let body = serde_json::json!({ "error": msg });
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.to_string().len()
+    )
+}
+
+/// What a connection is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of a request is here.
+    Idle,
+    /// A head is coming in.
+    Head,
+    /// An answer is going out, or takes its time.
+    Answer,
+}
+
+/// What the socket and the service see of a connection, told to the task that drives it. All three live in
+/// that one task: the atomics are for the compiler, and relaxed.
+#[derive(Default)]
+struct Activity {
+    /// The [`Phase`] as a number.
+    phase: AtomicU8,
+    /// Moves on whenever the deadline starts anew.
+    step: AtomicU32,
+    /// Whether the head that began last is whole: it has reached the service.
+    is_whole: AtomicBool,
+    /// Whether hyper has answered a head by itself, without a word: see [`Watched`].
+    held_back: AtomicBool,
+    handover: Mutex<Option<Arc<Handover>>>,
+}
+
+impl Activity {
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Answer,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+        self.step.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn step(&self) -> u32 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self, limits: Limits) -> Duration {
+        Duration::from_millis(match self.phase() {
+            Phase::Head => limits.head_timeout_ms,
+            Phase::Idle | Phase::Answer => limits.idle_timeout_ms,
+        })
+    }
+
+    fn read(&self) {
+        if self.phase() == Phase::Idle {
+            self.is_whole.store(false, Ordering::Relaxed);
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// Whether what is about to be written is hyper's own answer to a head, which is to be held back.
+    fn holds_back(&self) -> bool {
+        let holds = self.phase() == Phase::Head && !self.is_whole.load(Ordering::Relaxed);
+        self.held_back.fetch_or(holds, Ordering::Relaxed);
+        holds
+    }
+
+    fn wrote(&self) {
+        if self.phase() == Phase::Answer {
+            // Progress: the deadline starts anew.
+            self.enter(Phase::Answer);
+        }
+    }
+
+    fn flushed(&self) {
+        if self.phase() == Phase::Answer {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    fn answer(&self, handover: Option<Arc<Handover>>) {
+        if handover.is_some() {
+            *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = handover;
+        }
+        self.enter(Phase::Answer);
+    }
+
+    fn handover(&self) -> Option<Take> {
+        self.handover.lock().unwrap_or_else(PoisonError::into_inner).take()?.take()
+    }
+}
+
+/// The service of one connection: the door's router, with what it needs checked before.
+fn service(
+    address: SocketAddr,
+    own: [IpAddr; 2],
+    server: Arc<Listener>,
+    activity: Arc<Activity>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = std::convert::Infallible,
+    Future = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>,
+> + Unpin {
+    service_fn(move |mut request: Request<Incoming>| -> BoxFuture<'static, _> {
+        activity.is_whole.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(PeerAddress(address));
+        request.extensions_mut().insert(Working(Arc::clone(&activity)));
+        let (server, activity) = (Arc::clone(&server), Arc::clone(&activity));
+        Box::pin(async move {
+            count(&server.stats.requests);
+            faults::inject(request.uri().query().unwrap_or_default().as_bytes());
+            let (head, body) = request.into_parts();
+            let mut response = match server.gate.refusal(&head, own).or_else(|| refusal(&head, &body)) {
+                Some(response) => response,
+                None => server.router.clone().oneshot(Request::from_parts(head, Body::new(body))).await?,
+            };
+            activity.answer(response.extensions_mut().remove::<Arc<Handover>>());
+            Ok(response)
+        })
+    })
+}
+
+/// The response to a body that no route should see.
+fn refusal(head: &request::Parts, body: &Incoming) -> Option<Response<Body>> {
+    // The length of what comes in chunks is known when it has been read: see [`body`].
+    let is_short = match body.size_hint().upper() {
+        Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
+        None => head.method == Method::POST,
+    };
+    (!is_short).then(too_long)
+}
+
+fn too_long() -> Response<Body> {
+    let msg = format!("a body has up to {BODY_BYTES_MAX} bytes here, and comes in chunks with a POST alone");
+    let mut response = error(StatusCode::PAYLOAD_TOO_LARGE, &msg);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// The response to one that is too long, malformed, or breaks off.
+pub(super) async fn body(body: Body) -> Result<Bytes, Box<Response<Body>>> {
+    to_bytes(body, BODY_BYTES_MAX).await.map_err(|fault| {
+        let is_long = fault.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+        let broken = || error(StatusCode::BAD_REQUEST, "the body is malformed, or broke off");
+        Box::new(if is_long { too_long() } else { broken() })
+    })
+}
+
+/// A socket that tells its [`Activity`] what passes. What hyper answers to a head that is no good has no body: it is not let
+/// through, and answered again when hyper has given the connection up.
+struct Watched {
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.activity.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.activity.holds_back() {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.activity.wrote();
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.activity.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_portion_is_small_and_the_portions_of_a_second_are_as_many_as_asked_for() {
+        for (per_s, expected, period_us) in
+            [(1, 1, 1_000_000), (150, 1, 6_666), (200, 1, 5_000), (2_000, 10, 5_000), (2_199, 10, 4_547)]
+        {
+            let (portion, period) = portion(NonZeroU32::new(per_s).expect("not 0"));
+            assert_eq!((portion, period.as_micros()), (expected, period_us), "{per_s}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storm_is_paced_after_a_quiet_time_too() {
+        let mut pace = Pace::new(NonZeroU32::new(2_000).expect("not 0"));
+        pace.go_on().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begin = tokio::time::Instant::now();
+        // What is left of the first portion, one that was due, and two that have to be waited for.
+        for _ in 0..9 + 10 + 20 {
+            pace.go_on().await;
+        }
+        assert!(begin.elapsed() >= Duration::from_millis(9), "{:?}", begin.elapsed());
+    }
+}

@@ -1,0 +1,5 @@
+//! What operators look back on: measurements collected from the threads, interval logs on disk, and the flight recorder.
+
+pub mod collector;
+pub mod flight;
+pub mod journal;

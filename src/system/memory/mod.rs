@@ -1,0 +1,316 @@
+//! The one bound of the memory of the process: what it is, how much is in use, how near that is to the bound, and how
+//! much may still be taken.
+//!
+//! Two figures, for two decisions. *When* memory has to be given back is decided by a measurement: what the process
+//! holds, what the kernel holds for its sockets, and, where a cgroup sets the bound, what the kernel charges that
+//! cgroup ([`Gauge`]). *Which* clients give it back is decided by what each of them holds, which its shard counts. A
+//! measurement is a moment old: what is taken in one piece is therefore claimed first ([`Memory::claim`]), and what
+//! grows with each tick grows by a share of what was spare ([`Memory::share`]).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::system::counters::Counter;
+
+mod gauge;
+
+pub use gauge::{Bound, Gauge, Origin, Use};
+
+/// From this share of the bound on, in percent, memory is short: rooms, catch-ups and large subscriptions are refused,
+/// checkpoints are thrown away, and slow clients shed.
+pub const SHORT_PERCENT: u64 = 80;
+/// From this share of the bound on, in percent, connections are refused and slow clients cut.
+pub const CRITICAL_PERCENT: u64 = 90;
+/// How far below a level, in percent of the bound, use is brought before nothing more is given back.
+const SLACK_PERCENT: u64 = 5;
+
+/// How near use is to the bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// There is enough.
+    #[default]
+    Ample,
+    /// [`SHORT_PERCENT`] are in use.
+    Short,
+    /// [`CRITICAL_PERCENT`] are in use.
+    Critical,
+    /// All of it is in use.
+    Full,
+}
+
+impl Level {
+    /// The word for the operator.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ample => "ample",
+            Self::Short => "short",
+            Self::Critical => "critical",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What is refused where memory is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A connection.
+    Connection,
+    /// A room of a replay.
+    Room,
+    /// To catch up with what was recorded.
+    CatchUp,
+    /// A subscription to very many symbols.
+    Subscription,
+}
+
+impl Asked {
+    /// Every one, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::Connection, Self::Room, Self::CatchUp, Self::Subscription];
+
+    /// The word for the operator.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Room => "room",
+            Self::CatchUp => "catch_up",
+            Self::Subscription => "subscription",
+        }
+    }
+
+    /// From which level on it is refused.
+    const fn refused_from(self) -> Level {
+        match self {
+            Self::Connection => Level::Critical,
+            Self::Room | Self::CatchUp | Self::Subscription => Level::Short,
+        }
+    }
+}
+
+/// The sentence of a refusal.
+pub const REFUSAL: &str = "the gateway is short of memory (limits.memory_bytes_max): try again later";
+/// When to try again, milliseconds.
+pub const RETRY_AFTER_MS: u64 = 1_000;
+
+/// The bound, and how much is in use. Shared by all threads; none waits for another.
+#[derive(Debug)]
+pub struct Memory {
+    bound_bytes: u64,
+    used_bytes: AtomicU64,
+    /// Measurements so far.
+    samples: AtomicU64,
+    /// Claimed since the last measurement, and between the two before: a claim made just before a measurement may not have
+    /// been in use by then.
+    claimed_bytes: AtomicU64,
+    claimed_before_bytes: AtomicU64,
+    /// Threads that share what is spare.
+    sharers: AtomicU64,
+    refused: [Counter; Asked::ALL.len()],
+    /// Checkpoints of replays that were thrown away.
+    pub checkpoints_dropped: Counter,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
+}
+
+impl Memory {
+    /// So many bytes at most; [`u64::MAX`]: there is no bound.
+    pub fn new(bound_bytes: u64) -> Self {
+        Self {
+            bound_bytes,
+            used_bytes: AtomicU64::new(0),
+            samples: AtomicU64::new(0),
+            claimed_bytes: AtomicU64::new(0),
+            claimed_before_bytes: AtomicU64::new(0),
+            sharers: AtomicU64::new(0),
+            refused: Default::default(),
+            checkpoints_dropped: Counter::default(),
+        }
+    }
+
+    /// The bound, bytes; `None`: there is none.
+    pub fn bound_bytes(&self) -> Option<u64> {
+        (self.bound_bytes < u64::MAX).then_some(self.bound_bytes)
+    }
+
+    /// What may be in use before memory is short, bytes; `None`: there is no bound.
+    pub fn ample_bytes(&self) -> Option<u64> {
+        self.bound_bytes().map(|_| self.percent(SHORT_PERCENT))
+    }
+
+    /// What was in use when it was measured last, bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes are in use.
+    pub fn measured(&self, used_bytes: u64) {
+        let claimed = self.claimed_bytes.swap(0, Ordering::Relaxed);
+        self.claimed_before_bytes.store(claimed, Ordering::Relaxed);
+        self.used_bytes.store(used_bytes, Ordering::Relaxed);
+        self.samples.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was measured: with each time, a new [share](Self::share) may be taken.
+    #[inline]
+    pub fn samples(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// So many percent of the bound, bytes.
+    fn percent(&self, percent: u64) -> u64 {
+        (self.bound_bytes / 100).saturating_mul(percent)
+    }
+
+    /// What is in use, and what was claimed and may not be in use yet, bytes.
+    fn taken_bytes(&self) -> u64 {
+        let claimed = self.claimed_bytes.load(Ordering::Relaxed);
+        let before = self.claimed_before_bytes.load(Ordering::Relaxed);
+        self.used_bytes().saturating_add(claimed).saturating_add(before)
+    }
+
+    /// How near use is to the bound.
+    pub fn level(&self) -> Level {
+        let used = self.used_bytes();
+        match () {
+            () if used >= self.bound_bytes => Level::Full,
+            () if used >= self.percent(CRITICAL_PERCENT) => Level::Critical,
+            () if used >= self.percent(SHORT_PERCENT) => Level::Short,
+            () => Level::Ample,
+        }
+    }
+
+    /// Bytes that have to be given back until use is well below a level; 0 unless that level is reached.
+    pub fn excess_bytes(&self, level: Level) -> u64 {
+        let percent = match level {
+            Level::Ample => return 0,
+            Level::Short => SHORT_PERCENT,
+            Level::Critical => CRITICAL_PERCENT,
+            Level::Full => 100,
+        };
+        if self.level() < level {
+            return 0;
+        }
+        self.used_bytes().saturating_sub(self.percent(percent - SLACK_PERCENT))
+    }
+
+    /// Takes so many bytes, if memory is not short with them. They count as taken until they can be measured.
+    pub fn claim(&self, bytes: u64) -> bool {
+        if self.taken_bytes().saturating_add(bytes) > self.percent(SHORT_PERCENT) {
+            return false;
+        }
+        self.claimed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Another thread shares what is spare.
+    pub fn join(&self) {
+        self.sharers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A thread that [joined](Self::join) has ended.
+    pub fn leave(&self) {
+        self.sharers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What a thread that [joined](Self::join) may take until the next measurement, bytes: its share of half of what is left
+    /// until memory is short. The other half is for what takes memory meanwhile and asks for none.
+    pub fn share(&self) -> u64 {
+        let spare = self.percent(SHORT_PERCENT).saturating_sub(self.taken_bytes());
+        spare / 2 / self.sharers.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Whether something is refused now for want of memory; then it is counted.
+    pub fn refuses(&self, asked: Asked) -> bool {
+        let refuses = self.level() >= asked.refused_from();
+        if refuses {
+            self.refused[asked as usize].add(1);
+        }
+        refuses
+    }
+
+    /// Takes so many bytes for something, as [`claim`](Self::claim) does. False: it is refused, and counted.
+    pub fn grants(&self, asked: Asked, bytes: u64) -> bool {
+        let granted = self.claim(bytes);
+        if !granted {
+            self.refused[asked as usize].add(1);
+        }
+        granted
+    }
+
+    /// How often something was refused.
+    pub fn refused(&self, asked: Asked) -> u64 {
+        self.refused[asked as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_shares_of_the_bound() {
+        let memory = Memory::new(1_000);
+        let cases = [
+            (0, Level::Ample, 0),
+            (799, Level::Ample, 0),
+            (800, Level::Short, 50),
+            (899, Level::Short, 149),
+            (900, Level::Critical, 150),
+            (1_000, Level::Full, 250),
+            (5_000, Level::Full, 4_250),
+        ];
+        for (used, level, excess) in cases {
+            memory.measured(used);
+            assert_eq!((memory.level(), memory.excess_bytes(Level::Short)), (level, excess), "{used}");
+        }
+        memory.measured(899);
+        assert_eq!((memory.excess_bytes(Level::Critical), memory.excess_bytes(Level::Full)), (0, 0));
+        memory.measured(950);
+        assert_eq!((memory.excess_bytes(Level::Critical), memory.excess_bytes(Level::Full)), (100, 0));
+        assert!(memory.refuses(Asked::Connection) && memory.refuses(Asked::Room));
+        memory.measured(850);
+        assert!(!memory.refuses(Asked::Connection) && memory.refuses(Asked::CatchUp));
+        assert_eq!(Asked::ALL.map(|asked| memory.refused(asked)), [1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn without_a_bound_nothing_is_refused() {
+        let memory = Memory::default();
+        memory.measured(1 << 40);
+        assert!(memory.claim(1 << 40) && !memory.refuses(Asked::Room));
+        assert_eq!((memory.bound_bytes(), memory.level()), (None, Level::Ample));
+        assert!(memory.share() > 1 << 59);
+    }
+
+    #[test]
+    fn what_was_claimed_counts_until_it_can_be_measured() {
+        let memory = Memory::new(1_000);
+        memory.measured(300);
+        assert!(memory.claim(400) && !memory.claim(101), "the measurement is older than the claim");
+        // The claim may have been made while this was measured.
+        memory.measured(300);
+        assert!(!memory.claim(101) && memory.claim(100));
+        memory.measured(700);
+        assert!(!memory.claim(1));
+        memory.measured(700);
+        assert!(memory.claim(100));
+        assert!(!memory.grants(Asked::Subscription, 1));
+        assert_eq!(memory.refused(Asked::Subscription), 1);
+    }
+
+    #[test]
+    fn what_is_spare_is_shared() {
+        let memory = Memory::new(1_000);
+        memory.measured(200);
+        assert_eq!(memory.share(), 300);
+        (0..3).for_each(|_| memory.join());
+        assert_eq!(memory.share(), 100);
+        memory.leave();
+        assert!(memory.claim(100));
+        assert_eq!(memory.share(), 125);
+        memory.measured(2_000);
+        assert_eq!(memory.share(), 0);
+    }
+}

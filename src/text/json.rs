@@ -1,0 +1,9 @@
+//! Values as JSON text.
+
+use serde::Serialize;
+
+/// Appends a value. Structs, and maps whose keys are text, always become text: nothing else is written here.
+pub fn write(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
+    let written = serde_json::to_writer(out, value);
+    debug_assert!(written.is_ok(), "a value of maps with text keys: {written:?}");
+}

@@ -1,8 +1,0 @@
-//! Threads that are in no hurry.
-
-/// Lets all other threads go first, where the system can; whatever the calling thread starts does as it does.
-pub fn step_back() {
-    // Who is not let step back goes as fast as the others: it ends all the sooner.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(10);
-}

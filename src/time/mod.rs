@@ -1,0 +1,5 @@
+//! Time: the only reader of the clocks, the pace of a replay, and times as text.
+
+pub mod clock;
+pub mod duration;
+pub mod rfc3339;
