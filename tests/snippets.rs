@@ -37,7 +37,7 @@ const TRIALS: &[Trial] = &[
         blocks: &[
             ("README.md", "sh", "target/quick/tickfan watch --for 10s '*'"),
             (
-                "README.md",
+                "docs/QUICKSTART.md",
                 "js",
                 "new WebSocket('ws://127.0.0.1:8080/ws?symbols=*').onmessage = m => console.log(m.data)",
             ),
@@ -48,18 +48,42 @@ const TRIALS: &[Trial] = &[
         name: "readme-publish",
         blocks: &[
             (
-                "README.md",
+                "docs/QUICKSTART.md",
                 "sh",
                 "target/quick/tickfan serve --set publish.token=only-for-this-demo --set publish.listen=127.0.0.1:9000",
             ),
-            ("README.md", "sh", "target/quick/tickfan watch --json demo:ABC"),
+            ("docs/QUICKSTART.md", "sh", "target/quick/tickfan watch --json demo:ABC"),
             (
-                "README.md",
+                "docs/QUICKSTART.md",
                 "sh",
                 r#"printf '%s\n' '{"op":"auth","token":"only-for-this-demo"}' '{"type":"trade","symbol":"demo:ABC","price":"1.25","size":"3"}' | nc -N 127.0.0.1 9000"#,
             ),
         ],
         run: a_published_tick_is_seen,
+    },
+    Trial {
+        name: "readme-transcript",
+        blocks: &[(
+            "README.md",
+            "text",
+            r#"> {"op":"subscribe","id":1,"channel":"trade","symbols":["coinbase:BTC-USD"]}"#,
+        )],
+        run: the_transcript_is_what_a_gateway_sends,
+    },
+    Trial {
+        name: "quickstart-python",
+        blocks: &[("docs/QUICKSTART.md", "python", "import json")],
+        run: the_client_in_python_prints_trades,
+    },
+    Trial {
+        name: "quickstart-recording",
+        blocks: &[("docs/QUICKSTART.md", "sh", "target/quick/tickfan serve --record recordings")],
+        run: a_recording_is_made_and_replayed,
+    },
+    Trial {
+        name: "deployment",
+        blocks: &[("docs/DEPLOYMENT.md", "toml", "[server]")],
+        run: the_configuration_is_good,
     },
     Trial {
         name: "captures",
@@ -109,18 +133,19 @@ const NOT_RUN: &[(Id, &str)] = &[
         (
             "README.md",
             "sh",
-            "make run     # builds (two minutes), and serves the shipped captures on http://127.0.0.1:8080: no network, nothing to configure",
+            "make run     # builds (two minutes, once), then serves the shipped captures on port 8080",
         ),
         "`make test` runs this test, and `make run` is a build and the `serve` that is run here",
     ),
     (
-        (
-            "README.md",
-            "text",
-            "ingest thread (one writer)                     shard threads (one per core but one)",
-        ),
-        "a picture",
+        ("docs/DEPLOYMENT.md", "nginx", "map $http_upgrade $connection_upgrade {"),
+        "the configuration of another program, with certificates of a site",
     ),
+    (
+        ("docs/DEPLOYMENT.md", "haproxy", "frontend feed"),
+        "the configuration of another program, with certificates of a site",
+    ),
+    (("docs/DEPLOYMENT.md", "ini", "[Unit]"), "a unit of systemd, with paths of a site"),
     (
         (
             "docs/ARCHITECTURE.md",
@@ -403,7 +428,7 @@ fn in_a_console(gateway: &Gateway, typed: &str) {
     let found = ["ui", "clients/ts"].map(|of| in_repository(of).join("node_modules/ws"));
     let Some(ws) = found.iter().find(|folder| folder.exists()) else {
         return left_out_unless_ci(
-            "what the README types into a console",
+            "what the quick start types into a console",
             "there is no `ws` for Node: `make test` installs it",
         );
     };
@@ -416,6 +441,98 @@ fn in_a_console(gateway: &Gateway, typed: &str) {
     let is_tick = |message: &Value| matches!(message["type"].as_str(), Some("trade" | "quote"));
     let tick = std::iter::repeat_with(heard).take(10_000).find(is_tick).expect("ticks come");
     assert!(tick["symbol"].is_string() && tick["seq"].is_u64(), "{tick}");
+}
+
+/// The messages of a transcript: the direction of each, and the message. Lines that begin with spaces go on with the one before.
+fn transcript(block: &Block) -> Vec<(char, Value)> {
+    let mut messages: Vec<(char, String)> = Vec::new();
+    for line in &block.lines {
+        match (line.chars().next(), messages.last_mut()) {
+            (Some(direction @ ('>' | '<')), _) => messages.push((direction, line[2..].to_owned())),
+            (Some(' '), Some((_, text))) => text.push_str(line.trim_start()),
+            _ => panic!("neither a message nor its continuation: {line}"),
+        }
+    }
+    let read = |(direction, text): (char, String)| {
+        (direction, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}")))
+    };
+    messages.into_iter().map(read).collect()
+}
+
+fn the_transcript_is_what_a_gateway_sends(shown: &[Block]) {
+    let [shown] = shown else { panic!("{shown:?}") };
+    let messages = transcript(shown);
+    let [('>', request), ('<', ack), ('<', trade), ('<', gap)] = messages.as_slice() else {
+        panic!("{messages:?}")
+    };
+    let place = Place::new();
+    let gateway = place.serve("target/quick/tickfan serve");
+    let mut client = support::RawSocket::open(&gateway, "");
+    client.send(0x81, request.to_string().as_bytes());
+    let mut next = |what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        let message = std::iter::repeat_with(|| client.message()).take(10_000).find(|message| is_it(message));
+        message.unwrap_or_else(|| panic!("no {what} comes"))
+    };
+    assert_eq!(next("ack", &|message| message["type"] == "ack"), *ack);
+    let names = |message: &Value| -> Vec<String> {
+        message.as_object().expect("an object").keys().cloned().collect()
+    };
+    let seen = next("trade", &|message| message["type"] == "trade" && message["snap"].is_null());
+    assert_eq!(names(&seen), names(trade), "{seen}");
+    gateway.stop();
+    // No gap can be had for the asking: the sample of the protocol is compared, which the tests of gaps hold.
+    let page = std::fs::read_to_string(in_repository("docs/PROTOCOL.md")).expect("a page");
+    let is_gap = |line: &&str| line.starts_with(r#"{"type":"gap""#);
+    let gaps = page.lines().filter(is_gap).map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    assert!(gaps.into_iter().any(|sample| names(&sample) == names(gap)), "{gap}");
+}
+
+fn the_client_in_python_prints_trades(shown: &[Block]) {
+    let [program] = shown else { panic!("{shown:?}") };
+    let python = in_repository(".venv/bin/python");
+    if !python.exists() {
+        return left_out_unless_ci("the client in Python", "there is no .venv: `make test` makes it");
+    }
+    let program = program.lines.join("\n");
+    assert!(program.contains("ws://127.0.0.1:8080/ws"), "{program}");
+    let place = Place::new();
+    let gateway = place.serve("target/quick/tickfan serve");
+    let program = program.replace("ws://127.0.0.1:8080/ws", &gateway.ws);
+    let mut running = Process::start(Command::new(python).args(["-u", "-c", &program]));
+    for _ in 0..20 {
+        let line = running.line();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_row = matches!(words[..], [symbol, "trade" | "gap", _] if symbol.starts_with("coinbase:"));
+        assert!(is_row, "{line}");
+    }
+    running.signal("INT");
+    running.end();
+    gateway.stop();
+}
+
+fn a_recording_is_made_and_replayed(shown: &[Block]) {
+    let [commands] = shown else { panic!("{shown:?}") };
+    let [serve, inspect, replay] = commands.lines.as_slice() else { panic!("{commands:?}") };
+    let place = Place::new();
+    let gateway = place.serve(serve);
+    eventually("frames are written", || {
+        let rows = gateway.metric("tickfan_record_frames_total");
+        !rows.is_empty() && rows.iter().all(|(_, frames)| *frames > 0)
+    });
+    gateway.stop();
+    place.succeeds(inspect);
+    let gateway = place.serve(replay);
+    eventually("records were due", || played_us(&gateway) > 0);
+    gateway.stop();
+}
+
+fn the_configuration_is_good(shown: &[Block]) {
+    let [toml] = shown else { panic!("{shown:?}") };
+    let place = Place::new();
+    std::fs::write(place.path("deployment.toml"), toml.lines.join("\n")).expect("written");
+    place.succeeds(
+        "TICKFAN_PUBLISH_TOKEN=only-for-this-demo target/quick/tickfan check --config deployment.toml",
+    );
 }
 
 fn a_published_tick_is_seen(shown: &[Block]) {
@@ -432,7 +549,7 @@ fn a_published_tick_is_seen(shown: &[Block]) {
     assert_eq!([serve.len(), watch.len(), publish.len()], [1, 1, 1], "a command for each terminal");
     if Command::new("nc").arg("-h").output().is_err() {
         return left_out_unless_ci(
-            "what the README publishes by nc",
+            "what the quick start publishes by nc",
             "there is none: `make test` installs it",
         );
     }
