@@ -277,6 +277,8 @@ async def stalled(world, kind, n):
         writer.transport.abort()
         raise
     # What stands in the buffers of both kernels, and the `bye` behind it.
+    # It reads like any other client now: with the small window, megabytes would take longer than the gateway keeps them.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_048_576)
     before = Connection()
     before.account = None
     frames, data = wire.Frames(), bytearray()
