@@ -290,7 +290,7 @@ impl Reader {
     }
 
     /// Returns the records of the first lines (up to 256 of them, or about 4 MiB), without bad lines. It
-    /// consumes nothing, and may be called at any time.
+    /// consumes nothing of [`next_record`](Self::next_record), and may be called at any time.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
         self.capture.sample()
     }
