@@ -1,5 +1,5 @@
-//! A folder of captures that are asked for by name. A name is compared with those of the folder's entries and never made
-//! into a path; what an entry leads to outside of the folder is not there.
+//! A folder of captures, requested by name. A requested name is compared with the names of the folder's
+//! entries and never made into a path; entries that lead outside the folder are left out.
 
 use std::collections::HashMap;
 use std::fs::{self, DirEntry, Metadata};
@@ -10,37 +10,37 @@ use std::time::SystemTime;
 use super::reader::Reader;
 use super::segment::segments;
 
-/// The longest name that is listed, bytes.
+/// The longest listed name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
 /// A capture in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CatalogEntry {
-    /// What it is asked for by: the name of its file or folder.
+    /// The name to request it by: that of its file or folder.
     pub name: String,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Bytes that it takes on the disk, as it is packed.
+    /// Its size on disk, in bytes.
     pub bytes: u64,
 }
 
-/// What is in the catalog, by name.
+/// The contents of the catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The captures, sorted by name.
     pub titles: Vec<CatalogEntry>,
-    /// The folder has more entries than are looked at.
+    /// The folder has more entries than `entries_max`.
     pub more: bool,
 }
 
 impl Listing {
-    /// The capture of this very name.
+    /// Returns the capture of exactly this name.
     pub fn find(&self, name: &str) -> Option<&CatalogEntry> {
         self.titles.iter().find(|title| title.name == name)
     }
 }
 
-/// What was found out about an entry, and of which state of it.
+/// The result of inspecting an entry, with the size and time that identify its version.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
     bytes: u64,
@@ -52,26 +52,27 @@ struct Look {
 pub struct Catalog {
     dir: PathBuf,
     entries_max: usize,
-    /// What was looked into already, by name: to unpack the beginning of each file again and again would take long.
+    /// Entries inspected before, by name: decompressing the beginning of each file on each listing would be
+    /// slow.
     known: HashMap<String, Look>,
 }
 
 impl Catalog {
-    /// The captures in `dir`, of which so many entries are looked at.
+    /// Returns a catalog of `dir`, of which at most `entries_max` entries are inspected.
     ///
     /// # Errors
-    /// When there is no such folder, or it cannot be read.
+    /// The I/O error if the folder does not exist or cannot be read.
     pub fn open(dir: &Path, entries_max: usize) -> io::Result<Self> {
         let dir = dir.canonicalize()?;
         fs::read_dir(&dir)?;
         Ok(Self { dir, entries_max, known: HashMap::new() })
     }
 
-    /// What is on it now: files and folders of recordings that can be replayed, told by looking into those that are new or
-    /// have changed.
+    /// Returns the current contents: files and folders of recordings that can be replayed. Only new and
+    /// changed entries are opened.
     ///
     /// # Errors
-    /// When the folder cannot be read. An entry that cannot be is left out.
+    /// The I/O error if the folder cannot be read. An entry that cannot be read is left out.
     pub fn list(&mut self) -> io::Result<Listing> {
         let mut entries = fs::read_dir(&self.dir)?;
         let mut listing = Listing::default();
@@ -97,7 +98,7 @@ impl Catalog {
         } else if meta.is_file() {
             (meta.len(), meta.modified().ok())
         } else {
-            // To open a pipe would wait for whoever writes to it.
+            // Opening a named pipe would block until it has a writer.
             return None;
         };
         let known = self.known.get(&name).filter(|known| (known.bytes, known.modified) == (bytes, modified));
@@ -106,7 +107,7 @@ impl Catalog {
         Some((CatalogEntry { name, path, bytes }, Look { bytes, modified, is_capture }))
     }
 
-    /// Where an entry leads to, if that is within the folder.
+    /// Returns the target of an entry, if it is within the folder.
     fn inside(&self, entry: &DirEntry) -> Option<(PathBuf, Metadata)> {
         let mut path = entry.path();
         if entry.file_type().ok()?.is_symlink() {
@@ -119,11 +120,12 @@ impl Catalog {
         Some((path, meta))
     }
 
-    /// The bytes of a recording, and when it last changed, if it is one and all of it is within the folder.
+    /// Returns the size of a recording in bytes and the time of its last change, if it is one and all of it
+    /// is within the folder.
     fn recording(&self, folder: &Path) -> Option<(u64, Option<SystemTime>)> {
         let segments = segments(folder).ok()?;
         let (mut bytes, mut newest) = (0, None);
-        // One of more files than there may be entries is not looked through for each client that asks.
+        // A recording with more files than the limit on entries is not scanned for each request.
         if segments.len() > self.entries_max {
             return None;
         }
@@ -141,7 +143,7 @@ impl Catalog {
     }
 }
 
-/// Whether a name can be asked for: within a list, and in the address of a page. Hidden entries cannot.
+/// Returns true if a name can be requested: in a list, and in a URL. Hidden entries cannot.
 fn is_name(name: &str) -> bool {
     let odd = |c: char| c.is_control() || matches!(c, ',' | '/' | '\\' | char::REPLACEMENT_CHARACTER);
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && !name.chars().any(odd)
@@ -194,7 +196,7 @@ mod tests {
         for hostile in ["", ".", "..", "../a", "./a", "/a", "a\0", "A", "recording/2024-00001.zst"] {
             assert_eq!(listing.find(hostile), None, "{hostile}");
         }
-        // What changes is looked at again.
+        // Changed entries are inspected again.
         write("README.md", &capture);
         fs::remove_file(dir.join("a")).expect("removed");
         assert_eq!(names(&mut catalog), ["README.md", "b.txt", "recording"]);

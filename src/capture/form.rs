@@ -1,4 +1,4 @@
-//! The three forms of a line, and the receive time in front of it.
+//! The three forms of capture lines, and their receive times.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,23 +8,24 @@ use memchr::memmem;
 use super::{Fault, Kind, Segment};
 use crate::time::rfc3339::{self, TimeError};
 
-/// How the lines of a capture are written.
+/// The line format of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `2021-04-17T16:43:37.4319360Z {payload}`: RFC 3339 UTC with up to 9 fraction digits. An empty
-    /// line is a disconnect, `# time what…` a note of the gateway's recorder.
+    /// `2021-04-17T16:43:37.4319360Z {payload}`: RFC 3339 UTC with up to 9 fraction digits. An empty line is
+    /// a disconnect, `# time what…` a note of the gateway's recorder.
     Tardis,
-    /// `1618677817.431936: {payload}`: a number since the Unix epoch, with a fraction or without, in the
-    /// [`Unit`] of the capture, down to the nanosecond. `wss://… <-> time` is a connect, `wss://… <- time: {payload}`
-    /// a message that was sent, any other line that begins with a URL a note. Empty lines say nothing.
+    /// `1618677817.431936: {payload}`: a number since the Unix epoch, with an optional fraction, in the
+    /// [`Unit`] of the capture, down to nanoseconds. `wss://… <-> time` is a connect,
+    /// `wss://… <- time: {payload}` a sent message, any other line that begins with a URL a note. Empty lines
+    /// are ignored.
     Cryptofeed,
-    /// `1618677817431936000 {payload}`: a whole number since the Unix epoch, in the [`Unit`] of the capture. Empty
-    /// lines say nothing.
+    /// `1618677817431936000 {payload}`: a whole number since the Unix epoch, in the [`Unit`] of the capture.
+    /// Empty lines are ignored.
     Hftbacktest,
 }
 
 impl Form {
-    /// The project the form comes from.
+    /// Returns the name of the project that the form comes from.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tardis => "tardis",
@@ -33,11 +34,12 @@ impl Form {
         }
     }
 
-    /// The form that `line` is in, if it is in one. It may be the beginning of a longer line.
+    /// Returns the form of `line`, if it has one. It may be the beginning of a longer line.
     fn of(line: &[u8]) -> Option<Self> {
         let reads = |form: Self| {
             let layout = Layout { form, unit: form.unit_of(line).unwrap_or(Unit::Nanoseconds) };
-            // A date is in the form whatever its year. A number is a time only where it is one of those years.
+            // A date identifies the form whatever its year. A number is a time only if it is within the
+            // range.
             match layout.parse(line) {
                 Ok(Some(_)) | Err(Fault::Torn { .. } | Fault::OutOfRange(None)) => !line.is_empty(),
                 _ => false,
@@ -46,7 +48,7 @@ impl Form {
         [Self::Tardis, Self::Cryptofeed, Self::Hftbacktest].into_iter().find(|form| reads(*form))
     }
 
-    /// The unit in which the time of `line` lies in the range of times, where it is a number.
+    /// Returns the unit in which the time of `line` is in range, if the time is a number.
     fn unit_of(self, line: &[u8]) -> Option<Unit> {
         let (stamp, _) = match self {
             Self::Tardis => return None,
@@ -64,7 +66,7 @@ impl fmt::Display for Form {
     }
 }
 
-/// The unit of receive times that are numbers.
+/// The unit of numeric receive times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// 10 digits since 2001.
@@ -77,13 +79,14 @@ pub enum Unit {
     Nanoseconds,
 }
 
-/// Receive times before 2000-01-01 are none, nanoseconds since the Unix epoch: such a number is a time in another unit, such
-/// a date that of a clock that was not set.
+/// The earliest valid receive time, 2000-01-01, in nanoseconds since the Unix epoch. An earlier number is a
+/// time in another unit, an earlier date comes from a clock that was not set.
 pub(super) const RX_NS_MIN: u64 = 946_684_800 * NANOS;
-/// Nor are those from 2200-01-01 on. So no number is a time in two units.
+/// The end of the valid range, 2200-01-01, exclusive. The range ensures that no number is a valid time in two
+/// units.
 pub(super) const RX_NS_END: u64 = 7_258_118_400 * NANOS;
 
-/// Whether a receive time is one that a capture can have.
+/// Returns true if a receive time is in the valid range.
 pub(crate) fn in_range(rx_ns: u64) -> bool {
     (RX_NS_MIN..RX_NS_END).contains(&rx_ns)
 }
@@ -91,7 +94,7 @@ pub(crate) fn in_range(rx_ns: u64) -> bool {
 impl Unit {
     const ALL: [Self; 4] = [Self::Seconds, Self::Milliseconds, Self::Microseconds, Self::Nanoseconds];
 
-    /// Its name in the plural.
+    /// Returns its name in the plural.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
@@ -101,7 +104,7 @@ impl Unit {
         }
     }
 
-    /// How many digits behind the point there are down to the nanosecond.
+    /// Returns the number of decimal places down to nanoseconds.
     const fn places(self) -> u32 {
         match self {
             Self::Seconds => 9,
@@ -111,12 +114,12 @@ impl Unit {
         }
     }
 
-    /// How many nanoseconds it has.
+    /// Returns its length in nanoseconds.
     const fn nanos(self) -> u64 {
         10u64.pow(self.places())
     }
 
-    /// The unit in which so many since the Unix epoch lie in the range of receive times.
+    /// Returns the unit in which `whole` since the Unix epoch is in the valid range.
     fn of(whole: u64) -> Option<Self> {
         let reads = |unit: &Self| whole.checked_mul(unit.nanos()).is_some_and(in_range);
         Self::ALL.into_iter().find(reads)
@@ -129,7 +132,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// How the lines of one capture are written: their form, and the unit of their times where these are numbers.
+/// The line format of one capture: its form, and the unit of numeric times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) form: Form,
@@ -137,12 +140,12 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The layout of a capture that begins with these lines, of which the last may be cut off. The form is that of the
-    /// first line that is in one; the unit is the one that most of the times in it are in: a line with a wrong time does
-    /// not decide how all others are read.
+    /// Detects the layout of a capture from its first lines, of which the last may be cut off. The form is
+    /// that of the first line that has one; the unit is the most frequent one, so that a line with a wrong
+    /// time does not determine how all others are read.
     pub(super) fn of<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
         let form = lines.clone().find_map(Form::of)?;
-        // In the order in which they come: of equals the first decides.
+        // In order of appearance: among equal counts the first decides.
         let mut found: Vec<(Unit, u32)> = Vec::with_capacity(Unit::ALL.len());
         for unit in lines.filter_map(|line| form.unit_of(line)) {
             match found.iter_mut().find(|(known, _)| *known == unit) {
@@ -150,18 +153,18 @@ impl Layout {
                 None => found.push((unit, 1)),
             }
         }
-        // Where there are no numbers it is never asked for.
+        // Without numeric times the unit is never used.
         let most =
             found.iter().rev().max_by_key(|(_, count)| *count).map_or(Unit::Nanoseconds, |(unit, _)| *unit);
         Some(Self { form, unit: most })
     }
 
-    /// The unit of the times, where they are numbers.
+    /// Returns the unit of the times, if they are numeric.
     pub(super) fn unit(self) -> Option<Unit> {
         (self.form != Form::Tardis).then_some(self.unit)
     }
 
-    /// Reads one line, without its line end. `None` for an empty line that says nothing.
+    /// Parses one line, without its line end. `None` for an ignored empty line.
     pub(super) fn parse(self, line: &[u8]) -> Result<Option<Parsed>, Fault> {
         match self.form {
             Form::Tardis if line.is_empty() => Ok(Some(Parsed::DISCONNECTED)),
@@ -175,15 +178,14 @@ impl Layout {
     }
 }
 
-/// What a line says, with its text as a range of the line, so that it can be kept while the line's
-/// buffer is looked after by somebody else.
+/// A parsed line. Its text is a range of the line, so that it does not borrow the line's buffer.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     /// The time of the line, if it has one.
     pub rx_ns: Option<u64>,
-    /// What the text is.
+    /// The kind of the text.
     pub tag: Tag,
-    /// Where the text is within the line.
+    /// The text, as a range of the line.
     pub text: Range<usize>,
 }
 
@@ -207,7 +209,7 @@ impl Parsed {
         Self { rx_ns: Some(rx_ns), tag: Tag::Frame, text: from..line.len() }
     }
 
-    /// Puts the text back in; `line` is the line that was read.
+    /// Returns the kind with its text; `line` is the parsed line.
     pub(super) fn kind<'a>(&self, line: &'a [u8]) -> Kind<'a> {
         let text = &line[self.text.clone()];
         match self.tag {
@@ -244,7 +246,7 @@ fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
     Ok(Some(Parsed::frame(rx_ns, line, text)))
 }
 
-/// `# 2021-04-17T16:43:37.4319360Z what…`: what the recorder has to say. Words that are not known are a remark.
+/// `# 2021-04-17T16:43:37.4319360Z what…`: a note of the recorder. Unknown words make it a remark.
 fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
     let missing = || Fault::NoTime(Form::Tardis);
     let time_end = line[2..].iter().position(|b| *b == b' ').map_or(line.len(), |at| at + 2);
@@ -257,7 +259,7 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         "connect" => Tag::Connected,
         "joined" => Tag::Joined,
         "dropped" => Tag::Dropped { frames: count("frames") },
-        // The time is that of what was read before, if anything was.
+        // The time is that of the last record before, if there is one.
         "torn" => {
             return Err(Fault::Torn { bytes: count("bytes"), last_rx_ns: (rx_ns > 0).then_some(rx_ns) });
         }
@@ -269,12 +271,12 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         }),
         _ => Tag::Note,
     };
-    // What a note says holds, however wrong the clock was.
+    // A note is valid even if the clock was wrong.
     let rx_ns = Some(rx_ns).filter(|rx_ns| in_range(*rx_ns));
     Ok(Some(Parsed { rx_ns, tag, text: line.len() - rest.len()..line.len() }))
 }
 
-/// A time that is a number: what stands before its point, and the digits behind it.
+/// A numeric time: the digits before and after the decimal point.
 #[derive(Clone, Copy, Debug)]
 struct Stamp<'a> {
     whole: u64,
@@ -282,7 +284,8 @@ struct Stamp<'a> {
 }
 
 impl<'a> Stamp<'a> {
-    /// The time that `text` begins with, and where it ends. At most 9 digits can stand behind the point.
+    /// Parses the time at the start of `text`; returns it and its end. At most 9 digits may follow the
+    /// decimal point.
     fn parse(text: &'a [u8]) -> Option<(Self, usize)> {
         let is_digit = |b: &&u8| b.is_ascii_digit();
         let digits = text.iter().take(21).take_while(is_digit).count();
@@ -296,14 +299,14 @@ impl<'a> Stamp<'a> {
         (1..=9).contains(&places).then_some((Self { whole, fraction }, end))
     }
 
-    /// The whole number that `line` begins with, and where the space behind it is.
+    /// Parses the whole number at the start of `line`; returns it and the index of the space after it.
     fn parse_whole(line: &'a [u8]) -> Option<(Self, usize)> {
         let head = &line[..line.len().min(21)];
         let space = memchr::memchr(b' ', head)?;
         Some((Self { whole: number(&head[..space])?, fraction: &[] }, space))
     }
 
-    /// The receive time, if it can be one in this unit.
+    /// Returns the receive time in nanoseconds, if it is valid in this unit.
     #[inline]
     fn ns(self, unit: Unit, form: Form) -> Result<u64, Fault> {
         let places = unit.places();
@@ -329,8 +332,8 @@ fn is_note(line: &[u8]) -> bool {
         && [&b"wss:"[..], b"ws:", b"https:", b"http:"].iter().any(|scheme| line.starts_with(scheme))
 }
 
-/// What a note with a time of its own tells: a connection that was made or a message that was sent, where its URL ends,
-/// and what begins with the time.
+/// Parses a note with a time: its kind (a connect or a sent message), the end of its URL, and the text from
+/// the time on.
 fn noted(line: &[u8]) -> Option<(Tag, usize, &[u8])> {
     let url_end = memchr::memchr(b' ', line)?;
     let rest = &line[url_end..];
@@ -342,7 +345,7 @@ fn noted(line: &[u8]) -> Option<(Tag, usize, &[u8])> {
 fn note(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
     let missing = || Fault::NoTime(Form::Cryptofeed);
     let Some((tag, url_end, time)) = noted(line) else {
-        // `https://host/path -> time: answer`; what has no time here has that of the line before.
+        // `https://host/path -> time: answer`; a note without a time gets that of the line before.
         let time = memmem::find(line, b" -> ").and_then(|at| Stamp::parse(&line[at + 4..]));
         let rx_ns = time.and_then(|(found, _)| found.ns(unit, Form::Cryptofeed).ok());
         return Ok(Some(Parsed { rx_ns, tag: Tag::Note, text: 0..line.len() }));
@@ -362,7 +365,7 @@ fn whole_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
     Ok(Some(Parsed::frame(found.ns(unit, Form::Hftbacktest)?, line, space + 1)))
 }
 
-/// A number of digits only, if 64 bits hold it.
+/// Parses a number that consists of digits only and fits into 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
     let mut value: u64 = 0;
     for &byte in digits {
@@ -370,7 +373,7 @@ fn number(digits: &[u8]) -> Option<u64> {
         if digit > 9 {
             return None;
         }
-        // 19 digits always fit; only then is it worth to look.
+        // 19 digits always fit, so only longer numbers need the overflow check.
         value = if digits.len() < 20 {
             value * 10 + u64::from(digit)
         } else {
@@ -451,7 +454,7 @@ mod tests {
         {
             assert_eq!(fault(TARDIS, bad), "a receive time outside of the years 2000 to 2199", "{bad}");
         }
-        // Whose clock was wrong says what it says all the same.
+        // A note is read even if the clock was wrong.
         let note = "# 1970-01-01T00:00:09.0000000Z dropped frames=7";
         assert_eq!(read(TARDIS, note), Some((None, Kind::Dropped { frames: 7 })));
         assert_eq!(
@@ -528,7 +531,7 @@ mod tests {
             assert_eq!(read(form, text), Some((Some(rx_ns), Kind::Frame(b"{}"))), "{text}");
             assert_eq!(Layout::of([text.as_bytes()].into_iter()), Some(form), "{text}");
         }
-        // More digits than there are nanoseconds.
+        // More digits than nanoseconds have.
         for (unit, text) in [
             (Unit::Microseconds, "1660228023037049.1234: {}"),
             (Unit::Nanoseconds, "1660228023037049000.1: {}"),

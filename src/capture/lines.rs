@@ -1,50 +1,49 @@
-//! Lines of a stream, without an allocation per line and without ever holding more than one.
+//! Splits a stream into lines, without an allocation per line and with at most one line in memory.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
-/// The longest line that is read, in bytes, without its line end: 16 MiB. A level 2 snapshot of a busy
-/// book is 1 to 2 MiB. The buffer of a reader grows to what its longest line, or its sample of the first
-/// lines, needs.
+/// The longest line that is read, in bytes, without its line end: 16 MiB. A level 2 snapshot of a busy book
+/// has 1 to 2 MiB. The buffer of a reader grows to its longest line, or its sample of the first lines.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// What the buffer starts with: large enough that a system call is nothing per line, small enough for
-/// the second level cache.
+/// The initial size of the buffer in bytes: large enough to make the cost of system calls per line
+/// negligible, small enough for the second-level cache.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// How many bytes of a byte order mark the line begins with, which is no part of its text. Editors put one in front of a
-/// file, and files that were put together have one in front of each.
+/// Returns the length of the byte order mark at the start of a line, which is not part of its text. Editors
+/// add one at the start of a file, and concatenated files contain one for each part.
 fn mark_bytes(line: &[u8]) -> usize {
     const MARK: &[u8] = "\u{feff}".as_bytes();
     if line.starts_with(MARK) { MARK.len() } else { 0 }
 }
 
-/// The text of a line: without the `\r` of its end, and without a byte order mark in front.
+/// Returns the text of a line: without the `\r` of its end, and without a byte order mark.
 fn text_of(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     &line[mark_bytes(line)..]
 }
 
-/// The lines of a text, as [`Lines`] gives them.
+/// Returns the lines of a text, split as by [`Lines`].
 pub(super) fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     text.split(|byte| *byte == b'\n').map(text_of)
 }
 
-/// A stream cut into lines.
+/// A stream split into lines.
 pub(super) struct Lines {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
-    /// What is read and not yet given out: `buffer[start..end]`.
+    /// Bytes read and not yet returned: `buffer[start..end]`.
     start: usize,
     end: usize,
-    /// How many bytes of the stream came before `buffer[start]`.
+    /// Bytes of the stream before `buffer[start]`.
     offset: u64,
-    /// How many lines were given out or skipped.
+    /// Lines returned or skipped.
     count: u64,
-    /// What the source said last.
+    /// The state of the source.
     source_is: Source,
-    /// The beginning of the next line was too long and is gone; its end has not come yet.
+    /// The beginning of the current line was too long and was dropped; its end has not been read yet.
     skipping: bool,
 }
 
@@ -55,21 +54,22 @@ enum Source {
     FailureTold,
 }
 
-/// What [`Lines::next`] found.
+/// The result of [`Lines::next`].
 #[derive(Debug)]
 pub(super) enum Step {
-    /// A line, at this place of [`Lines::bytes`], until the next step.
+    /// A line, as a range for [`Lines::bytes`] that is valid until the next call.
     Line(Range<usize>),
-    /// A line longer than [`LINE_BYTES_MAX`]; it is gone.
+    /// A line longer than [`LINE_BYTES_MAX`], which was dropped.
     TooLong,
-    /// The source failed in this line. Nothing follows.
+    /// The source failed within this line. Nothing follows.
     Failed(io::Error),
     /// There are no more lines.
     End,
 }
 
 impl Lines {
-    /// The lines of a source that begins behind the first `offset` bytes and `count` lines of its stream.
+    /// Returns the lines of a source that starts after the first `offset` bytes and `count` lines of its
+    /// stream.
     pub(super) fn new(source: Box<dyn Read + Send>, offset: u64, count: u64) -> Self {
         Self {
             source,
@@ -83,22 +83,23 @@ impl Lines {
         }
     }
 
-    /// The number of the line that the last step was about, from 1.
+    /// Returns the number of the last line, from 1.
     pub(super) fn number(&self) -> u64 {
         self.count
     }
 
-    /// How many bytes of the stream come before the next line.
+    /// Returns the number of bytes of the stream before the next line.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The buffer that the range of a [`Step::Line`] points into.
+    /// Returns the bytes of a [`Step::Line`].
     pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
     }
 
-    /// Goes on by one line, whose line end (`\n` or `\r\n`) is taken off, as is a byte order mark. The last one needs none.
+    /// Reads the next line. Its line end (`\n` or `\r\n`) and a byte order mark are removed. The last line
+    /// needs no line end.
     pub(super) fn next(&mut self) -> Step {
         let mut seen = 0;
         loop {
@@ -120,7 +121,7 @@ impl Lines {
         }
     }
 
-    /// Gives out the next `len` bytes, and drops the line end behind them.
+    /// Returns the next `len` bytes as a line, and consumes the line end after them.
     fn take(&mut self, len: usize, line_end: usize) -> Step {
         let from = self.start;
         self.start += len + line_end;
@@ -134,12 +135,12 @@ impl Lines {
         Step::Line(from + mark..from + end)
     }
 
-    /// What is left when the source gives no more.
+    /// Returns the rest after the source has ended.
     fn last(&mut self) -> Step {
         match std::mem::replace(&mut self.source_is, Source::Ended) {
             Source::Failed(error) => {
                 self.source_is = Source::FailureTold;
-                // The line that was cut off counts as the one that failed.
+                // The cut-off line counts as the one that failed.
                 self.count += 1;
                 return Step::Failed(error);
             }
@@ -153,10 +154,10 @@ impl Lines {
         if left == 0 && !self.skipping { Step::End } else { self.take(left, 0) }
     }
 
-    /// Reads once more from the source, making room first.
+    /// Reads from the source once, after making room.
     fn fill(&mut self) {
-        // What is left is at most the beginning of a line. Moving it to the front costs little, and the
-        // bytes that are worked on stay in the cache even where the buffer grew for a long line.
+        // The rest is at most the beginning of a line. Moving it to the front is cheap and keeps the working
+        // set in the cache even if the buffer grew for a long line.
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -175,9 +176,9 @@ impl Lines {
         }
     }
 
-    /// Looks at the first lines without taking them: up to `lines_max`, ending early once they make
-    /// `bytes_max`, though not within the first. The second value is the beginning of the line after
-    /// them, as far as it is at hand. To be called before [`next`](Self::next).
+    /// Returns the first lines without consuming them: up to `lines_max`, and fewer once they exceed
+    /// `bytes_max`, but at least one. The second value is the available beginning of the line after them.
+    /// Call it before [`next`](Self::next).
     pub(super) fn preview(&mut self, lines_max: usize, bytes_max: usize) -> (&[u8], &[u8]) {
         let (mut count, mut whole, mut seen) = (0, 0, 0);
         loop {
@@ -202,12 +203,12 @@ impl Lines {
         self.buffer[..self.end].split_at(whole)
     }
 
-    /// Whether a [`preview`](Self::preview) came to the end of the source, which did not fail.
+    /// Returns true if a [`preview`](Self::preview) reached the end of the source without an error.
     pub(super) fn is_previewed_whole(&self) -> bool {
         matches!(self.source_is, Source::Ended)
     }
 
-    /// The error that the source ended with, if it did and it was not told yet.
+    /// Returns the error that the source ended with, if it was not returned before.
     pub(super) fn into_failure(self) -> Option<io::Error> {
         match self.source_is {
             Source::Failed(error) => Some(error),
@@ -220,7 +221,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// Gives its bytes a few at a time, then ends or fails.
+    /// Returns its bytes a few at a time, then ends or fails.
     struct Drip {
         bytes: Vec<u8>,
         at: usize,

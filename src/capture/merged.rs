@@ -1,4 +1,4 @@
-//! Many captures, as one stream in the order of receive time.
+//! Merges captures into one stream in the order of receive time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,42 +8,45 @@ use std::sync::Arc;
 use super::reader::{Capture, Place, Placed, Reader};
 use super::{BadLine, Fault, Record};
 
-/// A receive time that is so much earlier than the one before it in the same file, nanoseconds, is a step of the recorder's
-/// clock: the times behind it go on from there. One that is less early is of a record that waits for the others.
+/// A receive time that is at least this much earlier than the one before it in the same file, in nanoseconds,
+/// is a step of the recorder's clock: times continue from there. After a smaller step back, the record keeps
+/// its place in the file.
 pub const STEP_BACK_NS: u64 = 1_000_000_000;
 
 /// The records of several captures by receive time, whatever their forms.
 ///
-/// Within a file the order of lines is kept even where its clock steps back: what counts is the latest
-/// time that the file has shown so far, while each record keeps its own. Behind a step of [`STEP_BACK_NS`] or more that
-/// time goes on as the clock does. Where two files show the same time, the one that was named first goes first, but one that
-/// has not begun begins behind the others. So the order is the same in every run.
+/// Within a file the order of lines is kept even if its clock steps back: records are ordered by the latest
+/// time in the file so far, and each keeps its own time. After a step of [`STEP_BACK_NS`] or more that time
+/// advances with the clock. At equal times the file that was named first comes first, but a file that has not
+/// begun comes after the others. So the order is the same in every run.
 ///
-/// A bad line comes in the place of its line.
+/// A bad line is returned in the place of its line.
 ///
-/// A file is opened when its first record is due, and closed behind its last one.
+/// A file is opened when its first record is due, and closed after its last one.
 pub struct Merged {
     sources: Vec<Source>,
-    /// The sources that have a next item, by the time and the place it is due, those that have begun first.
+    /// The sources with a next item, by time and by the order at equal times; those that have begun come
+    /// first.
     due: BinaryHeap<Reverse<(u64, bool, usize, usize)>>,
-    /// The source whose item was given out last: its buffer is lent out until the next call.
+    /// The source of the last returned item: its buffer is borrowed until the next call.
     lent: Option<usize>,
-    /// Sources that have ended, and for which [`take_ended`](Merged::take_ended) was not asked, with their latest times.
+    /// Sources that have ended and were not yet returned by [`take_ended`](Merged::take_ended), with their
+    /// latest times.
     ended: Vec<(usize, u64)>,
-    /// By how much the clock stepped back in front of the record that was given out last.
+    /// How far the clock stepped back before the last returned record, in nanoseconds.
     stepped_back_ns: u64,
 }
 
-/// A place between two records of merged captures: where each source is.
+/// A place between two records of merged captures: the place of each source.
 pub type Places = Vec<SourcePlace>;
 
-/// Where a source of merged captures is.
+/// The place of one source of merged captures.
 #[derive(Clone, Debug, Default)]
 pub struct SourcePlace {
     at: Start,
     /// The latest receive time so far.
     key_ns: u64,
-    /// What is added to its receive times since its clock stepped back.
+    /// The offset added to its receive times since its clock stepped back.
     offset_ns: u64,
 }
 
@@ -63,12 +66,12 @@ struct Source {
     /// The latest receive time so far.
     key_ns: u64,
     offset_ns: u64,
-    /// By how much the clock stepped back in front of the next item.
+    /// How far the clock stepped back before the next item.
     step_ns: u64,
 }
 
 enum State {
-    /// It has not begun. What cannot be opened twice, such as a pipe, is open already.
+    /// It has not begun. A source that cannot be reopened, such as a pipe, is already open.
     Ahead(Option<Box<Reader>>),
     Open {
         reader: Box<Reader>,
@@ -80,7 +83,7 @@ enum State {
 }
 
 impl Merged {
-    /// Merges `readers`; their places in the list are the source numbers, and the order of equal times.
+    /// Merges `readers`; their indices are the source numbers, and the order at equal times.
     pub fn new(readers: Vec<Reader>) -> Self {
         let source = |reader: Reader| Source {
             capture: Arc::clone(reader.capture()),
@@ -92,8 +95,8 @@ impl Merged {
         Self::of(readers.into_iter().map(source).collect())
     }
 
-    /// Merges captures from their beginnings, each not before its time in `begin_ns`. A reader that is at the beginning of
-    /// its capture is used for it.
+    /// Merges captures from their beginnings, each not before its time in `begin_ns`. Readers at the
+    /// beginning of their captures are used instead of opening the files again.
     pub fn from_start(captures: &[Arc<Capture>], begin_ns: &[u64], readers: Vec<Reader>) -> Self {
         let ahead = |(capture, begin_ns): (&Arc<Capture>, &u64)| {
             let source = Source::ahead(Arc::clone(capture));
@@ -108,10 +111,10 @@ impl Merged {
         Self::of(sources)
     }
 
-    /// Merges captures from [places](Self::places) of them.
+    /// Merges captures from [places](Self::places) in them.
     ///
     /// # Errors
-    /// The number of the capture that does not open, and what the system or the decompressor says.
+    /// The index of the capture that cannot be opened, and the error of the system or the decompressor.
     pub fn resume(captures: &[Arc<Capture>], places: &Places) -> Result<Self, (usize, io::Error)> {
         let source = |(index, (capture, place)): (usize, (&Arc<Capture>, &SourcePlace))| {
             let ahead = Source::ahead(Arc::clone(capture));
@@ -132,7 +135,7 @@ impl Merged {
     fn of(sources: Vec<Source>) -> Self {
         let due = BinaryHeap::with_capacity(sources.len());
         let mut merged = Self { due, sources, lent: None, ended: Vec::new(), stepped_back_ns: 0 };
-        // Of captures that begin at the same time the names tell the order.
+        // Captures that begin at the same time are ordered by path.
         let mut by_name: Vec<usize> = (0..merged.sources.len()).collect();
         by_name.sort_by(|a, b| merged.sources[*a].capture.path().cmp(merged.sources[*b].capture.path()));
         for (rank, index) in by_name.into_iter().enumerate() {
@@ -147,7 +150,7 @@ impl Merged {
         merged
     }
 
-    /// Bytes of the files that were read so far, as they are packed, and how many they have.
+    /// Returns the compressed bytes of the files read so far, and their total.
     pub fn progress(&self) -> (u64, u64) {
         let of = |source: &Source| match &source.state {
             State::Ahead(_) => (0, source.capture.bytes()),
@@ -157,7 +160,7 @@ impl Merged {
         self.sources.iter().map(of).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Where it is: in front of the record that comes next.
+    /// Returns the current place, before the next record.
     pub fn places(&mut self) -> Places {
         self.return_lent();
         let place = |source: &Source| SourcePlace {
@@ -167,13 +170,13 @@ impl Merged {
                 State::Ended { text_bytes } => Start::Ended { text_bytes: *text_bytes },
             },
             key_ns: source.key_ns,
-            // The step in front of the next record is found again when it is read again.
+            // The step before the next record is detected again when it is read again.
             offset_ns: source.offset_ns.saturating_sub(source.step_ns),
         };
         self.sources.iter().map(place).collect()
     }
 
-    /// Bytes of text of all sources that were read up to here.
+    /// Returns the bytes of text of all sources read so far.
     pub fn text_bytes(&self) -> u64 {
         let bytes = |source: &Source| match &source.state {
             State::Ahead(_) => 0,
@@ -183,38 +186,38 @@ impl Merged {
         self.sources.iter().map(bytes).sum()
     }
 
-    /// When the next record is due: the latest receive time that its file has shown up to it. `None` at
-    /// the end.
+    /// Returns the due time of the next record: the latest receive time in its file up to it. `None` at the
+    /// end.
     pub fn peek_ns(&mut self) -> Option<u64> {
         self.return_lent();
         self.due.peek().map(|Reverse((key_ns, ..))| *key_ns)
     }
 
-    /// The source of the next record, if that is its first.
+    /// Returns the source of the next record, if that is its first.
     pub fn begins(&mut self) -> Option<usize> {
         self.return_lent();
         self.due.peek().and_then(|Reverse((_, is_ahead, _, index))| is_ahead.then_some(*index))
     }
 
-    /// Whether a source has ended, or one begins with the next record.
+    /// Returns true if a source has ended, or one begins with the next record.
     #[inline]
     pub fn has_news(&mut self) -> bool {
         self.begins().is_some() || !self.ended.is_empty()
     }
 
-    /// The sources that have given their last record since this was asked, and their latest receive times.
+    /// Returns the sources that have ended since the last call, with their latest receive times.
     pub fn take_ended(&mut self) -> Vec<(usize, u64)> {
         self.return_lent();
         std::mem::take(&mut self.ended)
     }
 
-    /// By how many nanoseconds the clock stepped back in front of the record that was given out last, if it was
+    /// Returns how far the clock stepped back before the last returned record, in nanoseconds, if
     /// [`STEP_BACK_NS`] or more.
     pub fn stepped_back_ns(&self) -> Option<u64> {
         (self.stepped_back_ns > 0).then_some(self.stepped_back_ns)
     }
 
-    /// The next record, and the number of the source it comes from.
+    /// Returns the next record, and the number of its source.
     pub fn next_record(&mut self) -> Option<(usize, Result<Record<'_>, BadLine>)> {
         self.return_lent();
         let index = loop {
@@ -262,7 +265,7 @@ impl Merged {
         }
     }
 
-    /// Looks up the next item of a source and queues the source for it.
+    /// Reads the next item of a source and queues the source for it.
     fn refill(&mut self, index: usize) {
         let source = &mut self.sources[index];
         let State::Open { reader, next } = &mut source.state else { return };
@@ -288,10 +291,10 @@ impl Source {
         Self { key_ns: capture.first_ns(), capture, state: State::Ahead(None), offset_ns: 0, step_ns: 0 }
     }
 
-    /// The next record has this receive time.
+    /// Updates the order for the receive time of the next record.
     #[inline]
     fn came(&mut self, rx_ns: u64) {
-        // The clock was put right again.
+        // The clock was corrected.
         if self.offset_ns > 0 && rx_ns >= self.key_ns {
             self.offset_ns = 0;
         }

@@ -1,15 +1,15 @@
 //! Captures: recorded market data frames, read from files and written to them.
 //!
-//! A capture is a text file with one frame a line and the time it was received in front. Three forms
-//! are in use and told apart by looking, never by the file's name ([`Form`]); each may be plain, gzip
-//! or zstd. The gateway writes one of them, the tardis slice ([`Writer`]); while it runs, in segments that
+//! A capture is a text file with one frame per line, preceded by its receive time. Three forms are in use;
+//! they are detected from the content, never from the file's name ([`Form`]). Each may be plain, gzip or
+//! zstd. The gateway writes one of them, the tardis slice ([`Writer`]); while it runs, in segments that
 //! survive a kill ([`SegmentWriter`]). A folder of segments is read as one capture.
 //!
-//! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files
-//! by receive time. Both stream: what they hold does not grow with the files. A line that cannot be
-//! read is a [`BadLine`] in its place, and the rest is read all the same.
+//! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files by
+//! receive time. Both stream: their memory does not grow with the files. An unreadable line is returned as a
+//! [`BadLine`] in its place, and the rest is read nevertheless.
 //!
-//! A [`Catalog`] is a folder of captures that are asked for by name.
+//! A [`Catalog`] is a folder of captures that are requested by name.
 
 mod catalog;
 mod form;
@@ -38,44 +38,44 @@ pub use reader::{Capture, Place, Reader};
 pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
 pub use writer::{Compression, Writer};
 
-/// One line of a capture that says something.
+/// A record of a capture: one line that is not ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Number of the line in its file, from 1.
     pub line: u64,
-    /// When it was received, nanoseconds since the Unix epoch, as recorded. A line that has no time of
-    /// its own (a tardis disconnect) carries that of the line before it, or at the start that of the first that has one.
+    /// The recorded receive time, in nanoseconds since the Unix epoch. A line without a time (a tardis
+    /// disconnect) has that of the line before it, or at the start that of the first line with one.
     pub rx_ns: u64,
-    /// What was recorded.
+    /// The content.
     pub kind: Kind<'a>,
 }
 
-/// What a [`Record`] says.
+/// The content of a [`Record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A message of the venue, byte for byte. It may be empty, and need not be UTF-8.
     Frame(&'a [u8]),
-    /// A connection to this URL was made.
+    /// A connection to this URL was established.
     Connected(&'a str),
-    /// A message that was sent to the venue: no data.
+    /// A message sent to the venue, not market data.
     Sent(&'a [u8]),
     /// The connection was lost: what is missing before the next frame is unknown.
     Disconnected,
-    /// Here one capture went on from another, and something may be missing between them.
+    /// Another capture continues here, and something may be missing before it.
     Joined,
-    /// The recorder could not keep up, or not write: here so many frames are missing that the gateway had.
+    /// The recorder was too slow or could not write: frames that the gateway received are missing here.
     Dropped {
-        /// How many; 0 where only a note is missing.
+        /// The number of missing frames; 0 if only a note is missing.
         frames: u64,
     },
-    /// A file of a recording begins.
+    /// The start of a file of a recording.
     Segment(Segment),
-    /// Another remark of the recorder, the whole line: no data.
+    /// Another remark of the recorder, the whole line; not market data.
     Note(&'a [u8]),
 }
 
 impl<'a> Kind<'a> {
-    /// What it tells of the venue.
+    /// Returns what it reveals about the venue.
     fn evidence(self) -> Evidence<'a> {
         match self {
             Self::Frame(frame) => Evidence::Message(frame),
@@ -86,21 +86,21 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// Which part of a recording a file is.
+/// The position of a file in a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// When the recorder started, nanoseconds since the Unix epoch: the name of its run.
+    /// When the recorder started, in nanoseconds since the Unix epoch; identifies its run.
     pub run_ns: u64,
-    /// Which of the run's files of this feed line it is, from 1.
+    /// The number of the file among the run's files of this feed line, from 1.
     pub number: u32,
-    /// Whose messages it holds.
+    /// The venue format of its messages.
     pub venue: Option<Wire>,
-    /// It goes on where what was read before ends. If not, anything may be missing.
+    /// True if it continues what was read before. If not, anything may be missing.
     pub continues: bool,
 }
 
 impl Segment {
-    /// Whether `next` is the segment behind this one, of the same run.
+    /// Returns true if `next` is the segment after this one, of the same run.
     pub fn precedes(&self, next: &Self) -> bool {
         self.run_ns == next.run_ns && self.number.checked_add(1) == Some(next.number)
     }
@@ -109,69 +109,69 @@ impl Segment {
 /// A capture that cannot be read or written at all.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The file does not open.
+    /// The file cannot be opened.
     #[error("{}: cannot open the capture: {source}", printable::path(path))]
     Open {
-        /// Which file.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The file opens, but gives not one line.
+    /// The file can be opened, but not a single line read.
     #[error("{}: cannot read the capture: {source}", printable::path(path))]
     Read {
-        /// Which file.
+        /// The path.
         path: PathBuf,
-        /// What the system, or the decompressor, said.
+        /// The error of the system or the decompressor.
         source: io::Error,
     },
-    /// The file has nothing in it.
+    /// The file is empty.
     #[error("{}: the capture is empty", printable::path(path))]
     Empty {
-        /// Which file.
+        /// The path.
         path: PathBuf,
     },
-    /// It is a folder, but of no recording.
+    /// A folder that is not a recording.
     #[error(
         "{}: a folder without segments (*.zst): name the folder of one feed line, or a file",
         printable::path(path)
     )]
     NoSegments {
-        /// Which folder.
+        /// The path.
         path: PathBuf,
     },
-    /// None of the first lines is in a known form.
+    /// None of the first lines has a known form.
     #[error(
         "{}: no capture: none of the first lines has a receive time in front, as in \
          `2021-04-17T16:43:37.4319360Z {{…}}`, `1618677817.431936: {{…}}` or `1618677817431936000 {{…}}`",
         printable::path(path)
     )]
     UnknownForm {
-        /// Which file.
+        /// The path.
         path: PathBuf,
     },
     /// The file cannot be created.
     #[error("{}: cannot create the capture: {source}", printable::path(path))]
     Create {
-        /// Which file.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
-/// A line that could not be read. Prints as `file:line: what was wrong`.
+/// An unreadable line. Its `Display` form is `file:line: fault`.
 #[derive(Debug)]
 pub struct BadLine {
     /// The file.
     pub path: Arc<Path>,
     /// Number of the line in it, from 1.
     pub line: u64,
-    /// What was wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What was wrong with a line.
+/// Why a line is unreadable.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The line does not begin with a time in the form of its file.
@@ -180,27 +180,29 @@ pub enum Fault {
     /// A date or time of day that does not exist, or one outside of 1970 to 2554.
     #[error("a receive time that does not exist, or is out of range")]
     NoSuchTime,
-    /// A receive time before 2000 or after 2199, a number in the unit that it would be read in. No capture is so old: it is a
-    /// number in another unit than that of its capture, or was written by a clock that was not set.
+    /// A receive time before 2000 or after 2199; for a number, the unit it was read in. No capture is that
+    /// old: the number is in another unit than that of its capture, or the clock was not set.
     #[error("a receive time outside of the years 2000 to 2199{}", Read(*.0))]
     OutOfRange(Option<Unit>),
-    /// The line is longer than [`LINE_BYTES_MAX`] and was skipped without being held.
+    /// The line is longer than [`LINE_BYTES_MAX`] and was skipped without being stored.
     #[error("a line of more than {LINE_BYTES_MAX} bytes")]
     TooLong,
-    /// The gateway was killed while it wrote this file, or the file was spoilt: what is not whole was cut off.
+    /// The gateway was killed while it wrote this file, or the file is corrupt: the incomplete end was cut
+    /// off.
     #[error("the recording is torn: its last {bytes} bytes, {}, are cut off", After(*.last_rx_ns))]
     Torn {
-        /// How many bytes.
+        /// The number of bytes cut off.
         bytes: u64,
-        /// The newest receive time before them, nanoseconds since the Unix epoch; `None` where nothing is before them.
+        /// The newest receive time before them, in nanoseconds since the Unix epoch; `None` if nothing is
+        /// before them.
         last_rx_ns: Option<u64>,
     },
-    /// The file broke off or could not be read any further. Nothing comes after this.
+    /// The file is cut off or cannot be read any further. Nothing follows.
     #[error("cannot read any further: {0}")]
     Io(io::Error),
 }
 
-/// How a time was read that is out of range.
+/// Displays the unit in which an out-of-range time was read.
 struct Read(Option<Unit>);
 
 impl fmt::Display for Read {
@@ -209,7 +211,7 @@ impl fmt::Display for Read {
     }
 }
 
-/// What comes behind a time, as people read it.
+/// Displays the position in a capture: after a time, or the whole file.
 struct After(Option<u64>);
 
 impl fmt::Display for After {
@@ -222,13 +224,13 @@ impl fmt::Display for After {
 }
 
 impl BadLine {
-    /// Whether the capture is truncated here: what was to come is missing, to its end ([`Fault::Io`]) or, in a recording, to
-    /// the next of its files ([`Fault::Torn`]).
+    /// Returns true if the capture is truncated here: everything to its end ([`Fault::Io`]) or, in a
+    /// recording, to its next file ([`Fault::Torn`]) is missing.
     pub fn is_truncation(&self) -> bool {
         matches!(self.fault, Fault::Io(_) | Fault::Torn { .. })
     }
 
-    /// Whether this ended the file: nothing comes after it.
+    /// Returns true if this ended the file: nothing follows.
     pub fn is_end(&self) -> bool {
         matches!(self.fault, Fault::Io(_))
     }

@@ -1,4 +1,4 @@
-//! One capture, read from its first line to its last.
+//! Reads one capture from its first line to its last.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -13,67 +13,70 @@ use super::source;
 use super::{BadLine, CaptureError, Fault, Record, Segment};
 use crate::venue::{Sniffed, Wire, sniff};
 
-/// How many lines are looked at to find out what a capture is…
+/// The most lines read to detect the format of a capture.
 const SAMPLE_LINES_MAX: usize = 256;
-/// …and after how many bytes of them it is enough.
+/// Bytes of lines after which the detection stops reading.
 const SAMPLE_BYTES_MAX: usize = 4 << 20;
 
-/// What is known of a capture once it was opened: enough to [read](Self::read_from) it again, from any place on.
+/// An opened capture: enough to [read](Self::read_from) it again, from any place.
 pub struct Capture {
     path: Arc<Path>,
     layout: Layout,
     venue: Sniffed,
     sample: Box<[u8]>,
-    /// The sample is all there is.
+    /// The sample is the whole capture.
     sample_is_whole: bool,
-    /// The first time in it, nanoseconds since the Unix epoch; what comes before it and has none goes by it.
+    /// The first receive time, in nanoseconds since the Unix epoch; also that of lines before it without a
+    /// time.
     first_ns: u64,
-    /// Bytes of the file, as it is packed.
+    /// The size of the file in bytes, compressed.
     bytes: u64,
     starts: Starts,
 }
 
-/// Bytes of a packed file that are unpacked to find its end.
+/// The largest compressed file that is decompressed to find its end, in bytes.
 const SEARCHED_BYTES_MAX: u64 = 16 << 20;
 
 impl Capture {
-    /// The path it was opened with.
+    /// Returns the path it was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out.
+    /// Returns the records of the first lines (up to 256 of them, or about 4 MiB), without bad lines.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
         sampled(self.layout, self.first_ns, &self.sample)
     }
 
-    /// The latest time at its end, nanoseconds since the Unix epoch, where it can be found without reading it: not in a
-    /// gzip or zstd stream.
+    /// Returns the latest time at its end, in nanoseconds since the Unix epoch, if it can be found without
+    /// reading the whole: not for a gzip or zstd stream.
     pub fn last_ns(&self) -> Option<u64> {
         source::last_ns(&self.path, self.layout)
     }
 
-    /// The first receive time, nanoseconds since the Unix epoch; 0 where none of the first lines has one.
+    /// Returns the first receive time, in nanoseconds since the Unix epoch; 0 if none of the first lines has
+    /// one.
     pub fn first_ns(&self) -> u64 {
         self.first_ns
     }
 
-    /// Bytes of the file, as it is packed; 0 for what is no file.
+    /// Returns the size of the file in bytes, compressed; 0 if it is not a file.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How its lines are written.
+    /// Returns the form of its lines.
     pub fn form(&self) -> Form {
         self.layout.form
     }
 
-    /// Whose messages it holds, and how sure that is.
+    /// Returns the detected venue, and how certain it is.
     pub fn venue(&self) -> Sniffed {
         self.venue
     }
 
-    /// The latest time in it, nanoseconds since the Unix epoch, where a look at its beginning or its end tells it.
+    /// Returns the latest time in it, in nanoseconds since the Unix epoch, if its beginning or end reveals
+    /// it.
     pub fn quick_end_ns(&self) -> Option<u64> {
         if self.sample_is_whole {
             return self.sample().map(|record| record.rx_ns).max();
@@ -81,8 +84,8 @@ impl Capture {
         if self.is_seekable() { self.last_ns() } else { None }
     }
 
-    /// The latest time in it, nanoseconds since the Unix epoch: as [`last_ns`](Self::last_ns), and of a gzip or zstd
-    /// stream by reading it, unless that would take long.
+    /// Returns the latest time in it, in nanoseconds since the Unix epoch: as [`last_ns`](Self::last_ns), and
+    /// for a gzip or zstd stream by reading it, unless that would take long.
     pub fn end_ns(self: &Arc<Self>) -> Option<u64> {
         if !self.sample_is_whole && !self.is_seekable() {
             return None;
@@ -98,12 +101,12 @@ impl Capture {
         })
     }
 
-    /// Whether it can be opened again: it is a file or a folder, no pipe.
+    /// Returns true if it can be opened again: it is a file or a folder, not a pipe.
     pub fn is_seekable(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|meta| meta.is_file() || meta.is_dir())
     }
 
-    /// The same capture without its [`sample`](Self::sample), which may be large.
+    /// Returns the same capture without its [`sample`](Self::sample), which may be large.
     pub fn without_sample(&self) -> Self {
         Self {
             path: Arc::clone(&self.path),
@@ -114,10 +117,10 @@ impl Capture {
         }
     }
 
-    /// Reads it from a place on at which a reader of it has been.
+    /// Reads it again from a place where a reader of it has been.
     ///
     /// # Errors
-    /// What the system or the decompressor says.
+    /// The error of the system or the decompressor.
     pub fn read_from(self: &Arc<Self>, place: &Place) -> io::Result<Reader> {
         let taken = Arc::new(AtomicU64::new(0));
         let (text, bytes) = source::open(&self.path, place.text, &self.starts, &taken)?;
@@ -142,14 +145,15 @@ pub struct Place {
     text: u64,
     /// Lines before it.
     lines: u64,
-    /// The receive time of the line before it, nanoseconds since the Unix epoch; that of the first where none is before it.
+    /// The receive time of the line before it, in nanoseconds since the Unix epoch; that of the first if
+    /// there is none before.
     rx_ns: u64,
-    /// The segment it is in.
+    /// The segment that contains it.
     segment: Option<Segment>,
 }
 
 impl Place {
-    /// Bytes of text before it.
+    /// Returns the bytes of text before it.
     pub fn text_bytes(&self) -> u64 {
         self.text
     }
@@ -157,22 +161,22 @@ impl Place {
 
 /// The records of one capture, in the order of its lines.
 ///
-/// Holds one line, the sample of the first lines, and the state of the decompressor, whatever the size
-/// of the file.
+/// Its memory is one line, the sample of the first lines, and the state of the decompressor, whatever the
+/// size of the file.
 pub struct Reader {
     capture: Arc<Capture>,
     lines: Lines,
     rx_ns: u64,
-    /// The segment that is being read.
+    /// The current segment.
     segment: Option<Segment>,
-    /// Where the record is that was advanced to last.
+    /// The place of the last record advanced to.
     before: Place,
-    /// Bytes of the file that were read, packed, and how many it has.
+    /// Compressed bytes of the file read so far, and their total.
     taken: Arc<AtomicU64>,
     bytes: u64,
 }
 
-/// A record whose text still lies in the buffer of its reader.
+/// A record whose text is still in the buffer of its reader.
 #[derive(Debug)]
 pub(super) struct Placed {
     line: u64,
@@ -182,11 +186,11 @@ pub(super) struct Placed {
 }
 
 impl Reader {
-    /// Opens a capture, plain, gzip or zstd, or the folder of a recording, and looks at its first lines to find its
-    /// form and venue. Reading starts at the first line all the same.
+    /// Opens a capture, plain, gzip or zstd, or the folder of a recording, and detects form and venue from
+    /// its first lines. Reading starts at the first line nevertheless.
     ///
     /// # Errors
-    /// [`CaptureError`] names the path and what is wrong: it does not open, is empty, or is no capture.
+    /// [`CaptureError`] names the path and the fault: it cannot be opened, is empty, or is not a capture.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
         let path = path.as_ref();
         let failed = |source| CaptureError::Open { path: path.into(), source };
@@ -197,14 +201,14 @@ impl Reader {
         let starts = Starts::default();
         let (text, bytes) = match source::open(path, 0, &starts, &taken) {
             Ok(opened) => opened,
-            // Nothing was read: it did not even open.
+            // Nothing was read, so opening failed.
             Err(source) if taken.load(Ordering::Relaxed) == 0 => return Err(failed(source)),
             Err(source) => return Err(CaptureError::Read { path: path.into(), source }),
         };
         Self::from_text(path, text, starts, taken, bytes)
     }
 
-    /// Reads a capture that is no file. `path` is what it is called in errors.
+    /// Reads a capture that is not a file. `path` names it in errors.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -248,49 +252,51 @@ impl Reader {
         Ok(Self { capture, lines, rx_ns: first_ns, segment: None, before, taken, bytes })
     }
 
-    /// What it reads.
+    /// Returns the capture that it reads.
     pub fn capture(&self) -> &Arc<Capture> {
         &self.capture
     }
 
-    /// The path it was opened with.
+    /// Returns the path it was opened with.
     pub fn path(&self) -> &Path {
         &self.capture.path
     }
 
-    /// How its lines are written.
+    /// Returns the form of its lines.
     pub fn form(&self) -> Form {
         self.capture.layout.form
     }
 
-    /// The unit of the times in front of its lines, as most of the first ones tell it; `None` where they are dates.
+    /// Returns the unit of the receive times, the most frequent one in the first lines; `None` if they are
+    /// dates.
     pub fn unit(&self) -> Option<Unit> {
         self.capture.layout.unit()
     }
 
-    /// Whose messages it holds, as far as the first lines tell.
+    /// Returns the venue detected from the first lines.
     pub fn venue(&self) -> Option<Wire> {
         self.capture.venue.wire()
     }
 
-    /// Bytes of the file that were read so far, as it is packed, and how many it has; 0 of 0 for what is no file.
+    /// Returns the compressed bytes of the file read so far, and their total; 0 of 0 if it is not a file.
     pub fn progress(&self) -> (u64, u64) {
         (self.taken.load(Ordering::Relaxed).min(self.bytes), self.bytes)
     }
 
-    /// The receive time of the last record, nanoseconds since the Unix epoch; before the first, the first one's.
+    /// Returns the receive time of the last record, in nanoseconds since the Unix epoch; before the first
+    /// record, that of the first.
     pub(super) fn rx_ns(&self) -> u64 {
         self.rx_ns
     }
 
-    /// The records of the first lines (up to 256 of them, or about 4 MiB), bad lines left out. Looking
-    /// at them takes nothing from [`next_record`](Self::next_record), and can be done at any time.
+    /// Returns the records of the first lines (up to 256 of them, or about 4 MiB), without bad lines. It
+    /// consumes nothing of [`next_record`](Self::next_record), and may be called at any time.
     pub fn sample(&self) -> impl Iterator<Item = Record<'_>> {
         self.capture.sample()
     }
 
-    /// The next record, or what is wrong with the next line. After a line that could not be read the
-    /// next ones follow, unless [`BadLine::is_end`].
+    /// Returns the next record, or the fault of the next line. After a bad line the next ones follow, unless
+    /// [`BadLine::is_end`].
     pub fn next_record(&mut self) -> Option<Result<Record<'_>, BadLine>> {
         Some(match self.advance()? {
             Ok(placed) => Ok(self.record(&placed)),
@@ -298,7 +304,7 @@ impl Reader {
         })
     }
 
-    /// Goes on to the next record and leaves it in place, for [`record`](Self::record).
+    /// Advances to the next record and leaves its text in the buffer, for [`record`](Self::record).
     pub(super) fn advance(&mut self) -> Option<Result<Placed, BadLine>> {
         let (text, lines) = (self.lines.offset(), self.lines.number());
         self.before = Place { text, lines, rx_ns: self.rx_ns, segment: self.segment };
@@ -326,24 +332,24 @@ impl Reader {
         }
     }
 
-    /// Whether a segment goes on where the one before it ends, or is the first that is read.
+    /// Returns true if a segment follows the one before it, or is the first one read.
     fn continues(&self, next: &Segment) -> bool {
         self.segment.is_none_or(|before| before.precedes(next))
     }
 
-    /// The place of the record that the last [`advance`](Self::advance) came to, or the end.
+    /// Returns the place of the record that the last [`advance`](Self::advance) reached, or the end.
     pub(super) fn before(&self) -> &Place {
         &self.before
     }
 
-    /// The record that the last [`advance`](Self::advance) placed.
+    /// Returns the record that the last [`advance`](Self::advance) reached.
     pub(super) fn record(&self, placed: &Placed) -> Record<'_> {
         let kind = placed.parsed.kind(self.lines.bytes(placed.range.clone()));
         Record { line: placed.line, rx_ns: placed.rx_ns, kind }
     }
 }
 
-/// The records of a text that holds whole lines.
+/// Returns the records of a text of whole lines.
 fn sampled(layout: Layout, first_ns: u64, text: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rx_ns = first_ns;
     split(text).zip(1..).filter_map(move |(text, line)| {

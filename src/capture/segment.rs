@@ -1,22 +1,23 @@
-//! Recordings: captures that are written while the gateway runs, and that nothing spoils but for their end.
+//! Recordings: captures that are written while the gateway runs, of which a kill damages at most the end.
 //!
-//! A recording of a feed line is a folder of segments, `<time of the start>-<number>.zst`. A segment is a row of pieces,
-//! each a whole zstd frame or a skippable one (RFC 8878, 3.1.1 and 3.1.2), so that any zstd reads the file and gives
-//! the tardis slice form, line by line:
+//! A recording of a feed line is a folder of segments, `<time of the start>-<number>.zst`. A segment is a
+//! sequence of pieces, each a whole zstd frame or a skippable one (RFC 8878, 3.1.1 and 3.1.2), so any zstd
+//! decompressor yields the tardis slice form, line by line:
 //!
 //! ```text
 //! note    skippable frame 0x184D2A57: "TKFN" 'N' 0 0 0 | CRC-32 of the text | text: `# time what…`
-//! block   skippable frame 0x184D2A57: "TKFN" 'B' 0 0 0 | first_rx_ns u64 | last_rx_ns u64 | lines u32 | text_bytes u32
-//!         | packed_bytes u32 | CRC-32 of the 36 bytes before
+//! block   skippable frame 0x184D2A57: "TKFN" 'B' 0 0 0 | first_rx_ns u64 | last_rx_ns u64 | lines u32
+//!         | text_bytes u32 | packed_bytes u32 | CRC-32 of the 36 bytes before
 //!         zstd frame of packed_bytes, with its checksum: the lines
 //! ```
 //!
-//! Numbers are little-endian. The heads of the blocks are the index: each says what time its lines are of and where the
-//! next piece begins, and is written with them. So there is no index at the end that a kill would leave unwritten, and no
-//! second file that could disagree. What a kill leaves of the last piece is known by its length or its checksum.
+//! Numbers are little-endian. The heads of the blocks are the index: each contains the time range of its
+//! lines and the offset of the next piece, and is written with them. So there is no index at the end that a
+//! kill would leave unwritten, and no second file that could disagree. A piece left incomplete by a kill is
+//! detected by its length or its checksum.
 //!
-//! [`SegmentWriter`] writes the pieces, [`Pieces`] makes text of them again, with the notes as lines in their place, and
-//! [`Index`] reads the heads alone.
+//! [`SegmentWriter`] writes the pieces, [`Pieces`] decodes them to text, with the notes as lines in their
+//! place, and [`Index`] reads the heads alone.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -30,25 +31,26 @@ use super::writer;
 use crate::text::printable;
 use crate::time::rfc3339::{self, FractionDigits};
 
-/// One of the sixteen numbers of skippable frames; 0x184D2A5E (seekable zstd) and 0x184D2A50 (pzstd) are taken.
+/// One of the sixteen magic numbers of skippable frames; 0x184D2A5E (seekable zstd) and 0x184D2A50 (pzstd)
+/// are taken.
 const MAGIC: [u8; 4] = 0x184D_2A57_u32.to_le_bytes();
 const SIGNATURE: &[u8; 4] = b"TKFN";
 const BLOCK: u8 = b'B';
 const NOTE: u8 = b'N';
-/// Magic and size of a skippable frame.
+/// Bytes of magic number and size of a skippable frame.
 const FRAME_HEAD_BYTES: usize = 8;
-/// The payload of a block's head.
+/// Bytes of the payload of a block's head.
 const HEAD_BYTES: usize = 40;
-/// What stands before the text of a note.
+/// Bytes before the text of a note.
 const NOTE_HEAD_BYTES: usize = 12;
-/// The longest note, bytes of text.
+/// The longest note, in bytes of text.
 const NOTE_BYTES_MAX: usize = 4_096;
-/// The text of a block is written at the latest when it is so long, bytes.
+/// The length of a block's text, in bytes, at which it is written at the latest.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
-/// The longest text that a block can have: it was nearly full when the longest line came.
+/// The longest text of a block, in bytes: a nearly full one followed by the longest line.
 const TEXT_BYTES_MAX: usize = BLOCK_BYTES_MAX + LINE_BYTES_MAX + 64;
 
-/// Writes the pieces of one segment. What it has taken in is text in memory until [`flush`](Self::flush).
+/// Writes the pieces of one segment. Added lines are buffered as text until [`flush`](Self::flush).
 pub struct SegmentWriter<W: Write> {
     out: W,
     packer: zstd::bulk::Compressor<'static>,
@@ -56,16 +58,16 @@ pub struct SegmentWriter<W: Write> {
     lines: u32,
     first_ns: u64,
     last_ns: u64,
-    /// Buffers that are used again.
+    /// Reused buffers.
     packed: Vec<u8>,
     piece: Vec<u8>,
 }
 
 impl<W: Write> SegmentWriter<W> {
-    /// Begins a segment; nothing is written yet. `level` is zstd's, 1 to 19.
+    /// Starts a segment; nothing is written yet. `level` is the zstd compression level, 1 to 19.
     ///
     /// # Errors
-    /// When the compressor does not start, as with a level that it does not have.
+    /// The I/O error if the compressor cannot be created, for example because of an invalid level.
     pub fn new(out: W, level: i32) -> io::Result<Self> {
         let mut packer = zstd::bulk::Compressor::new(level)?;
         packer.include_checksum(true)?;
@@ -81,14 +83,14 @@ impl<W: Write> SegmentWriter<W> {
         })
     }
 
-    /// Takes in a frame, received at `rx_ns` (nanoseconds since the Unix epoch), and says whether it had line breaks: each
-    /// is written as a space. Nothing is written before [`flush`](Self::flush).
+    /// Adds a frame received at `rx_ns` (nanoseconds since the Unix epoch). Returns true if it had line
+    /// breaks: each is replaced by a space. Nothing is written before [`flush`](Self::flush).
     pub fn frame(&mut self, rx_ns: u64, payload: &[u8]) -> bool {
         self.count(rx_ns);
         writer::push_line(rx_ns, payload, &mut self.text)
     }
 
-    /// Takes in that the connection was lost.
+    /// Adds the loss of the connection.
     pub fn disconnected(&mut self, rx_ns: u64) {
         self.count(rx_ns);
         self.text.push(b'\n');
@@ -100,16 +102,16 @@ impl<W: Write> SegmentWriter<W> {
         self.last_ns = self.last_ns.max(rx_ns);
     }
 
-    /// Bytes of text that are not written yet.
+    /// Returns the bytes of text not yet written.
     pub fn pending_bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// Writes what was taken in, and then a remark about this moment. Line breaks in it become spaces, and what is longer
-    /// than 4 KiB is cut off. Returns how many bytes were written.
+    /// Writes the buffered lines, then a remark about this moment. Line breaks in it become spaces, and text
+    /// beyond 4 KiB is cut off. Returns the number of bytes written.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The I/O error of the write.
     pub fn note(&mut self, rx_ns: u64, what: &str) -> io::Result<u64> {
         let before = self.flush()?;
         let mut text = b"# ".to_vec();
@@ -125,17 +127,17 @@ impl<W: Write> SegmentWriter<W> {
         Ok(before + self.piece.len() as u64)
     }
 
-    /// Writes what was taken in as one block, in one write. Returns how many bytes that are.
+    /// Writes the buffered lines as one block, in one write. Returns the number of bytes written.
     ///
     /// # Errors
-    /// When it cannot be written; what was taken in is then lost.
+    /// The I/O error of the write; the buffered lines are then lost.
     pub fn flush(&mut self) -> io::Result<u64> {
         if self.lines == 0 {
             return Ok(0);
         }
         let packed = self.pack();
         self.text.clear();
-        // One long line does not keep its memory for ever.
+        // The memory for one long line is released again.
         self.text.shrink_to(2 * BLOCK_BYTES_MAX);
         (self.lines, self.first_ns, self.last_ns) = (0, u64::MAX, 0);
         packed?;
@@ -146,7 +148,7 @@ impl<W: Write> SegmentWriter<W> {
         Ok(bytes)
     }
 
-    /// Makes the block of the text.
+    /// Builds the block of the buffered text.
     fn pack(&mut self) -> io::Result<()> {
         self.packed.clear();
         self.packed.reserve(zstd::zstd_safe::compress_bound(self.text.len()));
@@ -166,10 +168,10 @@ impl<W: Write> SegmentWriter<W> {
         Ok(())
     }
 
-    /// Writes what was taken in and gives back what it was written to.
+    /// Writes the buffered lines and returns the underlying writer.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The I/O error of the write.
     pub fn finish(mut self) -> io::Result<W> {
         self.flush()?;
         Ok(self.out)
@@ -183,7 +185,7 @@ fn push_frame_head(kind: u8, payload_bytes: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&[kind, 0, 0, 0]);
 }
 
-/// What stands in the head of a block.
+/// The head of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     first_rx_ns: u64,
@@ -194,7 +196,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads the payload of a skippable frame; `None` if it is no head of ours, or a spoilt one.
+    /// Parses the payload of a skippable frame; `None` if it is not a head of ours, or corrupt.
     fn parse(payload: &[u8]) -> Option<Self> {
         let (head, crc) = payload.split_at_checked(HEAD_BYTES - 4)?;
         let is_head = is_kind(head, BLOCK) && crc == crc32fast::hash(head).to_le_bytes();
@@ -213,39 +215,39 @@ impl Head {
     }
 }
 
-/// Whether a skippable frame's payload is one of ours, and of this kind.
+/// Returns true if the payload of a skippable frame is ours, and of this kind.
 fn is_kind(payload: &[u8], kind: u8) -> bool {
     payload.strip_prefix(SIGNATURE).is_some_and(|rest| rest.starts_with(&[kind, 0, 0, 0]))
 }
 
-/// The text of a note, from the payload of its frame.
+/// Returns the text of a note from the payload of its frame.
 fn note_text(payload: &[u8]) -> Option<&[u8]> {
     let (head, text) = payload.split_at_checked(NOTE_HEAD_BYTES)?;
     let is_note = is_kind(head, NOTE) && head[8..] == crc32fast::hash(text).to_le_bytes();
     is_note.then_some(text)
 }
 
-/// Whether a file that begins so is a segment of a recording. It takes 12 bytes to know.
+/// Returns true if a file with this beginning is a segment of a recording. 12 bytes are enough.
 pub(super) fn is_segment(beginning: &[u8]) -> bool {
     beginning.starts_with(&MAGIC) && beginning.get(8..12) == Some(SIGNATURE)
 }
 
-/// The text of a segment, notes as lines in their places. Where a piece is torn or spoilt the text ends, and its last line
-/// is a note that says how many bytes were cut off.
+/// Reads the text of a segment, with notes as lines in their places. At a torn or corrupt piece the text
+/// ends, and its last line is a note with the number of bytes cut off.
 pub(super) struct Pieces<R> {
     source: R,
     unpacker: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
     text: Vec<u8>,
-    /// How much of the text was given out.
+    /// Bytes of the text already returned.
     given: usize,
-    /// The newest time that was read.
+    /// The newest time read.
     last_ns: u64,
     ended: bool,
 }
 
 impl<R: Read> Pieces<R> {
-    /// The pieces of a segment, from its first on.
+    /// Reads a segment from its first piece.
     pub(super) fn new(source: R) -> io::Result<Self> {
         let unpacker = zstd::bulk::Decompressor::new()?;
         Ok(Self {
@@ -259,7 +261,7 @@ impl<R: Read> Pieces<R> {
         })
     }
 
-    /// Makes the text of the next piece. What is torn ends it.
+    /// Decodes the next piece. A torn one ends the text.
     fn advance(&mut self) -> io::Result<()> {
         self.text.clear();
         self.given = 0;
@@ -279,7 +281,7 @@ impl<R: Read> Pieces<R> {
         Ok(())
     }
 
-    /// Reads the piece that begins with `head`; false where it is not whole. `seen` counts its bytes.
+    /// Reads the piece that begins with `head`; returns false if it is incomplete. `seen` counts its bytes.
     fn piece(&mut self, head: [u8; FRAME_HEAD_BYTES], seen: &mut usize) -> io::Result<bool> {
         let [magic @ .., a, b, c, d] = head;
         let payload_bytes = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -310,7 +312,7 @@ impl<R: Read> Pieces<R> {
         Ok(true)
     }
 
-    /// Reads so many bytes into `packed`; false where there are fewer.
+    /// Reads `bytes` bytes into `packed`; returns false if there are fewer.
     fn take_in(&mut self, bytes: usize, seen: &mut usize) -> io::Result<bool> {
         self.packed.resize(bytes, 0);
         let read = read_full(&mut self.source, &mut self.packed)?;
@@ -320,7 +322,8 @@ impl<R: Read> Pieces<R> {
 }
 
 impl Pieces<BufReader<Counted<File>>> {
-    /// The text of a segment behind its first `text` bytes. What was read of the file, or passed over, is counted.
+    /// Reads the text of a segment after its first `text` bytes. `taken` counts the bytes of the file read or
+    /// skipped.
     pub(super) fn begin_at(mut file: File, text: u64, taken: Arc<AtomicU64>) -> io::Result<Self> {
         let place = piece_at(&mut file, text)?;
         file.seek(SeekFrom::Start(place.offset))?;
@@ -347,7 +350,7 @@ impl<R: Read> Read for Pieces<R> {
     }
 }
 
-/// Throws away so much, or all there is.
+/// Discards this many bytes, or all there are.
 pub(super) fn skip(source: &mut impl Read, bytes: u64) -> io::Result<()> {
     io::copy(&mut source.by_ref().take(bytes), &mut io::sink()).map(|_| ())
 }
@@ -366,25 +369,25 @@ fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Where the text of each segment begins in the text of a folder, as far as somebody has read. It is shared by all who read
-/// the folder, so that they can go back to where one has been.
+/// The offset of each segment's text in the text of a folder, as far as any reader has come. It is shared by
+/// all readers of the folder, so that each can return to where another has been.
 pub(super) type Starts = Arc<Mutex<Vec<u64>>>;
 
-/// The text of all segments of a folder, in the order of their names, which is that of their times.
+/// The text of all segments of a folder, in the order of their names, which is chronological.
 pub(super) struct Folder {
     paths: VecDeque<PathBuf>,
-    /// How many segments were opened or passed over.
+    /// Segments opened or skipped.
     opened: usize,
     current: Option<Pieces<BufReader<Counted<File>>>>,
-    /// Bytes of text so far, those passed over too.
+    /// Bytes of text so far, including skipped ones.
     given: u64,
     starts: Starts,
     taken: Arc<AtomicU64>,
 }
 
 impl Folder {
-    /// The text of a folder behind its first `text` bytes; how many bytes its segments have. It is counted how many were
-    /// read.
+    /// Opens the text of a folder after its first `text` bytes; also returns the total bytes of its segments.
+    /// `taken` counts the bytes read.
     pub(super) fn open(
         path: &Path,
         text: u64,
@@ -439,10 +442,10 @@ impl Read for Folder {
     }
 }
 
-/// The segments of a recording's folder, the oldest first.
+/// Returns the segments of a recording's folder, oldest first.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// The I/O error if the folder cannot be read.
 pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -455,14 +458,14 @@ pub fn segments(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The name of a segment's file: when the recorder started, and which of its segments this is, from 1.
+/// Returns the file name of a segment: the start of the recorder, and the number of the segment, from 1.
 pub fn segment_name(run_ns: u64, number: u32) -> String {
     let mut time = Vec::new();
     rfc3339::write(run_ns, FractionDigits::Six, &mut time);
     format!("{}-{number:05}.zst", String::from_utf8_lossy(&time).replace(':', "-"))
 }
 
-/// A source that counts what was read from it.
+/// A source that counts the bytes read from it.
 pub(super) struct Counted<R> {
     pub(super) source: R,
     pub(super) taken: Arc<AtomicU64>,
@@ -476,36 +479,36 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// One row of an [`Index`]: where some 200 ms of lines are.
+/// A row of an [`Index`]: the location of about 200 ms of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Where its head begins in the file. [`Reader::from_read`](super::Reader::from_read) can start here.
+    /// The offset of its head in the file. [`Reader::from_read`](super::Reader::from_read) can start here.
     pub offset: u64,
-    /// The earliest receive time in it, nanoseconds since the Unix epoch.
+    /// The earliest receive time in it, in nanoseconds since the Unix epoch.
     pub first_rx_ns: u64,
-    /// The latest.
+    /// The latest receive time in it, in nanoseconds since the Unix epoch.
     pub last_rx_ns: u64,
-    /// Lines in it, disconnects counted.
+    /// Lines in it, including disconnects.
     pub lines: u32,
 }
 
-/// Which time lies where in a segment, read from the heads of its blocks alone.
+/// The time index of a segment, read from the heads of its blocks alone.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// The blocks, in the order of the file.
     pub blocks: Vec<Block>,
     /// Bytes of the file up to the end of the last whole piece.
     pub whole_bytes: u64,
-    /// Bytes behind it: what a kill left of a piece.
+    /// Bytes after it: the incomplete piece that a kill left.
     pub torn_bytes: u64,
 }
 
 impl Index {
-    /// Reads the index of a segment, some 100 bytes a block; it takes 24 bytes of memory for each, of which an hour has
-    /// 18,000 at 200 ms. `None` if the file is no segment.
+    /// Reads the index of a segment: about 100 bytes per block, and 24 bytes of memory for each, of which an
+    /// hour has 18,000 at 200 ms. `None` if the file is not a segment.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// The I/O error if the file cannot be read.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let mut file = File::open(path)?;
         let end = file.metadata()?.len();
@@ -531,24 +534,24 @@ impl Index {
         Ok(Some(index))
     }
 
-    /// The first block that has something of this time or later.
+    /// Returns the first block with a line of this time or later.
     pub fn at(&self, rx_ns: u64) -> Option<&Block> {
         self.blocks.iter().find(|block| block.last_rx_ns >= rx_ns)
     }
 }
 
-/// Where a piece of a segment is.
+/// The location of a piece of a segment.
 struct PieceAt {
-    /// Where it begins in the file.
+    /// Its offset in the file.
     offset: u64,
-    /// How many bytes of text come before it.
+    /// Bytes of text before it.
     text: u64,
     /// The newest time before it.
     last_ns: u64,
 }
 
-/// The piece that holds what comes behind the first `text` bytes of a segment, found by the heads; the first that is not
-/// whole, if there are not so many.
+/// Returns the piece that contains the text after the first `text` bytes of a segment, found by the heads;
+/// the first incomplete one if there is less text.
 fn piece_at(file: &mut File, text: u64) -> io::Result<PieceAt> {
     let end = file.metadata()?.len();
     let mut at = PieceAt { offset: 0, text: 0, last_ns: 0 };
@@ -570,7 +573,7 @@ fn piece_at(file: &mut File, text: u64) -> io::Result<PieceAt> {
     Ok(at)
 }
 
-/// Where the piece ends that begins with these bytes at `offset`, and its head if it is a block.
+/// Returns the end of the piece that begins with these bytes at `offset`, and its head if it is a block.
 fn following(piece: &[u8], offset: u64) -> Option<(u64, Option<Head>)> {
     let payload = piece.get(FRAME_HEAD_BYTES..).filter(|_| is_segment(piece))?;
     let payload_bytes = u32::from_le_bytes(piece[4..8].try_into().ok()?);

@@ -1,7 +1,8 @@
-//! The text of a capture, from its beginning or from any place on.
+//! The text of a capture, from its beginning or from any place.
 //!
-//! A plain file and a recording can be begun anywhere: a recording at the piece that the place is in, found by the heads of
-//! its pieces. Of a gzip or zstd stream everything before the place has to be unpacked and thrown away.
+//! A plain file and a recording can be read from any place: a recording from the piece that contains it,
+//! found by the heads of the pieces. A gzip or zstd stream has to be decompressed and discarded up to the
+//! place.
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -15,12 +16,12 @@ use super::form::{Layout, in_range};
 use super::lines::split;
 use super::segment::{self, Counted, Folder, Index, Pieces, Starts, skip};
 
-/// Bytes of a file that are enough to know what it is.
+/// Bytes of a file that identify its format.
 const MAGIC_BYTES: usize = 12;
-/// How much of the end of a plain file is looked at to find its last time: more than the longest line.
+/// How much of the end of a plain file is searched for its last time, in bytes: more than the longest line.
 const TAIL_BYTES: u64 = 17 << 20;
 
-/// How a file is packed.
+/// The compression of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     Plain,
@@ -34,14 +35,14 @@ impl Packing {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
             _ if segment::is_segment(magic) => Self::Segment,
-            // A frame, or a skippable one in front of it.
+            // A zstd frame, or a skippable one before it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::Plain,
         }
     }
 }
 
-/// The text behind the first `text` bytes of what is packed in `source`.
+/// Returns the decompressed text of `source` after its first `text` bytes.
 pub(super) fn unpacked(
     mut source: impl Read + Send + 'static,
     text: u64,
@@ -68,8 +69,8 @@ fn packing_of(file: &mut File) -> io::Result<Packing> {
     Ok(Packing::of(&magic))
 }
 
-/// Opens the text of a capture behind its first `text` bytes. What is read of the file is counted in `taken`; the second
-/// value is how many bytes it has.
+/// Opens the text of a capture after its first `text` bytes. `taken` counts the bytes of the file read; the
+/// second value is its size in bytes.
 pub(super) fn open(
     path: &Path,
     text: u64,
@@ -98,8 +99,8 @@ pub(super) fn open(
     Ok((text, bytes))
 }
 
-/// The latest time at the end of a capture, nanoseconds since the Unix epoch, where it can be found without reading the
-/// whole.
+/// Returns the latest time at the end of a capture, in nanoseconds since the Unix epoch, if it can be found
+/// without reading the whole.
 pub(super) fn last_ns(path: &Path, layout: Layout) -> Option<u64> {
     if path.is_dir() {
         let segments = segment::segments(path).ok()?;
@@ -118,7 +119,7 @@ fn last_of_segment(path: &Path) -> Option<u64> {
     blocks.iter().map(|block| block.last_rx_ns).filter(|rx_ns| in_range(*rx_ns)).max()
 }
 
-/// Looks at more and more of the end, until there is a line with a time in it.
+/// Searches a growing part of the end for a line with a time.
 fn last_of_text(file: &mut File, layout: Layout) -> Option<u64> {
     let end = file.metadata().ok()?.len();
     let mut bytes = 64 << 10;
@@ -127,7 +128,7 @@ fn last_of_text(file: &mut File, layout: Layout) -> Option<u64> {
         file.seek(SeekFrom::Start(from)).ok()?;
         let mut tail = Vec::new();
         file.by_ref().take(bytes).read_to_end(&mut tail).ok()?;
-        // The first line may have lost its beginning.
+        // The first line may be cut off.
         let whole = if from == 0 { 0 } else { memchr::memchr(b'\n', &tail).map_or(tail.len(), |at| at + 1) };
         let times = split(&tail[whole..]).filter_map(|line| layout.parse(line).ok()??.rx_ns);
         if let Some(last) = times.max() {

@@ -1,4 +1,4 @@
-//! Captures as files: packed and plain, good and bad, alone and merged.
+//! Tests of captures as files: compressed and plain, good and bad, single and merged.
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ fn reader(bytes: impl AsRef<[u8]>) -> Reader {
     Reader::from_read("test.cap", io::Cursor::new(bytes.as_ref().to_vec())).expect("a capture")
 }
 
-/// Every item of a reader, as text: `line rx_ns kind`, or the error.
+/// Returns every item of a reader as text: `line rx_ns kind`, or the error.
 fn items(mut reader: Reader) -> Vec<String> {
     let mut items = Vec::new();
     while let Some(item) = reader.next_record() {
@@ -132,7 +132,7 @@ fn a_bad_line_stops_nothing() {
     );
 }
 
-/// F02: the sample, the end, and every place of a capture go by the same unit.
+/// F02: the sample, the end, and every place of a capture use the same unit.
 #[test]
 fn a_capture_is_read_in_one_unit_wherever_one_begins() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -145,7 +145,7 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
         for form in [Form::Hftbacktest, Form::Cryptofeed] {
             let mark = if form == Form::Cryptofeed { ":" } else { "" };
             let text: String = (0..9).map(|n| format!("{}{mark} {n}\n", first + n)).collect();
-            // One that is in no unit, and one that is in another: neither changes how the rest is read.
+            // A line without a unit and one in another unit do not change how the rest is read.
             let text = format!("{text}17{mark} x\n1660228024{mark} {{}}\n{}{mark} 9\n", first + 9);
             let path = folder.path().join(format!("{form}-{unit}"));
             std::fs::write(&path, &text).expect("written");
@@ -184,7 +184,8 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
     }
 }
 
-/// F14: a byte order mark costs no record and moves no place, however the file is packed, in front of each part of it.
+/// F14: a byte order mark costs no record and shifts no place, however the file is compressed, and before
+/// each part of it.
 #[test]
 fn a_byte_order_mark_is_skipped() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -252,7 +253,7 @@ fn the_sample_can_be_looked_at_before_and_after() {
     assert_eq!(sampled(&reader), before);
 }
 
-/// What a merge gives: source, line and receive time of each.
+/// Returns the merged records: source, line and receive time of each.
 fn merged(texts: &[&str]) -> Vec<(usize, u64, u64)> {
     let mut merged = Merged::new(texts.iter().map(reader).collect());
     let mut found = Vec::new();
@@ -331,7 +332,7 @@ fn a_flushed_writer_leaves_its_lines_to_be_found() {
 
 #[test]
 fn real_captures_are_read_to_the_last_line() {
-    // file, venue, form, lines that say something: frames, connects, sent
+    // file, venue, form, lines that are not ignored: frames, connects, sent
     let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
     let expected = [
         ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
@@ -368,7 +369,7 @@ fn real_captures_are_read_to_the_last_line() {
     }
 }
 
-/// Without its connect note a capture is known by its messages alone.
+/// Without its connect note a capture is identified by its messages alone.
 #[test]
 fn real_captures_are_known_by_their_messages_too() {
     let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
@@ -422,7 +423,7 @@ fn a_segment_is_a_capture_for_us_and_for_every_zstd() {
 fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
     let bytes = segment(1, 5, AT);
     let whole = items(reader(&bytes));
-    // Where the pieces end.
+    // The ends of the pieces.
     let mut ends = Vec::new();
     for cut in 12..=bytes.len() {
         let found = items(reader(&bytes[..cut]));
@@ -445,7 +446,7 @@ fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
             .expect("torn")
             .contains("after 2021-04-17T16:43:37.431936002Z")
     );
-    // A byte that is another one is found, wherever it is: what a disk makes of a file whose end it had not written.
+    // A changed byte is detected, wherever it is: a disk may leave such an end of a file that was not synced.
     for at in 12..bytes.len() {
         let mut spoilt = bytes.clone();
         spoilt[at] ^= 0x55;
@@ -496,7 +497,7 @@ fn a_folder_of_segments_is_one_capture() {
     write(AT, 3, &torn[..torn.len() - 5]);
     write(AT + 5_000, 1, &segment(1, AT + 5_000, AT + 5_000));
     write(AT + 5_000, 3, &segment(3, AT + 5_000, AT + 5_010));
-    // A kill right after the file was made.
+    // A kill right after the file was created.
     write(AT + 9_000, 1, b"");
     write(AT + 19_000, 1, &segment(1, AT + 19_000, AT + 19_000)[..7]);
     std::fs::write(path.join("readme.txt"), "no segment").expect("written");

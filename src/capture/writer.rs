@@ -1,4 +1,4 @@
-//! Writing captures.
+//! Writes captures.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,24 +9,25 @@ use flate2::write::GzEncoder;
 use super::CaptureError;
 use crate::time::rfc3339::{self, FractionDigits};
 
-/// How a capture is packed.
+/// The compression of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Text, as it is.
+    /// Uncompressed text.
     Plain,
-    /// gzip, at level 6.
+    /// gzip, level 6.
     Gzip,
-    /// zstd at this level: 1 is fastest, 19 smallest and some hundred times slower.
+    /// zstd at this level: 1 is the fastest, 19 the smallest and several hundred times slower.
     Zstd(i32),
 }
 
 impl Compression {
-    /// What keeps up with a live feed: level 3 of zstd.
+    /// zstd level 3, which keeps up with a live feed.
     pub const FAST: Self = Self::Zstd(3);
-    /// What makes the smallest file that every zstd can read: level 19.
+    /// zstd level 19, the smallest file that every zstd can read.
     pub const SMALL: Self = Self::Zstd(19);
 
-    /// What the extension of a path asks for: `.gz`, `.zst` ([`FAST`](Self::FAST)), or else plain text.
+    /// Returns the compression for the extension of a path: `.gz`, `.zst` ([`FAST`](Self::FAST)), otherwise
+    /// plain text.
     pub fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|e| e.to_str()) {
             Some("gz") => Self::Gzip,
@@ -36,17 +37,18 @@ impl Compression {
     }
 }
 
-/// Writes a capture in the tardis slice form: `2021-04-17T16:43:37.4319360Z {payload}` a line, and an
-/// empty line for a disconnect. [`Reader`](super::Reader) reads it back, to the nanosecond.
+/// Writes a capture in the tardis slice form: `2021-04-17T16:43:37.4319360Z {payload}` per line, and an empty
+/// line for a disconnect. [`Reader`](super::Reader) reads it back, with full nanoseconds.
 ///
-/// [`finish`](Self::finish) ends the file; without it a compressed one lacks its tail, and what was
-/// buffered may be missing.
+/// [`finish`](Self::finish) ends the file; without it a compressed file lacks its tail, and buffered lines
+/// may be missing.
 pub struct Writer<W: Write> {
     out: Output<W>,
     line: Vec<u8>,
 }
 
-/// Appends the line of a frame, and says whether it had line breaks, each of which is a space now.
+/// Appends the line of a frame. Returns true if the frame had line breaks, each of which is replaced by a
+/// space.
 pub(super) fn push_line(rx_ns: u64, payload: &[u8], out: &mut Vec<u8>) -> bool {
     rfc3339::write(rx_ns, FractionDigits::SevenOrNine, out);
     out.push(b' ');
@@ -71,7 +73,7 @@ enum Output<W: Write> {
 }
 
 impl Writer<File> {
-    /// Creates a file, packed as its extension asks for ([`Compression::of_path`]).
+    /// Creates a file, compressed according to its extension ([`Compression::of_path`]).
     ///
     /// # Errors
     /// [`CaptureError::Create`] names the path.
@@ -80,7 +82,7 @@ impl Writer<File> {
         Self::create_with(path, Compression::of_path(path))
     }
 
-    /// Creates a file, packed as told.
+    /// Creates a file with this compression.
     ///
     /// # Errors
     /// [`CaptureError::Create`] names the path.
@@ -93,10 +95,10 @@ impl Writer<File> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes to `out`, packed as told. The writer buffers by itself.
+    /// Returns a writer to `out` with this compression. It buffers its output.
     ///
     /// # Errors
-    /// When the compressor does not start, as with a level that it does not have.
+    /// The I/O error if the compressor cannot be created, for example because of an invalid level.
     pub fn new(out: W, compression: Compression) -> io::Result<Self> {
         let out = BufWriter::with_capacity(128 << 10, out);
         let out = match compression {
@@ -107,39 +109,39 @@ impl<W: Write> Writer<W> {
         Ok(Self { out, line: Vec::with_capacity(4096) })
     }
 
-    /// Writes one frame, received at `rx_ns` (nanoseconds since the Unix epoch). A line break within
-    /// the payload would break the form: each `\n` and `\r` is written as a space, which to JSON is
-    /// the same. All else is kept byte for byte.
+    /// Writes one frame received at `rx_ns` (nanoseconds since the Unix epoch). A line break within the
+    /// payload would break the form: each `\n` and `\r` is written as a space, which is equivalent in JSON.
+    /// All else is kept byte for byte.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The I/O error of the write.
     pub fn frame(&mut self, rx_ns: u64, payload: &[u8]) -> io::Result<()> {
         self.line.clear();
         push_line(rx_ns, payload, &mut self.line);
         self.out.as_write().write_all(&self.line)
     }
 
-    /// Writes that the connection was lost.
+    /// Writes the loss of the connection.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The I/O error of the write.
     pub fn disconnected(&mut self) -> io::Result<()> {
         self.out.as_write().write_all(b"\n")
     }
 
-    /// Hands everything so far to the system, at some cost in compression: a reader that comes after a
-    /// crash finds it.
+    /// Passes everything so far to the operating system, at some cost in compression, so that it survives a
+    /// crash of the process.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// The I/O error of the write.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.as_write().flush()
     }
 
-    /// Ends the capture and gives back what it was written to.
+    /// Ends the capture and returns the underlying writer.
     ///
     /// # Errors
-    /// When the rest cannot be written.
+    /// The I/O error of writing the rest.
     pub fn finish(self) -> io::Result<W> {
         let out = match self.out {
             Output::Plain(out) => out,

@@ -1,10 +1,10 @@
-//! An alarm for the ingest thread. The timer of its runtime counts in milliseconds, which is too coarse for the pace of a
-//! replay.
+//! A timer for the ingest thread. The timer of its async runtime has a resolution of 1 ms, which is too
+//! coarse to pace a replay.
 
 use std::io;
 use std::time::Duration;
 
-/// Wakes one task, to the accuracy of the kernel's timers.
+/// Wakes one task, with the accuracy of the kernel's timers.
 pub(super) struct Alarm {
     #[cfg(target_os = "linux")]
     timer: tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
@@ -12,11 +12,11 @@ pub(super) struct Alarm {
 
 #[cfg(target_os = "linux")]
 impl Alarm {
-    /// An alarm on the runtime that this is called from.
+    /// Returns a timer registered with the current runtime.
     ///
     /// # Errors
-    /// What the system says when it gives no timer.
-    // What is wrong with it for other types cannot be with an owned descriptor, and there is no safe heir.
+    /// The I/O error if the system cannot create or register a timer.
+    // The reason for the deprecation does not apply to an owned descriptor, and there is no safe successor.
     #[expect(deprecated, reason = "the safe way to register an owned descriptor")]
     pub(super) fn new() -> io::Result<Self> {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
@@ -25,21 +25,21 @@ impl Alarm {
         Ok(Self { timer: tokio::io::unix::AsyncFd::new(timer)? })
     }
 
-    /// Waits for so long. It may be dropped half way.
+    /// Waits for `longest`. Safe to cancel.
     ///
     /// # Errors
-    /// What the system says of the timer.
+    /// The I/O error of the timer.
     pub(super) async fn wait(&self, longest: Duration) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Zero would turn it off.
+        // Zero would disarm the timer.
         let value = Timespec::try_from(longest.max(Duration::from_nanos(1))).map_err(io::Error::other)?;
         let once = Itimerspec { it_interval: zero, it_value: value };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         loop {
             let mut ready = self.timer.readable().await?;
             match rustix::io::read(&self.timer, &mut [0; 8]) {
-                // It was an alarm that nobody waited for any more.
+                // The expiry belonged to a cancelled wait.
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Ok(()),
@@ -50,18 +50,18 @@ impl Alarm {
 
 #[cfg(not(target_os = "linux"))]
 impl Alarm {
-    /// An alarm on the runtime that this is called from.
+    /// Returns a timer that uses the current runtime.
     ///
     /// # Errors
-    /// Never here.
+    /// None on this platform.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// Waits for so long, to the millisecond. It may be dropped half way.
+    /// Waits for `longest`, rounded to 1 ms. Safe to cancel.
     ///
     /// # Errors
-    /// Never here.
+    /// None on this platform.
     pub(super) async fn wait(&self, longest: Duration) -> io::Result<()> {
         tokio::time::sleep(longest).await;
         Ok(())

@@ -1,23 +1,23 @@
-//! An L2 order book, as far as a best bid and offer needs one.
+//! An L2 order book, reduced to what the best bid and offer and the venue's checksum need.
 
 use crate::model::tick::{Decimal, Quote};
 use crate::venue::{BookSide, DecodeError, Levels, LevelsError};
 
-/// The size that stands at a price.
+/// A price level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Level {
     price: Decimal,
     size: Decimal,
 }
 
-/// One side, sorted with the best price last: most changes are near it and move few levels.
+/// One side of the book, sorted with the best price last: most changes are near it and move few levels.
 #[derive(Clone, Debug, Default)]
 struct Ladder {
     levels: Vec<Level>,
 }
 
 impl Ladder {
-    /// Where `price` is or belongs. `better(a, b)`: a is the better price.
+    /// Returns the index of `price`, or the index to insert it at, by binary search.
     fn place(&self, side: BookSide, price: Decimal) -> Result<usize, usize> {
         self.levels.binary_search_by(|level| match side {
             BookSide::Bid => level.price.cmp(&price),
@@ -36,7 +36,7 @@ impl Ladder {
         }
     }
 
-    /// Replaces all levels; they may come in any order, and of two at one price the later counts.
+    /// Replaces all levels. They may come in any order; of several at one price the last one counts.
     fn replace(&mut self, side: BookSide, levels: &mut Vec<Level>) {
         levels.sort_by(|a, b| match side {
             BookSide::Bid => a.price.cmp(&b.price),
@@ -63,33 +63,33 @@ impl Ladder {
     }
 }
 
-/// How many places behind the point a venue's checksum counts, of prices and of sizes.
+/// The decimal places of prices and sizes in a venue's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Places {
     price: u8,
     size: u8,
 }
 
-/// What became of the levels of a message.
+/// The outcome of applying the levels of a message.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Levels whose size cannot be held or makes no sense: what stands at their prices is unknown.
+    /// Levels whose size cannot be represented or is invalid: the size at their prices is unknown.
     pub levels_refused: u64,
-    /// A level's price cannot be read, or too many levels are unknown: the book is not to be trusted.
+    /// A level's price cannot be read, or too many levels are unknown: the book must be rebuilt.
     pub is_lost: bool,
     /// The first fault.
     pub fault: Option<Box<DecodeError>>,
 }
 
 impl Taken {
-    /// Adds what became of another message of the same book.
+    /// Adds the outcome of another message of the same book.
     pub(super) fn add(&mut self, other: Self) {
         self.levels_refused += other.levels_refused;
         self.is_lost |= other.is_lost;
         self.fault = self.fault.take().or(other.fault);
     }
 
-    /// The levels were read to their end, or up to one that costs the book.
+    /// Records how reading the levels ended: complete, or with an error that may cost the book.
     fn end(mut self, read: Result<(), LevelsError>) -> Self {
         if let Err(error) = read {
             self.is_lost |= error.costs_book;
@@ -98,6 +98,8 @@ impl Taken {
         self
     }
 
+    /// Converts to a result.
+    ///
     /// # Errors
     /// The first fault, if there was one.
     pub(super) fn into_result(self) -> Result<(), DecodeError> {
@@ -105,10 +107,10 @@ impl Taken {
     }
 }
 
-/// Zeros that a checksum may count behind the digits that came: as many as there are places in it at most.
+/// Zeros that the checksum appends to the received digits: at most as many as it has decimal places.
 const ZEROS: [u8; 32] = [b'0'; 32];
 
-/// Levels of unknown size that a book goes on with.
+/// The most levels of unknown size before the book is given up.
 const UNKNOWN_MAX: usize = 64;
 
 /// An L2 book built from a snapshot and the changes after it.
@@ -117,25 +119,25 @@ pub(super) struct Book {
     bids: Ladder,
     asks: Ladder,
     depth: usize,
-    /// Prices at which the size is unknown, until the venue says what it is.
+    /// Prices whose size is unknown until the venue sends it again.
     unknown: Vec<(BookSide, Decimal)>,
 }
 
 impl Book {
-    /// The levels of each side that [`kraken_checksum`](Self::kraken_checksum) counts.
+    /// The levels of each side that [`kraken_checksum`](Self::kraken_checksum) covers.
     pub(super) const CHECKSUM_LEVELS: usize = 10;
 
-    /// An empty book that keeps at most `depth` levels a side and drops the worst beyond.
+    /// Returns an empty book that keeps at most `depth` levels per side and drops the worst beyond.
     pub(super) fn new(depth: usize) -> Self {
         Self { bids: Ladder::default(), asks: Ladder::default(), depth, unknown: Vec::new() }
     }
 
-    /// Changes how many levels a side are kept.
+    /// Sets how many levels per side are kept.
     pub(super) fn set_depth(&mut self, depth: usize) {
         self.depth = depth;
     }
 
-    /// Replaces the book by a snapshot.
+    /// Replaces the book with a snapshot.
     pub(super) fn snapshot(&mut self, levels: &Levels<'_, '_>) -> Taken {
         let (mut bids, mut asks) = (Vec::new(), Vec::new());
         self.unknown.clear();
@@ -153,7 +155,7 @@ impl Book {
         taken.end(read)
     }
 
-    /// Takes in a change.
+    /// Applies a change.
     pub(super) fn change(&mut self, levels: &Levels<'_, '_>) -> Taken {
         let mut taken = Taken::default();
         let read = levels.for_each(|side, price, size| match size {
@@ -175,7 +177,7 @@ impl Book {
         }
     }
 
-    /// What stands at a price is not known any more.
+    /// Marks the size at a price as unknown.
     #[cold]
     fn forget(&mut self, side: BookSide, price: Decimal, taken: &mut Taken) {
         self.set(side, price, Decimal::default());
@@ -184,12 +186,12 @@ impl Book {
         taken.is_lost |= self.unknown.len() > UNKNOWN_MAX;
     }
 
-    /// Whether the best bid and offer are known: no level of unknown size may be one of them.
+    /// Returns true if the best bid and offer are known: no level of unknown size may be one of them.
     pub(super) fn is_certain(&self) -> bool {
         self.is_certain_to(1)
     }
 
-    /// Whether the best `levels` of each side are known.
+    /// Returns true if the best `levels` of each side are known.
     pub(super) fn is_certain_to(&self, levels: usize) -> bool {
         let is_worse = |(side, price): &(BookSide, Decimal)| {
             let ladder = match side {
@@ -210,7 +212,7 @@ impl Book {
         self.asks.truncate(self.depth);
     }
 
-    /// The best bid and offer.
+    /// Returns the best bid and offer.
     pub(super) fn quote(&self) -> Quote {
         let (bid, ask) = (self.bids.best(), self.asks.best());
         Quote {
@@ -221,10 +223,10 @@ impl Book {
         }
     }
 
-    /// Kraken's CRC32 over the ten best asks, then the ten best bids, best first: of each level the digits
-    /// of price and size without point and leading zeros
-    /// (<https://docs.kraken.com/api/docs/guides/spot-ws-book-v1>, `…-v2`). With `places`, as if each price and each size had
-    /// so many places behind the point.
+    /// Returns Kraken's CRC32 over the ten best asks, then the ten best bids, best first: for each level the
+    /// digits of price and size without decimal point and leading zeros
+    /// (<https://docs.kraken.com/api/docs/guides/spot-ws-book-v1>, `…-v2`). With `places`, each price and
+    /// size is padded to that many decimal places.
     pub(super) fn kraken_checksum(&self, places: Option<Places>) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         let mut digits = itoa::Buffer::new();
@@ -233,7 +235,8 @@ impl Book {
                 [(level.price, places.map(|p| p.price)), (level.size, places.map(|p| p.size))]
             {
                 hasher.update(value.digits(&mut digits).as_bytes());
-                // What has more places than it should does not match.
+                // A value with more decimal places than `places` is not padded, so the checksum does not
+                // match.
                 if let Some(zeros) = places.and_then(|places| places.checked_sub(value.scale())) {
                     hasher.update(&ZEROS[..usize::from(zeros).min(ZEROS.len())]);
                 }
@@ -242,8 +245,9 @@ impl Book {
         hasher.finalize()
     }
 
-    /// With how many places the checksum is this one: programs that write a venue's numbers anew as floats lose zeros at
-    /// their ends, which the checksum counts. Looks at few more places than the longest numbers have.
+    /// Returns the decimal places with which the checksum equals `checksum`. Programs that re-encode a
+    /// venue's numbers as floats lose trailing zeros, which the checksum covers. Tries at most 4 more places
+    /// for prices and 8 more for sizes than the longest values have.
     pub(super) fn find_places(&self, checksum: u32) -> Option<Places> {
         let longest =
             |part: fn(&Level) -> Decimal| self.checked_levels().map(|level| part(level).scale()).max();
@@ -260,12 +264,12 @@ impl Book {
             .flat_map(|side| side.levels.iter().rev().take(Self::CHECKSUM_LEVELS))
     }
 
-    /// How many levels stand on both sides.
+    /// Returns the number of levels on both sides.
     pub(super) fn len(&self) -> usize {
         self.bids.levels.len() + self.asks.levels.len()
     }
 
-    /// Bytes of memory that its levels take.
+    /// Returns the memory that the levels occupy, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.len() * size_of::<Level>() + self.unknown.len() * size_of::<(BookSide, Decimal)>()
     }

@@ -1,5 +1,5 @@
-//! Where ticks come from: captures that are replayed, programs that publish. All of them end in one thread,
-//! which numbers the ticks and writes the ring. What comes in can be recorded as it came.
+//! Sources of ticks: replayed captures and publishers. All of them feed one thread, which numbers the ticks
+//! and writes the ring. Their input can be recorded as received.
 
 mod alarm;
 mod book;

@@ -1,5 +1,5 @@
-//! What the ingest thread remembers of each instrument across feed lines: the numbers it gave out, who
-//! may speak for it, and whether its prices can be trusted.
+//! The state of each instrument across feed lines: sequence numbers, the line that owns each channel, and
+//! whether the prices can be trusted.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,36 +7,36 @@ use std::sync::Arc;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol, TableFull};
 use crate::model::tick::{Body, Channel, FeedGap, State, Stream, Tick};
 
-/// A feed line's number, unique within a run.
+/// The number of a feed line, unique within a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineId(pub u32);
 
-/// How much a source of a channel's ticks is worth: the highest one seen speaks, the others are silent.
-/// (A venue repeats itself: trades and their aggregates, books and tickers.)
+/// The precedence of a source of a channel's ticks: the highest one seen publishes, the others are
+/// suppressed. (Venues send the same data several times: trades and their aggregates, books and tickers.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(pub u8);
 
 /// Where the frames of a line come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// They are news.
+    /// Live data.
     Live,
-    /// They were recorded, and are replayed.
+    /// Recorded data that is replayed.
     Replay,
-    /// They were recorded, and their replay stands still.
+    /// Recorded data whose replay is paused.
     Paused,
 }
 
-/// Who speaks for a channel of an instrument.
+/// The owner of a channel of an instrument: the source that publishes it.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
     line: LineId,
     rank: Rank,
-    /// Its capture has ended: whoever comes first may speak.
+    /// Its capture has ended: any line may take over.
     free: bool,
     origin: Origin,
-    /// The line of a replay that it took over from, and that may speak again: as long as there is one, what is shown of
-    /// the channel is as well recorded as live.
+    /// The line of a replay that this one took over from and that may publish again. While there is one, the
+    /// published data of the channel may be recorded as well as live.
     also: Option<LineId>,
 }
 
@@ -46,28 +46,28 @@ impl Owner {
     }
 }
 
-/// What is known of an instrument.
+/// The state of an instrument.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Instrument {
     seq: [u64; 3],
-    /// A replay went to where the channel has no value, and none has come since.
+    /// A replay went to a position where the channel has no value, and none was published since.
     void: [bool; 2],
     owner: [Option<Owner>; 2],
     /// The channel has had an owner before.
     carried: [bool; 2],
     /// The book is being rebuilt.
     broken: bool,
-    /// The line says nothing at all.
+    /// The line receives nothing.
     silent: bool,
-    /// Who spoke last was a replay, which has ended.
+    /// The last owner was a replay, which has ended.
     over: bool,
     state: State,
-    /// The state is what the rest amounts to: nothing has changed since it was told.
+    /// `state` is up to date with the other fields.
     judged: bool,
 }
 
 impl Instrument {
-    /// What the flags amount to.
+    /// Derives the state from the other fields.
     fn judge(&self) -> State {
         let orphaned =
             |channel: Channel| self.carried[channel as usize] && self.owner[channel as usize].is_none();
@@ -85,12 +85,12 @@ impl Instrument {
         if owners().all(|owner| owner.origin == Origin::Paused) {
             return State::Paused;
         }
-        // Whatever is shown of it may be recorded.
+        // Some of the published data may be recorded.
         if owners().any(Owner::is_recorded) { State::Replay } else { State::Live }
     }
 }
 
-/// All instruments of a run, as the ingest thread sees them. Every tick gets its `seq` here.
+/// All instruments of a run, owned by the ingest thread. It assigns the `seq` of every tick.
 #[derive(Clone)]
 pub struct Sequencer {
     table: Arc<InstrumentTable>,
@@ -98,28 +98,28 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// An empty market whose instruments are listed in `table`.
+    /// Returns a sequencer without instruments, which are listed in `table`.
     pub fn new(table: Arc<InstrumentTable>) -> Self {
         Self { table, instruments: Vec::new() }
     }
 
-    /// The instruments' names.
+    /// Returns the instrument table.
     pub fn table(&self) -> &Arc<InstrumentTable> {
         &self.table
     }
 
-    /// The id of a symbol, listing it if it is new.
+    /// Returns the id of a symbol, and lists the symbol if it is new.
     ///
     /// # Errors
-    /// [`TableFull`] when there is no room for another.
+    /// [`TableFull`] if there is no room for another.
     pub fn intern(&mut self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
         self.intern_below(symbol, self.table.capacity())
     }
 
-    /// As [`intern`](Self::intern), but what is new is listed only while fewer than `most` are.
+    /// As [`intern`](Self::intern), but a new symbol is listed only while fewer than `most` are.
     ///
     /// # Errors
-    /// [`TableFull`] when there is no room for another.
+    /// [`TableFull`] if there is no room for another.
     pub(super) fn intern_below(&mut self, symbol: &Symbol, most: usize) -> Result<InstrumentId, TableFull> {
         let id = self.table.intern_below(symbol, most)?;
         if self.instruments.len() <= id.index() {
@@ -128,8 +128,8 @@ impl Sequencer {
         Ok(id)
     }
 
-    /// Asks whether a source may speak for a channel, and remembers that it does. On one line the source
-    /// of the highest rank speaks; another line takes over only with a higher one, or if it is `shared`.
+    /// Claims a channel for a source; returns true if the source may publish. On one line the source of the
+    /// highest rank publishes; another line takes over only with a higher rank, or if it is `shared`.
     pub(super) fn claim(
         &mut self,
         id: InstrumentId,
@@ -151,20 +151,20 @@ impl Sequencer {
         };
         let held = owner.replace(Owner { line, rank, free: false, origin, also });
         let better = held.is_some_and(|held| rank > held.rank);
-        // Who spoke until now may have had a broken book: it is not asked any more.
+        // The previous owner may have had a broken book, which no longer matters.
         instrument.broken &= !(better && channel == Channel::Quote);
         let same = held.is_some_and(|held| (held.origin, held.also) == (origin, also));
         instrument.judged &= same && !better;
         true
     }
 
-    /// The rank that speaks for a channel on this line, if this line does.
+    /// Returns the rank that owns a channel on this line, if this line owns it.
     pub(super) fn rank(&self, id: InstrumentId, channel: Channel, line: LineId) -> Option<Rank> {
         self.instruments[id.index()].owner[channel as usize].filter(|o| o.line == line).map(|o| o.rank)
     }
 
-    /// Gives a tick its number and hands it out; the instrument is live from here on, or replayed, unless its book is
-    /// broken.
+    /// Numbers a tick and passes it to `out`. The instrument becomes live or replayed with it, unless its
+    /// book is broken.
     pub(super) fn publish(&mut self, mut tick: Tick, channel: Channel, out: &mut impl FnMut(&Tick)) {
         let instrument = &mut self.instruments[tick.instrument.index()];
         instrument.carried[channel as usize] = true;
@@ -177,10 +177,12 @@ impl Sequencer {
         out(&tick);
     }
 
-    /// The most numbers that one gap takes: a venue whose numbers jump out of all reason cannot use up ours.
+    /// The most sequence numbers that one gap takes, so that an implausible jump of a venue's numbers cannot
+    /// use up ours.
     const MISSING_MAX: u64 = u32::MAX as u64;
 
-    /// Hands out a gap that takes `missing` numbers of a channel, at most [`MISSING_MAX`](Self::MISSING_MAX).
+    /// Publishes a gap over `missing` sequence numbers of a channel, at most
+    /// [`MISSING_MAX`](Self::MISSING_MAX).
     pub(super) fn gap(
         &mut self,
         id: InstrumentId,
@@ -196,7 +198,7 @@ impl Sequencer {
         out(&Tick { instrument: id, seq: *seq, rx_ns, ts_us: None, snap: false, body });
     }
 
-    /// Says whether the instrument's book is being rebuilt.
+    /// Sets whether the instrument's book is being rebuilt.
     pub(super) fn set_broken(
         &mut self,
         id: InstrumentId,
@@ -208,7 +210,7 @@ impl Sequencer {
         self.refresh(id, rx_ns, out);
     }
 
-    /// Says whether the instrument's line has gone silent.
+    /// Sets whether the instrument's line is silent.
     pub(super) fn set_silent(
         &mut self,
         id: InstrumentId,
@@ -220,7 +222,7 @@ impl Sequencer {
         self.refresh(id, rx_ns, out);
     }
 
-    /// Says whether the replay stands still that these lines are of.
+    /// Sets the origin of these lines, which belong to a replay that was paused or resumed.
     pub(super) fn set_origin(
         &mut self,
         lines: &Range<u32>,
@@ -234,14 +236,14 @@ impl Sequencer {
             for owner in owners.filter(|owner| lines.contains(&owner.line.0)) {
                 (owner.origin, instrument.judged) = (origin, false);
             }
-            // Who will speak may be known before anything was said.
+            // An owner may be known before anything was published.
             if !instrument.judged && instrument.state != State::Waiting {
                 self.refresh(InstrumentId(at as u32), rx_ns, out);
             }
         }
     }
 
-    /// A line speaks for this instrument no more; `over`: it was of a replay, which has ended.
+    /// Removes a line as owner of this instrument; `over`: it belonged to a replay, which has ended.
     pub(super) fn release(
         &mut self,
         id: InstrumentId,
@@ -261,7 +263,7 @@ impl Sequencer {
             }
             (instrument.judged, instrument.over) = (false, false);
         }
-        // It may have stopped speaking before.
+        // The line may have lost its ownership before.
         instrument.judged &= !over;
         instrument.over |= over;
         if !instrument.judged {
@@ -269,7 +271,8 @@ impl Sequencer {
         }
     }
 
-    /// A line's capture has ended: what it speaks for is stale, and is another line's if that says something of it.
+    /// Handles the end of a line's capture: its channels are stale, and the next line that publishes takes
+    /// them over.
     pub(super) fn set_free(
         &mut self,
         id: InstrumentId,
@@ -286,7 +289,7 @@ impl Sequencer {
         }
     }
 
-    /// What one line would speak for, another one does.
+    /// Transfers the ownership of one line to another.
     pub(super) fn hand_over(&mut self, from: LineId, to: LineId) {
         for owner in self.instruments.iter_mut().flat_map(|instrument| instrument.owner.iter_mut().flatten())
         {
@@ -297,18 +300,19 @@ impl Sequencer {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns its memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.instruments.len() * size_of::<Instrument>()
     }
 
-    /// What is known of an instrument.
+    /// Returns the state of an instrument.
     pub(super) fn known(&self, id: InstrumentId) -> Instrument {
         self.instruments.get(id.index()).copied().unwrap_or_default()
     }
 
-    /// A replay went somewhere else: takes on what is `known` of an instrument there, and hands out its state if it is
-    /// another one. `lines` are those of the replay, and whether it stands there; for what others speak, they go on to.
+    /// Applies the state `known` of an instrument after a replay has moved, and publishes a status if it
+    /// changed. `lines` and `origin` are those of the replay; a channel that the replay does not own there
+    /// stays with its other owner, if it has one.
     pub(super) fn adopt(
         &mut self,
         id: InstrumentId,
@@ -333,13 +337,13 @@ impl Sequencer {
         }
         (instrument.broken, instrument.silent) = (known.broken, false);
         (instrument.over, instrument.judged) = (known.over, false);
-        // Who will speak may be known before anything was said.
+        // An owner may be known before anything was published.
         let judged = shared || known.state == State::Replay;
         let state = if judged { instrument.judge() } else { known.state };
         self.tell_state(id, state, rx_ns, out);
     }
 
-    /// Hands out what a channel has at the place that a replay went to, or that it has nothing there.
+    /// Publishes the value of a channel at the position a replay moved to, or that it has none there.
     pub(super) fn place(
         &mut self,
         id: InstrumentId,
@@ -390,7 +394,7 @@ mod tests {
     const OTHER: LineId = LineId(1);
     const PUBLISHER: LineId = LineId(7);
 
-    /// One instrument, and the states that it was told to have.
+    /// One instrument, and the states published for it.
     struct Rig {
         sequencer: Sequencer,
         id: InstrumentId,
@@ -413,7 +417,7 @@ mod tests {
             });
         }
 
-        /// A line that shares its instruments with others says something.
+        /// Publishes a tick from a line that shares its instruments with others.
         fn says(&mut self, line: LineId, origin: Origin, channel: Channel) {
             assert!(self.sequencer.claim(self.id, channel, line, origin, Rank(1), true));
             let one = Decimal::new(1, 0);
@@ -430,7 +434,7 @@ mod tests {
             self.told(|sequencer, id, mut out| sequencer.release(id, line, over, 0, &mut out));
         }
 
-        /// What it was told since this was asked last.
+        /// Returns the states published since the last call.
         fn take(&mut self) -> Vec<&'static str> {
             std::mem::take(&mut self.told)
         }
@@ -443,7 +447,7 @@ mod tests {
         assert_eq!(rig.take(), ["live"]);
         rig.says(REPLAY, Origin::Replay, TRADE);
         assert_eq!(rig.take(), ["replay"]);
-        // They take turns, which is told to nobody.
+        // They alternate, which publishes no status.
         for _ in 0..3 {
             rig.says(PUBLISHER, Origin::Live, TRADE);
             rig.says(REPLAY, Origin::Replay, TRADE);

@@ -1,21 +1,21 @@
-//! Consecutive ticks of the ring, in memory and as they stand in a file.
+//! Blocks of consecutive ticks of the ring, in memory and in their file format.
 //!
-//! In a file they stand word by word, the first words of all ticks before all second ones, and times as what they differ
-//! from the one before: alike next to alike packs best. Nothing else stands there: how many there are, and which, is the
-//! index's business.
+//! In a file the ticks are stored by column, the first words of all ticks before all second ones, and times
+//! as differences from the one before: similar values next to each other compress best. The number of ticks
+//! and their positions are stored in the index only.
 
 use std::io;
 
 use crate::model::tick::{Key, Tick, WORDS, Words};
 
-/// Which words of a tick are times: `rx_ns` and `ts_us`.
+/// The words of a tick that are times: `rx_ns` and `ts_us`.
 const TIMES: [usize; 2] = [2, 3];
 /// Bytes of a word.
 const WORD_BYTES: usize = 8;
-/// What packs fastest: what is packed here lives for minutes, and a shard's core may be the one that packs it.
+/// The fastest zstd level: the data lives for minutes, and compression may share a core with a shard.
 const LEVEL: i32 = 1;
 
-/// So many consecutive ticks of the ring.
+/// Consecutive ticks of the ring.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
     first: u64,
@@ -23,27 +23,27 @@ pub struct Block {
 }
 
 impl Block {
-    /// The ticks from the position `first` on.
+    /// Returns a block of the ticks from position `first` on.
     pub(super) fn new(first: u64, ticks: Box<[Words]>) -> Self {
         Self { first, ticks }
     }
 
-    /// The position of its first tick.
+    /// Returns the position of its first tick.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// The position behind its last tick.
+    /// Returns the position after its last tick.
     pub fn end(&self) -> u64 {
         self.first + self.ticks.len() as u64
     }
 
-    /// How many ticks it holds.
+    /// Returns the number of ticks.
     pub fn len(&self) -> usize {
         self.ticks.len()
     }
 
-    /// True where it holds none.
+    /// Returns true if it has no ticks.
     pub fn is_empty(&self) -> bool {
         self.ticks.is_empty()
     }
@@ -53,18 +53,18 @@ impl Block {
         self.ticks.get(usize::try_from(at).ok()?)
     }
 
-    /// Whose the tick of a position is; `None` where it is not in here.
+    /// Returns the stream key of the tick at a position; `None` if the block does not contain it.
     pub fn key_at(&self, position: u64) -> Option<Key> {
         self.words(position).map(|words| Tick::key_in(words[0]))
     }
 
-    /// The tick of a position.
+    /// Returns the tick at a position; `None` if the block does not contain it.
     pub fn at(&self, position: u64) -> Option<Tick> {
         self.words(position).map(Tick::from_words)
     }
 }
 
-/// Packs ticks.
+/// Compresses ticks.
 pub(super) struct Packer {
     packer: zstd::bulk::Compressor<'static>,
     plain: Vec<u8>,
@@ -72,18 +72,20 @@ pub(super) struct Packer {
 }
 
 impl Packer {
+    /// Returns a packer.
+    ///
     /// # Errors
-    /// When the compressor does not start.
+    /// The I/O error if the compressor cannot be created.
     pub(super) fn new() -> io::Result<Self> {
         let mut packer = zstd::bulk::Compressor::new(LEVEL)?;
         packer.include_checksum(true)?;
         Ok(Self { packer, plain: Vec::new(), packed: Vec::new() })
     }
 
-    /// Packs ticks, for a file.
+    /// Compresses ticks to the file format.
     ///
     /// # Errors
-    /// When the compressor does not get memory.
+    /// The I/O error if the compressor runs out of memory.
     pub(super) fn pack(&mut self, ticks: &[Words]) -> io::Result<&[u8]> {
         self.plain.clear();
         self.plain.reserve(ticks.len() * WORDS * WORD_BYTES);
@@ -102,23 +104,25 @@ impl Packer {
     }
 }
 
-/// Unpacks ticks.
+/// Decompresses ticks.
 pub(super) struct Unpacker {
     unpacker: zstd::bulk::Decompressor<'static>,
     plain: Vec<u8>,
 }
 
 impl Unpacker {
+    /// Returns an unpacker.
+    ///
     /// # Errors
-    /// When the decompressor does not start.
+    /// The I/O error if the decompressor cannot be created.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { unpacker: zstd::bulk::Decompressor::new()?, plain: Vec::new() })
     }
 
-    /// Unpacks the `count` ticks that a [`Packer`] packed, the first of which had the position `first`.
+    /// Decompresses `count` ticks from a [`Packer`], the first of which has the position `first`.
     ///
     /// # Errors
-    /// Bytes that are something else.
+    /// The I/O error if the bytes are corrupt or have another length.
     pub(super) fn unpack(&mut self, packed: &[u8], first: u64, count: u32) -> io::Result<Block> {
         let count = count as usize;
         let bytes = count * WORDS * WORD_BYTES;
@@ -158,7 +162,7 @@ mod tests {
             mut ticks in proptest::collection::vec(proptest::array::uniform12(any::<u64>()), 1..50),
             first in 0..u64::MAX / 2,
         ) {
-            // There are not so many instruments.
+            // There are not that many instruments.
             ticks.iter_mut().for_each(|words| words[0] &= !0xffff_0000);
             let mut packer = Packer::new().expect("zstd");
             let packed = packer.pack(&ticks).expect("memory").to_vec();
@@ -173,7 +177,7 @@ mod tests {
             }
             prop_assert_eq!(block.at(block.end()), None);
             prop_assert_eq!(first.checked_sub(1).and_then(|before| block.key_at(before)), None);
-            // Spoilt bytes, and the wrong count, are told and not taken.
+            // A wrong count is an error.
             for count in [count - 1, count + 1] {
                 prop_assert!(unpacker.unpack(&packed, first, count).is_err());
             }

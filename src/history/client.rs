@@ -1,4 +1,4 @@
-//! A shard's way to ask the history, and the answers.
+//! A shard's requests to the history, and the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,72 +10,75 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use super::Shared;
 use super::block::Block;
 
-/// Requests that wait to be answered, of all shards: one more is asked again later.
+/// The most requests waiting for an answer, from all shards; a request beyond that has to be repeated later.
 pub(super) const REQUESTS_MAX: usize = 4_096;
 
-/// How long a shard may leave its answers.
+/// How long the reader waits for a shard to take its answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whose request it is: a session's number and what tells it from others that had the same.
+/// Identifies the session of a request: its number, and a serial that distinguishes it from earlier sessions
+/// with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The session's number in its shard.
+    /// The number of the session in its shard.
     pub session: u32,
-    /// The session's serial.
+    /// The serial of the session.
     pub serial: u64,
 }
 
-/// What is asked for.
+/// The subject of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// The block that a position is in.
+    /// The block that contains a position.
     At(u64),
-    /// Where to begin for what was received at this moment or later, nanoseconds since the Unix epoch.
+    /// The position to start from for ticks received at this moment or later, in nanoseconds since the Unix
+    /// epoch.
     Since(u64),
 }
 
-/// Why nothing was asked.
+/// Why a request was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unasked {
-    /// Too many requests wait already: later there is room.
+    /// Too many requests are waiting: try again later.
     Busy,
-    /// Whoever would answer has ended.
+    /// The history has ended.
     Ended,
 }
 
-/// What was found.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The block with the position.
+    /// The block that contains the position.
     Block(Arc<Block>),
-    /// Everything before this position was received earlier; and the block that it is in, if it was written already.
+    /// All ticks before this position were received before the moment; with the block that contains it, if
+    /// that was written already.
     Start(u64, Option<Arc<Block>>),
-    /// The position is missing, or no longer kept, and so is everything up to this one.
+    /// The position is missing or no longer kept, as is everything up to this one.
     Hole(u64),
-    /// Nothing is kept any more.
+    /// The history keeps nothing any more.
     Gone,
 }
 
-/// An answer.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Whose request it was.
+    /// The session that made the request.
     pub ticket: Ticket,
-    /// What was asked for.
+    /// The subject of the request.
     pub want: Want,
-    /// What was found.
+    /// The result.
     pub found: Found,
 }
 
-/// Where the answers of a shard go.
+/// The channel for the answers to one shard.
 pub(super) struct Home {
     answers: Sender<Answer>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Home {
-    /// Hands over an answer and wakes the shard, which takes its answers each turn. One that has ended wants none, and one
-    /// that stands still is not waited for any longer.
+    /// Sends an answer and wakes the shard, which takes its answers in each turn. An answer to a shard that
+    /// has ended or is stuck is dropped, the latter after `PATIENCE`.
     pub(super) fn tell(&self, answer: Answer) {
         let _ = self.answers.send_timeout(answer, PATIENCE);
         (self.wake)();
@@ -89,7 +92,7 @@ pub(super) struct Request {
     pub(super) home: Arc<Home>,
 }
 
-/// A shard's way to ask. Nothing in here waits.
+/// A shard's interface to the history. Nothing in it blocks.
 pub struct HistoryClient {
     shared: Arc<Shared>,
     requests: Sender<Request>,
@@ -114,17 +117,17 @@ impl HistoryClient {
         Self { shared, requests, home, answers }
     }
 
-    /// From when on everything that was received is kept, but for holes, nanoseconds since the Unix epoch; `None` where
-    /// nothing is kept any more.
+    /// Returns the time since which all received ticks are kept, except in holes, in nanoseconds since the
+    /// Unix epoch; `None` if nothing is kept any more.
     pub fn begins_ns(&self) -> Option<u64> {
         let begins_ns = self.shared.begins_ns.load(Ordering::Acquire);
         (begins_ns < u64::MAX).then_some(begins_ns)
     }
 
-    /// Asks for something; the answer comes later.
+    /// Queues a request; the answer follows later.
     ///
     /// # Errors
-    /// [`Unasked`] says why there will be none.
+    /// [`Unasked`] if the request was not queued.
     pub fn ask(&self, ticket: Ticket, want: Want) -> Result<(), Unasked> {
         let request = Request { ticket, want, home: Arc::clone(&self.home) };
         self.requests.try_send(request).map_err(|error| match error {
@@ -133,7 +136,7 @@ impl HistoryClient {
         })
     }
 
-    /// The next answer.
+    /// Takes the next answer, if there is one.
     pub fn take(&self) -> Option<Answer> {
         self.answers.try_recv().ok()
     }

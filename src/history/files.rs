@@ -1,6 +1,7 @@
-//! The files of a history: `history-<when the run began>.<number>.ticks`, in a folder of their own among the recordings, whose
-//! name no pattern of a shell takes: they are no captures. Each begins with a line that names its kind, and is locked by its
-//! run as long as that lives: this separates what a killed run left from what is another's.
+//! The files of a history: `history-<start of the run>.<number>.ticks`. They are in a hidden folder among the
+//! recordings, which shell patterns do not match, since they are not captures. Each begins with a line that
+//! identifies its type, and is locked by its run while that is alive: this distinguishes the leftovers of
+//! killed runs from the files of others.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -8,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use crate::text::printable;
 
-/// What each file begins with.
+/// The first line of each file.
 pub(super) const HEAD: &[u8] = b"tickfan history of one run, removed at its end\n";
 
-/// The folder of the files, in that of the recordings. No catalog of captures takes a hidden one.
+/// The folder of the files, in that of the recordings. Catalogs of captures skip hidden folders.
 pub(super) const HIDDEN: &str = ".history";
-/// What stands around the numbers in the name of a file.
+/// Prefix and suffix of a file name.
 const NAME: (&str, &str) = ("history-", ".ticks");
-/// How often a file is begun anew that another run took for a leftover before it was locked.
+/// How often a file is created again after another run removed it as a leftover before it was locked.
 const TRIES: u64 = 3;
 
-/// Where the files of a run are.
+/// The folder of a run's files.
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
@@ -26,11 +27,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder among these recordings, and removes from it what runs left behind that were killed; and from beside
-    /// them, where files of a history lay before they had a folder.
+    /// Creates the folder among these recordings, and removes the leftovers of killed runs from it, and from
+    /// the recordings' own folder, where earlier versions put them.
     ///
     /// # Errors
-    /// When it cannot be made or read. A file that cannot be removed stays.
+    /// The I/O error if it cannot be created or read. A file that cannot be removed stays.
     pub(super) fn prepare(recordings: &Path, run_ns: u64) -> io::Result<Self> {
         let dir = recordings.join(HIDDEN);
         let named =
@@ -41,28 +42,28 @@ impl Folder {
         Ok(Self { dir, run_ns })
     }
 
-    /// The file of a number.
+    /// Returns the path of the file with this number.
     pub(super) fn path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("{}{}.{number}{}", NAME.0, self.run_ns, NAME.1))
     }
 
-    /// Begins the file of a number, which must be new.
+    /// Creates the file with this number, which must not exist.
     ///
     /// # Errors
-    /// When it cannot be made or locked.
+    /// The I/O error if it cannot be created or locked.
     pub(super) fn create(&self, number: u64) -> io::Result<File> {
         let path = self.path(number);
         for _ in 0..TRIES {
-            // Another run that ends takes the folder along if nothing is in it.
+            // Another run that ends removes the folder if it is empty.
             fs::create_dir_all(&self.dir)?;
             let mut file = match File::create_new(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
             };
-            // Where there are no locks, nobody takes it for a leftover.
+            // On file systems without locks no run takes it for a leftover.
             let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
             file.write_all(HEAD).inspect_err(|_| self.remove(number))?;
-            // Another run may have looked between the making and the lock.
+            // Another run may have checked it between its creation and the lock.
             if locked && path.exists() {
                 return Ok(file);
             }
@@ -70,9 +71,9 @@ impl Folder {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run removes what this one begins"))
     }
 
-    /// Removes the file of a number.
+    /// Removes the file with this number.
     pub(super) fn remove(&self, number: u64) {
-        // What is gone already is as well.
+        // An error means that it is already gone.
         let _ = fs::remove_file(self.path(number));
     }
 
@@ -82,12 +83,12 @@ impl Folder {
     }
 }
 
-/// Removes from a folder what runs left behind that were killed.
+/// Removes the leftovers of killed runs from a folder.
 fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if is_name(&path) && is_leftover(&path).unwrap_or(false) {
-            // It stays where it may be read but not removed.
+            // A file that can be read but not removed stays.
             let _ = fs::remove_file(&path);
         }
     }
@@ -101,7 +102,7 @@ fn is_name(path: &Path) -> bool {
     numbers.is_some_and(|(run, number)| digits(run) && digits(number))
 }
 
-/// Whether a file of such a name is a history's, and of a run that is no more.
+/// Returns true if a file with such a name belongs to a history whose run has ended.
 fn is_leftover(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Ok(false);
@@ -109,7 +110,7 @@ fn is_leftover(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();
     (&mut file).take(HEAD.len() as u64).read_to_end(&mut head)?;
-    // One that was killed at its very begin has less.
+    // A run killed right at the start has written less.
     if !HEAD.starts_with(&head) {
         return Ok(false);
     }
@@ -124,7 +125,7 @@ fn is_leftover(path: &Path) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    /// The names of what is in a folder.
+    /// Returns the names of the entries of a folder.
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir).expect("readable").map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
@@ -147,10 +148,10 @@ mod tests {
             "history-.1.ticks",
             "my-history-1.1.ticks",
         ];
-        // Another run that lives.
+        // A run that is still alive.
         let other = Folder::prepare(&recordings.join("other"), 6).expect("a folder");
         let lives = other.create(1).expect("a file");
-        // Where they are, and beside the recordings, where they were.
+        // In their folder, and beside the recordings, where earlier versions put them.
         for dir in [&hidden, recordings] {
             let put = |name: &str, bytes: &[u8]| fs::write(dir.join(name), bytes).expect("written");
             for name in ["history-1.1.ticks", "history-1.22.ticks"] {
@@ -172,7 +173,7 @@ mod tests {
         expected.extend(["other", HIDDEN]);
         expected.sort_unstable();
         assert_eq!(names(recordings), expected);
-        // Once that run is gone, its file goes.
+        // After the end of that run its file is removed.
         drop(lives);
         Folder::prepare(recordings, 7).expect("a folder");
         for dir in [&hidden, recordings] {

@@ -1,27 +1,30 @@
-//! Which ticks are where: blocks in files, within a bound.
+//! The index of a history: the locations of blocks in files, within a size limit.
 //!
-//! The bound is kept by files: there are some, written one after the other, and the oldest goes as a whole.
+//! The limit is kept by whole files: several are written one after the other, and the oldest is removed as a
+//! whole.
 
 use std::collections::VecDeque;
 
-/// Files that a full history is made of: the oldest goes as one, so that much of it at a time.
+/// The number of files in a full history; the oldest is removed as a whole, so this determines how much is
+/// lost at a time.
 const FILES: u64 = 8;
-/// What a block counts besides its bytes: its place in the index.
+/// Bytes that a block counts beyond its data: its index entry.
 const ENTRY_BYTES: u64 = size_of::<Entry>() as u64;
 
-/// Where a block is.
+/// The location of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The position of its first tick.
     pub(super) first: u64,
-    /// How many ticks it holds.
+    /// The number of its ticks.
     pub(super) count: u32,
-    /// Its bytes in the file.
+    /// Its size in the file, in bytes.
     pub(super) bytes: u32,
-    /// When the earliest and the latest of its ticks were received: they need not be in order.
+    /// The earliest and the latest receive time of its ticks, in nanoseconds since the Unix epoch: ticks need
+    /// not be in order of time.
     pub(super) least_rx_ns: u64,
     pub(super) greatest_rx_ns: u64,
-    /// The number of its file, and where in it.
+    /// The number of its file, and the offset there.
     pub(super) file: u64,
     pub(super) offset: u64,
 }
@@ -32,21 +35,21 @@ impl Entry {
     }
 }
 
-/// A file.
+/// A file of the history.
 #[derive(Clone, Copy, Debug)]
 struct FileSpan {
     number: u64,
     bytes: u64,
-    /// What its blocks count against the bound, and how many ticks they hold.
+    /// Bytes that its blocks count against the limit, and their number of ticks.
     counted: u64,
     ticks: u64,
 }
 
-/// Where a position is.
+/// The result of looking up a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Block(Entry),
-    /// It was never kept, nor what follows, up to this position.
+    /// Neither this position nor the following ones up to this one were ever kept.
     Hole(u64),
     /// It is no longer kept.
     Gone,
@@ -54,56 +57,58 @@ pub(super) enum Place {
     NotYet,
 }
 
-/// Room for a block.
+/// A reserved place for a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Room {
-    /// The number of the file that it goes to.
+    /// The number of its file.
     pub(super) file: u64,
-    /// Where in it.
+    /// The offset there.
     pub(super) offset: u64,
-    /// Files that nothing is kept of any more.
+    /// Files that no longer contain kept ticks.
     pub(super) given_up: Vec<u64>,
 }
 
-/// The index. It is told of files and knows none.
+/// The index. It does no I/O.
 #[derive(Debug)]
 pub(super) struct Index {
     bytes_max: u64,
-    /// What stands at the beginning of each file, bytes.
+    /// Bytes of the header of each file.
     head_bytes: u64,
     files: VecDeque<FileSpan>,
     entries: VecDeque<Entry>,
-    /// What was kept before this position was given up.
+    /// Ticks before this position are no longer kept.
     begin: u64,
     gave_up: bool,
-    /// From when on it is whole, as far as it was kept: when it was begun, until something is given up.
+    /// The time since which it is complete, except in holes: its start, until something is dropped.
     begins_ns: u64,
-    /// When the latest of what was given up was received.
+    /// The latest receive time of the dropped ticks.
     gone_ns: u64,
-    /// Behind what was written, or is known to be missing.
+    /// The position after the last one that is written or known to be missing.
     end: u64,
 }
 
 impl Index {
-    /// Nothing yet, from a position on, since a moment; in files that begin with `head_bytes` of something else.
+    /// Returns an empty index that starts at position `end` and time `begins_ns`; each file has a header of
+    /// `head_bytes`.
     pub(super) fn new(bytes_max: u64, head_bytes: u64, end: u64, begins_ns: u64) -> Self {
         let files = VecDeque::from([FileSpan { number: 1, bytes: head_bytes, counted: 0, ticks: 0 }]);
         let entries = VecDeque::new();
         Self { bytes_max, head_bytes, files, entries, begin: end, gave_up: false, begins_ns, gone_ns: 0, end }
     }
 
-    /// From when on everything that was received is kept, but for holes.
+    /// Returns the time since which all received ticks are kept, except in holes, in nanoseconds since the
+    /// Unix epoch.
     pub(super) fn begins_ns(&self) -> u64 {
         self.begins_ns
     }
 
-    /// How many ticks it keeps, and what they count against the bound.
+    /// Returns the number of kept ticks, and the bytes that they count against the limit.
     pub(super) fn size(&self) -> (u64, u64) {
         self.files.iter().fold((0, 0), |(ticks, counted), file| (ticks + file.ticks, counted + file.counted))
     }
 
-    /// Finds room for a block of so many bytes, giving up the oldest files for it; `None` for one that is larger than
-    /// everything together may be.
+    /// Reserves a place for a block of `bytes` bytes, and drops the oldest files for it; `None` if it exceeds
+    /// the whole limit.
     pub(super) fn make_room(&mut self, bytes: u64) -> Option<Room> {
         let counted = bytes + ENTRY_BYTES;
         if counted > self.bytes_max {
@@ -135,7 +140,7 @@ impl Index {
         Some(number)
     }
 
-    /// A block was written into the [room](Self::make_room) that was made for it.
+    /// Adds a block that was written to the [room](Self::make_room) reserved for it.
     pub(super) fn add(&mut self, entry: Entry) {
         if self.entries.is_empty() && self.gave_up {
             self.begins_ns = entry.least_rx_ns.max(self.gone_ns + 1);
@@ -149,24 +154,24 @@ impl Index {
         self.entries.push_back(entry);
     }
 
-    /// What comes before this position and is not kept yet never will be.
+    /// Marks everything before this position that is not kept as missing.
     pub(super) fn skip_to(&mut self, position: u64) {
         self.end = self.end.max(position);
     }
 
-    /// Gives up everything, and keeps nothing more.
+    /// Drops everything, and keeps nothing more.
     pub(super) fn close(&mut self) {
         self.entries.clear();
         self.files.clear();
         (self.begin, self.begins_ns, self.end) = (u64::MAX, u64::MAX, u64::MAX);
     }
 
-    /// True once it was [closed](Self::close).
+    /// Returns true once it was [closed](Self::close).
     pub(super) fn is_closed(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Where a position is.
+    /// Looks up a position.
     pub(super) fn find(&self, position: u64) -> Place {
         if position < self.begin {
             return Place::Gone;
@@ -181,8 +186,9 @@ impl Index {
         }
     }
 
-    /// Where everything was received before this moment, as far as it is kept, and the first block with a tick of that moment
-    /// or later; `None`: nothing that was written is so new. What is missing between the two may have been.
+    /// Returns a position before which all kept ticks were received before this moment, and the first block
+    /// with a tick of that moment or later; `None` if nothing written is that new. Ticks missing between the
+    /// two may be of that moment or later.
     pub(super) fn since(&self, from_ns: u64) -> (u64, Option<Entry>) {
         let at = self.entries.iter().position(|entry| entry.greatest_rx_ns >= from_ns);
         let before = at.unwrap_or(self.entries.len()).checked_sub(1);
@@ -190,7 +196,7 @@ impl Index {
         (start, at.and_then(|at| self.entries.get(at)).copied())
     }
 
-    /// Before this position nothing is kept any more.
+    /// Returns the position before which nothing is kept any more.
     pub(super) fn begin(&self) -> u64 {
         self.begin
     }
@@ -200,10 +206,11 @@ impl Index {
 mod tests {
     use super::*;
 
-    /// Room for eight files of some blocks each.
+    /// Room for eight files of three blocks each.
     const BYTES_MAX: u64 = 8 * 3 * (100 + ENTRY_BYTES);
 
-    /// Writes a block of ten ticks and 100 bytes, received in the order of their positions; the files that it cost.
+    /// Writes a block of ten ticks and 100 bytes, received in the order of their positions; returns the files
+    /// dropped for it.
     fn write(index: &mut Index, first: u64) -> Vec<u64> {
         let room = index.make_room(100).expect("room");
         index.add(Entry {
@@ -272,7 +279,7 @@ mod tests {
         write(&mut index, 0);
         assert_eq!(index.make_room(BYTES_MAX), None);
         assert_eq!(at(index.find(0)), (0, 1, 0));
-        // One that takes all the others' places.
+        // A block that takes the place of all others.
         let room = index.make_room(BYTES_MAX - ENTRY_BYTES).expect("room");
         assert_eq!((room.file, room.given_up), (2, vec![1]));
     }
@@ -288,12 +295,12 @@ mod tests {
         assert_eq!((index.find(5), index.find(30)), (Place::Hole(20), Place::Hole(50)));
         write(&mut index, 50);
         assert_eq!((index.find(49), at(index.find(50)).0), (Place::Hole(50), 50));
-        // What is missing may have been received since.
+        // The missing ticks may have been received since.
         let since = |index: &Index, ns| (index.since(ns).0, index.since(ns).1.map(|entry| entry.first));
         assert_eq!((since(&index, 0), since(&index, 1_050)), ((5, Some(20)), (30, Some(50))));
         index.skip_to(90);
         assert_eq!(since(&index, 2_000), (60, None));
-        // Times that are not in order: the first block with something so new.
+        // Times out of order: the first block with a tick that new.
         index.add(Entry { greatest_rx_ns: 9_000, ..index.since(1_050).1.expect("a block") });
         assert_eq!(index.since(8_000).1.map(|entry| entry.first), Some(50));
     }

@@ -1,17 +1,20 @@
-//! The history: the ticks of this run as they stood in the ring, on disk, for clients that ask for the past.
+//! The history: the ticks of this run, as they were in the ring, on disk, for clients that catch up.
 //!
 //! ```text
-//! ring ─► HistoryWriter (a thread: reads the ring, packs blocks, writes files) ─► Index ◄─ HistoryReader (a thread: finds, reads,
-//!                                                                                  unpacks) ◄─► HistoryClient, one a shard
+//! ring ─► HistoryWriter ─────────────► Index ◄─ HistoryReader ◄─────────────► HistoryClient
+//!         (thread: reads the ring,              (thread: looks up, reads,     (one per shard)
+//!         compresses blocks, writes files)      decompresses)
 //! ```
 //!
-//! A recording holds frames before they are decoded; their ticks' numbers are of the run that gave them. So what a client
-//! is to be told of this run is kept as this run told it, by position of the ring. To another run it means nothing: it
-//! need not survive anything, and its files are removed at the end, or, after a kill, at the next start.
+//! A recording holds frames before they are decoded, and the sequence numbers of their ticks belong to the
+//! run that assigned them. So what clients of this run catch up on is kept as this run published it, by
+//! position in the ring. It has no meaning for another run: its files need not survive, and are removed at
+//! the end or, after a kill, at the next start.
 //!
-//! Nobody waits for it. The writer is a reader of the ring like any shard: where it is lapped, or a block finds no room on
-//! disk, the history has a hole that readers are told of. If it cannot write it ends with an alarm and gives its files
-//! up. A shard asks through its [`HistoryClient`], goes on with its turn, and is woken when the block is there.
+//! Nothing waits for the history. The writer is a reader of the ring like a shard: if it is lapped, or a
+//! block finds no room on disk, the history has a hole, which is reported to its clients. If it cannot write,
+//! it ends with an alarm and removes its files. A shard sends requests through its [`HistoryClient`],
+//! continues its turn, and is woken when the block is there.
 
 mod block;
 mod client;
@@ -40,39 +43,40 @@ use index::Index;
 pub use reader::HistoryReader;
 pub use writer::{HistoryWriter, OpenFile};
 
-/// How much is kept, and where.
+/// The size and place of the history.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of the recordings, in which the files have one of their own; it is made where there is none.
+    /// The folder of the recordings, in which the files have a folder of their own; it is created if
+    /// necessary.
     pub dir: PathBuf,
-    /// Bytes that the files may take together.
+    /// The most bytes of all files.
     pub bytes_max: u64,
-    /// When the run began, nanoseconds since the Unix epoch: it names the files.
+    /// The start of the run, in nanoseconds since the Unix epoch, used in the file names.
     pub run_ns: u64,
 }
 
-/// What is counted.
+/// The counters of a history.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Ticks taken from the ring.
     pub taken: Counter,
-    /// Ticks that the files hold now.
+    /// Ticks currently in the files.
     pub held: Counter,
-    /// Bytes that they take now, with what the index takes in memory.
+    /// Bytes currently used by the files, including the index in memory.
     pub bytes: Counter,
-    /// Ticks that are missing: the ring came round, or they found no room.
+    /// Ticks that are missing: the writer was lapped, or there was no room for them.
     pub missed: Counter,
     /// Blocks read from the files.
     pub read: Counter,
 }
 
-/// What writer, reader and clients share.
+/// The state that writer, reader and clients share.
 #[derive(Debug)]
 struct Shared {
     folder: Folder,
-    /// Of the writer and the reader; no shard takes this lock.
+    /// Used by the writer and the reader; no shard takes this lock.
     index: Mutex<Index>,
-    /// A copy of what the index says, for shards; `u64::MAX`: nothing is kept any more.
+    /// A copy of the index's `begins_ns` for shards; `u64::MAX`: nothing is kept any more.
     begins_ns: AtomicU64,
     stats: Arc<Stats>,
     /// Why it ended, if it did.
@@ -81,11 +85,11 @@ struct Shared {
 
 impl Shared {
     fn index(&self) -> MutexGuard<'_, Index> {
-        // Whoever panicked left a whole index: each of its changes is one call.
+        // After a panic the index is still consistent: each of its changes is one call.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows what the index holds.
+    /// Publishes the state of the index.
     fn show(&self, index: &Index) {
         self.begins_ns.store(index.begins_ns(), Ordering::Release);
         let (ticks, bytes) = index.size();
@@ -94,14 +98,14 @@ impl Shared {
     }
 }
 
-/// A history, before its threads run.
+/// A history before its threads run.
 pub struct History {
     writer: HistoryWriter,
     reader: HistoryReader,
     access: Access,
 }
 
-/// What the rest of the gateway has of a history. Clones are the same.
+/// The handle to a history for the rest of the gateway. Clones share one history.
 #[derive(Clone, Debug)]
 pub struct Access {
     shared: Arc<Shared>,
@@ -109,33 +113,33 @@ pub struct Access {
 }
 
 impl Access {
-    /// A shard's way to ask. `wake` wakes the shard when there is an answer.
+    /// Returns a client for a shard. `wake` wakes the shard when there is an answer.
     pub fn client(&self, wake: impl Fn() + Send + Sync + 'static) -> HistoryClient {
         HistoryClient::new(Arc::clone(&self.shared), self.requests.clone(), wake)
     }
 
-    /// What is counted.
+    /// Returns the counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
     }
 
-    /// Why it ended, if it did.
+    /// Returns why it ended, if it did.
     pub fn failure(&self) -> Option<String> {
         self.shared.failed.lock().map_or(None, |failed| failed.clone())
     }
 }
 
 impl History {
-    /// Makes the folder, removes what a run left there that was killed, and begins the first file. What is published from now
-    /// on is kept. Troubles are told to `notices`.
+    /// Creates the folder, removes the leftovers of a killed run, and creates the first file. Ticks published
+    /// from now on are kept. Failures are reported to `notices`.
     ///
     /// # Errors
-    /// When the folder or the file cannot be made.
+    /// The I/O error if the folder or the file cannot be created.
     pub fn begin(options: &Options, ring: &TickRing, notices: mpsc::Sender<String>) -> io::Result<Self> {
         Self::opening(options, ring, notices, None)
     }
 
-    /// The same with another way to open files.
+    /// As [`begin`](Self::begin), with another way to open files.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -161,12 +165,12 @@ impl History {
         Ok(Self { writer, reader, access: Access { shared, requests } })
     }
 
-    /// What the rest of the gateway has of it.
+    /// Returns the handle for the rest of the gateway.
     pub fn access(&self) -> Access {
         self.access.clone()
     }
 
-    /// Its two halves, for who turns them by hand.
+    /// Returns its two halves, for calling their turns by hand.
     pub fn into_halves(self) -> (HistoryWriter, HistoryReader) {
         (self.writer, self.reader)
     }
@@ -174,7 +178,7 @@ impl History {
     /// Starts its threads.
     ///
     /// # Errors
-    /// When the system has no threads for it.
+    /// The I/O error if a thread cannot be started.
     pub fn spawn(self) -> io::Result<HistoryThreads> {
         let Self { mut writer, mut reader, .. } = self;
         let stop = Arc::new(AtomicBool::new(false));
@@ -200,11 +204,11 @@ impl History {
     }
 }
 
-/// How often the ring is looked at: the writer wakes nobody here. It takes a ring of 65,536 ticks 13 million ticks a
-/// second to come round meanwhile.
+/// The interval at which the ring is polled, since the ingest thread does not wake the history. At 5 ms a
+/// ring of 65,536 ticks is lapped only above 13 million ticks a second.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A history at work. When it is dropped, its threads end and its files are removed.
+/// The threads of a running history. Drop ends them and removes the files.
 #[derive(Debug)]
 pub struct HistoryThreads {
     stop: Arc<AtomicBool>,
@@ -216,7 +220,7 @@ impl Drop for HistoryThreads {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // One that has panicked has removed its files all the same.
+            // A thread that panicked has removed its files nevertheless.
             let _ = thread.join();
         }
     }

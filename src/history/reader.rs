@@ -1,4 +1,5 @@
-//! Finds what shards ask for: a thread that reads blocks from the files and unpacks them, one after the other.
+//! Serves the requests of shards: a thread that reads blocks from the files and decompresses them, one after
+//! the other.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,22 +17,22 @@ use super::index::{Entry, Place};
 
 use crate::text::printable;
 
-/// Blocks that are kept for the next who wants them: clients that come together want the same. 3 MiB at most.
+/// Decompressed blocks kept for the next request: clients that connect together need the same. At most 3 MiB.
 const BLOCKS_KEPT: usize = 8;
-/// Requests that are answered in one turn: then it is looked whether the end has come.
+/// The most requests answered in one turn, after which the stop flag is checked.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Answers requests. [`turn`](Self::turn) does all its work and can be called by hand.
 pub struct HistoryReader {
     shared: Arc<Shared>,
     requests: Receiver<Request>,
-    /// What the writer has not written yet: one request a session, and those of sessions that are gone.
+    /// Requests for ticks that are not written yet: one per session, and those of sessions that have ended.
     later: Vec<Request>,
     unpacker: Unpacker,
     packed: Vec<u8>,
-    /// Those that were wanted last, the newest last.
+    /// The most recently used blocks, the newest last.
     kept: VecDeque<Arc<Block>>,
-    /// The file that was read last. It can be read on even when it was removed.
+    /// The file that was read last. It can still be read after it was removed.
     file: Option<(u64, File)>,
     notices: mpsc::Sender<String>,
 }
@@ -54,19 +55,19 @@ impl HistoryReader {
         })
     }
 
-    /// Answers what waits, a fair share at most. Where nothing does, it waits for so long.
+    /// Answers waiting requests, up to a limit. Waits up to `patience` if there are none.
     pub fn turn(&mut self, patience: Duration) {
         for request in std::mem::take(&mut self.later) {
             self.answer(request);
         }
         let first = match self.requests.recv_timeout(patience) {
             Ok(first) => first,
-            // A file that was given up takes its room on the disk until it is let go.
+            // Close it: a removed file occupies the disk as long as it is open.
             Err(RecvTimeoutError::Timeout) => {
                 self.file = None;
                 return;
             }
-            // Nobody can ask any more while there is a client: it is the end.
+            // All clients are gone, so this is the end.
             Err(RecvTimeoutError::Disconnected) => return,
         };
         self.answer(first);
@@ -91,7 +92,7 @@ impl HistoryReader {
         }
     }
 
-    /// The block of a position; `None` while it is not written yet.
+    /// Returns the block of a position; `None` while it is not written yet.
     fn at(&mut self, position: u64) -> Option<Found> {
         let place = self.shared.index().find(position);
         match place {
@@ -112,18 +113,19 @@ impl HistoryReader {
         match entry {
             Some(entry) if entry.first == start => Found::Start(start, self.block(&entry)),
             None if closed => Found::Gone,
-            // Whatever is missing from there on is found out there.
+            // What is missing from there on is found when it is requested.
             _ => Found::Start(start, None),
         }
     }
 
-    /// Before what is kept: nothing up to there, unless it was closed.
+    /// Returns the result for a position before the kept ones: a hole up to there, unless the history was
+    /// closed.
     fn gone(&self) -> Found {
         let index = self.shared.index();
         if index.is_closed() { Found::Gone } else { Found::Hole(index.begin()) }
     }
 
-    /// A block that cannot be read: it was given up meanwhile, or it is a hole.
+    /// Returns the result for an unreadable block: it was dropped meanwhile, or it is a hole.
     fn lost(&self, entry: &Entry, position: u64) -> Found {
         match self.shared.index().find(position) {
             Place::Gone => self.gone(),
@@ -131,7 +133,7 @@ impl HistoryReader {
         }
     }
 
-    /// Reads a block, unless it was read just now; `None` where it cannot be read.
+    /// Returns a block, from memory or from its file; `None` if it cannot be read.
     fn block(&mut self, entry: &Entry) -> Option<Arc<Block>> {
         if let Some(at) = self.kept.iter().position(|block| block.first() == entry.first) {
             let block = self.kept.remove(at)?;
@@ -149,7 +151,7 @@ impl HistoryReader {
                 Some(block)
             }
             Err(error) => {
-                // Where it was given up meanwhile, that is no trouble.
+                // An error for a block that was dropped meanwhile is expected.
                 if matches!(self.shared.index().find(entry.first), Place::Block(_)) {
                     let path = self.shared.folder.path(entry.file);
                     let _ = self

@@ -14,7 +14,7 @@ const RUN_NS: u64 = 1_000;
 const TICKET: Ticket = Ticket { session: 3, serial: 7 };
 const AT_ONCE: Duration = Duration::ZERO;
 
-/// A ring and its history, both turned by hand.
+/// A ring and its history, both driven by hand.
 struct Rig {
     folder: tempfile::TempDir,
     writer: TickWriter,
@@ -33,7 +33,7 @@ fn tick(n: u64) -> Tick {
 }
 
 impl Rig {
-    /// A ring of so many ticks: blocks have a quarter of that.
+    /// A ring of `capacity` ticks; blocks have a quarter of that.
     fn new(capacity: usize, bytes_max: u64, open: Option<OpenFile>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (writer, ring) = tick_ring(capacity, 4).expect("a good capacity");
@@ -60,7 +60,7 @@ impl Rig {
         while self.recorder.turn() {}
     }
 
-    /// Asks, and gives the answer if there is one.
+    /// Sends a request, and returns the answer if there is one.
     fn ask(&mut self, want: Want) -> Option<Found> {
         assert_eq!(self.client.ask(TICKET, want), Ok(()));
         self.answer(want)
@@ -73,7 +73,7 @@ impl Rig {
         Some(found)
     }
 
-    /// The positions of a block, each with the tick that was published there.
+    /// Returns the positions of a block, after checking each of its ticks.
     fn block(&mut self, position: u64) -> std::ops::Range<u64> {
         let Some(Found::Block(block)) = self.ask(Want::At(position)) else { panic!("{position}: no block") };
         for at in block.first()..block.end() {
@@ -88,7 +88,7 @@ impl Rig {
     }
 }
 
-/// What is in the hidden folder among these recordings; nothing if there is none.
+/// Returns the files in the hidden folder among these recordings; none if it does not exist.
 fn files(recordings: &Path) -> Vec<String> {
     let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name().into_string();
     let entries = fs::read_dir(recordings.join(HIDDEN)).into_iter().flatten();
@@ -106,7 +106,7 @@ fn what_was_published_is_found_by_position_and_by_time() {
         rig.publish(3);
         rig.keep();
     }
-    // Seven whole blocks; the rest is in the ring.
+    // Seven whole blocks; the rest is only in the ring.
     assert_eq!((rig.block(0), rig.block(3), rig.block(4), rig.block(27)), (0..4, 0..4, 4..8, 24..28));
     assert_eq!(rig.woken.load(Ordering::Relaxed), 5);
     let at = |n: u64| Want::Since(RUN_NS + 10 * n);
@@ -186,7 +186,7 @@ fn a_file_that_was_removed_can_be_read_to_the_end() {
     rig.publish(4);
     rig.keep();
     assert_eq!(rig.block(0), 0..4);
-    // One that somebody else removed or spoilt is a hole, and told.
+    // A file removed or damaged by others is a hole, and reported.
     rig.publish(4);
     rig.keep();
     let path = rig.folder.path().join("recordings").join(HIDDEN).join(&rig.files()[0]);
@@ -201,7 +201,7 @@ fn a_disk_that_fails_ends_the_history_with_an_alarm() {
     struct Full(Arc<AtomicUsize>);
     impl Write for Full {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // The second write finds it full.
+            // The disk is full at the second write.
             let before = self.0.fetch_add(1, Ordering::Relaxed);
             if before == 0 { Ok(bytes.len()) } else { Err(io::ErrorKind::StorageFull.into()) }
         }
@@ -227,7 +227,7 @@ fn a_disk_that_fails_ends_the_history_with_an_alarm() {
     assert_eq!(rig.answer(early), Some(Found::Gone), "who waited is told");
     assert_eq!((rig.client.begins_ns(), rig.ask(Want::Since(0))), (None, Some(Found::Gone)));
     assert_eq!(rig.ask(Want::At(1_000)), Some(Found::Gone));
-    // It is out of the way.
+    // It no longer takes ticks.
     rig.publish(100);
     assert!(!rig.recorder.turn());
     assert_eq!(rig.access.stats().held.get(), 0);
@@ -246,7 +246,7 @@ fn its_threads_keep_up_and_its_files_go_with_it() {
     let patience = Duration::from_secs(60);
     for n in 0..2_000 {
         writer.publish(&tick(n), Seen::UNMEASURED).expect("a place");
-        // The ring is not to come round.
+        // The ring must not lap the writer.
         while n - stats.taken.get().min(n) > 512 {
             std::thread::yield_now();
         }

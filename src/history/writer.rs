@@ -1,4 +1,4 @@
-//! Reads the ring and keeps what it reads: blocks of ticks, packed, in files.
+//! Writes the history: reads the ring and stores compressed blocks of ticks in files.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,27 +13,26 @@ use crate::model::tick::Words;
 use crate::ring::TickReader;
 use crate::text::printable;
 
-/// Ticks of a block, at most: 384 KiB in memory. More would pack a little better, and whoever needs one has to have it
-/// whole.
+/// The most ticks of a block: 384 KiB in memory. Larger blocks would compress slightly better, but each
+/// request has to read a whole block.
 const BLOCK_TICKS_MAX: usize = 4_096;
 
-/// Begins the file of a number, in the folder of a run.
+/// Creates the file with a number, in the folder of a run.
 type Begin = Box<dyn FnMut(&Folder, u64) -> io::Result<Box<dyn Write + Send>> + Send>;
 
-/// Another way to begin a file: what is written is written to what this gives for its number.
+/// An alternative way to create the file with a number.
 pub type OpenFile = Box<dyn FnMut(u64) -> io::Result<Box<dyn Write + Send>> + Send>;
 
-/// Keeps ticks. [`turn`](Self::turn) does all its work and can be called by hand. When it is dropped, its files are
-/// removed.
+/// Stores ticks. [`turn`](Self::turn) does all its work and can be called by hand. Drop removes its files.
 pub struct HistoryWriter {
     shared: Arc<Shared>,
     reader: TickReader,
     packer: Packer,
-    /// Ticks that are not written yet: they stand in the ring all the same.
+    /// Ticks not yet written; they are still in the ring.
     pending: Vec<Words>,
-    /// How many make a block: so few that the ring holds them until it is written.
+    /// Ticks in a block: few enough that the ring still holds them when the block is written.
     block_ticks: usize,
-    /// The newest file, its number, and the older ones'.
+    /// The newest file, its number, and the numbers of the older ones.
     file: Box<dyn Write + Send>,
     number: u64,
     others: Vec<u64>,
@@ -70,7 +69,8 @@ impl HistoryWriter {
         })
     }
 
-    /// Takes what is in the ring, at most a block, and writes that if it is whole. True if there may be more at once.
+    /// Takes at most the rest of a block from the ring, and writes the block if it is complete. Returns true
+    /// if there may be more.
     pub fn turn(&mut self) -> bool {
         if self.ended {
             return false;
@@ -80,7 +80,7 @@ impl HistoryWriter {
         let batch = self.reader.poll(room, |packed| pending.push(packed.words()));
         self.shared.stats.taken.add(batch.taken as u64);
         let kept = if batch.lapped > 0 {
-            // What was taken came before the hole.
+            // The ticks taken precede the hole.
             let first = self.reader.cursor() - batch.lapped - self.pending.len() as u64;
             self.shared.stats.missed.add(batch.lapped);
             self.write(first).map(|()| self.shared.index().skip_to(self.reader.cursor()))
@@ -96,7 +96,7 @@ impl HistoryWriter {
         !batch.is_empty()
     }
 
-    /// Writes what was taken, which begins at the position `first`.
+    /// Writes the pending ticks, the first of which has the position `first`.
     fn write(&mut self, first: u64) -> io::Result<()> {
         let Some(rx) = span(&self.pending) else { return Ok(()) };
         let packed = self.packer.pack(&self.pending)?;
@@ -105,7 +105,7 @@ impl HistoryWriter {
         self.shared.show(&index);
         drop(index);
         let Some(Room { file, offset, given_up }) = room else {
-            // The bound is less than this one block.
+            // This one block exceeds the whole limit.
             self.shared.stats.missed.add(self.pending.len() as u64);
             self.shared.index().skip_to(first + self.pending.len() as u64);
             self.pending.clear();
@@ -130,7 +130,8 @@ impl HistoryWriter {
         Ok(())
     }
 
-    /// It cannot be written: nothing more is kept, and what was is given up, which may be what the disk lacks.
+    /// Ends the history after a write error: nothing more is kept, and its files are removed, which may free
+    /// the space that the disk lacks.
     fn give_up(&mut self, error: &io::Error) {
         self.ended = true;
         let mut index = self.shared.index();
@@ -142,7 +143,7 @@ impl HistoryWriter {
         if let Ok(mut failed) = self.shared.failed.lock() {
             *failed = Some(error.to_string());
         }
-        // The alarm tells it too.
+        // If the channel is full, the alarm still reports it.
         let path = self.shared.folder.path(self.number);
         let _ = self
             .notices
@@ -163,7 +164,7 @@ impl Drop for HistoryWriter {
     }
 }
 
-/// When the earliest and the latest of some ticks were received.
+/// Returns the earliest and the latest receive time of some ticks.
 fn span(ticks: &[Words]) -> Option<(u64, u64)> {
     let rx = || ticks.iter().map(|words| words[2]);
     rx().min().zip(rx().max())

@@ -1,4 +1,5 @@
-//! Budgets: what a run, or an interval of it, may take, `write.p99<2ms,total.p99.9<=10ms`. Pure. `docs/LATENCY.md` has the grammar.
+//! Latency budgets: limits on a run, or on an interval of it, such as `write.p99<2ms,total.p99.9<=10ms`.
+//! Pure. `docs/LATENCY.md` has the grammar.
 
 use std::fmt;
 
@@ -8,17 +9,17 @@ use hdrhistogram::Histogram;
 
 use super::{Nanos, Stage, Tag};
 
-/// Where a budget is wrong, and why.
+/// The position and cause of an error in a budget.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {why}")]
 pub struct BudgetError {
-    /// The place, in characters from 1.
+    /// The position, in characters from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The cause.
     pub why: String,
 }
 
-/// What is limited.
+/// The limited quantity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Metric {
     Quantile(f64),
@@ -29,7 +30,7 @@ enum Metric {
 /// One limit of a budget.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
-    /// As it was written, without the spaces around it.
+    /// The rule as written, without surrounding spaces.
     text: String,
     selector: String,
     metric: Metric,
@@ -37,23 +38,23 @@ pub struct Rule {
     or_equal: bool,
 }
 
-/// How what was measured stands to a [`Rule`].
+/// The result of checking a [`Rule`] against measurements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The rule as it was written.
+    /// The rule as written.
     pub rule: String,
-    /// What it is about: a tag or its beginning.
+    /// Its selector: a tag or a prefix of tags.
     pub selector: String,
-    /// Whether it limits the slow end: the 99th percentile, a higher one, or the maximum.
+    /// Whether it limits the tail: the 99th percentile, a higher one, or the maximum.
     pub limits_tail: bool,
-    /// What was measured, nanoseconds; `None` if nothing was.
+    /// The measured value in nanoseconds; `None` if there are no measurements.
     pub measured_ns: Option<u64>,
-    /// Whether it was kept. Where nothing was measured it was not, unless [that is kept](Rule::holds_without).
+    /// Whether the rule holds. Without measurements it does not, unless [`Rule::holds_without`] applies.
     pub held: bool,
 }
 
 impl Verdict {
-    /// What was measured, in words.
+    /// Returns the measured value as text.
     pub fn measured(&self) -> String {
         match self.measured_ns {
             Some(ns) => Nanos(ns).to_string(),
@@ -69,18 +70,18 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Whether a selector is this tag, or its beginning, where a part `*` stands for any: `write`, `write/kraken`,
-/// `write/*/trade`.
+/// Returns true if a selector is this tag or a prefix of its parts, where a part `*` matches any: `write`,
+/// `write/kraken`, `write/*/trade`.
 pub fn selects(selector: &str, tag: &str) -> bool {
     let mut parts = tag.split(Tag::SEPARATOR);
     let mut wanted = selector.split(Tag::SEPARATOR);
     wanted.all(|wanted| parts.next().is_some_and(|part| wanted == Tag::ANY || wanted == part))
 }
 
-/// Reads a budget: rules with commas between them.
+/// Parses a budget: comma-separated rules.
 ///
 /// # Errors
-/// [`BudgetError`], the first.
+/// The first [`BudgetError`].
 pub fn parse(text: &str) -> Result<Vec<Rule>, BudgetError> {
     let mut at = 0;
     let rules = text.split(',').map(|rule| {
@@ -92,7 +93,7 @@ pub fn parse(text: &str) -> Result<Vec<Rule>, BudgetError> {
     rules.collect()
 }
 
-/// An offset in a rule, and what is wrong there.
+/// The offset in a rule, and the cause.
 type Fault = (usize, String);
 
 impl Rule {
@@ -116,13 +117,14 @@ impl Rule {
         })
     }
 
-    /// Whether it is about what was measured under this tag: its selector [selects] it.
+    /// Returns true if its selector [selects] this tag.
     pub fn selects(&self, tag: &str) -> bool {
         selects(&self.selector, tag)
     }
 
-    /// Whether it is kept where nothing was measured of what it is about, but something under this tag: it is about
-    /// `slow_client`, and the tag is another stage of the same venue and channel, so no delivery there waited for a client.
+    /// Returns true if the rule holds without measurements of its own, given measurements under this tag: the
+    /// rule is about `slow_client`, and the tag is another stage of the same venue and channel, so no
+    /// delivery there waited for a client.
     pub fn holds_without(&self, tag: &str) -> bool {
         let name = Stage::SlowClient.name();
         let rest = self
@@ -132,7 +134,7 @@ impl Rule {
         rest.is_some_and(|rest| Stage::of_tag(tag).is_some() && selects(&format!("{}{rest}", Tag::ANY), tag))
     }
 
-    /// Holds it against all that was measured under the tags that it [selects](Self::selects).
+    /// Checks the rule against all measurements under the tags that it [selects](Self::selects).
     pub fn judge(&self, values: Option<&Histogram<u64>>) -> Verdict {
         let values = values.filter(|values| !values.is_empty());
         let measured_ns = values.map(|values| self.metric.of(values));
@@ -155,7 +157,7 @@ impl Metric {
         match self {
             Self::Quantile(quantile) => histogram.value_at_quantile(quantile),
             Self::Max => histogram.max(),
-            // Rounded up, so that no limit is kept by rounding.
+            // Rounded up, so that no rule holds because of rounding.
             Self::Mean => histogram.mean().ceil() as u64,
         }
     }
@@ -163,7 +165,7 @@ impl Metric {
 
 const METRICS: &str = "a stage or tag, then .p50, .p99.9, .max or .mean";
 
-/// Reads what stands before the sign: `write.p99.9`. The tag may have points of its own.
+/// Parses the part before the comparison sign: `write.p99.9`. The tag may contain points.
 fn subject(text: &str) -> Result<(&str, Metric), Fault> {
     let start = text.len() - text.trim_start().len();
     let subject = text.trim();
@@ -186,7 +188,7 @@ fn subject(text: &str) -> Result<(&str, Metric), Fault> {
     Ok((selector, metric))
 }
 
-/// The quantile of a percentile up to 100, as exact as a float can be: 99.9 is 0.999.
+/// Returns the quantile of a percentile up to 100, as exact as a float allows: 99.9 is 0.999.
 fn quantile(percentile: &str) -> Option<f64> {
     let (whole, fraction) = percentile.split_once('.').unwrap_or((percentile, "0"));
     let digits = |text: &str| (1..=9).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -198,7 +200,7 @@ fn quantile(percentile: &str) -> Option<f64> {
     (scaled <= 100 * scale).then(|| scaled as f64 / (100 * scale) as f64)
 }
 
-/// Reads a time above 0 with its unit, `1.5ms`, as nanoseconds.
+/// Parses a time above 0 with its unit, `1.5ms`, to nanoseconds.
 fn limit(text: &str) -> Result<u64, Fault> {
     let start = text.len() - text.trim_start().len();
     let text = text.trim();
@@ -219,10 +221,10 @@ fn limit(text: &str) -> Result<u64, Fault> {
     }
 }
 
-/// Reads a time with its unit, such as `10s`, as nanoseconds.
+/// Parses a time with its unit, such as `10s`, to nanoseconds.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The cause as text.
 pub fn time(text: &str) -> Result<u64, String> {
     limit(text).map_err(|(_, why)| why)
 }

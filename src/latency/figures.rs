@@ -1,29 +1,29 @@
-//! What is said about a histogram, and how times are written for people.
+//! The statistics of a histogram, and times formatted for people.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 
-/// The percentiles that are shown, and their quantiles.
+/// The reported percentiles, and their quantiles.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// What is said about a histogram, in nanoseconds. A percentile is exact to the histogram's digits, and the upper end of
-/// what they leave open.
+/// The statistics of a histogram, in nanoseconds. A percentile is exact to the digits of the histogram, and
+/// is the upper end of the range that they leave open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// How many values there are. Without any, the others are 0.
+    /// The number of values. If it is 0, so are the others.
     pub count: u64,
-    /// Their mean, rounded.
+    /// The mean, rounded.
     pub mean_ns: u64,
     /// The percentiles of [`QUANTILES`].
     pub quantiles_ns: [u64; QUANTILES.len()],
-    /// The greatest.
+    /// The maximum.
     pub max_ns: u64,
 }
 
 impl Figures {
-    /// Says it about this one.
+    /// Computes the statistics of a histogram.
     pub fn of(histogram: &Histogram<u64>) -> Self {
         let mut quantiles_ns = [0; QUANTILES.len()];
         let values = histogram.value_at_quantiles(QUANTILES.map(|(_, quantile)| quantile));
@@ -36,21 +36,21 @@ impl Figures {
         }
     }
 
-    /// The names and values as programs read them: `count`, `mean_ns`, `p50_ns`, … `max_ns`.
+    /// Returns names and values for programs: `count`, `mean_ns`, `p50_ns`, … `max_ns`.
     pub fn fields(&self) -> impl Iterator<Item = (String, u64)> {
         let first = [("count", self.count), ("mean_ns", self.mean_ns)];
         let first = first.into_iter().map(|(name, value)| (name.to_owned(), value));
         first.chain(self.times().map(|(name, ns)| (format!("{name}_ns"), ns)))
     }
 
-    /// The names and values in the order in which they are shown: the percentiles, then the maximum.
+    /// Returns names and values for people: the percentiles, then the maximum.
     pub fn times(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let percentiles = QUANTILES.into_iter().map(|(name, _)| name).zip(self.quantiles_ns);
         percentiles.chain([("max", self.max_ns)])
     }
 }
 
-/// Nanoseconds, shown with three significant digits and their unit: `48 ns`, `1.23 µs`, `12.3 ms`, `60.0 s`.
+/// Nanoseconds, displayed with three significant digits and a unit: `48 ns`, `1.23 µs`, `12.3 ms`, `60.0 s`.
 #[derive(Clone, Copy, Debug)]
 pub struct Nanos(pub u64);
 

@@ -1,4 +1,4 @@
-//! A histogram that is small enough for each client and each symbol.
+//! A histogram small enough to have one for each client and each symbol.
 
 use serde::Serialize;
 
@@ -7,24 +7,24 @@ use super::NS_MAX;
 /// Buckets of a [`Log2Histogram`].
 const BUCKETS: usize = 26;
 
-/// A histogram of nanoseconds in 128 bytes. Its buckets end at powers of two of a microsecond: below 1 µs, below 2 µs, below
-/// 4 µs, and so on; what takes 16.8 s or more, up to [`NS_MAX`], is in the last. So below that a percentile is at most twice
-/// what it should be, and it is never less. How many values there were, their mean and the greatest are exact.
+/// A histogram of nanoseconds in 128 bytes. Its buckets end at powers of two of a microsecond: below 1 µs,
+/// below 2 µs, below 4 µs, and so on; values of 16.8 s or more, up to [`NS_MAX`], are in the last. Below that
+/// a percentile is at most twice the true value, and never less. Count, mean and maximum are exact.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log2Histogram {
     count: u64,
     sum_ns: u64,
     max_ns: u64,
-    /// Before a bucket overflows, all are halved: then what is older weighs less in the percentiles.
+    /// All buckets are halved before one overflows: older values then weigh less in the percentiles.
     buckets: [u32; BUCKETS],
 }
 
-/// What is said about a [`Log2Histogram`], in nanoseconds.
+/// The statistics of a [`Log2Histogram`], in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CoarseFigures {
-    /// How many values there are. Without any, the others are 0.
+    /// The number of values. If it is 0, so are the others.
     pub count: u64,
-    /// Their mean, rounded down.
+    /// The mean, rounded down.
     pub mean_ns: u64,
     /// The median.
     pub p50_ns: u64,
@@ -32,12 +32,12 @@ pub struct CoarseFigures {
     pub p90_ns: u64,
     /// The 99th percentile.
     pub p99_ns: u64,
-    /// The greatest.
+    /// The maximum.
     pub max_ns: u64,
 }
 
 impl Log2Histogram {
-    /// Counts `weight` values of so many nanoseconds.
+    /// Adds `weight` values of `ns` nanoseconds.
     #[inline]
     pub fn record(&mut self, ns: u64, weight: u64) {
         self.count += weight;
@@ -60,7 +60,7 @@ impl Log2Histogram {
         self.buckets[at] += weight as u32;
     }
 
-    /// Counts all values of another one.
+    /// Adds all values of another histogram.
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
@@ -71,12 +71,12 @@ impl Log2Histogram {
         self.buckets = std::array::from_fn(|at| (sums(at) >> shift) as u32);
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What is said about it.
+    /// Returns the statistics.
     pub fn figures(&self) -> CoarseFigures {
         CoarseFigures {
             count: self.count,
@@ -88,7 +88,7 @@ impl Log2Histogram {
         }
     }
 
-    /// The time that so many of 100 values stay within: where their bucket ends, or the greatest value.
+    /// Returns the upper bound of this percentile: the end of its bucket, or the maximum if that is less.
     fn percentile_ns(&self, percentile: u64) -> u64 {
         let weight: u64 = self.buckets.iter().map(|bucket| u64::from(*bucket)).sum();
         let rank = (weight * percentile).div_ceil(100);

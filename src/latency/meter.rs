@@ -1,9 +1,9 @@
-//! What one thread measures, and how it hands it over without waiting for anybody.
+//! The latency measurements of one thread, and their transfer without waiting.
 //!
-//! Each thread that ticks pass through has a [`Meter`] of its own: plain histograms that nobody else sees. Once an
-//! interval it swaps them for empty ones, through a [`Line`] that has room for two sets either way; while whoever
-//! collects them is late, it goes on filling those it has, and the interval is a longer one. So measuring waits for
-//! nobody, and nothing is measured twice or lost.
+//! Each thread that processes ticks has a [`Meter`] of its own with plain histograms that no other thread
+//! accesses. Once per interval it exchanges them for empty ones, through a [`Line`] with room for two spare
+//! sets; while the collector is late, the thread continues to fill its current set, and the interval becomes
+//! longer. So measuring never waits, and no value is lost or measured twice.
 
 use std::sync::Arc;
 
@@ -14,21 +14,22 @@ use super::{DIGITS, NS_MAX, Stage, Symbols};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::Channel;
 
-/// Venues that are told apart; further ones are measured together.
+/// Venues measured separately; further ones are measured together.
 pub const VENUES_MAX: usize = 15;
-/// Sets of a meter besides the one that it fills.
+/// Spare sets of a meter, in addition to the one that it fills.
 const SPARE: usize = 2;
 
-/// Whose ticks they are: a venue and a channel, as a [`Meter`] tells them apart.
+/// A class of ticks that a [`Meter`] measures separately: a venue and a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class(u8);
 
-/// The venues that a thread has met, and their numbers.
+/// The venues seen by a thread, in the order of their numbers.
 #[derive(Clone, Debug, Default)]
 struct Venues(Vec<Box<str>>);
 
 impl Venues {
-    /// The number of a venue. There are few of them, and whoever has many ticks to tell keeps it.
+    /// Returns the number of a venue. The search is linear: there are few venues, and callers cache the
+    /// number.
     fn number(&mut self, venue: &str) -> u8 {
         let known = self.0.iter().position(|name| **name == *venue);
         let at = known.unwrap_or_else(|| {
@@ -44,10 +45,10 @@ impl Venues {
 }
 
 impl Class {
-    /// Of what is not measured.
+    /// The class of ticks that are not measured.
     pub const NONE: Self = Self(u8::MAX);
 
-    /// A channel of the venue of this number.
+    /// Returns the class of a channel of the venue with this number.
     #[inline]
     pub(crate) fn new(venue: u8, channel: Channel) -> Self {
         Self(venue.min(VENUES_MAX as u8) * Channel::ALL.len() as u8 + channel as u8)
@@ -58,21 +59,21 @@ impl Class {
     }
 }
 
-/// A set of histograms: what a thread measured in one interval.
+/// A set of histograms: the measurements of a thread in one interval.
 #[derive(Debug, Default)]
 pub struct Set {
-    /// By class, then by stage. There are none before the first value.
+    /// By class, then by stage; empty before the first value.
     cells: Vec<Option<Box<Cell>>>,
     venues: Vec<Box<str>>,
-    /// The gateway's part of the whole way, by symbol.
+    /// [`Stage::Total`] by symbol.
     pub symbols: Symbols,
-    /// When it was begun and handed over, steady nanoseconds.
+    /// When the set was started, in steady nanoseconds.
     pub from_ns: u64,
-    /// When it was handed over, steady nanoseconds.
+    /// When the set was handed over, in steady nanoseconds.
     pub to_ns: u64,
-    /// Values below zero: a clock was set back in between. They are in no histogram.
+    /// Values below zero, because a clock was set back in between. They are in no histogram.
     pub negative: u64,
-    /// Values above [`NS_MAX`], which count as that.
+    /// Values above [`NS_MAX`], which are recorded as that.
     pub clamped: u64,
 }
 
@@ -83,7 +84,8 @@ struct Cell {
 }
 
 impl Set {
-    /// What was measured: stage, venue (`None`: those beyond [`VENUES_MAX`]), channel, values in nanoseconds.
+    /// Returns the measurements: stage, venue (`None`: those beyond [`VENUES_MAX`]), channel, values in
+    /// nanoseconds.
     pub fn values(&self) -> impl Iterator<Item = (Stage, Option<&str>, Channel, &Histogram<u64>)> {
         self.cells.iter().enumerate().filter_map(|(at, cell)| {
             let cell = cell.as_ref().filter(|cell| cell.touched)?;
@@ -93,13 +95,13 @@ impl Set {
         })
     }
 
-    /// Forgets what was measured up to now; the same symbols are kept apart.
+    /// Clears the measurements so far; the same symbols remain separate.
     fn forget(&mut self) {
         let apart: Vec<InstrumentId> = self.symbols.apart().map(|(id, _)| id).collect();
         self.clear(&apart);
     }
 
-    /// Forgets all values, and keeps the memory. These symbols are told apart from now on.
+    /// Clears all values and keeps the memory. These symbols are measured separately from now on.
     fn clear(&mut self, apart: &[InstrumentId]) {
         self.symbols.begin(apart);
         for cell in self.cells.iter_mut().flatten().filter(|cell| cell.touched) {
@@ -110,7 +112,7 @@ impl Set {
     }
 }
 
-/// Between a [`Meter`] and whoever collects what it measured.
+/// The connection between a [`Meter`] and the collector.
 #[derive(Debug)]
 pub struct Line {
     full: ArrayQueue<Box<Set>>,
@@ -121,7 +123,7 @@ impl Default for Line {
     fn default() -> Self {
         let (full, empty) = (ArrayQueue::new(SPARE + 1), ArrayQueue::new(SPARE + 1));
         for _ in 0..SPARE {
-            // There is room for one more.
+            // The queue has room for one more.
             let _ = empty.push(Box::default());
         }
         Self { full, empty }
@@ -129,46 +131,48 @@ impl Default for Line {
 }
 
 impl Line {
-    /// The oldest set that is ready, if there is one. It goes [back](Self::give_back) when it was read.
+    /// Returns the oldest finished set, if there is one. [Return](Self::give_back) it after reading.
     pub fn take(&self) -> Option<Box<Set>> {
         self.full.pop()
     }
 
-    /// Gives a set back to be filled again, with these symbols told apart.
+    /// Returns a set to the meter, with the symbols to measure separately.
     pub fn give_back(&self, mut set: Box<Set>, apart: &[InstrumentId]) {
         set.clear(apart);
-        // There is room for all that there are.
+        // The queue has room for all sets.
         let _ = self.empty.push(set);
     }
 }
 
-/// What one thread measures: see the [module](self).
+/// The measurements of one thread: see the [module](self).
 #[derive(Debug)]
 pub struct Meter {
     line: Arc<Line>,
     set: Box<Set>,
     interval_ns: u64,
-    /// When the interval ends.
+    /// The end of the interval, in steady nanoseconds.
     due_ns: u64,
     venues: Venues,
-    /// The venue of each instrument, by its number; [`UNKNOWN`] until it is asked for.
+    /// The venue of each instrument, by instrument number; [`UNKNOWN`] until it is looked up.
     known: Vec<u8>,
-    /// Symbols that are told apart, at most.
+    /// The most symbols measured separately.
     symbols_max: usize,
-    /// By how much the wall clock was ahead of steady time at the last look, wrapping; `None` before the first.
+    /// How far the wall clock was ahead of steady time at the last check, wrapping; `None` before the first.
     ahead_ns: Option<u64>,
-    /// What began before the wall clock was set forward began before this time, which it showed next.
+    /// After the wall clock was set forward: the first time it showed. Measurements that began earlier are
+    /// invalid.
     set_ns: u64,
 }
 
-/// The wall clock was set if it is off by so much from one look to the next.
+/// The difference between two checks from which on the wall clock counts as set, in nanoseconds.
 const SET_NS_MIN: u64 = 250_000_000;
 
 const UNKNOWN: u8 = u8::MAX;
 
 impl Meter {
-    /// A meter that hands over what it measured through `line` each `interval_ns`, steady nanoseconds; 0: it measures
-    /// nothing. Intervals end at multiples of `interval_ns`, so those of several threads are the same.
+    /// Returns a meter that hands over its measurements through `line` every `interval_ns` steady
+    /// nanoseconds; 0 disables it. Intervals end at multiples of `interval_ns`, so those of several threads
+    /// coincide.
     pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
         let due_ns = end_of_interval(interval_ns, now_ns);
@@ -176,24 +180,24 @@ impl Meter {
         Self { line, set, interval_ns, due_ns, venues, known, symbols_max: 0, ahead_ns: None, set_ns: 0 }
     }
 
-    /// The same, but so many symbols are told apart.
+    /// Sets the most symbols measured separately.
     #[must_use]
     pub fn with_symbols(self, most: usize) -> Self {
         Self { symbols_max: most, ..self }
     }
 
-    /// A meter that measures nothing.
+    /// Returns a meter that measures nothing.
     pub fn off() -> Self {
         Self::new(Arc::default(), 0, 0)
     }
 
-    /// Whether it measures.
+    /// Returns true if it measures.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.interval_ns > 0
     }
 
-    /// As what the ticks of an instrument's channel are measured. `venue` is asked for its venue the first time.
+    /// Returns the class of a channel of an instrument. `venue` is called for its venue the first time.
     #[inline]
     pub fn class<'a>(
         &mut self,
@@ -217,8 +221,8 @@ impl Meter {
         number
     }
 
-    /// Measures the gateway's part of the whole way of `count` ticks of an instrument, nanoseconds of the same clock. How long it was, if that
-    /// was measured.
+    /// Records [`Stage::Total`] for `count` ticks of an instrument, from and to in nanoseconds of the same
+    /// clock. Returns the duration if it was recorded.
     #[inline]
     pub fn record_way(
         &mut self,
@@ -233,8 +237,8 @@ impl Meter {
         Some(ns)
     }
 
-    /// Measures a stage that `count` ticks of a class took from one time to the other, nanoseconds of the same clock. How
-    /// long it was, if that was measured.
+    /// Records the duration of a stage for `count` ticks of a class, from and to in nanoseconds of the same
+    /// clock. Returns the duration if it was recorded.
     #[inline]
     pub fn record(
         &mut self,
@@ -268,22 +272,23 @@ impl Meter {
         Some(ns)
     }
 
-    /// The first value of a class and stage in this set.
+    /// Records the first value of a class and stage in this set.
     #[cold]
     fn begin(&mut self, at: usize, ns: u64, count: u64) {
         let cells = &mut self.set.cells;
         if cells.len() <= at {
             cells.resize_with(at + 1, || None);
         }
-        // These bounds make a histogram.
+        // Cannot fail with these bounds.
         let Ok(mut values) = Histogram::new_with_bounds(1, NS_MAX, DIGITS) else { return };
         values.saturating_record_n(ns, count);
         cells[at] = Some(Box::new(Cell { values, touched: true }));
     }
 
-    /// Looks at the clocks, at the beginning of each turn: the machine's steady time, and the wall clock. Where that was set since
-    /// the last look, what was measured before cannot be separated from what was measured across that, so all that is not
-    /// handed over yet is forgotten; and what began before a step forward is not measured, however late it ends.
+    /// Checks the clocks, at the start of each turn: the machine's steady time, and the wall clock. If the
+    /// wall clock was set since the last check, measurements before and across the step cannot be separated,
+    /// so all that is not handed over yet is cleared; and what began before a step forward is not measured,
+    /// however late it ends.
     #[inline]
     pub fn look_at_clocks(&mut self, machine_ns: u64, wall_ns: u64) {
         let ahead_ns = wall_ns.wrapping_sub(machine_ns);
@@ -300,7 +305,7 @@ impl Meter {
         self.set_ns = if forward { wall_ns } else { 0 };
     }
 
-    /// Hands over what was measured if the interval is over and there is an empty set to go on with.
+    /// Hands over the measurements if the interval has ended and there is an empty set.
     #[inline]
     pub fn turn(&mut self, now_ns: u64) {
         if self.is_on() && now_ns >= self.due_ns {
@@ -320,11 +325,11 @@ impl Meter {
         full.to_ns = now_ns;
         full.venues.clone_from(&self.venues.0);
         self.set.from_ns = now_ns;
-        // There is room for all that there are.
+        // The queue has room for all sets.
         let _ = self.line.full.push(full);
     }
 
-    /// Hands over what was measured since the last interval, and measures nothing from here on: the thread ends.
+    /// Hands over the measurements since the last interval and stops measuring, because the thread ends.
     pub fn end(&mut self, now_ns: u64) {
         if self.is_on() {
             self.push(Box::default(), now_ns);
@@ -332,13 +337,13 @@ impl Meter {
         }
     }
 
-    /// When [`turn`](Self::turn) has something to do again, steady nanoseconds.
+    /// Returns when [`turn`](Self::turn) next has something to do, in steady nanoseconds.
     pub fn due_ns(&self) -> Option<u64> {
         self.is_on().then_some(self.due_ns)
     }
 }
 
-/// The end of the interval that a steady time is in; of the meter that is off there is none.
+/// Returns the end of the interval that contains a steady time; `u64::MAX` if the meter is off.
 fn end_of_interval(interval_ns: u64, now_ns: u64) -> u64 {
     now_ns.checked_div(interval_ns).map_or(u64::MAX, |intervals| (intervals + 1) * interval_ns)
 }
@@ -362,7 +367,7 @@ mod tests {
             meter.record(Stage::Write, coinbase, 1_000, 5_000, 3);
             meter.turn(second * SECOND - 1);
             meter.turn(second * SECOND);
-            // Now and then whoever collects is late.
+            // The collector is late now and then.
             while second.is_multiple_of(4)
                 && let Some(set) = line.take()
             {
@@ -378,7 +383,8 @@ mod tests {
                 (Stage::Write, Some("coinbase".to_owned()), Channel::Quote, 3 * n),
             ]
         };
-        // Two spare sets: the third interval has to wait for an empty one. What is left of its last second is the fourth.
+        // With two spare sets, the third interval has to wait for an empty one. The rest of its last second
+        // is the fourth.
         assert_eq!(collected, [(0, 1, counts(1)), (1, 2, counts(1)), (2, 4, counts(3)), (4, 5, vec![])]);
     }
 
@@ -435,7 +441,7 @@ mod tests {
             let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
             let class = Class::new(0, Channel::Trade);
             meter.look_at_clocks(0, hour);
-            // What is slewed, or read late, is no step.
+            // Slewing or a late reading is not a step.
             meter.look_at_clocks(1_000, hour + SET_NS_MIN / 2);
             assert_eq!(meter.record(Stage::Recv, class, hour, hour + 5, 1), Some(5));
             // The wall clock is read between the step and the next turn.
@@ -444,7 +450,7 @@ mod tests {
             meter.turn(SECOND);
             let set = line.take().expect("an interval");
             assert_eq!((set.values().count(), set.negative, set.clamped), (0, 0, 0));
-            // It was received before the step.
+            // Received before the step.
             let late = meter.record(Stage::Total, class, hour, wall_ns + 7, 1);
             assert_eq!(late, None, "forward: {forward}");
             assert_eq!(meter.record(Stage::Total, class, wall_ns, wall_ns + 7, 1), Some(7));

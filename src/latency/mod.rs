@@ -1,5 +1,5 @@
-//! Latency by stages: what is told apart, and the interval log that holds it. `docs/LATENCY.md` describes the log and
-//! how it is read.
+//! Latency by stages, and the interval log that stores it. `docs/LATENCY.md` describes the log and how to
+//! read it.
 
 pub mod budget;
 mod figures;
@@ -18,33 +18,33 @@ pub use figures::{Figures, Nanos, QUANTILES};
 pub use log2_histogram::{CoarseFigures, Log2Histogram};
 pub use symbols::Symbols;
 
-/// A part of a tick's way through the gateway. Each begins where the one before it ends; the first begins at `rx`, when
-/// the frame was in our hands. [`Stage::Total`] is the whole way, and
-/// [`Stage::SlowClient`] what came on top of it for who does not read.
+/// A stage of a tick's path through the gateway. Each begins where the one before it ends; the first begins
+/// at `rx`, when the gateway has read the frame. [`Stage::Total`] is the whole path, and
+/// [`Stage::SlowClient`] the additional time of clients that do not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// From `rx` until the frame is taken up by its feed line.
+    /// From `rx` until its feed line starts on the frame.
     Recv,
     /// Until the tick is decoded, checked and numbered.
     Normalise,
-    /// Until the tick is in the ring and the doorbells were rung.
+    /// Until the tick is in the ring and the doorbells are rung.
     Publish,
     /// Until a shard takes the tick from the ring.
     Pickup,
-    /// Until its frame is made and queued for whoever wants it.
+    /// Until its frame is encoded and queued for its subscribers.
     Encode,
-    /// Until the kernel has taken the frame, where the client's socket did not refuse it meanwhile.
+    /// Until the kernel has accepted the frame, unless the client's socket refused it meanwhile.
     Write,
-    /// The gateway's part of the whole way: from `rx` until the kernel has taken the frame, or, where the client's socket
-    /// refused it, until it was queued.
+    /// The gateway's part of the whole path: from `rx` until the kernel has accepted the frame or, if the
+    /// client's socket refused it, until it was queued.
     Total,
-    /// What a client's socket kept waiting: from when a frame was queued until the kernel has taken it, where the socket
-    /// refused it meanwhile. It is no part of [`Stage::Write`] and [`Stage::Total`].
+    /// The delay by a client's socket: from when a frame was queued until the kernel accepted it, if the
+    /// socket refused it meanwhile. It is not part of [`Stage::Write`] and [`Stage::Total`].
     SlowClient,
 }
 
 impl Stage {
-    /// Every stage, in the order of a tick's way.
+    /// Every stage, in the order of a tick's path.
     pub const ALL: [Self; 8] = [
         Self::Recv,
         Self::Normalise,
@@ -56,7 +56,7 @@ impl Stage {
         Self::SlowClient,
     ];
 
-    /// The word that logs, reports and budgets use.
+    /// Returns the name used in logs, reports and budgets.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Recv => "recv",
@@ -70,7 +70,7 @@ impl Stage {
         }
     }
 
-    /// Where it begins and ends, in a few words.
+    /// Returns a short description for reports.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Recv => "received, until its feed line takes it up",
@@ -84,30 +84,31 @@ impl Stage {
         }
     }
 
-    /// The stage that a tag of the log is about; `None` if it is none of ours.
+    /// Returns the stage of a tag of the log; `None` if the tag is not ours.
     pub fn of_tag(tag: &str) -> Option<Self> {
         let first = tag.split(Tag::SEPARATOR).next()?;
         Self::ALL.into_iter().find(|stage| stage.name() == first)
     }
 }
 
-/// What the measurements of one histogram have in common, and the tag under which the log keeps it: `write`,
-/// `write/kraken`, `write/kraken/trade`, or `write/*/trade` where the venue is not told apart. Each measurement stands
+/// The common properties of the measurements in one histogram, and its tag in the log: `write`,
+/// `write/kraken`, `write/kraken/trade`, or `write/*/trade` for venues measured together. Each measurement is
 /// in the log once, so the tags of a stage add up to the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag<'a> {
-    /// The part of the way.
+    /// The stage.
     pub stage: Stage,
-    /// The venue, if it is told apart: a name that [`is_venue`](crate::model::instrument::Symbol::is_venue).
+    /// The venue, if measured separately: a name that satisfies
+    /// [`is_venue`](crate::model::instrument::Symbol::is_venue).
     pub venue: Option<&'a str>,
-    /// The channel, if it is told apart.
+    /// The channel, if measured separately.
     pub channel: Option<Channel>,
 }
 
 impl Tag<'_> {
-    /// What stands between the parts of a tag.
+    /// Separates the parts of a tag.
     pub const SEPARATOR: char = '/';
-    /// The part of a tag that stands for every venue or channel.
+    /// The part of a tag that matches every venue or channel.
     pub const ANY: &'static str = "*";
 }
 
@@ -124,15 +125,16 @@ impl fmt::Display for Tag<'_> {
     }
 }
 
-/// The longest time that a histogram of ours holds, nanoseconds: a minute.
+/// The longest time in our histograms, in nanoseconds: one minute.
 pub const NS_MAX: u64 = 60_000_000_000;
-/// Significant digits of a histogram of ours: a value is off by a thousandth at most.
+/// The significant digits of our histograms: the error is at most one thousandth.
 pub const DIGITS: u8 = 3;
 
-/// A histogram of nanoseconds as the log holds them: 1 ns to [`NS_MAX`], [`DIGITS`] digits, some 220 kB.
+/// Returns a histogram of nanoseconds as stored in the log: 1 ns to [`NS_MAX`], [`DIGITS`] digits, about 220
+/// kB.
 ///
 /// # Panics
-/// Never: these bounds make a histogram.
+/// Never: these bounds are valid.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("bounds that make a histogram")
 }

@@ -1,41 +1,43 @@
-//! What one thread measures of each symbol: of those that are told apart a histogram each, of all others one together.
+//! The latency of each symbol on one thread: a histogram for each separate symbol, and one for all others
+//! together.
 //!
-//! Whoever collects says which are told apart, the busiest; while there is room, a symbol that comes is told apart at once.
+//! The collector chooses the separate symbols, the busiest ones; while there is room, a new symbol becomes
+//! separate at once.
 
 use super::log2_histogram::Log2Histogram;
 use crate::model::instrument::InstrumentId;
 
-/// What was measured of symbols in one interval.
+/// The measurements by symbol in one interval.
 #[derive(Debug, Default)]
 pub struct Symbols {
     /// By instrument.
     rows: Vec<Row>,
-    /// Those that are told apart.
+    /// The separate symbols.
     cells: Vec<(InstrumentId, Log2Histogram)>,
     rest: Log2Histogram,
 }
 
-/// An instrument: how often it was measured, and where.
+/// An instrument: its number of measurements, and its histogram.
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     count: u32,
     place: Place,
 }
 
-/// Where an instrument is measured.
+/// The histogram of an instrument.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
-    /// It has not come yet.
+    /// Not measured yet.
     #[default]
     Unknown,
-    /// By itself.
+    /// Its own.
     Cell(u16),
-    /// With others.
+    /// The common one.
     Rest,
 }
 
 impl Symbols {
-    /// Measures `count` ticks of an instrument that took so long. At most `most` are told apart.
+    /// Records `count` ticks of an instrument with a latency of `ns`. At most `most` symbols are separate.
     #[inline]
     pub(super) fn record(&mut self, id: InstrumentId, ns: u64, count: u64, most: usize) {
         let mut place = Place::Unknown;
@@ -50,7 +52,7 @@ impl Symbols {
         }
     }
 
-    /// An instrument comes for the first time in this interval.
+    /// Records the first ticks of an instrument in this interval.
     #[cold]
     fn meet(&mut self, id: InstrumentId, ns: u64, count: u64, most: usize) {
         let place = if self.cells.len() < most { self.tell_apart(id) } else { Place::Rest };
@@ -75,23 +77,23 @@ impl Symbols {
         Place::Cell(at)
     }
 
-    /// Those that are told apart, each with what was measured of it.
+    /// Returns the separate symbols that have measurements.
     pub fn apart(&self) -> impl Iterator<Item = (InstrumentId, &Log2Histogram)> {
         self.cells.iter().map(|(id, coarse)| (*id, coarse)).filter(|(_, coarse)| coarse.count() > 0)
     }
 
-    /// What was measured of all others.
+    /// Returns the measurements of all others.
     pub fn rest(&self) -> &Log2Histogram {
         &self.rest
     }
 
-    /// How often each instrument was measured, those that were not left out.
+    /// Returns the number of measurements of each instrument that has any.
     pub fn counts(&self) -> impl Iterator<Item = (InstrumentId, u64)> {
         let rows = self.rows.iter().enumerate().filter(|(_, row)| row.count > 0);
         rows.map(|(at, row)| (InstrumentId(at as u32), u64::from(row.count)))
     }
 
-    /// Forgets all values, keeps the memory, and tells these apart from now on.
+    /// Clears all values, keeps the memory, and makes these symbols separate from now on.
     pub(super) fn begin(&mut self, apart: &[InstrumentId]) {
         self.rows.fill(Row::default());
         self.cells.clear();

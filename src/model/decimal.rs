@@ -1,32 +1,31 @@
-//! Exact decimals: prices and sizes leave with the digits they came with.
+//! Exact decimals: prices and sizes are sent with the digits they were received with.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 /// A price or size with exactly the digits the venue sent: `mantissa × 10^-scale`.
 ///
-/// `"0.0100"` is mantissa 100, scale 4, and prints as `0.0100` again. Comparison is by value
-/// (`1.0 == 1.00`); the digits themselves are compared through [`mantissa`](Self::mantissa) and
-/// [`scale`](Self::scale).
+/// `"0.0100"` is mantissa 100, scale 4, and prints as `0.0100` again. Comparison is by value (`1.0 == 1.00`);
+/// the digits themselves are compared through [`mantissa`](Self::mantissa) and [`scale`](Self::scale).
 ///
-/// The mantissa is a two's complement number of 96 bits in two halves, so the struct is as large as one with a
-/// 64-bit mantissa. [`DIGITS_MAX`](Self::DIGITS_MAX) digits always fit.
+/// The mantissa is a two's complement number of 96 bits in two halves, so the struct is as large as one with
+/// a 64-bit mantissa. [`DIGITS_MAX`](Self::DIGITS_MAX) digits always fit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decimal {
     /// Bits 0 to 63 of the mantissa.
     low: u64,
-    /// Bits 64 to 95, the sign among them.
+    /// Bits 64 to 95, including the sign.
     high: i32,
     scale: u8,
 }
 
-/// Why a text is no [`Decimal`].
+/// Why a text is not a [`Decimal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalError {
     /// The text is not a number of RFC 8259 §6.
     #[error("not a decimal number")]
     Malformed,
-    /// The digits do not fit: more than [`Decimal::DIGITS_MAX`], or more places than a scale holds.
+    /// The digits do not fit: more than [`Decimal::DIGITS_MAX`], or more decimal places than a scale holds.
     #[error(
         "decimal overflow: more than {} digits, or more than {} places behind the point",
         Decimal::DIGITS_MAX,
@@ -36,39 +35,39 @@ pub enum DecimalError {
 }
 
 impl Decimal {
-    /// The most digits a decimal has, leading zeros not counted.
+    /// The most digits of a decimal, not counting leading zeros.
     pub const DIGITS_MAX: u32 = 28;
-    /// The most places behind the point, where the mantissa fits 64 bits.
+    /// The most decimal places if the mantissa fits into 64 bits.
     pub const SCALE_MAX: u8 = u8::MAX;
-    /// The most places behind the point of a decimal whose mantissa does not fit 64 bits.
+    /// The most decimal places if the mantissa does not fit into 64 bits.
     pub const WIDE_SCALE_MAX: u8 = 63;
 
-    /// A decimal from its parts: `mantissa × 10^-scale`.
+    /// Returns `mantissa × 10^-scale`.
     pub const fn new(mantissa: i64, scale: u8) -> Self {
         Self { low: mantissa.cast_unsigned(), high: (mantissa >> 63) as i32, scale }
     }
 
-    /// A decimal from the halves of its mantissa: see [`halves`](Self::halves).
+    /// Returns a decimal from the halves of its mantissa: see [`halves`](Self::halves).
     pub(crate) const fn from_halves(low: u64, high: i32, scale: u8) -> Self {
         Self { low, high, scale }
     }
 
-    /// The mantissa's bits 0 to 63, and the bits above them, the sign among them.
+    /// Returns bits 0 to 63 of the mantissa, and the bits above, including the sign.
     pub(crate) const fn halves(self) -> (u64, i32) {
         (self.low, self.high)
     }
 
-    /// Whether the mantissa needs more than 64 bits.
+    /// Returns true if the mantissa needs more than 64 bits.
     pub const fn is_wide(self) -> bool {
         self.high as i64 != self.low.cast_signed() >> 63
     }
 
-    /// All digits, the point taken out.
+    /// Returns the mantissa: all digits without the decimal point.
     pub const fn mantissa(self) -> i128 {
         (self.high as i128) << 64 | self.low as i128
     }
 
-    /// All digits, point and leading zeros taken out, as text without a sign.
+    /// Returns the digits without sign, decimal point and leading zeros.
     pub(crate) fn digits(self, buffer: &mut itoa::Buffer) -> &str {
         if self.is_wide() {
             return buffer.format(self.mantissa().unsigned_abs());
@@ -76,32 +75,32 @@ impl Decimal {
         buffer.format(self.low.cast_signed().unsigned_abs())
     }
 
-    /// How many of the digits stand behind the point.
+    /// Returns the number of decimal places.
     pub const fn scale(self) -> u8 {
         self.scale
     }
 
-    /// True for `0`, `0.000`, `0e9`.
+    /// Returns true for `0`, `0.000`, `0e9`.
     pub const fn is_zero(self) -> bool {
         self.low == 0 && self.high == 0
     }
 
-    /// True above zero.
+    /// Returns true above zero.
     pub const fn is_positive(self) -> bool {
         self.high > 0 || (self.high == 0 && self.low > 0)
     }
 
-    /// True below zero.
+    /// Returns true below zero.
     pub const fn is_negative(self) -> bool {
         self.high < 0
     }
 
-    /// Reads the number grammar of RFC 8259 §6: `-12.50`, `0.0100`, `1e-8`. An exponent is
-    /// resolved exactly, so `1e-8` prints as `0.00000001`.
+    /// Parses the number grammar of RFC 8259 §6: `-12.50`, `0.0100`, `1e-8`. An exponent is resolved exactly,
+    /// so `1e-8` prints as `0.00000001`.
     ///
     /// # Errors
-    /// [`DecimalError::Malformed`] for anything else, [`DecimalError::Overflow`] when the digits do
-    /// not fit: nothing ever wraps, rounds or saturates.
+    /// [`DecimalError::Malformed`] for anything else, [`DecimalError::Overflow`] if the digits do not fit:
+    /// nothing ever wraps, rounds or saturates.
     pub fn parse(text: &[u8]) -> Result<Self, DecimalError> {
         use DecimalError::Overflow;
         let (negative, digits) = match text {
@@ -126,7 +125,7 @@ impl Decimal {
         }
         let (scale, magnitude) = match number_end(digits, at, point)? {
             scale @ 0.. => (scale, magnitude),
-            // Digits are appended for an exponent that moves the point beyond the last one.
+            // An exponent that moves the point beyond the last digit appends digits.
             _ => return Self::parse_wide(text),
         };
         let Ok(mantissa) = i64::try_from(magnitude) else { return Self::parse_wide(text) };
@@ -174,7 +173,7 @@ impl Decimal {
         if wide.is_wide() && scale > Self::WIDE_SCALE_MAX { Err(Overflow) } else { Ok(wide) }
     }
 
-    /// Appends the digits, as they came, to `out`.
+    /// Appends the digits, as received, to `out`.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut buffer = itoa::Buffer::new();
         let digits = self.digits(&mut buffer).as_bytes();
@@ -195,7 +194,7 @@ impl Decimal {
         }
     }
 
-    /// The mantissa with `places` more digits; `None` when 128 bits are too few.
+    /// Returns the mantissa with `places` more digits; `None` if 128 bits are too few.
     fn magnified(self, places: u8) -> Option<i128> {
         if self.is_zero() {
             return Some(0);
@@ -204,8 +203,8 @@ impl Decimal {
     }
 }
 
-/// Checks the end of a number whose digits end at `at`, with the decimal point at `point`, and returns how many places
-/// stand behind the point once its exponent is applied: less than 0 where digits are to be appended.
+/// Checks the end of a number whose digits end at `at`, with the decimal point at `point`. Returns the number
+/// of decimal places after applying its exponent: negative if digits have to be appended.
 #[inline]
 fn number_end(digits: &[u8], at: usize, point: Option<usize>) -> Result<i64, DecimalError> {
     use DecimalError::{Malformed, Overflow};
@@ -223,7 +222,7 @@ fn number_end(digits: &[u8], at: usize, point: Option<usize>) -> Result<i64, Dec
     Ok(i64::try_from(fraction).map_err(|_| Overflow)? - exponent)
 }
 
-/// The exponent of a number, after its `e`. Clamped far outside of what a scale can hold.
+/// Parses the exponent of a number, after its `e`. Clamped far outside the range of a scale.
 fn exponent(text: &[u8]) -> Result<i64, DecimalError> {
     let (sign, digits) = match text {
         [b'-', rest @ ..] => (-1, rest),
@@ -240,7 +239,7 @@ fn exponent(text: &[u8]) -> Result<i64, DecimalError> {
 impl Ord for Decimal {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        // Numbers of 96 bits with the same upper bits differ as their lower bits do.
+        // 96-bit numbers with equal upper bits compare as their lower bits do.
         if self.scale == other.scale && self.high == other.high {
             return self.low.cmp(&other.low);
         }
@@ -260,7 +259,7 @@ impl Decimal {
         }
         match self.magnified(other.scale - self.scale) {
             Some(mine) => mine.cmp(&other.mantissa()),
-            // Out of 128 bits: then it is out of the other's 96 bits too, and the sign decides.
+            // It exceeds 128 bits, and so the other's 96 bits too: the sign decides.
             None => self.mantissa().cmp(&0),
         }
     }

@@ -1,4 +1,4 @@
-//! Which instruments exist: their symbols, and the dense ids that everything else is indexed by.
+//! The instruments of a run: their symbols, and the dense ids that index everything else.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -9,38 +9,38 @@ use rustc_hash::FxBuildHasher;
 
 use crate::text::printable::is_hidden;
 
-/// Dense number of an instrument, from 0 in the order of listing. Valid within one run.
+/// The dense number of an instrument, from 0 in the order of listing. Valid within one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InstrumentId(pub u32);
 
 impl InstrumentId {
-    /// The id as an index.
+    /// Returns the id as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// The full name of an instrument, `venue:NAME`, with the venue's own spelling of `NAME`.
+/// The full name of an instrument, `venue:NAME`, with `NAME` spelled as the venue does.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Symbol {
     text: Box<str>,
     venue_len: u8,
 }
 
-/// Why a text names no instrument.
+/// Why a text is not a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolError {
-    /// No `venue:` in front.
+    /// The prefix `venue:` is missing.
     #[error("a symbol is written venue:NAME")]
     NoVenue,
     /// The venue part is not 1 to 32 of `a-z 0-9 - _`.
     #[error("a venue is 1 to 32 of a-z, 0-9, '-' and '_'")]
     BadVenue,
-    /// The name is empty, longer than [`Symbol::NAME_BYTES_MAX`], or has a character that none can have.
+    /// The name is empty, longer than [`Symbol::NAME_BYTES_MAX`], or contains an invalid character.
     #[error("a symbol's name is 1 to 64 bytes without spaces, quotes, '\\', ',' and '*'")]
     BadName,
-    /// The name has a character that is not seen, or that changes how others look: see [`is_hidden`]. Two names that
-    /// look alike would be two instruments.
+    /// The name contains an invisible character, or one that changes how others look: see [`is_hidden`]. Two
+    /// names that look alike would be two instruments.
     #[error("a symbol's name has no character that is not seen or turns others round: U+{:04X}", u32::from(*.0))]
     Hidden(char),
 }
@@ -51,19 +51,19 @@ impl Symbol {
     /// The longest venue, in bytes.
     pub const VENUE_BYTES_MAX: usize = 32;
 
-    /// Reads `venue:NAME`.
+    /// Parses `venue:NAME`.
     ///
     /// # Errors
-    /// [`SymbolError`] says which half is wrong.
+    /// [`SymbolError`] states which part is wrong.
     pub fn parse(text: &str) -> Result<Self, SymbolError> {
         let (venue, name) = text.split_once(':').ok_or(SymbolError::NoVenue)?;
         Self::new(venue, name)
     }
 
-    /// Puts a symbol together.
+    /// Returns the symbol of a venue and a name.
     ///
     /// # Errors
-    /// [`SymbolError`] says which half is wrong.
+    /// [`SymbolError`] states which part is wrong.
     pub fn new(venue: &str, name: &str) -> Result<Self, SymbolError> {
         if !Self::is_venue(venue) {
             return Err(SymbolError::BadVenue);
@@ -72,14 +72,14 @@ impl Symbol {
         Ok(Self { text: format!("{venue}:{name}").into(), venue_len: venue.len() as u8 })
     }
 
-    /// Whether this can be the name of a venue.
+    /// Returns true if a text is a valid venue name.
     pub fn is_venue(text: &str) -> bool {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         (1..=Self::VENUE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
     }
 
-    /// Checks a venue's name of an instrument. What it lets through needs no escaping in JSON and no quoting in a
-    /// list, and is seen.
+    /// Checks a venue's name of an instrument. A valid name needs no escaping in JSON and no quoting in a
+    /// list, and is visible.
     fn check_name(text: &str) -> Result<(), SymbolError> {
         if let Some(hidden) = text.chars().find(|c| is_hidden(*c)) {
             return Err(SymbolError::Hidden(hidden));
@@ -89,17 +89,17 @@ impl Symbol {
         if fits && !text.contains(odd) { Ok(()) } else { Err(SymbolError::BadName) }
     }
 
-    /// `venue:NAME`.
+    /// Returns `venue:NAME`.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The part before the colon.
+    /// Returns the part before the colon.
     pub fn venue(&self) -> &str {
         &self.text[..usize::from(self.venue_len)]
     }
 
-    /// The part behind the colon.
+    /// Returns the part after the colon.
     pub fn name(&self) -> &str {
         &self.text[usize::from(self.venue_len) + 1..]
     }
@@ -117,25 +117,25 @@ impl fmt::Display for Symbol {
     }
 }
 
-/// How many instruments a chunk of the table holds.
+/// Instruments per chunk of the table.
 const CHUNK: usize = 256;
 
-/// Why another instrument is not listed.
+/// Why an instrument cannot be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableFull {
     /// The table is full.
     #[error("no room for another instrument: [limits] instruments_max is {0}")]
     Full(usize),
-    /// What is left of it is kept for others.
+    /// The remaining capacity is reserved for feeds.
     #[error("no room for another instrument of a publisher: {0} are listed, the rest is kept for feeds")]
     Kept(usize),
 }
 
-/// A chunk of the table; its places are filled in order.
+/// A chunk of the table, filled in order.
 type Chunk = Box<[OnceLock<Symbol>]>;
 
-/// All instruments of a run: they are added, never removed. The ingest thread adds; every thread
-/// reads. Reading by id takes no lock; looking up by name takes one, and is for cold paths.
+/// All instruments of a run. They are added, never removed. The ingest thread adds; every thread reads.
+/// Access by id takes no lock; a search by name takes one, and is for cold paths.
 pub struct InstrumentTable {
     chunks: Box<[OnceLock<Chunk>]>,
     len: AtomicU32,
@@ -143,17 +143,17 @@ pub struct InstrumentTable {
     index: RwLock<Index>,
 }
 
-/// How instruments are found by what people call them.
+/// Finds instruments by symbol, name and venue.
 #[derive(Default)]
 struct Index {
     ids: HashMap<Symbol, InstrumentId, FxBuildHasher>,
-    /// By the name alone: the first two venues that list it are enough to tell that it is ambiguous.
+    /// By the name alone: the first two venues that list it suffice to detect that it is ambiguous.
     names: HashMap<Box<str>, (InstrumentId, Option<InstrumentId>), FxBuildHasher>,
     venues: HashSet<Box<str>, FxBuildHasher>,
 }
 
 impl InstrumentTable {
-    /// An empty table for at most `capacity` instruments.
+    /// Returns an empty table for at most `capacity` instruments.
     pub fn new(capacity: usize) -> Self {
         let chunks = capacity.div_ceil(CHUNK);
         Self {
@@ -164,38 +164,39 @@ impl InstrumentTable {
         }
     }
 
-    /// How many are listed. Every id below it is readable.
+    /// Returns the number of listed instruments. Every id below it is readable.
     pub fn len(&self) -> usize {
-        // Acquire pairs with the Release in `intern`: who sees the length sees the symbols below it.
+        // Acquire pairs with the Release in `intern_below`: a thread that sees the length sees the symbols
+        // below it.
         self.len.load(Ordering::Acquire) as usize
     }
 
-    /// True before the first is listed.
+    /// Returns true before the first is listed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The most it can hold.
+    /// Returns the most instruments it can hold.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The symbol of an id; `None` for an id that is not listed.
+    /// Returns the symbol of an id; `None` if the id is not listed.
     pub fn get(&self, id: InstrumentId) -> Option<&Symbol> {
         self.chunks.get(id.index() / CHUNK)?.get()?[id.index() % CHUNK].get()
     }
 
-    /// The id of a symbol, if it is listed.
+    /// Returns the id of a symbol, if it is listed.
     pub fn find(&self, symbol: &Symbol) -> Option<InstrumentId> {
         self.index().ids.get(symbol).copied()
     }
 
-    /// The instruments of this name, whatever the venue: the first, and another if there is one.
+    /// Returns the instruments with this name at any venue: the first, and another if there is one.
     pub fn find_name(&self, name: &str) -> Option<(InstrumentId, Option<InstrumentId>)> {
         self.index().names.get(name).copied()
     }
 
-    /// Whether some instrument of this venue is listed.
+    /// Returns true if an instrument of this venue is listed.
     pub fn has_venue(&self, venue: &str) -> bool {
         self.index().venues.contains(venue)
     }
@@ -204,24 +205,24 @@ impl InstrumentTable {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every listed instrument, in the order of ids.
+    /// Returns every listed instrument, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = (InstrumentId, &Symbol)> {
         (0..self.len() as u32).filter_map(|n| Some((InstrumentId(n), self.get(InstrumentId(n))?)))
     }
 
-    /// The id of `symbol`, listing it if it is new.
+    /// Returns the id of `symbol`, and lists the symbol if it is new.
     ///
     /// # Errors
-    /// [`TableFull`] when it is new and there is no room.
+    /// [`TableFull`] if it is new and there is no room.
     pub fn intern(&self, symbol: &Symbol) -> Result<InstrumentId, TableFull> {
         self.intern_below(symbol, self.capacity)
     }
 
-    /// As [`intern`](Self::intern), but what is new is listed only while fewer than `most` are: the rest is kept for
-    /// others.
+    /// As [`intern`](Self::intern), but a new symbol is listed only while fewer than `most` are: the rest is
+    /// reserved.
     ///
     /// # Errors
-    /// [`TableFull`] when it is new and there is no room.
+    /// [`TableFull`] if it is new and there is no room.
     pub fn intern_below(&self, symbol: &Symbol, most: usize) -> Result<InstrumentId, TableFull> {
         if let Some(id) = self.find(symbol) {
             return Ok(id);

@@ -1,4 +1,4 @@
-//! Market data as values: symbols and their dense ids, exact decimals, and the ticks that are made of them.
+//! Market data as values: symbols and their dense ids, exact decimals, and ticks.
 
 pub mod decimal;
 pub mod instrument;

@@ -1,8 +1,8 @@
-//! What flows through the gateway: trades, quotes, and the two marks that travel in order with them (a gap
-//! in the feed, a change of state).
+//! The messages in the ring: trades, quotes, and two marks in order with them (a gap in the feed, a change of
+//! state).
 //!
-//! A [`Tick`] packs into [`WORDS`] 64-bit words, so that the ring can hold it in plain atomics; the
-//! layout is pinned by a test at the end of this file.
+//! A [`Tick`] packs into [`WORDS`] 64-bit words, so that the ring can store it in plain atomics; a test at
+//! the end of this file pins the layout.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use crate::model::instrument::InstrumentId;
 
 pub use crate::model::decimal::{Decimal, DecimalError};
 
-/// What a client subscribes to for a symbol. Each has its own `seq`.
+/// The channels of a symbol that clients subscribe to. Each has its own `seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Channel {
-    /// Executed trades: events, never merged unasked.
+    /// Executed trades: events, merged only on request.
     Trade = 0,
-    /// Best bid and offer: state, the newest counts.
+    /// Best bid and offer: state, of which the newest counts.
     Quote = 1,
 }
 
@@ -24,7 +24,7 @@ impl Channel {
     /// Every channel, in the order of their numbers.
     pub const ALL: [Self; 2] = [Self::Trade, Self::Quote];
 
-    /// The word used on the wire.
+    /// Returns the name in the protocol.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Trade => "trade",
@@ -33,7 +33,7 @@ impl Channel {
     }
 }
 
-/// What an instrument has a newest value of: its channels, and its state.
+/// The streams of an instrument that have a newest value: its channels, and its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stream {
@@ -59,32 +59,32 @@ impl From<Channel> for Stream {
     }
 }
 
-/// Dense number of a stream of an instrument: tables are indexed by it.
+/// The dense number of a stream of an instrument, used as a table index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u32);
 
 impl Key {
-    /// The key of a stream of an instrument.
+    /// Returns the key of a stream of an instrument.
     pub const fn new(instrument: InstrumentId, stream: Stream) -> Self {
         Self(instrument.0 * Stream::ALL.len() as u32 + stream as u32)
     }
 
-    /// How many keys so many instruments have.
+    /// Returns the number of keys of `instruments` instruments.
     pub const fn count(instruments: usize) -> usize {
         instruments * Stream::ALL.len()
     }
 
-    /// The key as an index.
+    /// Returns the key as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// Whose stream it is.
+    /// Returns the instrument.
     pub const fn instrument(self) -> InstrumentId {
         InstrumentId(self.0 / Stream::ALL.len() as u32)
     }
 
-    /// Which stream it is.
+    /// Returns the stream.
     pub const fn stream(self) -> Stream {
         match self.0 % Stream::ALL.len() as u32 {
             0 => Stream::Trade,
@@ -93,7 +93,7 @@ impl Key {
         }
     }
 
-    /// The channel, unless it is the state's.
+    /// Returns the channel; `None` for the state.
     pub const fn channel(self) -> Option<Channel> {
         match self.stream() {
             Stream::Trade => Some(Channel::Trade),
@@ -103,7 +103,7 @@ impl Key {
     }
 }
 
-/// Who took: the aggressor's side of a trade.
+/// The side of a trade's aggressor (taker).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The taker bought.
@@ -113,7 +113,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The word used on the wire.
+    /// Returns the name in the protocol.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Buy => "buy",
@@ -121,7 +121,7 @@ impl Side {
         }
     }
 
-    /// The other side: the taker's from the maker's.
+    /// Returns the other side: the taker's from the maker's.
     #[must_use]
     pub const fn flipped(self) -> Self {
         match self {
@@ -131,8 +131,8 @@ impl Side {
     }
 }
 
-/// A venue's trade id, kept as text of at most [`TradeId::BYTES_MAX`] bytes (a UUID fits). Empty when
-/// the venue gives none.
+/// A venue's trade id, as text of at most [`TradeId::BYTES_MAX`] bytes (a UUID fits). Empty if the venue
+/// sends none.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TradeId {
     len: u8,
@@ -140,12 +140,12 @@ pub struct TradeId {
 }
 
 impl TradeId {
-    /// The longest id that is kept.
+    /// The longest id, in bytes.
     pub const BYTES_MAX: usize = 40;
     /// No id.
     pub const NONE: Self = Self { len: 0, bytes: [0; Self::BYTES_MAX] };
 
-    /// An id from its text; `None` if it is too long or would need escaping in JSON.
+    /// Returns an id from its text; `None` if it is too long or would need escaping in JSON.
     pub fn new(text: &str) -> Option<Self> {
         let safe = |b: &u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
         if text.len() > Self::BYTES_MAX || !text.as_bytes().iter().all(safe) {
@@ -157,12 +157,12 @@ impl TradeId {
         Some(id)
     }
 
-    /// An id that the venue sends as a number.
+    /// Returns an id that the venue sends as a number.
     pub fn from_number(number: u64) -> Self {
         Self::new(itoa::Buffer::new().format(number)).unwrap_or(Self::NONE)
     }
 
-    /// The text, which is ASCII that needs no escaping in JSON.
+    /// Returns the text, which is ASCII that needs no escaping in JSON.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len).min(Self::BYTES_MAX)]
     }
@@ -181,22 +181,22 @@ pub struct Trade {
     pub price: Decimal,
     /// Size, in the unit of the venue (base currency or contracts).
     pub size: Decimal,
-    /// The aggressor's side; `None` when the source does not tell.
+    /// The aggressor's side; `None` if the source does not send it.
     pub side: Option<Side>,
     /// The venue's id of the trade.
     pub id: TradeId,
 }
 
-/// Best bid and offer. A side of the book that is empty, or that the venue does not tell, is `None`.
+/// Best bid and offer. A side that is empty, or that the venue does not send, is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quote {
-    /// Highest price somebody pays.
+    /// The highest price of a buy order.
     pub bid: Option<Decimal>,
-    /// How much is wanted there.
+    /// The size at that price.
     pub bid_size: Option<Decimal>,
-    /// Lowest price somebody takes.
+    /// The lowest price of a sell order.
     pub ask: Option<Decimal>,
-    /// How much is offered there.
+    /// The size at that price.
     pub ask_size: Option<Decimal>,
 }
 
@@ -204,23 +204,23 @@ pub struct Quote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GapCause {
-    /// The venue's own sequence or checksum broke.
+    /// The venue's sequence numbers or checksum broke.
     Feed = 0,
     /// A shard was lapped by the ring.
     Overrun = 1,
     /// The client did not keep up.
     SlowConsumer = 2,
-    /// They came while the client was away, and are no longer kept.
+    /// The ticks were published while the client was disconnected, and are no longer kept.
     Resume = 3,
-    /// A replay went somewhere else.
+    /// A replay moved to another position.
     Seek = 4,
 }
 
 impl GapCause {
-    /// Every one, in the order of their numbers.
+    /// Every cause, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Feed, Self::Overrun, Self::SlowConsumer, Self::Resume, Self::Seek];
 
-    /// The word used on the wire.
+    /// Returns the name in the protocol.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Feed => "feed",
@@ -232,24 +232,24 @@ impl GapCause {
     }
 }
 
-/// Whether the prices of an instrument can be trusted at this moment. Only [`Live`](Self::Live) prices are live.
+/// Whether the prices of an instrument can be trusted. Only [`Live`](Self::Live) prices are live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum State {
-    /// Listed by nobody yet.
+    /// No feed line has published it yet.
     #[default]
     Waiting = 0,
     /// The feed line is up and its book is good.
     Live = 1,
     /// The last value may be old: the line is silent, or its book is being rebuilt.
     Stale = 2,
-    /// The feed line is gone.
+    /// The feed line is disconnected.
     Down = 3,
-    /// A recording is playing: the last value is that of the recording.
+    /// A recording is playing, and the last value is that of the recording.
     Replay = 4,
-    /// A recording that plays no further until it is told to.
+    /// The replay of a recording is paused.
     Paused = 5,
-    /// The replay of a recording has ended: what it told does not hold any more.
+    /// The replay of a recording has ended, and its values no longer hold.
     Ended = 6,
 }
 
@@ -258,7 +258,7 @@ impl State {
     pub const ALL: [Self; 7] =
         [Self::Waiting, Self::Live, Self::Stale, Self::Down, Self::Replay, Self::Paused, Self::Ended];
 
-    /// The word used on the wire.
+    /// Returns the name in the protocol.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -272,18 +272,19 @@ impl State {
     }
 }
 
-/// Why numbers of a feed stand for no value.
+/// Why sequence numbers of a feed have no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FeedGap {
-    /// The feed lost messages. What was the last value before stays it: loss takes numbers so that it can be counted.
+    /// The feed lost messages. The last value stays the last value: lost messages take sequence numbers so
+    /// that they are counted.
     Lost = 0,
-    /// A replay went to a place where the channel has no value yet. There is no last value any more.
+    /// A replay moved to a position where the channel has no value. There is no last value any more.
     NoValue = 1,
 }
 
 impl FeedGap {
-    /// As it is told.
+    /// Returns the cause that clients are sent.
     pub const fn why(self) -> GapCause {
         match self {
             Self::Lost => GapCause::Feed,
@@ -292,20 +293,21 @@ impl FeedGap {
     }
 }
 
-/// What a [`Tick`] says.
+/// The content of a [`Tick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A trade on [`Channel::Trade`].
     Trade(Trade),
     /// A quote on [`Channel::Quote`].
     Quote(Quote),
-    /// The numbers from `from` to the tick's own `seq` (both included) of this channel stand for no value.
+    /// The sequence numbers from `from` to the tick's own `seq` (both included) of this channel have no
+    /// value.
     Gap {
-        /// The channel whose numbers these are.
+        /// The channel.
         channel: Channel,
-        /// First missing number; the last one is the tick's `seq`.
+        /// The first missing number; the last one is the tick's `seq`.
         from: u64,
-        /// Why there is none.
+        /// Why they have no value.
         void: FeedGap,
     },
     /// The instrument's state changed at the tick's `rx_ns`. Its `seq` counts the changes.
@@ -313,7 +315,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// The stream whose `seq` this counts on.
+    /// Returns the stream that its `seq` belongs to.
     pub const fn stream(&self) -> Stream {
         match self {
             Self::Trade(_) | Self::Gap { channel: Channel::Trade, .. } => Stream::Trade,
@@ -323,37 +325,37 @@ impl Body {
     }
 }
 
-/// One step of one instrument, as it goes through the ring.
+/// An update of one instrument, as stored in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// Which instrument.
+    /// The instrument.
     pub instrument: InstrumentId,
-    /// Number per instrument and stream, from 1 within an epoch.
+    /// The sequence number per instrument and stream, from 1 within an epoch.
     pub seq: u64,
-    /// When the gateway received the frame, nanoseconds since the Unix epoch.
+    /// When the gateway received the frame, in nanoseconds since the Unix epoch.
     pub rx_ns: u64,
-    /// The venue's clock, microseconds since the Unix epoch; `None` if the venue gave none.
+    /// The venue's time, in microseconds since the Unix epoch; `None` if the venue sent none.
     pub ts_us: Option<u64>,
-    /// It is no news but what stands at the place that a replay went to.
+    /// True if it repeats the value at the position that a replay moved to, and is not new.
     pub snap: bool,
-    /// What happened.
+    /// The content.
     pub body: Body,
 }
 
 /// The newest value of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct LastValue {
-    /// The newest tick that is no gap; `None` where there is none.
+    /// The newest tick that is not a gap; `None` if there is none.
     pub tick: Option<Tick>,
-    /// Where there is none because a replay went to a place without one: the number that this took.
+    /// The sequence number of the [`FeedGap::NoValue`] after which there is no value, if that is the reason.
     pub void: Option<u64>,
-    /// The newest number of the stream: the tick's, or that of a gap after it.
+    /// The newest sequence number of the stream: the tick's, or that of a gap after it.
     pub head: u64,
-    /// The newest numbers that a gap of the feed took, both included.
+    /// The newest sequence numbers lost by the feed: first and last, both included.
     pub feed_gap: Option<(u64, u64)>,
 }
 
-/// How many 64-bit words a packed [`Tick`] takes.
+/// The number of 64-bit words of a packed [`Tick`].
 pub const WORDS: usize = 12;
 
 /// A [`Tick`] packed for the ring:
@@ -367,9 +369,10 @@ pub const WORDS: usize = 12;
 ///      5…  trade: price, size, then the id (5 words)   quote: bid, bid_size, ask, ask_size   gap: from
 /// ```
 ///
-/// Words 5… hold the low 64 bits of mantissas. Where one needs more, `present` is marked `WIDE` and the bits above 64 of
-/// each, 32 of a quote's and 31 of a trade's, stand where words are free: of a quote in words 9 and 10, of a trade in the
-/// upper 48 bits of word 4 (its scales are at most 63) and in the bits `TRADE_SPARE` of word 0.
+/// Words 5… hold the low 64 bits of mantissas. If one needs more, `present` has the bit `WIDE` and the bits
+/// above 64 of each mantissa, 32 for a quote and 31 for a trade, use words that are free: for a quote words 9
+/// and 10, for a trade the upper 48 bits of word 4 (its scales are at most 63) and the bits `TRADE_SPARE` of
+/// word 0.
 pub type Words = [u64; WORDS];
 
 const KIND_TRADE: u8 = 0;
@@ -378,21 +381,22 @@ const KIND_GAP: u8 = 2;
 const KIND_STATUS: u8 = 3;
 /// Bits of `present`: bit i for decimal i, this one for `ts_us`.
 const PRESENT_TS: u8 = 1 << 7;
-/// No part of the tick, but a mark on it: [`Tick::snap`].
+/// The bit for [`Tick::snap`].
 const SNAP: u8 = 1 << 6;
-/// A mantissa has bits above its word: see [`Words`].
+/// The bit for mantissas with bits above their words: see [`Words`].
 const WIDE: u8 = 1 << 5;
-/// What of word 0 a trade leaves free: of the kind and of the detail six bits, of `present` the marks of decimals 2 and 3.
+/// The bits of word 0 that a trade does not use: six bits each of kind and detail, and the bits of decimals 2
+/// and 3 in `present`.
 const TRADE_SPARE: u64 = 0b1111_1100 << 32 | 0b1111_1100 << 40 | 0b1100 << 48;
-/// The kind of a packed tick, in word 0.
+/// The mask of the kind of a packed tick, in word 0 (shifted).
 const KIND: u64 = 0b11;
 
-/// The words under construction: `decimal` keeps mantissa, scale and presence together.
+/// A packed tick under construction.
 struct Packer {
     words: Words,
     scales: u64,
     present: u8,
-    /// Some mantissa has bits above its word.
+    /// True if a mantissa has bits above its word.
     wide: bool,
 }
 
@@ -407,7 +411,7 @@ impl Packer {
     }
 }
 
-/// Decimal number `at` of packed words, as far as its mantissa fits its word.
+/// Returns decimal number `at` of packed words, if its mantissa fits into its word.
 fn decimal_at(words: &Words, at: usize) -> Option<Decimal> {
     let present = (words[0] >> 48) as u8;
     (present & (1 << at) != 0)
@@ -427,7 +431,7 @@ fn pack_wide_trade(words: &mut Words, trade: &Trade) {
     }
 }
 
-/// Price and size of a trade that [`pack_wide_trade`] packed.
+/// Returns price and size of a trade packed by [`pack_wide_trade`].
 #[cold]
 fn wide_trade(words: &Words) -> [Decimal; 2] {
     let (mut both, mut spare) = (words[4] >> 16, TRADE_SPARE);
@@ -449,7 +453,7 @@ fn pack_wide_quote(words: &mut Words, quote: &Quote) {
     words[10] = high(quote.ask) | high(quote.ask_size) << 32;
 }
 
-/// Decimal number `at` of a quote that [`pack_wide_quote`] packed.
+/// Returns decimal number `at` of a quote packed by [`pack_wide_quote`].
 #[cold]
 fn wide_at(words: &Words, at: usize) -> Option<Decimal> {
     let narrow = decimal_at(words, at)?;
@@ -458,12 +462,12 @@ fn wide_at(words: &Words, at: usize) -> Option<Decimal> {
 }
 
 impl Tick {
-    /// The stream of the instrument that it belongs to.
+    /// Returns the stream key of the tick.
     pub const fn key(&self) -> Key {
         Key::new(self.instrument, self.body.stream())
     }
 
-    /// The key of a packed tick, from its first word.
+    /// Returns the stream key of a packed tick, from its first word.
     #[inline]
     pub const fn key_in(word: u64) -> Key {
         let stream = match (word >> 32 & KIND) as u8 {
@@ -476,7 +480,7 @@ impl Tick {
         Key::new(InstrumentId(word as u32), stream)
     }
 
-    /// Packs the tick; [`from_words`](Self::from_words) gives the same tick back.
+    /// Packs the tick; [`from_words`](Self::from_words) restores it.
     pub fn to_words(&self) -> Words {
         let mut p = Packer { words: [0; WORDS], scales: 0, present: 0, wide: false };
         let (mut detail, mut id_len) = (0u8, 0u8);
@@ -535,8 +539,8 @@ impl Tick {
         p.words
     }
 
-    /// Unpacks what [`to_words`](Self::to_words) packed. Words that it never made give some tick,
-    /// never a panic.
+    /// Unpacks a tick packed by [`to_words`](Self::to_words). Other words result in an arbitrary tick, never
+    /// a panic.
     pub fn from_words(words: &Words) -> Self {
         let [kind, detail, present, id_len] = [32, 40, 48, 56].map(|shift| (words[0] >> shift) as u8);
         let is_wide = present & WIDE != 0;

@@ -1,5 +1,5 @@
-//! The WebSocket frames that a peer sends: tungstenite parses them without owning the socket, and what they cost is
-//! bounded before it sees them. Clients and publishers are read alike.
+//! Incoming WebSocket frames: tungstenite parses them without owning the socket, and their cost is limited
+//! before it sees them. Used for clients and publishers alike.
 
 use std::io::{self, Read, Write};
 
@@ -10,18 +10,18 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use crate::protocol::close::Close;
 use crate::protocol::frame::Scanner;
 
-/// What one peer may send.
+/// The limits of what one peer may send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
     /// Bytes of a message.
     pub(crate) message_bytes: usize,
-    /// Parts that one message comes in.
+    /// Fragments of a message.
     pub(crate) fragments: u32,
-    /// Control frames a second.
+    /// Control frames per second.
     pub(crate) controls_per_s: u32,
 }
 
-/// The control frames of a peer: so many in the second that began then.
+/// The number of control frames of a peer in the second that began at `second_ns`.
 #[derive(Debug)]
 pub(crate) struct Controls {
     count: u32,
@@ -31,15 +31,15 @@ pub(crate) struct Controls {
 const SECOND_NS: u64 = 1_000_000_000;
 
 impl Controls {
-    /// None so far. Times are steady nanoseconds.
+    /// Returns a counter at 0. Times are steady nanoseconds.
     pub(crate) fn new(now_ns: u64) -> Self {
         Self { count: 0, second_ns: now_ns }
     }
 
-    /// Counts what has come, frame by frame.
+    /// Counts the frames in received bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::QuotaExceeded`] if it is too much.
+    /// [`io::ErrorKind::QuotaExceeded`] if a limit is exceeded.
     pub(crate) fn take_in(
         &mut self,
         bytes: &[u8],
@@ -58,27 +58,28 @@ impl Controls {
         Ok(())
     }
 
-    /// One of them was asked for, and counts no more.
+    /// Removes one control frame from the count, because it was requested (a pong).
     pub(crate) fn was_asked_for(&mut self) {
         self.count = self.count.saturating_sub(1);
     }
 }
 
-/// What tungstenite reads from and answers into: pongs and close frames go the way of all bytes.
+/// The stream that tungstenite reads from and replies to: pongs and close frames are queued like all other
+/// bytes.
 pub(crate) struct Shim<'a> {
     /// The socket.
     pub(crate) stream: &'a TcpStream,
-    /// What tungstenite answers, to be sent.
+    /// Replies from tungstenite, to be sent.
     pub(crate) replies: Vec<u8>,
-    /// Fed with every byte.
+    /// Scans every received byte.
     pub(crate) scanner: &'a mut Scanner,
-    /// What has come in this second.
+    /// The control frames in this second.
     pub(crate) controls: &'a mut Controls,
-    /// What may come.
+    /// The limits.
     pub(crate) most: Most,
-    /// Steady nanoseconds.
+    /// The time, in steady nanoseconds.
     pub(crate) now_ns: u64,
-    /// Bytes that may still be read before others have their turn.
+    /// Bytes that may still be read in this turn.
     pub(crate) left: usize,
 }
 
@@ -106,8 +107,8 @@ impl Write for Shim<'_> {
     }
 }
 
-/// A parser that has `early` bytes before those of the socket. It reads so many at once, and clears as many before
-/// each read.
+/// Returns a parser that processes the bytes `early` before those of the socket. It reads `read_bytes` at
+/// once, and zeroes as many before each read.
 pub(crate) fn parser(early: Vec<u8>, most: Most, read_bytes: usize) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(read_bytes)
@@ -117,7 +118,7 @@ pub(crate) fn parser(early: Vec<u8>, most: Most, read_bytes: usize) -> WebSocket
     WebSocketContext::from_partially_read(early, Role::Server, Some(config))
 }
 
-/// The close code that an error of a peer's frames calls for; `None` where the connection is over anyway.
+/// Returns the close code for an error in a peer's frames; `None` if the connection has ended anyway.
 pub(crate) fn close_for(error: &Error) -> Option<Close> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Close::TooBig),

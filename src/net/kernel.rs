@@ -1,45 +1,45 @@
-//! What the kernel is asked about a connection. No crate asks these two questions safely, so here are the only calls of the
-//! crate that the compiler does not check.
+//! Queries to the kernel about a connection. No crate offers these two safely, so this module contains the
+//! only unsafe calls of the crate.
 
 use tokio::net::TcpStream;
 
-/// What the kernel knows of the one at the other end.
+/// The state of the peer, as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Milliseconds since it acknowledged something, an answer to a probe of its closed window counted.
+    /// Milliseconds since its last acknowledgement, replies to zero-window probes included.
     pub silent_ms: u64,
-    /// It was sent something that it has to answer, and has not: data, or a probe of its closed window.
+    /// True if a reply is outstanding: to data, or to a zero-window probe.
     pub asked: bool,
 }
 
-/// Bytes that were written and not acknowledged yet: SIOCOUTQ, see tcp(7). 0 where the system does not tell.
+/// Returns the bytes written and not acknowledged yet: SIOCOUTQ, see tcp(7). 0 if the query fails.
 #[cfg(target_os = "linux")]
 pub(crate) fn unacked(stream: &TcpStream) -> u64 {
     use std::os::fd::AsRawFd;
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and this request writes one int to where
-    // the pointer points.
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and this request writes one int to
+    // the location the pointer points to.
     #[allow(unsafe_code, reason = "no crate asks this safely")]
     let answer = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Bytes that were written and not acknowledged yet. 0: this system is not asked.
+/// Returns 0: there is no such query on this system.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn unacked(_: &TcpStream) -> u64 {
     0
 }
 
-/// What is known of the other end: TCP_INFO, see tcp(7). `None` where the system does not tell.
+/// Returns the state of the peer: TCP_INFO, see tcp(7). `None` if the query fails.
 #[cfg(target_os = "linux")]
 pub(crate) fn peer(stream: &TcpStream) -> Option<Peer> {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed. This option writes at most `len` bytes to where the
-    // pointer points, which is as much as there is. It is all integers, for which zeros are good where an older kernel
-    // writes less.
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed. This option writes at most `len`
+    // bytes to the location the pointer points to, which is the size of the buffer. The struct consists of
+    // integers, for which the zeros that an older kernel leaves are valid.
     #[allow(unsafe_code, reason = "no crate asks this safely")]
     let info = unsafe {
         let (fd, to) = (stream.as_raw_fd(), info.as_mut_ptr().cast());
@@ -52,7 +52,7 @@ pub(crate) fn peer(stream: &TcpStream) -> Option<Peer> {
     })
 }
 
-/// What is known of the other end: this system is not asked.
+/// Returns `None`: there is no such query on this system.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn peer(_: &TcpStream) -> Option<Peer> {
     None

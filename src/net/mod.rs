@@ -1,4 +1,4 @@
-//! What every listening door does with its sockets, and what is asked of the kernel about them.
+//! Sockets of the listeners: accepting, refusing, sending and closing, and queries to the kernel about them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,38 +18,40 @@ mod kernel;
 pub use kernel::Peer;
 pub(crate) use kernel::{peer, unacked};
 
-/// How long accepting pauses after it failed, for example with no file descriptor left.
+/// How long accepting pauses after a failure, for example with no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long it may take to refuse a connection that there is no file for: the next one waits meanwhile.
+/// How long refusing a connection may take when no file descriptor is left: the next one waits meanwhile.
 const REFUSAL_MAX: Duration = Duration::from_millis(50);
-/// How long a closed connection is read on, so that its peer gets to read the last words.
+/// How long a closed connection is still read, so that its peer can read the last words.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
-/// How much a closed connection is read on, in bytes.
+/// How many bytes a closed connection is still read.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
-/// How long the last words are kept for a client that was cut, in seconds: it may read for a while what came before them.
+/// How long the last words are kept for a client that was cut, in seconds: it may need time to read the data
+/// before them.
 const LAST_WORDS_S: u64 = 60;
 
-/// Takes connections of one listener, and keeps a file back: where no other is left, a connection still gets a reason.
+/// Accepts connections of one listener, and holds one file descriptor in reserve: if no other is left, a
+/// connection can still be refused with a reason.
 pub(crate) struct Acceptor<'a> {
     listener: &'a TcpListener,
-    /// What is sent then.
+    /// The refusal sent in that case.
     no_file_left: &'a [u8],
     spare: Option<File>,
 }
 
 impl<'a> Acceptor<'a> {
-    /// Connections that find no file left are sent this.
+    /// Returns an acceptor that sends `no_file_left` to connections for which no file descriptor is left.
     pub(crate) fn new(listener: &'a TcpListener, no_file_left: &'a [u8]) -> Self {
         Self { listener, no_file_left, spare: spare() }
     }
 
-    /// The next connection, with `TCP_NODELAY`. Failures are counted in `errors` and tried again, never in a
-    /// busy loop.
+    /// Returns the next connection, with `TCP_NODELAY` set. Failures are counted in `errors` and retried,
+    /// never in a busy loop.
     pub(crate) async fn accept(&mut self, errors: &AtomicU64) -> (TcpStream, SocketAddr) {
         loop {
             let error = match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    // It fails only on a socket that is gone already, which the first read reports.
+                    // Fails only on a socket that is already closed, which the first read reports.
                     stream.set_nodelay(true).ok();
                     return (stream, peer);
                 }
@@ -57,7 +59,7 @@ impl<'a> Acceptor<'a> {
             };
             errors.fetch_add(1, Ordering::Relaxed);
             let no_file_is_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-            // A peer that gave up does not affect the next one; any other error stays for a while.
+            // An aborted connection does not affect the next one; any other error will persist for a while.
             if (no_file_is_left && self.refuse().await) || error.kind() == io::ErrorKind::ConnectionAborted {
                 continue;
             }
@@ -65,7 +67,8 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Refuses the next connection, for which no file is left. False if none was kept back either.
+    /// Refuses the next connection, for which no file descriptor is left. Returns false if there was no
+    /// reserve either, or the refusal failed.
     async fn refuse(&mut self) -> bool {
         if self.spare.take().is_none() {
             self.spare = spare();
@@ -84,25 +87,26 @@ impl<'a> Acceptor<'a> {
     }
 }
 
-/// A file that is of no use but to be closed.
+/// Opens a file whose only purpose is to be closed.
 fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// Closes for writing, then reads for a moment what the peer still sends: closing with input unread would
-/// reset the connection, and the reset would overtake the last answer.
+/// Closes for writing, then reads what the peer still sends, for up to [`LINGER`]: closing with input unread
+/// would reset the connection, and the reset would overtake the last answer.
 pub(crate) async fn linger(mut stream: TcpStream) {
     let drain = async {
         if stream.shutdown().await.is_ok() {
             read_out(&mut stream, &mut { LINGER_BYTES_MAX }).await;
         }
     };
-    // Late or not, the socket is dropped next.
+    // In either case the socket is dropped next.
     timeout(LINGER, drain).await.ok();
 }
 
-/// As [`linger`], until a client that was cut has closed its side: while it reads what it had not read, it still answers
-/// pings, and a reset in return would take the last words from it. Ends soon when the gateway does.
+/// As [`linger`], until a client that was cut has closed its side: while it reads the remaining data it still
+/// answers pings, and a reset in reply would destroy the last words. Ends soon after the gateway begins to
+/// stop.
 pub(crate) async fn keep_last_words(mut stream: TcpStream, is_stopping: impl Fn() -> bool) {
     let mut left = LINGER_BYTES_MAX;
     if stream.shutdown().await.is_err() {
@@ -113,7 +117,7 @@ pub(crate) async fn keep_last_words(mut stream: TcpStream, is_stopping: impl Fn(
             return;
         }
         if is_stopping() {
-            // The kernel tries on without us.
+            // The kernel keeps trying after the process has ended.
             #[cfg(target_os = "linux")]
             socket2::SockRef::from(&stream)
                 .set_tcp_user_timeout(Some(Duration::from_secs(LAST_WORDS_S)))
@@ -124,9 +128,9 @@ pub(crate) async fn keep_last_words(mut stream: TcpStream, is_stopping: impl Fn(
     abort(&stream);
 }
 
-/// Reads what still comes, to the end or as much as is `left`.
+/// Reads and discards input, to the end or up to `left` bytes.
 async fn read_out(stream: &mut TcpStream, left: &mut usize) {
-    // On the heap: the task of each connection would carry it along for as long as it lives.
+    // On the heap: otherwise the task of each connection would contain it for its whole life.
     let mut scratch = vec![0; 4_096];
     while let Ok(n @ 1..) = stream.read(&mut scratch).await {
         *left = left.saturating_sub(n);
@@ -136,49 +140,51 @@ async fn read_out(stream: &mut TcpStream, left: &mut usize) {
     }
 }
 
-/// Has the kernel forget the connection as soon as it is dropped, and what it holds for it.
+/// Makes the kernel reset the connection when it is dropped, and discard its buffers.
 pub(crate) fn abort(stream: &TcpStream) {
-    // It fails only on a socket that is gone already.
+    // Fails only on a socket that is already closed.
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).ok();
 }
 
-/// What is set on the socket of each client.
+/// The socket options of each client.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// Bytes that the kernel may hold unsent before the socket counts as full (`TCP_NOTSENT_LOWAT`).
+    /// Bytes that may be unsent in the kernel before the socket counts as full (`TCP_NOTSENT_LOWAT`).
     pub unsent_bytes_max: u32,
 }
 
 impl Tuning {
-    /// Sets them. Where the system has no such option, its own limits stay.
+    /// Sets the options. On systems without them the defaults apply.
     ///
-    /// There is no `TCP_USER_TIMEOUT`: Linux counts it from when a receive window closed, too, answered probes or not, and
-    /// would end a client that reads slowly. See [`peer`].
+    /// `TCP_USER_TIMEOUT` is not set: Linux also counts it from when a receive window closed, whether probes
+    /// are answered or not, and would end a client that reads slowly. See [`peer`].
     #[cfg(target_os = "linux")]
     pub(crate) fn apply(self, stream: &std::net::TcpStream) {
-        // It fails only on a socket that is gone already, which the first read will tell.
+        // Fails only on a socket that is already closed, which the first read reports.
         socket2::SockRef::from(stream).set_tcp_notsent_lowat(self.unsent_bytes_max).ok();
     }
 
-    /// Sets them. Where the system has no such option, its own limits stay.
+    /// Does nothing: this system has no such options.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn apply(self, _: &std::net::TcpStream) {}
 }
 
-/// Writes as much as the kernel takes now, and asks nobody before.
+/// Writes as much as the kernel accepts now, without polling the socket first.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] if it takes nothing; anything else ends the connection.
+/// [`io::ErrorKind::WouldBlock`] if it accepts nothing; any other error ends the connection.
 #[inline]
 pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    // The call of the C library can be cancelled by another thread, and sees to that before and after each.
+    // A direct system call: the C library's `send` is a thread cancellation point, with extra work before and
+    // after each call.
     #[cfg(target_os = "linux")]
     return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL)?);
     #[cfg(not(target_os = "linux"))]
     return socket2::SockRef::from(stream).send(bytes);
 }
 
-/// Reads the line of memory that [`send`] will need, and says nothing of it.
+/// Prefetches the cache line that [`send`] reads (on Linux); returns a meaningless value so the load is not
+/// optimised away.
 #[inline]
 pub(crate) fn prefetch(stream: &TcpStream) -> usize {
     #[cfg(target_os = "linux")]
@@ -187,14 +193,14 @@ pub(crate) fn prefetch(stream: &TcpStream) -> usize {
     return std::ptr::from_ref(stream).addr();
 }
 
-/// Writes though the kernel holds as much unsent as it may: its buffer has room beyond that.
+/// Writes although the kernel holds as much unsent as it may: its buffer has room beyond that.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] if the buffer itself is full; anything else ends the connection.
+/// [`io::ErrorKind::WouldBlock`] if the buffer itself is full; any other error ends the connection.
 pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tuning) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(stream).set_tcp_notsent_lowat(u32::MAX)?;
-    // Not `try_write`: tokio remembers that the socket was full, and would not ask again.
+    // Not `try_write`: tokio remembers that the socket was full, and would not try again.
     let written = io::Write::write(&mut &*socket2::SockRef::from(stream), bytes);
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(stream).set_tcp_notsent_lowat(tuning.unsent_bytes_max)?;
@@ -203,7 +209,8 @@ pub(crate) fn write_beyond_lowat(stream: &TcpStream, bytes: &[u8], tuning: Tunin
     written
 }
 
-/// The address that a connection counts for: its own, and of IPv6 the /64 network, since a host has all of it.
+/// Returns the address that a connection counts under: its own, or the /64 network for IPv6, since one host
+/// has all of it.
 pub(crate) fn share_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -214,14 +221,14 @@ pub(crate) fn share_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many connections there are from each [share](share_of) of the addresses.
+/// The number of connections from each [share](share_of) of the addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     open: Mutex<HashMap<IpAddr, usize>>,
     all: AtomicUsize,
 }
 
-/// One connection's place among those from its address; dropping it gives it back.
+/// A connection's permit among those from its address, released on drop.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     address: IpAddr,
@@ -229,7 +236,7 @@ pub struct ConnectionPermit {
 }
 
 impl Addresses {
-    /// A place for a connection from this address, if it has fewer than `most`.
+    /// Returns a permit for a connection from this address, if it has fewer than `most`.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<ConnectionPermit> {
         let address = share_of(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,7 +249,7 @@ impl Addresses {
         Some(ConnectionPermit { address, addresses: Arc::clone(self) })
     }
 
-    /// Connections that have a place, from all addresses.
+    /// Returns the number of permits in use, over all addresses.
     pub(crate) fn open(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }

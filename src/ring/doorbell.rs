@@ -1,4 +1,4 @@
-//! How a sleeping shard hears that there is something in the ring.
+//! The doorbell: wakes a sleeping shard when the ring holds new ticks.
 
 use std::sync::atomic::{self, AtomicBool as Flag, Ordering::Relaxed};
 
@@ -6,9 +6,9 @@ use crossbeam::utils::CachePadded;
 
 use super::sync::{AtomicBool, Site};
 
-/// Wakes one sleeper, at most once for each time it went to sleep.
+/// Wakes one sleeping shard, at most once per sleep.
 ///
-/// The shard goes to sleep in three steps, the writer rings after each batch it has published:
+/// The shard goes to sleep in three steps; the writer rings after each published batch:
 ///
 /// ```text
 /// shard:   prepare();                                     writer:  publish(..); publish(..);
@@ -16,24 +16,24 @@ use super::sync::{AtomicBool, Site};
 ///          else { wait for the waker, or anything else; cancel() }
 /// ```
 ///
-/// Either the shard's look at the ring finds what was published, or the writer finds the shard asleep:
-/// no wake-up is lost. One that nobody needs any more may come, when the shard cancels while the writer
-/// rings; so after each wake-up the shard must look for itself.
+/// Either the shard's last check of the ring finds the published ticks, or the writer finds the shard
+/// asleep, so no wake-up is lost. A spurious wake-up is possible when the shard cancels while the writer
+/// rings, so the shard must check the ring after each wake-up.
 pub struct Doorbell {
     sleeping: CachePadded<AtomicBool>,
-    // Advice: no proof rests on it either.
+    // A hint: no proof depends on it, so it needs no loom type.
     busy: CachePadded<Flag>,
-    // A figure for reports: no proof rests on it, and loom need not know of it.
+    // For reports only: no proof depends on it, so it needs no loom type.
     wakes: atomic::AtomicU64,
     waker: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Doorbell {
-    /// A bell that calls `waker` to wake its sleeper.
+    /// Returns a doorbell that calls `waker` to wake its shard.
     ///
-    /// `waker` runs on the writer's thread: it must not block, and not panic. It must remember a call
-    /// that comes before the sleeper waits, and what was done before the call must be visible to who is
-    /// woken by it; `tokio::sync::Notify::notify_one` does all of this.
+    /// `waker` runs on the writer's thread: it must not block and not panic. It must remember a call made
+    /// before the shard waits, and everything done before the call must be visible to the woken thread;
+    /// `tokio::sync::Notify::notify_one` satisfies all of this.
     pub fn new(waker: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             sleeping: CachePadded::new(AtomicBool::new(false)),
@@ -43,48 +43,48 @@ impl Doorbell {
         }
     }
 
-    /// Shard: says that it is about to sleep. It must look at the ring once more after this, and only
+    /// Shard: announces that it is about to sleep. It must check the ring once more after this call and only
     /// then wait.
     pub fn prepare(&self) {
         self.sleeping.store(true, Relaxed);
         Site::BellPrepare.fence();
     }
 
-    /// Shard: says that it is awake, be it that it did not go to sleep or that something else woke it.
+    /// Shard: announces that it is awake, whether it did not go to sleep or something else woke it.
     pub fn cancel(&self) {
-        // Only the shard ever stores true, so this cannot wipe out a later sleep.
+        // Only the shard stores true, so this cannot clear a later sleep.
         self.sleeping.store(false, Relaxed);
     }
 
-    /// Writer: wakes the shard if it sleeps. To be called after publishing, once for a whole batch: it
-    /// has a full fence in it. True if it woke the shard.
+    /// Writer: wakes the shard if it sleeps; returns true if it did. Call once per published batch: it
+    /// contains a full fence.
     pub fn ring(&self) -> bool {
         ring_all([self]) == 1
     }
 
-    /// Shard: says whether it has clients to write to before it comes to the next tick.
+    /// Shard: sets whether it has clients to write to before it reads the next tick.
     pub fn set_busy(&self, busy: bool) {
-        // Mostly it is what it was, and the writer's copy of the line stays good.
+        // The value rarely changes, and a load keeps the cache line shared with the writer.
         if self.busy.load(Relaxed) != busy {
             self.busy.store(busy, Relaxed);
         }
     }
 
-    /// True while the shard would not come to a new tick at once anyhow.
+    /// Returns true while the shard would not read a new tick at once even if woken.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Relaxed)
     }
 
-    /// How many times the shard was woken.
+    /// Returns how many times the shard was woken.
     pub fn wakes(&self) -> u64 {
         self.wakes.load(Relaxed)
     }
 
-    /// Wakes the shard if it sleeps; the fence has been made.
+    /// Wakes the shard if it sleeps. The caller has issued the fence.
     fn wake(&self) -> bool {
-        // The plain look first: while the shard is awake its line stays shared, and nothing is written.
-        // The swap is Relaxed, for the waker brings its own ordering; it makes that one sleep is ended
-        // once.
+        // The plain load comes first: while the shard is awake its cache line stays shared and nothing is
+        // written. The swap ensures that each sleep is ended once; it is Relaxed, since the waker brings its
+        // own ordering.
         if !self.sleeping.load(Relaxed) || !self.sleeping.swap(false, Relaxed) {
             return false;
         }
@@ -94,7 +94,7 @@ impl Doorbell {
     }
 }
 
-/// Writer: rings several bells for the price of one fence. How many shards it woke.
+/// Writer: rings several doorbells with one fence. Returns how many shards it woke.
 pub fn ring_all<'a>(bells: impl IntoIterator<Item = &'a Doorbell>) -> usize {
     Site::BellRing.fence();
     bells.into_iter().filter(|bell| bell.wake()).count()
@@ -147,7 +147,7 @@ mod tests {
         let mut reader = ring.reader();
         let (wake, woken) = mpsc::sync_channel(1);
         let bell = Doorbell::new(move || {
-            // A full channel holds a wake-up already: the one that is refused would change nothing.
+            // A full channel already holds a wake-up, so a refused one changes nothing.
             wake.try_send(()).ok();
         });
         thread::scope(|scope| {

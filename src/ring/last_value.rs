@@ -1,56 +1,56 @@
-//! The newest value of every key, for those who come late or fell behind.
+//! The newest value of each key, for readers that start late or were lapped.
 
 use crossbeam::utils::CachePadded;
 
 use super::slot::Slot;
 use super::sync::{Backoff, OnceLock};
 
-/// How many keys are allocated together. Small under loom, where every atomic costs.
+/// Keys that are allocated together. Small under loom, where each atomic is expensive.
 const CHUNK: usize = if cfg!(tickfan_loom) { 2 } else { 256 };
 
-/// A key with no place.
+/// The error for a key beyond the capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no last value for key {key}: the keys are 0 to {capacity}, exclusive")]
 pub struct KeyOutOfRange {
-    /// The key that was asked for.
+    /// The requested key.
     pub key: usize,
-    /// How many keys there are.
+    /// The number of keys.
     pub capacity: usize,
 }
 
 type Chunk<const N: usize> = Box<[CachePadded<Slot<N>>]>;
 
-/// The newest `N` words of every dense key, stored by the [`Writer`](super::Writer) alone and read by
-/// anyone.
+/// The newest `N` words of each dense key, stored by the [`Writer`](super::Writer) alone and read from any
+/// thread.
 ///
-/// **The promise.** The writer stores a value *before* it publishes the tick that announces it. Who has
-/// taken position `p` from the ring, or starts at position `p + 1` (a new reader, or one that was
-/// lapped), and then loads a value, gets one at least as new as what was announced at `p` and before.
-/// It may be newer: then its tick is still to come, and is to be skipped as already known.
+/// **Guarantee.** The writer stores a value *before* it publishes the tick that announces it. A reader that
+/// has taken position `p` from the ring, or starts at position `p + 1` (a new or lapped reader), and then
+/// loads a value, gets one at least as new as those announced at `p` and before. The value may be newer: its
+/// tick then follows in the ring and must be skipped as already known.
 ///
-/// Memory: 256 keys are allocated when the first of them is stored, each one cache line pair
-/// (128 bytes for up to 15 words on x86-64), and never given back.
+/// Memory: the first store to a chunk of 256 keys allocates the chunk, one cache line pair per key (128 bytes
+/// for up to 15 words on x86-64). Chunks are never freed.
 pub struct LastValues<const N: usize> {
     chunks: Box<[OnceLock<Chunk<N>>]>,
     capacity: usize,
 }
 
 impl<const N: usize> LastValues<N> {
-    /// Room for the keys `0..capacity`.
+    /// Allocates no values yet; the valid keys are `0..capacity`.
     pub(super) fn new(capacity: usize) -> Self {
         let chunks = capacity.div_ceil(CHUNK);
         Self { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), capacity }
     }
 
-    /// How many keys there is room for.
+    /// Returns the number of keys.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The newest value of `key`; `None` if none was stored, or there is no such key.
+    /// Returns the newest value of `key`; `None` if none was stored or `key` is out of range.
     ///
-    /// Takes no lock. While the writer is in the middle of this very key it spins: for a dozen stores
-    /// if the writer runs, for its time off the core if it was pre-empted there.
+    /// Takes no lock. While the writer is storing this key it spins: for a dozen stores if the writer runs,
+    /// or until the writer is scheduled again if it was pre-empted.
     pub fn load(&self, key: usize) -> Option<[u64; N]> {
         let slot = self.chunks.get(key / CHUNK)?.get()?.get(key % CHUNK)?;
         let backoff = Backoff::new();
@@ -68,7 +68,8 @@ impl<const N: usize> LastValues<N> {
         }
     }
 
-    /// Stores the newest value of `key`. There must be one writer: [`Writer`](super::Writer) sees to it.
+    /// Stores the newest value of `key`. There must be only one writer, which [`Writer`](super::Writer)
+    /// guarantees.
     pub(super) fn store(&self, key: usize, words: &[u64; N]) -> Result<(), KeyOutOfRange> {
         if key >= self.capacity {
             return Err(KeyOutOfRange { key, capacity: self.capacity });

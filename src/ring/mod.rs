@@ -1,33 +1,34 @@
-//! From the one thread that reads the feed to all the shards: a ring that its readers cannot hold up.
+//! The ring between the ingest thread and the shards: one writer, any number of readers, and no back-pressure
+//! from readers to the writer.
 //!
 //! # Lapping
 //!
-//! There is one [`Writer`], and it never waits. The ring keeps the last `capacity` ticks; the next one
-//! is written over the oldest, whether or not everybody has read it. A [`Reader`] that falls further
-//! behind than that has been *lapped*:
+//! There is one [`Writer`], and it never waits. The ring keeps the last `capacity` ticks; the next tick
+//! overwrites the oldest, whether or not every reader has taken it. A [`Reader`] that falls behind by more
+//! than the capacity is *lapped*:
 //!
-//! * **What is lost**: everything between its cursor and the tail, also the part that is still in the
-//!   ring. A reader that was lapped is too slow for what it gets, and what it would still find would be
-//!   written over before its eyes; a fresh start gives it the whole ring as room again.
-//! * **What the count means**: [`Batch::lapped`] is exactly how many ticks were skipped. For each
-//!   reader, at any time, `taken + lapped = cursor − where it started`.
-//! * **Where the cursor goes**: to the tail, so that the next tick it takes is the first published after
-//!   it noticed. What the market looked like at that point is in [`LastValues`], never older than the
-//!   cursor.
+//! * **What is lost**: everything between its cursor and the tail, including the part that is still in the
+//!   ring. A lapped reader is too slow for its load, and the rest would be overwritten while it reads; a
+//!   fresh start gives it the whole ring as headroom again.
+//! * **What the count means**: [`Batch::lapped`] is exactly the number of skipped ticks. For each reader, at
+//!   any time, `taken + lapped = cursor − start position`.
+//! * **Where the cursor goes**: to the tail, so the next tick taken is the first one published after the
+//!   reader detected the loss. The state of the market at that point is in [`LastValues`], never older than
+//!   the cursor.
 //!
-//! Lapping ends a batch: what was taken in the same batch came before the loss.
+//! Lapping ends a batch: the ticks taken in the same batch precede the loss.
 //!
 //! # Order
 //!
-//! For each tick the writer stores, in this order: the last value, the slot, the tail. So whoever has
-//! seen a tick, or starts behind it, finds a last value at least as new.
+//! For each tick the writer stores, in this order: the last value, the slot, the tail. A reader that has
+//! taken a tick, or starts after it, therefore loads a last value at least as new.
 //!
-//! A slot tells by its stamp alone whether it holds the position a reader wants: the readers at the
-//! head of the ring share nothing with each other, and the writer's tail is looked at only to start, to
-//! recover from lapping, and for reports.
+//! The stamp of a slot alone shows whether the slot holds the position a reader wants: readers at the head of
+//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping, and
+//! for reports.
 //!
-//! A [`Doorbell`] wakes those who ran out of ticks. The memory orderings, and the proof that each of
-//! them is needed, are in `sync` and `model`.
+//! A [`Doorbell`] wakes readers that ran out of ticks. The memory orderings, and the proof that each of them
+//! is needed, are in `sync` and `model`.
 
 mod doorbell;
 mod last_value;
@@ -49,13 +50,13 @@ use slot::{Slot, complete};
 use sync::{AtomicU64, Site};
 pub use ticks::{Packed, Seen, TickReader, TickRing, TickWriter, tick_ring};
 
-/// The most ticks a ring can hold: 2 GiB of slots of 12 words.
+/// The largest ring capacity in ticks: 2 GiB of slots of 12 words.
 pub const CAPACITY_MAX: usize = 1 << 24;
 
-/// Why there can be no ring of this capacity.
+/// Why a ring capacity is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CapacityError {
-    /// A position becomes an index by masking, which takes a power of two. 0 is none.
+    /// Not a power of two (0 included): a position becomes an index by masking.
     #[error("ring capacity {0} is not a power of two")]
     NotPowerOfTwo(usize),
     /// More than [`CAPACITY_MAX`].
@@ -63,11 +64,10 @@ pub enum CapacityError {
     TooLarge(usize),
 }
 
-/// A ring for ticks of `N` words, and a last value for each key in `0..keys`.
+/// Returns a ring for ticks of `N` words with a last value for each key in `0..keys`.
 ///
-/// `capacity` is how many ticks a reader may fall behind before it is lapped. Memory: one cache line
-/// pair (128 bytes for up to 15 words on x86-64) for each, allocated here; for the keys see
-/// [`LastValues`].
+/// `capacity` is the number of ticks a reader may fall behind before it is lapped. Memory: one cache line
+/// pair per tick (128 bytes for up to 15 words on x86-64), allocated here; for the keys see [`LastValues`].
 ///
 /// # Errors
 /// [`CapacityError`] if `capacity` is not a power of two, or too large.
@@ -87,51 +87,51 @@ pub fn ring<const N: usize>(capacity: usize, keys: usize) -> Result<(Writer<N>, 
 }
 
 struct Shared<const N: usize> {
-    /// How many ticks were published. On a line of its own, for the writer stores it each time.
+    /// The number of published ticks. It has its own cache line, since the writer stores it for each tick.
     tail: CachePadded<AtomicU64>,
     slots: Box<[CachePadded<Slot<N>>]>,
     last_values: LastValues<N>,
 }
 
 impl<const N: usize> Shared<N> {
-    /// The slot of a position. Its version numbers are the positions themselves.
+    /// Returns the slot of a position. The slot's version numbers are the positions themselves.
     #[inline]
     fn slot(&self, position: u64) -> &Slot<N> {
         &self.slots[position as usize & (self.slots.len() - 1)]
     }
 
-    /// The tail, as a place to start from: see [`Site::TailLook`].
+    /// Returns the tail as a start position: see [`Site::TailLook`].
     fn start(&self) -> u64 {
         self.tail.load(Site::TailLook.order())
     }
 }
 
-/// The one writer. It cannot be cloned, and only its holder can publish and store.
+/// The only writer of a ring. It is not `Clone`, so only its owner can publish and store.
 pub struct Writer<const N: usize> {
     next: u64,
     shared: Arc<Shared<N>>,
 }
 
 impl<const N: usize> Writer<N> {
-    /// Publishes a tick that is nobody's last value. Never waits, never allocates.
+    /// Publishes a tick without storing a last value. Never waits, never allocates.
     ///
-    /// Positions are 63 bits: at a thousand million ticks a second they last 292 years.
+    /// Positions have 63 bits: at 10⁹ ticks per second they last 292 years.
     #[inline]
     pub fn publish(&mut self, words: &[u64; N]) {
         let position = self.next;
         self.next += 1;
         self.shared.slot(position).write(position, words);
-        // Relaxed: the fence within `write` stands before it, and makes that who looks at the tail with
-        // Acquire sees all that was stored before that fence, the last value of this tick included.
-        // That the words of the slot can be read is the business of its own stamp.
+        // Relaxed is enough: the fence within `write` precedes it, so an Acquire load of the tail makes
+        // everything stored before that fence visible, including the last value of this tick. Whether the
+        // words of the slot are readable depends on the slot's own stamp.
         self.shared.tail.store(self.next, Relaxed);
     }
 
-    /// Stores a tick as the last value of `key`, then publishes it: in this order, which the promise of
-    /// [`LastValues`] rests on. Never waits; allocates when it is the first to use a chunk of keys.
+    /// Stores a tick as the last value of `key`, then publishes it; the guarantee of [`LastValues`] depends
+    /// on this order. Never waits; allocates if it is the first store to a chunk of keys.
     ///
     /// # Errors
-    /// [`KeyOutOfRange`]: the key has no place, and nothing was published.
+    /// [`KeyOutOfRange`] if `key` is beyond the capacity; nothing was published.
     #[inline]
     pub fn publish_value(&mut self, key: usize, words: &[u64; N]) -> Result<(), KeyOutOfRange> {
         self.store(key, words)?;
@@ -139,27 +139,27 @@ impl<const N: usize> Writer<N> {
         Ok(())
     }
 
-    /// Stores a last value that no tick announces, or whose tick says it in other words. Such a tick
-    /// must be published after this.
+    /// Stores a last value that no tick announces, or that differs from the words of its tick. Such a tick
+    /// must be published after this call.
     ///
     /// # Errors
-    /// [`KeyOutOfRange`]: the key has no place, and nothing was stored.
+    /// [`KeyOutOfRange`] if `key` is beyond the capacity; nothing was stored.
     pub fn store(&mut self, key: usize, words: &[u64; N]) -> Result<(), KeyOutOfRange> {
         self.shared.last_values.store(key, words)
     }
 
-    /// How many ticks were published: the position of the next one.
+    /// Returns the number of published ticks, which is the position of the next one.
     pub fn published(&self) -> u64 {
         self.next
     }
 
-    /// The last values that it stores.
+    /// Returns the last values.
     pub fn last_values(&self) -> &LastValues<N> {
         &self.shared.last_values
     }
 }
 
-/// A handle that makes readers. Clones are the same ring.
+/// A handle that creates readers. Clones refer to the same ring.
 pub struct Ring<const N: usize> {
     shared: Arc<Shared<N>>,
 }
@@ -171,70 +171,71 @@ impl<const N: usize> Clone for Ring<N> {
 }
 
 impl<const N: usize> Ring<N> {
-    /// A new reader. It starts at the tail: the first tick it takes is the next one published, and what
-    /// came before is in the last values.
+    /// Returns a new reader. It starts at the tail: the first tick it takes is the next one published;
+    /// earlier state is in the last values.
     pub fn reader(&self) -> Reader<N> {
         Reader { cursor: self.shared.start(), shared: Arc::clone(&self.shared) }
     }
 
-    /// How many ticks a reader may fall behind.
+    /// Returns how many ticks a reader may fall behind.
     pub fn capacity(&self) -> usize {
         self.shared.slots.len()
     }
 
-    /// How many ticks were published, as far as this thread can tell. For reports.
+    /// Returns the number of published ticks visible to this thread. For reports.
     pub fn published(&self) -> u64 {
         self.shared.tail.load(Relaxed)
     }
 
-    /// The tick of a position, if it was published and not yet written over. For who looks back: a reader is
-    /// cheaper for what is new.
+    /// Returns the tick at a position, or `None` if it is not yet published or already overwritten. For
+    /// access to old ticks; a [`Reader`] is cheaper for new ones.
     pub fn at(&self, position: u64) -> Option<[u64; N]> {
         let slot = self.shared.slot(position);
         let stamp = slot.stamp();
         if stamp == complete(position) { slot.copy(stamp) } else { None }
     }
 
-    /// As [`at`](Self::at), but only the first word.
+    /// Returns the first word of the tick at a position; otherwise as [`at`](Self::at).
     pub fn first_at(&self, position: u64) -> Option<u64> {
         let slot = self.shared.slot(position);
         let stamp = slot.stamp();
         if stamp == complete(position) { slot.first(stamp) } else { None }
     }
 
-    /// The last values.
+    /// Returns the last values.
     pub fn last_values(&self) -> &LastValues<N> {
         &self.shared.last_values
     }
 }
 
-/// What one [`Reader::poll`] brought.
+/// The result of one [`Reader::poll`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "a loss that is not looked at is a loss that nobody counts"]
 pub struct Batch {
-    /// How many ticks were handed out.
+    /// The number of ticks passed on.
     pub taken: usize,
-    /// How many ticks were lost after those: the cursor has moved to the tail.
+    /// The number of ticks lost after those: the cursor has moved to the tail.
     pub lapped: u64,
 }
 
 impl Batch {
-    /// True if there was nothing to take and nothing was lost.
+    /// Returns true if there was nothing to take and nothing was lost.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
 }
 
-/// One reader, with a cursor of its own. Readers know nothing of each other, nor the writer of them.
+/// A reader with its own cursor. Readers are independent of each other, and the writer keeps no state about
+/// them.
 pub struct Reader<const N: usize> {
     cursor: u64,
     shared: Arc<Shared<N>>,
 }
 
 impl<const N: usize> Reader<N> {
-    /// Hands at most `max` ticks to `take`, in order, each whole. Never waits.
+    /// Passes at most `max` ticks to `take`, in order and each whole. Never waits.
     ///
-    /// It ends early when there are no more, or with a [`Batch::lapped`] when some were written over
+    /// Ends early when there are no more ticks, or with [`Batch::lapped`] set when ticks were overwritten
     /// before they could be read.
     #[inline]
     pub fn poll(&mut self, max: usize, mut take: impl FnMut(&[u64; N])) -> Batch {
@@ -258,11 +259,10 @@ impl<const N: usize> Reader<N> {
         batch
     }
 
-    /// Goes to the tail; how many ticks that skips.
+    /// Moves the cursor to the tail; returns the number of skipped ticks.
     ///
-    /// A slot can show that it was written over before the tail of that time comes into this thread's
-    /// sight. Then there is nowhere to go yet and nothing is counted; the next poll finds the same slot
-    /// and tries again.
+    /// A slot can show that it was overwritten before the matching tail is visible to this thread. Then the
+    /// cursor stays and nothing is counted; the next poll finds the same slot and tries again.
     #[cold]
     fn skip(&mut self) -> u64 {
         let start = self.shared.start().max(self.cursor);
@@ -271,19 +271,20 @@ impl<const N: usize> Reader<N> {
         skipped
     }
 
-    /// The position of the next tick it wants.
+    /// Returns the position of the next tick to take.
     pub fn cursor(&self) -> u64 {
         self.cursor
     }
 
-    /// How many ticks are waiting, as far as this thread can tell; more than the capacity means that it
-    /// will find itself lapped. For reports, and for the last look before sleeping at a [`Doorbell`].
+    /// Returns the number of waiting ticks visible to this thread; more than the capacity means that the next
+    /// poll will find the reader lapped. For reports, and for the last check before sleeping at a
+    /// [`Doorbell`].
     pub fn behind(&self) -> u64 {
-        // The slot comes before the tail, so the cursor can be ahead of the tail by the newest tick.
+        // The slot is stored before the tail, so the cursor can be ahead of the tail by the newest tick.
         self.shared.tail.load(Relaxed).saturating_sub(self.cursor)
     }
 
-    /// The last values, never older than what this reader has seen.
+    /// Returns the last values, never older than the ticks this reader has taken.
     pub fn last_values(&self) -> &LastValues<N> {
         &self.shared.last_values
     }
@@ -296,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    /// Twelve words that only position `n` has: one from elsewhere among them is seen.
+    /// Twelve words unique to position `n`, so that a word from another position is detected.
     fn words_of(n: u64) -> [u64; 12] {
         array::from_fn(|i| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(5 * i as u32))
     }
@@ -404,7 +405,7 @@ mod tests {
         assert_eq!(writer.last_values().capacity(), ring.last_values().capacity());
     }
 
-    /// One reader's run of the stress test, up to `ticks`: how many it took and how many it lost.
+    /// Runs one reader of the stress test up to `ticks`; returns how many it took and how many it lost.
     fn follow(mut reader: Reader<12>, ticks: u64) -> (u64, u64) {
         let (mut taken, mut lapped) = (0, 0);
         while reader.cursor() < ticks {
@@ -424,7 +425,7 @@ mod tests {
         (taken, lapped)
     }
 
-    /// Position `n` is stored under key 0, with `n` itself in the first word.
+    /// Checks key 0, under which position `n` is stored with `n` in the first word.
     fn check_last_value(reader: &Reader<12>) {
         let Some(last) = reader.last_values().load(0) else {
             assert_eq!(reader.cursor(), 0, "no last value though something was seen");

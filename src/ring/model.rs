@@ -1,9 +1,8 @@
-//! The proof: loom runs the ring through every interleaving of a few threads (up to a bound of
-//! pre-emptions) and every stale read that the memory model allows, on the weakest machine there could
-//! be. Three promises are checked; then each [`Site`] is weakened alone, and the promise that rests on
-//! it must break.
+//! The proof by model checking: loom runs the ring through every interleaving of a few threads (up to a bound
+//! of pre-emptions) and every stale read that the memory model allows. Three guarantees are checked; then
+//! each [`Site`] is weakened alone, and the guarantee that depends on it must break.
 //!
-//! The ring holds 2 ticks of 2 words here, so that the edges are reached.
+//! The ring holds 2 ticks of 2 words here, so that wrap-around is reached.
 
 use std::any::Any;
 use std::panic;
@@ -15,12 +14,12 @@ use loom::thread;
 use super::sync::{Site, weaken, weakened};
 use super::*;
 
-/// What every broken promise is reported with, to tell it from loom's own panics.
+/// The prefix of every broken guarantee, to distinguish it from loom's own panics.
 const BROKEN: &str = "promise broken";
 
 const KEY: usize = 0;
 
-/// The words of a position: the second tells whether the first belongs to it, and a slot that was never
+/// The words of a position: the second shows whether the first belongs to it, and a slot that was never
 /// written matches no position.
 fn words_of(position: u64) -> [u64; 2] {
     [position + 1, !(position + 1)]
@@ -33,7 +32,7 @@ fn explore(preemptions: usize, threads: impl Fn() + Send + Sync + 'static) {
     builder.check(threads);
 }
 
-/// A reader that keeps its books.
+/// A reader that counts taken and lost ticks.
 struct Ledger {
     reader: Reader<2>,
     start: u64,
@@ -46,7 +45,7 @@ impl Ledger {
         Self { start: reader.cursor(), reader, taken: 0, lapped: 0 }
     }
 
-    /// Polls for one tick: in order, whole, and accounted for.
+    /// Polls for one tick and checks order, wholeness and the count.
     fn poll(&mut self) {
         let position = self.reader.cursor();
         let batch = self.reader.poll(1, |words| {
@@ -58,8 +57,8 @@ impl Ledger {
         assert_eq!(accounted, self.reader.cursor(), "{BROKEN}: the books do not add up");
     }
 
-    /// The last value is at least as new as everything before the cursor, and whole. The ticks before
-    /// `first` have none.
+    /// Checks that the last value is whole and at least as new as everything before the cursor. The ticks
+    /// before `first` have none.
     fn check_last_value(&self, first: u64) {
         let newest = self.reader.last_values().load(KEY).unwrap_or_default();
         let seen = self.reader.cursor();
@@ -67,7 +66,7 @@ impl Ledger {
         assert!(newest == [0, 0] || newest[1] == !newest[0], "{BROKEN}: last value torn");
     }
 
-    /// Takes what is left, when all threads have ended; then nothing may be missing.
+    /// Takes the remaining ticks after all threads have ended; then no tick may be missing.
     fn close(mut self, published: u64) {
         while self.reader.behind() > 0 {
             self.poll();
@@ -80,8 +79,8 @@ fn ring_of_two() -> (Writer<2>, Ring<2>) {
     ring(2, 1).expect("2 is a power of two")
 }
 
-/// One writer that goes round the ring, and `readers` who follow: each gets every tick in order and
-/// whole, or told that it is gone.
+/// One writer that wraps around the ring, and `readers` that follow: each takes every tick in order and
+/// whole, or counts it as lost.
 fn ledger(readers: usize, ticks: u64, preemptions: usize) {
     explore(preemptions, move || {
         let (mut writer, ring) = ring_of_two();
@@ -100,8 +99,8 @@ fn ledger(readers: usize, ticks: u64, preemptions: usize) {
     });
 }
 
-/// A reader who finds a full ring, and is lapped or not: after each poll the last value is not older
-/// than what the cursor has passed. The ticks before `first` have no last value.
+/// One reader of a full ring, lapped or not: after each poll the last value is not older than the cursor. The
+/// ticks before `first` have no last value.
 fn last_value_while_following(first: u64, polls: usize, preemptions: usize) {
     explore(preemptions, move || {
         let (mut writer, ring) = ring_of_two();
@@ -126,7 +125,7 @@ fn last_value_while_following(first: u64, polls: usize, preemptions: usize) {
     });
 }
 
-/// A reader that comes while the writer is at work: the last value is not older than where it starts.
+/// A reader that starts while the writer publishes: the last value is not older than its start.
 fn last_value_at_the_start(preemptions: usize) {
     explore(preemptions, || {
         let (mut writer, ring) = ring_of_two();
@@ -144,7 +143,7 @@ fn last_value_at_the_start(preemptions: usize) {
     });
 }
 
-/// Shards that go to sleep while the writer publishes and rings: none of them sleeps on a tick.
+/// Shards that go to sleep while the writer publishes and rings: none sleeps with a tick waiting.
 fn doorbell(shards: usize, preemptions: usize) {
     explore(preemptions, move || {
         let (mut writer, ring) = ring_of_two();
@@ -173,7 +172,8 @@ fn doorbell(shards: usize, preemptions: usize) {
     });
 }
 
-/// A shard that really sleeps, until it has everything. A lost wake-up is a deadlock, which loom finds.
+/// A shard that really sleeps, until it has taken everything. A lost wake-up is a deadlock, which loom
+/// detects.
 fn doorbell_to_the_end(ticks: u64, preemptions: usize) {
     explore(preemptions, move || {
         let (mut writer, ring) = ring_of_two();
@@ -233,7 +233,7 @@ fn no_wake_up_is_lost() {
     doorbell_to_the_end(2, 2);
 }
 
-/// Runs a model with one site weakened; the panic that it ends with, if it does.
+/// Runs a model with one site weakened; returns the text of the panic it ends with, if any.
 fn broken_by(site: Site, model: impl Fn() + panic::UnwindSafe) -> Option<String> {
     silence_weakened_models();
     weaken(Some(site));
@@ -242,7 +242,7 @@ fn broken_by(site: Site, model: impl Fn() + panic::UnwindSafe) -> Option<String>
     end.err().map(|panic| text_of(panic.as_ref()))
 }
 
-/// Keeps the panics of weakened models out of the test's output: they are what is wanted.
+/// Suppresses the output of panics in weakened models: they are expected.
 fn silence_weakened_models() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -260,7 +260,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// Asserts that weakening `site` breaks the promise that `model` checks, and not something else.
+/// Asserts that weakening `site` breaks the guarantee that `model` checks, and nothing else.
 fn assert_needed(site: Site, model: fn()) {
     let Some(text) = broken_by(site, model) else {
         panic!("{site:?} is not needed: weakened, the model still holds");
@@ -277,8 +277,8 @@ fn each_ordering_is_needed() {
             }
             Site::TailLook => {
                 assert_needed(site, || last_value_at_the_start(1));
-                // A key that has a value already is safe without: the fence in the copy of its slot
-                // makes up for it. One that gets its first has only this.
+                // A key that already has a value is safe without this site: the fence in the copy of its slot
+                // suffices. The first value of a key depends on this site alone.
                 assert_needed(site, || last_value_while_following(3, 1, 2));
             }
             Site::BellRing | Site::BellPrepare => assert_needed(site, || doorbell(1, 2)),
@@ -293,7 +293,7 @@ fn the_last_values_need_the_orderings_of_the_slot_too() {
     }
 }
 
-/// A value that is stored over and over is read whole: the slot alone, without the ring.
+/// Stores one value repeatedly and checks that it is read whole: the slot alone, without the ring.
 fn last_value_of_one_key(preemptions: usize) {
     explore(preemptions, || {
         let (mut writer, ring) = ring_of_two();

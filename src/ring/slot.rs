@@ -1,45 +1,45 @@
-//! One cell that one thread writes and any number read, without a lock: a seqlock over plain atomics.
+//! A cell with one writer and any number of readers, without a lock: a seqlock over plain atomics.
 
 use std::array;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::sync::{AtomicU64, Site};
 
-/// `N` words and the stamp that tells which version they are.
+/// `N` words and a stamp that identifies their version.
 ///
-/// A slot is written in versions, each with a higher number than the one before. The stamp says it all:
+/// A slot is written in versions with increasing numbers. The stamp has three forms:
 ///
 /// ```text
 /// 0        never written
 /// 2n + 1   version n is being written: the words are a mixture
-/// 2n + 2   version n is there, whole
+/// 2n + 2   version n is complete
 /// ```
 ///
-/// The writer stores the odd stamp, the words, the even stamp. A reader looks at the stamp, copies the
-/// words, and looks again: if the stamp has changed, the copy may be torn and is thrown away. Why that
-/// is sound is told at the [`Site`]s.
+/// The writer stores the odd stamp, the words, the even stamp. A reader loads the stamp, copies the
+/// words, and loads the stamp again: if it has changed, the copy may be torn and is discarded. The
+/// [`Site`]s explain why this is sound.
 pub(super) struct Slot<const N: usize> {
     stamp: AtomicU64,
     words: [AtomicU64; N],
 }
 
-/// The stamp of a slot while version `n` is being written.
+/// Returns the stamp of a slot while version `n` is being written.
 const fn intent(n: u64) -> u64 {
     2 * n + 1
 }
 
-/// The stamp of a slot that holds version `n`.
+/// Returns the stamp of a slot that holds version `n`.
 pub(super) const fn complete(n: u64) -> u64 {
     2 * n + 2
 }
 
 impl<const N: usize> Slot<N> {
-    /// A slot that was never written.
+    /// Returns a slot that was never written.
     pub(super) fn new() -> Self {
         Self { stamp: AtomicU64::new(0), words: array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Writes version `n`. There must be one writer, and `n` must grow.
+    /// Writes version `n`. There must be one writer, and `n` must increase.
     #[inline]
     pub(super) fn write(&self, n: u64, words: &[u64; N]) {
         self.stamp.store(intent(n), Relaxed);
@@ -50,19 +50,19 @@ impl<const N: usize> Slot<N> {
         self.stamp.store(complete(n), Site::SlotPublish.order());
     }
 
-    /// How many versions were written, if they are numbered from 0 without a hole. For the writer,
+    /// Returns the number of versions written, if they are numbered from 0 without a hole. For the writer,
     /// which needs no ordering to see its own stores.
     pub(super) fn versions(&self) -> u64 {
         self.stamp.load(Relaxed) / 2
     }
 
-    /// The first look: the stamp of the words that [`copy`](Self::copy) would find.
+    /// Returns the stamp of the words that [`copy`](Self::copy) would find: the first of the two loads.
     #[inline]
     pub(super) fn stamp(&self) -> u64 {
         self.stamp.load(Site::SlotLook.order())
     }
 
-    /// The first word below `stamp`, as [`copy`](Self::copy) would find it.
+    /// Returns the first word of the version `stamp`, under the conditions of [`copy`](Self::copy).
     #[inline]
     pub(super) fn first(&self, stamp: u64) -> Option<u64> {
         let word = self.words[0].load(Relaxed);
@@ -70,8 +70,8 @@ impl<const N: usize> Slot<N> {
         (self.stamp.load(Relaxed) == stamp).then_some(word)
     }
 
-    /// Copies the words that stood below `stamp`; `None` if they were written over meanwhile. `stamp`
-    /// must be what [`stamp`](Self::stamp) just gave, and even.
+    /// Copies the words of the version `stamp`; `None` if they were overwritten meanwhile. `stamp` must be
+    /// the even value that [`stamp`](Self::stamp) has just returned.
     #[inline]
     pub(super) fn copy(&self, stamp: u64) -> Option<[u64; N]> {
         let words = array::from_fn(|i| self.words[i].load(Relaxed));

@@ -1,9 +1,9 @@
-//! The atomics of the ring, and the memory orderings that its proof rests on.
+//! The atomics of the ring, and the memory orderings that its proof depends on.
 //!
-//! Under `cfg(tickfan_loom)` the atomics are loom's, so that `model` can run every interleaving and
-//! every stale read the memory model allows. Each ordering stronger than Relaxed is a [`Site`] with a
-//! name; `model` weakens them one at a time and expects each such ring to break. All accesses that
-//! name no site are Relaxed.
+//! Under `cfg(tickfan_loom)` the atomics are loom's, so that `model` can run every interleaving and every
+//! stale read the memory model allows. Each ordering stronger than Relaxed is a named [`Site`]; `model`
+//! weakens them one at a time and expects each such ring to break. All accesses that name no site are
+//! Relaxed.
 
 use std::sync::atomic::Ordering;
 
@@ -21,34 +21,34 @@ use loom::sync::atomic::fence;
 #[cfg(not(tickfan_loom))]
 use std::sync::atomic::fence;
 
-/// A place in the code whose memory ordering something depends on, with its other half.
+/// A place in the code whose memory ordering is needed, with the site it pairs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Site {
     /// Release fence of the writer, between a slot's odd stamp and its words. Pairs with
-    /// [`SlotRecheck`](Self::SlotRecheck): who copied one new word finds the odd stamp (or a later one)
-    /// when it looks again. Pairs with [`TailLook`](Self::TailLook) too: the tail is stored Relaxed
-    /// after this fence, and the last value before it.
+    /// [`SlotRecheck`](Self::SlotRecheck): a reader that copied one new word finds the odd stamp (or a later
+    /// one) when it loads the stamp again. Pairs with [`TailLook`](Self::TailLook) too: the tail is stored
+    /// Relaxed after this fence, and the last value before it.
     SlotIntent,
-    /// Release store of a slot's even stamp. Pairs with [`SlotLook`](Self::SlotLook): who sees the stamp
-    /// sees the words below it, and every last value stored before.
+    /// Release store of a slot's even stamp. Pairs with [`SlotLook`](Self::SlotLook): a reader that loads the
+    /// stamp sees the words of that version, and every last value stored before.
     SlotPublish,
     /// Acquire load of a slot's stamp before its words are copied. Pairs with
     /// [`SlotPublish`](Self::SlotPublish).
     SlotLook,
-    /// Acquire fence of the reader, between the copy of the words and the second look at the stamp.
-    /// Pairs with [`SlotIntent`](Self::SlotIntent).
+    /// Acquire fence of the reader, between the copy of the words and the second load of the stamp. Pairs
+    /// with [`SlotIntent`](Self::SlotIntent).
     SlotRecheck,
     /// Acquire load of the tail, by a reader that starts or was lapped. Pairs with the fence
-    /// [`SlotIntent`](Self::SlotIntent) that stands before the tail's store: who starts at a position
-    /// sees every last value stored for what lies before it. (A key that had a value before is safe by
-    /// [`SlotRecheck`](Self::SlotRecheck) already; the first value of a key has only this.)
+    /// [`SlotIntent`](Self::SlotIntent) that precedes the store of the tail: a reader that starts at a
+    /// position sees every last value stored for the ticks before it. (A key that already had a value is safe
+    /// by [`SlotRecheck`](Self::SlotRecheck); the first value of a key depends on this site alone.)
     TailLook,
-    /// SeqCst fence of the writer, between publishing and looking for sleepers. Pairs with
+    /// SeqCst fence of the writer, between publishing and checking for sleepers. Pairs with
     /// [`BellPrepare`](Self::BellPrepare): of two threads that each store and then load what the other
     /// stored, at least one sees the other's store.
     BellRing,
-    /// SeqCst fence of the shard, between saying that it sleeps and its last look at the ring. Pairs
-    /// with [`BellRing`](Self::BellRing).
+    /// SeqCst fence of the shard, between announcing its sleep and its last check of the ring. Pairs with
+    /// [`BellRing`](Self::BellRing).
     BellPrepare,
 }
 
@@ -65,7 +65,7 @@ impl Site {
         Self::BellPrepare,
     ];
 
-    /// The ordering that is proven.
+    /// Returns the ordering that the model proves sufficient.
     const fn proven(self) -> Ordering {
         match self {
             Self::SlotIntent | Self::SlotPublish => Ordering::Release,
@@ -74,20 +74,20 @@ impl Site {
         }
     }
 
-    /// The ordering to use here: a constant, but for the site that a model weakens.
+    /// Returns the ordering to use here: a constant, except in a model that weakens the site.
     #[cfg(not(all(test, tickfan_loom)))]
     #[inline(always)]
     pub(super) const fn order(self) -> Ordering {
         self.proven()
     }
 
-    /// The ordering to use here: Relaxed if a model weakens this site.
+    /// Returns the ordering to use here: Relaxed if a model weakens this site.
     #[cfg(all(test, tickfan_loom))]
     pub(super) fn order(self) -> Ordering {
         if weakened() == Some(self) { Ordering::Relaxed } else { self.proven() }
     }
 
-    /// The fence that stands here. A weakened one is no fence at all.
+    /// Issues the fence of this site. A weakened one is no fence at all.
     #[inline(always)]
     pub(super) fn fence(self) {
         match self.order() {
@@ -99,8 +99,8 @@ impl Site {
 
 #[cfg(all(test, tickfan_loom))]
 std::thread_local! {
-    // loom runs all threads of a model on the thread that started it, so that this holds for one model
-    // and not for its neighbours.
+    // loom runs all threads of a model on the thread that started it, so this applies to one model and not to
+    // others that run in parallel.
     static WEAKENED: std::cell::Cell<Option<Site>> = const { std::cell::Cell::new(None) };
 }
 
@@ -110,14 +110,14 @@ pub(super) fn weaken(site: Option<Site>) {
     WEAKENED.set(site);
 }
 
-/// The site that is weakened.
+/// Returns the weakened site, if any.
 #[cfg(all(test, tickfan_loom))]
 pub(super) fn weakened() -> Option<Site> {
     WEAKENED.get()
 }
 
-/// std's `OnceLock` for loom, which has none: who finds it filled sees all that was done before it was
-/// filled, and nothing more. One thread fills it.
+/// A replacement for std's `OnceLock`, which loom lacks: a thread that finds it filled sees everything done
+/// before it was filled, and no more. One thread fills it.
 #[cfg(tickfan_loom)]
 pub(super) struct OnceLock<T> {
     filled: AtomicBool,
@@ -144,7 +144,7 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// crossbeam's `Backoff` for loom, which must be told that a loop waits for another thread.
+/// A replacement for crossbeam's `Backoff`: loom requires a yield in a loop that waits for another thread.
 #[cfg(tickfan_loom)]
 pub(super) struct Backoff;
 

@@ -1,82 +1,85 @@
-//! Ticks in the ring: how they are packed, and what is kept of each stream as its last value.
+//! Ticks in the ring: their packed form, and what is kept of each stream as its last value.
 
 use super::{Batch, CapacityError, KeyOutOfRange, LastValues, Reader, Ring, Writer, ring};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Body, FeedGap, Key, LastValue, State, Stream, Tick, WORDS, Words};
 
-/// Words of a slot: a packed tick, and what only a last value needs.
+/// Words of a slot: a packed tick, and the words that only a last value uses.
 const SLOT_WORDS: usize = WORDS + 3;
-/// Of a last value: the newest number of the stream, which is a gap's where the feed lost what came after
-/// the value.
+/// Word of a last value: the newest sequence number of the stream, which is a gap's if the feed lost messages
+/// after the value.
 const HEAD: usize = WORDS;
-/// Of a last value: the numbers that the newest gap of the feed took, both included; 0 if there was none.
+/// Words of a last value: the first and last sequence number of the newest gap of the feed, both included; 0
+/// if there was none.
 const GAP_FROM: usize = WORDS + 1;
 const GAP_TO: usize = WORDS + 2;
 
-/// The word of a packed tick whose upper half is free: [`Seen`] stands there.
+/// The word of a packed tick whose upper half is free: it holds [`Seen`].
 const SEEN: usize = 4;
 
 type Slot = [u64; SLOT_WORDS];
 
-/// When the ingest thread had numbered a tick, for who measures: the time since `rx`, and how many ticks like it this one
-/// stands for, as not each is measured while very many come at once.
+/// When the ingest thread numbered a tick, for latency measurement: the time since `rx`, and the number of
+/// ticks this measurement represents, since only a sample is measured under load.
 ///
-/// 28 bits of 128 ns and 4 of the weight: more than 34 s count as that.
+/// 28 bits of 128 ns units and 4 bits of weight: more than 34 s are recorded as 34 s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen(u32);
 
 impl Seen {
-    /// Nobody looked.
+    /// The tick was not measured.
     pub const UNMEASURED: Self = Self(0);
     /// The largest weight.
     pub const WEIGHT_MAX: u64 = 15;
 
-    /// Numbered so many nanoseconds after `rx`, standing for `weight` ticks, at most [`WEIGHT_MAX`](Self::WEIGHT_MAX).
+    /// Numbered `since_rx_ns` nanoseconds after `rx`, representing `weight` ticks, at most
+    /// [`WEIGHT_MAX`](Self::WEIGHT_MAX).
     pub fn new(since_rx_ns: u64, weight: u64) -> Self {
         let units = (since_rx_ns / 128).min((1 << 28) - 1);
         Self((units << 4 | weight.min(Self::WEIGHT_MAX)) as u32)
     }
 
-    /// Nanoseconds since `rx`, rounded down to 128.
+    /// Returns the nanoseconds since `rx`, rounded down to a multiple of 128.
     pub fn since_rx_ns(self) -> u64 {
         u64::from(self.0 >> 4) * 128
     }
 
-    /// How many ticks it stands for; 0 if it was not measured.
+    /// Returns the number of ticks it represents; 0 if the tick was not measured.
     pub fn weight(self) -> u64 {
         u64::from(self.0 & 15)
     }
 }
 
-/// The tick in a slot.
+/// Unpacks the tick of a slot.
 fn tick_in(slot: &Slot) -> Tick {
     let mut words = [0; WORDS];
     words.copy_from_slice(&slot[..WORDS]);
     Tick::from_words(&words)
 }
 
-/// Makes a ring for ticks. `capacity` is how many a reader may fall behind, a power of two; `instruments` how
-/// many there can be.
+/// Returns a ring for ticks. `capacity` is the number of ticks a reader may fall behind, a power of two;
+/// `instruments` the largest number of instruments.
 ///
 /// # Errors
-/// [`CapacityError`] says what is wrong with `capacity`.
+/// [`CapacityError`] if `capacity` is not a power of two, or too large.
 pub fn tick_ring(capacity: usize, instruments: usize) -> Result<(TickWriter, TickRing), CapacityError> {
     let (writer, ring) = ring(capacity, Key::count(instruments))?;
     Ok((TickWriter { writer, feed_gaps: Vec::new() }, TickRing { ring }))
 }
 
-/// Publishes ticks. There is one, and it belongs to the ingest thread.
+/// Publishes ticks. There is one, owned by the ingest thread.
 pub struct TickWriter {
     writer: Writer<SLOT_WORDS>,
-    /// The newest gap of each stream, up to the last stream that had one: as a rule none had.
+    /// The newest feed gap by stream key. It grows only up to the last stream that had a gap, and most runs
+    /// have none.
     feed_gaps: Vec<(u64, u64)>,
 }
 
 impl TickWriter {
-    /// Publishes a tick, its last value first. Never waits.
+    /// Publishes a tick after it has stored its last value. Never waits.
     ///
     /// # Errors
-    /// [`KeyOutOfRange`] for an instrument that the ring was not made for; nothing was published.
+    /// [`KeyOutOfRange`] for an instrument beyond the ring's number of instruments; nothing was published.
     #[inline]
     pub fn publish(&mut self, tick: &Tick, seen: Seen) -> Result<(), KeyOutOfRange> {
         let key = tick.key().index();
@@ -88,7 +91,7 @@ impl TickWriter {
             Body::Gap { from, void: FeedGap::Lost, .. } => {
                 return self.publish_gap(key, (from, tick.seq), slot);
             }
-            // It takes the place of the value.
+            // It replaces the value: the stream has none now.
             Body::Gap { void: FeedGap::NoValue, .. } => return self.writer.publish_value(key, &slot),
             _ => {}
         }
@@ -98,7 +101,7 @@ impl TickWriter {
         self.writer.publish_value(key, &slot)
     }
 
-    /// The value before a gap stays the last value; only the numbers move on.
+    /// Publishes a gap. The value before the gap remains the last value; only the sequence numbers advance.
     #[cold]
     fn publish_gap(&mut self, key: usize, gap: (u64, u64), mut slot: Slot) -> Result<(), KeyOutOfRange> {
         (slot[GAP_FROM], slot[GAP_TO]) = gap;
@@ -114,13 +117,13 @@ impl TickWriter {
         Ok(())
     }
 
-    /// How many ticks were published.
+    /// Returns the number of published ticks.
     pub fn published(&self) -> u64 {
         self.writer.published()
     }
 }
 
-/// The newest value of `key`; `None` before the first.
+/// Returns the newest value of `key`; `None` before the first.
 fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
     let slot = values.load(key.index())?;
     let tick = tick_in(&slot);
@@ -133,29 +136,30 @@ fn last_value(values: &LastValues<SLOT_WORDS>, key: Key) -> Option<LastValue> {
     Some(LastValue { tick, void, head: slot[HEAD], feed_gap })
 }
 
-/// A handle to the ring, for those who read.
+/// A handle to the ring for readers.
 #[derive(Clone)]
 pub struct TickRing {
     ring: Ring<SLOT_WORDS>,
 }
 
 impl TickRing {
-    /// A new reader, from the next tick on.
+    /// Returns a new reader that starts at the next tick.
     pub fn reader(&self) -> TickReader {
         TickReader { reader: self.ring.reader() }
     }
 
-    /// The newest value of `key`; `None` before the first.
+    /// Returns the newest value of `key`; `None` before the first.
     pub fn last_value(&self, key: Key) -> Option<LastValue> {
         last_value(self.ring.last_values(), key)
     }
 
-    /// The state of an instrument: waiting, before its first.
+    /// Returns the state of an instrument; `Waiting` before its first status.
     pub fn state(&self, instrument: InstrumentId) -> State {
         self.numbered_state(instrument).0
     }
 
-    /// The [state](Self::state) of an instrument, and how many it has had.
+    /// Returns the [state](Self::state) of an instrument and its sequence number, which counts the states so
+    /// far.
     pub fn numbered_state(&self, instrument: InstrumentId) -> (State, u64) {
         let last = self.last_value(Key::new(instrument, Stream::Status));
         match last.and_then(|last| last.tick).map(|tick| (tick.body, tick.seq)) {
@@ -164,75 +168,75 @@ impl TickRing {
         }
     }
 
-    /// The tick of a position, if it was published and not yet written over: see [`Ring::at`].
+    /// Returns the tick at a position, if it was published and is not yet overwritten: see [`Ring::at`].
     pub fn at(&self, position: u64) -> Option<Tick> {
         self.ring.at(position).map(|slot| tick_in(&slot))
     }
 
-    /// As [`at`](Self::at), but only whose it is.
+    /// Returns the stream key of the tick at a position; otherwise as [`at`](Self::at).
     pub fn key_at(&self, position: u64) -> Option<Key> {
         self.ring.first_at(position).map(Tick::key_in)
     }
 
-    /// How many ticks were published, as far as this thread can tell.
+    /// Returns the number of published ticks visible to this thread.
     pub fn published(&self) -> u64 {
         self.ring.published()
     }
 
-    /// How many ticks a reader may fall behind.
+    /// Returns how many ticks a reader may fall behind.
     pub fn capacity(&self) -> usize {
         self.ring.capacity()
     }
 }
 
-/// One reader of the ring.
+/// A reader of the ring.
 pub struct TickReader {
     reader: Reader<SLOT_WORDS>,
 }
 
 impl TickReader {
-    /// Hands at most `max` ticks to `take`, in order: see [`Reader::poll`].
+    /// Passes at most `max` ticks to `take`, in order: see [`Reader::poll`].
     #[inline]
     pub fn poll(&mut self, max: usize, mut take: impl FnMut(Packed<'_>)) -> Batch {
         self.reader.poll(max, |slot| take(Packed { slot }))
     }
 
-    /// The position of the next tick it wants.
+    /// Returns the position of the next tick to take.
     pub fn cursor(&self) -> u64 {
         self.reader.cursor()
     }
 
-    /// How many ticks are waiting.
+    /// Returns the number of waiting ticks.
     pub fn behind(&self) -> u64 {
         self.reader.behind()
     }
 }
 
-/// A tick still packed: most of those that nobody wants are never unpacked.
+/// A tick in packed form. Most ticks without a subscriber are never unpacked.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
     slot: &'a Slot,
 }
 
 impl Packed<'_> {
-    /// The stream it belongs to.
+    /// Returns the stream the tick belongs to.
     #[inline]
     pub fn key(self) -> Key {
         Tick::key_in(self.slot[0])
     }
 
-    /// When it was numbered.
+    /// Returns when the tick was numbered.
     #[inline]
     pub fn seen(self) -> Seen {
         Seen((self.slot[SEEN] >> 32) as u32)
     }
 
-    /// The tick.
+    /// Unpacks the tick.
     pub fn unpack(self) -> Tick {
         tick_in(self.slot)
     }
 
-    /// The words of the tick, without what a slot holds besides.
+    /// Returns the words of the tick, without [`Seen`] and the other words of the slot.
     pub fn words(self) -> Words {
         let mut words = [0; WORDS];
         words.copy_from_slice(&self.slot[..WORDS]);

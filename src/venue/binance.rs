@@ -15,7 +15,7 @@ use super::json::{
 use super::{BookMessage, DecodeError, Emit, Event, Link, PLAUSIBLE_US, QuoteSource, TradeKind, each};
 use crate::model::tick::{Quote, Side, Trade};
 
-/// Reads one message.
+/// Decodes one message.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let stream = message.get("stream").and_then(as_text);
     let data = match stream {
@@ -25,7 +25,8 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
     if data.is_array() { list(data, stream, emit) } else { one(data, stream, emit) }
 }
 
-/// Some streams send a list of their messages. It is counted once, as what the first of them is.
+/// Decodes a list of messages, which some streams send. It is counted once, under the kind of its first
+/// message.
 #[cold]
 fn list<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let list = data.as_array().ok_or(DecodeError::Shape("neither array nor object"))?;
@@ -74,8 +75,8 @@ fn one<'t>(data: Json<'t, 't>, stream: Option<&'t str>, emit: Emit<'_>) -> Resul
     }
 }
 
-/// What a futures `trade` is that did not take place in the order book: its field `X` says so, and is `MARKET` for those
-/// that did.
+/// Returns the kind of a futures `trade` that was not executed in the order book, by its field `X`, which is
+/// `MARKET` for those that were.
 fn off_book(data: Json<'_, '_>) -> Option<&'static str> {
     Some(match data.get("X").and_then(as_text)? {
         "MARKET" => return None,
@@ -86,8 +87,8 @@ fn off_book(data: Json<'_, '_>) -> Option<&'static str> {
     })
 }
 
-/// The name of a stream of partial books: `depth5` of `btcusdt@depth5@100ms`. Their messages are not changes, though the
-/// futures' look like some.
+/// Returns the name of a stream of partial books: `depth5` of `btcusdt@depth5@100ms`. Its messages are not
+/// changes, though those of futures resemble them.
 fn partial_depth(stream: &str) -> Option<&str> {
     let (_, rest) = stream.split_once('@')?;
     let name = rest.split_once('@').map_or(rest, |(name, _)| name);
@@ -95,7 +96,7 @@ fn partial_depth(stream: &str) -> Option<&str> {
     (!levels.is_empty() && levels.bytes().all(|b| b.is_ascii_digit())).then_some(name)
 }
 
-/// A partial book: a quote of its own.
+/// Decodes a partial book as a quote.
 fn partial_book(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<(), DecodeError> {
     let side = |names: [&'static str; 2]| {
         let levels = data.get(names[0]).or_else(|| data.get(names[1])).ok_or(DecodeError::Field(names[1]))?;
@@ -110,15 +111,16 @@ fn partial_book(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<(), 
     emit(Event::Quote { symbol: &symbol, quote, ts_us: time(data), source: QuoteSource::Partial })
 }
 
-/// Whose message it is: it says so itself, or its stream does, in lower case.
+/// Returns the symbol of a message: from the message itself, otherwise from its stream, which spells it in
+/// lower case.
 fn symbol<'t>(data: Json<'t, 't>, stream: &str) -> Option<Cow<'t, str>> {
     let named = data.get("s").or_else(|| data.get("symbol")).and_then(as_text);
     let streamed = || stream.split_once('@').map(|(symbol, _)| Cow::Owned(symbol.to_uppercase()));
     named.map(Cow::Borrowed).or_else(streamed)
 }
 
-/// The event's name: spot's `bookTicker` has no `e`, and a depth snapshot that a recorder put into the
-/// stream has none either.
+/// Returns the name of the event. Spot's `bookTicker` has no `e`, nor has a depth snapshot that a recorder
+/// put into the stream.
 fn kind<'t>(data: Json<'t, 't>, stream: Option<&'t str>) -> &'t str {
     if let Some(event) = data.get("e").and_then(as_text) {
         return event;
@@ -146,7 +148,7 @@ fn ticker(data: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     emit(Event::Quote { symbol, quote, ts_us: time(data), source: QuoteSource::BookTicker })
 }
 
-/// A `trade` or `aggTrade`: `m` says that the buyer was the maker.
+/// Decodes a `trade` or `aggTrade`: `m` is true if the buyer was the maker.
 fn trade(data: Json<'_, '_>, id: &'static str, print: TradeKind, emit: Emit<'_>) -> Result<(), DecodeError> {
     let maker_buys = data.get("m").and_then(|m| m.as_bool()).ok_or(DecodeError::Field("m"))?;
     let trade = Trade {
@@ -174,11 +176,11 @@ fn depth_update<'t>(data: Json<'t, 't>) -> Result<BookMessage<'t, 't>, DecodeErr
     })
 }
 
-/// A REST depth snapshot that a recorder put into the stream. It names no symbol of its own; the
-/// stream does, in lower case.
+/// Decodes a REST depth snapshot that a recorder put into the stream. It contains no symbol; the stream does,
+/// in lower case.
 fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<(), DecodeError> {
     let last = number(data, "lastUpdateId")?;
-    // Where nothing tells whose book this is, it is nobody's.
+    // A snapshot without a symbol is ignored.
     let Some(symbol) = symbol(data, stream) else { return Ok(()) };
     emit(Event::Book(BookMessage {
         symbol: &symbol,
@@ -191,10 +193,10 @@ fn depth_snapshot(data: Json<'_, '_>, stream: &str, emit: Emit<'_>) -> Result<()
     }))
 }
 
-/// Transaction time `T`, else event time `E`, in microseconds: milliseconds as a rule, microseconds where
-/// the stream was opened with `timeUnit=MICROSECOND`.
+/// Returns transaction time `T`, otherwise event time `E`, in microseconds. The venue sends milliseconds, or
+/// microseconds if the stream was opened with `timeUnit=MICROSECOND`.
 fn time(data: Json<'_, '_>) -> Option<u64> {
-    /// The year 5138 in milliseconds: what is above it counts microseconds.
+    /// The year 5138 in milliseconds: larger values are microseconds.
     const MILLISECONDS_MAX: u64 = 100_000_000_000_000;
     let micros = |field| {
         let time = optional_number(data, field)?;

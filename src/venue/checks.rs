@@ -1,24 +1,24 @@
-//! Which of a venue's own checks are made.
+//! Which checks of a venue's messages are made.
 
-/// Checks that are left out where a venue, or whoever recorded it, gets them wrong.
+/// Checks that are skipped, for venues or recorders that get them wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChecksOff {
     /// Checksums of books.
     pub checksum: bool,
-    /// Numbers of trades, updates and products: a hole is no gap, and a book goes on behind it.
+    /// Sequence numbers of trades, updates and products: a hole causes no gap, and the book continues.
     pub sequence: bool,
-    /// Whether a bid is above the ask: such quotes are told.
+    /// Bid above ask: such quotes are published.
     pub crossed: bool,
 }
 
 impl ChecksOff {
-    /// The words for the checks.
+    /// The names of the checks.
     pub const NAMES: [&str; 3] = ["checksum", "sequence", "crossed"];
 
-    /// Leaves out the check of this name.
+    /// Disables the check of this name.
     ///
     /// # Errors
-    /// There is none of this name; the text says which there are.
+    /// The message lists the valid names.
     pub fn add(&mut self, name: &str) -> Result<(), String> {
         match name {
             "checksum" => self.checksum = true,
@@ -29,7 +29,7 @@ impl ChecksOff {
         Ok(())
     }
 
-    /// Reads a list of names with commas between them.
+    /// Parses a comma-separated list of names.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -39,7 +39,7 @@ impl ChecksOff {
         Ok(off)
     }
 
-    /// The words for what is left out.
+    /// Returns the names of the disabled checks.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let off = [self.checksum, self.sequence, self.crossed];
         Self::NAMES.into_iter().zip(off).filter_map(|(name, is_off)| is_off.then_some(name))

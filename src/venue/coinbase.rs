@@ -9,7 +9,7 @@ use super::{BookMessage, DecodeError, Emit, Event, Link, QuoteSource, TradeKind}
 use crate::model::tick::{Quote, Side, Trade};
 use crate::time::rfc3339;
 
-/// Reads one message.
+/// Decodes one message.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let kind = text(message, "type")?;
     let known = matches!(
@@ -50,7 +50,7 @@ fn book<'t>(message: Json<'t, 't>, snapshot: bool) -> Result<BookMessage<'t, 't>
     })
 }
 
-/// A `match`. Its `side` is the maker's.
+/// Decodes a `match`. Its `side` is the maker's.
 fn trade(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let symbol = text(message, "product_id")?;
     let maker = match text(message, "side")? {
@@ -69,7 +69,7 @@ fn trade(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     sequence(message, symbol, emit)
 }
 
-/// A `ticker`: sizes are there since 2022.
+/// Decodes a `ticker`. It has sizes since 2022.
 fn ticker(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let symbol = text(message, "product_id")?;
     let quote = Quote {
@@ -89,7 +89,7 @@ fn sequence(message: Json<'_, '_>, symbol: &str, emit: Emit<'_>) -> Result<(), D
     }
 }
 
-/// `time`, RFC 3339, in microseconds.
+/// Returns `time`, which is RFC 3339, in microseconds since the Unix epoch.
 fn time(message: Json<'_, '_>) -> Option<u64> {
     rfc3339::parse(message.get("time")?.into_string()?.as_bytes()).ok().map(|ns| ns / 1_000)
 }

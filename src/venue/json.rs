@@ -1,4 +1,4 @@
-//! Parsing a frame onto reused buffers, and reading fields off the result.
+//! Parses frames into reused buffers, and reads fields of the result.
 
 use simd_json::prelude::*;
 use simd_json::tape::Value;
@@ -10,9 +10,9 @@ use crate::model::tick::{Decimal, DecimalError, TradeId};
 /// A parsed JSON value of a frame.
 pub(super) type Json<'t, 'i> = Value<'t, 'i>;
 
-/// Buffers that are kept from frame to frame, so that reading one allocates nothing.
+/// Buffers reused from frame to frame, so that decoding allocates nothing.
 pub struct Scratch {
-    /// The frame, with the padding behind it that the parser reads over.
+    /// The frame, followed by the padding that the parser may read.
     input: Vec<u8>,
     buffers: Buffers,
     tape: Tape<'static>,
@@ -25,7 +25,7 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Parses `frame` and hands the value to `read`.
+    /// Parses `frame` and passes the value to `read`.
     pub(super) fn parse(
         &mut self,
         frame: &[u8],
@@ -36,8 +36,8 @@ impl Scratch {
         self.parse_input(read)
     }
 
-    /// As [`parse`](Self::parse), with each number turned into text first: a parser that makes floats
-    /// of them would lose digits (Kraken's checksum needs the zeros at the end of `0.10000000`).
+    /// As [`parse`](Self::parse), with each number converted to text first. A parser that produces floats
+    /// would lose digits (Kraken's checksum covers the trailing zeros of `0.10000000`).
     pub(super) fn parse_numbers_as_text(
         &mut self,
         frame: &[u8],
@@ -65,7 +65,7 @@ impl Scratch {
     }
 }
 
-/// Copies `frame` to `out` with quotes around every number that stands outside of a string.
+/// Copies `frame` to `out` with quotes around every number outside of strings.
 fn quote_numbers(frame: &[u8], out: &mut Vec<u8>) {
     let mut rest = frame;
     while let Some(&byte) = rest.first() {
@@ -87,7 +87,8 @@ fn quote_numbers(frame: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The length of the string that `text` begins with, quotes included; all of it if it never ends.
+/// Returns the length of the string at the start of `text`, quotes included; the whole length if it is not
+/// terminated.
 fn string_len(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
@@ -100,38 +101,38 @@ fn string_len(text: &[u8]) -> usize {
     text.len()
 }
 
-/// A required text field.
+/// Returns a required text field.
 pub(super) fn text<'t>(message: Json<'t, 't>, field: &'static str) -> Result<&'t str, DecodeError> {
     message.get(field).and_then(as_text).ok_or(DecodeError::Field(field))
 }
 
-/// The levels of a side of a book, which may be none but not missing.
+/// Returns the levels of one side of a book; the list may be empty, but not missing.
 pub(super) fn list<'t>(message: Json<'t, 't>, field: &'static str) -> Result<Json<'t, 't>, DecodeError> {
     message.get(field).ok_or(DecodeError::Field(field))
 }
 
-/// A required whole number, also where it is written as text.
+/// Returns a required whole number, written as number or text.
 pub(super) fn number(message: Json<'_, '_>, field: &'static str) -> Result<u64, DecodeError> {
     optional_number(message, field).ok_or(DecodeError::Field(field))
 }
 
-/// A text, with the lifetime of the frame.
+/// Returns a text with the lifetime of the frame.
 pub(super) fn as_text<'t>(value: Json<'t, 't>) -> Option<&'t str> {
     value.into_string()
 }
 
-/// A whole number, also where it is written as text; `None` where it is missing or is none.
+/// Returns a whole number, written as number or text; `None` if it is missing or of another type.
 pub(super) fn optional_number(message: Json<'_, '_>, field: &str) -> Option<u64> {
     let value = message.get(field)?;
     value.as_u64().or_else(|| value.into_string()?.parse().ok())
 }
 
-/// A required price or size, which the venue writes as text.
+/// Returns a required price or size, which the venue writes as text.
 pub(super) fn decimal(message: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
     message.get(field).ok_or(DecodeError::Field(field)).and_then(|value| as_decimal(value, field))
 }
 
-/// A price or size that may be missing or `null`.
+/// Returns a price or size that may be missing or `null`.
 pub(super) fn optional_decimal(
     message: Json<'_, '_>,
     field: &'static str,
@@ -143,7 +144,7 @@ pub(super) fn optional_decimal(
     }
 }
 
-/// A price or size that may be `null`, but not missing.
+/// Returns a price or size that may be `null`, but not missing.
 pub(super) fn nullable_decimal(
     message: Json<'_, '_>,
     field: &'static str,
@@ -155,7 +156,7 @@ pub(super) fn nullable_decimal(
     }
 }
 
-/// A value that is a price or size.
+/// Converts a value to a price or size.
 pub(super) fn as_decimal(value: Json<'_, '_>, field: &'static str) -> Result<Decimal, DecodeError> {
     let text = value.into_string().ok_or(DecodeError::Field(field))?;
     Decimal::parse(text.as_bytes()).map_err(|cause| DecodeError::Decimal {
@@ -165,7 +166,7 @@ pub(super) fn as_decimal(value: Json<'_, '_>, field: &'static str) -> Result<Dec
     })
 }
 
-/// Element `at` of an array that is a price or size.
+/// Returns element `at` of an array as a price or size.
 pub(super) fn decimal_at(
     array: Json<'_, '_>,
     at: usize,
@@ -175,7 +176,7 @@ pub(super) fn decimal_at(
     as_decimal(value, field)
 }
 
-/// A trade id, text or number; none where the venue gives none.
+/// Returns a trade id, from text or number; [`TradeId::NONE`] if the field is missing.
 pub(super) fn trade_id(message: Json<'_, '_>, field: &'static str) -> Result<TradeId, DecodeError> {
     match message.get(field) {
         None => Ok(TradeId::NONE),
@@ -187,7 +188,7 @@ pub(super) fn trade_id(message: Json<'_, '_>, field: &'static str) -> Result<Tra
     }
 }
 
-/// A text from outside, short enough to be shown in an error.
+/// Truncates a received text to 40 characters, for error messages.
 pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -195,18 +196,18 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// How a venue writes the levels of a book message.
+/// The format of the levels in a book message.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// `[price, size, …]`, the side told by the list.
+    /// `[price, size, …]`; the list determines the side.
     Pair,
-    /// `{"price": …, "qty": …}`, the side told by the list.
+    /// `{"price": …, "qty": …}`; the list determines the side.
     Object,
     /// `[side, price, size]` (Coinbase `changes`): `buy` is the bid side.
     SidePriceSize,
 }
 
-/// The levels of a book message, still unread.
+/// The levels of a book message, decoded when read.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels<'t, 'i> {
     form: Form,
@@ -214,17 +215,17 @@ pub struct Levels<'t, 'i> {
 }
 
 impl<'t, 'i> Levels<'t, 'i> {
-    /// Lists of `[price, size, …]`.
+    /// Returns levels in lists of `[price, size, …]`.
     pub(super) fn pairs(bids: Option<Json<'t, 'i>>, asks: Option<Json<'t, 'i>>) -> Self {
         Self::lists(Form::Pair, bids, asks)
     }
 
-    /// Lists of `{"price": …, "qty": …}`.
+    /// Returns levels in lists of `{"price": …, "qty": …}`.
     pub(super) fn objects(bids: Option<Json<'t, 'i>>, asks: Option<Json<'t, 'i>>) -> Self {
         Self::lists(Form::Object, bids, asks)
     }
 
-    /// One list of `[side, price, size]`.
+    /// Returns levels in one list of `[side, price, size]`.
     pub(super) fn changes(changes: Option<Json<'t, 'i>>) -> Self {
         Self::lists(Form::SidePriceSize, changes, None)
     }
@@ -233,23 +234,23 @@ impl<'t, 'i> Levels<'t, 'i> {
         Self { form, lists: [bids.map(|b| (BookSide::Bid, b)), asks.map(|a| (BookSide::Ask, a))] }
     }
 
-    /// How many levels there are, removed ones counted.
+    /// Returns the number of levels, removed ones included.
     pub fn len(&self) -> usize {
         self.lists.iter().flatten().filter_map(|(_, list)| list.as_array()).map(|list| list.len()).sum()
     }
 
-    /// True where the message changes nothing.
+    /// Returns true if the message changes nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Hands side, price and size of each level to `take`, in the order of the message. The size is `None` where it cannot
-    /// be held, or is negative: then it is unknown what stands at that price. Levels at price 0 are none: venues fill
-    /// short sides with them.
+    /// Passes side, price and size of each level to `take`, in the order of the message. The size is `None`
+    /// if it is negative or cannot be represented: the size at that price is then unknown. Levels at price 0
+    /// are skipped: venues fill short sides with them.
     ///
     /// # Errors
-    /// [`LevelsError`]: the first size that cannot be held, once all levels were handed out; or the first level whose side
-    /// or price cannot be read, those before it were handed out.
+    /// [`LevelsError`]: the first bad size, after all levels were passed on; or the first level whose side or
+    /// price cannot be read, after those before it were passed on.
     pub fn for_each(
         &self,
         mut take: impl FnMut(BookSide, Decimal, Option<Decimal>),
@@ -268,7 +269,7 @@ impl<'t, 'i> Levels<'t, 'i> {
         unknown.map_or(Ok(()), |cause| Err(LevelsError { cause, costs_book: false }))
     }
 
-    /// Where side, price and size of a level stand.
+    /// Returns side, price and size of a level.
     #[inline]
     #[allow(clippy::type_complexity)]
     fn fields(
@@ -279,7 +280,7 @@ impl<'t, 'i> Levels<'t, 'i> {
         if matches!(self.form, Form::Object) {
             return Ok((side, level.get("price"), level.get("qty")));
         }
-        // Looking a place of an array up walks over those before it: they are taken in their order.
+        // Indexing into an array walks over the elements before, so they are read in order.
         let Some(level) = level.as_array() else { return Ok((side, None, None)) };
         let mut values = level.iter();
         let side = match self.form {
@@ -295,7 +296,7 @@ impl<'t, 'i> Levels<'t, 'i> {
     }
 }
 
-/// The price of a level.
+/// Parses the price of a level.
 #[inline]
 fn price_of(value: Option<Json<'_, '_>>) -> Result<Decimal, DecodeError> {
     let text = value.and_then(ValueIntoString::into_string).ok_or(DecodeError::Field("price"))?;
@@ -305,7 +306,8 @@ fn price_of(value: Option<Json<'_, '_>>) -> Result<Decimal, DecodeError> {
     }
 }
 
-/// The size of a level; `None` where it cannot be held or is negative, of which the first fault is kept.
+/// Parses the size of a level; `None` if it is negative or cannot be represented. The first such fault is
+/// kept in `fault`.
 #[inline]
 fn size_of_level(value: Option<Json<'_, '_>>, fault: &mut Option<Box<DecodeError>>) -> Option<Decimal> {
     let Some(text) = value.and_then(ValueIntoString::into_string) else {
@@ -334,12 +336,13 @@ fn bad_number(
     }
 }
 
-/// Why levels could not all be taken in.
+/// Why levels could not all be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LevelsError {
     /// The fault.
     pub cause: Box<DecodeError>,
-    /// It is not known at which price it is: the whole book is not to be trusted. Else only its level is not.
+    /// True if the affected price is unknown, so that the whole book is unreliable; otherwise only that level
+    /// is.
     pub costs_book: bool,
 }
 

@@ -12,10 +12,10 @@ use super::{BookMessage, DecodeError, Emit, Event, Link, QuoteSource, TradeKind,
 use crate::model::tick::{Decimal, Quote, Side, Trade, TradeId};
 use crate::time::rfc3339;
 
-/// The depths a book can be subscribed with; v2 does not repeat it in its messages.
+/// The depths that a book subscription may have; v2 does not send the depth with its messages.
 const DEPTHS: [usize; 5] = [10, 25, 100, 500, 1000];
 
-/// Reads a v1 message that is an array: `[channelID, data…, channelName, pair]`.
+/// Decodes a v1 message that is an array: `[channelID, data…, channelName, pair]`.
 pub(super) fn decode_array(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let array = message.as_array().ok_or(DecodeError::Shape("neither array nor object"))?;
     if !(4..=5).contains(&array.len()) {
@@ -85,8 +85,8 @@ fn v1_spread(data: Json<'_, '_>, pair: &str, emit: Emit<'_>) -> Result<(), Decod
     emit(Event::Quote { symbol: pair, quote, ts_us, source: QuoteSource::Spread })
 }
 
-/// A snapshot (`as`, `bs`) or a change (`a`, `b`) of a book. A change of both sides comes in two parts,
-/// of which the last carries the checksum of both.
+/// Decodes a snapshot (`as`, `bs`) or a change (`a`, `b`) of a book. A change of both sides has two parts,
+/// the last of which contains the checksum of both.
 fn v1_book(
     first: Json<'_, '_>,
     second: Option<Json<'_, '_>>,
@@ -116,13 +116,13 @@ fn v1_book(
     }))
 }
 
-/// The newest time among levels `[price, volume, time]`.
+/// Returns the newest time among levels `[price, volume, time]`, in microseconds since the Unix epoch.
 fn newest_time(levels: Option<Json<'_, '_>>) -> Option<u64> {
     let levels = levels?.as_array()?;
     levels.iter().filter_map(|level| epoch_seconds(level.as_array()?.get(2)?)).max()
 }
 
-/// `"1618678142.557535"`, in microseconds, exactly.
+/// Converts `"1618678142.557535"` to microseconds, without rounding through floats.
 fn epoch_seconds(value: Json<'_, '_>) -> Option<u64> {
     let time: Decimal = as_decimal(value, "time").ok()?;
     let seconds = u64::try_from(time.mantissa()).ok()?;
@@ -132,7 +132,7 @@ fn epoch_seconds(value: Json<'_, '_>) -> Option<u64> {
     }
 }
 
-/// Reads a message that is an object: all of v2, and the events of v1. Numbers are text here.
+/// Decodes a message that is an object: all of v2, and the events of v1. Numbers are text here.
 pub(super) fn decode_object(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let word = |field: &str| message.get(field).and_then(as_text);
     let Some(channel) = word("channel") else {
@@ -160,7 +160,7 @@ pub(super) fn decode_object(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(),
     })
 }
 
-/// The answer to a v2 subscription of a book tells its depth.
+/// Decodes the reply to a v2 book subscription, which contains the depth.
 fn v2_subscribed(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     let result = message.get("result").filter(|r| r.get("channel").and_then(as_text) == Some("book"));
     match result.map(|r| (text(r, "symbol"), number(r, "depth"))) {
@@ -169,7 +169,7 @@ fn v2_subscribed(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeErro
     }
 }
 
-/// A trade; the snapshot repeats trades from before the subscription.
+/// Decodes a trade. The snapshot repeats trades from before the subscription.
 fn v2_trade(item: Json<'_, '_>, snapshot: bool, emit: Emit<'_>) -> Result<(), DecodeError> {
     let symbol = text(item, "symbol")?;
     if snapshot {

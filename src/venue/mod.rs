@@ -1,9 +1,9 @@
-//! Venue messages, read without doing I/O: bytes of one frame in, [`Event`]s out.
+//! Decoders of venue messages, without I/O: one frame in, [`Event`]s out.
 //!
-//! A venue is one file with one `decode` function over a parsed frame. It keeps no state: what
-//! must be remembered between messages (books, sequences) belongs to the feed line, which is the
-//! same for every venue. `docs/ADD_A_VENUE.md` is the recipe, with a table per venue of what each
-//! message becomes.
+//! A venue is one file with one `decode` function over a parsed frame. It keeps no state: what must be
+//! remembered between messages (books, sequences) belongs to the feed line, which is the same for every
+//! venue. `docs/ADD_A_VENUE.md` describes how to add one, with a table per venue of what each message
+//! becomes.
 
 mod binance;
 mod checks;
@@ -23,15 +23,15 @@ pub use checks::ChecksOff;
 pub use json::{Levels, LevelsError, Scratch};
 pub use sniff::{Evidence, Sniffed, sniff};
 
-/// Venue times that are believed, microseconds since the Unix epoch: from 2000 to 2199. What is outside is in another unit, or
-/// no time.
+/// Plausible venue times, in microseconds since the Unix epoch: from 2000 to 2199. Values outside are in
+/// another unit, or not times.
 pub const PLAUSIBLE_US: Range<u64> = 946_684_800_000_000..7_258_118_400_000_000;
 
-/// How far ahead of the gateway's clock the time of a publisher's tick may be, in microseconds: a day. No time zone
-/// is further ahead.
+/// How far the time of a publisher's tick may be ahead of the gateway's clock, in microseconds: one day. No
+/// time zone is further ahead.
 pub const AHEAD_MAX_US: u64 = 86_400_000_000;
 
-/// Which venue's messages a feed line carries.
+/// The venue format of a feed line's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wire {
@@ -43,16 +43,16 @@ pub enum Wire {
     BinanceFutures,
     /// Kraken WebSocket v1 and v2.
     Kraken,
-    /// The gateway's own wire shape; the venue is named in each symbol.
+    /// The gateway's own format; each symbol contains the venue.
     Native,
 }
 
 impl Wire {
-    /// Every venue.
+    /// Every venue format.
     pub const ALL: [Self; 5] =
         [Self::Coinbase, Self::Binance, Self::BinanceFutures, Self::Kraken, Self::Native];
 
-    /// The name, as it stands before the colon of a symbol and in the configuration.
+    /// Returns the name, as used before the colon of a symbol and in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Coinbase => "coinbase",
@@ -63,9 +63,9 @@ impl Wire {
         }
     }
 
-    /// Whether a price of this venue can be below 0. On a spot market none can, and the contracts that Binance lists
-    /// have a least price above 0; what a publisher calls a price is one, since spreads, power and oil have traded
-    /// below 0.
+    /// Returns true if prices of this venue can be below 0. On spot markets they cannot, and the contracts
+    /// that Binance lists have a minimum price above 0; prices from publishers can, since spreads, power and
+    /// oil have traded below 0.
     pub const fn has_negative_prices(self) -> bool {
         match self {
             Self::Coinbase | Self::Binance | Self::BinanceFutures | Self::Kraken => false,
@@ -91,97 +91,100 @@ impl FromStr for Wire {
     }
 }
 
-/// What a message says, as far as the gateway cares. Symbols are spelled as the venue spells them
-/// (for [`Wire::Native`] with the venue in front).
+/// The content of a message, as far as the gateway uses it. Symbols are spelled as the venue spells them (for
+/// [`Wire::Native`] with the venue as prefix).
 #[derive(Debug)]
 pub enum Event<'t, 'i> {
-    /// Said once per frame, before anything else: the venue's word for this message.
+    /// Emitted once per frame, before all others: the venue's name of the message type.
     Kind {
-        /// The word.
+        /// The name.
         name: &'t str,
-        /// False where the decoder does not know it: it is counted and nothing else.
+        /// False if the decoder does not know it: then it is only counted.
         known: bool,
     },
     /// A new trade.
     Trade {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
-        /// The trade, side being the aggressor's.
+        /// The trade; its side is the aggressor's.
         trade: Trade,
-        /// Venue time, microseconds since the Unix epoch.
+        /// Venue time, in microseconds since the Unix epoch.
         ts_us: Option<u64>,
-        /// What one message stands for.
+        /// What the message represents.
         print: TradeKind,
     },
     /// The last trade before the subscription, repeated by the venue: a baseline, not a new trade.
     LastTrade {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
         /// Its number.
         id: u64,
     },
-    /// Best bid and offer, told by the venue itself.
+    /// The best bid and offer, sent by the venue as such.
     Quote {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
         /// The quote.
         quote: Quote,
-        /// Venue time, microseconds since the Unix epoch.
+        /// Venue time, in microseconds since the Unix epoch.
         ts_us: Option<u64>,
-        /// Which of the venue's streams it comes from.
+        /// The stream it comes from.
         source: QuoteSource,
     },
     /// A snapshot or a change of an L2 book.
     Book(BookMessage<'t, 'i>),
-    /// How deep the venue keeps a book, told apart from the book itself.
+    /// The depth of a book, sent separately from the book.
     BookDepth {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
-        /// Levels a side.
+        /// Levels per side.
         depth: usize,
     },
-    /// The venue's own proof of what it sent for a symbol.
+    /// The venue's summary of what it has sent for a symbol.
     Heartbeat {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
-        /// The product's sequence number at this moment.
+        /// The current sequence number of the product.
         sequence: u64,
         /// The number of its newest trade.
         last_trade_id: u64,
     },
-    /// A product sequence number that came with another message; it never goes back.
+    /// The sequence number of a product, sent with another message; it never goes back.
     Sequence {
-        /// Venue's symbol.
+        /// The venue's symbol.
         symbol: &'t str,
         /// The number.
         sequence: u64,
     },
 }
 
-/// What one trade message stands for.
+/// What a trade message represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TradeKind {
-    /// One execution whose ids the venue does not number without holes.
+    /// One execution; the venue's ids have holes, or there are none.
     Single,
-    /// One execution; the venue numbers them without holes.
+    /// One execution; the venue numbers executions without holes.
     Numbered(u64),
     /// One execution with this number, on a venue that also sends aggregates.
     Plain(u64),
-    /// Executions of one taker order at one price, up to this number.
+    /// The executions of one taker order at one price.
     Aggregate {
         /// The newest execution it covers.
         last: u64,
     },
 }
 
-/// Where a quote comes from.
+/// The source of a quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuoteSource {
-    /// A stream of every change of the best bid and offer, that wins over a book (Binance `bookTicker`).
+    /// A stream of every change of the best bid and offer, which takes precedence over a book (Binance
+    /// `bookTicker`).
     BookTicker,
-    /// A stream of the best bid and offer that is used where there is no book (Kraken `spread`, [`Wire::Native`]).
+    /// A stream of the best bid and offer that is used if there is no book (Kraken `spread`,
+    /// [`Wire::Native`]).
     Spread,
-    /// The best levels of a book, all of them in each message (Binance `depth5`): used where the book itself does not come.
+    /// The best levels of a book, all of them in each message (Binance `depth5`): used if there is no full
+    /// book.
     Partial,
     /// A ticker message.
     Ticker,
@@ -190,37 +193,37 @@ pub enum QuoteSource {
 /// A side of a book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BookSide {
-    /// Who wants to buy; the best price is the highest.
+    /// Buy orders; the best price is the highest.
     Bid,
-    /// Who wants to sell; the best price is the lowest.
+    /// Sell orders; the best price is the lowest.
     Ask,
 }
 
-/// A snapshot or a change of an L2 book. The levels are read when the book takes them in.
+/// A snapshot or a change of an L2 book. The levels are decoded when the book applies them.
 #[derive(Clone, Copy, Debug)]
 pub struct BookMessage<'t, 'i> {
-    /// Venue's symbol.
+    /// The venue's symbol.
     pub symbol: &'t str,
-    /// Venue time, microseconds since the Unix epoch.
+    /// Venue time, in microseconds since the Unix epoch.
     pub ts_us: Option<u64>,
-    /// True where it replaces the book.
+    /// True if it replaces the book.
     pub snapshot: bool,
-    /// The levels: a size of 0 takes a level away.
+    /// The levels; size 0 removes a level.
     pub levels: Levels<'t, 'i>,
-    /// How it follows the message before it.
+    /// How it relates to the message before it.
     pub link: Link,
     /// CRC32 of the ten best levels a side after this message (Kraken).
     pub checksum: Option<u32>,
-    /// How many levels a side the subscription keeps; further ones are dropped.
+    /// The levels per side of the subscription; further ones are dropped.
     pub depth: Option<usize>,
 }
 
-/// How a book message says which one it follows.
+/// How book messages are numbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// The venue numbers nothing.
+    /// The venue does not number them.
     None,
-    /// Binance: covers update ids `first` to `last`; futures also name the last one of the message before.
+    /// Binance: update ids `first` to `last`; futures also send the last id of the message before.
     Updates {
         /// `U`
         first: u64,
@@ -231,36 +234,36 @@ pub enum Link {
     },
 }
 
-/// Why a frame could not be read. The venue erred, or we do not know its newest form.
+/// Why a frame could not be decoded: the venue made an error, or changed its format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes are no JSON.
+    /// The bytes are not JSON.
     #[error("not JSON: {0}")]
     Json(String),
-    /// The JSON is no message of this venue.
+    /// The JSON is not a message of this venue.
     #[error("not a message of this venue: {0}")]
     Shape(&'static str),
     /// A field is missing or of the wrong type.
     #[error("field `{0}` is missing or has the wrong type")]
     Field(&'static str),
-    /// A price or size cannot be held.
+    /// A price or size that cannot be represented.
     #[error("field `{field}`: {text:?}: {cause}")]
     Decimal {
         /// The field.
         field: &'static str,
-        /// What stood there, shortened.
+        /// The value, shortened.
         text: String,
-        /// What is wrong with it.
+        /// The fault.
         cause: DecimalError,
     },
-    /// A number is one, and makes no sense.
+    /// An implausible number.
     #[error("field `{field}`: {value}: {why}")]
     Value {
         /// The field.
         field: &'static str,
         /// The number.
         value: Decimal,
-        /// Why it makes no sense.
+        /// Why it is implausible.
         why: &'static str,
     },
     /// A time that is not between 2000 and 2199.
@@ -268,43 +271,43 @@ pub enum DecodeError {
     Time {
         /// The field.
         field: &'static str,
-        /// The time, microseconds since the Unix epoch.
+        /// The time, in microseconds since the Unix epoch.
         ts_us: u64,
     },
-    /// A time that is more than [`AHEAD_MAX_US`] after the frame came in.
+    /// A time that is more than [`AHEAD_MAX_US`] after the frame was received.
     #[error("field `{field}`: {ts_us} microseconds since 1970 are more than a day ahead")]
     Ahead {
         /// The field.
         field: &'static str,
-        /// The time, microseconds since the Unix epoch.
+        /// The time, in microseconds since the Unix epoch.
         ts_us: u64,
     },
-    /// The symbol cannot be one.
+    /// The symbol is invalid.
     #[error("field `symbol`: {text:?}: {why}")]
     Symbol {
-        /// What stood there, shortened.
+        /// The symbol, shortened.
         text: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
-    /// The symbol is a new one, and there is no room for it.
+    /// The symbol is new, and there is no room for it.
     #[error("field `symbol`: {text:?}: {why}")]
     RoomError {
-        /// What stood there, shortened.
+        /// The symbol, shortened.
         text: String,
-        /// What is full.
+        /// The limit that is reached.
         why: String,
     },
 }
 
 impl DecodeError {
-    /// A number that makes no sense.
+    /// Returns the error for an implausible number.
     pub(crate) fn value(field: &'static str, value: Decimal, why: &'static str) -> Self {
         Self::Value { field, value, why }
     }
 }
 
-/// Reads each part of a frame, also those behind one that cannot be read.
+/// Decodes each part of a frame, including those after a faulty one.
 ///
 /// # Errors
 /// The first fault.
@@ -320,13 +323,13 @@ fn each<T>(
     told
 }
 
-/// What takes in the events of a frame. An error it returns ends the frame.
+/// The receiver of a frame's events. An error it returns ends the frame.
 pub type Emit<'e> = &'e mut dyn FnMut(Event<'_, '_>) -> Result<(), DecodeError>;
 
-/// Reads one frame of a venue and hands its events to `emit`, in order.
+/// Decodes one frame of a venue and passes its events to `emit`, in order.
 ///
 /// # Errors
-/// What is wrong with the frame; events before the fault were handed out.
+/// The fault of the frame; events before it were passed on.
 pub fn decode(wire: Wire, scratch: &mut Scratch, frame: &[u8], emit: Emit<'_>) -> Result<(), DecodeError> {
     match wire {
         Wire::Coinbase => scratch.parse(frame, |message| coinbase::decode(message, emit)),

@@ -1,11 +1,11 @@
-//! The gateway's own wire shape (`docs/PROTOCOL.md`), as publishers send it and captures hold it. The
-//! symbol names the venue; fields that are not read here are ignored.
+//! The gateway's own message format (`docs/PROTOCOL.md`), as sent by publishers and stored in captures. The
+//! symbol contains the venue; unknown fields are ignored.
 
 use super::json::{Json, as_text, decimal, optional_decimal, optional_number, text, trade_id};
 use super::{DecodeError, Emit, Event, PLAUSIBLE_US, QuoteSource, TradeKind};
 use crate::model::tick::{Quote, Side, Trade};
 
-/// Reads one message. Numbers are text here, so that they keep their digits.
+/// Decodes one message. Numbers are text here, so that they keep their digits.
 pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), DecodeError> {
     if !message.is_object() {
         return Err(DecodeError::Shape("not a JSON object"));
@@ -46,7 +46,8 @@ pub(super) fn decode(message: Json<'_, '_>, emit: Emit<'_>) -> Result<(), Decode
     }
 }
 
-/// `ts`, whole microseconds since the Unix epoch, from 2000 to 2199: what is outside is in another unit.
+/// Returns `ts`, whole microseconds since the Unix epoch, from 2000 to 2199: values outside are in another
+/// unit.
 fn time(message: Json<'_, '_>) -> Result<Option<u64>, DecodeError> {
     if message.get("ts").is_none() {
         return Ok(None);

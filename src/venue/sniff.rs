@@ -1,51 +1,51 @@
-//! Recognises the venue of recorded messages by looking at some of them.
+//! Detects the venue of recorded messages from some of them.
 
 use serde_json::{Map, Value};
 
 use super::Wire;
 use crate::model::instrument::Symbol;
 
-/// What is looked at: one record of a capture.
+/// A record of a capture, as input of the detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence<'a> {
     /// The URL that the recorder connected to.
     Connected(&'a str),
-    /// The venue that the recorder noted, if any.
+    /// The venue noted by the recorder, if any.
     Noted(Option<Wire>),
     /// A message of the venue.
     Message(&'a [u8]),
-    /// A record that tells nothing.
+    /// A record without information about the venue.
     Nothing,
 }
 
-/// What one record tells.
+/// The conclusion from one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hint {
     /// This venue, for certain.
     Is(Wire),
-    /// Binance, spot or futures: a later message may tell which.
+    /// Binance, spot or futures: a later message may decide which.
     SomeBinance,
-    /// None that is read here, for certain.
+    /// A venue that is not supported, for certain.
     Another,
-    /// Nothing.
+    /// No conclusion.
     Nothing,
 }
 
-/// What looking at records tells of their venue.
+/// The detected venue of some records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sniffed {
-    /// This one.
+    /// This venue.
     Sure(Wire),
-    /// This one, if nothing else tells.
+    /// This venue, unless other captures indicate another.
     Likely(Wire),
-    /// One that is not read here.
+    /// A venue that is not supported.
     Another,
-    /// Nothing tells.
+    /// Not detected.
     Unknown,
 }
 
 impl Sniffed {
-    /// The venue, unless nothing tells it.
+    /// Returns the venue, if one was detected.
     pub fn wire(self) -> Option<Wire> {
         match self {
             Self::Sure(wire) | Self::Likely(wire) => Some(wire),
@@ -54,15 +54,16 @@ impl Sniffed {
     }
 }
 
-/// The venue of these records. What the recorder noted decides, or the host that was connected to, wherever the note
-/// stands: where it is another venue's, nothing tells the venue, for the messages of many venues look alike. Without such a
-/// note the first message that only one venue sends does. What both Binances send alike is spot if nothing else comes.
+/// Detects the venue of these records. The recorder's note decides, or the host of the connection, wherever
+/// the record stands: if the host is another venue's, messages are not considered, since those of many venues
+/// look alike. Without either, the first message that only one venue sends decides. Messages common to both
+/// Binance formats mean spot if nothing else follows.
 pub fn sniff<'a>(records: impl Iterator<Item = Evidence<'a>>) -> Sniffed {
     let (mut by_messages, mut fallback) = (None, None);
     for record in records {
         let noted = match record {
             Evidence::Connected(url) => by_host(&host(url)),
-            // The recorder knew.
+            // The recorder knew the venue.
             Evidence::Noted(venue) => venue.map_or(Hint::Nothing, Hint::Is),
             Evidence::Message(frame) if by_messages.is_none() => {
                 match by_message(frame) {
@@ -84,7 +85,7 @@ pub fn sniff<'a>(records: impl Iterator<Item = Evidence<'a>>) -> Sniffed {
     by_messages.or(fallback.map(Sniffed::Likely)).unwrap_or(Sniffed::Unknown)
 }
 
-/// The host of a URL in small letters, without its port.
+/// Returns the host of a URL in lower case, without the port.
 fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -100,7 +101,7 @@ fn by_host(host: &str) -> Hint {
         |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|d| d.ends_with('.'));
     let is = |wire: Wire, yes: bool| if yes { Hint::Is(wire) } else { Hint::Another };
     if under("coinbase.com") || under("gdax.com") {
-        // Its other interfaces send other messages.
+        // Other interfaces of Coinbase send other messages.
         is(Wire::Coinbase, name.starts_with("ws-feed") || name.starts_with("ws-direct"))
     } else if under("kraken.com") {
         is(Wire::Kraken, name == "ws" || name.starts_with("ws-") || name.starts_with("beta-ws"))
@@ -122,10 +123,10 @@ fn by_host(host: &str) -> Hint {
     }
 }
 
-/// Whether a host is one of the recorder's own machine or network, as a relay is: whose messages it hands on, its name does
-/// not tell.
+/// Returns true if a host is on the recorder's own machine or network, such as a relay, whose name says
+/// nothing about the venue.
 fn is_private(host: &str) -> bool {
-    // Names that the DNS gives to nobody, and those of examples.
+    // Domains reserved for private use and for examples.
     const DOMAINS: [&str; 11] = [
         "localhost",
         "local",
@@ -153,8 +154,8 @@ fn by_message(frame: &[u8]) -> Hint {
     }
 }
 
-/// Kraken's first version sends its data as `[channel id, data…, "channel", "pair"]`; Binance sends
-/// lists of its messages on some streams.
+/// Detects a list: Kraken v1 sends its data as `[channel id, data…, "channel", "pair"]`; Binance sends lists
+/// of its messages on some streams.
 fn by_array(items: &[Value]) -> Hint {
     match items {
         [Value::Number(_), _, .., Value::String(channel), Value::String(pair)] => {
@@ -177,7 +178,7 @@ fn by_object(message: &Map<String, Value>) -> Hint {
     } else {
         match (word(message, "stream"), message.get("data")) {
             ("", _) => binance(message),
-            // `btcusdt@trade`, `!ticker@arr`. Other venues have the envelope too, and other names in it.
+            // `btcusdt@trade`, `!ticker@arr`. Other venues use the same envelope with other stream names.
             (stream, _) if !stream.contains('@') && !stream.starts_with('!') => Hint::Nothing,
             (_, Some(Value::Object(data))) => binance(data),
             (_, Some(Value::Array(items))) => by_array(items),
@@ -186,7 +187,7 @@ fn by_object(message: &Map<String, Value>) -> Hint {
     }
 }
 
-/// The text of a field; empty where it has none.
+/// Returns the text of a field; empty if it is missing or of another type.
 fn word<'a>(message: &'a Map<String, Value>, key: &str) -> &'a str {
     message.get(key).and_then(Value::as_str).unwrap_or_default()
 }
@@ -204,8 +205,8 @@ fn is_native(message: &Map<String, Value>) -> bool {
     whole && Symbol::parse(word(message, "symbol")).is_ok()
 }
 
-/// Coinbase's Exchange feed. Its other interfaces name a `channel` in each message, and others spell their products
-/// differently, or name none in what they answer to a subscription.
+/// Detects Coinbase's Exchange feed. Other Coinbase interfaces send a `channel` in each message; other venues
+/// spell products differently, or send none in the reply to a subscription.
 fn is_coinbase(message: &Map<String, Value>) -> bool {
     let products = |channel: &Value| channel.get("product_ids").is_some_and(Value::is_array);
     let is_data = match word(message, "type") {
@@ -231,7 +232,7 @@ fn is_kraken_v1(message: &Map<String, Value>) -> bool {
     }
 }
 
-/// Kraken's second version: every data message has a `type` and its rows, and spells its pairs with a slash.
+/// Detects Kraken v2: each data message has a `type` and rows, and its pairs are spelled with a slash.
 fn is_kraken_v2(message: &Map<String, Value>) -> bool {
     let row = message.get("data").and_then(|data| data.get(0));
     let has_row = |key: &str| row.and_then(|row| row.get(key)).and_then(Value::as_str);
@@ -243,7 +244,7 @@ fn is_kraken_v2(message: &Map<String, Value>) -> bool {
         "book" | "trade" | "ticker" | "ohlc" => {
             is_data && has_row("symbol").is_some_and(|symbol| symbol.contains('/'))
         }
-        // An answer.
+        // A reply.
         "" => {
             matches!(word(message, "method"), "subscribe" | "unsubscribe" | "pong")
                 && has(message, &["time_in"])
@@ -252,7 +253,7 @@ fn is_kraken_v2(message: &Map<String, Value>) -> bool {
     }
 }
 
-/// What Binance's spot and futures streams do not have in common.
+/// Distinguishes Binance's spot and futures streams by fields that only one of them has.
 ///
 /// ```text
 ///                 spot only            futures only
@@ -324,7 +325,7 @@ mod tests {
         }
     }
 
-    /// F09: messages that only one venue sends say nothing where the connection was to another.
+    /// F09: messages that only one venue sends decide nothing if the connection was to another venue.
     #[test]
     fn the_host_of_another_venue_leaves_nothing_to_the_messages() {
         let trade = r#"[123,[["1","2","3","b","l",""]],"trade","XBT/USD"]"#;
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(of(&[trade, own]), Some(Wire::Coinbase), "the host decides wherever it stands");
     }
 
-    /// F09: what others send that looks like what is read here.
+    /// F09: messages of other venues that resemble those of supported ones.
     #[test]
     fn messages_of_other_venues_tell_nothing() {
         for (venue, frames) in OTHERS {
@@ -368,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Messages as the public documentation of these venues has them, shortened.
+    /// Messages from the public documentation of these venues, shortened.
     const OTHERS: &[(&str, &[&str])] = &[
         (
             "bitfinex",

@@ -1,4 +1,4 @@
-//! The ingest thread: everything that makes ticks, in one place, so that the ring has one writer.
+//! The ingest thread: the only producer of ticks, so that the ring has one writer.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,71 +34,71 @@ mod waiting;
 use published::Publisher;
 use waiting::{Rest, Waiting};
 
-/// Records taken from one replay before the shards are woken and others have their turn.
+/// Records taken from one replay before the shards are woken and other inputs are served.
 const RECORDS_PER_TURN: usize = 64;
-/// How often what was counted is shown to the operator, and silent lines are looked for.
+/// How often the counters are published and silent lines are detected.
 const REPORT_EVERY_NS: u64 = 250 * MS;
-/// How often a replay that plays shows where it is.
+/// How often a playing replay publishes its position.
 const SHOW_EVERY_NS: u64 = SECOND;
-/// The longest sleep: then flags are looked at that wake nobody.
+/// The longest sleep, after which the thread checks flags that do not wake it.
 const SLEEP_NS_MAX: u64 = 20 * MS;
 
-/// How a feed does.
+/// The state of a feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flow {
-    /// The replay has not begun.
+    /// The replay has not started.
     Waiting = 0,
-    /// Ticks come in.
+    /// Ticks arrive.
     Flowing = 1,
-    /// Nothing has come in for too long.
+    /// Nothing has arrived for longer than the limit.
     Silent = 2,
     /// The replay has ended.
     Ended = 3,
-    /// It met what it cannot read, and is strict; or its captures are truncated, or have gone.
+    /// A strict replay found an unreadable record, or its captures are truncated or were removed.
     Failed = 4,
 }
 
-/// What the ingest thread shows to others.
+/// The state that the ingest thread publishes to other threads.
 pub struct IngestView {
     flows: Box<[AtomicU8]>,
     /// True once every replay has ended.
     pub ended: AtomicBool,
-    /// Told when `ended` turns true.
+    /// Notified when `ended` becomes true.
     pub on_end: Notify,
-    /// True where a strict replay met what it cannot read.
+    /// True once a strict replay has found an unreadable record.
     pub failed: AtomicBool,
-    /// True once a replay has ended whose captures are truncated.
+    /// True once a replay whose captures are truncated has ended.
     pub truncated: AtomicBool,
-    /// True once the remote control has told a replay to stop.
+    /// True once the remote control has stopped a replay.
     pub stopped: AtomicBool,
-    /// Turns of the thread, those that found nothing to do too.
+    /// Turns of the thread, idle ones included.
     pub turns: Counter,
-    /// How long they took.
+    /// Durations of the turns.
     pub turn_times: TurnTimes,
-    /// Whether it makes any, for its watchers.
+    /// The heartbeat that the watchdog checks.
     pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
     pub published: Counter,
-    /// Ticks of instruments that the ring has no place for.
+    /// Ticks dropped because the ring has no key for their instrument.
     pub unplaced: Counter,
-    /// Publishers now whose lines wait until subscriptions have taken the instruments that they listed.
+    /// Publishers whose lines currently wait until subscriptions have taken up the instruments they listed.
     pub publishers_held: Counter,
-    /// Notices that found no room on their way to the log.
+    /// Notices dropped because the channel to the log was full.
     pub notices_lost: Counter,
-    /// What each line counted, a moment ago.
+    /// The counters of each line, at most one report interval old.
     pub lines: Mutex<Vec<LineReport>>,
-    /// What each replay has published, once the thread has ended.
+    /// The summary of each replay, set when the thread has ended.
     pub summaries: OnceLock<Vec<String>>,
 }
 
 impl IngestView {
-    /// A view of so many replays, none of which has begun.
+    /// Returns a view of `replays` replays, none of which has started.
     pub fn new(replays: usize) -> Self {
         Self::of_thread("ingest", replays)
     }
 
-    /// The same, of a thread of this name.
+    /// As [`new`](Self::new), for a thread named `thread`.
     pub fn of_thread(thread: &str, replays: usize) -> Self {
         Self {
             pulse: Pulse::new(thread),
@@ -119,7 +119,7 @@ impl IngestView {
         }
     }
 
-    /// How each replay does.
+    /// Returns the state of each replay.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
         self.flows.iter().map(|flow| match flow.load(Ordering::Acquire) {
             0 => Flow::Waiting,
@@ -135,72 +135,72 @@ impl IngestView {
     }
 }
 
-/// What one feed line counted.
+/// The counters of one feed line.
 #[derive(Clone, Debug)]
 pub struct LineReport {
-    /// Its capture, or `publish`.
+    /// The name of its capture, or `publish`.
     pub name: String,
-    /// Whose messages it reads.
+    /// The venue format that it reads.
     pub wire: Wire,
-    /// The counts.
+    /// The counters.
     pub stats: LineStats,
-    /// Records that could not be read, frames included.
+    /// Unreadable records, bad frames included.
     pub bad_lines: u64,
 }
 
-/// What the ingest thread works with.
+/// What the ingest thread is built from.
 pub struct IngestParts {
-    /// The instruments and their numbers.
+    /// Numbers the ticks of all instruments.
     pub sequencer: Sequencer,
     /// The ring's writer.
     pub writer: TickWriter,
-    /// The shards' doorbells.
+    /// The doorbells of the shards.
     pub bells: Vec<Arc<Doorbell>>,
-    /// While every shard is busy, ticks are taken in only so often: see [`Ingest::run`].
+    /// How long the thread pauses between packets while every shard is busy: see [`Ingest::run`].
     pub rest: Duration,
-    /// Captures to replay.
+    /// The replays.
     pub replays: Vec<Replay>,
-    /// What controls the replay, where there is one.
+    /// The remote control of the replay, if any.
     pub replay_control: Option<Arc<ReplayControl>>,
-    /// What publishers send, where they may.
+    /// The input of publishers, if publishing is enabled.
     pub publishers: Option<mpsc::Receiver<Input>>,
-    /// Limits of a publisher's line.
+    /// The limits of each publisher's line.
     pub publish_limits: LineLimits,
-    /// Where what publishers send is recorded.
+    /// The recorder's tap for what publishers send.
     pub publish_tap: Option<Tap>,
-    /// The clock, of the ingest thread itself.
+    /// The clock of the ingest thread.
     pub clock: Clock,
-    /// After this long without a frame a line's prices are stale, nanoseconds.
+    /// The time without a frame after which the prices of a line are stale, in nanoseconds.
     pub stale_after_ns: u64,
-    /// What the shard that is furthest behind has still to do for instruments that were listed, in subscriptions to
-    /// make at most.
+    /// Returns the backlog of the shard that is furthest behind with newly listed instruments, as an upper
+    /// bound of subscriptions to create.
     pub listing_backlog: Box<dyn Fn() -> usize + Send>,
-    /// Replays wait until this says so.
+    /// Replays wait until this returns true.
     pub may_start: Box<dyn Fn() -> bool + Send>,
-    /// What it shows.
+    /// The view to publish to.
     pub view: Arc<IngestView>,
-    /// Where notices for the operator go.
+    /// The channel for notices to the operator.
     pub notices: mpsc::Sender<String>,
-    /// What it measures with.
+    /// The latency meter.
     pub meter: Meter,
-    /// Where it tells incidents.
+    /// Receives incidents for the flight recorder.
     pub reporter: IncidentReporter,
 }
 
-/// The ingest thread's work: [`turn`](Self::turn) does all of it and can be called by hand.
+/// The work of the ingest thread: [`turn`](Self::turn) does all of it and can be called by hand.
 pub struct Ingest {
     parts: IngestParts,
     stages: Stages,
     started: bool,
     ended: Vec<bool>,
     publishers: HashMap<u32, Publisher>,
-    /// Of the chunk that was taken last.
+    /// The rest of the chunk that was taken last.
     rest: Option<Rest>,
-    /// Publishers that have listed more than the shards have taken.
+    /// Publishers that have listed more instruments than the shards have taken up.
     waiting: Waiting,
-    /// Chunks taken from publishers, ever.
+    /// Chunks taken from publishers since the start.
     chunks: u64,
-    /// What publishers that have gone had counted.
+    /// The counters of publishers that have disconnected.
     gone: LineStats,
     next_line: u32,
     report_at_ns: u64,
@@ -208,16 +208,16 @@ pub struct Ingest {
     beating: Beating,
 }
 
-/// What a turn of the ingest thread leaves.
+/// When the next turn of the ingest thread is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// There may be more to do at once.
+    /// At once: there may be more to do.
     Now,
-    /// Nothing before this steady time, unless a publisher sends something.
+    /// At this steady time, in nanoseconds, unless a publisher sends something before.
     At(u64),
 }
 
-/// Publishes a tick; what has no place is counted, and a gap is told.
+/// Returns a sink that publishes ticks, counts those without a key in the ring and reports gaps.
 fn publish<'a>(
     writer: &'a mut TickWriter,
     view: &'a IngestView,
@@ -232,29 +232,31 @@ fn publish<'a>(
     }
 }
 
-/// Records of a turn that are all measured; of those behind them each so manieth is, and stands for those before it.
+/// The first records of a turn, all of which are measured; after them one in `MEASURED` is, and represents
+/// those before it.
 const MEASURED: u64 = 8;
 
-/// Measures what a tick takes on this thread, and tells what is missing.
+/// Measures the time that ticks take on this thread, and reports feed gaps as incidents.
 struct Stages {
     reporter: IncidentReporter,
     meter: Meter,
     clock: Clock,
     table: Arc<InstrumentTable>,
-    /// Records of this turn.
+    /// Records in this turn.
     records: u64,
-    /// Whether the record at hand is measured.
+    /// Whether the current record is measured.
     measured: bool,
-    /// Ticks that the next measured one stands for.
+    /// Ticks that the next measured one represents.
     skipped: u64,
-    /// When its feed line took it up, or one of the few before it; nanoseconds since the Unix epoch.
+    /// When the feed line started the current record, or the last measured one before it; nanoseconds since
+    /// the Unix epoch.
     begun_ns: u64,
-    /// Ticks of this turn that were measured, and when they were numbered.
+    /// The measured ticks of this turn: class, time of numbering in nanoseconds since the Unix epoch, weight.
     numbered: Vec<(Class, u64, u64)>,
 }
 
 impl Stages {
-    /// A feed line takes up a record.
+    /// Marks that a feed line starts a record.
     #[inline]
     fn begin(&mut self) {
         if !self.meter.is_on() {
@@ -267,7 +269,7 @@ impl Stages {
         }
     }
 
-    /// A tick of the record at hand is numbered, and about to be published.
+    /// Marks that a tick of the current record is numbered and about to be published.
     #[inline]
     fn numbered(&mut self, tick: &Tick) -> Seen {
         let channel = match tick.body {
@@ -275,7 +277,7 @@ impl Stages {
             Body::Quote(_) => Channel::Quote,
             Body::Gap { .. } | Body::Status(_) => return Seen::UNMEASURED,
         };
-        // What stands at another place of a replay came long ago.
+        // A tick that restores state after a seek was received long ago, so its latency means nothing.
         if tick.snap {
             return Seen::UNMEASURED;
         }
@@ -298,7 +300,7 @@ impl Stages {
         Seen::new(now_ns.saturating_sub(tick.rx_ns), weight)
     }
 
-    /// A gap has been published, the last of so many ticks.
+    /// Reports a published gap; `position` is the number of ticks published so far, the gap being the last.
     #[cold]
     fn saw_gap(&self, gap: &Tick, from: u64, position: u64) {
         let now = self.clock.now();
@@ -310,7 +312,7 @@ impl Stages {
         });
     }
 
-    /// The ticks so far are in the ring, and the doorbells were rung.
+    /// Marks that the ticks so far are in the ring and the doorbells were rung.
     fn published(&mut self) {
         self.records = 0;
         if self.numbered.is_empty() {
@@ -324,7 +326,7 @@ impl Stages {
 }
 
 impl Ingest {
-    /// Ready for its first turn. The replays' lines are numbered from 0.
+    /// Returns an ingest thread ready for its first turn. The lines of the replays are numbered from 0.
     pub fn new(mut parts: IngestParts) -> Self {
         for replay in &mut parts.replays {
             replay.prime(&mut parts.sequencer);
@@ -359,7 +361,7 @@ impl Ingest {
         }
     }
 
-    /// Takes in what is due, at most a fair share of it, and wakes the shards once.
+    /// Takes a bounded share of the input that is due, and wakes the shards once at the end.
     pub fn turn(&mut self, now: Now) -> Next {
         self.beating.beat();
         let machine_ns = self.parts.clock.machine_ns(now.mono_ns);
@@ -437,7 +439,8 @@ impl Ingest {
         Next::Now
     }
 
-    /// Does what the remote control asks for. A replay that has ended may go on elsewhere.
+    /// Executes the commands of the remote control. A replay that has ended may continue from another
+    /// position.
     fn obey(&mut self, now: Now) {
         let (IngestParts { replays, sequencer, writer, view, replay_control, .. }, stages) =
             (&mut self.parts, &mut self.stages);
@@ -455,7 +458,8 @@ impl Ingest {
         }
     }
 
-    /// Shows where the replay is, if something has changed or it is time. True if it did.
+    /// Publishes the position of the replay if it has changed or the interval has passed. Returns true if it
+    /// did.
     fn show(&mut self, now: Now) -> bool {
         let IngestParts { replays, writer, replay_control, .. } = &mut self.parts;
         let (Some(replay_control), [replay]) = (replay_control, replays.as_mut_slice()) else { return false };
@@ -485,7 +489,7 @@ impl Ingest {
         }
     }
 
-    /// A line that has brought nothing for too long shows stale prices.
+    /// Marks the prices of lines without recent frames as stale.
     fn look_for_silence(&mut self, now: Now) {
         let (IngestParts { replays, sequencer, writer, view, stale_after_ns, .. }, stages) =
             (&mut self.parts, &mut self.stages);
@@ -498,7 +502,7 @@ impl Ingest {
         }
     }
 
-    /// Shows what was counted. It never waits: if somebody reads just now, the next report tells.
+    /// Publishes the counters. Never waits: if a reader holds the lock, the next report publishes them.
     fn report(&mut self) {
         let IngestParts { replays, publishers, view, .. } = &self.parts;
         let Ok(mut lines) = view.lines.try_lock() else { return };
@@ -519,15 +523,16 @@ impl Ingest {
         }
     }
 
-    /// Turns until `stop` is set. `wake` makes it look for what publishers sent. It is called on a runtime of its own, with
-    /// I/O, on which nothing runs but publishers.
+    /// Returns a future that takes turns until `stop` is set. `wake` signals that publishers have sent
+    /// something. Call it on a runtime of its own, with I/O, that runs only the publishers' tasks besides.
     ///
-    /// Where threads share a core, each packet of a publisher would wake this one in the middle of what a shard writes,
-    /// and cost two switches for a tick that the shard comes to only later. So while every shard has clients waiting to
-    /// be written to, the thread sleeps behind each turn that took a packet in, publishers and all.
+    /// Where threads share a core, each packet of a publisher would pre-empt a shard in the middle of its
+    /// writes, and cost two context switches for a tick that the shard reads only later. So while every shard
+    /// has clients waiting to be written to, the thread sleeps after each turn that took a packet, and the
+    /// publishers' tasks with it.
     ///
     /// # Errors
-    /// What the system says when it gives no timer. The future fails when it takes it away.
+    /// The I/O error if the system cannot create a timer. The future returns the error of a timer that fails.
     pub fn run(
         mut self,
         stop: Arc<AtomicBool>,
@@ -548,10 +553,11 @@ impl Ingest {
                 };
                 let left =
                     || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
-                // Only behind a packet: where few come, they wake this thread less often than a rest would end.
+                // Only after a packet: where few arrive, they wake this thread less often than the pause
+                // would.
                 if self.chunks > before && self.parts.bells.iter().all(|bell| bell.is_busy()) {
                     std::thread::sleep(self.parts.rest.min(left()));
-                    // The runtime looks at the sockets, then lets those run that have something.
+                    // The runtime polls the sockets first, then runs the tasks that are ready.
                     tokio::task::yield_now().await;
                     tokio::task::yield_now().await;
                 } else if !left().is_zero() {
@@ -562,7 +568,7 @@ impl Ingest {
                 }
             }
             self.stages.meter.end(clock.machine_ns(clock.now().mono_ns));
-            // It is set here alone.
+            // It is set only here, so this cannot fail.
             let _ = self.parts.view.summaries.set(self.parts.replays.iter().map(Replay::summary).collect());
             Ok(())
         })
@@ -576,7 +582,8 @@ fn earlier(a: Next, b: Next) -> Next {
     }
 }
 
-/// Tells the operator; the feed does not wait for the log.
+/// Sends a notice to the operator; counts it if the channel is full, since the feed must not wait for the
+/// log.
 fn notice(notices: &mpsc::Sender<String>, view: &IngestView, what: String) {
     if notices.try_send(what).is_err() {
         view.notices_lost.add(1);

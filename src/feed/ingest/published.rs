@@ -1,5 +1,5 @@
-//! What publishers send: chunks of lines, taken in order, in parts, and of each publisher no faster than the shards can
-//! take the instruments that it lists.
+//! Input from publishers: chunks of lines, taken in order and in parts. A publisher is read no faster than
+//! the shards can take up the instruments that it lists.
 
 use super::waiting::{Held, Rest};
 use super::{Ingest, IngestParts, Next, publish};
@@ -11,14 +11,14 @@ use crate::system::faults;
 use crate::time::clock::{MS, Now};
 use crate::venue::Wire;
 
-/// Chunks, or parts of one, taken from publishers in one turn.
+/// Chunks, or parts of chunks, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
-/// Lines of a part: a chunk can be thousands, and neither feeds nor shards are to wait for all of them.
+/// Lines in a part. A chunk can hold thousands, and neither feeds nor shards should wait for all of them.
 const LINES_PER_PART: usize = 32;
-/// What a shard may still have to do for listed instruments when a publisher lists another one: some 0.3 ms of work.
-/// Beyond that the publisher waits.
+/// The largest backlog of newly listed instruments, about 0.3 ms of a shard's work, at which a publisher that
+/// lists another one may continue. Above it the publisher waits.
 const LISTING_BACKLOG_MAX: usize = 128;
-/// How often it is looked whether publishers that wait may go on.
+/// How often the backlog is checked while publishers wait.
 const LOOK_EVERY_NS: u64 = MS / 4;
 
 /// One publisher's line.
@@ -27,11 +27,11 @@ pub(super) struct Publisher {
     faults: Faults,
 }
 
-/// A publisher came, or went.
+/// The input was an opened or closed publisher, not a chunk.
 struct NoChunk;
 
 impl Ingest {
-    /// Takes what publishers have sent, at most a fair share of it.
+    /// Takes a bounded share of what publishers have sent.
     pub(super) fn take_published(&mut self, now: Now) -> Next {
         let next = self.take_chunks(now);
         self.parts.view.publishers_held.set(self.waiting.len() as u64);
@@ -50,16 +50,17 @@ impl Ingest {
                 },
             };
             self.rest = self.part(rest);
-            // There may be many more: the shards need not wait for the next ones.
+            // Many lines may follow: the shards start on this part now.
             ring_all(self.parts.bells.iter().map(|bell| &**bell));
             self.stages.published();
         }
         Next::Now
     }
 
-    /// Takes what a publisher sent, and gives its lines; `None` if there is nothing that can be taken now.
+    /// Takes the next input of the publishers; returns its lines, or `None` if nothing can be taken now.
     fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
-        // All of them: so a shard has turns without instruments to take, which it needs for requests.
+        // Only at a backlog of 0, so that each shard has turns without instruments to take up, which it needs
+        // for requests.
         if !self.waiting.is_empty() && (self.parts.listing_backlog)() == 0 {
             let (publisher, next) = self.waiting.next()?;
             return match next {
@@ -107,8 +108,8 @@ impl Ingest {
         self.gone.add(gone.line.stats());
     }
 
-    /// Each line of a chunk is one tick; a bad one costs only itself and is reported back. Takes the next lines,
-    /// and gives what is left, unless the publisher has to wait.
+    /// Publishes the next lines of a chunk, one tick per line, and returns the rest unless the publisher has
+    /// to wait. A bad line is dropped alone and reported to the publisher.
     fn part(&mut self, mut rest: Rest) -> Option<Rest> {
         let publisher = self.publishers.get_mut(&rest.chunk.publisher)?;
         let (IngestParts { sequencer, writer, view, listing_backlog, .. }, stages) =

@@ -1,31 +1,31 @@
-//! Publishers that wait until the shards have taken the instruments that they listed.
+//! Publishers that wait until the shards have taken up the instruments they listed.
 //!
-//! A shard reads the ring no further than its subscriptions have taken the instruments of what it reads. With many
-//! wildcards that takes time, which everybody would wait for behind a publisher that lists thousands at once: so it is
-//! the publisher that waits, and others go on. What it had sent by then is kept here: few
-//! [chunks](crate::feed::publish::CHUNKS_PER_PUBLISHER), beyond which its socket is not read.
+//! A shard does not read the ring past an instrument that its subscriptions have not taken up. With many
+//! wildcards that takes time, and behind a publisher that lists thousands at once every client would wait for
+//! it: so that publisher waits, and the others continue. What it had sent by then is kept here: a few
+//! [chunks](crate::feed::publish::CHUNKS_PER_PUBLISHER), after which its socket is not read.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::feed::publish::Chunk;
 
-/// What is left of a chunk.
+/// The rest of a chunk.
 pub(super) struct Rest {
     pub(super) chunk: Chunk,
-    /// Bytes that were taken.
+    /// Bytes already taken.
     pub(super) taken: usize,
     /// The number of the next line.
     pub(super) line: u64,
 }
 
-/// What a publisher has sent that waits.
+/// Input of a waiting publisher.
 pub(super) enum Held {
     Lines(Rest),
-    /// It has gone.
+    /// The publisher has disconnected.
     Closed,
 }
 
-/// The publishers that wait, in turn, and what waits of each, in order.
+/// The waiting publishers in round-robin order, and the held input of each.
 #[derive(Default)]
 pub(super) struct Waiting {
     turns: VecDeque<u32>,
@@ -33,7 +33,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// A publisher waits from now on, with what is left of its chunk before all that waits of it.
+    /// Makes a publisher wait; `rest`, the rest of its chunk, goes before its other held input.
     pub(super) fn hold(&mut self, publisher: u32, rest: Option<Rest>) {
         let held = self.held.entry(publisher).or_insert_with(|| {
             self.turns.push_back(publisher);
@@ -44,14 +44,15 @@ impl Waiting {
         }
     }
 
-    /// Takes what a publisher that waits has sent next; `Err` gives it back, where it does not wait.
+    /// Appends the next input of a waiting publisher; `Err` returns it if the publisher does not wait.
     pub(super) fn take(&mut self, publisher: u32, next: Held) -> Result<(), Held> {
         let Some(held) = self.held.get_mut(&publisher) else { return Err(next) };
         held.push_back(next);
         Ok(())
     }
 
-    /// The publisher that goes on next, where nobody has to wait any more, and what waits of it: something of each in turn.
+    /// Returns the publisher that continues next and its oldest held input. Each call serves the next
+    /// publisher in turn.
     pub(super) fn next(&mut self) -> Option<(u32, Option<Held>)> {
         let publisher = self.turns.pop_front()?;
         let held = self.held.get_mut(&publisher)?;
@@ -64,12 +65,12 @@ impl Waiting {
         Some((publisher, next))
     }
 
-    /// Nobody waits.
+    /// Returns true if no publisher waits.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// How many publishers wait.
+    /// Returns the number of waiting publishers.
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }
@@ -107,13 +108,13 @@ mod tests {
         }
         assert!(waiting.take(1, Held::Closed).is_ok());
         assert_eq!(next(&mut waiting), Some((1, Some(7))));
-        // It has to wait again.
+        // Publisher 1 has to wait again.
         waiting.hold(1, Some(rest(1, 7)));
         let order = std::iter::from_fn(|| next(&mut waiting)).collect::<Vec<_>>();
         let of_two = [(2, Some(8)), (1, Some(7)), (2, Some(9)), (1, Some(8)), (1, Some(9)), (1, None)];
         assert_eq!(order, of_two);
         assert!(waiting.is_empty());
-        // Who sends nothing more waits no longer than others.
+        // A publisher with nothing held waits no longer than others.
         waiting.hold(3, None);
         assert!(waiting.len() == 1 && next(&mut waiting) == Some((3, None)) && waiting.is_empty());
     }

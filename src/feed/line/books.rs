@@ -1,18 +1,18 @@
-//! What a line makes of the messages of a book: snapshots and changes that follow each other by the venue's rule, checked
-//! where the venue says how, and a quote whenever the best bid or offer is another one.
+//! Book messages of a line: applies snapshots and changes, checks their continuity by the venue's rule and
+//! the venue's checksum where it has one, and publishes a quote when the best bid or offer changes.
 
 use super::processor::{LineProcessor, RANK_BOOK, Updates};
 use crate::feed::book::{Book, Taken};
 use crate::model::tick::{Body, Channel, Tick};
 use crate::venue::{self, BookMessage, DecodeError, Event, Link};
 
-/// How a change stands to what came before it.
+/// How a change relates to the update before it.
 enum Follows {
     /// It is the next one.
     Yes,
-    /// The snapshot in hand holds it already.
+    /// The current snapshot already includes it.
     Skipped,
-    /// Something is missing before it.
+    /// Updates are missing before it.
     No,
 }
 
@@ -32,7 +32,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         }
         let listed = &mut self.symbols[at];
         let Some(book) = listed.book.as_mut() else { return Ok(()) };
-        // Numbers that follow each other prove it; a checksum will be looked at.
+        // Consecutive update ids prove the book; otherwise a checksum has to.
         listed.unproven &= matches!(message.link, Link::None);
         let taken = book.change(&message.levels);
         self.settle(at, message, message.ts_us, taken)
@@ -50,12 +50,12 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
             let is_older = listed.update.is_some_and(|update| update.last > last);
             let reaches = match listed.window.after(last).next() {
                 Some((oldest, _)) => oldest.joins(last),
-                // Those behind it were given up.
+                // The kept changes after the snapshot were evicted.
                 None => !is_older,
             };
             if !reaches && !self.limits.checks_off.sequence {
-                // It is older than the oldest change that is kept behind it. A book that is in step goes on without it;
-                // one that is not waits for another snapshot.
+                // The snapshot is older than the oldest kept change after it. A synchronised book continues
+                // without it; one that is not waits for another snapshot.
                 self.stats.refused.snapshots += u64::from(listed.book.is_none());
                 return Ok(());
             }
@@ -71,8 +71,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         self.settle(at, message, ts_us, taken)
     }
 
-    /// Applies the changes to a snapshot that came before it and that it does not hold. Returns the update id and the
-    /// venue's time of the newest one.
+    /// Applies the changes that were received before the snapshot but are newer than it. Returns the update
+    /// id and the venue's time, in microseconds, of the newest one.
     fn splice(
         &mut self,
         at: usize,
@@ -99,31 +99,33 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(newest)
     }
 
-    /// Keeps the change in hand for a snapshot that is older.
+    /// Keeps the current change for a snapshot that may be older.
     fn keep(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) {
         let share = self.limits.splice_bytes_max / self.symbols.len().max(1);
         let window = &mut self.symbols[at].window;
         let others = self.splice_bytes.saturating_sub(window.bytes());
-        // Where all of it is taken, each symbol has its share, and those that have more give it up with their next change.
+        // When the budget is used up, each symbol has an equal share; symbols above it evict changes when the
+        // next one is kept.
         let bytes_max = self.limits.splice_bytes_max.saturating_sub(others).max(share);
         window.keep((first, last, previous), self.frame, self.limits.splice_messages_max, bytes_max);
         *self.splice_bytes = others + window.bytes();
     }
 
-    /// Whether a change follows what came before it. A break is counted and told; with a snapshot in hand, changes that
-    /// it already holds are skipped.
+    /// Determines whether a change follows the one before. Counts a break and publishes a gap; after a
+    /// snapshot, changes that it already includes are skipped.
     fn follows(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) -> Follows {
         let listed = &mut self.symbols[at];
         let Some(before) = listed.update.replace(Updates { last, from_snapshot: false }) else {
             return Follows::Yes;
         };
-        // The snapshot holds it, or it came twice: the venue's recipe is to leave it out.
+        // Included in the snapshot or a duplicate: the venue's recipe is to skip it.
         if last <= before.last && (before.from_snapshot || !self.limits.checks_off.sequence) {
             listed.update = Some(before);
             return Follows::Skipped;
         }
         let unbroken = match previous {
-            // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
+            // Update ids of futures are shared with other symbols, so `first` may lie far beyond the previous
+            // message.
             Some(previous) if before.from_snapshot => previous <= before.last,
             None if before.from_snapshot => first <= before.last.saturating_add(1),
             Some(previous) => previous == before.last,
@@ -136,13 +138,13 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         self.break_quotes(at);
         let listed = &mut self.symbols[at];
         listed.update = Some(Updates { last, from_snapshot: false });
-        // What is kept has no hole in it.
+        // Kept changes must be consecutive.
         *self.splice_bytes = self.splice_bytes.saturating_sub(listed.window.bytes());
         listed.window.clear();
         Follows::No
     }
 
-    /// After a book message: checks the book, and hands out its best bid and offer if they changed.
+    /// Checks the book after a book message, and publishes its best bid and offer if they changed.
     fn settle(
         &mut self,
         at: usize,
@@ -159,16 +161,16 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         let (quote, is_certain) = (book.quote(), book.is_certain());
         let listed = &self.symbols[at];
         let speaks = self.sequencer.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
-        // What was told before was checked then.
+        // The published quote was checked when it was published.
         if quote == listed.top && speaks && is_certain && !listed.broken && !listed.held {
             return taken.into_result();
         }
         let hold = self.is_crossed(&quote) || !is_certain;
         let listed = &mut self.symbols[at];
-        // A book is only there again after a snapshot, and only here is it known to be a good one.
+        // A broken book exists again only after a snapshot, and only this check shows that it is good.
         let rebuilt = listed.broken && !hold;
         listed.broken &= hold;
-        // What this line told before somebody else spoke has to be told again.
+        // If another line published quotes since, an equal quote of this line must be published again.
         let same = quote == listed.top && !rebuilt && speaks;
         if hold || listed.held || rebuilt {
             if !self.claim(at, Channel::Quote, RANK_BOOK) {
@@ -186,18 +188,18 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         taken.into_result()
     }
 
-    /// Whether the book is what the venue says it is after this message. A checksum that is wrong is counted.
+    /// Checks the book against the checksum of this message, if any. Counts good and bad checksums.
     fn is_proven(&mut self, at: usize, message: &BookMessage<'_, '_>) -> bool {
         let listed = &mut self.symbols[at];
         let Some(book) = &listed.book else { return true };
         let unchecked = self.limits.checks_off.checksum;
         let checksum = message.checksum.filter(|_| !unchecked && book.is_certain_to(Book::CHECKSUM_LEVELS));
-        // Where the checksum is not looked at, it disproves nothing either.
+        // If the checksum is not checked, the book does not wait for one.
         listed.unproven &= !(unchecked && message.checksum.is_some());
         let Some(checksum) = checksum else { return !listed.unproven };
         let mut holds = book.kraken_checksum(listed.places) == checksum;
         if !holds && message.snapshot {
-            // Whoever wrote the numbers anew has lost the zeros that the checksum counts.
+            // A program that re-encodes numbers as floats drops trailing zeros, which the checksum covers.
             listed.places = book.find_places(checksum);
             holds = listed.places.is_some();
         }

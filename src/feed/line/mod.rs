@@ -1,4 +1,4 @@
-//! A feed line: one connection, capture or peer. Frames in, numbered ticks out.
+//! A feed line: one connection, capture or publisher. It turns frames into numbered ticks.
 
 mod books;
 mod processor;
@@ -14,27 +14,27 @@ use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
 
 pub use stats::{Kind, Kinds, LineStats, Refused};
 
-/// Limits of a line, and which checks it leaves out.
+/// The limits of a line, and the checks it skips.
 #[derive(Clone, Debug)]
 pub struct LineLimits {
-    /// Levels a side that a book keeps at most.
+    /// The most levels per side of a book.
     pub book_levels_max: usize,
-    /// Venues that native messages may name; `None`: any.
+    /// Venues that native messages may name; `None` allows any.
     pub venues: Option<Vec<String>>,
-    /// Instruments that the line may name.
+    /// The most instruments that the line may name.
     pub instruments_max: usize,
-    /// It lists new ones only while fewer than this are listed, by whatever line.
+    /// New instruments are listed only while fewer than this number are, over all lines.
     pub listed_max: usize,
-    /// Changes of a book that are kept for a snapshot that is older than they are, of each symbol…
+    /// The most changes of a book, per symbol, kept for a snapshot that is older than they are.
     pub splice_messages_max: usize,
-    /// …and bytes of them, of all symbols together.
+    /// The most bytes of those changes, over all symbols.
     pub splice_bytes_max: usize,
-    /// Checks of the venue's messages that are left out.
+    /// Checks of the venue's messages that are skipped.
     pub checks_off: ChecksOff,
 }
 
 impl Default for LineLimits {
-    /// The limits of the shipped configuration; all checks are made.
+    /// Returns the limits of the shipped configuration, with all checks enabled.
     fn default() -> Self {
         Self {
             book_levels_max: 100_000,
@@ -48,32 +48,32 @@ impl Default for LineLimits {
     }
 }
 
-/// What a line remembers at one place of its captures.
+/// The state of a line at one place of its captures.
 #[derive(Clone)]
 pub(super) struct Memory {
     symbols: Symbols,
-    /// A frame has come since the connection was made.
+    /// True if a frame has arrived since the connection was made.
     connected: bool,
 }
 
 impl Memory {
-    /// The instruments it knows.
+    /// Returns its instruments.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
         self.symbols.iter().map(|listed| listed.id)
     }
 
-    /// Gives each instrument another number; those that get none are forgotten.
+    /// Renumbers the instruments; those mapped to `None` are removed.
     pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
         self.symbols.renumber(number);
     }
 
-    /// Bytes that it takes, roughly.
+    /// Returns its approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.symbols.memory_bytes()
     }
 }
 
-/// One connection, capture or peer. It does no I/O and reads no clock.
+/// One connection, capture or publisher. It does no I/O and reads no clock.
 pub struct Line {
     id: LineId,
     origin: Origin,
@@ -82,19 +82,19 @@ pub struct Line {
     scratch: Scratch,
     symbols: Symbols,
     stats: LineStats,
-    /// For changes of a book that are read again.
+    /// Scratch for decoding kept changes of a book again.
     splice_scratch: Scratch,
-    /// Bytes of changes that are kept.
+    /// Bytes of kept changes.
     splice_bytes: usize,
     last_rx_ns: Option<u64>,
-    /// When something was heard of it last, steady time.
+    /// Steady time of the last activity, in nanoseconds.
     heard_ns: u64,
     silent: bool,
     tap: Option<Tap>,
 }
 
 impl Line {
-    /// A line of a venue, before its first frame.
+    /// Returns a line of a venue format before its first frame.
     pub fn new(id: LineId, origin: Origin, wire: Wire, limits: LineLimits) -> Self {
         Self {
             id,
@@ -113,58 +113,60 @@ impl Line {
         }
     }
 
-    /// Its number.
+    /// Returns its number.
     pub(super) fn id(&self) -> LineId {
         self.id
     }
 
-    /// Where its frames come from, from the next one on: see [`Sequencer::set_origin`].
+    /// Sets where its frames come from, starting with the next one: see [`Sequencer::set_origin`].
     pub(super) fn set_origin(&mut self, origin: Origin) {
         self.origin = origin;
     }
 
-    /// Another line tells what this one would have told, and has said of it what [`prime`](Self::prime) learned.
+    /// Transfers its claims to another line, including those learned by [`prime`](Self::prime), and clears
+    /// its symbols.
     pub(super) fn hand_over_to(&mut self, line: LineId, sequencer: &mut Sequencer) {
         sequencer.hand_over(self.id, line);
         self.symbols = Symbols::default();
     }
 
-    /// Has what it takes in recorded from now on.
+    /// Records its input from now on.
     pub fn record(&mut self, tap: Tap) {
         self.tap = Some(tap);
     }
 
-    /// What it counted so far.
+    /// Returns its counters.
     pub fn stats(&self) -> &LineStats {
         &self.stats
     }
 
-    /// When the newest frame was received; `None` before the first of a connection.
+    /// Returns when the newest frame was received, in nanoseconds since the Unix epoch; `None` before the
+    /// first of a connection.
     pub fn last_rx_ns(&self) -> Option<u64> {
         self.last_rx_ns
     }
 
-    /// Whether it was found silent, and nothing has come since.
+    /// Returns true if it was found silent and no frame has arrived since.
     pub fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// The venue whose messages it reads.
+    /// Returns the venue format that it reads.
     pub fn wire(&self) -> Wire {
         self.wire
     }
 
-    /// What it remembers.
+    /// Returns a copy of its state.
     pub(super) fn memory(&self) -> Memory {
         Memory { symbols: self.symbols.clone(), connected: self.last_rx_ns.is_some() }
     }
 
-    /// As [`memory`](Self::memory), of a line that is not needed any more.
+    /// As [`memory`](Self::memory), for a line that is no longer needed.
     pub(super) fn into_memory(self) -> Memory {
         Memory { connected: self.last_rx_ns.is_some(), symbols: self.symbols }
     }
 
-    /// Its capture goes on at another place, where it remembers this. A recording has a break there.
+    /// Restores the state at another place of its capture. A recording shows a disconnect there.
     pub(super) fn recall(&mut self, memory: Memory, rx_ns: u64) {
         if let Some(tap) = self.tap.as_mut().filter(|_| self.last_rx_ns.is_some()) {
             tap.disconnected(rx_ns);
@@ -175,24 +177,26 @@ impl Line {
         self.silent = false;
     }
 
-    /// The instruments it knows.
+    /// Returns its instruments.
     pub(super) fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
         self.symbols.iter().map(|listed| listed.id)
     }
 
-    /// Something is heard of it, or it was not its silence that nothing came: that begins now, steady time.
+    /// Restarts the measurement of its silence: a frame arrived, or the pause had another cause. `now_ns` is
+    /// steady time.
     pub(super) fn touch(&mut self, now_ns: u64) {
         self.heard_ns = now_ns;
     }
 
-    /// For how long nothing has come, nanoseconds of steady time; 0 before the first frame of a connection.
+    /// Returns how long no frame has arrived, in nanoseconds of steady time; 0 before the first frame of a
+    /// connection.
     pub(super) fn silence_ns(&self, now_ns: u64) -> u64 {
         self.last_rx_ns.map_or(0, |_| now_ns.saturating_sub(self.heard_ns))
     }
 
-    /// Looks at a frame that will come, without handing out anything: which sources tell of which symbol.
-    /// So a ticker that comes before the book's snapshot, or an aggregate before the first trade, is known
-    /// from the start to be a repetition. Frames that cannot be read are left for [`frame`](Self::frame) to report.
+    /// Reads a future frame without publishing anything, to learn which sources exist for which symbol. A
+    /// ticker before the book's snapshot, or an aggregate before the first trade, is then recognised as
+    /// redundant from the start. Unreadable frames are left for [`frame`](Self::frame) to report.
     pub fn prime(&mut self, frame: &[u8], sequencer: &mut Sequencer) {
         let mut stats = LineStats::default();
         let mut processor = LineProcessor {
@@ -209,15 +213,15 @@ impl Line {
             rx_ns: 0,
             out: |_: &Tick| {},
         };
-        // An unreadable frame is counted when it really comes.
+        // An unreadable frame is counted when it is really received.
         let _ = venue::decode(self.wire, &mut self.scratch, frame, &mut |event| processor.prime(&event));
     }
 
-    /// Takes in one frame received at `rx_ns` (nanoseconds since the Unix epoch) and hands out the ticks
-    /// it makes.
+    /// Decodes one frame received at `rx_ns` (nanoseconds since the Unix epoch) and passes its ticks to
+    /// `out`.
     ///
     /// # Errors
-    /// What is wrong with the frame; it is counted, and the ticks before the fault were handed out.
+    /// The fault of the frame; it is counted, and the ticks before the fault were passed on.
     pub fn frame(
         &mut self,
         rx_ns: u64,
@@ -259,16 +263,16 @@ impl Line {
         result
     }
 
-    /// The connection was lost or the capture ended: what it spoke for is down, and books and sequences
-    /// begin anew with the next frame. Before the first frame there is nothing to end, and what
-    /// [`prime`](Self::prime) learned stays.
+    /// Handles a lost connection or the end of the capture: the streams of this line become `down`, and books
+    /// and sequences start anew with the next frame. Before the first frame it does nothing, and what
+    /// [`prime`](Self::prime) learned remains.
     pub fn disconnected(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         if self.last_rx_ns.is_some() {
             self.release(false, rx_ns, sequencer, &mut out);
         }
     }
 
-    /// The replay that it is of has ended, and so has what it spoke for, now or before.
+    /// Handles the end of its replay: releases all streams it publishes now or published before.
     pub(super) fn over(&mut self, rx_ns: u64, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         self.release(true, rx_ns, sequencer, out);
     }
@@ -287,26 +291,27 @@ impl Line {
         }
     }
 
-    /// Its capture ended, and others are to come. What it has told is stale until something comes of the same symbol, and
-    /// whichever line that comes on may speak.
+    /// Handles the end of its capture when others follow. Its published values are stale until a message of
+    /// the same symbol arrives, on whichever line it arrives.
     pub(super) fn ended(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
             listed.ended(self.id, rx_ns, sequencer, &mut out);
         }
     }
 
-    /// What comes now follows what came before it [ended](Self::ended), and nothing is missing between them.
+    /// Declares that the next frame follows the one before [`ended`](Self::ended) with nothing missing
+    /// between.
     pub(super) fn resumed(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         for listed in self.symbols.iter_mut() {
             listed.resumed(self.id, rx_ns, sequencer, &mut out);
         }
     }
 
-    /// How much of what a frame tells is of symbols and channels that this line has told of.
+    /// Returns how many events of a frame belong to symbols and channels that this line publishes.
     pub(super) fn likeness(&mut self, frame: &[u8], sequencer: &Sequencer) -> usize {
         let (id, symbols) = (self.id, &self.symbols);
         let mut alike = 0;
-        // What cannot be read is like nothing.
+        // An unreadable event counts as no match.
         let _ = venue::decode(self.wire, &mut self.splice_scratch, frame, &mut |event| {
             let (symbol, channel) = match event {
                 Event::Trade { symbol, .. } => (symbol, Channel::Trade),
@@ -325,9 +330,10 @@ impl Line {
         alike
     }
 
-    /// Its capture ended, and another one goes on from here, perhaps with something missing between them. What it has told
-    /// is stale until something comes of the same symbol. A book is stale until the venue's own numbers or checksum prove
-    /// that nothing is missing, or a snapshot comes; where the next change proves nothing, the book is dropped.
+    /// Handles the end of its capture when another one continues from here, perhaps with messages missing
+    /// between. Its published values are stale until a message of the same symbol arrives. A book is stale
+    /// until the venue's update ids or checksum prove that nothing is missing, or a snapshot arrives; if the
+    /// next change proves nothing, the book is dropped.
     pub fn joined(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         if self.last_rx_ns.is_none() {
             return;
@@ -340,7 +346,7 @@ impl Line {
         }
     }
 
-    /// A connection was made. What the one before it told does not hold any more.
+    /// Handles a new connection: the state of the one before no longer holds.
     pub fn connected(&mut self, rx_ns: u64, to: &str, sequencer: &mut Sequencer, out: impl FnMut(&Tick)) {
         self.disconnected(rx_ns, sequencer, out);
         if let Some(tap) = &mut self.tap {
@@ -348,7 +354,7 @@ impl Line {
         }
     }
 
-    /// Nothing was received for too long (`silent`), or again.
+    /// Marks the line as silent (nothing was received for too long) or as active again.
     pub fn set_silent(
         &mut self,
         silent: bool,
@@ -361,7 +367,7 @@ impl Line {
         }
         self.silent = silent;
         for listed in self.symbols.iter() {
-            // Of what has not come since a join, nothing has come now.
+            // A symbol without a message since the join has no message now either.
             if listed.unheard && !silent {
                 continue;
             }

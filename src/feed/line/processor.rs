@@ -1,5 +1,5 @@
-//! What a line makes of the events of a frame: who may speak, trades and quotes that make sense, breaks of the venue's own
-//! numbers. Books are told apart, in `books`.
+//! Applies the decoded events of a frame: which source may publish, the plausibility of trades and quotes,
+//! breaks of the venue's sequence numbers. Books are in `books`.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
@@ -15,44 +15,44 @@ use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Body, Channel, Decimal, Quote, Tick, Trade};
 use crate::venue::{self, DecodeError, Event, QuoteSource, Scratch, TradeKind, Wire};
 
-/// What a line remembers of a symbol.
+/// The state of a symbol on a line.
 #[derive(Clone)]
 pub(super) struct SymbolState {
     pub(super) id: InstrumentId,
     pub(super) book: Option<Book>,
     /// The book has seen a break and waits for a snapshot.
     pub(super) broken: bool,
-    /// What would be the quote is crossed or not certain: the state is stale until it is neither.
+    /// The current quote is crossed or uncertain: the instrument is stale until it is neither.
     pub(super) held: bool,
-    /// The capture of before has ended, and nothing has proved yet that the book goes on.
+    /// The previous capture has ended, and nothing has proved yet that the book is complete.
     pub(super) unproven: bool,
-    /// The capture of before has ended, and nothing has come of this symbol since.
+    /// The previous capture has ended, and no message of this symbol has arrived since.
     pub(super) unheard: bool,
-    /// Depth told apart from the book.
+    /// The depth of the book, if sent separately.
     pub(super) depth: Option<usize>,
-    /// How many places prices and sizes have in the venue's checksum, where they are not those that came.
+    /// The decimal places of prices and sizes in the venue's checksum, if they differ from the received ones.
     pub(super) places: Option<Places>,
-    /// The quote handed out last, from the book.
+    /// The last quote published from the book.
     pub(super) top: Quote,
-    /// The quote handed out last that the venue told itself.
+    /// The last quote published that the venue sent as a quote.
     told: Quote,
-    /// Newest update id of the book.
+    /// The newest update id of the book.
     pub(super) update: Option<Updates>,
-    /// Changes of the book, for a snapshot that is older than they are.
+    /// Changes of the book, kept for a snapshot that is older than they are.
     pub(super) window: Window,
-    /// Number of the newest trade, however it was told.
+    /// The number of the newest trade, from whatever event.
     last_trade: Option<u64>,
-    /// Newest trade that an aggregate covered which was handed out.
+    /// The newest trade covered by a published aggregate.
     last_told_by_aggregate: Option<u64>,
-    /// Newest product sequence.
+    /// The newest sequence number of the product.
     sequence: Option<u64>,
 }
 
-/// Where an update chain stands.
+/// The newest update id of a book.
 #[derive(Clone, Copy)]
 pub(super) struct Updates {
     pub(super) last: u64,
-    /// `last` is a snapshot's: the next message only has to reach over it.
+    /// `last` is a snapshot's: the next message only has to cover the id after it.
     pub(super) from_snapshot: bool,
 }
 
@@ -118,8 +118,7 @@ impl SymbolState {
     }
 }
 
-/// What a line remembers of its symbols. A symbol is looked up by its name once a message; its place here is known from then
-/// on.
+/// The symbols of a line. A symbol is looked up by name once per message and then accessed by index.
 #[derive(Clone, Default)]
 pub(super) struct Symbols {
     places: HashMap<Box<str>, usize, FxBuildHasher>,
@@ -139,27 +138,27 @@ impl Symbols {
         place
     }
 
-    /// How many there are.
+    /// Returns the number of symbols.
     pub(super) fn len(&self) -> usize {
         self.listed.len()
     }
 
-    /// What is remembered of a symbol.
+    /// Returns the state of a symbol.
     pub(super) fn get(&self, name: &str) -> Option<&SymbolState> {
         self.place(name).map(|place| &self.listed[place])
     }
 
-    /// All of them.
+    /// Iterates over all symbols.
     pub(super) fn iter(&self) -> std::slice::Iter<'_, SymbolState> {
         self.listed.iter()
     }
 
-    /// All of them, to be changed.
+    /// Iterates over all symbols mutably.
     pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, SymbolState> {
         self.listed.iter_mut()
     }
 
-    /// Gives each instrument another number; those that get none are forgotten.
+    /// Renumbers the instruments; those mapped to `None` are removed.
     pub(super) fn renumber(&mut self, number: impl Fn(InstrumentId) -> Option<InstrumentId>) {
         let Self { places, listed } = std::mem::take(self);
         let mut listed: Vec<Option<SymbolState>> = listed.into_iter().map(Some).collect();
@@ -174,7 +173,7 @@ impl Symbols {
         }
     }
 
-    /// Bytes of memory that they take, roughly.
+    /// Returns their approximate memory in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         let names: usize = self.places.keys().map(|name| name.len() + size_of::<(Box<str>, usize)>()).sum();
         let book = |listed: &SymbolState| listed.book.as_ref().map_or(0, Book::memory_bytes);
@@ -198,18 +197,18 @@ impl IndexMut<usize> for Symbols {
     }
 }
 
-/// Trades one by one win over their aggregates.
+/// Single trades take precedence over aggregates of them.
 const RANK_AGGREGATE: Rank = Rank(1);
 const RANK_TRADE: Rank = Rank(2);
-/// Quotes: a stream of every best bid and offer (Binance `bookTicker`) wins over a book, that over partial books, that
-/// over a spread stream, that over a ticker.
+/// Precedence of quotes: a stream of every best bid and offer (Binance `bookTicker`), then a book, partial
+/// books, a spread stream, a ticker.
 const RANK_TICKER: Rank = Rank(1);
 const RANK_SPREAD: Rank = Rank(2);
 const RANK_PARTIAL: Rank = Rank(3);
 pub(super) const RANK_BOOK: Rank = Rank(4);
 const RANK_BOOK_TICKER: Rank = Rank(5);
 
-/// The parts of a [`Line`](super::Line) that take in events while its scratch is lent to the decoder.
+/// The parts of a [`Line`](super::Line) that process events while its scratch is borrowed by the decoder.
 pub(super) struct LineProcessor<'a, Out> {
     pub(super) id: LineId,
     pub(super) origin: Origin,
@@ -220,14 +219,14 @@ pub(super) struct LineProcessor<'a, Out> {
     pub(super) splice_scratch: &'a mut Scratch,
     pub(super) splice_bytes: &'a mut usize,
     pub(super) sequencer: &'a mut Sequencer,
-    /// The frame that the events are of.
+    /// The frame that is being decoded.
     pub(super) frame: &'a [u8],
     pub(super) rx_ns: u64,
     pub(super) out: Out,
 }
 
 impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
-    /// Remembers which sources will speak.
+    /// Learns which source an event comes from, without publishing it.
     pub(super) fn prime(&mut self, event: &Event<'_, '_>) -> Result<(), DecodeError> {
         let (symbol, channel, rank) = match event {
             Event::Trade { symbol, print, .. } => (symbol, Channel::Trade, trade_rank(*print)),
@@ -276,7 +275,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         }
     }
 
-    /// The place of a symbol, which is listed if it is new.
+    /// Returns the index of a symbol, and lists the symbol if it is new.
     #[inline]
     fn find(&mut self, name: &str) -> Result<usize, DecodeError> {
         match self.symbols.place(name) {
@@ -298,7 +297,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(self.symbols.add(name, id))
     }
 
-    /// The place of a symbol of which something has come.
+    /// Returns the index of a symbol for which data has arrived.
     #[inline]
     pub(super) fn heard(&mut self, symbol: &str) -> Result<usize, DecodeError> {
         let at = self.find(symbol)?;
@@ -309,7 +308,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(at)
     }
 
-    /// The symbol of this name, if it is valid and may be published here.
+    /// Returns the symbol of this name, if it is valid and its venue may be published here.
     fn symbol(&self, name: &str) -> Result<Symbol, DecodeError> {
         let symbol = match self.wire {
             Wire::Native => Symbol::parse(name),
@@ -326,8 +325,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         }
     }
 
-    /// Whether this line's source of `rank` speaks for the channel. Publishers share their instruments:
-    /// what any of them sends goes out.
+    /// Claims a channel for this line's source of `rank`; returns true if the source may publish. Publishers
+    /// share their instruments: a tick from any of them is published.
     pub(super) fn claim(&mut self, at: usize, channel: Channel, rank: Rank) -> bool {
         self.sequencer.claim(
             self.symbols[at].id,
@@ -356,7 +355,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         self.sequencer.publish(tick, channel, &mut self.out);
     }
 
-    /// Says whether what would be the quote is not to be trusted at this moment.
+    /// Sets whether the current quote is untrustworthy (crossed or uncertain).
     pub(super) fn hold(&mut self, at: usize, hold: bool) {
         let listed = &mut self.symbols[at];
         listed.held = hold;
@@ -384,11 +383,11 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
                 missing = before.map_or(0, |before| number.saturating_sub(before.saturating_add(1)));
                 before.is_some_and(|before| number <= before)
             }
-            // Where the trades begin to come one by one, an aggregate may have told some already.
+            // When single trades begin, an aggregate may already have covered some of them.
             TradeKind::Plain(number) => listed.last_told_by_aggregate.is_some_and(|last| number <= last),
             TradeKind::Aggregate { .. } => false,
         };
-        // Also a repeated trade shows that this source is there, and so silences the lesser one.
+        // A repeated trade also shows that this source is active, and so silences the one of lower rank.
         let speaks = self.claim(at, Channel::Trade, trade_rank(print));
         if repeated || !speaks {
             self.stats.repeated += 1;
@@ -399,7 +398,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         }
         if missing > 0 {
             self.stats.sequence_breaks += 1;
-            // Coinbase says that this channel may drop messages and that its level2 does not: the book is good.
+            // Coinbase documents that this channel may drop messages and that its level2 channel does not:
+            // the book is still good.
             self.gap(at, Channel::Trade, missing);
         }
         if is_told {
@@ -410,8 +410,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(())
     }
 
-    /// Whether a trade is one: of a size, and on a venue at a price. A negative size, and on a venue a negative price, is
-    /// a fault of the frame.
+    /// Returns true if a trade is to be published: its size, and on a venue its price, is above 0. A negative
+    /// size, and on a venue a negative price, is a fault of the frame.
     fn makes_sense(&self, symbol: &str, trade: &Trade) -> Result<bool, DecodeError> {
         if trade.size.is_positive() && trade.price.is_positive() {
             return Ok(true);
@@ -431,12 +431,12 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
                 "a trade has a price above 0 on this venue",
             ));
         }
-        // What a publisher calls a price is one: spreads trade at 0 and below.
+        // Publishers may send prices of 0 and below: spreads trade there.
         Ok(is_free)
     }
 
-    /// Whether prices of this symbol can be 0 or below. What a publisher sends of a venue is held to what that venue
-    /// has.
+    /// Returns true if prices of this symbol can be 0 or below. Native messages that name a known venue
+    /// follow the rule of that venue.
     #[cold]
     fn has_negative_prices(&self, symbol: &str) -> bool {
         let venue = symbol.split_once(':').filter(|_| self.wire == Wire::Native);
@@ -444,7 +444,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         wire.has_negative_prices()
     }
 
-    /// Refuses the tick of a publisher whose time is more than a day ahead. A replay is of any time.
+    /// Rejects a published tick whose time is more than a day ahead. A replay may be of any time.
     fn check_time(&self, ts_us: Option<u64>) -> Result<(), DecodeError> {
         let latest_us = self.rx_ns / 1_000 + venue::AHEAD_MAX_US;
         match ts_us {
@@ -455,7 +455,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         }
     }
 
-    /// A quote that the venue tells itself.
+    /// Handles a quote that the venue sends as a quote.
     fn quote(
         &mut self,
         symbol: &str,
@@ -472,17 +472,19 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         let quote = match quote {
             Ok(quote) => quote,
             Err(error) => {
-                // There is a newer quote than the one that was told, and nobody can tell it.
+                // There is a newer quote than the published one, and it cannot be represented.
                 if self.claim(at, Channel::Quote, quote_rank(source)) {
                     self.hold(at, true);
                 }
                 return Err(error);
             }
         };
-        // A partial book comes whether it has changed or not, and of two empty quotes the second says nothing.
+        // A partial book is sent whether it has changed or not, and the second of two empty quotes carries no
+        // information.
         let is_empty = quote.bid.is_none() && quote.ask.is_none();
         let may_repeat = source == QuoteSource::Partial || is_empty;
-        // What this line told before somebody else spoke is no news, but has to be told again.
+        // An equal quote is redundant, unless another line has published quotes since: then it must be
+        // published again.
         let id = self.symbols[at].id;
         let spoke =
             may_repeat && self.sequencer.rank(id, Channel::Quote, self.id) == Some(quote_rank(source));
@@ -504,7 +506,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(())
     }
 
-    /// The quote without sides that are none: venues write an empty one as price 0 or size 0.
+    /// Returns the quote without its empty sides, which venues encode as price 0 or size 0.
     #[cold]
     fn with_real_sides(&self, symbol: &str, quote: Quote) -> Result<Quote, DecodeError> {
         let is_free = self.has_negative_prices(symbol);
@@ -524,7 +526,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(Quote { bid, bid_size, ask, ask_size })
     }
 
-    /// Whether a bid is above the ask, which is counted. False where that is not to be checked.
+    /// Returns true if the bid is above the ask, which is counted. Returns false if that check is disabled.
     pub(super) fn is_crossed(&mut self, quote: &Quote) -> bool {
         let is_crossed = quote.bid.zip(quote.ask).is_some_and(|(bid, ask)| bid > ask);
         self.stats.crossed += u64::from(is_crossed);
@@ -536,8 +538,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         self.sequencer.gap(self.symbols[at].id, channel, missing, self.rx_ns, &mut self.out);
     }
 
-    /// Coinbase: the newest trade and the product's sequence at this moment. A trade that never came, or a
-    /// sequence that goes back, proves that messages of this product were lost.
+    /// Handles a Coinbase heartbeat: the newest trade and sequence number of the product. A missing trade, or
+    /// a sequence number that goes back, proves that messages of this product were lost.
     fn heartbeat(&mut self, symbol: &str, sequence: u64, last_trade_id: u64) -> Result<(), DecodeError> {
         let unchecked = self.limits.checks_off.sequence;
         let at = self.find(symbol)?;
@@ -547,7 +549,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         let (missing, back) = if unchecked { (0, false) } else { (missing, back) };
         listed.last_trade = listed.last_trade.max(Some(last_trade_id));
         listed.sequence = Some(sequence);
-        // Where another line tells the trades, they did not get lost.
+        // If another line publishes the trades, none were lost.
         if missing > 0 && self.claim(at, Channel::Trade, RANK_TRADE) {
             self.gap(at, Channel::Trade, missing);
         }
@@ -558,8 +560,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(())
     }
 
-    /// Messages of this symbol were lost: its quotes have a gap if this line tells them, and its book, if it
-    /// has one, waits for a snapshot.
+    /// Handles lost messages of a symbol: its quotes have a gap if this line publishes them, and its book, if
+    /// any, waits for a snapshot.
     pub(super) fn break_quotes(&mut self, at: usize) {
         let listed = &mut self.symbols[at];
         let id = listed.id;
@@ -579,12 +581,12 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
 
 const NOT_NEGATIVE: &str = "a price is not negative on this venue";
 
-/// As much of a refused name as is reported.
+/// Returns the first 80 characters of a rejected name, for the error message.
 fn shortened(name: &str) -> String {
     name.chars().take(80).collect()
 }
 
-/// Whether both sides of a quote are there, with prices and sizes above 0.
+/// Returns true if both sides of a quote exist, with prices and sizes above 0.
 #[inline]
 fn has_two_sides(quote: &Quote) -> bool {
     let Quote { bid, bid_size, ask, ask_size } = quote;

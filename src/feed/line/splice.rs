@@ -1,48 +1,50 @@
-//! The newest changes of a book whose messages are numbered, kept as they came.
+//! The newest changes of a book with numbered messages, kept as received frames.
 //!
-//! A recorder asks for a snapshot while it already receives changes, so the snapshot is often older than changes that were
-//! recorded before it. The changes it does not hold are applied to it from here; the venue's own recipe asks for that
+//! A recorder requests a snapshot while it already receives changes, so the snapshot is often older than
+//! changes that were recorded before it. The changes that it does not include are applied to it from here, as
+//! the venue's recipe requires
 //! (<https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams#how-to-manage-a-local-order-book-correctly>).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes of a block of frames. Blocks that are full are shared between copies of a window.
+/// Size of a block of frames in bytes. Full blocks are shared between copies of a window.
 const BLOCK_BYTES: usize = 32 << 10;
 
-/// A change that is kept: the update ids it covers, and where its frame lies.
+/// A kept change: its update ids, and the location of its frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) previous: Option<u64>,
-    /// The number of its block, counted from the first there ever was, and its place there.
+    /// The number of its block, counted from the first block of the window, and the offset there.
     block: u64,
     from: usize,
     len: usize,
 }
 
 impl Kept {
-    /// Whether it is the first change to apply to a snapshot of update id `snapshot`, of which it holds nothing.
+    /// Returns true if this can be the first change applied to a snapshot of update id `snapshot`.
     pub(super) fn joins(&self, snapshot: u64) -> bool {
         match self.previous {
-            // The futures' ids are shared with other symbols, so `first` may lie far beyond the message before.
+            // Update ids of futures are shared with other symbols, so `first` may lie far beyond the previous
+            // message.
             Some(previous) => previous <= snapshot,
             None => self.first <= snapshot.saturating_add(1),
         }
     }
 }
 
-/// The newest changes of one book, without a hole between them.
+/// The newest changes of one book, consecutive.
 #[derive(Default)]
 pub(super) struct Window {
     kept: VecDeque<Kept>,
     blocks: VecDeque<Arc<Vec<u8>>>,
     /// The number of the first block.
     first_block: u64,
-    /// Bytes of the frames of `kept`.
+    /// Total bytes of the frames in `kept`.
     bytes: usize,
-    /// A block that is not needed any more, for the next one.
+    /// A freed block, reused for the next one.
     spare: Vec<u8>,
 }
 
@@ -55,8 +57,8 @@ impl Clone for Window {
 }
 
 impl Window {
-    /// Keeps a change. The oldest are given up for it, so that there are at most `messages_max`, and at most `bytes_max`
-    /// bytes of frames; all of them where it does not follow the newest one. One that is there already is not kept again.
+    /// Keeps a change, unless it is a duplicate. Evicts the oldest ones to stay within `messages_max` changes
+    /// and `bytes_max` bytes of frames, and all of them if the change does not follow the newest one.
     pub(super) fn keep(
         &mut self,
         (first, last, previous): (u64, u64, Option<u64>),
@@ -79,7 +81,7 @@ impl Window {
                 break;
             }
         }
-        // Without this one, those before it are of no use.
+        // It does not fit, and without it the changes before it are useless.
         if frame.len() > bytes_max || messages_max == 0 {
             return self.clear();
         }
@@ -98,7 +100,7 @@ impl Window {
         self.bytes += frame.len();
     }
 
-    /// Forgets everything.
+    /// Removes all changes.
     pub(super) fn clear(&mut self) {
         self.first_block += self.blocks.len() as u64;
         self.kept.clear();
@@ -106,18 +108,18 @@ impl Window {
         self.bytes = 0;
     }
 
-    /// The changes that a snapshot of update id `snapshot` does not hold, the oldest first.
+    /// Returns the changes that a snapshot of update id `snapshot` does not include, oldest first.
     pub(super) fn after(&self, snapshot: u64) -> impl ExactSizeIterator<Item = (Kept, &[u8])> {
         let from = self.kept.partition_point(|kept| kept.last <= snapshot);
         self.kept.range(from..).map(|kept| (*kept, self.frame(kept)))
     }
 
-    /// Bytes of memory that are its own.
+    /// Returns the memory that it does not share with copies, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.kept.len() * size_of::<Kept>() + self.blocks.back().map_or(0, |block| block.capacity())
     }
 
-    /// Bytes of the frames it keeps.
+    /// Returns the total bytes of the kept frames.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

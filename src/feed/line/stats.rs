@@ -1,38 +1,39 @@
-//! What a feed line counts.
+//! The counters of a feed line.
 
 use crate::venue::DecodeError;
 
-/// What a line counted, from its first frame on.
+/// The counters of a line since its first frame.
 #[derive(Clone, Debug, Default)]
 pub struct LineStats {
     /// Frames received.
     pub frames: u64,
-    /// Frames, or parts of them, that could not be read.
+    /// Frames that could not be decoded, wholly or in part.
     pub bad_frames: u64,
-    /// Trades handed out.
+    /// Trades published.
     pub trades: u64,
-    /// Quotes handed out.
+    /// Quotes published.
     pub quotes: u64,
-    /// Trades and quotes that another source of the same line or another line already told.
+    /// Trades and quotes not published because another source of this line, or another line, already
+    /// publishes them.
     pub repeated: u64,
-    /// Gaps handed out.
+    /// Gaps published.
     pub gaps: u64,
-    /// Breaks of a venue's sequence or update chain.
+    /// Breaks in a venue's sequence numbers or update ids.
     pub sequence_breaks: u64,
-    /// Book checksums that were right.
+    /// Book checksums that matched.
     pub checksums_good: u64,
-    /// Book checksums that were wrong.
+    /// Book checksums that did not match.
     pub checksums_bad: u64,
-    /// Quotes that were not told because their bid was above their ask.
+    /// Quotes not published because the bid was above the ask.
     pub crossed: u64,
-    /// What was not told because it makes no sense or cannot be held.
+    /// Input not published because it is implausible or cannot be represented.
     pub refused: Refused,
-    /// Frames by the venue's word for them.
+    /// Frames by the venue's name of their type.
     pub kinds: Kinds,
 }
 
 impl LineStats {
-    /// Adds another line's counts.
+    /// Adds the counters of another line.
     pub fn add(&mut self, other: &Self) {
         self.frames += other.frames;
         self.bad_frames += other.bad_frames;
@@ -49,23 +50,24 @@ impl LineStats {
     }
 }
 
-/// Frames counted by kind, for at most [`Kinds::MAX`] kinds: a venue cannot make it grow.
+/// Frames counted by kind, for at most [`Kinds::MAX`] kinds, so that a venue cannot make it grow without
+/// bound.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds(Vec<Kind>);
 
 /// One row of [`Kinds`].
 #[derive(Clone, Debug)]
 pub struct Kind {
-    /// The venue's word.
+    /// The venue's name of the frame type.
     pub name: Box<str>,
     /// Whether the decoder knows it.
     pub known: bool,
-    /// How many frames.
+    /// The number of frames.
     pub frames: u64,
 }
 
 impl Kinds {
-    /// How many kinds are told apart.
+    /// The most kinds that are counted separately.
     pub const MAX: usize = 64;
 
     #[inline]
@@ -88,41 +90,42 @@ impl Kinds {
         }
     }
 
-    /// Adds another's counts.
+    /// Adds the counts of another table.
     fn add(&mut self, other: &Self) {
         for kind in &other.0 {
             self.add_frames(&kind.name, kind.known, kind.frames);
         }
     }
 
-    /// The rows, in the order of first sight.
+    /// Returns the rows in the order of first appearance.
     pub fn iter(&self) -> impl Iterator<Item = &Kind> {
         self.0.iter()
     }
 }
 
-/// What a line was sent and did not tell, by kind.
+/// Input that was received and not published, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Trades of size or price 0.
+    /// Trades with size or price 0.
     pub zero_trades: u64,
-    /// Levels of a book without a size that can be held: what stands at their price is unknown until the venue says so again.
+    /// Book levels whose size cannot be represented; the size at their price is unknown until the venue sends
+    /// it again.
     pub levels: u64,
-    /// Venue times before 2000 or after 2199, of which a venue's tick was sent without one; and frames of publishers
-    /// with such a time, or one that is more than a day ahead.
+    /// Implausible venue times. Before 2000 or after 2199: a venue's tick is published without the time, a
+    /// publisher's frame is rejected. More than a day ahead: a publisher's frame is rejected.
     pub times: u64,
-    /// Snapshots of a book that were older than changes before them, and that the changes kept do not reach.
+    /// Book snapshots older than the changes before them that the kept changes do not reach.
     pub snapshots: u64,
-    /// Frames whose symbol cannot be one, or may not be published.
+    /// Frames whose symbol is invalid or may not be published.
     pub symbols: u64,
-    /// Frames of a new instrument for which there was no room, or over the share of a publisher.
+    /// Frames of a new instrument for which there was no room, or beyond the share of a publisher.
     pub instruments: u64,
-    /// Frames with a price or a size that makes no sense.
+    /// Frames with an implausible price or size.
     pub numbers: u64,
 }
 
 impl Refused {
-    /// The counts, with the word for each.
+    /// Returns each counter with its name.
     pub fn rows(&self) -> [(&'static str, u64); 7] {
         [
             ("zero_trades", self.zero_trades),
@@ -135,7 +138,7 @@ impl Refused {
         ]
     }
 
-    /// Counts a frame that was refused, where there is a count for its fault.
+    /// Counts a rejected frame, if there is a counter for its fault.
     #[cold]
     pub(super) fn count(&mut self, fault: &DecodeError) {
         match fault {

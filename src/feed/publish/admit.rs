@@ -1,5 +1,5 @@
-//! How a connection becomes a publisher: its first line has to show the token. All of this runs on the control
-//! thread; the ingest thread gets the socket afterwards.
+//! Authentication of publishers: the first line of a connection must contain the token. This runs on the
+//! control thread; the ingest thread gets the socket afterwards.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::time::clock::patience;
 
 /// The longest first line and the longest message without the token, in bytes.
 pub(super) const AUTH_BYTES_MAX: usize = 1_024;
-/// What is read at once of a connection without the token: its first message, and of bytes as much.
+/// Read limit of a connection without the token: one message of the same length.
 const FIRST: Portion = Portion { bytes: AUTH_BYTES_MAX, messages: 1 };
-/// How long a refused connection has to take the reason.
+/// How long a refused connection may take to read the reason.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Why a connection is refused, for programs and for people.
+/// Why a connection is refused: a code for programs and a text for people.
 type Refusal = (Close, String);
 
 /// The first line of a connection without the token.
@@ -38,7 +38,7 @@ struct Auth {
 }
 
 impl Publish {
-    /// Compares a token that came from this address. The time it takes depends on the length of `given` alone.
+    /// Compares a token received from this address. The time it takes depends on the length of `given` alone.
     pub fn judge(&self, given: &[u8], address: IpAddr) -> Verdict {
         let now_ns = self.clock.now().mono_ns;
         let verdict = self.guesses.judge(share_of(address), now_ns, || self.is_token(given));
@@ -50,7 +50,7 @@ impl Publish {
         verdict
     }
 
-    /// One connection, until it has shown the token or is gone.
+    /// Serves one connection until it has shown the token or ended.
     pub(super) async fn stranger(self: Arc<Self>, mut wire: Wire, among: Arc<Strangers>, address: IpAddr) {
         let (place, evicted) = among.take(share_of(address));
         count(&self.stats.evicted, u64::from(evicted));
@@ -62,7 +62,7 @@ impl Publish {
         match admitted {
             Ok(permit) => {
                 wire.admit();
-                // It fails only for a socket that is gone.
+                // Fails only for a socket that is already closed.
                 if let Ok(wire) = wire.move_to(&self.home) {
                     self.home.spawn(Arc::clone(&self).publisher(wire, lines, permit));
                 }
@@ -82,7 +82,7 @@ impl Publish {
         let limit_ms = self.options.auth_timeout_ms;
         let line = tokio::select! {
             biased;
-            // First: what has come is read even if the place is gone.
+            // Polled first, so that a received line is read even if the place is lost.
             line = first_line(wire, lines) => line,
             () = place.evicted() => Err((Close::Limit, "too many connections without a token: show it at once".to_owned())),
             () = patience(Duration::from_millis(limit_ms)) => {
@@ -117,7 +117,7 @@ impl Publish {
     }
 }
 
-/// The message for a token that was not compared.
+/// Returns the message for a token that was not compared.
 pub fn too_many(retry_s: u64) -> String {
     format!("too many wrong tokens came from this address: the next one is compared in {retry_s} s")
 }
@@ -142,7 +142,8 @@ async fn first_line(wire: &mut Wire, lines: &mut Lines) -> Result<Vec<u8>, Refus
     }
 }
 
-/// Closes a connection with the reason, without waiting for it if too many are waited for.
+/// Closes a connection with the reason; does not wait for the peer to read it if too many are waited for
+/// already.
 async fn refuse(mut wire: Wire, why: Close, msg: &str, among: &Strangers) {
     wire.say(&json!({"type": "error", "code": why.why(), "msg": msg}));
     match among.parting() {

@@ -1,46 +1,46 @@
-//! Slows down the guessing of tokens: wrong ones are counted by address, and from an address that has used up its
-//! share no token is compared for a while. It reads no clock.
+//! Rate limit for wrong tokens: they are counted per address, and once an address has used up its share, its
+//! tokens are not compared for a while. It reads no clock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-/// Addresses whose wrong tokens are remembered. Beyond that, the address with the fewest is forgotten.
+/// Addresses with counted wrong tokens. Beyond that, the address with the fewest is removed.
 const ADDRESSES_MAX: usize = 4_096;
 const MINUTE_NS: u64 = 60_000_000_000;
 
 /// The result of comparing a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The right one.
+    /// The token is right.
     Right,
-    /// A wrong one.
+    /// The token is wrong.
     Wrong,
-    /// Unknown: too many wrong ones came from its address, and it was not compared.
+    /// The token was not compared: too many wrong ones came from its address.
     NotNow {
-        /// Seconds until the next one is compared, at least 1.
+        /// Seconds until the next comparison, at least 1.
         retry_s: u64,
     },
 }
 
 /// Wrong tokens by address.
 pub(super) struct Guesses {
-    /// How long it takes until one wrong token is forgotten.
+    /// The time after which one wrong token no longer counts, in nanoseconds.
     each_ns: u64,
     /// Wrong tokens that are compared without a pause.
     burst: u64,
-    /// When all wrong tokens of an address are forgotten, steady nanoseconds.
+    /// When the last wrong token of an address stops counting, in nanoseconds of steady time.
     forgotten_at_ns: Mutex<HashMap<IpAddr, u64>>,
 }
 
 impl Guesses {
-    /// Allows so many wrong tokens a minute from one address, and as many at once.
+    /// Allows `per_minute` wrong tokens a minute from one address, and as many at once.
     pub(super) fn new(per_minute: u32) -> Self {
         let burst = u64::from(per_minute.max(1));
         Self { each_ns: MINUTE_NS / burst, burst, forgotten_at_ns: Mutex::default() }
     }
 
-    /// Compares a token from this address by `is_right`, unless too many wrong ones came from there.
+    /// Compares a token from this address with `is_right`, unless too many wrong ones came from it.
     pub(super) fn judge(&self, address: IpAddr, now_ns: u64, is_right: impl FnOnce() -> bool) -> Verdict {
         let mut addresses = self.forgotten_at_ns.lock().unwrap_or_else(PoisonError::into_inner);
         let forgotten_at_ns = addresses.get(&address).copied().unwrap_or_default().max(now_ns);
@@ -59,7 +59,7 @@ impl Guesses {
     }
 }
 
-/// Forgets what is long ago, or the address with the fewest wrong tokens.
+/// Removes expired addresses, or else the one with the fewest wrong tokens.
 fn make_room(addresses: &mut HashMap<IpAddr, u64>, now_ns: u64) {
     if addresses.len() < ADDRESSES_MAX {
         return;
@@ -89,7 +89,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(guess(&guesses, ONE, 5, false), Verdict::Wrong);
         }
-        // The right one is not compared either: else it could be guessed at any speed.
+        // The right token is not compared either, or tokens could be guessed at any rate.
         let asked = |now_s| guesses.judge(ONE, now_s * SECOND_NS, || panic!("it is not compared"));
         assert_eq!(asked(5), Verdict::NotNow { retry_s: 20 });
         assert_eq!(asked(24), Verdict::NotNow { retry_s: 1 });
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(guess(&guesses, ONE, 45, true), Verdict::Right, "right ones cost nothing");
         // Other addresses are not affected.
         assert_eq!(guess(&guesses, [10, 0, 0, 2].into(), 25, true), Verdict::Right);
-        // In the end all is forgotten.
+        // In the end all wrong tokens have expired.
         for _ in 0..3 {
             assert_eq!(guess(&guesses, ONE, 1_000, false), Verdict::Wrong);
         }

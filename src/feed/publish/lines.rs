@@ -1,18 +1,18 @@
-//! Cuts a publisher's bytes into chunks of whole, numbered lines. It names no socket.
+//! Splits a publisher's bytes into chunks of whole, numbered lines. It does not depend on sockets.
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-/// The longest line, in bytes without its end. A longer one is skipped and named.
+/// The longest line in bytes, without its end. A longer one is skipped and reported.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The most that may be added between two calls of [`Lines::chunk`], in bytes. It is not above
-/// [`LINE_BYTES_MAX`], so that only the first line of a buffer can be too long.
+/// The most bytes that may be added between two calls of [`Lines::chunk`]. It is not above
+/// [`LINE_BYTES_MAX`], so only the first line of a buffer can be too long.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// Lines being received. Add up to [`READ_BYTES_MAX`] to [`buffer`](Self::buffer), then call
-/// [`chunk`](Self::chunk), again and again. The buffer is kept: it holds one unfinished line and one read.
+/// The lines being received. Add up to [`READ_BYTES_MAX`] to [`buffer`](Self::buffer), then call
+/// [`chunk`](Self::chunk), repeatedly. The buffer is reused: it holds one unfinished line and one read.
 #[derive(Debug)]
 pub(super) struct Lines {
-    /// What came, from the beginning of a line.
+    /// Received bytes, from the beginning of a line.
     pub(super) buffer: Vec<u8>,
     /// The number of the buffer's first line, from 1.
     first: u64,
@@ -33,17 +33,17 @@ impl Lines {
         Self { buffer: Vec::new(), first: 1, skipping: false }
     }
 
-    /// Whether a line is whole.
+    /// Returns true if there is a whole line.
     pub(super) fn has_line(&self) -> bool {
         memchr(b'\n', &self.buffer).is_some()
     }
 
-    /// Whether half of what may be added at once has come.
+    /// Returns true if at least half of [`READ_BYTES_MAX`] is buffered.
     pub(super) fn is_much(&self) -> bool {
         self.buffer.len() >= READ_BYTES_MAX / 2
     }
 
-    /// Takes the first line alone, without its end, once it is there.
+    /// Removes and returns the first line without its end, once it is complete.
     pub(super) fn line(&mut self) -> Option<Vec<u8>> {
         let end = memchr(b'\n', &self.buffer)?;
         let line = self.buffer[..end].to_vec();
@@ -51,8 +51,8 @@ impl Lines {
         Some(line)
     }
 
-    /// Takes all whole lines; what is behind them stays. `long` is told the numbers of lines that are too
-    /// long.
+    /// Removes and returns all whole lines; the rest stays. Calls `long` with the number of each line that is
+    /// too long.
     pub(super) fn chunk(&mut self, mut long: impl FnMut(u64)) -> Option<Whole> {
         loop {
             let end = memchr(b'\n', &self.buffer);
@@ -83,7 +83,7 @@ impl Lines {
         Some(Whole { first_line, lines, bytes })
     }
 
-    /// Ends a line that nothing will end any more.
+    /// Ends the last line, which nothing else will end.
     pub(super) fn finish(&mut self) {
         if self.buffer.last().is_some_and(|last| *last != b'\n') {
             self.buffer.push(b'\n');
@@ -128,7 +128,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// However the bytes are cut into reads, each line comes out once under its number, or is named.
+        /// However the bytes are split into reads, each line is returned once under its number, or reported
+        /// as too long.
         #[test]
         fn no_line_is_lost(
             lengths in proptest::collection::vec(prop_oneof![0..50usize, 65_000..66_000usize, 200_000..200_010usize], 1..12),

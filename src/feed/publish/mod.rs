@@ -1,9 +1,9 @@
-//! Ticks from publishers: JSON lines over TCP, or in WebSocket messages, behind a token.
+//! Ticks from publishers: JSON lines over TCP, or in WebSocket messages, after authentication with a token.
 //!
 //! Lines are not parsed here. They go to the ingest thread in chunks, one per socket read, through one
-//! bounded channel; while it is full the publishers' sockets are not read, and TCP makes the publishers
-//! wait. What the ingest thread finds wrong comes back by line number and is told to the publisher, as far
-//! as it reads.
+//! bounded channel; while it is full the publishers' sockets are not read, so TCP applies back-pressure to
+//! the publishers. Faults that the ingest thread finds are sent back to the publisher by line number, as far
+//! as it reads them.
 //!
 //! Connections without the token are served on the control thread (`admit`), publishers on the ingest thread.
 
@@ -42,37 +42,37 @@ pub use strangers::PARTINGS_MAX;
 use strangers::Strangers;
 use wire::{Portion, Received, Shaken, Wire};
 
-/// How many chunks may wait for the ingest thread, from all publishers together.
+/// The most chunks of all publishers that may wait for the ingest thread.
 pub const CHUNKS_MAX: usize = 64;
-/// How many of one publisher may be on their way or waiting on the ingest thread; until they are taken its socket is not
-/// read. A chunk is 128 KiB at most.
+/// The most chunks of one publisher in the channel or waiting on the ingest thread; its socket is not read
+/// while there are that many. A chunk has at most 128 KiB.
 pub const CHUNKS_PER_PUBLISHER: usize = 2;
-/// The refusal of a TCP publisher for which no file is left.
+/// The refusal of a TCP publisher when the process has no file descriptor left.
 const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
     \"msg\":\"this machine lets the gateway open no more connections\"}\n";
-/// How many faults may wait for one publisher; further ones are counted.
+/// The most faults that may wait for one publisher; further ones are only counted.
 const FAULTS_MAX: usize = 256;
-/// How long a publisher that has sent everything is told of its last faults, and one that is thrown out
-/// of the reason.
+/// How long a publisher that has sent everything may take to read its last faults, and one that is
+/// disconnected to read the reason.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How publishing behaves.
+/// Options of publishing.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Publishers at the same time, over TCP and WebSocket together. Each keeps a buffer of 128 KiB.
-    /// Default 64.
+    /// The most concurrent publishers, over TCP and WebSocket together. Each has a buffer of 128 KiB. Default
+    /// 64.
     pub publishers_max: usize,
     /// How long a connection may take to show the token, in milliseconds. Default 5000.
     pub auth_timeout_ms: u64,
-    /// Connections without the token at the same time, on each listener: TCP, and WebSocket. Default 256.
+    /// The most concurrent connections without the token on each listener: TCP, and WebSocket. Default 256.
     pub strangers_max: usize,
-    /// The same from one address. Default 64.
+    /// The most of those from one address. Default 64.
     pub strangers_per_address: usize,
-    /// Wrong tokens a minute from one address, and as many at once. Default 10.
+    /// Wrong tokens allowed a minute from one address, and as many at once. Default 10.
     pub wrong_tokens_per_minute: u32,
-    /// Parts that a WebSocket message may come in. Default 64.
+    /// The most fragments of a WebSocket message. Default 64.
     pub fragments_max: u32,
-    /// Control frames of a WebSocket a second. Default 50.
+    /// The most WebSocket control frames a second. Default 50.
     pub controls_per_s: u32,
 }
 
@@ -90,37 +90,37 @@ impl Default for Options {
     }
 }
 
-/// What publishing counts, since it began.
+/// Counters of publishing, since the start.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Publishers that showed the token.
     pub opened: AtomicU64,
     /// Publishers connected now.
     pub open: AtomicU64,
-    /// Connections now that have not shown the token.
+    /// Connections without the token now.
     pub waiting: AtomicU64,
     /// Connections that ended without the right token.
     pub auth_refused: AtomicU64,
-    /// Wrong tokens, in the heads of handshakes too.
+    /// Wrong tokens, including those in the headers of handshakes.
     pub wrong_tokens: AtomicU64,
-    /// Tokens that were not compared, because too many wrong ones came from their address.
+    /// Tokens not compared because too many wrong ones came from their address.
     pub tokens_unread: AtomicU64,
-    /// Connections without the token whose place another one took.
+    /// Connections without the token that were evicted for a new one.
     pub evicted: AtomicU64,
-    /// Publishers turned away for room.
+    /// Publishers refused because `publishers_max` were connected.
     pub limit_refused: AtomicU64,
-    /// Accepts that failed.
+    /// Failed accepts.
     pub accept_errors: AtomicU64,
-    /// Publishers whose connection broke; what the kernel still held of their lines is lost. A publisher
-    /// that closes its socket without reading our answers does that to itself.
+    /// Publishers whose connection was reset; lines still in the kernel's buffers are lost. A publisher that
+    /// closes its socket without reading the answers causes this itself.
     pub resets: AtomicU64,
-    /// Lines handed to the ingest thread, empty ones too.
+    /// Lines passed to the ingest thread, empty ones included.
     pub lines: AtomicU64,
-    /// Their bytes.
+    /// Bytes of those lines.
     pub bytes: AtomicU64,
-    /// Lines that were faulty: too long, or refused by the ingest thread.
+    /// Faulty lines: too long, or rejected by the ingest thread.
     pub faults: AtomicU64,
-    /// Faults that were not told to their publisher one by one, because it did not read.
+    /// Faults that were not sent to their publisher one by one, because it did not read.
     pub faults_untold: AtomicU64,
 }
 
@@ -131,55 +131,55 @@ fn count(counter: &AtomicU64, n: u64) {
 /// Whole lines of one publisher.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Which publisher: the number of its [`Input::Opened`].
+    /// The publisher: the number of its [`Input::Opened`].
     pub publisher: u32,
     /// The number of the first line on its connection, from 1; a token sent as a line counts as one.
     pub first_line: u64,
-    /// When they were received, nanoseconds since the Unix epoch.
+    /// When the lines were received, in nanoseconds since the Unix epoch.
     pub rx_ns: u64,
-    /// The lines, each ended by `\n`. They may be empty, and may be anything.
+    /// The lines, each ended by `\n`. They may be empty and are not validated.
     pub bytes: Vec<u8>,
-    /// One of the [`CHUNKS_PER_PUBLISHER`], until the chunk is dropped.
+    /// One of [`CHUNKS_PER_PUBLISHER`] permits, released when the chunk is dropped.
     pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What comes to the ingest thread. One publisher's inputs come in order: opened, chunks, closed.
+/// Input of the ingest thread. The inputs of one publisher arrive in order: opened, chunks, closed.
 #[derive(Debug)]
 pub enum Input {
-    /// A publisher is there.
+    /// A publisher has connected.
     Opened {
         /// Its number, unique within a run.
         publisher: u32,
-        /// Where its faults go; drop it when it is closed.
+        /// The channel for its faults; drop it when the publisher is closed.
         errors: Faults,
     },
     /// It sent lines.
     Chunk(Chunk),
-    /// It is gone, and nothing more comes from it.
+    /// It has disconnected; no more input follows.
     Closed {
         /// Its number.
         publisher: u32,
     },
 }
 
-/// A line that is no tick.
+/// A line that is not a valid tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineFault {
     /// Its number on the connection.
     pub line: u64,
-    /// What is wrong, naming the field.
+    /// The fault, with the name of the field.
     pub msg: String,
 }
 
-/// Faults that there was no room for.
+/// Faults that did not fit into the channel.
 #[derive(Debug, Default)]
 struct Untold {
     lines: AtomicU64,
-    /// Rung after `lines` has grown: the last fault of all must not stay unsaid.
+    /// Notified after `lines` has grown, so that the last fault is reported too.
     grown: Notify,
 }
 
-/// The way back to one publisher, for the ingest thread.
+/// The channel for faults from the ingest thread to one publisher.
 #[derive(Clone, Debug)]
 pub struct Faults {
     told: mpsc::Sender<LineFault>,
@@ -188,8 +188,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Tells the publisher of a faulty line. It never waits: while too many are on their way, they are only
-    /// counted, and the publisher is told how many.
+    /// Sends a fault to the publisher. Never waits: while the channel is full, faults are only counted, and
+    /// the publisher is sent their number.
     pub fn tell(&self, fault: LineFault) {
         count(&self.stats.faults, 1);
         if self.told.try_send(fault).is_err() {
@@ -200,27 +200,27 @@ impl Faults {
     }
 }
 
-/// Publishing was configured with an empty token.
+/// The error for an empty publishing token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the publishing token is empty: leave it out to turn publishing off")]
 pub struct EmptyToken;
 
-/// A WebSocket at `/publish` whose handshake is answered.
+/// A WebSocket at `/publish` whose handshake is complete.
 #[derive(Debug)]
 pub struct Newcomer {
     /// The socket.
     pub stream: std::net::TcpStream,
-    /// What was read behind the handshake.
+    /// Bytes read after the handshake.
     pub read_buf: Vec<u8>,
-    /// Where it comes from.
+    /// The address of the peer.
     pub address: IpAddr,
-    /// Its place among the connections from there, kept as long as the connection.
+    /// Its permit among the connections from this address, held as long as the connection.
     pub seat: ConnectionPermit,
-    /// Whether its token was in the request, and right; else it must be in the first message.
+    /// True if the request contained the right token; otherwise the first message must.
     pub authorized: bool,
 }
 
-/// Takes publishers in.
+/// Accepts and serves publishers.
 pub struct Publish {
     token: Token,
     options: Options,
@@ -239,15 +239,16 @@ pub struct Publish {
 
 impl fmt::Debug for Publish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token stays out of logs.
+        // The token must not appear in logs.
         f.debug_struct("Publish").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
 impl Publish {
-    /// Publishing into `input`, a channel of [`CHUNKS_MAX`]; after each send `wake` is notified. Who has shown the token is
-    /// served on `home`, the ingest thread's runtime: a thread between the socket and the ring would cost each packet
-    /// two switches more. Strangers are not let so near.
+    /// Returns a publisher service that sends to `input`, a channel of [`CHUNKS_MAX`], and notifies `wake`
+    /// after each send. Authenticated publishers are served on `home`, the runtime of the ingest thread:
+    /// another thread between the socket and the ring would cost two more context switches per packet.
+    /// Connections without the token do not run there.
     ///
     /// # Errors
     /// [`EmptyToken`].
@@ -279,7 +280,7 @@ impl Publish {
         }))
     }
 
-    /// What publishing counts.
+    /// Returns the counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
     }
@@ -288,12 +289,12 @@ impl Publish {
         self.token.is(given)
     }
 
-    /// Sends every publisher away and takes no more.
+    /// Disconnects all publishers and accepts no more.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Takes publishers from a TCP listener until [`stop`](Self::stop). It must run on a tokio runtime with
+    /// Accepts publishers from a TCP listener until [`stop`](Self::stop). It must run on a tokio runtime with
     /// I/O and time.
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut stopped = pin!(self.stopped());
@@ -309,11 +310,11 @@ impl Publish {
         }
     }
 
-    /// Takes a publisher's WebSocket, its handshake answered. It must be called on the runtime of
+    /// Serves a publisher's WebSocket after its handshake. It must be called on the runtime of
     /// [`serve_tcp`](Self::serve_tcp).
     ///
     /// # Errors
-    /// The socket comes back when there is no room for another publisher.
+    /// Returns the socket if there is no room for another publisher.
     pub fn serve_ws(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), std::net::TcpStream> {
         let Newcomer { stream, read_buf, address, seat, authorized } = newcomer;
         let Options { fragments_max: fragments, controls_per_s, .. } = self.options;
@@ -335,14 +336,14 @@ impl Publish {
         Ok(())
     }
 
-    /// Room for another publisher.
+    /// Returns a permit for another publisher, if there is room.
     fn room(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.known).try_acquire_owned().ok();
         count(&self.stats.limit_refused, u64::from(permit.is_none()));
         permit
     }
 
-    /// A publisher's time with us.
+    /// Serves an authenticated publisher until its connection ends.
     async fn publisher(self: Arc<Self>, mut wire: Wire, lines: Lines, _permit: OwnedSemaphorePermit) {
         count(&self.stats.opened, 1);
         count(&self.stats.open, 1);
@@ -366,7 +367,8 @@ impl Publish {
         self.stats.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Tells a publisher that has sent everything of its faults until the last line is taken. Gives how that ended.
+    /// Sends the remaining faults to a publisher that has sent everything, until its last line is taken.
+    /// Returns the reason to close.
     async fn tell_rest(
         &self,
         wire: &mut Wire,
@@ -385,7 +387,7 @@ impl Publish {
                 tell_number(wire, faults, untold);
             };
             tokio::select! {
-                // The ingest thread drops its end once it has read every line.
+                // The ingest thread drops its sender once it has read every line.
                 told = timeout(FAREWELL, rest) => {
                     if told.is_ok() || ahead.available_permits() == CHUNKS_PER_PUBLISHER {
                         return Close::Normal;
@@ -396,13 +398,14 @@ impl Publish {
         }
     }
 
-    /// Waits until no publisher is left, which after [`stop`](Self::stop) takes a while at most.
+    /// Waits until all publishers have disconnected, for at most twice `FAREWELL`. Call it after
+    /// [`stop`](Self::stop).
     pub async fn gone(&self) {
         let all = self.options.publishers_max.min(u32::MAX as usize) as u32;
         timeout(2 * FAREWELL, self.known.acquire_many(all)).await.ok();
     }
 
-    /// Moves lines in and faults out until one side ends. Gives why.
+    /// Moves lines in and faults out until one side ends. Returns the reason to close.
     async fn pump(
         &self,
         wire: &mut Wire,
@@ -412,7 +415,7 @@ impl Publish {
         faults: &mut mpsc::Receiver<LineFault>,
     ) -> Close {
         let mut stopped = pin!(self.stopped());
-        // The line behind the token may be here already.
+        // The line after the token may be buffered already.
         while self.hand_over(&mut lines, (publisher, ahead), &errors).await {
             let received = tokio::select! {
                 received = wire.receive(&mut lines, Portion::PUBLISHER) => received,
@@ -429,7 +432,7 @@ impl Publish {
             };
             match received {
                 Ok(Received::Bytes) => {
-                    // One that sends without a pause would keep this thread from all others.
+                    // A publisher that sends without a pause must not occupy this thread alone.
                     if lines.is_much() || !lines.has_line() {
                         tokio::task::yield_now().await;
                     }
@@ -440,7 +443,7 @@ impl Publish {
                 Ok(Received::Reset) => count(&self.stats.resets, 1),
                 Err(_) => {}
             }
-            // Lines may have come right before the end.
+            // Lines may have arrived right before the end.
             if !self.hand_over(&mut lines, (publisher, ahead), &errors).await {
                 return Close::Shutdown;
             }
@@ -449,14 +452,15 @@ impl Publish {
         Close::Shutdown
     }
 
-    /// Hands what is whole to the ingest thread, waiting for room. False when it is gone, or when we are told to stop.
+    /// Sends the whole lines to the ingest thread, waiting for room. Returns false if the ingest thread has
+    /// ended, or on [`stop`](Self::stop).
     async fn hand_over(
         &self,
         lines: &mut Lines,
         (publisher, ahead): (u32, &Arc<Semaphore>),
         errors: &Faults,
     ) -> bool {
-        // They were received now, however long they wait.
+        // The receive time is now, however long the lines wait for room.
         let rx_ns = self.clock.wall_ns();
         let too_long = |line| {
             let msg = format!("longer than {LINE_BYTES_MAX} bytes: skipped");
@@ -474,8 +478,8 @@ impl Publish {
         self.send(Input::Chunk(Chunk { publisher, first_line, rx_ns, bytes, _permit: permit })).await
     }
 
-    /// Sends to the ingest thread and wakes it. False when it is gone, or when we are told to stop while it
-    /// has no room.
+    /// Sends to the ingest thread and wakes it. Returns false if it has ended, or on [`stop`](Self::stop)
+    /// while the channel is full.
     async fn send(&self, input: Input) -> bool {
         let sent = match self.input.try_send(input) {
             Ok(()) => true,
@@ -492,9 +496,9 @@ impl Publish {
         sent
     }
 
-    /// Ready once [`stop`](Self::stop) was called.
+    /// Completes once [`stop`](Self::stop) was called.
     async fn stopped(&self) {
-        // The sender lives as long as `self`, so that an error cannot be.
+        // The sender lives as long as `self`, so this cannot fail.
         self.stop.subscribe().wait_for(|stop| *stop).await.ok();
     }
 }
@@ -503,7 +507,7 @@ fn tell(wire: &mut Wire, fault: &LineFault) {
     wire.say(&json!({"type": "error", "line": fault.line, "code": "bad_tick", "msg": fault.msg}));
 }
 
-/// Tells how many faults there was no room for since the last time, once those before them are told.
+/// Reports the number of faults that did not fit since the last report, once those before them are sent.
 fn tell_number(wire: &mut Wire, others: &mpsc::Receiver<LineFault>, untold: &Untold) {
     if !others.is_empty() {
         return;
@@ -514,19 +518,19 @@ fn tell_number(wire: &mut Wire, others: &mpsc::Receiver<LineFault>, untold: &Unt
     }
 }
 
-/// The socket on the runtime that asks, its silence watched; `None` if it is gone.
+/// Registers the socket with the current runtime and enables keep-alive; `None` if the socket is closed.
 fn registered(stream: std::net::TcpStream) -> Option<TcpStream> {
     let stream = TcpStream::from_std(stream).ok()?;
     keep_alive(&stream);
     Some(stream)
 }
 
-/// Lets the kernel find out that a silent publisher is gone: a minute of silence, then a minute of probes.
+/// Lets the kernel detect a dead publisher: probes start after 60 s of silence and fail after another 60 s.
 fn keep_alive(stream: &TcpStream) {
     let probes = TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15))
         .with_retries(4);
-    // It fails only on a socket that is gone already, which the first read will tell.
+    // Fails only on a socket that is already closed, which the next read reports.
     SockRef::from(stream).set_tcp_keepalive(&probes).ok();
 }

@@ -1,6 +1,6 @@
-//! The places of one listener for connections that have not shown the token. They cannot be held against others: a
-//! new connection takes the place of the longest waiting one. A publisher shows its token at once, so it needs a
-//! place only shortly.
+//! The places of one listener for connections without the token. They cannot be used to lock others out: a
+//! new connection takes the place of the one that has waited longest. A publisher shows its token at once, so
+//! it needs a place only briefly.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Refused connections that are sent the reason at the same time. Further ones are closed at once.
+/// Refused connections that may read the reason at the same time. Further ones are closed at once.
 pub const PARTINGS_MAX: usize = 64;
 
-/// The connections without the token of one listener.
+/// The connections without the token on one listener.
 pub(super) struct Strangers {
     most: usize,
     per_address: usize,
@@ -22,7 +22,7 @@ pub(super) struct Strangers {
 #[derive(Default)]
 struct Waiting {
     next: u64,
-    /// The longest waiting first.
+    /// The connection that has waited longest comes first.
     queue: Vec<Stranger>,
 }
 
@@ -32,7 +32,7 @@ struct Stranger {
     evicted: Arc<Notify>,
 }
 
-/// A place; dropping it gives it back.
+/// A place, released on drop.
 pub(super) struct Place {
     number: u64,
     strangers: Arc<Strangers>,
@@ -40,15 +40,16 @@ pub(super) struct Place {
 }
 
 impl Strangers {
-    /// Places for `most` connections, `per_address` of them from one address; at least one of each.
+    /// Returns places for `most` connections, `per_address` of them from one address; at least one of each.
     pub(super) fn new(most: usize, per_address: usize) -> Arc<Self> {
         let (most, per_address) = (most.max(1), per_address.max(1));
         let partings = Arc::new(Semaphore::new(PARTINGS_MAX));
         Arc::new(Self { most, per_address, waiting: Mutex::default(), partings })
     }
 
-    /// A place for a connection from this address. If none is left, the longest waiting connection is evicted: of
-    /// this address if it has `per_address`, else of the address with the most. The flag is true if one was.
+    /// Takes a place for a connection from this address. If none is left, the connection that has waited
+    /// longest is evicted: from this address if it has `per_address`, otherwise from the addresses with the
+    /// most. The flag is true if one was evicted.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> (Place, bool) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let full = self.to_evict(&waiting.queue, address);
@@ -61,7 +62,7 @@ impl Strangers {
         (Place { number, strangers: Arc::clone(self), evicted }, full.is_some())
     }
 
-    /// The connection whose place another one from this address needs.
+    /// Returns the index of the connection to evict for another one from this address.
     fn to_evict(&self, queue: &[Stranger], address: IpAddr) -> Option<usize> {
         let first_of = |address: IpAddr| queue.iter().position(|stranger| stranger.address == address);
         let mut counts = HashMap::<IpAddr, usize>::new();
@@ -78,14 +79,14 @@ impl Strangers {
         queue.iter().position(|stranger| counts[&stranger.address] == *most)
     }
 
-    /// Permission to wait until a refused connection has taken the reason, unless too many wait.
+    /// Returns a permit to wait until a refused connection has read the reason, unless too many wait.
     pub(super) fn parting(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.partings).try_acquire_owned().ok()
     }
 }
 
 impl Place {
-    /// Ready once another connection has this place.
+    /// Completes once another connection has taken this place.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -94,7 +95,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = self.strangers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // An evicted one is not in the queue any more. The numbers ascend.
+        // An evicted connection is no longer in the queue. The numbers ascend.
         if let Ok(at) = waiting.queue.binary_search_by_key(&self.number, |stranger| stranger.number) {
             waiting.queue.remove(at);
         }
@@ -124,7 +125,7 @@ mod tests {
         let (third, evicted) = strangers.take(from(1));
         assert!(evicted && is_evicted(&first));
         assert!(!is_evicted(&second) && !is_evicted(&other) && !is_evicted(&third));
-        // Its place was given up then, not again when it is dropped.
+        // Its place was released at the eviction and is not released again on drop.
         drop(first);
         let (_fourth, evicted) = strangers.take(from(1));
         assert!(evicted && is_evicted(&second));

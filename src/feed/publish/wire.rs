@@ -1,4 +1,5 @@
-//! The two ways a publisher connects, as one: bytes of lines come in, messages go out.
+//! One interface to the two transports of publishers, TCP and WebSocket: bytes of lines come in, messages go
+//! out.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,49 +19,49 @@ use crate::protocol::close::Close;
 use crate::protocol::frame::{self, Scanner};
 use crate::time::clock::Clock;
 
-/// How much may wait for a publisher that does not read, in bytes.
+/// The most bytes queued for a publisher that does not read.
 const OUT_BYTES_MAX: usize = 16 * 1024;
 /// The longest WebSocket message of a publisher, in bytes. It may hold many lines.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// What tungstenite reads at once, in bytes; it fills this with zeros before every read.
+/// Bytes that tungstenite reads at once; it zeroes this buffer before every read.
 const WS_READ_BYTES: usize = 16 * 1024;
-/// The same for a connection that began without the token.
+/// The same for a connection that started without the token.
 const STRANGER_READ_BYTES: usize = 4 * 1024;
 
-/// What a wire gave.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Received {
     /// More bytes.
     Bytes,
-    /// None, but there is room again for what is to be sent.
+    /// No bytes, but there is room again to send.
     Room,
-    /// All there is.
+    /// The peer has ended its stream.
     End,
-    /// The connection broke: bytes that the kernel still held are lost, and a last line may be cut.
+    /// The connection was reset: bytes in the kernel's buffers are lost, and the last line may be cut off.
     Reset,
 }
 
-/// How much is taken in at once.
+/// The limits of one receive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portion {
-    /// Bytes that are added to the lines, [`READ_BYTES_MAX`] at most.
+    /// Bytes added to the lines, at most [`READ_BYTES_MAX`].
     pub(super) bytes: usize,
-    /// WebSocket messages that are begun: others have their turn behind them.
+    /// WebSocket messages started, so that other connections get their turn.
     pub(super) messages: usize,
 }
 
 impl Portion {
-    /// Of a publisher.
+    /// The limits for a publisher.
     pub(super) const PUBLISHER: Self = Self { bytes: READ_BYTES_MAX, messages: 256 };
 }
 
-/// A connection. Every method may be dropped half way and called again.
+/// A connection. Every async method is safe to cancel.
 pub(super) struct Wire {
     stream: TcpStream,
     out: Vec<u8>,
     /// `None` for JSON lines on a plain socket.
     frames: Option<Box<Frames>>,
-    /// Its place among the connections from its address, where the listener has such.
+    /// Its permit among the connections from its address, if the listener counts them.
     seat: Option<ConnectionPermit>,
 }
 
@@ -71,16 +72,16 @@ struct Frames {
     controls: Controls,
     most: Most,
     clock: Clock,
-    /// More came with the handshake than may.
+    /// More fragments or control frames arrived with the handshake than allowed.
     is_flooded: bool,
-    /// The rest of a message that is being taken in.
+    /// The rest of the message that is being read.
     message: Bytes,
 }
 
-/// A WebSocket whose handshake is answered.
+/// A WebSocket whose handshake is complete.
 pub(super) struct Shaken {
     pub(super) stream: TcpStream,
-    /// What was read already, behind the handshake.
+    /// Bytes already read after the handshake.
     pub(super) read_buf: Vec<u8>,
     pub(super) seat: ConnectionPermit,
 }
@@ -90,12 +91,12 @@ impl Wire {
         Self { stream, out: Vec::new(), frames: None, seat: None }
     }
 
-    /// A WebSocket whose token is shown.
+    /// Returns a WebSocket that has shown the token.
     pub(super) fn publisher_ws(shaken: Shaken, most: Most, clock: Clock) -> Self {
         Self::ws(shaken, Most { message_bytes: MESSAGE_BYTES_MAX, ..most }, WS_READ_BYTES, clock)
     }
 
-    /// A WebSocket whose token is not: its messages are bounded by `most`.
+    /// Returns a WebSocket that has not shown the token: its messages are limited by `most`.
     pub(super) fn stranger_ws(shaken: Shaken, most: Most, clock: Clock) -> Self {
         Self::ws(shaken, most, STRANGER_READ_BYTES, clock)
     }
@@ -111,7 +112,7 @@ impl Wire {
         Self { stream, out: Vec::new(), frames: Some(Box::new(frames)), seat: Some(seat) }
     }
 
-    /// The token was shown: from now on messages may be as long as a publisher's.
+    /// Raises the message limit to that of a publisher, after the token was shown.
     pub(super) fn admit(&mut self) {
         if let Some(frames) = &mut self.frames {
             frames.most.message_bytes = MESSAGE_BYTES_MAX;
@@ -122,27 +123,27 @@ impl Wire {
         }
     }
 
-    /// The same connection, served by another runtime from now on.
+    /// Moves the connection to another runtime.
     ///
     /// # Errors
-    /// What the system says of a socket that it has no place for.
+    /// The I/O error if the socket cannot be registered.
     pub(super) fn move_to(self, runtime: &Handle) -> io::Result<Self> {
         let stream = self.stream.into_std()?;
         let _entered = runtime.enter();
         Ok(Self { stream: TcpStream::from_std(stream)?, ..self })
     }
 
-    /// Whether messages come whole, so that a line does not go on behind what was received.
+    /// Returns true if messages arrive whole, so that no line continues after the received bytes.
     pub(super) fn is_framed(&self) -> bool {
         self.frames.is_some()
     }
 
-    /// Whether another message may be [said](Self::say).
+    /// Returns true if another message may be queued with [`say`](Self::say).
     pub(super) fn has_room(&self) -> bool {
         self.out.len() < OUT_BYTES_MAX
     }
 
-    /// Queues a message, which goes out while the wire is driven. Behind a close frame there is none.
+    /// Queues a message, which is written while the wire is polled. After a close frame nothing is queued.
     pub(super) fn say(&mut self, message: &serde_json::Value) {
         let text = message.to_string();
         match &self.frames {
@@ -155,17 +156,17 @@ impl Wire {
         }
     }
 
-    /// Adds what comes to `lines`, at most a portion, and writes what waits meanwhile.
+    /// Adds received bytes to `lines`, within the limits of `portion`, and writes queued messages meanwhile.
     ///
     /// # Errors
-    /// Why the connection has to end.
+    /// The reason to close the connection.
     pub(super) async fn receive(&mut self, lines: &mut Lines, portion: Portion) -> Result<Received, Close> {
         let was_full = !self.has_room();
         std::future::poll_fn(|cx| {
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 return Poll::Ready(Ok(Received::Reset));
             }
-            // A peer that only listens sends nothing that would end this.
+            // A peer that only reads sends nothing that would end this call.
             if was_full && self.has_room() {
                 return Poll::Ready(Ok(Received::Room));
             }
@@ -176,7 +177,7 @@ impl Wire {
             if received.is_ready() {
                 return received;
             }
-            // What was read may have been a ping.
+            // The received bytes may have contained a ping, whose pong is queued now.
             match self.poll_flush(cx) {
                 Poll::Ready(Err(_)) => Poll::Ready(Ok(Received::Reset)),
                 _ if was_full && self.has_room() => Poll::Ready(Ok(Received::Room)),
@@ -186,7 +187,7 @@ impl Wire {
         .await
     }
 
-    /// Writes all that waits.
+    /// Writes everything queued.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
@@ -199,7 +200,7 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what waits and closes, saying why where the wire can carry it.
+    /// Writes everything queued and closes; over WebSocket with a close frame that states the reason.
     pub(super) async fn close(mut self, why: Close) {
         self.say_why(why);
         if self.flush().await.is_ok() {
@@ -209,10 +210,10 @@ impl Wire {
         drop(self.seat);
     }
 
-    /// Closes without waiting for anything: what the kernel does not take at once is lost.
+    /// Closes without waiting: bytes that the kernel does not accept at once are lost.
     pub(super) fn drop_now(mut self, why: Close) {
         self.say_why(why);
-        // It is lost either way if this fails.
+        // If this fails, the reason is lost, as it may be anyway.
         self.stream.try_write(&self.out).ok();
     }
 
@@ -264,7 +265,7 @@ impl Frames {
                 Ok(Message::Binary(_)) => return Poll::Ready(Err(Close::Unsupported)),
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Take what is here in one go: a chunk costs more than a line.
+                    // Return everything available at once: a chunk is more expensive than a line.
                     if room < portion.bytes {
                         return Poll::Ready(Ok(Received::Bytes));
                     }
@@ -276,8 +277,8 @@ impl Frames {
         }
     }
 
-    /// The next message. What is to be answered to it is added to `out` where there is room: a peer that reads
-    /// nothing gets no pongs.
+    /// Returns the next message. Its replies are added to `out` if there is room: a peer that reads nothing
+    /// gets no pongs.
     fn read(&mut self, stream: &TcpStream, out: &mut Vec<u8>) -> Result<Message, Error> {
         let Self { context, scanner, controls, most, clock, .. } = self;
         let now_ns = clock.now().mono_ns;
@@ -290,7 +291,7 @@ impl Frames {
         read
     }
 
-    /// Moves the message on into `lines`, as far as there is room, and ends its last line.
+    /// Moves the message into `lines` as far as there is room, and ends its last line.
     fn add_message(&mut self, lines: &mut Lines, room: &mut usize) {
         let n = self.message.len().min(*room);
         if n == 0 {
@@ -306,7 +307,7 @@ impl Frames {
     }
 }
 
-/// What an error of the frames amounts to.
+/// Translates a WebSocket error.
 fn ended(error: &Error) -> Result<Received, Close> {
     match (close_for(error), error) {
         (Some(why), _) => Err(why),

@@ -1,10 +1,11 @@
-//! Writes down what the feed lines take in, frame by frame, before it is decoded.
+//! The recorder: writes what the feed lines receive, frame by frame, before it is decoded.
 //!
-//! A [`Tap`] sits in a line. What it is given is copied into a queue that is bounded in messages and bytes, and that is
-//! all: no lock, no system call, no waiting. Where the queue is full the frame is not recorded, and the tap remembers the
-//! hole. The recorder is a thread of its own ([`Recorder::spawn`]), which looks at the queue every [`LOOK_EVERY_NS`], makes
-//! blocks of the lines and writes them ([`SegmentWriter`]). If it falls behind, or the disk does, the recording has
-//! a hole that is named in it; if it cannot write, the line's recording ends with an alarm; the feed goes on.
+//! A [`Tap`] belongs to a line. It copies frames into a queue that is bounded in messages and bytes, without
+//! lock, system call or waiting. While the queue is full frames are not recorded, and the tap remembers the
+//! hole. The recorder is a thread of its own ([`Recorder::spawn`]), which polls the queue every
+//! [`LOOK_EVERY_NS`], makes blocks of the lines and writes them ([`SegmentWriter`]). If the recorder or the
+//! disk is too slow, the recording has a hole, with a note in it; if it cannot write, the recording of the
+//! line ends with an alarm, and the feed continues.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -23,54 +24,54 @@ use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now, SECOND};
 use crate::venue::Wire;
 
-/// How often the queue is looked at: the taps wake nobody.
+/// The interval at which the queue is polled, in nanoseconds: taps send no wake-ups.
 const LOOK_EVERY_NS: u64 = 10 * MS;
 /// Messages taken from the queue before the blocks that are due are written.
 const MESSAGES_PER_TURN: usize = 4_096;
-/// What a line may have in front of its frame, bytes: more, and the reader would skip it.
+/// The longest frame in bytes, with room for the prefix of its line: the reader skips longer lines.
 const FRAME_BYTES_MAX: usize = LINE_BYTES_MAX - 64;
-/// Buffers of frames that are kept to be used again, and the largest of them, bytes: what comes in between two looks needs no
-/// allocation, and what is kept takes 4 MiB at most.
+/// Frame buffers kept for reuse, and the capacity of the largest one in bytes. Frames between two polls need
+/// no allocation, and the buffers take at most 4 MiB.
 const SPARES_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4_096;
 
-/// How to record.
+/// Options of recording.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// Where the folders of the lines are.
+    /// The directory with one folder per line.
     pub dir: PathBuf,
-    /// Bytes of frames that may wait for the recorder.
+    /// The most bytes of frames in the queue.
     pub queue_bytes_max: usize,
-    /// Frames and remarks that may wait for it. Each takes 64 bytes, waiting or not.
+    /// The most frames and notes in the queue. Each slot takes 64 bytes, used or not.
     pub queue_frames_max: usize,
-    /// Seconds of receive time that a file holds; a new one begins when a multiple of it has passed.
+    /// Seconds of receive time in one file; a new file starts at each multiple.
     pub segment_s: u64,
     /// Milliseconds that a frame may stay unwritten.
     pub flush_ms: u64,
-    /// zstd's level.
+    /// The zstd compression level.
     pub level: i32,
 }
 
-/// What is counted of one line's recording.
+/// The counters of one line's recording.
 #[derive(Debug)]
 pub struct LineRecord {
     /// The name of its folder.
     pub name: String,
-    /// Whose frames they are.
+    /// The venue format of its frames.
     pub wire: Wire,
-    /// Frames that are written: a kill does not lose them.
+    /// Frames written: they survive a kill of the process.
     pub frames: Counter,
     /// Bytes written.
     pub bytes: Counter,
-    /// Files begun.
+    /// Files started.
     pub segments: Counter,
-    /// Frames that had line breaks, which are spaces in the recording.
+    /// Frames with line breaks, which are recorded as spaces.
     pub altered: Counter,
-    /// Frames that were not recorded, for whatever reason.
+    /// Frames not recorded, for whatever reason.
     pub dropped_frames: Counter,
-    /// Their bytes.
+    /// Bytes of those frames.
     pub dropped_bytes: Counter,
-    /// Why it ended, if it did: nothing more is written.
+    /// Why the recording ended, if it did: nothing more is written.
     failed: Mutex<Option<String>>,
 }
 
@@ -89,12 +90,12 @@ impl LineRecord {
         }
     }
 
-    /// Why its recording ended, if it did.
+    /// Returns why its recording ended, if it did.
     pub fn failure(&self) -> Option<String> {
         self.failed.lock().map_or(None, |failed| failed.clone())
     }
 
-    /// One sentence for the operator, if something is missing in the recording.
+    /// Returns a sentence for the operator if anything is missing in the recording.
     pub fn alarm(&self) -> Option<String> {
         if let Some(why) = self.failure() {
             return Some(format!("recording of {} has stopped: {why}", self.name));
@@ -111,13 +112,13 @@ impl LineRecord {
     }
 }
 
-/// What taps and recorder share.
+/// The state that taps and recorder share.
 #[derive(Debug)]
 struct Queue {
     messages: ArrayQueue<Message>,
-    /// Buffers that were written down, on their way back to the taps.
+    /// Written buffers, returned to the taps.
     spares: ArrayQueue<Vec<u8>>,
-    /// Bytes of the frames in it.
+    /// Bytes of the frames in the queue.
     bytes: AtomicUsize,
     bytes_max: usize,
 }
@@ -135,16 +136,16 @@ enum What {
     Connected(Box<str>),
     Disconnected,
     Joined,
-    /// One of the many connections that share the line.
+    /// One of the connections that share the line has closed.
     Left,
-    /// The venue lost messages that stand for so many of our numbers.
+    /// The venue lost messages; `gaps` gaps were published for them.
     Gap {
         gaps: u64,
     },
     Dropped(Hole),
 }
 
-/// What a tap could not give to the recorder.
+/// Input that a tap could not queue.
 #[derive(Clone, Copy, Debug)]
 struct Hole {
     frames: u64,
@@ -153,19 +154,19 @@ struct Hole {
     to_ns: u64,
 }
 
-/// Where a feed line says what it takes in.
+/// The handle through which a feed line records its input.
 #[derive(Clone, Debug)]
 pub struct Tap {
     queue: Arc<Queue>,
     record: Arc<LineRecord>,
     line: u32,
-    /// Many connections come through it: that one of them goes is not the end of the others.
+    /// Many connections share it, so the end of one is not the end of the others.
     shared: bool,
     hole: Option<Hole>,
 }
 
 impl Tap {
-    /// A frame, received at `rx_ns`.
+    /// Records a frame received at `rx_ns`, in nanoseconds since the Unix epoch.
     #[inline]
     pub fn frame(&mut self, rx_ns: u64, frame: &[u8]) {
         let room =
@@ -182,34 +183,34 @@ impl Tap {
         }
     }
 
-    /// A connection was made.
+    /// Records a new connection.
     pub fn connected(&mut self, rx_ns: u64, to: &str) {
         self.remark(rx_ns, What::Connected(to.into()));
     }
 
-    /// What comes from here on is of another capture, and something may be missing before it.
+    /// Records that the following frames are of another capture, and that some may be missing before them.
     pub(super) fn joined(&mut self, rx_ns: u64) {
         self.remark(rx_ns, What::Joined);
     }
 
-    /// The connection was lost.
+    /// Records the loss of the connection.
     pub fn disconnected(&mut self, rx_ns: u64) {
         self.remark(rx_ns, if self.shared { What::Left } else { What::Disconnected });
     }
 
-    /// The frame before this showed that the venue's sequence or checksum broke.
+    /// Records that the previous frame revealed a break in the venue's sequence or checksum.
     pub fn gap(&mut self, rx_ns: u64, gaps: u64) {
         self.remark(rx_ns, What::Gap { gaps });
     }
 
     fn remark(&mut self, rx_ns: u64, what: What) {
         if !self.tell_hole() || !self.push(rx_ns, what) {
-            // A hole says more than what is missing in it.
+            // A hole covers the notes that are missing in it.
             self.lose(rx_ns, 0, 0);
         }
     }
 
-    /// Says that something is missing before whatever comes next; false if there is no room even for that.
+    /// Queues the note about a hole before the next message; returns false if there is no room for it.
     #[inline]
     fn tell_hole(&mut self) -> bool {
         let Some(hole) = self.hole else { return true };
@@ -235,11 +236,11 @@ impl Tap {
     }
 }
 
-/// Opens the file of a segment, which must be new. Its `flush` brings to the disk what was written.
+/// Opens the file of a segment, which must not exist. Its `flush` must sync the written bytes to the disk.
 pub type OpenSegment = Box<dyn FnMut(&Path) -> io::Result<Box<dyn Write + Send>> + Send>;
 
-/// Writes what the taps give. Make the taps, then let it run on a thread of its own ([`spawn`](Self::spawn)), or call
-/// [`turn`](Self::turn) by hand.
+/// Writes what the taps queue. Create the taps, then run it on a thread of its own ([`spawn`](Self::spawn)),
+/// or call [`turn`](Self::turn) by hand.
 pub struct Recorder {
     options: RecordOptions,
     queue: Arc<Queue>,
@@ -249,7 +250,7 @@ pub struct Recorder {
     notices: mpsc::Sender<String>,
 }
 
-/// A recorder at work.
+/// A running recorder.
 #[derive(Debug)]
 pub struct RecorderThread {
     stop: Arc<AtomicBool>,
@@ -257,44 +258,44 @@ pub struct RecorderThread {
 }
 
 impl RecorderThread {
-    /// Lets it write what the taps gave so far, and waits until that is done: as long as the disk takes.
+    /// Writes everything queued so far and waits for that, as long as the disk takes.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();
-        // A thread that has panicked has written what it could.
+        // A panic of the thread leaves nothing to do here.
         let _ = self.thread.join();
     }
 }
 
-/// What the recorder keeps of one line.
+/// The recorder's state of one line.
 struct RecordedLine {
     record: Arc<LineRecord>,
     folder: PathBuf,
     segment: Option<OpenedSegment>,
-    /// Segments begun.
+    /// Segments started.
     number: u32,
-    /// A frame has come since the last disconnect.
+    /// True if a frame has arrived since the last disconnect.
     connected: bool,
-    /// It could not be written: nothing more is.
+    /// True after a write error: nothing more is written.
     ended: bool,
-    /// Dropped frames that a note names.
+    /// Dropped frames that a note covers.
     told: u64,
     last_ns: u64,
 }
 
 struct OpenedSegment {
     writer: SegmentWriter<Box<dyn Write + Send>>,
-    /// Which multiple of the segments' length its lines are of.
+    /// The index of its period: receive time divided by the segment length.
     period: u64,
-    /// Frames that are not written yet, their bytes, and when the first of them was taken, steady time.
+    /// Frames not yet written, their bytes, and the steady time at which the first of them was taken.
     frames: u64,
     frame_bytes: u64,
     began_ns: u64,
-    /// Those of them that had line breaks.
+    /// How many of those had line breaks.
     altered: u64,
 }
 
-/// A file that is not done before the disk has it.
+/// A file whose flush syncs it to the disk.
 struct OnDisk(File);
 
 impl Write for OnDisk {
@@ -312,12 +313,12 @@ fn create(path: &Path) -> io::Result<Box<dyn Write + Send>> {
 }
 
 impl Recorder {
-    /// A recorder without lines, whose run begins at `now`. Troubles are told to `notices`.
+    /// Returns a recorder without lines, whose run starts at `now`. Failures are reported to `notices`.
     pub fn new(options: RecordOptions, now: Now, notices: mpsc::Sender<String>) -> Self {
         Self::opening(options, now, notices, Box::new(create))
     }
 
-    /// The same with another way to open files.
+    /// As [`new`](Self::new), with another way to open files.
     pub fn opening(
         options: RecordOptions,
         now: Now,
@@ -333,10 +334,10 @@ impl Recorder {
         Self { options, queue: Arc::new(queue), lines: Vec::new(), run_ns: now.wall_ns, open, notices }
     }
 
-    /// Makes the folder of a line, and its tap. `shared` is for a line that many connections come through.
+    /// Creates the folder of a line, and its tap. `shared` is for a line with many connections.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// The I/O error if the folder cannot be created.
     pub fn tap(&mut self, name: &str, wire: Wire, shared: bool) -> io::Result<Tap> {
         let folder = self.options.dir.join(name);
         let named =
@@ -357,12 +358,13 @@ impl Recorder {
         Ok(Tap { queue: Arc::clone(&self.queue), record, line, shared, hole: None })
     }
 
-    /// What is counted, a row a line.
+    /// Returns the counters, one row per line.
     pub fn records(&self) -> Arc<[Arc<LineRecord>]> {
         self.lines.iter().map(|line| Arc::clone(&line.record)).collect()
     }
 
-    /// Takes in what waits, at most a fair share, and writes the blocks that are due. False if nothing waited.
+    /// Takes a bounded share of the queue, and writes the blocks that are due. Returns false if the queue was
+    /// empty.
     pub fn turn(&mut self, now: Now) -> bool {
         let mut took = 0;
         while took < MESSAGES_PER_TURN {
@@ -370,7 +372,7 @@ impl Recorder {
             took += 1;
             self.take(message, now);
         }
-        // What was taken a moment ago has waited in the queue for up to one look.
+        // A frame may already have waited one poll interval in the queue.
         let wait_ns = (self.options.flush_ms * MS).saturating_sub(2 * LOOK_EVERY_NS);
         for line in &mut self.lines {
             let due = |segment: &OpenedSegment| {
@@ -400,12 +402,12 @@ impl Recorder {
             && frame.capacity() <= SPARE_BYTES_MAX
         {
             frame.clear();
-            // More than enough are there already.
+            // A full queue has more spares than needed.
             let _ = self.queue.spares.push(frame);
         }
     }
 
-    /// Writes everything that still waits, and ends the files.
+    /// Writes everything queued, and finishes the files.
     pub fn finish(mut self, now: Now) {
         while self.turn(now) {}
         for line in &mut self.lines {
@@ -414,10 +416,10 @@ impl Recorder {
         }
     }
 
-    /// Starts its thread.
+    /// Starts the recorder's thread.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// The I/O error if the thread cannot be started.
     pub fn spawn(self, clock: &Clock) -> io::Result<RecorderThread> {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, clock) = (Arc::clone(&stop), clock.clone());
@@ -425,10 +427,10 @@ impl Recorder {
         Ok(RecorderThread { stop, thread: thread.spawn(move || self.run(&clock, &told))? })
     }
 
-    /// Records until `stop` is set, then writes what is left. Unparking the thread makes it look at once.
+    /// Records until `stop` is set, then writes the rest. Unparking the thread ends its pause.
     fn run(mut self, clock: &Clock, stop: &AtomicBool) {
         loop {
-            // Looked at before the queue: what was put in before the stop is taken out.
+            // Read before the queue, so that everything queued before the stop is written.
             let stopping = stop.load(Ordering::Acquire);
             if self.turn(clock.now()) {
                 continue;
@@ -490,7 +492,7 @@ impl RecordedLine {
         Ok(())
     }
 
-    /// Lets lines be added, and remembers since when there are some that are not written.
+    /// Adds lines, and notes when the first unwritten one was added.
     fn lines(&mut self, now: Now, add: impl FnOnce(&mut SegmentWriter<Box<dyn Write + Send>>)) {
         let Some(segment) = &mut self.segment else { return };
         if segment.writer.pending_bytes() == 0 {
@@ -508,7 +510,7 @@ impl RecordedLine {
         )
     }
 
-    /// Makes sure that the file that is open is the one for this time.
+    /// Ensures that the open segment is the one for this receive time.
     fn segment_for(
         &mut self,
         rx_ns: u64,
@@ -516,7 +518,8 @@ impl RecordedLine {
         open: &mut OpenSegment,
     ) -> io::Result<()> {
         let period = rx_ns / options.segment_s.saturating_mul(SECOND).max(1);
-        // A clock that steps back over the hour does not end a file; one that was far ahead and is put right does.
+        // A clock that steps back across a boundary does not end a file; one that was far ahead and is
+        // corrected does.
         let stays = |segment: &OpenedSegment| period == segment.period || period + 1 == segment.period;
         if self.segment.as_ref().is_some_and(stays) {
             return Ok(());
@@ -546,7 +549,7 @@ impl RecordedLine {
         let mut bytes = segment.writer.flush()?;
         self.record.frames.add(segment.frames);
         (segment.frames, segment.frame_bytes) = (0, 0);
-        // Told once a block: a note of its own for each frame would take more than the frame.
+        // One note per block: a note per frame would be larger than the frame.
         let altered = std::mem::take(&mut segment.altered);
         if altered > 0 {
             bytes += segment.writer.note(self.last_ns, &format!("altered frames={altered}"))?;
@@ -555,7 +558,7 @@ impl RecordedLine {
         Ok(())
     }
 
-    /// Ends the file that is open; what was written is on the disk then.
+    /// Ends the open segment and syncs it to the disk.
     fn close(&mut self) -> io::Result<()> {
         self.flush()?;
         match self.segment.take() {
@@ -564,7 +567,8 @@ impl RecordedLine {
         }
     }
 
-    /// Ends the recording of this line: what no note has named yet, that the connection is gone, and the file.
+    /// Ends the recording of this line: writes the notes still missing and the disconnect, and closes the
+    /// segment.
     fn finish(&mut self) -> io::Result<()> {
         let last_ns = self.last_ns;
         let untold = self.record.dropped_frames.get().saturating_sub(self.told);
@@ -577,7 +581,7 @@ impl RecordedLine {
         self.close()
     }
 
-    /// A line that cannot be written is recorded no more; the others are.
+    /// Ends the recording of a line after a write error; other lines continue.
     fn settle(&mut self, result: io::Result<()>, notices: &mpsc::Sender<String>) {
         let Err(error) = result else { return };
         let why = error.to_string();
@@ -588,7 +592,7 @@ impl RecordedLine {
         if let Ok(mut failed) = self.record.failed.lock() {
             *failed = Some(why.clone());
         }
-        // The counter and the alarm tell it too.
+        // If the channel is full, the counter and the alarm still report it.
         let _ = notices
             .try_send(format!("{}: {why}: nothing more is recorded of it", printable::path(&self.folder)));
     }

@@ -1,4 +1,4 @@
-//! The recorder with disks of our own: full, stuck, and good.
+//! Tests of the recorder with simulated disks: full, stuck, and good.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -8,10 +8,10 @@ use super::*;
 use crate::capture::{Kind, Reader};
 use crate::time::clock::Clock;
 
-/// Files in memory, by name.
+/// Files in memory, by path.
 type Files = Arc<Mutex<HashMap<PathBuf, Vec<u8>>>>;
 
-/// One of them. It takes `room` bytes, and nothing before its gate is open.
+/// One of these files. It accepts `room` bytes, and none before its gate is open.
 struct MemoryFile {
     files: Files,
     path: PathBuf,
@@ -86,7 +86,7 @@ fn at(ms: u64) -> Now {
     Now { mono_ns: ms * MS, wall_ns: START_NS + ms * MS }
 }
 
-/// What the files say, in the order of their names: frames as text, the rest in a word.
+/// The contents of the files in the order of their names: frames as text, other records as a word.
 fn said(files: &Files) -> Vec<String> {
     let files = files.lock().expect("not poisoned");
     let mut names: Vec<&PathBuf> = files.keys().collect();
@@ -234,7 +234,7 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
     assert!(record.dropped_frames.get() > FRAMES - 1_000, "{}", record.dropped_frames.get());
     assert_eq!(record.frames.get(), 0);
     gate.open();
-    // Until it has room again.
+    // Sends until the queue has room again.
     let dropped = record.dropped_frames.get();
     let mut more = 0;
     loop {
@@ -269,7 +269,7 @@ fn buffers_come_back_but_for_large_ones() {
         rig.recorder.turn(at(10));
         assert_eq!(queue.spares.len(), 10, "round {round}");
     }
-    // Of those that were kept none has grown to hold the long one for good.
+    // None of the kept buffers has grown to hold the long frame.
     (0..10).for_each(|n| tap.frame(rx(n), b"[]"));
     assert_eq!(queue.spares.len(), 0);
 }
@@ -302,7 +302,7 @@ fn a_full_disk_ends_the_recording_of_the_line_and_of_no_other() {
     let mut other = recorder.tap("other", Wire::Native, false).expect("a folder");
     let records = recorder.records();
     other.frame(rx(0), b"a");
-    // Noise, which does not get smaller.
+    // Noise, which does not compress.
     let mut state = 1u64;
     for n in 0..100 {
         let mut noise = Vec::new();
@@ -324,7 +324,7 @@ fn a_full_disk_ends_the_recording_of_the_line_and_of_no_other() {
     let notice = log.try_recv().expect("a notice");
     assert!(notice.contains("full: ") && notice.ends_with("nothing more is recorded of it"), "{notice}");
     assert!(log.try_recv().is_err(), "said once");
-    // What was written of the last block is cut off, and everything before it is there.
+    // The torn end of the last block is cut off, and everything before it is intact.
     let said = said(&files);
     let frames = said.iter().take_while(|s| !s.contains("torn")).count() as u64 - 1;
     assert_eq!(frames, records[0].frames.get(), "{said:?}");

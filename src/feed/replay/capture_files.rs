@@ -1,4 +1,4 @@
-//! The captures of a replay: whose messages they hold, how they are opened again, and which of them begin it.
+//! The captures of a replay: their venue formats, how they are reopened, and which of them start it.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,23 +11,23 @@ use crate::feed::sequencer::{LineId, Origin, Sequencer};
 use crate::text::printable;
 use crate::venue::{Sniffed, Wire};
 
-/// How much later than the first capture others may begin, nanoseconds, whose lines look at their first frames before
-/// anything is played: those of connections that were recorded side by side.
+/// How much later than the first capture others may begin, in nanoseconds, to have their first frames read
+/// before playback starts: those of connections recorded in parallel.
 const PRIMED_NS: u64 = 10_000_000_000;
-/// Captures that began before one and may end where it begins.
+/// How many captures that began before one are checked for an end where it begins.
 const NEIGHBOURS: usize = 8;
 
 /// What is needed to read some captures again.
 pub(super) struct CaptureFiles {
     pub(super) captures: Vec<Arc<Capture>>,
     pub(super) wires: Vec<Wire>,
-    /// Before when each does not begin, nanoseconds since the Unix epoch.
+    /// The earliest beginning of each, in nanoseconds since the Unix epoch.
     pub(super) begin_ns: Vec<u64>,
-    /// The segment of a recording that each begins with.
+    /// The recording segment that each begins with.
     pub(super) heads: Vec<Option<Segment>>,
-    /// Captures whose lines look at their first frames before anything is played.
+    /// Captures whose first frames are read before playback starts.
     pub(super) primed: Vec<usize>,
-    /// Captures that were named and are empty.
+    /// Captures that are empty.
     pub(super) empty: Vec<PathBuf>,
     pub(super) limits: LineLimits,
     /// The number of the first line.
@@ -35,7 +35,7 @@ pub(super) struct CaptureFiles {
 }
 
 impl CaptureFiles {
-    /// The numbers of the lines.
+    /// Returns the numbers of the lines.
     pub(super) fn lines(&self) -> Range<u32> {
         self.first..self.first + self.wires.len() as u32
     }
@@ -43,7 +43,7 @@ impl CaptureFiles {
     /// Reads the captures again from these places on.
     ///
     /// # Errors
-    /// The capture that does not open, and why.
+    /// The path of the capture that cannot be opened, and the cause.
     pub(super) fn read_from(&self, places: &Places) -> Result<Merged, String> {
         let named = |(index, error)| {
             let path = self
@@ -55,12 +55,12 @@ impl CaptureFiles {
         Merged::resume(&self.captures, places).map_err(named)
     }
 
-    /// Whether the line of a capture looks at its first frames before anything is played.
+    /// Returns true if the first frames of a capture are read before playback starts.
     pub(super) fn is_primed(&self, capture: usize) -> bool {
         self.primed.contains(&capture)
     }
 
-    /// New lines.
+    /// Returns new lines, one per capture.
     pub(super) fn new_lines(&self) -> Vec<Line> {
         let lines = self.lines().zip(&self.wires);
         let line = |(number, wire): (u32, &Wire)| {
@@ -70,7 +70,7 @@ impl CaptureFiles {
     }
 }
 
-/// Lets a line look at the first frames of its capture.
+/// Primes a line with the first frames of its capture.
 pub(super) fn prime(line: &mut Line, capture: &Capture, sequencer: &mut Sequencer) {
     for record in capture.sample() {
         if let Kind::Frame(frame) = record.kind {
@@ -79,8 +79,9 @@ pub(super) fn prime(line: &mut Line, capture: &Capture, sequencer: &mut Sequence
     }
 }
 
-/// Whose messages each capture holds. Where a capture does not tell, and all others of the same form that do agree, it holds
-/// theirs: it is a part of what they are parts of.
+/// Returns the venue format of each capture. If the format of a capture is unclear, and all captures of the
+/// same form with a known format agree, that one is used: the capture is probably a part of the same
+/// recording.
 pub(super) fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, ReplayError> {
     let neighbours = |capture: &Capture| {
         let same = captures.iter().filter(|other| other.form() == capture.form());
@@ -104,8 +105,9 @@ pub(super) fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Ve
     captures.iter().map(wire).collect()
 }
 
-/// Before when each capture does not begin: with its first record, or, where another one of its venue ends less than
-/// [`STEP_BACK_NS`] later, behind that. A clock that goes back a little at the cut makes no overlap of two files.
+/// Returns the earliest beginning of each capture: its first record or, if another one of its venue ends less
+/// than [`STEP_BACK_NS`] later, that end. Two consecutive files whose clock steps back a little at the cut
+/// thus do not overlap.
 pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
     let mut begin_ns: Vec<u64> = captures.iter().map(|capture| capture.first_ns()).collect();
     if captures.len() < 2 {
@@ -116,14 +118,14 @@ pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
     let ends: Vec<Option<u64>> = captures.iter().map(|capture| capture.quick_end_ns()).collect();
     for (at, index) in order.iter().enumerate() {
         let first_ns = captures[*index].first_ns();
-        // More than a few were not recorded one after the other.
+        // Only the nearest few can have been recorded directly before it.
         for before in
             order[at.saturating_sub(NEIGHBOURS)..at].iter().filter(|other| wires[**other] == wires[*index])
         {
             let Some(end_ns) = ends[*before] else { continue };
             let overlap_ns = end_ns.saturating_sub(first_ns);
             let span_ns = end_ns.saturating_sub(captures[*before].first_ns());
-            // Captures of connections side by side overlap for most of their time.
+            // Captures of parallel connections overlap for most of their time.
             if overlap_ns < STEP_BACK_NS && overlap_ns * 4 <= span_ns && ends[*index] > Some(end_ns) {
                 begin_ns[*index] = begin_ns[*index].max(end_ns);
             }
@@ -132,14 +134,14 @@ pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
     begin_ns
 }
 
-/// The captures whose lines look at their first frames before anything is played, in the order of their beginnings: those
-/// that begin with the first one or shortly after it, and go on from none of the others.
+/// Returns the captures whose first frames are read before playback starts, in the order of their beginnings:
+/// those that begin with the first one or shortly after, and continue none of the others.
 pub(super) fn primed(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<usize> {
     let begin_ns = captures.iter().map(|capture| capture.first_ns()).min().unwrap_or(0);
     let is_early = |index: &usize| captures[*index].first_ns() - begin_ns <= PRIMED_NS;
     let mut early: Vec<usize> = (0..captures.len()).filter(is_early).collect();
     early.sort_by_key(|index| captures[*index].first_ns());
-    // Only what begins later can go on from another.
+    // Only a capture that begins later can continue another.
     let ends: Vec<Option<u64>> = match early.len() {
         0 | 1 => vec![None; early.len()],
         _ => early.iter().map(|index| captures[*index].end_ns()).collect(),

@@ -1,4 +1,4 @@
-//! What a replay is told to do: to stand still and go on, and to go elsewhere.
+//! The remote control of a replay: pause, resume, step, seek, speed, loop, stop.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::protocol::replay::ReplayCommand;
 use crate::time::clock::Now;
 
 impl Replay {
-    /// Does what it is told, and hands out what that publishes.
+    /// Executes a command, and passes the resulting ticks to `out`.
     pub fn obey(
         &mut self,
         order: ReplayCommand,
@@ -45,7 +45,7 @@ impl Replay {
         }
     }
 
-    /// Stands still, but for so many ticks.
+    /// Pauses after `ticks` more ticks.
     fn stand(&mut self, ticks: u32, now: Now, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         match self.mode {
             Mode::Playing => {
@@ -79,7 +79,7 @@ impl Replay {
         }
     }
 
-    /// What its lines speak for is told to stand still, or to go on.
+    /// Marks the streams of its lines as paused, or as playing again.
     fn tell_origin(
         &mut self,
         origin: Origin,
@@ -91,12 +91,12 @@ impl Replay {
         sequencer.set_origin(&self.merged_capture.capture_files.lines(), origin, now.wall_ns, out);
     }
 
-    /// Whether what its lines say from here on is of a replay that plays.
+    /// Sets the origin of everything its lines publish from here on.
     pub(super) fn set_origin(&mut self, origin: Origin) {
         self.merged_capture.lines.iter_mut().for_each(|line| line.set_origin(origin));
     }
 
-    /// Goes to a place. Nothing is published before it is there.
+    /// Starts a seek. Nothing is published before it completes.
     pub(super) fn go(&mut self, at_ns: u64, plays: bool) {
         let Some(seeker) = &self.seeker else { return };
         seeker.go(at_ns);
@@ -106,7 +106,7 @@ impl Replay {
         self.changed = true;
     }
 
-    /// Takes on how things stand where it went, if that is known by now.
+    /// Completes a seek if its target is reached: publishes the state there.
     pub(super) fn arrive(
         &mut self,
         plays: bool,
@@ -124,7 +124,7 @@ impl Replay {
         };
         self.hand_out_held(&mut out);
         self.schedule.place(found.at_ns);
-        // Less, where it is to begin behind the last record.
+        // The position found is earlier than `from` if `from` is after the last record.
         if found.at_ns <= self.from_ns {
             self.first_tick = Some(found.shadow.merged_capture.ticks);
         }
@@ -139,7 +139,7 @@ impl Replay {
         Step::Took
     }
 
-    /// The lines, the market and everybody who listens are told how things stand at another place.
+    /// Applies the state at the target of a seek to the lines and the sequencer, and publishes it.
     fn take_on(
         &mut self,
         found: Found,
@@ -154,7 +154,8 @@ impl Replay {
             self.merged_capture.lines.iter().flat_map(Line::instruments).collect();
         let memories: Vec<_> = shadow.merged_capture.lines.into_iter().map(Line::into_memory).collect();
         let theirs: BTreeSet<InstrumentId> = memories.iter().flat_map(Memory::instruments).collect();
-        // Their numbers of the instruments, and ours. What finds no room is counted with the frames that name it.
+        // Maps the shadow's instrument ids to ours. Instruments without room are counted when a frame names
+        // them.
         let number = |theirs: &InstrumentId| {
             let symbol = shadow.sequencer.table().get(*theirs)?;
             sequencer.intern(symbol).ok().map(|ours| (*theirs, ours))
@@ -165,7 +166,7 @@ impl Replay {
             line.recall(memory, rx_ns);
         }
         self.merged_capture.merged = shadow.merged_capture.merged;
-        // A jump may have come to the end of a capture with nobody to be told of it.
+        // The shadow replay may have reached a truncated end, which it does not report.
         for (truncated, met) in self.merged_capture.truncated.iter_mut().zip(shadow.merged_capture.truncated)
         {
             *truncated |= met;

@@ -1,39 +1,40 @@
-//! One number for the ticks that a replay has published, the same for the same ticks however they came.
+//! A digest of the ticks that a replay has published, equal for equal ticks however the replay was
+//! controlled.
 
 use std::sync::Arc;
 
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Body, Tick};
 
-/// The digest of the ticks that were published, each once, with which they were.
+/// The digest of the published ticks, each counted once, and the ranges of their numbers.
 ///
-/// Each trade, quote and gap of the feed has a number in its captures, from 0. Its hash takes in this number, its symbol
-/// and what it says, but no time of this run and none of its sequence numbers; the digest is the sum of the hashes. So
-/// pauses, speeds and jumps do not change it: what comes again after a jump back is known by its number and not added again.
-/// `docs/CAPTURES.md` describes the hash.
+/// Each trade, quote and feed gap has a number in its captures, from 0. Its hash covers this number, its
+/// symbol and its content, but no time of this run and none of its sequence numbers; the digest is the sum of
+/// the hashes. So pauses, speeds and seeks do not change it: a tick published again after a seek back is
+/// recognised by its number and not added again. `docs/CAPTURES.md` describes the hash.
 pub(super) struct Digest {
     table: Arc<InstrumentTable>,
-    /// The hashes of the symbols, by instrument; 0 until it is asked for.
+    /// The hashes of the symbols, by instrument; 0 until computed.
     symbols: Vec<u64>,
     sum: u128,
-    /// The numbers that were added, as half-open ranges in order.
+    /// The numbers added so far, as ordered half-open ranges.
     spans: Vec<(u64, u64)>,
-    /// The range that the next number belongs to, as a rule.
+    /// The index of the range that the next number usually extends.
     at: usize,
-    /// There were more ranges than [`SPANS_MAX`]: nobody knows any more what was added.
+    /// There were more ranges than [`SPANS_MAX`], so the digest is unknown.
     lost: bool,
 }
 
-/// Ranges that are remembered: a jump makes one more at most.
+/// The most ranges that are kept: a seek adds at most one.
 const SPANS_MAX: usize = 65_536;
 
 impl Digest {
-    /// Of no ticks.
+    /// Returns the digest of no ticks.
     pub(super) fn new(table: Arc<InstrumentTable>) -> Self {
         Self { table, symbols: Vec::new(), sum: 0, spans: Vec::new(), at: 0, lost: false }
     }
 
-    /// Adds the tick of this number, unless it was added before.
+    /// Adds the tick with this number, unless it was added before.
     #[inline]
     pub(super) fn add(&mut self, number: u64, tick: &Tick) {
         let covered = match self.spans.get(self.at) {
@@ -49,7 +50,7 @@ impl Digest {
         }
     }
 
-    /// A range grows by one, perhaps up to the next.
+    /// Extends a range by one, and merges it with the next range if they meet.
     fn extend(&mut self, at: usize) {
         self.spans[at].1 += 1;
         if self.spans.get(at + 1).is_some_and(|(from, _)| *from == self.spans[at].1) {
@@ -57,10 +58,11 @@ impl Digest {
         }
     }
 
-    /// Finds or makes the range of a number that does not follow the last one; whether it was there.
+    /// Finds or creates the range of a number that does not follow the last one. Returns true if the number
+    /// was already added.
     #[cold]
     fn find(&mut self, number: u64) -> bool {
-        // The first range that begins behind it.
+        // The first range that begins after the number.
         let next = self.spans.partition_point(|(from, _)| *from <= number);
         if let Some(at) = next.checked_sub(1) {
             let to = self.spans[at].1;
@@ -85,17 +87,17 @@ impl Digest {
         false
     }
 
-    /// How many ticks were added.
+    /// Returns the number of ticks added.
     pub(super) fn ticks(&self) -> u64 {
         self.spans.iter().map(|(from, to)| to - from).sum()
     }
 
-    /// The ranges that were added, in order.
+    /// Returns the added ranges, in order.
     pub(super) fn spans(&self) -> &[(u64, u64)] {
         &self.spans
     }
 
-    /// The digest; `None` where too many ranges were added to remember them.
+    /// Returns the digest; `None` if there were too many ranges to keep.
     pub(super) fn value(&self) -> Option<u128> {
         (!self.lost).then_some(self.sum)
     }
@@ -103,7 +105,8 @@ impl Digest {
     fn hash(&mut self, number: u64, tick: &Tick) -> u128 {
         let symbol = self.symbol(tick.instrument);
         let mut words = tick.to_words();
-        // Which instrument it is tells its symbol; when it came, and with which number, is of this run.
+        // The symbol stands for the instrument id; receive time and sequence number depend on the run and are
+        // left out.
         words[0] >>= 32;
         (words[1], words[2]) = (number, symbol);
         if let Body::Gap { from, .. } = tick.body {
@@ -136,11 +139,11 @@ impl Digest {
     }
 }
 
-/// Digits of π, and odd numbers without a pattern.
+/// Digits of π, and odd constants without a pattern.
 const SEEDS: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
 
-/// The halves of a product, put together.
+/// Folds the 128-bit product of `a` and `b` to 64 bits by XOR of its halves.
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -167,7 +170,7 @@ mod tests {
         Tick { instrument, seq: 7, rx_ns: 9, ts_us: Some(3), snap: false, body: Body::Quote(quote) }
     }
 
-    /// What comes of adding these numbers in this order.
+    /// Returns the digest and ranges after adding these numbers in this order.
     fn of(numbers: impl IntoIterator<Item = u64>) -> (u128, Vec<(u64, u64)>) {
         let mut digest = digest();
         for number in numbers {
@@ -224,6 +227,7 @@ mod tests {
         assert_eq!(digest.value().map(|value| format!("{value:032x}")).as_deref(), Some(PINNED));
     }
 
-    /// Should it change, digests of earlier versions mean nothing any more: say so in the changelog.
+    /// If this value changes, digests of earlier versions are no longer comparable: mention it in the
+    /// changelog.
     const PINNED: &str = "f3c6e07ac417f76cf5c84e155ebe31da";
 }

@@ -1,4 +1,4 @@
-//! What a replay counts of itself: how punctual it is, and which steps of the recorders' clocks it came over.
+//! The measurements of a replay: how late its records were, and the steps of the recorders' clocks.
 
 use std::fmt::Write as _;
 
@@ -7,35 +7,35 @@ use hdrhistogram::Histogram;
 use super::schedule::SILENCE_NS_MAX;
 use crate::time::clock::SECOND;
 
-/// The longest lateness that is told apart, microseconds: an hour.
+/// The longest recorded lateness in microseconds: one hour.
 const LATE_US_MAX: u64 = 3_600_000_000;
 
-/// The figures of a replay.
+/// The measurements of a replay.
 pub(super) struct Figures {
-    /// How late records were, microseconds.
+    /// Lateness of records in microseconds.
     late: Option<Histogram<u64>>,
-    /// Steps of a clock by [`STEP_BACK_NS`](crate::capture::STEP_BACK_NS) or more.
+    /// Backward clock steps of [`STEP_BACK_NS`](crate::capture::STEP_BACK_NS) or more.
     steps_back: u64,
-    /// By more than [`SILENCE_NS_MAX`].
+    /// Forward clock steps of more than [`SILENCE_NS_MAX`].
     steps_forward: u64,
     longest_step_ns: u64,
 }
 
 impl Figures {
     pub(super) fn new() -> Self {
-        // These bounds make a histogram.
+        // Cannot fail with these bounds.
         let late = Histogram::new_with_bounds(1, LATE_US_MAX, 2).ok();
         Self { late, steps_back: 0, steps_forward: 0, longest_step_ns: 0 }
     }
 
-    /// A record was so late.
+    /// Records the lateness of a record.
     pub(super) fn late(&mut self, late_ns: u64) {
         if let Some(late) = &mut self.late {
             late.saturating_record((late_ns / 1_000).max(1));
         }
     }
 
-    /// A clock stepped back in front of a record, or nothing came for so long before it.
+    /// Counts a clock step: backward before a record, or forward if the silence before it is too long.
     #[inline]
     pub(super) fn stepped(&mut self, back_ns: Option<u64>, silence_ns: u64) {
         if back_ns.is_some() || silence_ns > SILENCE_NS_MAX {
@@ -45,7 +45,7 @@ impl Figures {
         }
     }
 
-    /// Adds the figures to a summary.
+    /// Appends the measurements to a summary.
     pub(super) fn write(&self, text: &mut String) {
         if let Some(late) = self.late.as_ref().filter(|late| !late.is_empty()) {
             let at = |quantile| late.value_at_quantile(quantile);

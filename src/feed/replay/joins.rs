@@ -1,5 +1,5 @@
-//! How captures follow one another: a file a minute, the segments of a recording one by one. A capture that begins when
-//! another one of its venue has ended goes on from it, on the same line.
+//! Consecutive captures: one file per minute, or the segments of a recording. A capture that begins after
+//! another one of its venue has ended continues it, on the same line.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -11,33 +11,34 @@ use crate::feed::sequencer::Sequencer;
 use crate::model::tick::Tick;
 use crate::venue::Wire;
 
-/// Frames of a capture that are looked at to find the one that it goes on from.
+/// Frames of a capture that are decoded to find the capture it continues.
 const LOOKED_AT_MAX: usize = 64;
-/// Joins that are told one by one.
+/// The most joins that are listed.
 const JOINS_MAX: usize = 1_000;
 
-/// A capture went on from another one.
+/// A capture that continues another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// The capture that ended.
     pub from: PathBuf,
-    /// The one that goes on.
+    /// The capture that continues it.
     pub to: PathBuf,
-    /// Nanoseconds between the last record of one and the first of the other.
+    /// Nanoseconds between the last record of the one and the first of the other.
     pub pause_ns: u64,
-    /// Both are segments of one recording, and none is missing between them: it goes on as if it were one file. If not,
-    /// something may be missing, and a book goes on where the venue's numbers or its checksum prove that nothing is.
+    /// True if both are segments of one recording with none missing between: they are read as if they were
+    /// one file. If false, something may be missing, and a book continues only if the venue's update ids or
+    /// checksum prove that nothing is.
     pub is_seamless: bool,
 }
 
-/// Which captures have begun and ended, and which line reads each.
+/// The captures that have begun and ended, and the line that reads each.
 #[derive(Clone)]
 pub(super) struct Reads {
     sources: Vec<Read>,
     joins: Vec<Joined>,
 }
 
-/// A [`Join`], by the numbers of the captures.
+/// A [`Join`], by index of the captures.
 #[derive(Clone, Copy)]
 struct Joined {
     from: usize,
@@ -50,7 +51,7 @@ struct Joined {
 struct Read {
     state: State,
     line: usize,
-    /// The segment that was read last.
+    /// The last segment read.
     segment: Option<Segment>,
     /// The latest receive time.
     last_ns: u64,
@@ -60,9 +61,9 @@ struct Read {
 enum State {
     Ahead,
     Open,
-    /// It has ended, and another capture may go on from it.
+    /// It has ended, and another capture may continue it.
     Ended,
-    /// Another capture has gone on from it, or none can.
+    /// Another capture has continued it, or none can.
     Over,
 }
 
@@ -72,13 +73,13 @@ impl Reads {
         Self { sources: (0..captures).map(read).collect(), joins: Vec::new() }
     }
 
-    /// The line that reads a capture.
+    /// Returns the line that reads a capture.
     #[inline]
     pub(super) fn line(&self, source: usize) -> usize {
         self.sources[source].line
     }
 
-    /// The captures that each line has read or will read, by their times.
+    /// Returns the captures that each line has read or will read, in order of their first record.
     pub(super) fn by_line(&self, capture_files: &CaptureFiles) -> BTreeMap<usize, Vec<usize>> {
         let mut lines: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (source, read) in self.sources.iter().enumerate() {
@@ -90,7 +91,7 @@ impl Reads {
         lines
     }
 
-    /// How captures went on from others, up to a thousand of them.
+    /// Returns the joins so far, the first [`JOINS_MAX`] of them.
     pub(super) fn joins(&self, capture_files: &CaptureFiles) -> Vec<Join> {
         let path = |capture: usize| capture_files.captures[capture].path().to_path_buf();
         let join = |Joined { from, to, pause_ns, is_seamless }: &Joined| Join {
@@ -102,19 +103,19 @@ impl Reads {
         self.joins.iter().map(join).collect()
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns its memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.sources.len() * size_of::<Read>() + self.joins.len() * size_of::<Joined>()
     }
 
-    /// Whether a segment that a capture comes to follows what its line has read before; the first of a line follows
-    /// nothing that could be missing.
+    /// Returns true if a segment follows what its line has read before. For the first segment of a line it
+    /// must be marked as continuing.
     pub(super) fn continues(&mut self, source: usize, segment: Segment) -> bool {
         let before = self.sources[source].segment.replace(segment);
         segment.continues && before.is_none_or(|before| before.precedes(&segment))
     }
 
-    /// Takes in which captures have ended, and which one begins with the next record.
+    /// Handles captures that have ended, and the one that begins with the next record.
     #[cold]
     pub(super) fn update(
         &mut self,
@@ -134,7 +135,7 @@ impl Reads {
         if let Some(source) = merged.begins() {
             self.begin(source, capture_files, lines, at_ns, sequencer, out);
         }
-        // What nobody goes on from speaks for nothing any more.
+        // Lines of captures that no other capture can continue are disconnected.
         let ahead =
             self.sources.iter().zip(&capture_files.wires).filter(|(read, _)| read.state == State::Ahead);
         let ahead: HashSet<Wire> = ahead.map(|(_, wire)| *wire).collect();
@@ -146,7 +147,7 @@ impl Reads {
         }
     }
 
-    /// A capture begins: it goes on from one that has ended, or on a line of its own.
+    /// Begins a capture: on the line of the one it continues, or on its own line.
     fn begin(
         &mut self,
         source: usize,
@@ -168,11 +169,11 @@ impl Reads {
         let Read { line, segment, last_ns, .. } = self.sources[before];
         self.sources[before].state = State::Over;
         (self.sources[source].line, self.sources[source].segment) = (line, segment);
-        // Its own line may have looked at its first frames.
+        // Its own line may have been primed with its first frames.
         lines[source].hand_over_to(lines[line].id(), sequencer);
         let head = capture_files.heads[source];
         let is_seamless = segment.zip(head).is_some_and(|(before, head)| before.precedes(&head));
-        // Of two segments it is known whether one is missing between them: see `continues`.
+        // Between two segments it is known whether one is missing: see `continues`.
         if is_seamless {
             lines[line].resumed(at_ns, sequencer, out);
         } else if head.is_none() || segment.is_none() {
@@ -184,9 +185,9 @@ impl Reads {
         }
     }
 
-    /// The capture that this one goes on from: of those of its venue that have ended, the segment before it, else the one
-    /// that tells most of what its first frames tell, else the one whose name is most like its own, else the one that ended
-    /// last.
+    /// Returns the capture that this one continues, among those of its venue that have ended: the segment
+    /// before it; otherwise the one with the most content in common with its first frames; otherwise the one
+    /// in the same folder with the most similar name; otherwise the one that ended last.
     fn predecessor(
         &self,
         source: usize,
@@ -234,7 +235,7 @@ impl Reads {
     }
 }
 
-/// How many bytes the names of two files have in common at their beginning.
+/// Returns the length in bytes of the common prefix of two file names.
 fn alike(a: &Path, b: &Path) -> usize {
     let name =
         |path: &Path| path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();

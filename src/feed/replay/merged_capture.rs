@@ -1,4 +1,5 @@
-//! Captures and the lines that read them: the part of a replay that knows what comes, and not when.
+//! Captures and the lines that read them: the part of a replay that knows the order of records, not their
+//! timing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,37 +15,38 @@ use crate::model::tick::{Body, Channel, Tick};
 use crate::text::printable;
 use crate::venue::Wire;
 
-/// So many captures stay open from the start; of more, each is opened again when its first record is due.
+/// The most captures kept open from the start; if there are more, each is reopened when its first record is
+/// due.
 const OPEN_MAX: usize = 16;
 
-/// Captures, merged by receive time, with their lines.
+/// Captures, merged by receive time, and their lines.
 pub(super) struct MergedCapture {
     pub(super) capture_files: Arc<CaptureFiles>,
     pub(super) merged: Merged,
-    /// A line for each capture; those of captures that go on from others stay unused.
+    /// A line for each capture; those of captures that continue others stay unused.
     pub(super) lines: Vec<Line>,
-    /// Which line reads which capture.
+    /// The assignment of captures to lines.
     pub(super) reads: Reads,
-    /// Records of a source that could not be read, by source.
+    /// Unreadable records, by source.
     pub(super) bad_lines: Vec<u64>,
-    /// Whether a source was truncated, by source.
+    /// Whether the source was truncated, by source.
     pub(super) truncated: Vec<bool>,
-    /// Trades, quotes and gaps up to here: the number of the next.
+    /// The number of trades, quotes and gaps so far, which is the number of the next.
     pub(super) ticks: u64,
 }
 
-/// A record that a [`MergedCapture`] has taken in.
+/// The outcome of taking one record of a [`MergedCapture`].
 pub(super) struct Taken {
-    /// When it was received, or is said to have been.
+    /// When it was received, or is stamped as received, in nanoseconds since the Unix epoch.
     pub(super) rx_ns: u64,
-    /// By how much the clock of its capture stepped back in front of it.
+    /// How far the clock of its capture stepped back before it, in nanoseconds.
     pub(super) stepped_back_ns: Option<u64>,
-    /// What was wrong with it, `file:line: what`.
+    /// The fault of the record, as `file:line: what`.
     pub(super) bad: Option<String>,
 }
 
 impl MergedCapture {
-    /// Opens captures and finds out what they hold.
+    /// Opens captures and determines their venues and order.
     pub(super) fn open(
         files: &[PathBuf],
         venue: Option<Wire>,
@@ -58,7 +60,7 @@ impl MergedCapture {
         let mut readers = Vec::new();
         for file in files {
             let reader = match Reader::open(file) {
-                // A file a minute has minutes in which nothing came.
+                // With one file per minute, some files are empty.
                 Err(CaptureError::Empty { path }) if files.len() > 1 => {
                     empty.push(path);
                     continue;
@@ -117,10 +119,10 @@ impl MergedCapture {
         }
     }
 
-    /// Begins again with the first record.
+    /// Restarts with the first record.
     ///
     /// # Errors
-    /// The capture that is not there any more.
+    /// The capture that no longer exists.
     pub(super) fn rewind(&mut self) -> Result<(), CaptureError> {
         for capture in &self.capture_files.captures {
             let path = capture.path();
@@ -134,21 +136,22 @@ impl MergedCapture {
         Ok(())
     }
 
-    /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
+    /// Primes the lines with the first frames of their captures: see [`Line::prime`].
     pub(super) fn prime(&mut self, sequencer: &mut Sequencer) {
         for index in &self.capture_files.primed {
             capture_files::prime(&mut self.lines[*index], &self.capture_files.captures[*index], sequencer);
         }
     }
 
-    /// When the next record was received, as its capture goes; `None` at the end.
+    /// Returns the receive time of the next record by the clock of its capture; `None` at the end.
     #[inline]
     pub(super) fn next_ns(&mut self) -> Option<u64> {
         self.merged.peek_ns()
     }
 
-    /// Takes in the next record, as received at `rx_ns` or as it was recorded, and hands out its ticks, with the number
-    /// that each trade, quote and gap has in the captures. To be called where there is a next record.
+    /// Takes the next record, stamped as received at `rx_ns` or as recorded, and passes its ticks to `out`,
+    /// with the number that each trade, quote and gap has in the captures. Call it only if there is a next
+    /// record. `heard_ns` is steady time.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -193,7 +196,7 @@ impl MergedCapture {
                 }
             }
             Kind::Connected(to) => line.connected(rx_ns, to, sequencer, numbered),
-            // Nobody can tell what is missing: books and sequences begin anew.
+            // What is missing is unknown, so books and sequences start anew.
             Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, sequencer, &mut numbered),
             Kind::Joined => line.joined(rx_ns, sequencer, &mut numbered),
             Kind::Segment(segment) => {
@@ -210,20 +213,21 @@ impl MergedCapture {
     }
 }
 
-/// The newest trade and quote of each instrument, by its number.
+/// The newest trade and quote of each instrument, by instrument id.
 pub(super) type Values = Vec<[Option<Tick>; 2]>;
 
-/// A merged capture that plays for nobody, with a market of its own: to find out how things stand at some place.
+/// A merged capture that is played without publishing, on a sequencer of its own, to compute the state at
+/// some place.
 pub(super) struct ShadowReplay {
     pub(super) merged_capture: MergedCapture,
     pub(super) sequencer: Sequencer,
     pub(super) values: Values,
-    /// The newest receive time that was taken in.
+    /// The newest receive time taken so far, in nanoseconds since the Unix epoch.
     pub(super) last_ns: u64,
 }
 
 impl ShadowReplay {
-    /// In front of the first record.
+    /// Returns a shadow replay before the first record.
     pub(super) fn at_start(capture_files: &Arc<CaptureFiles>, table: &Arc<InstrumentTable>) -> Self {
         let mut merged_capture = MergedCapture::on(
             capture_files,
@@ -234,7 +238,7 @@ impl ShadowReplay {
         Self { merged_capture, sequencer, values: Values::new(), last_ns: 0 }
     }
 
-    /// Where it was when this was written down.
+    /// Returns a shadow replay at a checkpoint.
     pub(super) fn at(checkpoint: &Checkpoint, capture_files: &Arc<CaptureFiles>) -> Result<Self, String> {
         let mut merged_capture =
             MergedCapture::on(capture_files, capture_files.read_from(&checkpoint.places)?);
@@ -247,16 +251,16 @@ impl ShadowReplay {
         Ok(Self { merged_capture, sequencer, values, last_ns: checkpoint.last_ns })
     }
 
-    /// Takes in the next record. To be called where there is one.
+    /// Takes the next record. Call it only if there is one.
     pub(super) fn step(&mut self) {
         let Self { merged_capture, sequencer, values, last_ns } = self;
         let next_ns = merged_capture.next_ns().unwrap_or(0);
-        // What cannot be read is told when it is played.
+        // Unreadable records are reported when they are played.
         let _ = merged_capture.take(None, 0, sequencer, |_, tick| keep(values, tick));
         *last_ns = (*last_ns).max(next_ns);
     }
 
-    /// Writes down where it is.
+    /// Returns a checkpoint of the current place.
     pub(super) fn checkpoint(&mut self) -> Checkpoint {
         Checkpoint {
             places: self.merged_capture.merged.places(),
@@ -284,17 +288,18 @@ fn keep(values: &mut Values, tick: &Tick) {
     values[at][channel as usize] = Some(*tick);
 }
 
-/// The newest value of a channel.
+/// Returns the newest value of a channel.
 pub(super) fn value(values: &Values, id: InstrumentId, channel: Channel) -> Option<&Tick> {
     values.get(id.index())?[channel as usize].as_ref()
 }
 
-/// A place in captures, and all that is known there: from here one can go on as if one had come from the start.
+/// A place in the captures and the complete state there: playback from here equals playback from the start.
 pub(super) struct Checkpoint {
     places: Places,
     /// Bytes of text before it.
     pub(super) text_bytes: u64,
-    /// Everything received up to this time, and nothing later, was taken in; but perhaps not all that was received then.
+    /// All records received before this time are included and none received after; of those received at this
+    /// time perhaps only some.
     pub(super) last_ns: u64,
     ticks: u64,
     reads: Reads,
@@ -304,7 +309,7 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Bytes of memory that it takes, roughly.
+    /// Returns its approximate memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         let memories: usize = self.memories.iter().map(Memory::bytes).sum();
         let places = self.places.len() * size_of::<SourcePlace>() + self.reads.bytes();

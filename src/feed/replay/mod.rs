@@ -1,5 +1,5 @@
-//! Recorded feeds: captures, merged by receive time, become frames again at their pace. It can be told to stand still, to go
-//! elsewhere, and how fast to go; it waits for nobody.
+//! Replay of recorded feeds: captures, merged by receive time, become frames again at their recorded pace. A
+//! replay can be paused, moved to another position and played at another speed; it does not wait for clients.
 
 mod capture_files;
 mod control;
@@ -44,26 +44,26 @@ pub use seeker::{SeekLimits, SeekMemory};
 pub struct ReplaySpec {
     /// The captures; they are merged by receive time.
     pub files: Vec<PathBuf>,
-    /// Whose messages they hold; `None`: told by looking.
+    /// The venue format of the messages; `None` detects it from the content.
     pub venue: Option<Wire>,
-    /// How fast.
+    /// The speed.
     pub speed: Speed,
-    /// From the end to the beginning again.
+    /// Restarts at the beginning after the end.
     pub looped: bool,
     /// Ends at the first line or frame that cannot be read.
     pub strict: bool,
-    /// Where it begins; `None`: with the first record.
+    /// The start position; `None` is the first record.
     pub from: Option<Moment>,
-    /// Records of this moment and later are left out.
+    /// Records received at this moment or later are left out.
     pub to: Option<Moment>,
-    /// Nanoseconds of a silence that are waited for; the rest is skipped.
+    /// The longest part of a silence that is waited for, in nanoseconds; the rest is skipped.
     pub idle_ns_max: Option<u64>,
-    /// Checks of the venue's messages that are left out.
+    /// Checks of the venue's messages that are skipped.
     pub checks_off: ChecksOff,
 }
 
 impl ReplaySpec {
-    /// These captures, as recorded and once.
+    /// Returns a specification for these captures: at recorded speed, once.
     pub fn new(files: Vec<PathBuf>) -> Self {
         Self {
             files,
@@ -82,118 +82,120 @@ impl ReplaySpec {
 /// Why captures cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// One does not open, or is no capture.
+    /// A capture cannot be opened, or is not a capture.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// Nothing in it tells whose messages it holds.
+    /// Neither notes nor messages identify the venue.
     #[error(
         "{}: neither its notes nor its messages tell the venue: name it with --venue or `venue`",
         printable::path(.0)
     )]
     NoVenue(PathBuf),
-    /// No files.
+    /// No captures were given.
     #[error("no captures are named")]
     NoFiles,
-    /// It would end before it begins.
+    /// `to` is not after `from`.
     #[error("`to` is not behind `from`: nothing would be replayed")]
     NoSpan,
-    /// It would begin before its first record, or behind its last.
+    /// `from` is before the first record or after the last.
     #[error("`from`: {0}")]
     BeginOutOfSpan(OutOfSpan),
 }
 
-/// A line of a replay.
+/// A line of a replay and its captures.
 pub struct LineView<'a> {
-    /// The captures that it reads one after the other.
+    /// The captures that it reads, in order.
     pub files: Vec<&'a Path>,
     /// The line.
     pub line: &'a Line,
-    /// Records of the captures that could not be read.
+    /// Unreadable records of the captures.
     pub bad_lines: u64,
-    /// One of them breaks off.
+    /// One of the captures is truncated.
     pub is_truncated: bool,
 }
 
-/// What a replay did when it was asked for a record.
+/// The result of [`Replay::step`].
 #[derive(Debug)]
 pub enum Step {
-    /// It took in a record.
+    /// A record was taken.
     Took,
-    /// The next one is due at this time.
+    /// The next record is due at this time.
     Due(Now),
-    /// It stands still, or has not come to where it goes: nothing happens before it is told something.
+    /// Nothing happens before the next command or the completion of a seek.
     Still,
-    /// There are no more.
+    /// There are no more records.
     Ended,
-    /// A record that cannot be read, `file:line: what was wrong`.
+    /// An unreadable record, as `file:line: fault`.
     Bad(String),
-    /// The captures do not open any more.
+    /// A capture can no longer be opened.
     Lost(String),
 }
 
-/// How a replay stamps the frames it makes.
+/// How a replay stamps the receive time of its frames.
 #[derive(Clone, Copy)]
 pub enum Stamp<'a> {
-    /// As they were recorded, without waiting.
+    /// As recorded, without waiting.
     Recorded,
-    /// As they come: when they are due, or, flat out, when they are read.
+    /// When they are due, or at unlimited speed, when they are read.
     Live(&'a Clock),
 }
 
-/// What a replay is doing.
+/// The state of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Playing,
     Paused,
-    /// On its way, and whether it plays when it is there.
+    /// A seek is in progress; `plays`: whether it plays afterwards.
     Seeking {
         plays: bool,
     },
     Ended,
 }
 
-/// Captures being replayed.
+/// A running replay of captures.
 pub struct Replay {
     spec: ReplaySpec,
     merged_capture: MergedCapture,
-    /// Until somebody may need other places than the next.
+    /// Kept until [`prepare`](Self::prepare) passes them to the seeker.
     capture_files: Option<Arc<CaptureFiles>>,
     seeker: Option<Seeker>,
     schedule: ReplaySchedule,
     mode: Mode,
-    /// Trades and quotes that a step still publishes, while it stands.
+    /// Trades and quotes that a step still publishes while paused.
     steps: u32,
-    /// What a frame had beyond the last tick of a step.
+    /// Ticks of a frame beyond the last tick of a step.
     held: VecDeque<Tick>,
     digest: Option<Digest>,
     figures: Figures,
     rounds: u64,
     last_rx_ns: u64,
-    /// Steady times: when this round's first record was taken, and before when the next one's may not.
+    /// Steady times in nanoseconds: when the first record of this round was taken, and the earliest start of
+    /// the next round.
     round_began_ns: Option<u64>,
     resume_at_ns: u64,
-    /// Receive times of the captures: of the first record, where it begins, and before what it ends.
+    /// Receive times of the captures, in nanoseconds since the Unix epoch: the first record, the start, and
+    /// the exclusive end.
     start_ns: u64,
     from_ns: u64,
     to_ns: Option<u64>,
-    /// The numbers of the first tick and of the one behind the last, where they are known.
+    /// The numbers of the first tick and of the one after the last, if known.
     first_tick: Option<u64>,
     end_tick: Option<u64>,
-    /// Its last record, or `to`, where it has come to it by itself.
+    /// The receive time of the last record, or `to`, once playback has reached it.
     end_ns: Option<u64>,
-    /// Something has changed that is shown.
+    /// The published state has changed.
     changed: bool,
-    /// The end as it was known when that was asked last.
+    /// The end as returned by the last `take_changed`.
     end_told_ns: Option<u64>,
 }
 
-/// The shortest round of a loop, nanoseconds: a capture of one record does not take a core.
+/// The shortest round of a loop in nanoseconds, so that a capture of one record does not occupy a core.
 const ROUND_NS_MIN: u64 = 10 * MS;
-/// Ranges of ticks that a summary names.
+/// The most ranges of ticks that a summary lists.
 const SPANS_SHOWN: usize = 8;
 
 impl Replay {
-    /// Opens the captures and finds out what they hold. Its lines are numbered from `first` on.
+    /// Opens the captures and determines their venues and order. Its lines are numbered from `first` on.
     ///
     /// # Errors
     /// [`ReplayError`] names the capture.
@@ -234,11 +236,12 @@ impl Replay {
         })
     }
 
-    /// Starts what finds places in the captures: from here on it can be told to [`Seek`](crate::protocol::replay::ReplayCommand::Seek), and begins where it
-    /// is said to. `wake` is notified when a place was reached. The names of its threads begin with `name`.
+    /// Starts the seeker: from here on [`Seek`](crate::protocol::replay::ReplayCommand::Seek) works, and the
+    /// replay begins at `from`. `wake` is notified when a seek completes. `name` is the prefix of the names
+    /// of its threads.
     ///
     /// # Errors
-    /// What the system says when it gives no thread.
+    /// The I/O error if a thread cannot be started.
     pub fn prepare(
         &mut self,
         name: &str,
@@ -256,16 +259,16 @@ impl Replay {
         Ok(())
     }
 
-    /// The memory that its checkpoints take, once it is [prepared](Self::prepare).
+    /// Returns the memory of its checkpoints, once it is [prepared](Self::prepare).
     pub fn seek_memory(&self) -> Option<SeekMemory> {
         self.seeker.as_ref().map(Seeker::memory)
     }
 
-    /// Whether it is to begin between its first record and its last. Waits until that is known of the last, but at most so long:
-    /// the end may be far away.
+    /// Checks that `from` is between the first record and the last. Waits until the last one is known, at
+    /// most for `patience`, since the end may be far away.
     ///
     /// # Errors
-    /// [`ReplayError::BeginOutOfSpan`] names both, or the first alone while the end is looked for.
+    /// [`ReplayError::BeginOutOfSpan`] names both, or the first record alone while the last is unknown.
     pub fn begin_where_there_is_something(&self, patience: Duration) -> Result<(), ReplayError> {
         let Some(from) = self.spec.from else { return Ok(()) };
         let gone = self.seeker.as_ref().filter(|_| self.from_ns > self.start_ns);
@@ -276,12 +279,13 @@ impl Replay {
         span.check(from).map_err(ReplayError::BeginOutOfSpan)
     }
 
-    /// How it was asked to replay.
+    /// Returns the specification of this replay.
     pub fn spec(&self) -> &ReplaySpec {
         &self.spec
     }
 
-    /// Its lines. At the start each capture has one; one that goes on from another is read by the line of that.
+    /// Returns its lines. At the start each capture has one; a capture that continues another moves to that
+    /// one's line.
     pub fn lines(&self) -> impl Iterator<Item = LineView<'_>> {
         let MergedCapture { lines, reads, bad_lines, truncated, capture_files, .. } = &self.merged_capture;
         reads.by_line(capture_files).into_iter().map(move |(line, sources)| LineView {
@@ -292,23 +296,23 @@ impl Replay {
         })
     }
 
-    /// How captures went on from others so far, the first thousand of them.
+    /// Returns the joins of captures so far, the first thousand of them.
     pub fn joins(&self) -> Vec<Join> {
         self.merged_capture.reads.joins(&self.merged_capture.capture_files)
     }
 
-    /// Captures that were named and have nothing in them.
+    /// Returns the captures that are empty.
     pub fn empty(&self) -> &[PathBuf] {
         &self.merged_capture.capture_files.empty
     }
 
-    /// Whether what was to come was missing where a capture was read: it is truncated, at its end or, in a recording, at the
-    /// end of one of its files. By capture, in their order.
+    /// Returns for each capture, in order, whether it is truncated: at its end or, in a recording, at the end
+    /// of one of its files.
     pub fn truncated(&self) -> impl Iterator<Item = bool> {
         self.merged_capture.truncated.iter().copied()
     }
 
-    /// Has what its lines take in recorded; `tap` is asked for the tap of each.
+    /// Records the input of its lines; `tap` is called for the tap of each.
     ///
     /// # Errors
     /// Those of `tap`.
@@ -320,30 +324,30 @@ impl Replay {
         })
     }
 
-    /// Bytes of its captures that were read in this round, as they are packed, and how many they have.
+    /// Returns the compressed bytes of its captures read in this round, and their total.
     pub fn progress(&self) -> (u64, u64) {
         self.merged_capture.merged.progress()
     }
 
-    /// Whether everything from the first line on has been read once.
+    /// Returns how many times the captures have been played to the end.
     pub fn rounds(&self) -> u64 {
         self.rounds
     }
 
-    /// Lets the lines look at the first frames of their captures: see [`Line::prime`].
+    /// Primes the lines with the first frames of their captures: see [`Line::prime`].
     pub fn prime(&mut self, sequencer: &mut Sequencer) {
         self.merged_capture.prime(sequencer);
         self.digest.get_or_insert_with(|| Digest::new(Arc::clone(sequencer.table())));
     }
 
-    /// True while nothing more comes.
+    /// Returns true if the replay has ended.
     pub fn is_over(&self) -> bool {
         self.mode == Mode::Ended
     }
 
     // ---- records --------------------------------------------------------------------------------------
 
-    /// Takes in the next record if it is due, and hands out its ticks.
+    /// Takes the next record if it is due, and passes its ticks to `out`.
     pub fn step(
         &mut self,
         now: Now,
@@ -384,7 +388,7 @@ impl Replay {
         bad.map_or(Step::Took, Step::Bad)
     }
 
-    /// Takes in the next record. What goes beyond the last tick of a step is held back.
+    /// Takes the next record. Ticks beyond the last one of a step are held back.
     fn take(
         &mut self,
         rx_ns: Option<u64>,
@@ -415,7 +419,7 @@ impl Replay {
         taken
     }
 
-    /// Hands out what was held back, as much as a step may.
+    /// Publishes held ticks, as many as the step allows.
     fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> Step {
         while self.steps > 0
             && let Some(tick) = self.held.pop_front()
@@ -427,7 +431,7 @@ impl Replay {
         Step::Took
     }
 
-    /// The captures are read: it has ended, or begins again.
+    /// Handles the end of the captures: ends the replay, or restarts it.
     fn end(
         &mut self,
         now: Now,
@@ -440,7 +444,7 @@ impl Replay {
             Stamp::Live(_) => now.wall_ns,
         };
         self.end_tick = Some(self.merged_capture.ticks);
-        // Its last record, where there is none behind `to`.
+        // If a record at `to` or later exists the end is `to`, otherwise the last record.
         let cut_ns = self.to_ns.filter(|_| self.merged_capture.next_ns().is_some());
         self.end_ns = cut_ns.or_else(|| self.schedule.position_ns(None, now));
         if let Some(end_ns) = self.end_ns {
@@ -451,7 +455,7 @@ impl Replay {
             self.stand_at_end(rx_ns, sequencer, &mut out);
             return Step::Ended;
         }
-        // Of what it has told nothing holds at the beginning.
+        // Nothing that was published holds at the beginning.
         for line in &mut self.merged_capture.lines {
             line.disconnected(rx_ns, sequencer, &mut out);
         }
@@ -465,7 +469,7 @@ impl Replay {
         }
         self.resume_at_ns = resume_at_ns;
         if let Err(error) = self.merged_capture.rewind() {
-            // It was there a moment ago: whoever took it away ends the loop.
+            // The file was removed while the loop ran, which ends the replay.
             self.stand_at_end(rx_ns, sequencer, &mut out);
             return Step::Lost(error.to_string());
         }
@@ -474,7 +478,7 @@ impl Replay {
         Step::Took
     }
 
-    /// It has ended, and so has what its lines spoke for.
+    /// Ends the replay and the streams of its lines.
     fn stand_at_end(&mut self, rx_ns: u64, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
         self.set_origin(Origin::Replay);
         for line in &mut self.merged_capture.lines {
@@ -485,21 +489,21 @@ impl Replay {
         self.changed = true;
     }
 
-    /// Ends it before its time: what its lines spoke for has ended.
+    /// Ends the replay early, and the streams of its lines with it.
     pub fn stop(&mut self, now: Now, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         self.hand_out_held(&mut out);
         self.schedule.stand(self.merged_capture.next_ns(), now);
         self.stand_at_end(now.wall_ns, sequencer, &mut out);
     }
 
-    /// What was held back has its numbers already: it goes out before anything else may.
+    /// Publishes the held ticks first: they already have their sequence numbers.
     fn hand_out_held(&mut self, out: &mut impl FnMut(&Tick)) {
         self.held.drain(..).for_each(|tick| out(&tick));
     }
 
     // ---- what it shows --------------------------------------------------------------------------------
 
-    /// Where it is.
+    /// Returns its state and position.
     pub fn playback(&mut self, now: Now) -> Playback {
         let next_ns = self.merged_capture.next_ns();
         let state = match self.mode {
@@ -521,32 +525,34 @@ impl Replay {
         }
     }
 
-    /// The moments that it can be told to go to.
+    /// Returns the range of positions that it can seek to.
     pub fn span(&self) -> Span {
         let to_us = self.known_end_ns().map(|to_ns| to_ns / 1_000);
         Span { start_ns: self.start_ns, from_us: self.from_ns / 1_000, to_us }
     }
 
-    /// Where it ends, as far as that is known: with its last record, but at `to` at the latest.
+    /// Returns the end as far as it is known: the last record, but at most `to`.
     fn known_end_ns(&self) -> Option<u64> {
         let passed = self.seeker.as_ref().and_then(Seeker::end).map(|end| end.last_ns);
         [passed.or(self.end_ns), self.to_ns].into_iter().flatten().min()
     }
 
-    /// Whether something has changed since this was asked last, but for the position of a replay that plays.
+    /// Returns true if the state has changed since the last call. The position of a playing replay does not
+    /// count.
     pub fn take_changed(&mut self) -> bool {
         let end_ns = self.known_end_ns();
         let end_changed = end_ns != std::mem::replace(&mut self.end_told_ns, end_ns);
         std::mem::take(&mut self.changed) || end_changed
     }
 
-    /// The digest of the ticks that it handed out, each of its captures counted once; `None` where it jumped too often.
+    /// Returns the digest of the published ticks, each tick of its captures counted once; `None` after too
+    /// many seeks.
     pub fn digest(&self) -> Option<String> {
         let digest = self.digest.as_ref()?.value()?;
         Some(format!("{digest:032x}"))
     }
 
-    /// What was published, and how punctual that was, as one line.
+    /// Returns a line about the published ticks and their punctuality.
     pub fn summary(&self) -> String {
         let (ticks, spans) =
             self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
@@ -564,7 +570,7 @@ impl Replay {
         let digest = self.digest().unwrap_or_else(|| "none".to_owned());
         let mut text = format!("ticks={ticks} of={of} digest={digest}");
         if !covered {
-            // Counted from 1, as people do.
+            // The summary counts from 1.
             let shown = spans.iter().take(SPANS_SHOWN).map(|(from, to)| format!("{}-{to}", from + 1));
             let more = if spans.len() > SPANS_SHOWN { ",…" } else { "" };
             let _ = write!(text, " part={}{more}", shown.collect::<Vec<_>>().join(","));
@@ -577,15 +583,15 @@ impl Replay {
         text
     }
 
-    /// Whether every line is silent: see [`look_for_silence`](Self::look_for_silence).
+    /// Returns true if every line is silent: see [`look_for_silence`](Self::look_for_silence).
     pub fn is_silent(&self) -> bool {
         let mut heard =
             self.merged_capture.lines.iter().filter(|line| line.last_rx_ns().is_some()).peekable();
         heard.peek().is_some() && heard.all(Line::is_silent)
     }
 
-    /// Says of every line whether it has been silent for so many nanoseconds, which are longer ones where it goes slower
-    /// than recorded. While it stands still, no silence is a line's.
+    /// Marks lines as silent after `stale_after_ns` nanoseconds without a frame, or proportionally longer at
+    /// less than recorded speed. Does nothing while paused.
     pub fn look_for_silence(
         &mut self,
         stale_after_ns: u64,
@@ -607,7 +613,7 @@ impl Replay {
     }
 }
 
-/// What a step counts.
+/// Returns true for ticks that a step counts: trades and quotes.
 fn is_counted(tick: &Tick) -> bool {
     matches!(tick.body, Body::Trade(_) | Body::Quote(_))
 }

@@ -1,49 +1,50 @@
-//! When the records of a replay are due, whatever its listeners do to its clock.
+//! The timing of a replay: when its records are due, under pauses, seeks and changes of speed.
 
 use crate::protocol::replay::Speed;
 use crate::time::clock::{Now, Pace};
 
-/// The longest silence that is waited for unless somebody says otherwise, nanoseconds: an hour. A longer one is rather a
-/// step of the recorder's clock, or the time between two captures, and is not waited for at all.
+/// The longest silence that is waited for unless `idle_ns_max` is set, in nanoseconds: one hour. A longer one
+/// is probably a step of the recorder's clock, or the time between two captures, and is skipped entirely.
 pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 
-/// The schedule of a replay: `start + (time of the record − time of the place where it started) / speed`. A pause, another
-/// speed, and a jump each begin it anew at the exact place that it had come to, so errors never add up.
+/// The schedule of a replay: `start + (time of the record − time of the start position) / speed`. A pause, a
+/// change of speed and a seek each restart it at the exact position reached, so errors do not accumulate.
 ///
-/// Times of records are those of the capture, nanoseconds since the Unix epoch, and never go back.
+/// Times of records are those of the capture, in nanoseconds since the Unix epoch, and never go back.
 #[derive(Debug)]
 pub(super) struct ReplaySchedule {
     speed: Speed,
-    /// Of a longer silence only so much is waited for; `None`: see [`SILENCE_NS_MAX`].
+    /// The longest part of a silence that is waited for; `None`: see [`SILENCE_NS_MAX`].
     idle_ns_max: Option<u64>,
-    /// While it goes.
+    /// `Some` while it runs.
     pace: Option<Pace>,
-    /// Where it stood when it went last; `None` before the first record, which is due at once.
+    /// The position at which it last stopped or took a record; `None` before the first record, which is due
+    /// at once.
     stood_ns: Option<u64>,
-    /// The newest record.
+    /// The time of the newest record.
     last_ns: Option<u64>,
-    /// By how much the wall clock is [ahead](Now::ahead_ns): what `rx` follows.
+    /// How far the wall clock is [ahead](Now::ahead_ns), which `rx` follows.
     ahead_ns: Option<u64>,
 }
 
-/// How much the wall clock may run off before `rx` follows it: two readings of the clocks never agree to the nanosecond, and
-/// records that are due one after the other have times one after the other.
+/// How far the wall clock may drift before `rx` follows it, in nanoseconds: two readings of the clocks never
+/// agree exactly, and records due in order should have times in order.
 const RUN_OFF_NS_MAX: u64 = 10_000_000;
 
 impl ReplaySchedule {
-    /// A schedule that stands in front of the first record.
+    /// Returns a schedule that is stopped before the first record.
     pub(super) fn new(speed: Speed, idle_ns_max: Option<u64>) -> Self {
         Self { speed, idle_ns_max, pace: None, stood_ns: None, last_ns: None, ahead_ns: None }
     }
 
-    /// How fast it goes.
+    /// Returns the speed.
     pub(super) fn speed(&self) -> Speed {
         self.speed
     }
 
-    /// When the next record is due; it goes from here on. Flat out: at once, `None`.
+    /// Returns when the next record is due, and starts the schedule; `None` at unlimited speed: at once.
     pub(super) fn due(&mut self, next_ns: u64, now: Now) -> Option<Now> {
-        // A record without a time, before any that has one.
+        // Records without a time precede all that have one.
         if next_ns == 0 {
             return (!self.speed.is_flat_out()).then_some(now);
         }
@@ -54,7 +55,8 @@ impl ReplaySchedule {
         Some(Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.follow(now)) })
     }
 
-    /// By how much the wall clock is ahead. It was set, or this thread stood still, where that is another than before.
+    /// Returns how far the wall clock is ahead. It changes if the clock was set, or this thread was suspended
+    /// between the two readings.
     fn follow(&mut self, now: Now) -> u64 {
         let ahead_ns = now.ahead_ns();
         let known = self.ahead_ns.filter(|known| {
@@ -64,7 +66,7 @@ impl ReplaySchedule {
         *self.ahead_ns.insert(known.unwrap_or(ahead_ns))
     }
 
-    /// The next record was taken.
+    /// Records that the next record was taken.
     pub(super) fn took(&mut self, record_ns: u64) {
         if record_ns == 0 {
             return;
@@ -76,12 +78,12 @@ impl ReplaySchedule {
         (self.last_ns, self.stood_ns) = (Some(record_ns), Some(record_ns));
     }
 
-    /// The silence in front of a record.
+    /// Returns the silence before a record, in nanoseconds.
     pub(super) fn silence_ns(&self, record_ns: u64) -> u64 {
         self.last_ns.map_or(0, |last| record_ns.saturating_sub(last))
     }
 
-    /// How far one has to go to come to a record.
+    /// Returns the position that has to be reached for a record.
     fn reach(&self, record_ns: u64) -> u64 {
         let Some(last_ns) = self.last_ns else { return record_ns };
         match self.idle_ns_max {
@@ -91,7 +93,7 @@ impl ReplaySchedule {
         }
     }
 
-    /// Where it is, in front of the next record; `None` before the first.
+    /// Returns the position, which is before the next record; `None` before the first.
     pub(super) fn position_ns(&self, next_ns: Option<u64>, now: Now) -> Option<u64> {
         let at_ns = match &self.pace {
             Some(pace) if !self.speed.is_flat_out() => pace.at(now.mono_ns),
@@ -102,24 +104,24 @@ impl ReplaySchedule {
         Some(at_ns.clamp(least, most.max(least)))
     }
 
-    /// Stands still at the place that it has come to.
+    /// Stops at the current position.
     pub(super) fn stand(&mut self, next_ns: Option<u64>, now: Now) {
         self.stood_ns = self.position_ns(next_ns, now);
         self.pace = None;
     }
 
-    /// Goes at another speed from here on.
+    /// Changes the speed at the current position.
     pub(super) fn set_speed(&mut self, speed: Speed, next_ns: Option<u64>, now: Now) {
         self.stand(next_ns, now);
         self.speed = speed;
     }
 
-    /// Stands at another place.
+    /// Stops at another position.
     pub(super) fn place(&mut self, at_ns: u64) {
         (self.pace, self.stood_ns, self.last_ns) = (None, Some(at_ns), Some(at_ns));
     }
 
-    /// Stands in front of the first record.
+    /// Stops before the first record.
     pub(super) fn rewind(&mut self) {
         (self.pace, self.stood_ns, self.last_ns) = (None, None, None);
     }
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
     use crate::time::clock::{Clock, MS, SECOND};
 
-    /// The capture begins here.
+    /// The start of the capture.
     const T: u64 = 1_700_000_000 * SECOND;
 
     struct Rig {
@@ -146,7 +148,7 @@ mod tests {
             Self { clock: Clock::manual(), schedule: ReplaySchedule::new(speed, idle_ns_max) }
         }
 
-        /// Milliseconds of the clock at which a record is due.
+        /// Returns when a record is due, in milliseconds of the clock.
         fn due(&mut self, offset_ns: u64) -> u64 {
             let due = self.schedule.due(T + offset_ns, self.clock.now()).expect("not flat out");
             let now = self.clock.now();
@@ -183,7 +185,7 @@ mod tests {
             let mut rig = Rig::new(speed, None);
             assert_eq!(rig.due(0), 0, "the first at once");
             rig.take(0);
-            // Whoever comes late does not make the next one later.
+            // A late record does not delay the next one.
             rig.pass(second_ms / 2);
             assert_eq!(rig.due(SECOND), second_ms);
             rig.pass(3 * second_ms);
@@ -199,7 +201,7 @@ mod tests {
         let mut rig = Rig::new(2.0, None);
         rig.take(0);
         for round in 0..100 {
-            // 7 ms are 14 of the capture.
+            // 7 ms of time are 14 ms of the capture.
             rig.pass(7);
             let now = rig.clock.now();
             rig.schedule.stand(Some(T + 60 * SECOND), now);
@@ -233,7 +235,7 @@ mod tests {
         rig.take(0);
         rig.take(5 * SECOND);
         assert_eq!(rig.now_ms(), 2_500);
-        // An hour becomes five seconds.
+        // A silence of one hour takes five seconds.
         rig.pass(1_000);
         assert_eq!(rig.position(3_600 * SECOND), 7 * SECOND);
         assert_eq!(rig.due(3_600 * SECOND), 5_000);
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!(rig.due(1_001 * SECOND), 1_300);
         rig.schedule.rewind();
         assert_eq!(rig.due(0), 300);
-        // Lines without a time come first.
+        // Records without a time come first.
         assert_eq!(rig.schedule.due(0, rig.clock.now()), Some(rig.clock.now()));
     }
 }

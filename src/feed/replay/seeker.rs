@@ -1,9 +1,11 @@
-//! Finding any place of a replay's captures: checkpoints, the pass that makes them, and the thread that goes to a place.
+//! Seeking in the captures of a replay: checkpoints, the pass that creates them, and the thread that computes
+//! the state at a position.
 //!
-//! A *checkpoint* is all that is known at a place. One thread, which lets all others go first, passes once over the captures
-//! and leaves a checkpoint every so many bytes of their text; when there are too many, every second one is given up and the
-//! steps are twice as long from then on. Another thread goes where it is told: it takes the nearest checkpoint before that
-//! place, plays on from there for nobody, and hands over what it has. The ingest thread waits for neither.
+//! A *checkpoint* is the complete state at one place. A low-priority thread passes once over the captures and
+//! creates a checkpoint every so many bytes of their text; when there are too many, every second one is
+//! dropped and the interval doubles. Another thread serves seeks: it takes the nearest checkpoint before the
+//! target, plays on from there without publishing, and passes on the resulting state. The ingest thread waits
+//! for neither.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
@@ -18,20 +20,20 @@ use super::merged_capture::{Checkpoint, ShadowReplay};
 use crate::model::instrument::InstrumentTable;
 use crate::system::threads;
 
-/// Bounds of what is kept to find places fast.
+/// Limits of the checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct SeekLimits {
-    /// Checkpoints at most; 0: there are none, and every jump plays on from the beginning.
+    /// The most checkpoints; 0 disables them, and every seek plays from the beginning.
     pub checkpoints_max: usize,
-    /// Bytes of memory that they may take together.
+    /// The most memory of all checkpoints, in bytes.
     pub bytes_max: usize,
 }
 
-/// Bytes of text between two checkpoints, as long as there are few.
+/// Bytes of text between two checkpoints, before the interval is doubled.
 const STEP_BYTES: u64 = 1 << 20;
-/// Records between two looks at what else is wanted.
+/// Records played between two checks for other requests.
 const RECORDS_AT_ONCE: usize = 256;
-/// How long the pass waits while a replay goes flat out and needs the machine for itself.
+/// How long the pass pauses while a replay at unlimited speed needs the CPU.
 const REST: Duration = Duration::from_millis(50);
 
 /// Checkpoints in the order of their places.
@@ -40,7 +42,7 @@ struct Checkpoints {
     list: Vec<Arc<Checkpoint>>,
     bytes: usize,
     step_bytes: u64,
-    /// There is no memory for any.
+    /// Memory is short, so none are kept.
     given_up: bool,
 }
 
@@ -49,7 +51,7 @@ impl Checkpoints {
         Self { limits, list: Vec::new(), bytes: 0, step_bytes: STEP_BYTES, given_up: false }
     }
 
-    /// Whether one is wanted behind so much text.
+    /// Returns true if a checkpoint is wanted after this much text.
     fn wants(&self, text_bytes: u64) -> bool {
         let behind = self.list.partition_point(|checkpoint| checkpoint.text_bytes <= text_bytes);
         let before = behind.checked_sub(1).map_or(0, |at| self.list[at].text_bytes);
@@ -60,7 +62,7 @@ impl Checkpoints {
             && self.list.get(behind).is_none_or(|next| is_far(next.text_bytes))
     }
 
-    /// While `short`, there are none, and none are made. How many were thrown away.
+    /// Drops all checkpoints and creates none while `short`. Returns how many were dropped.
     fn give_up(&mut self, short: bool) -> usize {
         self.given_up = short;
         if !short {
@@ -84,7 +86,7 @@ impl Checkpoints {
         }
     }
 
-    /// Gives up every second one.
+    /// Drops every second checkpoint.
     fn thin(&mut self) {
         self.step_bytes *= 2;
         let mut stays = false;
@@ -95,64 +97,66 @@ impl Checkpoints {
         self.bytes = self.list.iter().map(|checkpoint| checkpoint.bytes()).sum();
     }
 
-    /// The last one in front of everything received at this time.
+    /// Returns the last checkpoint before all records received at this time.
     fn before(&self, at_ns: u64) -> Option<Arc<Checkpoint>> {
         let behind = self.list.partition_point(|checkpoint| checkpoint.last_ns < at_ns);
         behind.checked_sub(1).map(|at| Arc::clone(&self.list[at]))
     }
 }
 
-/// The memory that the checkpoints of a replay take.
+/// A handle to the memory of a replay's checkpoints.
 #[derive(Clone)]
 pub struct SeekMemory(Weak<Shared>);
 
 impl SeekMemory {
-    /// While memory is `short`, there are no checkpoints, and none are made: a jump takes longer. How many were thrown away.
+    /// Drops all checkpoints and creates none while memory is `short`, which makes seeks slower. Returns how
+    /// many were dropped.
     pub fn give_up(&self, short: bool) -> usize {
         let Some(shared) = self.0.upgrade() else { return 0 };
         shared.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).give_up(short)
     }
 }
 
-/// How things stand at a place.
+/// The state at the target of a seek.
 pub(super) struct Found {
     pub(super) at_ns: u64,
-    /// The last record of all, where what was asked for is behind it.
+    /// The time of the last record, if the target is after it.
     pub(super) end_before: Option<u64>,
     pub(super) shadow: ShadowReplay,
 }
 
-/// The end of captures.
+/// The end of the captures.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
-    /// The latest receive time.
+    /// The latest receive time, in nanoseconds since the Unix epoch.
     pub(super) last_ns: u64,
-    /// How many trades, quotes and gaps there are.
+    /// The number of trades, quotes and gaps.
     pub(super) ticks: u64,
 }
 
-/// What the threads have in common.
+/// The state shared by the threads.
 struct Shared {
     capture_files: Arc<CaptureFiles>,
-    /// The instruments as the shadow replays number them.
+    /// The instrument ids of the shadow replays.
     table: Arc<InstrumentTable>,
     checkpoints: Mutex<Checkpoints>,
-    /// Where to go, and which jump that is: only the newest counts.
+    /// The requested seek as (number, target); only the newest counts.
     wanted: ArrayQueue<(u64, u64)>,
     newest: AtomicU64,
     arrived: ArrayQueue<(u64, Result<Found, String>)>,
-    /// Set once a jump has arrived, or was given up; the last record before its place, if that was the last of all.
+    /// Set once a seek has completed or was cancelled: the time of the last record, if the target is after
+    /// it.
     found: Mutex<Option<Option<u64>>>,
     finding: Condvar,
     wake: Arc<Notify>,
-    /// How far the captures are known, and their end.
+    /// The latest receive time known so far, and the end of the captures.
     reached_ns: AtomicU64,
     end: OnceLock<End>,
     rests: AtomicBool,
     stops: AtomicBool,
 }
 
-/// Finds places in the captures of one replay. Its threads end when it is dropped.
+/// Computes the state at positions in the captures of one replay. Its threads end on drop.
 pub(super) struct Seeker {
     shared: Arc<Shared>,
     seeker: Thread,
@@ -160,10 +164,10 @@ pub(super) struct Seeker {
 }
 
 impl Seeker {
-    /// Starts the threads, whose names begin with `name`; `wake` is notified when a place was reached.
+    /// Starts the threads, with `name` as prefix of their names; `wake` is notified when a seek completes.
     ///
     /// # Errors
-    /// What the system says when it gives no thread.
+    /// The I/O error if a thread cannot be started.
     pub(super) fn start(
         name: &str,
         capture_files: Arc<CaptureFiles>,
@@ -194,43 +198,44 @@ impl Seeker {
         Ok(Self { shared, seeker: seek.thread().clone(), threads: vec![pass, seek] })
     }
 
-    /// Goes to where everything received before `at_ns` has been taken in, and nothing else. An earlier jump that has not
-    /// arrived is given up.
+    /// Seeks to where everything received before `at_ns` has been taken, and nothing else. Cancels an earlier
+    /// seek that has not completed.
     pub(super) fn go(&self, at_ns: u64) {
         let jump = self.shared.newest.fetch_add(1, Ordering::AcqRel) + 1;
         self.shared.wanted.force_push((jump, at_ns));
         self.seeker.unpark();
     }
 
-    /// What the last [`go`](Self::go) came to, once it has arrived.
+    /// Returns the result of the last [`go`](Self::go), once it has completed.
     pub(super) fn arrived(&self) -> Option<Result<Found, String>> {
         let (jump, result) = self.shared.arrived.pop()?;
         (jump == self.shared.newest.load(Ordering::Acquire)).then_some(result)
     }
 
-    /// Waits until a jump has arrived, but at most so long. The last record of all, where the place is behind it.
+    /// Waits until a seek has completed, at most for `patience`. Returns the time of the last record, if the
+    /// target is after it.
     pub(super) fn wait_for_end_before(&self, patience: Duration) -> Option<u64> {
         let found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.shared.finding.wait_timeout_while(found, patience, |found| found.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.flatten()
     }
 
-    /// The memory that its checkpoints take.
+    /// Returns the memory of its checkpoints.
     pub(super) fn memory(&self) -> SeekMemory {
         SeekMemory(Arc::downgrade(&self.shared))
     }
 
-    /// Whether the pass is to let the machine to others.
+    /// Sets whether the pass pauses to leave the CPU to others.
     pub(super) fn rest(&self, rests: bool) {
         self.shared.rests.store(rests, Ordering::Release);
     }
 
-    /// The latest receive time that is known.
+    /// Returns the latest receive time known so far.
     pub(super) fn reached_ns(&self) -> u64 {
         self.shared.reached_ns.load(Ordering::Acquire)
     }
 
-    /// The end, once the pass has come to it.
+    /// Returns the end, once the pass has reached it.
     pub(super) fn end(&self) -> Option<End> {
         self.shared.end.get().copied()
     }
@@ -241,7 +246,7 @@ impl Drop for Seeker {
         self.shared.stops.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
-            // One that has panicked has said so.
+            // The panic of a thread was already reported.
             let _ = thread.join();
         }
     }
@@ -252,7 +257,7 @@ impl Shared {
         self.stops.load(Ordering::Acquire)
     }
 
-    /// Leaves a checkpoint if one is wanted here.
+    /// Creates a checkpoint if one is wanted here.
     fn leave_checkpoint(&self, shadow: &mut ShadowReplay) {
         let text_bytes = shadow.merged_capture.merged.text_bytes();
         let wanted = || self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,7 +267,8 @@ impl Shared {
         }
     }
 
-    /// Goes once over the captures. What does not open is told by whoever needs it.
+    /// Passes once over the captures. A capture that cannot be opened is reported by the replay or seek that
+    /// needs it.
     fn pass(&self) {
         threads::lower_priority();
         let mut shadow = ShadowReplay::at_start(&self.capture_files, &self.table);
@@ -283,12 +289,12 @@ impl Shared {
             self.leave_checkpoint(&mut shadow);
         }
         let end = End { last_ns: shadow.last_ns, ticks: shadow.merged_capture.ticks };
-        // It is set here alone.
+        // It is set only here, so this cannot fail.
         let _ = self.end.set(end);
         self.wake.notify_one();
     }
 
-    /// Goes where it is told.
+    /// Serves seeks.
     fn serve(&self) {
         while !self.stops() {
             let Some((jump, at_ns)) = self.wanted.pop() else {
@@ -306,7 +312,7 @@ impl Shared {
         }
     }
 
-    /// `None` where meanwhile somewhere else is wanted.
+    /// Computes the state at a position; `None` if a newer seek was requested meanwhile.
     fn find(&self, jump: u64, at_ns: u64) -> Option<Result<Found, String>> {
         let nearest = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).before(at_ns);
         let begun = match nearest {
@@ -330,7 +336,7 @@ impl Shared {
             }
             self.leave_checkpoint(&mut shadow);
         }
-        // Behind the last record there is nowhere to stand.
+        // A position after the last record is moved to the last record.
         let at_end = shadow.merged_capture.next_ns().is_none();
         let end_before = at_end.then_some(shadow.last_ns).filter(|last_ns| *last_ns < at_ns);
         Some(Ok(Found { at_ns: end_before.unwrap_or(at_ns), end_before, shadow }))
@@ -367,7 +373,7 @@ mod tests {
         let memory = seeker.memory();
         assert!(memory.give_up(true) > 0);
         assert_eq!(memory.give_up(true), 0);
-        // A jump leaves none on its way, and arrives all the same.
+        // A seek now creates no checkpoints, and completes nevertheless.
         let arrives = |at_ns| {
             seeker.go(at_ns);
             loop {

@@ -1,6 +1,6 @@
-//! HdrHistogram's interval log, version 1.3 with V2 compressed histograms: a text line for each tag and interval, which
-//! the tools of HdrHistogram in every language read. Format: `HistogramLogWriter` and `HistogramLogReader` of
-//! <https://github.com/HdrHistogram/HdrHistogram>.
+//! HdrHistogram's interval log, version 1.3 with V2 compressed histograms: a text line per tag and interval,
+//! which the HdrHistogram tools of every language can read. Format: `HistogramLogWriter` and
+//! `HistogramLogReader` of <https://github.com/HdrHistogram/HdrHistogram>.
 //!
 //! ```text
 //! #[Histogram log format version 1.3]
@@ -11,7 +11,7 @@
 //! Tag=write/kraken/trade,1.000,1.000,48191.000,HISTFAAAAEl4nJNpmSzMwMDAzAAB…
 //! ```
 //!
-//! Timestamps count from `BaseTime`, to the millisecond. Everything is in whole nanoseconds here.
+//! Timestamps count from `BaseTime`, with millisecond resolution. All values are whole nanoseconds here.
 
 pub mod note;
 
@@ -30,18 +30,18 @@ use memchr::memmem;
 
 use note::Note;
 
-/// Writes an interval log. It writes line by line and does not flush: hand it something buffered.
+/// Writes an interval log line by line. It does not flush, and its output should be buffered.
 pub struct Writer<W> {
     out: W,
     serializer: V2DeflateSerializer,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a log with its header. Intervals count from `start_ns`, nanoseconds since the Unix epoch; what is
-    /// smaller than a millisecond is cut off.
+    /// Starts a log with its header. Intervals count from `start_ns`, in nanoseconds since the Unix epoch,
+    /// truncated to milliseconds.
     ///
     /// # Errors
-    /// Output that cannot be written.
+    /// The I/O error of the output.
     pub fn new(mut out: W, start_ns: u64) -> io::Result<Self> {
         let mut serializer = V2DeflateSerializer::new();
         let start = UNIX_EPOCH + Duration::from_millis(start_ns / 1_000_000);
@@ -55,12 +55,12 @@ impl<W: Write> Writer<W> {
         Ok(Self { out, serializer })
     }
 
-    /// Writes what was measured under `tag` in the `duration` that began `since_start` after the start of the log,
-    /// values in nanoseconds.
+    /// Writes the measurements under `tag` in the `duration` that began `since_start` after the start of the
+    /// log, values in nanoseconds.
     ///
     /// # Errors
-    /// Output that cannot be written, or a tag that a log cannot hold: it must not have a comma, space or line break,
-    /// nor more than [`TAG_BYTES_MAX`] bytes, nor be empty.
+    /// The I/O error of the output, or an invalid tag: it must not contain a comma, space or line break, have
+    /// more than [`TAG_BYTES_MAX`] bytes, or be empty.
     pub fn write(
         &mut self,
         tag: &str,
@@ -81,10 +81,10 @@ impl<W: Write> Writer<W> {
             })
     }
 
-    /// Writes a comment line of ours, which other tools skip.
+    /// Writes a comment line in our format, which other tools skip.
     ///
     /// # Errors
-    /// Output that cannot be written, or a note that is longer than [`NOTE_BYTES_MAX`](note::NOTE_BYTES_MAX).
+    /// The I/O error of the output, or a note that is longer than [`NOTE_BYTES_MAX`](note::NOTE_BYTES_MAX).
     pub fn note(&mut self, note: &Note) -> io::Result<()> {
         let line = note.line();
         if line.len() > note::NOTE_BYTES_MAX {
@@ -93,12 +93,12 @@ impl<W: Write> Writer<W> {
         self.out.write_all(&line)
     }
 
-    /// Where it writes to.
+    /// Returns the output.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Gives back where it wrote to.
+    /// Returns the output, consuming the writer.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -107,57 +107,57 @@ impl<W: Write> Writer<W> {
 const LEGEND: &str =
     "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
 
-/// What was measured under one tag in one interval.
+/// The measurements under one tag in one interval.
 #[derive(Clone, Debug)]
 pub struct Interval {
-    /// The tag, whoever made it; "" where there is none.
+    /// The tag, not necessarily one of ours; "" if there is none.
     pub tag: String,
-    /// When it began, nanoseconds since the Unix epoch, or since whatever the log counts from if it does not say.
+    /// Its start in nanoseconds since the Unix epoch, or since the unknown base of a log without one.
     pub start_ns: u64,
-    /// How long it took, nanoseconds.
+    /// Its length in nanoseconds.
     pub duration_ns: u64,
     /// The values.
     pub histogram: Histogram<u64>,
 }
 
-/// What a log has to say, line by line.
+/// An entry of a log.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// What was measured.
+    /// Measurements.
     Interval(Interval),
-    /// A comment line of ours.
+    /// A comment line in our format.
     Note(Box<Note>),
 }
 
 /// Why the next entry cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A line that is wrong; the next one may be read.
+    /// An invalid line; the next one may be valid.
     #[error("line {line}: {why}")]
     Line {
         /// Its number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The cause.
         why: String,
     },
-    /// The file cannot be read on.
+    /// The file cannot be read further.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// The longest line that is read, bytes.
+/// The longest line, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
-/// The longest tag, bytes.
+/// The longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 128;
-/// The longest histogram once it is unpacked, bytes. The counts that it declares take at most 50 MB beside it.
+/// The longest decompressed histogram, in bytes. The counts that it declares take at most 50 MB in addition.
 pub const PLAIN_BYTES_MAX: u64 = 16 << 20;
-/// Most values that one histogram may count, so that sums neither overflow nor get lost in a float.
+/// The most values of one histogram, so that sums neither overflow nor lose precision in a float.
 pub const COUNT_MAX: u64 = 1 << 53;
 
-/// A year, as the format uses it to guess what timestamps count from.
+/// One year in nanoseconds, used by the format to infer the base of timestamps.
 const YEAR_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
 
-/// Reads an interval log line by line, holding one line and one histogram.
+/// Reads an interval log line by line, with one line and one histogram in memory.
 pub struct Reader<R> {
     input: R,
     line: Vec<u8>,
@@ -169,19 +169,19 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads from here.
+    /// Returns a reader of `input`.
     pub fn new(input: R) -> Self {
         let decoder = Decoder { packed: Vec::new(), plain: Vec::new(), v2: Deserializer::new() };
         Self { input, line: Vec::new(), number: 0, start_ns: None, base_ns: None, torn_line: None, decoder }
     }
 
-    /// The number of the last line, if it was cut off: it has no line break and cannot be read. Whoever was writing
-    /// it had no time to end it.
+    /// Returns the number of the last line, if it was cut off: it has no line break and cannot be parsed. Its
+    /// writer was stopped in the middle of it.
     pub fn torn_line(&self) -> Option<u64> {
         self.torn_line
     }
 
-    /// The next interval, or `None` at the end. Notes are passed over.
+    /// Returns the next interval, or `None` at the end. Skips notes.
     ///
     /// # Errors
     /// [`ReadError`], as of [`next_entry`](Self::next_entry).
@@ -195,7 +195,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next interval or note, or `None` at the end. After [`ReadError::Line`] it goes on with the line after it.
+    /// Returns the next interval or note, or `None` at the end. After [`ReadError::Line`] the next call
+    /// continues with the line after it.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -214,7 +215,7 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Reads a line; false if it ends without a line break, `None` at the end.
+    /// Reads a line; returns false if it has no line break, `None` at the end.
     fn next_line(&mut self) -> Result<Option<bool>, ReadError> {
         self.line.clear();
         self.number += 1;
@@ -257,7 +258,7 @@ impl<R: BufRead> Reader<R> {
             return Err(format!("a tag of more than {TAG_BYTES_MAX} bytes, or with control characters"));
         }
         let stamp_ns = nanos(interval.start_timestamp())?;
-        // The format's own rule: without a base, stamps that are far smaller than the start count from it.
+        // The rule of the format: without a base, timestamps far smaller than the start count from the start.
         let base_ns =
             self.base_ns.or_else(|| self.start_ns.filter(|start| stamp_ns < start.saturating_sub(YEAR_NS)));
         Ok(Some(Entry::Interval(Interval {
@@ -273,15 +274,15 @@ fn nanos(time: Duration) -> Result<u64, String> {
     u64::try_from(time.as_nanos()).map_err(|_| "a time beyond the year 2554".to_owned())
 }
 
-/// Unpacks histograms on buffers that are used again. It trusts nothing that it reads: the library panics, overflows or
-/// takes as much memory as the bytes tell it to where this looks first.
+/// Decodes histograms into reused buffers. The input is not trusted: without the checks here the library
+/// would panic, overflow, or allocate whatever the bytes declare.
 struct Decoder {
     packed: Vec<u8>,
     plain: Vec<u8>,
     v2: Deserializer,
 }
 
-/// The first four bytes of a V2 histogram, and of one that is compressed.
+/// The first four bytes of a V2 histogram, and of a compressed one.
 const V2: [u8; 4] = 0x1c84_9313_u32.to_be_bytes();
 const V2_COMPRESSED: [u8; 4] = 0x1c84_9314_u32.to_be_bytes();
 /// Cookie, length of the counts, normalising offset, digits, lowest and highest value, ratio.
@@ -301,7 +302,7 @@ impl Decoder {
         Ok(histogram)
     }
 
-    /// Decompresses what was compressed.
+    /// Decompresses the histogram, if it is compressed.
     fn unpack(&mut self) -> Result<(), String> {
         self.plain.clear();
         let compressed = match self.packed.split_first_chunk::<4>() {
@@ -326,7 +327,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Looks at the header and at the counts.
+    /// Checks the header and the counts.
     fn check(&self) -> Result<(), String> {
         let Some((header, counts)) = self.plain.split_first_chunk::<V2_HEADER_BYTES>() else {
             return Err("histogram: shorter than its header".to_owned());
@@ -335,11 +336,12 @@ impl Decoder {
         if declared as usize > counts.len() {
             return Err("histogram: shorter than it says".to_owned());
         }
-        // The highest value, the lowest of its eight bytes left out: beyond 2^63 its arithmetic overflows.
+        // The most significant byte of the highest value: beyond 2^63 the library's arithmetic overflows.
         if header[24] >= 0x80 {
             return Err("histogram: its highest value is beyond 2^63".to_owned());
         }
-        // The one number that has no negative, which it would take of it. No count comes near.
+        // The one encoded number without a negative, which the library would compute. No valid count comes
+        // near it.
         if memmem::find(counts, &[0xff; 9]).is_some() {
             return Err("histogram: a run of zeros without end".to_owned());
         }

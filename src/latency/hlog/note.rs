@@ -1,5 +1,5 @@
-//! What stands in the comment lines of an interval log: what wrote it, on what machine, and, for each interval, how its
-//! clients did. Other tools skip them. `docs/LATENCY.md` describes them.
+//! The comment lines of an interval log: the program and machine that wrote it and, for each interval, the
+//! state of its clients. Other tools skip them. `docs/LATENCY.md` describes them.
 //!
 //! ```text
 //! #tickfan {"type":"log","version":1,"at":"2026-01-01T00:00:00.000000Z",…}
@@ -13,31 +13,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::text::json;
 use crate::time::rfc3339::{self, FractionDigits};
 
-/// How such a line begins. Any other comment is left alone.
+/// The prefix of such a line. Other comments are ignored.
 pub const PREFIX: &[u8] = b"#tickfan ";
-/// The version of the form that is written, and the newest that is read.
+/// The version of the format that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
-/// The longest of these lines, bytes.
+/// The longest of these lines, in bytes.
 pub const NOTE_BYTES_MAX: usize = 16_384;
-/// Flights that one interval names; of further ones it says how many.
+/// The most flight recordings named per interval; further ones are only counted.
 pub const FLIGHTS_MAX: usize = 8;
-/// The longest text of a note, characters.
+/// The longest text of a note, in characters.
 const TEXT_MAX: usize = 200;
-/// Causes that one note tells apart, and how long the word of one may be.
+/// The most causes in one note, and the longest name of a cause in bytes.
 const CAUSES_MAX: usize = 32;
 const CAUSE_BYTES_MAX: usize = 32;
 
-/// A comment line of ours.
+/// A comment line in our format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Note {
-    /// At the head of each log.
+    /// At the start of each log.
     Log(Head),
-    /// Behind the lines of each interval.
+    /// After the lines of each interval.
     Interval(Account),
 }
 
-/// A moment of the wall clock, nanoseconds since the Unix epoch: written as RFC 3339 in UTC, to the microsecond.
+/// A wall-clock time in nanoseconds since the Unix epoch, written as RFC 3339 in UTC with microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
@@ -57,33 +57,33 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
-/// What wrote a log, and where.
+/// The program and machine that wrote a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Of the form.
+    /// The version of the format.
     pub version: u32,
-    /// When the run began.
+    /// The start of the run.
     pub at: Moment,
-    /// Milliseconds of an interval.
+    /// The length of an interval in milliseconds.
     pub interval_ms: u64,
-    /// What wrote it.
+    /// The program.
     pub build: Build,
-    /// On what.
+    /// The machine.
     pub machine: Machine,
-    /// The folder of the flight recorder as it is configured, if there is one.
+    /// The configured folder of the flight recorder, if there is one.
     pub flights: Option<String>,
 }
 
-/// What program it is.
+/// A build of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
     /// Its version.
     pub version: String,
-    /// `release`, or `debug` where it checks itself while it runs, which is slower.
+    /// `release`, or `debug` with run-time checks, which is slower.
     pub profile: String,
 }
 
-/// A machine, as far as it tells.
+/// A machine, as far as its properties are known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The operating system, such as `linux`.
@@ -94,76 +94,76 @@ pub struct Machine {
     pub kernel: Option<String>,
     /// The model of the processor.
     pub cpu: Option<String>,
-    /// Cores that the gateway may use.
+    /// Cores available to the gateway.
     pub cores: u64,
 }
 
-/// How many clients there are in an interval.
+/// The number of clients in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clients {
-    /// When it began.
+    /// At its start.
     pub at_start: u64,
-    /// Those that came in it; of slow ones, those that were slow for the first time.
+    /// Clients that connected in it; of slow ones, those that became slow for the first time.
     pub new: u64,
-    /// When it ended.
+    /// At its end.
     pub at_end: u64,
 }
 
-/// What gaps of one cause told.
+/// The gaps of one cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gaps {
-    /// Messages.
+    /// Gap messages.
     pub told: u64,
-    /// Numbers that they named: ticks that a client did not get.
+    /// Sequence numbers that they named: ticks that a client did not receive.
     pub ticks: u64,
 }
 
-/// How the clients did in an interval. An account begins where the one before it ended, also where intervals between them
-/// could not be written.
+/// The client statistics of an interval. Each account begins where the one before ended, even if intervals
+/// between could not be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// When it begins.
+    /// Its start.
     pub from: Moment,
-    /// When it ends.
+    /// Its end.
     pub to: Moment,
-    /// Clients that were connected.
+    /// Connected clients.
     pub clients: Clients,
-    /// Clients above `ok`.
+    /// Clients above level `ok`.
     pub slow: Clients,
     /// Ticks queued for clients.
     pub sent: u64,
-    /// Ticks that a newer one stood for.
+    /// Ticks replaced by a newer one of the same stream.
     pub merged: u64,
-    /// Ticks named by a gap because a client was slow or away, or the gateway slow.
+    /// Ticks named by a gap because a client was slow or disconnected, or the gateway was slow.
     pub dropped: u64,
-    /// Numbers named by a gap because the feed lost them.
+    /// Sequence numbers named by a gap because the feed lost them.
     pub lost: u64,
-    /// What gaps told, by the `why` of the wire; causes of which there was none are left out.
+    /// Gaps by the `why` of the protocol; causes without gaps are left out.
     pub gaps: BTreeMap<String, Gaps>,
-    /// Connections that ended, by cause; likewise.
+    /// Ended connections by cause; causes without any are left out.
     pub ended: BTreeMap<String, u64>,
-    /// Flights that were written in it, the oldest first.
+    /// Flight recordings written in it, oldest first.
     pub flights: Vec<FlightNote>,
-    /// Further ones, for which there is no room.
+    /// The number of further ones, for which there is no room.
     pub flights_left_out: u64,
 }
 
 /// A file of the flight recorder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlightNote {
-    /// Its name in the folder.
+    /// Its file name.
     pub file: String,
-    /// When the incident was.
+    /// The time of the incident.
     pub at: Moment,
-    /// What it was, in a sentence.
+    /// The incident, in a sentence.
     pub what: String,
-    /// The client that it is about, if it is about one: its session.
+    /// The session of the client concerned, if there is one.
     pub session: Option<String>,
-    /// Where that connected from.
+    /// The address of that client.
     pub peer: Option<String>,
 }
 
-/// Text of a length that a note has room for.
+/// Truncates a text to the length that a note has room for.
 pub fn bounded(text: &str) -> String {
     match text.char_indices().nth(TEXT_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -172,7 +172,7 @@ pub fn bounded(text: &str) -> String {
 }
 
 impl Note {
-    /// Its line.
+    /// Returns its line.
     pub fn line(&self) -> Vec<u8> {
         let mut line = PREFIX.to_vec();
         json::write(self, &mut line);
@@ -180,16 +180,16 @@ impl Note {
         line
     }
 
-    /// Reads a line; `None` if it is no note. Fields that are not known are left alone.
+    /// Parses a line; `None` if it is not a note. Unknown fields are ignored.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The cause as text.
     pub fn read(line: &[u8]) -> Result<Option<Self>, String> {
         let Some(json) = line.strip_prefix(PREFIX) else { return Ok(None) };
         if line.len() > NOTE_BYTES_MAX {
             return Err(format!("a note of more than {NOTE_BYTES_MAX} bytes"));
         }
-        // Of another version nothing else may be as it was.
+        // In another version all other fields may differ.
         let version = serde_json::from_slice::<Versioned>(json).ok().and_then(|it| it.version);
         if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
             return Err(format!("version {version} of the notes: this program knows {VERSION}"));

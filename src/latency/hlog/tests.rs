@@ -25,7 +25,7 @@ fn written(lines: &[(&str, u64, &Histogram<u64>)]) -> Vec<u8> {
     writer.into_inner()
 }
 
-/// Everything that can be read, what cannot, and the torn line.
+/// Returns all readable intervals, the errors, and the torn line.
 fn read(log: &[u8]) -> (Vec<Interval>, Vec<String>, Option<u64>) {
     let (mut intervals, mut errors) = (Vec::new(), Vec::new());
     let mut reader = Reader::new(log);
@@ -92,7 +92,7 @@ fn timestamps_count_from_the_base_or_else_from_the_start_or_else_from_the_epoch(
     assert_eq!(start_of("", line), 2_500_000_000);
 }
 
-/// A line that holds these bytes as its histogram.
+/// Returns a line with these bytes as its histogram.
 fn line_of(histogram: &[u8]) -> Vec<u8> {
     format!("Tag=x,0.000,1.000,1.000,{}\n", BASE64.encode(histogram)).into_bytes()
 }
@@ -104,7 +104,7 @@ fn compressed(plain: &[u8]) -> Vec<u8> {
     [&V2_COMPRESSED[..], &(stream.len() as u32).to_be_bytes(), &stream].concat()
 }
 
-/// A histogram before it is compressed.
+/// Returns a histogram before compression.
 fn plain(digits: u32, low: u64, high: u64, counts: &[u8]) -> Vec<u8> {
     let length = (counts.len() as u32).to_be_bytes();
     let (digits, low, high) = (digits.to_be_bytes(), low.to_be_bytes(), high.to_be_bytes());
@@ -164,7 +164,7 @@ fn what_is_unpacked_is_bounded() {
 fn the_widest_histogram_is_read() {
     for (digits, low, high) in [(5, 1, u64::MAX / 2), (0, 1, 2), (3, 1 << 52, u64::MAX / 2)] {
         let last = latency_index(digits, low, high);
-        // A run of zeros, then a count of 1 in the very last place.
+        // A run of zeros, then a count of 1 in the very last bucket.
         let mut counts = varint((last << 1) - 1);
         counts.push(2);
         let (intervals, errors, _) = read(&line_of(&compressed(&plain(digits, low, high, &counts))));
@@ -178,7 +178,7 @@ fn the_widest_histogram_is_read() {
     }
 }
 
-/// The last place of such a histogram.
+/// Returns the index of the last bucket of such a histogram.
 fn latency_index(digits: u32, low: u64, high: u64) -> u64 {
     let histogram = Histogram::<u64>::new_with_bounds(low, high, digits as u8).expect("good bounds");
     histogram.distinct_values() as u64 - 1
@@ -208,7 +208,7 @@ fn a_torn_last_line_is_told_and_costs_nothing_else() {
     assert_eq!((intervals.len(), errors.len(), torn), (2, 0, None));
 }
 
-/// What can be done with a histogram that was read.
+/// Uses a parsed histogram in all ways that the program does.
 fn use_up(log: &[u8]) {
     let mut sum = latency::histogram();
     sum.auto(true);
@@ -332,7 +332,7 @@ fn a_note_that_is_wrong_is_a_bad_line_and_other_comments_are_left_alone() {
         );
         assert!(errors[0].contains(why), "{errors:?} should say {why}");
     }
-    // A field that a later program adds, and comments of others.
+    // A field added by a later version, and comments of other programs.
     let more = with("\"sent\"", "\"colour\":\"red\",\"sent\"");
     let (_, errors, torn) =
         read(format!("{more}#tickfan\n#tickfans {{}}\n# note\n{}", &INTERVAL[..50]).as_bytes());
