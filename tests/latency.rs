@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::feed::{Ingest, IngestParts, IngestView, LineId, LineLimits, Replay, ReplaySpec, Sequencer};
+use tickfan::feed::{
+    Ingest, IngestParts, IngestView, LineId, LineLimits, PublishingParts, Replay, ReplaySpec, Sequencer,
+};
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Line, Meter};
 use tickfan::model::instrument::InstrumentTable;
@@ -158,9 +160,7 @@ impl Rig {
             rest: Duration::ZERO,
             replays: vec![Replay::open(spec, &limits, LineId(0)).expect("a capture")],
             replay_control: None,
-            publishers: None,
-            publish_limits: limits.clone(),
-            publish_tap: None,
+            publishing: PublishingParts { input: None, limits: limits.clone(), tap: None },
             clock: clock.clone(),
             stale_after_ns: 100 * SECOND,
             may_start: Box::new(|| true),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
-use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, Sequencer};
+use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
 use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
 use tickfan::latency::meter::Meter;
 use tickfan::model::instrument::{InstrumentTable, Symbol};
@@ -864,9 +864,11 @@ impl Rig {
             rest: Duration::ZERO,
             replays: Vec::new(),
             replay_control: None,
-            publishers: Some(std::mem::replace(&mut door.input, nothing)),
-            publish_limits: LineLimits { venues: Some(vec!["demo".to_owned()]), ..LineLimits::default() },
-            publish_tap: None,
+            publishing: PublishingParts {
+                input: Some(std::mem::replace(&mut door.input, nothing)),
+                limits: LineLimits { venues: Some(vec!["demo".to_owned()]), ..LineLimits::default() },
+                tap: None,
+            },
             clock: Clock::real(),
             stale_after_ns: u64::MAX,
             // As with 7 wildcards.

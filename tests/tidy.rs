@@ -152,8 +152,6 @@ const FIELDS_MAX: usize = 15;
 const WIDE_STRUCTS: &[(&str, &str, &str)] = &[
     ("cli/offline/inspect.rs", "Report", "a field for each line of the report"),
     ("config/limits.rs", "Limits", "a field for each key of [limits]"),
-    ("feed/ingest/mod.rs", "IngestParts", "all that the ingest thread is made of"),
-    ("feed/replay/mod.rs", "Replay", "a replay with its schedule, seeks and counts"),
     ("session/mod.rs", "Session", "laid out by hand, so that a write touches few lines of memory"),
     ("shard/client.rs", "Connection", "laid out by hand, so that a write touches few lines of memory"),
     ("shard/options.rs", "SessionOptions", "a field for each option of the sessions of a shard"),

@@ -10,7 +10,7 @@ mod recorder;
 mod replay;
 mod sequencer;
 
-pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next};
+pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next, PublishingParts};
 pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{

@@ -12,8 +12,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::config::Config;
 use crate::feed::publish::Publish;
 use crate::feed::{
-    Ingest, IngestParts, IngestView, LineId, LineLimits, Replay, ReplaySpec, SeekLimits, SeekMemory,
-    Sequencer,
+    Ingest, IngestParts, IngestView, LineId, LineLimits, PublishingParts, Replay, ReplaySpec, SeekLimits,
+    SeekMemory, Sequencer,
 };
 use crate::history::Access;
 use crate::http::{Refused, Upgraded};
@@ -142,9 +142,7 @@ impl EngineBase {
             rest: Duration::from_micros(config.ingest.rest_us),
             replays: self.replays,
             replay_control: self.replay_control,
-            publishers: None,
-            publish_limits: publish_limits(config),
-            publish_tap: None,
+            publishing: PublishingParts { input: None, limits: publish_limits(config), tap: None },
             clock: clock.of_thread(),
             stale_after_ns: config.limits.stale_after_ms.get() * MS,
             may_start: shards.start_gate(wait_subscribers),

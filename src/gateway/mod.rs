@@ -25,7 +25,8 @@ use rooms::Rooms;
 
 use crate::config::{Config, Flight, Latency};
 use crate::feed::{
-    IngestParts, IngestView, LineRecord, RecordOptions, Recorder, RecorderThread, Replay, Tap,
+    IngestParts, IngestView, LineRecord, PublishingParts, RecordOptions, Recorder, RecorderThread, Replay,
+    Tap,
 };
 use crate::history::{self, History, HistoryThreads};
 use crate::http::{Hosts, Origins};
@@ -134,7 +135,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let view = Arc::clone(&base.view);
     let (ingest, parts) =
         base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
-    let parts = IngestParts { publishers, publish_tap: recording.publish_tap, ..parts };
+    let publishing_parts =
+        PublishingParts { input: publishers, tap: recording.publish_tap, ..parts.publishing };
+    let parts = IngestParts { publishing: publishing_parts, ..parts };
     let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
     guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();

@@ -162,12 +162,8 @@ pub struct IngestParts {
     pub replays: Vec<Replay>,
     /// The remote control of the replay, if any.
     pub replay_control: Option<Arc<ReplayControl>>,
-    /// The input of publishers, if publishing is enabled.
-    pub publishers: Option<mpsc::Receiver<Input>>,
-    /// The limits of each publisher's line.
-    pub publish_limits: LineLimits,
-    /// The recorder's tap for what publishers send.
-    pub publish_tap: Option<Tap>,
+    /// The publishers.
+    pub publishing: PublishingParts,
     /// The clock of the ingest thread.
     pub clock: Clock,
     /// The time without a frame after which the prices of a line are stale, in nanoseconds.
@@ -185,6 +181,16 @@ pub struct IngestParts {
     pub meter: Meter,
     /// Receives incidents for the flight recorder.
     pub reporter: IncidentReporter,
+}
+
+/// What publishers need on the ingest thread.
+pub struct PublishingParts {
+    /// Their input, if publishing is enabled.
+    pub input: Option<mpsc::Receiver<Input>>,
+    /// The limits of the line of each.
+    pub limits: LineLimits,
+    /// The recorder's tap for what they send.
+    pub tap: Option<Tap>,
 }
 
 /// The work of the ingest thread: [`turn`](Self::turn) does all of it and can be called by hand.
@@ -504,7 +510,7 @@ impl Ingest {
 
     /// Publishes the counters. Never waits: if a reader holds the lock, the next report publishes them.
     fn report(&mut self) {
-        let IngestParts { replays, publishers, view, .. } = &self.parts;
+        let IngestParts { replays, publishing, view, .. } = &self.parts;
         let Ok(mut lines) = view.lines.try_lock() else { return };
         lines.clear();
         for replay in replays {
@@ -515,7 +521,7 @@ impl Ingest {
                 bad_lines,
             }));
         }
-        if publishers.is_some() {
+        if publishing.input.is_some() {
             let mut stats = self.gone.clone();
             self.publishers.values().for_each(|publisher| stats.add(publisher.line.stats()));
             let bad_lines = stats.bad_frames;

@@ -72,7 +72,7 @@ impl Ingest {
                 None => Some(Err(NoChunk)),
             };
         }
-        match self.parts.publishers.as_mut()?.try_recv().ok()? {
+        match self.parts.publishing.input.as_mut()?.try_recv().ok()? {
             Input::Opened { publisher, errors } => self.opened(publisher, errors),
             Input::Closed { publisher } => {
                 if self.waiting.take(publisher, Held::Closed).is_err() {
@@ -92,9 +92,9 @@ impl Ingest {
     }
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
-        let limits = self.parts.publish_limits.clone();
+        let limits = self.parts.publishing.limits.clone();
         let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
-        if let Some(tap) = &self.parts.publish_tap {
+        if let Some(tap) = &self.parts.publishing.tap {
             line.record(tap.clone());
         }
         self.next_line += 1;

@@ -28,7 +28,9 @@ impl Replay {
             ReplayCommand::Step(ticks) => self.stand(ticks, now, sequencer, &mut out),
             ReplayCommand::Resume => self.go_on(now, sequencer, &mut out),
             ReplayCommand::Seek(moment) => {
-                let at_ns = moment.ns(self.start_ns).clamp(self.from_ns, self.to_ns.unwrap_or(u64::MAX));
+                let at_ns = moment
+                    .ns(self.extent.start_ns)
+                    .clamp(self.extent.from_ns, self.extent.to_ns.unwrap_or(u64::MAX));
                 self.go(
                     at_ns,
                     matches!(self.mode, Mode::Playing | Mode::Ended | Mode::Seeking { plays: true }),
@@ -51,31 +53,31 @@ impl Replay {
             Mode::Playing => {
                 self.schedule.stand(self.merged_capture.next_ns(), now);
                 self.mode = Mode::Paused;
-                self.steps = ticks;
+                self.output.set_steps(ticks);
                 self.tell_origin(Origin::Paused, now, sequencer, out);
             }
-            Mode::Paused if ticks == 0 => self.steps = 0,
-            Mode::Paused => self.steps = self.steps.saturating_add(ticks),
+            Mode::Paused if ticks == 0 => self.output.set_steps(0),
+            Mode::Paused => self.output.set_steps(self.output.steps().saturating_add(ticks)),
             Mode::Seeking { .. } => {
                 self.mode = Mode::Seeking { plays: false };
-                self.steps = ticks;
+                self.output.set_steps(ticks);
             }
             Mode::Ended => {}
         }
     }
 
     fn go_on(&mut self, now: Now, sequencer: &mut Sequencer, out: &mut impl FnMut(&Tick)) {
-        self.steps = 0;
+        self.output.set_steps(0);
         match self.mode {
             Mode::Playing => {}
             Mode::Paused => {
                 self.mode = Mode::Playing;
-                self.hand_out_held(out);
+                self.output.release_all(out);
                 self.tell_origin(Origin::Replay, now, sequencer, out);
                 self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
             }
             Mode::Seeking { .. } => self.mode = Mode::Seeking { plays: true },
-            Mode::Ended => self.go(self.from_ns, true),
+            Mode::Ended => self.go(self.extent.from_ns, true),
         }
     }
 
@@ -101,8 +103,8 @@ impl Replay {
         let Some(seeker) = &self.seeker else { return };
         seeker.go(at_ns);
         self.mode = Mode::Seeking { plays };
-        self.steps = 0;
-        self.resume_at_ns = 0;
+        self.output.set_steps(0);
+        self.rounds.resume_at_ns = 0;
         self.changed = true;
     }
 
@@ -122,11 +124,11 @@ impl Replay {
                 return Step::Lost(error);
             }
         };
-        self.hand_out_held(&mut out);
+        self.output.release_all(&mut out);
         self.schedule.place(found.at_ns);
         // The position found is earlier than `from` if `from` is after the last record.
-        if found.at_ns <= self.from_ns {
-            self.first_tick = Some(found.shadow.merged_capture.ticks);
+        if found.at_ns <= self.extent.from_ns {
+            self.extent.first_tick = Some(found.shadow.merged_capture.ticks);
         }
         let (mode, origin) =
             if plays { (Mode::Playing, Origin::Replay) } else { (Mode::Paused, Origin::Paused) };
@@ -134,7 +136,7 @@ impl Replay {
         self.take_on(found, origin, now.wall_ns, sequencer, &mut out);
         self.merged_capture.lines.iter_mut().for_each(|line| line.touch(now.mono_ns));
         self.mode = mode;
-        self.round_began_ns = None;
+        self.rounds.began_ns = None;
         self.changed = true;
         Step::Took
     }

@@ -7,10 +7,10 @@ mod digest;
 mod figures;
 mod joins;
 mod merged_capture;
+mod output;
 mod schedule;
 mod seeker;
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::capture_files::CaptureFiles;
-use self::digest::Digest;
 use self::figures::Figures;
 use self::merged_capture::{MergedCapture, Taken};
+use self::output::Output;
 use self::schedule::ReplaySchedule;
 pub use self::schedule::SILENCE_NS_MAX;
 use self::seeker::Seeker;
@@ -29,7 +29,7 @@ use super::line::{Line, LineLimits};
 use super::recorder::Tap;
 use super::sequencer::{LineId, Origin, Sequencer};
 use crate::capture::CaptureError;
-use crate::model::tick::{Body, Tick};
+use crate::model::tick::Tick;
 use crate::protocol::Moment;
 use crate::protocol::replay::{OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::text::printable;
@@ -161,18 +161,29 @@ pub struct Replay {
     seeker: Option<Seeker>,
     schedule: ReplaySchedule,
     mode: Mode,
-    /// Trades and quotes that a step still publishes while paused.
-    steps: u32,
-    /// Ticks of a frame beyond the last tick of a step.
-    held: VecDeque<Tick>,
-    digest: Option<Digest>,
+    output: Output,
     figures: Figures,
-    rounds: u64,
+    rounds: Rounds,
+    extent: Extent,
+    /// The published state has changed.
+    changed: bool,
+}
+
+/// The rounds of a replay that loops.
+#[derive(Default)]
+struct Rounds {
+    /// Completed rounds.
+    completed: u64,
+    /// The receive time of the newest record, nanoseconds since the Unix epoch.
     last_rx_ns: u64,
     /// Steady times in nanoseconds: when the first record of this round was taken, and the earliest start of
     /// the next round.
-    round_began_ns: Option<u64>,
+    began_ns: Option<u64>,
     resume_at_ns: u64,
+}
+
+/// The part of the captures that is replayed.
+struct Extent {
     /// Receive times of the captures, in nanoseconds since the Unix epoch: the first record, the start, and
     /// the exclusive end.
     start_ns: u64,
@@ -183,10 +194,8 @@ pub struct Replay {
     end_tick: Option<u64>,
     /// The receive time of the last record, or `to`, once playback has reached it.
     end_ns: Option<u64>,
-    /// The published state has changed.
-    changed: bool,
     /// The end as returned by the last `take_changed`.
-    end_told_ns: Option<u64>,
+    reported_end_ns: Option<u64>,
 }
 
 /// The shortest round of a loop in nanoseconds, so that a capture of one record does not occupy a core.
@@ -216,22 +225,19 @@ impl Replay {
             seeker: None,
             schedule,
             mode: Mode::Playing,
-            steps: 0,
-            held: VecDeque::new(),
-            digest: None,
+            output: Output::default(),
             figures: Figures::new(),
-            rounds: 0,
-            last_rx_ns: 0,
-            round_began_ns: None,
-            resume_at_ns: 0,
-            start_ns,
-            from_ns,
-            to_ns,
-            first_tick: (from_ns <= start_ns).then_some(0),
-            end_tick: None,
-            end_ns: None,
+            rounds: Rounds::default(),
+            extent: Extent {
+                start_ns,
+                from_ns,
+                to_ns,
+                first_tick: (from_ns <= start_ns).then_some(0),
+                end_tick: None,
+                end_ns: None,
+                reported_end_ns: None,
+            },
             changed: true,
-            end_told_ns: None,
             spec,
         })
     }
@@ -253,8 +259,8 @@ impl Replay {
         let seeker = Seeker::start(name, capture_files, instruments_max, limits, wake)?;
         seeker.rest(self.spec.speed.is_flat_out());
         self.seeker = Some(seeker);
-        if self.from_ns > self.start_ns {
-            self.go(self.from_ns, true);
+        if self.extent.from_ns > self.extent.start_ns {
+            self.go(self.extent.from_ns, true);
         }
         Ok(())
     }
@@ -271,11 +277,11 @@ impl Replay {
     /// [`ReplayError::BeginOutOfSpan`] names both, or the first record alone while the last is unknown.
     pub fn begin_where_there_is_something(&self, patience: Duration) -> Result<(), ReplayError> {
         let Some(from) = self.spec.from else { return Ok(()) };
-        let gone = self.seeker.as_ref().filter(|_| self.from_ns > self.start_ns);
+        let gone = self.seeker.as_ref().filter(|_| self.extent.from_ns > self.extent.start_ns);
         let last_ns =
             gone.and_then(|seeker| seeker.wait_for_end_before(patience)).or_else(|| self.known_end_ns());
-        let (from_us, to_us) = (self.start_ns / 1_000, last_ns.map(|last_ns| last_ns / 1_000));
-        let span = Span { start_ns: self.start_ns, from_us, to_us };
+        let (from_us, to_us) = (self.extent.start_ns / 1_000, last_ns.map(|last_ns| last_ns / 1_000));
+        let span = Span { start_ns: self.extent.start_ns, from_us, to_us };
         span.check(from).map_err(ReplayError::BeginOutOfSpan)
     }
 
@@ -331,13 +337,13 @@ impl Replay {
 
     /// Returns how many times the captures have been played to the end.
     pub fn rounds(&self) -> u64 {
-        self.rounds
+        self.rounds.completed
     }
 
     /// Primes the lines with the first frames of their captures: see [`Line::prime`].
     pub fn prime(&mut self, sequencer: &mut Sequencer) {
         self.merged_capture.prime(sequencer);
-        self.digest.get_or_insert_with(|| Digest::new(Arc::clone(sequencer.table())));
+        self.output.begin(sequencer.table());
     }
 
     /// Returns true if the replay has ended.
@@ -357,16 +363,17 @@ impl Replay {
     ) -> Step {
         match self.mode {
             Mode::Playing => {}
-            Mode::Paused if self.steps == 0 => return Step::Still,
-            Mode::Paused if !self.held.is_empty() => return self.let_go(&mut out),
+            Mode::Paused if self.output.steps() == 0 => return Step::Still,
+            Mode::Paused if self.output.holds() => return self.let_go(&mut out),
             Mode::Paused => {}
             Mode::Seeking { plays } => return self.arrive(plays, now, sequencer, out),
             Mode::Ended => return Step::Still,
         }
-        if self.resume_at_ns > now.mono_ns {
-            return Step::Due(Now { mono_ns: self.resume_at_ns, wall_ns: now.wall_ns });
+        if self.rounds.resume_at_ns > now.mono_ns {
+            return Step::Due(Now { mono_ns: self.rounds.resume_at_ns, wall_ns: now.wall_ns });
         }
-        let next_ns = self.merged_capture.next_ns().filter(|next| self.to_ns.is_none_or(|to| *next < to));
+        let next_ns =
+            self.merged_capture.next_ns().filter(|next| self.extent.to_ns.is_none_or(|to| *next < to));
         let Some(next_ns) = next_ns else { return self.end(now, stamp, sequencer, out) };
         let (rx_ns, due, clock) = match stamp {
             Stamp::Recorded => (None, None, None),
@@ -377,11 +384,11 @@ impl Replay {
                 None => (Some(clock.wall_ns()), None, None),
             },
         };
-        self.round_began_ns.get_or_insert(now.mono_ns);
+        self.rounds.began_ns.get_or_insert(now.mono_ns);
         let Taken { rx_ns, bad, stepped_back_ns } = self.take(rx_ns, now.mono_ns, sequencer, out);
         self.figures.stepped(stepped_back_ns, self.schedule.silence_ns(next_ns));
         self.schedule.took(next_ns);
-        self.last_rx_ns = self.last_rx_ns.max(rx_ns);
+        self.rounds.last_rx_ns = self.rounds.last_rx_ns.max(rx_ns);
         if let Some((due_ns, clock)) = due.zip(clock) {
             self.figures.late(clock.now().mono_ns.saturating_sub(due_ns));
         }
@@ -396,38 +403,18 @@ impl Replay {
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) -> Taken {
-        let (digest, held, steps) = (&mut self.digest, &mut self.held, &mut self.steps);
-        let steps = (self.mode == Mode::Paused).then_some(steps);
-        let mut left = steps.as_ref().map_or(u32::MAX, |steps| **steps);
-        let is_stepping = steps.is_some();
+        let (output, is_stepping) = (&mut self.output, self.mode == Mode::Paused);
         let taken = self.merged_capture.take(rx_ns, heard_ns, sequencer, |number, tick| {
-            if let (Some(number), Some(digest)) = (number, digest.as_mut()) {
-                digest.add(number, tick);
-            }
-            if is_stepping {
-                if left == 0 {
-                    return held.push_back(*tick);
-                }
-                left -= u32::from(is_counted(tick));
-            }
-            out(tick);
+            output.take(number, tick, is_stepping, &mut out);
         });
-        if let Some(steps) = steps {
-            *steps = left;
-            self.changed |= left == 0;
-        }
+        self.changed |= is_stepping && output.steps() == 0;
         taken
     }
 
-    /// Publishes held ticks, as many as the step allows.
+    /// Publishes held ticks as far as the step allows.
     fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> Step {
-        while self.steps > 0
-            && let Some(tick) = self.held.pop_front()
-        {
-            out(&tick);
-            self.steps -= u32::from(is_counted(&tick));
-        }
-        self.changed |= self.steps == 0;
+        self.output.release_steps(out);
+        self.changed |= self.output.steps() == 0;
         Step::Took
     }
 
@@ -440,17 +427,17 @@ impl Replay {
         mut out: impl FnMut(&Tick),
     ) -> Step {
         let rx_ns = match stamp {
-            Stamp::Recorded => self.last_rx_ns,
+            Stamp::Recorded => self.rounds.last_rx_ns,
             Stamp::Live(_) => now.wall_ns,
         };
-        self.end_tick = Some(self.merged_capture.ticks);
+        self.extent.end_tick = Some(self.merged_capture.ticks);
         // If a record at `to` or later exists the end is `to`, otherwise the last record.
-        let cut_ns = self.to_ns.filter(|_| self.merged_capture.next_ns().is_some());
-        self.end_ns = cut_ns.or_else(|| self.schedule.position_ns(None, now));
-        if let Some(end_ns) = self.end_ns {
+        let cut_ns = self.extent.to_ns.filter(|_| self.merged_capture.next_ns().is_some());
+        self.extent.end_ns = cut_ns.or_else(|| self.schedule.position_ns(None, now));
+        if let Some(end_ns) = self.extent.end_ns {
             self.schedule.place(end_ns);
         }
-        self.rounds += 1;
+        self.rounds.completed += 1;
         if !self.spec.looped {
             self.stand_at_end(rx_ns, sequencer, &mut out);
             return Step::Ended;
@@ -459,15 +446,16 @@ impl Replay {
         for line in &mut self.merged_capture.lines {
             line.disconnected(rx_ns, sequencer, &mut out);
         }
-        let resume_at_ns = self.round_began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
+        let resume_at_ns = self.rounds.began_ns.take().unwrap_or(now.mono_ns) + ROUND_NS_MIN;
         self.changed = true;
-        if self.from_ns > self.start_ns {
-            let steps = self.steps;
-            self.go(self.from_ns, self.mode == Mode::Playing);
-            (self.steps, self.resume_at_ns) = (steps, resume_at_ns);
+        if self.extent.from_ns > self.extent.start_ns {
+            let steps = self.output.steps();
+            self.go(self.extent.from_ns, self.mode == Mode::Playing);
+            self.output.set_steps(steps);
+            self.rounds.resume_at_ns = resume_at_ns;
             return Step::Took;
         }
-        self.resume_at_ns = resume_at_ns;
+        self.rounds.resume_at_ns = resume_at_ns;
         if let Err(error) = self.merged_capture.rewind() {
             // The file was removed while the loop ran, which ends the replay.
             self.stand_at_end(rx_ns, sequencer, &mut out);
@@ -485,20 +473,15 @@ impl Replay {
             line.over(rx_ns, sequencer, out);
         }
         self.mode = Mode::Ended;
-        self.steps = 0;
+        self.output.set_steps(0);
         self.changed = true;
     }
 
     /// Ends the replay early, and the streams of its lines with it.
     pub fn stop(&mut self, now: Now, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
-        self.hand_out_held(&mut out);
+        self.output.release_all(&mut out);
         self.schedule.stand(self.merged_capture.next_ns(), now);
         self.stand_at_end(now.wall_ns, sequencer, &mut out);
-    }
-
-    /// Publishes the held ticks first: they already have their sequence numbers.
-    fn hand_out_held(&mut self, out: &mut impl FnMut(&Tick)) {
-        self.held.drain(..).for_each(|tick| out(&tick));
     }
 
     // ---- what it shows --------------------------------------------------------------------------------
@@ -512,13 +495,13 @@ impl Replay {
             Mode::Seeking { .. } => PlayState::Seeking,
             Mode::Ended => PlayState::Ended,
         };
-        let position_ns = self.schedule.position_ns(next_ns, now).unwrap_or(self.from_ns);
+        let position_ns = self.schedule.position_ns(next_ns, now).unwrap_or(self.extent.from_ns);
         let reached_ns = || self.seeker.as_ref().map_or(0, Seeker::reached_ns);
         let to_ns = self.known_end_ns().unwrap_or_else(reached_ns).max(position_ns);
         Playback {
             state,
             position_us: position_ns / 1_000,
-            from_us: self.from_ns / 1_000,
+            from_us: self.extent.from_ns / 1_000,
             to_us: to_ns / 1_000,
             speed: self.schedule.speed(),
             looped: self.spec.looped,
@@ -528,39 +511,39 @@ impl Replay {
     /// Returns the range of positions that it can seek to.
     pub fn span(&self) -> Span {
         let to_us = self.known_end_ns().map(|to_ns| to_ns / 1_000);
-        Span { start_ns: self.start_ns, from_us: self.from_ns / 1_000, to_us }
+        Span { start_ns: self.extent.start_ns, from_us: self.extent.from_ns / 1_000, to_us }
     }
 
     /// Returns the end as far as it is known: the last record, but at most `to`.
     fn known_end_ns(&self) -> Option<u64> {
         let passed = self.seeker.as_ref().and_then(Seeker::end).map(|end| end.last_ns);
-        [passed.or(self.end_ns), self.to_ns].into_iter().flatten().min()
+        [passed.or(self.extent.end_ns), self.extent.to_ns].into_iter().flatten().min()
     }
 
     /// Returns true if the state has changed since the last call. The position of a playing replay does not
     /// count.
     pub fn take_changed(&mut self) -> bool {
         let end_ns = self.known_end_ns();
-        let end_changed = end_ns != std::mem::replace(&mut self.end_told_ns, end_ns);
+        let end_changed = end_ns != std::mem::replace(&mut self.extent.reported_end_ns, end_ns);
         std::mem::take(&mut self.changed) || end_changed
     }
 
     /// Returns the digest of the published ticks, each tick of its captures counted once; `None` after too
     /// many seeks.
     pub fn digest(&self) -> Option<String> {
-        let digest = self.digest.as_ref()?.value()?;
+        let digest = self.output.digest()?.value()?;
         Some(format!("{digest:032x}"))
     }
 
     /// Returns a line about the published ticks and their punctuality.
     pub fn summary(&self) -> String {
         let (ticks, spans) =
-            self.digest.as_ref().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
-        let end_tick = match self.to_ns {
-            Some(_) => self.end_tick,
-            None => self.end_tick.or_else(|| self.seeker.as_ref()?.end().map(|end| end.ticks)),
+            self.output.digest().map_or((0, &[][..]), |digest| (digest.ticks(), digest.spans()));
+        let end_tick = match self.extent.to_ns {
+            Some(_) => self.extent.end_tick,
+            None => self.extent.end_tick.or_else(|| self.seeker.as_ref()?.end().map(|end| end.ticks)),
         };
-        let whole = self.first_tick.zip(end_tick).filter(|(first, end)| first <= end);
+        let whole = self.extent.first_tick.zip(end_tick).filter(|(first, end)| first <= end);
         let covered = whole.is_some_and(|(first, end)| match spans {
             [] => first == end,
             [one] => *one == (first, end),
@@ -611,9 +594,4 @@ impl Replay {
             }
         }
     }
-}
-
-/// Returns true for ticks that a step counts: trades and quotes.
-fn is_counted(tick: &Tick) -> bool {
-    matches!(tick.body, Body::Trade(_) | Body::Quote(_))
 }
