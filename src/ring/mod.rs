@@ -210,7 +210,7 @@ impl<const N: usize> Ring<N> {
 
 /// The result of one [`Reader::poll`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "a loss that is not looked at is a loss that nobody counts"]
+#[must_use = "`lapped` is the only report of lost ticks"]
 pub struct Batch {
     /// The number of ticks passed on.
     pub taken: usize,

@@ -73,7 +73,7 @@ pub enum GenerateError {
     #[error("{0} symbols are too many: the most is {SYMBOLS_MAX}")]
     TooManySymbols(usize),
     /// An invalid symbol.
-    #[error("the symbol {symbol:?} is not possible: {reason}")]
+    #[error("the symbol {symbol:?} is invalid: {reason}")]
     BadSymbol {
         /// The symbol as given.
         symbol: String,

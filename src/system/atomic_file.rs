@@ -130,7 +130,7 @@ fn begin(folder: &Path) -> io::Result<(File, PathBuf)> {
             return Ok((file, path));
         }
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process removes what this one begins"))
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process keeps removing the new file"))
 }
 
 /// Removes the leftovers of killed processes from a folder. Files that cannot be opened stay.
