@@ -24,8 +24,8 @@
 //! taken a tick, or starts after it, therefore loads a last value at least as new.
 //!
 //! The stamp of a slot alone shows whether the slot holds the position a reader wants: readers at the head of
-//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping, and
-//! for reports.
+//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping,
+//! before sleeping, and for reports.
 //!
 //! A [`Doorbell`] wakes readers that ran out of ticks. The memory orderings, and the proof that each of them
 //! is needed, are in `sync` and `model`.

@@ -28,8 +28,8 @@ impl Counter {
     }
 }
 
-/// Why the connection of a client ended. The first cause counts: a client that is disconnected and then
-/// resets counts as disconnected.
+/// Why the connection of a client ended. The first cause counts: if the gateway disconnects a client that
+/// then resets the connection, the gateway's reason counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The client closed the connection with a close frame.
@@ -47,7 +47,7 @@ pub enum Ending {
     /// The client was cut because memory was short; its close code is that of
     /// [`SlowConsumer`](Self::SlowConsumer).
     Memory,
-    /// The client sent nothing for too long.
+    /// Nothing was received from the client for too long.
     NoPong,
     /// The gateway stops.
     Shutdown,
