@@ -1,19 +1,19 @@
-//! Tokens: secrets that programs show to publish, or to control a replay.
+//! Tokens: secrets that clients present to publish, or to control a replay.
 
 use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 
-/// A secret. It is never shown: not by `Debug`, and there is no way to get it back.
+/// A secret. `Debug` does not print it, and there is no accessor.
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// A token with this text; `None` if it is empty, which stands for none.
+    /// Returns a token with this text; `None` if it is empty.
     pub fn new(text: &str) -> Option<Self> {
         (!text.is_empty()).then(|| Self(text.as_bytes().into()))
     }
 
-    /// Compares what a client shows, in a time that depends on its length alone.
+    /// Compares a presented token, in a time that depends on its length alone.
     pub fn is(&self, given: &[u8]) -> bool {
         self.0.ct_eq(given).into()
     }

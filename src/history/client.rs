@@ -53,7 +53,7 @@ pub enum Found {
     /// All ticks before this position were received before the moment; with the block that contains it, if
     /// that was written already.
     Start(u64, Option<Arc<Block>>),
-    /// The position is missing or no longer kept, as is everything up to this one.
+    /// The position is missing or no longer kept, and so are all before this one.
     Hole(u64),
     /// The history keeps nothing any more.
     Gone,

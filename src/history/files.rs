@@ -68,7 +68,7 @@ impl Folder {
                 return Ok(file);
             }
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run removes what this one begins"))
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "another run keeps removing the new file"))
     }
 
     /// Removes the file with this number.

@@ -49,7 +49,7 @@ struct FileSpan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Block(Entry),
-    /// Neither this position nor the following ones up to this one were ever kept.
+    /// The position was never kept, nor were those after it up to this one, exclusive.
     Hole(u64),
     /// It is no longer kept.
     Gone,

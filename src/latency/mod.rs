@@ -73,14 +73,14 @@ impl Stage {
     /// Returns a short description for reports.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Recv => "received, until its feed line takes it up",
+            Self::Recv => "from receipt until its feed line starts on it",
             Self::Normalise => "decoded, checked and numbered",
-            Self::Publish => "put into the ring",
+            Self::Publish => "published to the ring",
             Self::Pickup => "waiting for a shard",
-            Self::Encode => "made into a frame and queued",
-            Self::Write => "waiting for its turn, and taken by the kernel",
-            Self::Total => "the gateway's part of the whole way, from rx until the kernel has it",
-            Self::SlowClient => "kept waiting by the socket of a client that did not read",
+            Self::Encode => "encoded and queued",
+            Self::Write => "waiting for its turn, until the kernel accepts it",
+            Self::Total => "the gateway's part of the whole path, from rx until the kernel accepts it",
+            Self::SlowClient => "delayed by the socket of a client that did not read",
         }
     }
 
@@ -136,7 +136,7 @@ pub const DIGITS: u8 = 3;
 /// # Panics
 /// Never: these bounds are valid.
 pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("bounds that make a histogram")
+    Histogram::new_with_bounds(1, NS_MAX, DIGITS).expect("valid bounds")
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@
 //! taken a tick, or starts after it, therefore loads a last value at least as new.
 //!
 //! The stamp of a slot alone shows whether the slot holds the position a reader wants: readers at the head of
-//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping, and
-//! for reports.
+//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping,
+//! before sleeping, and for reports.
 //!
 //! A [`Doorbell`] wakes readers that ran out of ticks. The memory orderings, and the proof that each of them
 //! is needed, are in `sync` and `model`.
@@ -210,7 +210,7 @@ impl<const N: usize> Ring<N> {
 
 /// The result of one [`Reader::poll`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "a loss that is not looked at is a loss that nobody counts"]
+#[must_use = "`lapped` is the only report of lost ticks"]
 pub struct Batch {
     /// The number of ticks passed on.
     pub taken: usize,

@@ -7,7 +7,7 @@ use crate::model::tick::Side;
 
 pub(super) struct Binance {
     futures: bool,
-    /// The update id that each symbol's last `depthUpdate` ended with.
+    /// The last update id of each symbol's newest `depthUpdate`.
     updates: Vec<u64>,
 }
 
@@ -17,9 +17,9 @@ impl Binance {
         Self { futures, updates: vec![first; symbols] }
     }
 
-    /// The ids of the next depth message: its first, its last, and the last of the one before it. On
-    /// spot they follow on each other; futures number all symbols together, so there are holes, and
-    /// each message names its predecessor.
+    /// Returns the ids of the next depth message: its first, its last, and the last of the one before. On
+    /// spot they are consecutive; futures number all symbols together, so there are holes, and each message
+    /// names its predecessor.
     fn next_update(&mut self, index: usize, changes: u64, rng: &mut Rng) -> (u64, u64, u64) {
         let before = self.updates[index];
         let hole = if self.futures { rng.below(2000) } else { 0 };
@@ -31,7 +31,7 @@ impl Binance {
 }
 
 impl Dialect for Binance {
-    /// A stream has no beginning of its own: it just begins.
+    /// These streams have no opening messages.
     fn opening(&mut self, _: &[Market], _: u64, _: &mut Rng, _: &mut Batch) {}
 
     fn turn(&mut self, index: usize, market: &Market, now: u64, rng: &mut Rng, batch: &mut Batch) {

@@ -21,7 +21,7 @@ impl Dialect for Coinbase {
         batch.push("subscriptions", subscriptions(markets));
         for (market, sequence) in markets.iter().zip(&self.sequences) {
             batch.push("snapshot", snapshot(market, now));
-            // The newest trade is from a moment before.
+            // The newest trade precedes the subscription.
             let before = now - (now / 2).min(1_000_000_000 + rng.below(4_000_000_000));
             batch.push("last_match", trade("last_match", market, market.last(), *sequence, before, rng));
             batch.push("ticker", ticker(market, *sequence, before));
@@ -82,7 +82,7 @@ fn update(market: &Market, now: u64) -> String {
     format!(r#"{{"type":"l2update","product_id":"{name}","changes":[{changes}],"time":"{time}"}}"#)
 }
 
-/// A `match` or `last_match`. Its side is the maker's.
+/// Returns a `match` or `last_match`. Its side is the maker's.
 fn trade(kind: &str, market: &Market, fill: Fill, sequence: u64, now: u64, rng: &mut Rng) -> String {
     let (maker, taker, side) = (order_id(rng), order_id(rng), fill.taker.flipped().name());
     let (size, price) = (trimmed(market.size(fill.size)), market.price(fill.price));
@@ -92,7 +92,7 @@ fn trade(kind: &str, market: &Market, fill: Fill, sequence: u64, now: u64, rng: 
     )
 }
 
-/// The ticker after a trade. Its side is the taker's.
+/// Returns the ticker after a trade. Its side is the taker's.
 fn ticker(market: &Market, sequence: u64, now: u64) -> String {
     let (fill, day, (bid, ask)) = (market.last(), market.day(), market.touch());
     let price = |ticks| market.price(ticks);
@@ -117,7 +117,7 @@ fn ticker(market: &Market, sequence: u64, now: u64) -> String {
     )
 }
 
-/// Without zeros at the end, as sizes of trades are sent.
+/// Removes trailing zeros, as in the sizes of trades.
 fn trimmed(size: Decimal) -> Decimal {
     let ((mut mantissa, high), mut scale) = (size.halves(), size.scale());
     while scale > 0 && high == 0 && mantissa % 10 == 0 {
@@ -126,7 +126,7 @@ fn trimmed(size: Decimal) -> Decimal {
     Decimal::from_halves(mantissa, high, scale)
 }
 
-/// A random UUID, version 4.
+/// Returns a random UUID, version 4.
 fn order_id(rng: &mut Rng) -> String {
     let (high, low) = (rng.next(), rng.next());
     let variant = 8 | (low >> 62);

@@ -5,10 +5,10 @@ use super::rng::Rng;
 use super::{Batch, Dialect, seconds_text};
 use crate::model::tick::Side;
 
-/// Levels a side that are subscribed to.
+/// The depth of the subscribed books: levels per side.
 const DEPTH: usize = 10;
 
-/// The channels, and how far their ids are from the first id of a pair.
+/// The channels, and the offsets of their ids from the first id of a pair.
 const CHANNELS: [(&str, u64); 4] = [("book-10", 0), ("trade", 1), ("ticker", 2), ("spread", 3)];
 const BOOK: usize = 0;
 const TRADE: usize = 1;
@@ -17,11 +17,11 @@ const SPREAD: usize = 3;
 
 pub(super) struct Kraken {
     connection: u64,
-    /// What a client knows of each book, bids and asks: what it was sent, cut at the depth.
+    /// The book of each pair as a client knows it, bids and asks: what it was sent, truncated to the depth.
     known: Vec<[Vec<Level>; 2]>,
 }
 
-/// What a client is sent about one side after a turn: a level, and whether it had it before.
+/// An update of one side for a client: a level, and whether it is sent again.
 struct Update {
     level: Level,
     again: bool,
@@ -34,12 +34,12 @@ impl Kraken {
         Self { connection: rng.next() | 1 << 63, known }
     }
 
-    /// Brings what the client knows of one side up to date, by the client's own rule, and gives the
-    /// updates that do it: first what is gone, then what is new, so that a client that cuts its book
-    /// after each of them ends with the same ten.
+    /// Updates the client's copy of one side by the client's own rule, and returns the updates: first removed
+    /// levels, then new ones, so that a client that truncates its book after each of them ends with the same
+    /// ten.
     ///
-    /// A level that another pushed out of the ten is dropped by the client unasked. When it comes back
-    /// it has to be sent again.
+    /// A level pushed out of the ten is dropped by the client without an update. When it returns it has to be
+    /// sent again.
     fn update(&mut self, index: usize, market: &Market, side: Side) -> Vec<Update> {
         let known = &mut self.known[index][usize::from(side == Side::Sell)];
         let full = market.levels(side);
@@ -57,8 +57,8 @@ impl Kraken {
         updates
     }
 
-    /// CRC-32 of the ten best asks, then the ten best bids: the digits of price and size of each, from
-    /// the first that is not zero.
+    /// Returns the CRC-32 of the ten best asks, then the ten best bids: the digits of price and size of each,
+    /// without leading zeros.
     fn checksum(&self, index: usize, market: &Market) -> u32 {
         let [bids, asks] = &self.known[index];
         let mut digits = String::with_capacity(512);

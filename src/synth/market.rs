@@ -1,25 +1,25 @@
-//! One instrument's market: a price that wanders, a limit order book around it, trades at the touch.
+//! The market of one instrument: a random-walk price, a limit order book around it, trades at the touch.
 //!
-//! All in whole ticks and lots; [`Market::price`] and [`Market::size`] give them a venue's digits.
+//! All in whole ticks and lots; [`Market::price`] and [`Market::size`] convert them to a venue's digits.
 
 use super::rng::Rng;
 use crate::model::tick::{Decimal, Side};
 use crate::venue::Wire;
 
-/// A side of the book is filled up to this many levels…
+/// A side of the book is refilled to this many levels.
 const LEVELS_MIN: usize = 12;
-/// …begins with this many…
+/// Levels of a side at the start.
 const LEVELS_START: usize = 18;
-/// …and never has more than this.
+/// The most levels of a side.
 const LEVELS_MAX: usize = 25;
 
-/// Lots traded in the day before the beginning.
+/// Lots traded in the day before the start.
 const DAY_VOLUME: i64 = 50_000_000;
 
 /// Fraction bits of the fair price, so that it can move by less than a tick.
 const FAIR_BITS: u32 = 16;
 
-/// What stands at one price.
+/// A price level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Level {
     /// In ticks.
@@ -28,7 +28,7 @@ pub(super) struct Level {
     pub size: i64,
 }
 
-/// A level that a turn changed, with its new size.
+/// A level changed in a turn, with its new size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     /// `Buy` for a bid, `Sell` for an ask.
@@ -48,26 +48,26 @@ pub(super) struct Fill {
     pub size: i64,
 }
 
-/// What statistics a ticker shows. Prices in ticks, volumes in lots.
+/// The statistics shown by a ticker. Prices in ticks, volumes in lots.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Day {
     pub open: i64,
     pub high: i64,
     pub low: i64,
     pub volume: i64,
-    /// Sum of price times size.
+    /// The sum of price times size.
     pub notional: i128,
     pub trades: u64,
 }
 
 impl Day {
-    /// Volume-weighted average price, in ticks, rounded down.
+    /// Returns the volume-weighted average price in ticks, rounded down.
     pub(super) fn vwap(&self) -> i64 {
         (self.notional / i128::from(self.volume.max(1))) as i64
     }
 }
 
-/// How a venue writes prices and sizes: mantissa units per tick and lot, and their scales.
+/// The precision of a venue's prices and sizes: mantissa units per tick and lot, and their scales.
 #[derive(Clone, Copy, Debug)]
 struct Digits {
     tick: i64,
@@ -76,18 +76,18 @@ struct Digits {
     size_scale: u8,
 }
 
-/// One instrument.
+/// The market of one instrument.
 pub(super) struct Market {
     name: String,
     digits: Digits,
-    /// Best first, both.
+    /// Both sides with the best level first.
     bids: Vec<Level>,
     asks: Vec<Level>,
-    /// Where the price wants to be, in ticks of `1 << FAIR_BITS`.
+    /// The fair price, in units of 2^-`FAIR_BITS` ticks.
     fair: i64,
-    /// The most that it moves in a turn.
+    /// The most that the fair price moves in a turn, in the same unit.
     step: i64,
-    /// Typical distance of two levels, in ticks.
+    /// The typical distance of two levels, in ticks.
     gap: i64,
     touch_before: (Level, Level),
     changes: Vec<Change>,
@@ -96,7 +96,7 @@ pub(super) struct Market {
     day: Day,
 }
 
-/// Prices to begin with, in millionths of the quote currency, by how a name begins.
+/// Initial prices, in millionths of the quote currency, by the beginning of a name.
 const START_PRICES: [(&str, i64); 20] = [
     ("BTC", 64_010_200_000),
     ("XBT", 64_010_200_000),
@@ -119,7 +119,7 @@ const START_PRICES: [(&str, i64); 20] = [
     ("SHIB", 25),
     ("USDT", 1_000_100),
 ];
-/// What everything else begins with.
+/// The initial price of all others.
 const START_PRICE: i64 = 25_000_000;
 
 fn start_price(name: &str) -> i64 {
@@ -127,7 +127,7 @@ fn start_price(name: &str) -> i64 {
     START_PRICES.iter().find(|(start, _)| base.starts_with(start)).map_or(START_PRICE, |(_, price)| *price)
 }
 
-/// Digits after the point of a tick, for a price in millionths.
+/// Returns the decimal places of a tick, for a price in millionths.
 fn tick_digits(venue: Wire, price: i64) -> u8 {
     let coarse = matches!(venue, Wire::BinanceFutures | Wire::Kraken);
     match price {
@@ -139,7 +139,7 @@ fn tick_digits(venue: Wire, price: i64) -> u8 {
     }
 }
 
-/// Digits after the point of a lot: a lot is worth about 1 to 10. Negative for lots of 10, 100….
+/// Returns the decimal places of a lot, which is worth about 1 to 10. Negative for lots of 10, 100….
 fn lot_digits(price: i64) -> i32 {
     let (mut worth, mut digits) = (price, 0);
     while worth >= 10_000_000 {
@@ -154,7 +154,7 @@ fn lot_digits(price: i64) -> i32 {
 impl Digits {
     fn of(venue: Wire, price: i64) -> Self {
         let tick_digits = tick_digits(venue, price);
-        // Futures come in coarser lots.
+        // Futures have larger lots.
         let lot_digits = lot_digits(price) - i32::from(venue == Wire::BinanceFutures);
         let fine = lot_digits.clamp(0, 8) as u8;
         let (price_scale, size_scale) = match venue {
@@ -175,7 +175,7 @@ impl Digits {
 }
 
 impl Market {
-    /// A market with a book, whose turns are about `turn_ns` apart.
+    /// Returns a market with a book, whose turns are about `turn_ns` nanoseconds apart.
     pub(super) fn new(name: String, venue: Wire, turn_ns: u64, rng: &mut Rng) -> Self {
         let micros = start_price(&name);
         let digits = Digits::of(venue, micros);
@@ -215,17 +215,17 @@ impl Market {
         &self.name
     }
 
-    /// A price in the venue's digits.
+    /// Converts a price in ticks to the venue's digits.
     pub(super) fn price(&self, ticks: i64) -> Decimal {
         Decimal::new(ticks * self.digits.tick, self.digits.price_scale)
     }
 
-    /// A size in the venue's digits.
+    /// Converts a size in lots to the venue's digits.
     pub(super) fn size(&self, lots: i64) -> Decimal {
         Decimal::new(lots * self.digits.lot, self.digits.size_scale)
     }
 
-    /// The levels of one side, best first.
+    /// Returns the levels of one side, best first.
     pub(super) fn levels(&self, side: Side) -> &[Level] {
         match side {
             Side::Buy => &self.bids,
@@ -233,29 +233,29 @@ impl Market {
         }
     }
 
-    /// Best bid and best ask. There always are both.
+    /// Returns best bid and best ask. Both always exist.
     pub(super) fn touch(&self) -> (Level, Level) {
         let nothing = Level { price: 0, size: 0 };
         let best = |levels: &[Level]| levels.first().copied().unwrap_or(nothing);
         (best(&self.bids), best(&self.asks))
     }
 
-    /// Whether the last turn changed the best bid or ask.
+    /// Returns true if the last turn changed the best bid or ask.
     pub(super) fn touch_changed(&self) -> bool {
         self.touch() != self.touch_before
     }
 
-    /// The levels that the last turn changed, each once.
+    /// Returns the levels that the last turn changed, each once.
     pub(super) fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// The trades of the last turn.
+    /// Returns the trades of the last turn.
     pub(super) fn fills(&self) -> &[Fill] {
         &self.fills
     }
 
-    /// The newest trade, be it from before the beginning.
+    /// Returns the newest trade, possibly from before the start.
     pub(super) fn last(&self) -> Fill {
         self.last
     }
@@ -264,7 +264,7 @@ impl Market {
         &self.day
     }
 
-    /// Lets a little happen.
+    /// Simulates one small step.
     pub(super) fn turn(&mut self, rng: &mut Rng) {
         self.changes.clear();
         self.fills.clear();
@@ -278,7 +278,7 @@ impl Market {
         } else if bid.price > fair {
             self.give_way(Side::Buy, bid, rng);
         } else {
-            // A wide spread is soon bid away.
+            // A wide spread soon narrows.
             let improving = if ask.price - bid.price > self.gap / 4 + 1 { 3..12 } else { 3..5 };
             match rng.below(16) {
                 0 | 1 => self.trade(side, draw_size(rng)),
@@ -293,14 +293,14 @@ impl Market {
         self.fill_up(LEVELS_MIN, rng);
     }
 
-    /// Moves the fair price, never so far down that there is no room for a book below it.
+    /// Moves the fair price, but not so low that there is no room for a book below it.
     fn wander(&mut self, rng: &mut Rng) {
         let floor = (self.gap * 4 * LEVELS_MAX as i64).max(500) << FAIR_BITS;
         let moved = self.fair + rng.around(self.step);
         self.fair = if moved < floor { self.fair + self.step } else { moved };
     }
 
-    /// The price moved through the best level of `side`: it is taken, or withdrawn before that happens.
+    /// Handles a fair price beyond the best level of `side`: the level is traded, or cancelled before that.
     fn give_way(&mut self, side: Side, best: Level, rng: &mut Rng) {
         match rng.below(8) {
             0..4 => self.set(side, Level { size: 0, ..best }),
@@ -309,7 +309,7 @@ impl Market {
         }
     }
 
-    /// A taker's order against the touch, and the level behind it at most. What is left then goes away.
+    /// Executes a taker's order against the touch and at most the next level. The rest is cancelled.
     fn trade(&mut self, taker: Side, mut left: i64) {
         for _ in 0..2 {
             let Some(best) = self.levels(taker.flipped()).first().copied() else { return };
@@ -332,13 +332,13 @@ impl Market {
         day.volume += fill.size;
         day.notional += i128::from(fill.price) * i128::from(fill.size);
         day.trades += 1;
-        // A day's volume rolls; and it has to fit into 64 bits however long this goes on.
+        // Approximates a rolling day, and keeps the volume within 64 bits however long the run.
         if day.volume > 2 * DAY_VOLUME {
             (day.volume, day.notional) = (day.volume / 2, day.notional / 2);
         }
     }
 
-    /// A better price on `side`, towards the fair one, if there is room in the spread.
+    /// Adds a better price on `side`, towards the fair price, if the spread has room.
     fn improve(&mut self, side: Side, rng: &mut Rng) {
         let (bid, ask) = self.touch();
         let fair = self.fair >> FAIR_BITS;
@@ -354,14 +354,14 @@ impl Market {
         self.set(side, Level { price, size: draw_size(rng) });
     }
 
-    /// Takes one of the better levels away.
+    /// Removes one of the better levels.
     fn cancel(&mut self, side: Side, rng: &mut Rng) {
         let index = near_the_touch(self.levels(side).len(), rng);
         let level = self.levels(side)[index];
         self.set(side, Level { size: 0, ..level });
     }
 
-    /// Changes the size at a level, or puts a new one behind it.
+    /// Changes the size of a level, or adds a new one behind it.
     fn reorder(&mut self, side: Side, rng: &mut Rng) {
         let levels = self.levels(side);
         let index = near_the_touch(levels.len(), rng);
@@ -372,13 +372,13 @@ impl Market {
         self.set(side, Level { price, size: draw_size(rng) });
     }
 
-    /// Puts levels behind the last one until there are `count`, and drops those beyond the most.
+    /// Adds levels behind the last one until there are `count`, and drops those beyond the maximum.
     fn fill_up(&mut self, count: usize, rng: &mut Rng) {
         for side in [Side::Buy, Side::Sell] {
             while self.levels(side).len() < count {
                 let other = self.levels(side.flipped()).first().copied();
                 let price = match (self.levels(side).last(), other) {
-                    // Below one tick there is nothing; a side may be short there.
+                    // No price is below one tick, so a side may be short there.
                     (Some(last), _) if side == Side::Buy && last.price <= 1 => break,
                     (Some(last), _) => worse(side, last.price, rng.up_to(2 * self.gap)),
                     (None, Some(best)) => {
@@ -398,7 +398,7 @@ impl Market {
         }
     }
 
-    /// Sets what stands at a price, and notes the change.
+    /// Sets the size at a price, and records the change.
     fn set(&mut self, side: Side, level: Level) {
         set_level(if side == Side::Buy { &mut self.bids } else { &mut self.asks }, side, level);
         let same = |c: &&mut Change| c.side == side && c.level.price == level.price;
@@ -423,7 +423,7 @@ pub(super) fn set_level(levels: &mut Vec<Level>, side: Side, level: Level) {
     }
 }
 
-/// The price `ticks` farther from the other side.
+/// Returns the price `ticks` further from the other side.
 fn worse(side: Side, price: i64, ticks: i64) -> i64 {
     match side {
         Side::Buy => (price - ticks).max(1),
@@ -431,22 +431,22 @@ fn worse(side: Side, price: i64, ticks: i64) -> i64 {
     }
 }
 
-/// How far the fair price moves in a turn at most: 1.5 basis points in a second, growing with the
+/// Returns the most that the fair price moves in a turn: 1.5 basis points per second, growing with the square
 /// root of the time.
 fn step(price: i64, turn_ns: u64) -> i64 {
     let per_second = (price << FAIR_BITS) / 10_000 * 3 / 2;
-    // The root of 10⁹ ns is 31,623.
+    // The square root of 10⁹ ns is 31,623.
     let scaled = i128::from(per_second) * i128::from(turn_ns.isqrt()) / 31_623;
     (scaled as i64).max(1)
 }
 
-/// A size in lots: mostly small, now and then large.
+/// Returns a random size in lots: mostly small, sometimes large.
 fn draw_size(rng: &mut Rng) -> i64 {
     let magnitude = 4 + rng.below(9);
     rng.up_to(1 << magnitude)
 }
 
-/// An index below `len`, more often a small one.
+/// Returns a random index below `len`, with a preference for small ones.
 fn near_the_touch(len: usize, rng: &mut Rng) -> usize {
     let len = len as u64;
     rng.below(len).min(rng.below(len)).min(rng.below(len)) as usize

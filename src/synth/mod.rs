@@ -1,8 +1,8 @@
-//! Synthetic captures: a small market per symbol, told in a venue's own messages.
+//! Synthetic captures: a small simulated market per symbol, encoded in a venue's own messages.
 //!
-//! Everything follows from the [`Spec`]: the same one gives the same bytes on every machine. There is
-//! no clock, no floating number and no hash order in it. Books, quotes and trades agree with each
-//! other: a trade takes what stands at the touch, a quote is the touch, a book is never crossed.
+//! The [`Spec`] determines everything: equal ones give equal bytes on every machine. Clocks, floating-point
+//! numbers and hash order are not used. Books, quotes and trades are consistent: a trade takes liquidity at
+//! the touch, a quote is the touch, a book is never crossed.
 
 mod binance;
 mod coinbase;
@@ -21,7 +21,7 @@ use crate::venue::Wire;
 use market::Market;
 use rng::Rng;
 
-/// The most symbols that one capture can have.
+/// The most symbols of one capture.
 pub const SYMBOLS_MAX: usize = 1000;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -29,32 +29,32 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// What to generate.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Whose messages.
+    /// The venue format.
     pub venue: Wire,
-    /// The instruments, as the venue spells them (`BTC-USD`, `BTCUSDT`, `XBT/USD`); the venue's own name
-    /// may stand in front (`coinbase:BTC-USD`). The gateway's own wire names a venue in each: it is
-    /// `demo:` where a symbol has none. The first ones are the busiest.
+    /// The instruments, as the venue spells them (`BTC-USD`, `BTCUSDT`, `XBT/USD`), optionally with the
+    /// venue's name as prefix (`coinbase:BTC-USD`). The gateway's own format has a venue in each symbol; the
+    /// default is `demo:`. The first symbols are the busiest.
     pub symbols: Vec<String>,
-    /// How long, in seconds of the capture's clock. At least 1.
+    /// The duration, in seconds of the capture's clock. At least 1.
     pub seconds: u32,
-    /// About how many messages a second, over all symbols. At least 1.
+    /// The approximate number of messages per second, over all symbols. At least 1.
     pub rate: u32,
-    /// Another seed is another market.
+    /// The seed of the simulation.
     pub seed: u64,
-    /// When it begins, nanoseconds since the Unix epoch.
+    /// The start, in nanoseconds since the Unix epoch.
     pub start_ns: u64,
 }
 
 /// What was generated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Messages in all.
+    /// The number of messages.
     pub messages: u64,
-    /// How many there are of each kind, by the venue's word for it.
+    /// The number of messages of each kind, by the venue's name for it.
     pub kinds: BTreeMap<&'static str, u64>,
 }
 
-/// Why nothing, or not everything, was generated.
+/// Why generation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// A rate of 0.
@@ -63,7 +63,7 @@ pub enum GenerateError {
     /// A duration of 0.
     #[error("the capture must last at least 1 second")]
     NoTime,
-    /// It would begin before 2000 or end after 2199: no capture that is read back has such times.
+    /// The capture would begin before 2000 or end after 2199, which a reader rejects.
     #[error("the capture must lie within the years 2000 to 2199")]
     OutOfRange,
     /// An empty list of symbols.
@@ -72,15 +72,15 @@ pub enum GenerateError {
     /// More than [`SYMBOLS_MAX`] symbols.
     #[error("{0} symbols are too many: the most is {SYMBOLS_MAX}")]
     TooManySymbols(usize),
-    /// A symbol that cannot be one.
-    #[error("the symbol {symbol:?} is not possible: {reason}")]
+    /// An invalid symbol.
+    #[error("the symbol {symbol:?} is invalid: {reason}")]
     BadSymbol {
-        /// As it was given.
+        /// The symbol as given.
         symbol: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: SymbolError,
     },
-    /// A symbol that is named twice.
+    /// A symbol that is listed twice.
     #[error("the symbol {0:?} is named twice")]
     SymbolTwice(String),
     /// The capture cannot be written.
@@ -88,14 +88,14 @@ pub enum GenerateError {
     Write(#[from] io::Error),
 }
 
-/// Writes the capture that `spec` describes to `writer`, which is left to be finished by the caller.
+/// Writes the capture that `spec` describes to `writer`, which the caller has to finish.
 ///
 /// # Errors
-/// [`GenerateError`]: a spec that makes no sense, before anything is written, or a failed write.
+/// [`GenerateError`]: an invalid spec, before anything is written, or a failed write.
 pub fn generate<W: Write>(spec: &Spec, writer: &mut Writer<W>) -> Result<Summary, GenerateError> {
     let names = checked_names(spec)?;
     let mut rng = Rng::new(spec.seed);
-    // Two or three messages tell of one turn of a market, and the busier half has most of them.
+    // A turn of a market produces two or three messages on average.
     let turn_ns = SECOND_NS * 2 * names.len() as u64 / u64::from(spec.rate);
     let markets: Vec<_> =
         names.into_iter().map(|name| Market::new(name, spec.venue, turn_ns, &mut rng)).collect();
@@ -113,7 +113,7 @@ pub fn generate<W: Write>(spec: &Spec, writer: &mut Writer<W>) -> Result<Summary
     Ok(run.summary)
 }
 
-/// The names as the venue spells them, if all the rest of the spec makes sense too.
+/// Returns the names as the venue spells them, if the rest of the spec is valid too.
 fn checked_names(spec: &Spec) -> Result<Vec<String>, GenerateError> {
     if spec.rate == 0 {
         return Err(GenerateError::NoRate);
@@ -121,7 +121,7 @@ fn checked_names(spec: &Spec) -> Result<Vec<String>, GenerateError> {
     if spec.seconds == 0 {
         return Err(GenerateError::NoTime);
     }
-    // A second more, for what is received a little later than it was sent.
+    // One second more, since messages are received slightly later than they are sent.
     let lasts_ns = (u64::from(spec.seconds) + 1) * SECOND_NS;
     let end_ns = spec.start_ns.checked_add(lasts_ns);
     if !in_range(spec.start_ns) || !end_ns.is_some_and(in_range) {
@@ -164,19 +164,19 @@ fn dialect(venue: Wire, markets: &[Market], rng: &mut Rng) -> Box<dyn Dialect> {
     }
 }
 
-/// How a venue tells of its markets.
+/// The encoding of markets in a venue's messages.
 trait Dialect {
-    /// What it sends right after the subscription, at `now` (nanoseconds since the Unix epoch).
+    /// Adds the messages right after the subscription, at `now` (nanoseconds since the Unix epoch).
     fn opening(&mut self, markets: &[Market], now: u64, rng: &mut Rng, batch: &mut Batch);
 
-    /// What it sends about the turn that a market just took.
+    /// Adds the messages for the last turn of a market.
     fn turn(&mut self, index: usize, market: &Market, now: u64, rng: &mut Rng, batch: &mut Batch);
 
-    /// What it sends once a second, whatever happens.
+    /// Adds the messages sent once a second.
     fn second(&mut self, markets: &[Market], now: u64, batch: &mut Batch);
 }
 
-/// Messages that are ready to be written.
+/// Messages ready to be written.
 #[derive(Default)]
 struct Batch {
     messages: Vec<(&'static str, String)>,
@@ -188,7 +188,7 @@ impl Batch {
     }
 }
 
-/// A generation under way.
+/// A generation in progress.
 struct Run<'w, W: Write> {
     markets: Vec<Market>,
     dialect: Box<dyn Dialect>,
@@ -207,7 +207,7 @@ impl<W: Write> Run<'_, W> {
         let end_ns = spec.start_ns + u64::from(spec.seconds) * SECOND_NS;
         let mut second_ns = spec.start_ns + SECOND_NS;
         loop {
-            // The number of messages so far says what time it is, so the rate holds whatever they were.
+            // The number of messages so far determines the time, so the rate holds whatever they were.
             let sent = u128::from(self.summary.messages - opened);
             let due = |n: u128| (n * u128::from(SECOND_NS) / u128::from(spec.rate)) as u64;
             let slot_ns = due(sent + 1) - due(sent);
@@ -225,17 +225,17 @@ impl<W: Write> Run<'_, W> {
         }
     }
 
-    /// One turn of one market. It may be one that the venue says nothing about.
+    /// Simulates one turn of one market. The venue may send nothing for it.
     fn turn(&mut self, now: u64) -> Result<(), GenerateError> {
         let count = self.markets.len() as u64;
-        // The smaller of two draws: the first are drawn most.
+        // The smaller of two draws: the first symbols are drawn most.
         let index = self.rng.below(count).min(self.rng.below(count)) as usize;
         self.markets[index].turn(&mut self.rng);
         self.dialect.turn(index, &self.markets[index], now, &mut self.rng, &mut self.batch);
         self.send(now)
     }
 
-    /// Writes what is in the batch, received a few milliseconds after the venue's `now`, in order.
+    /// Writes the batch in order, received a few milliseconds after the venue's time `now`.
     fn send(&mut self, now: u64) -> Result<(), GenerateError> {
         let travel_ns = 1_500_000 + self.rng.below(2000) * 1000;
         for (kind, text) in self.batch.messages.drain(..) {
@@ -250,12 +250,12 @@ impl<W: Write> Run<'_, W> {
     }
 }
 
-/// `value` whole seconds and microseconds, as Kraken writes times: `1618678133.365913`.
+/// Returns `now` in seconds and microseconds, as Kraken writes times: `1618678133.365913`.
 fn seconds_text(now: u64) -> String {
     format!("{}.{:06}", now / SECOND_NS, now % SECOND_NS / 1000)
 }
 
-/// `now` as RFC 3339 with microseconds, as Coinbase writes times: `2021-04-17T16:43:37.089723Z`.
+/// Returns `now` as RFC 3339 with microseconds, as Coinbase writes times: `2021-04-17T16:43:37.089723Z`.
 fn rfc3339_text(now: u64) -> String {
     let mut text = Vec::with_capacity(27);
     rfc3339::write(now, rfc3339::FractionDigits::Six, &mut text);

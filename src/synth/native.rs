@@ -1,4 +1,4 @@
-//! The gateway's own wire shape: `trade` and `quote`.
+//! The gateway's own message format: `trade` and `quote`.
 
 use super::market::Market;
 use super::rng::Rng;

@@ -1,6 +1,6 @@
-//! Random numbers that are the same everywhere.
+//! Random numbers that are equal on every machine.
 
-/// The splitmix64 sequence: small, seedable with any number, and good enough to move a market.
+/// The splitmix64 generator: small, seedable with any number, and good enough to simulate a market.
 pub(super) struct Rng(u64);
 
 impl Rng {
@@ -16,22 +16,22 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, or 0 where there is none.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// A number from `-reach` to `reach`.
+    /// Returns a number from `-reach` to `reach`.
     pub(super) fn around(&mut self, reach: i64) -> i64 {
         self.below(2 * reach.unsigned_abs() + 1).cast_signed() - reach
     }
 
-    /// A number from 1 to `most`.
+    /// Returns a number from 1 to `most`.
     pub(super) fn up_to(&mut self, most: i64) -> i64 {
         1 + self.below(most.unsigned_abs()).cast_signed()
     }
 
-    /// True once in `n` times.
+    /// Returns true with probability 1/`n`.
     pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }

@@ -1,5 +1,5 @@
-//! Generated captures, read back and checked against the venues' own rules by code that shares nothing
-//! with the generator.
+//! Generated captures, read back and checked against the venues' own rules by code that is independent of the
+//! generator.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
@@ -29,7 +29,7 @@ fn written(spec: &Spec) -> (Vec<u8>, Summary) {
     (writer.finish().expect("written"), summary)
 }
 
-/// Every message with its receive time.
+/// Returns every message with its receive time.
 fn messages(spec: &Spec) -> Vec<(u64, Value)> {
     let mut reader = Reader::from_read("generated", Cursor::new(written(spec).0)).expect("a capture");
     assert_eq!((reader.form(), reader.venue()), (Form::Tardis, Some(spec.venue)));
@@ -50,7 +50,7 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a string").to_owned()
 }
 
-/// One side of a book, best first.
+/// Returns one side of a book, best first.
 fn best_first(side: &BTreeMap<Decimal, Value>, bids: bool) -> Vec<(Decimal, &Value)> {
     let mut levels: Vec<_> = side.iter().map(|(price, level)| (*price, level)).collect();
     if bids {
@@ -86,7 +86,7 @@ impl Book {
     }
 }
 
-/// Asserts that the numbers of each key follow on each other.
+/// Asserts that the numbers of each key are consecutive.
 #[derive(Default)]
 struct Consecutive(HashMap<String, u64>);
 
@@ -145,7 +145,7 @@ fn coinbase_books_trades_and_tickers_agree() {
             }
             "l2update" => {
                 for change in message["changes"].as_array().expect("changes") {
-                    // Behind the side stand price and size, as in a snapshot.
+                    // After the side follow price and size, as in a snapshot.
                     let level = Value::from(change.as_array().expect("a change")[1..].to_vec());
                     book.set(change[0] == "buy", &level, [0, 1]);
                 }
@@ -154,7 +154,7 @@ fn coinbase_books_trades_and_tickers_agree() {
             kind @ ("match" | "last_match") => {
                 trades.check(&message["product_id"], &message["trade_id"]);
                 if kind == "match" {
-                    // The side is the maker's: its order stands in the book until the update.
+                    // The side is the maker's: its order is in the book until the update.
                     let bids = message["side"] == "buy";
                     let level = book.sides[usize::from(bids)].get(&decimal(&message["price"]));
                     assert!(decimal(&message["size"]) <= decimal(&level.expect("a maker")[1]), "{message}");
@@ -209,7 +209,7 @@ fn binance_agrees(venue: Wire) {
                         book.set(bids, level, [0, 1]);
                     }
                 }
-                // What is known of the book without a snapshot lies on the right side of the quote.
+                // Levels known without a snapshot are on the right side of the quote.
                 let Some(quote) = quotes.get(&symbol) else { continue };
                 assert!(book.sides[1].keys().all(|price| *price <= decimal(&quote["b"])), "{message}");
                 assert!(book.sides[0].keys().all(|price| *price >= decimal(&quote["a"])), "{message}");
@@ -233,7 +233,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// The checksum as Kraken documents it, over the texts that were received.
+/// Returns the checksum as Kraken documents it, over the received texts.
 fn kraken_checksum(book: &Book) -> u32 {
     let mut digits = String::new();
     for (side, bids) in [(&book.sides[0], false), (&book.sides[1], true)] {
@@ -246,7 +246,7 @@ fn kraken_checksum(book: &Book) -> u32 {
     crc32(digits.as_bytes())
 }
 
-/// Applies a snapshot or one part of a delta as a client of depth 10 does: cut after each level.
+/// Applies a snapshot or one part of a delta as a client of depth 10 does: truncated after each level.
 fn kraken_apply(book: &mut Book, part: &Value) {
     for (name, bids) in [("as", false), ("bs", true), ("a", false), ("b", true)] {
         for level in part[name].as_array().into_iter().flatten() {
@@ -338,7 +338,7 @@ fn a_spec_without_sense_is_refused() {
     assert!(written(&most).1.messages > 3000);
 }
 
-/// Long runs at odd prices: nothing overflows, no book runs dry.
+/// Long runs at extreme prices: nothing overflows, no book runs empty.
 #[test]
 fn a_market_goes_on_for_ever() {
     for name in ["SHIB-USD", "BTC-USD", "X"] {

@@ -1,8 +1,9 @@
-//! Files that take their place when they are whole. Until then, and if it never comes to that, what was there before stays.
+//! Files that are replaced atomically: the old contents stay until the new file is complete, and if it never
+//! is.
 //!
-//! What is written goes into a file of its own in the same folder, `.tickfan-<process>-<number>.part`, which is removed where
-//! it is given up. What a kill leaves of it is removed by the next that is begun in the folder: it is locked as long as
-//! its process lives.
+//! Output goes to a temporary file in the same folder, `.tickfan-<process>-<number>.part`, which is removed
+//! if it is dropped. A leftover of a killed process is removed when the next one is created in the folder:
+//! the file is locked as long as its process lives.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -10,34 +11,37 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What stands around the numbers in the name of a file that has not taken its place.
+/// Prefix and suffix of the name of a temporary file.
 const NAME: (&str, &str) = (".tickfan-", ".part");
-/// Links behind each other that are followed.
+/// The most symbolic links followed in a row.
 const LINKS_MAX: usize = 16;
-/// How often a file is begun anew that another process took for a leftover before it was locked.
+/// How often a file is created again after another process removed it as a leftover before it was locked.
 const TRIES: usize = 3;
 
-/// A file that is being written. Dropped before [`commit`](Self::commit), it has never been there.
+/// A file that is being written. Dropping it before [`commit`](Self::commit) discards it.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
-    /// Where it is, and where it goes. `None` for what is no file, such as a pipe: that is written as it comes.
+    /// The temporary path and the target. `None` for a target that is not a regular file, such as a pipe: it
+    /// is written directly.
     place: Option<(PathBuf, PathBuf)>,
 }
 
 impl AtomicFile {
-    /// Begins a file that is to be at `path`, or where a link at `path` leads. It keeps the permissions of one that is there.
+    /// Creates a file for `path`, or for the target of a link at `path`. It keeps the permissions of an
+    /// existing file.
     ///
     /// # Errors
-    /// When it cannot be created, or what is there may not be written: a folder, a file without that permission.
+    /// The I/O error if it cannot be created, or the existing target may not be written: a folder, a file
+    /// without that permission.
     pub fn create(path: &Path) -> io::Result<Self> {
         let (target, before) = match fs::metadata(path) {
             Ok(meta) if meta.is_file() => {
-                // Whoever may not write it may not replace it either.
+                // A file that may not be written may not be replaced either.
                 File::options().write(true).open(path)?;
                 (path.canonicalize()?, Some(meta))
             }
-            // A folder is refused here.
+            // Fails for a folder.
             Ok(_) => return Ok(Self { file: File::create(path)?, place: None }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (behind_links(path), None),
             Err(error) => return Err(error),
@@ -53,18 +57,18 @@ impl AtomicFile {
         Ok(begun)
     }
 
-    /// Has the file take its place.
+    /// Moves the file to its target.
     ///
     /// # Errors
-    /// When what was written does not come to the disk, or the file cannot be moved. It is gone then, and what was there stays.
+    /// The I/O error if the file cannot be synced or moved. It is then removed, and the old contents stay.
     pub fn commit(self) -> io::Result<()> {
         Self::commit_all([self])
     }
 
-    /// Has files take their places together: none does before all are on the disk.
+    /// Moves several files to their targets, after all are on the disk.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit). Where one cannot be moved though it was written, those before it have taken their places.
+    /// As [`commit`](Self::commit). If one cannot be moved, those before it have already been.
     pub fn commit_all<const N: usize>(files: [Self; N]) -> io::Result<()> {
         for file in files.iter().filter(|file| file.place.is_some()) {
             file.file.sync_all()?;
@@ -92,13 +96,13 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some((part, _)) = &self.place {
-            // Whoever took it away was faster.
+            // An error means that it is already gone.
             let _ = fs::remove_file(part);
         }
     }
 }
 
-/// Where a path leads at whose end nothing is.
+/// Follows the links at a path whose final target does not exist.
 fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -108,28 +112,28 @@ fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
-/// Begins a file under a name of its own.
+/// Creates a temporary file with a unique name.
 fn begin(folder: &Path) -> io::Result<(File, PathBuf)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     for _ in 0..TRIES {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}{}-{number}{}", NAME.0, std::process::id(), NAME.1));
         let file = match File::create_new(&path) {
-            // Of a process that had this number before, in a folder whose names cannot be read.
+            // A leftover of an earlier process with this id, in a folder that cannot be listed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             other => other?,
         };
-        // Where there are no locks, nobody takes it for a leftover.
+        // On file systems without locks no process takes it for a leftover.
         let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-        // Another process may have looked between the making and the lock.
+        // Another process may have checked it between its creation and the lock.
         if locked && path.exists() {
             return Ok((file, path));
         }
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process removes what this one begins"))
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process keeps removing the new file"))
 }
 
-/// Removes what killed processes left in a folder. What cannot be looked at stays.
+/// Removes the leftovers of killed processes from a folder. Files that cannot be opened stay.
 fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten().filter(|entry| is_name(&entry.file_name())) {
@@ -186,7 +190,7 @@ mod tests {
         let begin = |name: &str| AtomicFile::create(&folder.path().join(name)).expect("begun");
         AtomicFile::commit_all([begin("a"), begin("b")]).expect("moved");
         assert_eq!(names(folder.path()), ["a", "b"]);
-        // Somebody puts a folder where the second should go.
+        // A folder appears at the second target.
         let files = [begin("c"), begin("d")];
         fs::create_dir_all(folder.path().join("d/e")).expect("made");
         AtomicFile::commit_all(files).expect_err("a folder is there");

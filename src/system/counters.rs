@@ -1,59 +1,61 @@
-//! What is counted, for the operator. Each counter has one writer; anybody may read.
+//! Counters for the operator. Each has one writer; any thread may read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that one thread moves and others read.
+/// A number that one thread updates and others read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds to the value.
     pub fn add(&self, by: u64) {
         self.0.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Takes from it, for numbers that say how many there are now.
+    /// Subtracts from the value, for counters of what exists now.
     pub fn sub(&self, by: u64) {
         self.0.fetch_sub(by, Ordering::Relaxed);
     }
 
-    /// Replaces it.
+    /// Replaces the value.
     pub fn set(&self, to: u64) {
         self.0.store(to, Ordering::Relaxed);
     }
 
-    /// Its value.
+    /// Returns the value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Why the connection of a client ended. Whatever came first counts: who is told to go and then resets was told to go.
+/// Why the connection of a client ended. The first cause counts: if the gateway disconnects a client that
+/// then resets the connection, the gateway's reason counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The client closed it, with a close frame.
+    /// The client closed the connection with a close frame.
     Closed,
-    /// The client's side ended it without one.
+    /// The client's side ended the connection without a close frame.
     Left,
-    /// The client's side reset it.
+    /// The client's side reset the connection.
     Reset,
-    /// The client's host acknowledges nothing any more.
+    /// The client's host no longer acknowledges anything.
     DeadPeer,
     /// The socket failed otherwise.
     Failed,
     /// The client did not keep up.
     SlowConsumer,
-    /// The client held memory that was short; its close code is that of [`SlowConsumer`](Self::SlowConsumer).
+    /// The client was cut because memory was short; its close code is that of
+    /// [`SlowConsumer`](Self::SlowConsumer).
     Memory,
-    /// Nothing was heard of the client.
+    /// Nothing was received from the client for too long.
     NoPong,
     /// The gateway stops.
     Shutdown,
-    /// The room of a replay has ended.
+    /// The replay room has ended.
     RoomEnded,
-    /// The room of a replay broke.
+    /// The replay room failed.
     Busy,
-    /// The client's bytes are no WebSocket frames.
+    /// The client's bytes are not WebSocket frames.
     Protocol,
     /// The client sent a binary message.
     Unsupported,
@@ -61,12 +63,12 @@ pub enum Ending {
     NotUtf8,
     /// The client sent a message over the limit.
     TooBig,
-    /// The client went over another limit.
+    /// The client exceeded another limit.
     Limit,
 }
 
 impl Ending {
-    /// Every one.
+    /// Every ending.
     pub const ALL: [Self; 16] = [
         Self::Closed,
         Self::Left,
@@ -86,7 +88,8 @@ impl Ending {
         Self::Limit,
     ];
 
-    /// The word for the operator: the same as on the wire where there is one there, but for [`Memory`](Self::Memory).
+    /// Returns the name for the operator: that of the protocol where it has one, except for
+    /// [`Memory`](Self::Memory).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -108,28 +111,28 @@ impl Ending {
         }
     }
 
-    /// Its place in [`ALL`](Self::ALL).
+    /// Returns the index in [`ALL`](Self::ALL).
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// What clients were told by gaps of one cause.
+/// The gaps of one cause sent to clients.
 #[derive(Debug, Default)]
 pub struct Gaps {
-    /// Messages.
+    /// Gap messages.
     pub told: Counter,
-    /// Numbers that they named: ticks that did not come.
+    /// Sequence numbers that they named: ticks that were not delivered.
     pub ticks: Counter,
 }
 
-/// How long the turns of a thread took. It has one writer.
+/// The durations of a thread's turns. It has one writer.
 #[derive(Debug)]
 pub struct TurnTimes {
-    /// Up to each of [`BOUNDS_NS`](Self::BOUNDS_NS) and above the one before, and beyond the last.
+    /// Turns per bucket: up to each of [`BOUNDS_NS`](Self::BOUNDS_NS), and beyond the last.
     counts: [Counter; Self::BOUNDS_NS.len() + 1],
     sum_ns: Counter,
-    /// The second of steady time, and the longest turn in it, nanoseconds; by the second, as far as there is room.
+    /// The second of steady time, and the longest turn in it in nanoseconds; a ring indexed by second.
     longest: [(Counter, Counter); Self::SECONDS],
 }
 
@@ -144,7 +147,7 @@ impl Default for TurnTimes {
 }
 
 impl TurnTimes {
-    /// Bucket bounds, nanoseconds.
+    /// The bucket bounds in nanoseconds.
     pub const BOUNDS_NS: [u64; 12] = [
         10_000,
         50_000,
@@ -159,10 +162,10 @@ impl TurnTimes {
         250_000_000,
         1_000_000_000,
     ];
-    /// Seconds of which the longest turn is known.
+    /// The number of past seconds for which the longest turn is kept.
     pub const SECONDS: usize = 64;
 
-    /// A turn has ended at this steady time, having taken so long.
+    /// Records a turn of `took_ns` that ended at the steady time `now_ns`.
     pub fn record(&self, took_ns: u64, now_ns: u64) {
         let count = &self.counts[Self::BOUNDS_NS.partition_point(|bound| *bound < took_ns)];
         count.set(count.get() + 1);
@@ -177,18 +180,18 @@ impl TurnTimes {
         }
     }
 
-    /// How many turns there were up to each bound and above the one before, and beyond the last.
+    /// Returns the turns per bucket: up to each bound, and beyond the last.
     pub fn counts(&self) -> [u64; Self::BOUNDS_NS.len() + 1] {
         std::array::from_fn(|at| self.counts[at].get())
     }
 
-    /// What they took together, nanoseconds.
+    /// Returns the total duration in nanoseconds.
     pub fn sum_ns(&self) -> u64 {
         self.sum_ns.get()
     }
 
-    /// The longest turn that ended in the last `seconds` before this steady time, at most [`SECONDS`](Self::SECONDS),
-    /// nanoseconds.
+    /// Returns the longest turn that ended in the last `seconds`, at most [`SECONDS`](Self::SECONDS), before
+    /// this steady time; in nanoseconds.
     pub fn longest_ns(&self, seconds: u64, now_ns: u64) -> u64 {
         let now = now_ns / 1_000_000_000;
         let since = now.saturating_sub(seconds.min(Self::SECONDS as u64 - 1));
@@ -197,82 +200,84 @@ impl TurnTimes {
     }
 }
 
-/// Causes of gaps, as [`ShardCounters::gaps`] tells them apart.
+/// The number of gap causes in [`ShardCounters::gaps`].
 pub const GAP_CAUSES: usize = 5;
 
-/// As what ticks were counted that were taken back.
+/// The names of the counters in [`ShardCounters::taken_back`].
 pub const TAKEN_BACK: [&str; 4] = ["sent", "merged", "dropped", "lost"];
 
-/// What a shard counts. Updated once a turn.
+/// The counters of a shard. Updated once per turn.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
     /// Sessions now.
     pub sessions: Counter,
-    /// Sessions that there ever were.
+    /// Sessions since the start.
     pub came: Counter,
-    /// Sessions that were ever told `warn`, or worse.
+    /// Sessions that ever reached `warn` or worse.
     pub slowed: Counter,
-    /// Clients on their way to the shard now.
+    /// Clients being moved to the shard now.
     pub coming: Counter,
     /// Sessions with at least one subscription now.
     pub subscribed: Counter,
-    /// Sessions now that were told `warn`.
+    /// Sessions now at level `warn`.
     pub warned: Counter,
-    /// Sessions now that were told `shed`.
+    /// Sessions now at level `shed`.
     pub shedding: Counter,
-    /// Sessions now that were told `cut`.
+    /// Sessions now at level `cut`.
     pub nearly_cut: Counter,
-    /// Times that a session began to shed.
+    /// How many times a session entered `shed`.
     pub sheds: Counter,
     /// Sessions that ended, by [`Ending::ALL`].
     pub ended: [Counter; Ending::ALL.len()],
     /// Subscriptions now: one per session, instrument and stream.
     pub subscriptions: Counter,
-    /// Instruments that its subscriptions have taken, in the order of listing.
+    /// Instruments that its subscriptions have taken up, in the order of listing.
     pub instruments: Counter,
     /// Sessions with wildcards.
     pub wild: Counter,
-    /// Turns, those that found nothing to do too.
+    /// Turns, idle ones included.
     pub turns: Counter,
-    /// How long they took.
+    /// Durations of the turns.
     pub turn_times: TurnTimes,
     /// Ticks taken from the ring.
     pub ticks: Counter,
-    /// Ticks lost because the ring came round.
+    /// Ticks lost because the ring lapped the shard.
     pub lapped: Counter,
-    /// Positions of the ring that were looked at again, for clients that come back; what a `resume` costs besides counts as some.
+    /// Positions of the ring that were read again for clients that resume; other costs of a `resume` are
+    /// counted as positions too.
     pub reread: Counter,
-    /// Ticks that somebody wanted: each was encoded once.
+    /// Ticks with at least one subscriber: each was encoded once.
     pub encoded: Counter,
-    /// Ticks that were queued for a session, shared frames and own ones.
+    /// Ticks queued for a session, as shared frames or its own.
     pub sent: Counter,
-    /// Ticks that a newer one of the same subscription stands for.
+    /// Ticks replaced by a newer one of the same subscription.
     pub merged: Counter,
-    /// Ticks that a `gap` named to a session because it or the shard was slow.
+    /// Ticks named to a session by a `gap` because it or the shard was slow.
     pub dropped: Counter,
-    /// Numbers that a `gap` named to a session because the feed lost them.
+    /// Sequence numbers named to a session by a `gap` because the feed lost them.
     pub lost: Counter,
-    /// What gaps told, by the number of their cause.
+    /// Gaps, by the number of their cause.
     pub gaps: [Gaps; GAP_CAUSES],
     /// Writes to sockets.
     pub writes: Counter,
-    /// Bytes the sockets took.
+    /// Bytes accepted by the sockets.
     pub bytes: Counter,
     /// Requests answered.
     pub requests: Counter,
-    /// Requests answered by an error.
+    /// Requests answered with an error.
     pub faults: Counter,
-    /// Steps of turns that requests, and what followed from them, took.
+    /// Steps of turns spent on requests and their consequences.
     pub steps: Counter,
-    /// Ticks that wait in the ring, at the end of the last turn.
+    /// Ticks waiting in the ring at the end of the last turn.
     pub behind: Counter,
-    /// Bytes of memory that outboxes hold now.
+    /// Bytes of memory in outboxes now.
     pub outbox_bytes: Counter,
-    /// Bytes that the kernel holds now for clients that are looked at because they may be slow.
+    /// Bytes unacknowledged in the kernel now, for clients that are checked because they may be slow.
     pub unacked_bytes: Counter,
-    /// Times that a session's queue was taken back because memory was short.
+    /// How many times the queue of a session was taken back because memory was short.
     pub memory_sheds: Counter,
-    /// What was taken back of what had been counted, by [`TAKEN_BACK`]: it is counted once more when it is sent or missed.
+    /// Ticks taken back after they were counted, by [`TAKEN_BACK`]: they are counted again when they are sent
+    /// or missed.
     pub taken_back: [Counter; TAKEN_BACK.len()],
 }
 

@@ -1,8 +1,8 @@
-//! Faults on purpose, so that tests can see what comes of them. A release build has none of this.
+//! Fault injection for tests. A release build does not contain it.
 
-/// Panics, or holds the thread, where text of a client or publisher asks for it by `fault=panic` or `fault=hold`:
-/// in a debug build alone, and if `FAULTS_ON_PURPOSE` is set in the environment. That names a file: a thread is
-/// held until it exists.
+/// Panics, or blocks the thread, if text from a client or publisher contains `fault=panic` or `fault=hold`:
+/// only in a debug build, and only if `FAULTS_ON_PURPOSE` is set in the environment. The variable names a
+/// file: a thread is blocked until that exists.
 #[inline]
 pub fn inject(text: &[u8]) {
     #[cfg(debug_assertions)]

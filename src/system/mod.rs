@@ -1,5 +1,5 @@
-//! The process and its machine: thread priorities, liveness of threads, the memory bound, counters, files that are
-//! replaced whole, and faults injected by tests.
+//! The process and its machine: thread priorities, liveness of threads, the memory bound, counters,
+//! atomically replaced files, and faults injected by tests.
 
 pub mod atomic_file;
 pub mod counters;

@@ -1,24 +1,24 @@
-//! Whether the threads that others depend on move, and whether the machine's clocks did something unusual.
+//! Liveness of the essential threads, and detection of unusual changes of the machine's clocks.
 //!
-//! A thread counts its turns in a [`Pulse`], one plain store each. The [`Watcher`] reads the counts, ten times a
-//! second, on a thread that does nothing else: a thread whose count stands is late, and one that is late for too
-//! long hangs. The watcher takes no time for passed in which it did not run itself: a process that was stopped, or
-//! a machine that slept, is not a thread that hangs.
+//! A thread counts its turns in a [`Pulse`], with one plain store each. The [`Watcher`] reads the counts ten
+//! times a second, on a thread that does nothing else: a thread whose count does not change is late, and one
+//! that is late for too long hangs. Time in which the watcher itself did not run does not count: after a stop
+//! of the process, or a sleep of the machine, no thread is taken to hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::time::clock::{MS, Now, SECOND, STOOD_NS_MIN, Steps};
 
-/// How often the watcher is to look.
+/// The interval of the watcher's checks in nanoseconds.
 pub const LOOK_EVERY_NS: u64 = 100 * MS;
-/// A thread is late that has made no turn for so long.
+/// A thread without a turn for this long is late, in nanoseconds.
 pub const LATE_NS_MIN: u64 = SECOND;
-/// The wall clock was set if it is off by so much from one look to the next; what is less is slewed, or a reading
-/// that was held up.
+/// The difference between two checks from which on the wall clock counts as set, in nanoseconds; smaller ones
+/// are slewing, or a delayed reading.
 const SET_NS_MIN: u64 = 250 * MS;
 
-/// One thread that counts its turns.
+/// The turn counter of one thread.
 #[derive(Debug, Default)]
 pub struct Pulse {
     name: Box<str>,
@@ -27,27 +27,27 @@ pub struct Pulse {
     late_ms: AtomicU64,
 }
 
-/// Held by the thread of a [`Pulse`]: when it is dropped, the thread has ended and is not watched any more.
+/// Held by the thread of a [`Pulse`]: on drop, the thread has ended and is no longer watched.
 #[derive(Debug)]
 pub struct Beating(Arc<Pulse>);
 
 impl Pulse {
-    /// The pulse of a thread of this name.
+    /// Returns the pulse of a thread with this name.
     pub fn new(name: impl Into<Box<str>>) -> Arc<Self> {
         Arc::new(Self { name: name.into(), ..Self::default() })
     }
 
-    /// The name of its thread.
+    /// Returns the name of its thread.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its thread begins to count. There is one.
+    /// Returns the handle for its thread. Call it once.
     pub fn begin(self: &Arc<Self>) -> Beating {
         Beating(Arc::clone(self))
     }
 
-    /// For how long the thread has made no turn, milliseconds, if that is too long.
+    /// Returns how long the thread has made no turn, in milliseconds, if it is late.
     #[inline]
     pub fn late_ms(&self) -> Option<u64> {
         match self.late_ms.load(Ordering::Relaxed) {
@@ -56,7 +56,7 @@ impl Pulse {
         }
     }
 
-    /// Whether the thread has made no turn for too long.
+    /// Returns true if the thread is late.
     #[inline]
     pub fn is_late(&self) -> bool {
         self.late_ms().is_some()
@@ -64,11 +64,11 @@ impl Pulse {
 }
 
 impl Beating {
-    /// The thread makes a turn.
+    /// Counts a turn of the thread.
     #[inline]
     pub fn beat(&self) {
         let turns = &self.0.turns;
-        // One thread writes it: no exchange is needed.
+        // One thread writes it, so no atomic exchange is needed.
         turns.store(turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 }
@@ -79,38 +79,38 @@ impl Drop for Beating {
     }
 }
 
-/// What a shard sees of all this.
+/// The pulses that a shard reads.
 #[derive(Clone, Debug, Default)]
 pub struct Signs {
-    /// The shard itself.
+    /// Its own.
     pub own: Arc<Pulse>,
-    /// The thread that makes its ticks.
+    /// That of the thread that produces its ticks.
     pub feed: Arc<Pulse>,
 }
 
-/// What a look found, once each.
+/// A finding of a check, reported once each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// A thread has made no turn for so long.
+    /// A thread is late: its name, and milliseconds without a turn.
     Late(Box<str>, u64),
-    /// It goes on, after so long.
+    /// It has resumed, after this many milliseconds.
     GoesOn(Box<str>, u64),
-    /// It has made no turn for so long that it is given up.
+    /// It has made no turn for so many milliseconds that it is considered hung.
     Hangs(Box<str>, u64),
-    /// The process did not run for so many milliseconds.
+    /// The process did not run for this many milliseconds.
     Stood(u64),
-    /// The wall clock was set by so many microseconds.
+    /// The wall clock was set by this many microseconds.
     ClockSet(i64),
-    /// The machine slept, and the wall clock has gone on meanwhile by so many microseconds.
+    /// The machine slept, and the wall clock advanced by this many microseconds meanwhile.
     Slept(i64),
 }
 
-/// Looks at pulses and at the clocks. It is given the time.
+/// Checks pulses and clocks. The caller passes the time.
 #[derive(Debug)]
 pub struct Watcher {
     rows: Vec<Row>,
     steps: Arc<Steps>,
-    /// After so long a thread hangs; 0: never.
+    /// The time without a turn after which a thread hangs, in milliseconds; 0: never.
     hang_after_ms: u64,
     last: Now,
     slept_ns: u64,
@@ -124,7 +124,7 @@ struct Row {
 }
 
 impl Watcher {
-    /// Watches these from now on. `slept_ns`: for how long the machine has slept so far.
+    /// Returns a watcher of these pulses. `slept_ns` is how long the machine has slept so far.
     pub fn new(
         pulses: impl IntoIterator<Item = Arc<Pulse>>,
         steps: Arc<Steps>,
@@ -134,12 +134,12 @@ impl Watcher {
     ) -> Self {
         let row = |pulse: Arc<Pulse>| Row { turns: pulse.turns.load(Ordering::Relaxed), pulse, stands_ns: 0 };
         let rows = pulses.into_iter().map(row).collect();
-        // A thread that is not late yet is not known to hang.
+        // A thread has to be late before it can hang.
         let hang_after_ms = if hang_after_ms == 0 { 0 } else { hang_after_ms.max(LATE_NS_MIN / MS) };
         Self { rows, steps, hang_after_ms, last: now, slept_ns }
     }
 
-    /// One look; what is new.
+    /// Makes one check; returns what is new.
     pub fn look(&mut self, now: Now, slept_ns: u64) -> Vec<Finding> {
         let mut found = Vec::new();
         let passed_ns = now.mono_ns.saturating_sub(self.last.mono_ns);
@@ -149,7 +149,7 @@ impl Watcher {
         }
         self.look_at_clocks(now, slept_ns, &mut found);
         self.last = now;
-        // What is longer is not the others' lateness but the watcher's.
+        // A longer interval is a delay of the watcher, not of the other threads.
         let passed_ns = passed_ns.min(2 * LOOK_EVERY_NS);
         for row in &mut self.rows {
             row.look(passed_ns, self.hang_after_ms, &mut found);
@@ -228,7 +228,7 @@ mod tests {
             self.watcher.look(self.clock.now(), self.slept_ns)
         }
 
-        /// Looks so often, ten times a second.
+        /// Makes `times` checks, ten per second.
         fn looks(&mut self, times: u64) -> Vec<Finding> {
             (0..times).flat_map(|_| self.look_after(100)).collect()
         }
@@ -254,7 +254,7 @@ mod tests {
         rig.beat();
         assert_eq!(rig.looks(1), [Finding::GoesOn("shard-0".into(), 12_900)]);
         assert_eq!(rig.pulse.late_ms(), None);
-        // One that has ended is another matter.
+        // A thread that has ended is not reported.
         rig.thread = None;
         assert_eq!(rig.looks(200), []);
     }

@@ -1,8 +1,8 @@
-//! Threads that are in no hurry.
+//! Thread priorities.
 
-/// Lets all other threads go first, where the system can; whatever the calling thread starts does as it does.
+/// Lowers the priority of the calling thread, and of threads it starts, where the system can.
 pub fn lower_priority() {
-    // Who is not let step back goes as fast as the others: it ends all the sooner.
+    // If this fails, the thread runs at normal priority and only ends sooner.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(10);
 }

@@ -1,6 +1,7 @@
-//! Errors as people read them.
+//! Errors as text for people.
 
-/// What is wrong, and why, on one line. Many errors say their cause themselves: it is said once.
+/// Returns an error and its causes on one line. Many errors include their cause in their own text: it is not
+/// repeated.
 pub fn whole(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
         "" => cause,

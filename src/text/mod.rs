@@ -1,4 +1,4 @@
-//! Text: strings from outside made safe to print, errors with their causes, values as JSON.
+//! Text: safe printing of external strings, errors with their causes, values as JSON.
 
 pub mod error_text;
 pub mod json;

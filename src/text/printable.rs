@@ -1,16 +1,16 @@
-//! Text of others as a terminal may have it.
+//! Makes external text safe for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-/// What stands for each character that [`is_hidden`].
+/// The replacement for each character that [`is_hidden`].
 const STAND_IN: &str = "?";
 
-/// Whether a character is not seen, or changes how others look: a control character (a line break too), one of
-/// Unicode's format characters (category Cf: those that turn the direction of what follows, those without a width),
-/// one that is drawn as nothing (`Default_Ignorable_Code_Point` of Unicode 17, and the blank among the Braille
-/// patterns), a line or paragraph separator, or no character at all (the code points that never will be one).
+/// Returns true if a character is invisible, or changes how others look: a control character (including line
+/// breaks), one of Unicode's format characters (category Cf: direction marks and zero-width characters), one
+/// that is drawn as nothing (`Default_Ignorable_Code_Point` of Unicode 17, and the blank Braille pattern), a
+/// line or paragraph separator, or a noncharacter.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -46,19 +46,19 @@ pub fn is_hidden(c: char) -> bool {
         || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// The text on one line, `?` for each character that [`is_hidden`].
+/// Returns the text on one line, with `?` for each character that [`is_hidden`].
 pub fn line(text: &str) -> Cow<'_, str> {
     if text.contains(is_hidden) { text.replace(is_hidden, STAND_IN).into() } else { text.into() }
 }
 
-/// The same of text that has lines of its own: line breaks stay.
+/// As [`line()`], for text with several lines: line breaks are kept.
 pub fn lines(text: &str) -> String {
     text.replace(|c| c != '\n' && is_hidden(c), STAND_IN)
 }
 
-/// A path on one line: each character that [`is_hidden`] as an escape, such as `\n` or `\u{202e}`. So the name of a
-/// file can neither begin a line of its own, in a log or on a terminal, nor change how what stands around it looks.
-/// Bytes that are no UTF-8 are U+FFFD.
+/// Returns a path for display on one line: each character that [`is_hidden`] is escaped, such as `\n` or
+/// `\u{202e}`. So a file name can neither start a line of its own in a log or on a terminal, nor change how
+/// the text around it looks. Bytes that are not UTF-8 become U+FFFD.
 pub fn path<P: AsRef<Path> + ?Sized>(path: &P) -> Shown<'_> {
     Shown(path.as_ref())
 }

@@ -1,4 +1,4 @@
-//! The only reader of time. Everything else is told what time it is.
+//! The clocks. No other module reads the time; callers pass it on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Now {
-    /// Steady nanoseconds since the clock was made: for deadlines and durations.
+    /// Steady nanoseconds since the clock was created: for deadlines and durations.
     pub mono_ns: u64,
-    /// Nanoseconds since the Unix epoch: for what is shown to others. It may step.
+    /// Nanoseconds since the Unix epoch: for times shown outside. It may step.
     pub wall_ns: u64,
 }
 
@@ -18,17 +18,17 @@ pub const MS: u64 = 1_000_000;
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// Two readings that are further apart than this are taken again, so often at most.
+/// Two readings further apart than this are repeated, at most `READINGS_MAX` times.
 const READING_MAX: Duration = Duration::from_micros(10);
 const READINGS_MAX: u32 = 4;
 
-/// A thread that has not read its clock for longer than this did not run: see [`Clock::of_thread`]. Threads that
-/// have such a clock read it at least twice as often, whatever they wait for.
+/// A thread that has not read its clock for longer than this, in nanoseconds, did not run: see
+/// [`Clock::of_thread`]. Threads with such a clock read it at least twice as often, whatever they wait for.
 pub const STOOD_NS_MIN: u64 = SECOND;
-/// What such a time counts as: less than any deadline.
+/// How much such a time counts, in nanoseconds: less than any deadline.
 const STOOD_COUNTS_NS: u64 = 100 * MS;
 
-/// Where time comes from: the machine, or a test's hand.
+/// A source of time: the machine's clocks, or one set by a test.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
@@ -39,29 +39,29 @@ pub struct Clock {
 #[derive(Clone, Debug)]
 enum Source {
     Real(Instant),
-    /// A clock that only moves by hand, shared by its clones.
+    /// A clock that is advanced by hand, shared by its clones.
     Manual(Arc<Hand>),
 }
 
-/// The hand of a manual clock.
+/// The state of a manual clock.
 #[derive(Debug, Default)]
 struct Hand {
     ns: AtomicU64,
     step_ns: AtomicU64,
-    /// By how much the wall clock was set, wrapping.
+    /// How far the wall clock was set, wrapping.
     set_ns: AtomicU64,
 }
 
-/// What the steady time of one thread differs by. One thread writes it.
+/// The offset of one thread's steady time. One thread writes it.
 #[derive(Debug, Default)]
 struct Own {
-    /// The machine's steady time when the thread read it last; 0 before that.
+    /// The machine's steady time at the thread's last reading; 0 before the first.
     read_ns: AtomicU64,
     stood_ns: AtomicU64,
 }
 
 impl Own {
-    /// The steady time of the thread, when that of the machine is this.
+    /// Returns the steady time of the thread at this steady time of the machine.
     fn steady_ns(&self, machine_ns: u64) -> u64 {
         let before = self.read_ns.load(Ordering::Relaxed);
         self.read_ns.store(machine_ns, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Own {
     }
 }
 
-/// What the clocks of the machine did so far.
+/// The steps of the machine's clocks so far.
 #[derive(Debug, Default)]
 pub struct Steps {
     count: AtomicU64,
@@ -85,34 +85,34 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// How often the wall clock was set so far.
+    /// Returns how often the wall clock was set.
     #[inline]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
-    /// How often it was set forward, and how often back.
+    /// Returns how often it was set forward, and how often back.
     pub fn both(&self) -> (u64, u64) {
         (self.forward.load(Ordering::Relaxed), self.back.load(Ordering::Relaxed))
     }
 
-    /// By how much it was set last, microseconds.
+    /// Returns how far it was set last, in microseconds.
     pub fn by_us(&self) -> i64 {
         self.by_us.load(Ordering::Relaxed)
     }
 
-    /// How often the process did not run, and for how long altogether, milliseconds.
+    /// Returns how often the process did not run, and for how long in total, in milliseconds.
     pub fn stood(&self) -> (u64, u64) {
         (self.stood.load(Ordering::Relaxed), self.stood_ms.load(Ordering::Relaxed))
     }
 
-    /// The process did not run for so many milliseconds.
+    /// Records that the process did not run for `ms` milliseconds.
     pub fn process_stood(&self, ms: u64) {
         self.stood.fetch_add(1, Ordering::Relaxed);
         self.stood_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// The wall clock was set.
+    /// Records that the wall clock was set by `by_us` microseconds.
     pub fn stepped(&self, by_us: i64) {
         if by_us >= 0 { &self.forward } else { &self.back }.fetch_add(1, Ordering::Relaxed);
         self.by_us.store(by_us, Ordering::Relaxed);
@@ -120,32 +120,32 @@ impl Steps {
     }
 }
 
-/// Where the wall clock of a manual [`Clock`] starts: 2026-01-01T00:00:00Z.
+/// The start of the wall clock of a manual [`Clock`]: 2026-01-01T00:00:00Z.
 pub const MANUAL_EPOCH_NS: u64 = 1_767_225_600 * SECOND;
 
 impl Clock {
-    /// The machine's clocks, steady time counted from now.
+    /// Returns the machine's clocks, with steady time counted from now.
     pub fn real() -> Self {
         Self { source: Source::Real(Instant::now()), own: None, steps: Arc::default() }
     }
 
-    /// A manual clock at 0.
+    /// Returns a manual clock at 0.
     pub fn manual() -> Self {
         Self { source: Source::Manual(Arc::default()), own: None, steps: Arc::default() }
     }
 
-    /// The same clock for one thread, whose steady time stands still while the thread cannot run: while the process
-    /// is stopped, the machine has no time for it, or something holds the thread. So nothing that others were to do
-    /// by then is late.
+    /// Returns this clock for one thread. Its steady time stands still while the thread cannot run: while the
+    /// process is stopped, the machine is overloaded, or the thread is blocked. So events that were due from
+    /// others in that time are not late.
     ///
-    /// The thread has to [read](Self::now) it at least once in half of [`STOOD_NS_MIN`]; what is longer than that
-    /// counts as next to nothing. Its clones are of the same thread.
+    /// The thread has to [read](Self::now) it at least once in half of [`STOOD_NS_MIN`]; a longer time counts
+    /// as next to nothing. Clones belong to the same thread.
     #[must_use]
     pub fn of_thread(&self) -> Self {
         Self { own: Some(Arc::default()), ..self.clone() }
     }
 
-    /// What is known of steps of the wall clock: all clones have the same.
+    /// Returns the recorded steps of the clocks, shared by all clones.
     #[inline]
     pub fn steps(&self) -> &Arc<Steps> {
         &self.steps
@@ -163,8 +163,8 @@ impl Clock {
             Source::Real(start) => {
                 let mut before = Instant::now();
                 let mut wall_ns = self.wall_ns();
-                // A thread put aside between the two gets times that do not belong together: what is due by one
-                // of them would be early by the other.
+                // A thread pre-empted between the two readings would get times that do not belong together:
+                // what is due by one would be early by the other.
                 for _ in 0..READINGS_MAX {
                     let after = Instant::now();
                     let took = after.saturating_duration_since(before);
@@ -183,7 +183,7 @@ impl Clock {
         }
     }
 
-    /// Reads the wall clock alone: nanoseconds since the Unix epoch.
+    /// Reads only the wall clock: nanoseconds since the Unix epoch.
     pub fn wall_ns(&self) -> u64 {
         match &self.source {
             Source::Real(_) => nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
@@ -194,8 +194,8 @@ impl Clock {
         }
     }
 
-    /// For how long the machine has slept since it was started, nanoseconds; 0 if the system reports none.
-    /// Steady time stands still meanwhile, and the wall clock does not.
+    /// Returns how long the machine has slept since its start, in nanoseconds; 0 if the system does not
+    /// report it. Steady time stands still meanwhile, the wall clock does not.
     pub fn slept_ns(&self) -> u64 {
         #[cfg(target_os = "linux")]
         if let Source::Real(_) = self.source {
@@ -210,17 +210,18 @@ impl Clock {
         0
     }
 
-    /// For how long the thread of this clock did not run so far, nanoseconds; 0 where it is of no thread.
+    /// Returns how long the thread of this clock did not run so far, in nanoseconds; 0 if the clock belongs
+    /// to no thread.
     pub fn stood_ns(&self) -> u64 {
         self.own.as_ref().map_or(0, |own| own.stood_ns.load(Ordering::Relaxed))
     }
 
-    /// The machine's steady time at a time of this clock: all threads have the same.
+    /// Converts a time of this clock to the machine's steady time, which is common to all threads.
     pub fn machine_ns(&self, mono_ns: u64) -> u64 {
         mono_ns.saturating_add(self.stood_ns())
     }
 
-    /// The machine's instant of a steady time, for timers; `None` for a manual clock, on which
+    /// Converts a steady time to the machine's instant, for timers; `None` for a manual clock, on which
     /// nothing waits.
     pub fn instant(&self, mono_ns: u64) -> Option<Instant> {
         match &self.source {
@@ -229,22 +230,23 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on; a real one moves by itself.
+    /// Advances a manual clock; no effect on a real one.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(hand) = &self.source {
             hand.ns.fetch_add(nanos(by), Ordering::Relaxed);
         }
     }
 
-    /// From here on a manual clock moves on by so much whenever its wall clock is [read alone](Self::wall_ns), as
-    /// measurements read it: so every stage takes so long.
+    /// Makes a manual clock advance by this much whenever only its wall clock is [read](Self::wall_ns), as
+    /// measurements do: so every stage takes this long.
     pub fn step(&self, by: Duration) {
         if let Source::Manual(hand) = &self.source {
             hand.step_ns.store(nanos(by), Ordering::Relaxed);
         }
     }
 
-    /// Sets the wall clock of a manual clock forward, or back, by so many nanoseconds. Steady time does not hear of it.
+    /// Sets the wall clock of a manual clock forward or back by `by_ns` nanoseconds. Steady time is not
+    /// affected.
     pub fn set_wall(&self, by_ns: i64) {
         if let Source::Manual(hand) = &self.source {
             hand.set_ns.fetch_add(by_ns as u64, Ordering::Relaxed);
@@ -259,37 +261,38 @@ impl Hand {
 }
 
 impl Now {
-    /// By how much the wall clock is ahead of steady time, wrapping: it stays the same until the wall clock is set.
+    /// Returns how far the wall clock is ahead of steady time, wrapping: constant until the wall clock is
+    /// set.
     pub fn ahead_ns(self) -> u64 {
         self.wall_ns.wrapping_sub(self.mono_ns)
     }
 }
 
-/// How much later a wait may end than it was to: what is later was put aside.
+/// How much later than planned a wait may end: beyond that, the process did not run.
 const WAIT_LATE_MAX: Duration = Duration::from_millis(250);
-/// The longest wait that is waited for at once.
+/// The longest single wait.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Waits for so long, and takes no time in which this process did not run for time that has passed: a deadline of
-/// peers that could not be heard meanwhile.
+/// Waits for `longest` of time in which this process runs. Time in which it did not run does not count: peers
+/// could not be heard then, and their deadline has to wait.
 pub async fn patience(longest: Duration) {
     let mut left = longest;
     while !left.is_zero() {
         let (part, before) = (left.min(WAIT_MAX), Instant::now());
         tokio::time::sleep(part).await;
         let late = before.elapsed().saturating_sub(part) > WAIT_LATE_MAX;
-        // It ends even where every wait is late.
+        // It ends even if every wait is late.
         left = left.saturating_sub(if late { part.div_f64(4.0).max(Duration::from_millis(1)) } else { part });
     }
 }
 
-/// A duration in nanoseconds; 584 years at most.
+/// Converts a duration to nanoseconds; at most 584 years.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// When the frames of a capture are due: `start + (rx − rx0) / speed`, always from the same origin, so
-/// that errors never add up.
+/// The times at which frames of a capture are due: `start + (rx − rx0) / speed`, always from the same origin,
+/// so that errors do not accumulate.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     start_ns: u64,
@@ -298,13 +301,14 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A pace whose frame received at `rx0_ns` is due at a steady time. `speed` 1 is as recorded, 2 twice as
-    /// fast, 0 flat out: everything is due at once.
+    /// Returns a pace at which the frame received at `rx0_ns` is due at the steady time `start_ns`. `speed` 1
+    /// is as recorded, 2 twice as fast, 0 unlimited: everything is due at once.
     pub fn new(start_ns: u64, rx0_ns: u64, speed: f64) -> Self {
         Self { start_ns, rx0_ns, speed }
     }
 
-    /// When the frame that was recorded at `rx_ns` is due, steady time. Flat out: at once, `None`.
+    /// Returns the steady time at which the frame recorded at `rx_ns` is due; `None` at unlimited speed: at
+    /// once.
     pub fn due(&self, rx_ns: u64) -> Option<u64> {
         (self.speed > 0.0).then(|| {
             let offset = rx_ns.saturating_sub(self.rx0_ns) as f64 / self.speed;
@@ -312,13 +316,13 @@ impl Pace {
         })
     }
 
-    /// Where the capture is at a steady time; flat out it is where it started.
+    /// Returns the position in the capture at a steady time; at unlimited speed, the start.
     pub fn at(&self, mono_ns: u64) -> u64 {
         let elapsed_ns = mono_ns.saturating_sub(self.start_ns) as f64 * self.speed;
         self.rx0_ns.saturating_add(elapsed_ns as u64)
     }
 
-    /// Leaves out so much of the capture: everything from here on is due earlier.
+    /// Skips `ns` nanoseconds of the capture: everything from here on is due earlier.
     pub fn skip(&mut self, ns: u64) {
         self.rx0_ns = self.rx0_ns.saturating_add(ns);
     }
@@ -364,7 +368,7 @@ mod tests {
             clock.advance(Duration::from_secs(5));
             (clock.clone(), clock.of_thread())
         };
-        // The first reading comes when it comes.
+        // The first reading may come at any time.
         assert_eq!(thread.now().mono_ns, 5 * SECOND);
         for ms in [1, 500, 1_000] {
             let before = thread.now().mono_ns;
@@ -379,7 +383,7 @@ mod tests {
         assert_eq!(after.wall_ns - before.wall_ns, 25 * SECOND);
         assert_eq!(thread.stood_ns(), 25 * SECOND - STOOD_COUNTS_NS);
         assert_eq!(thread.machine_ns(after.mono_ns), machine.now().mono_ns);
-        // Once: what follows counts again.
+        // Only once: what follows counts again.
         machine.advance(Duration::from_millis(10));
         assert_eq!(thread.now().mono_ns - after.mono_ns, 10 * MS);
         assert_eq!(other.stood_ns(), 0, "each thread has its own");

@@ -1,20 +1,20 @@
-//! Durations as text: one grammar for the command line, the configuration, addresses and messages.
+//! Durations as text: one grammar for the command line, the configuration, URLs and messages.
 
-/// What is wrong with a duration, and where.
+/// An error in a duration, and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadDuration {
-    /// The byte of the text at which the wrong part begins.
+    /// The byte offset of the wrong part.
     pub at: usize,
-    /// What is wrong there.
+    /// The error.
     pub why: Flaw,
 }
 
-/// What is wrong with a part of a duration.
+/// The kind of error in a part of a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// No number stands where one should.
+    /// A number is missing.
     Number,
-    /// A number has no unit, or one that is not known.
+    /// A number has no unit, or an unknown one.
     Unit,
     /// A fraction is finer than a nanosecond.
     TooFine,
@@ -22,8 +22,8 @@ pub enum Flaw {
     TooLong,
 }
 
-/// Reads a duration, in nanoseconds: decimal numbers with units, `5m`, `1h30m`, `1.5ms`, `250 us`. The units are h, m, s,
-/// ms, us (or µs) and ns; spaces may stand between a number and its unit, and nowhere else.
+/// Parses a duration to nanoseconds: decimal numbers with units, `5m`, `1h30m`, `1.5ms`, `250 us`. The units
+/// are h, m, s, ms, us (or µs) and ns; spaces are allowed between a number and its unit, and nowhere else.
 ///
 /// # Errors
 /// [`BadDuration`] names the first part that is wrong.
@@ -40,7 +40,8 @@ pub fn parse_ns(text: &str) -> Result<u64, BadDuration> {
     }
 }
 
-/// One number with its unit: its nanoseconds, and how many bytes it has. Errors name the byte.
+/// Parses one number with its unit: returns its nanoseconds, and its length in bytes. Errors contain the byte
+/// offset.
 fn part_ns(text: &str) -> Result<(u64, usize), (usize, Flaw)> {
     let number_bytes = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
     let (whole, fraction) = text[..number_bytes].split_once('.').unwrap_or((&text[..number_bytes], "0"));
@@ -63,7 +64,7 @@ fn part_ns(text: &str) -> Result<(u64, usize), (usize, Flaw)> {
     let whole: u64 = whole.parse().map_err(|_| (0, Flaw::TooLong))?;
     let whole_ns = whole.checked_mul(unit_ns).ok_or((0, Flaw::TooLong))?;
     let fraction = fraction.trim_end_matches('0');
-    // 18 digits of a fraction fit into 64 bits.
+    // Up to 18 digits of a fraction fit into 64 bits.
     let scale = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u64.checked_pow(digits));
     let scaled = if fraction.is_empty() { Some(0) } else { fraction.parse::<u64>().ok() };
     let (Some(scale), Some(scaled)) = (scale, scaled) else { return Err((0, Flaw::TooFine)) };

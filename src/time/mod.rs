@@ -1,4 +1,4 @@
-//! Time: the only reader of the clocks, the pace of a replay, and times as text.
+//! Time: the clocks, the pace of a replay, and times as text.
 
 pub mod clock;
 pub mod duration;

@@ -1,19 +1,21 @@
-//! Times of RFC 3339, `2021-04-17T16:43:37.075687Z`, read and written exactly, in nanoseconds since the Unix epoch.
+//! Times of RFC 3339, `2021-04-17T16:43:37.075687Z`, parsed and written without rounding, in nanoseconds
+//! since the Unix epoch.
 
-/// Why a text is no time.
+/// Why a text is not a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// It does not look like one.
+    /// It does not have the form.
     #[error("not a time such as 2021-04-17T16:43:37.075687Z")]
     Shape,
-    /// It looks like one, but there is no such day, hour or offset, or it is before 1970 or after 2554.
+    /// It has the form, but there is no such day, hour or offset, or it is before 1970 or after 2554.
     #[error("no such time")]
     NoSuchTime,
 }
 
 const NANOS: u64 = 1_000_000_000;
 
-/// Reads a time in UTC, with up to nine digits of a second and in capitals: as captures and venues write it.
+/// Parses a time in UTC, with up to nine fraction digits and upper-case letters: as captures and venues write
+/// it.
 ///
 /// # Errors
 /// [`TimeError`].
@@ -25,8 +27,8 @@ pub fn parse(text: &[u8]) -> Result<u64, TimeError> {
     since_epoch(seconds, nanos)
 }
 
-/// Reads a time as people and programs write it: the `date-time` of RFC 3339 §5.6, with an offset from UTC or without one, and
-/// up to nine digits of a second.
+/// Parses a time as people and programs write it: the `date-time` of RFC 3339 §5.6, with `Z` or an offset
+/// from UTC, and up to nine fraction digits.
 ///
 /// # Errors
 /// [`TimeError`].
@@ -52,7 +54,8 @@ fn since_epoch(seconds: i64, nanos: u64) -> Result<u64, TimeError> {
     seconds.checked_mul(NANOS).and_then(|ns| ns.checked_add(nanos)).ok_or(TimeError::NoSuchTime)
 }
 
-/// A time without its zone, in seconds since the epoch of that zone and nanoseconds, and what stands behind it.
+/// Parses a time without its zone: returns seconds since the epoch of that zone, nanoseconds, and the text
+/// after it.
 fn local(text: &[u8]) -> Result<(i64, u64, &[u8]), TimeError> {
     let seconds = seconds(text).ok_or(TimeError::Shape)?.ok_or(TimeError::NoSuchTime)?;
     let Some((b'.', fraction)) = text[19..].split_first() else { return Ok((seconds, 0, &text[19..])) };
@@ -65,8 +68,8 @@ fn local(text: &[u8]) -> Result<(i64, u64, &[u8]), TimeError> {
     Ok((seconds, value * 10u64.pow(9 - digits.len() as u32), zone))
 }
 
-/// Seconds since the epoch of `2021-04-17T16:43:37…`, as if it were in UTC. `None`: not of this shape; `Some(None)`: no
-/// such time.
+/// Returns the seconds since the epoch of `2021-04-17T16:43:37…`, as if it were in UTC. `None`: not of this
+/// form; `Some(None)`: no such time.
 #[expect(clippy::option_option, reason = "the two are different faults of a line")]
 fn seconds(head: &[u8]) -> Option<Option<i64>> {
     let text = head.get(..19)?;
@@ -77,7 +80,7 @@ fn seconds(head: &[u8]) -> Option<Option<i64>> {
     let field = |at: usize| two_digits(text, at);
     let year = field(0)? * 100 + field(2)?;
     let (month, day, hour, minute, second) = (field(5)?, field(8)?, field(11)?, field(14)?, field(17)?);
-    // At an offset from UTC, 1970 may begin in 1969.
+    // With an offset from UTC, 1970 may begin in 1969.
     let exists = (1969..=2554).contains(&year)
         && (1..=12).contains(&month)
         && (1..=days_in_month(year, month)).contains(&day)
@@ -105,10 +108,10 @@ fn days_in_month(year: u64, month: u64) -> u64 {
     }
 }
 
-/// Days before each month of a year without a leap day.
+/// Days before each month of a common year.
 const DAYS_BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
 
-/// Days from 1970-01-01 to a date that exists.
+/// Returns the days from 1970-01-01 to a valid date.
 fn days_since_epoch(year: u64, month: u64, day: u64) -> i64 {
     let days_before = |year: u64| year * 365 + (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     let leap_day = u64::from(month > 2 && is_leap(year));
@@ -116,8 +119,7 @@ fn days_since_epoch(year: u64, month: u64, day: u64) -> i64 {
     days.cast_signed() - days_before(1970).cast_signed()
 }
 
-/// Appends `rx_ns` as RFC 3339 with 7 fraction digits, or with 9 where 7 do not hold it: the receive
-/// time of a tardis slice.
+/// Appends `rx_ns` as RFC 3339 in UTC, with these fraction digits.
 pub fn write(rx_ns: u64, digits: FractionDigits, out: &mut Vec<u8>) {
     let (seconds, nanos) = (rx_ns / NANOS, rx_ns % NANOS);
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
@@ -139,19 +141,19 @@ pub fn write(rx_ns: u64, digits: FractionDigits, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// How many digits stand behind the point of a written time.
+/// The fraction digits of a written time.
 #[derive(Clone, Copy, Debug)]
 pub enum FractionDigits {
-    /// Microseconds; what is smaller is cut off.
+    /// Microseconds, truncated.
     Six,
-    /// Seven as tardis writes them, nine where seven would cut something off.
+    /// Seven, as in tardis slices; nine if seven would truncate.
     SevenOrNine,
 }
 
-/// Year, month and day of the date that is `days` after 1970-01-01.
+/// Returns year, month and day of the date `days` after 1970-01-01.
 fn date_of(days: u64) -> (u64, u64, u64) {
     let days = days.cast_signed();
-    // A first guess that is never late, then at most one step.
+    // The estimate is never late; the loop advances it by at most two years.
     let mut year = 1970 + days.cast_unsigned() / 366;
     while days_since_epoch(year + 1, 1, 1) <= days {
         year += 1;
@@ -163,7 +165,7 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     (year, month, (days - days_since_epoch(year, month, 1)).cast_unsigned() + 1)
 }
 
-/// Appends `value` with zeros in front, `width` digits in all.
+/// Appends `value` with leading zeros, `width` digits in all.
 fn push_padded(value: u64, width: usize, out: &mut Vec<u8>) {
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(value).as_bytes();
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn offsets_are_read_as_the_grammar_has_them() {
-        // F12: what Python's `isoformat()` writes, and the rest of §5.6.
+        // F12: the output of Python's `isoformat()`, and the rest of §5.6.
         let us = |text: &str| parse_with_offset(text.as_bytes()).map(|ns| ns / 1_000);
         let moment = 1_780_000_000_000_000;
         for text in [
@@ -214,7 +216,7 @@ mod tests {
         assert_eq!(us("2026-05-28T22:26:40.123456+02:00"), Ok(moment + 123_456));
         let ns = |text: &str| parse_with_offset(text.as_bytes());
         assert_eq!(ns("2026-05-28T22:26:40.123456789+02:00"), Ok(moment * 1_000 + 123_456_789));
-        // Over the ends of what can be told: of a year, of a leap day, of the epoch, of 64 bits.
+        // Across the limits: of a year, a leap day, the epoch, 64 bits.
         assert_eq!(ns("2024-03-01T00:30:00+01:00"), ns("2024-02-29T23:30:00Z"));
         assert_eq!(ns("2024-12-31T23:30:00-01:00"), ns("2025-01-01T00:30:00Z"));
         assert_eq!(ns("1969-12-31T23:30:00-01:00"), Ok(1_800 * NANOS));
@@ -254,7 +256,7 @@ mod tests {
         ] {
             assert_eq!(ns(text), Err(TimeError::Shape), "{text}");
         }
-        // What is recorded is read as ever: in capitals, in UTC.
+        // Recorded times have one form only: upper case, in UTC.
         for text in ["2026-05-28t20:26:40Z", "2026-05-28T20:26:40z", "2026-05-28T20:26:40+00:00"] {
             assert_eq!(parse(text.as_bytes()), Err(TimeError::Shape), "{text}");
         }

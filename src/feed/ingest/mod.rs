@@ -76,7 +76,7 @@ pub struct IngestView {
     pub turns: Counter,
     /// Durations of the turns.
     pub turn_times: TurnTimes,
-    /// The heartbeat that the watchdog checks.
+    /// The turn counter that the watcher checks for liveness.
     pub pulse: Arc<Pulse>,
     /// Ticks published to the ring.
     pub published: Counter,
@@ -367,7 +367,7 @@ impl Ingest {
         }
     }
 
-    /// Takes a bounded share of the input that is due, and wakes the shards once at the end.
+    /// Takes a bounded share of the input that is due, and wakes the shards.
     pub fn turn(&mut self, now: Now) -> Next {
         self.beating.beat();
         let machine_ns = self.parts.clock.machine_ns(now.mono_ns);

@@ -170,7 +170,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         // A broken book exists again only after a snapshot, and only this check shows that it is good.
         let rebuilt = listed.broken && !hold;
         listed.broken &= hold;
-        // If another line published quotes since, an equal quote of this line must be published again.
+        // If another source has published quotes since, an equal quote of this line must be published again.
         let same = quote == listed.top && !rebuilt && speaks;
         if hold || listed.held || rebuilt {
             if !self.claim(at, Channel::Quote, RANK_BOOK) {

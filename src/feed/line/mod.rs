@@ -263,9 +263,9 @@ impl Line {
         result
     }
 
-    /// Handles a lost connection or the end of the capture: the streams of this line become `down`, and books
-    /// and sequences start anew with the next frame. Before the first frame it does nothing, and what
-    /// [`prime`](Self::prime) learned remains.
+    /// Handles a lost connection or the end of the capture: releases the streams of this line (state `down`,
+    /// unless another line owns them), and books and sequences start anew with the next frame. Before the
+    /// first frame there is nothing to release, and what [`prime`](Self::prime) learned remains.
     pub fn disconnected(&mut self, rx_ns: u64, sequencer: &mut Sequencer, mut out: impl FnMut(&Tick)) {
         if self.last_rx_ns.is_some() {
             self.release(false, rx_ns, sequencer, &mut out);

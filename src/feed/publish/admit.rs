@@ -84,7 +84,7 @@ impl Publish {
             biased;
             // Polled first, so that a received line is read even if the place is lost.
             line = first_line(wire, lines) => line,
-            () = place.evicted() => Err((Close::Limit, "too many connections without a token: show it at once".to_owned())),
+            () = place.evicted() => Err((Close::Limit, "too many connections without a token: send it at once".to_owned())),
             () = patience(Duration::from_millis(limit_ms)) => {
                 Err((Close::Auth, format!("no token within {limit_ms} ms")))
             }
@@ -111,7 +111,7 @@ impl Publish {
         }
         match self.judge(token.as_bytes(), address) {
             Verdict::Right => Ok(()),
-            Verdict::Wrong => wrong("`token` is not the right one"),
+            Verdict::Wrong => wrong("`token` is wrong"),
             Verdict::NotNow { retry_s } => Err((Close::Busy, too_many(retry_s))),
         }
     }
@@ -136,8 +136,8 @@ async fn first_line(wire: &mut Wire, lines: &mut Lines) -> Result<Vec<u8>, Refus
                 return Err(wrong("the first message is empty"));
             }
             Ok(Received::Bytes | Received::Room) => {}
-            Ok(Received::End | Received::Reset) => return Err(wrong("closed before a token came")),
-            Err(why) => return Err((why, "more than a connection may send before its token".to_owned())),
+            Ok(Received::End | Received::Reset) => return Err(wrong("closed before a token was received")),
+            Err(why) => return Err((why, "more was sent than is allowed before the token".to_owned())),
         }
     }
 }

@@ -108,8 +108,8 @@ impl Reads {
         self.sources.len() * size_of::<Read>() + self.joins.len() * size_of::<Joined>()
     }
 
-    /// Returns true if a segment follows what its line has read before. For the first segment of a line it
-    /// must be marked as continuing.
+    /// Returns true if a segment is marked as continuing and follows the one that its line has read before,
+    /// if any.
     pub(super) fn continues(&mut self, source: usize, segment: Segment) -> bool {
         let before = self.sources[source].segment.replace(segment);
         segment.continues && before.is_none_or(|before| before.precedes(&segment))

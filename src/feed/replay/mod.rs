@@ -92,7 +92,7 @@ pub enum ReplayError {
     )]
     NoVenue(PathBuf),
     /// No captures were given.
-    #[error("no captures are named")]
+    #[error("no captures are given")]
     NoFiles,
     /// `to` is not after `from`.
     #[error("`to` is not behind `from`: nothing would be replayed")]

@@ -88,7 +88,7 @@ impl<W: Write> Writer<W> {
     pub fn note(&mut self, note: &Note) -> io::Result<()> {
         let line = note.line();
         if line.len() > note::NOTE_BYTES_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too long a note"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the note is too long"));
         }
         self.out.write_all(&line)
     }

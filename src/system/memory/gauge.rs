@@ -1,15 +1,15 @@
-//! What bounds the memory of this process from outside, and how much it takes: `/proc` and cgroups, versions 2 and 1.
+//! The external limit on the memory of this process, and its use: `/proc` and cgroups, versions 2 and 1.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How much of a cgroup's limit is the bound, in percent: the rest is for what the kernel takes in a moment, and for
-/// files that are on their way to the disk.
+/// The bound as a percentage of a cgroup's limit: the rest is for short peaks of the kernel, and for dirty
+/// file pages.
 const CGROUP_PERCENT: u64 = 90;
-/// How much of the machine's memory is the bound, in percent: others live there, too.
+/// The bound as a percentage of the machine's memory: other processes need memory too.
 const MACHINE_PERCENT: u64 = 75;
 
-/// Where the bound comes from.
+/// The origin of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// `limits.memory_bytes_max`.
@@ -22,39 +22,41 @@ pub enum Origin {
     Unknown,
 }
 
-/// The bound of memory.
+/// The bound on memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// Bytes; [`u64::MAX`]: there is none.
+    /// Bytes; [`u64::MAX`] means no bound.
     pub bytes: u64,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: Origin,
-    /// What it was derived from, bytes: the limit of the cgroup or the memory of the machine. As configured otherwise.
+    /// What it was derived from, in bytes: the limit of the cgroup, the memory of the machine, or the
+    /// configured value.
     pub of_bytes: u64,
 }
 
-/// What is in use, bytes.
+/// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
-    /// What the process has in memory that is no file.
+    /// Memory of the process that is not file-backed.
     pub process: u64,
-    /// What the kernel charges the cgroup, but for files that it can drop; 0 where that does not set the bound.
+    /// Memory charged to the cgroup, without droppable file pages; 0 if the cgroup does not set the bound.
     pub cgroup: u64,
 }
 
 impl Use {
-    /// The greater of two sums: what the process and the kernel (`kernel_bytes`) hold, and what the cgroup is charged.
+    /// Returns the greater of two figures: the memory of the process plus the kernel's for it
+    /// (`kernel_bytes`), and the charge of the cgroup.
     pub fn bytes(self, kernel_bytes: u64) -> u64 {
         self.process.saturating_add(kernel_bytes).max(self.cgroup)
     }
 }
 
-/// The interface of a cgroup's memory controller: its files.
+/// The file names of a cgroup's memory controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Files {
     limit: &'static str,
     usage: &'static str,
-    /// Fields of `memory.stat` that count files which the kernel can drop.
+    /// The fields of `memory.stat` with droppable file pages.
     droppable: [&'static str; 2],
 }
 
@@ -66,7 +68,7 @@ const VERSION_1: Files = Files {
     droppable: ["total_inactive_file", "total_active_file"],
 };
 
-/// The cgroup whose limit is reached first: the process is in it, or in one below it.
+/// The cgroup with the lowest limit among that of the process and its ancestors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cgroup {
     dir: PathBuf,
@@ -74,24 +76,24 @@ struct Cgroup {
     limit_bytes: u64,
 }
 
-/// Reads what bounds this process and what it takes. Where the system reports none, there is no bound.
+/// Reads the limit and the use of memory. If the system reports none, there is no bound.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
     cgroup: Option<Cgroup>,
     machine_bytes: Option<u64>,
-    /// The bound is that of the cgroup: what it is charged counts.
+    /// The bound comes from the cgroup, so the charge of the cgroup counts.
     by_cgroup: bool,
 }
 
 impl Gauge {
-    /// Looks for the cgroup and the memory of the machine.
+    /// Finds the cgroup and the memory of the machine.
     pub fn find() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let machine_bytes = kib_of(&read("/proc/meminfo"), "MemTotal");
         let dirs = dirs_of(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
         let limits = dirs.into_iter().filter_map(|(dir, files)| {
             let limit_bytes: u64 = fs::read_to_string(dir.join(files.limit)).ok()?.trim().parse().ok()?;
-            // Version 1 writes a number beyond all memory where there is no limit.
+            // Version 1 reports a number above all memory if there is no limit.
             let is_one = machine_bytes.is_none_or(|machine| limit_bytes < machine);
             is_one.then_some(Cgroup { dir, files, limit_bytes })
         });
@@ -99,7 +101,7 @@ impl Gauge {
         Self { cgroup, machine_bytes, by_cgroup: false }
     }
 
-    /// The bound: as configured, or derived where that is 0.
+    /// Returns the bound: as configured, or derived if that is 0.
     pub fn bound(&mut self, configured_bytes: u64) -> Bound {
         let derived =
             |of_bytes: u64, percent, origin| Bound { bytes: of_bytes / 100 * percent, origin, of_bytes };
@@ -115,12 +117,13 @@ impl Gauge {
         bound
     }
 
-    /// The limit of the cgroup, or else the memory of the machine, bytes: beyond it the kernel kills.
+    /// Returns the limit of the cgroup, or else the memory of the machine, in bytes: beyond it the kernel
+    /// kills the process.
     pub fn limit_bytes(&self) -> Option<u64> {
         self.cgroup.as_ref().map(|cgroup| cgroup.limit_bytes).or(self.machine_bytes)
     }
 
-    /// What is in use now.
+    /// Returns the memory in use now.
     pub fn read(&self) -> Use {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let held: u64 = ["RssAnon", "RssShmem"].iter().filter_map(|field| kib_of(&status, field)).sum();
@@ -130,7 +133,7 @@ impl Gauge {
 }
 
 impl Cgroup {
-    /// What it is charged, but for files that the kernel can drop.
+    /// Returns the charge of the cgroup in bytes, without droppable file pages.
     fn charged_bytes(&self) -> Option<u64> {
         let usage: u64 = fs::read_to_string(self.dir.join(self.files.usage)).ok()?.trim().parse().ok()?;
         let stat = fs::read_to_string(self.dir.join("memory.stat")).ok()?;
@@ -138,7 +141,7 @@ impl Cgroup {
     }
 }
 
-/// A field in kB, as `/proc/meminfo` and `/proc/self/status` write it, in bytes.
+/// Returns a field of `/proc/meminfo` or `/proc/self/status`, which are in kB, in bytes.
 fn kib_of(text: &str, field: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let kib: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -153,7 +156,7 @@ fn droppable_bytes(stat: &str, files: Files) -> u64 {
     files.droppable.iter().filter_map(|name| field(name)).sum()
 }
 
-/// Where the limits of this process's cgroups stand: its own, and those above it as far as they are mounted.
+/// Returns the directories of this process's cgroups: its own, and the ancestors that are mounted.
 fn dirs_of(mountinfo: &str, cgroups: &str) -> Vec<(PathBuf, Files)> {
     let mut dirs = Vec::new();
     for line in mountinfo.lines() {
@@ -165,7 +168,7 @@ fn dirs_of(mountinfo: &str, cgroups: &str) -> Vec<(PathBuf, Files)> {
             (if files == VERSION_2 { controllers.is_empty() } else { named }).then(|| path.to_owned())
         };
         let Some(path) = cgroups.lines().find_map(of_it) else { continue };
-        // Seen from inside of a container the path may be one of outside: then what is mounted is its own.
+        // In a container the path may be one of the host: then the mounted directory is the process's own.
         let below = Path::new(&path).strip_prefix(&mount.root).unwrap_or(Path::new(""));
         let own = if below == Path::new("") { mount.at.clone() } else { mount.at.join(below) };
         for dir in own.ancestors() {
@@ -179,12 +182,12 @@ fn dirs_of(mountinfo: &str, cgroups: &str) -> Vec<(PathBuf, Files)> {
 }
 
 struct Mount {
-    /// Which part of the hierarchy is mounted.
+    /// The mounted part of the hierarchy.
     root: PathBuf,
     at: PathBuf,
 }
 
-/// A line of `/proc/self/mountinfo` (proc(5)) that mounts a hierarchy which may limit memory.
+/// Parses a line of `/proc/self/mountinfo` (proc(5)) that mounts a hierarchy which may limit memory.
 fn mount_of(line: &str) -> Option<(Mount, Files)> {
     let (mount, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');
@@ -227,7 +230,7 @@ mod tests {
         let cgroups = "9:name=systemd:/\n4:memory:/x\n3:cpuset:/\n0::/y\n";
         let own = "/sys/fs/cgroup/memory/x/memory.limit_in_bytes";
         assert_eq!(dirs(v1, cgroups), [own, "/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
-        // A container without a namespace: the path is of the host, what is mounted is its own.
+        // A container without a cgroup namespace: the path is the host's, the mounted directory its own.
         let inside = "36 32 0:31 /docker/c0 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
         let limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
         assert_eq!(dirs(inside, "4:memory:/docker/c0\n"), [limit]);

@@ -1,11 +1,11 @@
-//! The one bound of the memory of the process: what it is, how much is in use, how near that is to the bound, and how
-//! much may still be taken.
+//! The memory bound of the process: the bound, the memory in use, the level, and how much may still be taken.
 //!
-//! Two figures, for two decisions. *When* memory has to be given back is decided by a measurement: what the process
-//! holds, what the kernel holds for its sockets, and, where a cgroup sets the bound, what the kernel charges that
-//! cgroup ([`Gauge`]). *Which* clients give it back is decided by what each of them holds, which its shard counts. A
-//! measurement is a moment old: what is taken in one piece is therefore claimed first ([`Memory::claim`]), and what
-//! grows with each tick grows by a share of what was spare ([`Memory::share`]).
+//! Two figures serve two decisions. *When* memory has to be freed is decided by a measurement: the memory of
+//! the process, the kernel's for its sockets, and, if a cgroup sets the bound, the charge of that cgroup
+//! ([`Gauge`]). *Which* clients have to free it is decided by what each of them holds, which its shard
+//! counts. A measurement is slightly old: memory taken in one piece is therefore claimed first
+//! ([`Memory::claim`]), and memory that grows with each tick grows by a share of the spare memory
+//! ([`Memory::share`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,18 +15,18 @@ mod gauge;
 
 pub use gauge::{Bound, Gauge, Origin, Use};
 
-/// From this share of the bound on, in percent, memory is short: rooms, catch-ups and large subscriptions are refused,
-/// checkpoints are thrown away, and slow clients shed.
+/// The percentage of the bound from which memory is short: rooms, catch-ups and large subscriptions are
+/// refused, checkpoints are dropped, and slow clients shed.
 pub const SHORT_PERCENT: u64 = 80;
-/// From this share of the bound on, in percent, connections are refused and slow clients cut.
+/// The percentage of the bound from which connections are refused and slow clients cut.
 pub const CRITICAL_PERCENT: u64 = 90;
-/// How far below a level, in percent of the bound, use is brought before nothing more is given back.
+/// How far below a level, in percent of the bound, use is reduced once that level is reached.
 const SLACK_PERCENT: u64 = 5;
 
-/// How near use is to the bound.
+/// How close the use is to the bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// There is enough.
+    /// Below all thresholds.
     #[default]
     Ample,
     /// [`SHORT_PERCENT`] are in use.
@@ -38,7 +38,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// The word for the operator.
+    /// Returns the name for the operator.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ample => "ample",
@@ -49,14 +49,14 @@ impl Level {
     }
 }
 
-/// What is refused where memory is short.
+/// What is refused when memory is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// A connection.
     Connection,
-    /// A room of a replay.
+    /// A replay room.
     Room,
-    /// To catch up with what was recorded.
+    /// A request to catch up.
     CatchUp,
     /// A subscription to very many symbols.
     Subscription,
@@ -66,7 +66,7 @@ impl Asked {
     /// Every one, in the order of its number.
     pub const ALL: [Self; 4] = [Self::Connection, Self::Room, Self::CatchUp, Self::Subscription];
 
-    /// The word for the operator.
+    /// Returns the name for the operator.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connection => "connection",
@@ -76,7 +76,7 @@ impl Asked {
         }
     }
 
-    /// From which level on it is refused.
+    /// Returns the level from which it is refused.
     const fn refused_from(self) -> Level {
         match self {
             Self::Connection => Level::Critical,
@@ -85,26 +85,26 @@ impl Asked {
     }
 }
 
-/// The sentence of a refusal.
+/// The message of a refusal.
 pub const REFUSAL: &str = "the gateway is short of memory (limits.memory_bytes_max): try again later";
-/// When to try again, milliseconds.
+/// When to try again, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 1_000;
 
-/// The bound, and how much is in use. Shared by all threads; none waits for another.
+/// The bound, and the memory in use. Shared by all threads without locks.
 #[derive(Debug)]
 pub struct Memory {
     bound_bytes: u64,
     used_bytes: AtomicU64,
-    /// Measurements so far.
+    /// The number of measurements so far.
     samples: AtomicU64,
-    /// Claimed since the last measurement, and between the two before: a claim made just before a measurement may not have
-    /// been in use by then.
+    /// Bytes claimed since the last measurement, and between the two before: memory claimed just before a
+    /// measurement may not have been in use yet.
     claimed_bytes: AtomicU64,
     claimed_before_bytes: AtomicU64,
-    /// Threads that share what is spare.
+    /// Threads that share the spare memory.
     sharers: AtomicU64,
     refused: [Counter; Asked::ALL.len()],
-    /// Checkpoints of replays that were thrown away.
+    /// Checkpoints of replays that were dropped.
     pub checkpoints_dropped: Counter,
 }
 
@@ -115,7 +115,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// So many bytes at most; [`u64::MAX`]: there is no bound.
+    /// Returns a bound of `bound_bytes`; [`u64::MAX`] means none.
     pub fn new(bound_bytes: u64) -> Self {
         Self {
             bound_bytes,
@@ -129,22 +129,22 @@ impl Memory {
         }
     }
 
-    /// The bound, bytes; `None`: there is none.
+    /// Returns the bound in bytes; `None` if there is none.
     pub fn bound_bytes(&self) -> Option<u64> {
         (self.bound_bytes < u64::MAX).then_some(self.bound_bytes)
     }
 
-    /// What may be in use before memory is short, bytes; `None`: there is no bound.
+    /// Returns the use up to which memory is ample, in bytes; `None` if there is no bound.
     pub fn ample_bytes(&self) -> Option<u64> {
         self.bound_bytes().map(|_| self.percent(SHORT_PERCENT))
     }
 
-    /// What was in use when it was measured last, bytes.
+    /// Returns the use at the last measurement, in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// So many bytes are in use.
+    /// Records a measurement of the bytes in use.
     pub fn measured(&self, used_bytes: u64) {
         let claimed = self.claimed_bytes.swap(0, Ordering::Relaxed);
         self.claimed_before_bytes.store(claimed, Ordering::Relaxed);
@@ -152,25 +152,25 @@ impl Memory {
         self.samples.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it was measured: with each time, a new [share](Self::share) may be taken.
+    /// Returns the number of measurements: after each, a new [share](Self::share) may be taken.
     #[inline]
     pub fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
     }
 
-    /// So many percent of the bound, bytes.
+    /// Returns this percentage of the bound in bytes.
     fn percent(&self, percent: u64) -> u64 {
         (self.bound_bytes / 100).saturating_mul(percent)
     }
 
-    /// What is in use, and what was claimed and may not be in use yet, bytes.
+    /// Returns the bytes in use, plus those claimed that may not be in use yet.
     fn taken_bytes(&self) -> u64 {
         let claimed = self.claimed_bytes.load(Ordering::Relaxed);
         let before = self.claimed_before_bytes.load(Ordering::Relaxed);
         self.used_bytes().saturating_add(claimed).saturating_add(before)
     }
 
-    /// How near use is to the bound.
+    /// Returns how close the use is to the bound.
     pub fn level(&self) -> Level {
         let used = self.used_bytes();
         match () {
@@ -181,7 +181,7 @@ impl Memory {
         }
     }
 
-    /// Bytes that have to be given back until use is well below a level; 0 unless that level is reached.
+    /// Returns the bytes to free until the use is well below a level; 0 unless that level is reached.
     pub fn excess_bytes(&self, level: Level) -> u64 {
         let percent = match level {
             Level::Ample => return 0,
@@ -195,7 +195,8 @@ impl Memory {
         self.used_bytes().saturating_sub(self.percent(percent - SLACK_PERCENT))
     }
 
-    /// Takes so many bytes, if memory is not short with them. They count as taken until they can be measured.
+    /// Claims memory; returns false if memory would then be short. Claimed bytes count as taken until they
+    /// can be measured.
     pub fn claim(&self, bytes: u64) -> bool {
         if self.taken_bytes().saturating_add(bytes) > self.percent(SHORT_PERCENT) {
             return false;
@@ -204,24 +205,24 @@ impl Memory {
         true
     }
 
-    /// Another thread shares what is spare.
+    /// Adds a thread that shares the spare memory.
     pub fn join(&self) {
         self.sharers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A thread that [joined](Self::join) has ended.
+    /// Removes a thread that [joined](Self::join).
     pub fn leave(&self) {
         self.sharers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What a thread that [joined](Self::join) may take until the next measurement, bytes: its share of half of what is left
-    /// until memory is short. The other half is for what takes memory meanwhile and asks for none.
+    /// Returns what a thread that [joined](Self::join) may take until the next measurement, in bytes: its
+    /// share of half of what is left until memory is short. The other half is for unclaimed use.
     pub fn share(&self) -> u64 {
         let spare = self.percent(SHORT_PERCENT).saturating_sub(self.taken_bytes());
         spare / 2 / self.sharers.load(Ordering::Relaxed).max(1)
     }
 
-    /// Whether something is refused now for want of memory; then it is counted.
+    /// Returns true if a request is refused now because memory is short, and counts the refusal.
     pub fn refuses(&self, asked: Asked) -> bool {
         let refuses = self.level() >= asked.refused_from();
         if refuses {
@@ -230,7 +231,8 @@ impl Memory {
         refuses
     }
 
-    /// Takes so many bytes for something, as [`claim`](Self::claim) does. False: it is refused, and counted.
+    /// Claims memory for a request, as [`claim`](Self::claim) does. Returns false, and counts the refusal, if
+    /// it cannot.
     pub fn grants(&self, asked: Asked, bytes: u64) -> bool {
         let granted = self.claim(bytes);
         if !granted {
@@ -239,7 +241,7 @@ impl Memory {
         granted
     }
 
-    /// How often something was refused.
+    /// Returns how many such requests were refused.
     pub fn refused(&self, asked: Asked) -> u64 {
         self.refused[asked as usize].get()
     }
@@ -289,7 +291,7 @@ mod tests {
         let memory = Memory::new(1_000);
         memory.measured(300);
         assert!(memory.claim(400) && !memory.claim(101), "the measurement is older than the claim");
-        // The claim may have been made while this was measured.
+        // The claim may have been made during this measurement.
         memory.measured(300);
         assert!(!memory.claim(101) && memory.claim(100));
         memory.measured(700);
