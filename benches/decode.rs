@@ -1,9 +1,9 @@
-//! What a message of a venue costs: parsed, decoded into events, and turned into ticks by a feed line. `base`
-//! only walks the bytes, and so shows what the harness costs; `serde_json` parses the same bytes into
-//! values, and does nothing with them.
+//! Cost of a venue's message: parsed, decoded into events, and turned into ticks by a feed line. `base` only
+//! iterates over the bytes, and shows the cost of the harness; `serde_json` parses the same bytes into values
+//! that are not used.
 //!
-//! Runs over recorded captures where they are (`TICKFAN_FEEDS` names their folder), else over those that
-//! ship with the project. Elements are messages: the throughput is messages a second on one core.
+//! Runs over recorded captures if available (`TICKFAN_FEEDS` names their folder), otherwise over the shipped
+//! ones. Elements are messages: the throughput is messages per second on one core.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use tickfan::feed::{Line, LineId, LineLimits, Origin, Sequencer};
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::venue::{self, Scratch, Wire};
 
-/// The messages of a capture, unpacked, with their receive times.
+/// The messages of a capture, decompressed, with their receive times.
 struct Messages {
     name: String,
     wire: Wire,
     bytes: Vec<u8>,
-    /// Receive time, and where the message ends.
+    /// Receive time and end offset of each message.
     ends: Vec<(u64, usize)>,
 }
 
@@ -59,7 +59,7 @@ fn captures() -> Vec<PathBuf> {
     ["binance-futures.zst", "coinbase.zst"].map(|name| here.join("feeds").join(name)).into()
 }
 
-/// A line that has seen nothing, and its market.
+/// A new feed line with its sequencer.
 fn line(wire: Wire) -> (Line, Sequencer) {
     let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
     (Line::new(LineId(0), Origin::Live, wire, limits), Sequencer::new(Arc::new(InstrumentTable::new(1_024))))

@@ -1,7 +1,7 @@
-//! What a delivery costs us, the kernel left out: 1,000 sessions of one shard, their sockets taking everything at
-//! once into nothing. `base` copies a frame to 1,000 buffers, which is the least that any fan-out does.
+//! Cost of a delivery in the gateway, without the kernel: 1,000 sessions of one shard, whose sockets accept
+//! and discard everything. `base` copies a frame to 1,000 buffers, the minimum of any fan-out.
 //!
-//! Rows per delivery: divide the time by 1,000 (or read the throughput).
+//! Cost per delivery: divide the time by 1,000 (or read the throughput).
 
 mod rig;
 
@@ -91,7 +91,7 @@ fn fan_out(c: &mut Criterion) {
     group.finish();
 }
 
-/// Many symbols: what a tick touches of its hundred sessions is in no near cache.
+/// Many symbols: the memory that a tick touches in its hundred sessions is in no near cache.
 fn many_symbols(c: &mut Criterion) {
     const SYMBOLS: u32 = 1_000;
     const EACH: u32 = 20;
@@ -99,7 +99,7 @@ fn many_symbols(c: &mut Criterion) {
     let mut group = c.benchmark_group("many");
     let mut rig = Rig::<Nowhere>::new(SYMBOLS);
     for session in 0..5_000 {
-        // They lie far apart, so that what comes together is for others.
+        // The symbols of a session are far apart, so that consecutive ticks go to different sessions.
         let apart = (0..EACH).map(|n| (session + n * (SYMBOLS / EACH)) % SYMBOLS);
         let names: Vec<String> = apart.map(|n| format!(r#""{}""#, symbol(n))).collect();
         let request = format!(r#"{{"op":"subscribe","channel":"trade","symbols":[{}]}}"#, names.join(","));
@@ -122,7 +122,7 @@ fn many_symbols(c: &mut Criterion) {
     group.finish();
 }
 
-/// What measuring the stages costs, where the kernel's work is counted in: 200 sockets of the loopback, read by a thread.
+/// Cost of measuring the stages, including the work of the kernel: 200 loopback sockets, read by one thread.
 fn measure(c: &mut Criterion) {
     const SOCKETS: usize = 200;
     let mut group = c.benchmark_group("stages");
@@ -157,8 +157,8 @@ fn measure(c: &mut Criterion) {
             }
         }
     });
-    // Tick by tick in turn, who is first too: a machine has better and worse moments. Medians: some ticks meet with
-    // something else.
+    // Both alternate tick by tick, and in who is first, because the speed of a machine varies. Medians,
+    // because some ticks coincide with other work.
     let (mut seq, mut took) = (1, [Vec::new(), Vec::new()]);
     group.measurement_time(Duration::from_secs(10));
     group.bench_function(format!("a tick to {SOCKETS} sockets, without and with measuring (per two)"), |b| {
@@ -185,8 +185,8 @@ fn measure(c: &mut Criterion) {
     reading.join().expect("the reader ends");
 }
 
-/// Two shards read one ring and share nothing else that is written to: on two cores they are twice one. The sockets lead
-/// nowhere, for the kernel's own locks are another matter.
+/// Two shards read one ring and share no other written memory: on two cores their throughput is twice that of
+/// one. The sockets discard everything, to exclude the locks of the kernel.
 fn two_shards(c: &mut Criterion) {
     const TICKS: u32 = 20_000;
     let mut group = c.benchmark_group("shards");
@@ -200,7 +200,7 @@ fn two_shards(c: &mut Criterion) {
     group.finish();
 }
 
-/// How long so many shards take to fan out so many ticks that are in the ring already, each on a thread of its own.
+/// Time in which `shards` shards fan out `ticks` ticks that are already in the ring, each on its own thread.
 fn drained_by(shards: usize, ticks: u32) -> Duration {
     let (mut writer, ring) = tick_ring(32_768, 1).expect("a power of two");
     let (ready, start) = (Barrier::new(shards + 1), Barrier::new(shards + 1));

@@ -1,25 +1,27 @@
-//! How does the gateway's fan-out compare: with other servers, and with what the machine gives at most? Each server in
-//! turn on core 0, the load on core 1, ticks over TCP in, and out to WebSocket subscribers. `make bench-fanout` runs it
-//! and installs what the other servers need; environment:
+//! Compares the fan-out of the gateway with other servers, and with the limit of the machine. Each server
+//! runs in turn on core 0, the load on core 1; ticks arrive over TCP and go to WebSocket subscribers. `make
+//! bench-fanout` runs it and installs the other servers; environment:
 //!
 //! | variable | meaning |
 //! | --- | --- |
 //! | `TICKFAN_BENCH_CASES` | a, b, c, csat, d, zipf, hz (all) |
 //! | `TICKFAN_BENCH_PEERS` | limit, limit-batch, limit-fifo, tickfan, uws, ws (all) |
-//! | `TICKFAN_BENCH_SECONDS` | how long is measured; a probe for saturation takes 2 at most (4) |
-//! | `TICKFAN_BENCH_REPEAT` | how often, all servers by turns; medians are shown (2) |
-//! | `TICKFAN_BENCH_SCALE` | of the connections and the rates: 0.1 for a quick look at whether all of it works (1) |
+//! | `TICKFAN_BENCH_SECONDS` | seconds of a measurement, at most 2 of a saturation probe (4) |
+//! | `TICKFAN_BENCH_REPEAT` | repetitions, alternating all servers; medians are shown (2) |
+//! | `TICKFAN_BENCH_SCALE` | factor of connections and rates: 0.1 for a quick functional check (1) |
 //! | `TICKFAN_BIN` | the gateway to run, instead of the one built with this bench |
 //!
-//! `limit`, `limit-batch` and `limit-fifo` are no servers one could use: they only send (`peers/limit.rs`), each in
-//! another order. The figures of two machines, or of two days, do not compare; the ratios do, roughly.
+//! `limit`, `limit-batch` and `limit-fifo` are not usable servers: they only send (`peers/limit.rs`), each in
+//! another order. Absolute figures of different machines or days are not comparable; the ratios are, roughly.
 //!
-//! The CPU is the server process's own and what the kernel does in its name: as a rule that is most of the work of TCP
-//! over the loopback, the receiving side included. The memory of a connection is the server's own; the kernel's is not in it.
+//! The CPU time is that of the server process, including the kernel's work for it: usually most of the work
+//! of TCP over the loopback, the receiving side included. The memory of a connection is that of the server,
+//! without the kernel's.
 //!
-//! Latency is from when a tick was due until it arrived, of those that did: the column beside it says how many. In a
-//! search for saturation a rate holds where 99.9 % came and the p99 was below 100 ms. Only `tickfan` numbers and accounts
-//! for what it sends, and its messages are longer by that; the others pass on the publisher's line.
+//! Latency is the time from when a tick was due until it arrived, of those that arrived; the column beside it
+//! shows their share. In a search for saturation, a rate holds if 99.9 % arrived and the p99 was below 100
+//! ms. Only `tickfan` numbers and accounts for its messages, which are longer by that; the others forward the
+//! publisher's line.
 
 #[path = "peers/cases.rs"]
 mod cases;
@@ -89,8 +91,8 @@ fn number<T: std::str::FromStr>(name: &str, default: T) -> anyhow::Result<T> {
     text.parse().ok().with_context(|| format!("{name}={text} is no number"))
 }
 
-/// Puts the load on core 1. False where there is one core, or no `taskset`: then nothing is pinned, and the load sleeps
-/// between ticks.
+/// Pins the load to core 1. Returns false if there is one core or no `taskset`: then nothing is pinned, and
+/// the load sleeps between ticks.
 fn pin() -> bool {
     let pid = std::process::id().to_string();
     std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
@@ -102,7 +104,7 @@ fn pin() -> bool {
             .is_ok_and(|status| status.success())
 }
 
-/// Files that this process may have open.
+/// Most open files of this process.
 fn files_max() -> anyhow::Result<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").context("/proc/self/limits")?;
     let row = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -117,7 +119,7 @@ fn main() -> anyhow::Result<ExitCode> {
         limit::serve(kind.context("no such limit")?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    // Cargo asks each bench for its list.
+    // Cargo requests a list from each bench.
     if arguments.iter().any(|argument| argument == "--list") {
         return Ok(ExitCode::SUCCESS);
     }

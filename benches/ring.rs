@@ -1,12 +1,14 @@
-//! What it costs to publish a tick and to take one, beside a bounded channel, a broadcast channel and a disruptor.
+//! Cost of publishing a tick and of reading one, compared with a bounded channel, a broadcast channel and a
+//! disruptor.
 //!
-//! The channel and the disruptor wait for their reader, and so publish as fast as it reads; the broadcast and the ring do
-//! not, and lap it.
+//! The channel and the disruptor wait for their reader, and thus publish as fast as it reads; the broadcast
+//! channel and the ring do not, and lap it.
 //!
-//! The `base` row is the harness alone: the making of the words and the loop. Every row is per tick of
-//! [`WORDS`] words. Rows with a busy reader need a core for it; on a machine without one they measure
-//! the scheduler. They also move from run to run: a reader at the writer's heels takes the cache line
-//! from it each time, one that lags or was lapped hardly ever, so one figure is not the cost. The rows that read take from a cache that the same thread has just filled.
+//! The `base` row is the harness alone: creating the words, and the loop. Every row is per tick of [`WORDS`]
+//! words. Rows with a busy reader need a core for it; on a machine with one core they measure the scheduler.
+//! Their results also vary between runs: a reader right behind the writer takes the cache line from it each
+//! time, one that lags or was lapped rarely does, so that one figure is not the cost. Rows that read use a
+//! cache that the same thread has just filled.
 
 use std::hint::{self, black_box};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +48,7 @@ fn new_disruptor() -> (SingleProducer<Words, SingleConsumerBarrier>, Poller) {
     (builder.build(), poller)
 }
 
-/// Takes at most [`BATCH`]; how many there were.
+/// Reads at most [`BATCH`] ticks, and returns their number.
 fn poll(poller: &mut Poller) -> usize {
     let Ok(mut batch) = poller.take(BATCH as u64) else { return 0 };
     let mut taken = 0;
@@ -64,8 +66,8 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, Wal
     group
 }
 
-/// Times `publish` while `read` runs over and over on another thread: from when that thread is known to
-/// run, and so long that its coming and going do not count.
+/// Times `publish` while `read` runs repeatedly on another thread. It begins when that thread is known to
+/// run, and lasts long enough that its start and end do not matter.
 fn beside_a_reader(iters: u64, mut publish: impl FnMut(u64), mut read: impl FnMut() + Send) -> Duration {
     let (running, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -86,7 +88,7 @@ fn beside_a_reader(iters: u64, mut publish: impl FnMut(u64), mut read: impl FnMu
     })
 }
 
-/// Fills with `publish`, untimed, and times `drain`, which takes all that was filled.
+/// Fills with `publish`, untimed, and times `drain`, which reads everything.
 fn after_filling(iters: u64, mut publish: impl FnMut(u64), mut drain: impl FnMut(usize)) -> Duration {
     let mut took = Duration::ZERO;
     let mut left = iters as usize;
@@ -111,7 +113,7 @@ fn publish_alone(criterion: &mut Criterion) {
     group.bench_function("base", |b| {
         b.iter(|| {
             n += 1;
-            // By reference, as the others take it: to return the words would be a copy more.
+            // By reference, as in the other rows: returning the words would add a copy.
             black_box(&words_of(n));
         });
     });
@@ -144,7 +146,7 @@ fn publish_alone(criterion: &mut Criterion) {
             poll(&mut poller)
         });
     });
-    // It refuses to send with nobody subscribed.
+    // It refuses to send without a subscriber.
     let (sender, _idle) = broadcast::channel(CAPACITY);
     group.bench_function("tokio broadcast, an idle receiver", |b| {
         b.iter(|| {

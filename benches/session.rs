@@ -1,7 +1,7 @@
-//! What the parts of a delivery cost: a frame into a session's outbox and out again, and the way of a tick through a
-//! shard to the sessions that want it, by how many of them do. Sockets take everything at once into nothing.
+//! Cost of the parts of a delivery: a frame into a session's outbox and out again, and the path of a tick
+//! through a shard to the matching sessions, by their number. Sockets accept and discard everything.
 //!
-//! Every row is per frame, or per tick. The `base` rows are the harness and the least that must be done: a copy, and a
+//! Every row is per frame or per tick. The `base` rows are the harness and the minimum work: a copy, and a
 //! tick through the ring to a shard without sessions.
 
 mod rig;
@@ -17,11 +17,11 @@ use tickfan::session::{Buffers, FrameRange, Session, Times};
 use crate::rig::{Nowhere, Rig, policy, quote, symbol, trade};
 
 const FRAME: [u8; 220] = [b'x'; 220];
-/// Frames that one write takes.
+/// Frames per write.
 const FRAMES: usize = 16;
 const SYMBOLS: u32 = 1_000;
 
-/// All that waits goes out, as a shard writes it.
+/// Writes everything that is queued, as a shard does.
 fn write(session: &mut Session) {
     let len = session.show(|slices| black_box(slices).iter().map(|slice| slice.len()).sum());
     session.wrote(len, 0);
@@ -82,7 +82,8 @@ fn outbox(c: &mut Criterion) {
             write(&mut session);
         });
     });
-    // The frame ring would come round: they become its own, in several chunks that are lent and given back.
+    // The frames are copied before the frame ring would overwrite them, into several chunks that are lent and
+    // returned.
     let framed = [[0x82, 126, 0, 216].as_slice(), &FRAME[4..]].concat();
     let framed: Vec<FrameRange> = (0..64).filter_map(|_| buffers.append(&framed, times)).collect();
     group.throughput(Throughput::Elements(64));
@@ -99,7 +100,7 @@ fn outbox(c: &mut Criterion) {
 fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("turn");
     group.throughput(Throughput::Elements(1));
-    // One more symbol than anybody wants.
+    // One symbol more than any session subscribes to.
     let request = |terms: &str, n: u32| {
         format!(r#"{{"op":"subscribe",{terms},"symbols":["{}"]}}"#, symbol(n % SYMBOLS))
     };
@@ -147,7 +148,7 @@ fn lookup(c: &mut Criterion) {
     for n in 0..SYMBOLS {
         slow.open(Nowhere, &request(r#""channel":"quote","mode":"latest","max_hz":0.01"#, n));
     }
-    // The first of each symbol is held back for most of 100 s, and every other behind it.
+    // The first tick of each symbol is held back for most of 100 s, and all others behind it.
     assert_eq!(slow.reach(&quote(0, seq)), 0);
     group.bench_function("1 of 1,000 sessions wants it, held back already", |b| {
         b.iter(|| {

@@ -1,20 +1,22 @@
-//! Do clients that stop reading delay those that read? The real binary on one core, its clients on the others:
+//! Do clients that stop reading delay those that read? The real binary runs on one core, its clients on the
+//! others:
 //!
-//! 1. so many readers of everything;
-//! 2. the same readers, and clients that subscribe to everything and never read.
+//! 1. readers of all symbols;
+//! 2. the same readers, and clients that subscribe to all symbols and never read.
 //!
-//! It measures `rx` → arrival. In a replay `rx` is when the frame was due, so a gateway that falls behind cannot hide it
-//! (an open loop). Each reader checks the accounting rule on each message. `make bench-slow` runs it; environment:
+//! It measures `rx` → arrival. In a replay `rx` is when the frame was due, so that a gateway cannot hide a
+//! delay (an open loop). Each reader checks the accounting rule on each message. `make bench-slow` runs it;
+//! environment:
 //!
 //! | variable | meaning |
 //! | --- | --- |
-//! | `TICKFAN_BENCH_SECONDS` | length of a phase (5) |
-//! | `TICKFAN_BENCH_ROUNDS` | how often both phases run, one after the other; medians are shown (2) |
-//! | `TICKFAN_BENCH_CLIENTS`, `TICKFAN_BENCH_STALLED` | readers (900), and those that never read (a ninth) |
-//! | `TICKFAN_BENCH_SPEED` | of the replay (2: some 200,000 deliveries a second) |
-//! | `TICKFAN_CAPTURE` | what is replayed (`feeds/coinbase.zst`) |
-//! | `STRICT` | 1: the ratio of the p99s decides on the exit code too |
-//! | `TICKFAN_BENCH_BARE` | 1: no thresholds are set, and no ladder is asked for: for gateways that have none |
+//! | `TICKFAN_BENCH_SECONDS` | duration of a phase, seconds (5) |
+//! | `TICKFAN_BENCH_ROUNDS` | repetitions of both phases; medians are shown (2) |
+//! | `TICKFAN_BENCH_CLIENTS`, `TICKFAN_BENCH_STALLED` | readers (900), and clients that never read (1/9) |
+//! | `TICKFAN_BENCH_SPEED` | speed of the replay (2: about 200,000 deliveries per second) |
+//! | `TICKFAN_CAPTURE` | the replayed capture (`feeds/coinbase.zst`) |
+//! | `STRICT` | 1: the ratio of the p99s also decides the exit code |
+//! | `TICKFAN_BENCH_BARE` | 1: no thresholds and no ladder, for gateways that have none |
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,17 +39,18 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
-/// Bytes of ticks that may wait for one client.
+/// Most bytes of ticks queued for one client.
 const OUTBOX_BYTES: u64 = 262_144;
-/// What one stalled client may cost beyond its outbox.
+/// Most memory of a stalled client besides its outbox, bytes.
 const BESIDES_BYTES: u64 = 64 * 1024;
-/// How much worse the readers may fare for the stalled ones.
+/// Highest acceptable ratio of the readers' latency with stalled clients to that without.
 const RATIO_MAX: f64 = 1.2;
-/// What the kernel may hold for a stalled client: what it holds is not stalled.
+/// Receive buffer of a stalled client, bytes. It is small, because a client is not stalled while the kernel
+/// accepts data for it.
 const STALLED_RECV_BYTES: u32 = 4_096;
-/// Before the first phase: snapshots, caches, the pages of the allocator.
+/// Pause before the first phase, for snapshots, caches and the pages of the allocator.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Longer than anything takes that is not measured.
+/// Time limit for steps that are not measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -84,8 +87,8 @@ impl Options {
         Ok(options)
     }
 
-    /// The thresholds, in proportion to the phase: a stalled client is there for most of it, and cut before it has
-    /// ended or soon after.
+    /// The thresholds, in proportion to the phase: a stalled client exists for most of it, and is cut before
+    /// its end or soon after.
     fn settings(&self) -> Vec<String> {
         let mut settings =
             vec!["shard.threads=1".to_owned(), format!("session.outbox_bytes_max={OUTBOX_BYTES}")];
@@ -126,7 +129,7 @@ impl Gateway {
         if pinned {
             command.args(["-c", "0", binary]);
         }
-        // Nothing of the machine's own configuration, and nothing of ours.
+        // Without settings from the environment of this machine.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TICKFAN_") {
                 command.env_remove(name);
@@ -149,14 +152,14 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// What it has in memory now, bytes.
+    /// Its resident memory, bytes.
     fn resident(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
         Ok(kib.context("no VmRSS")?.trim().parse::<u64>()? * 1_024)
     }
 
-    /// How many clients it has now.
+    /// Its current number of clients.
     async fn sessions(&self) -> anyhow::Result<usize> {
         let mut stream = TcpStream::connect(self.admin).await?;
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
@@ -175,7 +178,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Keeps the load off the gateway's core. False where there is one core, or no `taskset`.
+/// Keeps the load off the gateway's core. Returns false if there is one core or no `taskset`.
 fn pin() -> bool {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (ours, pid) = (format!("1-{}", cores - 1), std::process::id().to_string());
@@ -190,17 +193,17 @@ fn pin() -> bool {
 
 // ---- clients ------------------------------------------------------------------------------------------
 
-/// What all readers note, in the phase that is going on.
+/// Results of all readers in the current phase.
 struct Noted {
     delay_us: Histogram<u64>,
     deliveries: u64,
     merged: u64,
     gaps: u64,
-    /// Ticks that gaps named.
+    /// Ticks named by gaps.
     missing: u64,
-    /// Times that a reader was called slow.
+    /// `lag` messages above level `ok`.
     lags: u64,
-    /// Ticks that came before their time.
+    /// Ticks that arrived before their time.
     early: u64,
 }
 
@@ -211,7 +214,7 @@ impl Noted {
     }
 }
 
-/// What the readers share. All of it lives on one thread.
+/// Shared state of the readers, which all run on one thread.
 struct Load {
     scratch: RefCell<Vec<u8>>,
     symbols: RefCell<FxHashMap<Box<[u8]>, usize>>,
@@ -239,7 +242,7 @@ impl Load {
     }
 }
 
-/// Opens a connection and asks for everything.
+/// Opens a connection and subscribes to everything.
 async fn open(address: SocketAddr, recv_bytes: Option<u32>) -> anyhow::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if let Some(bytes) = recv_bytes {
@@ -249,7 +252,7 @@ async fn open(address: SocketAddr, recv_bytes: Option<u32>) -> anyhow::Result<Tc
     let request = "GET /ws?symbols=*&channel=trade,quote HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
                    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
-    // A byte at a time: what follows belongs to the stream.
+    // Byte by byte, because what follows belongs to the stream.
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.context("closed in the handshake")?);
@@ -261,7 +264,7 @@ async fn open(address: SocketAddr, recv_bytes: Option<u32>) -> anyhow::Result<Tc
 const PING: u8 = 9;
 const CLOSE: u8 = 8;
 
-/// The first frame, if it is whole: opcode, payload, and what is behind it.
+/// The first frame, if complete: opcode, payload, and the bytes behind it.
 fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
     let (len, rest) = match second & 0x7f {
@@ -272,7 +275,7 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     (rest.len() >= len).then(|| (first & 0x0f, &rest[..len], &rest[len..]))
 }
 
-/// What counts in a tick.
+/// The fields of a tick that are checked.
 struct Quick<'a> {
     channel: Channel,
     symbol: &'a [u8],
@@ -282,7 +285,7 @@ struct Quick<'a> {
     rx_us: u64,
 }
 
-/// Digits at the start, and what is behind them.
+/// The number at the start, and the bytes behind it.
 fn digits(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let len = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let value = bytes[..len]
@@ -291,7 +294,8 @@ fn digits(bytes: &[u8]) -> Option<(u64, &[u8])> {
     (1..20).contains(&len).then(|| (value, &bytes[len..]))
 }
 
-/// Reads a tick as the gateway writes it, in some 50 ns. `None`: it is something else, or written otherwise.
+/// Parses a tick in the gateway's own format, in about 50 ns. `None` if it is another message or in another
+/// format.
 fn quick(text: &[u8]) -> Option<Quick<'_>> {
     let rest = text.strip_prefix(br#"{"type":""#)?;
     let (channel, rest) = match rest.strip_prefix(br#"quote","symbol":""#) {
@@ -306,11 +310,11 @@ fn quick(text: &[u8]) -> Option<Quick<'_>> {
     Some(Quick { channel, symbol, seq, n, snap, rx_us })
 }
 
-/// One that reads, and keeps account.
+/// A client that reads and accounts for its messages.
 struct Reader {
-    /// The beginning of a frame.
+    /// Start of an incomplete frame.
     partial: Vec<u8>,
-    /// The last number of each symbol and channel; `None` before the first.
+    /// The last sequence number of each symbol and channel; `None` before the first.
     told: Vec<[Option<u64>; 2]>,
     pings: Vec<Vec<u8>>,
     closed: Option<String>,
@@ -376,9 +380,9 @@ impl Reader {
         if !tick.snap {
             noted.deliveries += 1;
             noted.merged += tick.n.saturating_sub(1);
-            // One machine has one clock: what comes too early is told, not hidden in a 0.
+            // All processes use one clock: early ticks are reported, not hidden as 0.
             match arrival_us.checked_sub(tick.rx_us) {
-                // It grows as needed; clamped values would look like good ones.
+                // The histogram grows as needed, because clamped values would look good.
                 Some(us) => noted.delay_us.record(us).expect("it holds what a clock tells"),
                 None => noted.early += 1,
             }
@@ -398,12 +402,12 @@ fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// A pong, masked with nothing.
+/// A pong with a mask of zeros.
 fn pong(payload: &[u8]) -> Vec<u8> {
     [&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
 }
 
-/// Reads as fast as it can, to the end.
+/// Reads as fast as possible, to the end.
 async fn read(mut stream: TcpStream, load: Rc<Load>) {
     let mut reader = Reader { partial: Vec::new(), told: Vec::new(), pings: Vec::new(), closed: None };
     loop {
@@ -426,13 +430,13 @@ async fn read(mut stream: TcpStream, load: Rc<Load>) {
             return;
         }
         for payload in reader.pings.drain(..) {
-            // Its end is heard by the next read.
+            // The next read reports the end.
             let _ = stream.write_all(&pong(&payload)).await;
         }
     }
 }
 
-/// What a stalled client finds when it reads at last.
+/// Messages that a stalled client finds when it finally reads.
 #[derive(Debug, Default)]
 struct Found {
     levels: Vec<String>,
@@ -441,7 +445,7 @@ struct Found {
 }
 
 impl Found {
-    /// From the last `ok` on: (warn), shed, (cut), and then the goodbye.
+    /// From the last `ok` on: (warn), shed, (cut), then the `bye`.
     fn in_order(&self) -> bool {
         let ok = self.levels.iter().rposition(|level| level == "ok").map_or(0, |at| at + 1);
         let rank = |level: &String| ["warn", "shed", "cut"].iter().position(|known| known == level);
@@ -457,7 +461,7 @@ impl Found {
 
 async fn find(mut stream: TcpStream) -> Found {
     let (mut bytes, mut found) = (Vec::new(), Found::default());
-    // However it ends: what came before counts.
+    // Data received before an error counts.
     let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
     let mut rest = bytes.as_slice();
     while let Some((opcode, payload, behind)) = frame(rest) {
@@ -474,7 +478,7 @@ async fn find(mut stream: TcpStream) -> Found {
 
 // ---- the phases ---------------------------------------------------------------------------------------
 
-/// Measures for one phase.
+/// Measures one phase.
 async fn measure(
     load: &Load,
     options: &Options,
@@ -490,7 +494,7 @@ async fn measure(
     Ok((noted, start.elapsed().as_secs_f64()))
 }
 
-/// Waits until the gateway has cut the stalled ones.
+/// Waits until the gateway has cut the stalled clients.
 async fn until_cut(gateway: &Gateway, readers: usize) -> anyhow::Result<()> {
     let start = Instant::now();
     while gateway.sessions().await? > readers {
@@ -506,7 +510,7 @@ struct Outcome {
     phases: [Vec<(Noted, f64)>; 2],
     found: Vec<Found>,
     growth: u64,
-    /// The ring of the gateway grew to what it has in the first phase.
+    /// Memory after the first phase, in which the gateway's ring grows to its final size.
     before: u64,
 }
 
@@ -559,7 +563,7 @@ fn verdict(good: bool) -> &'static str {
     if good { "pass" } else { "FAIL" }
 }
 
-/// Shows the figures; true if what must hold does.
+/// Prints the figures; true if the required conditions hold.
 fn report(out: &mut impl Write, options: &Options, load: &Load, outcome: &Outcome) -> anyhow::Result<bool> {
     let of = |phase: usize, figure: &dyn Fn(&(Noted, f64)) -> f64| {
         median(outcome.phases[phase].iter().map(figure).collect())
@@ -642,7 +646,7 @@ fn report(out: &mut impl Write, options: &Options, load: &Load, outcome: &Outcom
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // Cargo asks each bench for its list.
+    // Cargo requests a list from each bench.
     if std::env::args().any(|arg| arg == "--list") {
         return Ok(ExitCode::SUCCESS);
     }

@@ -1,5 +1,5 @@
-//! What a watcher spends on a message: reading it, and keeping the account. `base` only walks the
-//! bytes, and so shows what the harness costs.
+//! Cost of a message in the watcher: parsing, and accounting. `base` only iterates over the bytes, and shows
+//! the cost of the harness.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use tickfan::cli::watch::message::Message;
 const MESSAGES: u64 = 20_000;
 const SYMBOLS: u64 = 500;
 
-/// Quotes and trades by turns, round and round the symbols, each stream from 1 on.
+/// Quotes and trades alternately, over all symbols in turn, each stream from 1 on.
 fn messages() -> Vec<String> {
     (0..MESSAGES)
         .map(|at| {

@@ -4,14 +4,14 @@
 //!               ingest thread (one writer)                     shard threads (readers)
 //! capture ─┐
 //! publisher┴─► venue::decode ─► feed::line ─► Sequencer ─► RING ─► Shard::turn ─► Session ─► socket
-//!              bytes to events  book, gaps    seq          last    who wants it   what one   one write
-//!                                                          values                 client     a turn
-//!                                                                                 is owed
+//!              bytes to events  book, gaps    seq          last    matching       pending    one write
+//!                                                          values  clients        messages   per turn
 //! ```
 //!
-//! To read the code along the way of one tick: [`model::tick`] (the value), [`ring`] (one writer, many readers,
-//! lapping), [`session`] (what one client is owed: pure), [`shard`] (the turn of a thread that serves clients),
-//! [`feed::line`] (from a venue's messages to ticks). `docs/ARCHITECTURE.md` says which module may import which.
+//! To read the code along the path of one tick: [`model::tick`] (the value), [`ring`] (one writer, many
+//! readers, lapping), [`session`] (the pending messages of one client: pure), [`shard`] (the turn of a thread
+//! that serves clients), [`feed::line`] (from a venue's messages to ticks). `docs/ARCHITECTURE.md` lists
+//! which module may import which.
 
 pub mod auth;
 pub mod capture;

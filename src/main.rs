@@ -7,7 +7,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // They would round up what very many clients take, and make no write cheaper. Where they stay, there is just less memory.
+    // Transparent huge pages would increase the memory of many clients and do not make a write cheaper. On
+    // failure only more memory is used.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     tickfan::cli::main()

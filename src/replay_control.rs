@@ -1,5 +1,5 @@
-//! The remote control of a replay: orders on their way to it, and what it shows of itself. Nobody waits for anybody:
-//! there is room for so many orders, and of what is shown only the newest counts.
+//! Replay control: passes commands to a replay, and publishes its position. No side blocks: the command queue
+//! is bounded, and only the newest position is kept.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,25 +13,25 @@ use tokio::sync::Notify;
 use crate::auth::Token;
 use crate::protocol::replay::{Control, OutOfSpan, Playback, ReplayCommand, Span};
 
-/// Why an order is not taken.
+/// Reason to refuse a replay command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is a token, and it was not shown.
+    /// A token is configured, and the request does not contain it.
     #[error("a replay is controlled with the token of [replay] control_token")]
     WrongToken,
-    /// There is no token, and the client is on another machine.
+    /// No token is configured, and the client is not on this machine.
     #[error("without a [replay] control_token only clients of this machine may control the replay")]
     NotLocal,
-    /// Too many orders wait already.
+    /// The command queue is full.
     #[error("too many commands wait for the replay")]
     Busy,
-    /// It is to go to where it has nothing.
+    /// The target of a seek is outside the replay.
     #[error("`to`: {0}")]
     OutOfSpan(OutOfSpan),
 }
 
 impl Refusal {
-    /// The word in an `error`.
+    /// The code of the `error` message.
     pub const fn code(self) -> &'static str {
         match self {
             Self::WrongToken => "unauthorised",
@@ -41,45 +41,46 @@ impl Refusal {
         }
     }
 
-    /// Whether the same order may be taken later.
+    /// Whether the same command may succeed later.
     pub const fn retry(self) -> bool {
         matches!(self, Self::Busy)
     }
 }
 
-/// The word and the sentence of an `error` where there is no replay to control.
+/// Code and message of the `error` where no replay can be controlled.
 pub const NOT_A_REPLAY: (&str, &str) =
     ("not_a_replay", "this gateway does not serve one replay: there is nothing to control");
 
-/// What a replay shows, and how many ticks were published before that.
+/// Position of a replay, and the number of ticks published before it.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplaySnapshot {
-    /// Where it is.
+    /// Position of the replay.
     pub playback: Playback,
-    /// Where it can be told to go.
+    /// The range of seek targets.
     pub span: Span,
-    /// The position of the ring: who has read up to it has seen all that came before.
+    /// Position in the ring: a reader that has read up to it has seen everything published before the
+    /// snapshot.
     pub published: u64,
 }
 
-/// Who may control a replay.
+/// Which clients may control a replay.
 pub enum ControlPolicy {
-    /// Whoever shows this.
+    /// Clients that send this token.
     Token(Token),
     /// Clients of this machine.
     Local,
-    /// Whoever has come to where it is served.
+    /// Every client that can reach the listener.
     Anybody,
 }
 
 impl ControlPolicy {
-    /// Whoever shows this token, or clients of this machine if it is empty.
+    /// The policy for a configured token: clients that send it, or clients of this machine if it is empty.
     pub fn of_token(token: &str) -> Self {
         Token::new(token).map_or(Self::Local, Self::Token)
     }
 }
 
-/// The remote control of one replay.
+/// Commands and position of one replay.
 pub struct ReplayControl {
     admission: ControlPolicy,
     commands: ArrayQueue<ReplayCommand>,
@@ -95,8 +96,8 @@ impl fmt::Debug for ReplayControl {
 }
 
 impl ReplayControl {
-    /// A remote control that those may use whom `admission` lets. So many orders may wait; `wake` wakes the thread that takes
-    /// them.
+    /// Creates a control for the clients that `admission` permits. At most `commands_max` commands are
+    /// queued; `wake` wakes the thread that takes them.
     pub fn new(admission: ControlPolicy, commands_max: usize, wake: Arc<Notify>) -> Self {
         Self {
             admission,
@@ -107,10 +108,10 @@ impl ReplayControl {
         }
     }
 
-    /// Whether somebody who shows this may control the replay.
+    /// Checks whether a client with this token and address may control the replay.
     ///
     /// # Errors
-    /// [`Refusal`] says why not.
+    /// [`Refusal`] gives the reason.
     pub fn admits(&self, token: Option<&[u8]>, peer: Option<IpAddr>) -> Result<(), Refusal> {
         let (admitted, refusal) = match &self.admission {
             ControlPolicy::Anybody => return Ok(()),
@@ -124,10 +125,10 @@ impl ReplayControl {
         if admitted { Ok(()) } else { Err(refusal) }
     }
 
-    /// Gives an order, if whoever gives it may. It is carried out soon after.
+    /// Queues a command if the client may control the replay. The command is executed asynchronously.
     ///
     /// # Errors
-    /// [`Refusal`] says why not.
+    /// [`Refusal`] gives the reason.
     pub fn give(&self, control: &Control, peer: Option<IpAddr>) -> Result<(), Refusal> {
         self.admits(control.token.as_deref().map(str::as_bytes), peer)?;
         if let (ReplayCommand::Seek(moment), Some(shown)) = (control.command, self.shown()) {
@@ -138,24 +139,24 @@ impl ReplayControl {
         Ok(())
     }
 
-    /// The next order.
+    /// Takes the next queued command.
     pub fn take(&self) -> Option<ReplayCommand> {
         self.commands.pop()
     }
 
-    /// Shows where the replay is.
+    /// Publishes the position of the replay.
     pub fn show(&self, shown: ReplaySnapshot) {
         self.shown.store(Some(shown));
-        // Release pairs with the Acquire in `version`: who sees this number sees what is shown, or something newer.
+        // Pairs with the Acquire in `version`: a reader of this number sees this position or a newer one.
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    /// What is shown; `None` before the first time.
+    /// The newest position; `None` before the first.
     pub fn shown(&self) -> Option<ReplaySnapshot> {
         self.shown.load()
     }
 
-    /// Counts how often something was shown.
+    /// Number of published positions.
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -185,7 +186,7 @@ mod tests {
             assert_eq!(remote("secret").admits(Some(b"secret"), ip(far)), Ok(()), "{far}");
         }
         assert_eq!(remote("").admits(None, None), Err(Refusal::NotLocal));
-        // Whether a token helps can be told from the word alone.
+        // The code alone tells whether a token helps.
         assert_eq!(
             [Refusal::WrongToken, Refusal::NotLocal].map(Refusal::code),
             ["unauthorised", "forbidden"]

@@ -1,4 +1,4 @@
-//! What is measured, and how one figure comes about.
+//! The cases, and how each figure is measured.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,21 +9,22 @@ use crate::load::{Load, Outcome, Pace, Plan};
 use crate::server::{Peer, Server};
 use crate::table::Column;
 
-/// What holds at a rate that a server can keep up.
+/// Criteria for a rate that a server sustains.
 const DELIVERED_MIN: f64 = 0.999;
 const P99_MAX_US: u64 = 100_000;
-/// How near the highest rate is to one that did not hold.
+/// Ratio of the lowest failed to the highest sustained rate at which a search ends.
 const PRECISION: f64 = 1.1;
 const PROBES_MAX: usize = 24;
 const PROBE: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(1);
-/// The load has too little to spare to tell how fast the server is.
+/// Share of busy time beyond which the load itself limits the figure.
 const BUSY_MAX: f64 = 0.95;
-/// Others take more than this of a core: the figure is partly theirs. The kernel samples it, so less is noise.
+/// CPU share of other processes beyond which they distort the figure. The kernel samples it, so that less is
+/// noise.
 const OTHERS_MAX: f64 = 0.1;
-/// A publisher later than this measures itself.
+/// Delay beyond which the publisher measures itself.
 const LATE_MAX_US: u64 = 5_000;
-/// In the zipf cases the n-th symbol has a weight of n to the minus so much.
+/// Exponent of the zipf cases: the n-th symbol has the weight n^-ZIPF.
 const ZIPF: f64 = 1.1;
 const SYMBOLS: u32 = 1_000;
 const EACH: usize = 20;
@@ -54,7 +55,7 @@ impl Case {
         }
     }
 
-    /// `scale` is of the connections and of the rates.
+    /// `scale` is the factor of the connections and of the rates.
     pub(crate) fn setups(self, scale: f64) -> Vec<Setup> {
         let conns: &[usize] = match self {
             Self::A | Self::B => &[1_000],
@@ -67,7 +68,7 @@ impl Case {
     }
 }
 
-/// A case with so many connections.
+/// A case with a number of connections.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
     case: Case,
@@ -95,7 +96,8 @@ impl Setup {
         format!("{name}: {what}")
     }
 
-    /// Ticks a second; deliveries where those are what is fixed, and where the search for the most begins.
+    /// Ticks per second; deliveries per second in cases with a fixed number of deliveries, and at the start
+    /// of a search.
     fn rate(self) -> f64 {
         match self.case {
             Case::A | Case::D => 100.0,
@@ -106,12 +108,13 @@ impl Setup {
     }
 
     pub(crate) fn takes(self, peer: Peer) -> bool {
-        // Nobody else has rates.
+        // Only tickfan supports rates.
         self.case != Case::Hz || peer == Peer::Tickfan
     }
 
     fn plan(self) -> Plan {
-        // The symbols of a connection lie far apart in the sequence of ticks: what comes together is for others.
+        // The symbols of a connection are far apart in the sequence of ticks, so that consecutive ticks go to
+        // different connections.
         let apart = SYMBOLS as usize / EACH;
         let spread = |conn: usize| (0..EACH).map(|at| ((conn + at * apart) as u32) % SYMBOLS).collect();
         let trades = r#""channel":"trade""#;
@@ -151,9 +154,9 @@ impl Setup {
     }
 }
 
-/// Draws symbols, the same ones every time.
+/// Draws symbols pseudorandomly, with a fixed seed.
 struct Zipf {
-    /// The sum of the weights up to each symbol.
+    /// Cumulative weights of the symbols.
     sums: Vec<f64>,
     state: u64,
 }
@@ -216,15 +219,15 @@ pub(crate) struct Runner {
     plan: Plan,
     window: Duration,
     pinned: bool,
-    /// Where a server's last search ended.
+    /// Result of a server's last search.
     found: HashMap<&'static str, f64>,
     notes: Vec<String>,
 }
 
-/// What one run of one server gave.
+/// Result of one run of one server.
 struct Measured {
     outcome: Outcome,
-    /// Bytes that a connection takes.
+    /// Bytes of memory per connection.
     per_conn: f64,
 }
 
@@ -233,7 +236,7 @@ impl Measured {
         self.outcome.delivered as f64 / self.outcome.expected as f64
     }
 
-    /// Nothing where nothing came.
+    /// NaN if nothing arrived.
     fn quantile_ms(&self, quantile: f64) -> f64 {
         if self.outcome.delivered == 0 {
             return f64::NAN;
@@ -268,7 +271,7 @@ impl Runner {
         }
     }
 
-    /// What has to be said of the runs since the last call.
+    /// Remarks about the runs since the last call.
     pub(crate) fn notes(&mut self) -> impl Iterator<Item = String> {
         self.notes.drain(..)
     }
@@ -290,7 +293,7 @@ impl Runner {
         let before = server.resident()?;
         let load = Load::open(&self.plan, server.ws, self.pinned)?;
         let per_conn = server.resident()?.saturating_sub(before) as f64 / self.setup.conns as f64;
-        // Merged values are never delivered: they are not waited for longer than a period.
+        // Merged values never arrive, so that the wait is limited to a period.
         let (warm_up, drain) = match self.setup.case {
             Case::Hz => (Duration::from_secs(1), Duration::from_millis(150)),
             _ => (Duration::from_millis(500), DRAIN),
@@ -304,7 +307,7 @@ impl Runner {
         Ok(Measured { outcome, per_conn })
     }
 
-    /// Says where a figure is the load's own.
+    /// Adds a remark if the load itself limits a figure.
     fn doubt(&mut self, peer: Peer, measured: &Measured) {
         let outcome = &measured.outcome;
         let late_us = outcome.late_us.value_at_quantile(0.99);
@@ -349,8 +352,8 @@ impl Runner {
         ])
     }
 
-    /// The highest rate that holds, each probe with a fresh server. The second search of a server begins below where its
-    /// first ended.
+    /// The highest rate that holds; each probe uses a new server. The second search of a server starts below
+    /// the result of the first.
     fn saturate(&mut self, peer: Peer, first: f64) -> anyhow::Result<Vec<f64>> {
         let window = self.window.min(PROBE);
         let (first, step) = match self.found.get(peer.name()) {
@@ -361,7 +364,7 @@ impl Runner {
         let rate = highest(first, step, |rate| {
             let measured = match self.measure(peer, rate, window) {
                 Ok(measured) => measured,
-                // Whoever is sent away by too much load was not served at this rate.
+                // A server that disconnects clients under load does not sustain this rate.
                 Err(error) if best.is_some() => {
                     self.notes.push(format!("{} at {rate:.0} ticks/s: {error:#}", peer.name()));
                     return Ok(false);
@@ -414,8 +417,8 @@ impl Runner {
     }
 }
 
-/// The highest rate that holds: multiplied until one does not, or divided until one does, and then what is between them
-/// halved.
+/// The highest rate that holds: multiplies until one fails, or divides until one holds, and then bisects the
+/// interval.
 fn highest(first: f64, step: f64, mut holds: impl FnMut(f64) -> anyhow::Result<bool>) -> anyhow::Result<f64> {
     let (mut rate, mut held, mut failed) = (first, None, None);
     for _ in 0..PROBES_MAX {

@@ -1,11 +1,11 @@
-//! What the machine gives at most: servers that do nothing but send. One thread, one epoll, frames made once, no limits,
-//! no heartbeats, no account of anything but what was dropped.
+//! The limit of the machine: servers that only send. One thread, one epoll, frames built once, no limits, no
+//! heartbeats, no accounting except for dropped messages.
 //!
 //! | kind | when it sends |
 //! | --- | --- |
-//! | `limit` | one `send` per subscriber and tick; what a full socket does not take is dropped |
-//! | `limit-batch` | one `send` per subscriber and pass, a pass being all ticks that had arrived |
-//! | `limit-fifo` | ticks are taken in after every 64 sends; next is who has waited longest, with all that gathered for it |
+//! | `limit` | one `send` per subscriber and tick; what does not fit in the socket is dropped |
+//! | `limit-batch` | one `send` per subscriber and pass; a pass covers all ticks that had arrived |
+//! | `limit-fifo` | one `send` of all ticks of the subscriber that waits longest; reads after 64 sends |
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -44,24 +44,24 @@ impl Kind {
 const DOOR: Token = Token(usize::MAX - 1);
 const PUBLISH_DOOR: Token = Token(usize::MAX - 2);
 const PUBLISHER: Token = Token(usize::MAX - 3);
-/// Bytes of ticks that are taken in at once.
+/// Bytes of ticks per read.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes that may gather for one subscriber; ticks beyond are dropped.
+/// Most bytes queued for one subscriber; further ticks are dropped.
 const GATHERED_BYTES_MAX: usize = 256 * 1024;
-/// Sends between two looks at the publisher, and how often the other events are looked at.
+/// Sends between two reads from the publisher, and reads between two polls of the other events.
 const SENDS: usize = 64;
 const LOOK_EVERY: usize = 16;
 
 struct Subscriber {
     stream: TcpStream,
-    /// What it has said and was not whole yet.
+    /// Received bytes of an incomplete message.
     said: Vec<u8>,
     open: bool,
-    /// Whole frames, but for the first, of which a part may be gone.
+    /// Complete frames, except for the first, which may be partly sent.
     gathered: Vec<u8>,
-    /// It is in the queue of those with something gathered.
+    /// Whether the subscriber is in the queue.
     queued: bool,
-    /// Its socket was full: it waits until that can be written to.
+    /// Whether its socket is full; it waits until the socket is writable.
     full: bool,
 }
 
@@ -72,10 +72,10 @@ struct Server {
     by_symbol: Vec<Vec<usize>>,
     symbols: FxHashMap<Box<[u8]>, usize>,
     publisher: Option<TcpStream>,
-    /// The publisher may have more.
+    /// Whether the publisher may have more data.
     readable: bool,
     chunk: Vec<u8>,
-    /// The beginning of a line.
+    /// Start of an incomplete line.
     line: Vec<u8>,
     frame: Vec<u8>,
     queue: VecDeque<usize>,
@@ -177,7 +177,7 @@ impl Server {
         Ok(())
     }
 
-    /// Reads what a subscriber says. False when it has gone.
+    /// Reads from a subscriber. False if it has disconnected.
     fn listen(&mut self, at: usize) -> bool {
         let Some(subscriber) = self.subscribers[at].as_mut() else { return true };
         let mut scratch = [0; 4_096];
@@ -194,7 +194,7 @@ impl Server {
             let Some(answer) = wire::accept(&subscriber.said[..len]) else { return false };
             subscriber.said.drain(..len);
             subscriber.open = true;
-            // An answer as short as this finds room in a new socket.
+            // A short answer always fits in a new socket.
             if !subscriber.stream.write(answer.as_bytes()).is_ok_and(|n| n == answer.len()) {
                 return false;
             }
@@ -229,7 +229,7 @@ impl Server {
         self.subscribers[at].as_mut().is_some_and(|to| to.stream.write(&ack).is_ok_and(|n| n == ack.len()))
     }
 
-    /// Reads ticks, and sends or gathers them.
+    /// Reads ticks, and sends or queues them.
     fn take_in(&mut self) -> anyhow::Result<()> {
         let Some(publisher) = self.publisher.as_mut() else { return Ok(()) };
         let mut chunk = std::mem::take(&mut self.chunk);
@@ -237,7 +237,8 @@ impl Server {
         self.readable = matches!(&read, Ok(n) if *n == chunk.len());
         let n = match read {
             Ok(0) => {
-                // Who publishes shuts its side when it has sent everything, and may want to know.
+                // The publisher shuts down its side after its last tick, and may read the number of dropped
+                // messages.
                 let _ = publisher.write(format!("{{\"dropped\":{}}}\n", self.dropped).as_bytes());
                 self.publisher = None;
                 0
@@ -299,7 +300,7 @@ impl Server {
         }
     }
 
-    /// One send each to those that have waited longest.
+    /// One send for each of the subscribers that have waited longest.
     fn send_gathered(&mut self, most: usize) {
         for _ in 0..most {
             let Some(id) = self.queue.pop_front() else { return };
@@ -312,7 +313,7 @@ impl Server {
                     subscriber.full = true;
                 }
                 Err(error) if wire::not_now(&error) => subscriber.full = true,
-                // Its end is heard as an event.
+                // The disconnect is reported as an event.
                 Err(_) => subscriber.gathered.clear(),
             }
         }
@@ -320,7 +321,8 @@ impl Server {
 }
 
 impl Subscriber {
-    /// One send. False: it is dropped. What is left of a frame that went out in part goes first when there is room.
+    /// One send. False if the frame is dropped. The rest of a partly sent frame is sent first when the socket
+    /// is writable.
     fn send(&mut self, frame: &[u8]) -> bool {
         if !self.gathered.is_empty() || self.full {
             return false;

@@ -1,10 +1,10 @@
-//! The load: subscribers and the publisher, in one loop on one thread that never sleeps where it has a core of its own.
-//! So no scheduler stands between the two, and a server's `send` never pays for waking its client, as it would not for
-//! one on another machine. The publisher is looked after between the reads, so it is late by a few of them at most, and
-//! by how much is measured.
+//! The load: subscribers and the publisher, in one loop on one thread that never sleeps if it has its own
+//! core. No scheduler therefore interferes between the two, and a server's `send` never pays for waking its
+//! client, as it would not for a client on another machine. The publisher is served between reads; its delay
+//! is a few reads at most, and is measured.
 //!
-//! An open loop: tick n is due at start + n / rate whatever happens, and carries that time as `ts`. Latency is arrival
-//! − due, so whoever holds the publisher up cannot hide it.
+//! The loop is open: tick n is due at start + n / rate regardless of the server, and carries that time as
+//! `ts`. Latency is arrival − due, so that a server cannot hide a delay by blocking the publisher.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -20,16 +20,16 @@ use mio::{Events, Interest, Poll, Token};
 use crate::server::Used;
 use crate::wire::{self, Frame};
 
-/// Handshakes at once.
+/// Most concurrent handshakes.
 const OPENING_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 const SCRATCH_BYTES: usize = 256 * 1024;
-/// Sockets that are read between two looks at the publisher.
+/// Sockets that are read between two turns of the publisher.
 const READS: usize = 4;
-/// Ticks that wait for the publisher's socket: more are made when these are gone.
+/// Most bytes of ticks queued for the publisher's socket; no further ones are created meanwhile.
 const PENDING_BYTES: usize = 64 * 1024;
 
-/// Wall time that no correction of the clock makes jump.
+/// Wall time without jumps by clock corrections.
 #[derive(Clone, Copy)]
 struct Clock {
     base_us: u64,
@@ -48,19 +48,19 @@ impl Clock {
     }
 }
 
-/// Who wants what, and what comes.
+/// The subscriptions, and the ticks.
 pub(crate) struct Plan {
     /// The symbols of each connection.
     pub(crate) wants: Vec<Vec<u32>>,
-    /// The symbols of the ticks, over and over.
+    /// The symbols of the ticks, repeated.
     pub(crate) sequence: Vec<u32>,
-    /// Fields of the `subscribe` beside `symbols`.
+    /// Fields of the `subscribe` besides `symbols`.
     pub(crate) terms: &'static str,
     pub(crate) quotes: bool,
 }
 
 impl Plan {
-    /// How many connections want each symbol.
+    /// Number of connections per symbol.
     fn holders(&self) -> Vec<u64> {
         let most = self.wants.iter().flatten().chain(&self.sequence).max().map_or(0, |max| *max as usize + 1);
         let mut holders = vec![0; most];
@@ -68,7 +68,7 @@ impl Plan {
         holders
     }
 
-    /// Deliveries that a tick makes, on average.
+    /// Average number of deliveries per tick.
     pub(crate) fn deliveries_per_tick(&self) -> f64 {
         let holders = self.holders();
         let sum: u64 = self.sequence.iter().map(|symbol| holders[*symbol as usize]).sum();
@@ -95,36 +95,36 @@ enum Phase {
 struct Conn {
     stream: TcpStream,
     phase: Phase,
-    /// The beginning of a frame.
+    /// Start of an incomplete frame.
     partial: Vec<u8>,
 }
 
-/// What came of the ticks that were due in the window.
+/// Result for the ticks that were due in the window.
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     pub(crate) expected: u64,
     pub(crate) delivered: u64,
     pub(crate) latency_us: Histogram<u64>,
-    /// How late the publisher's socket took them.
+    /// Delay until the publisher's socket accepted the ticks.
     pub(crate) late_us: Histogram<u64>,
-    /// How much of the time the load had something to do: near 1, it is the bottleneck.
+    /// Share of time in which the load was busy; near 1, it is the bottleneck.
     pub(crate) busy: f64,
-    /// What the server used from the beginning of the window until the last delivery.
+    /// CPU time of the server from the start of the window until the last delivery.
     pub(crate) cpu: Duration,
-    /// How much of their cores others took meanwhile from the server and from the load.
+    /// Share of the cores of server and load that other processes used meanwhile.
     pub(crate) by_others: [f64; 2],
-    /// What the server told the publisher at the end.
+    /// Message of the server to the publisher at the end.
     pub(crate) told: String,
 }
 
-/// How to publish.
+/// The publishing rate and its phases.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
-    /// Ticks a second.
+    /// Ticks per second.
     pub(crate) rate: f64,
     pub(crate) warm_up: Duration,
     pub(crate) window: Duration,
-    /// How long late deliveries are waited for.
+    /// How long to wait for late deliveries.
     pub(crate) drain: Duration,
 }
 
@@ -137,7 +137,7 @@ pub(crate) struct Load<'a> {
     scratch: Vec<u8>,
     ready: usize,
     ts: Finder<'static>,
-    /// The load has a core for itself.
+    /// Whether the load has its own core.
     spin: bool,
     /// The window, as due times.
     from_us: u64,
@@ -182,7 +182,7 @@ impl<'a> Load<'a> {
         Ok(load)
     }
 
-    /// Hears what there is; true if there was anything. `between` runs after every few reads.
+    /// Processes pending events; true if there were any. `between` runs after every few reads.
     fn turn(
         &mut self,
         wait: Duration,
@@ -225,7 +225,7 @@ impl<'a> Load<'a> {
                     let now_us = self.clock.now_us();
                     self.take(at, &scratch[..n], now_us)?;
                     if n < scratch.len() {
-                        // What comes later is another event.
+                        // Later data is another event.
                         break;
                     }
                 }
@@ -279,7 +279,7 @@ impl<'a> Load<'a> {
         if let Some(ts_us) = wire::number_after(&self.ts, text) {
             if (self.from_us..self.to_us).contains(&ts_us) {
                 self.delivered += 1;
-                // It grows as needed; clamped values would look like good ones.
+                // The histogram grows as needed, because clamped values would look good.
                 self.latency_us.record(now_us.saturating_sub(ts_us))?;
             }
         } else if self.conns[at].phase == Phase::Subscribing
@@ -293,7 +293,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Publishes at a pace and listens. `used` is asked for at the beginning and the end.
+    /// Publishes at a rate and receives. `used` is called at the start and the end.
     pub(crate) fn run(
         mut self,
         publish: SocketAddr,
@@ -333,7 +333,7 @@ impl<'a> Load<'a> {
         let window_us = pace.window.as_micros() as f64;
         Ok(Outcome {
             seconds: pace.window.as_secs_f64(),
-            // What was not sent in time was due all the same.
+            // Ticks that were not sent in time count as well.
             expected: publisher.expected_of_all(),
             delivered: self.delivered,
             latency_us: self.latency_us,
@@ -346,7 +346,7 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Something short, which a socket that is read from takes at once.
+/// Writes a short message, which fits in a socket that is being read.
 fn say(stream: &mut TcpStream, bytes: &[u8]) -> anyhow::Result<()> {
     let n = stream.write(bytes)?;
     ensure!(n == bytes.len(), "a socket took {n} of {} bytes", bytes.len());
@@ -361,13 +361,13 @@ struct Publisher<'a> {
     start_us: u64,
     rate: f64,
     window: std::ops::Range<u64>,
-    /// The next tick, and when it is due.
+    /// The next tick, and its due time.
     next: u64,
     due_us: u64,
-    /// Lines that the socket has not taken.
+    /// Lines that the socket has not accepted yet.
     pending: Vec<u8>,
     written: usize,
-    /// Where each of their ticks ends, and when it was due.
+    /// End offset and due time of each of their ticks.
     ends: VecDeque<(usize, u64)>,
     expected: u64,
     late_us: Histogram<u64>,
@@ -418,7 +418,7 @@ impl<'a> Publisher<'a> {
         self.sequence[(tick % self.sequence.len() as u64) as usize]
     }
 
-    /// Sends what is due; true if there was anything.
+    /// Sends the ticks that are due; true if there were any.
     fn turn(&mut self, now_us: u64) -> anyhow::Result<bool> {
         while self.due_us <= now_us && self.due_us < self.window.end && self.pending.len() < PENDING_BYTES {
             let (symbol, due_us, cents) = (self.symbol(self.next), self.due_us, self.next % 1_000);
@@ -464,25 +464,25 @@ impl<'a> Publisher<'a> {
         self.pending.is_empty() && self.due_us >= self.window.end
     }
 
-    /// What all ticks of the window make, sent or not.
+    /// Deliveries of all ticks of the window, sent or not.
     fn expected_of_all(&self) -> u64 {
         let unsent = (self.next..).take_while(|tick| self.due(*tick) < self.window.end);
         let unsent = unsent.filter(|tick| self.window.contains(&self.due(*tick)));
         self.expected + unsent.map(|tick| self.holders[self.symbol(tick) as usize]).sum::<u64>()
     }
 
-    /// Until the next tick, where the load may sleep.
+    /// Time until the next tick, if the load may sleep.
     fn sleep(&self, now_us: u64) -> Duration {
         Duration::from_micros(self.due_us.saturating_sub(now_us).min(1_000))
     }
 
-    /// Shuts the write side, and reads what the server has to say about it.
+    /// Shuts down the write side, and reads the last message of the server.
     fn close(&mut self) -> String {
         let mut told = Vec::new();
         let _ = self.stream.set_nonblocking(false);
         let _ = self.stream.set_read_timeout(Some(Duration::from_millis(500)));
         let _ = self.stream.shutdown(std::net::Shutdown::Write);
-        // However it ends: what came before counts.
+        // Data received before an error counts.
         let _ = (&self.stream).take(1 << 20).read_to_end(&mut told);
         String::from_utf8_lossy(&told).into_owned()
     }

@@ -1,4 +1,4 @@
-//! The servers that are compared: how each is started, and what the kernel says it uses.
+//! The compared servers: how each is started, and its resource usage as reported by the kernel.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use anyhow::Context as _;
 use crate::limit::Kind;
 use crate::wire::TOKEN;
 
-/// Argument with which this bench serves itself.
+/// Argument with which this bench runs as a limit server.
 pub(crate) const LIMIT_ARGUMENT: &str = "--serve-limit";
-/// The kernel shows CPU time to programs in hundredths of a second.
+/// The kernel reports CPU time in hundredths of a second.
 const USER_HZ: u64 = 100;
-/// Connections that the gateway is to take, all from one address.
+/// Connections that the gateway must accept, all from one address.
 const CONNECTIONS: usize = 20_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Peer {
         }
     }
 
-    /// Why it cannot run here.
+    /// Why the server cannot run here, if so.
     pub(crate) fn missing(self) -> Option<String> {
         let module = match self {
             Self::Tickfan | Self::Limit(_) => return None,
@@ -95,19 +95,19 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers")
 }
 
-/// CPU time, and when that was.
+/// CPU times at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Used {
     at: Instant,
     pub(crate) server: Duration,
     load: Duration,
-    /// Of core 0, by whomever.
+    /// Of core 0, by any process.
     core: Duration,
 }
 
 impl Used {
-    /// How much of core 0 others than the server took since `before`, and how much of core 1 others than a load that
-    /// never sleeps.
+    /// Share of core 0 that processes other than the server used since `before`, and share of core 1 that
+    /// processes other than a never-sleeping load used.
     pub(crate) fn by_others(&self, before: &Self) -> [f64; 2] {
         let wall = (self.at - before.at).as_secs_f64();
         let spent = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() / wall;
@@ -119,12 +119,12 @@ impl Used {
 /// CPU time of a process.
 fn cpu_of(pid: &str) -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Its name, in brackets, may hold anything.
+    // The name in parentheses may contain any character.
     let fields = stat.rsplit_once(')').context("no name")?.1;
     Ok(hertz(fields.split_whitespace().skip(11).take(2)))
 }
 
-/// The time that core 0 was not idle: user, nice, system, interrupts, stolen.
+/// Time in which core 0 was not idle: user, nice, system, interrupts, stolen.
 fn core_0() -> anyhow::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let row = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).context("no core 0")?;
@@ -137,7 +137,7 @@ fn hertz<'a>(ticks: impl Iterator<Item = &'a str>) -> Duration {
     Duration::from_millis(ticks * (1_000 / USER_HZ))
 }
 
-/// A server that runs; it is killed with it.
+/// A running server, which is killed on drop.
 pub(crate) struct Server {
     child: Child,
     pub(crate) ws: SocketAddr,
@@ -151,7 +151,7 @@ impl Server {
         if pinned {
             command.args(["-c", "0"]).arg(&program);
         }
-        // Nothing of the machine's own configuration.
+        // Without settings from the environment of this machine.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TICKFAN_") {
                 command.env_remove(name);
@@ -165,7 +165,7 @@ impl Server {
             .with_context(|| format!("{} does not start", peer.name()))?;
         let stdout = child.stdout.take().context("no pipe")?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        // From here on it is killed whatever happens.
+        // From here on it is killed in any case.
         let mut server = Self { child, ws: nowhere, publish: nowhere };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
@@ -178,17 +178,17 @@ impl Server {
         Ok(server)
     }
 
-    /// CPU time of all its threads until now, kernel included.
+    /// CPU time of all its threads so far, kernel included.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         cpu_of(&self.child.id().to_string())
     }
 
-    /// What was used until now.
+    /// Resource usage so far.
     pub(crate) fn used(&self) -> anyhow::Result<Used> {
         Ok(Used { at: Instant::now(), server: self.cpu()?, load: cpu_of("self")?, core: core_0()? })
     }
 
-    /// What it has in memory now, bytes.
+    /// Its resident memory, bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));

@@ -6,17 +6,17 @@ use std::fmt::Write as _;
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) decimals: usize,
-    /// Shown in proportion to the limits too.
+    /// Whether it is also shown relative to the limits.
     pub(crate) compared: bool,
 }
 
-/// What a column is compared with.
+/// The peers that a column is compared with.
 const BASES: [&str; 2] = ["limit", "limit-fifo"];
 
 pub(crate) struct Table {
     title: String,
     columns: &'static [Column],
-    /// Each server's rows, in the order in which the first of them came.
+    /// The rows of each server, in the order of their first rows.
     rows: Vec<(&'static str, Vec<Vec<f64>>)>,
     notes: Vec<String>,
 }

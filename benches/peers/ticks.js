@@ -1,4 +1,4 @@
-// Reads the publisher's lines: `each` is called with the symbol and the text of every tick.
+// Reads the publisher's lines; calls `each` with the symbol and the text of every tick.
 'use strict';
 const net = require('net');
 

@@ -1,5 +1,5 @@
-// Fan-out on uWebSockets' own topics: ticks come as JSON lines over TCP and go, as they are, to whoever subscribed to
-// their symbol.
+// Fan-out with uWebSockets' own topics: ticks arrive as JSON lines over TCP and are forwarded unchanged to the
+// subscribers of their symbol.
 'use strict';
 const uWS = require('uwebsockets');
 const { ticks } = require('./ticks.js');

@@ -1,4 +1,4 @@
-//! As much of WebSocket as both sides of this bench need.
+//! The part of WebSocket that both sides of this bench need.
 
 use std::io;
 
@@ -10,10 +10,10 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// What the bench's publisher shows to any server; only the gateway asks for it.
+/// Token that the publisher sends to any server; only the gateway requires it.
 pub(crate) const TOKEN: &str = "token-of-the-bench";
 
-/// A frame at the beginning of some bytes, if it is whole.
+/// A complete frame at the start of some bytes.
 pub(crate) struct Frame<'a> {
     pub(crate) opcode: u8,
     pub(crate) mask: Option<[u8; 4]>,
@@ -47,7 +47,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends a whole frame. A client has to mask, and may do it with zeros.
+/// Appends a complete frame. A client must mask, and uses a mask of zeros.
 pub(crate) fn put(opcode: u8, masked: bool, payload: &[u8], out: &mut Vec<u8>) {
     out.push(0x80 | opcode);
     let bit = if masked { 0x80 } else { 0 };
@@ -71,12 +71,12 @@ pub(crate) fn put(opcode: u8, masked: bool, payload: &[u8], out: &mut Vec<u8>) {
 pub(crate) const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Where the head of a request or an answer ends, once it has come.
+/// Length of the head of a request or an answer, once it is complete.
 pub(crate) fn head_len(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// The answer to the head of a handshake; `None` if it is none.
+/// The answer to a handshake; `None` if the head is not one.
 pub(crate) fn accept(head: &[u8]) -> Option<String> {
     let head = std::str::from_utf8(head).ok()?;
     let key = head.lines().find_map(|line| {
@@ -90,7 +90,7 @@ pub(crate) fn accept(head: &[u8]) -> Option<String> {
     ))
 }
 
-/// The whole number that follows `key`.
+/// The integer that follows `key`.
 #[inline]
 pub(crate) fn number_after(key: &memmem::Finder<'_>, bytes: &[u8]) -> Option<u64> {
     let digits = &bytes[key.find(bytes)? + key.needle().len()..];
@@ -101,7 +101,7 @@ pub(crate) fn number_after(key: &memmem::Finder<'_>, bytes: &[u8]) -> Option<u64
     })
 }
 
-/// The socket has nothing, or takes nothing, at this moment.
+/// Whether the socket has no data, or accepts none, at the moment.
 pub(crate) fn not_now(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,4 +1,5 @@
-// Fan-out on Node's `ws`: ticks come as JSON lines over TCP and go, as they are, to whoever subscribed to their symbol.
+// Fan-out with Node's `ws`: ticks arrive as JSON lines over TCP and are forwarded unchanged to the subscribers of their
+// symbol.
 'use strict';
 const http = require('http');
 const { WebSocketServer } = require('ws');

@@ -1,4 +1,4 @@
-//! A shard whose sockets take everything at once into nothing, for the benches of our own work.
+//! A shard whose sockets accept and discard everything, for benches of the gateway's own work.
 #![allow(dead_code, reason = "each bench uses its part of it")]
 
 use std::cell::RefCell;
@@ -18,10 +18,10 @@ use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard
 use tickfan::system::counters::ShardCounters;
 use tickfan::time::clock::Clock;
 
-/// A socket that takes everything and keeps nothing.
+/// A socket that accepts and discards everything.
 pub(crate) struct Nowhere;
 
-/// A real one, whose other end somebody reads.
+/// A real socket, whose other end is read.
 pub(crate) struct Tcp(pub(crate) TcpStream);
 
 impl Socket for Tcp {
@@ -110,7 +110,7 @@ pub(crate) fn symbol(instrument: u32) -> String {
 }
 
 pub(crate) struct Rig<S = Nowhere> {
-    /// Of its own ring, if it has one.
+    /// Writer of its own ring, if it has one.
     writer: Option<TickWriter>,
     shard: Shard<S>,
     sessions: Rc<RefCell<Sessions<S>>>,
@@ -119,13 +119,13 @@ pub(crate) struct Rig<S = Nowhere> {
 }
 
 impl<S: Socket> Rig<S> {
-    /// A shard without sessions, and so many instruments.
+    /// A shard without sessions, with this number of instruments.
     pub(crate) fn new(instruments: u32) -> Self {
         let (writer, ring) = tick_ring(1_024, instruments as usize).expect("a power of two");
         Self { writer: Some(writer), ..Self::reading(&ring, instruments) }
     }
 
-    /// The same, on a ring that somebody else writes.
+    /// The same, on a ring of another writer.
     pub(crate) fn reading(ring: &TickRing, instruments: u32) -> Self {
         let table = Arc::new(InstrumentTable::new(instruments as usize));
         for instrument in 0..instruments {
@@ -160,13 +160,13 @@ impl<S: Socket> Rig<S> {
         Self { writer: None, shard, sessions, counters, clock }
     }
 
-    /// From here on it measures stages, as a gateway does.
+    /// Enables the measurement of stages, as in a gateway.
     pub(crate) fn measure(&mut self) {
         let meter = Meter::new(Arc::default(), 1_000_000_000, self.clock.now().mono_ns).with_symbols(64);
         self.sessions.borrow_mut().measure_with(meter);
     }
 
-    /// One session more, and what it asks for.
+    /// Adds a session with a request.
     pub(crate) fn open(&mut self, socket: S, request: &str) {
         let now = self.clock.now();
         let mut sessions = self.sessions.borrow_mut();
@@ -181,7 +181,7 @@ impl<S: Socket> Rig<S> {
         writer.publish(&tick, Seen::new(0, 1)).expect("a place");
     }
 
-    /// How many sessions a tick goes to: a row that measures nothing is soon measured.
+    /// Number of sessions that a tick reaches: guards against rows that measure nothing.
     pub(crate) fn reach(&mut self, tick: &Tick) -> u64 {
         self.settle();
         let before = self.counters.sent.get();
@@ -190,7 +190,7 @@ impl<S: Socket> Rig<S> {
         self.counters.sent.get() - before
     }
 
-    /// Turns until there is nothing to do.
+    /// Runs turns until there is nothing to do.
     pub(crate) fn settle(&mut self) {
         while self.shard.turn(self.clock.now()) {}
     }

@@ -1,4 +1,4 @@
-//! The command line: `serve` and the tools beside it.
+//! The command line: `serve` and the other tools.
 
 pub mod offline;
 pub mod report;
@@ -26,7 +26,7 @@ use offline::{BadRecord, Captures, Input, Progress, Target};
 use report::ReportArgs;
 use watch::WatchArgs;
 
-/// One example a command, shown by `tickfan --help`.
+/// Examples in `tickfan --help`, at least one per command, each followed by a line that explains it.
 const EXAMPLES: &str = "\
 Examples:
   tickfan serve --config config.toml --set server.listen=127.0.0.1:8000
@@ -34,42 +34,43 @@ Examples:
   tickfan replay --speed 10 --loop feeds/coinbase.zst feeds/kraken.zst
       serves recorded captures, merged by receive time, ten times as fast as they were recorded
   tickfan replay --from +30s --to +1m --max-idle 5s --exit feeds/kraken.zst
-      serves half a minute of a capture, without long silences, and says what was published, with a digest
+      serves half a minute of a capture, without long pauses, and prints what was published, with a digest
   tickfan normalize feeds/kraken.zst | head
       prints the ticks of a capture as JSON lines
   tickfan serve --record recordings
-      the same as `serve`, and writes down every frame that comes in, in a folder per feed line
+      the same as `serve`, and records every received frame, in a folder per feed line
   tickfan inspect recordings/kraken.1
-      says what is in a recording or a capture: when, how much of what, and what is missing and why
+      describes a recording or a capture: times, counts, and what is missing and why
   tickfan convert --to parquet --out tables feeds/kraken.zst
       writes trades, quotes and gaps as tables
   tickfan watch --for 10s 'coinbase:*'
       subscribes from the terminal and checks that nothing is missing
   tickfan watch --slow 5000 '*'
-      the same as a client that reads 5,000 bytes a second: what becomes of a slow one
+      the same as a slow client that reads 5,000 bytes per second
   tickfan report --budget 'write.p99<2ms' --html latency.html latency.hlog
-      shows the latencies of a run by stages, writes a page with charts, and exits 1 if they are over budget
+      shows the latencies of a run by stage, writes a page with charts, and exits 1 if they are over budget
   tickfan report flights/flight-2026-01-01T12-00-00.000000Z.ndjson
-      shows what came before a client was cut, the feed had a gap, or an interval was over budget
+      shows the events before a client was cut, the feed had a gap, or an interval was over budget
   tickfan generate --venue kraken --symbols XBT/USD,ETH/USD --seconds 60 --rate 100 --seed 1 --out k.zst
       writes a synthetic capture in the venue's own messages
   tickfan check --config config.toml feeds/coinbase.zst
       checks the configuration and captures without serving
 
-Exit codes: 0 if all was well, 1 if what was asked for found or did something wrong, 2 if it could not begin";
+Exit codes: 0 on success, 1 if the command found or did something wrong, 2 if it could not start";
 
-/// What every command that reads captures to their end says of its exit code.
+/// Exit codes of the commands that read captures to their end.
 const READ_TO_THE_END: &str = "\
-Exit codes: 0 if all was well, 2 if it could not begin, 1 if a capture is truncated: it breaks off, or is a recording
-that a kill has torn. Everything that can be read is read all the same, and what was met is said.";
+Exit codes: 0 on success, 2 if the command could not start, 1 if a capture is truncated: it ends early, or is
+a recording that was torn by a kill. All data that can be read is processed all the same, and errors are
+reported.";
 
-/// What `watch` says of its exit code.
+/// Exit codes of `watch`.
 const WATCHED: &str = "\
-Exit codes: 0 if every number was accounted for, 2 if there was nothing to watch, 1 if a number is missing, a symbol
-never came, or the connection ended before its time: before --for was over, or without --for otherwise than because a
-replay or the gateway ended (4001). A symbol that is named never came if the gateway rejected it on a channel, or has
-seen nothing of it; a wildcard never came if neither a tick nor a state of a symbol under it did. Whoever ends the watch
-by Ctrl-C, or by closing its output, has seen enough: then it is 1 only if a number is missing.";
+Exit codes: 0 if every number was accounted for, 2 if there was nothing to watch, 1 if a number is missing,
+a symbol never came, or the connection ended early: before --for was over, or without --for for another
+reason than the end of a replay or of the gateway (4001). A named symbol never came if the gateway rejected
+it on a channel, or has no data of it; a wildcard never came if neither a tick nor a state of a matching
+symbol was received. After Ctrl-C, or when the output is closed, the code is 1 only if a number is missing.";
 
 /// Market data fan-out gateway: venue feeds in, normalised ticks out to WebSocket clients.
 #[derive(Debug, Parser)]
@@ -91,7 +92,7 @@ enum Command {
     /// Print the ticks of captures as JSON lines.
     #[command(after_help = READ_TO_THE_END)]
     Normalize(CaptureArgs),
-    /// Say what is in captures, and what is missing in them.
+    /// Describe the content of captures, and what is missing in them.
     #[command(after_help = READ_TO_THE_END)]
     Inspect(InspectArgs),
     /// Write the ticks of captures as JSON lines, CSV or Parquet.
@@ -100,25 +101,27 @@ enum Command {
     /// Subscribe from the terminal, and check that nothing is missing.
     #[command(after_help = WATCHED)]
     Watch(WatchArgs),
-    /// Show the latencies that interval logs hold: by stages, beside another run, against a budget. Or what a flight holds.
+    /// Show the latencies in interval logs: by stage, beside another run, against a budget. Or show a flight.
     Report(ReportArgs),
     /// Write a synthetic capture in a venue's own messages.
     Generate(GenerateArgs),
-    /// Check the configuration and captures without serving. A line that cannot be read makes the exit code 1, too.
+    /// Check the configuration and captures without serving. A line that cannot be parsed makes the exit code
+    /// 1, too.
     #[command(after_help = READ_TO_THE_END)]
     Check(CheckArgs),
 }
 
-/// What every command that serves takes.
+/// Arguments of the commands that serve.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// Where clients connect, over `server.listen`; port 0 picks a free one.
+    /// Address for clients, overrides `server.listen`; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Where the operator reads /metrics, over `admin.listen`; port 0 picks a free one.
+    /// Address of the admin listener with /metrics, overrides `admin.listen`; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Write down what comes in, in a folder per feed line under this one: over `record.dir` and `record.enabled`.
+    /// Record all input, in a folder per feed line below this one; overrides `record.dir` and
+    /// `record.enabled`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Any key of the configuration: section.key=value. Repeatable.
@@ -141,7 +144,7 @@ impl ServerArgs {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
     #[command(flatten)]
@@ -153,37 +156,39 @@ struct ReplayArgs {
     /// The captures; several are merged by receive time.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// 1 is as recorded, 10 ten times as fast, 0 flat out: the feed waits for nobody.
+    /// Speed: 1 is as recorded, 10 is ten times as fast, 0 is as fast as possible, without waiting for
+    /// clients.
     #[arg(long, default_value = "1", value_name = "FACTOR", allow_negative_numbers = true)]
     speed: Speed,
-    /// From the end to the beginning again.
+    /// Restart from the beginning at the end.
     #[arg(long = "loop", conflicts_with = "exit")]
     looped: bool,
-    /// Where to begin: 2021-04-17T16:43:37Z or …T18:43:37+02:00, a time since 1970 in s, ms or µs, or +5m after the first record.
+    /// Start: 2021-04-17T16:43:37Z or …T18:43:37+02:00, a time since 1970 in s, ms or µs, or +5m after the
+    /// first record.
     #[arg(long, value_name = "TIME")]
     from: Option<Moment>,
-    /// Before what to end, written in the same way.
+    /// End (exclusive), in the same formats.
     #[arg(long, value_name = "TIME")]
     to: Option<Moment>,
-    /// How much of a longer silence to wait for, as 5s or 250ms.
+    /// Shorten pauses between records to at most this, such as 5s or 250ms.
     #[arg(long, value_name = "TIME", value_parser = duration_ms)]
     max_idle: Option<u64>,
-    /// End when the last tick is sent.
+    /// Exit when the last tick is sent.
     #[arg(long)]
     exit: bool,
-    /// Start once so many clients have subscribed.
+    /// Start once this number of clients has subscribed.
     #[arg(long, default_value_t = 0, value_name = "N")]
     wait_subscribers: usize,
-    /// Whose messages the captures hold; told by looking if left out.
+    /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
     venue: Option<Wire>,
-    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
-    /// End at the first line that cannot be read.
+    /// End at the first line that cannot be parsed.
     #[arg(long)]
     strict: bool,
-    /// A configuration for everything but the feeds; without it every key has its default.
+    /// Configuration for everything but the feeds; the default of every key if omitted.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -195,29 +200,29 @@ struct CaptureArgs {
     /// The captures; several are merged by receive time.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Whose messages the captures hold; told by looking if left out.
+    /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
     venue: Option<Wire>,
-    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
-    /// Stop at the first line that cannot be read.
+    /// Stop at the first line that cannot be parsed.
     #[arg(long)]
     strict: bool,
 }
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The captures, or folders of recordings, each looked at alone.
+    /// The captures, or folders of recordings, each inspected separately.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Whose messages the captures hold; told by looking if left out.
+    /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
     venue: Option<Wire>,
-    /// Checks of the venue's messages to leave out: checksum, sequence, crossed, with commas between them.
+    /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
-    /// One JSON object a file, times in nanoseconds since the Unix epoch.
+    /// Print one JSON object per file, with times in nanoseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
 }
@@ -226,10 +231,11 @@ struct InspectArgs {
 struct ConvertArgs {
     #[command(flatten)]
     captures: CaptureArgs,
-    /// What to write: ndjson (what `normalize` prints), csv (the columns of tardis.dev's data sets) or parquet.
+    /// Output format: ndjson (the output of `normalize`), csv (the columns of tardis.dev's data sets) or
+    /// parquet.
     #[arg(long, value_name = "FORM")]
     to: Target,
-    /// The file of JSON lines (stdout if left out), or the folder for the tables.
+    /// The file for JSON lines (stdout if omitted), or the folder for the tables.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
 }
@@ -242,19 +248,19 @@ struct GenerateArgs {
     /// The symbols, in the venue's spelling, separated by commas.
     #[arg(long, value_delimiter = ',', required = true)]
     symbols: Vec<String>,
-    /// Seconds that the capture lasts.
+    /// Duration of the capture, seconds.
     #[arg(long)]
     seconds: u32,
-    /// Messages a second, over all symbols.
+    /// Messages per second, over all symbols.
     #[arg(long)]
     rate: u32,
-    /// The same seed makes the same bytes.
+    /// Seed of the random numbers; the same seed produces the same bytes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// When it begins, nanoseconds since the Unix epoch.
+    /// Time of the first message, nanoseconds since the Unix epoch.
     #[arg(long, default_value_t = offline::GENERATE_START_NS)]
     start_ns: u64,
-    /// Where it goes, compressed if it ends in .zst or .gz; stdout if left out.
+    /// Output file, compressed if it ends in .zst or .gz; stdout if omitted.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -267,7 +273,7 @@ struct CheckArgs {
     /// More captures to check.
     #[arg(value_name = "CAPTURE")]
     files: Vec<PathBuf>,
-    /// Whose messages these captures hold; told by looking if left out.
+    /// Venue whose messages these captures contain; detected if omitted.
     #[arg(long)]
     venue: Option<Wire>,
     /// Any key of the configuration: section.key=value. Repeatable.
@@ -275,7 +281,7 @@ struct CheckArgs {
     settings: Vec<String>,
 }
 
-/// The command line, with its examples in the help of each command.
+/// The command line, with the examples of each command in its help.
 fn command() -> clap::Command {
     let whole = Cli::command();
     let names: Vec<String> = whole.get_subcommands().map(|command| command.get_name().to_owned()).collect();
@@ -296,8 +302,8 @@ fn examples(command: &str) -> String {
     examples.map(|lines| format!("{}\n{}\n", lines[0], lines[1])).collect()
 }
 
-/// Does what the command line says. The exit code is 0 if all was well, 1 if what was asked for found or did
-/// something wrong, 2 if it could not begin.
+/// Runs the command line. The exit code is 0 on success, 1 if the command found or did something wrong, 2 if
+/// it could not start.
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
@@ -317,7 +323,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The environment. What is not UTF-8 is none of ours, unless its name says so.
+/// The environment. Variables that are not UTF-8 are ignored, unless their name begins with `TICKFAN_`.
 fn environment() -> anyhow::Result<impl Iterator<Item = (String, String)>> {
     let mut pairs = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -334,7 +340,7 @@ fn environment() -> anyhow::Result<impl Iterator<Item = (String, String)>> {
 
 fn warn(what: &str) {
     use io::Write as _;
-    // There is nowhere to report that stderr is gone.
+    // There is no other place to report that stderr is closed.
     let _ = writeln!(io::stderr().lock(), "tickfan: {}", printable::lines(what.trim_end()));
 }
 
@@ -360,7 +366,7 @@ fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     run(Job { config, exit_at_end: args.exit, wait_subscribers: args.wait_subscribers, summary: true })
 }
 
-/// Reads a duration of whole milliseconds.
+/// Parses a duration of at least one millisecond.
 fn duration_ms(text: &str) -> Result<u64, String> {
     match duration::parse_ns(text) {
         Ok(ns) if ns >= 1_000_000 => Ok(ns / 1_000_000),
@@ -373,10 +379,10 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(gateway::run(job, Clock::real(), |line| {
         let mut out = io::stdout().lock();
-        // Nobody reads it: that is no reason not to serve.
+        // A closed stdout does not stop the service.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }))?;
-    // What still runs in the background is of no more use to anybody.
+    // Without waiting: nothing depends on the background tasks any more.
     runtime.shutdown_background();
     Ok(match outcome {
         Outcome::Done => ExitCode::SUCCESS,
@@ -390,7 +396,7 @@ fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
     Ok(code_of(offline::normalize(&args.captures(), &limits, out, log, &mut hidden)?))
 }
 
-/// Where not all that was there could be read, what was asked for is not whole.
+/// A truncated capture makes the result incomplete.
 fn code_of(input: Input) -> ExitCode {
     match input {
         Input::Whole => ExitCode::SUCCESS,
@@ -427,7 +433,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(code_of(input))
 }
 
-/// Prints a report as a line of JSON, where there is one, or as text. False where whoever read the output has seen enough.
+/// Prints a report as a line of JSON, if given, or as text. Returns false if stdout is closed.
 fn say_report(json: Option<serde_json::Value>, text: &dyn std::fmt::Display) -> anyhow::Result<bool> {
     use io::Write as _;
     let mut out = io::stdout().lock();
@@ -444,7 +450,7 @@ fn say_report(json: Option<serde_json::Value>, text: &dyn std::fmt::Display) -> 
 fn convert(args: ConvertArgs) -> anyhow::Result<ExitCode> {
     let (limits, mut progress) = (Config::bare().limits, Progress::on_terminal(&Clock::real()));
     let target = (args.to, args.out.as_deref());
-    // Standard error is not locked: the bar is drawn on it.
+    // Standard error is not locked, because the progress bar uses it.
     let (out, log) = (io::stdout().lock(), io::stderr());
     Ok(code_of(offline::convert(&args.captures.captures(), &limits, target, out, log, &mut progress)?))
 }
@@ -459,7 +465,7 @@ fn run_watch(args: &WatchArgs) -> ExitCode {
     }
 }
 
-/// Columns of a terminal that does not tell, or of a file.
+/// Width of an output that is not a terminal, or of a terminal of unknown width, in columns.
 const WIDTH_UNKNOWN: usize = 100;
 
 fn run_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
@@ -477,7 +483,7 @@ fn run_generate(args: GenerateArgs) -> anyhow::Result<ExitCode> {
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let default = Path::new("config.toml");
-    // Captures may be checked where there is no configuration.
+    // With captures to check, the configuration is optional.
     let path = match &args.config {
         Some(path) => Some(path.as_path()),
         None => (args.files.is_empty() || default.exists()).then_some(default),
@@ -514,7 +520,8 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
 
-    /// The words of a line as a shell reads them, as far as the examples go: quotes, and nothing behind a pipe.
+    /// Splits a line into words like a shell, as far as the examples need it: quotes, and nothing behind a
+    /// pipe.
     fn words(line: &str) -> Vec<String> {
         let line = line.split(" | ").next().unwrap_or(line);
         let parts = line.split('\'').enumerate();

@@ -1,4 +1,4 @@
-//! `[[feed]]`: where ticks come from.
+//! `[[feed]]`: the sources of ticks.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
 use crate::venue::{ChecksOff, Wire};
 
-/// What kind of feed a `[[feed]]` is.
+/// Kind of a `[[feed]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FeedKind {
-    /// Recorded captures.
+    /// Replays recorded captures.
     Replay,
 }
 
@@ -21,32 +21,32 @@ pub enum FeedKind {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Feed {
-    /// What it is.
+    /// Kind of the feed.
     pub kind: FeedKind,
-    /// The captures.
+    /// Paths of the captures.
     pub files: Vec<PathBuf>,
-    /// Whose messages they hold.
+    /// Venue whose messages they contain; `None`: detected.
     #[serde(default)]
     pub venue: Option<Wire>,
-    /// How fast.
+    /// Speed of the replay.
     #[serde(default = "recorded", deserialize_with = "super::replay::speed")]
     pub speed: Speed,
-    /// Again and again.
+    /// Whether the replay restarts at its end.
     #[serde(default, rename = "loop")]
     pub looped: bool,
-    /// End at the first bad line.
+    /// Whether the first bad line ends the replay.
     #[serde(default)]
     pub strict: bool,
-    /// Where it begins; `None`: at the beginning.
+    /// Start; `None`: the first record.
     #[serde(default, deserialize_with = "super::replay::moment")]
     pub from: Option<Moment>,
-    /// Before what it ends; `None`: at the end.
+    /// Exclusive end; `None`: the last record.
     #[serde(default, deserialize_with = "super::replay::moment")]
     pub to: Option<Moment>,
-    /// Milliseconds of a silence that are waited for; 0: all of it, up to an hour.
+    /// Longest pause between records that is kept, milliseconds; 0: all of them, up to an hour.
     #[serde(default)]
     pub max_idle_ms: u64,
-    /// Checks of the venue's messages that are left out.
+    /// Disabled checks of the venue's messages.
     #[serde(default, deserialize_with = "checks")]
     pub checks_off: ChecksOff,
 }
@@ -55,7 +55,7 @@ fn recorded() -> Speed {
     Speed::RECORDED
 }
 
-/// A list of names of checks.
+/// Parses a list of names of checks.
 fn checks<'de, D: Deserializer<'de>>(from: D) -> Result<ChecksOff, D::Error> {
     let mut off = ChecksOff::default();
     for name in Vec::<String>::deserialize(from)? {

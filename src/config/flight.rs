@@ -1,4 +1,4 @@
-//! What is written when something goes wrong.
+//! `[flight]`: the flight recorder.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -13,19 +13,19 @@ use crate::latency::budget::{self, Rule};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flight {
-    /// Where: a folder; `None`: nothing is written.
+    /// Folder of the files; `None`: the flight recorder is disabled.
     #[serde(deserialize_with = "optional_path")]
     pub dir: Option<PathBuf>,
-    /// Seconds that a file goes back.
+    /// Time span that a file covers, seconds.
     pub seconds: NonZeroU64,
-    /// What an interval may take.
+    /// Latency budgets; an interval beyond one triggers a file.
     #[serde(deserialize_with = "rules")]
     pub budget: Vec<Rule>,
-    /// Seconds after a file in which there is no other.
+    /// Time after a file in which no other is written, seconds.
     pub quiet_s: NonZeroU64,
-    /// Files that are kept.
+    /// Most files that are kept.
     pub files_max: NonZeroUsize,
-    /// Bytes of a file.
+    /// Largest file, bytes.
     #[serde(deserialize_with = "file_bytes")]
     pub file_bytes_max: NonZeroUsize,
 }
@@ -51,7 +51,7 @@ fn rules<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Rule>, D::Error> {
     budget::parse(&text).map_err(|error| D::Error::custom(format!("budget {text:?}: {error}")))
 }
 
-/// A shorter file would hold hardly a tick.
+/// A smaller file would hold hardly any ticks.
 const FILE_BYTES_MIN: usize = 262_144;
 
 fn file_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroUsize, D::Error> {

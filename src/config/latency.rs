@@ -1,4 +1,4 @@
-//! What is measured, and where it is kept.
+//! `[latency]`: latency measurements and their log.
 
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -13,18 +13,18 @@ use super::{non_zero, non_zero_u64, optional_path};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Latency {
-    /// Milliseconds of an interval; 0: nothing is measured.
+    /// Length of an interval, milliseconds; 0: measuring is disabled.
     #[serde(deserialize_with = "interval_ms")]
     pub interval_ms: u64,
-    /// The interval log; `None`: there is none.
+    /// Path of the interval log; `None`: no log.
     #[serde(deserialize_with = "optional_path")]
     pub log: Option<PathBuf>,
-    /// Bytes from which on a log is followed by a new one.
+    /// Size at which a log is rotated, bytes.
     #[serde(deserialize_with = "log_bytes")]
     pub log_bytes_max: NonZeroU64,
-    /// Logs that are kept.
+    /// Most logs that are kept.
     pub log_files_max: NonZeroU8,
-    /// Symbols that are told apart.
+    /// Most symbols that are measured separately.
     pub symbols: NonZeroUsize,
 }
 
@@ -40,7 +40,7 @@ impl Default for Latency {
     }
 }
 
-/// Shorter intervals have too few values for a percentile, and longer ones hide what happened.
+/// Shorter intervals have too few values for percentiles; longer ones hide short incidents.
 const INTERVAL_MS: RangeInclusive<u64> = 100..=60_000;
 
 fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
@@ -52,7 +52,7 @@ fn interval_ms<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Err(D::Error::custom(format!("interval_ms must be 0 (off), or from {least} to {most}")))
 }
 
-/// A shorter log would hold hardly an interval.
+/// A smaller log would hold hardly one interval.
 const LOG_BYTES_MIN: u64 = 65_536;
 
 fn log_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU64, D::Error> {

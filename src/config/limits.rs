@@ -1,4 +1,4 @@
-//! What everybody may have, send and take.
+//! `[limits]`: limits of the process and of each client.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
@@ -10,54 +10,55 @@ use super::{non_zero, non_zero_u32, non_zero_u64};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes of memory of the whole process, what the kernel holds for its sockets counted; 0: derived.
+    /// Memory of the whole process, including what the kernel holds for its sockets, bytes; 0: derived.
     pub memory_bytes_max: u64,
-    /// Connections at once.
+    /// Most client connections.
     pub connections_max: NonZeroUsize,
-    /// Connections at once from one address.
+    /// Most connections from one address.
     pub connections_per_address: NonZeroUsize,
-    /// Connections that are accepted a second.
+    /// Connections accepted per second.
     pub admissions_per_s: NonZeroU32,
-    /// Instruments at once.
+    /// Most instruments.
     pub instruments_max: NonZeroUsize,
-    /// Symbols one connection may name.
+    /// Most symbols that one connection may name.
     pub symbols_per_connection: NonZeroUsize,
-    /// Requests a second.
+    /// Requests per second and connection.
     pub ops_per_s: NonZeroU32,
-    /// Different rates one connection may have.
+    /// Most different rates of one connection.
     pub rates_per_connection: NonZeroUsize,
     /// Longest message of a client, bytes; 0: see [`frame_bytes`](Self::frame_bytes).
     pub frame_bytes_max: usize,
-    /// Parts of one message of a client.
+    /// Most fragments of one message of a client.
     pub fragments_per_message: NonZeroU32,
-    /// Control frames of a client, a second.
+    /// Control frames per second and connection.
     pub control_frames_per_s: NonZeroU32,
-    /// Milliseconds for the head of a request.
+    /// Time for the head of a request, milliseconds.
     pub head_timeout_ms: NonZeroU64,
-    /// Milliseconds without a request.
+    /// Time without a request after which a connection is closed, milliseconds.
     pub idle_timeout_ms: NonZeroU64,
-    /// Publishers at once.
+    /// Most publishers.
     pub publishers_max: NonZeroUsize,
-    /// Levels a side of a book.
+    /// Most levels per side of a book.
     pub book_levels_max: NonZeroUsize,
-    /// Changes of a book that are kept for an older snapshot, of each symbol.
+    /// Most book changes per symbol that are kept for an older snapshot.
     pub splice_messages_max: usize,
-    /// Bytes of these, of each feed line.
+    /// Most bytes of these changes per feed line.
     pub splice_bytes_max: usize,
-    /// Milliseconds until a silent line is stale.
+    /// Silence after which a feed line is stale, milliseconds.
     pub stale_after_ms: NonZeroU64,
 }
 
-/// What a symbol may take in a message: its longest name with every letter escaped, or as it is and once more with a number to
-/// resume from.
+/// Bytes per symbol in a message: its longest name with every character escaped, or the name and a second
+/// mention with a sequence number to resume from.
 const SYMBOL_BYTES: usize = 256;
-/// What stands around them.
+/// Bytes of a message beside its symbols.
 const AROUND_SYMBOLS_BYTES: usize = 1_024;
-/// The least and the most that the longest message is reckoned to be.
+/// Range of the derived limit for the longest message, bytes.
 const FRAME_BYTES: std::ops::RangeInclusive<usize> = 65_536..=16_777_216;
 
 impl Limits {
-    /// The longest message of a client, bytes: as configured, or with room for all the symbols that it may name.
+    /// Longest message of a client, bytes: the configured limit, or one derived from the number of symbols
+    /// that a message may name.
     pub fn frame_bytes(&self) -> usize {
         if self.frame_bytes_max > 0 {
             return self.frame_bytes_max;

@@ -1,25 +1,25 @@
-//! The parts of a configuration that take memory however many clients there are, and whether they fit.
+//! Memory that a configuration needs regardless of the number of clients, and whether it fits.
 
 use super::{Config, ConfigError};
 use crate::session::Buffers;
 
-/// The program itself: threads, runtimes, what it measures with, and the books of a few symbols.
+/// The program itself: threads, runtimes, measurements, and the books of a few symbols.
 const PROGRAM_BYTES: u64 = 16 << 20;
-/// A tick in the ring.
+/// One tick in the ring.
 const SLOT_BYTES: u64 = 128;
-/// An instrument: its last values, and its rows of subscriptions in each thread of `[shard]`.
+/// One instrument: its last values, and its subscription rows in each shard.
 const INSTRUMENT_BYTES: u64 = 384;
 const INSTRUMENT_SHARD_BYTES: u64 = 24;
-/// A place in the queue of a recording.
+/// One place in the queue of a recording.
 const QUEUED_FRAME_BYTES: u64 = 64;
 
 impl Config {
-    /// The keys whose values take memory from the start, or in any case in the end, and how much on so many cores, bytes.
+    /// The keys whose values reserve memory at start or eventually, each with its bytes on `cores` cores.
     fn fixed_parts(&self, cores: usize) -> [(&'static str, u64); 4] {
         let threads = self.shard.threads_on(cores) as u64;
         let instrument_bytes = INSTRUMENT_BYTES + INSTRUMENT_SHARD_BYTES * threads;
         let queued = if self.record.enabled { self.record.queue_frames_max.get() as u64 } else { 0 };
-        // It gets longer only while there is memory for it.
+        // The initial size; the frame ring only grows while memory is available.
         let frame_ring_bytes = Buffers::first_frame_ring_bytes(self.shard.frame_ring_bytes) as u64;
         [
             ("ring.capacity", SLOT_BYTES * self.ring.capacity as u64),
@@ -29,7 +29,7 @@ impl Config {
         ]
     }
 
-    /// Whether the parts of fixed size fit into so many bytes on so many cores.
+    /// Checks that the parts of fixed size fit in `bytes` on `cores` cores.
     ///
     /// # Errors
     /// [`ConfigError::Together`] names each part by its key.

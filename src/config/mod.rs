@@ -1,5 +1,5 @@
-//! The configuration: `config.toml`, then the environment, then the command line. Checked before anything
-//! is opened.
+//! The configuration: `config.toml`, overridden by the environment and then by the command line. It is
+//! validated before anything is opened.
 
 mod feed;
 mod flight;
@@ -32,50 +32,50 @@ pub use publish::Publish;
 pub use record::Record;
 pub use replay::Replay;
 
-/// The shipped configuration: every key at its default.
+/// The shipped configuration, with every key at its default.
 pub const SHIPPED: &str = include_str!("../../config.toml");
 
-/// Everything that can be set. What each key means stands in `config.toml`.
+/// All settings. `config.toml` documents each key.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The public listener.
     #[serde(default)]
     pub server: Server,
-    /// The operator's listener.
+    /// The admin listener.
     #[serde(default)]
     pub admin: Admin,
-    /// Where ticks come from.
+    /// The sources of ticks.
     #[serde(default)]
     pub feed: Vec<Feed>,
-    /// What programs may send.
+    /// Publishing.
     #[serde(default)]
     pub publish: Publish,
-    /// How a replay is controlled.
+    /// Replay control and rooms.
     #[serde(default)]
     pub replay: Replay,
-    /// What is written down of what comes in.
+    /// Recording and history.
     #[serde(default)]
     pub record: Record,
-    /// Between ingest and shards.
+    /// The ring between ingest thread and shards.
     #[serde(default)]
     pub ring: Ring,
-    /// The thread that makes ticks.
+    /// The ingest thread.
     #[serde(default)]
     pub ingest: Intake,
-    /// The threads that serve clients.
+    /// The shards.
     #[serde(default)]
     pub shard: Shard,
-    /// One client.
+    /// Sessions.
     #[serde(default)]
     pub session: Session,
-    /// Measuring.
+    /// Latency measurements.
     #[serde(default)]
     pub latency: Latency,
-    /// What is written when something goes wrong.
+    /// The flight recorder.
     #[serde(default)]
     pub flight: Flight,
-    /// Bounds.
+    /// Limits.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -84,13 +84,13 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Where clients connect.
+    /// Address of the public listener.
     pub listen: SocketAddr,
-    /// Which web pages may connect.
+    /// Web pages that may connect.
     pub allowed_origins: Vec<String>,
-    /// Names by which both listeners are reached, besides those that they know by themselves.
+    /// Host names of both listeners, besides loopback names and their own addresses.
     pub hosts: Vec<String>,
-    /// Milliseconds after which the process ends itself of which a thread hangs; 0: it does not.
+    /// Time after which a hanging thread ends the process, milliseconds; 0: never.
     pub hang_after_ms: u64,
 }
 
@@ -98,7 +98,7 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Where the operator reads.
+    /// Address of the admin listener.
     pub listen: SocketAddr,
 }
 
@@ -106,7 +106,7 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ring {
-    /// Ticks a shard may fall behind.
+    /// Ticks in the ring, i.e. how far a shard may fall behind.
     #[serde(deserialize_with = "ring_capacity")]
     pub capacity: usize,
 }
@@ -115,7 +115,7 @@ pub struct Ring {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Intake {
-    /// While every shard is busy, ticks are taken in only so often, microseconds.
+    /// Shortest time between two turns while every shard is busy, microseconds.
     #[serde(deserialize_with = "rest_us")]
     pub rest_us: u64,
 }
@@ -124,22 +124,22 @@ pub struct Intake {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shard {
-    /// How many; 0: by the machine.
+    /// Number of shards; 0: derived from the number of cores.
     pub threads: usize,
-    /// How they wait.
+    /// How an idle shard waits.
     pub wait: Wait,
-    /// Bytes of frames that each keeps at most to be sent to many.
+    /// Largest frame ring of a shard, bytes.
     #[serde(deserialize_with = "frame_ring_bytes")]
     pub frame_ring_bytes: usize,
-    /// Steps of a turn that requests of clients may take.
+    /// Most steps of a turn that requests of clients may take.
     #[serde(deserialize_with = "steps_per_turn")]
     pub steps_per_turn_max: u32,
-    /// Positions of the ring that each looks at again in one turn.
+    /// Most ring positions that a shard re-reads per turn for clients that resume or catch up.
     pub reread_per_turn: NonZeroUsize,
 }
 
 impl Shard {
-    /// How many threads that is on a machine of so many cores.
+    /// Number of shards on a machine with `cores` cores.
     pub fn threads_on(&self, cores: usize) -> usize {
         if self.threads > 0 { self.threads } else { cores.saturating_sub(1).max(1) }
     }
@@ -149,32 +149,32 @@ impl Shard {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Session {
-    /// Bytes of ticks that may wait.
+    /// Most bytes of ticks queued for a client.
     #[serde(deserialize_with = "outbox_bytes")]
     pub outbox_bytes_max: usize,
-    /// Bytes beyond for the reserved lane.
+    /// Additional bytes for the reserved lane.
     pub control_bytes_max: usize,
-    /// Milliseconds behind from which a client is warned.
+    /// Age of the queue at which a client is warned, milliseconds.
     pub warn_behind_ms: u64,
-    /// Milliseconds behind from which its ticks are merged or dropped.
+    /// Age of the queue at which ticks are merged or dropped, milliseconds.
     pub shed_behind_ms: u64,
-    /// Milliseconds without coming to anything that it was sent after which it is cut.
+    /// Time without progress of the read position after which a client is cut, milliseconds.
     pub cut_after_ms: NonZeroU64,
-    /// Milliseconds in which a client that is behind takes what is before it.
+    /// Time in which a client that is behind reads its window, milliseconds.
     pub ahead_ms: NonZeroU64,
-    /// Milliseconds between heartbeats.
+    /// Interval between heartbeats, milliseconds.
     pub heartbeat_ms: NonZeroU64,
-    /// Milliseconds without a sign of life after which a client is dead.
+    /// Time without a pong or message after which a client is dead, milliseconds.
     pub pong_timeout_ms: NonZeroU64,
-    /// Milliseconds without an acknowledgement of its host after which a client is dead.
+    /// Time without an acknowledgement of its host after which a client is dead, milliseconds.
     pub dead_peer_ms: NonZeroU64,
-    /// Bytes that the kernel may hold unsent.
+    /// Most unsent bytes in the kernel.
     pub unsent_bytes_max: NonZeroU32,
-    /// Milliseconds a closing connection has.
+    /// Time that a closing connection has, milliseconds.
     pub close_grace_ms: u64,
-    /// Milliseconds a stopping gateway waits.
+    /// Longest time that a stopping gateway waits, milliseconds.
     pub drain_ms: u64,
-    /// Milliseconds over which its clients are told to come back.
+    /// Time over which the reconnects of its clients are spread, milliseconds.
     pub drain_spread_ms: u64,
 }
 
@@ -254,7 +254,7 @@ const fn non_zero_u64<const N: u64>() -> NonZeroU64 {
     const { NonZeroU64::new(N).expect("not 0") }
 }
 
-/// Longer rests would be latency that nobody asked for.
+/// A longer rest would only add latency.
 const REST_US_MAX: u64 = 10_000;
 
 fn rest_us<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
@@ -278,7 +278,7 @@ fn ring_capacity<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> 
     Err(D::Error::custom(format!("capacity must be a power of two of up to {CAPACITY_MAX}")))
 }
 
-/// More would be turns of a second.
+/// More steps would lead to turns of a second.
 const STEPS_PER_TURN_MAX: u32 = 1 << 20;
 
 fn steps_per_turn<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
@@ -299,10 +299,11 @@ fn frame_ring_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Erro
     )))
 }
 
-/// Beyond that it would not be in any cache; and a row of pending frames tells as many frames apart as have 32 bytes each in it.
+/// A larger ring fits in no cache. This is also how far the 25-bit frame numbers of the pending frames reach,
+/// at 32 bytes per frame.
 const FRAME_RING_BYTES_MAX: usize = 1 << 30;
 
-/// A recovery message needs some room; less than this and nothing would ever fit.
+/// A smaller outbox has no room for a recovery message, and nothing would ever fit.
 const OUTBOX_BYTES_MIN: usize = 4_096;
 
 fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
@@ -313,10 +314,10 @@ fn outbox_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     Err(D::Error::custom(format!("outbox_bytes_max must be at least {OUTBOX_BYTES_MIN}")))
 }
 
-/// The shortest token, in characters. Guessing one of 16 letters and digits takes longer than anything lasts.
+/// Shortest token, in characters. 16 random letters and digits cannot be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// Reads what has to be shown to be let in; empty: nothing is. Errors do not show it.
+/// Parses a token; empty: no token. Errors do not contain it.
 fn token<'de, D: Deserializer<'de>>(key: &str, from: D) -> Result<String, D::Error> {
     let Ok(token) = String::deserialize(from) else {
         return Err(D::Error::custom(format!("{key}: a token is text")));
@@ -330,7 +331,7 @@ fn token<'de, D: Deserializer<'de>>(key: &str, from: D) -> Result<String, D::Err
     }
 }
 
-/// What is wrong in a file, and where. The line is not shown: there may be a token in it.
+/// An error in a file, with its position. The line itself is omitted, because it may contain a token.
 fn in_file(text: &str, source: &toml::de::Error) -> String {
     let what = with_new_name(source.message());
     let Some(before) = source.span().and_then(|span| text.get(..span.start)) else { return what };
@@ -339,17 +340,18 @@ fn in_file(text: &str, source: &toml::de::Error) -> String {
     format!("line {line}, column {column}: {what}")
 }
 
-/// Keys that were renamed, with their present names.
+/// Renamed keys, each with its current name.
 const RENAMED: [(&str, &str); 2] =
     [("tape_bytes", "shard.frame_ring_bytes"), ("orders_max", "replay.commands_max")];
 
-/// A message of the parser; one about a key that was renamed names the present one.
+/// The message of the parser, or the current name if it is about a renamed key.
 fn with_new_name(message: &str) -> String {
     let renamed = RENAMED.iter().find(|(old, _)| message.starts_with(&format!("unknown field `{old}`")));
     renamed.map_or_else(|| message.to_owned(), |(old, new)| format!("`{old}` is called `{new}` now"))
 }
 
-/// A setting as it was written, but for the value of a token, or of a key that there is not: it may be meant for one.
+/// A setting as written, but without the value of a token or of an unknown key, which may be a misspelt
+/// token.
 fn shown(name: &str, section: &str, key: &str, value: &str) -> String {
     let shipped = shipped_table();
     let key = key.rsplit('.').next().unwrap_or(key);
@@ -363,45 +365,45 @@ fn shown(name: &str, section: &str, key: &str, value: &str) -> String {
     }
 }
 
-/// What is wrong with the configuration, and where.
+/// An error in the configuration, with its source.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file does not open.
+    /// The file cannot be read.
     #[error("{}: {source}", printable::path(path))]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file is wrong; the text names line and column.
+    /// The file is invalid; the message contains line and column.
     #[error("{}: {what}", printable::path(path))]
     File {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong where.
+        /// Error message with its position.
         what: String,
     },
-    /// A setting from the environment or the command line is wrong.
+    /// A setting of the environment or the command line is invalid.
     #[error("{origin} {setting}: {what}")]
     Setting {
-        /// Where it was set.
+        /// Source of the setting.
         origin: &'static str,
-        /// What was written.
+        /// The setting as written.
         setting: String,
-        /// What is wrong with it.
+        /// Error message.
         what: String,
     },
-    /// Each key is good, but not together.
+    /// Each key is valid, but their combination is not.
     #[error("{0}")]
     Together(String),
 }
 
-/// A setting from outside of the file.
+/// A setting from outside the file.
 #[derive(Clone, Debug, PartialEq)]
 struct Setting {
     origin: &'static str,
-    /// As it was written, for errors: without the value of a token.
+    /// The setting as written, for errors; without the value of a token.
     written: String,
     section: String,
     key: String,
@@ -409,7 +411,7 @@ struct Setting {
 }
 
 impl Config {
-    /// Every key at its default, no feeds.
+    /// Every key at its default, and no feeds.
     pub fn bare() -> Self {
         Self {
             server: Server::default(),
@@ -428,8 +430,8 @@ impl Config {
         }
     }
 
-    /// Reads the file, if one is given, and puts the environment and the command line's `section.key=value` on
-    /// top.
+    /// Reads the file, if given, and applies the settings of the environment, then those of the command line
+    /// (`section.key=value`).
     ///
     /// # Errors
     /// [`ConfigError`] names the file with line and column, or the setting.
@@ -447,7 +449,7 @@ impl Config {
             path: path.unwrap_or(Path::new("")).to_owned(),
             what: in_file(&text, &source),
         };
-        // Once as it stands, so that errors point into the file.
+        // The file is parsed on its own first, so that errors refer to its lines.
         let mut config: Self = toml::from_str(&text).map_err(file)?;
         let mut table: Table = toml::from_str(&text).map_err(file)?;
         let from_environment = environment.filter_map(|(name, value)| from_environment(&name, &value));
@@ -473,10 +475,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks what no key can tell alone. `serve` needs something to serve.
+    /// Validates constraints between keys.
     ///
     /// # Errors
-    /// [`ConfigError::Together`].
+    /// [`ConfigError::Together`] names the keys.
     pub fn check_together(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
         if self.feed.is_empty() && !self.publishes() {
@@ -486,7 +488,7 @@ impl Config {
         let session = &self.session;
         if session.warn_behind_ms > session.shed_behind_ms {
             let what =
-                "session.warn_behind_ms is more than session.shed_behind_ms: nobody would be warned in time";
+                "session.warn_behind_ms is more than session.shed_behind_ms: the warning would be too late";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.latency.log.is_some() && self.latency.interval_ms == 0 {
@@ -494,7 +496,7 @@ impl Config {
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.flight.dir.is_some() && self.latency.interval_ms == 0 {
-            let what = "flight.dir is set but latency.interval_ms is 0: nobody would write there";
+            let what = "flight.dir is set but latency.interval_ms is 0: no flight would be written";
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.flight.dir.is_none() && !self.flight.budget.is_empty() {
@@ -502,13 +504,13 @@ impl Config {
             return Err(ConfigError::Together(what.to_owned()));
         }
         if self.publish.listen.is_some() && self.publish.token.is_empty() {
-            let what = "publish.listen is set but publish.token is not: nobody could publish";
+            let what = "publish.listen is set but publish.token is not: publishing would not be possible";
             return Err(ConfigError::Together(what.to_owned()));
         }
         Ok(())
     }
 
-    /// Numbers beyond all reason, which would overflow a clock or take all memory.
+    /// Rejects numbers that would overflow a clock or exhaust the memory.
     fn check_ranges(&self) -> Result<(), ConfigError> {
         const DAY_MS: u64 = 86_400_000;
         const MANY: u64 = 1 << 22;
@@ -565,7 +567,7 @@ impl Config {
         }
     }
 
-    /// What there is to see.
+    /// Whether the served data is live.
     pub fn provenance(&self) -> Provenance {
         match (self.feed.is_empty(), self.publishes()) {
             (true, _) => Provenance::Live,
@@ -574,18 +576,19 @@ impl Config {
         }
     }
 
-    /// Whether anybody may publish.
+    /// Whether publishing is enabled.
     pub fn publishes(&self) -> bool {
         !self.publish.token.is_empty()
     }
 }
 
-/// The sections, and which keys hold text: a setting of such a key is text whatever it looks like.
+/// The shipped table: tells which sections exist and which keys are text. The value of such a key is text in
+/// any form.
 fn shipped_table() -> Table {
     toml::from_str(SHIPPED).unwrap_or_default()
 }
 
-/// `TICKFAN_SECTION_KEY`; other variables, also of sections that there are not, are none of ours.
+/// Parses `TICKFAN_SECTION_KEY`; other variables, and those of unknown sections, are ignored.
 fn from_environment(name: &str, value: &str) -> Option<Setting> {
     let name_rest = name.strip_prefix("TICKFAN_")?.to_ascii_lowercase();
     let (section, key) = name_rest.split_once('_')?;
@@ -624,7 +627,7 @@ fn apply(table: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
     let Setting { origin, written, section, key, value } = setting;
     let wrong = |what: String| ConfigError::Setting { origin, setting: written.clone(), what };
     let shipped = shipped_table();
-    // A feed is named by its place: feed.0.speed=10.
+    // A feed is addressed by its index: feed.0.speed=10.
     let (target, key, like) = match (shipped.get(section), key.split_once('.')) {
         (Some(Value::Array(like)), Some((place, key))) => {
             let feeds = table.get_mut(section).and_then(Value::as_array_mut);
@@ -650,7 +653,7 @@ fn apply(table: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
             .unwrap_or_else(|| Value::String(value.clone())),
     };
     let value = match (like, value) {
-        // 10 is as good a speed as 10.0.
+        // A whole number is accepted for a float: 10 for 10.0.
         (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
         (_, value) => value,
     };

@@ -1,4 +1,4 @@
-//! What programs may send.
+//! `[publish]`: publishing by other programs.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -12,32 +12,32 @@ use super::{non_zero, non_zero_u32, token};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Publish {
-    /// Where JSON lines are taken; `None` for nowhere.
+    /// Address of the listener for JSON lines; `None`: no listener.
     #[serde(deserialize_with = "optional_address")]
     pub listen: Option<SocketAddr>,
-    /// What a publisher has to show, of 16 characters at least; empty: publishing is off.
+    /// Token of publishers, at least 16 characters; empty: publishing is disabled.
     #[serde(deserialize_with = "publish_token")]
     pub token: String,
-    /// Venues that a published symbol may name.
+    /// Venues that published symbols may name.
     #[serde(deserialize_with = "venues")]
     pub venues: Vec<String>,
-    /// Instruments that one publisher may name.
+    /// Most instruments of one publisher.
     pub instruments_per_publisher_max: NonZeroUsize,
-    /// Percent of the instrument table up to which publishers may fill it.
+    /// Share of the instrument table that publishers may fill, percent.
     #[serde(deserialize_with = "percent")]
     pub instruments_percent_max: u8,
-    /// Connections without the token at once, on each listener.
+    /// Most connections without the token, per listener.
     pub strangers_max: NonZeroUsize,
-    /// The same from one address.
+    /// Most connections without the token from one address.
     pub strangers_per_address: NonZeroUsize,
-    /// Wrong tokens a minute from one address.
+    /// Wrong tokens per minute from one address.
     pub wrong_tokens_per_minute: NonZeroU32,
 }
 
 impl Publish {
-    /// How full publishers may make an instrument table with so many places.
+    /// Most instruments of publishers in a table with `capacity` places.
     pub fn instruments_of(&self, capacity: usize) -> usize {
-        // 128 bits hold the product.
+        // The product fits in 128 bits.
         (capacity as u128 * u128::from(self.instruments_percent_max) / 100) as usize
     }
 }

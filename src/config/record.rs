@@ -1,4 +1,4 @@
-//! What is written down of what comes in.
+//! `[record]`: recordings of the feed lines, and the history.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -12,28 +12,28 @@ use super::{ConfigError, non_zero, non_zero_u64};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Record {
-    /// Whether.
+    /// Whether recording is enabled.
     pub enabled: bool,
-    /// Where: a folder.
+    /// Folder of the recordings.
     pub dir: PathBuf,
-    /// Seconds that a file holds.
+    /// Time span of a segment, seconds.
     pub segment_s: NonZeroU64,
-    /// Milliseconds that a frame may stay unwritten.
+    /// Longest time that a frame stays unwritten, milliseconds.
     pub flush_ms: NonZeroU64,
-    /// zstd's level.
+    /// Compression level of zstd.
     pub level: i32,
-    /// Bytes that may wait for the disk.
+    /// Most bytes queued for the disk.
     pub queue_bytes_max: NonZeroUsize,
-    /// Frames that may wait for the disk.
+    /// Most frames queued for the disk.
     pub queue_frames_max: NonZeroUsize,
-    /// Bytes of the history; 0: there is none.
+    /// Size of the history, bytes; 0: no history.
     #[serde(deserialize_with = "history_bytes")]
     pub history_bytes_max: u64,
-    /// Clients of a shard that may be catching up at once.
+    /// Most clients of a shard that catch up at the same time.
     pub catch_ups_max: usize,
-    /// Clients of one address that may, over all shards.
+    /// Most clients of one address that catch up at the same time, over all shards.
     pub catch_ups_per_address: usize,
-    /// Milliseconds in which one has to come nearer to the present.
+    /// Time within which a client that catches up must come closer to the live stream, milliseconds.
     pub catch_up_patience_ms: NonZeroU64,
 }
 
@@ -55,7 +55,7 @@ impl Default for Record {
     }
 }
 
-/// Less would not hold the blocks of its files.
+/// A smaller history would not hold the blocks of its files.
 const HISTORY_BYTES_MIN: u64 = 1 << 20;
 
 fn history_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
@@ -67,7 +67,7 @@ fn history_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
 }
 
 impl Record {
-    /// Checks what the type of a key cannot tell.
+    /// Validates constraints that the types of the keys do not express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if !(1..=19).contains(&self.level) {
             return Err(ConfigError::Together(format!("record.level: {} is not 1 to 19", self.level)));

@@ -1,4 +1,4 @@
-//! How a replay is controlled, how it finds places in its captures, and what may be replayed beside the feed.
+//! `[replay]`: replay control, checkpoints for seeks, and rooms.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,36 +14,36 @@ use crate::protocol::replay::Speed;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Replay {
-    /// What has to be shown to control it, of 16 characters at least; empty: clients of this machine may.
+    /// Token that controls the replay, at least 16 characters; empty: clients of this machine may control it.
     #[serde(deserialize_with = "control_token")]
     pub control_token: String,
-    /// Orders that may wait.
+    /// Most queued replay commands.
     pub commands_max: NonZeroUsize,
-    /// Places that it can go on from at once.
+    /// Most checkpoints of a replay.
     pub checkpoints_max: usize,
-    /// Bytes of memory that these may take.
+    /// Most memory of these checkpoints, bytes.
     pub checkpoint_bytes_max: NonZeroUsize,
-    /// The captures that clients may replay in rooms; `None`: none.
+    /// Folder with the captures that rooms can replay; `None`: rooms are disabled.
     #[serde(deserialize_with = "super::optional_path")]
     pub dir: Option<PathBuf>,
-    /// Entries of it that are looked at.
+    /// Most entries of the folder that are read.
     pub dir_entries_max: NonZeroUsize,
-    /// Rooms at once.
+    /// Most rooms.
     pub rooms_max: NonZeroUsize,
-    /// Rooms at once that one address has opened.
+    /// Most rooms opened by one address.
     pub rooms_per_address: NonZeroUsize,
-    /// Clients in one room.
+    /// Most clients in a room.
     pub room_clients_max: NonZeroUsize,
-    /// Captures that one room may merge.
+    /// Most captures that a room merges.
     pub room_captures_max: NonZeroUsize,
-    /// Seconds that a named room stays without clients.
+    /// Time that a named room stays open without clients, seconds.
     pub room_idle_s: NonZeroU64,
-    /// Seconds after which a room ends in any case.
+    /// Longest lifetime of a room, seconds.
     pub room_lifetime_s: NonZeroU64,
-    /// Ticks that a room's shard may fall behind.
+    /// Ticks in the ring of a room.
     #[serde(deserialize_with = "super::ring_capacity")]
     pub room_ring_capacity: usize,
-    /// Bytes of memory that a room's checkpoints may take.
+    /// Most memory of the checkpoints of a room, bytes.
     pub room_checkpoint_bytes_max: NonZeroUsize,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn speed<'de, D: Deserializer<'de>>(from: D) -> Result<Speed, D::Erro
     Speed::new(factor).ok_or_else(|| D::Error::custom(format!("speed {}", Speed::WRONG)))
 }
 
-/// A moment; empty text is none.
+/// Parses a moment; empty text is `None`.
 pub(super) fn moment<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Moment>, D::Error> {
     let text = String::deserialize(from)?;
     if text.is_empty() {

@@ -18,7 +18,7 @@ fn the_shipped_file_has_every_key_at_its_default() {
     let table = shipped_table();
     let debug = format!("{shipped:?}");
     let keys: usize = table.values().filter_map(Value::as_table).map(Table::len).sum();
-    // Each field of each section prints as `name: `; the file names every one of them.
+    // Each field of each section prints as `name: `; the file contains every key.
     let fields = debug.matches(": ").count();
     assert!(keys > 20 && fields > keys, "{keys} keys, {fields} fields");
 }
@@ -103,7 +103,7 @@ fn errors_point_at_the_place() {
         let error = load("", &[], &[setting]).expect_err(setting);
         let name = setting.split('=').next().unwrap_or(setting);
         assert!(error.contains(word) && error.contains(name), "{error}");
-        // A value is shown where it can be none of a token.
+        // A value is shown where it cannot be a token.
         assert!(word != "power of two" || error.contains(setting), "{error}");
     }
     let error = load("", &[("TICKFAN_RING_SIZE", "3")], &[]).expect_err("no such key");

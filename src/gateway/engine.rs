@@ -1,5 +1,5 @@
-//! An engine: the thread that makes ticks, the ring it writes, and the shards that serve it. The gateway has one, and each
-//! room of a replay one of its own.
+//! An engine: the ingest thread, the ring that it writes, and the shards that serve it. The gateway has one,
+//! and each room has its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,23 +32,23 @@ use crate::system::pulse::{Pulse, Signs};
 use crate::time::clock::{Clock, MS};
 use crate::venue::{ChecksOff, Wire};
 
-/// What an engine is made of before its threads run.
+/// The parts of an engine before its threads run.
 pub(super) struct EngineBase {
-    /// What its threads' names begin with.
+    /// Prefix of the thread names.
     name: String,
     pub(super) table: Arc<InstrumentTable>,
     writer: TickWriter,
     pub(super) ring: TickRing,
     pub(super) view: Arc<IngestView>,
     replays: Vec<Replay>,
-    /// The remote control, where there is one replay to control.
+    /// The replay control, if the engine has exactly one replay.
     pub(super) replay_control: Option<Arc<ReplayControl>>,
     pub(super) ingest: OpenedFeeds,
     options: SessionOptions,
 }
 
 impl EngineBase {
-    /// Makes the ring and prepares what the threads work with. `admission` says who may control the replay.
+    /// Creates the ring and what the threads need. `admission` decides which clients may control the replay.
     pub(super) fn new(
         name: &str,
         config: &Config,
@@ -75,17 +75,18 @@ impl EngineBase {
         })
     }
 
-    /// Whether its replays begin where they have something. Waits at most so long until that is known of their ends.
+    /// Checks that the configured starts are within the captures, waiting at most `patience` until the ends
+    /// of the captures are known.
     pub(super) fn begin_where_there_is_something(&self, patience: Duration) -> anyhow::Result<()> {
         Ok(self.replays.iter().try_for_each(|replay| replay.begin_where_there_is_something(patience))?)
     }
 
-    /// The memory that the checkpoints of its replays take.
+    /// The memory use of the checkpoints of its replays.
     pub(super) fn seek_memory(&self) -> Vec<SeekMemory> {
         self.replays.iter().filter_map(Replay::seek_memory).collect()
     }
 
-    /// Starts the shards: from here on clients can be given to them. `past` is what clients catch up from.
+    /// Starts the shards, which accept clients from then on. `past` is the history for clients that catch up.
     pub(super) fn shards(
         &self,
         config: &Config,
@@ -124,7 +125,7 @@ impl EngineBase {
         Ok(Shards { handles: handles.into(), threads })
     }
 
-    /// What is left to start: the ingest thread, and what it works with, publishers left out.
+    /// The rest to start: the ingest thread and its parts, without publishers.
     pub(super) fn into_parts(
         self,
         config: &Config,
@@ -163,7 +164,7 @@ fn meter(collector: &mut Option<Collector>) -> Meter {
     collector.as_mut().map_or_else(Meter::off, Collector::meter)
 }
 
-/// Limits of the line of a publisher.
+/// Limits of the feed line of a publisher.
 fn publish_limits(config: &Config) -> LineLimits {
     let publish = &config.publish;
     LineLimits {
@@ -174,7 +175,7 @@ fn publish_limits(config: &Config) -> LineLimits {
     }
 }
 
-/// Limits of the line of a feed.
+/// Limits of the feed line of a feed.
 fn line_limits(config: &Config) -> LineLimits {
     let limits = &config.limits;
     LineLimits {
@@ -188,7 +189,7 @@ fn line_limits(config: &Config) -> LineLimits {
     }
 }
 
-/// Opens the captures of every feed.
+/// Opens the captures of all feeds.
 pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
     let limits = line_limits(config);
     let mut first = 0;
@@ -212,7 +213,8 @@ pub(super) fn open_replays(config: &Config) -> anyhow::Result<Vec<Replay>> {
     Ok(replays)
 }
 
-/// Starts what finds places in the captures; the remote control, where there is one replay to control.
+/// Starts the threads that find positions in the captures. Returns the replay control, if there is exactly
+/// one replay.
 fn replay_control(
     name: &str,
     config: &Config,
@@ -224,7 +226,8 @@ fn replay_control(
     let Config { replay, limits, .. } = config;
     let bounds =
         SeekLimits { checkpoints_max: replay.checkpoints_max, bytes_max: replay.checkpoint_bytes_max.get() };
-    // Of several none can be controlled, and only some begin elsewhere than at the beginning.
+    // Several replays cannot be controlled; of those, only the ones that start elsewhere than at the first
+    // record need to find a position.
     let alone = replays.len() == 1;
     for each in replays.iter_mut().filter(|replay| alone || replay.spec().from.is_some()) {
         each.prepare(name, limits.instruments_max.get(), bounds, Arc::clone(wake))
@@ -232,7 +235,7 @@ fn replay_control(
     }
     let [one] = replays else { return Ok(None) };
     let replay_control = ReplayControl::new(admission, replay.commands_max.get(), Arc::clone(wake));
-    // Whoever comes before its first turn sees where it will begin.
+    // Clients that connect before the first turn of the ingest thread see where the replay will start.
     replay_control.show(ReplaySnapshot {
         playback: one.playback(clock.now()),
         span: one.span(),
@@ -248,15 +251,15 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Says whether so many clients have subscribed.
+    /// A function that tells whether `subscribers` clients have subscribed.
     fn start_gate(&self, subscribers: usize) -> Box<dyn Fn() -> bool + Send> {
         let handles = Arc::clone(&self.handles);
         let subscribed = move || handles.iter().map(|shard| shard.counters.subscribed.get()).sum::<u64>();
         Box::new(move || subscribed() >= subscribers as u64)
     }
 
-    /// Says how much some shard has still to do for instruments that were listed: each is offered to every session with
-    /// wildcards.
+    /// A function that returns the largest backlog of a shard in processing new listings, in units of work:
+    /// each listing is offered to every session with wildcards.
     fn listing_backlog(&self, table: &Arc<InstrumentTable>) -> Box<dyn Fn() -> usize + Send> {
         let (handles, table) = (Arc::clone(&self.handles), Arc::clone(table));
         Box::new(move || {
@@ -268,7 +271,7 @@ impl Shards {
         })
     }
 
-    /// Everything out, everybody told, every thread ended.
+    /// Sends what is queued, ends all sessions with `why`, and waits for the threads.
     pub(super) async fn drain(self, config: &Config, why: Close) {
         for shard in &*self.handles {
             shard.drain(why).await;
@@ -276,7 +279,7 @@ impl Shards {
         let joined = tokio::task::spawn_blocking(move || {
             self.threads.into_iter().map(JoinHandle::join).for_each(drop);
         });
-        // A shard keeps its own deadlines; this one is for a shard that does not.
+        // Shards have their own deadlines; this one covers a shard that misses them.
         let longest = config.session.drain_ms + config.session.close_grace_ms + 3_000;
         let _ = tokio::time::timeout(Duration::from_millis(longest), joined).await;
     }
@@ -294,7 +297,7 @@ fn session_options(
         && let Some(both) = config.publish.venues.iter().find(|venue| venues.contains(venue))
     {
         anyhow::bail!(
-            "publish.venues: {both:?} is also replayed by a feed: nobody could tell which is which"
+            "publish.venues: {both:?} is also replayed by a feed: their ticks could not be distinguished"
         );
     }
     venues.extend(config.publish.venues.iter().cloned());
@@ -336,13 +339,13 @@ fn session_options(
     })
 }
 
-/// A name that nobody else has: 64 random bits.
+/// A unique name: 64 random bits in hexadecimal.
 pub(super) fn random_name() -> anyhow::Result<String> {
     let bits = getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
     Ok(format!("{bits:016x}"))
 }
 
-/// The ingest thread before it runs: publishers have to know where they will be served.
+/// The runtime of the ingest thread before it runs, because publishers need the runtime that will serve them.
 pub(super) struct OpenedFeeds {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) wake: Arc<Notify>,
@@ -354,7 +357,7 @@ impl OpenedFeeds {
         Ok(Self { runtime: runtime.context("cannot start the ingest thread")?, wake: Arc::default() })
     }
 
-    /// Starts it under this name.
+    /// Starts the thread under this name.
     pub(super) fn start(
         self,
         name: String,
@@ -370,7 +373,7 @@ impl OpenedFeeds {
         drop(entered);
         let work = async move {
             let ended = running.await;
-            // Nobody may wait for it.
+            // An error means that no receiver is waiting.
             let _ = tell.send(());
             if let Some(publishing) = publishing {
                 publishing.gone().await;
@@ -389,17 +392,18 @@ impl OpenedFeeds {
 pub(super) struct IngestThread {
     stop: Arc<AtomicBool>,
     wake: Arc<Notify>,
-    /// Told when it takes nothing in any more.
+    /// Completes when the thread accepts no more input.
     stopped: oneshot::Receiver<()>,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl IngestThread {
-    /// After this every tick is in the ring. The thread goes on while publishers are told goodbye.
+    /// Stops the input; then every tick is in the ring. The thread continues until the publishers are
+    /// disconnected.
     pub(super) async fn stop(self) -> JoinHandle<std::io::Result<()>> {
         self.stop.store(true, Ordering::Release);
         self.wake.notify_one();
-        // Where it is gone already there is nothing to wait for.
+        // An error means that the thread has already ended.
         let _ = self.stopped.await;
         self.thread
     }
@@ -407,7 +411,7 @@ impl IngestThread {
 
 #[cfg(test)]
 impl IngestThread {
-    /// What has it end as a bug would.
+    /// A function that makes the thread end unexpectedly, as a bug would.
     pub(super) fn bug(&self) -> impl FnOnce() + use<> {
         let (stop, wake) = (Arc::clone(&self.stop), Arc::clone(&self.wake));
         move || {
@@ -417,7 +421,8 @@ impl IngestThread {
     }
 }
 
-/// Which thread has ended though nobody told it to: what it served would stand still and look alive.
+/// The thread that has ended unexpectedly, if any: its clients would otherwise see an open connection without
+/// data.
 pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static str> {
     if ingest.thread.is_finished() {
         return Some("the ingest thread has ended: this is a bug");
@@ -426,7 +431,7 @@ pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static st
     ended.then_some("a shard has ended: this is a bug")
 }
 
-/// Gives a client to the shard with the fewest, of those that move.
+/// Assigns a client to the shard with the fewest clients, among those that make progress.
 pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;

@@ -1,45 +1,45 @@
-//! How many files the system lets this process open, and how many connections fit in that: it refuses the ones that
-//! do not fit by an answer, and does not run out of files.
+//! The limit of open files, and the number of connections that it allows. Connections beyond that number are
+//! refused with an answer, so that the process never runs out of file descriptors.
 
 use crate::config::Config;
 use crate::feed::publish::PARTINGS_MAX;
 
-/// Connections in HTTP that have room beside as many clients as there may be: the page, the API, handshakes that are
+/// Connections in HTTP beside the configured number of clients: the page, the API, handshakes that are
 /// refused.
 pub(super) const HTTP_MAX: usize = 128;
-/// Connections to the admin listener.
+/// Most connections to the admin listener.
 pub(super) const ADMIN_MAX: usize = 64;
-/// Connections that are being refused, at both listeners.
+/// Connections that are being refused, on both listeners.
 const REFUSED_MAX: usize = 2 * 64;
-/// What the process opens whatever it serves: its streams, listeners and logs.
+/// Files that the process always opens: standard streams, listeners and logs.
 const OWN: usize = 32;
-/// What the runtime of a thread opens, and other threads than those of `[shard]` that have one: ingest and control.
+/// Files per runtime of a thread, and the number of runtimes besides those of `[shard]`: ingest and control.
 const PER_RUNTIME: usize = 6;
 const RUNTIMES: usize = 2;
-/// What a capture opens: to be played, for the pass over it, and while the replay is sent elsewhere.
+/// Files per capture: for playback, for the pass over the file, and for a seek in progress.
 const PER_CAPTURE: usize = 3;
-/// What a recorded line, and the history, open.
+/// Files per recorded feed line, and of the history.
 const PER_LINE: usize = 2;
 const HISTORY: usize = 16;
 
-/// What fits.
+/// The number of clients that fit in the limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fit {
-    /// Clients at once.
+    /// Most client connections.
     pub(super) connections_max: usize,
-    /// What the operator is to know, if that is less than is configured.
+    /// Notice for the operator if that is less than configured.
     pub(super) notice: Option<String>,
 }
 
-/// Raises the limit of open files as far as the system lets this process: what it is then. `None`: there is none, or
-/// it is unknown.
+/// Raises the limit of open files to the hard limit, and returns the resulting limit; `None` if there is no
+/// limit or it is unknown.
 pub(super) fn raise() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current != maximum {
-            // Where it may not be raised, it stays.
+            // On failure the limit stays as it is.
             let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         }
         getrlimit(Resource::Nofile).current
@@ -48,7 +48,7 @@ pub(super) fn raise() -> Option<u64> {
     None
 }
 
-/// How many of the configured connections fit in so many files, on a machine of so many cores.
+/// How many of the configured connections fit in `files_max` open files, on a machine with `cores` cores.
 pub(super) fn fit(config: &Config, cores: usize, files_max: Option<u64>) -> Fit {
     let wanted = config.limits.connections_max.get();
     let others = others(config, cores);
@@ -57,7 +57,8 @@ pub(super) fn fit(config: &Config, cores: usize, files_max: Option<u64>) -> Fit 
     if needed <= files_max {
         return Fit { connections_max: wanted, notice: None };
     }
-    // Not all of the others are open at once: where there is next to nothing, some clients are served all the same.
+    // The other files are not all open at the same time. A quarter of the limit is therefore always available
+    // to clients.
     let connections_max = files_max.saturating_sub(others).max(files_max / 4).clamp(1, wanted);
     let notice = format!(
         "limits.connections_max: {wanted} connections need {needed} open files, and the system lets this process have \
@@ -66,11 +67,11 @@ pub(super) fn fit(config: &Config, cores: usize, files_max: Option<u64>) -> Fit 
     Fit { connections_max, notice: Some(notice) }
 }
 
-/// Files that may be open beside the clients.
+/// Most files that are open besides those of clients.
 fn others(config: &Config, cores: usize) -> usize {
     let replay = &config.replay;
     let captures: usize = config.feed.iter().map(|feed| feed.files.len()).sum();
-    // Those that have not shown the token have places at each of two listeners, and some that were refused are still open.
+    // Strangers have places on each of two listeners, and some refused connections are still open.
     let publishers = match config.publishes() {
         true => config.limits.publishers_max.get() + 2 * (config.publish.strangers_max.get() + PARTINGS_MAX),
         false => 0,

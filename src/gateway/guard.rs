@@ -1,5 +1,5 @@
-//! What ends a gateway that does not work any more: a process that a supervisor starts anew serves clients better
-//! than one that accepts connections and sends nothing.
+//! Ends a gateway that no longer works: a process that a supervisor restarts serves clients better than one
+//! that accepts connections and sends nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
@@ -17,20 +17,20 @@ use crate::feed::IngestView;
 use crate::system::pulse::{Beating, Finding, LOOK_EVERY_NS, Pulse, Watcher};
 use crate::time::clock::Clock;
 
-/// The exit code after a panic: `EX_SOFTWARE` of sysexits.h.
+/// Exit code after a panic: `EX_SOFTWARE` of sysexits.h.
 const PANICKED: i32 = 70;
-/// The exit code where a thread hangs: `EX_TEMPFAIL` of sysexits.h, for to start it anew may help.
+/// Exit code after a hang: `EX_TEMPFAIL` of sysexits.h, because a restart may help.
 const HANGS: i32 = 75;
-/// How often the control thread shows that it moves.
+/// Interval at which the control thread reports progress.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
-/// How long the last words may take: the reader of the log may hang as well.
+/// Time limit for the last log message, because the reader of the log may hang.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Has the process end, with exit code 70, once any of its threads has panicked. Only the threads of rooms end
-/// alone, and their room with them.
+/// Makes any panic end the process with exit code 70. Only the threads of a room end alone, together with
+/// their room.
 ///
-/// A panic may leave the state that all clients of a thread share half changed, which no check finds: their
-/// accounts might not add up any more.
+/// A panic may leave state that all clients of a thread share half changed, in a way that no check detects:
+/// the accounting rule might no longer hold for them.
 pub(super) fn end_on_panic() {
     panic::set_hook(Box::new(move |what| {
         let thread = thread::current();
@@ -38,7 +38,7 @@ pub(super) fn end_on_panic() {
         let trace = Backtrace::capture();
         let trace =
             if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
-        // Not by this thread: the reader of the log may hang.
+        // On another thread, because the reader of the log may hang.
         last_words(&format!("the thread {name} has panicked: this is a bug: {what}{trace}"));
         if !name.starts_with("room") {
             process::exit(PANICKED);
@@ -46,10 +46,10 @@ pub(super) fn end_on_panic() {
     }));
 }
 
-/// Writes to the log, but does not wait for it for long.
+/// Writes to the log, but waits at most [`LAST_WORDS`].
 fn last_words(what: &str) {
     let (tell, told) = std_mpsc::channel();
-    // There is nowhere to report that the log is gone.
+    // There is no other place to report that the log is gone.
     let write = |what: &str| drop(writeln!(std::io::stderr().lock(), "tickfan: {what}"));
     let last_words = what.to_owned();
     let thread = move || {
@@ -58,18 +58,18 @@ fn last_words(what: &str) {
     };
     match thread::Builder::new().name("last-words".to_owned()).spawn(thread) {
         Ok(_) => drop(told.recv_timeout(LAST_WORDS)),
-        // To say it and perhaps to wait is better than to end without a word.
+        // Writing, possibly blocked, is better than ending without a message.
         Err(_) => write(what),
     }
 }
 
-/// The threads that are watched.
+/// The watched threads.
 pub(super) struct Guarded {
     pub(super) all: Arc<[Arc<Pulse>]>,
     control: Beating,
 }
 
-/// The threads that serve: the gateway hangs if one of them does.
+/// The threads that serve clients; the gateway is considered hung if one of them is.
 pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
     let control = Pulse::new("control");
     let beating = control.begin();
@@ -81,7 +81,8 @@ pub(super) fn pulses(view: &IngestView, shards: &Shards) -> Guarded {
 }
 
 impl Guarded {
-    /// Watches from now on, on a thread of its own that waits for none. It is called on the control thread.
+    /// Starts the watch on its own thread, which does not depend on any other. Must be called on the control
+    /// thread.
     pub(super) fn watch(
         self,
         hang_after_ms: u64,
@@ -107,7 +108,7 @@ impl Guarded {
                     last_words(&what);
                     process::exit(HANGS);
                 }
-                // What finds no room in the log is in the metrics.
+                // A notice that the log has no room for is also visible in the metrics.
                 let _ = notices.try_send(what);
             }
         };
@@ -120,7 +121,7 @@ fn told(finding: &Finding) -> String {
     let set = |us: i64| us as f64 / 1e6;
     match finding {
         Finding::Late(name, ms) => format!("the thread {name} has not moved for {:.1} s", seconds(*ms)),
-        Finding::GoesOn(name, ms) => format!("the thread {name} goes on after {:.1} s", seconds(*ms)),
+        Finding::GoesOn(name, ms) => format!("the thread {name} continues after {:.1} s", seconds(*ms)),
         Finding::Hangs(name, ms) => {
             format!(
                 "the thread {name} hangs: it has not moved for {:.1} s, and the process ends",

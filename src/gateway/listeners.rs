@@ -1,4 +1,4 @@
-//! What the gateway listens on, and where it leads.
+//! The listeners, and the functions of the gateway behind them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,17 +30,17 @@ use crate::system::memory::{Level, Memory};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Clock;
 
-/// What the gateway listens on.
+/// The sockets that the gateway listens on.
 pub(super) struct Listeners {
     public: TcpListener,
     admin: TcpListener,
     publish: Option<TcpListener>,
 }
 
-/// What the listeners lead to.
+/// The parts of the gateway that the listeners use.
 pub(super) struct GatewayParts<'a> {
     pub(super) config: &'a Config,
-    /// Files that the process may open.
+    /// Most open files of the process.
     pub(super) files_max: Option<u64>,
     pub(super) base: &'a EngineBase,
     pub(super) shards: &'a Shards,
@@ -53,10 +53,10 @@ pub(super) struct GatewayParts<'a> {
     pub(super) pulses: &'a Arc<[Arc<Pulse>]>,
 }
 
-/// Publishing, where it is on.
+/// Publishing, if enabled.
 pub(super) struct Publishing {
     pub(super) endpoint: Arc<Publish>,
-    /// The ingest thread's end.
+    /// The receiver of the ingest thread.
     pub(super) inbox: mpsc::Receiver<Input>,
 }
 
@@ -95,7 +95,7 @@ impl Listeners {
     }
 }
 
-/// Connections that wait to be accepted, at most; the kernel has a bound of its own, `net.core.somaxconn`.
+/// Backlog of a listener; the kernel limits it further with `net.core.somaxconn`.
 const BACKLOG: u32 = 1 << 16;
 
 fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -104,7 +104,7 @@ fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Elsewhere it would let another program take the same address.
+    // On other systems this option lets another program bind the same address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -112,7 +112,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Listeners {
-    /// Says where everything listens.
+    /// The line that names the addresses of all listeners.
     pub(super) fn ready_line(&self) -> anyhow::Result<String> {
         let (http, admin) = (self.public.local_addr()?, self.admin.local_addr()?);
         let publish = match &self.publish {
@@ -122,7 +122,7 @@ impl Listeners {
         Ok(format!("tickfan ready http=http://{http} ws=ws://{http}/ws admin=http://{admin}{publish}"))
     }
 
-    /// Opens all listeners; they close when `stopped` turns true.
+    /// Opens all listeners; they close when `stopped` becomes true.
     pub(super) fn open(
         self,
         parts: &GatewayParts<'_>,
@@ -188,7 +188,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Everything that runs tasks.
+/// All tokio runtimes, with their names.
 fn runtimes(parts: &GatewayParts<'_>) -> Runtimes {
     let control = [
         ("control".to_owned(), Handle::current()),
@@ -211,7 +211,7 @@ fn front_limits(config: &Config) -> crate::http::Limits {
     }
 }
 
-/// What the public door asks the rest.
+/// The hooks of the public listener.
 fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let GatewayParts { config, base, shards, measured, records, past, rooms, memory, .. } = parts;
     let (most, handles) = (config.limits.connections_max.get() as u64, Arc::clone(&shards.handles));
@@ -245,7 +245,7 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     }
 }
 
-/// Where the sockets of publishers go.
+/// The route that accepts the sockets of publishers.
 fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let (asked, taken) = (Arc::clone(publishing), Arc::clone(publishing));
     let serve = move |upgraded: Upgraded, authorized| {
@@ -257,7 +257,7 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }
 }
 
-/// The way into rooms.
+/// The route into rooms.
 fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
     let (asked, named) = (Arc::clone(rooms), Arc::clone(rooms));
     let enter = move |wish, peer: SocketAddr| -> BoxFuture<'static, Result<HandOverOnce, RoomError>> {
@@ -288,14 +288,14 @@ fn feed_health(
             Flow::Flowing => {
                 format!("replays {} captures at speed {}", feed.files.len(), feed.speed.factor())
             }
-            Flow::Silent => "nothing has come in for too long".to_owned(),
+            Flow::Silent => "no data was received for too long".to_owned(),
             Flow::Ended => "the replay has ended".to_owned(),
             Flow::Failed => "the replay has ended: it met what it cannot read".to_owned(),
         },
     };
     let mut rows: Vec<FeedHealth> = feeds.iter().zip(view.flows()).enumerate().map(row).collect();
     if let Some(publishers) = publishers {
-        // Beside replays, publishers may come and go; alone, they are the feed.
+        // Publishers beside replays are optional; without replays they are the only feed.
         let flowing = publishers > 0 || !feeds.is_empty();
         rows.push(FeedHealth {
             name: "publish".to_owned(),
@@ -303,7 +303,7 @@ fn feed_health(
             detail: format!("{publishers} publishers"),
         });
     }
-    // What is missing in a recording is no reason not to serve, but to be told.
+    // An incomplete recording does not stop the service, but is reported.
     let lines = feeds.iter().map(|feed| feed.files.len()).chain(publishers.map(|_| 1));
     let mut rest = records;
     for (row, lines) in rows.iter_mut().zip(lines) {
@@ -316,7 +316,7 @@ fn feed_health(
     rows
 }
 
-/// What is wrong though ticks flow. No path: anybody may read it.
+/// Problems that do not stop the flow of ticks. Without paths, because any client may read them.
 fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -> Vec<String> {
     let log = measured.and_then(Measured::log).filter(|log| log.failing);
     let log = log.map(|log| format!("latency.log cannot be written: {} intervals are missing", log.missing));
@@ -328,7 +328,7 @@ fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -
     log.into_iter().chain(flights).chain(past).chain(short).collect()
 }
 
-/// The worst clients of all shards.
+/// The worst clients over all shards.
 async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<ListedClients, String> {
     let AskedClients { sort, limit, after } = asked;
     let Some((_, sort)) = SortBy::ALL.into_iter().find(|(word, _)| *word == sort) else {
@@ -345,7 +345,7 @@ async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<List
     rows.sort_by_key(|row| row.standing);
     rows.truncate(limit);
     let total = shards.iter().map(|shard| shard.counters.sessions.get()).sum();
-    // A row of text and numbers always becomes a value.
+    // Encoding a row of text and numbers cannot fail.
     let row = |row: ClientRow| (row.standing.to_string(), serde_json::to_value(row).unwrap_or_default());
     Ok(ListedClients { total, rows: rows.into_iter().map(row).collect() })
 }

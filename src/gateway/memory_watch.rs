@@ -1,5 +1,5 @@
-//! Keeps memory within its bound: measures it ten times a second, and orders shards and replays to give it back where it
-//! is short.
+//! Keeps memory within its limit: measures it ten times per second, and requests shards and replays to free
+//! memory when it is short.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::feed::SeekMemory;
 use crate::shard::{Relief, ShardHandle};
 use crate::system::memory::{Gauge, Level, Memory, Origin};
 
-/// How often memory is measured.
+/// Interval between measurements.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
-/// Measurements between two orders to give memory back: what was freed is measured only when the allocator has returned
-/// it to the kernel.
+/// Measurements between two requests to free memory: freed memory is only measured once the allocator has
+/// returned it to the kernel.
 const ORDER_EVERY: u32 = 3;
-/// The least that is asked for, bytes.
+/// Smallest amount that is requested, bytes.
 const ORDER_BYTES_MIN: u64 = 1 << 20;
 
-/// Finds the bound, and logs it.
+/// Determines the limit, and logs it.
 ///
 /// # Errors
-/// What of the configuration does not fit, naming its keys.
+/// The keys of the configuration whose memory does not fit.
 pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::Result<(Gauge, Arc<Memory>)> {
     let mut gauge = Gauge::find();
     let bound = gauge.bound(config.limits.memory_bytes_max);
@@ -34,14 +34,14 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
         Origin::Configured => format!("memory: at most {} bytes: limits.memory_bytes_max", bound.bytes),
         Origin::Cgroup => format!("memory: at most {} bytes: of the cgroup's {of}", bound.bytes),
         Origin::Machine => format!("memory: at most {} bytes: of the machine's {of}", bound.bytes),
-        Origin::Unknown => "memory: no bound: nothing tells how much there is".to_owned(),
+        Origin::Unknown => "memory: no limit: the size of the memory is unknown".to_owned(),
     };
-    // There is room: few were sent yet.
+    // The queue has room: few notices were sent so far.
     let _ = notices.try_send(said);
     if let Some(limit) =
         gauge.limit_bytes().filter(|limit| bound.origin == Origin::Configured && *limit < bound.bytes)
     {
-        let said = format!("limits.memory_bytes_max is more than there is: {limit} bytes");
+        let said = format!("limits.memory_bytes_max is more than the available memory: {limit} bytes");
         let _ = notices.try_send(said);
     }
     if let Some(bytes) = memory.ample_bytes() {
@@ -50,7 +50,7 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
     Ok((gauge, memory))
 }
 
-/// The watch over memory. Its thread ends with the gateway.
+/// The memory watch. Its thread ends with the gateway.
 pub(super) struct MemoryWatch {
     gauge: Gauge,
     memory: Arc<Memory>,
@@ -60,14 +60,14 @@ pub(super) struct MemoryWatch {
     notices: mpsc::Sender<String>,
 }
 
-/// All that may have to give memory back: the gateway's own, and the rooms'.
+/// The owners of memory that can be freed: of the gateway and of the rooms.
 struct Owners {
     shards: Vec<ShardHandle>,
     seek_memory: Vec<SeekMemory>,
 }
 
 impl MemoryWatch {
-    /// A watch over what these take.
+    /// Creates a watch over the memory of these owners.
     pub(super) fn new(
         gauge: Gauge,
         memory: &Arc<Memory>,
@@ -86,11 +86,11 @@ impl MemoryWatch {
         }
     }
 
-    /// Starts the watch on a thread of its own, until the gateway stops: on the control thread a measurement would wait for
-    /// all handshakes before it. Where there is no bound there is nothing to watch.
+    /// Starts the watch on its own thread, until the gateway stops. On the control thread, a measurement
+    /// would wait for pending handshakes. Without a limit no thread is started.
     ///
     /// # Errors
-    /// The operating system's error when it gives no thread.
+    /// The error of the operating system if it cannot create the thread.
     pub(super) fn start(self, stopped: watch::Receiver<bool>) -> std::io::Result<()> {
         if self.memory.bound_bytes().is_none() {
             return Ok(());
@@ -105,7 +105,7 @@ impl MemoryWatch {
             std::thread::park_timeout(MEASURE_EVERY);
             let owners = self.owners();
             let unacked: u64 = owners.shards.iter().map(|shard| shard.counters.unacked_bytes.get()).sum();
-            // The kernel keeps more than the bytes themselves.
+            // The kernel needs more memory than the bytes themselves.
             let kernel_bytes = unacked + unacked / 4;
             self.memory.measured(self.gauge.read().bytes(kernel_bytes));
             let before = std::mem::replace(&mut level, self.memory.level());
@@ -128,7 +128,7 @@ impl MemoryWatch {
             Level::Ample => format!("memory is ample again: {used} of {bound} bytes are in use"),
             _ => format!("memory is short ({}): {used} of {bound} bytes are in use", level.name()),
         };
-        // A slowly read log loses notices.
+        // If the log is read slowly, notices are dropped.
         let _ = self.notices.try_send(said);
     }
 
@@ -146,7 +146,7 @@ impl MemoryWatch {
         self.memory.checkpoints_dropped.add(dropped as u64);
     }
 
-    /// Orders the shards to give back the excess, each its part of it.
+    /// Requests the shards to free the excess, in proportion to the memory they hold.
     fn relieve(&self, owners: &Owners) {
         let held = |shard: &ShardHandle| {
             shard.counters.outbox_bytes.get()
@@ -154,7 +154,7 @@ impl MemoryWatch {
                 + shard.counters.sessions.get()
         };
         let all: u64 = owners.shards.iter().map(held).sum::<u64>().max(1);
-        // A cut cannot be undone: half of the excess first, and then half of what is left of it.
+        // Cutting is irreversible: half of the excess is requested first, then half of the rest.
         let cut = |level| match self.memory.excess_bytes(level) {
             0 => 0,
             excess => (excess / 2).max(ORDER_BYTES_MIN),

@@ -1,4 +1,4 @@
-//! The wiring: what runs where, how it starts, and how it stops in order.
+//! Wiring of the gateway: its threads, and their order at start and shutdown.
 
 mod engine;
 mod files;
@@ -41,36 +41,36 @@ use crate::text::printable;
 use crate::time::clock::{Clock, MS};
 use crate::venue::Wire;
 
-/// What a gateway is to do.
+/// The configuration and options of a gateway.
 #[derive(Debug)]
 pub struct Job {
-    /// Everything that can be set.
+    /// The configuration.
     pub config: Config,
     /// Stop when the last tick of the last replay is sent.
     pub exit_at_end: bool,
-    /// Replays start once so many clients have subscribed.
+    /// Number of clients that must have subscribed before replays start.
     pub wait_subscribers: usize,
-    /// Say at the end what each replay has published.
+    /// Print at the end what each replay has published.
     pub summary: bool,
 }
 
-/// How a gateway ended.
+/// Result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was told to stop, or everything was sent.
+    /// Stopped by a signal, or all ticks are sent.
     Done,
-    /// A strict replay met what it cannot read.
+    /// A strict replay found a line that it cannot parse.
     FeedFailed,
-    /// Everything was sent, but the captures are truncated.
+    /// All ticks are sent, but the captures are truncated.
     Truncated,
 }
 
-/// Serves until it is told to stop: SIGINT, SIGTERM, or the end of the replays where the job says so. `say` is given the
-/// line that says where, and at the end the summaries that the job asks for.
+/// Runs until SIGINT, SIGTERM, or, if requested, the end of the replays. `say` receives the line that names
+/// the addresses, and at the end the requested summaries.
 ///
 /// # Errors
-/// Whatever keeps it from starting: a bad configuration, a capture that does not open, an address in use.
-/// Nothing is bound before the configuration and the captures are good.
+/// Any failure to start: an invalid configuration, a capture that does not open, an address in use. No
+/// address is bound before the configuration and the captures are validated.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
     guard::end_on_panic();
@@ -81,7 +81,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     let config = config;
     let (notices, log) = mpsc::channel(NOTICES_MAX);
     if let Some(notice) = fit.notice {
-        // There is room: none was sent yet.
+        // The queue has room: nothing was sent yet.
         let _ = notices.try_send(notice);
     }
     let (gauge, memory) = memory_watch::bound(&config, &notices)?;
@@ -89,7 +89,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     for (number, feed) in config.feed.iter().enumerate() {
         let off: Vec<&str> = feed.checks_off.names().collect();
         if !off.is_empty() {
-            // There is room: nothing was said yet.
+            // The queue has room: few notices were sent so far.
             let _ = notices.try_send(format!("feed {number}: checks off: {}", off.join(", ")));
         }
     }
@@ -99,7 +99,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         EngineBase::new("", &config, replays, ControlPolicy::of_token(&config.replay.control_token), &clock)?;
     let history = history(&config, &base.ring, &clock, &notices)?;
     let past = history.as_ref().map(History::access);
-    // A thread of its own: whoever reads the log slowly holds up nobody else.
+    // Own thread: a blocked stderr must not stall the control thread.
     std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
     let mut collector = collector(&config, &base, &clock, &notices);
     let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
@@ -142,7 +142,7 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
     let collecting = collector.map(|collector| collector.start(clock)).transpose();
     let collecting = collecting.context("cannot start the latency thread")?;
-    // Who has read that it is ready may stop it at once.
+    // Before the ready line, because a signal may arrive as soon as it is read.
     let mut signals = Signals::listen()?;
     say(&ready_line);
 
@@ -151,27 +151,27 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         () = ended(&view, exit_at_end) => {}
         bug = bug(&ingest, &shards) => return Err(bug),
     }
-    // A second signal does not wait for anybody.
+    // A second signal ends the process at once.
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(130);
     });
-    // No new clients, then no new ticks, then everything that is on its way goes out.
+    // In this order: no new clients, no new ticks, then send what is queued.
     let _ = stop_doors.send(true);
     if let Some(publishing) = &publishing {
         publishing.stop();
     }
-    // One that hangs is not waited for.
+    // With a time limit, because the ingest thread may hang.
     let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
     let _ = tokio::time::timeout(longest, ingest.stop()).await;
     tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
-    // Those who were catching up until now have no more use for it.
+    // After the shards, because clients catch up from the history until then.
     stop_history(history).await;
     stop_collecting(collecting).await;
     for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
         say(&format!("tickfan replayed {line}"));
     }
-    // Whoever stopped it before knows that not all was sent.
+    // After an earlier stop, a partial result is expected.
     let ended = exit_at_end && view.ended.load(Ordering::Acquire);
     Ok(match () {
         () if view.failed.load(Ordering::Acquire) => Outcome::FeedFailed,
@@ -180,12 +180,13 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     })
 }
 
-/// Cores of the machine.
+/// Number of CPU cores.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Waits for the end of the replays, if that is a reason to stop: it was asked for, or one has failed.
+/// Waits for the end of the replays, if that stops the gateway: the end was requested, or a replay has
+/// failed.
 async fn ended(view: &IngestView, exit_at_end: bool) {
     view.on_end.notified().await;
     if !exit_at_end && !view.failed.load(Ordering::Acquire) {
@@ -193,10 +194,10 @@ async fn ended(view: &IngestView, exit_at_end: bool) {
     }
 }
 
-/// Checks what no key can tell alone, before anything is opened.
+/// Validates constraints between keys, before anything is opened.
 ///
 /// # Errors
-/// What is wrong, naming the key.
+/// The message names the key.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     config.check_together()?;
     Origins::new(&config.server.allowed_origins).context("server.allowed_origins")?;
@@ -205,7 +206,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for a thread that ends though nobody told it to.
+/// Waits for a thread that ends unexpectedly.
 async fn bug(ingest: &IngestThread, shards: &Shards) -> anyhow::Error {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -215,25 +216,25 @@ async fn bug(ingest: &IngestThread, shards: &Shards) -> anyhow::Error {
     }
 }
 
-/// Every room has said goodbye.
+/// Ends all rooms, and waits for them.
 async fn end(rooms: Option<Arc<Rooms>>) {
     if let Some(rooms) = rooms {
         rooms.end().await;
     }
 }
 
-/// Notices that wait to be written to the log.
+/// Most notices queued for the log.
 const NOTICES_MAX: usize = 256;
 
 fn write_log(mut log: mpsc::Receiver<String>) {
     use std::io::Write as _;
     while let Some(line) = log.blocking_recv() {
-        // There is nowhere to report that the log itself is gone.
+        // There is no other place to report that the log is gone.
         let _ = writeln!(std::io::stderr().lock(), "tickfan: {}", printable::line(&line));
     }
 }
 
-/// Who collects what is measured; `None`: measuring is off.
+/// The collector of measurements; `None` if measuring is disabled.
 fn collector(
     config: &Config,
     base: &EngineBase,
@@ -262,7 +263,7 @@ fn collector(
     Some(Collector::new(options, Arc::clone(&base.table), clock.now(), Box::new(tell)))
 }
 
-/// Who writes what came before an incident; `None`: nobody.
+/// The flight recorder; `None` if it is disabled.
 fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
     let options = flight::Options {
         dir: flight.dir.clone()?,
@@ -274,7 +275,7 @@ fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Op
     Some(Flights::new(options, ring.clone(), Arc::clone(table)))
 }
 
-/// Waits until the last interval is written, but not for a disk that hangs.
+/// Waits until the last interval is written, for at most 3 s, because the disk may hang.
 async fn stop_collecting(collecting: Option<Collecting>) {
     if let Some(collecting) = collecting {
         let stopped = tokio::task::spawn_blocking(move || collecting.stop());
@@ -282,7 +283,7 @@ async fn stop_collecting(collecting: Option<Collecting>) {
     }
 }
 
-/// The signals that stop the gateway; they are heard from the moment this is made.
+/// The signals that stop the gateway. Their handlers are installed when this value is created.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -305,7 +306,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     #[cfg(unix)]
     async fn next(&mut self) {
         tokio::select! {
@@ -314,26 +315,26 @@ impl Signals {
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     #[cfg(not(unix))]
     async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler the system ends us itself.
+            // Without a handler, the system ends the process itself.
             std::future::pending().await
         }
     }
 }
 
-/// What is recorded, before its thread runs.
+/// The recording, before its thread runs.
 struct Recording {
     recorder: Option<Recorder>,
     publish_tap: Option<Tap>,
-    /// A row a line, those of the replays first.
+    /// One row per feed line, those of replays first.
     records: Arc<[Arc<LineRecord>]>,
 }
 
 impl Recording {
-    /// Makes the folders and the taps, where recording is on.
+    /// Creates the folders and the taps, if recording is enabled.
     fn prepare(
         config: &Config,
         replays: &mut [Replay],
@@ -348,7 +349,7 @@ impl Recording {
             let paths = file.canonicalize().ok().zip(record.dir.canonicalize().ok());
             paths.is_some_and(|(file, dir)| file.starts_with(dir))
         };
-        // In a loop it would grow for ever.
+        // A recording that replays itself would grow without bound.
         if let Some(file) = config.feed.iter().flat_map(|feed| &feed.files).find(inside) {
             anyhow::bail!("record.dir: {} is replayed from it: record somewhere else", printable::path(file));
         }
@@ -381,7 +382,7 @@ impl Recording {
     }
 }
 
-/// What was published since the start, where that is kept.
+/// Starts the history of published ticks, if enabled.
 fn history(
     config: &Config,
     ring: &TickRing,
@@ -397,7 +398,7 @@ fn history(
     History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
 }
 
-/// Removes the history, but does not wait for a disk that hangs.
+/// Removes the history, with a time limit, because the disk may hang.
 async fn stop_history(history: Option<HistoryThreads>) {
     if let Some(history) = history {
         let stopped = tokio::task::spawn_blocking(move || drop(history));
@@ -405,12 +406,12 @@ async fn stop_history(history: Option<HistoryThreads>) {
     }
 }
 
-/// How long a stopping gateway waits for the ingest thread beyond `session.drain_ms`.
+/// How long a stopping gateway waits for the ingest thread, in addition to `session.drain_ms`.
 const INGEST_STOP_MAX: Duration = Duration::from_secs(3);
 /// How long a stopping gateway waits for the disk.
 const RECORDER_STOP_MAX: Duration = Duration::from_secs(10);
 
-/// Everything that the taps gave is written, unless the disk takes too long.
+/// Waits until all recorded frames are written, for at most [`RECORDER_STOP_MAX`].
 async fn stop(recorder: Option<RecorderThread>) {
     let Some(recorder) = recorder else { return };
     let stopped = tokio::task::spawn_blocking(move || recorder.stop());

@@ -1,5 +1,5 @@
-//! One room: a replay beside the feed, with an engine of its own, for a client or for some that share its clock. It opens,
-//! waits for clients, and ends when nobody is left, when it is told to, or when its time is over.
+//! A room: a replay beside the feed with its own engine, for one client or for several that share its clock.
+//! It opens, waits for clients, and ends when it is empty, when it is stopped, or when its lifetime is over.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -26,16 +26,17 @@ use crate::system::threads;
 use crate::time::clock::{Clock, Now, SECOND};
 use crate::venue::ChecksOff;
 
-/// How often a room looks whether it is over.
+/// Interval at which a room checks whether it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long is looked for the end of captures that begin elsewhere than at the first record, before their room opens anyway.
+/// How long a room that starts elsewhere than at the first record waits for the ends of its captures before
+/// it opens anyway.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
-/// The longest frame ring of a room, which has few clients.
+/// Largest frame ring of a room, which has few clients, bytes.
 const ROOM_FRAME_RING_BYTES_MAX: usize = 1 << 20;
-/// How long a room without a name stays without its client, nanoseconds: it may just be on its way to the shard.
+/// How long a private room stays empty, nanoseconds: its client may still be on its way to the shard.
 const PRIVATE_IDLE_NS: u64 = SECOND;
 
-/// Where a room is in its life, for those who wait for it.
+/// Stage in the life of a room, published to waiting clients.
 #[derive(Clone)]
 enum Stage {
     Opening,
@@ -43,7 +44,7 @@ enum Stage {
     Refused(RoomError),
 }
 
-/// What others may see and use of a room's engine.
+/// The shared parts of a room's engine.
 #[derive(Clone)]
 struct Inside {
     shards: Arc<[ShardHandle]>,
@@ -52,14 +53,14 @@ struct Inside {
     seek_memory: Arc<[SeekMemory]>,
 }
 
-/// Who is in a room, or on the way to it.
+/// Clients in a room, and on their way to it.
 #[derive(Default)]
 struct Admission {
-    /// Places that are kept for clients whose handshake is not done.
+    /// Places reserved for clients whose handshake is not complete.
     kept: usize,
-    /// Since when nobody is there, steady time.
+    /// Since when the room is empty, steady time.
     empty_since_ns: Option<u64>,
-    /// Nobody comes in any more, and why.
+    /// If set, no client is admitted any more, for this reason.
     closed: Option<Close>,
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Room {
     number: u64,
     name: Option<Box<str>>,
     pub(super) terms: RoomTerms,
-    /// Whose client opened it.
+    /// Address of the client that opened it.
     pub(super) opener: IpAddr,
     opened: Now,
     clients_max: u64,
@@ -77,7 +78,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// A room that is not open yet.
+    /// Creates a room that is not open yet.
     pub(super) fn new(
         number: u64,
         name: Option<Box<str>>,
@@ -99,7 +100,7 @@ impl Room {
         })
     }
 
-    /// Whether it is what others call by this name, and takes clients.
+    /// Whether the room has this name and admits clients.
     pub(super) fn is_open_as(&self, name: &str) -> bool {
         self.name.as_deref() == Some(name) && self.admission().closed.is_none()
     }
@@ -115,23 +116,22 @@ impl Room {
         }
     }
 
-    /// Clients in it.
+    /// Number of clients in the room.
     pub(super) fn clients(&self) -> u64 {
         self.inside().map_or(0, |inside| inside.shards.iter().map(ShardHandle::load).sum())
     }
 
-    /// Clients in it, and those on their way to it.
+    /// Number of clients in the room, reserved places included.
     pub(super) fn load(&self) -> u64 {
         let kept = self.admission().kept as u64;
         self.clients() + kept
     }
 
-    /// Keeps a place in it.
+    /// Reserves a place.
     pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, RoomError> {
         let mut admission = self.admission();
         if self.clients() + admission.kept as u64 >= self.clients_max {
-            let msg =
-                format!("`room`: {} clients are in it already, which is all it takes", self.clients_max);
+            let msg = format!("`room`: it is full, with {} clients", self.clients_max);
             return Err(RoomError::Full(msg));
         }
         admission.kept += 1;
@@ -139,7 +139,7 @@ impl Room {
         Ok(Place { room: Arc::clone(self) })
     }
 
-    /// Waits until it is open, but not for ever.
+    /// Waits until the room is open, for at most `patience`.
     pub(super) async fn opens(&self, patience: Duration) -> Result<(), RoomError> {
         let mut stage = self.stage.subscribe();
         let opened = stage.wait_for(|stage| !matches!(stage, Stage::Opening));
@@ -148,16 +148,17 @@ impl Room {
                 Stage::Refused(why) => Err(why.clone()),
                 Stage::Opening | Stage::Open(_) => Ok(()),
             },
-            // It cannot be gone: it is held here.
+            // Cannot happen: `self` holds the sender.
             Ok(Err(_)) => Ok(()),
             Err(_) => {
-                let msg = "the captures take long to open: with a `room` of a name, come again for it";
+                let msg = "the captures take long to open: name a `room`, and retry";
                 Err(RoomError::Full(msg.to_owned()))
             }
         }
     }
 
-    /// Opens its captures and starts its threads. `None` where that fails: who waits for it is told why.
+    /// Opens the captures and starts the threads. On failure the result is `None`, and waiting clients
+    /// receive the reason.
     pub(super) async fn open(
         &self,
         config: Config,
@@ -174,14 +175,14 @@ impl Room {
         }
     }
 
-    /// Serves until it is over, and until its threads are gone.
+    /// Serves until the room is over and its threads have ended.
     pub(super) async fn live(&self, engine: Engine, clock: &Clock, stopped: watch::Receiver<bool>) {
         self.stage.send_replace(Stage::Open(engine.inside.clone()));
         let why = self.until_over(&engine, clock, stopped).await;
         engine.end(why).await;
     }
 
-    /// Waits until it is over. Nobody comes in any more then.
+    /// Waits until the room is over; then no client is admitted any more.
     async fn until_over(&self, engine: &Engine, clock: &Clock, mut stopped: watch::Receiver<bool>) -> Close {
         loop {
             let why = tokio::select! {
@@ -209,7 +210,7 @@ impl Room {
             Some(_) => replay.room_idle_s.get() * SECOND,
             None => PRIVATE_IDLE_NS,
         };
-        // A client that comes in has its place until the shard counts it.
+        // An arriving client keeps its reserved place until the shard counts it.
         let mut admission = self.admission();
         if admission.kept > 0 || self.clients() > 0 {
             admission.empty_since_ns = None;
@@ -219,29 +220,29 @@ impl Room {
         if now.mono_ns - since_ns < idle_ns {
             return None;
         }
-        // Closed before the door is let go: nobody slips in.
+        // Closed while the lock is held, so that no client is admitted in between.
         admission.closed = Some(Close::RoomEnded);
         admission.closed
     }
 
-    /// Its shards; none before it is open.
+    /// The shards; none before the room is open.
     pub(super) fn shards(&self) -> Arc<[ShardHandle]> {
         self.inside().map_or_else(Arc::default, |inside| inside.shards)
     }
 
-    /// The memory that its checkpoints take; none before it is open.
+    /// The memory use of its checkpoints; none before the room is open.
     pub(super) fn seek_memory(&self) -> Arc<[SeekMemory]> {
         self.inside().map_or_else(Arc::default, |inside| inside.seek_memory)
     }
 
-    /// Connections of its clients that have ended so far, by [`Ending::ALL`].
+    /// Client connections that have ended so far, by [`Ending::ALL`].
     pub(super) fn clients_ended(&self) -> [u64; Ending::ALL.len()] {
         let Some(Inside { shards, .. }) = self.inside() else { return Default::default() };
         let sum = |n: usize| shards.iter().map(|shard| shard.counters.ended[n].get()).sum();
         std::array::from_fn(sum)
     }
 
-    /// What it has lost so far, by [`RoomFigures::LOSSES`].
+    /// Losses so far, by [`RoomFigures::LOSSES`].
     pub(super) fn lost(&self) -> [u64; RoomFigures::LOSSES.len()] {
         let Some(Inside { shards, view, .. }) = self.inside() else { return Default::default() };
         let sum = |figure: fn(&ShardHandle) -> u64| shards.iter().map(figure).sum::<u64>();
@@ -256,7 +257,7 @@ impl Room {
         ]
     }
 
-    /// Its number, and what the operator sees of it.
+    /// The number of the room, and its row for the operator.
     pub(super) fn row(&self) -> (u64, Value) {
         let stage = self.stage.borrow().clone();
         let is_closed = self.admission().closed.is_some();
@@ -284,16 +285,16 @@ impl Room {
     }
 }
 
-/// A place that is kept in a room; dropped, it is free again.
+/// A reserved place in a room; dropping it releases the place.
 pub(super) struct Place {
     pub(super) room: Arc<Room>,
 }
 
 impl Place {
-    /// Gives the client whose place it is to the room.
+    /// Hands the client over to a shard of the room.
     pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
         let inside = self.room.inside();
-        // Held until the shard has it: who is told to say goodbye finds it then.
+        // Held until the shard has the client, so that the end of the room includes it.
         let admission = self.room.admission();
         match (inside, admission.closed) {
             (Some(inside), None) => hand_over(&inside.shards, upgraded),
@@ -308,7 +309,7 @@ impl Drop for Place {
     }
 }
 
-/// What a room runs on.
+/// The threads of a room.
 pub(super) struct Engine {
     config: Config,
     ingest: IngestThread,
@@ -317,15 +318,15 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Opens the captures and starts the threads, on a thread of its own: files are read, and whatever is started there lets
-    /// those of the feed go first, as it does itself.
+    /// Opens the captures and starts the threads. This runs on its own thread with low priority, which the
+    /// started threads inherit, because it reads files and must not delay those of the feed.
     async fn start(number: u64, config: Config, memory: &Arc<Memory>, clock: &Clock) -> anyhow::Result<Self> {
         let (tell, told) = oneshot::channel();
         let (memory, clock, control) = (Arc::clone(memory), clock.clone(), Handle::current());
         let name = format!("room{number}-");
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             threads::lower_priority();
-            // Who is not there any more has taken the whole gateway along.
+            // The receiver is gone only if the gateway itself is shutting down.
             let _ = tell.send(Self::start_here(&name, config, &memory, &clock, &control));
         })?;
         told.await?
@@ -343,9 +344,10 @@ impl Engine {
         let (view, replay_control) = (Arc::clone(&base.view), base.replay_control.clone());
         let seek_memory = base.seek_memory().into();
         let shards = base.shards(&config, None, memory, clock, &mut None)?;
-        // What cannot be read is counted, but not told: clients could fill the log with it.
+        // Lines that cannot be parsed are counted but not logged, because clients could fill the log with
+        // them.
         let (notices, _) = mpsc::channel(1);
-        // It begins when somebody listens, so that nothing is missed.
+        // The replay starts with the first subscription, so that no tick is missed.
         let (ingest, parts) = base.into_parts(&config, &shards, 1, notices, clock, &mut None);
         match ingest.start(format!("{name}ingest"), parts, None) {
             Ok(ingest) => {
@@ -360,29 +362,30 @@ impl Engine {
         }
     }
 
-    /// Everything out, everybody told, every thread ended.
+    /// Sends what is queued, ends all sessions with `why`, and waits for the threads.
     async fn end(self, why: Close) {
-        // At once: the ingest thread may be in the middle of unpacking its way to a place, and nobody is to wait for that.
+        // Concurrently: the ingest thread may be decompressing its way to a position, and the sessions must
+        // not wait for that.
         let (ingest, ()) = tokio::join!(self.ingest.stop(), self.shards.drain(&self.config, why));
-        // It has ended by itself, or has panicked and said so.
+        // The thread ended by itself, or its panic is already logged.
         let _ = tokio::task::spawn_blocking(move || ingest.join()).await;
     }
 }
 
-/// What a client is told of what went wrong. No path: anybody may ask.
+/// The reason that a client receives for an error. Without paths, because any client may request a room.
 fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> RoomError {
     if let Some(wrong @ (ReplayError::NoSpan | ReplayError::BeginOutOfSpan(_))) = error.downcast_ref() {
         return RoomError::Bad(wrong.to_string());
     }
-    // The operator is told as far as there is room.
+    // Logged only if the queue has room.
     let _ = notices.try_send(format!("a room does not open: {error:#}"));
     match error.is::<ReplayError>() {
-        true => RoomError::Unknown("`replay`: a capture that was there does not open any more".to_owned()),
-        false => RoomError::Full("this machine has no room for another replay".to_owned()),
+        true => RoomError::Unknown("`replay`: a listed capture no longer opens".to_owned()),
+        false => RoomError::Full("this machine has no capacity for another replay".to_owned()),
     }
 }
 
-/// The configuration of a gateway that serves nothing but this.
+/// The configuration of a gateway that serves only this room.
 pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerms) -> Config {
     let feed = Feed {
         kind: FeedKind::Replay,
@@ -401,7 +404,7 @@ pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerm
         publish: Publish { venues: Vec::new(), ..Publish::default() },
         record: Record { enabled: false, ..gateway.record.clone() },
         ring: Ring { capacity: gateway.replay.room_ring_capacity },
-        // One for all its clients, and never one that takes a core while nothing happens.
+        // One thread for all clients of the room, which never spins while it is idle.
         shard: Shard {
             threads: 1,
             wait: Wait::Park,
@@ -426,7 +429,7 @@ mod tests {
 
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// A room that replays what ships.
+    /// A room that replays a shipped capture.
     fn opened() -> (Arc<Room>, Config) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("feeds/kraken.zst");
         let terms = crate::protocol::RoomSpec { captures: vec!["a".into()], ..Default::default() }.terms();
@@ -464,7 +467,7 @@ mod tests {
         let ((), heard) = tokio::join!(room.live(engine, &clock, stopped), heard);
         assert!(heard.contains(r#""type":"bye","code":1013"#), "{heard}");
         assert_eq!((room.clients(), room.row().1["state"].as_str()), (0, Some("ending")));
-        // Who is late is told the same.
+        // A late client receives the same code.
         let late = Place { room: Arc::clone(&room) };
         room.admission().kept += 1;
         let (_client, upgraded) = socket().await;

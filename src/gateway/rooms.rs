@@ -1,4 +1,4 @@
-//! All rooms: what can be replayed, who may open one, and where a client finds the one it names.
+//! All rooms: the captures they can replay, the limits for opening one, and the lookup by name.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -21,10 +21,10 @@ use crate::system::memory::{Asked, Memory};
 use crate::text::printable;
 use crate::time::clock::{Clock, SECOND};
 
-/// How long a listing of the captures is taken for true.
+/// How long a listing of the captures stays valid.
 const LISTED_FOR_NS: u64 = SECOND;
 
-/// The captures, and what was last seen of them.
+/// The captures, with their newest listing.
 struct Kept {
     catalog: Catalog,
     listed: Option<(u64, Arc<Listing>)>,
@@ -33,12 +33,12 @@ struct Kept {
 #[derive(Default)]
 struct State {
     rooms: Vec<Arc<Room>>,
-    /// How many there ever were.
+    /// Number of rooms opened so far.
     numbers: u64,
     closed: bool,
-    /// Connections of clients that had ended in rooms that are gone.
+    /// Ended client connections in rooms that are gone.
     clients_ended: [u64; Ending::ALL.len()],
-    /// What rooms had lost that are gone.
+    /// Losses of rooms that are gone.
     lost: [u64; RoomFigures::LOSSES.len()],
 }
 
@@ -52,11 +52,11 @@ pub(super) struct Rooms {
     state: Mutex<State>,
     opened: Counter,
     refused: [Counter; RoomError::REASONS.len()],
-    /// Told that the gateway stops; each room holds a receiver until it has ended.
+    /// Signals that the gateway stops; each room holds a receiver until it has ended.
     stop: watch::Sender<bool>,
 }
 
-/// The captures that rooms are of; `None`: there are no rooms.
+/// The captures that rooms can replay; `None` if rooms are disabled.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -69,7 +69,7 @@ pub(super) fn catalog(config: &Config) -> anyhow::Result<Option<Catalog>> {
 }
 
 impl Rooms {
-    /// No room is open yet. `None`: there will be none.
+    /// Creates the rooms, none of them open; `None` if rooms are disabled.
     pub(super) fn open(
         config: &Config,
         memory: &Arc<Memory>,
@@ -77,7 +77,7 @@ impl Rooms {
         notices: &mpsc::Sender<String>,
     ) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(mut catalog) = catalog(config)? else { return Ok(None) };
-        // The first look into each file takes longest: nobody is to wait for it.
+        // The first listing reads every file and takes longest, so that it is made before a client needs it.
         catalog.list().context("replay.dir")?;
         let (stop, _) = watch::channel(false);
         Ok(Some(Arc::new(Self {
@@ -99,7 +99,7 @@ impl Rooms {
 
     // ---- captures -------------------------------------------------------------------------------------
 
-    /// What there is to replay. One listing is made at a time, and serves everybody for a second.
+    /// The available captures. Only one listing is made at a time; all clients share it for 1 s.
     async fn listing(&self) -> Result<Arc<Listing>, RoomError> {
         let mut kept = Arc::clone(&self.catalog).lock_owned().await;
         let now_ns = self.clock.now().mono_ns;
@@ -111,7 +111,7 @@ impl Rooms {
         let clock = self.clock.clone();
         let listing = tokio::task::spawn_blocking(move || {
             let listing = Arc::new(kept.catalog.list()?);
-            // Whoever waited for a long one does not have another made.
+            // Stored under the lock, so that waiting requests do not start another listing.
             kept.listed = Some((clock.now().mono_ns, Arc::clone(&listing)));
             std::io::Result::Ok(listing)
         });
@@ -119,7 +119,7 @@ impl Rooms {
         listing.await.map_err(|_| unread())?.map_err(|_| unread())
     }
 
-    /// What there is to replay, for a client.
+    /// The available captures as JSON, for clients.
     pub(super) async fn captures(&self) -> Result<Value, RoomError> {
         let listing = self.listing().await?;
         let rows = listing.titles.iter().map(|title| json!({"name": title.name, "bytes": title.bytes}));
@@ -130,7 +130,7 @@ impl Rooms {
         Ok(listed)
     }
 
-    /// The captures of these names.
+    /// The captures with these names.
     async fn titles(&self, names: &[String]) -> Result<Vec<CatalogEntry>, RoomError> {
         let most = self.config.replay.room_captures_max.get();
         if names.len() > most {
@@ -152,7 +152,7 @@ impl Rooms {
 
     // ---- clients --------------------------------------------------------------------------------------
 
-    /// Finds or opens the room that a client asks for, and keeps a place in it.
+    /// Finds or opens the requested room, and reserves a place in it.
     pub(super) async fn enter(
         self: &Arc<Self>,
         wish: RoomSpec,
@@ -168,7 +168,7 @@ impl Rooms {
     async fn place(self: &Arc<Self>, wish: &RoomSpec, peer: IpAddr) -> Result<Place, RoomError> {
         let titles = self.titles(&wish.captures).await?;
         let place = self.find_or_begin(wish, &titles, peer)?;
-        // What is left of the time that a connection has is for the answer.
+        // The other half of the idle timeout remains for the answer.
         place.room.opens(Duration::from_millis(self.config.limits.idle_timeout_ms.get() / 2)).await?;
         Ok(place)
     }
@@ -199,7 +199,7 @@ impl Rooms {
         let most = replay.rooms_per_address.get();
         if state.rooms.iter().filter(|room| share_of(room.opener) == share_of(peer)).count() >= most {
             return Err(RoomError::TooMany(format!(
-                "your address has opened {most} rooms, which is all it may"
+                "your address has opened {most} rooms, which is the limit"
             )));
         }
         if state.rooms.len() >= replay.rooms_max.get() {
@@ -218,9 +218,9 @@ impl Rooms {
         Ok(place)
     }
 
-    /// Has a room live, and forgets it when it is gone with its threads: until then it counts.
+    /// Runs a room, and removes it once its threads have ended; until then it counts as open.
     async fn watch_over(self: Arc<Self>, room: Arc<Room>, config: Config, stopped: watch::Receiver<bool>) {
-        // It is dropped last: whoever stops the gateway waits for that.
+        // Dropped last, because `end` waits for all receivers.
         let held = stopped.clone();
         if let Some(engine) = room.open(config, &self.memory, &self.clock, &self.notices).await {
             self.opened.add(1);
@@ -234,34 +234,34 @@ impl Rooms {
         drop(held);
     }
 
-    /// Every room says goodbye and ends, as far as it does in time.
+    /// Ends all rooms, within a time limit.
     pub(super) async fn end(&self) {
         self.state().closed = true;
         self.stop.send_replace(true);
         let session = &self.config.session;
-        // A shard keeps its own deadlines; this one is for a room that does not.
+        // Shards have their own deadlines; this one covers a room that misses them.
         let longest = session.drain_ms + session.close_grace_ms + 5_000;
         let _ = tokio::time::timeout(Duration::from_millis(longest), self.stop.closed()).await;
     }
 
-    /// The rooms that are there.
+    /// The current rooms.
     pub(super) fn all(&self) -> Vec<Arc<Room>> {
         self.state().rooms.clone()
     }
 
     // ---- for the operator -----------------------------------------------------------------------------
 
-    /// Clients in all rooms.
+    /// Number of clients in all rooms.
     fn clients(&self) -> u64 {
         self.state().rooms.iter().map(|room| room.clients()).sum()
     }
 
-    /// Clients in all rooms, and those on their way into one.
+    /// Number of clients in all rooms, reserved places included.
     pub(super) fn load(&self) -> u64 {
         self.state().rooms.iter().map(|room| room.load()).sum()
     }
 
-    /// What is counted.
+    /// The metrics of all rooms.
     pub(super) fn figures(&self) -> RoomFigures {
         let state = self.state();
         let open = state.rooms.len() as u64;
@@ -279,7 +279,7 @@ impl Rooms {
         }
     }
 
-    /// A row for each room.
+    /// One row per room.
     pub(super) fn rows(&self) -> Vec<(u64, Value)> {
         self.state().rooms.iter().map(|room| room.row()).collect()
     }

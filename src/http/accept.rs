@@ -1,18 +1,18 @@
-//! Which form of an answer a request asks for, by the `q` of its `Accept` (RFC 9110, 12.5.1).
+//! Content negotiation: selects the form of an answer by the `q` of `Accept` (RFC 9110, 12.5.1).
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
-/// A form that an answer can have. Several are listed with the default first.
+/// A form of an answer. Lists of forms begin with the default.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
-    /// The type, such as `text/plain`.
+    /// Media type, such as `text/plain`.
     pub(super) kind: &'static str,
-    /// The version that is meant, where the type has some. Who names none takes any.
+    /// Version, if the type has versions. A range without a version matches any.
     pub(super) version: Option<&'static str>,
 }
 
-/// What a request says of a form: how much it wants it, and how exactly it named it.
+/// Preference for a form, and how specific the matching range is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Wish {
     /// Thousandths.
@@ -20,8 +20,9 @@ struct Wish {
     exactness: u8,
 }
 
-/// The form that is wanted most, as its number. Among those that are wanted alike it is the one that was named most exactly, and
-/// among these the first, as where nothing is asked for, or nothing that there is: whoever cannot read it had no better.
+/// Index of the preferred form. Ties go to the most specific range, then to the first form. The first form is
+/// also the result if the request accepts none of them, because a client that cannot read it has no better
+/// alternative.
 pub(super) fn choose(headers: &HeaderMap, forms: &[Form]) -> usize {
     let asked: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let mut best = (0, Wish::default());
@@ -34,14 +35,14 @@ pub(super) fn choose(headers: &HeaderMap, forms: &[Form]) -> usize {
     best.0
 }
 
-/// The most exact of what is said of a form counts.
+/// The preference for a form; the most specific range counts.
 fn wish(asked: &[&str], form: Form) -> Wish {
     let ranges = asked.iter().flat_map(|value| value.split(','));
     let wishes = ranges.filter_map(|range| said_of(range, form));
     wishes.reduce(|best, wish| if wish.exactness > best.exactness { wish } else { best }).unwrap_or_default()
 }
 
-/// What one range, such as `text/*;q=0.5`, says of a form; `None` where it says nothing.
+/// The preference that one range, such as `text/*;q=0.5`, states for a form; `None` if it does not match.
 fn said_of(range: &str, form: Form) -> Option<Wish> {
     let mut parts = range.split(';').map(str::trim);
     let kind = parts.next()?.to_ascii_lowercase();
@@ -54,14 +55,14 @@ fn said_of(range: &str, form: Form) -> Option<Wish> {
             "q" => q = thousandths(value)?,
             "version" if form.version != Some(value) => return None,
             "version" => exactness += 1,
-            // The character set, how names are escaped: what we write fits all of them.
+            // The character set and the escaping of names: the output satisfies every value.
             _ => {}
         }
     }
     Some(Wish { q, exactness })
 }
 
-/// A number from 0 to 1 with up to three digits behind the point.
+/// Parses a number from 0 to 1 with up to three decimals, in thousandths.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = matches!(whole, "0" | "1") && fraction.len() <= 3;
@@ -71,7 +72,7 @@ fn thousandths(text: &str) -> Option<u16> {
     format!("{whole}{fraction:0<3}").parse().ok().filter(|q| *q <= 1_000)
 }
 
-/// How exactly a range names a type, if it does.
+/// How specifically a range matches a type; `None` if it does not.
 fn exactness(range: &str, kind: &str) -> Option<u8> {
     let main = kind.split('/').next()?;
     match range {

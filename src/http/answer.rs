@@ -1,4 +1,4 @@
-//! Answers that several routes give: errors in one shape, and the headers of answers that must not be kept.
+//! Answers shared by several routes: errors in one shape, and the headers of answers that must not be cached.
 
 use axum::Json;
 use axum::body::Body;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::system::memory::{REFUSAL, RETRY_AFTER_MS};
 
-/// A response of this status that says what is wrong.
+/// An error response with a message.
 pub(super) fn error(status: StatusCode, msg: &str) -> Response<Body> {
     (status, Json(json!({ "error": msg }))).into_response()
 }
@@ -18,7 +18,7 @@ pub(super) fn foreign() -> Response<Body> {
     error(StatusCode::FORBIDDEN, "this `Origin` is not among the allowed ones")
 }
 
-/// The answer to what is refused because memory is short.
+/// The response to requests that are refused because memory is short.
 pub(super) fn short_of_memory() -> Response<Body> {
     let seconds = HeaderValue::from(RETRY_AFTER_MS.div_ceil(1_000));
     let body = json!({"error": REFUSAL, "code": "short_of_memory", "retry_after_ms": RETRY_AFTER_MS});
@@ -29,13 +29,13 @@ pub(super) fn full(msg: &str) -> Response<Body> {
     ([(RETRY_AFTER, "1")], error(StatusCode::SERVICE_UNAVAILABLE, msg)).into_response()
 }
 
-/// What is true at one moment only.
+/// Marks a response as not cacheable, because it is only valid at one moment.
 pub(super) fn unstored(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// A page that may ask may also read the answer.
+/// Allows the requesting page to read the response.
 pub(super) fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
     let answer = response.headers_mut();
     answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -46,12 +46,12 @@ pub(super) fn readable(mut response: Response<Body>, headers: &HeaderMap) -> Res
     response
 }
 
-/// The response to a parameter that is wrong.
+/// The response to an invalid parameter.
 pub(super) fn bad(msg: &str) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, msg)
 }
 
-/// The answer where there are no rooms.
+/// The response where rooms are disabled.
 pub(super) fn closed() -> Response<Body> {
     let msg = "this gateway has no captures to replay beside its feed: `[replay] dir` is not set";
     error(StatusCode::NOT_FOUND, msg)

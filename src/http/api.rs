@@ -1,4 +1,4 @@
-//! The routes and their answers.
+//! Routes and their handlers.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use crate::protocol::replay::parse_control;
 use crate::replay_control::{NOT_A_REPLAY, Refusal};
 use crate::system::memory::{self};
 
-/// The routes of the public door.
+/// The routes of the public listener.
 pub(super) fn public(app: Arc<App>) -> Router {
     let router = Router::new()
         .route("/", get(page))
@@ -51,21 +51,17 @@ pub(super) fn public(app: Arc<App>) -> Router {
     with_fallbacks(router).with_state(app)
 }
 
-/// A path with what `/` says of it, and who answers there.
+/// A path with its description in the list at `/`, and its handler.
 type Endpoint<S> = (&'static str, &'static str, MethodRouter<S>);
 
-/// The operator's paths: the router and the list at `/` are made of them.
+/// The admin paths, the source of both the router and the list at `/`.
 fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
     vec![
-        (
-            "/metrics",
-            "everything that is counted, for Prometheus: text 0.0.4, or OpenMetrics 1.0 by Accept",
-            get(metrics),
-        ),
+        ("/metrics", "all metrics, for Prometheus: text 0.0.4, or OpenMetrics 1.0 by Accept", get(metrics)),
         ("/healthz", "200 while the process runs", get(healthz)),
         (
             "/readyz",
-            "200 while every feed flows, else 503; says why, and what is wrong besides",
+            "200 while every feed flows, else 503 with the reason; lists other problems as well",
             get(admin_readyz),
         ),
         (
@@ -76,17 +72,17 @@ fn admin_endpoints() -> Vec<Endpoint<AdminHooks>> {
         ("/api/rooms", "the rooms in which clients replay captures; ?limit=100&after=…", get(rooms)),
         (
             "/api/latency",
-            "percentiles of the stages of a tick's way; ?interval=last, 1m or start",
+            "percentiles of the stages of the tick path; ?interval=last, 1m or start",
             get(latency),
         ),
         (
             "/api/latency/symbols",
-            "the whole way's percentiles of the busiest symbols; ?interval=…&limit=1000&after=…",
+            "percentiles of the total latency of the busiest symbols; ?interval=…&limit=1000&after=…",
             get(latency_symbols),
         ),
         (
             "/api/latency.hgrm",
-            "one stage as HdrHistogram's tools draw it; ?stage=write&interval=…",
+            "one stage in the format of HdrHistogram's tools; ?stage=write&interval=…",
             get(latency_hgrm),
         ),
     ]
@@ -106,7 +102,7 @@ async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Respons
     exposition::response(&headers, (hooks.metrics)())
 }
 
-/// Rows of the operator's lists, if the request sets no limit.
+/// Default number of rows of the admin lists.
 const ROWS: usize = 100;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
@@ -115,7 +111,7 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
         Err(response) => return *response,
     };
     let sort = asked.value("sort").unwrap_or("behind").to_owned();
-    // One more shows whether there are more.
+    // One row beyond the page shows whether there are more.
     let found = (hooks.clients)(AskedClients { sort, limit: asked.limit + 1, after: asked.after.clone() });
     match found.await {
         Ok(ListedClients { total, rows }) => {
@@ -140,12 +136,12 @@ async fn rooms(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     unstored(asked.answer("rooms", rows, false, Map::new()))
 }
 
-/// What was measured over the interval that is asked for, by stage.
+/// The latencies over the requested interval, by stage.
 async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     measured(hooks, &uri, Measured::json)
 }
 
-/// The same, by symbol.
+/// The latencies over the requested interval, by symbol.
 async fn latency_symbols(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
     let asked = match Asked::of(&uri, ROWS_MAX) {
@@ -175,7 +171,7 @@ fn measured(
     }
 }
 
-/// The percentiles of a stage, as HdrHistogram's tools draw them.
+/// The percentiles of a stage, in the format that the tools of HdrHistogram plot.
 async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
     let pairs = match each_once(&uri) {
@@ -192,7 +188,7 @@ async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Bod
     }
 }
 
-/// The interval that is told where none is asked for.
+/// The default interval.
 const MINUTE: &str = "1m";
 
 fn not_measured() -> Response<Body> {
@@ -269,7 +265,7 @@ async fn about(State(app): State<Arc<App>>) -> Response<Body> {
     page.response()
 }
 
-/// Which instruments a `match` means.
+/// The instruments that a `match` selects.
 enum Match {
     All,
     Venue(String),
@@ -308,7 +304,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
         return bad("`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
     };
     let Hooks { instruments, state, .. } = &app.hooks;
-    // In the order of listing, so whatever is listed meanwhile comes behind.
+    // Instruments are in the order of listing, so that later listings come after the cursor.
     let from = match &asked.after {
         None => 0,
         Some(last) => match Symbol::parse(last).ok().and_then(|last| instruments.find(&last)) {
@@ -321,7 +317,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
         let row = json!({"symbol": symbol.as_str(), "venue": symbol.venue(), "state": state(id).name()});
         Some((symbol.as_str().to_owned(), row))
     };
-    // One symbol is looked up, not looked for.
+    // A single symbol is looked up instead of searched for.
     let ids = match &wanted {
         Match::One(symbol) => instruments.find(symbol).map_or(0..0, |id| id.0..id.0 + 1),
         _ => 0..instruments.len() as u32,
@@ -330,7 +326,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     readable(asked.answer("symbols", rows, false, Map::new()), &headers)
 }
 
-/// What can be replayed beside the feed.
+/// The captures that rooms can replay.
 async fn replays(
     State(app): State<Arc<App>>,
     working: Option<Extension<Working>>,
@@ -340,7 +336,7 @@ async fn replays(
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    // The folder may take some time.
+    // Reading the folder may take some time.
     if let Some(Extension(working)) = working {
         working.begin();
     }
@@ -353,7 +349,7 @@ async fn replays(
     let is_behind = |(name, _): &(String, Value)| asked.after.as_ref().is_none_or(|last| name > last);
     let response = match (rooms.captures)().await {
         Ok(mut listed) => {
-            // Sorted by name.
+            // The list is sorted by name.
             let rows = listed["replays"].as_array_mut().map(std::mem::take).unwrap_or_default();
             let rows = rows.into_iter().filter_map(named).filter(is_behind);
             asked.answer("replays", rows, listed["more"] == true, Map::new())
@@ -363,8 +359,8 @@ async fn replays(
     readable(response, &headers)
 }
 
-/// Whether a body is declared JSON, once, whatever its parameters. A form of a foreign page cannot declare that,
-/// and a script of one has to ask first: see [`preflight`].
+/// Whether the body is declared as JSON, exactly once, with any parameters. A form of a foreign page cannot
+/// declare this type, and a script needs a [`preflight`] first.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut kinds = headers.get_all(CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
@@ -372,8 +368,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// Whether a page of another origin may control the replay: browsers ask before they send JSON (WHATWG Fetch, CORS
-/// preflight).
+/// Whether a page of another origin may control the replay: browsers send a preflight request before they
+/// send JSON (WHATWG Fetch, CORS preflight).
 async fn preflight(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
@@ -385,7 +381,7 @@ async fn preflight(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<
     readable((StatusCode::NO_CONTENT, allowed).into_response(), &headers)
 }
 
-/// Where the replay is.
+/// The position of the replay.
 async fn playback(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
@@ -397,7 +393,7 @@ async fn playback(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<B
     }
 }
 
-/// Tells the replay what to do.
+/// Executes a replay command.
 async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     if !app.origins.allow(&head.headers) {
@@ -444,7 +440,7 @@ fn not_a_replay() -> Response<Body> {
     refused(StatusCode::NOT_FOUND, code, msg)
 }
 
-/// A response that says what is wrong, in a word for programs too.
+/// An error response with a message and a code for programs.
 fn refused(status: StatusCode, code: &str, msg: &str) -> Response<Body> {
     (status, Json(json!({ "error": msg, "code": code }))).into_response()
 }
@@ -506,7 +502,7 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
         Ok(handshake) => handshake,
         Err(response) => return *response,
     };
-    // Without the header the token must be the first message: a browser cannot set headers.
+    // Without the header, the first message must be the token, because a browser cannot set headers.
     let authorized = match head.headers.get(AUTHORIZATION) {
         None => false,
         Some(value) => match shown(value, &head, &route) {
@@ -526,7 +522,7 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
     }))
 }
 
-/// Compares the token of a request.
+/// Checks the token of a request.
 fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> Verdict {
     match (bearer(value), head.extensions.get::<PeerAddress>()) {
         (Some(token), Some(peer)) => (route.accepts)(token, peer.0.ip()),

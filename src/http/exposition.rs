@@ -1,4 +1,4 @@
-//! The two forms in which scrapers read the counters. They are written as OpenMetrics; the older text is made of that.
+//! The two formats of the metrics: OpenMetrics, and the older Prometheus text, which is derived from it.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 
 use super::accept::{Form, choose};
 
-/// The forms with what `Content-Type` says of them. The first is what most tools read, and what who names none gets, as from
-/// Prometheus itself.
+/// The formats with their `Content-Type`. The first is the default, as in Prometheus itself: most tools read
+/// it.
 const FORMS: [(Form, &str); 2] = [
     (Form { kind: "text/plain", version: Some("0.0.4") }, "text/plain; version=0.0.4; charset=utf-8"),
     (
@@ -17,18 +17,18 @@ const FORMS: [(Form, &str); 2] = [
     ),
 ];
 
-/// Answers with OpenMetrics text, or what becomes of it, in the form that is asked for.
+/// Responds with the OpenMetrics text, in the format that the request prefers.
 pub(super) fn response(headers: &HeaderMap, openmetrics: String) -> Response<Body> {
     let chosen = choose(headers, &FORMS.map(|(form, _)| form));
     let text = if chosen == 0 { classic(&openmetrics) } else { openmetrics };
     ([(CONTENT_TYPE, FORMS[chosen].1), (CACHE_CONTROL, "no-store"), (VARY, "accept")], text).into_response()
 }
 
-/// OpenMetrics 1.0 as Prometheus' text format 0.0.4: there a family of counters is named as its rows are, units and an end are
-/// not told, and some types are not known.
+/// Converts OpenMetrics 1.0 to Prometheus' text format 0.0.4, in which a counter family has the name of its
+/// rows, units and the end marker do not exist, and some types are unknown.
 fn classic(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
-    // It stands in front of the type, which tells how the family is named.
+    // Held back until the type is known, which determines the name of the family.
     let mut help = "";
     for line in openmetrics.lines() {
         if let Some(told) = line.strip_prefix("# HELP ") {

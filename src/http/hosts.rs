@@ -1,8 +1,8 @@
-//! Which `Host` a request may name. A web page whose name its owner points at this machine (DNS rebinding) is of the
-//! same origin as the gateway for a browser; only the name in its requests separates the two.
+//! Validation of the `Host` of requests, against DNS rebinding: a web page whose name resolves to this
+//! machine has the same origin as the gateway for a browser, and only the name in its requests differs.
 //!
-//! A literal address cannot be pointed anywhere, so that of the connection itself always holds, on a listener of all
-//! addresses (`0.0.0.0`, `[::]`) too.
+//! A literal address cannot be rebound. The local address of the connection is therefore always valid, also
+//! on a listener of all addresses (`0.0.0.0`, `[::]`).
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,38 +14,38 @@ use axum::http::{Response, StatusCode, Version, request};
 use super::answer::{error, foreign};
 use super::origin::Origins;
 
-/// An entry of the list of hosts that means nothing.
+/// Error of an invalid entry in the list of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("hosts: {0:?} is not like \"desk.example\", \"desk.example:8443\" or an address")]
 pub struct BadHost(pub String);
 
-/// The longest name of a host (RFC 1035 §2.3.4), bytes.
+/// Longest host name (RFC 1035 §2.3.4), bytes.
 const NAME_BYTES_MAX: usize = 253;
 
-/// Names by which a listener is reached, besides those that it knows by itself.
+/// Configured host names of a listener, with their ports.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Vec<(Host, Option<u16>)>);
 
-/// A host as a request or the configuration names it.
+/// A host in a request or in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
-    /// In small letters.
+    /// In lower case.
     Name(String),
     Address(IpAddr),
 }
 
 impl Hosts {
-    /// Reads the entries of `[server] hosts`.
+    /// Parses the entries of `[server] hosts`.
     ///
     /// # Errors
-    /// [`BadHost`] names the entry that means nothing.
+    /// [`BadHost`] names the invalid entry.
     pub fn new(entries: &[String]) -> Result<Self, BadHost> {
         let read = |entry: &String| authority(entry).ok_or_else(|| BadHost(entry.clone()));
         entries.iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a request may name this `host[:port]`, where these are the listener's own addresses. Only an entry that
-    /// names a port asks for one: behind a forwarded port the gateway cannot know it.
+    /// Whether a request may name this `host[:port]`; `own` are the addresses of the listener. The port is
+    /// only checked against an entry with a port, because the gateway cannot know a forwarded port.
     fn hold(&self, named: &str, own: [IpAddr; 2]) -> bool {
         let Some((host, port)) = authority(named) else { return false };
         let is_known = match &host {
@@ -55,14 +55,14 @@ impl Hosts {
             }
         };
         let is_entry = |(entry, at): &(Host, Option<u16>)| {
-            // Where it is not written it is that of the scheme, which a proxy in between may have changed.
+            // A missing port is the default of the scheme, which a proxy in between may have changed.
             *entry == host && at.is_none_or(|at| port.map_or(at == 80 || at == 443, |port| port == at))
         };
         is_known || self.0.iter().any(is_entry)
     }
 }
 
-/// What stands in `host[:port]`; `None` for what is more or less than that.
+/// Parses `host[:port]`; `None` for anything else.
 fn authority(text: &str) -> Option<(Host, Option<u16>)> {
     let (host, rest) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -91,17 +91,17 @@ fn name(text: &str) -> Option<String> {
     is_name.then(|| text.to_ascii_lowercase())
 }
 
-/// What a listener asks of each request before a route sees it.
+/// The checks on each request before it reaches a route.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) hosts: Hosts,
-    /// Pages that may ask for anything at all; `None`: each route asks by itself.
+    /// Origins allowed on all routes; `None` if each route checks the origin itself.
     pub(super) origins: Option<Origins>,
 }
 
 impl Gate {
-    /// The response to a request that names another host than this one, or whose page may not ask. `own` are the
-    /// addresses of the listener and of the connection's end here.
+    /// The response to a request for a foreign host, or from a page that is not allowed. `own` are the
+    /// addresses of the listener and of the local end of the connection.
     pub(super) fn refusal(&self, head: &request::Parts, own: [IpAddr; 2]) -> Option<Response<Body>> {
         let mut named = head.headers.get_all(HOST).iter();
         let host = match (named.next(), named.next()) {
@@ -110,7 +110,7 @@ impl Gate {
             (None, _) if head.version < Version::HTTP_11 => None,
             _ => return Some(error(StatusCode::BAD_REQUEST, "`Host` must be there, once")),
         };
-        // A target with a host of its own outdoes the header (RFC 9112 §3.2.2): neither may be another's.
+        // An absolute target overrides the header (RFC 9112 §3.2.2); both must be valid.
         let target = head.uri.authority().map(Authority::as_str);
         let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()));
         let Some(host) = host.as_deref() else { return Some(misdirected("the request names no `Host`")) };
@@ -148,7 +148,7 @@ mod tests {
             "[::1]",
             "[::1]:8080",
             "[0:0::1]:8080",
-            // Of the connection, and as the listener is configured.
+            // The address of the connection, and the configured address of the listener.
             "192.0.2.7:8080",
             "[::ffff:192.0.2.7]",
             "0.0.0.0:8080",
@@ -181,7 +181,7 @@ mod tests {
             "[::1]x",
             "[localhost]",
             "[::]",
-            // Browsers write these in full.
+            // Browsers normalise these.
             "127.1",
             "2130706433",
             "0177.0.0.1",

@@ -1,4 +1,4 @@
-//! The counters, as OpenMetrics text.
+//! The metrics, as OpenMetrics text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,60 +24,60 @@ use crate::system::memory::{Asked, Memory};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Steps;
 
-/// Where the figures are.
+/// The sources of the metrics.
 pub struct Sources {
-    /// The ingest thread's.
+    /// The ingest thread.
     pub ingest: Arc<IngestView>,
-    /// The shards', with their doorbells.
+    /// The shards, with their doorbells.
     pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
-    /// The listeners', by name.
+    /// The listeners, by name.
     pub listeners: Vec<(&'static str, Arc<Stats>)>,
-    /// The publishers', where they may.
+    /// The publishers, if publishing is enabled.
     pub publish: Option<Arc<publish::Stats>>,
-    /// What is recorded, a row a line.
+    /// The recordings, one per feed line.
     pub records: Arc<[Arc<LineRecord>]>,
-    /// The history, where one is kept.
+    /// The history, if one is kept.
     pub history: Option<Access>,
-    /// What was measured, unless measuring is off.
+    /// The latency measurements, unless they are disabled.
     pub latency: Option<Arc<Measured>>,
     /// The runtimes.
     pub runtimes: Runtimes,
-    /// Threads that are watched.
+    /// The watched threads.
     pub pulses: Arc<[Arc<Pulse>]>,
-    /// What the clocks of the machine did.
+    /// Steps of the machine's clocks.
     pub steps: Arc<Steps>,
-    /// Clients that are taken at once.
+    /// Most client connections.
     pub connections_max: u64,
-    /// Files that the process may open; `None`: there is no limit, or it is unknown.
+    /// Most open files of the process; `None` if there is no limit or it is unknown.
     pub files_max: Option<u64>,
-    /// Instruments listed.
+    /// Number of listed instruments.
     pub instruments: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// The bound of memory, and how much is in use.
+    /// Limit and use of memory.
     pub memory: Arc<Memory>,
-    /// The rooms of replays; `None`: there are none.
+    /// The rooms; `None` if they are disabled.
     pub rooms: Box<dyn Fn() -> Option<RoomFigures> + Send + Sync>,
 }
 
-/// What is counted of the rooms of replays.
+/// Metrics of the rooms.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoomFigures {
-    /// Rooms now, those that open or end counted.
+    /// Current rooms, including those that are opening or ending.
     pub open: u64,
-    /// Clients in them now.
+    /// Current clients in rooms.
     pub clients: u64,
-    /// Rooms that were opened.
+    /// Rooms opened so far.
     pub opened: u64,
-    /// Clients that were refused, by [`RoomError::REASONS`].
+    /// Refused clients, by [`RoomError::REASONS`].
     pub refused: [u64; RoomError::REASONS.len()],
-    /// Connections of clients in rooms that ended, those of rooms that have ended too, by [`Ending::ALL`].
+    /// Ended client connections in rooms, closed rooms included, by [`Ending::ALL`].
     pub clients_ended: [u64; Ending::ALL.len()],
-    /// What rooms lost, those that have ended too, by [`LOSSES`](Self::LOSSES).
+    /// Losses of rooms, closed rooms included, by [`LOSSES`](Self::LOSSES).
     pub lost: [u64; Self::LOSSES.len()],
 }
 
 impl RoomFigures {
-    /// What a room can lose: ticks that its shard was lapped by, ticks merged, dropped for slowness and lost by the feed as
-    /// its clients were told, ticks without a place, and lines that could not be read.
+    /// Kinds of losses: ticks by which the shard was lapped; ticks merged, dropped for slowness and lost by
+    /// the feed, as reported to clients; ticks without a place; lines that could not be parsed.
     pub const LOSSES: [&'static str; 6] = ["lapped", "merged", "dropped", "lost", "unplaced", "bad_lines"];
 }
 
@@ -87,26 +87,26 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// Everything that is counted, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, listeners,
-/// reasons, and stages, venues and channels: never symbols, clients or rooms.
+/// All metrics, as OpenMetrics text. Labels are shards, runtimes, feed lines, kinds of messages, listeners,
+/// reasons, stages, venues and channels; never symbols, clients or rooms, whose number is unbounded.
 pub fn render(sources: Arc<Sources>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(sources));
     let mut text = String::new();
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
 }
 
 type Row<'a> = (Vec<(&'a str, String)>, u64);
 
-/// The unit that a name ends in, if it does, and the name before it: the encoder adds it again.
+/// Splits the unit from a name that ends in one; the encoder appends it again.
 fn unit_of(name: &str) -> (&str, Option<Unit>) {
     let unit = |suffix, unit| name.strip_suffix(suffix).map(|name| (name, Some(unit)));
     unit("_bytes", Unit::Bytes).or_else(|| unit("_seconds", Unit::Seconds)).unwrap_or((name, None))
 }
 
-/// Writes one metric with all its rows; the unit that its name ends in is told.
+/// Writes one metric with all its rows, and its unit if its name ends in one.
 fn family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -119,7 +119,7 @@ fn family(
     for (labels, value) in rows {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
         if labels.is_empty() {
-            // The one row of a metric without labels ends it.
+            // A metric without labels has exactly one row.
             return one(kind, value, metric);
         }
         let labels = labels.as_slice();
@@ -135,7 +135,8 @@ fn one(kind: MetricType, value: u64, row: MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
-/// Times of a histogram, in seconds: how many there were up to each bound and above the one before, and their sum.
+/// Writes a histogram of times, in seconds, from the number of values between successive bounds, and their
+/// sum.
 fn histogram(bounds_ns: &[u64], counts: &[u64], sum_ns: u64, mut row: MetricEncoder<'_>) -> fmt::Result {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let bounds = bounds_ns.iter().copied().map(seconds).chain([f64::INFINITY]);
@@ -166,14 +167,14 @@ impl Sources {
         let memory = &self.memory;
         let Some(bound_bytes) = memory.bound_bytes() else { return Ok(()) };
         for (name, help, value) in [
-            ("tickfan_memory_bound_bytes", "What memory may be in use", bound_bytes),
+            ("tickfan_memory_bound_bytes", "Limit of the memory in use", bound_bytes),
             ("tickfan_memory_used_bytes", "Memory that is in use, sockets counted", memory.used_bytes()),
             ("tickfan_memory_level", "0: ample, 1: short, 2: critical, 3: full", memory.level() as u64),
         ] {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
         let row = |asked: Asked| (vec![("what", asked.name().to_owned())], memory.refused(asked));
-        let (name, help) = ("tickfan_memory_refused", "What was refused because memory was short");
+        let (name, help) = ("tickfan_memory_refused", "Requests refused because memory was short");
         family(encoder, name, help, MetricType::Counter, Asked::ALL.into_iter().map(row).collect())?;
         let (name, help) =
             ("tickfan_memory_checkpoints_dropped", "Places of replays thrown away because memory was short");
@@ -187,10 +188,10 @@ impl Sources {
         let gauges = [
             ("tickfan_instruments", "Instruments listed", (self.instruments)()),
             ("tickfan_feeds_flowing", "Replays that bring ticks", flowing),
-            ("tickfan_connections_max", "Clients that are taken at once", self.connections_max),
+            ("tickfan_connections_max", "Most clients at the same time", self.connections_max),
         ];
         if let Some(files_max) = self.files_max {
-            let help = "Files that the process may open, connections counted";
+            let help = "Most open files of the process, including connections";
             family(
                 encoder,
                 "tickfan_open_files_max",
@@ -211,7 +212,7 @@ impl Sources {
             ("tickfan_unplaced", "Ticks of instruments over the limit", &ingest.unplaced),
             (
                 "tickfan_notices_lost",
-                "Notices that found no room on the way to the log",
+                "Notices dropped because the queue of the log was full",
                 &ingest.notices_lost,
             ),
         ];
@@ -253,12 +254,12 @@ impl Sources {
             ("tickfan_feed_bad_lines", "Records that could not be read, frames included", |l| l.bad_lines),
             ("tickfan_feed_trades", "Trades made of frames", |l| l.stats.trades),
             ("tickfan_feed_quotes", "Quotes made of frames", |l| l.stats.quotes),
-            ("tickfan_feed_repeated", "Ticks that another source had told", |l| l.stats.repeated),
+            ("tickfan_feed_repeated", "Ticks that another source had sent", |l| l.stats.repeated),
             ("tickfan_feed_gaps", "Gaps told", |l| l.stats.gaps),
             ("tickfan_feed_sequence_breaks", "Breaks of the venue's sequence", |l| l.stats.sequence_breaks),
             ("tickfan_feed_checksums_good", "Book checksums that were right", |l| l.stats.checksums_good),
             ("tickfan_feed_checksums_bad", "Book checksums that were wrong", |l| l.stats.checksums_bad),
-            ("tickfan_feed_crossed", "Quotes not told because they were crossed", |l| l.stats.crossed),
+            ("tickfan_feed_crossed", "Quotes discarded because they were crossed", |l| l.stats.crossed),
         ];
         let labels = |line: &LineReport| vec![("line", line.name.clone()), ("venue", line.wire.to_string())];
         for (name, help, figure) in figures {
@@ -280,7 +281,7 @@ impl Sources {
                 kinds.push((labels, kind.frames));
             }
         }
-        let help = "What was not told because it makes no sense or cannot be held";
+        let help = "Items discarded because they are invalid or exceed a limit";
         family(encoder, "tickfan_feed_refused", help, MetricType::Counter, refused)?;
         family(encoder, "tickfan_feed_kinds", "Frames by the venue's word", MetricType::Counter, kinds)
     }
@@ -291,37 +292,35 @@ impl Sources {
         let figures: [Figure; 27] = [
             ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
             ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
-            ("tickfan_sessions_warned", "Clients told that they are behind", Gauge, |c| &c.warned),
+            ("tickfan_sessions_warned", "Clients at level warn", Gauge, |c| &c.warned),
             ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| {
                 &c.shedding
             }),
             ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
-            ("tickfan_sessions_opened", "Clients that ever connected", Sum, |c| &c.came),
-            ("tickfan_sessions_slowed", "Clients that were ever told that they are behind", Sum, |c| {
-                &c.slowed
-            }),
-            ("tickfan_sheds", "Times that a client was told that it sheds", Sum, |c| &c.sheds),
-            ("tickfan_subscriptions", "Subscriptions, states counted", Gauge, |c| &c.subscriptions),
+            ("tickfan_sessions_opened", "Clients that have connected", Sum, |c| &c.came),
+            ("tickfan_sessions_slowed", "Clients whose level was ever above ok", Sum, |c| &c.slowed),
+            ("tickfan_sheds", "Times that a client began to shed", Sum, |c| &c.sheds),
+            ("tickfan_subscriptions", "Subscriptions, states included", Gauge, |c| &c.subscriptions),
             ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
             ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
             ("tickfan_shard_steps", "Steps that requests of clients took", Sum, |c| &c.steps),
             ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
-            ("tickfan_shard_lapped", "Ticks lost because the ring came round", Sum, |c| &c.lapped),
+            ("tickfan_shard_lapped", "Ticks lost because the ring lapped the shard", Sum, |c| &c.lapped),
             (
                 "tickfan_shard_reread",
-                "Positions of the ring looked at again, for clients that come back",
+                "Ring positions re-read for clients that resume or catch up",
                 Sum,
                 |c| &c.reread,
             ),
-            ("tickfan_encoded", "Ticks that somebody wanted", Sum, |c| &c.encoded),
+            ("tickfan_encoded", "Ticks with at least one subscriber", Sum, |c| &c.encoded),
             ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
-            ("tickfan_merged", "Ticks that a newer one stands for", Sum, |c| &c.merged),
-            ("tickfan_dropped", "Ticks that a gap named for slowness", Sum, |c| &c.dropped),
+            ("tickfan_merged", "Ticks merged into a newer one", Sum, |c| &c.merged),
+            ("tickfan_dropped", "Ticks dropped for slowness and named by a gap", Sum, |c| &c.dropped),
             ("tickfan_lost", "Numbers that a gap named for the feed's sake", Sum, |c| &c.lost),
             ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
-            ("tickfan_written_bytes", "Bytes that sockets took", Sum, |c| &c.bytes),
+            ("tickfan_written_bytes", "Bytes written to sockets", Sum, |c| &c.bytes),
             ("tickfan_outbox_bytes", "Memory that outboxes hold", Gauge, |c| &c.outbox_bytes),
-            ("tickfan_unacked_bytes", "What the kernel holds for clients that may be slow", Gauge, |c| {
+            ("tickfan_unacked_bytes", "Bytes in the kernel for clients that may be slow", Gauge, |c| {
                 &c.unacked_bytes
             }),
             ("tickfan_memory_sheds", "Queues taken back because memory was short", Sum, |c| &c.memory_sheds),
@@ -341,7 +340,7 @@ impl Sources {
             };
             Ending::ALL.into_iter().map(row)
         });
-        family(encoder, "tickfan_sessions_ended", "Clients whose connection ended", Sum, ended.collect())?;
+        family(encoder, "tickfan_sessions_ended", "Client connections ended", Sum, ended.collect())?;
         self.encode_gaps(encoder)?;
         let taken_back = self.shards.iter().enumerate().flat_map(|(n, (counters, _))| {
             TAKEN_BACK.into_iter().zip(&counters.taken_back).map(move |(what, numbers)| {
@@ -354,9 +353,9 @@ impl Sources {
         family(encoder, "tickfan_wakes", "Times a sleeping shard was woken", Sum, wakes)
     }
 
-    /// How long the turns of the threads took that ticks pass through.
+    /// Durations of the turns of the threads on the tick path.
     fn encode_turns(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (name, help) = ("tickfan_turn", "What turns of the threads that ticks pass through took");
+        let (name, help) = ("tickfan_turn", "Durations of the turns of the threads on the tick path");
         let mut metric =
             encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         let shards = self.shards.iter().enumerate();
@@ -376,7 +375,7 @@ impl Sources {
     fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, fn(&Gaps) -> &Counter);
         let figures: [Figure; 2] = [
-            ("tickfan_gaps", "Gaps that clients were told", |gaps| &gaps.told),
+            ("tickfan_gaps", "Gaps sent to clients", |gaps| &gaps.told),
             ("tickfan_gap_ticks", "Numbers that these gaps named", |gaps| &gaps.ticks),
         ];
         for (name, help, figure) in figures {
@@ -397,7 +396,7 @@ impl Sources {
         let figures: [Figure; 7] = [
             ("tickfan_record_frames", "Frames written to recordings", Sum, |r| r.frames.get()),
             ("tickfan_record_bytes", "Bytes written to recordings, as packed", Sum, |r| r.bytes.get()),
-            ("tickfan_record_segments", "Files of recordings begun", Sum, |r| r.segments.get()),
+            ("tickfan_record_segments", "Segments of recordings", Sum, |r| r.segments.get()),
             ("tickfan_record_altered", "Frames recorded with spaces for line breaks", Sum, |r| {
                 r.altered.get()
             }),
@@ -428,9 +427,9 @@ impl Sources {
         let (stats, failed) = (history.stats(), u64::from(history.failure().is_some()));
         let figures = [
             ("tickfan_history_taken", "Ticks that the history took from the ring", Sum, stats.taken.get()),
-            ("tickfan_history_missed", "Ticks that it lacks", Sum, stats.missed.get()),
-            ("tickfan_history_ticks", "Ticks that its files hold", Gauge, stats.held.get()),
-            ("tickfan_history_bytes", "Bytes of these, with their index", Gauge, stats.bytes.get()),
+            ("tickfan_history_missed", "Ticks missing in the history", Sum, stats.missed.get()),
+            ("tickfan_history_ticks", "Ticks in the history", Gauge, stats.held.get()),
+            ("tickfan_history_bytes", "Bytes of the history, including its index", Gauge, stats.bytes.get()),
             (
                 "tickfan_history_reads",
                 "Blocks of ticks read for clients that catch up",
@@ -450,29 +449,29 @@ impl Sources {
         use MetricType::{Counter as Sum, Gauge};
         let figures = [
             ("tickfan_publishers", "Publishers connected", Gauge, &stats.open),
-            ("tickfan_publish_waiting", "Connections that have not shown the token", Gauge, &stats.waiting),
-            ("tickfan_publish_opened", "Publishers that showed the token", Sum, &stats.opened),
+            ("tickfan_publish_waiting", "Connections that have not sent the token", Gauge, &stats.waiting),
+            ("tickfan_publish_opened", "Publishers that have sent the token", Sum, &stats.opened),
             ("tickfan_publish_auth_refused", "Connections without the token", Sum, &stats.auth_refused),
             ("tickfan_publish_wrong_tokens", "Wrong tokens that were shown", Sum, &stats.wrong_tokens),
             (
                 "tickfan_publish_tokens_unread",
-                "Tokens not compared, since too many wrong ones came from their address",
+                "Tokens not compared, because their address had sent too many wrong ones",
                 Sum,
                 &stats.tokens_unread,
             ),
             (
                 "tickfan_publish_evicted",
-                "Connections without the token whose place another one took",
+                "Connections without the token that were replaced by another",
                 Sum,
                 &stats.evicted,
             ),
-            ("tickfan_publish_limit_refused", "Publishers turned away for room", Sum, &stats.limit_refused),
+            ("tickfan_publish_limit_refused", "Publishers refused when full", Sum, &stats.limit_refused),
             ("tickfan_publish_accept_errors", "Accepts that failed", Sum, &stats.accept_errors),
-            ("tickfan_publish_resets", "Publishers whose connection broke", Sum, &stats.resets),
+            ("tickfan_publish_resets", "Publisher connections that broke", Sum, &stats.resets),
             ("tickfan_publish_lines", "Lines received", Sum, &stats.lines),
             ("tickfan_publish_bytes", "Bytes of lines received", Sum, &stats.bytes),
             ("tickfan_publish_faults", "Faulty lines", Sum, &stats.faults),
-            ("tickfan_publish_faults_untold", "Faulty lines not told one by one", Sum, &stats.faults_untold),
+            ("tickfan_publish_faults_untold", "Faulty lines not logged", Sum, &stats.faults_untold),
         ];
         for (name, help, kind, figure) in figures {
             family(encoder, name, help, kind, vec![(Vec::new(), figure.load(Ordering::Relaxed))])?;
@@ -492,14 +491,14 @@ impl Sources {
         }
         let losses = RoomFigures::LOSSES.into_iter().zip(rooms.lost);
         let rows = losses.map(|(what, lost)| (vec![("what", what.to_owned())], lost)).collect();
-        family(encoder, "tickfan_rooms_lost", "What rooms of replays lost, those that ended too", Sum, rows)?;
+        family(encoder, "tickfan_rooms_lost", "Losses in rooms of replays, ended ones included", Sum, rows)?;
         let ended = Ending::ALL.into_iter().zip(rooms.clients_ended);
         let rows = ended.map(|(ending, count)| (vec![("cause", ending.name().to_owned())], count)).collect();
-        let help = "Clients in rooms of replays whose connection ended";
+        let help = "Client connections in rooms of replays that have ended";
         family(encoder, "tickfan_room_clients_ended", help, Sum, rows)?;
         let reasons = RoomError::REASONS.into_iter().zip(rooms.refused);
         let rows = reasons.map(|(reason, refused)| (vec![("reason", reason.to_owned())], refused)).collect();
-        family(encoder, "tickfan_rooms_refused", "Clients that came into no room of a replay", Sum, rows)
+        family(encoder, "tickfan_rooms_refused", "Clients refused by rooms of replays", Sum, rows)
     }
 
     fn encode_runtimes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -569,7 +568,7 @@ impl Sources {
         let figures: [Figure; 9] = [
             ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
             ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),
-            ("tickfan_http_refused_full", "Connections refused for room", |s| &s.refused_full),
+            ("tickfan_http_refused_full", "Connections refused for lack of room", |s| &s.refused_full),
             ("tickfan_http_refused_address", "Connections refused for their address", |s| &s.refused_address),
             ("tickfan_http_requests", "Requests that reached a route", |s| &s.requests),
             ("tickfan_http_bad_heads", "Heads that were malformed", |s| &s.bad_heads),

@@ -1,9 +1,9 @@
-//! What listens for HTTP: the public listener (page, API, WebSocket handshakes) and the admin listener (metrics).
+//! HTTP: the public listener (page, API, WebSocket handshakes) and the admin listener (metrics).
 //!
-//! A handshake ends with its socket taken out of HTTP and handed over, together with every byte that was
-//! read behind the request; nothing of the WebSocket itself is done here. Both listeners run on the same
-//! serving code, which answers what hyper would only drop, and bounds every connection in number, bytes
-//! and time.
+//! After a handshake the socket leaves HTTP and is handed over, with every byte that was read behind the
+//! request; WebSocket frames are not handled here. Both listeners share the serving code, which answers
+//! malformed requests that hyper would drop without an answer, and bounds the number, bytes and time of
+//! connections.
 
 mod accept;
 mod answer;
@@ -48,20 +48,19 @@ pub use runtimes::Runtimes;
 use serve::Site;
 pub use serve::{Limits, Stats};
 
-/// How the public door behaves.
+/// Options of the public listener.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bounds of each connection.
+    /// Limits of the listener and of each connection.
     pub limits: Limits,
-    /// Which web pages may connect, for requests that carry an `Origin`: `"*"` any, `"self"` those served
-    /// from the host and port that the request names, `"loopback"` those of this machine (localhost,
-    /// 127.0.0.0/8 and `[::1]`, any port), `"null"` files and sandboxes, else one exact origin like
-    /// `https://desk.example`. What sends no `Origin` is no browser and is let in. Default `self` and
-    /// `loopback`.
+    /// Web pages that may connect, for requests with an `Origin`: `"*"` any, `"self"` pages of the host and
+    /// port that the request names, `"loopback"` pages of this machine (localhost, 127.0.0.0/8 and `[::1]`,
+    /// any port), `"null"` files and sandboxes, otherwise one exact origin such as `https://desk.example`.
+    /// Requests without `Origin` do not come from a web page and are allowed. Default `self` and `loopback`.
     pub allowed_origins: Vec<String>,
-    /// Names by which it is reached, besides loopback names and its own addresses. Default none.
+    /// Host names of the listener, besides loopback names and its own addresses. Default none.
     pub hosts: Hosts,
-    /// What there is to see; the page says so. Default live.
+    /// Whether the served data is live; the page shows it. Default live.
     pub feed: Provenance,
 }
 
@@ -76,88 +75,90 @@ impl Default for Options {
     }
 }
 
-/// A socket that has left HTTP for WebSocket: the 101 is written, no frame has been read.
+/// A socket that has left HTTP for WebSocket: the 101 is written, and no frame is read yet.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The socket, non-blocking, with `TCP_NODELAY`.
     pub stream: std::net::TcpStream,
-    /// Bytes that came behind the request: the first frames. They are gone from the socket.
+    /// Bytes that were read behind the request: the start of the first frames. The socket does not return
+    /// them again.
     pub read_buf: Vec<u8>,
-    /// Who connected.
+    /// Address of the peer.
     pub peer: SocketAddr,
-    /// What the address of the request subscribed to.
+    /// The subscription in the query of the URL.
     pub subscribe: Option<Subscribe>,
-    /// Its place among the connections from its address, to be kept as long as the connection.
+    /// The permit of the connection for its address, held until the connection ends.
     pub seat: ConnectionPermit,
 }
 
-/// An upgraded socket that nobody took. It comes back so that it can be told why.
+/// An upgraded socket that was refused. It is returned so that the reason can be sent.
 #[derive(Debug)]
 pub struct Refused {
     /// The socket.
     pub stream: std::net::TcpStream,
-    /// What its close frame says.
+    /// Code and reason of its close frame.
     pub why: Close,
 }
 
-/// Takes an upgraded socket, or gives it back.
+/// Accepts an upgraded socket, or returns it.
 pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), Refused> + Send + Sync>;
 
-/// One feed, as the page and `/readyz` show it.
+/// State of one feed, for the page and `/readyz`.
 #[derive(Clone, Debug)]
 pub struct FeedHealth {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// Whether data comes in.
+    /// Whether data is arriving.
     pub flowing: bool,
-    /// One sentence for the operator.
+    /// Description for the operator, one sentence.
     pub detail: String,
 }
 
-/// Compares a token that came from this address. It must take the same time for every wrong one.
+/// Compares a token received from an address. It must take the same time for every wrong token.
 pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> Verdict + Send + Sync>;
 
-/// `/publish`, where publishing is on.
+/// The route `/publish`, if publishing is enabled.
 #[derive(Clone)]
 pub struct PublishRoute {
-    /// Asked where a request carries a token.
+    /// Checks the token of a request, if it has one.
     pub accepts: TokenCheck,
-    /// Takes the socket of a publisher; the flag says that its token was in the request and is good. If it
-    /// is false, the token must come as the first message.
+    /// Accepts the socket of a publisher. The flag tells whether the request carried a valid token; if it is
+    /// false, the first message must be the token.
     pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
 }
 
-/// How the gateway does: what `/readyz` tells at both listeners.
+/// Health of the gateway, for `/readyz` on both listeners.
 #[derive(Clone)]
 pub struct Health {
-    /// Every feed.
+    /// State of all feeds.
     pub feeds: Arc<dyn Fn() -> Vec<FeedHealth> + Send + Sync>,
-    /// What is wrong though ticks flow, one sentence each.
+    /// Problems that do not stop the flow of ticks, one sentence each.
     pub alarms: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Threads that do not move.
+    /// Progress of the watched threads.
     pub pulses: Arc<[Arc<Pulse>]>,
 }
 
-/// What the door asks the rest of the gateway. All are called on the door's own threads, none per tick.
+/// The functions of the gateway that the public listener uses. They are called on the threads of the
+/// listener, never per tick.
 #[derive(Clone)]
 pub struct Hooks {
-    /// Whether there is room for another session; asked before the 101.
+    /// Whether a further session has room; called before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// The bound of memory, and how much is in use.
+    /// Limit and use of memory.
     pub memory: Arc<Memory>,
-    /// Takes a session's socket.
+    /// Accepts the socket of a session.
     pub hand_over: HandOver,
-    /// `None`: publishing is off.
+    /// `None` if publishing is disabled.
     pub publish: Option<PublishRoute>,
-    /// Every instrument.
+    /// All instruments.
     pub instruments: Arc<InstrumentTable>,
-    /// How its feed does.
+    /// State of an instrument.
     pub state: Arc<dyn Fn(InstrumentId) -> State + Send + Sync>,
-    /// How the gateway does.
+    /// Health of the gateway.
     pub health: Health,
-    /// What controls the replay; `None`: there is none.
+    /// The replay control; `None` if there is no replay to control.
     pub replay_control: Option<Arc<ReplayControl>>,
-    /// Replays beside the feed; `None`: there are none.
+    /// The rooms; `None` if they are disabled.
     pub rooms: Option<RoomRoute>,
 }
 
@@ -167,94 +168,95 @@ impl fmt::Debug for Hooks {
     }
 }
 
-/// What the handlers of the public door share.
+/// Shared state of the handlers of the public listener.
 struct App {
     origins: Origins,
     feed: Provenance,
     hooks: Hooks,
 }
 
-/// The public door.
+/// The public listener.
 #[derive(Debug)]
 pub struct Front(Site);
 
 impl Front {
-    /// Puts the door together; nothing listens yet.
+    /// Creates the listener; it does not accept connections yet.
     ///
     /// # Errors
-    /// [`BadOrigin`] names the entry of [`Options::allowed_origins`] that means nothing.
+    /// [`BadOrigin`] names the invalid entry of [`Options::allowed_origins`].
     pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
         let app = Arc::new(App { origins, feed: options.feed, hooks });
-        // Some paths are for every page: the page itself, and what monitors ask.
+        // Each route checks the origin itself, because some are open to every page: the page itself, and what
+        // monitors read.
         let gate = Gate { hosts: options.hosts.clone(), origins: None };
         Ok(Self(Site { router: api::public(app), gate, limits: options.limits, stats: Arc::default() }))
     }
 
-    /// What the door counts.
+    /// The counters of the listener.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.0.stats)
     }
 
-    /// Serves until `shutdown` is ready, then lets what is under way end, for about a second. It must run
-    /// on a tokio runtime with I/O and time.
+    /// Serves until `shutdown` is ready, then gives open requests about 1 s to complete. It must run on a
+    /// tokio runtime with I/O and time.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
         serve::serve(listener, self.0, shutdown).await;
     }
 }
 
-/// Which clients are asked for.
+/// A request for the list of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AskedClients {
-    /// The word of what they are sorted by, the worst first.
+    /// Sort key; the worst client is first.
     pub sort: String,
-    /// So many at most.
+    /// Most rows.
     pub limit: usize,
-    /// Those behind the one with this cursor.
+    /// Cursor of the row after which the list continues.
     pub after: Option<String>,
 }
 
-/// Clients that were asked for.
+/// A list of clients.
 #[derive(Clone, Debug)]
 pub struct ListedClients {
-    /// How many there are.
+    /// Number of all clients.
     pub total: u64,
-    /// Each with its cursor.
+    /// Rows, each with its cursor.
     pub rows: Vec<(String, Value)>,
 }
 
-/// Lists clients, or reports what is wrong with the request.
+/// Lists clients, or returns what is wrong with the request.
 pub type Clients =
     Arc<dyn Fn(AskedClients) -> BoxFuture<'static, Result<ListedClients, String>> + Send + Sync>;
 
-/// What the admin listener asks the rest of the gateway.
+/// The functions of the gateway that the admin listener uses.
 #[derive(Clone)]
 pub struct AdminHooks {
-    /// Everything that is counted, as OpenMetrics text. Called once per request.
+    /// All metrics, as OpenMetrics text. Called once per request.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The worst clients.
+    /// Lists the worst clients.
     pub clients: Clients,
-    /// What was measured; `None`: measuring is off.
+    /// Latency measurements; `None` if they are disabled.
     pub latency: Option<Arc<Measured>>,
-    /// A row for each room of a replay, with its number, the lowest first.
+    /// One row per room with its number, in ascending order.
     pub rooms: Arc<dyn Fn() -> Vec<(u64, Value)> + Send + Sync>,
-    /// How the gateway does.
+    /// Health of the gateway.
     pub health: Health,
 }
 
-/// The admin listener; `/` lists what there is. It asks nobody who they are: bind it to a private address.
+/// The admin listener; `/` lists its paths. It requires no authentication: bind it to a private address.
 #[derive(Debug)]
 pub struct Admin(Site);
 
 impl Admin {
-    /// Puts the door together, with the names by which it is reached besides loopback names and its own addresses. Web
-    /// pages of others are refused whatever they ask for.
+    /// Creates the listener, with its host names besides loopback names and its own addresses. Requests of
+    /// web pages from other origins are refused on all paths.
     pub fn new(limits: Limits, hosts: Hosts, hooks: AdminHooks) -> Self {
         let gate = Gate { hosts, origins: Some(Origins::own()) };
         Self(Site { router: api::admin(hooks), gate, limits, stats: Arc::default() })
     }
 
-    /// What the door counts.
+    /// The counters of the listener.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.0.stats)
     }

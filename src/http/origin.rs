@@ -1,12 +1,12 @@
-//! Which web pages may talk to the gateway: a browser sends any page's requests, and says only where the
-//! page came from.
+//! Validation of the `Origin` of requests: a browser sends requests for any page, and only this header
+//! identifies the page.
 
 use std::net::Ipv4Addr;
 
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, Uri};
 
-/// An entry of the list of origins that means nothing.
+/// Error of an invalid entry in the list of origins.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "allowed_origins: {0:?} is not \"*\", \"self\", \"loopback\", \"null\" or like \"https://desk.example\""
@@ -22,15 +22,15 @@ enum Rule {
     Exact(String),
 }
 
-/// The checked list.
+/// The parsed list.
 #[derive(Debug)]
 pub struct Origins(Vec<Rule>);
 
 impl Origins {
-    /// Reads the entries of `[server] allowed_origins`.
+    /// Parses the entries of `[server] allowed_origins`.
     ///
     /// # Errors
-    /// [`BadOrigin`] names the entry that means nothing.
+    /// [`BadOrigin`] names the invalid entry.
     pub fn new(entries: &[String]) -> Result<Self, BadOrigin> {
         let rule = |entry: &String| match entry.as_str() {
             "*" => Ok(Rule::Any),
@@ -43,14 +43,14 @@ impl Origins {
         entries.iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Those that a listener serves itself, and no others.
+    /// Only the origins that the listener itself serves.
     pub(super) fn own() -> Self {
         Self(vec![Rule::SameHost])
     }
 
-    /// Whether a request with these headers may go on. Without an `Origin` it comes from no web page; with
-    /// two it is nothing that a browser sends. Its `Host` is one that [the gate](super::hosts) has let through: so a page
-    /// is the gateway's own only under a name that is the gateway's.
+    /// Whether a request with these headers is allowed. Without `Origin` it does not come from a web page;
+    /// with two it does not come from a browser. [The gate](super::hosts) has already validated its `Host`,
+    /// so that only pages under a name of the gateway are of the same origin.
     pub(super) fn allow(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
@@ -78,7 +78,7 @@ impl Rule {
     }
 }
 
-/// The host of `http[s]://host[:port]`; `None` for what is more or less than that.
+/// Parses the host of `http[s]://host[:port]`; `None` for anything else.
 fn host_of(origin: &str) -> Option<String> {
     let (scheme, authority) = origin.split_once("://")?;
     let web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
@@ -114,7 +114,7 @@ mod tests {
         assert!(allowed(&["self"], "http://h:8080", "H:8080"));
         assert!(!allowed(&["self"], "http://h:8081", "h:8080"));
         assert!(!allowed(&["self"], "null", "h:8080"));
-        // Nothing but the pages that browsers show.
+        // Only origins that a browser loads pages from are accepted.
         for odd in [
             "ftp://h:8080",
             "x://h:8080",

@@ -1,4 +1,5 @@
-//! Long lists, a page at a time: each answer is bounded in rows and bytes, and gives the cursor of the next.
+//! Pagination of long lists: each answer is bounded in rows and bytes, and contains the cursor of the next
+//! page.
 
 use std::fmt::Write as _;
 
@@ -13,26 +14,26 @@ use serde_json::{Map, Value};
 use super::answer::bad;
 use super::query::each_once;
 
-/// Rows of one answer, at most.
+/// Most rows of one answer.
 pub(super) const ROWS_MAX: usize = 1_000;
-/// Bytes of the rows of one answer, at most; a row that is longer stands alone.
+/// Most bytes of the rows of one answer; a longer row forms a page alone.
 const ROWS_BYTES_MAX: usize = 256 * 1024;
 
-/// What is asked for by an address.
+/// The pagination parameters of a request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pairs: Vec<(String, String)>,
-    /// Rows that are wanted, from 1 to [`ROWS_MAX`].
+    /// Most rows of the page, from 1 to [`ROWS_MAX`].
     pub(super) limit: usize,
-    /// What the last answer gave as `next`.
+    /// The `next` of the previous page.
     pub(super) after: Option<String>,
 }
 
 impl Asked {
-    /// Reads the query of an address; `limit` is the number of rows if it has none.
+    /// Parses the query of a URL; `limit` is the default number of rows.
     ///
     /// # Errors
-    /// The response that names the parameter that is wrong.
+    /// The response that names the invalid parameter.
     pub(super) fn of(uri: &Uri, limit: usize) -> Result<Self, Box<Response<Body>>> {
         let pairs = each_once(uri)?;
         let mut asked = Self { pairs, limit, after: None };
@@ -50,7 +51,7 @@ impl Asked {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The address of the next page, relative to that of this one (RFC 8288).
+    /// The `Link` header of the next page, with a URL relative to this one (RFC 8288).
     fn link(&self, next: &str) -> String {
         let mut link = String::from("<");
         let others = self.pairs.iter().filter(|(key, _)| key != "after");
@@ -64,8 +65,9 @@ impl Asked {
         link + ">; rel=\"next\""
     }
 
-    /// The page of a list that is asked for, out of the rows behind `after`, each with the cursor that goes on behind it.
-    /// `more`: there is more than what can be asked for; `others` are fields beside the list.
+    /// The requested page of a list. `rows` are those after `after`, each with the cursor that continues
+    /// behind it. `more` marks a list that is longer than can be requested; `others` are fields beside the
+    /// list.
     pub(super) fn answer(
         &self,
         name: &str,
@@ -75,7 +77,7 @@ impl Asked {
     ) -> Response<Body> {
         let (mut page, mut left, mut last, mut next) = (Vec::new(), ROWS_BYTES_MAX, None, None);
         for (cursor, row) in rows {
-            // A value of maps with text keys always becomes text.
+            // Encoding a value with text keys cannot fail.
             let text = serde_json::value::to_raw_value(&row).unwrap_or_default();
             let fits = left.checked_sub(text.get().len() + 1);
             if page.len() == self.limit || (fits.is_none() && !page.is_empty()) {
@@ -90,7 +92,7 @@ impl Asked {
     }
 }
 
-/// An answer.
+/// One page.
 struct Page<'a> {
     others: Map<String, Value>,
     name: &'a str,
@@ -120,7 +122,7 @@ impl serde::Serialize for Page<'_> {
 impl Page<'_> {
     fn response(&self, asked: &Asked) -> Response<Body> {
         let mut response = Json(self).into_response();
-        // What is escaped is ASCII, and no line break.
+        // The escaped text is ASCII without line breaks.
         let link = self.next.as_ref().and_then(|next| HeaderValue::try_from(asked.link(next)).ok());
         if let Some(link) = link {
             response.headers_mut().insert(LINK, link);
@@ -129,14 +131,14 @@ impl Page<'_> {
     }
 }
 
-/// Percent-encodes all that stands for something else in a query (RFC 3986 §3.4).
+/// Percent-encodes all bytes with a meaning in a query (RFC 3986 §3.4).
 fn escape(text: &str, out: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'*' => {
                 out.push(char::from(byte));
             }
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             _ => drop(write!(out, "%{byte:02X}")),
         }
     }
@@ -162,7 +164,7 @@ mod tests {
         }
     }
 
-    /// The cursors on a page of rows of so many bytes, what it gives as next, and whether there is a link.
+    /// The number of rows on a page out of rows of these sizes, its `next`, and its link.
     fn page(query: &str, rows: &[usize]) -> (usize, Option<String>, Option<String>) {
         let row = |(n, bytes): (usize, &usize)| (format!("{n}&"), json!("x".repeat(*bytes)));
         let asked = asked(query);
@@ -191,7 +193,7 @@ mod tests {
         let half = ROWS_BYTES_MAX / 2;
         assert_eq!(page("", &[half, half - 9, 9]).0, 2);
         assert_eq!(page("", &[half, half, 9]).0, 1);
-        // What alone is too long stands alone, and the cursors lead to the end.
+        // An oversized row forms a page alone, and the cursors lead to the end.
         assert_eq!(page("", &[2 * ROWS_BYTES_MAX, 1]), (1, Some("0&".to_owned()), link("after=0%26")));
         assert_eq!(page("", &[1, 2 * ROWS_BYTES_MAX]).0, 1);
     }

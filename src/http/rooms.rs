@@ -1,4 +1,4 @@
-//! Replays beside the feed: the way into a room, and what can be replayed.
+//! The interface between HTTP and the rooms: entering a room, and the list of captures.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,25 +13,26 @@ use super::{Refused, Upgraded};
 use crate::protocol::RoomSpec;
 use crate::system::memory::REFUSAL;
 
-/// Takes one upgraded socket, or gives it back. Until then a place is kept for it; dropped, it is given up.
+/// Accepts one upgraded socket, or returns it. A place in the room is reserved until then; dropping the
+/// function releases it.
 pub type HandOverOnce = Box<dyn FnOnce(Upgraded) -> Result<(), Refused> + Send>;
 
-/// Why a client does not come into a room. What it says is for the client.
+/// Why a client is not admitted to a room. The message is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RoomError {
-    /// No such capture, or no such room.
+    /// The capture or the room does not exist.
     #[error("{0}")]
     Unknown(String),
-    /// What it asks for makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Bad(String),
-    /// The room is there, but is another one.
+    /// The room exists with other terms.
     #[error("{0}")]
     Taken(String),
-    /// Its address has opened as many as it may.
+    /// The address of the client has reached its number of rooms.
     #[error("{0}")]
     TooMany(String),
-    /// No room for a room, or in it.
+    /// No further room can be opened, or the room is full.
     #[error("{0}")]
     Full(String),
     /// Memory is short.
@@ -40,10 +41,10 @@ pub enum RoomError {
 }
 
 impl RoomError {
-    /// The words of [`reason`](Self::reason).
+    /// The labels of [`reason`](Self::reason).
     pub const REASONS: [&'static str; 6] = ["unknown", "bad", "taken", "address", "full", "memory"];
 
-    /// Its place in [`REASONS`](Self::REASONS).
+    /// Index in [`REASONS`](Self::REASONS).
     pub fn reason(&self) -> usize {
         match self {
             Self::Unknown(_) => 0,
@@ -67,15 +68,15 @@ impl RoomError {
     }
 }
 
-/// Finds or opens a room, and keeps a place in it for a client from this address.
+/// Finds or opens a room, and reserves a place in it for a client from this address.
 pub type Enter =
     Arc<dyn Fn(RoomSpec, SocketAddr) -> BoxFuture<'static, Result<HandOverOnce, RoomError>> + Send + Sync>;
 
-/// The way into rooms, where there are some.
+/// The functions behind the rooms, where rooms are enabled.
 #[derive(Clone)]
 pub struct RoomRoute {
-    /// Asked before the 101. It may take some time.
+    /// Called before the 101. It may take some time.
     pub enter: Enter,
-    /// What can be replayed, as JSON, sorted by name.
+    /// The available captures, as JSON, sorted by name.
     pub captures: Arc<dyn Fn() -> BoxFuture<'static, Result<Value, RoomError>> + Send + Sync>,
 }

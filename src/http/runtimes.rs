@@ -1,4 +1,4 @@
-//! How busy the runtimes are.
+//! Metrics of the tokio runtimes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_metrics::{RuntimeIntervals, RuntimeMonitor};
 
-/// The runtimes of a gateway. What is told of them counts from when this was made.
+/// The runtimes of a gateway. Their counters start when this value is created.
 pub struct Runtimes(Mutex<Vec<Watched>>);
 
 struct Watched {
@@ -14,23 +14,23 @@ struct Watched {
     now: RuntimeRow,
 }
 
-/// What one runtime did.
+/// Metrics of one runtime.
 #[derive(Clone, Debug)]
 pub(super) struct RuntimeRow {
     pub(super) name: String,
-    /// Time that it did not wait for events, over all its threads. It is counted when the runtime looks for events: after
-    /// at most 61 polls of tasks.
+    /// Time not spent waiting for events, over all threads. It is updated when the runtime polls for events,
+    /// at the latest after 61 polls of tasks.
     pub(super) busy: Duration,
-    /// Times that a thread of it went to wait for events.
+    /// Number of times that a thread waited for events.
     pub(super) parks: u64,
-    /// Tasks now.
+    /// Current tasks.
     pub(super) tasks: u64,
-    /// Tasks that were woken from outside of it and have not had their turn.
+    /// Current tasks in the injection queue, which were woken from outside the runtime.
     pub(super) queued: u64,
 }
 
 impl Runtimes {
-    /// Watches these from now on, by name.
+    /// Starts to watch these runtimes, each with its name.
     pub fn new(runtimes: impl IntoIterator<Item = (String, Handle)>) -> Self {
         let watched = runtimes.into_iter().map(|(name, handle)| Watched {
             intervals: RuntimeMonitor::new(&handle).intervals(),
@@ -39,11 +39,11 @@ impl Runtimes {
         Self(Mutex::new(watched.collect()))
     }
 
-    /// What they have done so far.
+    /// The metrics so far.
     pub(super) fn rows(&self) -> Vec<RuntimeRow> {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let look = |Watched { intervals, now }: &mut Watched| {
-            // It has no end.
+            // The iterator has no end.
             if let Some(since) = intervals.next() {
                 now.busy += since.total_busy_duration;
                 now.parks += since.total_park_count;

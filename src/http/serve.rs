@@ -1,8 +1,9 @@
-//! Accepts connections and drives HTTP on each: the one place that both listeners share.
+//! Accepts connections and runs HTTP on each, for both listeners.
 //!
-//! hyper answers a malformed head without a word, and drops others in silence. Both are answered here: a head that is no good
-//! (400) or too large (431), one that stays half-sent (408), is not HTTP/1 (505) or breaks off (400). A connection that is
-//! closed with input unread is closed gently, or the kernel would take the answer back with a reset.
+//! hyper answers a malformed head without a body, and drops other connections without an answer. This module
+//! answers both with an error message: a head that is malformed or truncated (400), too large (431),
+//! incomplete at its deadline (408) or not HTTP/1 (505). A connection with unread input is closed with a
+//! delay, because the kernel would otherwise discard the answer with a reset.
 
 use std::error::Error as _;
 use std::io;
@@ -38,37 +39,39 @@ use crate::protocol::frame;
 use crate::system::faults;
 use crate::time::clock::patience;
 
-/// The longest request head, in bytes; a longer one gets 431.
+/// Longest request head, bytes; a longer one is answered with 431.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The most lines that a head has; more get 431. It is hyper's own, which it keeps on the stack as long as nobody sets it.
+/// Most header lines of a head; more are answered with 431. It is the default of hyper, which only keeps the
+/// lines on the stack while the limit is not set.
 const HEAD_LINES_MAX: usize = 100;
-/// The longest body that is read, in bytes; for a longer one: 413.
+/// Longest request body, bytes; a longer one is answered with 413.
 const BODY_BYTES_MAX: usize = 1024;
-/// How many connections over the limit are told so at the same time; the others are just closed.
+/// Most connections over the limit that receive an answer at the same time; further ones are closed without
+/// one.
 const REFUSALS_MAX: usize = 64;
-/// How long requests under way may take to end at shutdown.
+/// How long open requests may take to complete at shutdown.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Bounds of a door and of each connection on it.
+/// Limits of a listener and of each of its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections in HTTP at the same time, handshakes included, sessions not. Further ones are answered
-    /// 503. A connection costs about 40 kB at most. Default 1024.
+    /// Most connections in HTTP, handshakes included, sessions excluded. Further ones receive a 503. A
+    /// connection costs at most about 40 kB. Default 1024.
     pub connections_max: usize,
-    /// Connections at the same time, sessions included: each takes an open file. Further ones are answered 503.
-    /// Default: no other bound than these.
+    /// Most open connections, sessions included, because each needs a file descriptor. Further ones receive a
+    /// 503. Default: not limited.
     pub open_max: usize,
-    /// Connections from one address at the same time, sessions included. Further ones are answered 429. Default
-    /// 20000.
+    /// Most open connections from one address, sessions included. Further ones receive a 429. Default 20000.
     pub per_address_max: usize,
-    /// Connections that are accepted a second; further ones wait in the kernel's backlog. More lets clients that come
-    /// back together in sooner, and takes more from the threads that serve those that are there. Default 2000.
+    /// Connections accepted per second; further ones wait in the backlog of the kernel. A higher rate admits
+    /// clients sooner that reconnect together, and takes more CPU time from the threads that serve existing
+    /// clients. Default 2000.
     pub admissions_per_s: NonZeroU32,
-    /// How long a request's head may take, in milliseconds from its first byte; then 408. Longer helps
-    /// slow links, and lets an attacker hold connections for longer. Default 5000.
+    /// Time for the head of a request, from its first byte, milliseconds; then 408. A longer time helps slow
+    /// links, and lets an attacker hold connections for longer. Default 5000.
     pub head_timeout_ms: u64,
-    /// How long a connection may stay open without a request, and how long its peer may leave an answer
-    /// unread, in milliseconds; then it is closed without a word. Default 30000.
+    /// Time that a connection may be open without a request, and that its peer may leave an answer unread,
+    /// milliseconds; then it is closed without an answer. Default 30000.
     pub idle_timeout_ms: u64,
 }
 
@@ -85,28 +88,28 @@ impl Default for Limits {
     }
 }
 
-/// What a door counts, since it opened.
+/// Counters of a listener, since its start.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Connections accepted, those refused for room included.
+    /// Connections accepted, including those refused for lack of room.
     pub accepted: AtomicU64,
-    /// Accepts that failed.
+    /// Failed accepts.
     pub accept_errors: AtomicU64,
     /// Connections refused because `connections_max` were open.
     pub refused_full: AtomicU64,
-    /// Connections refused because there were `per_address_max` from their address.
+    /// Connections refused because `per_address_max` from their address were open.
     pub refused_address: AtomicU64,
-    /// Connections open in HTTP now.
+    /// Connections currently in HTTP.
     pub open: AtomicU64,
     /// Requests that reached a route.
     pub requests: AtomicU64,
-    /// Heads that were malformed, too large or broken off.
+    /// Heads that were malformed, too large or truncated.
     pub bad_heads: AtomicU64,
-    /// Heads that took too long.
+    /// Heads that missed their deadline.
     pub timeouts: AtomicU64,
     /// Sockets handed over after a handshake.
     pub upgraded: AtomicU64,
-    /// Sockets that nobody took after the 101.
+    /// Sockets that were refused after the 101.
     pub handover_refused: AtomicU64,
 }
 
@@ -114,22 +117,22 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The other end of a connection.
+/// The peer of a connection.
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
     pub(super) seat: ConnectionPermit,
 }
 
-/// Rides on every request as an extension: who asks.
+/// Request extension: the address of the peer.
 #[derive(Clone, Copy)]
 pub(super) struct PeerAddress(pub(super) SocketAddr);
 
-/// Rides on every request as an extension, for what takes its time to answer.
+/// Request extension for handlers that need time to answer.
 #[derive(Clone)]
 pub(super) struct Working(Arc<Activity>);
 
 impl Working {
-    /// The head is here: from now on its deadline is no more, and that of the answer counts.
+    /// Ends the deadline of the head, and starts that of the answer.
     pub(super) fn begin(&self) {
         self.0.enter(Phase::Answer);
     }
@@ -137,7 +140,7 @@ impl Working {
 
 type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
 
-/// Rides on a 101 as an extension: who takes the socket, once.
+/// Response extension of a 101: the function that takes the socket, once.
 pub(super) struct Handover(Mutex<Option<Take>>);
 
 impl Handover {
@@ -152,7 +155,7 @@ impl Handover {
     }
 }
 
-/// What a listener serves or admits.
+/// A listener's router with its checks, limits and counters.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) router: Router,
@@ -161,25 +164,25 @@ pub(super) struct Site {
     pub(super) stats: Arc<Stats>,
 }
 
-/// What all connections of a door share.
+/// Shared state of all connections of a listener.
 struct Listener {
     router: Router,
     gate: Gate,
     limits: Limits,
     stats: Arc<Stats>,
     http: http1::Builder,
-    /// Where it listens.
+    /// Local address of the listener.
     address: IpAddr,
 }
 
-/// Serves `router` on `listener` until `shutdown` is ready; then nothing new is accepted and open
-/// connections have [`GRACE`] to end.
+/// Serves `router` on `listener` until `shutdown` is ready; then no connection is accepted any more, and open
+/// ones have [`GRACE`] to end.
 pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
     let Site { router, gate, limits, stats } = site;
     let mut http = http1::Builder::new();
-    // Heads have our own deadline, which answers; hyper's would only drop.
+    // This module has its own deadline for heads, with an answer; hyper's closes without one.
     http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
-    // One that does not know where it listens has no address of its own.
+    // The unspecified address adds no valid host name.
     let address = listener.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     let server = Arc::new(Listener { router, gate, limits, stats, http, address });
     let (stop, stopped) = watch::channel(());
@@ -189,16 +192,17 @@ pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Futu
         never = accept(&listener, &server, &stopped) => match never {},
     }
     drop((listener, stopped, server));
-    // No receiver: no connection is open.
+    // An error means that there is no receiver, hence no open connection.
     stop.send(()).ok();
-    // Every connection holds a receiver; none left means that all have ended.
+    // Every connection holds a receiver; the channel closes when the last one has ended.
     timeout(GRACE + LINGER, stop.closed()).await.ok();
 }
 
-/// Accepts so many connections a second, in small portions: what a handshake takes, the shards lack where cores are few.
+/// Limits the rate of accepted connections, in small portions: handshakes take CPU time from the shards where
+/// cores are few.
 struct Pace {
     portion: u32,
-    /// How many of this portion are left.
+    /// Connections left in this portion.
     left: u32,
     next: Interval,
 }
@@ -207,12 +211,12 @@ impl Pace {
     fn new(per_s: NonZeroU32) -> Self {
         let (portion, period) = portion(per_s);
         let mut next = interval(period);
-        // After a quiet time there is one portion, not all that were unused.
+        // After a quiet period one portion is available, not all unused ones.
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { portion, left: 0, next }
     }
 
-    /// Waits until another may be accepted.
+    /// Waits until a connection may be accepted.
     async fn go_on(&mut self) {
         if self.left == 0 {
             self.next.tick().await;
@@ -222,7 +226,7 @@ impl Pace {
     }
 }
 
-/// A portion for each 5 ms, or a connection for each longer time.
+/// The size of a portion and its period: one portion per 5 ms, or one connection per longer period.
 fn portion(per_s: NonZeroU32) -> (u32, Duration) {
     const PORTIONS_PER_S: u32 = 200;
     match per_s.get() / PORTIONS_PER_S {
@@ -275,7 +279,7 @@ async fn accept(
     }
 }
 
-/// One connection, from its first byte to its end or to its hand-over.
+/// Drives one connection from its first byte to its end or hand-over.
 async fn connection(
     stream: TcpStream,
     peer: Peer,
@@ -304,19 +308,20 @@ async fn connection(
     }
     drop(permit);
     server.stats.open.fetch_sub(1, Ordering::Relaxed);
-    // It lives to here: at shutdown, `serve` waits for the last of them.
+    // Dropped last, because `serve` waits for all receivers at shutdown.
     drop(stopped);
 }
 
-/// Why driving a connection ended.
+/// Why a connection ended.
 enum End {
-    /// hyper is done with it.
+    /// hyper has finished.
     Done(hyper::Result<()>),
-    /// It ran into a deadline.
+    /// A deadline has passed.
     Late,
 }
 
-/// Drives HTTP until it is done or too late, and gives the socket back with what was read beyond.
+/// Runs HTTP until it ends or a deadline passes, and returns the socket with the bytes read behind the last
+/// request.
 async fn drive(
     stream: TcpStream,
     address: SocketAddr,
@@ -330,7 +335,7 @@ async fn drive(
     let mut conn = server.http.serve_connection(io, service);
     let mut deadline = Box::pin(patience(activity.limit(server.limits)));
     let mut grace = pin!(async {
-        // An error means that the door is gone, which is the same news.
+        // An error means that the listener is gone, which is a shutdown as well.
         stopped.changed().await.ok();
     });
     let mut stopping = false;
@@ -356,11 +361,11 @@ async fn drive(
     (end, parts.io.into_inner().stream, parts.read_buf.into())
 }
 
-/// The end of a connection that stays HTTP.
+/// Closes a connection that was not handed over.
 async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &Stats) {
     let Err(error) = result else { return linger(stream).await };
     if activity.phase() == Phase::Answer {
-        // The peer is gone, or did not take its answer.
+        // The peer is gone, or has not read its answer.
         return;
     }
     count(&stats.bad_heads);
@@ -368,8 +373,8 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
         answer_and_close(stream, "400 Bad Request", "the request's head breaks off").await;
     } else if error.is_parse_too_large() {
         let msg = format!(
-            "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEAD_LINES_MAX} lines: symbols that its address has \
-             no room for can be asked for by messages"
+            "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEAD_LINES_MAX} lines: symbols that do \
+             not fit in the URL can be subscribed to by messages"
         );
         answer_and_close(stream, "431 Request Header Fields Too Large", &msg).await;
     } else if activity.held_back.load(Ordering::Relaxed) {
@@ -391,20 +396,21 @@ fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats
             count(&stats.handover_refused);
             let mut bytes = Vec::new();
             frame::close(refused.why, None, &mut bytes);
-            // Behind a 101 the socket's buffer has room for a dozen bytes; a peer that is gone needs none.
+            // After a 101 the socket buffer has room for a dozen bytes. A failure means that the peer is
+            // gone.
             io::Write::write_all(&mut &refused.stream, &bytes).ok();
         }
     }
 }
 
-/// Writes an answer of its own to a connection that hyper gave up, and closes it.
+/// Writes an answer of this module to a connection that hyper has abandoned, and closes it.
 async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
     if let Ok(Ok(())) = timeout(LINGER, stream.write_all(answer(status, msg).as_bytes())).await {
         linger(stream).await;
     }
 }
 
-/// A whole answer that names the error.
+/// A complete response with the error message.
 fn answer(status: &str, msg: &str) -> String {
     let body = serde_json::json!({ "error": msg });
     format!(
@@ -413,28 +419,28 @@ fn answer(status: &str, msg: &str) -> String {
     )
 }
 
-/// What a connection is busy with.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing of a request is here.
+    /// No byte of a request has been received.
     Idle,
-    /// A head is coming in.
+    /// A head is being received.
     Head,
-    /// An answer is going out, or takes its time.
+    /// An answer is being prepared or sent.
     Answer,
 }
 
-/// What the socket and the service see of a connection, told to the task that drives it. All three live in
-/// that one task: the atomics are for the compiler, and relaxed.
+/// Activity of a connection as seen by its socket and its service, read by the task that drives it. All three
+/// run in that task: the atomics only satisfy `Sync`, and are relaxed.
 #[derive(Default)]
 struct Activity {
     /// The [`Phase`] as a number.
     phase: AtomicU8,
-    /// Moves on whenever the deadline starts anew.
+    /// Incremented whenever the deadline restarts.
     step: AtomicU32,
-    /// Whether the head that began last is whole: it has reached the service.
+    /// Whether the last head is complete, i.e. has reached the service.
     is_whole: AtomicBool,
-    /// Whether hyper has answered a head by itself, without a word: see [`Watched`].
+    /// Whether an answer of hyper without a body was held back: see [`Watched`].
     held_back: AtomicBool,
     handover: Mutex<Option<Arc<Handover>>>,
 }
@@ -471,7 +477,7 @@ impl Activity {
         }
     }
 
-    /// Whether what is about to be written is hyper's own answer to a head, which is to be held back.
+    /// Whether the next write is hyper's own answer to a head, which must be held back.
     fn holds_back(&self) -> bool {
         let holds = self.phase() == Phase::Head && !self.is_whole.load(Ordering::Relaxed);
         self.held_back.fetch_or(holds, Ordering::Relaxed);
@@ -480,7 +486,7 @@ impl Activity {
 
     fn wrote(&self) {
         if self.phase() == Phase::Answer {
-            // Progress: the deadline starts anew.
+            // Progress restarts the deadline.
             self.enter(Phase::Answer);
         }
     }
@@ -503,7 +509,7 @@ impl Activity {
     }
 }
 
-/// The service of one connection: the door's router, with what it needs checked before.
+/// The service of one connection: the checks of the listener, then its router.
 fn service(
     address: SocketAddr,
     own: [IpAddr; 2],
@@ -534,9 +540,9 @@ fn service(
     })
 }
 
-/// The response to a body that no route should see.
+/// The response to a body that no route may receive.
 fn refusal(head: &request::Parts, body: &Incoming) -> Option<Response<Body>> {
-    // The length of what comes in chunks is known when it has been read: see [`body`].
+    // A chunked body has no known length until it is read: see [`body`].
     let is_short = match body.size_hint().upper() {
         Some(bytes) => bytes <= BODY_BYTES_MAX as u64,
         None => head.method == Method::POST,
@@ -554,7 +560,7 @@ fn too_long() -> Response<Body> {
 /// Reads the body of a request.
 ///
 /// # Errors
-/// The response to one that is too long, malformed, or breaks off.
+/// The response to a body that is too long, malformed or truncated.
 pub(super) async fn body(body: Body) -> Result<Bytes, Box<Response<Body>>> {
     to_bytes(body, BODY_BYTES_MAX).await.map_err(|fault| {
         let is_long = fault.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
@@ -563,8 +569,8 @@ pub(super) async fn body(body: Body) -> Result<Bytes, Box<Response<Body>>> {
     })
 }
 
-/// A socket that tells its [`Activity`] what passes. What hyper answers to a head that is no good has no body: it is not let
-/// through, and answered again when hyper has given the connection up.
+/// A socket that reports its I/O to an [`Activity`]. It discards hyper's own answer to a malformed head,
+/// which has no body; the connection is answered again once hyper has abandoned it.
 struct Watched {
     stream: TcpStream,
     activity: Arc<Activity>,
@@ -643,7 +649,7 @@ mod tests {
         pace.go_on().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         let begin = tokio::time::Instant::now();
-        // What is left of the first portion, one that was due, and two that have to be waited for.
+        // The rest of the first portion, one portion that is due, and two that need a wait.
         for _ in 0..9 + 10 + 20 {
             pace.go_on().await;
         }

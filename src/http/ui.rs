@@ -1,5 +1,6 @@
-//! Two pages. At `/` the trading page, where it was built into the binary (`ui/`, by Node, before the gateway). At
-//! `/about` what runs here and how to use it, which needs no script; it stands at `/` too where there is no other.
+//! The pages. `/` serves the trading page, if it was built into the binary (from `ui/`, with Node, before the
+//! gateway). `/about` describes the gateway and its use without a script; `/` serves it as well if there is
+//! no trading page.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -15,16 +16,16 @@ use crate::protocol::json::Provenance;
 
 const POLICY: &str = "default-src 'none'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The trading page has files of its own, and nothing inline; it talks to nobody but this gateway.
+/// The trading page loads its own files, contains nothing inline, and connects only to this gateway.
 const TRADING_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What `make ui` has built; empty where it did not run.
+/// The output of `make ui`; empty if it was not run.
 #[derive(Embed)]
 #[folder = "ui/dist/"]
 #[allow_missing = true]
 struct Built;
 
-/// The trading page, if it is there.
+/// The trading page, if it is built in.
 pub(super) fn trading() -> Option<Response<Body>> {
     let page = Built::get("index.html")?;
     let headers = [
@@ -37,7 +38,7 @@ pub(super) fn trading() -> Option<Response<Body>> {
     Some((headers, page.data).into_response())
 }
 
-/// A file of the trading page, if it is there.
+/// A file of the trading page, if it is built in.
 pub(super) fn file(path: &str) -> Option<Response<Body>> {
     let kind = match path.rsplit_once('.')?.1 {
         "js" => "text/javascript; charset=utf-8",
@@ -46,11 +47,11 @@ pub(super) fn file(path: &str) -> Option<Response<Body>> {
         _ => return None,
     };
     let file = Built::get(path)?;
-    // The name of what is in `assets` changes with what it holds.
+    // Names in `assets` change with the content of the file.
     let cache = if path.starts_with("assets/") { "max-age=31536000, immutable" } else { "max-age=3600" };
     let headers = [
         (CONTENT_TYPE, kind),
-        // The page's own does not hold for the worker that it starts.
+        // The policy of the page does not apply to the worker that it starts.
         (CONTENT_SECURITY_POLICY, TRADING_POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, cache),
@@ -64,12 +65,12 @@ padding:.8rem 1rem;overflow-x:auto}table{border-collapse:collapse}td,th{text-ali
 padding:.25rem 1.5rem .25rem 0;vertical-align:top}\
 @media(prefers-color-scheme:dark){body{color:#d7dee6;background:#14191f}pre{background:#1e262e}a{color:#8fb8ff}}";
 
-/// The page's style sheet; a file of its own, so that the policy needs no exception for inline styles.
+/// The style sheet of the page; a separate file, so that the policy needs no exception for inline styles.
 pub(super) async fn style() -> Response<Body> {
     ([(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "max-age=3600")], STYLE).into_response()
 }
 
-/// What the page tells.
+/// The content of the page `/about`.
 pub(super) struct Page {
     pub(super) feed: Provenance,
     pub(super) publish: bool,
@@ -113,9 +114,9 @@ impl Page {
 <tr><td><a href=\"/api/symbols\"><code>GET /api/symbols</code></a></td>\
 <td>every instrument, in pages; <code>?match=coinbase:*</code> for one venue</td></tr>\n\
 <tr><td><a href=\"/api/replay\"><code>GET /api/replay</code></a></td>\
-<td>where the replay is; <code>POST</code> controls it</td></tr>\n\
+<td>the position of the replay; <code>POST</code> controls it</td></tr>\n\
 <tr><td><a href=\"/api/replays\"><code>GET /api/replays</code></a></td>\
-<td>what can be replayed beside the feed, by <code>/ws?replay=NAME</code></td></tr>\n\
+<td>the captures that rooms can replay, by <code>/ws?replay=NAME</code></td></tr>\n\
 <tr><td><a href=\"/readyz\"><code>GET /readyz</code></a></td><td>200 while the feeds flow</td></tr>\n\
 <tr><td><a href=\"/healthz\"><code>GET /healthz</code></a></td><td>200 while the process runs</td></tr>\n\
 </table>\n<h2>Try it</h2>\n<p>In the console of this page's browser:</p>\n\
@@ -147,7 +148,7 @@ impl Page {
     }
 }
 
-/// The list of an operator's paths, as a page for browsers and as text for everybody else.
+/// The list of the admin paths, as HTML for browsers and as text otherwise.
 pub(super) fn list(headers: &HeaderMap, paths: &[(&str, &str)]) -> Response<Body> {
     let form = |kind| Form { kind, version: None };
     let (kind, text) = match choose(headers, &[form("text/plain"), form("text/html")]) {

@@ -1,4 +1,4 @@
-//! The WebSocket handshake (RFC 6455 §4.2), from the request's head alone.
+//! The WebSocket handshake (RFC 6455 §4.2), based on the request's head alone.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::answer::error;
 use super::serve::Handover;
 
-/// The subprotocol that is answered where a client offers it.
+/// The subprotocol that the gateway selects if the client offers it.
 const SUBPROTOCOL: &str = "tickfan.v1";
 
-/// A request that may become a WebSocket.
+/// A valid handshake request.
 #[derive(Debug)]
 pub(super) struct Handshake {
     accept: String,
@@ -25,10 +25,10 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    /// Checks the head of a request.
+    /// Validates the head of a request.
     ///
     /// # Errors
-    /// The response that says what is wrong.
+    /// The response that describes the error.
     pub(super) fn check(head: &request::Parts) -> Result<Self, Box<Response<Body>>> {
         let headers = &head.headers;
         let asked = has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade");
@@ -46,13 +46,13 @@ impl Handshake {
         };
         Ok(Self {
             accept: derive_accept_key(key.as_bytes()),
-            // Whoever offers it in other letters takes the answer for one that it did not offer, and gives up.
+            // Case-sensitive: a client that offers another spelling would reject the answer and disconnect.
             subprotocol: words(headers, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == SUBPROTOCOL),
         })
     }
 
-    /// The 101, carrying who takes the socket once it is written. Extensions are never answered: there are
-    /// none.
+    /// The 101, with the function that takes the socket once it is written. Extensions are not supported and
+    /// never accepted.
     pub(super) fn accept(self, take: Handover) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -71,7 +71,7 @@ impl Handshake {
     }
 }
 
-/// The answer to another method than the one that opens a WebSocket; HEAD is none either.
+/// The response to any method but GET, HEAD included.
 pub(super) fn not_get(method: &Method) -> Option<Response<Body>> {
     let answer = || {
         let mut response =
@@ -87,25 +87,25 @@ fn upgrade_required(msg: &str) -> Response<Body> {
     (headers, error(StatusCode::UPGRADE_REQUIRED, msg)).into_response()
 }
 
-/// The words of a list header, over all its lines.
+/// The elements of a list header, over all its lines.
 fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-/// Whether a list header has this word in any case, as RFC 9110 compares them.
+/// Whether a list header contains this token; case-insensitive, as in RFC 9110.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     words(headers, name).any(|word| word.eq_ignore_ascii_case(token))
 }
 
-/// The value of a header that may come once.
+/// The value of a header that must not be repeated.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     if values.next().is_some() { None } else { first.to_str().ok().map(str::trim) }
 }
 
-/// 16 bytes in base64: 22 letters of its alphabet and two signs of padding.
+/// Whether the key has the form of 16 bytes in base64: 22 characters of its alphabet and two of padding.
 fn is_key(key: &str) -> bool {
     let letter = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     matches!(key.as_bytes(), [letters @ .., b'=', b'='] if letters.len() == 22 && letters.iter().all(letter))

@@ -1,5 +1,5 @@
-//! Interval logs on disk: a newest one, and older ones behind it, bounded in number and size. `latency.hlog` is written;
-//! `latency.1.hlog` is the one before it, `latency.2.hlog` the one before that.
+//! Interval logs on disk, limited in number and size. `latency.hlog` is the current one, `latency.1.hlog` the
+//! one before it, `latency.2.hlog` the one before that.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,36 +10,37 @@ use std::path::{Path, PathBuf};
 use crate::latency::hlog::Writer;
 use crate::latency::hlog::note::Note;
 
-/// What a journal may take of the disk: `files_max` logs of `bytes_max` and one interval each.
+/// Disk space of a journal: `files_max` logs of `bytes_max` and one interval each.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalLimits {
-    /// Bytes from which on a log is followed by a new one.
+    /// Size at which a log is rotated, bytes.
     pub bytes_max: NonZeroU64,
-    /// Logs that are kept, the newest counted.
+    /// Most logs that are kept, including the current one.
     pub files_max: NonZeroU8,
 }
 
-/// The interval log of a running gateway. It belongs to one thread that may wait for the disk. What is on disk is whole
-/// intervals, whatever fails: one that cannot be written is left out, and a log that no new one can follow stays.
+/// The interval log of a running gateway. It belongs to one thread that may wait for the disk. The files
+/// contain complete intervals after any failure: an interval that cannot be written is omitted, and a log
+/// that cannot be rotated stays.
 pub struct Journal {
     path: PathBuf,
     limits: JournalLimits,
     start_ns: u64,
-    /// What stands at the head of each log.
+    /// First note of each log.
     head: Option<Note>,
     file: File,
-    /// How many bytes of the file are good; `u64::MAX`: it cannot be gone on with.
+    /// Length of the valid part of the file; `u64::MAX` if the file cannot be continued.
     bytes: u64,
-    /// The lines of the interval at hand.
+    /// The lines of the current interval.
     lines: Writer<Vec<u8>>,
 }
 
 impl Journal {
-    /// Begins a log at `path`. What is there, of an earlier run, moves back by one. Intervals count from `start_ns`,
-    /// nanoseconds since the Unix epoch. `head` stands at the head of each log.
+    /// Creates a log at `path`; existing logs of an earlier run are rotated. Intervals count from `start_ns`,
+    /// nanoseconds since the Unix epoch. `head` is the first note of each log.
     ///
     /// # Errors
-    /// A file that cannot be moved or written.
+    /// A file cannot be moved or written.
     pub fn create(path: &Path, start_ns: u64, head: Option<Note>, limits: JournalLimits) -> io::Result<Self> {
         let mut lines = Writer::new(Vec::new(), start_ns)?;
         lines.get_mut().clear();
@@ -47,22 +48,22 @@ impl Journal {
         Ok(Self { path: path.to_owned(), limits, start_ns, head, file, bytes, lines })
     }
 
-    /// Where what was measured in an interval is noted. Times count from the start of the journal.
+    /// The writer for the current interval. Times count from the start of the journal.
     pub fn lines(&mut self) -> &mut Writer<Vec<u8>> {
         &mut self.lines
     }
 
-    /// Ends an interval: what was noted can be read from now on, and a log that has become too long is followed by a new
-    /// one. So an interval is never torn between two files.
+    /// Ends an interval: writes it, and rotates a log that has reached its size. An interval is therefore
+    /// never split between two files.
     ///
     /// # Errors
-    /// A file that cannot be moved or written. What was noted is lost if it is not written by then; the next interval may
-    /// be written again.
+    /// A file cannot be moved or written. The interval is lost if it was not written before; the next one may
+    /// succeed.
     pub fn end_interval(&mut self) -> io::Result<()> {
         let lines = std::mem::take(self.lines.get_mut());
         self.follow_if_full()?;
         if let Err(error) = self.file.write_all(&lines) {
-            // Half a line would be a bad one.
+            // A partial line would be invalid.
             let cut =
                 self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
             if cut.is_err() {
@@ -83,8 +84,8 @@ impl Journal {
     }
 }
 
-/// Begins a new log and says how long it is. The others move back by one, the oldest out, once it is sure that there will
-/// be a new one.
+/// Creates a new log, and returns it with its length. The others are rotated only once the new file is
+/// written.
 fn begin(path: &Path, start_ns: u64, head: Option<&Note>, files_max: NonZeroU8) -> io::Result<(File, u64)> {
     let mut header = Writer::new(Vec::new(), start_ns)?;
     head.map_or(Ok(()), |head| header.note(head))?;
@@ -97,16 +98,16 @@ fn begin(path: &Path, start_ns: u64, head: Option<&Note>, files_max: NonZeroU8) 
     match placed {
         Ok(file) => Ok((file, header.len() as u64)),
         Err(error) => {
-            // It may not have come to be.
+            // The file may not exist.
             let _ = fs::remove_file(&fresh);
             Err(error)
         }
     }
 }
 
-/// Moves the logs back by one, the oldest out.
+/// Rotates the logs by one; the oldest is removed.
 fn move_back(path: &Path, files_max: NonZeroU8) -> io::Result<()> {
-    // With one file allowed, the new one takes its place.
+    // If one file is allowed, the new one replaces it.
     for at in (0..files_max.get() - 1).rev() {
         match fs::rename(numbered(path, at), numbered(path, at + 1)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -116,7 +117,7 @@ fn move_back(path: &Path, files_max: NonZeroU8) -> io::Result<()> {
     Ok(())
 }
 
-/// The path of a log that is so many behind the newest: the number stands before the extension.
+/// The path of a log that is `at` logs older than the current one, with the number before the extension.
 fn numbered(path: &Path, at: u8) -> PathBuf {
     if at == 0 {
         return path.to_owned();
@@ -159,7 +160,7 @@ mod tests {
         }
     }
 
-    /// The seconds since the start that a log holds.
+    /// The seconds since the start that a log contains.
     fn seconds(path: &Path) -> Vec<u64> {
         let mut reader = Reader::new(BufReader::new(File::open(path).expect("a log")));
         let next = || reader.next_interval().expect("good lines").map(|interval| interval.start_ns);
@@ -170,7 +171,7 @@ mod tests {
     fn logs_follow_each_other_and_the_oldest_goes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("latency.hlog");
-        // A log is too long after its second interval.
+        // A log is rotated after its second interval.
         let mut journal = Journal::create(&path, START_NS, None, limits(500, 3)).expect("created");
         write(&mut journal, 0..9);
         assert_eq!(seconds(&path), [8, 8]);
@@ -188,7 +189,7 @@ mod tests {
         fs::create_dir(&inside).expect("created");
         let mut journal = Journal::create(&path, START_NS, None, limits(500, 3)).expect("created");
         write(&mut journal, 0..1);
-        // A new one is due and has no place to be.
+        // A new log is due, and its folder is gone.
         let away = folder.path().join("away");
         fs::rename(&inside, &away).expect("moved");
         for second in 1..5 {
@@ -201,7 +202,7 @@ mod tests {
         fs::rename(&away, &inside).expect("moved");
         write(&mut journal, 5..6);
         assert_eq!(seconds(&path), [5, 5]);
-        // The first that found no place to go on was written itself.
+        // The first interval whose rotation failed was itself written.
         assert_eq!(seconds(&inside.join("latency.1.hlog")), [0, 0, 1, 1]);
         assert_eq!(fs::read_dir(&inside).expect("a folder").count(), 2);
     }
@@ -213,7 +214,7 @@ mod tests {
         let path = folder.path().join("latency.hlog");
         let mut journal = Journal::create(&path, START_NS, None, limits(1 << 20, 3)).expect("created");
         write(&mut journal, 0..1);
-        // No space left on device, whatever is written.
+        // Every write fails with "no space left on device".
         let full = File::options().write(true).open("/dev/full").expect("a device");
         let good = std::mem::replace(&mut journal.file, full);
         journal.lines().write("write", Duration::ZERO, Duration::ZERO, &latency::histogram()).expect("noted");

@@ -1,4 +1,4 @@
-//! What operators look back on: measurements collected from the threads, interval logs on disk, and the flight recorder.
+//! Operations data: measurements collected from the threads, interval logs on disk, and the flight recorder.
 
 pub mod collector;
 pub mod flight;

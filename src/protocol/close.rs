@@ -1,36 +1,36 @@
-//! Why a connection is closed: one value per documented code.
+//! Close codes: one [`Close`] per documented reason for ending a connection.
 
-/// A close code with the words that go with it. 4000–4499 invite the client back, 4500–4999 do not.
+/// A close code and its reason word. A client may reconnect after 4000–4499, and should not after 4500–4999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// 1000: the client asked for it.
+    /// 1000: the client closed the connection.
     Normal,
-    /// 1002: the bytes are no WebSocket frames.
+    /// 1002: the received bytes are not valid WebSocket frames.
     Protocol,
-    /// 1003: a binary message.
+    /// 1003: the client sent a binary message.
     Unsupported,
     /// 1007: text that is not UTF-8.
     NotUtf8,
-    /// 1009: a message over the limit.
+    /// 1009: a message exceeds the size limit.
     TooBig,
-    /// 1013: no room at this moment.
+    /// 1013: no capacity at the moment.
     Busy,
     /// 4000: the client did not keep up.
     SlowConsumer,
-    /// 4001: the gateway is going down.
+    /// 4001: the gateway is shutting down.
     Shutdown,
-    /// 4002: nothing was heard of the client.
+    /// 4002: the client answered no ping in time.
     NoPong,
-    /// 4500: no token, or not the right one.
+    /// 4500: the token is missing or wrong.
     Auth,
-    /// 4502: a limit of this gateway.
+    /// 4502: a limit of the gateway is exceeded.
     Limit,
-    /// 4503: the room of a replay has ended.
+    /// 4503: the room has ended.
     RoomEnded,
 }
 
 impl Close {
-    /// The number in the close frame.
+    /// The status code in the close frame.
     pub const fn code(self) -> u16 {
         match self {
             Self::Normal => 1000,
@@ -48,7 +48,7 @@ impl Close {
         }
     }
 
-    /// The word in `bye` and in the close frame.
+    /// The reason word in `bye` and in the close frame.
     pub const fn why(self) -> &'static str {
         match self {
             Self::Normal => "normal",
@@ -66,7 +66,7 @@ impl Close {
         }
     }
 
-    /// Whether a client does well to come back.
+    /// Whether the client should reconnect.
     pub const fn reconnect(self) -> bool {
         matches!(self.code(), 1013 | 4000..=4499)
     }

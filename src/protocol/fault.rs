@@ -1,21 +1,21 @@
-//! What is wrong with a request, and what its answer needs to be found again: its id.
+//! Errors in requests, with the `id` that the answer repeats.
 
 use serde_json::{Map, Value};
 
-/// The longest `id`, `t` or symbol text that is taken in, in bytes.
+/// Longest `id`, `t` or symbol text that a request may contain, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 128;
 
-/// What a client called its request; it comes back in the answer.
+/// The `id` that a client gave a request; the answer repeats it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Id(Value);
 
 impl Id {
-    /// As it was sent: a string or an integer.
+    /// The value as the client sent it: a string or an integer.
     pub fn value(&self) -> &Value {
         &self.0
     }
 
-    /// The `id` of a message, if it has one.
+    /// The `id` of a message; `None` if it has none.
     pub(super) fn of(message: &Map<String, Value>) -> Result<Option<Self>, Fault> {
         match message.get("id") {
             None | Some(Value::Null) => Ok(None),
@@ -28,14 +28,14 @@ impl Id {
     }
 }
 
-/// What is wrong with a request.
+/// An error in a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
-    /// The id, where it could be read.
+    /// The `id` of the request, if it could be read.
     pub id: Option<Id>,
-    /// A word for programs.
+    /// Error code for programs.
     pub code: &'static str,
-    /// A sentence for people, naming the field.
+    /// Error message for people; names the field.
     pub msg: String,
 }
 
@@ -45,12 +45,12 @@ impl Fault {
     }
 }
 
-/// Text from outside, short enough for an error message.
+/// A received text, quoted and shortened for an error message.
 pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
 }
 
-/// A value from outside, short enough for an error message.
+/// A received value, shortened for an error message.
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".to_owned(),

@@ -1,14 +1,15 @@
-//! WebSocket frames as a server sends them: whole, unmasked, without extensions (RFC 6455 §5.2).
+//! WebSocket frames as a server sends them: unfragmented, unmasked, without extensions (RFC 6455 §5.2).
 
 use super::close::Close;
 
-/// The longest header that a server's frame needs.
+/// Longest header of a frame that a server sends, in bytes.
 const HEADER_MAX: usize = 10;
 const FIN_TEXT: u8 = 0x81;
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
 
-/// Writes the header of a frame of `len` bytes right before `end`, and gives its length.
+/// Writes the header of a frame with `len` bytes of payload into `into`, and returns the length of the header
+/// in bytes.
 fn header(first: u8, len: usize, into: &mut [u8; HEADER_MAX]) -> usize {
     into[0] = first;
     if len < 126 {
@@ -25,8 +26,8 @@ fn header(first: u8, len: usize, into: &mut [u8; HEADER_MAX]) -> usize {
     }
 }
 
-/// How long the frame is that `bytes` begin with, header included. They must hold the header of a whole frame as
-/// this module makes it.
+/// The length in bytes of the frame at the start of `bytes`, header included. `bytes` must begin with the
+/// complete header of a frame that this module has written.
 pub fn len(bytes: &[u8]) -> usize {
     match *bytes {
         [_, 126, a, b, ..] => 4 + usize::from(u16::from_be_bytes([a, b])),
@@ -39,7 +40,7 @@ pub fn len(bytes: &[u8]) -> usize {
     }
 }
 
-/// The payload of a text frame as this module makes it; `None` where it is another frame.
+/// The payload of a text frame that this module has written; `None` for any other frame.
 pub fn payload(frame: &[u8]) -> Option<&[u8]> {
     let head = match *frame {
         [FIN_TEXT, 126, ..] => 4,
@@ -50,7 +51,7 @@ pub fn payload(frame: &[u8]) -> Option<&[u8]> {
     frame.get(head..)
 }
 
-/// Appends a text frame around `payload`.
+/// Appends a text frame with `payload`.
 pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     let mut head = [0; HEADER_MAX];
     let len = header(FIN_TEXT, payload.len(), &mut head);
@@ -58,16 +59,17 @@ pub fn text(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends a ping around `payload`, of at most 125 bytes.
+/// Appends a ping frame with `payload`, of at most 125 bytes.
 pub fn ping(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[FIN_PING, payload.len() as u8]);
     out.extend_from_slice(payload);
 }
 
-/// The longest payload of a close frame.
+/// Longest payload of a close frame, in bytes.
 const CONTROL_BYTES_MAX: usize = 125;
 
-/// Appends a close frame with the word of its code, and, if there is more to say, that: as much as fits.
+/// Appends a close frame with the reason word of `why`, followed by `more` if given. The reason is truncated
+/// to the length of a control frame.
 pub fn close(why: Close, more: Option<&str>, out: &mut Vec<u8>) {
     let mut reason = why.why().to_owned();
     if let Some(more) = more {
@@ -81,8 +83,8 @@ pub fn close(why: Close, more: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// Makes one text frame in a buffer that is used again and again: the payload is written behind a gap, and
-/// the header then put right before it, so nothing is copied.
+/// Builds one text frame in a reused buffer. The payload is written behind space for the longest header, and
+/// the header is then written directly before it, so that nothing is copied.
 #[derive(Debug, Default)]
 pub struct TextFrame {
     buffer: Vec<u8>,
@@ -90,7 +92,7 @@ pub struct TextFrame {
 }
 
 impl TextFrame {
-    /// Makes the frame whose payload `write` appends, and gives its bytes.
+    /// Builds the frame whose payload `write` appends, and returns its bytes.
     pub fn make(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
         self.buffer.clear();
         self.buffer.resize(HEADER_MAX, 0);
@@ -102,30 +104,30 @@ impl TextFrame {
         self.bytes()
     }
 
-    /// The frame made last; nothing before the first.
+    /// The frame that was built last; empty before the first.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
 }
 
-/// Counts what a client sends, frame by frame, without looking into it: how many parts a message has, and how
-/// many control frames there were. Fed with every byte in order.
+/// Counts the frames that a client sends without reading their payloads: the fragments of each message, and
+/// the control frames. It must be fed every received byte in order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scanner {
-    /// The header as far as it has come.
+    /// The received part of the current header.
     head: [u8; 10],
     head_len: u8,
-    /// Bytes of mask and payload that are still to come.
+    /// Bytes of mask and payload still to come in the current frame.
     rest: u64,
-    /// Parts of the message that is under way.
+    /// Fragments of the current message so far.
     parts: u32,
-    /// Control frames so far.
+    /// Control frames since [`take_controls`](Self::take_controls) was called last.
     controls: u32,
 }
 
 impl Scanner {
-    /// Takes in the next bytes. The most parts that a message had up to here, of those that were under way.
+    /// Processes the next bytes. Returns the highest number of fragments that a message had reached in them.
     pub fn feed(&mut self, mut bytes: &[u8]) -> u32 {
         let mut most = 0;
         while let Some((first, others)) = bytes.split_first() {
@@ -145,12 +147,12 @@ impl Scanner {
         most
     }
 
-    /// True if all that came so far are whole messages.
+    /// True if all bytes so far form complete messages.
     pub fn is_between_messages(&self) -> bool {
         self.head_len == 0 && self.rest == 0 && self.parts == 0
     }
 
-    /// Control frames since this was asked last.
+    /// The number of control frames since the last call.
     pub fn take_controls(&mut self) -> u32 {
         std::mem::take(&mut self.controls)
     }
@@ -198,7 +200,7 @@ mod tests {
             head[1] |= 0x80;
             [&head[..n], &[1, 2, 3, 4], &vec![0x89; len]].concat()
         };
-        // A message of one part, one of three with a ping between, one of 70,000 bytes, a close.
+        // A message of one fragment, one of three with a ping in between, one of 70,000 bytes, a close.
         let all = [
             masked(0x81, 5),
             masked(0x01, 0),
@@ -257,7 +259,7 @@ mod tests {
         out.clear();
         close(Close::TooBig, Some("7"), &mut out);
         assert_eq!(out, b"\x88\x14\x03\xf1message_too_big: 7");
-        // A control frame is short, and what it says is whole letters.
+        // A control frame is short, and its reason ends at a character boundary.
         out.clear();
         close(Close::Auth, Some(&"ü".repeat(80)), &mut out);
         assert_eq!((out[1], out.len()), (124, 126));

@@ -1,5 +1,5 @@
-//! Messages to clients, as JSON text. The ones on the tick path are written by hand: what a session needs
-//! of them beyond the shared bytes is the cold path.
+//! Messages to clients, as JSON text. Messages on the tick path are written by hand, for speed; others use
+//! serde.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,15 @@ use super::request::{Echo, Rate, Terms};
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
-/// What is said about a tick besides the tick itself.
+/// Fields of a tick message that are not part of the tick.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
-    /// It is a snapshot: the last value, not an update. So is a tick that says so of itself.
+    /// The tick is sent as a snapshot: the last value, not an update. A tick with its own `snap` is one as
+    /// well.
     pub snap: bool,
-    /// It is told to a client that has not come to the present yet.
+    /// The tick is sent to a client that is still catching up.
     pub past: bool,
-    /// When it was encoded, microseconds since the Unix epoch; left out where nobody sends it.
+    /// Time of encoding, microseconds since the Unix epoch; `None` leaves the field out.
     pub tx_us: Option<u64>,
 }
 
@@ -52,15 +53,16 @@ pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
     }
 }
 
-/// A trade or quote that was written but for what differs from client to client.
+/// A trade or quote that is encoded except for the fields that differ between clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
-    /// Where an `n` stands.
+    /// Offset at which `n` is inserted, in bytes.
     n_at: usize,
 }
 
 impl Plain {
-    /// Appends the message of a trade or quote, without its end. What is neither is written whole.
+    /// Appends the message of a trade or quote without its end. A `gap` or `status` is written completely,
+    /// and the result is `None`.
     pub fn write(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) -> Option<Self> {
         let mark = Mark { snap: mark.snap || tick.snap, ..mark };
         let n_at;
@@ -103,8 +105,8 @@ impl Plain {
         Some(Self { n_at })
     }
 
-    /// Appends what was [written](Self::write) into `plain`, which held nothing else: standing for `n` ticks, encoded at
-    /// `tx_us`, microseconds since the Unix epoch.
+    /// Appends the message that [`write`](Self::write) wrote into `plain`, which must contain nothing else.
+    /// The copy stands for `n` ticks and was encoded at `tx_us`, microseconds since the Unix epoch.
     pub fn copy(self, plain: &[u8], n: u64, tx_us: Option<u64>, out: &mut Vec<u8>) {
         out.extend_from_slice(&plain[..self.n_at]);
         if n > 1 {
@@ -115,7 +117,7 @@ impl Plain {
     }
 }
 
-/// The begin of a trade or quote, up to where an `n` stands.
+/// Appends the start of a trade or quote, and returns the offset at which `n` is inserted.
 fn begin(kind: &str, symbol: &Symbol, seq: u64, mark: Mark, out: &mut Vec<u8>) -> usize {
     head(kind, symbol, out);
     number(",\"seq\":", seq, out);
@@ -135,7 +137,7 @@ fn end(tx_us: Option<u64>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends a `gap`: the numbers `from` to `to`, both included, are not coming.
+/// Appends a `gap`: the client does not receive the sequence numbers `from` to `to`, both inclusive.
 pub fn gap(symbol: &Symbol, channel: Channel, from: u64, to: u64, why: GapCause, out: &mut Vec<u8>) {
     head("gap", symbol, out);
     out.extend_from_slice(b",\"channel\":\"");
@@ -147,7 +149,7 @@ pub fn gap(symbol: &Symbol, channel: Channel, from: u64, to: u64, why: GapCause,
     out.extend_from_slice(b"\"}");
 }
 
-/// Appends a `status`, `since_us` in microseconds since the Unix epoch.
+/// Appends a `status`; `since_us` is in microseconds since the Unix epoch.
 pub fn status(symbol: &Symbol, state: State, since_us: u64, out: &mut Vec<u8>) {
     head("status", symbol, out);
     out.extend_from_slice(b",\"state\":\"");
@@ -156,23 +158,23 @@ pub fn status(symbol: &Symbol, state: State, since_us: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Fields of a message of a tick that takes its place in an update stream: a trade, a quote, a gap or a status. Neither a
-/// snapshot nor what is of the past is one.
+/// Fields of a tick message that belongs to an update stream: a trade, quote, gap or status that is neither a
+/// snapshot nor marked `past`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Said<'a> {
     /// The symbol, as text.
     pub symbol: &'a str,
-    /// The channel; `None`: a status, which has no numbers.
+    /// The channel; `None` for a status, which has no sequence numbers.
     pub channel: Option<Channel>,
-    /// The numbers that it takes, both ends included.
+    /// The first sequence number that the message covers.
     pub from: u64,
-    /// The last of them.
+    /// The last sequence number that the message covers.
     pub to: u64,
-    /// Why they are missing, where it is a gap.
+    /// Why the ticks are missing; `None` if the message is not a gap.
     pub why: Option<GapCause>,
 }
 
-/// Fields of a message, if it is one that [`tick`], [`Plain`] or [`gap`] has written and that takes its place in an update
+/// Parses a message that [`tick`], [`Plain`] or [`gap`] has written; `None` if it is not part of an update
 /// stream.
 pub fn said(message: &[u8]) -> Option<Said<'_>> {
     #[derive(serde::Deserialize)]
@@ -212,7 +214,7 @@ pub fn said(message: &[u8]) -> Option<Said<'_>> {
     }
 }
 
-/// Appends a heartbeat.
+/// Appends a heartbeat. `time_us` is in microseconds since the Unix epoch.
 pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
     number("{\"type\":\"hb\",\"time\":", time_us, out);
     number(",\"sent\":", sent, out);
@@ -220,7 +222,7 @@ pub fn heartbeat(time_us: u64, sent: u64, behind_ms: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends that the wall clock of the gateway was set by so many microseconds, to this time.
+/// Appends a `clock_step`: the wall clock of the gateway was set by `by_us` microseconds, to `time_us`.
 pub fn clock_step(time_us: u64, by_us: i64, out: &mut Vec<u8>) {
     number("{\"type\":\"clock_step\",\"time\":", time_us, out);
     let before = if by_us < 0 { ",\"by\":-" } else { ",\"by\":" };
@@ -228,16 +230,16 @@ pub fn clock_step(time_us: u64, by_us: i64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// How far behind a client is.
+/// How far a client is behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {
-    /// The word for the level.
+    /// The word of the back-pressure level.
     pub level: &'static str,
-    /// For how long the oldest of what waits has waited.
+    /// Age of the oldest queued message, milliseconds.
     pub behind_ms: u64,
-    /// Bytes that wait in the gateway and in its kernel.
+    /// Bytes queued in the gateway and in its kernel.
     pub queued_bytes: u64,
-    /// When it is cut, if it takes nothing until then.
+    /// Milliseconds until the client is cut if it reads nothing.
     pub cut_in_ms: Option<u64>,
     /// Ticks merged in this session.
     pub merged: u64,
@@ -259,7 +261,7 @@ pub fn lag(lag: &Lag, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// A `bye`, and when to come back if that makes sense; `msg` gives details where there are any.
+/// A `bye`, with a reconnect delay if the client should reconnect. `msg` gives details, if any.
 pub fn bye(why: Close, after_ms: u64, msg: Option<&str>) -> Value {
     let mut message =
         json!({"type": "bye", "code": why.code(), "why": why.why(), "reconnect": why.reconnect()});
@@ -272,15 +274,15 @@ pub fn bye(why: Close, after_ms: u64, msg: Option<&str>) -> Value {
     message
 }
 
-/// What there is to see, all symbols together. What is true of one of them is told by its [`State`] alone.
+/// Whether the served data is live, over all symbols. A single symbol is described by its [`State`] alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provenance {
-    /// Nothing of it is recorded.
+    /// Nothing is recorded.
     #[default]
     Live,
-    /// All of it is recorded.
+    /// Everything is recorded.
     Replay,
-    /// Recordings are replayed, and publishers may tell what is live.
+    /// Recordings are replayed, and publishers may send live data.
     Mixed,
 }
 
@@ -298,21 +300,21 @@ impl Provenance {
 /// The first message of a session.
 #[derive(Clone, Debug)]
 pub struct Hello<'a> {
-    /// Random name of the session.
+    /// Random identifier of the session.
     pub session: &'a str,
-    /// Name of this run: `seq` counts within it.
+    /// Identifier of this run; `seq` counts within it.
     pub epoch: &'a str,
-    /// What there is to see.
+    /// Whether the served data is live.
     pub feed: Provenance,
-    /// Microseconds since the Unix epoch.
+    /// Time of the gateway, microseconds since the Unix epoch.
     pub time_us: u64,
-    /// Milliseconds between heartbeats.
+    /// Interval between heartbeats, milliseconds.
     pub heartbeat_ms: u64,
-    /// Symbols that one connection may name.
+    /// Most symbols that one connection may name.
     pub symbols: usize,
-    /// Longest message a client may send.
+    /// Longest message that a client may send, bytes.
     pub frame_bytes: usize,
-    /// Requests a second.
+    /// Most requests per second.
     pub ops_per_s: u32,
 }
 
@@ -328,7 +330,7 @@ impl Hello<'_> {
     }
 }
 
-/// One subscription in an `ack`. `state` is left out for wildcards.
+/// One subscription in an `ack`. `state` is omitted for wildcards.
 #[derive(Clone, Debug, Serialize)]
 pub struct SubscriptionRow<'a> {
     symbol: Cow<'a, str>,
@@ -369,14 +371,15 @@ impl<'a> SubscriptionRow<'a> {
         }
     }
 
-    /// The row with what became of a `resume`.
+    /// The row with the result of a `resume`.
     #[must_use]
     pub fn resumed(self, word: Option<&'static str>) -> Self {
         Self { resumed: word, ..self }
     }
 
-    /// The row with what is kept of the past that was asked for: all of it, or, if `begins_us` is given, what was received
-    /// since then, microseconds since the Unix epoch. It is not called live then: the past comes first.
+    /// The row with what is available of the requested past: everything, or, if `begins_us` is given, what
+    /// was received since then, microseconds since the Unix epoch. No state but `waiting` is shown, because
+    /// the past is not live.
     #[must_use]
     pub fn past(self, begins_us: Option<u64>) -> Self {
         let word = if begins_us.is_none() { "ok" } else { "gap" };
@@ -384,7 +387,7 @@ impl<'a> SubscriptionRow<'a> {
         Self { past: Some(word), begins: begins_us, state, ..self }
     }
 
-    /// Whether the past comes first.
+    /// Whether recorded ticks precede the stream.
     pub fn has_past(&self) -> bool {
         self.past.is_some()
     }
@@ -399,7 +402,7 @@ pub struct SymbolRow<'a> {
     pub state: &'static str,
 }
 
-/// An `ack` of `op` with the fields of `body`.
+/// An `ack` of `op`, with the fields of `body`.
 #[derive(Debug, Serialize)]
 pub struct Ack<'a, B> {
     r#type: &'static str,
@@ -430,15 +433,15 @@ pub struct Pong<'a> {
 }
 
 impl<'a> Pong<'a> {
-    /// The message. `t` comes back as it was sent; `in_us` and `out_us` are when the ping came and when this left,
-    /// microseconds since the Unix epoch.
+    /// The message. `t` is returned as received; `in_us` and `out_us` are the times at which the ping arrived
+    /// and the pong was written, microseconds since the Unix epoch.
     pub fn new(id: Option<&'a Id>, t: Option<&'a Echo>, in_us: u64, out_us: u64) -> Self {
         Self { r#type: "pong", id: id.map(Id::value), t: t.map(Echo::value), r#in: in_us, out: out_us }
     }
 }
 
-/// The past that was asked for has been told, and what comes is live: said at `time_us`, microseconds since the Unix
-/// epoch. `missed` ticks, of whatever symbols, were not kept on the way.
+/// A `joined`: all requested recorded ticks are sent, and the live stream follows. `time_us` is in
+/// microseconds since the Unix epoch; `missed` ticks, over all symbols, were no longer kept.
 pub fn joined(time_us: u64, missed: u64) -> Value {
     let mut message = json!({"type": "joined", "time": time_us});
     if missed > 0 {

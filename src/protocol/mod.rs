@@ -1,5 +1,5 @@
-//! The client protocol `tickfan.v1` (`docs/PROTOCOL.md`): requests read, messages written, frames made.
-//! It names no socket and no clock.
+//! The client protocol `tickfan.v1` (`docs/PROTOCOL.md`): parses requests, writes messages and builds
+//! WebSocket frames. The module performs no I/O and reads no clock.
 
 pub mod close;
 mod fault;

@@ -1,4 +1,4 @@
-//! Moments as people write them: of a capture ([`Moment`]), or before now ([`Since`]).
+//! Times in requests and on the command line: in a capture ([`Moment`]), or before now ([`Since`]).
 
 use std::str::FromStr;
 
@@ -8,17 +8,17 @@ use super::fault::{Fault, TEXT_BYTES_MAX, shown};
 use crate::time::duration;
 use crate::time::rfc3339;
 
-/// A moment of a capture, as people name it.
+/// A time in a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Nanoseconds since the Unix epoch.
     At(u64),
-    /// Nanoseconds after the first record, before it where it is negative.
+    /// Nanoseconds after the first record; negative for before it.
     FromStart(i64),
 }
 
 impl Moment {
-    /// The moment as nanoseconds since the Unix epoch, in a capture that begins at `start_ns`.
+    /// The time in nanoseconds since the Unix epoch, in a capture that starts at `start_ns`.
     pub fn ns(self, start_ns: u64) -> u64 {
         match self {
             Self::At(ns) => ns,
@@ -27,7 +27,7 @@ impl Moment {
     }
 }
 
-/// Why a text names no moment.
+/// Error of parsing a [`Moment`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a moment: write 2021-04-17T16:43:37Z, a number of seconds, milliseconds or microseconds since 1970, or +5m for \
@@ -38,8 +38,9 @@ pub struct BadMoment;
 impl FromStr for Moment {
     type Err = BadMoment;
 
-    /// RFC 3339, in UTC or at an offset; a whole number since the Unix epoch, whose size tells the unit (up to 11 digits seconds, 14
-    /// milliseconds, 17 microseconds, else nanoseconds); or `+` or `-` and a [duration](duration::parse_ns).
+    /// Parses RFC 3339, in UTC or with an offset; an integer since the Unix epoch, whose number of digits
+    /// gives the unit (up to 11 seconds, 14 milliseconds, 17 microseconds, more nanoseconds); or `+` or `-`
+    /// and a [duration](duration::parse_ns).
     fn from_str(text: &str) -> Result<Self, BadMoment> {
         let offset = |rest: &str| {
             let ns = duration::parse_ns(rest).ok().and_then(|ns| i64::try_from(ns).ok());
@@ -65,17 +66,17 @@ impl FromStr for Moment {
     }
 }
 
-/// Since when.
+/// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
     /// Nanoseconds since the Unix epoch.
     At(u64),
-    /// So many nanoseconds before now.
+    /// Nanoseconds before now.
     Ago(u64),
 }
 
 impl Since {
-    /// As nanoseconds since the Unix epoch. What has not come yet at `now_ns` means now.
+    /// The time in nanoseconds since the Unix epoch, at most `now_ns`: a time in the future means now.
     pub fn ns(self, now_ns: u64) -> u64 {
         match self {
             Self::At(ns) => ns.min(now_ns),
@@ -84,7 +85,7 @@ impl Since {
     }
 }
 
-/// Why a text is no such time.
+/// Error of parsing a [`Since`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a time: write 2021-04-17T16:43:37Z, a number of seconds, milliseconds or microseconds since 1970, or -30s for half \
@@ -95,7 +96,7 @@ pub struct BadSince;
 impl FromStr for Since {
     type Err = BadSince;
 
-    /// As a [`Moment`], but that a duration is before now.
+    /// Parses the formats of [`Moment`]; a duration counts back from now.
     fn from_str(text: &str) -> Result<Self, BadSince> {
         match text.parse() {
             Ok(Moment::At(ns)) => Ok(Self::At(ns)),
@@ -105,7 +106,7 @@ impl FromStr for Since {
     }
 }
 
-/// Reads the `from` of a request: whole microseconds, or text.
+/// Parses the `from` of a request: an integer in microseconds, or text.
 pub(super) fn since(message: &Map<String, Value>) -> Result<Option<Since>, Fault> {
     match message.get("from") {
         None | Some(Value::Null) => Ok(None),
@@ -182,7 +183,7 @@ mod tests {
         {
             assert_eq!(at(text), moment, "{text}");
         }
-        // F12: at an offset from UTC, too.
+        // F12: offsets from UTC are accepted.
         for text in
             ["2021-04-17T16:43:37+00:00", "2021-04-17T09:43:37-07:00", "2021-04-17t22:13:37.000+05:30"]
         {

@@ -1,4 +1,4 @@
-//! Answers of many rows: they are written row by row, and cut where they are full.
+//! Answers with many rows. Rows are encoded one by one, and omitted once the answer is full.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,30 +7,30 @@ use super::Id;
 use crate::model::tick::Channel;
 use crate::text::json;
 
-/// The rows of an answer take at most so many bytes. With what is around them it stays below 1 MiB, the longest message that
-/// common clients take unless they are told otherwise.
+/// Most bytes of the rows of an answer. The message then stays below 1 MiB, the longest that common clients
+/// accept by default.
 pub const ROWS_BYTES_MAX: usize = 1_000_000;
 
 /// A symbol in the `ack` of an `unsubscribe`.
 #[derive(Clone, Debug, Serialize)]
 pub struct EndedRow {
-    /// Its name, or the wildcard.
+    /// The symbol or the wildcard.
     pub symbol: String,
 }
 
-/// One refused symbol in an `ack`.
+/// A rejected symbol in an `ack`.
 #[derive(Clone, Debug, Serialize)]
 pub struct RejectedRow<'a> {
-    /// As the client wrote it.
+    /// The symbol as the client sent it.
     pub symbol: &'a str,
-    /// A word for programs.
+    /// Error code for programs.
     pub code: &'static str,
-    /// A sentence for people.
+    /// Error message for people.
     pub msg: &'a str,
 }
 
-/// Appends an `ack` of `op` whose rows, under `field`, were written before: as they stand between brackets, and whether there
-/// are more.
+/// Appends an `ack` of `op` with rows that are already encoded, without their brackets, under `field`; the
+/// flag tells whether more rows exist.
 pub fn listing(id: Option<&Id>, op: &str, field: &str, (rows, more): (&[u8], bool), out: &mut Vec<u8>) {
     begin_ack(id, op, out);
     for part in [&b",\""[..], field.as_bytes(), b"\":[", rows, b"]"] {
@@ -43,7 +43,7 @@ fn begin_ack(id: Option<&Id>, op: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"ack\"");
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
-        // Text or a number always becomes text.
+        // Encoding a string or a number cannot fail.
         json::write(id.value(), out);
     }
     for part in [&b",\"op\":\""[..], op.as_bytes(), b"\""] {
@@ -58,37 +58,37 @@ fn end_ack(more: bool, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// What an `ack` of `subscribe`, `unsubscribe` or `set` says, written row by row: it can be long. Of more rows than there is
-/// room for, those that were rejected have to be told, since nothing else tells of them: they are taken in first.
+/// The rows of an `ack` of `subscribe`, `unsubscribe` or `set`. Rejected rows are added first: if not all
+/// rows fit, no other message reports the rejections.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Each row behind a comma, but for the first.
+    /// Encoded rows, separated by commas.
     ok: Vec<u8>,
     rejected: Vec<u8>,
-    /// A row found no room: those behind it are left out as well.
+    /// A row did not fit; all later rows are omitted as well.
     more: bool,
 }
 
 impl Outcome {
-    /// A symbol was refused.
+    /// Adds a row for a rejected symbol.
     pub fn reject(&mut self, row: &RejectedRow<'_>) {
         let room = ROWS_BYTES_MAX.saturating_sub(self.bytes());
         self.more |= !push_row(&mut self.rejected, row, if self.more { 0 } else { room });
     }
 
-    /// A request was carried out for a symbol.
+    /// Adds a row for an accepted symbol.
     pub fn accept<R: Serialize>(&mut self, row: &R) {
         let room = ROWS_BYTES_MAX.saturating_sub(self.bytes());
         self.more |= !push_row(&mut self.ok, row, if self.more { 0 } else { room });
     }
 
-    /// How long the rows are.
+    /// Size of the encoded rows, bytes.
     pub fn bytes(&self) -> usize {
         self.ok.len() + self.rejected.len()
     }
 
-    /// Appends the `ack` of `op`: one channel as a word, several as a list, as a client may write them. Where the client
-    /// named no symbols, `all` marks it: of a wildcard the answer looks alike, and means less.
+    /// Appends the `ack` of `op`. One channel is written as a word, several as a list, as in requests. `all`
+    /// marks a request without symbols, because the answer to a wildcard has the same form but covers less.
     pub fn write(&self, (id, op): (Option<&Id>, &str), channels: &[Channel], all: bool, out: &mut Vec<u8>) {
         begin_ack(id, op, out);
         out.extend_from_slice(b",\"channel\":");
@@ -105,13 +105,13 @@ impl Outcome {
     }
 }
 
-/// Appends a row where it takes no more than `room` bytes with its comma; whether it does.
+/// Appends a row if it takes at most `room` bytes, separator included, and returns whether it did.
 pub fn push_row<R: Serialize>(rows: &mut Vec<u8>, row: &R, room: usize) -> bool {
     let before = rows.len();
     if before > 0 {
         rows.push(b',');
     }
-    // A row made of maps with text keys always becomes text.
+    // Encoding a row with text keys cannot fail.
     json::write(row, rows);
     let fits = rows.len() - before <= room;
     if !fits {
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn rows_are_cut_where_an_answer_is_full() {
-        // A row of 100 bytes, quotes and comma counted.
+        // A row of 100 bytes, quotes and comma included.
         let row = "x".repeat(97);
         let answer = |rejected: usize, symbol: &str, accepted: usize| {
             let mut outcome = Outcome::default();

@@ -1,23 +1,23 @@
-//! What the address of a WebSocket asks for: the parameters of its query.
+//! The query parameters of a WebSocket URL: the subscription and the room that the client requests.
 
 use super::fault::{TEXT_BYTES_MAX, quoted};
 use super::request::{MAX_HZ, Mode, Rate, Subscribe, channel, each_once, on_slow, within};
 use super::room::{RoomSpec, room_wish, time};
 use crate::model::tick::Channel;
 
-/// Every parameter that there is. Of a room's own ones nothing is said where there is no room.
+/// All parameters. Those of a room have no effect if no room is requested.
 const KNOWN: [&str; 13] = [
     "symbols", "channel", "mode", "max_hz", "on_slow", "snapshot", "from", "replay", "room", "to", "speed",
     "loop", "max_idle",
 ];
-/// Those that may be given more than once: they add up.
+/// Parameters that may occur more than once; their values are combined.
 const ADDING: [&str; 2] = ["symbols", "channel"];
 
-/// Reads the URL form, `symbols=coinbase:BTC-USD,kraken:*&channel=trade`: what it subscribes to, and the room that it asks
-/// for.
+/// Parses a query such as `symbols=coinbase:BTC-USD,kraken:*&channel=trade` into the requested subscription
+/// and the requested room.
 ///
 /// # Errors
-/// A sentence that names the parameter.
+/// The message names the parameter.
 pub fn parse_query(
     mut parameters: Vec<(String, String)>,
 ) -> Result<(Option<Subscribe>, Option<RoomSpec>), String> {
@@ -26,15 +26,15 @@ pub fn parse_query(
         return Err(format!("{} is no parameter here: {}", quoted(unknown), KNOWN.join(", ")));
     }
     let wish = room_wish(&parameters)?;
-    // There it says where the replay begins, not its client.
+    // With a room, `from` is the start of the replay, not of a catch-up.
     parameters.retain(|(key, _)| wish.is_none() || key != "from");
     Ok((subscribe(&parameters)?, wish))
 }
 
-/// Checks that no parameter of a query is given twice, but for those that add up.
+/// Checks that no parameter occurs twice, except those in `adding`.
 ///
 /// # Errors
-/// A sentence that names the parameter.
+/// The message names the parameter.
 pub fn each_given_once(parameters: &[(String, String)], adding: &[&str]) -> Result<(), String> {
     let mut seen: Vec<&str> = Vec::new();
     for (key, _) in parameters.iter().filter(|(key, _)| !adding.contains(&key.as_str())) {
@@ -46,7 +46,7 @@ pub fn each_given_once(parameters: &[(String, String)], adding: &[&str]) -> Resu
     Ok(())
 }
 
-/// What they subscribe to: `None` where they name no symbols. Without `channel` it is every channel.
+/// The subscription of a query; `None` if it has no symbols. Without `channel`, all channels are subscribed.
 fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, String> {
     let mut wanted = Subscribe::new(Vec::new(), Vec::new());
     for (key, value) in parameters {
@@ -93,7 +93,7 @@ fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, Strin
     if let Some(long) = wanted.symbols.iter().find(|s| s.len() > TEXT_BYTES_MAX) {
         return Err(format!("`symbols`: {}… is longer than {TEXT_BYTES_MAX} bytes", quoted(long)));
     }
-    // The head of a request is short: what fits in it is not too much.
+    // The length of the request head bounds the number of symbols.
     wanted.symbols = within(wanted.symbols, usize::MAX)?;
     let wanted = wanted.check()?;
     Ok((!wanted.symbols.is_empty()).then_some(wanted))
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(parse(&[]), Ok((None, None)));
         assert_eq!(parse(&[("mode", "every"), ("speed", "fast"), ("to", "noon")]), Ok((None, None)));
         assert!(parse(&[("channel", "book")]).is_err_and(|e| e.contains("`channel`")));
-        // F12: the `+` of an offset may come as a space.
+        // F12: the `+` of an offset may arrive as a space.
         for from in ["2021-04-17T16:43:37+00:00", "2021-04-17T16:43:37 00:00", "2021-04-17T09:43:37-07:00"] {
             let wanted = subscribes(&[("symbols", "*"), ("mode", "every"), ("from", from)]).expect(from);
             assert_eq!(wanted.from, Some(Since::At(1_618_677_817_000_000_000)), "{from}");

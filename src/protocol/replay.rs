@@ -1,4 +1,4 @@
-//! The remote control of a replay: what it can be told, and what it shows of itself.
+//! Replay control: the commands of a replay, and its reported position.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,23 @@ use super::fault::{Fault, Id, TEXT_BYTES_MAX, shown};
 use super::moment::Moment;
 use crate::time::rfc3339;
 
-/// The moments of a replay, by receive time: both ends are moments of it.
+/// The time span of a replay, by receive time. Both ends are part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first record of the captures, nanoseconds since the Unix epoch: what `+5m` counts from.
+    /// Time of the first record of the captures, nanoseconds since the Unix epoch; the origin of offsets such
+    /// as `+5m`.
     pub start_ns: u64,
-    /// Where the replay begins, microseconds since the Unix epoch.
+    /// Start of the replay, microseconds since the Unix epoch.
     pub from_us: u64,
-    /// Where it ends, in the same way; `None` while that is being looked for.
+    /// End of the replay, microseconds since the Unix epoch; `None` until it is known.
     pub to_us: Option<u64>,
 }
 
 impl Span {
-    /// Whether this is a moment of it. While the end is looked for, any that is late enough may be one.
+    /// Checks that a time is within the span. Until the end is known, any time from the start on is accepted.
     ///
     /// # Errors
-    /// [`OutOfSpan`] names the moment and the ends.
+    /// [`OutOfSpan`] names the time and both ends.
     pub fn check(self, moment: Moment) -> Result<(), OutOfSpan> {
         let at_us = moment.ns(self.start_ns) / 1_000;
         if at_us >= self.from_us && self.to_us.is_none_or(|to_us| at_us <= to_us) {
@@ -34,12 +35,12 @@ impl Span {
     }
 }
 
-/// A moment that is none of a replay.
+/// Error of a time outside the span of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct OutOfSpan {
-    /// The moment, microseconds since the Unix epoch.
+    /// The time, microseconds since the Unix epoch.
     pub at_us: u64,
-    /// What the replay has.
+    /// The span of the replay.
     pub span: Span,
 }
 
@@ -51,7 +52,7 @@ impl fmt::Display for OutOfSpan {
     }
 }
 
-/// Microseconds since the Unix epoch, as people read them.
+/// Microseconds since the Unix epoch, displayed as RFC 3339.
 struct Utc(u64);
 
 impl fmt::Display for Utc {
@@ -62,35 +63,35 @@ impl fmt::Display for Utc {
     }
 }
 
-/// How fast a replay goes: 1 is as recorded, 0 flat out.
+/// Speed of a replay: 1 is as recorded, 0 is as fast as possible.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Speed(f64);
 
 impl Speed {
-    /// As recorded.
+    /// The recorded speed.
     pub const RECORDED: Self = Self(1.0);
-    /// As fast as it goes.
+    /// As fast as possible.
     pub const FLAT_OUT: Self = Self(0.0);
-    /// What is wrong with every other number.
+    /// Error message for any other number.
     pub const WRONG: &'static str = "must be 0 (flat out), or from 0.01 to 1000";
 
-    /// From a number; `None` for one that is neither 0 nor from 0.01 to 1000.
+    /// The speed of a factor; `None` unless it is 0 or from 0.01 to 1000.
     pub fn new(factor: f64) -> Option<Self> {
-        // Not `abs`: -0 is 0, and nothing else below 0.01 is taken.
+        // `==` instead of `abs`: -0 is accepted as 0, and no other value below 0.01 is.
         (factor == 0.0 || (0.01..=1_000.0).contains(&factor)).then_some(Self(factor))
     }
 
-    /// The number.
+    /// The factor.
     pub fn factor(self) -> f64 {
         self.0
     }
 
-    /// True where nothing waits for its time.
+    /// True if ticks are published without waiting for their time.
     pub fn is_flat_out(self) -> bool {
         self.0 == 0.0
     }
 
-    /// As it is shown: a whole number where it is one.
+    /// The factor as JSON: an integer if it is whole.
     fn shown(self) -> Number {
         if self.0.fract() == 0.0 {
             return (self.0 as u64).into();
@@ -107,38 +108,38 @@ impl FromStr for Speed {
     }
 }
 
-/// What a replay can be told.
+/// A replay command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReplayCommand {
-    /// Stand still.
+    /// Pause.
     Pause,
-    /// Go on; from the beginning where it has ended.
+    /// Resume; an ended replay restarts from its beginning.
     Resume,
-    /// Go to this moment.
+    /// Go to this time.
     Seek(Moment),
-    /// Go so fast from here on.
+    /// Change the speed.
     Speed(Speed),
-    /// Publish so many trades and quotes, then stand still.
+    /// Publish this number of trades and quotes, then pause.
     Step(u32),
-    /// From the end to the beginning again, or not.
+    /// Whether to restart from the beginning at the end.
     Loop(bool),
-    /// End.
+    /// End the replay.
     Stop,
 }
 
-/// The most ticks of one step.
+/// Most ticks of one step.
 pub const STEP_MAX: u32 = 1_000_000;
 
-/// What a client asks of a replay.
+/// A request to control a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
-    /// What it is to do.
+    /// The replay command.
     pub command: ReplayCommand,
-    /// What the client shows for it.
+    /// The control token that the client sent.
     pub token: Option<String>,
 }
 
-/// Reads the fields of a control: `do` and what goes with it.
+/// Parses the fields of a replay command: `do` and its arguments.
 ///
 /// # Errors
 /// [`Fault`] names the field.
@@ -171,7 +172,7 @@ pub fn control(message: &Map<String, Value>) -> Result<Control, Fault> {
 
 const WORDS: &str = "pause, resume, seek, speed, step, loop or stop";
 
-/// Reads a control that came without an `op`, as the body of a request in HTTP, with its `id`.
+/// Parses a replay command without `op`, as in the body of an HTTP request, with its `id`.
 ///
 /// # Errors
 /// As [`control`].
@@ -219,17 +220,17 @@ fn ticks(message: &Map<String, Value>) -> Result<u32, Fault> {
         .ok_or_else(|| Fault::bad(format!("`ticks` must be a whole number from 1 to {STEP_MAX}")))
 }
 
-/// What a replay is doing.
+/// State of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlayState {
-    /// Its ticks come at their pace.
+    /// Publishing at its speed.
     Playing,
-    /// It stands still.
+    /// Paused.
     #[default]
     Paused,
-    /// It is on its way to another place.
+    /// Moving to another position.
     Seeking,
-    /// Nothing more comes.
+    /// Nothing more is published.
     Ended,
 }
 
@@ -245,25 +246,25 @@ impl PlayState {
     }
 }
 
-/// Where a replay is. Times are those of the capture, microseconds since the Unix epoch.
+/// Position of a replay. Times are those of the capture, microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Playback {
-    /// What it is doing.
+    /// State of the replay.
     pub state: PlayState,
-    /// Everything received before this has been published.
+    /// All records received before this time are published.
     pub position_us: u64,
-    /// Its first record, or where it was told to begin.
+    /// Time of the first record, or the configured start.
     pub from_us: u64,
-    /// Its last record as far as it is known, or where it was told to end.
+    /// Time of the last record as far as known, or the configured end.
     pub to_us: u64,
-    /// How fast it goes.
+    /// Speed of the replay.
     pub speed: Speed,
-    /// Whether it begins again at its end.
+    /// Whether the replay restarts at its end.
     pub looped: bool,
 }
 
 impl Playback {
-    /// The message that shows it.
+    /// The `replay` message.
     pub fn message(&self) -> Value {
         json!({
             "type": "replay", "state": self.state.name(), "position": self.position_us, "from": self.from_us,
@@ -348,7 +349,7 @@ mod tests {
         let mut span =
             Span { start_ns: START_NS, from_us: START_NS / 1_000 + 10, to_us: Some(START_NS / 1_000 + 20) };
         let at = |us: u64| Moment::At((START_NS / 1_000 + us) * 1_000);
-        // Both ends are moments of it, as they are shown: in whole microseconds.
+        // Both ends are part of the span, at the microsecond resolution in which they are shown.
         for us in [10, 15, 20] {
             assert_eq!(span.check(at(us)), Ok(()), "{us}");
         }

@@ -1,4 +1,4 @@
-//! Replays beside the feed, as the address of a WebSocket asks for them.
+//! Rooms: the replays that WebSocket URLs request.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,44 +8,44 @@ use super::moment::Moment;
 use super::replay::Speed;
 use crate::time::duration;
 
-/// What a room replays, and how. Two clients share a room where they mean the same.
+/// What a room replays, and how. Clients share a room only if their terms are equal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoomTerms {
-    /// The names of its captures.
+    /// Names of the captures.
     pub captures: Vec<String>,
-    /// How fast it begins.
+    /// Initial speed.
     pub speed: Speed,
-    /// Where it begins; `None`: with the first record.
+    /// Start; `None`: the first record.
     pub from: Option<Moment>,
-    /// Before what it ends; `None`: with the last record.
+    /// Exclusive end; `None`: the last record.
     pub to: Option<Moment>,
-    /// From the end to the beginning again.
+    /// Whether the replay restarts at its end.
     pub looped: bool,
-    /// Milliseconds of a silence that are waited for; 0: all of it.
+    /// Longest pause between records that is kept, milliseconds; 0 keeps all of them.
     pub max_idle_ms: u64,
 }
 
-/// What a client asks for: a room of its own, or one that it shares. What it leaves out is `None`.
+/// The room that a client requests: private or shared. Omitted parameters are `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoomSpec {
-    /// The name of a room that others may share; `None`: nobody else.
+    /// Name under which the room is shared; `None`: a private room.
     pub room: Option<Box<str>>,
-    /// The names of captures, at least one unless a room is named.
+    /// Names of captures; at least one unless a room is named.
     pub captures: Vec<String>,
-    /// How fast.
+    /// Initial speed.
     pub speed: Option<Speed>,
-    /// Where it begins.
+    /// Start.
     pub from: Option<Moment>,
-    /// Before what it ends.
+    /// Exclusive end.
     pub to: Option<Moment>,
-    /// From the end to the beginning again.
+    /// Whether the replay restarts at its end.
     pub looped: Option<bool>,
-    /// Milliseconds of a silence that are waited for.
+    /// Longest pause between records that is kept, milliseconds.
     pub max_idle_ms: Option<u64>,
 }
 
 impl RoomSpec {
-    /// The terms of a room that is opened for it.
+    /// The terms of a new room for this request.
     pub fn terms(&self) -> RoomTerms {
         RoomTerms {
             captures: self.captures.clone(),
@@ -57,7 +57,8 @@ impl RoomSpec {
         }
     }
 
-    /// The first parameter that asks for something else than a room has; what is left out is taken as it is there.
+    /// The first parameter that conflicts with the terms of an existing room. An omitted parameter never
+    /// conflicts.
     pub fn differs(&self, terms: &RoomTerms) -> Option<&'static str> {
         let same = |wished: bool, name| (!wished).then_some(name);
         let captures = self.captures.is_empty() || self.captures == terms.captures;
@@ -70,14 +71,14 @@ impl RoomSpec {
     }
 }
 
-/// The longest name of a room, bytes.
+/// Longest room name, bytes.
 const ROOM_BYTES_MAX: usize = 64;
 
-/// Reads the URL form, `replay=a.zst,b.zst&room=desk&from=+30s&speed=10`: `None` where it names neither captures nor a
-/// room, whatever else it says.
+/// Parses a query such as `replay=a.zst,b.zst&room=desk&from=+30s&speed=10`. `None` if it names neither
+/// captures nor a room, regardless of other parameters.
 ///
 /// # Errors
-/// A sentence that names the parameter.
+/// The message names the parameter.
 pub(super) fn room_wish(parameters: &[(String, String)]) -> Result<Option<RoomSpec>, String> {
     if !parameters.iter().any(|(key, _)| matches!(key.as_str(), "replay" | "room")) {
         return Ok(None);
@@ -125,11 +126,11 @@ fn room(value: &str) -> Result<Box<str>, String> {
     Err(format!("`room` must be 1 to {ROOM_BYTES_MAX} of A-Z, a-z, 0-9, '-', '_' and '.'"))
 }
 
-/// A time in an address. There a `+` is read as a space, and people write it all the same, before a duration and before the
-/// offset of a time: no time has a space of its own.
+/// Parses a time in a query. A `+` arrives as a space there, before a duration or in an offset from UTC, and
+/// is restored: no time contains a space.
 ///
 /// # Errors
-/// A sentence that names the parameter.
+/// The message names the parameter.
 pub(super) fn time<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
     let text = value.replace(' ', "+");
     text.parse().map_err(|error| format!("`{name}`: {}: {error}", shown(&value.into())))
@@ -181,7 +182,7 @@ mod tests {
             max_idle_ms: Some(1_500),
         };
         assert_eq!(wish, expected);
-        // F12: the `+` of an offset may come as a space, as that of a duration.
+        // F12: the `+` of an offset from UTC may arrive as a space, as that of a duration may.
         for from in ["2021-04-17T18:43:37 02:00", "2021-04-17T18:43:37+02:00", "2021-04-17T16:43:37-00:00"] {
             let wish = parse(&[("room", "x"), ("from", from)]).expect(from).expect("a wish");
             assert_eq!(wish.from, Some(Moment::At(1_618_677_817_000_000_000)), "{from}");

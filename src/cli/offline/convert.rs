@@ -1,4 +1,4 @@
-//! Captures as tables: what `normalize` prints, in the forms that other programs read.
+//! Converts captures to files for other programs, with the same ticks as `normalize`.
 
 use std::fs;
 use std::io::Write;
@@ -16,12 +16,12 @@ use crate::model::tick::{Body, Tick};
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
 
-/// What captures are converted to.
+/// Output format of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One JSON object a line, in the wire shape.
+    /// One JSON object per line, in the wire format.
     Ndjson,
-    /// Tables of text, with the digits as they came.
+    /// Text tables, with the digits as received.
     Csv,
     /// Tables of exact decimals.
     Parquet,
@@ -41,7 +41,7 @@ impl FromStr for Target {
 }
 
 /// The trades. The first eight columns are those of the `trades` data sets of tardis.dev, in their order
-/// (<https://docs.tardis.dev/downloadable-csv-files>); CSV has these alone.
+/// (<https://docs.tardis.dev/downloadable-csv-files>); CSV has only these.
 const TRADES: Columns = Columns {
     csv: "exchange,symbol,timestamp,local_timestamp,id,side,price,amount",
     parquet: "message trades {
@@ -57,7 +57,7 @@ const TRADES: Columns = Columns {
     }",
 };
 
-/// The quotes, likewise as the `quotes` data sets.
+/// The quotes, in the same way as the `quotes` data sets of tardis.dev.
 const QUOTES: Columns = Columns {
     csv: "exchange,symbol,timestamp,local_timestamp,ask_amount,ask_price,bid_price,bid_amount",
     parquet: "message quotes {
@@ -73,7 +73,7 @@ const QUOTES: Columns = Columns {
     }",
 };
 
-/// What the feed lost: numbers `from_seq` to `to_seq` of a channel. No data set of others has it.
+/// Losses of the feed: sequence numbers `from_seq` to `to_seq` of a channel. tardis.dev has no such data set.
 const GAPS: Columns = Columns {
     csv: "exchange,symbol,local_timestamp,channel,from_seq,to_seq",
     parquet: "message gaps {
@@ -86,13 +86,13 @@ const GAPS: Columns = Columns {
     }",
 };
 
-/// Writes the ticks of captures: as lines to the file `out`, or to `stdout` where none is named; as tables to
-/// `trades`, `quotes` and `gaps` in the folder `out`. What is wrong with the captures, and the counts, go to `log`.
-/// Files that are there stay until the new ones are whole, and where this fails.
+/// Writes the ticks of captures: as lines to the file `out`, or to `stdout` if it is `None`; as tables to
+/// `trades`, `quotes` and `gaps` in the folder `out`. Errors in the captures and the counts go to `log`.
+/// Existing files are replaced only once the new ones are complete.
 ///
 /// # Errors
-/// A capture that does not open, with `strict` the first bad record, output that cannot be written, tables without a
-/// folder to put them, a number that a decimal of Parquet does not hold.
+/// A capture that does not open, with `strict` the first bad record, output that cannot be written, tables
+/// without a folder, a number that a Parquet decimal cannot represent.
 pub fn convert(
     captures: &Captures,
     limits: &Limits,
@@ -125,7 +125,7 @@ pub fn convert(
         .and_then(|sheets| sheets.write(opened, folder, &mut log, progress))
         .inspect_err(|_| {
             if is_new {
-                // It is empty, or somebody else needs it.
+                // Fails if the folder contains other files, which stay.
                 let _ = fs::remove_dir(folder);
             }
         })?;
@@ -141,7 +141,7 @@ struct Sheets {
 }
 
 impl Sheets {
-    /// Begins the three tables in a folder.
+    /// Creates the three tables in a folder.
     fn create(to: Target, folder: &Path, extension: &str) -> anyhow::Result<Self> {
         let begin = |name: &str, columns: &Columns| {
             let path = folder.join(format!("{name}.{extension}"));
@@ -154,7 +154,7 @@ impl Sheets {
         })
     }
 
-    /// Writes all ticks of some captures; only then the tables take their places.
+    /// Writes all ticks of the captures, and then moves the tables to their final names.
     fn write(
         mut self,
         opened: Opened,

@@ -1,4 +1,4 @@
-//! What is in a capture: whose, when, how much of what, and what is missing.
+//! `tickfan inspect`: the content of a capture, i.e. its venue, times and counts, and what is missing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,25 +19,25 @@ use crate::time::clock::{MS, SECOND};
 use crate::time::rfc3339::{self, FractionDigits};
 use crate::venue::{ChecksOff, Wire};
 
-/// Holes, and lines that could not be read, that are told one by one; all are counted.
+/// Most holes and unreadable lines that are reported individually; all are counted.
 const TOLD_MAX: usize = 1_000;
-/// Of these, those that people are shown.
+/// Most of them in the text for people.
 const SHOWN_MAX: usize = 20;
 
-/// Why something is missing.
+/// Cause of a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
     /// The connection was lost.
     Disconnect,
-    /// The recorder ended, and began again.
+    /// The recorder was restarted.
     Restart,
     /// The recorder could not keep up.
     Recorder,
-    /// The recorder was killed within a block.
+    /// The recorder was killed while it wrote a block.
     Torn,
-    /// The capture breaks off, or could not be read any further.
+    /// The capture is truncated, or could not be read any further.
     Truncated,
-    /// The venue's own sequence or checksum broke.
+    /// The venue's own sequence numbers or checksum failed.
     Venue,
 }
 
@@ -54,41 +54,42 @@ impl Cause {
     }
 }
 
-/// Something is missing between two frames.
+/// Data missing between two frames.
 #[derive(Clone, Debug)]
 struct Hole {
     cause: Cause,
-    /// The frame before it, or where none is before it the one behind it; and the one behind it, if there is one.
+    /// Receive time of the frame before the hole, or of the one after it if there is none before; and of the
+    /// frame after it, if any.
     from_ns: Option<u64>,
     to_ns: Option<u64>,
-    /// Frames, bytes or numbers, as the cause has it.
+    /// Number of frames, bytes or sequence numbers, depending on the cause.
     detail: String,
 }
 
-/// What was counted of a symbol.
+/// Counts of one symbol.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     trades: u64,
     quotes: u64,
     gaps: u64,
-    /// Numbers that the gaps took.
+    /// Sequence numbers covered by the gaps.
     missing: u64,
 }
 
-/// What the receive times tell.
+/// Statistics of the receive times.
 #[derive(Clone, Debug, Default)]
 struct Times {
     first_ns: Option<u64>,
     last_ns: u64,
-    /// That of the frame before.
+    /// Receive time of the previous frame.
     previous_ns: u64,
     steps_back: u64,
-    /// Silences that a replay takes for steps of the clock.
+    /// Pauses that a replay treats as clock steps.
     steps_forward: u64,
     longest_step_back_ns: u64,
     longest_silence_ns: u64,
     silence_from_ns: Option<u64>,
-    /// The second that is being counted, and how many frames it has.
+    /// The current second, and its number of frames so far.
     second: u64,
     in_second: u64,
     most_in_second: u64,
@@ -116,7 +117,7 @@ impl Times {
         self.most_in_second = self.most_in_second.max(self.in_second);
     }
 
-    /// That of the frame before, if there is one.
+    /// Receive time of the previous frame, if any.
     fn previous_ns(&self) -> Option<u64> {
         self.first_ns.map(|_| self.previous_ns)
     }
@@ -126,16 +127,16 @@ impl Times {
     }
 }
 
-/// What is in a capture. Prints as text for people; [`to_json`](Self::to_json) is for programs.
+/// Content of a capture. Displays as text for people; [`to_json`](Self::to_json) is for programs.
 #[derive(Debug)]
 pub struct Report {
     path: PathBuf,
     form: Form,
-    /// That of the times, where they are numbers.
+    /// Unit of the times, if they are numbers.
     unit: Option<Unit>,
     wire: Wire,
     bytes: u64,
-    /// Segments and blocks, of a recording.
+    /// Segments and blocks of a recording.
     segments: u64,
     blocks: u64,
     times: Times,
@@ -147,15 +148,15 @@ pub struct Report {
     symbols: BTreeMap<String, Counts>,
     holes: Vec<Hole>,
     holes_by_cause: BTreeMap<Cause, u64>,
-    /// Bytes that were cut off.
+    /// Bytes discarded from torn blocks.
     torn_bytes: u64,
 }
 
-/// Reads a capture, or the folder of a recording, to its end. What it takes does not grow with the file: symbols are
-/// bounded by `limits.instruments_max`, what is told one by one to 1,000.
+/// Reads a capture, or the folder of a recording, to its end. Its memory is bounded: symbols by
+/// `limits.instruments_max`, individual reports by 1,000.
 ///
 /// # Errors
-/// A capture that does not open, or whose venue nothing tells.
+/// A capture that does not open, or whose venue cannot be detected.
 pub fn inspect(
     path: &Path,
     venue: Option<Wire>,
@@ -166,7 +167,7 @@ pub fn inspect(
     let mut reader = Reader::open(path)?;
     let wire = venue.or_else(|| reader.venue());
     let wire = wire.with_context(|| {
-        format!("{}: nothing tells the venue: name it with --venue", printable::path(path))
+        format!("{}: the venue cannot be detected: name it with --venue", printable::path(path))
     })?;
     let mut inspection = Inspection::new(Report::new(path, &reader, wire, checks_off)?, limits);
     inspection.prime(&reader);
@@ -182,24 +183,24 @@ pub fn inspect(
     Ok(inspection.finish())
 }
 
-/// How captures follow one another when they are replayed or normalised together. Prints as text for people;
-/// [`to_json`](Self::to_json) is for programs.
+/// How captures continue one another when they are replayed or normalised together. Displays as text for
+/// people; [`to_json`](Self::to_json) is for programs.
 #[derive(Debug)]
 pub struct Joins(Vec<Join>);
 
-/// Reads captures together to their end, to find out which go on from which.
+/// Reads captures together to their end, to determine which continue which.
 ///
 /// # Errors
-/// A capture that does not open, or whose venue nothing tells.
+/// A capture that does not open, or whose venue cannot be detected.
 pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> anyhow::Result<Joins> {
-    // What cannot be read was told of each alone.
+    // Unreadable lines were already reported for each capture.
     let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
     Ok(Joins(replay.joins()))
 }
 
 impl Joins {
-    /// Everything, with times in nanoseconds.
+    /// The joins as JSON, with times in nanoseconds.
     pub fn to_json(&self) -> Value {
         let row = |Join { from, to, pause_ns, is_seamless }: &Join| {
             json!({
@@ -232,15 +233,15 @@ impl fmt::Display for Joins {
     }
 }
 
-/// A capture being looked at.
+/// A capture that is being inspected.
 struct Inspection {
     report: Report,
     line: Line,
     market: Sequencer,
     table: Arc<InstrumentTable>,
-    /// By number of the instrument.
+    /// Indexed by instrument.
     symbols: Vec<Counts>,
-    /// What is missing before the next frame.
+    /// The hole before the next frame.
     open: Option<(Cause, String)>,
 }
 
@@ -260,7 +261,7 @@ impl Inspection {
         }
     }
 
-    /// As a replay does, so that the ticks are those of a replay.
+    /// Primes the feed line like a replay, so that the ticks are the same.
     fn prime(&mut self, reader: &Reader) {
         for record in reader.sample() {
             if let Kind::Frame(frame) = record.kind {
@@ -279,7 +280,7 @@ impl Inspection {
             Kind::Note(_) => return,
             Kind::Joined => return self.line.joined(record.rx_ns, &mut self.market, |_| {}),
             Kind::Segment(segment) if segment.continues => return,
-            // The first connection of a capture ends none.
+            // The first connection of a capture interrupts nothing.
             Kind::Connected(_) if self.line.last_rx_ns().is_none() => return,
             Kind::Dropped { frames } => self.open = Some((Cause::Recorder, format!("{frames} frames"))),
             Kind::Segment(_) => {
@@ -339,11 +340,11 @@ impl Inspection {
 
     fn finish(self) -> Report {
         let Self { mut report, line, table, mut symbols, open, .. } = self;
-        // A connection that ends with the capture leaves nothing out of it.
+        // A disconnect at the end of a capture loses nothing.
         if let Some((cause, detail)) = open.filter(|(cause, _)| *cause != Cause::Disconnect) {
             report.hole(cause, report.times.previous_ns(), None, detail);
         }
-        // Some are named, and have no tick.
+        // Some symbols are listed and have no tick.
         symbols.resize(table.len(), Counts::default());
         let counted = table.iter().zip(symbols);
         report.symbols = counted.map(|((_, symbol), counts)| (symbol.as_str().to_owned(), counts)).collect();
@@ -397,19 +398,20 @@ impl Report {
         }
     }
 
-    /// Frames a second on average, in thousandths.
+    /// Average frames per second, in thousandths.
     fn milli_frames_per_s(&self) -> u64 {
         let span_ms = (self.times.span_ns() / MS).max(1);
         self.stats.frames.saturating_mul(1_000_000) / span_ms
     }
 
-    /// Whether it is truncated: what was to come is missing at its end or, in a recording, at the end of one of its files.
+    /// Whether it is truncated: data is missing at its end or, in a recording, at the end of one of its
+    /// files.
     pub fn is_truncated(&self) -> bool {
         let has = |cause| self.holes_by_cause.contains_key(&cause);
         has(Cause::Torn) || has(Cause::Truncated)
     }
 
-    /// Everything, with times in nanoseconds since the Unix epoch.
+    /// The report as JSON, with times in nanoseconds since the Unix epoch.
     pub fn to_json(&self) -> Value {
         let (times, stats) = (&self.times, &self.stats);
         json!({
@@ -552,7 +554,7 @@ impl Report {
     }
 }
 
-/// Says that there are more rows than are shown.
+/// Writes how many further rows are not shown.
 fn more(f: &mut fmt::Formatter<'_>, all: u64) -> fmt::Result {
     match all.saturating_sub(SHOWN_MAX as u64) {
         0 => Ok(()),
@@ -598,7 +600,7 @@ fn time(ns: impl std::borrow::Borrow<u64>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Nanoseconds as seconds with three digits.
+/// Nanoseconds, displayed as seconds with three decimals.
 struct Seconds(u64);
 
 impl fmt::Display for Seconds {

@@ -1,4 +1,4 @@
-//! What can be done with captures without serving anybody: normalise, convert, inspect, check, generate.
+//! Commands on captures without serving: normalise, convert, inspect, check, generate.
 
 mod convert;
 mod inspect;
@@ -29,16 +29,16 @@ pub use convert::{Target, convert};
 pub use inspect::{Joins, Report, inspect, joins};
 pub use progress::Progress;
 
-/// Which captures to read.
+/// The captures to read.
 #[derive(Clone, Debug)]
 pub struct Captures {
-    /// The files; they are merged by receive time.
+    /// The files, merged by receive time.
     pub files: Vec<PathBuf>,
-    /// Whose messages they hold; `None`: told by looking.
+    /// Venue whose messages they contain; `None`: detected.
     pub venue: Option<Wire>,
-    /// Stop at the first record that cannot be read.
+    /// Stop at the first record that cannot be parsed.
     pub strict: bool,
-    /// Checks of the venue's messages that are left out.
+    /// Disabled checks of the venue's messages.
     pub checks_off: ChecksOff,
 }
 
@@ -46,9 +46,9 @@ pub struct Captures {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Input {
-    /// They were.
+    /// All of them were complete.
     Whole,
-    /// One breaks off, or a file of a recording does: what is missing there was told, and all else was read.
+    /// A capture, or a file of a recording, is truncated. This was reported, and everything else was read.
     Truncated,
 }
 
@@ -58,12 +58,12 @@ impl Input {
     }
 }
 
-/// A record that cannot be read, met by somebody strict: `file:line: what was wrong`.
+/// The first record that cannot be parsed, with `strict`: `file:line: error`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadRecord(String);
 
-/// Limits of a feed line of captures.
+/// Limits of the feed line of a capture.
 fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
@@ -76,16 +76,16 @@ fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
     }
 }
 
-/// Lines of output that are put together before they are written.
+/// Size of the output buffer, bytes.
 const WRITE_BYTES: usize = 1 << 18;
 
-/// Captures that were opened.
+/// Opened captures.
 struct Opened {
     replay: Replay,
     market: Sequencer,
 }
 
-/// Opens captures and finds out what they hold.
+/// Opens captures and detects their venues.
 fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
     let spec = ReplaySpec {
         venue: captures.venue,
@@ -102,7 +102,8 @@ fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
     Ok(Opened { replay, market })
 }
 
-/// Reads captures to their end and hands each tick to `take`, stamped as it was recorded. Bad records go to `log`.
+/// Reads captures to their end and passes each tick to `take`, with its recorded times. Bad records go to
+/// `log`.
 fn read(
     Opened { mut replay, mut market }: Opened,
     log: &mut impl Write,
@@ -128,7 +129,7 @@ fn read(
     }
 }
 
-/// Prints each trade, quote and gap as one JSON line in the wire shape, and the counts by kind on `log`.
+/// Prints each trade, quote and gap as one JSON line in the wire format, and the counts by kind to `log`.
 ///
 /// # Errors
 /// A capture that does not open, with `strict` the first bad record, or output that cannot be written.
@@ -153,7 +154,7 @@ pub fn normalize(
         out.write_all(&line)
     });
     let replay = match replay {
-        // Whoever read the output has seen enough.
+        // The reader has closed the output.
         Err(error) if is_broken_pipe(&error) => return Ok(Input::Whole),
         other => other?,
     };
@@ -173,7 +174,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The names of captures that one line reads.
+/// The names of the captures of one feed line.
 fn names(files: &[&Path]) -> String {
     match files {
         [] => String::new(),
@@ -184,7 +185,7 @@ fn names(files: &[&Path]) -> String {
     }
 }
 
-/// What was counted in each capture.
+/// Writes the counts of each capture.
 fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
     for path in replay.empty() {
         writeln!(log, "{}: nothing in it", printable::path(path))?;
@@ -211,7 +212,8 @@ fn summary(replay: &Replay, log: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What of a capture was not told because it makes no sense, and what was not looked at; nothing where there is nothing.
+/// Messages of a capture that were discarded as invalid, and disabled checks; displays nothing if there are
+/// none.
 struct Doubts<'a> {
     stats: &'a LineStats,
     checks_off: ChecksOff,
@@ -235,7 +237,7 @@ impl fmt::Display for Doubts<'_> {
     }
 }
 
-/// Reads captures as [`normalize`] does, prints only what is wrong with them, and says whether anything is.
+/// Reads captures as [`normalize`] does, reports only errors, and returns whether there are none.
 ///
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
@@ -260,10 +262,11 @@ pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write)
     Ok(good)
 }
 
-/// Writes a synthetic capture to a file, compressed by its extension, or to `out`. The file is there when it is whole.
+/// Writes a synthetic capture to a file, compressed according to its extension, or to `out`. The file appears
+/// once it is complete.
 ///
 /// # Errors
-/// A specification that makes no capture, or output that cannot be written.
+/// An invalid specification, or output that cannot be written.
 pub fn generate(
     spec: &Spec,
     file: Option<&Path>,
@@ -279,7 +282,7 @@ pub fn generate(
         }
         Some(path) => {
             let compression = match Compression::of_path(path) {
-                // Written once, shipped and read often.
+                // High compression: the file is written once and read often.
                 Compression::Zstd(_) => Compression::SMALL,
                 other => other,
             };
@@ -299,6 +302,5 @@ pub fn generate(
     Ok(())
 }
 
-/// When a synthetic capture begins unless it is told: a fixed time, so that the same command makes the same
-/// bytes.
+/// Default start of a synthetic capture: fixed, so that the same command produces the same bytes.
 pub const GENERATE_START_NS: u64 = 1_714_564_800 * SECOND;

@@ -1,17 +1,17 @@
-//! How far a long command has come, for people who watch it.
+//! Progress bar of long commands.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::time::clock::{Clock, MS};
 
-/// Steps between two looks at the clock.
+/// Steps between two readings of the clock.
 const STEPS: u32 = 4_096;
-/// How often the line is drawn anew.
+/// Shortest interval between two redraws.
 const EVERY_NS: u64 = 200 * MS;
-/// Characters of the bar.
+/// Width of the bar, characters.
 const WIDTH: usize = 30;
 
-/// A bar on standard error, where that is a terminal; elsewhere nothing.
+/// A progress bar on standard error, if that is a terminal; otherwise nothing.
 pub struct Progress {
     clock: Option<Clock>,
     steps: u32,
@@ -20,18 +20,18 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Shows itself if standard error is a terminal.
+    /// A bar that is shown if standard error is a terminal.
     pub fn on_terminal(clock: &Clock) -> Self {
         let clock = io::stderr().is_terminal().then(|| clock.clone());
         Self { clock, ..Self::hidden() }
     }
 
-    /// Never shows itself.
+    /// A bar that is never shown.
     pub fn hidden() -> Self {
         Self { clock: None, steps: 0, drawn_ns: 0, drawn: false }
     }
 
-    /// Something was done; `done` says how many bytes of how many.
+    /// Advances; `done` returns the bytes done and the bytes in total.
     #[inline]
     pub fn step(&mut self, done: impl FnOnce() -> (u64, u64)) {
         let Some(clock) = &self.clock else { return };
@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// It is done: the line is free for others.
+    /// Removes the bar, so that the line is free for other output.
     pub fn end(&mut self) {
         if std::mem::take(&mut self.drawn) {
             say("\r\x1b[K");
@@ -64,7 +64,7 @@ impl Drop for Progress {
 
 fn say(text: &str) {
     let mut out = io::stderr().lock();
-    // Who cannot see it does not need it.
+    // An error means that the terminal is gone.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 

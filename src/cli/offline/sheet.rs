@@ -1,4 +1,4 @@
-//! One table in a file, CSV or Parquet, written row by row.
+//! A table in a file, CSV or Parquet, written row by row.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,24 +19,26 @@ use crate::text::printable;
 
 /// The columns of a table.
 pub(super) struct Columns {
-    /// The head of the CSV file. Cells beyond its columns are left out.
+    /// Header of the CSV file. Cells beyond its columns are omitted.
     pub(super) csv: &'static str,
-    /// The schema of the Parquet file, as `parquet-mr` writes them.
+    /// Schema of the Parquet file, in the notation of `parquet-mr`.
     pub(super) parquet: &'static str,
 }
 
 /// One value of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Cell<'a> {
-    /// Text; empty where there is none.
+    /// Text; may be empty.
     Text(&'a [u8]),
-    /// A whole number.
+    /// An integer.
     Number(u64),
-    /// The venue's time, microseconds. CSV shows our own where there is none, as tardis does; Parquet has a null.
+    /// Time of the venue, microseconds. If it is missing, CSV has the receive time, as tardis.dev does;
+    /// Parquet has a null.
     VenueTime { ts_us: Option<u64>, rx_ns: u64 },
-    /// Our receive time: microseconds in CSV, nanoseconds in Parquet.
+    /// Receive time: microseconds in CSV, nanoseconds in Parquet.
     LocalTime { rx_ns: u64 },
-    /// The aggressor's side; `unknown` in CSV, as tardis writes it, or null.
+    /// Side of the aggressor; if missing, `unknown` in CSV, as in the files of tardis.dev, and null in
+    /// Parquet.
     Side(Option<Side>),
     /// A price or size.
     Decimal(Option<Decimal>),
@@ -49,7 +51,7 @@ pub(super) enum Sheet {
 }
 
 impl Sheet {
-    /// Begins a CSV file with its head.
+    /// Creates a CSV file with its header.
     pub(super) fn csv(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let mut out = BufWriter::with_capacity(super::WRITE_BYTES, create(path)?);
         writeln!(out, "{}", columns.csv).with_context(|| printable::path(path).to_string())?;
@@ -57,13 +59,13 @@ impl Sheet {
         Ok(Self::Csv { out, line: Vec::with_capacity(256), columns, path: path.to_owned() })
     }
 
-    /// Begins a Parquet file.
+    /// Creates a Parquet file.
     pub(super) fn parquet(path: &Path, columns: &Columns) -> anyhow::Result<Self> {
         let sheet = ParquetSheet::create(path, columns).with_context(|| printable::path(path).to_string())?;
         Ok(Self::Parquet(Box::new(sheet)))
     }
 
-    /// Adds a row.
+    /// Appends a row.
     pub(super) fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         match self {
             Self::Csv { out, line, columns, .. } => {
@@ -80,7 +82,7 @@ impl Sheet {
         }
     }
 
-    /// Writes what is left. The file is whole then, and can take its place.
+    /// Writes the rest. The returned file is complete and can be committed.
     pub(super) fn finish(self) -> anyhow::Result<AtomicFile> {
         match self {
             Self::Csv { out, path, .. } => {
@@ -95,7 +97,7 @@ impl Sheet {
     }
 }
 
-/// Begins a file that is to be at `path`.
+/// Creates a file that will be committed to `path`.
 pub(super) fn create(path: &Path) -> anyhow::Result<AtomicFile> {
     AtomicFile::create(path).with_context(|| format!("{}: cannot create it", printable::path(path)))
 }
@@ -125,11 +127,11 @@ impl Cell<'_> {
     }
 }
 
-/// Rows that are kept before they are written: a row group takes some 20 MB.
+/// Rows of a row group, which takes about 20 MB of memory.
 const ROWS_PER_GROUP: usize = 131_072;
 
-/// The places of every decimal, so that all files have one schema and a day can be put to the next. 38 digits are the
-/// most that every reader of Parquet holds; a price or size has 64 bits, so that 18 of them can be places.
+/// Scale of every decimal, so that all files have one schema and can be concatenated. 38 digits are the most
+/// that every reader of Parquet supports; a price or size has 64 bits, which leaves 18 decimal places.
 const PLACES: u8 = 18;
 
 /// A Parquet file.
@@ -140,10 +142,10 @@ pub(super) struct ParquetSheet {
     rows: usize,
 }
 
-/// What a column has of the row group that is being made.
+/// A column of the current row group.
 struct Column {
     values: Values,
-    /// 1 where there is a value, 0 for a null; `None` where there are no nulls.
+    /// 1 for a value, 0 for a null; `None` if the column has no nulls.
     levels: Option<Vec<i16>>,
 }
 
@@ -262,10 +264,10 @@ impl Column {
     }
 }
 
-/// A decimal as Parquet keeps it: the value times 10^[`PLACES`], big-endian. It is the same value; zeros behind it are
-/// not kept.
+/// A decimal in Parquet's representation: the value times 10^[`PLACES`], big-endian. The value is exact;
+/// trailing zeros are lost.
 fn fixed(value: Decimal) -> io::Result<FixedLenByteArray> {
-    /// What 38 digits hold.
+    /// Limit of 38 digits.
     const LIMIT: i128 = 10i128.pow(38);
     let (mantissa, scale) = (value.mantissa(), value.scale());
     let scaled = if scale <= PLACES {

@@ -1,50 +1,50 @@
-//! What the notes of a run's logs say of its clients, its incidents, and where it ran; as rows of words. Pure.
+//! The notes of a run's logs, i.e. its clients, incidents and machine, as rows of text. Pure.
 
 use super::figures::Grouped;
 use super::utc;
 use crate::latency::hlog::note::{Account, FlightNote, Head, Note};
 
-/// Runs whose machine and program are named; of the logs of further ones it is said how many.
+/// Most runs whose machine and program are named; further ones are counted.
 const HEADS_MAX: usize = 16;
-/// Flights that are named one by one; of further ones it is said how many.
+/// Most flights that are named; further ones are counted.
 const FLIGHTS_MAX: usize = 1_000;
-/// Causes that are told apart.
+/// Most causes that are distinguished.
 const CAUSES_MAX: usize = 64;
-/// What is said where a log has no notes.
+/// Text if a log has no notes.
 pub(super) const NOT_HERE: &str = "not in this log";
 
 /// The notes of a run.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// The heads of its logs, each that differs once.
+    /// The distinct heads of its logs.
     heads: Vec<Head>,
-    /// Logs, or parts of one, whose head is left out.
+    /// Number of logs, or parts of one, whose head is omitted.
     heads_left_out: u64,
-    /// Where the flights of the log that is being read are.
+    /// Folder of the flights of the current log.
     folder: Option<String>,
     /// All flights, the oldest first, each with its path.
     flights: Vec<(FlightNote, String)>,
-    /// All accounts in one, but for the flights.
+    /// The sum of all accounts, without their flights.
     whole: Option<Account>,
-    /// The most clients at once, as intervals began and ended.
+    /// Most concurrent clients, at the start or end of an interval.
     most: u64,
 }
 
 impl Notes {
-    /// The next notes are of another log.
+    /// Starts a new log.
     pub(super) fn begin_log(&mut self) {
         self.folder = None;
     }
 
-    /// Takes in a note. Logs may come in any order; the head of one stands before what it is about.
+    /// Adds a note. Logs may come in any order; the head of a log precedes its accounts.
     ///
     /// # Errors
-    /// More causes than there is room for.
+    /// More than [`CAUSES_MAX`] causes.
     pub(super) fn take(&mut self, note: Note) -> Result<(), String> {
         match note {
             Note::Log(head) => {
                 self.folder.clone_from(&head.flights);
-                // What begins at another time is another run.
+                // A head with another start time belongs to another run.
                 match self.heads.contains(&head) {
                     true => {}
                     false if self.heads.len() < HEADS_MAX => self.heads.push(head),
@@ -65,7 +65,7 @@ impl Notes {
         }
     }
 
-    /// Takes in as many flights as there is room for, and says how many there was none for.
+    /// Adds flights up to the limit, and returns how many are omitted.
     fn take_flights(&mut self, flights: Vec<FlightNote>) -> u64 {
         let room = FLIGHTS_MAX.saturating_sub(self.flights.len());
         let left_out = flights.len().saturating_sub(room) as u64;
@@ -85,7 +85,7 @@ impl Notes {
         &self.heads
     }
 
-    /// What was left out, in a sentence.
+    /// A sentence about omitted heads, if any.
     pub(super) fn remark(&self) -> Option<String> {
         let logs = match self.heads_left_out {
             0 => return None,
@@ -95,22 +95,22 @@ impl Notes {
         Some(format!("the machine and program of {logs} more are left out: {HEADS_MAX} runs are named"))
     }
 
-    /// What is said of all its intervals together, but for their flights; `None`: nothing.
+    /// The sum of the accounts of all intervals, without their flights; `None` if there are none.
     pub(super) fn whole(&self) -> Option<&Account> {
         self.whole.as_ref()
     }
 
-    /// The most clients at once.
+    /// Most concurrent clients.
     pub(super) fn most(&self) -> u64 {
         self.most
     }
 
-    /// Its flights, the oldest first, each with the path that it was written to.
+    /// The flights, the oldest first, each with its path.
     pub(super) fn flights(&self) -> &[(FlightNote, String)] {
         &self.flights
     }
 
-    /// Everything as rows of a name and words, but for the flights.
+    /// The notes as rows of name and text, without the flights.
     pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = Vec::new();
         match &self.whole {
@@ -137,12 +137,12 @@ impl Notes {
     }
 }
 
-/// How many clients there were.
+/// Number of clients.
 pub(super) fn clients(whole: &Account) -> Grouped {
     Grouped(whole.clients.at_start.saturating_add(whole.clients.new))
 }
 
-/// How many of them were slow.
+/// Number of slow clients.
 pub(super) fn slow(whole: &Account) -> u64 {
     whole.slow.at_start.saturating_add(whole.slow.new)
 }
@@ -177,14 +177,14 @@ fn machine(head: &Head) -> String {
     format!("{cpu}, {} {cores}, {}{kernel}, {}", machine.cores, machine.os, machine.arch)
 }
 
-/// A flight in words, without its path.
+/// A flight as text, without its path.
 pub(super) fn flight(flight: &FlightNote) -> String {
     let session = flight.session.as_deref().map_or(String::new(), |session| format!(", client {session}"));
     let peer = flight.peer.as_deref().map_or(String::new(), |peer| format!(" from {peer}"));
     format!("{} {}{session}{peer}", utc(flight.at.0), flight.what)
 }
 
-/// Adds an account to those before or behind it.
+/// Adds an account to the sum.
 fn add(whole: &mut Account, more: Account) -> Result<(), String> {
     if more.from < whole.from {
         whole.from = more.from;

@@ -1,5 +1,5 @@
-//! The charts of the page, as SVG. Pure. The colours are those of a light page; the page's style puts those of a dark
-//! one in their place.
+//! The charts of the page, as SVG. Pure. The colours are those of the light theme; the style sheet of the
+//! page replaces them in the dark theme.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use super::run::{Point, Series};
 use crate::latency::Nanos;
 use crate::text::printable;
 
-/// Axes and the words on them.
+/// Axes and labels.
 pub(super) const INK: RGBColor = RGBColor(0x4a, 0x4f, 0x57);
-/// The lines across.
+/// Grid lines.
 pub(super) const GRID: RGBColor = RGBColor(0xe2, 0xe5, 0xea);
-/// The run that is compared with.
+/// The base run.
 pub(super) const BASE: RGBColor = RGBColor(0x9a, 0xa0, 0xa9);
 /// The median over time.
 pub(super) const P50: RGBColor = RGBColor(0x00, 0x72, 0xb2);
@@ -26,8 +26,8 @@ pub(super) const P50: RGBColor = RGBColor(0x00, 0x72, 0xb2);
 pub(super) const P99: RGBColor = RGBColor(0xc2, 0x57, 0x00);
 /// The maximum over time.
 pub(super) const MAX: RGBColor = RGBColor(0x8e, 0x3b, 0x80);
-/// The stages in the order of a tick's way, then what is none of ours, in turn: told apart by people who are
-/// colour-blind (after Okabe and Ito), and dark enough on white.
+/// The stages in the order of the tick path, then other tags in rotation: distinguishable by colour-blind
+/// readers (after Okabe and Ito), and dark enough on white.
 pub(super) const STAGES: [RGBColor; 8] = [
     RGBColor(0x3a, 0x96, 0xd2),
     RGBColor(0xb8, 0x7a, 0x00),
@@ -39,18 +39,18 @@ pub(super) const STAGES: [RGBColor; 8] = [
     RGBColor(0x8a, 0x72, 0x00),
 ];
 
-/// Units a chart is drawn in; whole ones, so there are many. The page scales it.
+/// Size of a chart in its own units. It is large, because coordinates are integers; the page scales it.
 const SIZE: (u32, u32) = (1760, 1080);
 const FONT_SIZE: u32 = 50;
 const LINE_WIDTH: u32 = 6;
-/// Room for the names of the curves.
+/// Space for the names of the curves.
 const NAMES_WIDTH: u32 = 300;
-/// Columns that a curve is drawn in.
+/// Number of columns of a curve.
 const COLUMNS: u32 = 400;
 
 /// A distribution to draw.
 pub(super) struct Curve<'a> {
-    /// What stands at its end; "" for nothing.
+    /// Label at its end; "" for none.
     pub(super) name: &'a str,
     pub(super) colour: RGBColor,
     pub(super) values: &'a Histogram<u64>,
@@ -59,7 +59,7 @@ pub(super) struct Curve<'a> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
 
-/// An axis whose steps are chosen by us. Heights on it are logarithms.
+/// An axis with given steps. Heights are logarithms.
 struct Axis {
     range: Range<f64>,
     steps: Vec<f64>,
@@ -83,7 +83,7 @@ impl Ranged for Axis {
     }
 }
 
-/// Draws on a page of [`SIZE`]; `words` say what is to be seen to who does not see it.
+/// Draws on an area of [`SIZE`]; `words` is the description for screen readers.
 fn drawn(words: &str, draw: impl FnOnce(&Area<'_>) -> anyhow::Result<()>) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
@@ -91,7 +91,7 @@ fn drawn(words: &str, draw: impl FnOnce(&Area<'_>) -> anyhow::Result<()>) -> any
         draw(&area)?;
         area.present().map_err(|error| anyhow!("{error}"))?;
     }
-    // Within a page it needs no name of its language, and its size is the page's affair.
+    // SVG within HTML needs no namespace, and the page determines its size.
     let (width, height) = SIZE;
     let head = format!(
         "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
@@ -101,7 +101,7 @@ fn drawn(words: &str, draw: impl FnOnce(&Area<'_>) -> anyhow::Result<()>) -> any
     Ok(head + body)
 }
 
-/// Values by percentile, on an axis of nines: each step to the right is a tenth of what was left.
+/// Values by percentile, on an axis of nines: each step to the right covers nine tenths of the rest.
 pub(super) fn percentiles(words: &str, curves: &[Curve<'_>]) -> anyhow::Result<String> {
     drawn(words, |area| {
         let values = curves.iter().map(|curve| curve.values).filter(|values| !values.is_empty());
@@ -118,7 +118,7 @@ pub(super) fn percentiles(words: &str, curves: &[Curve<'_>]) -> anyhow::Result<S
     })
 }
 
-/// How far to the right the greatest of so many values stands.
+/// Position of the maximum of `count` values, in nines.
 fn nines_of(count: u64) -> f64 {
     (count.max(1) as f64).log10().max(0.3)
 }
@@ -136,12 +136,12 @@ fn percentile_line(values: &Histogram<u64>) -> Vec<(f64, f64)> {
     line
 }
 
-/// How high a value stands: its logarithm, which needs something above 0.
+/// Height of a value: its logarithm, which requires a value above 0.
 fn height(ns: u64) -> f64 {
     (ns.max(1) as f64).log10()
 }
 
-/// 0, the median, and each nine that there is room for.
+/// 0, the median, and as many nines as fit.
 fn nine_steps(nines_max: f64) -> Vec<f64> {
     let every = if nines_max > 7.0 { 2 } else { 1 };
     let nines = (1..=nines_max.floor() as u32).step_by(every).map(f64::from);
@@ -149,7 +149,7 @@ fn nine_steps(nines_max: f64) -> Vec<f64> {
     median.into_iter().chain(nines).collect()
 }
 
-/// The percentile at so many nines: 99.9 at 3.
+/// The percentile at a number of nines: 99.9 at 3.
 fn percentile_name(nines: &f64) -> String {
     match nines.round() as usize {
         0 => "50".to_owned(),
@@ -159,7 +159,8 @@ fn percentile_name(nines: &f64) -> String {
     }
 }
 
-/// Median, 99th percentile and maximum of each interval; of another run the 99th percentile. Both begin at 0.
+/// Median, 99th percentile and maximum of each interval, and the 99th percentile of the base run. Both begin
+/// at 0.
 pub(super) fn over_time(
     words: &str,
     this: (&Series, u64),
@@ -188,9 +189,9 @@ pub(super) fn over_time(
     })
 }
 
-/// What is drawn of each interval.
+/// A value of an interval.
 type Value = fn(&Point) -> u64;
-/// The maximum is thin: it is the wildest and says the least.
+/// The maximum is thin, because it varies most and is least significant.
 const LINES: [(RGBColor, u32, Value); 3] =
     [(MAX, 3, |point| point.max_ns), (P99, 5, |point| point.p99_ns), (P50, 5, |point| point.p50_ns)];
 
@@ -198,8 +199,8 @@ fn since(begin_ns: u64, ns: u64) -> f64 {
     ns.saturating_sub(begin_ns) as f64 / 1e9
 }
 
-/// A level for each interval. Where several share a column it is the worst of them; where nothing was measured there is a
-/// hole.
+/// A step per interval. Intervals that share a column are drawn as the worst of them; missing measurements
+/// leave a hole.
 fn time_line(
     chart: &mut Chart<'_>,
     series: &Series,
@@ -219,7 +220,7 @@ fn time_line(
             _ => levels.push((from..to, value(point))),
         }
     }
-    // Intervals do not meet to the millisecond.
+    // Intervals do not adjoin to the millisecond.
     let near = |left: &(Range<f64>, u64), right: &(Range<f64>, u64)| {
         right.0.start - left.0.end <= column.max((left.0.end - left.0.start) / 2.0)
     };
@@ -230,7 +231,7 @@ fn time_line(
     Ok(())
 }
 
-/// Whole steps of time, six at most, seconds.
+/// Round steps of time, at most six, seconds.
 fn time_steps(end: f64) -> Vec<f64> {
     const STEPS: [f64; 20] = [
         0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0,
@@ -241,7 +242,7 @@ fn time_steps(end: f64) -> Vec<f64> {
     (0..=6).map(|at| f64::from(at) * step).filter(|at| *at <= end).collect()
 }
 
-/// Seconds as they are written at an axis with these steps: in the greatest unit in which all of them are whole.
+/// Label of a time on an axis with these steps: in the largest unit in which all of them are whole.
 fn time_name(seconds: f64, steps: &[f64]) -> String {
     let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
     let whole = |unit: f64| steps.len() > 1 && steps.iter().all(|step| (step / unit).fract() < 1e-9);
@@ -252,7 +253,7 @@ fn time_name(seconds: f64, steps: &[f64]) -> String {
     }
 }
 
-/// A chart with axes and no line yet; its height is a logarithm that fits these values.
+/// A chart with axes and without lines; its height is logarithmic and fits the ranges.
 fn framed<'a>(
     area: &Area<'a>,
     named: bool,
@@ -287,7 +288,7 @@ fn framed<'a>(
     Ok(chart)
 }
 
-/// 1, 10, 100 …; with 2 and 5 between them where they are few.
+/// 1, 10, 100 …; with values in between if there are few.
 fn decades(least: f64, most: f64) -> Vec<f64> {
     let between: &[f64] = match most - least {
         few if few < 1.5 => &[1.0, 2.0, 5.0],
@@ -311,7 +312,7 @@ fn stroke(
     Ok(())
 }
 
-/// Writes each name beside the end of its curve, or as near as the others leave room.
+/// Writes each name at the end of its curve, or as close as the others allow.
 fn name_ends(area: &Area<'_>, chart: &Chart<'_>, curves: &[Curve<'_>]) -> anyhow::Result<()> {
     const LINE_HEIGHT: i32 = FONT_SIZE as i32 + 4;
     let mut ends: Vec<(i32, &Curve<'_>)> = curves
@@ -320,7 +321,7 @@ fn name_ends(area: &Area<'_>, chart: &Chart<'_>, curves: &[Curve<'_>]) -> anyhow
         .filter_map(|curve| Some((chart.backend_coord(percentile_line(curve.values).last()?).1, curve)))
         .collect();
     ends.sort_by_key(|(y, _)| *y);
-    // From below, then from above: what is pushed out of the chart comes back.
+    // First from below, then from above, so that names moved out of the chart return.
     let mut lowest = SIZE.1 as i32 - 100;
     for (y, _) in ends.iter_mut().rev() {
         *y = (*y).min(lowest);

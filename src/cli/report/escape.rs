@@ -2,7 +2,8 @@
 
 use crate::text::printable::is_hidden;
 
-/// Text as it may stand between tags and in attributes. What XML cannot hold, or nobody would see, is replaced.
+/// Escapes text for HTML and SVG, in elements and attributes. Characters that are invalid in XML or invisible
+/// are replaced.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,14 +1,14 @@
-//! How numbers are written for people.
+//! Formatting of numbers for people.
 
 use std::fmt;
 
-/// How many times as much the first is as the second, with three significant digits: `1.05×`. Nothing where there is
-/// nothing to compare with.
+/// The ratio of the first to the second number, with three significant digits: `1.05×`. Empty if the second
+/// is 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratio(pub(super) u64, pub(super) u64);
 
 impl Ratio {
-    /// The number itself.
+    /// The ratio.
     pub(super) fn value(self) -> Option<f64> {
         (self.1 > 0).then(|| self.0 as f64 / self.1 as f64)
     }
@@ -27,7 +27,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// A whole number as people read it: 3,120.
+/// A whole number with separators: 3,120.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grouped(pub(super) u64);
 

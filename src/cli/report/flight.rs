@@ -1,4 +1,4 @@
-//! A flight in the terminal, or as one JSON object. Pure but for reading the file.
+//! A flight as text for the terminal, or as one JSON object. Pure except for reading the file.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -12,15 +12,15 @@ use crate::latency::Nanos;
 use crate::ops::flight::{Bound, Client, Flight, FlightError};
 use crate::text::printable;
 
-/// States, symbols and ticks that are shown, at most; the JSON has all.
+/// Most states, symbols and ticks in the text; the JSON contains all.
 const ROWS_MAX: usize = 20;
-/// The columns of numbers.
+/// Width of a column of numbers, characters.
 const COLUMN_WIDTH: usize = 11;
 
-/// What a flight says: as JSON, or in lines that are read in a terminal.
+/// A flight as JSON, or as text for the terminal.
 ///
 /// # Errors
-/// A file that is none, or cannot be read.
+/// A file that is not a flight, or cannot be read.
 pub(super) fn text(name: &str, file: impl BufRead, as_json: bool) -> Result<String, FlightError> {
     let flight = Flight::read(file)?;
     if as_json {
@@ -56,7 +56,7 @@ fn write_text(out: &mut String, name: &str, flight: &Flight) -> fmt::Result {
     write_ticks(out, flight)
 }
 
-/// The longest turns of the shards.
+/// Writes the longest turns of the shards.
 fn write_turns(out: &mut String, flight: &Flight) -> fmt::Result {
     let turns = &flight.header.longest_turns_us;
     if turns.is_empty() {
@@ -67,7 +67,7 @@ fn write_turns(out: &mut String, flight: &Flight) -> fmt::Result {
     writeln!(out, "\nlongest turns: {}", shown.collect::<Vec<_>>().join(", "))
 }
 
-/// How long before the incident that was, in seconds to the millisecond: `-1.250 s`.
+/// Time relative to the incident, in seconds to the millisecond: `-1.250 s`.
 fn before(at_us: u64, us: u64) -> String {
     let (sign, ms) = (if us <= at_us { "-" } else { "+" }, at_us.abs_diff(us) / 1_000);
     format!("{sign}{}.{:03} s", ms / 1_000, ms % 1_000)
@@ -107,7 +107,7 @@ fn write_client(out: &mut String, client: &Client, at_us: u64) -> fmt::Result {
     Ok(())
 }
 
-/// The interval's stages.
+/// Writes the latencies of the interval.
 fn write_stages(out: &mut String, flight: &Flight) -> fmt::Result {
     if flight.stages.is_empty() {
         return Ok(());
@@ -129,7 +129,7 @@ fn write_stages(out: &mut String, flight: &Flight) -> fmt::Result {
     Ok(())
 }
 
-/// How many ticks there were of what, and the last of them.
+/// Writes the number of ticks by symbol, and the last ticks.
 fn write_ticks(out: &mut String, flight: &Flight) -> fmt::Result {
     let header = &flight.header;
     let bound = match header.ticks_bound {

@@ -1,4 +1,5 @@
-//! The report as one page that needs nothing else: no script, no file, no network. It is well-formed XML too. Pure.
+//! The report as one self-contained page: no script, no further file, no network. It is well-formed XML as
+//! well. Pure.
 
 use std::fmt::{self, Write as _};
 
@@ -49,7 +50,7 @@ fn head(out: &mut String, report: &Report) -> fmt::Result {
     run(out, report)
 }
 
-/// What the notes of the logs say, and the flights.
+/// The notes of the logs, and the flights.
 fn run(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "<section class=\"run\">\n<h2>Run</h2>\n<ul>")?;
     for (at, side) in report.sides().enumerate() {
@@ -109,7 +110,7 @@ fn budget(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "</ul>\n</section>")
 }
 
-/// A table of these rows. Where there is another run, its values and the ratios stand below each.
+/// A table of these rows. With a base run, its values and the ratios follow below each row.
 fn table(out: &mut String, report: &Report, rows: &[&Series]) -> fmt::Result {
     out.push_str("<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">stage</th>");
     let none = Figures { count: 0, mean_ns: 0, quantiles_ns: [0; 5], max_ns: 0 };
@@ -136,7 +137,7 @@ fn table(out: &mut String, report: &Report, rows: &[&Series]) -> fmt::Result {
     writeln!(out, "</tbody>\n</table></div>")
 }
 
-/// A ratio that is more than a tenth off is marked.
+/// The class of a ratio: deviations of more than a tenth are marked.
 fn notable(ratio: Ratio) -> &'static str {
     match ratio.value() {
         Some(ratio) if ratio > 1.1 => "worse",
@@ -145,7 +146,7 @@ fn notable(ratio: Ratio) -> &'static str {
     }
 }
 
-/// The cells of the times. A percentile of too few values is only their maximum; it is written in grey.
+/// The cells of the times. A percentile of too few values equals their maximum, and is grey.
 fn times(out: &mut String, figures: &Figures) -> fmt::Result {
     let needed = [2, 10, 100, 1_000, 10_000, 1];
     for ((_, ns), needed) in figures.times().zip(needed) {
@@ -217,7 +218,7 @@ fn one_stage(out: &mut String, report: &Report, stage: &Series) -> anyhow::Resul
     Ok(())
 }
 
-/// What the colours of the lines stand for.
+/// Legend of the line colours.
 fn key(out: &mut String, lines: &[(RGBColor, &str)]) -> fmt::Result {
     for (RGBColor(red, green, blue), name) in lines {
         let colour = format!("#{red:02X}{green:02X}{blue:02X}");
@@ -237,9 +238,10 @@ fn foot(out: &mut String, report: &Report) -> fmt::Result {
     }
     writeln!(
         out,
-        "<p>Every value that was recorded is in these numbers; none is an average of percentiles. Percentiles are exact to \
+        "<p>The figures include every recorded value; none is an average of percentiles. Percentiles are exact to \
          three digits, rounded up. Over time, each level is one interval of the log, or the worst of those that share a \
-         column. Times begin at rx, when the gateway had the frame; what it took to come here is not in them.</p>"
+         column. Times begin at rx, when the gateway has received the frame; the time from the venue is not \
+         included.</p>"
     )?;
     writeln!(out, "<p>tickfan {}</p>\n</footer>", env!("CARGO_PKG_VERSION"))
 }

@@ -1,4 +1,4 @@
-//! The report for programs. Pure. Times are nanoseconds; `at_ns` counts from the Unix epoch.
+//! The report as JSON. Pure. Times are in nanoseconds; `at_ns` counts from the Unix epoch.
 
 use serde_json::{Map, Value, json};
 
@@ -10,10 +10,10 @@ use crate::latency::Figures;
 use crate::latency::budget::Verdict;
 use crate::latency::hlog::note::FlightNote;
 
-/// Everything, as one JSON object and a line break.
+/// The report as one JSON object with a line break.
 ///
 /// # Errors
-/// None that is known of: the object can be written.
+/// None known: the object can always be encoded.
 pub(super) fn text(report: &Report) -> serde_json::Result<String> {
     let mut text = serde_json::to_string_pretty(&value(report))?;
     text.push('\n');

@@ -1,5 +1,5 @@
-//! `tickfan report`: what interval logs say about a run, beside another run, and against a budget; in the terminal, as
-//! JSON, and as a page; and what a flight says. The files are read and written here, all else is pure.
+//! `tickfan report`: interval logs of a run, beside another run and against a budget, in the terminal, as
+//! JSON, and as a page; and flights. Files are read and written here; all other modules are pure.
 
 mod account;
 mod chart;
@@ -26,33 +26,34 @@ use crate::ops::flight::Flight;
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
 
-/// What to report. `--help` shows the comments of the fields.
+/// Arguments of `report`. `--help` shows the comments of the fields.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Interval logs (.hlog) of one run; their tags are merged. Or one file of the flight recorder (.ndjson), which goes with
-    /// --json alone.
+    /// Interval logs (.hlog) of one run; their tags are merged. Or one file of the flight recorder (.ndjson),
+    /// which allows only --json.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// An interval log of another run to set beside this one, with ratios. Repeatable, for the logs of one run.
+    /// An interval log of another run to compare with, with ratios. Repeatable, for the logs of one run.
     #[arg(long, value_name = "FILE")]
     compare: Vec<PathBuf>,
-    /// What the run may take: `write.p99<2ms,total/*/trade.max<=50ms`. A stage or tag, then .p50, .p99.9 or any other
-    /// percentile, .max or .mean; ns, us, ms or s. Exits 1 and names what broke it. Repeatable.
+    /// Latency budget: `write.p99<2ms,total/*/trade.max<=50ms`. A stage or tag, then .p50, .p99.9 or any
+    /// other percentile, .max or .mean; ns, us, ms or s. Exits 1 and names the rules that are violated.
+    /// Repeatable.
     #[arg(long, value_name = "RULES", value_parser = parse_budget)]
     budget: Vec<Budget>,
     /// Print JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Write a page with charts, all in one file.
+    /// Write a page with charts, in a single file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// A row for each tag too: by venue and channel.
+    /// Add a row per tag, i.e. by venue and channel.
     #[arg(long)]
     tags: bool,
-    /// Leave out the intervals that began before this much of the run had passed: 10s.
+    /// Omit intervals that began earlier than this after the start of the run: 10s.
     #[arg(long, value_name = "TIME", value_parser = budget::time)]
     from: Option<u64>,
-    /// Leave out those that began after it.
+    /// Omit intervals that began at this time after the start of the run, or later.
     #[arg(long, value_name = "TIME", value_parser = budget::time)]
     to: Option<u64>,
 }
@@ -65,14 +66,14 @@ fn parse_budget(text: &str) -> Result<Budget, budget::BudgetError> {
     budget::parse(text).map(Budget)
 }
 
-/// Everything that a report says.
+/// The content of a report.
 struct Report {
     this: Side,
     base: Option<Side>,
     verdicts: Vec<Verdict>,
 }
 
-/// A run, and where it was read from.
+/// A run, and the files it was read from.
 struct Side {
     run: Run,
     stages: Vec<Series>,
@@ -82,14 +83,14 @@ struct Side {
 }
 
 impl Report {
-    /// The stage or tag of the other run that has this name.
+    /// The stage or tag of the base run with this name.
     fn base_of(&self, name: &str) -> Option<&Series> {
         let base = self.base.as_ref()?;
         let tag = || base.run.tags().find(|tag| tag.name == name);
         base.stages.iter().find(|stage| stage.name == name).or_else(tag)
     }
 
-    /// What the reader should know besides the numbers.
+    /// Remarks for the reader besides the numbers.
     fn notes(&self) -> Vec<String> {
         let of =
             |side: &Side| side.notes.iter().cloned().chain(side.run.notes().remark()).collect::<Vec<_>>();
@@ -117,17 +118,17 @@ impl Report {
         [&self.this].into_iter().chain(&self.base)
     }
 
-    /// No rule was broken, and every line could be read.
+    /// Whether no rule was violated, and every line could be parsed.
     fn all_well(&self) -> bool {
         self.verdicts.iter().all(|verdict| verdict.held) && self.sides().all(|side| side.bad_lines == 0)
     }
 }
 
-/// Most bad lines of a run that are told one by one.
+/// Most bad lines of a run that are reported individually.
 const BAD_LINES_TOLD: u64 = 10;
 
-/// Reads the logs and says what is in them: on `out`, which is `width` columns wide, and what was wrong on `log`. True
-/// if the budget held and every line could be read.
+/// Reads the logs and prints the report on `out`, which is `width` columns wide, and errors on `log`. Returns
+/// true if the budget held and every line could be parsed.
 ///
 /// # Errors
 /// A file that cannot be read or written, or without a measurement.
@@ -162,7 +163,7 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
     Ok(report.all_well())
 }
 
-/// Holds a rule against a run.
+/// Applies a rule to a run.
 fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
     let mut verdict = rule.judge(run.select(|tag| rule.selects(tag))?.as_ref());
     let mut measured = run.tags().filter(|tag| !tag.whole.is_empty());
@@ -170,7 +171,7 @@ fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
     Ok(verdict)
 }
 
-/// The first of these that is a flight.
+/// The first flight among these files.
 fn flight_among(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {
     for path in paths {
         if Flight::begins(open(path)?.fill_buf().with_context(|| format!("{}", printable::path(path)))?) {
@@ -185,12 +186,12 @@ fn report_flight(args: &ReportArgs, path: &Path, out: impl Write) -> anyhow::Res
     let name = printable::path(path);
     anyhow::ensure!(files.len() == 1, "{name} is a flight: it is reported alone");
     let other = !compare.is_empty() || !budget.is_empty() || html.is_some() || *tags;
-    anyhow::ensure!(!other && from.is_none() && to.is_none(), "{name} is a flight: only --json goes with it");
+    anyhow::ensure!(!other && from.is_none() && to.is_none(), "{name} is a flight: only --json applies");
     let text = flight::text(&name.to_string(), open(path)?, *json).with_context(|| format!("{name}"))?;
     print(&text, out).context("cannot write")
 }
 
-/// Whoever read the output has seen enough once they close it.
+/// A reader that has closed the output is not an error.
 fn print(text: &str, mut out: impl Write) -> io::Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -247,7 +248,7 @@ fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
     Ok(BufReader::with_capacity(1 << 16, file))
 }
 
-/// When the first interval of a log began that can be read, nanoseconds since the Unix epoch.
+/// Start of the first readable interval of a log, nanoseconds since the Unix epoch.
 fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
     let mut reader = Reader::new(open(path)?);
     loop {
@@ -261,7 +262,7 @@ fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
     }
 }
 
-/// A time as it is shown: UTC, to the microsecond.
+/// A time as text: UTC, to the microsecond.
 fn utc(ns: u64) -> String {
     let mut text = Vec::new();
     crate::time::rfc3339::write(ns, crate::time::rfc3339::FractionDigits::Six, &mut text);

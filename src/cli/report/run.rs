@@ -1,4 +1,4 @@
-//! A run as its logs tell it: what was measured under each tag and in each stage, as a whole and over time. Pure.
+//! A run as read from its logs: the measurements of each tag and stage, in total and over time. Pure.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -10,20 +10,20 @@ use crate::latency::hlog::note::Note;
 use crate::latency::hlog::{COUNT_MAX, Entry, Interval, ReadError, Reader};
 use crate::latency::{self, Figures, Stage};
 
-/// What an interval is shown as.
+/// Summary of an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Point {
-    /// When it began, nanoseconds since the Unix epoch.
+    /// Start, nanoseconds since the Unix epoch.
     pub(super) start_ns: u64,
-    /// When it ended.
+    /// End, nanoseconds since the Unix epoch.
     pub(super) end_ns: u64,
-    /// How many values it has; at least one.
+    /// Number of values; at least one.
     pub(super) count: u64,
-    /// Its median.
+    /// The median.
     pub(super) p50_ns: u64,
-    /// Its 99th percentile.
+    /// The 99th percentile.
     pub(super) p99_ns: u64,
-    /// Its greatest value.
+    /// The maximum.
     pub(super) max_ns: u64,
 }
 
@@ -34,14 +34,14 @@ impl Point {
     }
 }
 
-/// What was measured under one tag or in one stage.
+/// Measurements of one tag or stage.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
-    /// The tag, or the name of the stage; "" for what has no tag.
+    /// The tag, or the name of the stage; "" for measurements without a tag.
     pub(super) name: String,
     /// All values.
     pub(super) whole: Histogram<u64>,
-    /// The intervals that have values, in the order of time.
+    /// The intervals with values, in order of time.
     pub(super) points: Vec<Point>,
 }
 
@@ -50,58 +50,59 @@ impl Series {
         Self { name: name.to_owned(), whole: growing(), points: Vec::new() }
     }
 
-    /// What is said about all its values.
+    /// Figures of all values.
     pub(super) fn figures(&self) -> Figures {
         Figures::of(&self.whole)
     }
 
-    /// The name as it is shown.
+    /// The name for display.
     pub(super) fn label(&self) -> &str {
         if self.name.is_empty() { "(no tag)" } else { &self.name }
     }
 }
 
-/// A histogram of the log's own kind that holds other programs' values too.
+/// A histogram like those of the log, which grows so that it also holds the values of other programs.
 fn growing() -> Histogram<u64> {
     let mut histogram = latency::histogram();
     histogram.auto(true);
     histogram
 }
 
-/// The stage that a tag belongs to; a tag that is none of ours stands for itself.
+/// The stage that a tag belongs to; an unknown tag is its own stage.
 pub(super) fn stage_of(tag: &str) -> &str {
     Stage::of_tag(tag).map_or(tag, |stage| stage.name())
 }
 
-/// Most tags that are told apart; each takes a histogram.
+/// Most tags that are distinguished; each takes a histogram.
 const TAGS_MAX: usize = 256;
 /// Most intervals over all tags; each takes 96 bytes.
 const INTERVALS_MAX: u64 = 4_000_000;
 
-/// What was wrong with a log.
+/// A defect of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// A line that cannot be read, as `line 3: why`. It is left out.
+    /// A line that cannot be parsed, as `line 3: error`. It is skipped.
     Bad(String),
-    /// The number of the last line, which was cut off. Nothing to worry about.
+    /// The number of the last line, which is incomplete. Harmless: the log ends while a line is being written.
     Torn(u64),
 }
 
-/// Which intervals count: those that begin at `from_ns` or later, and before `to_ns`; nanoseconds since the Unix epoch.
+/// The intervals that count: those that begin at `from_ns` or later, and before `to_ns`; nanoseconds since
+/// the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// The first moment.
+    /// Start, inclusive.
     pub(super) from_ns: u64,
-    /// The first moment that is too late.
+    /// End, exclusive.
     pub(super) to_ns: u64,
 }
 
 impl Window {
-    /// All of time.
+    /// All intervals.
     pub(super) const ALL: Self = Self { from_ns: 0, to_ns: u64::MAX };
 
-    /// Whether it counts. The head of a log always does; an interval and its account begin
-    /// within a millisecond.
+    /// Whether an entry counts. The head of a log always does. An account is rounded down, because it begins
+    /// within a millisecond of its interval.
     fn holds(self, entry: &Entry) -> bool {
         let start_ns = match entry {
             Entry::Interval(interval) => interval.start_ns,
@@ -114,7 +115,7 @@ impl Window {
     }
 }
 
-/// A run, of one log or several.
+/// A run, of one or several logs.
 #[derive(Debug, Default)]
 pub(super) struct Run {
     /// The tags, by name.
@@ -125,7 +126,7 @@ pub(super) struct Run {
     notes: Notes,
 }
 
-/// What a stage measured in the interval that is being read, over all its tags.
+/// Measurements of a stage in the current interval, over all its tags.
 struct Open {
     start_ns: u64,
     end_ns: u64,
@@ -133,10 +134,10 @@ struct Open {
 }
 
 impl Run {
-    /// Reads a log to its end and adds what is in it. Several logs of one run may come in any order.
+    /// Reads a log to its end and adds its content. The logs of a run may come in any order.
     ///
     /// # Errors
-    /// Input that cannot be read, or more of it than there is room for.
+    /// Input that cannot be read, or that exceeds a limit.
     pub(super) fn add(
         &mut self,
         log: impl BufRead,
@@ -206,17 +207,17 @@ impl Run {
         self.points.entry(stage.to_owned()).or_default().push(point);
     }
 
-    /// How many lines of the logs were taken in.
+    /// Number of intervals read, over all tags.
     pub(super) fn intervals(&self) -> u64 {
         self.intervals
     }
 
-    /// What stands beside the measurements.
+    /// The notes of the logs.
     pub(super) fn notes(&self) -> &Notes {
         &self.notes
     }
 
-    /// When the first interval began and the last one ended, of those that have values; nanoseconds since the Unix epoch.
+    /// Start of the first and end of the last interval with values; nanoseconds since the Unix epoch.
     pub(super) fn span_ns(&self) -> Option<(u64, u64)> {
         let all = || self.points.values().flatten();
         Some((all().map(|point| point.start_ns).min()?, all().map(|point| point.end_ns).max()?))
@@ -227,13 +228,13 @@ impl Run {
         self.tags.values()
     }
 
-    /// The tags of one stage, where they tell more than the stage itself.
+    /// The tags of one stage; empty if the stage itself is the only tag.
     pub(super) fn tags_of<'a>(&'a self, stage: &'a str) -> Vec<&'a Series> {
         let tags: Vec<&Series> = self.tags().filter(|tag| stage_of(&tag.name) == stage).collect();
         if tags.iter().all(|tag| tag.name == stage) { Vec::new() } else { tags }
     }
 
-    /// The stages in the order of a tick's way, then the tags that are none of ours.
+    /// The stages in the order of the tick path, then the unknown tags.
     ///
     /// # Errors
     /// More values than can be counted.
@@ -255,7 +256,7 @@ impl Run {
         Ok(stage)
     }
 
-    /// What was measured under all tags that `selects` picks; `None` if there is none.
+    /// Measurements of all tags that `selects` accepts; `None` if there are none.
     ///
     /// # Errors
     /// More values than can be counted.
@@ -268,7 +269,7 @@ impl Run {
     }
 }
 
-/// Adds one histogram to another that grows.
+/// Adds a histogram to one that grows.
 fn add(sum: &mut Histogram<u64>, histogram: &Histogram<u64>) -> Result<(), String> {
     if sum.len().saturating_add(histogram.len()) > COUNT_MAX {
         return Err(format!("more than {COUNT_MAX} values"));
@@ -283,7 +284,7 @@ mod tests {
     use super::*;
     use crate::latency::hlog::Writer;
 
-    /// Nanoseconds that were measured under a tag in the second that began then.
+    /// A tag, the second in which the interval begins, and its values in nanoseconds.
     type Line<'a> = (&'a str, u64, &'a [u64]);
 
     fn log(lines: &[Line<'_>]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The report in a terminal. Pure.
+//! The report as text for a terminal. Pure.
 
 use std::fmt::{self, Write as _};
 
@@ -10,19 +10,19 @@ use super::{Report, Side, utc};
 use crate::latency::{Figures, Nanos};
 use crate::text::printable;
 
-/// A column of numbers: its name, and which goes first where there is no room.
+/// The columns of numbers, each with its rank: the lowest is omitted first if there is no room.
 const COLUMNS: [(&str, u8); 7] =
     [("p50", 5), ("p90", 1), ("p99", 7), ("p99.9", 4), ("p99.99", 2), ("max", 6), ("count", 3)];
-/// What a column takes: ` 48.2 µs`.
+/// Width of a column, such as ` 48.2 µs`.
 const COLUMN_WIDTH: usize = 9;
-/// The column of counts, which are longer.
+/// Width of the column of counts, which are longer.
 const COUNT_WIDTH: usize = 13;
-/// The row of the other run, below that of this one.
+/// Name of the row of the base run, below that of this run.
 const COMPARED: &str = "  compared";
-/// The longest name that is shown whole.
+/// Longest name that is shown in full.
 const NAME_WIDTH_MAX: usize = 30;
 
-/// Everything, in lines of at most `width` characters where that is possible.
+/// The report, in lines of at most `width` characters if possible.
 pub(super) fn text(report: &Report, width: usize, tags: bool) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
@@ -60,8 +60,8 @@ fn write_report(out: &mut String, report: &Report, width: usize, tags: bool) -> 
     Ok(())
 }
 
-/// Words in lines of at most `width` characters, as far as a word is no longer. The first begins with a name, the others as
-/// far in as that is long.
+/// Writes text in lines of at most `width` characters, unless a word is longer. The first line begins with
+/// `name`, the others are indented.
 fn wrapped(out: &mut String, name: &str, words: &str, width: usize) -> fmt::Result {
     let indent = if name.is_empty() { 0 } else { ROW_NAME_WIDTH };
     write!(out, "{name:<indent$}")?;
@@ -81,12 +81,12 @@ fn wrapped(out: &mut String, name: &str, words: &str, width: usize) -> fmt::Resu
     writeln!(out)
 }
 
-/// The names of rows of words.
+/// Width of the names of text rows.
 const ROW_NAME_WIDTH: usize = 10;
-/// Flights that are named, the newest.
+/// Most flights that are named, the newest.
 const FLIGHTS_SHOWN: usize = 20;
 
-/// What the notes of the log say.
+/// Writes the notes of the logs.
 fn notes(out: &mut String, notes: &Notes, width: usize) -> fmt::Result {
     for (name, words) in notes.rows() {
         wrapped(out, &format!("  {name}"), &words, width)?;
@@ -114,7 +114,7 @@ fn heading(out: &mut String, side: &Side, before: &str, width: usize) -> fmt::Re
     notes(out, side.run.notes(), width)
 }
 
-/// The stages, each followed by its tags where they are asked for.
+/// The stages, each followed by its tags if requested.
 fn rows(report: &Report, tags: bool) -> Vec<&Series> {
     let mut rows = Vec::new();
     for stage in &report.this.stages {
@@ -126,7 +126,7 @@ fn rows(report: &Report, tags: bool) -> Vec<&Series> {
     rows
 }
 
-/// Which columns there is room for.
+/// The columns that fit.
 fn columns(width: usize) -> Vec<&'static str> {
     let width_of = |name: &str| if name == "count" { COUNT_WIDTH } else { COLUMN_WIDTH };
     let mut columns = COLUMNS.to_vec();
@@ -165,7 +165,7 @@ fn write_table(
     Ok(())
 }
 
-/// The number of a column, and whether it is a count.
+/// The value of a column, and whether it is a count.
 fn value(figures: &Figures, column: &str) -> (u64, bool) {
     match figures.times().find(|(name, _)| *name == column) {
         Some((_, ns)) => (ns, false),
@@ -196,7 +196,7 @@ fn shortened(name: &str, width: usize) -> String {
     name.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// What stands behind a sparkline: `  1.20 µs to 48.2 µs`.
+/// Width of the text behind a sparkline: `  1.20 µs to 48.2 µs`.
 const RANGE_WIDTH: usize = 22;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -209,7 +209,7 @@ fn write_times(
 ) -> fmt::Result {
     let Some(span_ns) = report.this.run.span_ns() else { return Ok(()) };
     let room = width.saturating_sub(name_width + 1 + RANGE_WIDTH).clamp(8, 240);
-    // No column is shorter than an interval, or there would be holes.
+    // A column is at least as long as an interval, because shorter ones would leave holes.
     let shortest = rows.iter().flat_map(|row| &row.points).map(|point| point.end_ns - point.start_ns).min();
     let lasted_ns = (span_ns.1 - span_ns.0).max(1);
     let column_ns = lasted_ns.div_ceil(room as u64).max(shortest.unwrap_or(1)).max(1);
@@ -225,7 +225,7 @@ fn write_times(
     Ok(())
 }
 
-/// The worst p99 of each column of time, nanoseconds; `None` where nothing was measured.
+/// The worst p99 of each column of time, nanoseconds; `None` without measurements.
 fn binned(points: &[Point], (begin_ns, end_ns): (u64, u64), column_ns: u64) -> Vec<Option<u64>> {
     let count = end_ns.saturating_sub(begin_ns).div_ceil(column_ns).max(1) as usize;
     let mut columns = vec![None; count];

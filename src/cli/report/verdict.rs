@@ -1,4 +1,5 @@
-//! What it comes to, in a sentence: whether the gateway was prompt, where it was not, and how its clients did. Pure.
+//! The conclusion of a report, in a sentence: whether the gateway was prompt, the slow stage if not, and the
+//! state of its clients. Pure.
 
 use serde::Serialize;
 
@@ -10,51 +11,52 @@ use crate::latency::budget::{self, Verdict};
 use crate::latency::hlog::note::Account;
 use crate::latency::{Figures, Nanos, Stage};
 
-/// Where no budget limits `total`, a gateway is prompt whose p99 of it is at most this, nanoseconds.
+/// Without a budget for `total`, a gateway is prompt if its p99 is at most this, nanoseconds.
 const PROMPT_NS: u64 = 100_000_000;
-/// Broken rules that the sentence names.
+/// Most violated rules that the sentence names.
 const RULES_TOLD: usize = 3;
 
-/// The parts of the way that follow each other.
+/// The consecutive stages of the tick path.
 const PARTS: [Stage; 5] = [Stage::Recv, Stage::Normalise, Stage::Pickup, Stage::Encode, Stage::Write];
 
-/// How the gateway itself did.
+/// Verdict on the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Gateway {
-    /// It did its part in time.
+    /// Its latency is acceptable.
     Prompt,
-    /// It did not, though no rule says so.
+    /// Its latency is high although no rule limits it, or a shard dropped ticks because it was too late.
     Slow,
-    /// It broke a rule that is not about its clients.
+    /// It violates a rule that is not about its clients.
     OverBudget,
     /// No delivery was measured.
     Unknown,
 }
 
-/// A rule that was broken, and where.
+/// A violated rule, and its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Broken {
-    /// As it was written.
+    /// The rule as given.
     pub(super) rule: String,
-    /// The stage that took it: of a rule about the whole way, that which took most, if one can be named.
+    /// The responsible stage; of a rule about the total, the stage with the largest share, if it can be
+    /// determined.
     pub(super) stage: Option<String>,
 }
 
-/// What it comes to.
+/// The conclusion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Conclusion {
-    /// All of it, in a sentence.
+    /// The conclusion as a sentence.
     pub(super) text: String,
-    /// How the gateway did.
+    /// Verdict on the gateway.
     pub(super) gateway: Gateway,
-    /// The stage that took most of a delivery's time, if one can be named.
+    /// The stage with the largest share of the delivery time, if it can be determined.
     pub(super) stage: Option<String>,
-    /// The rules that were broken.
+    /// The violated rules.
     pub(super) broken: Vec<Broken>,
 }
 
-/// Comes to it.
+/// Draws the conclusion.
 pub(super) fn conclude(report: &Report) -> Conclusion {
     let Report { this, verdicts, .. } = report;
     let total = figures(this, Stage::Total);
@@ -83,25 +85,25 @@ pub(super) fn conclude(report: &Report) -> Conclusion {
     }
 }
 
-/// The part that took the most of `total`, with its p99 in nanoseconds: of all deliveries, or of those whose tags have
-/// this `rest` behind the stage. `None` where no part accounts for it: `recv` and `normalise` count every tick, also those
-/// that nobody was sent, so what took longer than the whole was not on the way of a delivery.
+/// The stage with the largest share of `total`, with its p99 in nanoseconds: of all deliveries, or of tags
+/// with this `rest` behind the stage. `None` if no stage accounts for it: `recv` and `normalise` count every
+/// tick, including those sent to no client, so that a stage slower than the total is not part of a delivery.
 fn most(side: &Side, rest: &str) -> Option<(Stage, u64)> {
     let total_ns = p99_of(side, Stage::Total, rest)?;
-    // Histograms are exact to a thousandth.
+    // Histograms are exact to 0.1 %.
     let longest_ns = total_ns.saturating_add(total_ns / 1_000);
     let parts = PARTS.into_iter().filter_map(|part| Some((part, p99_of(side, part, rest)?)));
     let parts: Vec<(Stage, u64)> = parts.filter(|(_, ns)| *ns <= longest_ns).collect();
     let sum_ns = parts.iter().fold(0_u64, |sum, (_, ns)| sum.saturating_add(*ns));
     let most = parts.into_iter().max_by_key(|(_, ns)| *ns);
-    // What no part explains may have taken more.
+    // The time not covered by any stage may be larger.
     most.filter(|(_, ns)| *ns >= total_ns.saturating_sub(sum_ns))
 }
 
-/// The p99 of what was measured in a stage under tags with this rest, nanoseconds.
+/// The p99 of the tags of a stage with this rest, nanoseconds.
 fn p99_of(side: &Side, stage: Stage, rest: &str) -> Option<u64> {
     let selector = format!("{}{rest}", stage.name());
-    // Too many values to be counted are none to judge by.
+    // A sum with too many values is treated as missing.
     let values = side.run.select(|tag| budget::selects(&selector, tag)).ok()??;
     (!values.is_empty()).then(|| values.value_at_quantile(0.99))
 }
@@ -115,12 +117,12 @@ fn p99_ns(figures: &Figures) -> u64 {
     figures.times().find(|(name, _)| *name == "p99").map_or(0, |(_, ns)| ns)
 }
 
-/// Whether a rule is about what clients kept waiting, not about the gateway.
+/// Whether a rule is about waiting for slow clients instead of about the gateway.
 fn is_of_clients(verdict: &Verdict) -> bool {
     Stage::of_tag(&verdict.selector) == Some(Stage::SlowClient)
 }
 
-/// Whether a rule says how slow the gateway may be: it limits the slow end of all deliveries.
+/// Whether a rule limits the latency of the gateway, i.e. the tail of all deliveries.
 fn limits_total(verdict: &Verdict) -> bool {
     verdict.selector == Stage::Total.name() && verdict.limits_tail
 }
@@ -158,7 +160,7 @@ fn first_clause(
         Gateway::Prompt => "The gateway was prompt",
         Gateway::Slow => "The gateway was slow",
         Gateway::OverBudget => "The gateway was over budget",
-        Gateway::Unknown => "Whether the gateway was prompt cannot be said",
+        Gateway::Unknown => "It is unknown whether the gateway was prompt",
     };
     match most.filter(|_| matches!(gateway, Gateway::Slow | Gateway::OverBudget)) {
         Some((stage, ns)) => format!("{how}: {total}, {} took the most (p99 {})", stage.name(), Nanos(ns)),
@@ -166,10 +168,10 @@ fn first_clause(
     }
 }
 
-/// The stage that a broken rule is about; of one about the whole way, that which took most of it.
+/// The stage responsible for a violated rule; of a rule about the total, the stage with the largest share.
 struct Culprit {
     stage: String,
-    /// Of the latter: its p99, nanoseconds.
+    /// In the latter case: its p99, nanoseconds.
     p99_ns: Option<u64>,
 }
 
@@ -204,7 +206,7 @@ fn budget_clause(broken: &[(&Verdict, Option<Culprit>)]) -> String {
     };
     let mut rules: Vec<String> = broken.iter().take(RULES_TOLD).map(rule).collect();
     if broken.len() > RULES_TOLD {
-        rules.push(format!("and {} rules more", broken.len() - RULES_TOLD));
+        rules.push(format!("and {} more rules", broken.len() - RULES_TOLD));
     }
     format!("broken: {}", rules.join(", "))
 }
@@ -244,7 +246,7 @@ fn clients_clause(side: &Side) -> String {
     format!("{} of {all} {clients} {were} slow, {dropped}, {cuts}", Grouped(slow))
 }
 
-/// Clients that were cut for being slow or silent, or because memory was short.
+/// Number of clients that were cut because they were slow or silent, or because memory was short.
 fn cut(whole: &Account) -> u64 {
     let count = |cause: &str| whole.ended.get(cause).copied().unwrap_or(0);
     ["slow_consumer", "memory", "no_pong"].into_iter().map(count).fold(0, u64::saturating_add)

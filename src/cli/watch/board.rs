@@ -1,4 +1,4 @@
-//! The live table: the newest of every symbol, laid out for a terminal of a given size. Pure.
+//! The live table: the newest values of all symbols, laid out for a terminal of a given size. Pure.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use crate::model::tick::Channel;
 use crate::text::printable;
 
 const COLUMNS: usize = 10;
-/// What matters most first: a terminal shows as many of them as it has room for.
+/// Columns in order of importance: a terminal shows as many as fit.
 const HEADS: [&str; COLUMNS] =
     ["symbol", "state", "bid", "ask", "last", "age", "bid size", "ask size", "size", "side"];
 const SYMBOL: usize = 0;
@@ -23,32 +23,32 @@ const BID_SIZE: usize = 6;
 const ASK_SIZE: usize = 7;
 const SIZE: usize = 8;
 const SIDE: usize = 9;
-/// Columns for which symbols are shortened before one of them is left out: up to the last price.
+/// Columns for which symbols are shortened before one of them is omitted: those up to the last price.
 const WANTED: usize = LAST + 1;
-/// What is left of a symbol that is shortened, characters.
+/// Shortest form of a shortened symbol, characters.
 const SYMBOL_CHARS_MIN: usize = 16;
 /// Spaces between two columns.
 const SPACING: usize = 2;
-/// What is shown as the state of a symbol whose prices are of the past.
+/// State shown for a symbol whose prices are of the past.
 const PAST: &str = "past";
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The text, no wider than asked for and without control characters.
+    /// The text, at most as wide as requested and without control characters.
     pub text: String,
-    /// True when the prices are not to be trusted: their feed is stale, down or has ended, or they are of the past. Those of a
-    /// recording that is replayed are what it says; that they are not live, the state tells.
+    /// True if the prices are not current: the feed is stale, down or has ended, or the prices are of the
+    /// past. Prices of a replay are not grey; the state shows that they are not live.
     pub grey: bool,
 }
 
-/// What is known of one symbol, ready to be shown.
+/// The values of one symbol, formatted.
 #[derive(Debug, Default)]
 struct Row {
     cells: [String; COLUMNS],
-    /// As it was told; empty where nothing was.
+    /// The state as received; empty before the first.
     state: String,
-    /// Its prices are of the past, whatever its state is now.
+    /// Whether the prices are of the past, regardless of the state.
     past: bool,
     newest_rx_us: Option<u64>,
 }
@@ -84,12 +84,12 @@ pub struct Board {
 }
 
 impl Board {
-    /// Takes the next message in.
+    /// Processes the next message.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
             Message::Update(channel, update) => self.update(*channel, update),
             Message::Status(status) => self.state(&status.symbol, &status.state),
-            // What is not live was told before.
+            // The states that are not live were sent before.
             Message::Joined(_) => {
                 for row in self.rows.iter_mut().filter(|row| row.past) {
                     row.past = false;
@@ -111,7 +111,8 @@ impl Board {
         }
     }
 
-    /// Lays out at most `height` lines of at most `width` characters, at the wall time `now_us`.
+    /// Lays out at most `height` lines of at most `width` characters, at the wall time `now_us`, microseconds
+    /// since the Unix epoch.
     pub fn lines(&mut self, head: &str, width: usize, height: usize, now_us: u64) -> Vec<Line> {
         self.sort();
         let room = height.saturating_sub(2);
@@ -188,8 +189,9 @@ impl Board {
     }
 }
 
-/// The widths of as many columns as `width` has room for. No price is ever cut off: a column that does not fit whole is left
-/// out, with all behind it. Symbols are shortened where one of the first columns would be lost otherwise.
+/// The widths of the columns that fit in `width`. Prices are never truncated: a column that does not fit is
+/// omitted, with all columns after it. Symbols are shortened if one of the first columns would be lost
+/// otherwise.
 fn fitted(widths: &mut [usize; COLUMNS], width: usize) -> &[usize] {
     let taken = |widths: &[usize]| widths.iter().sum::<usize>() + SPACING * widths.len().saturating_sub(1);
     let over = taken(&widths[..WANTED]).saturating_sub(width);
@@ -198,7 +200,7 @@ fn fitted(widths: &mut [usize; COLUMNS], width: usize) -> &[usize] {
     &widths[..fit.unwrap_or(1)]
 }
 
-/// Cells under one another, as many as there are widths: words to the left, numbers to the right.
+/// Formats one line of cells, as many as there are widths: text left-aligned, numbers right-aligned.
 fn laid_out(cells: &[&str; COLUMNS], widths: &[usize]) -> String {
     let mut line = String::new();
     for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
@@ -214,7 +216,8 @@ fn laid_out(cells: &[&str; COLUMNS], widths: &[usize]) -> String {
     line
 }
 
-/// A symbol in `width` characters: its end tells it from others of its venue, its beginning tells the venue.
+/// A symbol shortened to `width` characters. The start is kept because it names the venue, and the end
+/// because it distinguishes symbols of one venue.
 fn shortened(symbol: &str, width: usize) -> Cow<'_, str> {
     let count = symbol.chars().count();
     if count <= width {
@@ -226,12 +229,12 @@ fn shortened(symbol: &str, width: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}…{tail}"))
 }
 
-/// The text as a terminal may have it: nothing that moves the cursor, and no wider than `width`.
+/// Text for a terminal: without control characters, and at most `width` characters long.
 fn shown(text: &str, width: usize) -> String {
     printable::line(text).chars().take(width).collect()
 }
 
-/// How old a value is. The gateway's clock may be ahead of ours; then the age is below zero.
+/// Age of a value. It is negative if the clock of the gateway is ahead of the local one.
 fn age(now_us: u64, rx_us: u64) -> String {
     match now_us.checked_sub(rx_us) {
         None => format!("-{}", age(rx_us, now_us)),
@@ -294,7 +297,7 @@ mod tests {
             let mut board = board(&[&status(state), &quote("c:A", "1.10")]);
             assert_eq!(last(&mut board), (state.to_owned(), grey));
         }
-        // The past of a replay; its present is a replay, too.
+        // The past of a replay, whose present is a replay as well.
         let past = quote("c:A", "1.10").replace(r#""seq""#, r#""past":true,"seq""#);
         let mut board = board(&[&status("replay"), &past]);
         assert_eq!(last(&mut board), ("past".to_owned(), true));
@@ -344,7 +347,7 @@ mod tests {
         assert_eq!(at(80)[1..], prices);
         assert!(at(80)[0].ends_with("SHIBUSDT-240628") && at(80)[0].starts_with("binance"), "{:?}", at(80));
         assert_eq!((at(200)[0].as_str(), at(200).len()), (symbol, COLUMNS));
-        // What does not fit whole is left out, from the last column on.
+        // Columns that do not fit are omitted, beginning with the last.
         assert_eq!(at(64)[1..], prices);
         assert_eq!(at(63)[1..], prices[..3]);
         assert_eq!(at(40)[1..], prices[..2]);

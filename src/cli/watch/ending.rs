@@ -1,22 +1,22 @@
-//! How a watch ends, and what that means: the connection's end in words, and the verdict. Pure.
+//! The end of a watch: the end of the connection in words, and the verdict. Pure.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// The code of the ordinary end of a replay, or of the gateway.
+/// Close code of the ordinary end of a replay or of the gateway.
 const SHUTDOWN: u16 = 4001;
 
-/// How a watch came out.
+/// Result of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every number was accounted for: exit code 0.
+    /// Every sequence number was accounted for: exit code 0.
     Held,
-    /// The accounting rule was broken: exit code 1.
+    /// The accounting rule was violated: exit code 1.
     Broke,
-    /// Every number that came was accounted for, but the connection ended before its time, or something that was asked for never
-    /// came: exit code 1.
+    /// Every received sequence number was accounted for, but the connection ended early, or a requested
+    /// symbol never came: exit code 1.
     Short,
-    /// There was nothing to watch, or nowhere to write it: exit code 2.
+    /// There was nothing to watch, or the output failed: exit code 2.
     Failed,
 }
 
@@ -30,38 +30,38 @@ impl From<Verdict> for ExitCode {
     }
 }
 
-/// Why a watch ended, when it did not fail.
+/// Why a watch ended, unless it failed.
 #[derive(Debug)]
 pub(super) enum End {
     Interrupted,
     TimeUp,
-    /// The server closed, or its connection broke.
+    /// The server closed the connection, or the connection broke.
     Closed(Closed),
-    /// Whoever read our output has enough.
+    /// The reader closed the output.
     OutputClosed,
 }
 
-/// How a connection ended that we did not end.
+/// How the server or the network ended a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
-    /// The code of the close frame, or of the `bye` where none came.
+    /// Code of the close frame, or of the `bye` if no close frame came.
     pub(super) code: Option<u16>,
-    /// What was seen of it.
+    /// Description of the end.
     pub(super) how: String,
 }
 
 impl Closed {
-    /// A close frame came.
+    /// The end with a close frame.
     pub(super) fn with(code: u16, reason: &str) -> Self {
         Self { code: Some(code), how: format!("closed with {code}: {reason}") }
     }
 
-    /// The connection went away.
+    /// The end without a close frame.
     pub(super) fn without(how: impl Into<String>) -> Self {
         Self { code: None, how: how.into() }
     }
 
-    /// Whether there was no more to come: the replay, or the gateway, came to its end.
+    /// Whether the stream was complete: the replay or the gateway ended.
     pub(super) fn is_ordinary(&self) -> bool {
         self.code == Some(SHUTDOWN)
     }
@@ -77,20 +77,20 @@ impl fmt::Display for Closed {
     }
 }
 
-/// What a close code of `docs/PROTOCOL.md` means.
+/// Meaning of a close code of `docs/PROTOCOL.md`.
 fn in_words(code: u16) -> Option<&'static str> {
     Some(match code {
-        1000 => "nothing more is sent",
-        1002 => "what this client sent is no WebSocket",
+        1000 => "nothing further is sent",
+        1002 => "this client sent invalid WebSocket frames",
         1003 => "this client sent a binary message",
         1007 => "this client sent text that is not UTF-8",
         1009 => "this client sent a message that is too long",
-        1013 => "there is no room at this moment, or the room of the replay broke",
+        1013 => "there is no capacity at the moment, or the room of the replay failed",
         4000 => "this client was too slow",
-        SHUTDOWN => "the gateway stops, or its replay has come to the end",
-        4002 => "nothing was heard of this client for too long",
+        SHUTDOWN => "the gateway stops, or its replay has ended",
+        4002 => "this client answered no ping in time",
         4500 => "the token is missing or wrong",
-        4502 => "this client went over a limit",
+        4502 => "this client exceeded a limit",
         4503 => "the room of the replay has ended",
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! The connection of a watcher, and the brake of one that practises being slow.
+//! The connection of a watcher, with an optional limit of its read rate.
 
 use std::io;
 use std::pin::Pin;
@@ -19,27 +19,28 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use super::{ANSWER_LIMIT, excerpt};
 use crate::time::clock::{Clock, SECOND};
 
-/// Bytes asked of the socket at once: a few hundred messages.
+/// Size of the read buffer: a few hundred messages.
 const READ_BYTES: usize = 64 * 1024;
-/// The longest message: the answer to `*` names every symbol.
+/// Longest message: the answer to `*` lists all symbols.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// Bytes waiting to be written, at most: a few requests.
+/// Most bytes queued for writing: a few requests.
 const WRITE_BYTES_MAX: usize = 1 << 20;
-/// What the kernel may hold for a slow watcher, as far as it lets us choose: what it holds hides how slow we are.
+/// Receive buffer of a slow watcher, as far as the kernel allows. It is small, because buffered data hides
+/// that the client is slow.
 const SLOW_RECV_BYTES: u32 = 4 * 1024;
-/// Reads a second of a slow watcher, at least: smooth enough to look slow and not stalled.
+/// Fewest reads per second of a slow watcher, so that it looks slow and not stalled.
 const READS_PER_S: u64 = 10;
-/// Bytes of one read of a slow watcher, at most.
+/// Most bytes of one read of a slow watcher.
 const PORTION_BYTES_MAX: u64 = 16 * 1024;
 
 /// A WebSocket over a [`Link`].
 pub(super) type Socket = WebSocketStream<Link>;
 
-/// How many bytes a second may be read. Nothing is saved up: who reads nothing for a while may not read more later.
+/// A read rate. Unused time does not accumulate: a pause does not allow a burst.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
     bytes_per_s: u64,
-    /// When the next byte may be read, steady nanoseconds.
+    /// Time of the next read, steady nanoseconds.
     ready_ns: u64,
 }
 
@@ -48,12 +49,12 @@ impl Allowance {
         Self { bytes_per_s: bytes_per_s.max(1), ready_ns: 0 }
     }
 
-    /// How many bytes one read may take.
+    /// Most bytes of one read.
     fn portion(&self) -> usize {
         (self.bytes_per_s / READS_PER_S).clamp(1, PORTION_BYTES_MAX) as usize
     }
 
-    /// Notes what was read.
+    /// Accounts for a read.
     fn took(&mut self, bytes: usize, now_ns: u64) {
         let ns = u128::from(bytes as u64) * u128::from(SECOND) / u128::from(self.bytes_per_s);
         let ns = u64::try_from(ns).unwrap_or(u64::MAX);
@@ -61,18 +62,18 @@ impl Allowance {
     }
 }
 
-/// What holds a link back.
+/// Limits the read rate of a link.
 struct Brake {
     allowance: Allowance,
     clock: Clock,
-    /// Runs while the next byte is not due.
+    /// Timer until the next read.
     wait: Option<Pin<Box<Sleep>>>,
-    /// What is read goes through here: a `ReadBuf` can be cut short only by `unsafe`.
+    /// Buffer of a read: a `ReadBuf` can only be shortened with `unsafe`.
     portion: Box<[u8]>,
 }
 
 impl Brake {
-    /// Ready when the next byte is due.
+    /// Ready when the next read is due.
     fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(wait) = &mut self.wait {
@@ -84,21 +85,21 @@ impl Brake {
             }
             match self.clock.instant(self.allowance.ready_ns) {
                 Some(due) => self.wait = Some(Box::pin(sleep_until(due.into()))),
-                // Nothing waits on a manual clock: whoever moves it asks again.
+                // A manual clock has no timer: the test polls again after it has moved the clock.
                 None => return Poll::Pending,
             }
         }
     }
 }
 
-/// A TCP connection that can be read slowly on purpose.
+/// A TCP connection whose read rate can be limited.
 pub(super) struct Link {
     stream: TcpStream,
     brake: Option<Brake>,
 }
 
 impl Link {
-    /// From now on reads at most so many bytes a second.
+    /// Limits reads to `bytes_per_s` from now on.
     pub(super) fn slow_down(&mut self, bytes_per_s: u64, clock: &Clock) {
         let allowance = Allowance::new(bytes_per_s);
         let portion = vec![0; allowance.portion()].into_boxed_slice();
@@ -137,7 +138,7 @@ impl AsyncWrite for Link {
     }
 }
 
-/// Connects and shakes hands. A small receive buffer is for those that are going to be slow.
+/// Connects and completes the handshake. A slow watcher uses a small receive buffer.
 pub(super) async fn connect(url: &str, small_buffer: bool) -> anyhow::Result<Socket> {
     timeout(ANSWER_LIMIT, shake_hands(url, small_buffer))
         .await
@@ -159,7 +160,7 @@ async fn shake_hands(url: &str, small_buffer: bool) -> Result<Socket, SocketErro
     client_async_with_config(request, link, Some(config)).await.map(|(socket, _)| socket)
 }
 
-/// Opens the TCP connection by hand: the receive buffer has to be chosen before.
+/// Opens the TCP connection directly, because the receive buffer must be set before connecting.
 async fn dial(uri: &Uri, small_buffer: bool) -> Result<TcpStream, SocketError> {
     if matches!(uri_mode(uri)?, Mode::Tls) {
         return Err(UrlError::TlsFeatureNotEnabled.into());
@@ -181,7 +182,7 @@ async fn dial(uri: &Uri, small_buffer: bool) -> Result<TcpStream, SocketError> {
     Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")).into())
 }
 
-/// The cause in words; of an HTTP answer, what it says.
+/// The cause as text, including the body of an HTTP answer.
 fn connect_error(error: SocketError) -> anyhow::Error {
     match error {
         SocketError::Http(answer) => {
@@ -212,7 +213,7 @@ mod tests {
                 now = now.max(allowance.ready_ns);
                 allowance.took(portion, now);
                 taken += portion as u128;
-                // The first portion is free; each other one has to be due.
+                // The first read is free; each further one must be due.
                 let due = (taken - portion as u128) * u128::from(SECOND);
                 let allowed = u128::from(now - start + 100) * u128::from(bytes_per_s);
                 assert!(due <= allowed, "{bytes_per_s}: {taken} bytes");
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(Allowance::new(0).portion(), 1, "nothing at all would never end");
     }
 
-    /// Two ends of a connection; the first is the slow one.
+    /// Two ends of a connection; the first is slow.
     async fn pair(bytes_per_s: u64, clock: &Clock) -> (Link, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");

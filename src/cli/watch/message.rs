@@ -1,6 +1,6 @@
-//! What the server says, as far as a watcher needs it: typed, and borrowed from the text it came in.
+//! Messages of the server, as far as a watcher needs them: typed, and borrowed from their text.
 //!
-//! Unknown types and fields are ignored, as the protocol asks of both sides.
+//! Unknown types and fields are ignored, as the protocol requires of both sides.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +11,9 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::model::tick::Channel;
 
-/// A JSON string, borrowed from the message unless it holds escapes.
+/// A JSON string, borrowed from the message unless it contains escapes.
 ///
-/// (A bare `Option<Cow<str>>` would always copy: serde borrows a `Cow` only outside of other types.)
+/// (A bare `Option<Cow<str>>` would always copy, because serde borrows a `Cow` only outside other types.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
@@ -53,11 +53,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// One channel or a list of them; names this client does not know are left out.
+/// One channel or a list of channels; unknown names are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Channels(pub Vec<Channel>);
 
-/// The channel of this name.
+/// The channel with this name.
 pub(super) fn channel_named(name: &str) -> Option<Channel> {
     Channel::ALL.into_iter().find(|channel| channel.name() == name)
 }
@@ -88,39 +88,39 @@ impl<'de> Deserialize<'de> for Channels {
     }
 }
 
-/// A trade or a quote. Prices and sizes are the venue's digits; what the message left out is `None`.
+/// A trade or a quote. Prices and sizes have the digits of the venue; omitted fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Update<'a> {
     /// `venue:SYMBOL`.
     #[serde(borrow)]
     pub symbol: Text<'a>,
-    /// Number of the newest tick this stands for, per symbol and channel within an epoch.
+    /// Sequence number of the newest tick it stands for, per symbol and channel within an epoch.
     pub seq: u64,
-    /// How many ticks it stands for.
+    /// Number of ticks it stands for.
     #[serde(default = "one")]
     pub n: u64,
-    /// True for the last value at the start of a subscription.
+    /// Whether it is a snapshot, i.e. the last value at the start of a subscription.
     #[serde(default)]
     pub snap: bool,
-    /// True where it was recorded, and the subscription has not come to the present yet.
+    /// Whether it is a recorded tick of a subscription that is catching up.
     #[serde(default)]
     pub past: bool,
-    /// When the gateway received it, microseconds since the Unix epoch.
+    /// Receive time at the gateway, microseconds since the Unix epoch.
     #[serde(rename = "rx")]
     pub rx_us: Option<u64>,
-    /// Quote: highest price somebody pays.
+    /// Quote: best bid price.
     pub bid: Option<Text<'a>>,
-    /// Quote: how much is wanted there.
+    /// Quote: size at the bid.
     pub bid_size: Option<Text<'a>>,
-    /// Quote: lowest price somebody takes.
+    /// Quote: best ask price.
     pub ask: Option<Text<'a>>,
-    /// Quote: how much is offered there.
+    /// Quote: size at the ask.
     pub ask_size: Option<Text<'a>>,
-    /// Trade: its price.
+    /// Trade: price.
     pub price: Option<Text<'a>>,
-    /// Trade: its size.
+    /// Trade: size.
     pub size: Option<Text<'a>>,
-    /// Trade: the aggressor's side.
+    /// Trade: side of the aggressor.
     pub side: Option<Text<'a>>,
 }
 
@@ -128,20 +128,20 @@ fn one() -> u64 {
     1
 }
 
-/// Ticks that will not come, named.
+/// Ticks that the client does not receive.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Gap<'a> {
     /// `venue:SYMBOL`.
     #[serde(borrow)]
     pub symbol: Text<'a>,
-    /// The channel whose numbers these are.
+    /// The channel.
     #[serde(deserialize_with = "one_channel")]
     pub channel: Channel,
-    /// First missing number.
+    /// First missing sequence number.
     pub from: u64,
-    /// Last missing number.
+    /// Last missing sequence number.
     pub to: u64,
-    /// The server's reason.
+    /// The reason.
     #[serde(default)]
     pub why: Text<'a>,
 }
@@ -151,7 +151,7 @@ fn one_channel<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Channel, D:
     channel_named(&name).ok_or_else(|| D::Error::custom("unknown channel"))
 }
 
-/// An instrument changed its state.
+/// A new state of an instrument.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Status<'a> {
     /// `venue:SYMBOL`.
@@ -164,152 +164,151 @@ pub struct Status<'a> {
 /// The first message of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Hello<'a> {
-    /// Name of this run of the gateway: numbers count within it.
+    /// Identifier of this run of the gateway; sequence numbers count within it.
     #[serde(borrow, default)]
     pub epoch: Text<'a>,
 }
 
-/// The answer to a request that was understood.
+/// The answer to an accepted request.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Ack<'a> {
-    /// The request's id.
+    /// The `id` of the request.
     #[serde(default)]
     pub id: serde_json::Value,
-    /// The request's `op`.
+    /// The `op` of the request.
     #[serde(borrow, default)]
     pub op: Text<'a>,
-    /// The channels that were asked for.
+    /// The requested channels.
     pub channel: Option<Channels>,
-    /// It answers an `unsubscribe` that named no symbols.
+    /// Whether it answers an `unsubscribe` without symbols.
     #[serde(default)]
     pub all: bool,
-    /// What was done; absent when the request named no symbols.
+    /// Accepted symbols; absent if the request named no symbols.
     pub ok: Option<Vec<Accepted<'a>>>,
-    /// What was refused.
+    /// Rejected symbols.
     #[serde(default)]
     pub rejected: Vec<Rejected<'a>>,
 }
 
-/// One symbol of an [`Ack`] that was accepted.
+/// An accepted symbol in an [`Ack`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Accepted<'a> {
-    /// `venue:SYMBOL` in full, or the wildcard as asked for.
+    /// `venue:SYMBOL` in full, or the wildcard as requested.
     #[serde(borrow)]
     pub symbol: Text<'a>,
-    /// The channels this entry is about, if not all of the ack's.
+    /// The channels of this entry, if not all of the ack's.
     pub channel: Option<Channels>,
-    /// The last number before the stream, where the server tells it.
+    /// Last sequence number before the stream, if given.
     pub seq: Option<u64>,
-    /// The instrument's state.
+    /// State of the instrument.
     pub state: Option<Text<'a>>,
-    /// How many updates a second come at most; absent where there is no limit.
+    /// Most updates per second; absent without a limit.
     pub max_hz: Option<serde_json::Number>,
-    /// What became of the numbers of an earlier connection: `ok`, `gap` or `new_epoch`.
+    /// Result of a resume: `ok`, `gap` or `new_epoch`.
     pub resumed: Option<Text<'a>>,
 }
 
-/// One symbol of an [`Ack`] that was refused.
+/// A rejected symbol in an [`Ack`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Rejected<'a> {
-    /// The symbol as asked for.
+    /// The symbol as requested.
     #[serde(borrow)]
     pub symbol: Text<'a>,
-    /// Why, in a word.
+    /// Error code.
     #[serde(default)]
     pub code: Text<'a>,
 }
 
-/// The server finds this client slow, or no longer.
+/// A change in how far this client is behind.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Lag<'a> {
     /// `ok`, `warn`, `shed` or `cut`.
     #[serde(borrow)]
     pub level: Text<'a>,
-    /// How far behind the client is, milliseconds.
+    /// Delay of the client, milliseconds.
     #[serde(default)]
     pub behind_ms: u64,
-    /// How much waits for it, bytes.
+    /// Bytes queued for it.
     #[serde(default)]
     pub queued_bytes: u64,
-    /// When it is cut off if it goes on taking nothing, milliseconds from now.
+    /// Time until it is cut if it reads nothing, milliseconds.
     pub cut_in_ms: Option<u64>,
-    /// Ticks of this connection that a newer one stands for, so far.
+    /// Ticks merged in this connection so far.
     #[serde(default)]
     pub merged: u64,
-    /// Ticks of this connection that were dropped because it is slow, so far.
+    /// Ticks dropped in this connection so far, because it is slow.
     #[serde(default)]
     pub dropped: u64,
 }
 
-/// A request was not understood or not allowed.
+/// A rejected request.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Failure<'a> {
-    /// The request's id; null if it had none.
+    /// The `id` of the request; null if it had none.
     #[serde(default)]
     pub id: serde_json::Value,
-    /// What went wrong, in a word.
+    /// Error code.
     #[serde(borrow, default)]
     pub code: Text<'a>,
-    /// What went wrong, in a sentence.
+    /// Error message.
     #[serde(default)]
     pub msg: Text<'a>,
 }
 
-/// The server is about to close.
+/// Announces that the server closes the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Bye<'a> {
     /// The close code that follows.
     #[serde(default)]
     pub code: u16,
-    /// Why.
+    /// The reason.
     #[serde(borrow, default)]
     pub why: Text<'a>,
-    /// True if the client may come back.
+    /// Whether the client may reconnect.
     #[serde(default)]
     pub reconnect: bool,
-    /// How long to wait before that, milliseconds.
+    /// Delay before reconnecting, milliseconds.
     pub after_ms: Option<u64>,
 }
 
-/// The past that was asked for is over.
+/// The end of a catch-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Joined {
-    /// Ticks, of whatever symbols, that were not kept on the way.
+    /// Ticks, over all symbols, that were no longer kept.
     #[serde(default)]
     pub missed: u64,
 }
 
-/// One message of the server.
+/// A message of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message<'a> {
     /// A trade or a quote.
     Update(Channel, Update<'a>),
-    /// Ticks that will not come.
+    /// Ticks that the client does not receive.
     Gap(Gap<'a>),
-    /// A change of state.
+    /// A new state.
     Status(Status<'a>),
-    /// What comes from here on is the present.
+    /// The end of a catch-up; what follows is live.
     Joined(Joined),
-    /// The greeting.
+    /// The first message.
     Hello(Hello<'a>),
-    /// A request was answered.
+    /// The answer to a request.
     Ack(Ack<'a>),
-    /// A request was refused as a whole.
+    /// The rejection of a request.
     Failure(Failure<'a>),
-    /// How far behind this client is.
+    /// How far this client is behind.
     Lag(Lag<'a>),
-    /// The server leaves.
+    /// The server closes the connection.
     Bye(Bye<'a>),
-    /// Anything else, such as a heartbeat: nothing to account for.
+    /// Anything else, such as a heartbeat, which needs no accounting.
     Other,
 }
 
 impl<'a> Message<'a> {
-    /// Reads one text frame.
+    /// Parses one text frame.
     ///
     /// # Errors
-    /// When the text is no JSON object with a `type`, or a message of a known type lacks what the
-    /// protocol promises.
+    /// The text is not a JSON object with a `type`, or a message of a known type lacks a required field.
     pub fn parse(text: &'a str) -> serde_json::Result<Self> {
         let kind = kind(text)?;
         Ok(match &*kind {
@@ -328,7 +327,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The message's `type`. It comes first in practice, so that it is mostly found without a parse.
+/// The `type` of a message. It is usually the first field, which avoids a full parse.
 fn kind(text: &str) -> serde_json::Result<Text<'_>> {
     #[derive(Deserialize)]
     struct Head<'a> {

@@ -1,9 +1,9 @@
-//! `tickfan watch`: a client that shows what a gateway sends, and checks from the outside that every
-//! tick is accounted for.
+//! `tickfan watch`: a client that shows what a gateway sends, and checks from the outside that every tick is
+//! accounted for.
 //!
-//! [`ledger`] holds the rule, [`message`] reads what the server says, [`board`] lays out the table and
-//! [`tally`] the summary: all pure. `link` is the connection, slow on purpose where that is asked for. Here are
-//! the arguments and what becomes of them.
+//! [`ledger`] checks the accounting rule, [`message`] parses messages, [`board`] lays out the table and
+//! [`tally`] the summary: all pure. `link` is the connection, with an optional read rate. This module
+//! contains the arguments and the main loop.
 
 pub mod board;
 mod ending;
@@ -40,45 +40,45 @@ use crate::text::error_text;
 use crate::time::clock::{Clock, Now};
 use crate::time::duration;
 
-/// How long a connection, and then the answers to the subscriptions, may take.
+/// Time limit for connecting, and then for the answers to the subscriptions.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long a goodbye may take.
+/// Time limit for the closing handshake.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// How often the table is painted.
+/// Interval between repaints of the table.
 const PAINT_PERIOD: Duration = Duration::from_millis(200);
-/// How often a line of counts is written.
+/// Interval between lines of counts.
 const COUNTS_PERIOD: Duration = Duration::from_secs(1);
-/// How many messages are taken in before the timers are looked at again.
+/// Most messages processed before the timers are checked again.
 const BATCH_MESSAGES: usize = 512;
-/// How much of a bad message or an HTTP answer is shown, in characters.
+/// Longest excerpt of a bad message or an HTTP answer, characters.
 const EXCERPT_CHARS: usize = 200;
 
-/// How the updates of a subscription are thinned out.
+/// How a subscription handles updates that do not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Each tick; what does not fit is dropped whole and named in a gap.
+    /// Each tick; ticks that do not fit are dropped and named in a gap.
     Every,
-    /// The newest value; what does not fit is merged into it.
+    /// The newest value; ticks that do not fit are merged into it.
     Latest,
 }
 
-/// What becomes of a client that takes too little where it wants each tick.
+/// What the gateway does with a slow client that wants every tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnSlow {
-    /// The first tick that would be lost ends the connection with 4000.
+    /// The first lost tick ends the connection with code 4000.
     Cut,
-    /// What is lost is named in a gap.
+    /// Lost ticks are named in a gap.
     Gap,
 }
 
-/// What to watch. `--help` shows the comments of the fields.
+/// Arguments of `watch`. `--help` shows the comments of the fields.
 #[derive(Clone, Debug, Args)]
 pub struct WatchArgs {
-    /// WebSocket address of the gateway.
+    /// WebSocket URL of the gateway.
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
     pub url: String,
 
-    /// Channel: trade or quote; several with commas or by repeating.
+    /// Channel: trade or quote; several separated by commas or by repeating.
     #[arg(
         long = "channel",
         value_name = "CHANNEL",
@@ -88,34 +88,34 @@ pub struct WatchArgs {
     )]
     pub channels: Vec<Channel>,
 
-    /// How updates are thinned out; by default trades come each and quotes as the latest.
+    /// How updates that do not fit are handled; by default every for trades and latest for quotes.
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
 
-    /// Updates per second and symbol at most (Hz, above 0); by default as many as there are.
+    /// Most updates per second and symbol (Hz, above 0); not limited by default.
     #[arg(long, value_name = "HZ", value_parser = parse_max_hz)]
     pub max_hz: Option<serde_json::Number>,
 
-    /// What the gateway does about ticks that are lost because this client is slow; goes with what comes as every.
+    /// What the gateway does when this client is too slow for every tick; requires mode every.
     #[arg(long, value_enum)]
     pub on_slow: Option<OnSlow>,
 
-    /// Begin with what was recorded since then, and go on live: 2021-04-17T16:43:37Z, a time since 1970 in s, ms or µs, or
-    /// -30s before now. Everything comes as every then. The gateway has to record.
+    /// Begin with the ticks recorded since this time, and continue live: 2021-04-17T16:43:37Z, a time since
+    /// 1970 in s, ms or µs, or -30s before now. The mode is every then. The gateway must record.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<String>,
 
-    /// Practise being slow: once subscribed, read at most so many bytes a second, with a small receive buffer
-    /// (ws:// only). What the gateway makes of it is told as it happens: `lag: shed, 3,120 ms behind`.
+    /// Simulate a slow client: once subscribed, read at most this number of bytes per second, with a small
+    /// receive buffer (ws:// only). Reports the reaction of the gateway: `lag: shed, 3,120 ms behind`.
     #[arg(long, value_name = "BYTES_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
     pub slow: Option<u64>,
 
-    /// Print trades, quotes, gaps and states as they come, one JSON object a line.
+    /// Print trades, quotes, gaps and states as received, one JSON object per line.
     #[arg(long)]
     pub json: bool,
 
-    /// How long to watch, once subscribed: a number above 0 with ms, s, m or h, such as 500ms, 10s or 2m; by
-    /// default until Ctrl-C or until the server closes.
+    /// Duration of the watch, once subscribed: a number above 0 with ms, s, m or h, such as 500ms, 10s or 2m;
+    /// by default until Ctrl-C or until the server closes.
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
 
@@ -140,8 +140,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Watches until Ctrl-C, until the time is up or until the server closes. Says everything there is
-/// to say on standard output and standard error, a failure included.
+/// Watches until Ctrl-C, until the time is up or until the server closes. Reports everything, including a
+/// failure, on standard output and standard error.
 pub async fn run(args: &WatchArgs, clock: &Clock) -> Verdict {
     run_on(args, clock, Screen::of_process(args.json)).await
 }
@@ -152,14 +152,14 @@ async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> Verdict {
     watcher.finish(end)
 }
 
-/// What a socket gave.
+/// The next item read from a socket.
 enum Given {
     Text(tokio_tungstenite::tungstenite::Utf8Bytes),
     Nothing,
     Closed(Closed),
 }
 
-/// One connection and the account of it.
+/// One connection with its accounting.
 struct Watcher<'a> {
     args: &'a WatchArgs,
     clock: &'a Clock,
@@ -168,16 +168,16 @@ struct Watcher<'a> {
     delays: Delays,
     board: Board,
     states: States,
-    /// Ids of subscriptions that were not answered yet.
+    /// Ids of subscriptions without an answer.
     unanswered: Vec<u64>,
     accepted: usize,
-    /// The code of the `bye`, where there was one.
+    /// Code of the `bye`, if one was received.
     bye: Option<u16>,
     ladder: Ladder,
     start: Now,
-    /// When to stop, steady nanoseconds: for want of answers, then because the time is up.
+    /// Deadline, steady nanoseconds: first for the answers, then for the end of the watch.
     deadline_ns: Option<u64>,
-    /// Time and updates at the last paint or line of counts: for the rate.
+    /// Time and updates at the last paint or line of counts, for the rate.
     shown: (u64, u64),
 }
 
@@ -187,7 +187,7 @@ impl<'a> Watcher<'a> {
             args,
             clock,
             screen,
-            // The past begins with any number.
+            // A catch-up begins with any number.
             ledger: Ledger::new(args.from.is_none()),
             delays: Delays::new(),
             board: Board::default(),
@@ -209,12 +209,12 @@ impl<'a> Watcher<'a> {
         self.deadline_ns = Some(self.after(ANSWER_LIMIT));
         self.subscribe(&mut socket).await?;
         let end = self.watch(&mut socket).await;
-        // A server that does not answer a goodbye is left without one.
+        // If the server does not answer in time, the connection is dropped.
         let _ = timeout(CLOSE_LIMIT, socket.close(None)).await;
         end
     }
 
-    /// Asks for each channel by itself, so that each answer is about one.
+    /// Subscribes to each channel separately, so that each answer is about one.
     async fn subscribe(&mut self, socket: &mut Socket) -> anyhow::Result<()> {
         let mut channels = self.args.channels.clone();
         channels.sort_unstable();
@@ -233,7 +233,7 @@ impl<'a> Watcher<'a> {
                 request["from"] = json!(from);
                 request["mode"] = json!(request["mode"].as_str().unwrap_or("every"));
             }
-            // Quotes come as the latest unless a mode is named, and then nothing of them is lost.
+            // Quotes are latest unless a mode is given; in that mode none is lost.
             let named = self.args.mode.is_some() || self.args.from.is_some();
             let every = named || channel == Channel::Trade;
             if let Some(on_slow) = self.args.on_slow.filter(|_| every) {
@@ -250,7 +250,7 @@ impl<'a> Watcher<'a> {
         let mut interrupted = pin!(interrupted());
         let mut show = interval(if self.screen.look() == Look::Table { PAINT_PERIOD } else { COUNTS_PERIOD });
         show.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick comes at once, and there is nothing to show yet.
+        // The first tick is immediate, and there is nothing to show yet.
         show.tick().await;
         loop {
             let taken = tokio::select! {
@@ -270,7 +270,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Takes in what was given and all that is there behind it, up to a bound.
+    /// Processes an item and everything that is available after it, up to a limit.
     fn take(
         &mut self,
         mut given: Option<Result<Frame, SocketError>>,
@@ -281,7 +281,7 @@ impl<'a> Watcher<'a> {
                 Given::Text(text) => {
                     let waited = !self.unanswered.is_empty();
                     self.hear(&text)?;
-                    // Slow from the last answer on: before it there is nothing to be slow about.
+                    // The read rate is limited from the last answer on, because before it there is no data.
                     if let Some(bytes_per_s) = self.args.slow.filter(|_| waited && self.unanswered.is_empty())
                     {
                         socket.get_mut().slow_down(bytes_per_s, self.clock);
@@ -296,7 +296,8 @@ impl<'a> Watcher<'a> {
             match socket.next().now_or_never() {
                 Some(next) => given = next,
                 None => {
-                    // Whoever reads our output gets it before we wait; under load, a buffer at a time.
+                    // Flush before waiting, so that the reader receives the output; under load, one buffer at
+                    // a time.
                     self.screen.flush().context("cannot write")?;
                     break;
                 }
@@ -322,7 +323,7 @@ impl<'a> Watcher<'a> {
         }
         match &message {
             Message::Update(_, update) => {
-                // A snapshot's `rx` is as old as the value, and so is what is of the past.
+                // The `rx` of a snapshot or of a recorded tick is as old as its value.
                 if let Some(rx_us) = update.rx_us.filter(|_| !update.snap && !update.past) {
                     self.delays.record(rx_us, self.clock.wall_ns() / 1_000);
                 }
@@ -356,7 +357,7 @@ impl<'a> Watcher<'a> {
         self.answered(&failure.id)
     }
 
-    /// Starts the time once every subscription is answered.
+    /// Starts the duration of the watch once every subscription is answered.
     fn answered(&mut self, id: &serde_json::Value) -> anyhow::Result<()> {
         let before = self.unanswered.len();
         self.unanswered.retain(|asked| id.as_u64() != Some(*asked));
@@ -370,19 +371,19 @@ impl<'a> Watcher<'a> {
         Ok(())
     }
 
-    /// Shows what is neither data nor an answer.
+    /// Shows messages that are neither data nor answers.
     fn told(&mut self, message: &Message<'_>) {
         match message {
             Message::Joined(joined) if joined.missed > 0 => {
                 self.screen
                     .notice(&format!("joined: {} ticks of the past were no longer kept", joined.missed));
             }
-            Message::Joined(_) => self.screen.notice("joined: the past has been told"),
+            Message::Joined(_) => self.screen.notice("joined: the live stream follows"),
             Message::Bye(bye) => {
                 self.bye = Some(bye.code);
                 self.screen.notice(&format!("bye from the server: {} ({})", &*bye.why, bye.code));
             }
-            // Every one is counted; those that change the level are told.
+            // All are counted; only changes of the level are shown.
             Message::Lag(lag) if self.ladder.hear(lag) => self.screen.notice(&tally::lag(lag)),
             _ => {}
         }
@@ -423,7 +424,7 @@ impl<'a> Watcher<'a> {
         shown.context("cannot write")
     }
 
-    /// Gives the terminal back, sums up and judges.
+    /// Restores the terminal, writes the summary, and returns the verdict.
     fn finish(mut self, end: anyhow::Result<End>) -> Verdict {
         let now = self.clock.now();
         let painted = match (self.screen.look(), &end) {
@@ -451,7 +452,8 @@ impl<'a> Watcher<'a> {
         self.judge(&end, now)
     }
 
-    /// The verdict. What is wrong besides the accounting rule is said last, where it is not overlooked.
+    /// Determines the verdict. Problems besides the accounting rule are printed last, where they are not
+    /// overlooked.
     fn judge(&mut self, end: &anyhow::Result<End>, now: Now) -> Verdict {
         let wrong = match end {
             Err(error) => {
@@ -460,7 +462,7 @@ impl<'a> Watcher<'a> {
             }
             Ok(End::Closed(closed)) => self.ended_early(closed, now).or_else(|| self.never_came()),
             Ok(End::TimeUp) => self.never_came(),
-            // Whoever stops a watch has seen what they wanted.
+            // The user has stopped the watch, so that nothing is missing.
             Ok(End::Interrupted | End::OutputClosed) => None,
         };
         if let Some(wrong) = &wrong {
@@ -473,7 +475,8 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// What is wrong with a connection that was ended by others: its time was not over, or it was no ordinary end.
+    /// The problem with a connection that the server ended: its duration was not over, or the end was not
+    /// ordinary.
     fn ended_early(&self, closed: &Closed, now: Now) -> Option<String> {
         let after_s = tally::seconds(self.elapsed_ns(now));
         match self.args.duration {
@@ -486,7 +489,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// What was asked for, and of which nothing came.
+    /// The requested symbols for which nothing was received.
     fn never_came(&self) -> Option<String> {
         let missing = self.states.never_came();
         (!missing.is_empty()).then(|| format!("never came: {}", missing.join(", ")))
@@ -503,13 +506,13 @@ impl<'a> Watcher<'a> {
     }
 }
 
-/// What a socket's answer means to us.
+/// Classifies an item read from a socket.
 fn open(given: Option<Result<Frame, SocketError>>) -> Given {
     match given {
         Some(Ok(Frame::Text(text))) => Given::Text(text),
         Some(Ok(Frame::Close(Some(close)))) => Given::Closed(Closed::with(close.code.into(), &close.reason)),
         Some(Ok(Frame::Close(None))) => Given::Closed(Closed::without("closed without a code")),
-        // The protocol has no binary messages, and pings are answered below us.
+        // The protocol has no binary messages, and tungstenite answers pings.
         Some(Ok(_)) => Given::Nothing,
         None | Some(Err(SocketError::ConnectionClosed | SocketError::AlreadyClosed)) => {
             Given::Closed(Closed::without("the connection is closed"))
@@ -521,7 +524,7 @@ fn open(given: Option<Result<Frame, SocketError>>) -> Given {
     }
 }
 
-/// True for what `--json` prints: what the stream itself consists of.
+/// True for messages that `--json` prints: those of the stream itself.
 fn is_data(message: &Message<'_>) -> bool {
     matches!(message, Message::Update(..) | Message::Gap(_) | Message::Status(_))
 }
@@ -534,7 +537,7 @@ fn excerpt(text: &str) -> String {
     text.chars().take(EXCERPT_CHARS).collect()
 }
 
-/// Ends at this steady time; without one, or on a clock that nothing waits on, never.
+/// Completes at this steady time; never without one, or on a manual clock.
 async fn sleep_to(clock: &Clock, deadline_ns: Option<u64>) {
     match deadline_ns.and_then(|deadline_ns| clock.instant(deadline_ns)) {
         Some(instant) => sleep_until(instant.into()).await,
@@ -542,7 +545,7 @@ async fn sleep_to(clock: &Clock, deadline_ns: Option<u64>) {
     }
 }
 
-/// Ends when the user, or the system, asks us to stop.
+/// Completes on a signal to stop.
 async fn interrupted() {
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -557,7 +560,7 @@ async fn interrupted() {
 
 async fn ctrl_c() {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler the system ends us itself.
+        // Without a handler, the system ends the process itself.
         std::future::pending::<()>().await;
     }
 }

@@ -1,24 +1,24 @@
-//! Where a watcher writes: data and the table on one output, notices and the summary on the other.
+//! The outputs of a watcher: data and the table on one, notices and the summary on the other.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use super::board::Line;
 use crate::text::printable;
 
-/// What standard output is used for.
+/// Content of standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// The messages themselves, one a line.
+    /// The messages themselves, one per line.
     Json,
-    /// A table that is painted over and over.
+    /// A table that is repainted.
     Table,
-    /// A line of counts now and then.
+    /// Periodic lines of counts.
     Counts,
 }
 
-/// Bytes gathered before they are written, at most.
+/// Size of the output buffer, bytes.
 const OUT_BYTES: usize = 64 * 1024;
-/// What a terminal has that does not tell: columns and lines.
+/// Size of a terminal that does not report it: columns and lines.
 const SIZE_UNKNOWN: (usize, usize) = (80, 24);
 
 const CURSOR_HIDE: &str = "\x1b[?25l";
@@ -28,7 +28,7 @@ const PLAIN: &str = "\x1b[0m";
 const CLEAR_TO_LINE_END: &str = "\x1b[K";
 const CLEAR_TO_SCREEN_END: &str = "\x1b[J";
 
-/// The two outputs, and what is painted on the first. The cursor comes back when this is dropped.
+/// The two outputs, and the state of the painted table. Dropping it restores the cursor.
 pub(super) struct Screen {
     out: BufWriter<Box<dyn Write + Send>>,
     err: Box<dyn Write + Send>,
@@ -38,7 +38,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// The process's own outputs: a table on a terminal, counts elsewhere, unless JSON is asked for.
+    /// The outputs of the process: a table on a terminal, otherwise counts, or JSON if requested.
     pub(super) fn of_process(json: bool) -> Self {
         let out = io::stdout();
         let look = match (json, out.is_terminal()) {
@@ -58,15 +58,15 @@ impl Screen {
         self.look
     }
 
-    /// Columns and lines to paint on; the last line is left to the cursor.
+    /// Columns and lines for painting; the last line is reserved for the cursor.
     pub(super) fn size(&self) -> (usize, usize) {
         let (width, height) = terminal_size::terminal_size()
             .map_or(SIZE_UNKNOWN, |(width, height)| (usize::from(width.0), usize::from(height.0)));
         (width, height.saturating_sub(1))
     }
 
-    /// Writes one message, on one line even if it came on several: between the tokens of JSON a
-    /// line break is as good as a space, and within them there is none.
+    /// Writes one message on one line. Line breaks in it are replaced by spaces: in JSON they only occur
+    /// between tokens, where both are equivalent.
     pub(super) fn message(&mut self, text: &str) -> io::Result<()> {
         if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
             return self.line(&text.replace(['\n', '\r'], " "));
@@ -100,18 +100,18 @@ impl Screen {
         self.out.flush()
     }
 
-    /// Tells the user something besides the data. A table makes room and is painted anew below.
+    /// Reports something besides the data. A painted table is cleared, and painted again below.
     pub(super) fn notice(&mut self, text: &str) {
         if self.painted_lines > 0 {
-            // An error here meets the next paint as well, and ends the watch there.
+            // An error also occurs in the next paint, which ends the watch.
             let _ = self.clear();
         }
         let text = printable::lines(text);
-        // With nobody left to read the notices there is nobody left to tell.
+        // There is no other place to report that stderr is closed.
         let _ = writeln!(self.err, "{}", text.trim_end());
     }
 
-    /// Gives the terminal back; what is painted stays.
+    /// Restores the terminal; the painted table stays.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.painted_lines = 0;
         if self.cursor_hidden {
@@ -138,7 +138,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Whoever unwinds has a better error to tell.
+        // During unwinding, a better error is already being reported.
         let _ = self.finish();
     }
 }

@@ -1,4 +1,4 @@
-//! What was told of the states of symbols, and what of those that were asked for never came.
+//! States of the symbols, and the requested symbols for which nothing was received.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,23 +9,23 @@ use super::ledger::is_wildcard;
 use super::message::{Ack, Message};
 use crate::model::tick::{Channel, State};
 
-/// The newest state of each symbol of which one was told: what a wildcard takes is live where none was.
+/// The newest state of each symbol with a received state; a symbol of a wildcard without one is live.
 #[derive(Debug, Default)]
 pub struct States {
     by_symbol: FxHashMap<Box<str>, Box<str>>,
     recorded: bool,
-    /// Symbols asked for by name of which nothing has come.
+    /// Symbols requested by name for which nothing was received.
     awaited: BTreeSet<Box<str>>,
-    /// Those of them that nobody asked for yet.
+    /// The part of them not yet returned by [`newly_awaited`](Self::newly_awaited).
     newly_awaited: Vec<Box<str>>,
-    /// Wildcards without their `*`, and whether a symbol under them has come.
+    /// Wildcards without their `*`, and whether a matching symbol was received.
     wildcards: BTreeMap<Box<str>, bool>,
-    /// What the gateway refused, as asked for, and on which channels.
+    /// Rejected symbols as requested, and on which channels.
     rejected: BTreeMap<Box<str>, BTreeSet<Channel>>,
 }
 
 impl States {
-    /// Takes the next message in.
+    /// Processes the next message.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
             Message::Status(status) => {
@@ -61,7 +61,7 @@ impl States {
         self.by_symbol.insert(symbol.into(), state.into());
     }
 
-    /// Notes a symbol of which nothing was seen yet, once however many channels are about it.
+    /// Adds a symbol without data, once over all channels.
     fn await_it(&mut self, symbol: &str, state: &str) {
         if state == State::Waiting.name() && !self.by_symbol.contains_key(symbol) {
             self.awaited.insert(symbol.into());
@@ -70,7 +70,7 @@ impl States {
     }
 
     fn came(&mut self, symbol: &str) {
-        // Nearly always there is nothing to look through.
+        // Usually empty: avoids the lookup.
         if !self.awaited.is_empty() {
             self.awaited.remove(symbol);
         }
@@ -82,8 +82,8 @@ impl States {
         }
     }
 
-    /// What was asked for and has not come yet, in words: symbols of which nothing was seen, wildcards under which no symbol
-    /// came, and what was rejected on a channel or more.
+    /// The requested symbols that were not received, as text: symbols without data, wildcards without a
+    /// matching symbol, and symbols rejected on at least one channel.
     pub fn never_came(&self) -> Vec<String> {
         let missing = self.wildcards.iter().filter(|(_, came)| !**came);
         let awaited = self.awaited.iter().map(ToString::to_string);
@@ -95,19 +95,19 @@ impl States {
         awaited.chain(wildcards).chain(rejected).collect()
     }
 
-    /// The symbols asked for by name of which nothing was seen when they were accepted: those accepted since this was last asked, in
-    /// the order of the answers.
+    /// Symbols requested by name that had no data when they were accepted, since the last call, in the order
+    /// of the answers.
     pub fn newly_awaited(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.newly_awaited)
     }
 
-    /// Whether any of them was replayed.
+    /// Whether any symbol was replayed.
     pub fn any_recorded(&self) -> bool {
         self.recorded
     }
 }
 
-/// How many symbols have which state.
+/// Displays the number of symbols per state.
 impl fmt::Display for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -121,7 +121,7 @@ impl fmt::Display for States {
     }
 }
 
-/// Whether a symbol in this state is, or was, replayed.
+/// Whether this state belongs to a replay.
 pub(super) fn is_recorded(state: &str) -> bool {
     [State::Replay, State::Paused, State::Ended].iter().any(|recorded| recorded.name() == state)
 }

@@ -1,4 +1,4 @@
-//! What a watcher says about what it heard: delays, the line of counts, the summary. Pure.
+//! Output of a watcher: delays, the line of counts, and the summary. Pure.
 
 use std::fmt::{self, Write as _};
 
@@ -10,7 +10,7 @@ use super::states::States;
 use crate::model::tick::Channel;
 use crate::time::clock::SECOND;
 
-/// How long updates took from the gateway's `rx` to here.
+/// Delays of updates, from the gateway's `rx` to this process.
 #[derive(Debug)]
 pub struct Delays {
     us: Histogram<u64>,
@@ -19,26 +19,26 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// No delays yet.
+    /// Creates an empty histogram.
     ///
     /// # Panics
-    /// Never: three digits are what a histogram can do.
+    /// Never: three significant digits are valid for a histogram.
     pub fn new() -> Self {
-        // It grows as needed, so that nothing is ever clamped.
+        // It grows as needed, so that no value is clamped.
         Self { us: Histogram::new(3).expect("three digits"), negative: 0, lost: 0 }
     }
 
-    /// Notes an update that was received at `rx_us` there and at `arrival_us` here, both microseconds
-    /// since the Unix epoch.
+    /// Records an update that the gateway received at `rx_us` and this process at `arrival_us`, both
+    /// microseconds since the Unix epoch.
     pub fn record(&mut self, rx_us: u64, arrival_us: u64) {
         match arrival_us.checked_sub(rx_us) {
-            // The histogram cannot hold 2^63 and more.
+            // The histogram cannot hold values from 2^63 on.
             Some(us) => self.lost += u64::from(self.us.record(us).is_err()),
             None => self.negative += 1,
         }
     }
 
-    /// How many updates arrived before they were received: the two clocks disagree.
+    /// Number of updates with a negative delay: the two clocks differ.
     pub fn negative(&self) -> u64 {
         self.negative
     }
@@ -68,7 +68,7 @@ impl fmt::Display for Delays {
     }
 }
 
-/// Microseconds, shown as µs, ms or s with three digits or more.
+/// Microseconds, displayed as whole µs, or as ms or s with two decimals.
 struct Micros(u64);
 
 impl fmt::Display for Micros {
@@ -82,7 +82,7 @@ impl fmt::Display for Micros {
     }
 }
 
-/// A whole number as people read it: 3,120.
+/// A whole number with separators: 3,120.
 struct Grouped(u64);
 
 impl fmt::Display for Grouped {
@@ -98,7 +98,7 @@ impl fmt::Display for Grouped {
     }
 }
 
-/// One step of the lag ladder, in words.
+/// A `lag` message as text.
 pub fn lag(lag: &Lag<'_>) -> String {
     let mut text = format!("lag: {}, {} ms behind", &*lag.level, Grouped(lag.behind_ms));
     // Writing to a string cannot fail.
@@ -114,10 +114,10 @@ pub fn lag(lag: &Lag<'_>) -> String {
     text
 }
 
-/// The levels of the lag ladder in their order; the last is for levels of other versions.
+/// The levels of the ladder in order; the last stands for levels of other versions.
 const LEVELS: [&str; 5] = ["ok", "warn", "shed", "cut", "other"];
 
-/// Where a client stood on the lag ladder.
+/// History of the client's levels on the ladder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ladder {
     level: usize,
@@ -128,14 +128,14 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// Takes the next `lag` in; true if the level is another one.
+    /// Processes the next `lag`; true if the level has changed.
     pub fn hear(&mut self, lag: &Lag<'_>) -> bool {
         let level = LEVELS.iter().position(|level| **level == *lag.level).unwrap_or(LEVELS.len() - 1);
         let moved = level != self.level;
         self.times[level] += u64::from(moved);
         self.level = level;
         self.behind_ms_max = self.behind_ms_max.max(lag.behind_ms);
-        // They only grow, and a level that is repeated may be an older one.
+        // The counts only grow, and a repeated level may be older.
         self.merged = self.merged.max(lag.merged);
         self.dropped = self.dropped.max(lag.dropped);
         moved
@@ -168,7 +168,7 @@ pub fn per_second(events: u64, elapsed_ns: u64) -> u64 {
     if elapsed_ns == 0 { 0 } else { u64::try_from(per_second).unwrap_or(u64::MAX) }
 }
 
-/// The counts so far, on one line: what would be wrong first, since a narrow terminal cuts off the end.
+/// The counts so far, on one line. Possible problems come first, because a narrow terminal truncates the end.
 pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
     let gaps = ledger.gaps_all();
     format!(
@@ -183,7 +183,7 @@ pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
     )
 }
 
-/// What is said at the end.
+/// The summary at the end.
 pub fn summary(
     ledger: &Ledger,
     delays: &Delays,
@@ -256,7 +256,7 @@ fn write_verdict(out: &mut String, ledger: &Ledger) -> fmt::Result {
     writeln!(out, "the accounting rule BROKE")
 }
 
-/// As seconds.
+/// Nanoseconds as seconds.
 pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / SECOND as f64
 }

@@ -38,7 +38,7 @@ const WAIT_TRADE: &str = r#"{"type":"ack","id":1,"op":"subscribe","channel":"tra
 const WAIT_QUOTE: &str = r#"{"type":"ack","id":2,"op":"subscribe","channel":"quote","ok":[{"symbol":"c:A","mode":"latest","state":"waiting"},{"symbol":"c:B","mode":"every","state":"waiting"}],"rejected":[]}"#;
 const BYE: &str = r#"{"type":"bye","code":4001,"why":"shutdown","reconnect":true,"after_ms":1000}"#;
 
-/// What the server does once everything is said.
+/// What the server does after its last message.
 #[derive(Clone, Copy)]
 enum Then {
     /// The ordinary end.
@@ -48,8 +48,8 @@ enum Then {
     Stay,
 }
 
-/// A server that takes two requests, says its piece and is done. Gives its address and, at the end,
-/// the requests.
+/// A server that accepts two requests, sends its messages and ends. Returns its URL and, at the end, the
+/// requests.
 async fn server(says: Vec<&'static str>, then: Then) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("ws://{}/ws", listener.local_addr().expect("bound"));
@@ -196,10 +196,10 @@ async fn a_connection_that_ends_before_its_time_says_why_and_is_no_success() {
         assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
         assert!(watched.err.contains("tickfan watch: the connection ended after 0."), "{}", watched.err);
         assert!(watched.err.ends_with(says), "{says}{}", watched.err);
-        // What came was accounted for all the same.
+        // The received messages were accounted for nevertheless.
         assert!(watched.err.contains("the accounting rule held\n"), "{}", watched.err);
     }
-    // The ordinary end of the gateway is none where a time was asked for that is not over.
+    // The ordinary end of the gateway is early if the requested duration is not over.
     let watched = watch_with(&["--for", "75s"], Look::Counts, &GOOD, Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
     assert!(
@@ -217,7 +217,7 @@ async fn a_symbol_that_never_comes_is_waited_for_and_is_no_success() {
     let says = "waiting for c:A: the gateway has seen nothing of it yet\n";
     assert_eq!(watched.err.matches(says).count(), 1, "once for both channels: {}", watched.err);
     assert!(watched.err.ends_with("tickfan watch: never came: c:A, c:B\n"), "{}", watched.err);
-    // One of them comes, by a tick or by its state.
+    // One of them is received, by a tick or by its state.
     for came in [SNAP, STATUS] {
         let watched =
             watch_with(&["--for", "50ms"], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, came], Then::Stay).await;
@@ -239,7 +239,7 @@ async fn a_symbol_that_is_rejected_never_came() {
     assert!(watched.err.contains("rejected: FOO (quote): unknown_symbol\n"), "{}", watched.err);
     let last = "tickfan watch: never came: FOO (rejected for trade, quote), c:A (rejected for quote)\n";
     assert!(watched.err.ends_with(last), "{}", watched.err);
-    // Nor by the ordinary end.
+    // The ordinary end does not change that.
     let watched = watch(&says, Then::Close).await;
     assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
 }
@@ -252,7 +252,7 @@ async fn a_wildcard_under_which_nothing_comes_is_no_success() {
     let none = "(no symbol under it)";
     let last = format!("tickfan watch: never came: * {none}, c:* {none}, demo:* {none}\n");
     assert!(watched.err.ends_with(&last), "{}", watched.err);
-    // By a tick, be it before the second answer, or by a state that is more than waiting.
+    // By a tick, even before the second answer, or by a state other than waiting.
     const WAITING: &str = r#"{"type":"status","symbol":"demo:B","state":"waiting"}"#;
     let last = format!("tickfan watch: never came: demo:* {none}\n");
     for watched in [

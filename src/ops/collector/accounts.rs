@@ -1,4 +1,5 @@
-//! How the clients did, interval by interval, for the log: sums of what the shards count, and the flights that were written.
+//! Accounts of the clients per interval, for the log: sums of the shards' counters, and the flights that were
+//! written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +13,17 @@ use crate::time::clock::Now;
 /// Sums over all shards.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
-    /// Clients now, and those above `ok`.
+    /// Current clients, and those above level `ok`.
     clients: u64,
     slow: u64,
-    /// Clients that ever came, and that were ever above `ok`.
+    /// Clients so far, and those that were ever above level `ok`.
     came: u64,
     slowed: u64,
     sent: u64,
     merged: u64,
     dropped: u64,
     lost: u64,
-    /// Messages, and numbers that they named, by [`GapCause::ALL`].
+    /// Messages, and the sequence numbers they named, by [`GapCause::ALL`].
     gaps: [(u64, u64); GAP_CAUSES],
     /// By [`Ending::ALL`].
     ended: [u64; Ending::ALL.len()],
@@ -54,11 +55,11 @@ impl Counts {
     }
 }
 
-/// What goes into the notes of the log.
+/// Produces the accounts in the notes of the log.
 pub(super) struct Accounts {
     start: Now,
     shards: Vec<Arc<ShardCounters>>,
-    /// Up to when what happened is in the log, steady nanoseconds, and what was counted by then.
+    /// End of the last account in the log, steady nanoseconds, and the counts at that time.
     told_ns: u64,
     told: Counts,
     /// Flights since then.
@@ -67,18 +68,18 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// Nothing has happened yet.
+    /// Creates an empty account that begins at `start`.
     pub(super) fn new(start: Now) -> Self {
         let (shards, told, flights) = (Vec::new(), Counts::default(), Vec::new());
         Self { start, shards, told_ns: start.mono_ns, told, flights, flights_left_out: 0 }
     }
 
-    /// Counts what this shard counts.
+    /// Includes the counters of a shard.
     pub(super) fn add(&mut self, shard: Arc<ShardCounters>) {
         self.shards.push(shard);
     }
 
-    /// A flight was written.
+    /// Adds a flight that was written.
     pub(super) fn flew(&mut self, incident: &Incident, file: String, what: &str) {
         if self.flights.len() >= FLIGHTS_MAX {
             self.flights_left_out += 1;
@@ -94,18 +95,18 @@ impl Accounts {
         });
     }
 
-    /// The longest turn of each shard in so many seconds before now, microseconds.
+    /// The longest turn of each shard in the last `seconds` seconds, microseconds.
     pub(super) fn longest_turns_us(&self, seconds: u64, now: Now) -> Vec<u64> {
         let turns = self.shards.iter().map(|shard| &shard.turn_times);
         turns.map(|turns| turns.longest_ns(seconds, now.mono_ns) / 1_000).collect()
     }
 
-    /// Whether flights were written that the log does not name yet.
+    /// Whether there are flights that the log does not name yet.
     pub(super) fn has_flights(&self) -> bool {
         !self.flights.is_empty()
     }
 
-    /// The account from where the log ends until a steady time, and what was counted by now.
+    /// The account from the end of the last one until `to_ns`, steady time, and the current counts.
     pub(super) fn until(&self, to_ns: u64) -> (Account, Counts) {
         let (old, new) = (&self.told, Counts::of(&self.shards));
         let wall = |ns: u64| Moment(self.start.wall_ns + ns.saturating_sub(self.start.mono_ns));
@@ -134,7 +135,7 @@ impl Accounts {
         (account, new)
     }
 
-    /// The account until then is in the log: the next goes on behind it.
+    /// Marks an account as written; the next one starts at its end.
     pub(super) fn go_on(&mut self, to_ns: u64, counts: Counts) {
         (self.told_ns, self.told) = (to_ns, counts);
         self.flights.clear();

@@ -1,4 +1,4 @@
-//! What was measured, as those who ask read it.
+//! Measurements as JSON and as text, for queries.
 
 use std::fmt::Write as _;
 
@@ -13,11 +13,11 @@ use crate::model::instrument::Symbol;
 use crate::time::clock::MS;
 
 impl Measured {
-    /// What was measured over an interval, `last`, `1m` or `start`: by stage, and by stage, venue and channel. Times are
-    /// nanoseconds, but for when the interval began and ended: microseconds since the Unix epoch.
+    /// Measurements over an interval, `last`, `1m` or `start`: by stage, and by stage, venue and channel.
+    /// Times are in nanoseconds; the start and end of the interval are in microseconds since the Unix epoch.
     ///
     /// # Errors
-    /// What may be asked for instead.
+    /// The message lists the valid intervals.
     pub fn json(&self, interval: &str) -> Result<Value, String> {
         let span = span(interval)?;
         Ok(self.look(span, |window| {
@@ -40,12 +40,12 @@ impl Measured {
         }))
     }
 
-    /// What the whole way took over an interval, by symbol, the busiest first, each with a cursor behind it, of those behind
-    /// `after`, if that is given; and the fields beside them, all others together among them. Times are as in
-    /// [`json`](Self::json), but to the power of two.
+    /// Total latencies over an interval by symbol, the busiest first, and the fields beside the rows,
+    /// including all other symbols together. Each row has a cursor; the rows begin after `after`, if given.
+    /// Times are as in [`json`](Self::json), rounded to powers of two.
     ///
     /// # Errors
-    /// What may be asked for instead.
+    /// The message lists the valid values.
     pub fn symbols_json(&self, interval: &str, after: Option<&str>) -> Result<SymbolRows, String> {
         let span = span(interval)?;
         let after = after.map(|text| {
@@ -62,10 +62,10 @@ impl Measured {
         let rows: Vec<SymbolRow<'_>> = rows.collect();
         let first = after.map_or(0, |(count, symbol)| {
             let same = rows.iter().position(|row| row.figures.count == count && row.symbol == symbol);
-            // It has had other ticks since: on with those that have fewer than it had.
+            // The symbol has received other ticks since: continue with those that have fewer than it had.
             same.map_or_else(|| rows.partition_point(|row| row.figures.count >= count), |at| at + 1)
         });
-        // A row of text and numbers always becomes a value.
+        // Encoding a row of text and numbers cannot fail.
         let row = |row: &SymbolRow<'_>| {
             let cursor = format!("{}.{}", row.figures.count, row.symbol);
             (cursor, serde_json::to_value(row).unwrap_or_default())
@@ -79,12 +79,13 @@ impl Measured {
         Ok((rows[first..].iter().map(row).collect(), others))
     }
 
-    /// What a stage took over an interval, as the text that HdrHistogram's tools draw: values in milliseconds, with all
-    /// their digits. Format: `outputPercentileDistribution` of `AbstractHistogram` in
-    /// <https://github.com/HdrHistogram/HdrHistogram>, with five steps to each half of the distance to 100 %.
+    /// The percentiles of a stage over an interval, as text for the tools of HdrHistogram: values in
+    /// milliseconds, with all digits. Format: `outputPercentileDistribution` of `AbstractHistogram` in
+    /// <https://github.com/HdrHistogram/HdrHistogram>, with five steps for each halving of the distance to
+    /// 100 %.
     ///
     /// # Errors
-    /// What may be asked for instead.
+    /// The message lists the valid values.
     pub fn percentiles(&self, stage: &str, interval: &str) -> Result<String, String> {
         let found = Stage::ALL.into_iter().find(|known| known.name() == stage);
         let stage = found.ok_or_else(|| one_of("stage", Stage::ALL.into_iter().map(Stage::name)))?;
@@ -92,16 +93,16 @@ impl Measured {
         Ok(distribution(&self.look(span, |window| window.stage(stage))))
     }
 
-    /// Of a steady time, microseconds since the Unix epoch, as the wall clock was at the start.
+    /// A steady time as microseconds since the Unix epoch, by the wall clock at the start.
     fn wall_us(&self, mono_ns: u64) -> u64 {
         (self.start.wall_ns + mono_ns.saturating_sub(self.start.mono_ns)) / 1_000
     }
 }
 
-/// Rows of symbols, each with the cursor behind it, and the fields beside them.
+/// Rows of symbols, each with its cursor, and the fields beside them.
 pub type SymbolRows = (Vec<(String, Value)>, Map<String, Value>);
 
-/// A symbol, and what its ticks took.
+/// Latencies of one symbol.
 #[derive(Serialize)]
 struct SymbolRow<'a> {
     symbol: &'a str,
@@ -136,7 +137,7 @@ fn numbers(row: &mut Map<String, Value>, values: &Histogram<u64>) {
     row.extend(Figures::of(values).fields().map(|(name, value)| (name, value.into())));
 }
 
-/// Steps of the text to each half of the distance to 100 %.
+/// Steps of the text for each halving of the distance to 100 %.
 const STEPS: u32 = 5;
 
 fn distribution(values: &Histogram<u64>) -> String {
@@ -144,7 +145,7 @@ fn distribution(values: &Histogram<u64>) -> String {
     let mut text =
         format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
     let mut total = 0;
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     for step in values.iter_quantiles(STEPS) {
         total += step.count_since_last_iteration();
         let (value, quantile) = (ms(step.value_iterated_to() as f64), step.quantile_iterated_to());

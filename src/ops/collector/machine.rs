@@ -1,11 +1,12 @@
-//! What the log says of the program and of the machine that it runs on.
+//! Description of the program and the machine, for the head of the log.
 
 use std::path::Path;
 
 use crate::latency::hlog::note::{Build, Head, Machine, Moment, VERSION, bounded};
 use crate::time::clock::MS;
 
-/// The head of a log of a run that began then, nanoseconds since the Unix epoch. It asks the system, which takes a moment.
+/// The head of a log of a run that started at `start_ns`, nanoseconds since the Unix epoch. It reads files of
+/// the system.
 pub(super) fn head(start_ns: u64, interval_ns: u64, flights: Option<&Path>) -> Head {
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     Head {
@@ -24,12 +25,12 @@ pub(super) fn head(start_ns: u64, interval_ns: u64, flights: Option<&Path>) -> H
     }
 }
 
-/// What a file of the system says, where there is one.
+/// The content of a file of the system, if it exists.
 fn told(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// The model of the processor, of whichever names of it architectures have.
+/// The processor model, under the keys that different architectures use.
 fn model(cpuinfo: &str) -> Option<String> {
     let named = |name: &str| {
         let row = |line: &'_ str| {

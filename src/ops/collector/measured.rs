@@ -1,4 +1,4 @@
-//! What was measured, kept for whoever asks: the last interval, the last minute, and since the start.
+//! Stored measurements: of the last interval, of the last minute, and since the start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use crate::ops::flight;
 use crate::system::counters::Counter;
 use crate::time::clock::{Now, SECOND};
 
-/// How long the minute is.
+/// Length of the minute.
 const MINUTE_NS: u64 = 60 * SECOND;
-/// What its intervals may take of the memory, packed. If they are more, it is a shorter one.
+/// Most memory of the packed intervals of the minute. If they need more, the minute is shorter.
 const MINUTE_BYTES_MAX: usize = 32 << 20;
 
-/// The upper bounds of what a scraper is told, nanoseconds. What is longer is in one more bucket.
+/// Upper bounds of the buckets for scrapers, nanoseconds. Longer times are in one further bucket.
 pub const BOUNDS_NS: [u64; 11] = [
     10_000,
     50_000,
@@ -35,12 +35,12 @@ pub const BOUNDS_NS: [u64; 11] = [
     10_000_000_000,
 ];
 
-/// What a scraper is told of a histogram: sums since the start, which only grow.
+/// A histogram for scrapers: sums since the start, which only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    /// How many values there were up to each of [`BOUNDS_NS`] and above the one before, and beyond the last.
+    /// Number of values between consecutive [`BOUNDS_NS`], and beyond the last.
     pub buckets: [u64; BOUNDS_NS.len() + 1],
-    /// Their sum, nanoseconds.
+    /// Sum of the values, nanoseconds.
     pub sum_ns: u64,
 }
 
@@ -48,29 +48,29 @@ impl Total {
     fn add(&mut self, values: &Histogram<u64>) {
         for bucket in values.iter_recorded() {
             let (ns, count) = (bucket.value_iterated_to(), bucket.count_at_value());
-            // A bound is where values of the histogram are not told apart: they are within it.
+            // Values near a bound that the histogram does not distinguish count as within it.
             let at = BOUNDS_NS.partition_point(|bound| *bound < values.lowest_equivalent(ns));
             self.buckets[at] += count;
             self.sum_ns = self.sum_ns.saturating_add(values.median_equivalent(ns).saturating_mul(count));
         }
     }
 
-    /// How many values there were.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }
 
-/// How the interval log does.
+/// State of the interval log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogHealth {
     /// Whether the last interval could not be written.
     pub failing: bool,
-    /// Intervals that it lacks.
+    /// Number of intervals missing in it.
     pub missing: u64,
 }
 
-/// An interval of the last minute, packed.
+/// One interval of the last minute, packed.
 struct Slice {
     from_ns: u64,
     to_ns: u64,
@@ -80,7 +80,7 @@ struct Slice {
     bytes: usize,
 }
 
-/// What is kept.
+/// The stored measurements.
 struct Kept {
     last: Window,
     minute: Window,
@@ -98,7 +98,7 @@ impl Kept {
         let mut cells = Vec::new();
         for (label, values) in round.values() {
             let mut packed = Vec::new();
-            // Nothing is known for which it fails; then it would not be in the minute.
+            // No failure is known; the values would be missing in the minute.
             if self.pack.serialize(values, &mut packed).is_ok() && self.minute.cell(label).add(values).is_ok()
             {
                 cells.push((label.clone(), packed.into_boxed_slice()));
@@ -126,14 +126,14 @@ impl Kept {
         for (label, packed) in &slice.cells {
             let values: Result<Histogram<u64>, _> = self.unpack.deserialize(&mut &**packed);
             if let (Ok(values), Some(cell)) = (values, self.minute.cells.get_mut(label)) {
-                // What was added can be taken away.
+                // Values that were added can be subtracted.
                 let _ = cell.subtract(values);
             }
         }
     }
 }
 
-/// What was measured, and how the log does. It is filled by the collector, and anybody may ask.
+/// The measurements, and the state of the log. The collector fills it; any thread may read it.
 pub struct Measured {
     pub(super) interval_ns: u64,
     pub(super) start: Now,
@@ -173,12 +173,13 @@ impl Measured {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in an interval, after which these symbols are told apart, and gives back the memory of an older one.
+    /// Adds an interval, and returns the memory of an older one in `round`. `elected` are the symbols
+    /// measured separately from now on.
     pub(super) fn take_in(&self, round: &mut Window, elected: &[InstrumentId]) {
         let mut kept = self.kept();
         let kept = &mut *kept;
         for (label, values) in round.values() {
-            // They have the same bounds.
+            // Cannot fail, because the bounds are the same.
             let _ = kept.start.cell(label).add(values);
             kept.totals.entry(label.clone()).or_default().add(values);
         }
@@ -191,29 +192,30 @@ impl Measured {
         round.to_ns = kept.last.to_ns;
     }
 
-    /// The log lacks an interval. True if it lacked none before.
+    /// Counts an interval that the log lacks. Returns true if the previous one was written.
     pub(super) fn log_failed(&self) -> bool {
         self.log_missing.add(1);
         !self.log_failing.swap(true, Ordering::Relaxed)
     }
 
-    /// The log was written. True if it could not be before.
+    /// Marks the log as written. Returns true if the previous interval could not be.
     pub(super) fn log_written(&self) -> bool {
         self.log_failing.swap(false, Ordering::Relaxed)
     }
 
-    /// How the log does; `None` if there is to be none.
+    /// State of the log; `None` if there is no log.
     pub fn log(&self) -> Option<LogHealth> {
         let failing = self.log_failing.load(Ordering::Relaxed);
         self.has_log.then(|| LogHealth { failing, missing: self.log_missing.get() })
     }
 
-    /// How the flight recorder does; `None` if there is none.
+    /// Counters of the flight recorder; `None` if it is disabled.
     pub fn flights(&self) -> Option<&flight::Stats> {
         self.flights.as_deref()
     }
 
-    /// What the stages took in the last interval, by tag. When that was is told by the wall clock of now.
+    /// Latencies of the stages in the last interval, by tag. Its times are derived from the current wall
+    /// clock.
     pub(super) fn last_stages(&self, now: Now) -> flight::Stages {
         let wall_us = |mono_ns| now.wall_ns.saturating_sub(now.mono_ns.saturating_sub(mono_ns)) / 1_000;
         self.look(Span::Last, |window| flight::Stages {
@@ -224,18 +226,18 @@ impl Measured {
         })
     }
 
-    /// What a scraper is told, by label.
+    /// The histograms for scrapers, by label.
     pub fn totals(&self) -> Vec<(Label, Total)> {
         self.kept().totals.iter().map(|(label, total)| (label.clone(), *total)).collect()
     }
 
-    /// Values since the start that were below zero, and that were longer than a minute.
+    /// Number of values since the start below zero, and above one minute.
     pub fn odd(&self) -> (u64, u64) {
         let kept = self.kept();
         (kept.start.negative, kept.start.clamped)
     }
 
-    /// Looks at a window.
+    /// Reads a window under the lock.
     pub(super) fn look<T>(&self, which: Span, at: impl FnOnce(&Window) -> T) -> T {
         let kept = self.kept();
         at(match which {
@@ -247,7 +249,7 @@ impl Measured {
 }
 
 impl Measured {
-    /// What was measured of symbols over a span of time: when it began and ended, steady nanoseconds, and what it was.
+    /// Latencies by symbol over a span, with its start and end in steady nanoseconds.
     pub(super) fn symbols(&self, which: Span) -> ((u64, u64), Tally) {
         let kept = self.kept();
         let to_ns = kept.last.to_ns;
@@ -262,7 +264,7 @@ impl Measured {
     }
 }
 
-/// A span of time that can be asked for.
+/// A time span of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Span {
     /// The last interval.
@@ -283,7 +285,7 @@ impl Window {
     pub(super) fn stage(&self, stage: Stage) -> Histogram<u64> {
         let mut sum = crate::latency::histogram();
         for (_, values) in self.values().filter(|(label, _)| label.stage == stage) {
-            // They have the same bounds.
+            // Cannot fail, because the bounds are the same.
             let _ = sum.add(values);
         }
         sum

@@ -1,9 +1,10 @@
-//! Collects what the threads measure, on a thread of its own that alone may wait for the disk: merges it by what it has in
-//! common, keeps it for whoever asks ([`Measured`]), writes the interval log, and, when a thread tells an incident, a flight.
+//! Collects the measurements of the threads, on its own thread, which alone may wait for the disk. It merges
+//! them by label, stores them for queries ([`Measured`]), writes the interval log, and writes a flight when a
+//! thread reports an incident.
 //!
-//! A thread hands over its interval when that ends, at a multiple of the interval on the steady clock. The collector comes
-//! an eighth of an interval later and takes what there is. So its intervals follow each other without a hole, and what a
-//! thread hands over late stands in the interval in which it came.
+//! A thread hands over its interval when it ends, at a multiple of the interval on the steady clock. The
+//! collector runs an eighth of an interval later and takes what is available. Its intervals are therefore
+//! contiguous, and late measurements count in the interval in which they arrive.
 
 mod accounts;
 mod answer;
@@ -39,48 +40,48 @@ use symbols::{Tally, TopSymbols};
 pub use answer::SymbolRows;
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
-/// How it is collected.
+/// Options of the collector.
 pub struct Options {
-    /// How long an interval is, nanoseconds, not 0.
+    /// Length of an interval, nanoseconds; not 0.
     pub interval_ns: u64,
-    /// Symbols that are told apart, at most.
+    /// Most symbols that are measured separately.
     pub symbols_max: usize,
-    /// The interval log, if there is to be one.
+    /// The interval log, if enabled.
     pub log: Option<LogOptions>,
-    /// The flight recorder, if there is to be one.
+    /// The flight recorder, if enabled.
     pub flights: Option<Flights>,
-    /// What an interval may take: where one takes more, that is an incident.
+    /// Latency budgets; an interval beyond one is an incident.
     pub budget: Vec<Rule>,
 }
 
-/// Where the interval log goes.
+/// Location and limits of the interval log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// The newest log.
+    /// Path of the newest log.
     pub path: PathBuf,
-    /// What it and those before it may take of the disk.
+    /// Disk space of the newest and the older logs.
     pub limits: JournalLimits,
 }
 
 /// What the values of a histogram have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Label {
-    /// The part of a tick's way.
+    /// Stage in the path of a tick.
     pub stage: Stage,
-    /// The venue; `None`: those that are not told apart.
+    /// The venue; `None`: the venues that are not measured separately.
     pub venue: Option<Arc<str>>,
     /// The channel.
     pub channel: Channel,
 }
 
 impl Label {
-    /// The tag of the log.
+    /// The tag in the log.
     pub fn tag(&self) -> Tag<'_> {
         Tag { stage: self.stage, venue: self.venue.as_deref(), channel: Some(self.channel) }
     }
 }
 
-/// What was measured in a span of time.
+/// Measurements of a time span.
 #[derive(Debug, Default)]
 struct Window {
     /// Steady nanoseconds.
@@ -88,14 +89,14 @@ struct Window {
     to_ns: u64,
     /// Values below zero, which are in no histogram.
     negative: u64,
-    /// Values that count as the longest time that there is.
+    /// Values above the longest recordable time, which count as that time.
     clamped: u64,
     cells: BTreeMap<Label, Histogram<u64>>,
     symbols: Tally,
 }
 
 impl Window {
-    /// What was measured, by label.
+    /// Non-empty histograms, by label.
     fn values(&self) -> impl Iterator<Item = (&Label, &Histogram<u64>)> {
         self.cells.iter().filter(|(_, values)| !values.is_empty())
     }
@@ -104,7 +105,7 @@ impl Window {
         self.cells.entry(label.clone()).or_insert_with(latency::histogram)
     }
 
-    /// Forgets all values, and keeps the memory.
+    /// Removes all values, and keeps the memory.
     fn clear(&mut self) {
         self.cells.values_mut().for_each(Histogram::reset);
         self.symbols.clear();
@@ -112,7 +113,7 @@ impl Window {
     }
 }
 
-/// The interval log, and whether it can be written.
+/// The interval log, and its file if it can be written.
 struct Log {
     options: LogOptions,
     head: Note,
@@ -120,7 +121,7 @@ struct Log {
 }
 
 impl Log {
-    /// The journal; one that is not there is tried to be begun.
+    /// The journal; creates it if the last attempt failed.
     fn journal(&mut self, start_ns: u64) -> io::Result<&mut Journal> {
         match &mut self.journal {
             Some(journal) => Ok(journal),
@@ -143,23 +144,23 @@ impl Log {
     }
 }
 
-/// Tells the operator. It must not wait.
+/// Reports to the operator. It must not block.
 pub type Tell = Box<dyn FnMut(String) + Send>;
 
-/// Collects: see the [module](self). [`turn`](Self::turn) does all its work and can be called by hand.
+/// Collects: see the [module](self). [`turn`](Self::turn) does all the work and can be called directly.
 pub struct Collector {
     interval_ns: u64,
     symbols_max: usize,
     start: Now,
     lines: Vec<Arc<Line>>,
     measured: Arc<Measured>,
-    /// Venues that are told apart.
+    /// Venues that are measured separately.
     venues: Vec<Arc<str>>,
-    /// Symbols that are told apart.
+    /// Symbols that are measured separately.
     election: TopSymbols,
-    /// The interval that is put together.
+    /// The interval that is being collected.
     round: Window,
-    /// How the clients do, for the log.
+    /// Accounts of the clients, for the log.
     accounts: Accounts,
     log: Option<Log>,
     flights: Option<Flights>,
@@ -168,8 +169,9 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector of intervals that begin at `start`. The log, if there is to be one, is begun at once. If it cannot be,
-    /// or no flight can be written, `tell` is told, as it is when it can again: measuring goes on without.
+    /// Creates a collector whose intervals begin at `start`, and the log, if enabled. `tell` receives a
+    /// message when the log or the flights cannot be written, and when they can be again; measuring continues
+    /// without them.
     pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
         let Options { interval_ns, symbols_max, log, flights, budget } = options;
         let stats = flights.as_ref().map(Flights::stats);
@@ -202,29 +204,29 @@ impl Collector {
         collector
     }
 
-    /// A meter for a thread.
+    /// Creates a meter for a thread.
     pub fn meter(&mut self) -> Meter {
         let line = Arc::<Line>::default();
         self.lines.push(Arc::clone(&line));
         Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
     }
 
-    /// What a shard counts stands in the log from now on, too.
+    /// Includes the counters of a shard in the accounts of the log.
     pub fn account_for(&mut self, shard: Arc<ShardCounters>) {
         self.accounts.add(shard);
     }
 
-    /// Where a thread tells incidents.
+    /// A reporter of incidents for a thread.
     pub fn reporter(&self) -> IncidentReporter {
         self.flights.as_ref().map_or_else(IncidentReporter::off, Flights::reporter)
     }
 
-    /// What was measured, for whoever asks.
+    /// The stored measurements.
     pub fn measured(&self) -> Arc<Measured> {
         Arc::clone(&self.measured)
     }
 
-    /// Takes what the threads have handed over. If there is nothing the interval goes on.
+    /// Takes what the threads have handed over. Without any, the interval continues.
     pub fn turn(&mut self, now: Now) {
         let mut ended_ns = None;
         for at in 0..self.lines.len() {
@@ -250,7 +252,7 @@ impl Collector {
         }
     }
 
-    /// Writes the interval. What could not be written of how the clients did stands in the next account that can.
+    /// Writes the interval. An account that could not be written is included in the next one.
     fn write_log(&mut self) {
         let Some(log) = &mut self.log else { return };
         let (account, counts) = self.accounts.until(self.round.to_ns);
@@ -261,13 +263,13 @@ impl Collector {
         self.log_went(written);
     }
 
-    /// The rules that the interval broke. What was not measured in it breaks none.
+    /// The rules that the interval violates. A rule without measurements is not violated.
     fn over_budget(&self) -> Vec<Verdict> {
         let judge = |rule: &Rule| {
             let mut sum = None;
             for (_, values) in self.round.values().filter(|(label, _)| rule.selects(&label.tag().to_string()))
             {
-                // They have the same bounds.
+                // Cannot fail, because the bounds are the same.
                 let _ = sum.get_or_insert_with(latency::histogram).add(values);
             }
             rule.judge(sum.as_ref())
@@ -276,7 +278,7 @@ impl Collector {
         self.budget.iter().map(judge).filter(|verdict| !verdict.held).filter(measured).collect()
     }
 
-    /// Writes what came before an incident.
+    /// Writes the flight of an incident.
     pub fn record(&mut self, incident: &Incident, now: Now) {
         let Some(flights) = &mut self.flights else { return };
         let mut stages = self.measured.last_stages(now);
@@ -290,7 +292,7 @@ impl Collector {
         }
     }
 
-    /// Writes what is left to say of the last interval: flights that were written since.
+    /// Writes the flights that were written since the last interval.
     fn end(&mut self) {
         if self.accounts.has_flights() {
             self.round.to_ns = self.round.from_ns;
@@ -305,12 +307,13 @@ impl Collector {
         self.election.count(&set.symbols);
         for (stage, venue, channel, values) in set.values() {
             let venue = venue.and_then(|venue| known(&mut self.venues, venue));
-            // They have the same bounds.
+            // Cannot fail, because the bounds are the same.
             let _ = self.round.cell(&Label { stage, venue, channel }).add(values);
         }
     }
 
-    /// Counts what the log lacks, and tells when it begins to lack something and when it no longer does.
+    /// Counts intervals missing in the log, and reports when writing starts to fail and when it succeeds
+    /// again.
     fn log_went(&mut self, how: io::Result<()>) {
         let path =
             self.log.as_ref().map(|log| printable::path(&log.options.path).to_string()).unwrap_or_default();
@@ -327,10 +330,10 @@ impl Collector {
         }
     }
 
-    /// Collects on a thread of its own.
+    /// Runs the collector on its own thread.
     ///
     /// # Errors
-    /// What the operating system says when it gives no thread.
+    /// The error of the operating system if it cannot create the thread.
     pub fn start(mut self, clock: Clock) -> io::Result<Collecting> {
         let (stop, stopped) = channel::bounded::<()>(0);
         let incidents = self.flights.as_ref().map_or_else(channel::never, Flights::incidents);
@@ -352,14 +355,14 @@ impl Collector {
         Ok(Collecting { stop, thread })
     }
 
-    /// How long it is until the next turn.
+    /// Nanoseconds until the next turn.
     fn left_ns(&self, now_ns: u64) -> u64 {
         let late_ns = self.interval_ns / 8;
         self.interval_ns - (now_ns + self.interval_ns - late_ns) % self.interval_ns
     }
 }
 
-/// The venue, if it is one of those that are told apart: the first that come.
+/// The venue if it is measured separately, which the first [`VENUES_MAX`] venues are.
 fn known(venues: &mut Vec<Arc<str>>, venue: &str) -> Option<Arc<str>> {
     if let Some(known) = venues.iter().find(|known| ***known == *venue) {
         return Some(Arc::clone(known));
@@ -372,18 +375,18 @@ fn known(venues: &mut Vec<Arc<str>>, venue: &str) -> Option<Arc<str>> {
     Some(venue)
 }
 
-/// A collector that runs.
+/// A running collector.
 pub struct Collecting {
     stop: channel::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Collecting {
-    /// Takes what there still is, and waits until it is kept and written. Threads that measure should have ended.
+    /// Collects, stores and writes the rest, and waits for it. The measuring threads should have ended.
     pub fn stop(self) {
         let Self { stop, thread } = self;
         drop(stop);
-        // It has nothing to say.
+        // The thread returns no value.
         let _ = thread.join();
     }
 }

@@ -1,5 +1,5 @@
-//! Which symbols are told apart, the busiest, and what was measured of them: over the last interval, the last minute, and
-//! since each was told apart.
+//! Latencies of the busiest symbols, which are measured separately: over the last interval, over the last
+//! minute, and since each was selected.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,27 +8,28 @@ use crate::latency::{Log2Histogram, Symbols};
 use crate::model::instrument::InstrumentId;
 use crate::time::clock::SECOND;
 
-/// How long the minute is.
+/// Length of the minute.
 const MINUTE_NS: u64 = 60 * SECOND;
-/// The pieces that it is made of, at least: so it is up to one of them longer.
+/// Shortest slice of the minute; the minute is up to one slice longer.
 const SLICE_NS: u64 = 5 * SECOND;
 
-/// Elects the busiest symbols, those of which most ticks were delivered. What was delivered fades: of an interval, half
-/// counts five intervals later. A thread tells the elected apart when it comes to a set that was given back since.
+/// Elects the busiest symbols, by the number of delivered ticks. Activity decays: an interval counts half
+/// after five intervals. A thread measures the elected symbols separately once it uses a set that was
+/// returned to it since.
 pub(super) struct TopSymbols {
     most: usize,
-    /// How busy each instrument was.
+    /// Activity of each instrument.
     activity: Vec<u64>,
     elected: Vec<InstrumentId>,
 }
 
 impl TopSymbols {
-    /// Elects so many, at most.
+    /// Elects at most `most` symbols.
     pub(super) fn new(most: usize) -> Self {
         Self { most, activity: Vec::new(), elected: Vec::new() }
     }
 
-    /// Takes in what a thread measured.
+    /// Adds the ticks that a thread measured.
     pub(super) fn count(&mut self, symbols: &Symbols) {
         for (id, count) in symbols.counts() {
             if self.activity.len() <= id.index() {
@@ -39,12 +40,12 @@ impl TopSymbols {
         }
     }
 
-    /// An interval is over. Who was elected has to be outdone by a quarter: among symbols that are equally busy there is
-    /// no coming and going.
+    /// Ends an interval. A symbol must exceed an elected one by a quarter to replace it, so that equally busy
+    /// symbols do not alternate.
     pub(super) fn elect(&mut self) {
         let mut known = self.elected.clone();
         known.sort_unstable();
-        // Who was elected and fell silent stays while there is room.
+        // An elected symbol without activity stays while there is room.
         let weighed = self.activity.iter().enumerate().filter_map(|(at, activity)| {
             let id = InstrumentId(at as u32);
             let stays = known.binary_search(&id).is_ok();
@@ -60,13 +61,13 @@ impl TopSymbols {
         self.activity.iter_mut().for_each(|activity| *activity -= activity.div_ceil(8));
     }
 
-    /// Those that are told apart.
+    /// The symbols that are measured separately.
     pub(super) fn elected(&self) -> &[InstrumentId] {
         &self.elected
     }
 }
 
-/// What was measured of symbols in a span of time.
+/// Latencies by symbol in a time span.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     apart: BTreeMap<InstrumentId, Log2Histogram>,
@@ -74,7 +75,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Takes in what a thread measured.
+    /// Adds what a thread measured.
     pub(super) fn take(&mut self, symbols: &Symbols) {
         for (id, histogram) in symbols.apart() {
             self.apart.entry(id).or_default().add(histogram);
@@ -89,7 +90,7 @@ impl Tally {
         self.rest.add(&other.rest);
     }
 
-    /// Tells only these apart, which are sorted.
+    /// Merges all symbols but these into the rest; `apart` must be sorted.
     fn keep(&mut self, apart: &[InstrumentId]) {
         let rest = &mut self.rest;
         self.apart.retain(|id, histogram| {
@@ -101,32 +102,32 @@ impl Tally {
         });
     }
 
-    /// Those that are told apart, the busiest first, and the rest.
+    /// The symbols measured separately, the busiest first, and the rest.
     pub(super) fn rows(&self) -> (Vec<(InstrumentId, &Log2Histogram)>, &Log2Histogram) {
         let mut rows: Vec<_> = self.apart.iter().map(|(id, histogram)| (*id, histogram)).collect();
         rows.sort_by_key(|(id, histogram)| (Reverse(histogram.count()), *id));
         (rows, &self.rest)
     }
 
-    /// Forgets all values.
+    /// Removes all values.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 }
 
-/// What was measured of symbols, kept for whoever asks.
+/// Stored latencies by symbol.
 #[derive(Default)]
 pub(super) struct KeptSymbols {
-    /// Those that are told apart, sorted.
+    /// The symbols measured separately, sorted.
     elected: Vec<InstrumentId>,
     last: Tally,
-    /// When each piece began, and what was measured in it.
+    /// The slices of the minute, each with its start.
     minute: VecDeque<(u64, Tally)>,
     start: Tally,
 }
 
 impl KeptSymbols {
-    /// Takes in an interval, after which these are told apart.
+    /// Adds an interval. `elected` are the symbols measured separately from now on.
     pub(super) fn take_in(&mut self, round: &Tally, (from_ns, to_ns): (u64, u64), elected: &[InstrumentId]) {
         self.elected = elected.to_vec();
         self.elected.sort_unstable();
@@ -134,7 +135,7 @@ impl KeptSymbols {
         if begins {
             self.minute.push_back((from_ns, Tally::default()));
         }
-        // Where a piece ends the next one begins.
+        // A slice ends where the next one begins.
         while self.minute.get(1).is_some_and(|(next_ns, _)| next_ns + MINUTE_NS <= to_ns) {
             self.minute.pop_front();
         }
@@ -151,7 +152,7 @@ impl KeptSymbols {
         self.last.clone()
     }
 
-    /// The last minute, and when it began.
+    /// The last minute, with its start.
     pub(super) fn minute(&self) -> (Option<u64>, Tally) {
         let mut sum = Tally::default();
         self.minute.iter().for_each(|(_, tally)| sum.add(tally));
@@ -174,7 +175,7 @@ mod tests {
     use crate::model::tick::Channel;
     use std::sync::Arc;
 
-    /// Two threads, and who collects.
+    /// Two measuring threads and the collector.
     struct Rig {
         election: TopSymbols,
         kept: KeptSymbols,
@@ -198,7 +199,7 @@ mod tests {
             }
         }
 
-        /// A second in which these instruments had so many ticks, on one of the threads.
+        /// One second in which these instruments had these numbers of ticks, on one of the threads.
         fn second(&mut self, ticks: impl IntoIterator<Item = (u32, u64)>) {
             for (id, count) in ticks {
                 let meter = &mut self.meters[id as usize % 2].1;
@@ -246,7 +247,7 @@ mod tests {
             ids
         };
         assert_eq!(elected(&rig), [0, 3]);
-        // 1 and 2 take turns at being a little busier.
+        // 1 and 2 alternate in being slightly busier.
         for second in 0..20 {
             rig.second([(0, 10), (1, 10 + second % 2), (2, 11 - second % 2), (3, 500)]);
             assert_eq!(elected(&rig), [0, 3]);

@@ -26,7 +26,7 @@ fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
     Options { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
 }
 
-/// A symbol of each of the venues that are known here.
+/// A table with one symbol of each venue.
 fn table() -> Arc<InstrumentTable> {
     let table = InstrumentTable::new(VENUES.len());
     for venue in VENUES {
@@ -42,7 +42,7 @@ fn now(mono_ns: u64) -> Now {
     Now { mono_ns, wall_ns: mono_ns - START.mono_ns + START.wall_ns }
 }
 
-/// Two threads that measure, and who collects.
+/// Two measuring threads and the collector.
 struct Rig {
     collector: Collector,
     measured: Arc<Measured>,
@@ -66,7 +66,7 @@ impl Rig {
         Self { collector, measured, ingest, shard, told }
     }
 
-    /// Both threads hand over their interval, and it is collected. Seconds count from the start.
+    /// Both threads hand over their interval, and the collector runs. Seconds count from the start.
     fn end(&mut self, second: u64) {
         let now_ns = START.mono_ns + second * SECOND + MS;
         self.ingest.turn(now_ns);
@@ -85,13 +85,13 @@ impl Rig {
         row.map_or(0, |row| row["count"].as_u64().expect("a number"))
     }
 
-    /// What the operator was told since the last time.
+    /// Messages to the operator since the last call.
     fn told(&self) -> Vec<String> {
         std::mem::take(&mut self.told.lock().expect("not poisoned"))
     }
 }
 
-/// So many values of a stage; the instrument's number is its venue's.
+/// Records `count` values of a stage; the number of the instrument is that of its venue.
 fn record(meter: &mut Meter, stage: Stage, (venue, channel): (u32, Channel), ns: u64, count: u64) {
     let name = || VENUES.get(venue as usize).copied().unwrap_or_default();
     let class = meter.class(InstrumentId(venue), channel, name);
@@ -104,7 +104,7 @@ const COINBASE: (u32, Channel) = (1, Channel::Quote);
 #[test]
 fn what_threads_measure_is_merged_by_what_it_is() {
     let mut rig = Rig::new(None);
-    // Each thread has met the venues in another order.
+    // The threads have encountered the venues in different orders.
     record(&mut rig.ingest, Stage::Recv, COINBASE, 10, 1);
     record(&mut rig.ingest, Stage::Recv, KRAKEN, 20_000, 2);
     record(&mut rig.shard, Stage::Recv, KRAKEN, 30_000, 3);
@@ -138,7 +138,7 @@ fn an_interval_without_values_is_empty_and_one_without_news_goes_on() {
     assert_eq!(rig.count("start", "write/kraken/trade"), 0, "it was not handed over yet");
     rig.end(1);
     rig.end(2);
-    // Nobody comes to the end of the third.
+    // No thread ends its third interval.
     rig.collector.turn(START);
     rig.end(4);
     let last = rig.asked("last");
@@ -233,7 +233,7 @@ fn the_busiest_symbols_are_told_apart() {
     let row = |count: u64, p99_ns: u64, max_ns: u64| [count, p99_ns, max_ns].map(Value::from);
     let last = asked("last");
     assert_eq!(rows(&last), [row(180, 70_000, 70_000), row(24, 900_000, 900_000), row(6, 3_000, 3_000)]);
-    // Until the thread had sets in which the elected are told apart, those were that came first.
+    // Before the thread had sets for the elected symbols, the first ones were measured separately.
     for interval in ["1m", "start"] {
         assert_eq!(
             rows(&asked(interval)),
@@ -247,7 +247,8 @@ fn the_busiest_symbols_are_told_apart() {
     assert_eq!((&last["from_us"], &last["to_us"]), (&from.into(), &to.into()));
     let told = rig.measured.symbols_json("5m", None).map(drop);
     assert_eq!(told, Err("`interval` must be one of last, 1m, start".to_owned()));
-    // On behind any of them, though its count has moved, and though it is no longer kept apart.
+    // A cursor remains valid when the count of its symbol has changed, and when the symbol is no longer
+    // measured separately.
     let behind = |after: &str| {
         let (rows, _) = rig.measured.symbols_json("last", Some(after)).expect("a cursor");
         rows.into_iter().map(|(cursor, _)| cursor).collect::<Vec<_>>()
@@ -272,7 +273,7 @@ fn a_scraper_is_told_sums_by_bounds() {
     let totals = rig.measured.totals();
     let (label, total) = &totals[0];
     assert_eq!((label.tag().to_string().as_str(), totals.len()), ("total/kraken/trade", 1));
-    // Eight nanoseconds are not told apart at 10 µs.
+    // At 10 µs the histogram does not distinguish eight nanoseconds.
     assert_eq!((total.buckets[0], total.buckets[1], total.buckets[11], total.count()), (3, 4, 8, 15));
     let sum = 10_000 + 2 * 10_001 + 4 * 12_000 + 8 * 59_000_000_000;
     assert!(total.sum_ns.abs_diff(sum) <= sum / 1_000, "{}", total.sum_ns);
@@ -462,7 +463,7 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     };
     assert_eq!(told, [first]);
 
-    // One is slow, and cut; meanwhile the log cannot be written.
+    // A client is slow and cut; meanwhile the log cannot be written.
     let away = folder.path().join("away");
     fs::rename(&inside, &away).expect("moved");
     shards[1].warned.add(1);
@@ -513,7 +514,7 @@ fn an_interval_over_budget_is_an_incident() {
     let options = options(SECOND, Some(log_options(&log, 1 << 20)));
     let mut rig = Rig::with(Options { flights, budget, ..options });
     let incidents = rig.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
-    // Of what is not measured, no rule is broken.
+    // A rule without measurements is not violated.
     for (second, ns, broken) in
         [(1, 5_000, 0), (2, 20_000, 1), (3, 2_000_000, 0), (4, 20_000, 0), (5, 2_000_000, 2)]
     {
@@ -524,7 +525,7 @@ fn an_interval_over_budget_is_an_incident() {
             Cause::Budget(verdicts) => verdicts.len(),
             other => panic!("{other:?}"),
         });
-        // For two seconds after one, there is no other.
+        // A further incident is suppressed for two seconds.
         assert_eq!(
             rules.collect::<Vec<_>>(),
             if broken > 0 { vec![broken] } else { vec![] },
@@ -543,7 +544,7 @@ fn an_interval_over_budget_is_an_incident() {
         fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("one").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ndjson"));
     files.sort();
-    // The log names each in the interval in which it was written, the last at its end.
+    // The log names each flight in the interval in which it was written, the last one at its end.
     rig.collector.end();
     let (heads, accounts) = notes(&log);
     assert_eq!(heads[0].flights.as_deref(), folder.path().to_str());
@@ -580,7 +581,7 @@ fn the_thread_ends_with_everything_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("latency.hlog");
     let clock = Clock::real();
-    // Longer than the test: all there is comes at the end.
+    // Longer than the test: all measurements arrive at the end.
     let interval_ns = 60_000 * SECOND;
     let log = Some(log_options(&path, 1 << 20));
     let options = options(interval_ns, log);

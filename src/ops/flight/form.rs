@@ -1,5 +1,5 @@
-//! The form of a flight: a line of JSON for each thing, the first of which says what happened. Writer and reader stand
-//! side by side. Pure.
+//! The format of a flight: one JSON object per line, the first of which describes the incident. Writer and
+//! reader are both here. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,89 +15,89 @@ use crate::model::tick::{Channel, GapCause, Tick};
 use crate::protocol::json::{self, Mark};
 use crate::text;
 
-/// The version of the form that is written, and the newest that is read.
+/// Version of the written format, and the newest that can be read.
 const VERSION: u32 = 1;
-/// How a flight begins, and no other file that a report reads.
+/// Start of every flight, and of no other file that a report reads.
 const BEGIN: &[u8] = br#"{"type":"flight","#;
-/// Longest line that is read.
+/// Longest line that is read, bytes.
 const LINE_BYTES_MAX: u64 = 1 << 20;
-/// Lines that are read, at most.
+/// Most lines that are read.
 const LINES_MAX: u64 = 10_000_000;
 
-/// The first line: what happened, and what of its past is here.
+/// The first line: the incident, and the extent of the data before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Of the form.
+    /// Version of the format.
     version: u32,
-    /// When it happened, microseconds since the Unix epoch.
+    /// Time of the incident, microseconds since the Unix epoch.
     pub at_us: u64,
-    /// What it was.
+    /// Description of the incident.
     #[serde(flatten)]
     pub reason: Reason,
-    /// How far the past goes back where nothing else bounds it, seconds.
+    /// Time span that the flight covers if nothing else limits it, seconds.
     pub seconds: u64,
-    /// Ticks that are here: the last ones before it.
+    /// Number of ticks in the flight: the last ones before the incident.
     pub ticks: u64,
-    /// Why there are no older ones.
+    /// What limited the number of ticks.
     pub ticks_bound: Bound,
-    /// When the interval began and ended whose stages are here, microseconds since the Unix epoch.
+    /// Start and end of the interval with the latencies, microseconds since the Unix epoch.
     pub stages_from_us: u64,
     /// See [`stages_from_us`](Self::stages_from_us).
     pub stages_to_us: u64,
-    /// The longest turn of each shard in these seconds, or the last 63 where there are more, microseconds.
+    /// The longest turn of each shard in the time span, or in its last 63 s, microseconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub longest_turns_us: Vec<u64>,
 }
 
-/// What bounds the ticks of a flight.
+/// What limits the ticks of a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// All of its seconds are here.
+    /// The time span; it is complete.
     Seconds,
-    /// The ring no longer held what was older.
+    /// The ring: older ticks are overwritten.
     Ring,
-    /// The file may not be longer.
+    /// The size of the file.
     Bytes,
 }
 
-/// What happened, with everything named.
+/// Description of an incident, with all names resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum Reason {
     /// A client was cut.
     Cut {
-        /// As it was told, or `dead_peer`.
+        /// The reason sent to the client, or `dead_peer`.
         why: Cow<'static, str>,
-        /// The code of the close frame; 1006 where there was nobody to send one to.
+        /// Code of the close frame; 1006 if none could be sent.
         code: u16,
     },
-    /// Numbers of a stream are not coming, both ends included.
+    /// Sequence numbers of a stream are lost.
     Gap {
-        /// Whose they are.
+        /// The symbol.
         symbol: String,
-        /// Of which channel.
+        /// The channel.
         channel: Cow<'static, str>,
-        /// The first.
+        /// First lost sequence number.
         from: u64,
-        /// The last.
+        /// Last lost sequence number.
         to: u64,
-        /// `feed`, or why a client was told so.
+        /// `feed`, or the cause in the `gap` sent to a client.
         why: Cow<'static, str>,
     },
     /// An interval was over budget.
     Budget {
-        /// The rules that it broke.
+        /// The violated rules.
         broken: Vec<Broken>,
     },
 }
 
-/// A rule of a budget that was broken.
+/// A violated rule of a budget.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
-    /// As it was written.
+    /// The rule as configured.
     rule: String,
-    /// What was measured.
+    /// The measured value.
     measured_ns: u64,
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for Reason {
 
 // ---- writing --------------------------------------------------------------------------------------------
 
-/// A line that is written.
+/// A line to write.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
@@ -163,21 +163,21 @@ impl Line<'_> {
     }
 }
 
-/// What the stages took in one interval.
+/// Latencies of the stages in one interval.
 #[derive(Clone, Debug, Default)]
 pub struct Stages {
-    /// When it began, microseconds since the Unix epoch.
+    /// Start of the interval, microseconds since the Unix epoch.
     pub from_us: u64,
-    /// When it ended.
+    /// End of the interval, microseconds since the Unix epoch.
     pub to_us: u64,
-    /// By tag.
+    /// Figures by tag.
     pub rows: Vec<(String, Figures)>,
     /// The longest turn of each shard, microseconds.
     pub longest_turns_us: Vec<u64>,
 }
 
 impl Header {
-    /// The header of a flight whose ticks are not there yet.
+    /// The header of a flight whose number of ticks is not known yet.
     pub(super) fn new(at_us: u64, reason: Reason, seconds: u64, stages: &Stages) -> Self {
         let Stages { from_us, to_us, .. } = *stages;
         let (ticks, ticks_bound) = (u64::MAX, Bound::Seconds);
@@ -194,7 +194,7 @@ impl Header {
         }
     }
 
-    /// Appends its line.
+    /// Appends the header as a line.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         Line::Flight(self).write(out);
     }
@@ -211,13 +211,13 @@ pub(super) fn write_middle(client: Option<&Client>, stages: &Stages, out: &mut V
         row.insert("type".to_owned(), "stage".into());
         row.insert("tag".to_owned(), tag.as_str().into());
         row.extend(figures.fields().map(|(name, value)| (name, value.into())));
-        // As above.
+        // Encoding a map with text keys cannot fail.
         text::json::write(&row, out);
         out.push(b'\n');
     }
 }
 
-/// Appends the line of a tick, as clients are told it.
+/// Appends a tick, in the format for clients.
 pub(super) fn write_tick(tick: &Tick, symbol: &Symbol, out: &mut Vec<u8>) {
     json::tick(tick, symbol, Mark::default(), out);
     out.push(b'\n');
@@ -225,38 +225,38 @@ pub(super) fn write_tick(tick: &Tick, symbol: &Symbol, out: &mut Vec<u8>) {
 
 // ---- reading --------------------------------------------------------------------------------------------
 
-/// A flight, as it is read.
+/// A parsed flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flight {
-    /// What happened.
+    /// The incident.
     pub header: Header,
-    /// Whose client it is about, with its states.
+    /// The client concerned, with its states.
     pub client: Option<Client>,
-    /// What each tag took in the last whole interval, or in the one that was over budget: `tag`, `count`, `mean_ns` and so
-    /// on.
+    /// Latencies per tag in the last complete interval, or in the one over budget: `tag`, `count`, `mean_ns`
+    /// and so on.
     pub stages: Vec<Value>,
-    /// The ticks before it, the newest last, as clients are told them.
+    /// The ticks before the incident, the newest last, in the format for clients.
     pub ticks: Vec<Value>,
 }
 
 /// Why a flight cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FlightError {
-    /// The file.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A line is none of a flight.
+    /// A line is invalid.
     #[error("line {line}: {why}")]
     Line {
-        /// Which, from 1.
+        /// Line number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// Error message.
         why: String,
     },
 }
 
 impl Flight {
-    /// Whether a file that begins so is a flight.
+    /// Whether a file that begins with these bytes is a flight.
     pub fn begins(file: &[u8]) -> bool {
         file.starts_with(BEGIN)
     }
@@ -264,7 +264,7 @@ impl Flight {
     /// Reads a flight to its end.
     ///
     /// # Errors
-    /// Input that cannot be read, or a line that is none of a flight.
+    /// Input that cannot be read, or an invalid line.
     pub fn read(mut from: impl BufRead) -> Result<Self, FlightError> {
         let (mut flight, mut text) = (None, Vec::new());
         for line in 1..=LINES_MAX {
@@ -280,7 +280,7 @@ impl Flight {
     }
 }
 
-/// Takes in a line.
+/// Adds a line.
 fn take(flight: &mut Option<Flight>, text: &[u8]) -> Result<(), String> {
     let value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let kind = value["type"].as_str().ok_or("it has no `type`")?.to_owned();

@@ -1,4 +1,4 @@
-//! How a client did, from time to time.
+//! States of a client over time.
 
 use std::collections::VecDeque;
 
@@ -6,28 +6,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::session::Level;
 
-/// States of a client that are kept: 72 bytes each.
+/// Most states that are kept per client, 72 bytes each.
 const STATES_MAX: usize = 64;
 
-/// How a client does at a moment.
+/// State of a client at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// When, microseconds since the Unix epoch.
+    /// Time, microseconds since the Unix epoch.
     pub at_us: u64,
-    /// The level that it was told last.
+    /// The level that was last sent to the client.
     #[serde(serialize_with = "write_level", deserialize_with = "read_level")]
     pub level: Level,
-    /// For how long the oldest of what waits has waited.
+    /// Age of the oldest queued message, milliseconds.
     pub behind_ms: u64,
-    /// Bytes that wait in the gateway.
+    /// Bytes queued in the gateway.
     pub queued_bytes: u64,
-    /// Bytes that the kernel holds and the client's has not acknowledged.
+    /// Bytes in the kernel that the peer has not acknowledged.
     pub kernel_unsent_bytes: u64,
-    /// Subscriptions that wait for room.
+    /// Subscriptions waiting for room.
     pub waiting: u64,
-    /// Ticks told by a message of their own, since it came.
+    /// Ticks sent as a message of their own in this session.
     pub sent: u64,
-    /// Ticks that a newer one stands for.
+    /// Ticks merged into a newer one.
     pub merged: u64,
     /// Ticks named by a gap.
     pub dropped: u64,
@@ -43,12 +43,13 @@ fn read_level<'de, D: Deserializer<'de>>(from: D) -> Result<Level, D::Error> {
     found.ok_or_else(|| serde::de::Error::custom(format!("{word:?} is no level")))
 }
 
-/// The states of a client over some seconds, at most 64: each change of its level, and others at a distance.
+/// The states of a client over a time span, at most 64: each change of its level, and others at intervals.
 #[derive(Clone, Debug, Default)]
 pub struct History(VecDeque<State>);
 
 impl History {
-    /// Keeps a state of now, unless there is one just like it, and forgets what is older than so many microseconds.
+    /// Keeps the current state, unless a recent one has the same level, and removes states older than
+    /// `span_us` microseconds.
     pub fn note(&mut self, state: State, span_us: u64) {
         let due_us = |last: &State| last.at_us.saturating_add(span_us / STATES_MAX as u64);
         if self.0.back().is_some_and(|last| last.level == state.level && state.at_us < due_us(last)) {
@@ -61,7 +62,7 @@ impl History {
         self.0.push_back(state);
     }
 
-    /// The states, and one of now.
+    /// The states before `now`, followed by `now`.
     pub fn until(&self, now: State) -> Vec<State> {
         let before = self.0.iter().filter(|state| state.at_us < now.at_us);
         before.copied().chain([now]).collect()

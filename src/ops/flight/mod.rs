@@ -1,8 +1,9 @@
-//! The flight recorder: when something goes wrong, what came just before it goes to one file.
+//! The flight recorder: after an incident, writes the ticks and client states before it to one file.
 //!
-//! Nothing is written in advance. The ticks stand in the ring anyway, and of clients that are not well some states are
-//! kept ([`History`]). A thread that sees an [`Incident`] tells it ([`IncidentReporter`]) and goes on; the collector's thread reads
-//! the ring back as far as it still goes and writes ([`Flights`]). `docs/LATENCY.md` describes the file.
+//! Nothing is written in advance. The ticks are in the ring anyway, and some states of clients above level
+//! `ok` are kept ([`History`]). A thread that detects an [`Incident`] reports it ([`IncidentReporter`]) and
+//! continues; the thread of the collector reads the ring backwards as far as possible and writes the file
+//! ([`Flights`]). `docs/LATENCY.md` describes the file.
 
 mod files;
 mod form;
@@ -21,67 +22,66 @@ use crate::latency::budget::Verdict;
 use crate::model::tick::{GapCause, Key};
 use crate::system::counters::{Counter, Ending};
 
-/// Something that went wrong.
+/// An incident.
 #[derive(Debug)]
 pub struct Incident {
-    /// When, nanoseconds since the Unix epoch.
+    /// Time, nanoseconds since the Unix epoch.
     pub at_ns: u64,
-    /// Ticks that had been published by then: those behind it are no part of it.
+    /// Number of ticks published at that time; later ticks are not part of the incident.
     pub position: u64,
-    /// What it was.
+    /// Cause of the incident.
     pub cause: Cause,
-    /// Whose client it is about.
+    /// The client concerned, if any.
     pub client: Option<Client>,
 }
 
-/// What went wrong.
+/// Cause of an incident.
 #[derive(Debug)]
 pub enum Cause {
-    /// A client was cut, for being slow, silent or dead.
+    /// A client was cut, because it was slow, silent or dead.
     Cut {
-        /// Why.
+        /// Cause of the end.
         why: Ending,
-        /// The code of the close frame; 1006 where there was nobody to send one to.
+        /// Code of the close frame; 1006 if none could be sent.
         code: u16,
     },
-    /// Numbers of a stream are not coming, both ends included: the feed lost them, or a client was told that it did not get
-    /// them.
+    /// Sequence numbers of a stream are lost: the feed lost them, or a client was sent a `gap`.
     Gap {
         /// The stream.
         key: Key,
-        /// The first number.
+        /// First lost sequence number.
         from: u64,
-        /// The last number.
+        /// Last lost sequence number.
         to: u64,
-        /// Why.
+        /// Cause of the loss.
         why: GapCause,
     },
-    /// An interval was over budget: the rules that it broke.
+    /// An interval was over budget; the violated rules.
     Budget(Vec<Verdict>),
 }
 
-/// A client, and how it did.
+/// A client and its states.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Client {
-    /// Its name.
+    /// Identifier of the session.
     pub session: Box<str>,
-    /// Where it connected from.
+    /// Address of the client.
     pub peer: Option<String>,
-    /// When it came, microseconds since the Unix epoch.
+    /// Start of the session, microseconds since the Unix epoch.
     pub since_us: u64,
-    /// Symbols and channels it is subscribed to.
+    /// Number of subscribed symbols and channels.
     pub subscriptions: usize,
-    /// How it did since it was last well, the newest last.
+    /// States since its level was last `ok`, the newest last.
     #[serde(skip)]
     pub states: Vec<State>,
 }
 
-/// What the recorder counts.
+/// Counters of the recorder.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Files written.
     pub written: Counter,
-    /// Incidents of which there is no file, because one had just been written.
+    /// Incidents without a file, because one was written shortly before.
     pub dropped: Counter,
     /// Files that could not be written.
     pub failed: Counter,
@@ -95,18 +95,19 @@ impl Stats {
     }
 }
 
-/// What threads that see incidents share with the one that writes.
+/// Shared between the reporting threads and the writing thread.
 #[derive(Debug, Default)]
 struct Shared {
     stats: Arc<Stats>,
-    /// From when on another file may be written, steady nanoseconds; [`ON_ITS_WAY`] while an incident waits to be.
+    /// Earliest time of the next file, steady nanoseconds; [`ON_ITS_WAY`] while an incident is waiting to be
+    /// written.
     open_at_ns: AtomicU64,
 }
 
 /// See [`Shared::open_at_ns`].
 const ON_ITS_WAY: u64 = u64::MAX;
 
-/// A thread's way to tell incidents. It waits for nobody.
+/// Reports incidents of a thread, without blocking.
 #[derive(Clone, Debug, Default)]
 pub struct IncidentReporter(Option<Line>);
 
@@ -118,25 +119,26 @@ struct Line {
 }
 
 impl IncidentReporter {
-    /// One that nobody listens to.
+    /// A reporter that discards incidents.
     pub fn off() -> Self {
         Self(None)
     }
 
-    /// For how long the past of a client is of interest, microseconds; `None`: incidents are not recorded.
+    /// Time span for which states of a client are needed, microseconds; `None` if incidents are not recorded.
     #[inline]
     pub fn span_us(&self) -> Option<u64> {
         self.0.as_ref().map(|line| line.seconds * 1_000_000)
     }
 
-    /// Tells an incident at a steady time. It is put together only if a file may be written again; else it is counted.
+    /// Reports an incident at a steady time. `incident` is only called if a file may be written; otherwise
+    /// the incident is counted.
     pub fn tell(&self, now_ns: u64, incident: impl FnOnce() -> Incident) {
         let Some(line) = &self.0 else { return };
         let Shared { stats, open_at_ns } = &*line.shared;
         let open = |at_ns| (now_ns >= at_ns).then_some(ON_ITS_WAY);
-        // Nothing else is told by this number: the incident itself goes through the channel.
+        // Relaxed, because the number publishes no other data: the incident goes through the channel.
         let first = open_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, open).is_ok();
-        // There is room for the one that is on its way; who writes may have ended.
+        // The channel has room for the one incident; an error means that the writing thread has ended.
         if !first || line.incidents.try_send(Box::new(incident())).is_err() {
             stats.dropped.add(1);
         }

@@ -1,4 +1,4 @@
-//! Requests of clients, checked. What is wrong is said by naming the field.
+//! Requests of clients, parsed and validated. Errors name the field.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,12 +15,12 @@ use super::moment::{Since, since};
 use super::replay::{self, Control};
 use crate::model::tick::Channel;
 
-/// What a client sends to have it back: a number or a short string, letter for letter.
+/// The `t` of a ping: a number or a short string that the pong returns unchanged.
 #[derive(Clone, Debug)]
 pub struct Echo(Box<RawValue>);
 
 impl Echo {
-    /// As it was sent.
+    /// The value as the client sent it.
     pub fn value(&self) -> &RawValue {
         &self.0
     }
@@ -29,7 +29,7 @@ impl Echo {
         let text = t.get();
         let is_good = match text.as_bytes().first() {
             Some(b'-' | b'0'..=b'9') => text.len() <= TEXT_BYTES_MAX,
-            // However it is escaped.
+            // The decoded text counts, not its escapes.
             Some(b'"') => serde_json::from_str::<String>(text).is_ok_and(|t| t.len() <= TEXT_BYTES_MAX),
             _ => text == "null",
         };
@@ -44,12 +44,12 @@ impl PartialEq for Echo {
     }
 }
 
-/// How a subscription treats ticks that come faster than the client takes them.
+/// How a subscription handles ticks that arrive faster than the client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Every tick; those that are dropped are named by a `gap`.
+    /// Every tick is delivered; a `gap` names those that are dropped.
     Every,
-    /// The newest value; `n` tells how many it stands for.
+    /// The newest value is delivered; `n` is the number of ticks it stands for.
     Latest,
 }
 
@@ -62,7 +62,7 @@ impl Mode {
         }
     }
 
-    /// What a channel has unless the client says otherwise: quotes are state, trades are events.
+    /// The default mode of a channel: quotes are state, trades are events.
     pub const fn default_of(channel: Channel) -> Self {
         match channel {
             Channel::Trade => Self::Every,
@@ -71,28 +71,28 @@ impl Mode {
     }
 }
 
-/// Updates a second of one symbol, at most, in thousandths.
+/// Most updates per second of one symbol, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(u32);
 
 impl Rate {
-    /// The lowest and the highest that are taken, in thousandths.
+    /// Accepted range, in thousandths of an update per second.
     const RANGE: std::ops::RangeInclusive<u64> = 10..=1_000_000;
 
-    /// From a number of the client's.
+    /// The rate for a number of updates per second.
     pub(super) fn from_hz(hz: f64) -> Option<Self> {
         let milli = (hz * 1_000.0).round();
-        // A float that is no whole number of this size becomes one that is out of range.
+        // A value that does not fit becomes 0, which is out of range.
         let milli = if milli.is_finite() && milli >= 0.0 { milli as u64 } else { 0 };
         Self::RANGE.contains(&milli).then_some(Self(milli as u32))
     }
 
-    /// The time between two updates, nanoseconds.
+    /// Shortest time between two updates, nanoseconds.
     pub fn period_ns(self) -> u64 {
         1_000_000_000_000 / u64::from(self.0)
     }
 
-    /// As it is shown: a whole number where it is one.
+    /// The rate in updates per second as JSON: an integer if it is whole.
     pub fn shown(self) -> serde_json::Number {
         match self.0 % 1_000 {
             0 => (self.0 / 1_000).into(),
@@ -101,19 +101,19 @@ impl Rate {
     }
 }
 
-/// How a subscription treats its ticks, as a client asked for it.
+/// How a subscription handles its ticks, as requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// Merge or drop.
+    /// Conflate or deliver every tick.
     pub mode: Mode,
-    /// Updates a second, at most.
+    /// Most updates per second.
     pub rate: Option<Rate>,
-    /// The first loss ends the connection.
+    /// Whether the first lost tick ends the connection.
     pub cuts: bool,
 }
 
 impl Terms {
-    /// These terms with what a client changes: `every` has no rate, `latest` loses nothing to slowness.
+    /// These terms with a change applied. `every` has no rate, and `latest` loses no ticks to slowness.
     #[must_use]
     pub fn changed(self, change: Change) -> Self {
         let mode = change.mode.unwrap_or(self.mode);
@@ -125,41 +125,41 @@ impl Terms {
 /// Where an earlier connection ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resume {
-    /// The run of the gateway that its numbers are of.
+    /// The epoch of the sequence numbers.
     pub epoch: String,
-    /// The newest number of each symbol.
+    /// The last sequence number received of each symbol.
     pub seq: Vec<(String, u64)>,
 }
 
 /// A checked `subscribe`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subscribe {
-    /// At least one channel, each once.
+    /// At least one channel; no duplicates.
     pub channels: Vec<Channel>,
-    /// Symbols as the client wrote them: full, bare or wildcards.
+    /// Symbols as the client wrote them: full, without a venue, or wildcards.
     pub symbols: Vec<String>,
-    /// `None`: the channel's default.
+    /// `None`: the default of each channel.
     pub mode: Option<Mode>,
-    /// Updates a second, at most. Every channel is `latest` then.
+    /// Most updates per second. If set, every channel is `latest`.
     pub rate: Option<Rate>,
-    /// The first tick that is lost to slowness ends the connection. Every channel is `every` then.
+    /// Whether the first tick lost to slowness ends the connection. If set, every channel is `every`.
     pub cuts: bool,
-    /// Whether the last value comes first.
+    /// Whether the last value is sent first.
     pub snapshot: bool,
-    /// Go on where an earlier connection ended. There is one channel then.
+    /// Continue where an earlier connection ended. If set, there is exactly one channel.
     pub resume: Option<Resume>,
-    /// Begin with what was recorded since then. Every channel is `every` then.
+    /// Begin with the ticks recorded since this time. If set, every channel is `every`.
     pub from: Option<Since>,
 }
 
 impl Subscribe {
-    /// Everything at its default.
+    /// A request with default options.
     pub(super) fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
         let (mode, rate, resume, from) = (None, None, None, None);
         Self { channels, symbols, mode, rate, cuts: false, snapshot: true, resume, from }
     }
 
-    /// The terms on a channel.
+    /// The terms for a channel.
     pub fn terms_on(&self, channel: Channel) -> Terms {
         Terms { mode: self.mode_on(channel), rate: self.rate, cuts: self.cuts }
     }
@@ -168,7 +168,7 @@ impl Subscribe {
         self.mode.unwrap_or(Mode::default_of(channel))
     }
 
-    /// Checks what no field can tell alone.
+    /// Checks constraints between fields.
     pub(super) fn check(self) -> Result<Self, String> {
         let on = |mode| self.channels.iter().find(|channel| self.mode_on(**channel) == mode);
         if let (Some(_), Some(channel)) = (self.rate, on(Mode::Every)) {
@@ -181,7 +181,7 @@ impl Subscribe {
             ));
         }
         if self.resume.is_some() && self.channels.len() != 1 {
-            return Err("`resume` takes one `channel`: each counts for itself".to_owned());
+            return Err("`resume` takes one `channel`: each has its own sequence numbers".to_owned());
         }
         if let (Some(_), Some(channel)) = (self.from, on(Mode::Latest)) {
             let what = "the past is not merged";
@@ -191,59 +191,59 @@ impl Subscribe {
             ));
         }
         if self.from.is_some() && self.resume.is_some() {
-            return Err("`from` and `resume` both say where to begin: send one of them".to_owned());
+            return Err("`from` and `resume` both set the start: send one of them".to_owned());
         }
         Ok(self)
     }
 }
 
-/// What a `set` changes.
+/// The changes of a `set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// `None`: as it is.
+    /// `None`: unchanged.
     pub mode: Option<Mode>,
-    /// `None`: as it is; `Some(None)`: no rate.
+    /// `None`: unchanged; `Some(None)`: no rate.
     pub rate: Option<Option<Rate>>,
 }
 
-/// Which of its subscriptions a client means.
+/// The subscriptions that a request addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// Every channel where it named none.
+    /// All channels if the request names none.
     pub channels: Vec<Channel>,
     /// `None`: all symbols.
     pub symbols: Option<Vec<String>>,
 }
 
-/// What a client wants.
+/// An operation with its arguments.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// More symbols.
+    /// Adds subscriptions.
     Subscribe(Subscribe),
-    /// Fewer symbols.
+    /// Removes subscriptions.
     Unsubscribe(Target),
-    /// Another mode or rate for what it has.
+    /// Changes the mode or rate of subscriptions.
     Set(Target, Change),
-    /// What it has, behind the rows of this symbol.
+    /// Lists the subscriptions, from after this symbol on.
     List(Option<String>),
-    /// What there is: a wildcard or a full symbol, and the symbol behind which the rows begin.
+    /// Lists the instruments that match a wildcard or a full symbol, from after the given symbol on.
     Symbols(String, Option<String>),
-    /// A round trip; the value comes back.
+    /// A round trip; the pong returns the value.
     Ping(Option<Echo>),
-    /// Something that a replay is to do.
+    /// A replay command.
     Replay(Control),
 }
 
 /// One request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The client's name for it.
+    /// The `id` that the client gave the request.
     pub id: Option<Id>,
-    /// What it wants.
+    /// The operation.
     pub op: Op,
 }
 
-/// Reads one request, which may name at most `symbols_max` symbols; those it names twice count once.
+/// Parses one request. It may name at most `symbols_max` distinct symbols.
 ///
 /// # Errors
 /// [`Fault`] with `bad_request` or `unknown_op`.
@@ -256,14 +256,15 @@ pub fn parse(text: &str, symbols_max: usize) -> Result<Request, Fault> {
     }
 }
 
-/// Fields that stay text at first: no number of ours holds every number, and lists may be long.
+/// Fields that are first kept as text: `t` may be a number that fits no numeric type, and the lists may be
+/// long.
 struct Raw<'a> {
     t: Option<&'a RawValue>,
     symbols: Option<&'a RawValue>,
     resume: Option<&'a RawValue>,
 }
 
-/// The fields of a message that some request has; of the others nothing is kept.
+/// The known fields of a message. Unknown fields are skipped without being stored.
 fn fields(text: &str) -> Result<(Map<String, Value>, Raw<'_>), Fault> {
     let not_json = |error| Fault::bad(format!("not JSON: {error}"));
     if !text.trim_ascii_start().starts_with('{') {
@@ -288,17 +289,17 @@ fn fields(text: &str) -> Result<(Map<String, Value>, Raw<'_>), Fault> {
     Ok((fields, Raw { t: of_t, symbols: of_symbols, resume: of_resume }))
 }
 
-/// Every field that a request may have.
+/// All fields of all requests.
 const FIELDS: [&str; 19] = [
     "op", "id", "channel", "symbols", "mode", "snapshot", "max_hz", "on_slow", "resume", "from", "match",
     "after", "t", "do", "to", "token", "speed", "ticks", "on",
 ];
-/// Those of them that may be long.
+/// The fields that may be long.
 const LONG: [&str; 3] = ["t", "symbols", "resume"];
-/// The longest of the others, bytes, however it is escaped.
+/// Longest value of any other field, bytes, escapes included.
 const FIELD_BYTES_MAX: usize = 4_096;
 
-/// The values of the [`FIELDS`] of an object, as text; of one that is there twice, the last.
+/// The values of the [`FIELDS`] of an object, as text; the last value of a repeated field.
 struct Known<'a>([Option<&'a RawValue>; FIELDS.len()]);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Known<'a> {
@@ -328,7 +329,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Known<'a> {
     }
 }
 
-/// The place of a field among the [`FIELDS`].
+/// Index of a field in [`FIELDS`]; `None` for an unknown field.
 struct Field(Option<usize>);
 
 impl<'de> Deserialize<'de> for Field {
@@ -349,7 +350,7 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
-/// Hands the elements of a list to `take`, until that breaks off. False if it is no list.
+/// Passes the elements of a list to `take` until it breaks. Returns false if the value is not a list.
 fn each_of<'a>(list: &'a RawValue, take: impl FnMut(usize, &'a RawValue) -> ControlFlow<()>) -> bool {
     struct List<F>(F);
     impl<'de, F: FnMut(usize, &'de RawValue) -> ControlFlow<()>> Visitor<'de> for List<F> {
@@ -372,7 +373,7 @@ fn each_of<'a>(list: &'a RawValue, take: impl FnMut(usize, &'a RawValue) -> Cont
     }
     let is_list = list.get().starts_with('[');
     if is_list {
-        // It is known to be one, so it ends early only where it was broken off.
+        // The list is valid JSON, so that an error only means that `take` broke off.
         let _ = serde_json::Deserializer::from_str(list.get()).deserialize_seq(List(take));
     }
     is_list
@@ -408,7 +409,7 @@ fn op(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) -> Result
 
 const AFTER: &str = "the symbol of the last row of an answer";
 
-/// A field that is short text, or is not there; `what` it must be.
+/// An optional field with a short text; `what` describes it in the error.
 fn short_text(message: &Map<String, Value>, field: &str, what: &str) -> Result<Option<String>, Fault> {
     match message.get(field) {
         None => Ok(None),
@@ -467,7 +468,7 @@ fn change(message: &Map<String, Value>) -> Result<Change, Fault> {
     }
 }
 
-/// An object of an epoch and numbers by symbol; those of a symbol that is there twice come in their order.
+/// Parses an epoch and sequence numbers by symbol. Repeated symbols are kept in their order.
 fn resume(raw: Option<&RawValue>) -> Result<Option<Resume>, Fault> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
     let not_one = || Fault::bad("`resume` must be an object of `epoch` and `seq`");
@@ -524,7 +525,7 @@ fn target(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) -> Re
 
 pub(super) const MAX_HZ: &str = "`max_hz` must be a number above 0: from 0.01 to 1000";
 
-/// `Some(None)` where the client says that there is none.
+/// `Some(None)` if the client sent `null`.
 fn rate(message: &Map<String, Value>) -> Result<Option<Option<Rate>>, Fault> {
     match message.get("max_hz") {
         None => Ok(None),
@@ -604,10 +605,10 @@ fn symbols(raw: Option<&RawValue>, symbols_max: usize) -> Result<Option<Vec<Stri
     fault.map_or(Ok(Some(named)), |fault| Err(Fault::bad(fault)))
 }
 
-/// How often a request may name each symbol on average, so that a list ends.
+/// Most mentions of each symbol, on average, in one request; bounds the length of the list.
 const MENTIONS: usize = 4;
 
-/// A value from outside, short enough for an error message.
+/// A received value, shortened for an error message.
 fn shown_raw(raw: &RawValue) -> String {
     match raw.get().as_bytes().first() {
         Some(b'[') => "a list".to_owned(),
@@ -616,7 +617,7 @@ fn shown_raw(raw: &RawValue) -> String {
     }
 }
 
-/// Each symbol once, in the order of first mention, if they are not too many.
+/// Removes duplicate symbols, keeping the order of first mention, and rejects more than `symbols_max`.
 pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
     let mut seen = HashSet::new();
     named.retain(|symbol| seen.insert(symbol.clone()));

@@ -77,7 +77,7 @@ fn faults_name_the_field() {
 
 #[test]
 fn what_a_ping_brings_goes_back_letter_for_letter() {
-    // F25: numbers that no type of ours holds among them.
+    // F25: includes numbers that exceed every numeric type.
     for t in [
         "18446744073709551615",
         "18446744073709551616",
@@ -100,7 +100,7 @@ fn what_a_ping_brings_goes_back_letter_for_letter() {
         }
     }
     assert_eq!(parse(r#"{"op":"ping"}"#, 10).map(|request| request.op), Ok(Op::Ping(None)));
-    // The last of several counts, as with every field.
+    // The last of repeated fields counts.
     let twice = parse(r#"{"op":"ping","t":1,"t":2.0}"#, 10).expect("good").op;
     assert!(matches!(twice, Op::Ping(Some(echo)) if echo.value().get() == "2.0"));
     let (short, long) = ("1".repeat(128), "1".repeat(129));

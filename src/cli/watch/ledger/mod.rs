@@ -1,20 +1,20 @@
-//! The accounting rule of the protocol, checked from the outside: `seq − n` equals the `seq` before
-//! it, or a `gap` covers exactly the difference.
+//! Checks the accounting rule of the protocol from the client side: `seq − n` equals the previous `seq`, or a
+//! `gap` covers exactly the difference.
 //!
-//! Pure: messages go in, counts and breaks come out. Feed *every* message of a connection to
-//! [`Ledger::hear`], in order, the `hello` of a new connection included; then ask [`Ledger::held`].
+//! Pure: messages go in, counts and violations come out. Pass *every* message of a connection to
+//! [`Ledger::hear`], in order, including the `hello` of a new connection; then check [`Ledger::held`].
 //!
-//! What may come first on a subscription:
+//! The first message of a subscription may be:
 //!
-//! | the subscription | first message |
+//! | subscription | first message |
 //! | --- | --- |
-//! | ack named a `seq` | a snapshot of at least that number, or the update or gap right after it |
-//! | snapshot on, no `seq` in the ack | any snapshot, or the update or gap that starts at 1 |
-//! | snapshot off, no `seq` in the ack | anything |
-//! | asked for again while it runs | a snapshot of at least the last number, or simply the next |
+//! | the `ack` contains a `seq` | a snapshot of at least that number, or the update or gap right after it |
+//! | snapshot on, no `seq` in the `ack` | any snapshot, or the update or gap that starts at 1 |
+//! | snapshot off, no `seq` in the `ack` | anything |
+//! | requested again while active | a snapshot of at least the last number, or the next message |
 //!
-//! Later snapshots are no licence to skip: one may repeat the last number, any other counts as an
-//! update and has to follow.
+//! Later snapshots do not permit a jump: one may repeat the last number; any other counts as an update and
+//! must follow it.
 
 use std::fmt;
 
@@ -23,25 +23,25 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::message::{Accepted, Ack, Gap, Message, Update};
 use crate::model::tick::Channel;
 
-/// How many breaks are kept word for word; all are counted.
+/// Most violations that are kept; all are counted.
 pub const BREAKS_KEPT: usize = 10;
 
-/// How many different reasons for gaps are told apart; later ones are counted as `other`.
+/// Most reasons for gaps that are distinguished; further ones are counted as `other`.
 const WHYS_MAX: usize = 16;
 
-/// Where a symbol's stream of one channel stands.
+/// Position of a symbol's stream of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expect {
-    /// Nothing has come, and no number is known.
+    /// Nothing was received, and no number is known.
     Anything,
-    /// Nothing has come: a snapshot of this number or later, or what follows this number.
+    /// Nothing was received; expects a snapshot of this number or later, or what follows this number.
     Start(u64),
-    /// This number was the last.
+    /// The last number.
     After(u64),
 }
 
 impl Expect {
-    /// The last number that is known to be accounted for.
+    /// The last number that is accounted for, if known.
     fn last(self) -> Option<u64> {
         match self {
             Self::Anything => None,
@@ -50,58 +50,58 @@ impl Expect {
     }
 }
 
-/// How the rule was broken.
+/// A violation of the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An update that does not follow: `seq − n` should have been `last`.
+    /// An update that does not follow: `seq − n` is not `last`.
     Update {
-        /// The number before it.
+        /// The previous number.
         last: u64,
-        /// The update's number.
+        /// Number of the update.
         seq: u64,
-        /// The ticks it says it stands for.
+        /// The ticks that it claims to stand for.
         n: u64,
     },
     /// A snapshot that neither repeats `last` nor follows it.
     Snapshot {
-        /// The number before it.
+        /// The previous number.
         last: u64,
-        /// The snapshot's number.
+        /// Number of the snapshot.
         seq: u64,
     },
     /// A gap that does not start right after `last`.
     Gap {
-        /// The number before it.
+        /// The previous number.
         last: u64,
-        /// First number the gap names.
+        /// First number of the gap.
         from: u64,
-        /// Last number the gap names.
+        /// Last number of the gap.
         to: u64,
     },
-    /// A gap that names no number at all.
+    /// A gap without numbers.
     EmptyGap {
-        /// First number the gap names.
+        /// First number of the gap.
         from: u64,
-        /// Last number the gap names, before the first.
+        /// Last number of the gap, smaller than the first.
         to: u64,
     },
-    /// An update that cannot stand for `n` ticks: none, or more than there are numbers.
+    /// An update with an invalid `n`: 0, or greater than its number.
     Count {
-        /// The update's number.
+        /// Number of the update.
         seq: u64,
-        /// The ticks it says it stands for.
+        /// The ticks that it claims to stand for.
         n: u64,
     },
-    /// A message that could not be read: whatever it said is unaccounted for.
+    /// A message that cannot be parsed: its ticks are unaccounted for.
     Unreadable(String),
 }
 
-/// One place where the rule was broken.
+/// A violation of the rule at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Break {
-    /// The symbol and channel; `None` for a message that could not be read.
+    /// The symbol and channel; `None` for a message that cannot be parsed.
     pub of: Option<(String, Channel)>,
-    /// What was wrong.
+    /// The violation.
     pub fault: Fault,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Break {
     }
 }
 
-/// Says what lies between the number that was expected and the one that came.
+/// Writes the difference between the expected and the received number.
 fn difference(f: &mut fmt::Formatter<'_>, expected: u64, got: u64) -> fmt::Result {
     match got.checked_sub(expected) {
         Some(missing) => write!(f, "{missing} ticks unaccounted for"),
@@ -139,25 +139,25 @@ fn difference(f: &mut fmt::Formatter<'_>, expected: u64, got: u64) -> fmt::Resul
     }
 }
 
-/// What came on one channel.
+/// Counts of one channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// Messages, without the snapshots that only repeat a number.
+    /// Messages, without snapshots that only repeat a number.
     pub updates: u64,
-    /// Ticks the updates stand for.
+    /// Ticks that the updates stand for.
     pub ticks: u64,
-    /// Ticks that were merged into a newer one: `n − 1`, summed.
+    /// Ticks merged into a newer one: the sum of `n − 1`.
     pub merged: u64,
     /// Snapshots.
     pub snapshots: u64,
 }
 
-/// Gaps of one reason, or all.
+/// Gaps with one reason, or all gaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
-    /// How many.
+    /// Number of gaps.
     pub count: u64,
-    /// The ticks they name.
+    /// Ticks that they name.
     pub ticks: u64,
 }
 
@@ -168,12 +168,12 @@ impl Gaps {
     }
 }
 
-/// Keeps account of what a connection was sent. See the [module](self) for the rule.
+/// Accounts for the messages of a connection. The [module](self) describes the rule.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     snapshot: bool,
     streams: FxHashMap<Box<str>, [Option<Expect>; 2]>,
-    /// The symbols and wildcards that were accepted, by channel.
+    /// The accepted symbols and wildcards, by channel.
     held: [FxHashSet<Box<str>>; 2],
     heard: [Heard; 2],
     gaps: Vec<(Box<str>, Gaps)>,
@@ -182,8 +182,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger for subscriptions that ask for a snapshot first (the protocol's default), or for ones
-    /// that do not.
+    /// Creates a ledger for subscriptions with a first snapshot (the default of the protocol) or without one.
     pub fn new(snapshot: bool) -> Self {
         Self {
             snapshot,
@@ -196,7 +195,7 @@ impl Ledger {
         }
     }
 
-    /// Takes the next message into account.
+    /// Processes the next message.
     pub fn hear(&mut self, message: &Message<'_>) {
         match message {
             Message::Update(channel, update) => self.update(*channel, update),
@@ -206,8 +205,7 @@ impl Ledger {
                 "unsubscribe" => self.unsubscribed(ack),
                 _ => {}
             },
-            // A new connection, and so nothing is subscribed any more; in a new epoch the numbers
-            // start over as well.
+            // A new connection has no subscriptions; in a new epoch the numbers restart as well.
             Message::Hello(_) => {
                 self.streams.clear();
                 self.held.iter_mut().for_each(FxHashSet::clear);
@@ -221,32 +219,32 @@ impl Ledger {
         }
     }
 
-    /// Counts a message that could not be read as a break: it may have been a tick.
+    /// Counts a message that cannot be parsed as a violation, because it may have been a tick.
     pub fn unreadable(&mut self, what: &str) {
         self.broke(None, Fault::Unreadable(what.to_owned()));
     }
 
-    /// True as long as every number is accounted for.
+    /// True if every number is accounted for so far.
     pub fn held(&self) -> bool {
         self.break_count == 0
     }
 
-    /// How often the rule was broken.
+    /// Number of violations.
     pub fn break_count(&self) -> u64 {
         self.break_count
     }
 
-    /// The first [`BREAKS_KEPT`] breaks.
+    /// The first [`BREAKS_KEPT`] violations.
     pub fn breaks(&self) -> &[Break] {
         &self.breaks
     }
 
-    /// What came on this channel.
+    /// Counts of this channel.
     pub fn heard(&self, channel: Channel) -> Heard {
         self.heard[channel as usize]
     }
 
-    /// What came on all channels.
+    /// Counts of all channels.
     pub fn heard_all(&self) -> Heard {
         self.heard.iter().fold(Heard::default(), |sum, heard| Heard {
             updates: sum.updates + heard.updates,
@@ -256,7 +254,7 @@ impl Ledger {
         })
     }
 
-    /// The gaps by reason, in the order the reasons were first given.
+    /// The gaps by reason, in the order of first occurrence.
     pub fn gaps(&self) -> impl Iterator<Item = (&str, Gaps)> {
         self.gaps.iter().map(|(why, gaps)| (&**why, *gaps))
     }
@@ -307,8 +305,8 @@ impl Ledger {
         self.settle(&gap.symbol, channel, expect, to, fault);
     }
 
-    /// Moves a stream on to `seq`, and notes what was wrong with that. A break never moves it back, so
-    /// that one message that came late breaks the rule once.
+    /// Moves a stream to `seq`, and records a violation. A violation never moves it back, so that one late
+    /// message violates the rule once.
     fn settle(&mut self, symbol: &str, channel: Channel, expect: Expect, seq: u64, fault: Option<Fault>) {
         let next = Expect::After(expect.last().map_or(seq, |last| last.max(seq)));
         self.set(symbol, channel, next);
@@ -325,8 +323,8 @@ impl Ledger {
         }
     }
 
-    /// What may come next. A stream that no ack named belongs to a wildcard, or was listed later and
-    /// then starts at 1.
+    /// What may come next. A stream that no `ack` named belongs to a wildcard, or was listed later and then
+    /// starts at 1.
     fn expect(&self, symbol: &str, channel: Channel) -> Expect {
         let known = self.streams.get(symbol).and_then(|streams| streams[channel as usize]);
         known.unwrap_or(if self.snapshot { Expect::Start(0) } else { Expect::Anything })
@@ -377,7 +375,7 @@ impl Ledger {
         }
     }
 
-    /// What ends may begin anywhere when it comes again. A wildcard leaves what something narrower holds.
+    /// An ended stream may restart anywhere. Removing a wildcard keeps the streams of narrower subscriptions.
     fn unsubscribed(&mut self, ack: &Ack<'_>) {
         let entries = ack.ok.as_deref().filter(|_| !ack.all);
         let Some(entries) = entries else {
@@ -395,7 +393,7 @@ impl Ledger {
         }
     }
 
-    /// Forgets where the streams stand that a name or a wildcard stands for, but for those that something narrower holds.
+    /// Removes the positions of the streams of a symbol or wildcard, except those of narrower subscriptions.
     fn forget(&mut self, what: &str, channel: Channel) {
         let Some(prefix) = what.strip_suffix('*').filter(|_| is_wildcard(what)) else {
             if let Some(streams) = self.streams.get_mut(what) {
@@ -415,7 +413,7 @@ impl Ledger {
     }
 }
 
-/// What is wrong with an update, or a snapshot that opens nothing, if anything is.
+/// The violation of an update, or of a snapshot that does not start a stream, if any.
 fn update_fault(expect: Expect, seq: u64, n: u64, snap: bool) -> Option<Fault> {
     let Some(before) = seq.checked_sub(n).filter(|_| n > 0) else {
         return Some(Fault::Count { seq, n });
@@ -424,7 +422,7 @@ fn update_fault(expect: Expect, seq: u64, n: u64, snap: bool) -> Option<Fault> {
     Some(if snap { Fault::Snapshot { last, seq } } else { Fault::Update { last, seq, n } })
 }
 
-/// The channels an ack, or one entry of it, is about: all of them when it names none.
+/// The channels of an ack, or of one of its entries; all channels if it names none.
 fn channels(ack: &Ack<'_>, entry: Option<&Accepted<'_>>) -> Vec<Channel> {
     let named = entry.and_then(|entry| entry.channel.as_ref()).or(ack.channel.as_ref());
     named.map_or_else(|| Channel::ALL.to_vec(), |channels| channels.0.clone())

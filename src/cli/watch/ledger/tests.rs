@@ -4,7 +4,7 @@ use super::*;
 
 const SYMBOL: &str = "coinbase:BTC-USD";
 
-/// Hears messages as they come over the wire.
+/// Passes messages to the ledger as received.
 fn hear(ledger: &mut Ledger, texts: &[String]) {
     for text in texts {
         ledger.hear(&Message::parse(text).expect(text));
@@ -34,7 +34,7 @@ fn ack(op: &str, channel: &str, ok: &str) -> String {
     format!(r#"{{"type":"ack","id":1,"op":"{op}","channel":{channel},"ok":[{ok}]}}"#)
 }
 
-/// An accepted symbol, with more fields if wanted.
+/// An accepted symbol, with additional fields.
 fn ok(more: &str) -> String {
     format!(r#"{{"symbol":"{SYMBOL}","mode":"every","state":"live"{more}}}"#)
 }
@@ -181,7 +181,7 @@ fn who_unsubscribes_and_subscribes_starts_over() {
         ];
         assert_eq!(faults(&heard(&texts)), [], "{what}");
     }
-    // F24: what is held by something narrower goes on.
+    // F24: streams of a narrower subscription continue.
     let (all, venue) = (r#"{"symbol":"*"}"#, r#"{"symbol":"coinbase:*"}"#);
     let goes_on = |held: &str, gone: &str, channel: &str| {
         let texts =
@@ -202,7 +202,7 @@ fn who_unsubscribes_and_subscribes_starts_over() {
     ] {
         assert_eq!(goes_on(&held, gone, r#""trade""#), stays, "{held}, without {gone}");
     }
-    // It starts over where all goes, marked as such.
+    // After the removal of everything, marked as such, the stream restarts.
     let marked = r#"{"type":"ack","id":1,"op":"unsubscribe","channel":["trade","quote"],"all":true,"ok":[{"symbol":"*"}],"rejected":[]}"#;
     let texts = [ack("subscribe", r#""trade""#, &ok("")), snap(5), marked.to_owned(), snap(900)];
     assert_eq!(faults(&heard(&texts)), []);
@@ -251,7 +251,7 @@ fn reasons_are_bounded() {
     assert!(ledger.held());
 }
 
-/// One step of a truthful stream.
+/// One step of a valid stream.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Update(u64),
@@ -273,7 +273,7 @@ const STREAMS: [(&str, Channel); 4] = [
     ("kraken:XBT/USD", Channel::Quote),
 ];
 
-/// What a truthful server says: the first number of each stream (0: no snapshot) and then steps.
+/// The messages of a correct server: the first number of each stream (0: no snapshot), and then steps.
 fn say(firsts: [u64; 4], steps: &[(usize, Step)]) -> Vec<Said> {
     let mut last = firsts;
     let mut said = Vec::new();
@@ -293,7 +293,7 @@ fn say(firsts: [u64; 4], steps: &[(usize, Step)]) -> Vec<Said> {
                 let (from, to) = (before + 1, before + ticks);
                 Message::Gap(Gap { symbol: symbol.into(), channel, from, to, why: "feed".into() })
             }
-            // Nothing came yet, and so there is nothing to repeat.
+            // There is nothing to repeat yet.
             Step::Repeat if before == 0 => continue,
             Step::Repeat => tick(stream, before, 1, true),
         };
@@ -340,7 +340,7 @@ proptest! {
         prop_assert_eq!(ledger.heard_all().ticks + ledger.gaps_all().ticks, told);
     }
 
-    /// Any update or gap that is left out is found by the next one of its stream.
+    /// A lost update or gap is detected with the next message of its stream.
     #[test]
     fn one_message_lost_is_found(firsts in firsts(), steps in steps(), pick: prop::sample::Index) {
         let said = say(firsts, &steps);
@@ -356,7 +356,7 @@ proptest! {
         prop_assert_eq!(hear_said(rest).break_count(), 1);
     }
 
-    /// Any update or gap that comes a second time is found, at once or later.
+    /// A duplicated update or gap is detected, at once or later.
     #[test]
     fn one_message_doubled_is_found(
         firsts in firsts(), steps in steps(), pick: prop::sample::Index, later: prop::sample::Index,
@@ -371,7 +371,7 @@ proptest! {
         prop_assert_eq!(hear_said(&doubled).break_count(), 1);
     }
 
-    /// A snapshot that is lost leaves a stream that starts in the middle.
+    /// Without its first snapshot, a stream starts in the middle.
     #[test]
     fn a_first_snapshot_lost_is_found(first in 1u64..1_000_000, n in 1u64..5) {
         let said = say([first, 0, 0, 0], &[(0, Step::Update(n))]);

@@ -1,4 +1,5 @@
-//! The files of flights, bounded in number, size and how often: the one place of the recorder that waits for the disk.
+//! The files of flights, with limits on their number, size and frequency. This is the only part of the
+//! recorder that waits for the disk.
 
 use std::fs;
 use std::io;
@@ -15,27 +16,27 @@ use crate::ring::TickRing;
 use crate::text::printable;
 use crate::time::rfc3339::{self, FractionDigits};
 
-/// Where flights go, and their bounds.
+/// Location and limits of the flights.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder; it is made where there is none.
+    /// Folder of the files; it is created if missing.
     pub dir: PathBuf,
-    /// How far a flight goes back, seconds.
+    /// Time span that a flight covers, seconds.
     pub seconds: u64,
-    /// Files that are kept, the newest.
+    /// Most files that are kept; the oldest are removed.
     pub files_max: usize,
-    /// Bytes of a file. What comes before the ticks always finds room.
+    /// Size of a file, bytes. What precedes the ticks is always written.
     pub file_bytes_max: usize,
-    /// After one was written, none is for so many seconds.
+    /// Time after a flight in which no other is written, seconds.
     pub quiet_s: u64,
 }
 
-/// What came of an incident.
+/// Result of recording an incident.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What the operator is to be told of it.
+    /// Message to the operator, if any.
     pub told: Option<String>,
-    /// The file that was written, if one was: its name in the folder, and what happened, in a sentence.
+    /// The written file, if any: its name in the folder, and a sentence about the incident.
     pub written: Option<(String, String)>,
 }
 
@@ -45,56 +46,56 @@ pub struct Flights {
     ring: TickRing,
     table: Arc<InstrumentTable>,
     shared: Arc<Shared>,
-    /// A sender is kept, so that there always is one.
+    /// The sender keeps the channel open.
     incidents: (Sender<Box<Incident>>, Receiver<Box<Incident>>),
 }
 
 impl Flights {
-    /// Nothing has happened yet. The ticks are those of this ring.
+    /// Creates a recorder of the ticks in this ring.
     pub fn new(options: Options, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
         Self { options, ring, table, shared: Arc::default(), incidents: bounded(1) }
     }
 
-    /// The folder, as it was configured.
+    /// The folder as configured.
     pub fn dir(&self) -> &Path {
         &self.options.dir
     }
 
-    /// How far a flight goes back, seconds.
+    /// Time span that a flight covers, seconds.
     pub fn seconds(&self) -> u64 {
         self.options.seconds
     }
 
-    /// For a thread that may see incidents.
+    /// A reporter for a thread that may detect incidents.
     pub fn reporter(&self) -> IncidentReporter {
         let (incidents, shared) = (self.incidents.0.clone(), Arc::clone(&self.shared));
         IncidentReporter(Some(Line { incidents, shared, seconds: self.options.seconds }))
     }
 
-    /// What is counted.
+    /// The counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
     }
 
-    /// Where incidents come in.
+    /// The receiver of reported incidents.
     pub fn incidents(&self) -> Receiver<Box<Incident>> {
         self.incidents.1.clone()
     }
 
-    /// How many ticks were published by now.
+    /// Number of ticks published so far.
     pub fn published(&self) -> u64 {
         self.ring.published()
     }
 
-    /// Finds out whether files can be written. If not, what the operator is to be told.
+    /// Checks whether files can be written. Returns a message to the operator if not.
     pub fn probe(&self) -> Option<String> {
         let probe = self.options.dir.join(PART);
         let made = fs::create_dir_all(&self.options.dir).and_then(|()| fs::write(&probe, []));
         self.went(made.and_then(|()| fs::remove_file(&probe)))
     }
 
-    /// Writes what came before an incident, and what the stages took. `now_ns` is a steady time: from then on it is quiet,
-    /// also where the disk fails.
+    /// Writes the flight of an incident, with the latencies of the stages. `now_ns` is a steady time, from
+    /// which further incidents are suppressed even if the write failed.
     pub fn write(&mut self, incident: &Incident, stages: &Stages, now_ns: u64) -> Outcome {
         let reason = Reason::new(&incident.cause, &self.table);
         let what = reason.to_string();
@@ -115,12 +116,12 @@ impl Flights {
         Outcome { told, written: Some((file, what)) }
     }
 
-    /// Everything that the file is to hold.
+    /// The content of the file.
     fn text(&self, incident: &Incident, reason: Reason, stages: &Stages) -> Vec<u8> {
         let mut header = Header::new(incident.at_ns / 1_000, reason, self.options.seconds, stages);
         let (mut first, mut middle, mut ticks) = (Vec::new(), Vec::new(), Vec::new());
         form::write_middle(incident.client.as_ref(), stages, &mut middle);
-        // With the longest number of ticks.
+        // With the longest number of ticks, to measure the length of the header.
         header.write(&mut first);
         let room = self.options.file_bytes_max.saturating_sub(first.len() + middle.len());
         let from_ns = incident.at_ns.saturating_sub(self.options.seconds * 1_000_000_000);
@@ -132,12 +133,12 @@ impl Flights {
         text
     }
 
-    /// Reads the ring backwards from a position and appends the lines of ticks that were received at `from_ns` or later, the
-    /// oldest first, in so many bytes at most. How many there are, and why not more.
+    /// Reads the ring backwards from `position`, and appends the ticks received at `from_ns` or later, the
+    /// oldest first, in at most `room` bytes. Returns their number, and what limited it.
     fn read_back(&self, position: u64, from_ns: u64, room: usize, out: &mut Vec<u8>) -> (u64, Bound) {
         let (mut lines, mut begins, mut bound) = (Vec::new(), Vec::new(), Bound::Seconds);
         for at in (0..position).rev() {
-            // Everything older was written over too.
+            // All older ticks are overwritten as well.
             let Some(tick) = self.ring.at(at) else {
                 bound = Bound::Ring;
                 break;
@@ -162,12 +163,12 @@ impl Flights {
         (begins.len() as u64, bound)
     }
 
-    /// Writes a file whole or not at all, and takes away the oldest beyond the bound.
+    /// Writes a file completely or not at all, and removes the oldest files beyond the limit.
     fn place(&self, path: &Path, text: &[u8]) -> io::Result<()> {
         let (dir, part) = (&self.options.dir, self.options.dir.join(PART));
         let written = fs::create_dir_all(dir).and_then(|()| fs::write(&part, text));
         if let Err(error) = written.and_then(|()| fs::rename(&part, path)) {
-            // It may not have come to be.
+            // The file may not exist.
             let _ = fs::remove_file(&part);
             return Err(error);
         }
@@ -183,7 +184,8 @@ impl Flights {
         names[..over].iter().try_for_each(|name| fs::remove_file(dir.join(name)))
     }
 
-    /// Counts what could not be written. What the operator is to be told: when it begins to fail, and when it no longer does.
+    /// Counts a failed write. Returns a message to the operator when writing starts to fail, and when it
+    /// succeeds again.
     fn went(&self, how: io::Result<()>) -> Option<String> {
         let stats = &self.shared.stats;
         match how {
@@ -202,16 +204,16 @@ impl Flights {
     }
 }
 
-/// A file that is not finished.
+/// Name of an unfinished file.
 const PART: &str = "flight.part";
-/// What stands around the time in the name of a file.
+/// Prefix and suffix of a file name, around its time.
 const NAME: (&str, &str) = ("flight-", ".ndjson");
 
-/// The name of a flight: in the order of names they are in the order of time.
+/// The file name of a flight; names sort by time.
 fn name(at_ns: u64) -> String {
     let mut time = Vec::new();
     rfc3339::write(at_ns, FractionDigits::Six, &mut time);
-    // Not every file system takes a colon.
+    // Some file systems reject colons.
     format!("{}{}{}", NAME.0, String::from_utf8_lossy(&time).replace(':', "-"), NAME.1)
 }
 

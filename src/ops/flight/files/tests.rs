@@ -10,7 +10,7 @@ use crate::system::counters::Ending;
 const SECOND: u64 = 1_000_000_000;
 const START_NS: u64 = 1_714_564_800 * SECOND;
 
-/// A ring with ticks, and who writes flights into a folder.
+/// A ring with ticks, and a recorder with a folder.
 struct Rig {
     folder: tempfile::TempDir,
     writer: TickWriter,
@@ -29,7 +29,7 @@ impl Rig {
         Self { folder, writer, flights: Flights::new(options, ring, table) }
     }
 
-    /// A quote received so many seconds after the start.
+    /// Publishes a quote that was received `second` seconds after the start.
     fn publish(&mut self, second: u64) {
         let body = Body::Quote(Quote::default());
         let rx_ns = START_NS + second * SECOND;
@@ -60,14 +60,14 @@ impl Rig {
         names
     }
 
-    /// The newest one.
+    /// The newest flight.
     fn read(&self) -> Flight {
         let path = self.flights.options.dir.join(self.names().last().expect("a file"));
         Flight::read(fs::read(path).expect("a file").as_slice()).expect("a flight")
     }
 }
 
-/// The numbers of its ticks.
+/// The sequence numbers of its ticks.
 fn seqs(flight: &Flight) -> Vec<u64> {
     flight.ticks.iter().map(|tick| tick["seq"].as_u64().expect("a number")).collect()
 }
@@ -77,7 +77,7 @@ fn a_flight_goes_back_its_seconds() {
     let mut rig = Rig::new(64, |options| options);
     (0..20).for_each(|second| rig.publish(second));
     let incident = rig.cut(20);
-    // What comes later is no part of it.
+    // Later ticks are not part of the flight.
     rig.publish(21);
     rig.write(&incident);
     let flight = rig.read();
@@ -93,7 +93,7 @@ fn a_ring_that_holds_less_says_so() {
     rig.write(&rig.cut(20));
     let flight = rig.read();
     assert_eq!((seqs(&flight), flight.header.ticks_bound), (vec![17, 18, 19, 20], Bound::Ring));
-    // Before the first there was none.
+    // There was no tick before the first one.
     let mut rig = Rig::new(4, |options| options);
     (0..2).for_each(|second| rig.publish(second));
     rig.write(&rig.cut(2));
@@ -132,7 +132,7 @@ fn a_file_is_bounded_in_bytes_and_has_all_but_old_ticks() {
         assert!(whole.as_ref().expect("the first").ends_with(&seqs), "the newest: {seqs:?}");
         let bound = if seqs.len() == 10 { Bound::Seconds } else { Bound::Bytes };
         assert_eq!((flight.header.ticks, flight.header.ticks_bound), (seqs.len() as u64, bound));
-        // What comes before the ticks finds room in any case.
+        // What precedes the ticks is written in any case.
         let least = *first.get_or_insert(bytes - 10 * 60);
         assert!(bytes <= (file_bytes_max as u64).max(least), "{bytes} bytes of {file_bytes_max}");
     }
@@ -209,7 +209,7 @@ fn a_folder_that_cannot_be_is_told_once_and_counted() {
 fn a_full_disk_leaves_no_half_a_file() {
     let mut rig = Rig::new(4, |options| options);
     fs::create_dir_all(&rig.flights.options.dir).expect("a folder");
-    // No space left on device, whatever is written.
+    // Every write fails with "no space left on device".
     std::os::unix::fs::symlink("/dev/full", rig.flights.options.dir.join(PART)).expect("a link");
     let told = rig.write(&rig.cut(0)).expect("it is told");
     assert!(told.contains("No space left on device"), "{told}");
