@@ -1,21 +1,21 @@
-/** What the page shows is in its address, so that it can be kept and sent. */
+/** The view of the page as the fragment of its URL, so that it can be bookmarked and shared. */
 
-/** Everything that the address holds. */
+/** The state of the page that the URL contains. */
 export interface View {
   symbols: string[];
   chosen: string | undefined;
-  /** A column, with `-` before it for the largest first; '' for the order of the list. */
+  /** Name of the sort column, with a leading `-` for descending order; '' for the order of the list. */
   sort: string;
-  /** Seconds of a candle. */
+  /** Length of a candle, seconds. */
   span: number;
 }
 
 export const SPANS: readonly number[] = [1, 5, 60];
-/** Symbols of one list: more would not be read anyway, and an address has an end. */
+/** Most symbols in a list: a longer list is not readable, and the length of a URL is limited. */
 export const SYMBOLS_MAX = 500;
 const SYMBOL = /^[a-z0-9_-]{1,32}:[^\s",*\\]{1,64}$/;
 
-/** Reads the part behind `#`. What makes no sense is left out. */
+/** Parses the part behind `#`. Invalid fields are ignored. */
 export function readAddress(hash: string): View {
   const fields = new URLSearchParams(hash.replace(/^#/, ''));
   const symbols = [...new Set((fields.get('s') ?? '').split(',').filter((symbol) => SYMBOL.test(symbol)))].slice(0, SYMBOLS_MAX);
@@ -25,7 +25,7 @@ export function readAddress(hash: string): View {
   return { symbols, chosen: chosen !== undefined && symbols.includes(chosen) ? chosen : symbols[0], sort, span: SPANS.includes(span) ? span : 1 };
 }
 
-/** Writes it. */
+/** Formats a view as the fragment of the URL, `#` included. */
 export function writeAddress({ symbols, chosen, sort, span }: View): string {
   const fields = new URLSearchParams();
   if (symbols.length > 0) fields.set('s', symbols.join(','));

@@ -1,4 +1,7 @@
-/** The chosen symbol over time: candles of its trades, and below, by the same time, its best bid and offer. A hole is a hole. */
+/**
+ * The chart of the selected symbol: candles of its trades, and below them its best bid and ask, on a common time axis.
+ * Missing data is shown as a hole.
+ */
 
 import {
   CandlestickSeries,
@@ -13,16 +16,22 @@ import type { Quote, Trade } from 'tickfan-client';
 import { SPANS } from './address.js';
 import { Picture, SPANS_MAX, type Best, type Candle } from './market.js';
 
-/** Milliseconds between two pictures of a pane: each is drawn as a whole, which costs more than all the rest of a frame. */
+/**
+ * Milliseconds between two redraws of a pane: a pane is redrawn completely, which is the most expensive part of a
+ * frame.
+ */
 const PICTURE_MS = 200;
-/** The heights of candles and best prices, against each other. */
+/** Relative heights of candles and best prices. */
 const [CANDLES_HEIGHT, BEST_HEIGHT] = [3, 2];
 
 const css = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const clockOf = (seconds: number) => new Date(seconds * 1000).toISOString().slice(11, 19);
 const candleOf = (candle: Candle) => ({ ...candle, time: candle.time as UTCTimestamp });
 
-/** A point of a line. The way to a point has the point's colour: none, where it does not go on from what was before. */
+/**
+ * A point of a line. The colour of a point applies to the segment that leads to it: transparent if the point does not
+ * continue the previous one.
+ */
 function pointOf(time: number, price: number | undefined, begins: boolean) {
   if (price === undefined) return { time: time as UTCTimestamp };
   return { time: time as UTCTimestamp, value: price, ...(begins ? { color: 'transparent' } : {}) };
@@ -33,22 +42,22 @@ const askOf = ({ time, ask, askBegins }: Best) => pointOf(time, ask, askBegins);
 export class Chart {
   readonly #place: HTMLElement;
   readonly #chart: IChartApi;
-  /** Nothing to see: each time, so that a hole is as wide as it was long. */
+  /** Invisible, with every time, so that the width of a hole shows its duration. */
   readonly #axis: ISeriesApi<'Line'>;
   readonly #candles: ISeriesApi<'Candlestick'>;
   readonly #bid: ISeriesApi<'Line'>;
   readonly #ask: ISeriesApi<'Line'>;
-  /** By the seconds of a span. All are kept, so that another span begins with what was seen in this one. */
+  /** By the length of a span in seconds. All are kept, so that switching to another span keeps the data. */
   #pictures = newPictures();
   #seconds = 1;
-  /** What has changed and is still to be drawn. */
+  /** Changes that are not drawn yet. */
   #candle: Candle | undefined;
   #best: Best | undefined;
-  /** The first and the last time of the axis, 0 while there is none, and how many there are. */
+  /** First and last time of the axis, 0 if it is empty, and the number of times. */
   #first = 0;
   #last = 0;
   #count = 0;
-  /** When each pane was drawn last. */
+  /** Time of the last redraw of each pane. */
   #candlesMs = -Infinity;
   #bestMs = -Infinity;
 
@@ -56,9 +65,9 @@ export class Chart {
     this.#place = place;
     this.#chart = createChart(place, {
       autoSize: true,
-      // The room on the right is for the newest time. What comes takes the place of an empty time, and is followed like any other.
+      // Space on the right for the newest time. New data replaces an empty time, and the view follows it as usual.
       timeScale: { timeVisible: true, secondsVisible: true, rightOffset: 5, allowShiftVisibleRangeOnWhitespaceReplacement: true },
-      // The mark brings an inline style sheet, which the page's policy forbids; the credit stands below the chart.
+      // The logo adds an inline style sheet, which the policy of the page forbids; the attribution is below the chart.
       layout: { attributionLogo: false, fontSize: 11 },
     });
     const line = { lineType: LineType.WithSteps, lineWidth: 1 } as const;
@@ -73,7 +82,7 @@ export class Chart {
     this.#label();
   }
 
-  /** Takes the colours of the page. */
+  /** Applies the colours of the page. */
   theme(): void {
     const [text, line, up, down] = ['--dim', '--line', '--up', '--down'].map(css) as [string, string, string, string];
     this.#chart.applyOptions({
@@ -83,12 +92,12 @@ export class Chart {
       rightPriceScale: { borderColor: line },
     });
     this.#candles.applyOptions({ upColor: up, wickUpColor: up, borderUpColor: up, downColor: down, wickDownColor: down, borderDownColor: down });
-    // The mark on the scale would take the colour of the last point, which may have none.
+    // The mark on the scale would have the colour of the last point, which may be transparent.
     this.#bid.applyOptions({ color: up, priceLineColor: up });
     this.#ask.applyOptions({ color: down, priceLineColor: down });
   }
 
-  /** Spans of so many seconds, one of {@link SPANS}: those that were seen so far, too. */
+  /** Switches to spans of this number of seconds, one of {@link SPANS}, with the data received so far. */
   span(seconds: number): void {
     this.#seconds = seconds;
     this.#candle = this.#best = undefined;
@@ -104,7 +113,7 @@ export class Chart {
     this.#label();
   }
 
-  /** Another symbol, or another place or time. Whoever has moved the chart sees what comes, too. */
+  /** Clears the chart for another symbol, place or time. A view that the user has moved returns to the newest data. */
   reset(): void {
     this.#pictures = newPictures();
     this.span(this.#seconds);
@@ -112,29 +121,29 @@ export class Chart {
     this.#chart.timeScale().resetTimeScale();
   }
 
-  /** The scales have so many digits. */
+  /** Sets the number of decimals of the scales. */
   digits(digits: number): void {
     const priceFormat = { type: 'price', precision: digits, minMove: 10 ** -digits } as const;
     for (const series of [this.#candles, this.#bid, this.#ask]) series.applyOptions({ priceFormat });
   }
 
-  /** Whether nothing has come yet. */
+  /** Whether there is no data yet. */
   get isEmpty(): boolean {
     return this.#last === 0 && this.#candle === undefined && this.#best === undefined;
   }
 
-  /** @param us when it was, of the clock that all of the picture goes by. */
+  /** @param us time of the trade, in the clock of the whole picture. */
   trade(trade: Trade, us: number): void {
     for (const [seconds, picture] of this.#pictures) {
       const changed = picture.trade(trade, us);
       if (seconds !== this.#seconds || changed === undefined) continue;
-      // One that is finished has to be drawn before the next.
+      // A finished candle must be drawn before the next one.
       if (this.#candle !== changed) this.#drawCandle();
       this.#candle = changed;
     }
   }
 
-  /** @param us when it was, of the clock that all of the picture goes by. */
+  /** @param us time of the quote, in the clock of the whole picture. */
   quote(quote: Quote, us: number): void {
     for (const [seconds, picture] of this.#pictures) {
       const changed = picture.quote(quote, us);
@@ -144,14 +153,14 @@ export class Chart {
     }
   }
 
-  /** What comes next does not follow what was there. */
+  /** Marks that the next data does not continue the previous data. */
   hole(): void {
     for (const picture of this.#pictures.values()) picture.hole();
   }
 
   /**
-   * Draws what has come, in one of the panes at most: both in one frame would make that one late. What comes too soon after the
-   * last picture waits for a later frame. True if anything does.
+   * Draws changes in at most one pane, because drawing both would make the frame late. A pane that was redrawn recently
+   * waits for a later frame. Returns true if a pane is waiting.
    */
   draw(nowMs: number): boolean {
     const isDue = (drawnMs: number) => nowMs - drawnMs >= PICTURE_MS;
@@ -181,7 +190,10 @@ export class Chart {
     this.#ask.update(askOf(best));
   }
 
-  /** Has the axis reach to this time. True if all was drawn anew for that, which it is where more is there than is shown. */
+  /**
+   * Extends the axis to this time. Returns true if everything was redrawn for that, which is necessary once there are
+   * more times than are shown.
+   */
   #reach(time: number): boolean {
     const seconds = this.#seconds;
     const isNext = this.#last > 0 && time >= this.#first && time - this.#last < SPANS_MAX * seconds && this.#count < 2 * SPANS_MAX;
@@ -200,11 +212,11 @@ export class Chart {
     return false;
   }
 
-  /** For who does not see it. */
+  /** Label for screen readers. */
   #label(): void {
     const [first, last, seconds] = [this.#first, this.#last, this.#seconds];
     const text = last === 0 ? 'nothing yet' : `${clockOf(first)} to ${clockOf(last)}`;
-    // The scales would still be those of what was there before.
+    // Hides the scales of an empty chart, which would still be those of the previous data.
     this.#place.toggleAttribute('data-empty', last === 0);
     this.#place.setAttribute('aria-label', `Candles of ${seconds} s and best prices: ${text}`);
   }

@@ -1,15 +1,15 @@
-/** How the page itself is doing: the link, how far behind it is, and how old what it draws is. */
+/** Status of the page itself: the link, the delay of its data, and the age of what is drawn. */
 
 import type { Client, Delivery, Lag, LateReason, Level, LinkEvent, Tick } from 'tickfan-client';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 
-/** Seconds of latency that are shown. */
+/** Seconds of latency that are plotted. */
 const SECONDS = 60;
-/** Latencies of one second that are looked at; of more, some by chance. */
+/** Most latencies per second that are evaluated; a random sample if there are more. */
 const SAMPLES_MAX = 2_000;
 
-/** What is said of each reason why what is shown may be old. Of a lost link the link tells. */
+/** Text for each reason why data may be old. A lost link is shown by the link itself. */
 const LATE: Readonly<Record<LateReason, string>> = {
   lost: '',
   new: 'late: the gateway has not answered yet',
@@ -34,9 +34,9 @@ export class Health {
   #broken = 0;
   #heartbeatMs: number | undefined;
   #level: Level = 'ok';
-  /** For how long the oldest waited when the gateway told of the level. */
+  /** Age of the oldest queued message at the last report of the level, milliseconds. */
   #levelMs = 0;
-  /** What was received since the last frame: its latency is known when it is drawn. */
+  /** Ticks received since the last frame; their latency is known once they are drawn. */
   #fresh: Tick[] = [];
   readonly #data: [number[], (number | null)[], (number | null)[]] = [[], [], []];
 
@@ -46,7 +46,7 @@ export class Health {
     this.#plot = new uPlot(
       {
         ...{ width: place.clientWidth || 300, height: 130, legend: { show: false }, cursor: { show: false } },
-        // A minute, from the first second on.
+        // The axis covers a minute from the start.
         scales: { x: { range: (_, __, max) => [(max ?? Date.now() / 1000) - SECONDS, max ?? Date.now() / 1000] } },
         axes: [{ ...axis, size: 24 }, { ...axis, size: 48, values: (_, ticks) => ticks.map(String) }],
         series: [{}, ...['--up', '--down'].map((name) => ({ stroke: () => css(name), width: 1, points: { show: false } }))],
@@ -62,7 +62,7 @@ export class Health {
     if (it === null) return;
     it.dataset['state'] = event.state;
     it.textContent = event.state === 'lost' ? `lost: ${event.why}` : event.state === 'closed' ? `closed: ${event.why}` : event.state;
-    // What is counted is of this connection, and of no other.
+    // The counts are those of this connection.
     const isOpen = event.state === 'open';
     [this.#heartbeatMs, this.#level, this.#broken, this.#seen] = [undefined, 'ok', 0, 0];
     [this.#fresh, this.#samples] = [[], []];
@@ -70,11 +70,11 @@ export class Health {
     put('heartbeat', '–');
   }
 
-  /** Whether what is shown still holds, and why not. */
+  /** Shows whether the displayed data is current, and the reason if not. */
   delivery({ isLate, why, behindMs }: Delivery): void {
     const it = element('lag');
     if (it === null) return;
-    // The gateway does not know what waits on the way from it, nor that it hangs.
+    // The gateway does not know about delays on the way to the page, or its own hangs.
     const isSilent = this.#level === 'ok' || this.#level === 'warn';
     const level = isLate && isSilent ? 'late' : this.#level;
     const ms = level === 'late' ? behindMs : this.#levelMs;
@@ -83,12 +83,12 @@ export class Health {
     put('late', why === 'silent' && !navigator.onLine ? 'late: this machine is offline' : why === undefined ? '' : LATE[why]);
   }
 
-  /** What is said of recorded prices. */
+  /** Shows the text about recorded prices. */
   banner(text: string): void {
     put('feed', text);
   }
 
-  /** The gateway sheds this page: what it was told last is old. */
+  /** Whether the gateway sheds this page, so that its data is old. */
   get isBehind(): boolean {
     return this.#level === 'shed' || this.#level === 'cut';
   }
@@ -99,7 +99,7 @@ export class Health {
     put('dropped', String(dropped));
   }
 
-  /** @param nowMs of a clock that runs evenly. */
+  /** @param nowMs of a monotonic clock. */
   heartbeat(nowMs: number): void {
     this.#heartbeatMs = nowMs;
   }
@@ -110,16 +110,16 @@ export class Health {
 
   received(tick: Tick): void {
     this.#seen += 1;
-    // A snapshot is as old as it is.
+    // The age of a snapshot is not a latency.
     if (tick.snap) return;
     if (this.#fresh.length < SAMPLES_MAX) this.#fresh.push(tick);
     else this.#fresh[Math.floor(Math.random() * SAMPLES_MAX)] = tick;
   }
 
-  /** A frame was drawn: what had come is on the screen. */
+  /** A frame was drawn, with the data received before it. */
   drawn(client: Client): void {
     const first = this.#fresh[0];
-    // Asked once for all of them: they are seen at the same moment.
+    // Read once for all of them, because they appear at the same moment.
     const ageMs = first === undefined ? undefined : client.ageMs(first);
     if (first !== undefined && ageMs !== undefined) {
       const room = Math.max(0, SAMPLES_MAX - this.#samples.length);
@@ -138,7 +138,7 @@ export class Health {
     const [middle, worst] = [at(0.5), at(0.99)];
     put('latency', middle === null || worst === null ? '–' : `${middle.toFixed(1)} / ${worst.toFixed(1)} ms`);
     this.#samples = [];
-    // A second without ticks is a hole.
+    // A second without ticks leaves a hole.
     [Date.now() / 1000, middle, worst].forEach((value, i) => {
       const series = this.#data[i] as (number | null)[];
       series.push(value);

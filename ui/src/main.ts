@@ -1,4 +1,4 @@
-/** The page: one client, what it tells of each symbol, and what of that is on the screen. Drawing waits for the frame. */
+/** The page: one client, the state of each symbol, and what is on the screen. Drawing happens in animation frames. */
 
 import { connect, type Gap, type Rejected, type Subscription, type Tick } from 'tickfan-client';
 import { readAddress, SPANS, SYMBOLS_MAX, writeAddress, type View } from './address.js';
@@ -14,7 +14,7 @@ import { Watchlist } from './watchlist.js';
 
 const THEME = 'tickfan-theme';
 const LIGHT = matchMedia('(prefers-color-scheme: light)');
-/** Seconds until an empty page looks again for what there is. */
+/** Seconds between checks for symbols while the page is empty. */
 const LOOK_S = 5;
 
 function byId<T extends HTMLElement>(id: string): T {
@@ -41,7 +41,7 @@ class Page {
       this.#health.link(event);
       if (event.state === 'lost') this.#chart.hole();
       if (event.state === 'lost' || event.state === 'closed') this.#replay.lost();
-      // Where there is a replay to control, its place comes right behind.
+      // If there is a replay to control, its position follows immediately.
       if (event.state === 'open') this.#replay.hide();
       if (event.state === 'open' && event.newEpoch) this.#elsewhere();
       this.#everything();
@@ -56,7 +56,7 @@ class Page {
     onReplay: (status) => {
       const { us = status.position } = this.#replay;
       for (const { instrument } of this.#instruments.values()) instrument.replayTold(status.position < us);
-      // Told before what is of the new place; not where a new round begins, nor for sure to a page that is slow.
+      // Sent before the ticks of the new place; not sent when a loop restarts, nor guaranteed for a slow page.
       if (status.state === 'seeking') this.#elsewhere();
       this.#replay.show(status);
       this.#ask();
@@ -69,18 +69,18 @@ class Page {
   });
   readonly #replay = new ReplayBar(byId('replay'), this.#client);
   readonly #search = new Search(this.#client, byId('search'), byId('found'), byId('says'), (symbol) => this.#add(symbol));
-  /** Symbols that the search has added, until the gateway has said whether it takes them. */
+  /** Symbols added by the search that the gateway has not accepted or rejected yet. */
   readonly #added = new Set<string>();
-  /** What there is was shown once: a list that is empty after that is empty because somebody wants it so. */
+  /** Whether symbols were shown once: an empty list after that was emptied by the user. */
   #hasBegun = false;
   #seconds = 0;
-  /** What chart and tape are of, and which of its beginnings. */
+  /** Symbol of the chart and the tape, and the number of its restarts. */
   #shown: { readonly it: Instrument | undefined; readonly beginnings: number } = { it: undefined, beginnings: 0 };
   #spanShown = 0;
   #frame = 0;
-  /** Something has to be drawn in it. */
+  /** Whether the next frame must draw. */
   #isAsked = false;
-  /** What was drawn last was late. */
+  /** Whether the last frame was drawn as late. */
   #wasLate = true;
   #title = '';
 
@@ -98,7 +98,7 @@ class Page {
     this.#show();
   }
 
-  /** Nothing was chosen yet: everything that there is, as far as it fits. */
+  /** Shows all available symbols, as many as fit, if none is selected yet. */
   async #begin(): Promise<void> {
     const symbols = await this.#client.symbols('*').catch(() => undefined);
     if (symbols === undefined || this.#view.symbols.length > 0) return;
@@ -109,7 +109,7 @@ class Page {
     this.#sayWhyEmpty(symbols.length === 0);
   }
 
-  /** @param isNothing the gateway lists no symbol. */
+  /** @param isNothing whether the gateway lists no symbols. */
   #sayWhyEmpty(isNothing: boolean): void {
     byId('empty').hidden = this.#view.symbols.length > 0 || !(isNothing || this.#hasBegun);
     byId('empty').textContent = isNothing
@@ -117,7 +117,10 @@ class Page {
       : 'The list is empty. Add a symbol with the search above.';
   }
 
-  /** The gateway does not take a symbol. What was added just now goes again; what the address names stays, and says so. */
+  /**
+   * Handles a symbol that the gateway rejects. One that was just added is removed; one from the URL stays and shows the
+   * reason.
+   */
   #refused({ symbol, msg }: Rejected): void {
     this.#search.say(`${symbol} was refused: ${msg}.`);
     const known = this.#instruments.get(symbol);
@@ -142,13 +145,13 @@ class Page {
     this.#show();
   }
 
-  /** A connection begins: what the last one refused is asked for anew. */
+  /** Handles a new connection: symbols rejected on the last one are requested again. */
   #opened(): void {
     for (const { instrument } of this.#instruments.values()) instrument.refusal = undefined;
     if (this.#view.symbols.length === 0 && !this.#hasBegun) void this.#begin();
   }
 
-  /** Makes subscriptions and rows what the view says. */
+  /** Updates subscriptions and rows to match the view. */
   #show(): void {
     const { symbols, chosen, sort } = this.#view;
     const wanted = new Set(symbols);
@@ -205,7 +208,7 @@ class Page {
     }
   }
 
-  /** Chart and tape begin anew where what they are of does. True if they did. */
+  /** Restarts chart and tape if their symbol has restarted. Returns true if so. */
   #beginPicture(it: Instrument | undefined): boolean {
     const beginnings = it?.beginnings ?? 0;
     if (it === this.#shown.it && beginnings === this.#shown.beginnings) return false;
@@ -215,7 +218,9 @@ class Page {
     return true;
   }
 
-  /** What is recorded is not followed by what comes next: that is of another place, or another run of the gateway. */
+  /**
+   * Marks that recorded symbols do not continue: the next data is of another place, or of another run of the gateway.
+   */
   #elsewhere(): void {
     for (const { instrument } of this.#instruments.values()) if (instrument.isRecorded) instrument.begin();
     this.#everything();
@@ -236,7 +241,7 @@ class Page {
     this.#ask();
   }
 
-  /** For a frame in which something is drawn. */
+  /** Requests a frame that draws. */
   #ask(): void {
     this.#isAsked = true;
     this.#next();
@@ -247,21 +252,21 @@ class Page {
   }
 
   /**
-   * Each frame, while anything may be shown as live: whatever the browser draws one for, and however long it drew none, what is late in
-   * it says so. A timer would come when a busy page has time for it.
+   * Runs in each frame while anything may be shown as live. Every frame that the browser draws therefore shows late
+   * data as late, regardless of the time since the last frame. A timer would be delayed in a busy page.
    */
   #each(): void {
     this.#frame = 0;
     this.#look();
     if (this.#isAsked) {
       this.#draw();
-      // That takes time, too.
+      // Drawing takes time as well.
       if (this.#look()) this.#draw();
     }
     if (!this.#wasLate) this.#next();
   }
 
-  /** True if what was told has become late, or is not any more. */
+  /** Returns true if the data has become late, or is no longer late. */
   #look(): boolean {
     const { isLate } = this.#client.delivery;
     if (isLate === this.#wasLate) return false;
@@ -277,7 +282,7 @@ class Page {
   #draw(): void {
     this.#isAsked = false;
     const nowMs = Date.now();
-    // What it was told of belongs to the connection that told it.
+    // The state of a symbol belongs to the connection that reported it.
     for (const { instrument } of this.#instruments.values()) instrument.state = this.#client.state(instrument.symbol);
     const standing = this.#standing;
     const rowsWait = this.#list.draw(this.#dirty, standing, nowMs);
@@ -297,7 +302,7 @@ class Page {
     this.#seconds += 1;
     if (!this.#hasBegun && this.#client.isOpen && this.#seconds % LOOK_S === 0) void this.#begin();
     if (this.#view.sort !== '') this.#list.arrange(this.#ordered(), this.#view.sort);
-    // Ages go on where nothing comes.
+    // Ages advance without new data.
     this.#everything();
     this.#list.sparksChanged();
   }
@@ -327,7 +332,7 @@ class Page {
     byId('chosen').classList.toggle('stale', look === 'stale');
   }
 
-  /** Begins the picture of the chosen symbol, if it is another one than before. */
+  /** Restarts the chart if the selected symbol has changed. */
   #showChosen(): void {
     const it = this.#instruments.get(this.#view.chosen ?? '')?.instrument;
     const { span } = this.#view;
@@ -342,7 +347,7 @@ class Page {
     }
   }
 
-  /** The scale has as many digits as the prices have. */
+  /** Sets the scale to as many decimals as the prices have. */
   #setDigits(tick: Tick): void {
     const price = tick.type === 'trade' ? tick.price : (tick.bid ?? tick.ask ?? '');
     this.#chart.digits(Math.min(12, (price.split('.')[1] ?? '').length));
@@ -391,7 +396,7 @@ class Page {
     const { key, altKey } = event;
     const span = SPANS[Number(key) - 1];
     const isArrow = key === 'ArrowUp' || key === 'ArrowDown';
-    // They scroll the trades of who is there.
+    // The arrow keys scroll the tape while it has the focus.
     if (isArrow && event.target instanceof Element && event.target.closest('#side .scroll') !== null) return;
     if (key === '/') byId('search').focus();
     else if (isArrow) this.#step(key === 'ArrowUp' ? -1 : 1, altKey);
@@ -401,7 +406,7 @@ class Page {
     event.preventDefault();
   }
 
-  /** Chooses the next row, or moves the chosen one. */
+  /** Selects the adjacent row, or moves the selected one. */
   #step(by: -1 | 1, move: boolean): void {
     const { symbols, chosen, sort } = this.#view;
     const order = this.#list.arrange(this.#ordered(), sort).map(({ symbol }) => symbol);
@@ -409,7 +414,7 @@ class Page {
     const other = order[at + by];
     if (chosen === undefined || other === undefined) return;
     if (!move) return this.#choose(other);
-    // A list that is moved by hand is sorted by hand.
+    // Moving a row switches to manual order.
     symbols.splice(0, symbols.length, ...order);
     [symbols[at], symbols[at + by]] = [other, chosen];
     this.#view.sort = '';
@@ -431,7 +436,7 @@ class Page {
     const dark = getComputedStyle(document.documentElement).getPropertyValue('--scheme').trim() === 'dark';
     const theme = dark ? 'light' : 'dark';
     const isTheSystems = theme === (LIGHT.matches ? 'light' : 'dark');
-    // Who is back where the system is follows it again.
+    // A return to the system's theme follows the system again.
     if (isTheSystems) delete document.documentElement.dataset['theme'];
     else document.documentElement.dataset['theme'] = theme;
     if (isTheSystems) localStorage.removeItem(THEME);
@@ -439,7 +444,7 @@ class Page {
     this.#takeTheme();
   }
 
-  /** What is drawn by a script does not take the colours of the page by itself. */
+  /** Elements drawn by scripts do not adopt the colours of the page automatically. */
   #takeTheme(): void {
     this.#chart.theme();
     this.#health.theme();

@@ -1,79 +1,82 @@
-/** What the page knows of each symbol. No screen here: ticks go in, and what has changed is marked for the next frame. */
+/** State of each symbol, without any access to the screen: ticks go in, and changes are marked for the next frame. */
 
 import { compareDecimal, subtractDecimal, type Channel, type Decimal, type Gap, type Quote, type StateNow, type Trade } from 'tickfan-client';
 
-/** Why a price is not live. `behind`: the gateway sheds this page, so what it shows is old. `late`: it may be old for another reason. */
+/**
+ * Why a price is not live. `behind`: the gateway sheds this page, so that its data is old. `late`: the data may be old
+ * for another reason.
+ */
 export type Doubt = 'link lost' | 'refused' | Exclude<StateNow, 'live'> | 'behind' | 'gap' | undefined;
 
-/** What of a symbol's state is not its own. */
+/** The part of a symbol's state that is common to all symbols. */
 export interface Standing {
   readonly isLinked: boolean;
   readonly isBehind: boolean;
-  /** What was told may be old: it came late, or nothing proves that it did not. */
+  /** Whether the data may be old: it is late, or nothing proves that it is not. */
   readonly isLate: boolean;
-  /** What time it is at the gateway: microseconds, where that is known. */
+  /** Time of the gateway, microseconds, if known. */
   readonly gatewayUs?: number | undefined;
-  /** Where the replay is that can be controlled, if there is one: microseconds. */
+  /** Position of the controllable replay, microseconds, if there is one. */
   readonly replayUs?: number | undefined;
 }
 
-/** How a row looks: as live, as a recording that can be read as what it is, or grey. */
+/** Appearance of a row: live, recorded (readable as such), or grey. */
 export type Look = 'live' | 'recorded' | 'stale';
 
 export const lookOf = (doubt: Doubt): Look => (doubt === undefined ? 'live' : doubt === 'replay' || doubt === 'paused' ? 'recorded' : 'stale');
 
-/** The day of a time, UTC. */
+/** The date of a time, UTC. */
 export const dayOf = (us: number) => new Date(us / 1000).toISOString().slice(0, 10);
 
-/** Points of a sparkline, one a second. */
+/** Points of a sparkline, one per second. */
 export const SPARK_POINTS = 60;
-/** Trades that the tape shows. */
+/** Trades in the tape. */
 export const TAPE_MAX = 100;
 
-/** One symbol. */
+/** State of one symbol. */
 export class Instrument {
   quote: Quote | undefined;
   trade: Trade | undefined;
-  /** The price that the page saw first, since {@link begin}: a trade's. */
+  /** Price of the first trade since {@link begin}. */
   first: Decimal | undefined;
   #state: StateNow = 'unknown';
-  /** What it shows is of a recording, be it stale or unknown meanwhile. */
+  /** Whether its data is recorded, also while its state is stale or unknown. */
   #isRecorded = false;
-  /** Numbers are missing since the last tick. */
+  /** Set if sequence numbers are missing since the last tick. */
   gap: Gap | undefined;
-  /** Why the gateway does not take it, in its words. */
+  /** The gateway's reason for rejecting the symbol. */
   refusal: string | undefined;
-  /** When the gateway received what came last, by its clock: microseconds. */
+  /** Receive time of the newest data, microseconds, by the clock of the gateway. */
   rxUs: number | undefined;
-  /** The venue's time of what came last, microseconds, where it told one. */
+  /** Venue time of the newest data, microseconds, if it has one. */
   #venueUs: number | undefined;
-  /** Which way the last trade moved the price; 0 until it does. */
+  /** Direction of the last price move; 0 before the first. */
   direction: -1 | 0 | 1 = 0;
-  /** Goes up with each move, so that a flash is shown once. */
+  /** Number of moves, so that each is highlighted once. */
   moves = 0;
   readonly spark: number[] = [];
   #sparkSecond = 0;
-  /** Goes up where what is shown begins anew, at another place or time: chart and tape, too. */
+  /** Number of restarts, at another place or time; chart and tape restart as well. */
   beginnings = 0;
-  /** As many as there were when the replay last told where it is. */
+  /** Value of `beginnings` at the last report of the replay's position. */
   #beginningsTold = 0;
   #time = new ShownTime();
-  /** Channels that have told something since then. */
+  /** Channels with data since the last restart. */
   readonly #told = new Set<Channel>();
 
   constructor(readonly symbol: string) {}
 
-  /** Whose time its picture goes by, once there is a tick. */
+  /** The clock of its times, once there is a tick. */
   get clock(): 'venue' | 'gateway' | undefined {
     return this.#time.whose;
   }
 
-  /** When a tick was that it was given, microseconds, of that clock. */
+  /** Time of a tick, microseconds, in that clock. */
   usOf({ ts, rx }: Trade | Quote): number {
     return ts ?? (this.clock === 'venue' ? this.#time.us : rx);
   }
 
-  /** Forgets what was shown: what comes next is of another place or time. */
+  /** Clears the data: the next data is of another place or time. */
   begin(): void {
     this.trade = this.quote = this.first = this.gap = this.rxUs = this.#venueUs = undefined;
     this.direction = 0;
@@ -83,23 +86,26 @@ export class Instrument {
     this.beginnings += 1;
   }
 
-  /** The replay has told where it is, and that is before where it was, or not. Who began anew meanwhile did so for that. */
+  /**
+   * The replay has reported its position. Restarts if the position moved back, unless a restart has happened since the
+   * last report.
+   */
   replayTold(isBack: boolean): void {
     if (isBack && this.#isRecorded && this.beginnings === this.#beginningsTold) this.begin();
     this.#beginningsTold = this.beginnings;
   }
 
   /**
-   * A tick of which the picture is made. The last value of a recording is none: it was traded or quoted before the place where
-   * the recording stands, nobody knows how long. Nor is the last trade of anything.
+   * Whether a tick is drawn. The last value of a recording is not: it was traded or quoted at an unknown time before
+   * the position of the recording. Neither is the last trade of any symbol.
    */
   isDrawn({ type, snap }: Trade | Quote): boolean {
     return snap !== true || (type === 'quote' && this.#isFresh);
   }
 
-  /** Tells another place or time by the tick, before the tick is shown. */
+  /** Detects another place or time before a tick is shown. */
   #place(tick: Trade | Quote): void {
-    // In the middle of a stream the gateway gives a last value where a replay was sent elsewhere. What is live goes on behind one.
+    // Within a stream, the gateway sends a last value when a replay has moved. A live stream continues after one.
     if (tick.snap === true && this.#told.has(tick.type) && !this.#isFresh) this.begin();
     const anew = this.#time.take(tick);
     if (anew === 'clock') this.beginnings += 1;
@@ -136,7 +142,9 @@ export class Instrument {
     if (this.quote === undefined) this.#point(Number(trade.price), nowMs);
   }
 
-  /** Numbers that are not coming. `seek`: the recording went to a place where there is no value yet, so none is shown. */
+  /**
+   * Sequence numbers that do not arrive. `seek`: the recording moved to a place without a value, so that none is shown.
+   */
   onGap(gap: Gap): void {
     if (gap.why !== 'seek') this.gap = gap;
     else {
@@ -150,7 +158,7 @@ export class Instrument {
     if (!isLinked) return 'link lost';
     if (this.refusal !== undefined) return 'refused';
     const { state } = this;
-    // A recording that plays may be behind or late, too, or have a hole; one that stands does so first of all.
+    // A playing recording may also be behind or late, or have a hole; for a paused one the pause comes first.
     if (state !== 'live' && state !== 'late' && state !== 'replay') return state;
     if (isBehind) return 'behind';
     if (isLate || state === 'late') return 'late';
@@ -158,7 +166,7 @@ export class Instrument {
     return state === 'live' ? undefined : state;
   }
 
-  /** Whether it comes from a venue or a publisher now, be it late. */
+  /** Whether its data comes from a venue or a publisher now, even if late. */
   get #isFresh(): boolean {
     return this.#state === 'live' || this.#state === 'late';
   }
@@ -170,14 +178,14 @@ export class Instrument {
   set state(state: StateNow) {
     this.#state = state;
     if (this.#isFresh) {
-      // What was recorded says nothing of what is live.
+      // Recorded data is unrelated to live data.
       if (this.#isRecorded) this.begin();
       this.#isRecorded = false;
     }
     if (state === 'replay' || state === 'paused' || state === 'ended') this.#isRecorded = true;
   }
 
-  /** Milliseconds since the gateway received what is shown; undefined where nothing is, or nobody knows. */
+  /** Milliseconds since the gateway received the displayed data; undefined without data or if unknown. */
   ageMs({ gatewayUs }: Standing): number | undefined {
     return this.rxUs === undefined || gatewayUs === undefined ? undefined : (gatewayUs - this.rxUs) / 1000;
   }
@@ -187,14 +195,14 @@ export class Instrument {
   }
 
   /**
-   * When that was which a recording shows, microseconds: the venue's time, or that of the replay, where the venue tells none.
-   * Undefined of what is not recorded, and where nobody knows.
+   * Time of the recorded data, microseconds: of the venue, or of the replay if the venue sends none. Undefined for data
+   * that is not recorded, or if unknown.
    */
   recordedUs({ replayUs }: Standing): number | undefined {
     return this.#isRecorded ? (this.#venueUs ?? replayUs) : undefined;
   }
 
-  /** Why its prices are not live, in words; empty if they are. */
+  /** Why its prices are not live, as text; empty if they are. */
   whyNotLive(standing: Standing): string {
     const doubt = this.doubt(standing);
     if (doubt === undefined) return '';
@@ -209,12 +217,12 @@ export class Instrument {
     return bid === undefined || ask === undefined ? undefined : subtractDecimal(ask, bid);
   }
 
-  /** Since the page saw it first, at this place of a recording. */
+  /** Change since the first trade that the page received, at this place of a recording. */
   get change(): Decimal | undefined {
     return this.first === undefined || this.trade === undefined ? undefined : subtractDecimal(this.trade.price, this.first);
   }
 
-  /** A float is good enough for a picture, and for nothing else. */
+  /** A float is accurate enough for a picture, and for nothing else. */
   #point(value: number, nowMs: number): void {
     const second = Math.floor(nowMs / 1000);
     if (second === this.#sparkSecond && this.spark.length > 0) {
@@ -227,34 +235,38 @@ export class Instrument {
   }
 }
 
-/** Microseconds that ticks of one venue may come out of order. More, and time itself has gone back: a recording begins anew. */
+/**
+ * Microseconds by which ticks of one venue may be out of order. More means that time has gone back, i.e. that a
+ * recording has restarted.
+ */
 const DISORDER_US = 5_000_000;
 
 /**
- * The time that one symbol's chart and tape show: the venue's. A tick without one is as old as the last that had one; where the
- * venue never tells, the gateway's time has to do. The two are never mixed: in a replay they are years apart.
+ * The clock of one symbol's chart and tape: the venue's. A tick without a venue time has that of the last one before;
+ * if the venue never sends times, the gateway's are used. The two are never mixed, because they differ by years in a
+ * replay.
  */
 export class ShownTime {
   #us = 0;
   #isVenues = false;
 
-  /** Whose time it is, once there is a tick. */
+  /** The clock in use, once there is a tick. */
   get whose(): 'venue' | 'gateway' | undefined {
     return this.#us === 0 ? undefined : this.#isVenues ? 'venue' : 'gateway';
   }
 
-  /** The newest, microseconds; 0 before any. */
+  /** The newest time, microseconds; 0 before any tick. */
   get us(): number {
     return this.#us;
   }
 
-  /** Takes a tick; why what was shown before has to go, if it has: the tick is earlier, or goes by another clock. */
+  /** Adds a tick. Returns why the displayed data must be cleared, if so: the tick is earlier, or has another clock. */
   take({ ts, rx, snap }: Trade | Quote): 'earlier' | 'clock' | undefined {
     if (ts === undefined && this.#isVenues) return undefined;
     const us = ts ?? rx;
     const isVenues = ts !== undefined;
     const isOther = this.#us > 0 && isVenues !== this.#isVenues;
-    // A last value may be of any time before.
+    // A last value may be older by any amount.
     const isEarlier = this.#us > 0 && !snap && us < this.#us - DISORDER_US;
     const anew = isOther ? 'clock' : isEarlier ? 'earlier' : undefined;
     if (anew !== undefined || us > this.#us) this.#us = us;
@@ -263,15 +275,15 @@ export class ShownTime {
   }
 }
 
-/** Spans of time that are kept, and shown, those without anything counted. */
+/** Spans that are kept and shown, including empty ones. */
 export const SPANS_MAX = 600;
 
-/** When the span begins that this time is in: seconds since the Unix epoch. */
+/** Start of the span that contains this time, seconds since the Unix epoch. */
 const beginOf = (us: number, seconds: number) => Math.floor(us / 1_000_000 / seconds) * seconds;
 
 /** The trades of one span. */
 export interface Candle {
-  /** Seconds since the Unix epoch, when it begins. */
+  /** Start of the span, seconds since the Unix epoch. */
   readonly time: number;
   open: number;
   high: number;
@@ -284,21 +296,24 @@ export interface Best {
   readonly time: number;
   bid: number | undefined;
   ask: number | undefined;
-  /** Sides that do not go on from what was before: no line leads to them. */
+  /** Sides that do not continue the previous point: no line leads to them. */
   bidBegins: boolean;
   askBegins: boolean;
 }
 
-/** One symbol over time, in spans of so many seconds: what its chart shows. Times are of one clock, microseconds. */
+/** The chart data of one symbol, in spans of `seconds`. Times are of one clock, microseconds. */
 export class Picture {
   readonly candles: Candle[] = [];
   readonly best: Best[] = [];
   #isHole = false;
 
-  /** @param seconds that a span lasts. */
+  /** @param seconds length of a span. */
   constructor(readonly seconds: number) {}
 
-  /** The times that are shown, oldest first: all up to the newest, whether anything happened or not. A hole is as wide as it was long. */
+  /**
+   * The times on the axis, oldest first: all up to the newest, including empty ones, so that the width of a hole shows
+   * its duration.
+   */
   times(): number[] {
     const { seconds } = this;
     const newest = Math.max(this.candles.at(-1)?.time ?? 0, this.best.at(-1)?.time ?? 0);
@@ -307,7 +322,7 @@ export class Picture {
     return first > newest ? [] : Array.from({ length: (newest - first) / seconds + 1 }, (_, i) => first + i * seconds);
   }
 
-  /** Takes a trade; the candle that it changed, or undefined if it is older than the last. */
+  /** Adds a trade. Returns the changed candle, or undefined if the trade is older than the last one. */
   trade(trade: Trade, us: number): Candle | undefined {
     const time = beginOf(us, this.seconds);
     const price = Number(trade.price);
@@ -322,7 +337,7 @@ export class Picture {
     return push(this.candles, { time, open: price, high: price, low: price, close: price });
   }
 
-  /** Takes a quote; the prices that it changed, or undefined if it is older than the last. */
+  /** Adds a quote. Returns the changed prices, or undefined if the quote is older than the last one. */
   quote(quote: Quote, us: number): Best | undefined {
     const time = beginOf(us, this.seconds);
     const [bid, ask] = [quote.bid, quote.ask].map((price) => (price === undefined ? undefined : Number(price)));
@@ -334,7 +349,7 @@ export class Picture {
     return push(this.best, { time, bid, ask, bidBegins, askBegins });
   }
 
-  /** The next quote does not go on from the last. */
+  /** Marks that the next quote does not continue the last one. */
   hole(): void {
     this.#isHole = true;
   }
@@ -346,7 +361,7 @@ function push<T>(all: T[], one: T): T {
   return one;
 }
 
-/** What the page says over all: that prices are recorded, and of which days. Empty where none is, as far as is known. */
+/** Text of the banner if prices are recorded, with their dates; empty if none is, as far as is known. */
 export function banner(all: Iterable<Instrument>, standing: Standing): string {
   let [recorded, others, first, last] = [0, 0, Infinity, -Infinity];
   for (const it of all) {

@@ -1,12 +1,12 @@
-/** The bar of a replay: where the recording stands, and what may be done with it. It is not there where nothing is replayed. */
+/** The bar that shows and controls a replay. It is hidden without a replay. */
 
 import { RequestError, type Client, type Replay } from 'tickfan-client';
 
-/** Speeds to choose from; 0 is as fast as it goes. */
+/** Selectable speeds; 0 is as fast as possible. */
 const SPEEDS: readonly number[] = [0.1, 0.5, 1, 2, 5, 10, 100, 0];
 const speedText = (speed: number) => (speed === 0 ? 'flat out' : `${speed} ×`);
 
-/** A time of the recording, with its day or without. */
+/** A time of the recording, with or without its date. */
 function timeText(us: number, hasDay: boolean): string {
   const text = new Date(us / 1000).toISOString().slice(0, 21).replace('T', ' ');
   return hasDay ? text : text.slice(11);
@@ -25,7 +25,7 @@ export class ReplayBar {
   readonly #token: HTMLInputElement;
   readonly #told: HTMLElement;
   #status: Replay | undefined;
-  /** Somebody holds the slider: it is not moved under the finger. */
+  /** Whether the user is dragging the slider, which then must not be moved. */
   #isHeld = false;
 
   constructor(bar: HTMLElement, { replay }: Client) {
@@ -51,17 +51,17 @@ export class ReplayBar {
     });
   }
 
-  /** Where it is, microseconds; undefined where there is none, or nobody knows. */
+  /** Position of the replay, microseconds; undefined without a replay or if unknown. */
   get us(): number | undefined {
     return this.#status?.position;
   }
 
-  /** It goes on when it is told to, from the beginning where it has ended. */
+  /** Whether it can be resumed: from its position, or from the beginning if it has ended. */
   get #stands(): boolean {
     return this.#status?.state === 'paused' || this.#status?.state === 'ended';
   }
 
-  /** The gateway has told where it stands. */
+  /** Shows the status that the gateway has sent. */
   show(status: Replay): void {
     this.#status = status;
     const { state, position, from, to, speed, loop } = status;
@@ -80,19 +80,19 @@ export class ReplayBar {
     if (this.#isHeld) return;
     this.#slider.min = String(from);
     this.#slider.max = String(Math.max(to, position));
-    // A key moves it by a thousandth.
+    // A key moves the slider by a thousandth.
     this.#slider.step = String(Math.max(1, Math.floor((to - from) / 1000)));
     this.#slider.value = String(position);
     this.#showTime(position);
   }
 
-  /** The link is lost: nobody knows where it stands, and nobody can be asked. */
+  /** The link is lost: the position is unknown, and commands are not possible. */
   lost(): void {
     this.#controls.disabled = true;
     this.#isHeld = false;
   }
 
-  /** Another connection, which has told of no replay yet. */
+  /** A new connection, which has not reported a replay yet. */
   hide(): void {
     this.#status = undefined;
     this.#bar.hidden = this.#token.hidden = true;
@@ -107,7 +107,7 @@ export class ReplayBar {
     this.#slider.setAttribute('aria-valuetext', text);
   }
 
-  /** What the gateway refuses is shown; what it takes, it tells of by itself. */
+  /** Sends a command. A rejection is shown; on success the gateway sends the new status. */
   #ask(request: () => Promise<void>): void {
     request().then(
       () => {
@@ -117,7 +117,7 @@ export class ReplayBar {
         this.#told.textContent = error instanceof Error ? error.message : String(error);
         const code = error instanceof RequestError ? error.code : '';
         if (code === 'unauthorised') this.#token.hidden = false;
-        // No token would help.
+        // A token would not help.
         if (code === 'forbidden') this.#token.hidden = true;
         if (this.#status !== undefined) this.show(this.#status);
       },

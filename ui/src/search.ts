@@ -1,10 +1,10 @@
-/** Finds symbols of every venue, to add them. */
+/** Search for symbols of all venues, to add them. */
 
 import type { Client, SymbolRow } from 'tickfan-client';
 
-/** Symbols that are offered. */
+/** Most symbols that are offered. */
 const OFFERED = 12;
-/** Milliseconds for which a list of symbols is good. */
+/** Milliseconds for which a list of symbols is valid. */
 const GOOD_MS = 10_000;
 /** A symbol with its venue. */
 const FULL = /^[a-z0-9_-]{1,32}:[^\s",*\\]{1,64}$/;
@@ -20,7 +20,7 @@ export class Search {
   #offered: string[] = [];
   #at = 0;
 
-  /** @param says where it is told why nothing is offered or added. */
+  /** @param says element for the reason why nothing is offered or added. */
   constructor(client: Client, input: HTMLInputElement, list: HTMLElement, says: HTMLElement, add: (symbol: string) => void) {
     [this.#client, this.#input, this.#list, this.#says, this.#add] = [client, input, list, says, add];
     input.addEventListener('focus', () => void this.#refresh());
@@ -35,7 +35,7 @@ export class Search {
       try {
         this.#symbols = await this.#client.symbols('*');
       } catch {
-        // What was known is offered; the strip above shows that the link is down.
+        // The last known list is offered; the status strip shows that the link is down.
         this.#askedMs = -GOOD_MS;
       }
     }
@@ -50,7 +50,7 @@ export class Search {
     this.#show();
   }
 
-  /** Tells something of what was looked for or added; '' for nothing. */
+  /** Shows a message about the search or an added symbol; '' for none. */
   say(text: string): void {
     this.#says.textContent = text;
   }
@@ -92,7 +92,7 @@ export class Search {
 
   #key(event: KeyboardEvent): void {
     const { key } = event;
-    // The gateway may take one that it has not seen yet, and says so if it does not.
+    // The gateway may accept a symbol without data, and reports it if not.
     const symbol = this.#offered[this.#at] ?? (FULL.test(this.#typed) ? this.#typed : undefined);
     if (key === 'ArrowDown' || key === 'ArrowUp') {
       this.#at = Math.min(Math.max(0, this.#at + (key === 'ArrowDown' ? 1 : -1)), Math.max(0, this.#offered.length - 1));

@@ -1,26 +1,26 @@
 /**
- * A socket that is read beside the page. A browser takes longer to hand a message over than the page needs to read it, and
- * would do so between two frames: here a worker is handed them, and gives the page what has gathered, in one piece.
+ * A socket that is read in a worker. A browser takes longer to deliver a message than the page takes to read it, and
+ * would do so between two frames: the worker receives the messages instead, and passes them on to the page in batches.
  *
- * A page that does not keep up must be felt by the gateway, which then says so: the worker reads on only for a moment while the
- * page has not taken what it was given. A `WebSocket` cannot wait, a `WebSocketStream` can; where there is none, the page reads
- * its socket itself.
+ * The gateway must notice a page that does not keep up, so that it can send `lag`: the worker therefore stops reading
+ * soon after the page has stopped taking batches. A `WebSocket` cannot pause reading, a `WebSocketStream` can; without
+ * it, the page reads its socket itself.
  */
 
 import type { SocketConstructor, SocketLike } from 'tickfan-client';
 import type { FromWorker, ToWorker } from './socket.worker.js';
 
-/** The page reads its sockets itself: from the first on, or since the worker's script could not be had. */
+/** Whether the page reads its sockets itself: always, or since the worker's script failed to load. */
 let isAlone = !('WebSocketStream' in globalThis);
 
 class WorkerSocket implements SocketLike {
-  /** As the worker gives them, whatever is said here. */
+  /** Ignored; data arrives as the worker sends it. */
   binaryType = 'arraybuffer';
   onopen: ((event: unknown) => void) | null = null;
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onerror: ((event: unknown) => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
-  /** For how long the oldest of what is read now had waited for the page. */
+  /** Time that the oldest message of the current batch has waited for the page, milliseconds. */
   waitedMs = 0;
   readonly #worker = new Worker(new URL('./socket.worker.ts', import.meta.url), { type: 'module' });
 
@@ -68,7 +68,7 @@ class WorkerSocket implements SocketLike {
   }
 }
 
-/** Makes the socket that is best here. */
+/** Creates the best available socket. */
 export const Socket: SocketConstructor = new Proxy(WorkerSocket, {
   construct: (worker, [url, protocols]: [string, string[]]) => (isAlone ? new WebSocket(url, protocols) : new worker(url, protocols)),
 });

@@ -1,22 +1,22 @@
 /** In a worker: reads one socket for the page. See socket.ts. */
 
-/** A page opens one socket, sends, and says when it has taken what it was given. */
+/** Messages of the page: open a socket, send, close, or `taken` for a processed batch. */
 export type ToWorker =
   | { readonly open: string; readonly protocols: readonly string[] }
   | { readonly send: string }
   | { readonly close: number; readonly reason: string }
   | 'taken';
 
-/** Messages in order, and for how long the oldest had waited for the page, milliseconds. */
+/** Messages in order, and the time that the oldest has waited for the page, milliseconds. */
 export interface Batch {
   readonly messages: readonly unknown[];
   readonly waitedMs: number;
 }
 
-/** What was read, or what became of the socket. */
+/** Received messages, or the state of the socket. */
 export type FromWorker = Batch | 'opened' | { readonly code: number; readonly reason: string };
 
-/** As much of it as is needed; the compiler does not know it yet. */
+/** The required part of the interface, which the compiler does not know yet. */
 declare class WebSocketStream {
   constructor(url: string, options: { protocols: readonly string[] });
   readonly opened: Promise<{ readable: ReadableStream<unknown>; writable: WritableStream<string> }>;
@@ -24,18 +24,20 @@ declare class WebSocketStream {
   close(info: { closeCode: number; reason: string }): void;
 }
 
-/** Milliseconds that ticks gather: a fourth of a frame. */
+/** Milliseconds for which ticks are gathered: a quarter of a frame. */
 const GATHER_MS = 4;
-/** Messages that may wait for the page, and milliseconds that it may take for those before them; then no more is read. */
+/**
+ * Most messages that wait for the page, and most milliseconds that it may take for a batch; beyond them reading pauses.
+ */
 const WAITING_MAX = 1000;
 const TAKING_MS = 100;
 
 let stream: WebSocketStream | undefined;
 let writer: WritableStreamDefaultWriter<string> | undefined;
 let waiting: unknown[] = [];
-/** When the oldest of them came. */
+/** Arrival time of the oldest of them. */
 let waitingSinceMs = 0;
-/** The page has not taken yet what it was given last. */
+/** Whether the page has not taken the last batch yet. */
 let isUnderway = false;
 let givenMs = 0;
 let timer = 0;
@@ -58,14 +60,14 @@ function give(): void {
   goOn();
 }
 
-/** At once, unless there was something just before. */
+/** Passes on at once, unless there was a batch just before. */
 function giveSoon(): void {
   const left = givenMs + GATHER_MS - performance.now();
   if (left <= 0) give();
   else if (timer === 0) timer = setTimeout(give, left);
 }
 
-/** Only ticks come so often that they had better gather; an answer to a ping tells the time. */
+/** Only ticks are frequent enough to be gathered; the answer to a ping is time-critical. */
 const isTick = (message: unknown) => typeof message === 'string' && /^\{"type":"(trade|quote)"/.test(message);
 
 async function read(reader: ReadableStreamDefaultReader<unknown>): Promise<void> {
@@ -83,7 +85,7 @@ async function read(reader: ReadableStreamDefaultReader<unknown>): Promise<void>
 
 async function open(url: string, protocols: readonly string[]): Promise<void> {
   stream = new WebSocketStream(url, { protocols });
-  // What was cut off in the middle of something has a code and a reason, too.
+  // A connection that broke has a code and a reason as well.
   const ended = stream.closed.catch(({ closeCode, reason }) => ({ closeCode: closeCode ?? 1006, reason: reason ?? '' }));
   try {
     const { readable, writable } = await stream.opened;
@@ -91,7 +93,7 @@ async function open(url: string, protocols: readonly string[]): Promise<void> {
     tell('opened');
     await read(readable.getReader());
   } catch {
-    // Why, its end says.
+    // `ended` has the reason.
   }
   const { closeCode, reason } = await ended;
   if (waiting.length > 0) tellAll();

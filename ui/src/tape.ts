@@ -1,16 +1,16 @@
-/** The last trades of the chosen symbol, the newest above. A gap stands where it is. */
+/** The last trades of the selected symbol, the newest first. A gap is shown at its place. */
 
 import type { Gap, Trade } from 'tickfan-client';
 import { TAPE_MAX } from './market.js';
 
 const time = (us: number) => new Date(us / 1000).toISOString().slice(11, 23);
 
-/** The height of a row. */
+/** Height of a row. */
 const ROW_REM = 1.6;
 
 export class Tape {
   readonly #body: HTMLElement;
-  /** As many as its height is for. */
+  /** Number of rows that its height allows for. */
   #rows = 0;
   #waiting: { readonly item: Trade | Gap; readonly us: number }[] = [];
 
@@ -18,10 +18,10 @@ export class Tape {
     this.#body = body;
   }
 
-  /** @param us when it was; a gap has no time. */
+  /** @param us time of the trade; a gap has none. */
   add(item: Trade | Gap, us = 0): void {
     this.#waiting.push({ item, us });
-    // What would be pushed out before it is seen need not be drawn.
+    // A row that would be pushed out before it is seen is not drawn.
     if (this.#waiting.length > TAPE_MAX) this.#waiting.shift();
   }
 
@@ -61,7 +61,7 @@ export class Tape {
 
   #empty(): HTMLElement {
     const row = document.createElement('tr');
-    // Its style is no table's any more: what it is has to be said.
+    // Its CSS display is not that of a table, so that its role must be set.
     row.setAttribute('role', 'row');
     for (const name of ['', 'n', 'n', '']) {
       const cell = document.createElement('td');

@@ -1,4 +1,4 @@
-/** The table of symbols. It writes only the cells whose text has changed, and only when a frame is drawn. */
+/** The table of symbols. It only writes cells whose text has changed, and only in an animation frame. */
 
 import { compareDecimal } from 'tickfan-client';
 import { dayOf, lookOf, type Instrument, type Standing } from './market.js';
@@ -6,10 +6,10 @@ import { dayOf, lookOf, type Instrument, type Standing } from './market.js';
 interface Column {
   readonly name: string;
   readonly title: string;
-  /** Right-aligned figures. */
+  /** Whether the column contains right-aligned figures. */
   readonly figure: boolean;
   text(it: Instrument, standing: Standing): string;
-  /** What the rows are sorted by; text if left out. */
+  /** Order of the rows when sorted by this column; by text if omitted. */
   compare?(a: Instrument, b: Instrument): number;
 }
 
@@ -34,7 +34,7 @@ function age(ms: number): string {
 
 const COLUMNS: readonly Column[] = [
   { name: 'symbol', title: 'symbol', figure: false, text: (it) => it.symbol },
-  // Beside the name: it is the first thing to see of a row. Drawn by itself, seen or not.
+  // Next to the name, because it matters most. Drawn separately, whether visible or not.
   { name: 'state', title: 'state', figure: false, text: (it) => it.state },
   figure('last', 'last', (it) => it.trade?.price),
   { ...figure('change', 'change', (it) => it.change), text: (it) => signed(it.change) ?? '' },
@@ -45,7 +45,7 @@ const COLUMNS: readonly Column[] = [
   figure('spread', 'spread', (it) => it.spread),
   {
     ...{ name: 'age', title: 'age', figure: true },
-    // Of what is recorded it is the day: it came just now, and is as old as that.
+    // For recorded data it is the date: the data has just arrived, and is as old as that.
     text: (it, standing) => {
       const recordedUs = it.recordedUs(standing);
       if (recordedUs !== undefined) return dayOf(recordedUs);
@@ -59,34 +59,36 @@ const COLUMNS: readonly Column[] = [
 const at = (wanted: string) => COLUMNS.findIndex(({ name }) => name === wanted);
 const [SYMBOL, STATE, LAST] = [at('symbol'), at('state'), at('last')];
 
-/** What goes first where there is no room, in this order. */
+/** Columns that are omitted if there is no room, in this order. */
 const GIVEN_UP: readonly (readonly string[])[] = [['bidsize', 'asksize'], ['spark'], ['spread'], ['age']];
-/** Pixels of a sparkline, and of the space around a text. */
+/** Size of a sparkline, and horizontal space around a text, pixels. */
 const [SPARK_WIDTH, SPARK_HEIGHT, SPACE] = [90, 20, 10];
-/** Pixels beyond the screen that are drawn, too. */
+/** Distance from the screen within which rows are drawn, pixels. */
 const NEAR = 100;
-/** For what is sorted by a text that no standing changes. */
+/** For sorting by texts that do not depend on the standing. */
 const NOWHERE: Standing = { isLinked: false, isBehind: false, isLate: true };
-/** The longest state, so that the column does not jump. */
+/** Length of the longest state, so that the column keeps its width. */
 const STATE_LENGTH = 'link lost'.length;
 const SVG = 'http://www.w3.org/2000/svg';
-/** Sparklines that are drawn in one frame. */
+/** Most sparklines that are drawn in one frame. */
 const SPARKS_A_FRAME = 4;
-/** Milliseconds that a moved price is lit up. */
+/** Milliseconds for which a moved price is highlighted. */
 const FLASH_MS = 300;
-/** Letters of a symbol that have to be seen, where all of it does not fit. */
+/** Fewest visible characters of a symbol that does not fit. */
 const SYMBOL_LENGTH_MIN = 16;
 
-/** One row and what it shows now. */
+/** One row and its displayed content. */
 class Row {
   readonly element = document.createElement('tr');
-  /** It is on the screen, or nearly. */
+  /** Whether it is on the screen, or close to it. */
   isSeen = false;
   readonly #cells: HTMLTableCellElement[];
-  /** Written to in place: a new node would cost a new layout. */
+  /** Text nodes that are updated in place, because a new node would cause a layout. */
   readonly #nodes: Text[];
   readonly #texts: string[] = COLUMNS.map(() => '');
-  /** Drawn with the row, unlike a canvas: each of those would be a layer of its own, and one more to put in order in every frame. */
+  /**
+   * An SVG path, which is drawn with the row. A canvas per row would be a layer of its own, with work in every frame.
+   */
   readonly #spark = document.createElementNS(SVG, 'path');
   #moves = 0;
   #movedMs = 0;
@@ -104,10 +106,10 @@ class Row {
     this.element.append(...this.#cells, spark);
   }
 
-  /** Draws what has changed. `wider` is told where a text needs more room than any before. */
+  /** Draws what has changed. `wider` is called if a text needs more room than any before. */
   draw(standing: Standing, nowMs: number, wider: (column: number, length: number) => void): void {
     const doubt = this.instrument.doubt(standing);
-    // This at once, whether it is seen or not: whoever scrolls to it must not find it live.
+    // Immediately, whether visible or not: a row must not look live when it is scrolled into view.
     if (this.#write(STATE, doubt ?? 'live')) {
       const look = lookOf(doubt);
       this.element.classList.toggle('stale', look === 'stale');
@@ -126,7 +128,7 @@ class Row {
     const node = this.#nodes[column];
     if (node === undefined || text === this.#texts[column]) return false;
     this.#texts[column] = text;
-    // Text, never HTML: symbols come from outside.
+    // As text, never as HTML, because symbols are external data.
     node.data = text;
     return true;
   }
@@ -143,7 +145,7 @@ class Row {
     last.className = name;
   }
 
-  /** Its points change once a second, and so does the picture. */
+  /** Its points change once per second, and so does the drawing. */
   drawSpark(): boolean {
     const { spark } = this.instrument;
     const key = `${spark.length} ${spark.at(-1)} ${spark[0]}`;
@@ -163,17 +165,17 @@ class Row {
 function cell(kind: 'td' | 'th', name: string, figure: boolean): HTMLTableCellElement {
   const cell = document.createElement(kind);
   cell.dataset['column'] = name;
-  // Its style is no table's any more: what it is has to be said.
+  // Its CSS display is not that of a table, so that its role must be set.
   cell.setAttribute('role', kind === 'th' ? 'columnheader' : 'cell');
   if (figure) cell.className = 'n';
   return cell;
 }
 
-/** What the list asks of the page. */
+/** Callbacks of the list. */
 export interface WatchlistHandlers {
   choose(symbol: string): void;
   sort(column: string): void;
-  /** The row came onto the screen, and has to be drawn. */
+  /** The row has become visible, and must be drawn. */
   seen(symbol: string): void;
 }
 
@@ -183,13 +185,13 @@ export class Watchlist {
   readonly #body: HTMLElement;
   readonly #columns: HTMLElement;
   readonly #handlers: WatchlistHandlers;
-  /** Letters of the longest text that each column ever had: so nothing is measured when a text changes. */
+  /** Length of the longest text so far per column, so that text changes need no measurement. */
   readonly #lengths: number[] = COLUMNS.map(({ title }) => title.length + 2);
-  /** Pixels of a letter, and of the list. */
+  /** Width of a character and of the list, pixels. */
   #letter = 8;
   #width = 0;
   #order = '';
-  /** Rows whose sparklines are still to be drawn. */
+  /** Rows whose sparklines are not drawn yet. */
   #sparks: Iterator<Row, undefined> | undefined;
 
   constructor(table: HTMLElement, handlers: WatchlistHandlers) {
@@ -216,12 +218,12 @@ export class Watchlist {
       this.#fit();
       this.#look();
     }).observe(table.parentElement as HTMLElement);
-    // Where there is no room beside it, the page scrolls instead of the list.
+    // In the narrow layout the page scrolls instead of the list.
     addEventListener('scroll', () => this.#look(), { capture: true, passive: true });
     addEventListener('resize', () => this.#look());
   }
 
-  /** Takes the colours and the letters of the page. */
+  /** Applies the colours and the font of the page. */
   theme(): void {
     const style = getComputedStyle(this.#table);
     const context = document.createElement('canvas').getContext('2d');
@@ -230,7 +232,7 @@ export class Watchlist {
     this.#letter = context.measureText('0').width;
   }
 
-  /** The rows that there are, and which is chosen. */
+  /** Shows these rows, one of them selected. */
   show(instruments: readonly Instrument[], chosen: string | undefined, sort: string): void {
     const wanted = new Set(instruments.map(({ symbol }) => symbol));
     for (const [symbol, { element }] of this.#rows) {
@@ -253,7 +255,7 @@ export class Watchlist {
     this.arrange(instruments, sort);
   }
 
-  /** Puts the rows in order. Rows stay where they are while nothing has changed. */
+  /** Sorts the rows. The DOM is unchanged if the order is. */
   arrange(instruments: readonly Instrument[], sort: string): readonly Instrument[] {
     const column = COLUMNS.find(({ name }) => name === sort.replace('-', ''));
     const order = [...instruments];
@@ -273,8 +275,8 @@ export class Watchlist {
   }
 
   /**
-   * Finds the rows on the screen; those far from it are not written to. They are of one height, so that one look at the
-   * list says it of all: an observer of each would look at each, in every frame.
+   * Determines the visible rows; others are not drawn. All rows have the same height, so that one measurement of the
+   * list suffices: an observer per row would measure each of them in every frame.
    */
   #look(): void {
     const { top, height } = this.#body.getBoundingClientRect();
@@ -292,13 +294,13 @@ export class Watchlist {
     }
   }
 
-  /** Gives up columns until the rest fits. The symbol takes what is left over. */
+  /** Omits columns until the rest fits. The symbol takes the remaining width. */
   #fit(): void {
     const without = new Set<string>();
-    // The mark of a move stands before the last price.
+    // The last price includes the mark of a move.
     const px = (i: number) => Math.ceil(((this.#lengths[i] ?? 0) + (i === LAST ? 2 : 0)) * this.#letter) + SPACE;
     const needed = () => COLUMNS.reduce((sum, { name }, i) => sum + (without.has(name) ? 0 : px(i)), without.has('spark') ? 0 : SPARK_WIDTH + SPACE);
-    // All of the symbol is worth more than what may go.
+    // A complete symbol takes precedence over the columns that may be omitted.
     for (const names of GIVEN_UP) if (needed() > this.#width) names.forEach((name) => without.add(name));
     this.#table.toggleAttribute('data-cut', needed() > this.#width);
     const widths = COLUMNS.flatMap(({ name }, i) => (without.has(name) ? [] : i === SYMBOL ? `minmax(${SYMBOL_LENGTH_MIN}ch, 1fr)` : `${px(i)}px`));
@@ -307,7 +309,10 @@ export class Watchlist {
     this.#table.style.setProperty('--columns', widths.join(' '));
   }
 
-  /** Draws these rows. A column that needs more room than ever before gets it. True if a later frame has more to draw. */
+  /**
+   * Draws these rows, and widens columns that need more room than before. Returns true if a later frame has more to
+   * draw.
+   */
   draw(symbols: Iterable<string>, standing: Standing, nowMs: number): boolean {
     let isWider = false;
     const wider = (column: number, length: number) => {
@@ -323,14 +328,17 @@ export class Watchlist {
     return this.#drawSparks();
   }
 
-  /** They are drawn with the next frames: all in one would make that one late. Those that still wait come first. */
+  /**
+   * Redraws the sparklines, spread over the next frames, because all in one frame would make it late. Those still
+   * waiting come first.
+   */
   sparksChanged(): void {
-    // What is above the list may have become smaller, which nothing else tells.
+    // The layout above the list may have changed, which no event reports.
     this.#look();
     this.#sparks ??= this.#rows.values();
   }
 
-  /** True if more are left. */
+  /** Returns true if more are left. */
   #drawSparks(): boolean {
     for (let left = SPARKS_A_FRAME; left > 0 && this.#sparks !== undefined; ) {
       const { value: row, done } = this.#sparks.next();

@@ -1,6 +1,6 @@
 /**
- * The client: what the program wants, held up over any number of connections. See README.md for how it is used, and
- * docs/PROTOCOL.md of the gateway for what is on the wire.
+ * The client: maintains the program's subscriptions over any number of connections. README.md describes its use, and
+ * docs/PROTOCOL.md of the gateway the wire format.
  */
 
 import { NO_DELIVERY, type Delivery, type StateNow } from './delivery.js';
@@ -45,16 +45,16 @@ import {
   type Subscription,
 } from './subscription.js';
 import { comesBack, fullJitter, systemClock, Timers, type Backoff, type Clock, type Offset } from './timing.js';
-/** How the connection is doing. */
+/** State of the connection. */
 export type LinkEvent =
   | {
       readonly state: 'connecting';
-      /** 0 for the first try since it was last up for a while. */ readonly attempt: number;
+      /** 0 for the first attempt since the connection was last stable. */ readonly attempt: number;
     }
   | {
       readonly state: 'open';
       readonly hello: Hello;
-      /** The gateway was restarted: numbers begin anew, and what came meanwhile is not known. */ readonly newEpoch: boolean;
+      /** The gateway was restarted: sequence numbers restart, and ticks missed in between are unknown. */ readonly newEpoch: boolean;
     }
   | {
       readonly state: 'lost';
@@ -65,65 +65,65 @@ export type LinkEvent =
     }
   | { readonly state: 'closed'; readonly code: number; readonly why: string; readonly bye: Bye | undefined };
 
-/** What may be told to `connect`. All of it may be left out; none of the callbacks can harm the client by throwing. */
+/** Options of `connect`, all of them optional. An exception in a callback does not affect the client. */
 export interface ConnectOptions {
-  /** The class of sockets; left out, the browser's, or in Node its own or that of the package `ws`. */
+  /** The WebSocket class; by default that of the browser, or in Node its own or that of the package `ws`. */
   readonly WebSocket?: SocketConstructor;
   readonly clock?: Clock;
-  /** Chance, from 0 to 1 without 1. */
+  /** Random numbers from 0 (inclusive) to 1 (exclusive). */
   readonly random?: () => number;
-  /** 250 ms, doubling up to 15 s. */
+  /** 250 ms, doubling up to 15 s by default. */
   readonly backoff?: Backoff;
-  /** Milliseconds that a connection has to be open for the back-off to begin anew, 10,000. */
+  /** Milliseconds that a connection must be open for the back-off to restart, 10,000 by default. */
   readonly stableMs?: number;
-  /** The longest that a gateway's `after_ms` is obeyed, milliseconds, 600,000. */
+  /** Longest `after_ms` of a gateway that is respected, milliseconds, 600,000 by default. */
   readonly afterMsMax?: number;
-  /** Milliseconds for the handshake and the hello, 10,000. */
+  /** Time limit for the handshake and the hello, milliseconds, 10,000 by default. */
   readonly openMs?: number;
-  /** Milliseconds for an answer, 30,000. */
+  /** Time limit for an answer, milliseconds, 30,000 by default. */
   readonly answerMs?: number;
-  /** Heartbeats of silence after which the connection counts as lost, 2.5. */
+  /** Heartbeat intervals of silence after which the connection is considered lost, 2.5 by default. */
   readonly heartbeats?: number;
-  /** Milliseconds between two pings, 1,000; the first few come sooner. */
+  /** Milliseconds between two pings, 1,000 by default; the first few are more frequent. */
   readonly pingMs?: number;
-  /** Age, milliseconds, from which on what was told is late, 2,000. It takes more than `pingMs` and a round trip. */
+  /** Age from which on data is late, milliseconds, 2,000 by default. Must exceed `pingMs` and a round trip. */
   readonly lateMs?: number;
-  /** The longest message that is read, UTF-16 units, 16 Mi. */
+  /** Longest message that is parsed, UTF-16 units, 16 Mi by default. */
   readonly messageMax?: number;
-  /** Requests that may wait for their answers, 256. */
+  /** Most requests without an answer, 256 by default. */
   readonly requestsMax?: number;
-  /** Symbols and channels that are kept account of, 262,144. */
+  /** Most pairs of symbol and channel that are accounted for, 262,144 by default. */
   readonly streamsMax?: number;
 
   readonly onLink?: (event: LinkEvent) => void;
-  /** Numbers that are not coming. */
+  /** Called for sequence numbers that do not arrive. */
   readonly onGap?: (gap: Gap) => void;
-  /** The gateway did what it must not do. */
+  /** Called if the gateway violates the protocol. */
   readonly onBroken?: (broken: Broken) => void;
-  /** A state as the gateway tells it. Whether `live` still holds, {@link Client.state} says. */
+  /** Called with a state as the gateway sends it. {@link Client.state} tells whether `live` still holds. */
   readonly onStatus?: (status: Status) => void;
   /**
-   * What was told has become late, or is not any more, or for another reason. A program that stood still hears of it only when it
-   * goes on: whoever draws asks `delivery` or `state` with each frame.
+   * Called if data has become late, or is no longer late, or for another reason. It is not called while the program is
+   * blocked: a program that draws should read `delivery` or `state` in each frame.
    */
   readonly onDelivery?: (delivery: Delivery) => void;
   readonly onLag?: (lag: Lag) => void;
   readonly onHeartbeat?: (heartbeat: Heartbeat) => void;
-  /** How the replay is doing, where the gateway replays a recording. */
+  /** Called with the status of the replay, if the gateway replays a recording. */
   readonly onReplay?: (replay: Replay) => void;
-  /** A symbol was refused, or a request for it. */
+  /** Called if a symbol, or a request for it, is rejected. */
   readonly onRejected?: (rejected: Rejected & { readonly channel: Channel }) => void;
-  /** A type of message that this version does not know. */
+  /** Called with a message of a type that this version does not know. */
   readonly onUnknown?: (message: UnknownMessage) => void;
-  /** A callback has thrown. Left out, it goes to the console. */
+  /** Called with the exception of a callback. By default it is printed to the console. */
   readonly onError?: (error: unknown) => void;
 }
-/** Milliseconds until a request is repeated that came too soon. */
+/** Milliseconds until a rate-limited request is repeated. */
 const RATE_LIMITED_MS = 1000;
 
 /** See {@link connect}. */
 export class Client {
-  /** The gateway's replay, where it replays a recording. */
+  /** Controls the gateway's replay, if it replays a recording. */
   readonly replay = new ReplayControl((request) => this.#request(request));
   readonly #options: ConnectOptions;
   readonly #setup: LinkSetup;
@@ -141,14 +141,14 @@ export class Client {
   #whenClosed: () => void = () => {};
   #attempt = 0;
   #openedAt = 0;
-  /** Requests of the registry that are not answered yet. */
+  /** Requests of the registry without an answer. */
   #asking = 0;
   #scheduled = false;
   #held = false;
-  /** Who waits to repeat a request. */
+  /** Requests that wait to be repeated. */
   readonly #pausing = new Set<() => void>();
 
-  /** @throws TypeError if the URL is none, or there is no WebSocket. */
+  /** @throws TypeError if the URL is invalid, or no WebSocket is available. */
   constructor(url: string | URL, options: ConnectOptions = {}) {
     const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: SocketConstructor }).WebSocket;
     if (WebSocket === undefined) throw new TypeError('no WebSocket here: install `ws`, or give one in the options');
@@ -172,45 +172,48 @@ export class Client {
     this.#timers.after(0, () => this.#connect());
   }
 
-  /** True between a connection's hello and its end. */
+  /** True between the hello of a connection and its end. */
   get isOpen(): boolean {
     return this.#open;
   }
 
-  /** The gateway's clock against ours, from the best of the last pings; undefined before the first answer. */
+  /**
+   * Offset of the gateway's clock from the local one, from the best of the last pings; undefined before the first
+   * answer.
+   */
   get offset(): Offset | undefined {
     return this.#link?.offset;
   }
 
   /**
-   * What time it is at the gateway, microseconds since the Unix epoch, as far as the present connection knows, or the one before;
-   * undefined before the first answer to a ping.
+   * Time of the gateway, microseconds since the Unix epoch, by the offset of the current connection or the previous
+   * one; undefined before the first answer to a ping.
    */
   get gatewayTimeUs(): number | undefined {
     const offset = this.offset ?? this.#lastOffset;
     return offset === undefined ? undefined : this.#clock.now() * 1000 + offset.offset_us;
   }
 
-  /** Milliseconds since the gateway received what this tick is from, as well as the two clocks can be compared. */
+  /** Milliseconds since the gateway received this tick, by the offset of the clocks; undefined if that is unknown. */
   ageMs(tick: Trade | Quote): number | undefined {
     const nowUs = this.gatewayTimeUs;
     return nowUs === undefined ? undefined : (nowUs - tick.rx) / 1000;
   }
 
-  /** Whether what was told still holds at this moment: what waits anywhere on the way here counts. */
+  /** Whether the received data is current; includes everything queued on the way. */
   get delivery(): Delivery {
     return (this.#open ? this.#link?.delivery : undefined) ?? NO_DELIVERY;
   }
 
   /**
-   * The state of a symbol at this moment. `unknown` while there is no connection, and until the present one has said something of
-   * it: whatever was shown before is not live. `late` instead of `live` while the {@link delivery} is late.
+   * The current state of a symbol. `unknown` without a connection, and until the current one has sent data of it: what
+   * was shown before is not live. `late` instead of `live` while the {@link delivery} is late.
    */
   state(symbol: string): StateNow {
     return this.#stateNow(symbol, Infinity);
   }
 
-  /** The same for who has come no further than what the gateway had to tell at `provenMs`. */
+  /** The same for a reader that has only processed what the gateway had to send at `provenMs`. */
   #stateNow(symbol: string, provenMs: number): StateNow {
     const told = this.#open ? this.#states.get(symbol) : undefined;
     if (told !== 'live') return told ?? 'unknown';
@@ -218,7 +221,7 @@ export class Client {
     return isOld || this.delivery.isLate ? 'late' : 'live';
   }
 
-  /** Subscribes. The handler is called with each tick, in order; gaps and states go to the options' callbacks. */
+  /** Subscribes. The handler is called with each tick, in order; gaps and states go to the callbacks in the options. */
   subscribe<C extends Channel>(
     channel: Channels<C>,
     symbols: string | readonly string[],
@@ -230,7 +233,7 @@ export class Client {
     options: SubscribeOptions,
     handler: Handler<C>,
   ): Subscription;
-  /** Subscribes for `for await`, which brings ticks, gaps and states in order. */
+  /** Subscribes for `for await`, which returns ticks, gaps and states in order. */
   subscribe<C extends Channel>(
     channel: Channels<C>,
     symbols: string | readonly string[],
@@ -266,19 +269,19 @@ export class Client {
     return handle as unknown as Subscription | Stream<C>;
   }
 
-  /** What the gateway has subscribed for this connection. */
+  /** The subscriptions that the gateway has for this connection. */
   async list(): Promise<AckList> {
     const [rows, last] = await this.#pages<AckList, SubscriptionRow>({ op: 'list' }, (answer) => answer.subscriptions);
     return { ...last, subscriptions: rows };
   }
 
-  /** The symbols that there are: `*`, `venue:*` or one symbol. */
+  /** The available symbols that match `*`, `venue:*` or one symbol. */
   async symbols(match = '*'): Promise<readonly SymbolRow[]> {
     const [rows] = await this.#pages<AckSymbols, SymbolRow>({ op: 'symbols', match }, (answer) => answer.symbols);
     return rows;
   }
 
-  /** One round trip, behind all that waits: milliseconds. */
+  /** Measures one round trip, behind everything queued, in milliseconds. */
   ping(): Promise<number> {
     return new Promise((resolve, reject) => {
       if (this.#link === undefined) reject(this.#noLink());
@@ -286,7 +289,7 @@ export class Client {
     });
   }
 
-  /** Ends everything; resolves when the connection is down. More than once does no harm. */
+  /** Closes the client; resolves when the connection is closed. May be called repeatedly. */
   close(): Promise<void> {
     this.#closing ??= new Promise((resolve) => {
       this.#whenClosed = resolve;
@@ -297,7 +300,7 @@ export class Client {
     return this.#closing;
   }
 
-  /** The rows of an answer and of those that go on behind it, and the last of these answers. */
+  /** The rows of all pages of an answer, and its last page. */
   async #pages<A extends { readonly more?: true }, R extends { readonly symbol: string }>(
     request: ListRequest,
     rowsOf: (answer: A) => readonly R[],
@@ -311,7 +314,7 @@ export class Client {
         throw error;
       });
       if (asked === undefined) {
-        // Long answers use up more than one of the requests a second.
+        // A long answer counts as several of the requests per second.
         await this.#pause();
         continue;
       }
@@ -321,7 +324,7 @@ export class Client {
     return [rows, answer];
   }
 
-  /** Waits until a request that came too soon may be repeated, or until the client is closed. */
+  /** Waits until a rate-limited request may be repeated, or until the client is closed. */
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       const done = () => {
@@ -351,7 +354,7 @@ export class Client {
   #connect(): void {
     if (this.#closing !== undefined || this.#closed !== undefined) return;
     this.#tellLink({ state: 'connecting', attempt: this.#attempt });
-    // Whoever was told may have closed it.
+    // The callback may have closed the client.
     if (this.#closing !== undefined) return;
     this.#link = new Link(this.#setup, {
       opened: (hello) => this.#opened(hello),
@@ -396,7 +399,7 @@ export class Client {
     this.#tellLink({ state: 'lost', ...end, retryInMs });
   }
 
-  /** For good. */
+  /** Ends the client permanently. */
   #end(end: LinkEnd): void {
     this.#closed = end;
     this.#timers.stop();
@@ -413,7 +416,7 @@ export class Client {
     this.#call(this.#options.onLink, event);
   }
 
-  /** Once for all that is wanted in one go. */
+  /** Combines all changes of one turn of the event loop. */
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -424,7 +427,7 @@ export class Client {
     });
   }
 
-  /** New subscriptions to what is there already are given what is known of it. */
+  /** Passes the known values and states to new subscriptions of symbols that are already subscribed. */
   #prime(): void {
     for (const handle of [...this.#handles].filter(({ primed }) => !primed)) {
       handle.primed = true;
@@ -434,7 +437,7 @@ export class Client {
       }
       for (const [symbol, state] of this.#states) if (picks(symbol)) handle.status({ type: 'status', symbol, state });
       if (!handle.snapshot) continue;
-      // Without a connection too: what comes next follows it.
+      // Also without a connection: the next data continues it.
       for (const channel of handle.channels)
         this.#ledger.values(channel, picks).forEach((value) => handle.tick(asSnapshot(value)));
     }
@@ -470,7 +473,7 @@ export class Client {
   }
 
   #refused(link: Link, planned: Planned, { code, message, retry, retryAfterMs }: RequestError): void {
-    // The next connection asks anew.
+    // The next connection repeats the request.
     if (code === 'lost' || link !== this.#link) return;
     this.#asking -= 1;
     if (code === 'timeout') {
@@ -522,7 +525,7 @@ export class Client {
     this.#tell(finding);
     if (!finding.deliver) return;
     if (!this.#states.has(tick.symbol)) this.#state({ type: 'status', symbol: tick.symbol, state: 'live' });
-    // What was held back by a rate was asked for, and what is replayed has times of its own.
+    // Ticks held back by a rate are late on request, and replayed ones have their own times.
     if (!tick.snap && terms.max_hz === null && this.#states.get(tick.symbol) === 'live')
       this.#link?.tickTook((tick.tx - tick.rx) / 1000);
     for (const wish of this.#registry.wishes(tick.type, tick.symbol)) if (wish.primed) wish.tick(tick);
@@ -591,7 +594,7 @@ export class Client {
     this.#schedule();
   }
 
-  /** Calls what is the program's; what it throws stays there. */
+  /** Calls a callback of the program; an exception does not propagate. */
   #call<T>(callback: ((value: T) => unknown) | undefined, value: T): void {
     if (callback === undefined) return;
     try {
@@ -607,7 +610,7 @@ export class Client {
       if (this.#options.onError === undefined) console.error('tickfan-client: a callback has thrown', error);
       else this.#options.onError(error);
     } catch {
-      // There is nobody left to tell.
+      // There is no other place to report the error.
     }
   }
 }
@@ -621,11 +624,11 @@ function checkedUrl(url: string | URL): string {
   return parsed.href;
 }
 /**
- * Connects to a gateway, and comes back to it whenever the connection is lost, until it is closed or the gateway says
- * not to.
+ * Connects to a gateway, and reconnects whenever the connection is lost, until the client is closed or the gateway
+ * forbids it.
  *
  * @param url of the gateway's `/ws`: `ws://127.0.0.1:8080/ws`.
- * @throws TypeError if the URL is none, or there is no WebSocket.
+ * @throws TypeError if the URL is invalid, or no WebSocket is available.
  */
 export function connect(url: string | URL, options: ConnectOptions = {}): Client {
   return new Client(url, options);

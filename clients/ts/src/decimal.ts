@@ -1,10 +1,13 @@
-/** Decimal text compared and subtracted exactly. A price never becomes a float on its way to a sign or a colour. */
+/**
+ * Exact comparison and subtraction of decimal text. Prices are never converted to floats to determine a sign or a
+ * colour.
+ */
 
 import type { Decimal } from './messages.js';
 
 const FORM = /^(-?)([0-9]+)(?:\.([0-9]+))?$/;
 
-/** A whole number of 10^-scale. */
+/** An integer multiple of 10^-scale. */
 interface Scaled {
   readonly digits: bigint;
   readonly scale: number;
@@ -25,9 +28,9 @@ function aligned(a: Decimal, b: Decimal): [bigint, bigint, number] {
 }
 
 /**
- * Below 0, 0 or above 0, as `a` is less than `b`, equal to it or more. `1.50` equals `1.5`.
+ * Compares two decimals: below 0, 0 or above 0 if `a` is less than, equal to or greater than `b`. `1.50` equals `1.5`.
  *
- * @throws RangeError if one of them is no decimal.
+ * @throws RangeError if one of them is not a decimal.
  */
 export function compareDecimal(a: Decimal, b: Decimal): -1 | 0 | 1 {
   const [x, y] = aligned(a, b);
@@ -35,9 +38,9 @@ export function compareDecimal(a: Decimal, b: Decimal): -1 | 0 | 1 {
 }
 
 /**
- * `a − b`, exactly, with as many decimals as the longer of the two has.
+ * `a − b`, exact, with as many decimals as the longer of the two has.
  *
- * @throws RangeError if one of them is no decimal.
+ * @throws RangeError if one of them is not a decimal.
  */
 export function subtractDecimal(a: Decimal, b: Decimal): Decimal {
   const [x, y, scale] = aligned(a, b);

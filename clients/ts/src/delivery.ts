@@ -1,60 +1,64 @@
 /**
- * How old what a connection has told may be. The proof is an answered `ping`: its `pong` stands in order behind all that waits, in
- * the gateway, in the network, in the browser and in this program. So once it is taken in, everything that the gateway had to
- * tell when the ping was sent has been taken in. Both moments are of one clock: no offset has to be known for it.
+ * Age of the data of a connection. The proof is an answered `ping`: its `pong` is queued in order behind all data, in
+ * the gateway, in the network, in the browser and in this program. When it has been processed, everything that the
+ * gateway had to send when the ping was sent has been processed. Both times are of one clock, so that no offset is
+ * needed.
  */
 
 import type { Level, State } from './messages.js';
 import type { Clock } from './timing.js';
 
 /**
- * Why what was told may be old. `lost`: there is no connection. `new`: this one has not answered a ping yet. `shed`: this client
- * does not keep up, and the gateway merges or drops what is for it. `catching_up`: it was late until a moment ago, or ticks come
- * that the gateway received long before. `busy`: this program kept what came waiting, or its timers. `silent`: nothing is heard of the gateway, which hangs, or the
- * network path to it. `slow`: messages come, but late.
+ * Why data may be old. `lost`: there is no connection. `new`: this connection has not answered a ping yet. `shed`: this
+ * client does not keep up, and the gateway merges or drops its ticks. `catching_up`: data was late until a moment ago,
+ * or ticks arrive that the gateway received long before. `busy`: this program has delayed messages or its timers.
+ * `silent`: nothing arrives from the gateway, because it or the network path hangs. `slow`: messages arrive, but late.
  */
 export type LateReason = 'lost' | 'new' | 'shed' | 'catching_up' | 'busy' | 'silent' | 'slow';
 
-/** What may be shown of a symbol's state: `late` stands for `live` where what was told may be old. Only `live` is live. */
+/** The state of a symbol for display: `late` replaces `live` if data may be old. Only `live` is live. */
 export type StateNow = State | 'late' | 'unknown';
 
-/** Whether what was told still holds. */
+/** Whether received data is current. */
 export interface Delivery {
-  /** Nothing may be shown as live. */
+  /** Whether nothing may be shown as live. */
   readonly isLate: boolean;
-  /** Why; undefined while it is prompt. */
+  /** The reason; undefined if data is current. */
   readonly why: LateReason | undefined;
-  /** Whatever the gateway had to tell so many milliseconds ago has been taken in; Infinity where nothing proves that. */
+  /**
+   * Everything that the gateway had to send this many milliseconds ago has been processed; Infinity if nothing proves
+   * that.
+   */
   readonly behindMs: number;
 }
 
-/** Without a connection. */
+/** The delivery without a connection. */
 export const NO_DELIVERY: Delivery = { isLate: true, why: 'lost', behindMs: Infinity };
 
-/** One moment by two clocks. */
+/** One moment in two clocks. */
 export interface Moment {
   readonly ms: number;
   readonly wallMs: number;
 }
 
-/** Milliseconds that a timer or a message may be kept waiting by this program. */
+/** Milliseconds by which this program may delay a timer or a message. */
 const BUSY_MS = 100;
-/** Milliseconds for which an old tick says that more of them may follow. */
+/** Milliseconds after an old tick in which more of them may follow. */
 const CATCHING_UP_MS = 1000;
 /**
- * Milliseconds behind the answer that ended a silence, before which no ping proves anything: a gateway that hung may answer before it
- * has read what its feeds sent meanwhile.
+ * Milliseconds after the answer that ended a silence, before which no ping proves anything: after a hang, a gateway may
+ * answer before it has read what its feeds sent meanwhile.
  */
 const CALM_MS = 250;
 
-/** The watch over one connection. */
+/** Monitors the delivery of one connection. */
 export class DeliveryWatch {
   readonly #clock: Clock;
   readonly #lateMs: number;
   readonly #silentMs: number;
   #proven: Moment | undefined;
   #heardMs: number;
-  /** The longest time of late that this program kept something waiting, and when it went on. */
+  /** Longest delay by this program in the current lateness, and its end. */
   #stall = { ms: 0, endMs: -Infinity };
   #oldMs = -Infinity;
   #calmMs = -Infinity;
@@ -62,8 +66,8 @@ export class DeliveryWatch {
   #isShed = false;
 
   /**
-   * @param lateMs age from which on what was told is late.
-   * @param pingMs between two pings.
+   * @param lateMs age from which on data is late.
+   * @param pingMs interval between two pings.
    */
   constructor(clock: Clock, lateMs: number, pingMs: number) {
     this.#clock = clock;
@@ -72,13 +76,13 @@ export class DeliveryWatch {
     this.#heardMs = clock.now();
   }
 
-  /** A ping is sent now. */
+  /** The current moment, at which a ping is sent. */
   moment(): Moment {
     const ms = this.#clock.now();
     return { ms, wallMs: this.#clock.wall?.() ?? ms };
   }
 
-  /** One that was sent then is answered. */
+  /** Records the answer to a ping that was sent at this moment. */
   answered(sent: Moment): void {
     if (this.#proven !== undefined && sent.ms <= this.#proven.ms) return;
     const now = this.moment();
@@ -86,18 +90,18 @@ export class DeliveryWatch {
     this.#proven = sent;
   }
 
-  /** Whatever the gateway had to tell then has been taken in; -Infinity before the first answer. */
+  /** Everything that the gateway had to send at this time has been processed; -Infinity before the first answer. */
   get provenMs(): number {
     return this.#proven?.ms ?? -Infinity;
   }
 
-  /** A message was taken in, which had waited for this program. */
+  /** Records a processed message, and the time that it waited for this program. */
   heard(nowMs: number, waitedMs: number): void {
     this.#heardMs = nowMs;
     this.#stalled(waitedMs, nowMs);
   }
 
-  /** A timer is due then. */
+  /** Records when the next timer is due. */
   expect(dueMs: number): void {
     const nowMs = this.#clock.now();
     this.#stalled(nowMs - this.#dueMs, nowMs);
@@ -113,12 +117,12 @@ export class DeliveryWatch {
     this.#isShed = level === 'shed' || level === 'cut';
   }
 
-  /** A tick took the gateway so long, from its receipt until it was encoded: what stands behind it may be as old. */
+  /** Records how long the gateway took to encode a tick after its receipt: what follows it may be as old. */
   told(tookMs: number): void {
     if (tookMs > this.#lateMs) this.#oldMs = this.#clock.now();
   }
 
-  /** How it stands at this moment. */
+  /** The current delivery. */
   check(): Delivery {
     if (this.#proven === undefined) return { isLate: true, why: 'new', behindMs: Infinity };
     const now = this.moment();
@@ -134,14 +138,16 @@ export class DeliveryWatch {
     const isOver = ms - this.#stall.endMs > this.#lateMs;
     const stallMs = Math.max(ms - this.#dueMs, isOver ? 0 : this.#stall.ms);
     const unheardMs = ms - this.#heardMs;
-    // Who was not there could not hear.
+    // A stalled program could not receive messages.
     if (stallMs >= BUSY_MS && (unheardMs < this.#silentMs || stallMs >= unheardMs / 2)) return 'busy';
     if (behindMs <= this.#lateMs) return 'catching_up';
     return unheardMs >= this.#silentMs ? 'silent' : 'slow';
   }
 }
 
-/** Milliseconds from one moment to another. A machine that slept has a clock that ran on, and may have one that did not. */
+/**
+ * Milliseconds between two moments. After a sleep of the machine, one clock includes the sleep, and the other may not.
+ */
 function since(then: Moment, now: Moment): number {
   return Math.max(now.ms - then.ms, now.wallMs - then.wallMs);
 }

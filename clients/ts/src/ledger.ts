@@ -1,33 +1,33 @@
 /**
- * The accounting rule, checked on every message: `seq − n` equals the `seq` before it, or a gap covers exactly the
- * difference. It also knows where to go on after a connection was lost. Pure: messages go in, findings come out.
+ * Checks the accounting rule on every message: `seq − n` equals the previous `seq`, or a gap covers exactly the
+ * difference. It also determines where to resume after a lost connection. Pure: messages go in, findings come out.
  */
 
 import type { Channel, Gap, Quote, Resumed, Tick, Trade } from './messages.js';
 
-/** Something that the gateway must not do. */
+/** A violation of the protocol by the gateway. */
 export interface Broken {
   /**
-   * `update`, `snapshot`, `gap`: it does not follow the number before it. `count`: it stands for no tick, or for more
-   * than there are. `unasked`: nobody subscribed to it. `unreadable`, `binary`, `too_big`: whatever it said is unaccounted
-   * for. `too_many`: more streams than `streamsMax`. `answer`: an answer that fits no request, or none at all.
+   * `update`, `snapshot`, `gap`: it does not follow the previous number. `count`: it stands for no tick, or for more
+   * than its number allows. `unasked`: there is no subscription. `unreadable`, `binary`, `too_big`: its ticks are
+   * unaccounted for. `too_many`: more streams than `streamsMax`. `answer`: an answer to no request, or a missing one.
    */
   readonly kind:
     'update' | 'snapshot' | 'gap' | 'count' | 'unasked' | 'unreadable' | 'binary' | 'too_big' | 'too_many' | 'answer';
   readonly symbol?: string;
   readonly channel?: Channel;
-  /** Ticks that are unaccounted for; below 0, ticks that were told twice. */
+  /** Ticks that are unaccounted for; below 0, ticks that were delivered twice. */
   readonly missing?: number;
-  /** A sentence for people. */
+  /** Description for people. */
   readonly message: string;
 }
 
-/** What becomes of a message. */
+/** How to handle a message. */
 export interface Finding {
-  /** False: it says nothing new, and whoever showed it would go back in time. */
+  /** Whether to deliver it. False if it repeats known data, which would take the display back in time. */
   readonly deliver: boolean;
   readonly broken?: Broken;
-  /** Numbers that came while there was no connection. */
+  /** Sequence numbers that were missed without a connection. */
   readonly away?: Gap;
 }
 
@@ -37,14 +37,14 @@ const FINE: Finding = { deliver: true };
 interface Stream {
   readonly symbol: string;
   readonly channel: Channel;
-  /** The newest number that is accounted for; 0 before any. */
+  /** Last sequence number that is accounted for; 0 before the first. */
   last: number;
   /**
-   * What may come next. `any`: whatever. `start`: a snapshot, or number 1. `rejoin`: any number above `last`; what lies
-   * between was missed. `after`: what follows `last`.
+   * What may come next. `any`: anything. `start`: a snapshot, or number 1. `rejoin`: any number above `last`; those in
+   * between were missed. `after`: what follows `last`.
    */
   expect: 'any' | 'start' | 'rejoin' | 'after';
-  /** The present connection has taken it on. */
+  /** Whether the current connection has confirmed the stream. */
   settled: boolean;
   value: Tick | undefined;
 }
@@ -52,29 +52,29 @@ interface Stream {
 /** How a subscription of this connection begins. */
 export interface Beginning {
   readonly snapshot: boolean;
-  /** Where the gateway was told to go on, by symbol. */
+  /** The sequence numbers to resume from, by symbol, if requested. */
   readonly asked: Readonly<Record<string, number>> | undefined;
-  /** What it said to that. */
+  /** The gateway's answer to that. */
   readonly resumed: Resumed | undefined;
 }
 
-/** Keeps account of what a client was sent, over all its connections. */
+/** Accounts for the messages that a client received, over all connections. */
 export class Ledger {
   readonly #max: number;
   readonly #streams: Record<Channel, Map<string, Stream>> = { trade: new Map(), quote: new Map() };
   #epoch: string | undefined;
 
-  /** @param streamsMax symbols and channels that are kept account of, at most. */
+  /** @param streamsMax most pairs of symbol and channel that are accounted for. */
   constructor(streamsMax: number) {
     this.#max = streamsMax;
   }
 
-  /** The run of the gateway that the numbers are of; undefined before the first `hello`. */
+  /** The epoch of the sequence numbers; undefined before the first `hello`. */
   get epoch(): string | undefined {
     return this.#epoch;
   }
 
-  /** A connection begins. In another epoch the numbers begin anew. */
+  /** Starts a connection. In another epoch the sequence numbers restart. */
   hello(epoch: string): void {
     const renewed = epoch !== this.#epoch;
     this.#epoch = epoch;
@@ -85,7 +85,7 @@ export class Ledger {
     }
   }
 
-  /** The numbers to go on from, of the streams that `picks` picks and this connection has not taken on. */
+  /** The sequence numbers to resume from, of the selected streams that this connection has not confirmed. */
   points(channel: Channel, picks: (symbol: string) => boolean): [string, number][] {
     const found: [string, number][] = [];
     for (const { symbol, last, settled } of this.#streams[channel].values()) {
@@ -94,24 +94,24 @@ export class Ledger {
     return found;
   }
 
-  /** The gateway has accepted one symbol. */
+  /** Records that the gateway has accepted a symbol. */
   subscribed(channel: Channel, symbol: string, begin: Beginning): void {
     const stream = this.#streams[channel].get(symbol) ?? this.#open(channel, symbol);
     if (stream !== undefined) settle(stream, begin);
   }
 
-  /** The gateway has accepted a wildcard: so it has what the wildcard takes, as far as that is known. */
+  /** Records that the gateway has accepted a wildcard, and with it the known symbols that match. */
   subscribedWildcard(channel: Channel, picks: (symbol: string) => boolean, begin: Beginning): void {
     for (const stream of this.#streams[channel].values()) {
       if (!picks(stream.symbol)) continue;
-      // What it was not asked to go on with begins as any subscription does.
+      // A symbol without a number to resume from begins like any subscription.
       const told = begin.asked !== undefined && Object.hasOwn(begin.asked, stream.symbol);
       const resumed = told || begin.resumed === 'new_epoch' ? begin.resumed : undefined;
       settle(stream, { ...begin, resumed });
     }
   }
 
-  /** Streams of this connection that the gateway has given up; their numbers stay, to go on from. */
+  /** Records that the gateway has ended streams of this connection; their numbers are kept, to resume from. */
   released(channel: Channel, picks: (symbol: string) => boolean): void {
     for (const stream of this.#streams[channel].values()) {
       if (!picks(stream.symbol)) continue;
@@ -120,7 +120,7 @@ export class Ledger {
     }
   }
 
-  /** Nobody wants these any more. */
+  /** Removes streams that no subscription needs any more. */
   forget(channel: Channel, picks: (symbol: string) => boolean): void {
     for (const { symbol } of this.#streams[channel].values()) {
       if (picks(symbol)) this.#streams[channel].delete(symbol);
@@ -136,7 +136,7 @@ export class Ledger {
     return found;
   }
 
-  /** Takes a tick into account. `snapshot`: whether a stream that is new here begins with one. */
+  /** Accounts for a tick. `snapshot` tells whether a new stream begins with one. */
   tick(tick: Trade | Quote, snapshot: boolean): Finding {
     const { symbol, seq, n = 1, snap = false } = tick;
     const stream = this.#of(tick.type, symbol, snapshot);
@@ -155,7 +155,7 @@ export class Ledger {
     return finding;
   }
 
-  /** Takes a gap into account. */
+  /** Accounts for a gap. */
   gap(gap: Gap, snapshot: boolean): Finding {
     const stream = this.#of(gap.channel, gap.symbol, snapshot);
     if (stream === undefined) return this.#full(gap.channel, gap.symbol);
@@ -166,12 +166,12 @@ export class Ledger {
     stream.last = Math.max(stream.last, to);
     stream.expect = 'after';
     stream.settled = true;
-    // There is no value at the place that a replay went to.
+    // The replay moved to a place without a value.
     if (gap.why === 'seek') stream.value = undefined;
     return finding;
   }
 
-  /** Whether what comes right behind `before` may come now. */
+  /** Whether data right after `before` may come now. */
   #follow(
     stream: Stream,
     before: number,
@@ -206,7 +206,7 @@ export class Ledger {
 
   #of(channel: Channel, symbol: string, snapshot: boolean): Stream | undefined {
     const known = this.#streams[channel].get(symbol) ?? this.#open(channel, symbol);
-    // Of a wildcard, and listed since: it starts as the subscription does.
+    // Listed since, and part of a wildcard: it starts like the subscription.
     if (known !== undefined && !known.settled && known.last === 0 && !snapshot) known.expect = 'any';
     return known;
   }
@@ -230,7 +230,7 @@ function renew(stream: Stream): void {
 }
 
 function settle(stream: Stream, { snapshot, resumed }: Beginning): void {
-  // Subscribed again while it runs.
+  // Subscribed again while active.
   if (stream.settled) return;
   stream.settled = true;
   if (resumed === 'new_epoch') renew(stream);

@@ -1,6 +1,6 @@
 /**
- * One connection from its beginning to its end: the handshake, the watch over its silence, requests and their answers,
- * and the round trips that tell the gateway's time. It ends once, says why, and leaves no timer behind.
+ * One connection from start to end: the handshake, detection of silence, requests with their answers, and the round
+ * trips that determine the gateway's time. It ends once, with a reason, and leaves no timers.
  */
 
 import { DeliveryWatch, type Delivery } from './delivery.js';
@@ -26,7 +26,7 @@ import {
 } from './messages.js';
 import { OffsetWindow, Timers, type Clock } from './timing.js';
 
-/** As much of the browsers' `WebSocket` as is needed. */
+/** The required part of the browsers' `WebSocket`. */
 export interface SocketLike {
   binaryType: string;
   onopen: ((event: any) => void) | null;
@@ -35,57 +35,57 @@ export interface SocketLike {
   onclose: ((event: any) => void) | null;
   send(text: string): void;
   close(code?: number, reason?: string): void;
-  /** Ends it without a goodbye, where there is such a thing. */
+  /** Ends the connection without a closing handshake, if supported. */
   terminate?(): void;
-  /** For how many milliseconds the message that is handed over had waited for this program, where that is known. */
+  /** Time that the current message has waited for this program, milliseconds, if known. */
   readonly waitedMs?: number;
 }
 
-/** A class like the browsers' `WebSocket`. */
+/** A class with the interface of the browsers' `WebSocket`. */
 export type SocketConstructor = new (url: string, protocols?: string | string[]) => SocketLike;
 
-/** What a link needs. */
+/** Options of a link. */
 export interface LinkSetup {
   readonly url: string;
   readonly WebSocket: SocketConstructor;
   readonly clock: Clock;
-  /** Milliseconds for the handshake and the hello. */
+  /** Time limit for the handshake and the hello, milliseconds. */
   readonly openMs: number;
-  /** Milliseconds for an answer. */
+  /** Time limit for an answer, milliseconds. */
   readonly answerMs: number;
-  /** Heartbeats of silence after which a link counts as lost. */
+  /** Heartbeat intervals of silence after which a link is considered lost. */
   readonly heartbeats: number;
   /** Milliseconds between two pings. */
   readonly pingMs: number;
-  /** Milliseconds after which what was told is late. */
+  /** Age from which on data is late, milliseconds. */
   readonly lateMs: number;
-  /** The longest message, UTF-16 units. */
+  /** Longest message, UTF-16 units. */
   readonly messageMax: number;
-  /** Requests that wait for their answers, at most. */
+  /** Most requests without an answer. */
   readonly requestsMax: number;
 }
 
 /** Why a link ended. */
 export interface LinkEnd {
-  /** The close code; 1006 where the connection ended without one. */
+  /** The close code; 1006 if the connection ended without one. */
   readonly code: number;
   readonly why: string;
-  /** What the gateway said before. */
+  /** The preceding `bye` of the gateway, if any. */
   readonly bye: Bye | undefined;
 }
 
-/** Who listens to a link. None of these may throw. */
+/** Callbacks of a link. None of them may throw. */
 export interface LinkListener {
   opened(hello: Hello): void;
   message(message: Trade | Quote | Gap | Status | Heartbeat | Lag | Replay): void;
   broken(broken: Broken): void;
   unknown(message: UnknownMessage): void;
-  /** What was told has become late, or is not any more, or for another reason. */
+  /** Data has become late, or is no longer late, or for another reason. */
   delivery(delivery: Delivery): void;
   ended(end: LinkEnd): void;
 }
 
-/** A request that could not be carried out. */
+/** A failed request. */
 export class RequestError extends Error {
   override readonly name = 'RequestError';
 
@@ -95,14 +95,14 @@ export class RequestError extends Error {
     message: string,
     /** Whether the same request may succeed later. */
     readonly retry: boolean,
-    /** How long it is of no use before, if the gateway sends it, milliseconds. */
+    /** Delay before a retry is useful, milliseconds, if the gateway sends it. */
     readonly retryAfterMs?: number,
   ) {
     super(message);
   }
 }
 
-/** What becomes of a request. */
+/** A request without an answer. */
 interface Pending {
   readonly op: Request['op'];
   readonly settle: (answer: Ack | Pong) => void;
@@ -110,13 +110,13 @@ interface Pending {
   readonly stop: () => void;
 }
 
-/** Round trips that are looked at: a minute of them. */
+/** Number of round trips that are evaluated: a minute of them. */
 const WINDOW = 60;
-/** Pings that may wait for their answers: where answers are late, more questions make them later. */
+/** Most pings without an answer: if answers are late, more pings make them later. */
 const PINGS_MAX = 4;
-/** Milliseconds between the first two pings; the wait doubles up to the usual one. */
+/** Milliseconds between the first two pings; the interval doubles up to the configured one. */
 const FIRST_PING_MS = 250;
-/** Milliseconds that a goodbye may take. */
+/** Time limit for the closing handshake, milliseconds. */
 const GOODBYE_MS = 1000;
 
 export class Link {
@@ -138,7 +138,7 @@ export class Link {
   #pings = 0;
   #pingedMs = 0;
   #pingMs: number;
-  /** Milliseconds to the next ping where it ends a lateness. */
+  /** Milliseconds until the next ping while one may end a lateness. */
   #soonMs: number;
   #pingWaitMs = FIRST_PING_MS;
   #isTimed = false;
@@ -155,33 +155,33 @@ export class Link {
       this.#socket = this.#open();
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      // Whoever made this link does not have it yet.
+      // Asynchronously, because the caller does not have this link yet.
       this.#timers.stop();
       this.#timers.after(0, () => this.#end(1006, why));
     }
   }
 
-  /** What the gateway said first; undefined before. */
+  /** The first message of the gateway; undefined before. */
   get hello(): Hello | undefined {
     return this.#hello;
   }
 
-  /** The gateway's clock against ours. */
+  /** Offset of the gateway's clock from the local one. */
   get offset() {
     return this.#window.best;
   }
 
-  /** Whether what was told still holds. */
+  /** Whether received data is current. */
   get delivery(): Delivery {
     return this.#watched.check();
   }
 
-  /** Whatever the gateway had to tell then, by our clock, has been taken in. */
+  /** Everything that the gateway had to send at this local time has been processed. */
   get provenMs(): number {
     return this.#watched.provenMs;
   }
 
-  /** A tick took the gateway so long, from its receipt until it was encoded. */
+  /** Records how long the gateway took to encode a tick after its receipt. */
   tickTook(ms: number): void {
     this.#watched.told(ms);
   }
@@ -200,7 +200,7 @@ export class Link {
     return socket;
   }
 
-  /** Asks. The answer is told before the message that comes behind it, which no promise could do. */
+  /** Sends a request. `settle` is called before the next message is processed, which a promise could not guarantee. */
   ask(request: Request, settle: Pending['settle'], fail: Pending['fail']): void {
     if (this.#ended || this.#hello === undefined || this.#socket === undefined) {
       fail(new RequestError('lost', 'there is no connection', true));
@@ -220,7 +220,7 @@ export class Link {
     try {
       this.#socket.send(JSON.stringify({ ...request, id }));
     } catch {
-      // It is closing; its end fails the request.
+      // The socket is closing; its end fails the request.
     }
   }
 
@@ -238,14 +238,14 @@ export class Link {
         this.#tellDelivery();
       },
       (error) => {
-        // That proves nothing: it overtakes what the gateway has not read of its feed.
+        // An error proves nothing: it overtakes what the gateway has not read of its feed.
         fail(error);
         this.#tellDelivery();
       },
     );
   }
 
-  /** Says goodbye. `ended` is told when the other side has answered, or when it has had time enough. */
+  /** Closes the connection. `ended` is called after the closing handshake, or after its time limit. */
   close(): void {
     if (this.#ended) return;
     this.#timers.stop();
@@ -257,7 +257,7 @@ export class Link {
     }
   }
 
-  /** Gives it up. */
+  /** Aborts the connection. */
   fail(why: string): void {
     this.#abort(why);
   }
@@ -270,7 +270,7 @@ export class Link {
       if (socket.terminate) socket.terminate();
       else socket.close();
     } catch {
-      // It was closed already.
+      // It was already closed.
     }
   }
 
@@ -281,7 +281,7 @@ export class Link {
     const socket = this.#socket;
     if (socket !== undefined) {
       socket.onmessage = socket.onclose = null;
-      // `ws` throws an error that nobody listens to.
+      // `ws` throws errors without a listener.
       socket.onerror = () => {};
     }
     for (const [, { fail, stop }] of this.#pending) {
@@ -298,7 +298,7 @@ export class Link {
     this.#heard = now;
     this.#watched.heard(now, this.#socket?.waitedMs ?? 0);
     this.#read(data);
-    // A browser keeps timers of a page that is not seen for a minute.
+    // A browser delays the timers of a hidden page by up to a minute.
     if (this.#hello !== undefined && now - this.#pingedMs >= this.#pingMs) this.#ping();
   }
 
@@ -333,12 +333,12 @@ export class Link {
     this.#hello = hello;
     this.#stopOpening();
     this.#watch(Math.max(hello.heartbeat_ms, 1));
-    // Where few requests a second are allowed, half of them are left to others.
+    // If the gateway allows few requests per second, half of them are left for others.
     const leastMs = 2000 / hello.limits.ops_per_s;
     this.#pingMs = Math.max(this.#setup.pingMs, leastMs);
     this.#soonMs = Math.max(this.#setup.pingMs / 4, leastMs);
     this.#listener.opened(hello);
-    // Behind what was asked for by that: so its answer proves that the snapshots have come.
+    // After the requests made by the callback, so that the answer proves that the snapshots have arrived.
     this.#measure();
   }
 
@@ -353,10 +353,10 @@ export class Link {
         this.#answer(message);
         return;
       case 'joined':
-        // It ends what this client never asks for.
+        // It ends a catch-up, which this client never requests.
         return;
       case 'clock_step':
-        // Each ping gives the offset of the gateway's clock anew.
+        // Each ping determines the offset of the gateway's clock anew.
         return;
       case 'lag':
         this.#watched.level(message.level);
@@ -385,14 +385,14 @@ export class Link {
     }
   }
 
-  /** Looks for silence twice a heartbeat. */
+  /** Checks for silence twice per heartbeat interval. */
   #watch(heartbeatMs: number): void {
     const { clock, heartbeats } = this.#setup;
     const period = Math.max(heartbeatMs / 2, 50);
     const due = clock.now() + period;
     this.#timers.after(period, () => {
       const now = clock.now();
-      // This program stood still, not the link: what came meanwhile has not been read yet.
+      // This program was blocked, not the link: messages that arrived meanwhile are not read yet.
       if (now - due > period) this.#heard = now;
       if (now - this.#heard > heartbeatMs * heartbeats)
         this.#abort(`nothing was heard for ${Math.round(now - this.#heard)} ms`);
@@ -402,7 +402,7 @@ export class Link {
 
   #measure(): void {
     if (this.#ended) return;
-    // Soon at first: while a page is being built, round trips are long.
+    // Frequent at first: while a page is loading, round trips are long.
     const waitMs = Math.min(this.#pingWaitMs, this.#pingMs);
     this.#pingWaitMs *= 2;
     this.#watched.expect(this.#setup.clock.now() + waitMs);
@@ -421,7 +421,7 @@ export class Link {
     this.ping(done, done);
   }
 
-  /** Tells what has changed, and looks again when what was told becomes late. */
+  /** Reports changes, and checks again when data becomes late. */
   #tellDelivery(): void {
     if (this.#ended) return;
     const delivery = this.#watched.check();
@@ -431,11 +431,11 @@ export class Link {
     }
     const { isLate, why, behindMs } = delivery;
     const { lateMs } = this.#setup;
-    // Late for the time being: asked soon, it is over soon.
+    // The lateness ends with an answer, so that a ping is sent soon.
     const isNearlyOver = isLate && why !== 'shed' && behindMs <= lateMs;
     if ((isLate && !isNearlyOver) || this.#isTimed || this.#ended) return;
     this.#isTimed = true;
-    // A timer may be some early.
+    // A timer may fire slightly early.
     this.#timers.after(isNearlyOver ? this.#soonMs : lateMs - behindMs + 1, () => {
       if (isNearlyOver) this.#ping();
       this.#isTimed = false;

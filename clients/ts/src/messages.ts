@@ -1,37 +1,40 @@
 /**
- * What the gateway says and what a client asks, as docs/PROTOCOL.md and docs/asyncapi.yaml describe it, and the
- * reading of one message. Nothing here trusts the other side: a message has the fields of its type, or it is refused.
+ * The messages of the gateway and the requests of a client, as in docs/PROTOCOL.md and docs/asyncapi.yaml, and the
+ * parsing of a message. Messages are validated: one that lacks a field of its type is rejected.
  */
 
-/** A price or a size: decimal text with the digits that the venue sent. See `compareDecimal` and `subtractDecimal`. */
+/** A price or a size: decimal text with the digits of the venue. See `compareDecimal` and `subtractDecimal`. */
 export type Decimal = string;
-/** Whole microseconds since the Unix epoch. */
+/** Integer microseconds since the Unix epoch. */
 export type Micros = number;
-/** Executed trades, or the best bid and offer. */
+/** Executed trades, or the best bid and ask. */
 export type Channel = 'trade' | 'quote';
-/** `every`: each tick, or a gap that names those that are missing. `latest`: the newest, and how many it stands for. */
+/**
+ * `every`: each tick, or a gap that names the missing ones. `latest`: the newest, and the number of ticks it stands
+ * for.
+ */
 export type Mode = 'every' | 'latest';
 /**
- * Only `live` prices are live. `replay`: they are of a recording, which is playing; `paused`: it stands still; `ended`: it has
- * ended, and what it told does not hold any more.
+ * Only `live` prices are live. `replay`: of a recording, which is playing; `paused`: the recording is paused; `ended`:
+ * it has ended, and its values are no longer valid.
  */
 export type State = 'waiting' | 'live' | 'stale' | 'down' | 'replay' | 'paused' | 'ended';
 /** How far behind a client is. */
 export type Level = 'ok' | 'warn' | 'shed' | 'cut';
-/** What became of a `resume`. */
+/** Result of a `resume`. */
 export type Resumed = 'ok' | 'gap' | 'new_epoch';
 
-/** First and once on a connection. */
+/** The first message of a connection, sent once. */
 export interface Hello {
   readonly type: 'hello';
   readonly v: number;
-  /** Random name of this connection. */
+  /** Random identifier of this connection. */
   readonly session: string;
-  /** Names this run of the gateway: `seq` counts within it. */
+  /** Identifier of this run of the gateway; `seq` counts within it. */
   readonly epoch: string;
   /**
-   * `replay` where all there is to see is recorded, `live` where nothing is, `mixed` where there may be both. Whether a symbol is
-   * live, its state tells.
+   * `replay` if all data is recorded, `live` if none is, `mixed` if there may be both. The state of a symbol tells
+   * whether it is live.
    */
   readonly feed: 'live' | 'replay' | 'mixed';
   readonly time: Micros;
@@ -40,21 +43,21 @@ export interface Hello {
 }
 
 interface TickFields {
-  /** `venue:SYMBOL`. It is text from outside: show it as text, never as HTML. */
+  /** `venue:SYMBOL`. External text: display it as text, never as HTML. */
   readonly symbol: string;
-  /** Counts per symbol and channel within an epoch, from 1. */
+  /** Sequence number per symbol and channel within an epoch, from 1. */
   readonly seq: number;
-  /** Here where this is the last value at the start of a subscription, not an update. */
+  /** Present if this is the last value at the start of a subscription, not an update. */
   readonly snap?: true;
-  /** How many ticks this stands for; left out when it is 1. */
+  /** Number of ticks this stands for; omitted if it is 1. */
   readonly n?: number;
-  /** The venue's clock, where it told. */
+  /** Time of the venue, if it sends one. */
   readonly ts?: Micros;
-  /** When the gateway received it. */
+  /** Receive time at the gateway. */
   readonly rx: Micros;
-  /** When the gateway encoded it. */
+  /** Time of encoding at the gateway. */
   readonly tx: Micros;
-  /** It was recorded, and is not live: only where the past was asked for. */
+  /** Present on recorded ticks of a catch-up, which are not live. */
   readonly past?: true;
 }
 
@@ -63,12 +66,12 @@ export interface Trade extends TickFields {
   readonly type: 'trade';
   readonly price: Decimal;
   readonly size: Decimal;
-  /** The aggressor's side; absent where the source does not tell. */
+  /** Side of the aggressor; absent if the source does not send it. */
   readonly side?: 'buy' | 'sell';
   readonly trade_id?: string;
 }
 
-/** The best bid and offer. A side of the book that is empty is absent, and so is a size that the venue does not tell. */
+/** The best bid and ask. An empty side of the book is absent, and so is a size that the venue does not send. */
 export interface Quote extends TickFields {
   readonly type: 'quote';
   readonly bid?: Decimal;
@@ -80,7 +83,7 @@ export interface Quote extends TickFields {
 /** The ticks of a channel. */
 export type Tick<C extends Channel = Channel> = C extends 'trade' ? Trade : Quote;
 
-/** Numbers that are not coming, both ends included. */
+/** Sequence numbers that do not arrive, both ends inclusive. */
 export interface Gap {
   readonly type: 'gap';
   readonly symbol: string;
@@ -88,10 +91,9 @@ export interface Gap {
   readonly from: number;
   readonly to: number;
   /**
-   * The gateway's reasons: `slow_consumer`, `overrun`, `resume`, `feed`, and `seek`: a replay went to a place where there is no
-   * value yet, so the last one is none any more. This client's own: `away`, they came while there
-   * was no connection and could not be asked for again; `overflow`, they came, and the reader of a stream did not
-   * take them in time.
+   * Reasons of the gateway: `slow_consumer`, `overrun`, `resume`, `feed`, and `seek`: a replay moved to a place without
+   * a value, so that the last one is no longer valid. Reasons of this client: `away`: they were sent while there was no
+   * connection and could not be requested again; `overflow`: the reader of a stream did not keep up.
    */
   readonly why: 'slow_consumer' | 'overrun' | 'resume' | 'feed' | 'seek' | 'away' | 'overflow' | (string & {});
 }
@@ -101,15 +103,18 @@ export interface Status {
   readonly type: 'status';
   readonly symbol: string;
   readonly state: State;
-  /** Since when; absent where the answer to a subscription showed it. */
+  /** Time of the change; absent if the state is from the answer to a subscription. */
   readonly since?: Micros;
 }
 
-/** The past that was asked for has been told: what comes from here on is the present. */
+/** The end of a catch-up: what follows is live. */
 export interface Joined {
   readonly type: 'joined';
   readonly time: Micros;
-  /** Ticks, of whatever symbols, that were not kept on the way, or left out because this client came no nearer to the present. */
+  /**
+   * Ticks, over all symbols, that were no longer kept, or were skipped because this client did not come closer to the
+   * live stream.
+   */
   readonly missed?: number;
 }
 
@@ -118,19 +123,19 @@ export interface Heartbeat {
   readonly time: Micros;
   /** Ticks queued for this connection so far. */
   readonly sent: number;
-  /** For how long the oldest of what waits has been waiting. */
+  /** Age of the oldest queued message, milliseconds. */
   readonly behind_ms: number;
 }
 
-/** The wall clock of the gateway was set, or its machine slept: times from before and after it do not compare. */
+/** The wall clock of the gateway was set, or its machine slept: times before and after are not comparable. */
 export interface ClockStep {
   readonly type: 'clock_step';
   readonly time: Micros;
-  /** How many microseconds it is on since; less than 0 where it was set back. */
+  /** Change of the clock, microseconds; negative if it was set back. */
   readonly by: number;
 }
 
-/** How far behind this client is, when the level changes. */
+/** How far behind this client is, sent on a change of the level. */
 export interface Lag {
   readonly type: 'lag';
   readonly level: Level;
@@ -138,26 +143,26 @@ export interface Lag {
   readonly queued_bytes: number;
   /** Milliseconds until the connection is cut, if nothing is read until then. */
   readonly cut_in_ms?: number;
-  /** Ticks that newer values stand for, since the connection began. */
+  /** Ticks merged into newer ones, since the start of the connection. */
   readonly merged: number;
-  /** Ticks that a gap names, or is going to, since the connection began. */
+  /** Ticks that are or will be named by a gap, since the start of the connection. */
   readonly dropped: number;
 }
 
-/** How the replay of a recording is doing: after the hello, on each change, and about once a second. */
+/** Status of a replay: after the hello, on each change, and about once per second. */
 export interface Replay {
   readonly type: 'replay';
   readonly state: 'playing' | 'paused' | 'seeking' | 'ended';
-  /** Where it is, on the recording's own clock, as are its two ends. */
+  /** Position in the time of the recording, as are its two ends. */
   readonly position: Micros;
   readonly from: Micros;
   readonly to: Micros;
-  /** 1 is as it was, 0 as fast as it goes. */
+  /** 1 is as recorded, 0 is as fast as possible. */
   readonly speed: number;
   readonly loop: boolean;
 }
 
-/** Why the connection is closed, right before it is. */
+/** Why the connection is closed; precedes the close frame. */
 export interface Bye {
   readonly type: 'bye';
   readonly code: number;
@@ -175,12 +180,12 @@ export interface SubscriptionRow {
   readonly on_slow?: 'gap' | 'cut';
   readonly state?: State;
   readonly resumed?: Resumed;
-  /** How much of the past that was asked for is kept: all of it, or what was received at `begins` or later. */
+  /** How much of the requested past is available: all of it, or what was received at `begins` or later. */
   readonly past?: 'ok' | 'gap';
   readonly begins?: Micros;
 }
 
-/** A symbol that was refused. */
+/** A rejected symbol. */
 export interface Rejected {
   readonly symbol: string;
   readonly code: string;
@@ -200,28 +205,28 @@ export interface AckSubscribe extends AckFields {
   readonly op: 'subscribe' | 'set';
   readonly ok: readonly SubscriptionRow[];
   readonly rejected: readonly Rejected[];
-  /** There were more rows than an answer has room for. */
+  /** There were more rows than fit in an answer. */
   readonly more?: true;
 }
 export interface AckUnsubscribe extends AckFields {
   readonly op: 'unsubscribe';
-  /** No symbols were named: everything has ended, names too. */
+  /** The request named no symbols: all subscriptions have ended, including those by name. */
   readonly all?: true;
   readonly ok: readonly { readonly symbol: string }[];
   readonly rejected: readonly Rejected[];
-  /** There were more rows than an answer has room for. */
+  /** There were more rows than fit in an answer. */
   readonly more?: true;
 }
 export interface AckList extends AckFields {
   readonly op: 'list';
   readonly subscriptions: readonly SubscriptionRow[];
-  /** There are more than the rows of one answer: ask for those `after` the last. */
+  /** There are more rows than fit in one answer: request those `after` the last. */
   readonly more?: true;
 }
 export interface AckSymbols extends AckFields {
   readonly op: 'symbols';
   readonly symbols: readonly SymbolRow[];
-  /** There are more than the rows of one answer: ask for those `after` the last. */
+  /** There are more rows than fit in one answer: request those `after` the last. */
   readonly more?: true;
 }
 export interface AckReplay extends AckFields {
@@ -234,24 +239,24 @@ export interface Pong {
   readonly type: 'pong';
   readonly id?: number | string;
   readonly t?: number | string | null;
-  /** When the gateway had read the ping. */
+  /** Time at which the gateway had read the ping. */
   readonly in: Micros;
-  /** When it had written the answer. */
+  /** Time at which the gateway had written the answer. */
   readonly out: Micros;
 }
 
-/** A request that was not carried out. */
+/** A rejected request. */
 export interface Refusal {
   readonly type: 'error';
   readonly id?: number | string;
   readonly code: string;
   readonly msg: string;
   readonly retry: boolean;
-  /** How long it is of no use before, milliseconds. */
+  /** Delay before a retry is useful, milliseconds. */
   readonly retry_after_ms?: number;
 }
 
-/** Everything that the gateway says, told apart by `type`. */
+/** All messages of the gateway, distinguished by `type`. */
 export type ServerMessage = Hello | Trade | Quote | Gap | Status | Joined | Heartbeat | ClockStep | Lag | Replay | Bye | Ack | Pong | Refusal;
 
 /** A message of a type, or an answer to an op, that this version does not know. */
@@ -260,17 +265,19 @@ export interface UnknownMessage {
   readonly [field: string]: unknown;
 }
 
-/** How a subscription treats its ticks. */
+/** How a subscription handles its ticks. */
 export interface Terms {
-  /** Left out: `latest` for quotes, `every` for trades. */
+  /** Default: `latest` for quotes, `every` for trades. */
   readonly mode?: Mode;
-  /** Updates a second of each symbol at most, 0.01 to 1000. It needs `latest`. */
+  /** Most updates per second and symbol, 0.01 to 1000. Requires `latest`. */
   readonly max_hz?: number | null;
-  /** `cut`: the first tick that would be lost because this client is slow ends the connection instead. It needs `every`. */
+  /**
+   * `cut`: the first tick that would be lost because this client is slow ends the connection instead. Requires `every`.
+   */
   readonly on_slow?: 'gap' | 'cut';
 }
 
-/** What may be done with a replay. */
+/** A replay command. */
 export type ReplayAction =
   | { readonly do: 'pause' | 'resume' | 'stop' }
   | { readonly do: 'seek'; readonly to: Micros }
@@ -279,12 +286,12 @@ export type ReplayAction =
   | { readonly do: 'loop'; readonly on: boolean };
 export type ReplayRequest = { readonly op: 'replay'; readonly token?: string } & ReplayAction;
 
-/** What is answered by rows, those behind the one of the symbol `after`. */
+/** Requests that are answered with rows, those after the row of the symbol `after`. */
 export type ListRequest =
   | { readonly op: 'list'; readonly after?: string }
   | { readonly op: 'symbols'; readonly match?: string; readonly after?: string };
 
-/** Everything that a client asks; the `id` is given by the client. */
+/** All requests of a client; the client assigns the `id`. */
 export type Request =
   | ({
       readonly op: 'subscribe';
@@ -305,7 +312,7 @@ export type Request =
   | ReplayRequest
   | { readonly op: 'ping'; readonly t?: number | string };
 
-/** What one text frame is. */
+/** Result of parsing one text frame. */
 export type Reading =
   | { readonly kind: 'known'; readonly message: ServerMessage }
   | { readonly kind: 'unknown'; readonly message: UnknownMessage }
@@ -415,7 +422,7 @@ const ACKS: ReadonlyMap<unknown, Shape> = new Map<unknown, Shape>(
   }),
 );
 
-/** The first field that is missing or not what it should be. */
+/** The first field that is missing or invalid. */
 function wrongField(message: object, shape: Shape): string | undefined {
   const fields = message as Record<string, unknown>;
   for (const name in shape) {
@@ -424,7 +431,7 @@ function wrongField(message: object, shape: Shape): string | undefined {
   return undefined;
 }
 
-/** Reads one text frame. It never throws. */
+/** Parses one text frame. It never throws. */
 export function read(frame: string): Reading {
   let message: unknown;
   try {
@@ -449,7 +456,7 @@ export function isWildcard(symbol: string): boolean {
   return symbol === '*' || symbol.endsWith(':*');
 }
 
-/** Whether a symbol or wildcard takes everything that another one takes. */
+/** Whether a symbol or wildcard covers everything that another one covers. */
 export function covers(pattern: string, other: string): boolean {
   if (pattern === other || pattern === '*') return true;
   return pattern.endsWith(':*') && other.startsWith(pattern.slice(0, -1));

@@ -1,17 +1,17 @@
-/** The same in Node: where it has no WebSocket of its own, the package `ws` is taken, if it is there. */
+/** Entry point for Node: without a WebSocket of its own, it uses the package `ws`, if installed. */
 
 import { connect as connectWith, type Client, type ConnectOptions } from './client.js';
 import type { SocketConstructor } from './link.js';
 
 export * from './index.js';
 
-/** The longest message that is read into memory, bytes: the answer to `*` names every symbol. */
+/** Longest message that is read into memory, bytes: the answer to `*` lists all symbols. */
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 
 const ofNode = (globalThis as { WebSocket?: SocketConstructor }).WebSocket ?? (await ofWs());
 
 async function ofWs(): Promise<SocketConstructor | undefined> {
-  // Not for the compiler to resolve: it need not be installed.
+  // A variable, so that the compiler does not resolve the package: it may not be installed.
   const name = 'ws';
   try {
     const { WebSocket } = (await import(name)) as {
@@ -31,7 +31,7 @@ async function ofWs(): Promise<SocketConstructor | undefined> {
   }
 }
 
-/** See `connect` of the browsers' entry. */
+/** See `connect` of the browser entry point. */
 export function connect(url: string | URL, options: ConnectOptions = {}): Client {
   const WebSocket = options.WebSocket ?? ofNode;
   return connectWith(url, WebSocket === undefined ? options : { ...options, WebSocket });

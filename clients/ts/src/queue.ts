@@ -1,30 +1,30 @@
 /**
- * What waits for the reader of a stream. It has a bound: a reader that falls behind loses the oldest ticks, and is told
- * which, by a gap of its own before the next message of that symbol. So the accounting rule holds for the reader too.
+ * The queue of a stream. It is bounded: a reader that falls behind loses the oldest ticks, and receives a gap for them
+ * before the next message of that symbol. The accounting rule therefore also holds for the reader.
  */
 
 import type { Gap, Quote, Status, Trade } from './messages.js';
 
-/** What a stream brings. */
+/** The items of a stream. */
 export type StreamItem = Trade | Quote | Gap | Status;
 
 /** A bounded queue with one reader. */
 export class ItemQueue {
   readonly #max: number;
-  /** A ring would save the copy; this moves it to once in `#max` reads. */
+  /** Compacted once in `#max` reads; a ring buffer would avoid the copy. */
   #items: StreamItem[] = [];
-  /** Of each of them, what had been proven when it came. */
+  /** For each item, the proven time at its arrival. */
   #proven: number[] = [];
-  /** Of the first that was pushed out since the queue was empty. */
+  /** Proven time of the first item that was pushed out since the queue was empty. */
   #lostProven: number | undefined;
   #head = 0;
-  /** By symbol and channel, what was pushed out and is not told yet. At most one for each. */
+  /** Ticks that were pushed out and not reported yet, by symbol and channel. At most one range for each. */
   readonly #lost = new Map<string, { symbol: string; channel: Gap['channel']; from: number; to: number }>();
   readonly #states = new Map<string, Status>();
-  /** Messages that were pushed out by newer ones. */
+  /** Number of messages pushed out by newer ones. */
   overflowed = 0;
 
-  /** @param max messages that wait, at most; beyond them only one gap for each symbol and channel. */
+  /** @param max most queued messages; beyond them there is only one gap per symbol and channel. */
   constructor(max: number) {
     this.#max = Math.max(1, Math.floor(max));
   }
@@ -33,12 +33,12 @@ export class ItemQueue {
     return this.#items.length - this.#head + this.#lost.size + this.#states.size;
   }
 
-  /** What had been proven when the oldest that waits came; undefined while nothing waits. */
+  /** Proven time at the arrival of the oldest queued item; undefined if the queue is empty. */
   get provenMs(): number | undefined {
     return this.#lostProven ?? this.#proven[this.#head];
   }
 
-  /** @param provenMs whatever the gateway had to tell then has been taken in. */
+  /** @param provenMs time up to which everything that the gateway had to send has been processed. */
   push(item: StreamItem, provenMs: number): void {
     if (this.#items.length - this.#head >= this.#max) this.#pushOut();
     this.#items.push(item);
@@ -49,7 +49,7 @@ export class ItemQueue {
   shift(): StreamItem | undefined {
     const lost = this.#firstOf(this.#lost);
     if (lost !== undefined) return { type: 'gap', ...lost, why: 'overflow' };
-    // Older than anything that still waits, and the newest of its symbol that was pushed out.
+    // The newest pushed-out state of its symbol, which is older than any queued item.
     const state = this.#firstOf(this.#states);
     if (state !== undefined) return state;
     this.#lostProven = undefined;
@@ -89,7 +89,7 @@ export class ItemQueue {
     const [from, to] = item.type === 'gap' ? [item.from, item.to] : [item.seq - (item.n ?? 1) + 1, item.seq];
     const key = `${channel} ${item.symbol}`;
     const before = this.#lost.get(key);
-    // In another epoch the numbers begin anew; then the newer ones are told.
+    // In another epoch the sequence numbers restart; then only the newer ones are reported.
     const start = before !== undefined && before.from <= from ? before.from : from;
     this.#lost.set(key, { symbol: item.symbol, channel, from: start, to });
   }

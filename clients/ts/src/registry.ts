@@ -1,10 +1,10 @@
 /**
- * What the program wants, what the gateway has of it on this connection, and the requests that make the two the same.
- * Pure: it makes requests and takes answers, and knows neither socket nor time.
+ * The subscriptions of the program, their state at the gateway, and the requests that bring the two together. Pure: it
+ * creates requests and processes answers, without socket or clock.
  *
- * Several subscriptions may want the same symbol, and wildcards overlap with symbols. The gateway has one set of terms for
- * each symbol and channel of a connection, those of the narrowest that was asked for, so that is asked for the most that anybody
- * wants of it.
+ * Several subscriptions may include the same symbol, and wildcards overlap with symbols. The gateway has one set of
+ * terms per symbol and channel of a connection, those of the narrowest subscription. The registry therefore requests
+ * the most demanding terms of all subscriptions.
  */
 
 import type { Ledger } from './ledger.js';
@@ -24,38 +24,38 @@ import {
   type Tick,
 } from './messages.js';
 
-/** Symbols that one request names, at most: so many are taken by every gateway, and its answer has room for all of them. */
+/** Most symbols of one request: every gateway accepts this number, and its answer has room for all of them. */
 const SYMBOLS_PER_REQUEST = 1000;
 
-/** One subscription of the program's. */
+/** One subscription of the program. */
 export interface Wish {
   readonly channels: readonly Channel[];
-  /** Symbols and wildcards; none that another one of them covers. A bare name gives way to the full one. */
+  /** Symbols and wildcards that do not cover each other. A bare name is replaced by the full symbol. */
   readonly symbols: Set<string>;
   terms: Terms;
   readonly snapshot: boolean;
-  /** It has been given what was there already; before that it is told nothing. */
+  /** Whether it has received the existing values; before that it receives nothing. */
   primed: boolean;
   tick(tick: Tick): void;
   gap(gap: Gap): void;
   status(status: Status): void;
-  /** The gateway's word on one of its symbols. */
+  /** Called with the gateway's answer for one of its symbols. */
   answered(channel: Channel, symbol: string, row: SubscriptionRow | Rejected): void;
 }
 
-/** What of its terms is looked at with each tick. */
+/** The terms that are needed for each tick. */
 export interface Asked {
   readonly max_hz: number | null;
   readonly snapshot: boolean;
 }
 
-/** Terms with nothing left out. */
+/** Terms without omitted fields. */
 interface FullTerms extends Asked {
   readonly mode: Mode;
   readonly cut: boolean;
 }
 
-/** A request with what it is about. */
+/** A request with its subject. */
 export interface Planned {
   readonly channel: Channel;
   readonly request: Extract<Request, { op: 'subscribe' | 'unsubscribe' | 'set' }>;
@@ -63,18 +63,18 @@ export interface Planned {
   readonly terms: FullTerms | undefined;
 }
 
-/** What an answer has changed. */
+/** The effects of an answer. */
 export interface Change {
-  /** States that the answer shows. */
+  /** States contained in the answer. */
   readonly states: readonly Status[];
   readonly rejected: readonly (Rejected & { readonly channel: Channel })[];
-  /** What is wrong with the answer itself. */
+  /** Violations of the protocol by the answer itself. */
   readonly broken: readonly string[];
 }
 
 const CHANNELS: readonly Channel[] = ['trade', 'quote'];
 
-/** The mode of a channel where nothing else is said. */
+/** The mode of a channel, by default that of the channel. */
 export function modeOf(channel: Channel, { mode }: Terms): Mode {
   return mode ?? (channel === 'trade' ? 'every' : 'latest');
 }
@@ -84,25 +84,25 @@ export function asSnapshot({ n: _, ...value }: Tick): Tick {
   return { ...value, snap: true } as Tick;
 }
 
-/** The symbol and the wildcards that take it. */
+/** The symbol and the wildcards that cover it. */
 function takers(symbol: string): string[] {
   const colon = symbol.indexOf(':');
   return colon < 0 ? [symbol] : [...new Set([symbol, `${symbol.slice(0, colon)}:*`, '*'])];
 }
 
-/** The side of one channel. */
+/** The registry of one channel. */
 class Side {
   readonly wanted = new Map<string, Set<Wish>>();
-  /** How many of them are wildcards. */
+  /** Number of wildcards among them. */
   wildcards = 0;
-  /** What the gateway has, with its terms. */
+  /** Subscriptions at the gateway, with their terms. */
   readonly wire = new Map<string, FullTerms>();
-  /** What it has refused on this connection. */
+  /** Subscriptions that the gateway has rejected on this connection. */
   readonly refused = new Set<string>();
 
-  /** Whether the gateway was asked for this symbol. */
+  /** The terms of the gateway's subscription that covers this symbol, if any. */
   asked(symbol: string): FullTerms | undefined {
-    // Of each tick: nearly always it was asked for by its name.
+    // Called for each tick: it is usually subscribed by name.
     const own = this.wire.get(symbol);
     if (own !== undefined) return own;
     for (const taker of takers(symbol)) {
@@ -113,7 +113,7 @@ class Side {
   }
 }
 
-/** See the head of this file. */
+/** See the top of this file. */
 export class Registry {
   readonly #sides: Record<Channel, Side> = { trade: new Side(), quote: new Side() };
   readonly #ledger: Ledger;
@@ -130,25 +130,28 @@ export class Registry {
     for (const channel of wish.channels) for (const symbol of wish.symbols) this.#unlist(channel, symbol, wish);
   }
 
-  /** Who wants this symbol, each once. Who comes or goes while this is looked through may be in it, or not. */
+  /**
+   * The subscriptions of this symbol, without duplicates. Subscriptions added or removed during the iteration may or
+   * may not be included.
+   */
   wishes(channel: Channel, symbol: string): Iterable<Wish> {
     const { wanted, wildcards } = this.#sides[channel];
-    // Asked with each tick, and mostly nobody else can want it.
+    // Called for each tick, usually without wildcards.
     if (wildcards === 0) return wanted.get(symbol) ?? [];
     return takers(symbol).flatMap((taker) => [...(wanted.get(taker) ?? [])]);
   }
 
-  /** The terms under which the gateway was asked for this symbol; undefined if it was not. */
+  /** The terms of the gateway's subscription of this symbol; undefined without one. */
   asked(channel: Channel, symbol: string): Asked | undefined {
     return this.#sides[channel].asked(symbol);
   }
 
-  /** Whether the gateway has all that this one wants, or has refused it. */
+  /** Whether the gateway has this subscription. */
   has(channel: Channel, symbol: string): boolean {
     return this.#sides[channel].wire.has(symbol);
   }
 
-  /** A connection begins with nothing. */
+  /** Starts a connection, which has no subscriptions. */
   begin(): void {
     for (const { wire, refused } of Object.values(this.#sides)) {
       wire.clear();
@@ -157,8 +160,8 @@ export class Registry {
   }
 
   /**
-   * The requests that bring the gateway nearer to what is wanted; none if there is nothing to do. Once all of them are
-   * answered there may be more to do.
+   * The requests that bring the gateway closer to the program's subscriptions; empty if nothing needs to change. More
+   * may be needed once all are answered.
    */
   plan(limits: Hello['limits']): Planned[] {
     return CHANNELS.flatMap((channel) => {
@@ -169,8 +172,8 @@ export class Registry {
   }
 
   /**
-   * What the gateway has and nobody wants. What a wildcard still takes stays: to unsubscribe from it would take it out of the
-   * wildcard.
+   * Subscriptions at the gateway that the program does not need. Symbols of a remaining wildcard are kept, because
+   * unsubscribing would remove them from the wildcard.
    */
   #gone(channel: Channel): string[] {
     const { wanted, wire, refused } = this.#sides[channel];
@@ -182,13 +185,14 @@ export class Registry {
   #missing(channel: Channel, gone: readonly string[], limits: Hello['limits']): Planned[] {
     const { wanted, wire, refused } = this.#sides[channel];
     const groups = new Map<string, { op: 'subscribe' | 'set'; terms: FullTerms; symbols: string[] }>();
-    // The widest first: they bring most at once.
+    // Wildcards first: they cover the most.
     const symbols = [...new Set([...wanted.keys(), ...wire.keys()])].sort((a, b) => width(b) - width(a));
     for (const symbol of symbols) {
       const terms = this.#terms(channel, symbol);
       const had = wire.get(symbol);
       if (refused.has(symbol) || gone.includes(symbol) || (had !== undefined && sameTerms(had, terms))) continue;
-      // What a wildcard brought that goes is asked for once it is gone: then it is known where to go on.
+      // A symbol of a wildcard that is being removed is requested after the removal, when the number to resume from is
+      // known.
       if (had === undefined && gone.some((pattern) => covers(pattern, symbol))) continue;
       const op = had !== undefined && had.cut === terms.cut ? 'set' : 'subscribe';
       const key = JSON.stringify([op, terms]);
@@ -199,7 +203,7 @@ export class Registry {
     return [...groups.values()].flatMap((group) => this.#chunks(group.op, channel, group.symbols, group.terms, limits));
   }
 
-  /** The most that anybody wants of it. */
+  /** The most demanding terms of all subscriptions. */
   #terms(channel: Channel, symbol: string): FullTerms {
     const wishes = takers(symbol).flatMap((taker) => [...(this.#sides[channel].wanted.get(taker) ?? [])]);
     const every = wishes.some(({ terms }) => modeOf(channel, terms) === 'every');
@@ -213,7 +217,7 @@ export class Registry {
     };
   }
 
-  /** Requests of a size that the gateway takes. */
+  /** Splits into requests that the gateway accepts. */
   #chunks(
     op: Planned['request']['op'],
     channel: Channel,
@@ -222,7 +226,7 @@ export class Registry {
     limits: Hello['limits'],
   ): Planned[] {
     const chunks: Planned[] = [];
-    // A fourth is left for what is around the symbols.
+    // A quarter is reserved for the rest of the message.
     let room = (limits.frame_bytes * 3) / 4;
     let chunk: string[] = [];
     const close = () => {
@@ -265,7 +269,10 @@ export class Registry {
     return { ...target, terms, request };
   }
 
-  /** Where to go on, as much of it as fits; the rest begins as any does, and what it missed is told as `away`. */
+  /**
+   * The numbers to resume from, as many as fit. The other streams restart, and their missed ticks are reported as
+   * `away`.
+   */
   #resume(
     channel: Channel,
     symbols: readonly string[],
@@ -280,7 +287,7 @@ export class Registry {
     return fits.length === 0 ? undefined : { epoch, seq: Object.fromEntries(fits) };
   }
 
-  /** Takes the answer to a request. */
+  /** Processes the answer to a request. */
   answer(
     planned: Planned,
     ack: AckSubscribe | { ok: readonly { symbol: string }[]; rejected: readonly Rejected[] },
@@ -299,7 +306,7 @@ export class Registry {
   #released({ channel, symbols }: Planned): void {
     const side = this.#sides[channel];
     for (const symbol of symbols) side.wire.delete(symbol);
-    // What is asked for by something else stays.
+    // Symbols that another subscription covers are kept.
     const isGone = (symbol: string) =>
       symbols.some((pattern) => covers(pattern, symbol)) && side.asked(symbol) === undefined;
     const { wanted } = side;
@@ -310,7 +317,7 @@ export class Registry {
   #changed({ channel, symbols, terms }: Planned, rejected: readonly Rejected[]): Change {
     const { wire } = this.#sides[channel];
     if (terms !== undefined) for (const symbol of symbols) wire.set(symbol, terms);
-    // It will be asked for again.
+    // It is requested again.
     for (const { symbol, code } of rejected) if (code === 'not_subscribed') wire.delete(symbol);
     return { states: [], rejected: rejected.map((row) => ({ ...row, channel })), broken: [] };
   }
@@ -337,7 +344,7 @@ export class Registry {
         broken.push(`the answer refuses ${row.symbol}, which was not asked for`);
         continue;
       }
-      // The numbers are of no use, a wildcard's not either: it is asked for again, without.
+      // The numbers are invalid, also those of a wildcard: it is requested again without them.
       if (row.code === 'bad_resume') this.#ledger.forget(channel, (symbol) => covers(row.symbol, symbol));
       else this.#refuse(channel, row);
     }
@@ -349,7 +356,7 @@ export class Registry {
     return { states, rejected: rejected.map((row) => ({ ...row, channel })), broken };
   }
 
-  /** A request was refused as a whole. */
+  /** Records that a request was rejected as a whole. */
   refuse({ channel, symbols }: Planned, code: string, msg: string): void {
     for (const symbol of symbols) this.#refuse(channel, { symbol, code, msg });
   }
@@ -374,20 +381,21 @@ export class Registry {
       return state === undefined ? [] : [{ type: 'status', symbol, state }];
     }
     this.#ledger.subscribedWildcard(channel, (other) => covers(symbol, other), begin);
-    // The states of what it goes on with come by themselves; what else it takes is live unless one comes before its first value.
+    // The states of resumed symbols follow as messages; other symbols are live unless a state precedes their first
+    // value.
     return [];
   }
 
-  /** A bare name has become a symbol. */
+  /** Replaces a bare name by its full symbol. */
   #rename(channel: Channel, bare: string, symbol: string): void {
     for (const wish of [...(this.#sides[channel].wanted.get(bare) ?? [])]) {
       const taken = [...wish.symbols].some((other) => other !== bare && covers(other, symbol));
-      // Its other channels are renamed with it: a bare name means the same on each.
+      // Its other channels are renamed as well: a bare name means the same on each.
       for (const own of wish.channels) {
         this.#unlist(own, bare, wish);
         if (taken) continue;
         this.#list(own, symbol, wish);
-        // Others have it already, so no snapshot comes.
+        // Another subscription already has it, so that no snapshot follows.
         if (wish.snapshot)
           this.#ledger.values(own, (other) => other === symbol).forEach((value) => wish.tick(asSnapshot(value)));
       }
@@ -404,7 +412,7 @@ export class Registry {
       wanted.set(symbol, new Set([wish]));
       if (isWildcard(symbol)) side.wildcards += 1;
     } else wishes.add(wish);
-    // Who asks again, asks again.
+    // A new subscription retries a rejected symbol.
     refused.delete(symbol);
   }
 
@@ -423,7 +431,7 @@ function sameTerms(a: FullTerms, b: FullTerms): boolean {
   return a.mode === b.mode && a.max_hz === b.max_hz && a.cut === b.cut;
 }
 
-/** How much a pattern takes, roughly. */
+/** Relative size of what a pattern covers. */
 function width(symbol: string): number {
   return symbol === '*' ? 2 : isWildcard(symbol) ? 1 : 0;
 }

@@ -1,70 +1,70 @@
-/** What may be asked of a gateway that replays a recording: it holds for everybody who listens to it. */
+/** Controls the replay of a gateway. Commands affect all of its clients. */
 
 import type { Micros, Replay, ReplayAction, ReplayRequest } from './messages.js';
 
-/** The slowest and the fastest that a recording is replayed, against how it was; 0 is as fast as it goes. */
+/** Range of the speed, relative to the recording; 0 is as fast as possible. */
 const [SPEED_MIN, SPEED_MAX] = [0.01, 1000];
 
 /**
- * The replay of a gateway. Each promise resolves when the gateway has taken the request, and rejects with a `RequestError`
- * if it has not; what came of it is told by `onReplay`.
+ * The replay of a gateway. Each promise resolves when the gateway has accepted the command, and rejects with a
+ * `RequestError` otherwise; the effect is reported by `onReplay`.
  */
 export class ReplayControl {
-  /** Shown with each request, where the gateway asks for one. */
+  /** Sent with each command, if the gateway requires a control token. */
   token: string | undefined;
   readonly #ask: (request: ReplayRequest) => Promise<unknown>;
   #status: Replay | undefined;
 
-  /** For the client. */
+  /** Internal. */
   constructor(ask: (request: ReplayRequest) => Promise<unknown>) {
     this.#ask = ask;
   }
 
-  /** What this connection has told last; undefined before, and where there is no connection or nothing is replayed. */
+  /** The last status on this connection; undefined before, without a connection, or without a replay. */
   get status(): Replay | undefined {
     return this.#status;
   }
 
-  /** For the client: it was told this, or the connection that told it is lost. */
+  /** Internal: sets the status, or clears it when the connection is lost. */
   told(status: Replay | undefined): void {
     this.#status = status;
   }
 
-  /** Time stands still. */
+  /** Pauses the replay. */
   pause(): Promise<void> {
     return this.#do({ do: 'pause' });
   }
 
-  /** Time goes on. */
+  /** Resumes the replay. */
   resume(): Promise<void> {
     return this.#do({ do: 'resume' });
   }
 
-  /** Goes on from this time of the recording. */
+  /** Moves to this time of the recording. */
   async seek(to: Micros): Promise<void> {
     if (!Number.isSafeInteger(to) || to < 0) throw new RangeError('`to` is whole microseconds');
     await this.#do({ do: 'seek', to });
   }
 
-  /** How fast: 1 is as it was, 0.01 to 1000; 0 is as fast as it goes. */
+  /** Sets the speed: 1 is as recorded, 0.01 to 1000; 0 is as fast as possible. */
   async speed(speed: number): Promise<void> {
     if (speed !== 0 && !(speed >= SPEED_MIN && speed <= SPEED_MAX))
       throw new RangeError('`speed` is 0, or from 0.01 to 1000');
     await this.#do({ do: 'speed', speed });
   }
 
-  /** While it is paused: so many ticks further. */
+  /** Publishes this number of ticks while paused. */
   async step(ticks = 1): Promise<void> {
     if (!Number.isSafeInteger(ticks) || ticks < 1) throw new RangeError('`ticks` is a whole number from 1');
     await this.#do({ do: 'step', ticks });
   }
 
-  /** Whether it begins anew at its end. */
+  /** Sets whether the replay restarts at its end. */
   loop(on: boolean): Promise<void> {
     return this.#do({ do: 'loop', on });
   }
 
-  /** Ends it for good. */
+  /** Ends the replay permanently. */
   stop(): Promise<void> {
     return this.#do({ do: 'stop' });
   }

@@ -1,4 +1,4 @@
-/** The two kinds of subscription as a program holds them: with a callback, and with a queue that is read by `for await`. */
+/** The two kinds of subscription: with a callback, and with a queue that is read by `for await`. */
 
 import type { StateNow } from './delivery.js';
 import { RequestError } from './link.js';
@@ -15,22 +15,22 @@ import {
 import { ItemQueue, type StreamItem } from './queue.js';
 import { modeOf, type Wish } from './registry.js';
 
-/** How to subscribe. */
+/** Options of a subscription with a callback. */
 export interface SubscribeOptions extends Terms {
-  /** Whether the last value comes first, marked `snap`; on unless it is false. */
+  /** Whether the last value is sent first, marked `snap`; true by default. */
   readonly snapshot?: boolean;
   readonly onGap?: (gap: Gap) => void;
   readonly onStatus?: (status: Status) => void;
 }
 
-/** How to subscribe with `for await`. */
+/** Options of a subscription with `for await`. */
 export interface StreamOptions extends Terms {
   readonly snapshot?: boolean;
-  /** Messages that may wait for the reader, 10,000. Of what is beyond them the oldest goes, and a gap names it. */
+  /** Most messages queued for the reader, 10,000 by default. Beyond that the oldest are dropped and named by a gap. */
   readonly queueMax?: number;
 }
 
-/** The gateway's first word on a subscription. */
+/** The gateway's first answer to a subscription. */
 export interface Accepted {
   readonly ok: readonly SubscriptionRow[];
   readonly rejected: readonly Rejected[];
@@ -39,13 +39,13 @@ export interface Accepted {
 /** A subscription. It outlives connections, until `unsubscribe`. */
 export interface Subscription {
   /**
-   * The gateway's first word on each symbol; what others have subscribed to already has no row. It fails only if the
-   * client is closed, or this unsubscribed, before.
+   * The gateway's first answer for each symbol; symbols that other subscriptions already have are omitted. It only
+   * rejects if the client is closed, or the subscription is ended, before.
    */
   readonly ready: Promise<Accepted>;
-  /** Changes the mode and the rate; what is left out is at its default again. */
+  /** Changes the mode and the rate; omitted terms return to their defaults. */
   set(terms: Terms): void;
-  /** Nothing is told any more from here on. More than once does no harm. */
+  /** Ends the subscription; nothing is delivered afterwards. May be called repeatedly. */
   unsubscribe(): void;
 }
 
@@ -54,27 +54,27 @@ export interface Stream<C extends Channel = Channel>
   extends Subscription, AsyncIterableIterator<Tick<C> | Gap | Status> {
   /** Messages that were pushed out because the reader did not keep up. */
   readonly overflowed: number;
-  /** As `state` of the client, for what was read of this stream so far: what waits in its queue counts, too. */
+  /** As `state` of the client, for what was read of this stream so far; includes the delay of its queue. */
   state(symbol: string): StateNow;
 }
 
 export type Channels<C extends Channel> = C | readonly C[];
 export type Handler<C extends Channel> = (tick: Tick<C>) => void;
-/** The longest symbol, bytes; more would be refused with the whole request. */
+/** Longest symbol, bytes; the gateway would reject the whole request with a longer one. */
 const SYMBOL_BYTES_MAX = 128;
 const QUEUE_MAX = 10_000;
 
-/** What a handle may ask of its client. */
+/** The functions of the client that a handle uses. */
 export interface Keeper {
   left(handle: Handle): void;
   changed(): void;
   call<T>(callback: ((value: T) => unknown) | undefined, value: T): void;
-  /** Whatever the gateway had to tell then has been taken in. */
+  /** Everything that the gateway had to send at this time has been processed. */
   provenMs(): number;
   stateNow(symbol: string, provenMs: number): StateNow;
 }
 
-/** What both kinds of subscription have in common. */
+/** The common part of both kinds of subscription. */
 export abstract class Handle implements Wish, Subscription {
   readonly symbols: Set<string>;
   readonly snapshot: boolean;
@@ -107,14 +107,14 @@ export abstract class Handle implements Wish, Subscription {
       this.#accept = resolve;
       this.#fail = reject;
     });
-    // Who does not wait for it does not want to hear of it.
+    // An unused promise must not cause an unhandled rejection.
     this.ready.catch(() => {});
   }
 
   abstract tick(tick: Tick): void;
   abstract gap(gap: Gap): void;
   abstract status(status: Status): void;
-  /** The client is closed; `asked`: because the program said so. */
+  /** The client is closed; `asked` tells whether the program closed it. */
   abstract over(error: Error, asked: boolean): void;
 
   set(terms: Terms): void {
@@ -135,7 +135,7 @@ export abstract class Handle implements Wish, Subscription {
 
   answered(channel: Channel, symbol: string, row: SubscriptionRow | Rejected): void {
     if (this.#waiting.size === 0) return;
-    // It may have been asked for by its bare name.
+    // It may have been requested by its bare name.
     const bare = row.symbol.slice(row.symbol.indexOf(':') + 1);
     const found = [symbol, row.symbol, bare].filter((text) => this.#waiting.delete(`${channel} ${text}`)).length > 0;
     if (found) {
@@ -145,7 +145,7 @@ export abstract class Handle implements Wish, Subscription {
     this.#settle();
   }
 
-  /** The gateway has it already. */
+  /** The gateway already has it. */
   joined(channel: Channel, symbol: string): void {
     this.#waiting.delete(`${channel} ${symbol}`);
     this.#settle();
@@ -156,7 +156,7 @@ export abstract class Handle implements Wish, Subscription {
   }
 }
 
-/** A subscription whose ticks go to a callback. */
+/** A subscription with a callback. */
 export class CallbackHandle extends Handle {
   readonly #options: SubscribeOptions;
   readonly #handler: Handler<Channel>;
@@ -196,7 +196,7 @@ type Result = IteratorResult<StreamItem, undefined>;
 /** A subscription that is read by `for await`. */
 export class StreamHandle extends Handle implements AsyncIterableIterator<StreamItem> {
   readonly #queue: ItemQueue;
-  /** Readers that wait. There is one, unless `next` is called by hand. */
+  /** Waiting readers. There is at most one, unless `next` is called directly. */
   #readers: { resolve: (result: Result) => void; reject: (error: Error) => void }[] = [];
   #over: { readonly error: Error | undefined } | undefined;
 
@@ -250,7 +250,7 @@ export class StreamHandle extends Handle implements AsyncIterableIterator<Stream
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** What was not asked for is an error, once; then it is over. */
+  /** An unexpected end rejects once; then the stream is finished. */
   #finish({ resolve, reject }: { resolve: (result: Result) => void; reject: (error: Error) => void }): void {
     const error = this.#over?.error;
     this.#over = { error: undefined };
@@ -265,7 +265,7 @@ export class StreamHandle extends Handle implements AsyncIterableIterator<Stream
     else reader.resolve({ done: false, value: item });
   }
 }
-/** Throws TypeError or RangeError if a subscription makes no sense. */
+/** Throws TypeError or RangeError if a subscription is invalid. */
 export function checkWish(channels: readonly string[], symbols: readonly unknown[], terms: Terms): void {
   const wrong = channels.find((channel) => channel !== 'trade' && channel !== 'quote');
   if (channels.length === 0 || wrong !== undefined) throw new TypeError(`no channel: ${String(wrong)}`);

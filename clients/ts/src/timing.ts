@@ -1,17 +1,20 @@
-/** Time and chance, as the client is given them, and what it makes of them: when to come back, and what time it is there. */
+/** Clocks, timers, the back-off of reconnects, and the offset of the gateway's clock. */
 
-/** What the client knows of time. A test has one that it moves by hand. */
+/** The clock of the client. Tests use a manual one. */
 export interface Clock {
-  /** Milliseconds since the Unix epoch, with fractions. It has to run evenly, whatever is done to the machine's clock. */
+  /**
+   * Milliseconds since the Unix epoch, with fractions. It must be monotonic, regardless of changes to the machine's
+   * clock.
+   */
   now(): number;
   /**
-   * The same as the machine's clock shows it, which may be set, but runs on while the machine sleeps. Where it is left out, a machine
-   * whose other clock stands still meanwhile does not know that it slept.
+   * The machine's wall clock, which may be set, but advances while the machine sleeps. Without it, a sleep is not
+   * detected on a machine whose monotonic clock stops meanwhile.
    */
   wall?(): number;
-  /** Calls back once, after so many milliseconds. */
+  /** Calls back once, after `ms` milliseconds. */
   setTimeout(callback: () => void, ms: number): unknown;
-  /** Takes such a call back. */
+  /** Cancels such a call. */
   clearTimeout(timer: unknown): void;
 }
 
@@ -23,10 +26,10 @@ export const systemClock: Clock = {
   clearTimeout: (timer) => globalThis.clearTimeout(timer as number),
 };
 
-/** The longest wait that a timer of a browser can be set to. */
+/** Longest delay of a browser's timer. */
 const WAIT_MS_MAX = 2 ** 31 - 1;
 
-/** Timers that end together: whoever owns them leaves none behind. */
+/** Timers with a common end, so that none outlives its owner. */
 export class Timers {
   readonly #clock: Clock;
   readonly #running = new Set<unknown>();
@@ -35,7 +38,7 @@ export class Timers {
     this.#clock = clock;
   }
 
-  /** Calls back once, unless it is told to stop before; gives what to stop it by. */
+  /** Calls back once, unless cancelled; returns the function that cancels. */
   after(ms: number, callback: () => void): () => void {
     const timer = this.#clock.setTimeout(
       () => {
@@ -50,69 +53,69 @@ export class Timers {
     };
   }
 
-  /** Stops them all. */
+  /** Cancels all timers. */
   stop(): void {
     for (const timer of this.#running) this.#clock.clearTimeout(timer);
     this.#running.clear();
   }
 }
 
-/** How long to wait before coming back. */
+/** How long to wait before a reconnect. */
 export interface Backoff {
-  /** The longest wait of the first try, milliseconds; it doubles with each. */
+  /** Longest wait before the first attempt, milliseconds; it doubles with each. */
   readonly baseMs: number;
-  /** The longest wait of any, milliseconds. */
+  /** Longest wait before any attempt, milliseconds. */
   readonly maxMs: number;
 }
 
 /**
- * A wait between 0 and a bound that doubles, all of it by chance, so that clients that were lost together do not come
- * back together.
+ * A random wait between 0 and a bound that doubles, so that clients that were disconnected together do not reconnect
+ * together.
  *
  * @param attempt 0 for the first.
- * @param chance from 0 to 1, without 1.
+ * @param chance from 0 (inclusive) to 1 (exclusive).
  */
 export function fullJitter({ baseMs, maxMs }: Backoff, attempt: number, chance: number): number {
   return chance * Math.min(maxMs, baseMs * 2 ** Math.min(attempt, 30));
 }
 
 /**
- * Whether a connection that was closed with this code is worth another try. 4000 to 4499 say come back, 4500 to 4999
- * do not. Of RFC 6455's codes those that blame this client (1002, 1003, 1007 to 1010) would only be earned again.
+ * Whether to reconnect after this close code. 4000 to 4499 invite a reconnect, 4500 to 4999 forbid it. Those codes of
+ * RFC 6455 that blame this client (1002, 1003, 1007 to 1010) would only recur.
  */
 export function comesBack(code: number): boolean {
   if (code >= 4000) return code < 4500;
   return ![1002, 1003, 1007, 1008, 1009, 1010].includes(code);
 }
 
-/** What time it is at the gateway. */
+/** Offset of the gateway's clock. */
 export interface Offset {
-  /** The gateway's clock minus ours, microseconds. */
+  /** The gateway's clock minus the local one, microseconds. */
   readonly offset_us: number;
-  /** How wrong that may be, either way, microseconds: half of the round trip it is from. */
+  /** Largest error in either direction, microseconds: half of the round trip. */
   readonly error_us: number;
-  /** The shortest round trip of the window, without what it spent in the gateway, microseconds. */
+  /** The shortest round trip of the window, without the time in the gateway, microseconds. */
   readonly rtt_us: number;
 }
 
 /**
- * The difference between two clocks, from pings: of the last few the one with the shortest round trip is the least wrong,
- * because queues make a round trip longer, never shorter (RFC 5905 calls this the clock filter). One that cannot be true together with
- * the best says that a clock was set: what was measured before holds no more.
+ * Estimates the difference of two clocks from pings: of the last few, the one with the shortest round trip is the most
+ * accurate, because queues lengthen a round trip and never shorten it (RFC 5905 calls this the clock filter). A sample
+ * that is inconsistent with the best means that a clock was set, and discards the earlier ones.
  */
 export class OffsetWindow {
   readonly #size: number;
   #samples: Offset[] = [];
   #best: Offset | undefined;
 
-  /** @param size how many pings are looked at. */
+  /** @param size number of pings that are evaluated. */
   constructor(size: number) {
     this.#size = size;
   }
 
   /**
-   * Takes a round trip. All four are microseconds since the Unix epoch: sent and received by our clock, read and
-   * answered by the gateway's.
+   * Adds a round trip. All four times are in microseconds since the Unix epoch: sent and received by the local clock,
+   * read and answered by the gateway's.
    */
   add(sent: number, read: number, answered: number, received: number): Offset {
     const rtt_us = Math.max(0, received - sent - (answered - read));
@@ -126,7 +129,7 @@ export class OffsetWindow {
     return sample;
   }
 
-  /** The best of the window; undefined before the first ping. */
+  /** The best sample of the window; undefined before the first ping. */
   get best(): Offset | undefined {
     return this.#best;
   }

@@ -83,7 +83,8 @@ const INTERVALS_MAX: u64 = 4_000_000;
 pub(super) enum Flaw {
     /// A line that cannot be parsed, as `line 3: error`. It is skipped.
     Bad(String),
-    /// The number of the last line, which is incomplete. Harmless: the log ends while a line is being written.
+    /// The number of the last line, which is incomplete. Harmless: the gateway is still writing the log,
+    /// or was killed.
     Torn(u64),
 }
 
