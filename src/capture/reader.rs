@@ -13,7 +13,7 @@ use super::source;
 use super::{BadLine, CaptureError, Fault, Record, Segment};
 use crate::venue::{Sniffed, Wire, sniff};
 
-/// The most lines read to detect the format of a capture.
+/// Maximum number of lines read to detect the format of a capture.
 const SAMPLE_LINES_MAX: usize = 256;
 /// Bytes of lines after which the detection stops reading.
 const SAMPLE_BYTES_MAX: usize = 4 << 20;

@@ -110,7 +110,7 @@ impl Taken {
 /// Zeros that the checksum appends to the received digits: at most as many as it has decimal places.
 const ZEROS: [u8; 32] = [b'0'; 32];
 
-/// The most levels of unknown size before the book is given up.
+/// Maximum number of levels of unknown size before the book is given up.
 const UNKNOWN_MAX: usize = 64;
 
 /// An L2 book built from a snapshot and the changes after it.

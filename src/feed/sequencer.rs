@@ -177,8 +177,8 @@ impl Sequencer {
         out(&tick);
     }
 
-    /// The most sequence numbers that one gap takes, so that an implausible jump of a venue's numbers cannot
-    /// use up ours.
+    /// Maximum number of sequence numbers that one gap takes, so that an implausible jump of a venue's
+    /// numbers cannot use up ours.
     const MISSING_MAX: u64 = u32::MAX as u64;
 
     /// Publishes a gap over `missing` sequence numbers of a channel, at most

@@ -10,7 +10,8 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use super::Shared;
 use super::block::Block;
 
-/// The most requests waiting for an answer, from all shards; a request beyond that has to be repeated later.
+/// Maximum number of requests waiting for an answer, from all shards; a request beyond that has to be
+/// repeated later.
 pub(super) const REQUESTS_MAX: usize = 4_096;
 
 /// How long the reader waits for a shard to take its answers.

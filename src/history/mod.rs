@@ -49,7 +49,7 @@ pub struct Options {
     /// The folder of the recordings, in which the files have a folder of their own; it is created if
     /// necessary.
     pub dir: PathBuf,
-    /// The most bytes of all files.
+    /// Maximum size of all files together, in bytes.
     pub bytes_max: u64,
     /// The start of the run, in nanoseconds since the Unix epoch, used in the file names.
     pub run_ns: u64,

@@ -19,7 +19,7 @@ use crate::text::printable;
 
 /// Decompressed blocks kept for the next request: clients that connect together need the same. At most 3 MiB.
 const BLOCKS_KEPT: usize = 8;
-/// The most requests answered in one turn, after which the stop flag is checked.
+/// Maximum number of requests answered in one turn, after which the stop flag is checked.
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Answers requests. [`turn`](Self::turn) does all its work and can be called by hand.

@@ -13,8 +13,8 @@ use crate::model::tick::Words;
 use crate::ring::TickReader;
 use crate::text::printable;
 
-/// The most ticks of a block: 384 KiB in memory. Larger blocks would compress slightly better, but each
-/// request has to read a whole block.
+/// Maximum number of ticks of a block: 384 KiB in memory. Larger blocks would compress slightly better, but
+/// each request has to read a whole block.
 const BLOCK_TICKS_MAX: usize = 4_096;
 
 /// Creates the file with a number, in the folder of a run.

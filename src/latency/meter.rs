@@ -155,7 +155,7 @@ pub struct Meter {
     venues: Venues,
     /// The venue of each instrument, by instrument number; [`UNKNOWN`] until it is looked up.
     known: Vec<u8>,
-    /// The most symbols measured separately.
+    /// Maximum number of symbols measured separately.
     symbols_max: usize,
     /// How far the wall clock was ahead of steady time at the last check, wrapping; `None` before the first.
     ahead_ns: Option<u64>,
@@ -180,7 +180,7 @@ impl Meter {
         Self { line, set, interval_ns, due_ns, venues, known, symbols_max: 0, ahead_ns: None, set_ns: 0 }
     }
 
-    /// Sets the most symbols measured separately.
+    /// Sets the maximum number of symbols measured separately.
     #[must_use]
     pub fn with_symbols(self, most: usize) -> Self {
         Self { symbols_max: most, ..self }

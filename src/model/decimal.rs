@@ -35,11 +35,11 @@ pub enum DecimalError {
 }
 
 impl Decimal {
-    /// The most digits of a decimal, not counting leading zeros.
+    /// Maximum number of digits of a decimal, not counting leading zeros.
     pub const DIGITS_MAX: u32 = 28;
-    /// The most decimal places if the mantissa fits into 64 bits.
+    /// Maximum number of decimal places if the mantissa fits into 64 bits.
     pub const SCALE_MAX: u8 = u8::MAX;
-    /// The most decimal places if the mantissa does not fit into 64 bits.
+    /// Maximum number of decimal places if the mantissa does not fit into 64 bits.
     pub const WIDE_SCALE_MAX: u8 = 63;
 
     /// Returns `mantissa × 10^-scale`.

@@ -176,7 +176,7 @@ impl InstrumentTable {
         self.len() == 0
     }
 
-    /// Returns the most instruments it can hold.
+    /// Returns the maximum number of instruments.
     pub fn capacity(&self) -> usize {
         self.capacity
     }

@@ -10,7 +10,7 @@ use crate::venue::Wire;
 const LEVELS_MIN: usize = 12;
 /// Levels of a side at the start.
 const LEVELS_START: usize = 18;
-/// The most levels of a side.
+/// Maximum number of levels of a side.
 const LEVELS_MAX: usize = 25;
 
 /// Lots traded in the day before the start.
@@ -85,7 +85,7 @@ pub(super) struct Market {
     asks: Vec<Level>,
     /// The fair price, in units of 2^-`FAIR_BITS` ticks.
     fair: i64,
-    /// The most that the fair price moves in a turn, in the same unit.
+    /// Maximum move of the fair price in a turn, in the same unit.
     step: i64,
     /// The typical distance of two levels, in ticks.
     gap: i64,
@@ -431,7 +431,7 @@ fn worse(side: Side, price: i64, ticks: i64) -> i64 {
     }
 }
 
-/// Returns the most that the fair price moves in a turn: 1.5 basis points per second, growing with the square
+/// Returns the maximum move of the fair price in a turn: 1.5 basis points per second, growing with the square
 /// root of the time.
 fn step(price: i64, turn_ns: u64) -> i64 {
     let per_second = (price << FAIR_BITS) / 10_000 * 3 / 2;

@@ -21,7 +21,7 @@ use crate::venue::Wire;
 use market::Market;
 use rng::Rng;
 
-/// The most symbols of one capture.
+/// Maximum number of symbols of one capture.
 pub const SYMBOLS_MAX: usize = 1000;
 
 const SECOND_NS: u64 = 1_000_000_000;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Prefix and suffix of the name of a temporary file.
 const NAME: (&str, &str) = (".tickfan-", ".part");
-/// The most symbolic links followed in a row.
+/// Maximum number of symbolic links followed in a row.
 const LINKS_MAX: usize = 16;
 /// How often a file is created again after another process removed it as a leftover before it was locked.
 const TRIES: usize = 3;

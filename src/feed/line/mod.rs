@@ -17,17 +17,17 @@ pub use stats::{Kind, Kinds, LineStats, Refused};
 /// The limits of a line, and the checks it skips.
 #[derive(Clone, Debug)]
 pub struct LineLimits {
-    /// The most levels per side of a book.
+    /// Maximum number of levels per side of a book.
     pub book_levels_max: usize,
     /// Venues that native messages may name; `None` allows any.
     pub venues: Option<Vec<String>>,
-    /// The most instruments that the line may name.
+    /// Maximum number of instruments that the line may name.
     pub instruments_max: usize,
     /// New instruments are listed only while fewer than this number are, over all lines.
     pub listed_max: usize,
-    /// The most changes of a book, per symbol, kept for a snapshot that is older than they are.
+    /// Maximum number of changes of a book, per symbol, kept for a snapshot that is older than they are.
     pub splice_messages_max: usize,
-    /// The most bytes of those changes, over all symbols.
+    /// Maximum number of bytes of those changes, over all symbols.
     pub splice_bytes_max: usize,
     /// Checks of the venue's messages that are skipped.
     pub checks_off: ChecksOff,

@@ -67,7 +67,7 @@ pub struct Kind {
 }
 
 impl Kinds {
-    /// The most kinds that are counted separately.
+    /// Maximum number of kinds that are counted separately.
     pub const MAX: usize = 64;
 
     #[inline]

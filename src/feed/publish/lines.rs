@@ -4,7 +4,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 
 /// The longest line in bytes, without its end. A longer one is skipped and reported.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The most bytes that may be added between two calls of [`Lines::chunk`]. It is not above
+/// Maximum number of bytes that may be added between two calls of [`Lines::chunk`]. It is not above
 /// [`LINE_BYTES_MAX`], so only the first line of a buffer can be too long.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 

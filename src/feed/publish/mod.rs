@@ -42,15 +42,15 @@ pub use strangers::PARTINGS_MAX;
 use strangers::Strangers;
 use wire::{Portion, Received, Shaken, Wire};
 
-/// The most chunks of all publishers that may wait for the ingest thread.
+/// Maximum number of chunks of all publishers that may wait for the ingest thread.
 pub const CHUNKS_MAX: usize = 64;
-/// The most chunks of one publisher in the channel or waiting on the ingest thread; its socket is not read
-/// while there are that many. A chunk has at most 128 KiB.
+/// Maximum number of chunks of one publisher in the channel or waiting on the ingest thread; its socket is
+/// not read while there are that many. A chunk has at most 128 KiB.
 pub const CHUNKS_PER_PUBLISHER: usize = 2;
 /// The refusal of a TCP publisher when the process has no file descriptor left.
 const NO_FILE_LEFT: &[u8] = b"{\"type\":\"error\",\"code\":\"limit\",\
     \"msg\":\"this machine lets the gateway open no more connections\"}\n";
-/// The most faults that may wait for one publisher; further ones are only counted.
+/// Maximum number of faults that may wait for one publisher; further ones are only counted.
 const FAULTS_MAX: usize = 256;
 /// How long a publisher that has sent everything may take to read its last faults, and one that is
 /// disconnected to read the reason.
@@ -59,20 +59,21 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Options of publishing.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The most concurrent publishers, over TCP and WebSocket together. Each has a buffer of 128 KiB. Default
-    /// 64.
+    /// Maximum number of concurrent publishers, over TCP and WebSocket together. Each has a buffer of 128
+    /// KiB. Default 64.
     pub publishers_max: usize,
     /// How long a connection may take to show the token, in milliseconds. Default 5000.
     pub auth_timeout_ms: u64,
-    /// The most concurrent connections without the token on each listener: TCP, and WebSocket. Default 256.
+    /// Maximum number of concurrent connections without the token on each listener: TCP, and WebSocket.
+    /// Default 256.
     pub strangers_max: usize,
-    /// The most of those from one address. Default 64.
+    /// Maximum number of those from one address. Default 64.
     pub strangers_per_address: usize,
     /// Wrong tokens allowed a minute from one address, and as many at once. Default 10.
     pub wrong_tokens_per_minute: u32,
-    /// The most fragments of a WebSocket message. Default 64.
+    /// Maximum number of fragments of a WebSocket message. Default 64.
     pub fragments_max: u32,
-    /// The most WebSocket control frames a second. Default 50.
+    /// Maximum number of WebSocket control frames a second. Default 50.
     pub controls_per_s: u32,
 }
 

@@ -19,7 +19,7 @@ use crate::protocol::close::Close;
 use crate::protocol::frame::{self, Scanner};
 use crate::time::clock::Clock;
 
-/// The most bytes queued for a publisher that does not read.
+/// Maximum number of bytes queued for a publisher that does not read.
 const OUT_BYTES_MAX: usize = 16 * 1024;
 /// The longest WebSocket message of a publisher, in bytes. It may hold many lines.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;

@@ -40,9 +40,9 @@ const SPARE_BYTES_MAX: usize = 4_096;
 pub struct RecordOptions {
     /// The directory with one folder per line.
     pub dir: PathBuf,
-    /// The most bytes of frames in the queue.
+    /// Maximum number of bytes of frames in the queue.
     pub queue_bytes_max: usize,
-    /// The most frames and notes in the queue. Each slot takes 64 bytes, used or not.
+    /// Maximum number of frames and notes in the queue. Each slot takes 64 bytes, used or not.
     pub queue_frames_max: usize,
     /// Seconds of receive time in one file; a new file starts at each multiple.
     pub segment_s: u64,

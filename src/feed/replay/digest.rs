@@ -25,7 +25,7 @@ pub(super) struct Digest {
     lost: bool,
 }
 
-/// The most ranges that are kept: a seek adds at most one.
+/// Maximum number of ranges that are kept: a seek adds at most one.
 const SPANS_MAX: usize = 65_536;
 
 impl Digest {

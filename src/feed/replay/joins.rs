@@ -13,7 +13,7 @@ use crate::venue::Wire;
 
 /// Frames of a capture that are decoded to find the capture it continues.
 const LOOKED_AT_MAX: usize = 64;
-/// The most joins that are listed.
+/// Maximum number of joins that are listed.
 const JOINS_MAX: usize = 1_000;
 
 /// A capture that continues another one.

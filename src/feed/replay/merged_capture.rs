@@ -15,8 +15,8 @@ use crate::model::tick::{Body, Channel, Tick};
 use crate::text::printable;
 use crate::venue::Wire;
 
-/// The most captures kept open from the start; if there are more, each is reopened when its first record is
-/// due.
+/// Maximum number of captures kept open from the start; if there are more, each is reopened when its first
+/// record is due.
 const OPEN_MAX: usize = 16;
 
 /// Captures, merged by receive time, and their lines.

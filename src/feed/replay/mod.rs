@@ -200,7 +200,7 @@ struct Extent {
 
 /// The shortest round of a loop in nanoseconds, so that a capture of one record does not occupy a core.
 const ROUND_NS_MIN: u64 = 10 * MS;
-/// The most ranges of ticks that a summary lists.
+/// Maximum number of ranges of ticks that a summary lists.
 const SPANS_SHOWN: usize = 8;
 
 impl Replay {

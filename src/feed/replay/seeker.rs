@@ -23,9 +23,9 @@ use crate::system::threads;
 /// Limits of the checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct SeekLimits {
-    /// The most checkpoints; 0 disables them, and every seek plays from the beginning.
+    /// Maximum number of checkpoints; 0 disables them, and every seek plays from the beginning.
     pub checkpoints_max: usize,
-    /// The most memory of all checkpoints, in bytes.
+    /// Maximum memory of all checkpoints, in bytes.
     pub bytes_max: usize,
 }
 

@@ -151,7 +151,7 @@ pub const LINE_BYTES_MAX: usize = 4 << 20;
 pub const TAG_BYTES_MAX: usize = 128;
 /// The longest decompressed histogram, in bytes. The counts that it declares take at most 50 MB in addition.
 pub const PLAIN_BYTES_MAX: u64 = 16 << 20;
-/// The most values of one histogram, so that sums neither overflow nor lose precision in a float.
+/// Maximum number of values of one histogram, so that sums neither overflow nor lose precision in a float.
 pub const COUNT_MAX: u64 = 1 << 53;
 
 /// One year in nanoseconds, used by the format to infer the base of timestamps.

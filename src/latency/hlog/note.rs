@@ -19,11 +19,11 @@ pub const PREFIX: &[u8] = b"#tickfan ";
 pub const VERSION: u32 = 1;
 /// The longest of these lines, in bytes.
 pub const NOTE_BYTES_MAX: usize = 16_384;
-/// The most flight recordings named per interval; further ones are only counted.
+/// Maximum number of flight recordings named per interval; further ones are only counted.
 pub const FLIGHTS_MAX: usize = 8;
 /// The longest text of a note, in characters.
 const TEXT_MAX: usize = 200;
-/// The most causes in one note, and the longest name of a cause in bytes.
+/// Maximum number of causes in one note, and the longest name of a cause in bytes.
 const CAUSES_MAX: usize = 32;
 const CAUSE_BYTES_MAX: usize = 32;
 
