@@ -162,6 +162,52 @@ impl Collector for Sources {
     }
 }
 
+/// A metric of each shard: name, help, kind, counter.
+type ShardFigure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
+
+const SHARD_FIGURES: [ShardFigure; 27] = [
+    ("tickfan_sessions", "Clients connected", MetricType::Gauge, |c| &c.sessions),
+    ("tickfan_sessions_subscribed", "Clients with a subscription", MetricType::Gauge, |c| &c.subscribed),
+    ("tickfan_sessions_warned", "Clients at level warn", MetricType::Gauge, |c| &c.warned),
+    ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", MetricType::Gauge, |c| {
+        &c.shedding
+    }),
+    ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", MetricType::Gauge, |c| &c.nearly_cut),
+    ("tickfan_sessions_opened", "Clients that have connected", MetricType::Counter, |c| &c.came),
+    ("tickfan_sessions_slowed", "Clients whose level was ever above ok", MetricType::Counter, |c| &c.slowed),
+    ("tickfan_sheds", "Times that a client began to shed", MetricType::Counter, |c| &c.sheds),
+    ("tickfan_subscriptions", "Subscriptions, states included", MetricType::Gauge, |c| &c.subscriptions),
+    ("tickfan_ring_behind", "Ticks that wait in the ring", MetricType::Gauge, |c| &c.behind),
+    ("tickfan_shard_turns", "Turns of the shard", MetricType::Counter, |c| &c.turns),
+    ("tickfan_shard_steps", "Steps that requests of clients took", MetricType::Counter, |c| &c.steps),
+    ("tickfan_shard_ticks", "Ticks taken from the ring", MetricType::Counter, |c| &c.ticks),
+    ("tickfan_shard_lapped", "Ticks lost because the ring lapped the shard", MetricType::Counter, |c| {
+        &c.lapped
+    }),
+    (
+        "tickfan_shard_reread",
+        "Ring positions re-read for clients that resume or catch up",
+        MetricType::Counter,
+        |c| &c.reread,
+    ),
+    ("tickfan_encoded", "Ticks with at least one subscriber", MetricType::Counter, |c| &c.encoded),
+    ("tickfan_sent", "Ticks queued for clients", MetricType::Counter, |c| &c.sent),
+    ("tickfan_merged", "Ticks merged into a newer one", MetricType::Counter, |c| &c.merged),
+    ("tickfan_dropped", "Ticks dropped for slowness and named by a gap", MetricType::Counter, |c| &c.dropped),
+    ("tickfan_lost", "Numbers that a gap named for the feed's sake", MetricType::Counter, |c| &c.lost),
+    ("tickfan_writes", "Writes to sockets", MetricType::Counter, |c| &c.writes),
+    ("tickfan_written_bytes", "Bytes written to sockets", MetricType::Counter, |c| &c.bytes),
+    ("tickfan_outbox_bytes", "Memory that outboxes hold", MetricType::Gauge, |c| &c.outbox_bytes),
+    ("tickfan_unacked_bytes", "Bytes in the kernel for clients that may be slow", MetricType::Gauge, |c| {
+        &c.unacked_bytes
+    }),
+    ("tickfan_memory_sheds", "Queues taken back because memory was short", MetricType::Counter, |c| {
+        &c.memory_sheds
+    }),
+    ("tickfan_requests", "Requests of clients", MetricType::Counter, |c| &c.requests),
+    ("tickfan_request_faults", "Requests answered by an error", MetricType::Counter, |c| &c.faults),
+];
+
 impl Sources {
     fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let memory = &self.memory;
@@ -287,48 +333,9 @@ impl Sources {
     }
 
     fn encode_shards(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Figure = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Counter);
-        use MetricType::{Counter as Sum, Gauge};
-        let figures: [Figure; 27] = [
-            ("tickfan_sessions", "Clients connected", Gauge, |c| &c.sessions),
-            ("tickfan_sessions_subscribed", "Clients with a subscription", Gauge, |c| &c.subscribed),
-            ("tickfan_sessions_warned", "Clients at level warn", Gauge, |c| &c.warned),
-            ("tickfan_sessions_shedding", "Clients whose ticks are merged or dropped", Gauge, |c| {
-                &c.shedding
-            }),
-            ("tickfan_sessions_nearly_cut", "Clients that are about to be cut", Gauge, |c| &c.nearly_cut),
-            ("tickfan_sessions_opened", "Clients that have connected", Sum, |c| &c.came),
-            ("tickfan_sessions_slowed", "Clients whose level was ever above ok", Sum, |c| &c.slowed),
-            ("tickfan_sheds", "Times that a client began to shed", Sum, |c| &c.sheds),
-            ("tickfan_subscriptions", "Subscriptions, states included", Gauge, |c| &c.subscriptions),
-            ("tickfan_ring_behind", "Ticks that wait in the ring", Gauge, |c| &c.behind),
-            ("tickfan_shard_turns", "Turns of the shard", Sum, |c| &c.turns),
-            ("tickfan_shard_steps", "Steps that requests of clients took", Sum, |c| &c.steps),
-            ("tickfan_shard_ticks", "Ticks taken from the ring", Sum, |c| &c.ticks),
-            ("tickfan_shard_lapped", "Ticks lost because the ring lapped the shard", Sum, |c| &c.lapped),
-            (
-                "tickfan_shard_reread",
-                "Ring positions re-read for clients that resume or catch up",
-                Sum,
-                |c| &c.reread,
-            ),
-            ("tickfan_encoded", "Ticks with at least one subscriber", Sum, |c| &c.encoded),
-            ("tickfan_sent", "Ticks queued for clients", Sum, |c| &c.sent),
-            ("tickfan_merged", "Ticks merged into a newer one", Sum, |c| &c.merged),
-            ("tickfan_dropped", "Ticks dropped for slowness and named by a gap", Sum, |c| &c.dropped),
-            ("tickfan_lost", "Numbers that a gap named for the feed's sake", Sum, |c| &c.lost),
-            ("tickfan_writes", "Writes to sockets", Sum, |c| &c.writes),
-            ("tickfan_written_bytes", "Bytes written to sockets", Sum, |c| &c.bytes),
-            ("tickfan_outbox_bytes", "Memory that outboxes hold", Gauge, |c| &c.outbox_bytes),
-            ("tickfan_unacked_bytes", "Bytes in the kernel for clients that may be slow", Gauge, |c| {
-                &c.unacked_bytes
-            }),
-            ("tickfan_memory_sheds", "Queues taken back because memory was short", Sum, |c| &c.memory_sheds),
-            ("tickfan_requests", "Requests of clients", Sum, |c| &c.requests),
-            ("tickfan_request_faults", "Requests answered by an error", Sum, |c| &c.faults),
-        ];
+        use MetricType::Counter as Sum;
         let label = |number: usize| vec![("shard", number.to_string())];
-        for (name, help, kind, figure) in figures {
+        for (name, help, kind, figure) in SHARD_FIGURES {
             let rows = self.shards.iter().enumerate();
             let rows = rows.map(|(n, (counters, _))| (label(n), figure(counters).get())).collect();
             family(encoder, name, help, kind, rows)?;

@@ -146,8 +146,15 @@ pub struct Report {
     bad_lines: u64,
     bad: Vec<String>,
     symbols: BTreeMap<String, Counts>,
-    holes: Vec<Hole>,
-    holes_by_cause: BTreeMap<Cause, u64>,
+    holes: Holes,
+}
+
+/// What is missing from a capture.
+#[derive(Debug, Default)]
+struct Holes {
+    /// The first of them, in order.
+    listed: Vec<Hole>,
+    by_cause: BTreeMap<Cause, u64>,
     /// Bytes discarded from torn blocks.
     torn_bytes: u64,
 }
@@ -328,7 +335,7 @@ impl Inspection {
     fn bad(&mut self, bad: &BadLine) {
         match &bad.fault {
             Fault::Torn { bytes, .. } => {
-                self.report.torn_bytes += bytes;
+                self.report.holes.torn_bytes += bytes;
                 self.open = Some((Cause::Torn, format!("{bytes} bytes")));
                 return;
             }
@@ -378,9 +385,7 @@ impl Report {
             bad_lines: 0,
             bad: Vec::new(),
             symbols: BTreeMap::new(),
-            holes: Vec::new(),
-            holes_by_cause: BTreeMap::new(),
-            torn_bytes: 0,
+            holes: Holes::default(),
         })
     }
 
@@ -392,9 +397,9 @@ impl Report {
     }
 
     fn hole(&mut self, cause: Cause, from_ns: Option<u64>, to_ns: Option<u64>, detail: String) {
-        *self.holes_by_cause.entry(cause).or_default() += 1;
-        if self.holes.len() < TOLD_MAX {
-            self.holes.push(Hole { cause, from_ns, to_ns, detail });
+        *self.holes.by_cause.entry(cause).or_default() += 1;
+        if self.holes.listed.len() < TOLD_MAX {
+            self.holes.listed.push(Hole { cause, from_ns, to_ns, detail });
         }
     }
 
@@ -407,7 +412,7 @@ impl Report {
     /// Whether it is truncated: data is missing at its end or, in a recording, at the end of one of its
     /// files.
     pub fn is_truncated(&self) -> bool {
-        let has = |cause| self.holes_by_cause.contains_key(&cause);
+        let has = |cause| self.holes.by_cause.contains_key(&cause);
         has(Cause::Torn) || has(Cause::Truncated)
     }
 
@@ -447,7 +452,7 @@ impl Report {
             "bad_lines": self.bad_lines,
             "bad": self.bad,
             "truncated": self.is_truncated(),
-            "torn_bytes": self.torn_bytes,
+            "torn_bytes": self.holes.torn_bytes,
             "holes_by_cause": self.causes_json(),
             "holes": self.holes_json(),
             "symbols": self.symbols_json(),
@@ -460,12 +465,12 @@ impl Report {
     }
 
     fn causes_json(&self) -> Map<String, Value> {
-        self.holes_by_cause.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect()
+        self.holes.by_cause.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect()
     }
 
     fn holes_json(&self) -> Vec<Value> {
         let row = |Hole { cause, from_ns, to_ns, detail }: &Hole| json!({"cause": cause.name(), "from_ns": from_ns, "to_ns": to_ns, "detail": detail});
-        self.holes.iter().map(row).collect()
+        self.holes.listed.iter().map(row).collect()
     }
 
     fn symbols_json(&self) -> Vec<Value> {
@@ -531,20 +536,20 @@ impl Report {
     }
 
     fn fmt_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.torn_bytes > 0 {
-            writeln!(f, "  torn: {} bytes are cut off", self.torn_bytes)?;
+        if self.holes.torn_bytes > 0 {
+            writeln!(f, "  torn: {} bytes are cut off", self.holes.torn_bytes)?;
         }
         if self.is_truncated() {
             writeln!(f, "  truncated: not all of it could be read")?;
         }
-        let all: u64 = self.holes_by_cause.values().sum();
+        let all: u64 = self.holes.by_cause.values().sum();
         if all == 0 {
             return writeln!(f, "  no holes");
         }
         let causes: Vec<String> =
-            self.holes_by_cause.iter().map(|(cause, n)| format!("{n} {}", cause.name())).collect();
+            self.holes.by_cause.iter().map(|(cause, n)| format!("{n} {}", cause.name())).collect();
         writeln!(f, "  holes {all}: {}", causes.join(", "))?;
-        for Hole { cause, from_ns, to_ns, detail } in self.holes.iter().take(SHOWN_MAX) {
+        for Hole { cause, from_ns, to_ns, detail } in self.holes.listed.iter().take(SHOWN_MAX) {
             let to = to_ns.map_or_else(|| "the end".to_owned(), time);
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
             let from = from_ns.map_or_else(|| "the beginning".to_owned(), time);
