@@ -24,6 +24,7 @@ use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
 use crate::config::{Config, Flight, Latency};
+use crate::feed::publish::Publish;
 use crate::feed::{
     IngestParts, IngestView, LineRecord, PublishingParts, RecordOptions, Recorder, RecorderThread, Replay,
     Tap,
@@ -72,102 +73,23 @@ pub enum Outcome {
 /// Any failure to start: an invalid configuration, a capture that does not open, an address in use. No
 /// address is bound before the configuration and the captures are validated.
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    let Job { mut config, exit_at_end, wait_subscribers, summary } = job;
+    let (exit_at_end, summary) = (job.exit_at_end, job.summary);
     guard::end_on_panic();
-    check(&config)?;
-    let files_max = files::raise();
-    let fit = files::fit(&config, cores(), files_max);
-    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
-    let config = config;
-    let (notices, log) = mpsc::channel(NOTICES_MAX);
-    if let Some(notice) = fit.notice {
-        // The queue has room: nothing was sent yet.
-        let _ = notices.try_send(notice);
-    }
-    let (gauge, memory) = memory_watch::bound(&config, &notices)?;
-    let mut replays = open_replays(&config)?;
-    for (number, feed) in config.feed.iter().enumerate() {
-        let off: Vec<&str> = feed.checks_off.names().collect();
-        if !off.is_empty() {
-            // The queue has room: few notices were sent so far.
-            let _ = notices.try_send(format!("feed {number}: checks off: {}", off.join(", ")));
-        }
-    }
-    let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
-    let listeners = Listeners::bind(&config)?;
-    let base =
-        EngineBase::new("", &config, replays, ControlPolicy::of_token(&config.replay.control_token), &clock)?;
-    let history = history(&config, &base.ring, &clock, &notices)?;
-    let past = history.as_ref().map(History::access);
-    // Own thread: a blocked stderr must not stall the control thread.
-    std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
-    let mut collector = collector(&config, &base, &clock, &notices);
-    let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
-
-    let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
-    let (stop_doors, stopped) = watch::channel(false);
-    let (publishing, publishers) =
-        publishing(&config, &clock, &base.ingest)?.map(|p| (p.endpoint, p.inbox)).unzip();
-    let ready_line = listeners.ready_line()?;
-    let guarded = guard::pulses(&base.view, &shards);
-    let parts = GatewayParts {
-        config: &config,
-        files_max,
-        base: &base,
-        shards: &shards,
-        records: &recording.records,
-        past: past.as_ref(),
-        measured: collector.as_ref().map(Collector::measured),
-        rooms: rooms.as_ref(),
-        memory: &memory,
-        clock: &clock,
-        pulses: &guarded.all,
-    };
-    listeners.open(&parts, publishing.as_ref(), &stopped)?;
-    let history = history.map(History::spawn).transpose().context("cannot start the history")?;
-    let recorder = recording
-        .recorder
-        .map(|recorder| recorder.spawn(&clock))
-        .transpose()
-        .context("cannot start the recorder")?;
-    let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
-    memory_watch.start(stopped).context("cannot start the thread that watches over memory")?;
-    let view = Arc::clone(&base.view);
-    let (ingest, parts) =
-        base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
-    let publishing_parts =
-        PublishingParts { input: publishers, tap: recording.publish_tap, ..parts.publishing };
-    let parts = IngestParts { publishing: publishing_parts, ..parts };
-    let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
-    guarded.watch(config.server.hang_after_ms, &clock, notices).context("cannot watch over the threads")?;
-    let collecting = collector.map(|collector| collector.start(clock)).transpose();
-    let collecting = collecting.context("cannot start the latency thread")?;
+    let running = Running::start(job, clock)?;
     // Before the ready line, because a signal may arrive as soon as it is read.
     let mut signals = Signals::listen()?;
-    say(&ready_line);
-
+    say(&running.ready_line);
     tokio::select! {
         () = signals.next() => {}
-        () = ended(&view, exit_at_end) => {}
-        bug = bug(&ingest, &shards) => return Err(bug),
+        () = ended(&running.view, exit_at_end) => {}
+        bug = bug(&running.ingest, &running.shards) => return Err(bug),
     }
     // A second signal ends the process at once.
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(130);
     });
-    // In this order: no new clients, no new ticks, then send what is queued.
-    let _ = stop_doors.send(true);
-    if let Some(publishing) = &publishing {
-        publishing.stop();
-    }
-    // With a time limit, because the ingest thread may hang.
-    let longest = Duration::from_millis(config.session.drain_ms) + INGEST_STOP_MAX;
-    let _ = tokio::time::timeout(longest, ingest.stop()).await;
-    tokio::join!(shards.drain(&config, Close::Shutdown), end(rooms), stop(recorder));
-    // After the shards, because clients catch up from the history until then.
-    stop_history(history).await;
-    stop_collecting(collecting).await;
+    let view = running.stop().await;
     for line in view.summaries.get().into_iter().flatten().filter(|_| summary) {
         say(&format!("tickfan replayed {line}"));
     }
@@ -178,6 +100,124 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
         () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
         () => Outcome::Done,
     })
+}
+
+/// A gateway whose threads run.
+struct Running {
+    config: Config,
+    /// Names the addresses.
+    ready_line: String,
+    view: Arc<IngestView>,
+    ingest: IngestThread,
+    shards: Shards,
+    rooms: Option<Arc<Rooms>>,
+    publishing: Option<Arc<Publish>>,
+    history: Option<HistoryThreads>,
+    recorder: Option<RecorderThread>,
+    collecting: Option<Collecting>,
+    /// Stops the listeners.
+    stop_listeners: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Validates the configuration, opens the captures, binds the addresses and starts all threads, in this order.
+    fn start(job: Job, clock: Clock) -> anyhow::Result<Self> {
+        let Job { mut config, wait_subscribers, .. } = job;
+        check(&config)?;
+        let files_max = files::raise();
+        let fit = files::fit(&config, cores(), files_max);
+        config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+        let (notices, log) = mpsc::channel(NOTICES_MAX);
+        // The queue has room: few notices were sent so far.
+        first_notices(&config, fit.notice).for_each(|notice| drop(notices.try_send(notice)));
+        let (gauge, memory) = memory_watch::bound(&config, &notices)?;
+        let mut replays = open_replays(&config)?;
+        let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
+        let listeners = Listeners::bind(&config)?;
+        let policy = ControlPolicy::of_token(&config.replay.control_token);
+        let base = EngineBase::new("", &config, replays, policy, &clock)?;
+        let history = history(&config, &base.ring, &clock, &notices)?;
+        let past = history.as_ref().map(History::access);
+        // Own thread: a blocked stderr must not stall the control thread.
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
+        let mut collector = collector(&config, &base, &clock, &notices);
+        let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
+        let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
+        let (stop_listeners, stopped) = watch::channel(false);
+        let (publishing, input) =
+            publishing(&config, &clock, &base.ingest)?.map(|p| (p.endpoint, p.inbox)).unzip();
+        let ready_line = listeners.ready_line()?;
+        let guarded = guard::pulses(&base.view, &shards);
+        let parts = GatewayParts {
+            config: &config,
+            files_max,
+            base: &base,
+            shards: &shards,
+            records: &recording.records,
+            past: past.as_ref(),
+            measured: collector.as_ref().map(Collector::measured),
+            rooms: rooms.as_ref(),
+            memory: &memory,
+            clock: &clock,
+            pulses: &guarded.all,
+        };
+        listeners.open(&parts, publishing.as_ref(), &stopped)?;
+        let history = history.map(History::spawn).transpose().context("cannot start the history")?;
+        let Recording { recorder, publish_tap: tap, .. } = recording;
+        let recorder = recorder.map(|recorder| recorder.spawn(&clock)).transpose();
+        let recorder = recorder.context("cannot start the recorder")?;
+        let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
+        memory_watch.start(stopped).context("cannot start the thread that watches over memory")?;
+        let view = Arc::clone(&base.view);
+        let (ingest, parts) =
+            base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
+        let parts = IngestParts { publishing: PublishingParts { input, tap, ..parts.publishing }, ..parts };
+        let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
+        guarded
+            .watch(config.server.hang_after_ms, &clock, notices)
+            .context("cannot watch over the threads")?;
+        let collecting = collector.map(|collector| collector.start(clock)).transpose();
+        let collecting = collecting.context("cannot start the latency thread")?;
+        Ok(Self {
+            config,
+            ready_line,
+            view,
+            ingest,
+            shards,
+            rooms,
+            publishing,
+            history,
+            recorder,
+            collecting,
+            stop_listeners,
+        })
+    }
+
+    /// Stops in this order: no new clients, no new ticks, then what is queued is sent.
+    async fn stop(self) -> Arc<IngestView> {
+        let _ = self.stop_listeners.send(true);
+        if let Some(publishing) = &self.publishing {
+            publishing.stop();
+        }
+        // With a time limit, because the ingest thread may hang.
+        let longest = Duration::from_millis(self.config.session.drain_ms) + INGEST_STOP_MAX;
+        let _ = tokio::time::timeout(longest, self.ingest.stop()).await;
+        tokio::join!(self.shards.drain(&self.config, Close::Shutdown), end(self.rooms), stop(self.recorder));
+        // After the shards, because clients catch up from the history until then.
+        stop_history(self.history).await;
+        stop_collecting(self.collecting).await;
+        self.view
+    }
+}
+
+/// What the log says first: about open files, and about checks that are off.
+fn first_notices(config: &Config, files: Option<String>) -> impl Iterator<Item = String> {
+    let feeds = config.feed.iter().enumerate();
+    let off = feeds.filter_map(|(number, feed)| {
+        let names: Vec<&str> = feed.checks_off.names().collect();
+        (!names.is_empty()).then(|| format!("feed {number}: checks off: {}", names.join(", ")))
+    });
+    files.into_iter().chain(off)
 }
 
 /// Number of CPU cores.
