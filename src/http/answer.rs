@@ -5,13 +5,40 @@ use axum::body::Body;
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ORIGIN, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::response::IntoResponse;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::system::memory::{REFUSAL, RETRY_AFTER_MS};
 
-/// An error response with a message.
+/// Returns an error response: a sentence for people, and the code that goes with the status.
 pub(super) fn error(status: StatusCode, msg: &str) -> Response<Body> {
-    (status, Json(json!({ "error": msg }))).into_response()
+    refusal(status, code_of(status), msg)
+}
+
+/// As [`error`], with a code of its own.
+pub(super) fn refusal(status: StatusCode, code: &str, msg: &str) -> Response<Body> {
+    (status, Json(error_body(code, msg))).into_response()
+}
+
+/// Returns the body of every error response.
+pub(super) fn error_body(code: &str, msg: &str) -> Value {
+    json!({"error": msg, "code": code})
+}
+
+/// Returns the code of errors that have no other: the words of `docs/PROTOCOL.md`.
+pub(super) fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthorised",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "bad_method",
+        StatusCode::REQUEST_TIMEOUT => "timeout",
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "too_big",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "bad_media_type",
+        StatusCode::MISDIRECTED_REQUEST => "bad_host",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        StatusCode::SERVICE_UNAVAILABLE => "busy",
+        _ => "bad_request",
+    }
 }
 
 pub(super) fn foreign() -> Response<Body> {
@@ -21,7 +48,8 @@ pub(super) fn foreign() -> Response<Body> {
 /// The response to requests that are refused because memory is short.
 pub(super) fn short_of_memory() -> Response<Body> {
     let seconds = HeaderValue::from(RETRY_AFTER_MS.div_ceil(1_000));
-    let body = json!({"error": REFUSAL, "code": "short_of_memory", "retry_after_ms": RETRY_AFTER_MS});
+    let mut body = error_body("short_of_memory", REFUSAL);
+    body["retry_after_ms"] = RETRY_AFTER_MS.into();
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], Json(body)).into_response()
 }
 

@@ -15,7 +15,7 @@ use axum::routing::{MethodRouter, any, get};
 use axum::{Extension, Json, Router};
 use serde_json::{Map, Value, json};
 
-use super::answer::{bad, closed, error, foreign, full, readable, short_of_memory, unstored};
+use super::answer::{bad, closed, error, foreign, full, readable, refusal, short_of_memory, unstored};
 use super::pages::{Asked, ROWS_MAX};
 use super::query::{each_once, pairs, value};
 use super::rooms::HandOverOnce;
@@ -410,7 +410,7 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
     };
     let (id, mut control) = match parse_control(&body) {
         Ok(parsed) => parsed,
-        Err(fault) => return refused(StatusCode::BAD_REQUEST, fault.code, &fault.msg),
+        Err(fault) => return refusal(StatusCode::BAD_REQUEST, fault.code, &fault.msg),
     };
     let shown = head.headers.get(AUTHORIZATION).and_then(bearer);
     let shown = shown.map(|token| String::from_utf8_lossy(token).into_owned());
@@ -418,14 +418,14 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
     let peer = head.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
     let answer = match replay_control.give(&control, peer) {
         Ok(()) => Json(Ack::new(id.as_ref(), "replay", Map::new())).into_response(),
-        Err(refusal) => {
-            let status = match refusal {
+        Err(refused) => {
+            let status = match refused {
                 Refusal::WrongToken => StatusCode::UNAUTHORIZED,
                 Refusal::NotLocal => StatusCode::FORBIDDEN,
                 Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 Refusal::OutOfSpan(_) => StatusCode::BAD_REQUEST,
             };
-            let mut response = refused(status, refusal.code(), &refusal.to_string());
+            let mut response = refusal(status, refused.code(), &refused.to_string());
             if status == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -437,12 +437,7 @@ async fn control(State(app): State<Arc<App>>, request: Request) -> Response<Body
 
 fn not_a_replay() -> Response<Body> {
     let (code, msg) = NOT_A_REPLAY;
-    refused(StatusCode::NOT_FOUND, code, msg)
-}
-
-/// An error response with a message and a code for programs.
-fn refused(status: StatusCode, code: &str, msg: &str) -> Response<Body> {
-    (status, Json(json!({ "error": msg, "code": code }))).into_response()
+    refusal(StatusCode::NOT_FOUND, code, msg)
 }
 
 async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {

@@ -32,7 +32,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tower::ServiceExt;
 
 use super::Refused;
-use super::answer::error;
+use super::answer::{code_of, error, error_body};
 use super::hosts::Gate;
 use crate::net::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
 use crate::protocol::frame;
@@ -412,7 +412,10 @@ async fn answer_and_close(mut stream: TcpStream, status: &str, msg: &str) {
 
 /// A complete response with the error message.
 fn answer(status: &str, msg: &str) -> String {
-    let body = serde_json::json!({ "error": msg });
+    // A status of ours has its number and a space in front of its words.
+    let code =
+        status.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(StatusCode::BAD_REQUEST);
+    let body = error_body(code_of(code), msg);
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.to_string().len()
