@@ -14,8 +14,8 @@ use answer::Answer;
 use serde_json::{Value, json};
 use tickfan::feed::publish::Verdict;
 use tickfan::http::{
-    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Refused, RoomError,
-    RoomRoute, Stats, Upgraded,
+    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Published, Refused,
+    RoomError, RoomRoute, Stats, Upgraded,
 };
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
@@ -69,6 +69,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
     let publishers = sessions.clone();
     Hooks {
         memory: Arc::default(),
+        published: Published::new(|| 0),
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
         hand_over: Arc::new(move |upgraded| {
             if b.refuse_after.load(Ordering::SeqCst) {

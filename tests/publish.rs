@@ -14,7 +14,7 @@ use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
-use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
+use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Published, Refused, Upgraded};
 use tickfan::latency::meter::Meter;
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::State;
@@ -54,6 +54,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
     let (asked, taken) = (Arc::clone(publish), Arc::clone(publish));
     Hooks {
         memory: Arc::default(),
+        published: Published::new(|| 0),
         can_accept: Arc::new(|| true),
         hand_over: Arc::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {

@@ -21,7 +21,7 @@ use crate::history::Access;
 use crate::http::metrics::{self, Sources};
 use crate::http::{
     Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
-    Options, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
+    Options, PublishRoute, Published, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
@@ -220,6 +220,8 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         let in_rooms = in_rooms.as_ref().map_or(0, |rooms| rooms.load());
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
+    let (in_rooms, of_feeds) = (rooms.cloned(), Arc::clone(&base.view));
+    let published = move || of_feeds.published.get() + in_rooms.as_ref().map_or(0, |rooms| rooms.published());
     let handles = Arc::clone(&shards.handles);
     let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
@@ -227,6 +229,7 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let (measured, past, watched) = (measured.clone(), past.cloned(), Arc::clone(memory));
     Hooks {
         can_accept: Arc::new(can_accept),
+        published: Published::new(published),
         memory: Arc::clone(memory),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),

@@ -121,6 +121,11 @@ impl Room {
         self.inside().map_or(0, |inside| inside.shards.iter().map(ShardHandle::load).sum())
     }
 
+    /// Ticks that the room has published.
+    pub(super) fn published(&self) -> u64 {
+        self.inside().map_or(0, |inside| inside.view.published.get())
+    }
+
     /// Number of clients in the room, reserved places included.
     pub(super) fn load(&self) -> u64 {
         let kept = self.admission().kept as u64;

@@ -261,6 +261,11 @@ impl Rooms {
         self.state().rooms.iter().map(|room| room.load()).sum()
     }
 
+    /// Ticks that the open rooms have published.
+    pub(super) fn published(&self) -> u64 {
+        self.state().rooms.iter().map(|room| room.published()).sum()
+    }
+
     /// The metrics of all rooms.
     pub(super) fn figures(&self) -> RoomFigures {
         let state = self.state();

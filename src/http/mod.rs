@@ -12,6 +12,7 @@ mod exposition;
 mod hosts;
 pub mod metrics;
 mod origin;
+mod pace;
 mod pages;
 mod query;
 mod rooms;
@@ -43,6 +44,7 @@ use crate::system::pulse::Pulse;
 use hosts::Gate;
 pub use hosts::{BadHost, Hosts};
 pub use origin::{BadOrigin, Origins};
+pub use pace::Published;
 pub use rooms::{Enter, HandOverOnce, RoomError, RoomRoute};
 pub use runtimes::Runtimes;
 use serve::Site;
@@ -144,6 +146,9 @@ pub struct Health {
 pub struct Hooks {
     /// Whether a further session has room; called before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Ticks published so far. While none are, connections are accepted without a pace: see
+    /// [`Limits::admissions_per_s`].
+    pub published: Published,
     /// Limit and use of memory.
     pub memory: Arc<Memory>,
     /// Accepts the socket of a session.
@@ -186,11 +191,18 @@ impl Front {
     /// [`BadOrigin`] names the invalid entry of [`Options::allowed_origins`].
     pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
+        let published = hooks.published.clone();
         let app = Arc::new(App { origins, feed: options.feed, hooks });
         // Each route checks the origin itself, because some are open to every page: the page itself, and what
         // monitors read.
         let gate = Gate { hosts: options.hosts.clone(), origins: None };
-        Ok(Self(Site { router: api::public(app), gate, limits: options.limits, stats: Arc::default() }))
+        Ok(Self(Site {
+            router: api::public(app),
+            gate,
+            limits: options.limits,
+            published,
+            stats: Arc::default(),
+        }))
     }
 
     /// The counters of the listener.
@@ -253,7 +265,10 @@ impl Admin {
     /// web pages from other origins are refused on all paths.
     pub fn new(limits: Limits, hosts: Hosts, hooks: AdminHooks) -> Self {
         let gate = Gate { hosts, origins: Some(Origins::own()) };
-        Self(Site { router: api::admin(hooks), gate, limits, stats: Arc::default() })
+        // Its few connections are always paced.
+        let published = std::sync::atomic::AtomicU64::new(0);
+        let published = Published::new(move || published.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        Self(Site { router: api::admin(hooks), gate, limits, published, stats: Arc::default() })
     }
 
     /// The counters of the listener.

@@ -28,12 +28,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::Refused;
 use super::answer::{code_of, error, error_body};
 use super::hosts::Gate;
+use super::pace::{Pace, Published};
 use crate::net::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
 use crate::protocol::frame;
 use crate::system::faults;
@@ -63,9 +64,9 @@ pub struct Limits {
     pub open_max: usize,
     /// Most open connections from one address, sessions included. Further ones receive a 429. Default 20000.
     pub per_address_max: usize,
-    /// Connections accepted per second; further ones wait in the backlog of the kernel. A higher rate admits
-    /// clients sooner that reconnect together, and takes more CPU time from the threads that serve existing
-    /// clients. Default 2000.
+    /// Connections accepted per second while ticks are published; further ones wait in the backlog of the kernel.
+    /// A higher rate admits clients sooner that reconnect together, and takes more CPU time from the threads that
+    /// serve existing clients. Default 2000.
     pub admissions_per_s: NonZeroU32,
     /// Time for the head of a request, from its first byte, milliseconds; then 408. A longer time helps slow
     /// links, and lets an attacker hold connections for longer. Default 5000.
@@ -161,6 +162,7 @@ pub(super) struct Site {
     pub(super) router: Router,
     pub(super) gate: Gate,
     pub(super) limits: Limits,
+    pub(super) published: Published,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -178,7 +180,7 @@ struct Listener {
 /// Serves `router` on `listener` until `shutdown` is ready; then no connection is accepted any more, and open
 /// ones have [`GRACE`] to end.
 pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
-    let Site { router, gate, limits, stats } = site;
+    let Site { router, gate, limits, published, stats } = site;
     let mut http = http1::Builder::new();
     // This module has its own deadline for heads, with an answer; hyper's closes without one.
     http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
@@ -189,7 +191,7 @@ pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Futu
     let mut shutdown = pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        never = accept(&listener, &server, &stopped) => match never {},
+        never = accept(&listener, &server, &stopped, published) => match never {},
     }
     drop((listener, stopped, server));
     // An error means that there is no receiver, hence no open connection.
@@ -198,52 +200,16 @@ pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Futu
     timeout(GRACE + LINGER, stop.closed()).await.ok();
 }
 
-/// Limits the rate of accepted connections, in small portions: handshakes take CPU time from the shards where
-/// cores are few.
-struct Pace {
-    portion: u32,
-    /// Connections left in this portion.
-    left: u32,
-    next: Interval,
-}
-
-impl Pace {
-    fn new(per_s: NonZeroU32) -> Self {
-        let (portion, period) = portion(per_s);
-        let mut next = interval(period);
-        // After a quiet period one portion is available, not all unused ones.
-        next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { portion, left: 0, next }
-    }
-
-    /// Waits until a connection may be accepted.
-    async fn go_on(&mut self) {
-        if self.left == 0 {
-            self.next.tick().await;
-            self.left = self.portion;
-        }
-        self.left -= 1;
-    }
-}
-
-/// The size of a portion and its period: one portion per 5 ms, or one connection per longer period.
-fn portion(per_s: NonZeroU32) -> (u32, Duration) {
-    const PORTIONS_PER_S: u32 = 200;
-    match per_s.get() / PORTIONS_PER_S {
-        0 => (1, Duration::from_secs(1) / per_s.get()),
-        portion => (portion, Duration::from_secs(1) * portion / per_s.get()),
-    }
-}
-
 async fn accept(
     listener: &TcpListener,
     server: &Arc<Listener>,
     stopped: &watch::Receiver<()>,
+    published: Published,
 ) -> std::convert::Infallible {
     let open = Arc::new(Semaphore::new(server.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
-    let mut pace = Pace::new(server.limits.admissions_per_s);
+    let mut pace = Pace::new(server.limits.admissions_per_s, published);
     let no_file_left =
         answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
     let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());
@@ -629,33 +595,5 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_portion_is_small_and_the_portions_of_a_second_are_as_many_as_asked_for() {
-        for (per_s, expected, period_us) in
-            [(1, 1, 1_000_000), (150, 1, 6_666), (200, 1, 5_000), (2_000, 10, 5_000), (2_199, 10, 4_547)]
-        {
-            let (portion, period) = portion(NonZeroU32::new(per_s).expect("not 0"));
-            assert_eq!((portion, period.as_micros()), (expected, period_us), "{per_s}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_storm_is_paced_after_a_quiet_time_too() {
-        let mut pace = Pace::new(NonZeroU32::new(2_000).expect("not 0"));
-        pace.go_on().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let begin = tokio::time::Instant::now();
-        // The rest of the first portion, one portion that is due, and two that need a wait.
-        for _ in 0..9 + 10 + 20 {
-            pace.go_on().await;
-        }
-        assert!(begin.elapsed() >= Duration::from_millis(9), "{:?}", begin.elapsed());
     }
 }
