@@ -397,3 +397,28 @@ fn there_are_two_unsafe_calls() {
     let blocks: usize = sources().iter().map(|source| source.code.matches("unsafe {").count()).sum();
     assert_eq!(blocks, 2, "src/net/kernel.rs asks what is not acknowledged, and whether anything is");
 }
+
+/// The widest line of a document, but for tables, blocks and addresses, which cannot be broken.
+const COLUMNS_MAX: usize = 100;
+
+#[test]
+fn documents_are_narrow() {
+    let docs = std::fs::read_dir(root().join("docs")).expect("docs");
+    let docs = docs.map(|entry| entry.expect("an entry").path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let others = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root().join(page));
+    let mut wide = Vec::new();
+    for page in pages.chain(others) {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        let mut in_block = false;
+        for (n, line) in text.lines().enumerate() {
+            in_block ^= line.trim_start().starts_with("```");
+            let is_long = line.chars().count() > COLUMNS_MAX;
+            let may_be = in_block || line.starts_with('|') || line.starts_with("<https://");
+            if is_long && !may_be {
+                wide.push(format!("{}:{}", page.display(), n + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "more than {COLUMNS_MAX} columns: {wide:#?}");
+}
