@@ -75,7 +75,7 @@ pub enum Outcome {
 pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let (exit_at_end, summary) = (job.exit_at_end, job.summary);
     guard::end_on_panic();
-    let running = Running::start(job, clock)?;
+    let running = Running::start(job, &clock)?;
     // Before the ready line, because a signal may arrive as soon as it is read.
     let mut signals = Signals::listen()?;
     say(&running.ready_line);
@@ -112,40 +112,34 @@ struct Running {
     shards: Shards,
     rooms: Option<Arc<Rooms>>,
     publishing: Option<Arc<Publish>>,
-    history: Option<HistoryThreads>,
-    recorder: Option<RecorderThread>,
-    collecting: Option<Collecting>,
+    writers: Writers,
     /// Stops the listeners.
     stop_listeners: watch::Sender<bool>,
 }
 
 impl Running {
     /// Validates the configuration, opens the captures, binds the addresses and starts all threads, in this order.
-    fn start(job: Job, clock: Clock) -> anyhow::Result<Self> {
+    fn start(job: Job, clock: &Clock) -> anyhow::Result<Self> {
         let Job { mut config, wait_subscribers, .. } = job;
         check(&config)?;
-        let files_max = files::raise();
-        let fit = files::fit(&config, cores(), files_max);
-        config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
-        let (notices, log) = mpsc::channel(NOTICES_MAX);
-        // The queue has room: few notices were sent so far.
-        first_notices(&config, fit.notice).for_each(|notice| drop(notices.try_send(notice)));
+        let (files_max, files_notice) = fit_files(&mut config);
+        let (notices, log) = log_of(first_notices(&config, files_notice));
         let (gauge, memory) = memory_watch::bound(&config, &notices)?;
         let mut replays = open_replays(&config)?;
-        let recording = Recording::prepare(&config, &mut replays, &clock, &notices)?;
+        let recording = Recording::prepare(&config, &mut replays, clock, &notices)?;
         let listeners = Listeners::bind(&config)?;
         let policy = ControlPolicy::of_token(&config.replay.control_token);
-        let base = EngineBase::new("", &config, replays, policy, &clock)?;
-        let history = history(&config, &base.ring, &clock, &notices)?;
+        let base = EngineBase::new("", &config, replays, policy, clock)?;
+        let history = history(&config, &base.ring, clock, &notices)?;
         let past = history.as_ref().map(History::access);
         // Own thread: a blocked stderr must not stall the control thread.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || write_log(log))?;
-        let mut collector = collector(&config, &base, &clock, &notices);
-        let shards = base.shards(&config, past.as_ref(), &memory, &clock, &mut collector)?;
-        let rooms = Rooms::open(&config, &memory, &clock, &notices)?;
+        let mut collector = collector(&config, &base, clock, &notices);
+        let shards = base.shards(&config, past.as_ref(), &memory, clock, &mut collector)?;
+        let rooms = Rooms::open(&config, &memory, clock, &notices)?;
         let (stop_listeners, stopped) = watch::channel(false);
         let (publishing, input) =
-            publishing(&config, &clock, &base.ingest)?.map(|p| (p.endpoint, p.inbox)).unzip();
+            publishing(&config, clock, &base.ingest)?.map(|p| (p.endpoint, p.inbox)).unzip();
         let ready_line = listeners.ready_line()?;
         let guarded = guard::pulses(&base.view, &shards);
         let parts = GatewayParts {
@@ -158,39 +152,23 @@ impl Running {
             measured: collector.as_ref().map(Collector::measured),
             rooms: rooms.as_ref(),
             memory: &memory,
-            clock: &clock,
+            clock,
             pulses: &guarded.all,
         };
         listeners.open(&parts, publishing.as_ref(), &stopped)?;
-        let history = history.map(History::spawn).transpose().context("cannot start the history")?;
         let Recording { recorder, publish_tap: tap, .. } = recording;
-        let recorder = recorder.map(|recorder| recorder.spawn(&clock)).transpose();
-        let recorder = recorder.context("cannot start the recorder")?;
         let memory_watch = MemoryWatch::new(gauge, &memory, &base, &shards, rooms.as_ref(), &notices);
         memory_watch.start(stopped).context("cannot start the thread that watches over memory")?;
         let view = Arc::clone(&base.view);
         let (ingest, parts) =
-            base.into_parts(&config, &shards, wait_subscribers, notices.clone(), &clock, &mut collector);
+            base.into_parts(&config, &shards, wait_subscribers, notices.clone(), clock, &mut collector);
+        let writers = Writers::spawn(history, recorder, collector, clock)?;
         let parts = IngestParts { publishing: PublishingParts { input, tap, ..parts.publishing }, ..parts };
         let ingest = ingest.start("ingest".to_owned(), parts, publishing.clone())?;
         guarded
-            .watch(config.server.hang_after_ms, &clock, notices)
+            .watch(config.server.hang_after_ms, clock, notices)
             .context("cannot watch over the threads")?;
-        let collecting = collector.map(|collector| collector.start(clock)).transpose();
-        let collecting = collecting.context("cannot start the latency thread")?;
-        Ok(Self {
-            config,
-            ready_line,
-            view,
-            ingest,
-            shards,
-            rooms,
-            publishing,
-            history,
-            recorder,
-            collecting,
-            stop_listeners,
-        })
+        Ok(Self { config, ready_line, view, ingest, shards, rooms, publishing, writers, stop_listeners })
     }
 
     /// Stops in this order: no new clients, no new ticks, then what is queued is sent.
@@ -202,12 +180,56 @@ impl Running {
         // With a time limit, because the ingest thread may hang.
         let longest = Duration::from_millis(self.config.session.drain_ms) + INGEST_STOP_MAX;
         let _ = tokio::time::timeout(longest, self.ingest.stop()).await;
-        tokio::join!(self.shards.drain(&self.config, Close::Shutdown), end(self.rooms), stop(self.recorder));
+        tokio::join!(
+            self.shards.drain(&self.config, Close::Shutdown),
+            end(self.rooms),
+            stop(self.writers.recorder)
+        );
         // After the shards, because clients catch up from the history until then.
-        stop_history(self.history).await;
-        stop_collecting(self.collecting).await;
+        stop_history(self.writers.history).await;
+        stop_collecting(self.writers.collecting).await;
         self.view
     }
+}
+
+/// Raises the limit of open files, and lowers the maximum number of connections to what fits. Returns the limit, and a
+/// notice if it was lowered.
+fn fit_files(config: &mut Config) -> (Option<u64>, Option<String>) {
+    let files_max = files::raise();
+    let fit = files::fit(config, cores(), files_max);
+    config.limits.connections_max = NonZeroUsize::new(fit.connections_max).unwrap_or(NonZeroUsize::MIN);
+    (files_max, fit.notice)
+}
+
+/// The threads that write files.
+struct Writers {
+    history: Option<HistoryThreads>,
+    recorder: Option<RecorderThread>,
+    collecting: Option<Collecting>,
+}
+
+impl Writers {
+    fn spawn(
+        history: Option<History>,
+        recorder: Option<Recorder>,
+        collector: Option<Collector>,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let history = history.map(History::spawn).transpose().context("cannot start the history")?;
+        let recorder = recorder.map(|recorder| recorder.spawn(clock)).transpose();
+        let recorder = recorder.context("cannot start the recorder")?;
+        let collecting = collector.map(|collector| collector.start(clock.clone())).transpose();
+        let collecting = collecting.context("cannot start the latency thread")?;
+        Ok(Self { history, recorder, collecting })
+    }
+}
+
+/// Returns both ends of the log, with these notices in it.
+fn log_of(first: impl Iterator<Item = String>) -> (mpsc::Sender<String>, mpsc::Receiver<String>) {
+    let (notices, log) = mpsc::channel(NOTICES_MAX);
+    // The queue has room: these are the first.
+    first.for_each(|notice| drop(notices.try_send(notice)));
+    (notices, log)
 }
 
 /// What the log says first: about open files, and about checks that are off.
