@@ -17,7 +17,7 @@ use serde_json::Value;
 use skipped::recorded;
 use tickfan::capture::{Compression, Kind, Reader, Writer};
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
-use tickfan::config::Limits;
+use tickfan::config::LimitsConfig;
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]
@@ -39,7 +39,7 @@ fn run(files: &[PathBuf]) -> Normalized {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let (mut out, mut log) = (Vec::new(), Vec::new());
-    let input = normalize(&captures, &Limits::default(), &mut out, &mut log, &mut Progress::hidden());
+    let input = normalize(&captures, &LimitsConfig::default(), &mut out, &mut log, &mut Progress::hidden());
     assert_eq!(input.expect("readable captures"), Input::Whole);
     let text = String::from_utf8(out).expect("UTF-8");
     let ticks = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

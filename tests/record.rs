@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
-use tickfan::config::Limits;
+use tickfan::config::LimitsConfig;
 use tickfan::feed::{
     LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, Sequencer, Stamp, Step,
 };
@@ -72,7 +72,7 @@ fn normalized(path: &Path) -> String {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let mut out = Vec::new();
-    let input = normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden());
+    let input = normalize(&captures, &LimitsConfig::default(), &mut out, io::sink(), &mut Progress::hidden());
     assert_eq!(input.expect("readable"), Input::Whole);
     String::from_utf8(out).expect("UTF-8")
 }

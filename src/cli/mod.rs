@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Feed, FeedKind};
+use crate::config::{Config, FeedConfig, FeedKind};
 use crate::gateway::{self, Job, Outcome};
 use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
@@ -351,7 +351,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.server.load(args.config.as_deref())?;
-    config.feed = vec![Feed {
+    config.feed = vec![FeedConfig {
         kind: FeedKind::Replay,
         files: args.files,
         venue: args.venue,

@@ -20,7 +20,7 @@ pub enum FeedKind {
 /// `[[feed]]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Feed {
+pub struct FeedConfig {
     /// Kind of the feed.
     pub kind: FeedKind,
     /// Paths of the captures.

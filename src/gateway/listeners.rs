@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::engine::{EngineBase, OpenedFeeds, Shards, hand_over};
 use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
-use crate::config::{Config, Feed};
+use crate::config::{Config, FeedConfig};
 use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::history::Access;
@@ -275,12 +275,12 @@ fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
 }
 
 fn feed_health(
-    feeds: &[Feed],
+    feeds: &[FeedConfig],
     publishers: Option<u64>,
     view: &IngestView,
     records: &[Arc<LineRecord>],
 ) -> Vec<FeedHealth> {
-    let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
+    let row = |(number, (feed, flow)): (usize, (&FeedConfig, Flow))| FeedHealth {
         name: format!("feed {number}"),
         flowing: flow == Flow::Flowing,
         detail: match flow {

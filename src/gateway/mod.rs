@@ -23,7 +23,7 @@ use listeners::{GatewayParts, Listeners, publishing};
 use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
-use crate::config::{Config, Flight, Latency};
+use crate::config::{Config, FlightConfig, LatencyConfig};
 use crate::feed::publish::Publish;
 use crate::feed::{
     IngestParts, IngestView, LineRecord, PublishingParts, RecordOptions, Recorder, RecorderThread, Replay,
@@ -281,7 +281,7 @@ fn collector(
     clock: &Clock,
     notices: &mpsc::Sender<String>,
 ) -> Option<Collector> {
-    let Latency { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
+    let LatencyConfig { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
     if *interval_ms == 0 {
         return None;
     }
@@ -304,7 +304,7 @@ fn collector(
 }
 
 /// The flight recorder; `None` if it is disabled.
-fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
+fn flights(flight: &FlightConfig, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
     let options = flight::Options {
         dir: flight.dir.clone()?,
         seconds: flight.seconds.get(),

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{EngineBase, IngestThread, Shards, died, hand_over, open_replays};
 use crate::capture::CatalogEntry;
-use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
+use crate::config::{Config, FeedConfig, FeedKind, PublishConfig, RecordConfig, RingConfig, ShardConfig};
 use crate::feed::{IngestView, ReplayError, SeekMemory};
 use crate::http::metrics::RoomFigures;
 use crate::http::{Refused, RoomError, Upgraded};
@@ -387,7 +387,7 @@ fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> RoomError {
 
 /// The configuration of a gateway that serves only this room.
 pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerms) -> Config {
-    let feed = Feed {
+    let feed = FeedConfig {
         kind: FeedKind::Replay,
         files: titles.iter().map(|title| title.path.clone()).collect(),
         venue: None,
@@ -401,11 +401,11 @@ pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerm
     };
     let mut config = Config {
         feed: vec![feed],
-        publish: Publish { venues: Vec::new(), ..Publish::default() },
-        record: Record { enabled: false, ..gateway.record.clone() },
-        ring: Ring { capacity: gateway.replay.room_ring_capacity },
+        publish: PublishConfig { venues: Vec::new(), ..PublishConfig::default() },
+        record: RecordConfig { enabled: false, ..gateway.record.clone() },
+        ring: RingConfig { capacity: gateway.replay.room_ring_capacity },
         // One thread for all clients of the room, which never spins while it is idle.
-        shard: Shard {
+        shard: ShardConfig {
             threads: 1,
             wait: Wait::Park,
             frame_ring_bytes: gateway.shard.frame_ring_bytes.min(ROOM_FRAME_RING_BYTES_MAX),

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 
 use super::sheet::{Cell, Columns, Sheet, create};
 use super::{Captures, Input, Opened, Progress, normalize, open, read, summary};
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 use crate::feed::Replay;
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Tick};
@@ -95,7 +95,7 @@ const GAPS: Columns = Columns {
 /// without a folder, a number that a Parquet decimal cannot represent.
 pub fn convert(
     captures: &Captures,
-    limits: &Limits,
+    limits: &LimitsConfig,
     (to, out): (Target, Option<&Path>),
     stdout: impl Write,
     mut log: impl Write,

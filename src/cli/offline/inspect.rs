@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Captures, Doubts, Progress};
 use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 use crate::feed::{Join, Line, LineId, LineStats, Origin, SILENCE_NS_MAX, Sequencer};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::Body;
@@ -168,7 +168,7 @@ pub fn inspect(
     path: &Path,
     venue: Option<Wire>,
     checks_off: ChecksOff,
-    limits: &Limits,
+    limits: &LimitsConfig,
     progress: &mut Progress,
 ) -> anyhow::Result<Report> {
     let mut reader = Reader::open(path)?;
@@ -199,7 +199,7 @@ pub struct Joins(Vec<Join>);
 ///
 /// # Errors
 /// A capture that does not open, or whose venue cannot be detected.
-pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> anyhow::Result<Joins> {
+pub fn joins(captures: &Captures, limits: &LimitsConfig, progress: &mut Progress) -> anyhow::Result<Joins> {
     // Unreadable lines were already reported for each capture.
     let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
@@ -253,7 +253,7 @@ struct Inspection {
 }
 
 impl Inspection {
-    fn new(report: Report, limits: &Limits) -> Self {
+    fn new(report: Report, limits: &LimitsConfig) -> Self {
         let checks_off = report.checks_off;
         let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
         let line_limits = super::line_limits(limits, checks_off);

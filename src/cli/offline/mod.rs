@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 
 use crate::capture::{CaptureError, Compression, Writer};
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 use crate::feed::{LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, Sequencer, Stamp, Step};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::{Body, Tick};
@@ -64,7 +64,7 @@ impl Input {
 pub struct BadRecord(String);
 
 /// Limits of the feed line of a capture.
-fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
+fn line_limits(limits: &LimitsConfig, checks_off: ChecksOff) -> LineLimits {
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
         venues: None,
@@ -86,7 +86,7 @@ struct Opened {
 }
 
 /// Opens captures and detects their venues.
-fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
+fn open(captures: &Captures, limits: &LimitsConfig) -> anyhow::Result<Opened> {
     let spec = ReplaySpec {
         venue: captures.venue,
         speed: Speed::FLAT_OUT,
@@ -135,7 +135,7 @@ fn read(
 /// A capture that does not open, with `strict` the first bad record, or output that cannot be written.
 pub fn normalize(
     captures: &Captures,
-    limits: &Limits,
+    limits: &LimitsConfig,
     out: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
@@ -241,7 +241,11 @@ impl fmt::Display for Doubts<'_> {
 ///
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
-pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
+pub fn check_captures(
+    captures: &Captures,
+    limits: &LimitsConfig,
+    mut out: impl Write,
+) -> anyhow::Result<bool> {
     let replay = read(open(captures, limits)?, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
     for LineView { files, line, bad_lines, is_truncated } in replay.lines() {
