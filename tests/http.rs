@@ -14,8 +14,8 @@ use answer::Answer;
 use serde_json::{Value, json};
 use tickfan::feed::publish::Verdict;
 use tickfan::http::{
-    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Refused, RoomError,
-    RoomRoute, Stats, Upgraded,
+    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpLimits, HttpOptions, HttpStats, PublishRoute,
+    Refused, RoomError, RoomRoute, Upgraded,
 };
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
@@ -38,7 +38,7 @@ struct Door {
     addr: SocketAddr,
     switches: Arc<Switches>,
     sessions: mpsc::Receiver<Upgraded>,
-    stats: Arc<Stats>,
+    stats: Arc<HttpStats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     served: mpsc::Receiver<()>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -128,15 +128,15 @@ async fn enter(wish: RoomSpec) -> Result<HandOverOnce, RoomError> {
     Ok(Box::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::RoomEnded })))
 }
 
-fn door(change: impl FnOnce(&mut Options), publish: bool) -> Door {
+fn door(change: impl FnOnce(&mut HttpOptions), publish: bool) -> Door {
     door_on((Ipv4Addr::LOCALHOST, 0).into(), change, |hooks| {
         hooks.publish = hooks.publish.take().filter(|_| publish);
     })
 }
 
 /// A door that listens here, with what leads on from it changed.
-fn door_on(listen: SocketAddr, change: impl FnOnce(&mut Options), lead: impl FnOnce(&mut Hooks)) -> Door {
-    let mut options = Options::default();
+fn door_on(listen: SocketAddr, change: impl FnOnce(&mut HttpOptions), lead: impl FnOnce(&mut Hooks)) -> Door {
+    let mut options = HttpOptions::default();
     change(&mut options);
     let switches = Arc::new(Switches::default());
     let (sender, sessions) = mpsc::channel();
@@ -727,7 +727,7 @@ fn a_long_list_of_symbols_comes_in_pages_each_as_long_as_it_may_be() {
 #[test]
 fn origins_are_checked_when_configured() {
     let (sender, _sessions) = mpsc::channel();
-    let options = Options { allowed_origins: vec!["desk".into()], ..Options::default() };
+    let options = HttpOptions { allowed_origins: vec!["desk".into()], ..HttpOptions::default() };
     let error = Front::new(&options, hooks(&Arc::default(), sender, false)).expect_err("no origin");
     assert!(error.to_string().contains("\"desk\""));
 }
@@ -818,7 +818,7 @@ fn bodies_are_bounded() {
 
 #[test]
 fn a_room_that_opens_slowly_is_no_slow_head() {
-    let limits = Limits { head_timeout_ms: OPENS_IN.as_millis() as u64 / 4, ..Limits::default() };
+    let limits = HttpLimits { head_timeout_ms: OPENS_IN.as_millis() as u64 / 4, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut stream = door.connect();
     let ask =
@@ -860,7 +860,7 @@ fn a_long_list_of_captures_comes_in_parts() {
 
 #[test]
 fn a_half_sent_head_gets_408_and_silence_gets_silence() {
-    let limits = Limits { head_timeout_ms: 200, idle_timeout_ms: 600, ..Limits::default() };
+    let limits = HttpLimits { head_timeout_ms: 200, idle_timeout_ms: 600, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut stream = door.connect();
     stream.write_all(b"GET / HTTP/1.1\r\nHo").expect("sent");
@@ -888,7 +888,7 @@ fn a_half_sent_head_gets_408_and_silence_gets_silence() {
 
 #[test]
 fn connections_over_the_limit_get_503() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut first = door.connect();
     first.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");

@@ -12,7 +12,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
-use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
+use tickfan::feed::publish::{
+    CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Publish, PublishOptions,
+};
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
 use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
 use tickfan::latency::meter::Meter;
@@ -72,11 +74,11 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
     }
 }
 
-fn door(options: Options, chunks_max: usize) -> Door {
+fn door(options: PublishOptions, chunks_max: usize) -> Door {
     door_at(Clock::real(), options, chunks_max)
 }
 
-fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
+fn door_at(clock: Clock, options: PublishOptions, chunks_max: usize) -> Door {
     let (sender, input) = mpsc::channel(chunks_max);
     let wake = Arc::new(Notify::new());
     let runtime =
@@ -87,13 +89,13 @@ fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
     let (lines, web) = (bind(), bind());
     let (tcp, http) = (lines.local_addr().expect("bound"), web.local_addr().expect("bound"));
     runtime.spawn(Arc::clone(&publish).serve_tcp(lines));
-    let front = Front::new(&http::Options::default(), hooks(&publish)).expect("good origins");
+    let front = Front::new(&http::HttpOptions::default(), hooks(&publish)).expect("good origins");
     runtime.spawn(front.serve(web, std::future::pending()));
     Door { publish, tcp, http, input, wake, runtime: Some(runtime) }
 }
 
 fn usual() -> Door {
-    door(Options::default(), CHUNKS_MAX)
+    door(PublishOptions::default(), CHUNKS_MAX)
 }
 
 impl Door {
@@ -225,7 +227,7 @@ fn without_the_token_nothing_is_taken() {
 
 #[test]
 fn the_token_must_come_in_time() {
-    let door = door(Options { auth_timeout_ms: 200, ..Options::default() }, CHUNKS_MAX);
+    let door = door(PublishOptions { auth_timeout_ms: 200, ..PublishOptions::default() }, CHUNKS_MAX);
     let mut stream = door.tcp(&AUTH[..10]);
     let told = message(&line(&mut stream));
     assert_eq!(told["code"], "auth");
@@ -241,7 +243,7 @@ fn an_empty_token_is_refused() {
     let (sender, _input) = mpsc::channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     let (wake, home) = (Arc::default(), runtime.handle().clone());
-    assert!(Publish::new("", Options::default(), Clock::real(), sender, wake, home).is_err());
+    assert!(Publish::new("", PublishOptions::default(), Clock::real(), sender, wake, home).is_err());
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn faults_are_told_to_a_publisher_that_only_listens() {
 
 #[test]
 fn a_stalled_ingest_thread_stops_the_publisher_and_loses_nothing() {
-    let mut door = door(Options::default(), 2);
+    let mut door = door(PublishOptions::default(), 2);
     let mut stream = door.tcp(AUTH);
     assert_eq!(line(&mut stream), ACK);
     let socket = stream.get_mut();
@@ -409,7 +411,7 @@ fn a_binary_message_ends_a_websocket_but_keeps_what_came_before() {
 
 #[test]
 fn publishers_are_bounded() {
-    let mut door = door(Options { publishers_max: 1, ..Options::default() }, CHUNKS_MAX);
+    let mut door = door(PublishOptions { publishers_max: 1, ..PublishOptions::default() }, CHUNKS_MAX);
     let mut first = door.tcp(AUTH);
     assert_eq!(line(&mut first), ACK);
     let (_, errors) = door.opened();
@@ -469,7 +471,7 @@ fn closed(socket: &mut WebSocket<TcpStream>) -> (String, u16) {
 #[test]
 fn strangers_keep_no_publisher_out() {
     const PUBLISHERS: u64 = 60;
-    let mut door = door(Options { publishers_max: 100, ..Options::default() }, CHUNKS_MAX);
+    let mut door = door(PublishOptions { publishers_max: 100, ..PublishOptions::default() }, CHUNKS_MAX);
     // More than have places, on both listeners, and they stay as long as they may.
     let silent: Vec<_> = (0..70).map(|_| door.tcp("")).collect();
     let mute: Vec<_> = (0..70).map(|_| door.ws(None).expect("upgraded")).collect();
@@ -500,11 +502,11 @@ fn strangers_keep_no_publisher_out() {
 
 #[test]
 fn each_listener_has_places_of_its_own_for_strangers() {
-    let options = Options {
+    let options = PublishOptions {
         strangers_max: 3,
         strangers_per_address: 2,
         auth_timeout_ms: 600_000,
-        ..Options::default()
+        ..PublishOptions::default()
     };
     let mut door = door(options, CHUNKS_MAX);
     // Each is there before the next comes.
@@ -614,7 +616,8 @@ fn pings_of_publishers_are_answered_and_a_close_is_too() {
 #[test]
 fn guesses_are_slowed_by_address() {
     let clock = Clock::manual();
-    let options = Options { wrong_tokens_per_minute: 3, auth_timeout_ms: 600_000, ..Options::default() };
+    let options =
+        PublishOptions { wrong_tokens_per_minute: 3, auth_timeout_ms: 600_000, ..PublishOptions::default() };
     let mut door = door_at(clock.clone(), options, CHUNKS_MAX);
     let mut before = door.tcp(AUTH);
     assert_eq!(line(&mut before), ACK);

@@ -284,8 +284,11 @@ impl Rig {
         let past = (seed % 3 == 1).then(|| {
             let folder = tempfile::tempdir().expect("a folder");
             // Little enough to lose some of it.
-            let options =
-                history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
+            let options = history::HistoryOptions {
+                dir: folder.path().to_owned(),
+                bytes_max: 8_192,
+                run_ns: clock.wall_ns(),
+            };
             let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
             sessions.borrow_mut().read_past_at(history.access().client(|| {}));
             let (writer, reader) = history.into_halves();

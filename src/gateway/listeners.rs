@@ -20,8 +20,8 @@ use crate::feed::{Flow, IngestView, LineRecord};
 use crate::history::Access;
 use crate::http::metrics::{self, Sources};
 use crate::http::{
-    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
-    Options, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
+    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpOptions,
+    ListedClients, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
@@ -69,7 +69,7 @@ pub(super) fn publishing(
         return Ok(None);
     }
     let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
-    let options = publish::Options {
+    let options = publish::PublishOptions {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
         strangers_max: config.publish.strangers_max.get(),
@@ -132,7 +132,7 @@ impl Listeners {
         let config = parts.config;
         let limits = front_limits(config);
         let hosts = Hosts::new(&config.server.hosts).context("server.hosts")?;
-        let options = Options {
+        let options = HttpOptions {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
             hosts: hosts.clone(),
@@ -164,7 +164,7 @@ impl Listeners {
         let handles = Arc::clone(&parts.shards.handles);
         let rooms = parts.rooms.cloned();
         let admin = Admin::new(
-            crate::http::Limits { connections_max: ADMIN_MAX, ..limits },
+            crate::http::HttpLimits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
@@ -200,8 +200,8 @@ fn runtimes(parts: &GatewayParts<'_>) -> Runtimes {
     )
 }
 
-fn front_limits(config: &Config) -> crate::http::Limits {
-    crate::http::Limits {
+fn front_limits(config: &Config) -> crate::http::HttpLimits {
+    crate::http::HttpLimits {
         connections_max: config.limits.connections_max.get(),
         open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),

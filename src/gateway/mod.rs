@@ -293,7 +293,7 @@ fn collector(
             view.notices_lost.add(1);
         }
     };
-    let options = collector::Options {
+    let options = collector::CollectorOptions {
         interval_ns: interval_ms * MS,
         symbols_max: symbols.get(),
         log,
@@ -305,7 +305,7 @@ fn collector(
 
 /// The flight recorder; `None` if it is disabled.
 fn flights(flight: &FlightConfig, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
-    let options = flight::Options {
+    let options = flight::FlightOptions {
         dir: flight.dir.clone()?,
         seconds: flight.seconds.get(),
         files_max: flight.files_max.get(),
@@ -434,7 +434,8 @@ fn history(
         return Ok(None);
     }
     let run_ns = clock.now().wall_ns;
-    let options = history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
+    let options =
+        history::HistoryOptions { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
     History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
 }
 

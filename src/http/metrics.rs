@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
-use super::{RoomError, Runtimes, Stats};
+use super::{HttpStats, RoomError, Runtimes};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
@@ -31,9 +31,9 @@ pub struct Sources {
     /// The shards, with their doorbells.
     pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
     /// The listeners, by name.
-    pub listeners: Vec<(&'static str, Arc<Stats>)>,
+    pub listeners: Vec<(&'static str, Arc<HttpStats>)>,
     /// The publishers, if publishing is enabled.
-    pub publish: Option<Arc<publish::Stats>>,
+    pub publish: Option<Arc<publish::PublishStats>>,
     /// The recordings, one per feed line.
     pub records: Arc<[Arc<LineRecord>]>,
     /// The history, if one is kept.
@@ -571,7 +571,7 @@ impl Sources {
     }
 
     fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Figure = (&'static str, &'static str, fn(&Stats) -> &AtomicU64);
+        type Figure = (&'static str, &'static str, fn(&HttpStats) -> &AtomicU64);
         let figures: [Figure; 9] = [
             ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
             ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),

@@ -46,13 +46,13 @@ pub use origin::{BadOrigin, Origins};
 pub use rooms::{Enter, HandOverOnce, RoomError, RoomRoute};
 pub use runtimes::Runtimes;
 use serve::Site;
-pub use serve::{Limits, Stats};
+pub use serve::{HttpLimits, HttpStats};
 
 /// Options of the public listener.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct HttpOptions {
     /// Limits of the listener and of each connection.
-    pub limits: Limits,
+    pub limits: HttpLimits,
     /// Web pages that may connect, for requests with an `Origin`: `"*"` any, `"self"` pages of the host and
     /// port that the request names, `"loopback"` pages of this machine (localhost, 127.0.0.0/8 and `[::1]`,
     /// any port), `"null"` files and sandboxes, otherwise one exact origin such as `https://desk.example`.
@@ -64,10 +64,10 @@ pub struct Options {
     pub feed: Provenance,
 }
 
-impl Default for Options {
+impl Default for HttpOptions {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: HttpLimits::default(),
             allowed_origins: vec!["self".to_owned(), "loopback".to_owned()],
             hosts: Hosts::default(),
             feed: Provenance::Live,
@@ -183,8 +183,8 @@ impl Front {
     /// Creates the listener; it does not accept connections yet.
     ///
     /// # Errors
-    /// [`BadOrigin`] names the invalid entry of [`Options::allowed_origins`].
-    pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
+    /// [`BadOrigin`] names the invalid entry of [`HttpOptions::allowed_origins`].
+    pub fn new(options: &HttpOptions, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
         let app = Arc::new(App { origins, feed: options.feed, hooks });
         // Each route checks the origin itself, because some are open to every page: the page itself, and what
@@ -194,7 +194,7 @@ impl Front {
     }
 
     /// The counters of the listener.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<HttpStats> {
         Arc::clone(&self.0.stats)
     }
 
@@ -251,13 +251,13 @@ pub struct Admin(Site);
 impl Admin {
     /// Creates the listener, with its host names besides loopback names and its own addresses. Requests of
     /// web pages from other origins are refused on all paths.
-    pub fn new(limits: Limits, hosts: Hosts, hooks: AdminHooks) -> Self {
+    pub fn new(limits: HttpLimits, hosts: Hosts, hooks: AdminHooks) -> Self {
         let gate = Gate { hosts, origins: Some(Origins::own()) };
         Self(Site { router: api::admin(hooks), gate, limits, stats: Arc::default() })
     }
 
     /// The counters of the listener.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<HttpStats> {
         Arc::clone(&self.0.stats)
     }
 

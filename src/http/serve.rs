@@ -54,7 +54,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Limits of a listener and of each of its connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Most connections in HTTP, handshakes included, sessions excluded. Further ones receive a 503. A
     /// connection costs at most about 40 kB. Default 1024.
     pub connections_max: usize,
@@ -75,7 +75,7 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
@@ -90,7 +90,7 @@ impl Default for Limits {
 
 /// Counters of a listener, since its start.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct HttpStats {
     /// Connections accepted, including those refused for lack of room.
     pub accepted: AtomicU64,
     /// Failed accepts.
@@ -160,16 +160,16 @@ impl Handover {
 pub(super) struct Site {
     pub(super) router: Router,
     pub(super) gate: Gate,
-    pub(super) limits: Limits,
-    pub(super) stats: Arc<Stats>,
+    pub(super) limits: HttpLimits,
+    pub(super) stats: Arc<HttpStats>,
 }
 
 /// Shared state of all connections of a listener.
 struct Listener {
     router: Router,
     gate: Gate,
-    limits: Limits,
-    stats: Arc<Stats>,
+    limits: HttpLimits,
+    stats: Arc<HttpStats>,
     http: http1::Builder,
     /// Local address of the listener.
     address: IpAddr,
@@ -362,7 +362,7 @@ async fn drive(
 }
 
 /// Closes a connection that was not handed over.
-async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &Stats) {
+async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &HttpStats) {
     let Err(error) = result else { return linger(stream).await };
     if activity.phase() == Phase::Answer {
         // The peer is gone, or has not read its answer.
@@ -385,7 +385,7 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
     }
 }
 
-fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &Stats) {
+fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &HttpStats) {
     let Ok(stream) = stream.into_std() else {
         count(&stats.handover_refused);
         return;
@@ -466,7 +466,7 @@ impl Activity {
         self.step.load(Ordering::Relaxed)
     }
 
-    fn limit(&self, limits: Limits) -> Duration {
+    fn limit(&self, limits: HttpLimits) -> Duration {
         Duration::from_millis(match self.phase() {
             Phase::Head => limits.head_timeout_ms,
             Phase::Idle | Phase::Answer => limits.idle_timeout_ms,

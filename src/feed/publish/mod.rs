@@ -58,7 +58,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Options of publishing.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct PublishOptions {
     /// Maximum number of concurrent publishers, over TCP and WebSocket together. Each has a buffer of 128
     /// KiB. Default 64.
     pub publishers_max: usize,
@@ -77,7 +77,7 @@ pub struct Options {
     pub controls_per_s: u32,
 }
 
-impl Default for Options {
+impl Default for PublishOptions {
     fn default() -> Self {
         Self {
             publishers_max: 64,
@@ -93,7 +93,7 @@ impl Default for Options {
 
 /// Counters of publishing, since the start.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct PublishStats {
     /// Publishers that showed the token.
     pub opened: AtomicU64,
     /// Publishers connected now.
@@ -185,7 +185,7 @@ struct Untold {
 pub struct Faults {
     told: mpsc::Sender<LineFault>,
     untold: Arc<Untold>,
-    stats: Arc<Stats>,
+    stats: Arc<PublishStats>,
 }
 
 impl Faults {
@@ -224,12 +224,12 @@ pub struct Newcomer {
 /// Accepts and serves publishers.
 pub struct Publish {
     token: Token,
-    options: Options,
+    options: PublishOptions,
     clock: Clock,
     input: mpsc::Sender<Input>,
     wake: Arc<Notify>,
     home: Handle,
-    stats: Arc<Stats>,
+    stats: Arc<PublishStats>,
     next: AtomicU32,
     known: Arc<Semaphore>,
     tcp_strangers: Arc<Strangers>,
@@ -255,7 +255,7 @@ impl Publish {
     /// [`EmptyToken`].
     pub fn new(
         token: &str,
-        options: Options,
+        options: PublishOptions,
         clock: Clock,
         input: mpsc::Sender<Input>,
         wake: Arc<Notify>,
@@ -282,7 +282,7 @@ impl Publish {
     }
 
     /// Returns the counters.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<PublishStats> {
         Arc::clone(&self.stats)
     }
 
@@ -318,7 +318,7 @@ impl Publish {
     /// Returns the socket if there is no room for another publisher.
     pub fn serve_ws(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), std::net::TcpStream> {
         let Newcomer { stream, read_buf, address, seat, authorized } = newcomer;
-        let Options { fragments_max: fragments, controls_per_s, .. } = self.options;
+        let PublishOptions { fragments_max: fragments, controls_per_s, .. } = self.options;
         let most = Most { message_bytes: AUTH_BYTES_MAX, fragments, controls_per_s };
         let clock = self.clock.clone();
         if authorized {

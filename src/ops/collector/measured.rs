@@ -138,7 +138,7 @@ pub struct Measured {
     pub(super) interval_ns: u64,
     pub(super) start: Now,
     pub(super) table: Arc<InstrumentTable>,
-    flights: Option<Arc<flight::Stats>>,
+    flights: Option<Arc<flight::FlightStats>>,
     has_log: bool,
     log_failing: AtomicBool,
     log_missing: Counter,
@@ -151,7 +151,7 @@ impl Measured {
         start: Now,
         has_log: bool,
         table: Arc<InstrumentTable>,
-        flights: Option<Arc<flight::Stats>>,
+        flights: Option<Arc<flight::FlightStats>>,
     ) -> Self {
         let none = || Window { from_ns: start.mono_ns, to_ns: start.mono_ns, ..Window::default() };
         let kept = Kept {
@@ -210,7 +210,7 @@ impl Measured {
     }
 
     /// Counters of the flight recorder; `None` if it is disabled.
-    pub fn flights(&self) -> Option<&flight::Stats> {
+    pub fn flights(&self) -> Option<&flight::FlightStats> {
         self.flights.as_deref()
     }
 

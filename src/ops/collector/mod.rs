@@ -41,7 +41,7 @@ pub use answer::SymbolRows;
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
 /// Options of the collector.
-pub struct Options {
+pub struct CollectorOptions {
     /// Length of an interval, nanoseconds; not 0.
     pub interval_ns: u64,
     /// Most symbols that are measured separately.
@@ -172,8 +172,8 @@ impl Collector {
     /// Creates a collector whose intervals begin at `start`, and the log, if enabled. `tell` receives a
     /// message when the log or the flights cannot be written, and when they can be again; measuring continues
     /// without them.
-    pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
-        let Options { interval_ns, symbols_max, log, flights, budget } = options;
+    pub fn new(options: CollectorOptions, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
+        let CollectorOptions { interval_ns, symbols_max, log, flights, budget } = options;
         let stats = flights.as_ref().map(Flights::stats);
         let head = |flights: Option<&Flights>| {
             Note::Log(machine::head(start.wall_ns, interval_ns, flights.map(Flights::dir)))

@@ -22,8 +22,8 @@ use crate::time::clock::{MANUAL_EPOCH_NS, MS, SECOND};
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
 
-fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
-    Options { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
+fn options(interval_ns: u64, log: Option<LogOptions>) -> CollectorOptions {
+    CollectorOptions { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
 }
 
 /// A table with one symbol of each venue.
@@ -56,7 +56,7 @@ impl Rig {
         Self::with(options(SECOND, log))
     }
 
-    fn with(options: Options) -> Self {
+    fn with(options: CollectorOptions) -> Self {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let tell = move |what| tell.lock().expect("not poisoned").push(what);
@@ -501,7 +501,7 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
 fn an_interval_over_budget_is_an_incident() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, ring) = tick_ring(4, VENUES.len()).expect("a power of two");
-    let flights = flight::Options {
+    let flights = flight::FlightOptions {
         dir: folder.path().to_owned(),
         seconds: 1,
         files_max: 9,
@@ -512,7 +512,7 @@ fn an_interval_over_budget_is_an_incident() {
     let flights = Some(Flights::new(flights, ring, table()));
     let log = folder.path().join("latency.hlog");
     let options = options(SECOND, Some(log_options(&log, 1 << 20)));
-    let mut rig = Rig::with(Options { flights, budget, ..options });
+    let mut rig = Rig::with(CollectorOptions { flights, budget, ..options });
     let incidents = rig.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
     // A rule without measurements is not violated.
     for (second, ns, broken) in

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 
-pub use files::{Flights, Options, Outcome};
+pub use files::{FlightOptions, Flights, Outcome};
 pub use form::{Bound, Flight, FlightError, Header, Reason, Stages};
 pub use history::{History, State};
 
@@ -78,7 +78,7 @@ pub struct Client {
 
 /// Counters of the recorder.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct FlightStats {
     /// Files written.
     pub written: Counter,
     /// Incidents without a file, because one was written shortly before.
@@ -88,7 +88,7 @@ pub struct Stats {
     failing: AtomicBool,
 }
 
-impl Stats {
+impl FlightStats {
     /// Whether the last file could not be written.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
@@ -98,7 +98,7 @@ impl Stats {
 /// Shared between the reporting threads and the writing thread.
 #[derive(Debug, Default)]
 struct Shared {
-    stats: Arc<Stats>,
+    stats: Arc<FlightStats>,
     /// Earliest time of the next file, steady nanoseconds; [`ON_ITS_WAY`] while an incident is waiting to be
     /// written.
     open_at_ns: AtomicU64,

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::form::{self, Bound, Header, Reason, Stages};
-use super::{Incident, IncidentReporter, Line, Shared, Stats};
+use super::{FlightStats, Incident, IncidentReporter, Line, Shared};
 use crate::model::instrument::InstrumentTable;
 use crate::ring::TickRing;
 use crate::text::printable;
@@ -18,7 +18,7 @@ use crate::time::rfc3339::{self, FractionDigits};
 
 /// Location and limits of the flights.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct FlightOptions {
     /// Folder of the files; it is created if missing.
     pub dir: PathBuf,
     /// Time span that a flight covers, seconds.
@@ -42,7 +42,7 @@ pub struct Outcome {
 
 /// Writes flights. It belongs to a thread that may wait for the disk.
 pub struct Flights {
-    options: Options,
+    options: FlightOptions,
     ring: TickRing,
     table: Arc<InstrumentTable>,
     shared: Arc<Shared>,
@@ -52,7 +52,7 @@ pub struct Flights {
 
 impl Flights {
     /// Creates a recorder of the ticks in this ring.
-    pub fn new(options: Options, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
+    pub fn new(options: FlightOptions, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
         Self { options, ring, table, shared: Arc::default(), incidents: bounded(1) }
     }
 
@@ -73,7 +73,7 @@ impl Flights {
     }
 
     /// The counters.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<FlightStats> {
         Arc::clone(&self.shared.stats)
     }
 

@@ -18,14 +18,14 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(capacity: usize, options: impl FnOnce(Options) -> Options) -> Self {
+    fn new(capacity: usize, options: impl FnOnce(FlightOptions) -> FlightOptions) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let table = Arc::new(InstrumentTable::new(1));
         table.intern(&Symbol::parse("demo:A").expect("a symbol")).expect("room");
         let (writer, ring) = tick_ring(capacity, 1).expect("a power of two");
         let dir = folder.path().join("flights");
         let options =
-            options(Options { dir, seconds: 10, files_max: 3, file_bytes_max: 1 << 20, quiet_s: 30 });
+            options(FlightOptions { dir, seconds: 10, files_max: 3, file_bytes_max: 1 << 20, quiet_s: 30 });
         Self { folder, writer, flights: Flights::new(options, ring, table) }
     }
 
@@ -104,7 +104,7 @@ fn a_ring_that_holds_less_says_so() {
 fn a_file_is_bounded_in_bytes_and_has_all_but_old_ticks() {
     let (mut whole, mut first) = (None, None);
     for file_bytes_max in [1 << 20, 2_000, 1_000, 10] {
-        let mut rig = Rig::new(64, |options| Options { file_bytes_max, ..options });
+        let mut rig = Rig::new(64, |options| FlightOptions { file_bytes_max, ..options });
         (0..20).for_each(|second| rig.publish(second));
         let state = State {
             at_us: 1,
