@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use tickfan::capture::{Kind, Reader};
+use tickfan::capture::{CaptureReader, RecordKind};
 use tickfan::feed::{Line, LineId, LineLimits, Origin, Sequencer};
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::venue::{self, Scratch, Wire};
@@ -27,11 +27,11 @@ struct Messages {
 
 impl Messages {
     fn read(path: &Path) -> Self {
-        let mut reader = Reader::open(path).expect("a capture");
+        let mut reader = CaptureReader::open(path).expect("a capture");
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         while let Some(record) = reader.next_record() {
             let record = record.expect("a good line");
-            if let Kind::Frame(frame) = record.kind {
+            if let RecordKind::Frame(frame) = record.kind {
                 bytes.extend_from_slice(frame);
                 ends.push((record.rx_ns, bytes.len()));
             }

@@ -14,7 +14,7 @@ mod rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-use crate::capture::{Writer, in_range};
+use crate::capture::{CaptureWriter, in_range};
 use crate::model::instrument::{Symbol, SymbolError};
 use crate::time::rfc3339;
 use crate::venue::Wire;
@@ -92,7 +92,7 @@ pub enum GenerateError {
 ///
 /// # Errors
 /// [`GenerateError`]: an invalid spec, before anything is written, or a failed write.
-pub fn generate<W: Write>(spec: &Spec, writer: &mut Writer<W>) -> Result<Summary, GenerateError> {
+pub fn generate<W: Write>(spec: &Spec, writer: &mut CaptureWriter<W>) -> Result<Summary, GenerateError> {
     let names = checked_names(spec)?;
     let mut rng = Rng::new(spec.seed);
     // A turn of a market produces two or three messages on average.
@@ -195,7 +195,7 @@ struct Run<'w, W: Write> {
     batch: Batch,
     rng: Rng,
     last_rx_ns: u64,
-    writer: &'w mut Writer<W>,
+    writer: &'w mut CaptureWriter<W>,
     summary: Summary,
 }
 

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use serde_json::Value;
 
 use super::*;
-use crate::capture::{Compression, Form, Kind, Reader};
+use crate::capture::{CaptureReader, Compression, Form, RecordKind};
 use crate::model::tick::Decimal;
 
 const START: u64 = 1_714_564_800_000_000_000;
@@ -24,19 +24,19 @@ fn spec(venue: Wire) -> Spec {
 }
 
 fn written(spec: &Spec) -> (Vec<u8>, Summary) {
-    let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+    let mut writer = CaptureWriter::new(Vec::new(), Compression::Plain).expect("started");
     let summary = generate(spec, &mut writer).expect("generated");
     (writer.finish().expect("written"), summary)
 }
 
 /// Returns every message with its receive time.
 fn messages(spec: &Spec) -> Vec<(u64, Value)> {
-    let mut reader = Reader::from_read("generated", Cursor::new(written(spec).0)).expect("a capture");
+    let mut reader = CaptureReader::from_read("generated", Cursor::new(written(spec).0)).expect("a capture");
     assert_eq!((reader.form(), reader.venue()), (Form::Tardis, Some(spec.venue)));
     let mut messages = Vec::new();
     while let Some(item) = reader.next_record() {
         let record = item.expect("a good line");
-        let Kind::Frame(frame) = record.kind else { panic!("{record:?}") };
+        let RecordKind::Frame(frame) = record.kind else { panic!("{record:?}") };
         messages.push((record.rx_ns, serde_json::from_slice(frame).expect("JSON")));
     }
     messages
@@ -317,7 +317,7 @@ fn native_messages_are_whole() {
 fn a_spec_without_sense_is_refused() {
     let good = spec(Wire::Coinbase);
     let refused = |spec: Spec| {
-        let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+        let mut writer = CaptureWriter::new(Vec::new(), Compression::Plain).expect("started");
         let error = generate(&spec, &mut writer).expect_err("refused").to_string();
         assert!(writer.finish().expect("nothing").is_empty(), "nothing is written");
         error

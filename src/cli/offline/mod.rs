@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use crate::capture::{CaptureError, Compression, Writer};
+use crate::capture::{CaptureError, CaptureWriter, Compression};
 use crate::config::LimitsConfig;
 use crate::feed::{LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, Sequencer, Stamp, Step};
 use crate::model::instrument::InstrumentTable;
@@ -279,7 +279,7 @@ pub fn generate(
 ) -> anyhow::Result<()> {
     let summary = match file {
         None => {
-            let mut writer = Writer::new(out, Compression::Plain)?;
+            let mut writer = CaptureWriter::new(out, Compression::Plain)?;
             let summary = synth::generate(spec, &mut writer)?;
             writer.finish()?;
             summary
@@ -292,7 +292,7 @@ pub fn generate(
             };
             let file = AtomicFile::create(path)
                 .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
-            let mut writer = Writer::new(file, compression)?;
+            let mut writer = CaptureWriter::new(file, compression)?;
             let summary = synth::generate(spec, &mut writer)?;
             let written = writer.finish().and_then(AtomicFile::commit);
             written.with_context(|| format!("{}", printable::path(path)))?;

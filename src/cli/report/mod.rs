@@ -21,7 +21,7 @@ use clap::Args;
 
 use self::run::{Flaw, Run, Series, Window};
 use crate::latency::budget::{self, Rule, Verdict};
-use crate::latency::hlog::{ReadError, Reader};
+use crate::latency::hlog::{HlogReader, ReadError};
 use crate::ops::flight::Flight;
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
@@ -250,7 +250,7 @@ fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
 
 /// Start of the first readable interval of a log, nanoseconds since the Unix epoch.
 fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
-    let mut reader = Reader::new(open(path)?);
+    let mut reader = HlogReader::new(open(path)?);
     loop {
         match reader.next_interval() {
             Ok(interval) => return Ok(interval.map(|interval| interval.start_ns)),

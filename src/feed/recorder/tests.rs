@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::Condvar;
 
 use super::*;
-use crate::capture::{Kind, Reader};
+use crate::capture::{CaptureReader, RecordKind};
 use crate::time::clock::Clock;
 
 /// Files in memory, by path.
@@ -93,21 +93,21 @@ fn said(files: &Files) -> Vec<String> {
     names.sort();
     let mut said = Vec::new();
     for name in names {
-        let mut reader = Reader::from_read(name, Cursor::new(files[name].clone())).expect("a capture");
+        let mut reader = CaptureReader::from_read(name, Cursor::new(files[name].clone())).expect("a capture");
         while let Some(record) = reader.next_record() {
             said.push(match record.map(|record| (record.rx_ns, record.kind)) {
-                Ok((rx_ns, Kind::Frame(frame))) => {
+                Ok((rx_ns, RecordKind::Frame(frame))) => {
                     format!("{} {}", (rx_ns - START_NS) / MS, String::from_utf8_lossy(frame))
                 }
-                Ok((_, Kind::Segment(segment))) => format!("segment {}", segment.number),
-                Ok((_, Kind::Connected(to))) => format!("connected {to}"),
-                Ok((_, Kind::Disconnected)) => "disconnected".to_owned(),
-                Ok((_, Kind::Joined)) => "joined".to_owned(),
-                Ok((_, Kind::Dropped { frames })) => format!("dropped {frames}"),
-                Ok((_, Kind::Note(note))) => {
+                Ok((_, RecordKind::Segment(segment))) => format!("segment {}", segment.number),
+                Ok((_, RecordKind::Connected(to))) => format!("connected {to}"),
+                Ok((_, RecordKind::Disconnected)) => "disconnected".to_owned(),
+                Ok((_, RecordKind::Joined)) => "joined".to_owned(),
+                Ok((_, RecordKind::Dropped { frames })) => format!("dropped {frames}"),
+                Ok((_, RecordKind::Note(note))) => {
                     String::from_utf8_lossy(&note[2..]).splitn(2, ' ').skip(1).collect()
                 }
-                Ok((_, Kind::Sent(_))) => "sent".to_owned(),
+                Ok((_, RecordKind::Sent(_))) => "sent".to_owned(),
                 Err(bad) => bad.to_string(),
             });
         }

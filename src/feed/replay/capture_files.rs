@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ReplayError;
-use crate::capture::{Capture, Kind, Merged, Places, STEP_BACK_NS, Segment};
+use crate::capture::{Capture, Merged, Places, RecordKind, STEP_BACK_NS, Segment};
 use crate::feed::line::{Line, LineLimits};
 use crate::feed::sequencer::{LineId, Origin, Sequencer};
 use crate::text::printable;
@@ -73,7 +73,7 @@ impl CaptureFiles {
 /// Primes a line with the first frames of its capture.
 pub(super) fn prime(line: &mut Line, capture: &Capture, sequencer: &mut Sequencer) {
     for record in capture.sample() {
-        if let Kind::Frame(frame) = record.kind {
+        if let RecordKind::Frame(frame) = record.kind {
             line.prime(frame, sequencer);
         }
     }
