@@ -560,7 +560,7 @@ fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
 fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
     use std::sync::Arc;
     use std::time::Duration;
-    use tickfan::feed::{LineId, LineLimits, Replay, ReplaySpec, Sequencer, Stamp, Step};
+    use tickfan::feed::{LineId, LineLimits, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp};
     use tickfan::model::instrument::InstrumentTable;
     use tickfan::model::tick::Body;
     use tickfan::time::clock::Clock;
@@ -580,9 +580,9 @@ fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
             }
         });
         match step {
-            Step::Took => {}
-            Step::Due(due) => clock.advance(Duration::from_nanos(due.mono_ns - now.mono_ns)),
-            Step::Ended => break,
+            ReplayStep::Took => {}
+            ReplayStep::Due(due) => clock.advance(Duration::from_nanos(due.mono_ns - now.mono_ns)),
+            ReplayStep::Ended => break,
             other => panic!("{other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use answer::Answer;
 use serde_json::{Value, json};
-use tickfan::feed::publish::Verdict;
+use tickfan::feed::publish::TokenVerdict;
 use tickfan::http::{
     FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpLimits, HttpOptions, HttpStats, PublishRoute,
     Refused, RoomError, RoomRoute, Upgraded,
@@ -78,7 +78,9 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
             Ok(())
         }),
         publish: publish.then(|| PublishRoute {
-            accepts: Arc::new(|token, _| if token == b"secret" { Verdict::Right } else { Verdict::Wrong }),
+            accepts: Arc::new(
+                |token, _| if token == b"secret" { TokenVerdict::Right } else { TokenVerdict::Wrong },
+            ),
             hand_over: Arc::new(move |upgraded, _| {
                 publishers.send(upgraded).expect("the test listens");
                 Ok(())

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
 use tickfan::feed::publish::{
-    CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Publish, PublishOptions,
+    CHUNKS_MAX, Chunk, Faults, LineFault, Newcomer, Publish, PublishInput, PublishOptions,
 };
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
 use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
@@ -39,7 +39,7 @@ struct Door {
     publish: Arc<Publish>,
     tcp: SocketAddr,
     http: SocketAddr,
-    input: mpsc::Receiver<Input>,
+    input: mpsc::Receiver<PublishInput>,
     wake: Arc<Notify>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -99,7 +99,7 @@ fn usual() -> Door {
 }
 
 impl Door {
-    fn next(&mut self) -> Input {
+    fn next(&mut self) -> PublishInput {
         let runtime = self.runtime.as_ref().expect("running");
         let next = runtime.block_on(async { tokio::time::timeout(PATIENCE, self.input.recv()).await });
         next.expect("an input in time").expect("publishing runs")
@@ -107,14 +107,14 @@ impl Door {
 
     fn opened(&mut self) -> (u32, Faults) {
         match self.next() {
-            Input::Opened { publisher, errors } => (publisher, errors),
+            PublishInput::Opened { publisher, errors } => (publisher, errors),
             other => panic!("not opened: {other:?}"),
         }
     }
 
     fn chunk(&mut self) -> Chunk {
         match self.next() {
-            Input::Chunk(chunk) => chunk,
+            PublishInput::Chunk(chunk) => chunk,
             other => panic!("no chunk: {other:?}"),
         }
     }
@@ -124,13 +124,13 @@ impl Door {
         let mut lines = Vec::new();
         loop {
             match self.next() {
-                Input::Chunk(chunk) => {
+                PublishInput::Chunk(chunk) => {
                     let text = String::from_utf8(chunk.bytes).expect("utf-8");
                     assert!(text.ends_with('\n'));
                     lines.extend((chunk.first_line..).zip(text.lines().map(str::to_owned)));
                 }
-                Input::Closed { .. } => return lines,
-                Input::Opened { .. } => panic!("opened twice"),
+                PublishInput::Closed { .. } => return lines,
+                PublishInput::Opened { .. } => panic!("opened twice"),
             }
         }
     }
@@ -441,7 +441,7 @@ fn stopping_sends_publishers_away() {
     assert_eq!(message(socket.read().expect("told").to_text().expect("text"))["code"], "shutdown");
     assert!(matches!(socket.read(), Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4001));
     for _ in 0..2 {
-        assert!(matches!(door.next(), Input::Closed { .. }));
+        assert!(matches!(door.next(), PublishInput::Closed { .. }));
     }
 }
 
@@ -589,7 +589,7 @@ fn what_a_websocket_sends_is_bounded_with_the_token_and_without() {
             // Behind the head comes the mask that it announces.
             socket.get_mut().write_all(&[&bytes[..], &[0; 4]].concat()).expect("sent");
             assert_eq!(closed(&mut socket), (word.to_owned(), code));
-            assert!(matches!(door.next(), Input::Closed { .. }));
+            assert!(matches!(door.next(), PublishInput::Closed { .. }));
         }
     }
 }

@@ -15,7 +15,7 @@ use tickfan::capture::{CaptureReader, RecordFault, RecordKind, SegmentIndex, seg
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
 use tickfan::config::LimitsConfig;
 use tickfan::feed::{
-    LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, Sequencer, Stamp, Step,
+    LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp,
 };
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::time::clock::Now;
@@ -100,8 +100,8 @@ fn recorded(file: &Path, dir: &Path, segment_s: u64) -> PathBuf {
     let mut now = Now::default();
     loop {
         match replay.step(Now::default(), Stamp::Recorded, &mut sequencer, |_| {}) {
-            Step::Took => {}
-            Step::Ended => break,
+            ReplayStep::Took => {}
+            ReplayStep::Ended => break,
             other => panic!("{other:?}"),
         }
         now.mono_ns += 1_000_000;

@@ -1110,7 +1110,7 @@ mod lines {
             feed.take(&format!(r#"{{"type":"kind {n} {}"}}"#, "x".repeat(100)));
         }
         let kinds = feed.kinds();
-        assert_eq!(kinds.len(), tickfan::feed::Kinds::MAX + 1);
+        assert_eq!(kinds.len(), tickfan::feed::FrameKinds::MAX + 1);
         assert_eq!(kinds.last().map(String::as_str), Some("(other) false 436"));
         assert!(kinds.iter().all(|kind| kind.len() < 50));
     }

@@ -15,7 +15,7 @@ use super::engine::{EngineBase, OpenedFeeds, Shards, hand_over};
 use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
 use crate::config::{Config, FeedConfig};
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
+use crate::feed::publish::{self, CHUNKS_MAX, Newcomer, Publish, PublishInput};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::history::Access;
 use crate::http::metrics::{self, Sources};
@@ -57,7 +57,7 @@ pub(super) struct GatewayParts<'a> {
 pub(super) struct Publishing {
     pub(super) endpoint: Arc<Publish>,
     /// The receiver of the ingest thread.
-    pub(super) inbox: mpsc::Receiver<Input>,
+    pub(super) inbox: mpsc::Receiver<PublishInput>,
 }
 
 pub(super) fn publishing(

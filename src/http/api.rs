@@ -24,7 +24,7 @@ use super::upgrade::{Handshake, not_get};
 use super::{
     AdminHooks, App, AskedClients, Health, Hooks, ListedClients, PublishRoute, Upgraded, exposition, ui,
 };
-use crate::feed::publish::{Verdict, too_many};
+use crate::feed::publish::{TokenVerdict, too_many};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::ops::collector::Measured;
 use crate::protocol;
@@ -501,12 +501,12 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
     let authorized = match head.headers.get(AUTHORIZATION) {
         None => false,
         Some(value) => match shown(value, &head, &route) {
-            Verdict::Right => true,
-            Verdict::Wrong => {
+            TokenVerdict::Right => true,
+            TokenVerdict::Wrong => {
                 let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
                 return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
             }
-            Verdict::NotNow { retry_s } => {
+            TokenVerdict::NotNow { retry_s } => {
                 let response = error(StatusCode::TOO_MANY_REQUESTS, &too_many(retry_s));
                 return ([(RETRY_AFTER, retry_s.to_string())], response).into_response();
             }
@@ -518,10 +518,10 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
 }
 
 /// Checks the token of a request.
-fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> Verdict {
+fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> TokenVerdict {
     match (bearer(value), head.extensions.get::<PeerAddress>()) {
         (Some(token), Some(peer)) => (route.accepts)(token, peer.0.ip()),
-        _ => Verdict::Wrong,
+        _ => TokenVerdict::Wrong,
     }
 }
 

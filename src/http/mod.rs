@@ -28,7 +28,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::feed::publish::Verdict;
+use crate::feed::publish::TokenVerdict;
 use crate::model::instrument::{InstrumentId, InstrumentTable};
 use crate::model::tick::State;
 use crate::net::ConnectionPermit;
@@ -115,7 +115,7 @@ pub struct FeedHealth {
 }
 
 /// Compares a token received from an address. It must take the same time for every wrong token.
-pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> Verdict + Send + Sync>;
+pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> TokenVerdict + Send + Sync>;
 
 /// The route `/publish`, if publishing is enabled.
 #[derive(Clone)]

@@ -14,7 +14,9 @@ use anyhow::{Context, bail};
 
 use crate::capture::{CaptureError, CaptureWriter, Compression};
 use crate::config::LimitsConfig;
-use crate::feed::{LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, Sequencer, Stamp, Step};
+use crate::feed::{
+    LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp,
+};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::{Body, Tick};
 use crate::protocol::json::{self, Mark};
@@ -121,10 +123,12 @@ fn read(
         std::mem::replace(&mut failed, Ok(())).context("cannot write")?;
         progress.step(|| replay.progress());
         match step {
-            Step::Took => {}
-            Step::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
-            Step::Bad(what) => writeln!(log, "{what}")?,
-            Step::Ended | Step::Due(_) | Step::Still | Step::Lost(_) => return Ok(replay),
+            ReplayStep::Took => {}
+            ReplayStep::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
+            ReplayStep::Bad(what) => writeln!(log, "{what}")?,
+            ReplayStep::Ended | ReplayStep::Due(_) | ReplayStep::Still | ReplayStep::Lost(_) => {
+                return Ok(replay);
+            }
         }
     }
 }

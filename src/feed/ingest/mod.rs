@@ -10,9 +10,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::alarm::Alarm;
 use super::line::{LineLimits, LineStats};
-use super::publish::Input;
+use super::publish::PublishInput;
 use super::recorder::Tap;
-use super::replay::{LineView, Replay, Stamp, Step};
+use super::replay::{LineView, Replay, ReplayStep, Stamp};
 use super::sequencer::Sequencer;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -186,7 +186,7 @@ pub struct IngestParts {
 /// What publishers need on the ingest thread.
 pub struct PublishingParts {
     /// Their input, if publishing is enabled.
-    pub input: Option<mpsc::Receiver<Input>>,
+    pub input: Option<mpsc::Receiver<PublishInput>>,
     /// The limits of the line of each.
     pub limits: LineLimits,
     /// The recorder's tap for what they send.
@@ -416,19 +416,19 @@ impl Ingest {
         for _ in 0..RECORDS_PER_TURN {
             stages.begin();
             match replay.step(now, Stamp::Live(clock), sequencer, publish(writer, view, stages)) {
-                Step::Took => {}
-                Step::Due(due) => return Next::At(due.mono_ns),
-                Step::Still => return Next::At(u64::MAX),
-                Step::Ended => {
+                ReplayStep::Took => {}
+                ReplayStep::Due(due) => return Next::At(due.mono_ns),
+                ReplayStep::Still => return Next::At(u64::MAX),
+                ReplayStep::Ended => {
                     self.end(at, Flow::Ended);
                     return Next::Now;
                 }
-                Step::Lost(what) => {
+                ReplayStep::Lost(what) => {
                     notice(notices, view, what);
                     self.end(at, Flow::Failed);
                     return Next::Now;
                 }
-                Step::Bad(what) => {
+                ReplayStep::Bad(what) => {
                     let (strict, first_round) = (replay.spec().strict, replay.rounds() == 0);
                     if first_round || strict {
                         notice(notices, view, what);

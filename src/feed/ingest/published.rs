@@ -4,7 +4,7 @@
 use super::waiting::{Held, Rest};
 use super::{Ingest, IngestParts, Next, publish};
 use crate::feed::line::Line;
-use crate::feed::publish::{Chunk, Faults, Input, LineFault};
+use crate::feed::publish::{Chunk, Faults, LineFault, PublishInput};
 use crate::feed::sequencer::{LineId, Origin};
 use crate::ring::ring_all;
 use crate::system::faults;
@@ -73,13 +73,13 @@ impl Ingest {
             };
         }
         match self.parts.publishing.input.as_mut()?.try_recv().ok()? {
-            Input::Opened { publisher, errors } => self.opened(publisher, errors),
-            Input::Closed { publisher } => {
+            PublishInput::Opened { publisher, errors } => self.opened(publisher, errors),
+            PublishInput::Closed { publisher } => {
                 if self.waiting.take(publisher, Held::Closed).is_err() {
                     self.closed(publisher, now);
                 }
             }
-            Input::Chunk(chunk) => {
+            PublishInput::Chunk(chunk) => {
                 self.chunks += 1;
                 let (publisher, line) = (chunk.publisher, chunk.first_line);
                 let rest = Held::Lines(Rest { chunk, taken: 0, line });

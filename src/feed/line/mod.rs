@@ -12,7 +12,7 @@ use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Channel, Tick};
 use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
 
-pub use stats::{Kind, Kinds, LineStats, Refused};
+pub use stats::{FrameKind, FrameKinds, LineStats, RefusedCounts};
 
 /// The limits of a line, and the checks it skips.
 #[derive(Clone, Debug)]

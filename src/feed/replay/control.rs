@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::merged_capture::value;
 use super::seeker::{Found, Seeker};
-use super::{Mode, Replay, Step};
+use super::{Mode, Replay, ReplayStep};
 use crate::feed::line::{Line, Memory};
 use crate::feed::sequencer::{Instrument, Origin, Sequencer};
 use crate::model::instrument::InstrumentId;
@@ -115,13 +115,13 @@ impl Replay {
         now: Now,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
-    ) -> Step {
+    ) -> ReplayStep {
         let found = match self.seeker.as_ref().and_then(Seeker::arrived) {
-            None => return Step::Still,
+            None => return ReplayStep::Still,
             Some(Ok(found)) => found,
             Some(Err(error)) => {
                 self.stand_at_end(now.wall_ns, sequencer, &mut out);
-                return Step::Lost(error);
+                return ReplayStep::Lost(error);
             }
         };
         self.output.release_all(&mut out);
@@ -138,7 +138,7 @@ impl Replay {
         self.mode = mode;
         self.rounds.began_ns = None;
         self.changed = true;
-        Step::Took
+        ReplayStep::Took
     }
 
     /// Applies the state at the target of a seek to the lines and the sequencer, and publishes it.
