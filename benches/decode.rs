@@ -14,12 +14,12 @@ use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group,
 use tickfan::capture::{CaptureReader, RecordKind};
 use tickfan::feed::{Line, LineId, LineLimits, Origin, Sequencer};
 use tickfan::model::instrument::InstrumentTable;
-use tickfan::venue::{self, Scratch, Wire};
+use tickfan::venue::{self, Scratch, WireFormat};
 
 /// The messages of a capture, decompressed, with their receive times.
 struct Messages {
     name: String,
-    wire: Wire,
+    wire: WireFormat,
     bytes: Vec<u8>,
     /// Receive time and end offset of each message.
     ends: Vec<(u64, usize)>,
@@ -60,7 +60,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// A new feed line with its sequencer.
-fn line(wire: Wire) -> (Line, Sequencer) {
+fn line(wire: WireFormat) -> (Line, Sequencer) {
     let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
     (Line::new(LineId(0), Origin::Live, wire, limits), Sequencer::new(Arc::new(InstrumentTable::new(1_024))))
 }

@@ -12,7 +12,7 @@ use support::skipped::recorded;
 use support::{Ended, Gateway, Process, eventually, run, tickfan};
 use tickfan::capture::{CaptureReader, SegmentWriter};
 use tickfan::latency::hlog::HlogWriter;
-use tickfan::venue::Wire;
+use tickfan::venue::WireFormat;
 
 /// A folder with the files of a test, which goes with it.
 struct Files(tempfile::TempDir);
@@ -219,7 +219,7 @@ fn f09_every_message_that_only_one_venue_sends_tells_it() {
             let found =
                 CaptureReader::from_read("x", std::io::Cursor::new(capture)).expect("a capture").venue();
             let expected = (!silent.contains(&name.as_str())).then_some(wire);
-            assert_eq!(found.map(Wire::name), expected, "{name}");
+            assert_eq!(found.map(WireFormat::name), expected, "{name}");
             told += 1;
         }
     }

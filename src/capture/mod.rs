@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use crate::text::printable;
 use crate::time::rfc3339;
-use crate::venue::{Evidence, Wire};
+use crate::venue::{Evidence, WireFormat};
 
 pub use catalog::{Catalog, CatalogEntry, Listing};
 pub(crate) use form::in_range;
@@ -94,7 +94,7 @@ pub struct Segment {
     /// The number of the file among the run's files of this feed line, from 1.
     pub number: u32,
     /// The venue format of its messages.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// True if it continues what was read before. If not, anything may be missing.
     pub continues: bool,
 }

@@ -11,7 +11,7 @@ use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
 use super::source;
 use super::{BadLine, CaptureError, Record, RecordFault, Segment};
-use crate::venue::{Sniffed, Wire, sniff};
+use crate::venue::{Sniffed, WireFormat, sniff};
 
 /// Maximum number of lines read to detect the format of a capture.
 const SAMPLE_LINES_MAX: usize = 256;
@@ -274,7 +274,7 @@ impl CaptureReader {
     }
 
     /// Returns the venue detected from the first lines.
-    pub fn venue(&self) -> Option<Wire> {
+    pub fn venue(&self) -> Option<WireFormat> {
         self.capture.venue.wire()
     }
 

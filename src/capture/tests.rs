@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 use skipped::recorded;
 
 #[path = "../../tests/support/skipped.rs"]
@@ -53,7 +53,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn each_form_is_read() {
     let tardis = reader(TARDIS);
-    assert_eq!((tardis.form(), tardis.venue()), (Form::Tardis, Some(Wire::Kraken)));
+    assert_eq!((tardis.form(), tardis.venue()), (Form::Tardis, Some(WireFormat::Kraken)));
     assert_eq!(
         items(tardis),
         [
@@ -63,7 +63,7 @@ fn each_form_is_read() {
         ]
     );
     let cryptofeed = reader(CRYPTOFEED);
-    assert_eq!((cryptofeed.form(), cryptofeed.venue()), (Form::Cryptofeed, Some(Wire::Kraken)));
+    assert_eq!((cryptofeed.form(), cryptofeed.venue()), (Form::Cryptofeed, Some(WireFormat::Kraken)));
     assert_eq!(
         items(cryptofeed),
         [
@@ -337,12 +337,12 @@ fn real_captures_are_read_to_the_last_line() {
     // file, venue, form, lines that are not ignored: frames, connects, sent
     let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
     let expected = [
-        ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
-        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
-        ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
-        ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
-        ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
-        ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
+        ("COINBASE.ws.28.0", WireFormat::Coinbase, cf, [9946, 1, 3]),
+        ("BINANCE_FUTURES.ws.1.0", WireFormat::BinanceFutures, cf, [1535, 1, 0]),
+        ("KRAKEN.ws.48.0", WireFormat::Kraken, cf, [49, 1, 1]),
+        ("KRAKEN.ws.49.0", WireFormat::Kraken, cf, [60, 1, 1]),
+        ("KRAKEN.ws.50.0", WireFormat::Kraken, cf, [4321, 1, 1]),
+        ("btcusdt_20240808.gz", WireFormat::BinanceFutures, hft, [93_954, 0, 0]),
     ];
     let Some(files) = recorded(expected.map(|(name, ..)| name)) else { return };
     for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
@@ -375,7 +375,7 @@ fn real_captures_are_read_to_the_last_line() {
 #[test]
 fn real_captures_are_known_by_their_messages_too() {
     let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
-    let venues = [Wire::Coinbase, Wire::BinanceFutures, Wire::Kraken, Wire::Kraken];
+    let venues = [WireFormat::Coinbase, WireFormat::BinanceFutures, WireFormat::Kraken, WireFormat::Kraken];
     let Some(files) = recorded(names) else { return };
     for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
         let text = std::fs::read(file).expect(name);
@@ -401,8 +401,8 @@ fn segment(number: u32, run_ns: u64, first_ns: u64) -> Vec<u8> {
 fn a_segment_is_a_capture_for_us_and_for_every_zstd() {
     let bytes = segment(2, 5, AT);
     let found = reader(&bytes);
-    assert_eq!((found.form(), found.venue()), (Form::Tardis, Some(Wire::Kraken)), "the recorder knew");
-    let part = Segment { run_ns: 5, number: 2, venue: Some(Wire::Kraken), continues: true };
+    assert_eq!((found.form(), found.venue()), (Form::Tardis, Some(WireFormat::Kraken)), "the recorder knew");
+    let part = Segment { run_ns: 5, number: 2, venue: Some(WireFormat::Kraken), continues: true };
     assert_eq!(
         items(found),
         [

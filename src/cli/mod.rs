@@ -21,7 +21,7 @@ use crate::text::error_text;
 use crate::text::printable;
 use crate::time::clock::Clock;
 use crate::time::duration;
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 use offline::{BadRecord, Captures, Input, Progress, Target};
 use report::ReportArgs;
 use watch::WatchArgs;
@@ -181,7 +181,7 @@ struct ReplayArgs {
     wait_subscribers: usize,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -202,7 +202,7 @@ struct CaptureArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -218,7 +218,7 @@ struct InspectArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -244,7 +244,7 @@ struct ConvertArgs {
 struct GenerateArgs {
     /// The venue whose messages are written: coinbase, binance, binance-futures, kraken or native.
     #[arg(long)]
-    venue: Wire,
+    venue: WireFormat,
     /// The symbols, in the venue's spelling, separated by commas.
     #[arg(long, value_delimiter = ',', required = true)]
     symbols: Vec<String>,
@@ -275,7 +275,7 @@ struct CheckArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages these captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Any key of the configuration: section.key=value. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// Kind of a `[[feed]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -27,7 +27,7 @@ pub struct FeedConfig {
     pub files: Vec<PathBuf>,
     /// Venue whose messages they contain; `None`: detected.
     #[serde(default)]
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// Speed of the replay.
     #[serde(default = "recorded", deserialize_with = "super::replay::speed")]
     pub speed: Speed,

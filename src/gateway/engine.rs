@@ -30,7 +30,7 @@ use crate::system::counters::ShardCounters;
 use crate::system::memory::Memory;
 use crate::system::pulse::{Pulse, Signs};
 use crate::time::clock::{Clock, MS};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// The parts of an engine before its threads run.
 pub(super) struct EngineBase {
@@ -292,7 +292,7 @@ fn session_options(
 ) -> anyhow::Result<SessionOptions> {
     let wires = replays.iter().flat_map(Replay::lines).map(|view| view.line.wire());
     let mut venues: Vec<String> =
-        wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
+        wires.filter(|wire| *wire != WireFormat::Native).map(|wire| wire.name().to_owned()).collect();
     if config.publishes()
         && let Some(both) = config.publish.venues.iter().find(|venue| venues.contains(venue))
     {

@@ -40,7 +40,7 @@ use crate::replay_control::ControlPolicy;
 use crate::ring::TickRing;
 use crate::text::printable;
 use crate::time::clock::{Clock, MS};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// The configuration and options of a gateway.
 #[derive(Debug)]
@@ -402,7 +402,7 @@ impl Recording {
             level: record.level,
         };
         let mut recorder = Recorder::new(options, clock.now(), notices.clone());
-        let mut lines: BTreeMap<Wire, u32> = BTreeMap::new();
+        let mut lines: BTreeMap<WireFormat, u32> = BTreeMap::new();
         for replay in replays {
             replay
                 .record(|line| {
@@ -413,7 +413,7 @@ impl Recording {
                 .context("record.dir")?;
         }
         let publish_tap = if config.publishes() {
-            Some(recorder.tap("publish", Wire::Native, true).context("record.dir")?)
+            Some(recorder.tap("publish", WireFormat::Native, true).context("record.dir")?)
         } else {
             None
         };

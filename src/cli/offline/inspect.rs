@@ -19,7 +19,7 @@ use crate::model::tick::Body;
 use crate::text::printable;
 use crate::time::clock::{MS, SECOND};
 use crate::time::rfc3339::{self, FractionDigits};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// Most holes and unreadable lines that are reported individually; all are counted.
 const TOLD_MAX: usize = 1_000;
@@ -136,7 +136,7 @@ pub struct Report {
     form: Form,
     /// Unit of the times, if they are numbers.
     unit: Option<Unit>,
-    wire: Wire,
+    wire: WireFormat,
     bytes: u64,
     /// Segments and blocks of a recording.
     segments: u64,
@@ -168,7 +168,7 @@ struct Holes {
 /// A capture that does not open, or whose venue cannot be detected.
 pub fn inspect(
     path: &Path,
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     checks_off: ChecksOff,
     limits: &LimitsConfig,
     progress: &mut Progress,
@@ -363,7 +363,12 @@ impl Inspection {
 }
 
 impl Report {
-    fn new(path: &Path, reader: &CaptureReader, wire: Wire, checks_off: ChecksOff) -> anyhow::Result<Self> {
+    fn new(
+        path: &Path,
+        reader: &CaptureReader,
+        wire: WireFormat,
+        checks_off: ChecksOff,
+    ) -> anyhow::Result<Self> {
         let files = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
         let (mut parts, mut blocks) = (0, 0);
         for file in files {

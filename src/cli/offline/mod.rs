@@ -25,7 +25,7 @@ use crate::synth::{self, Spec};
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
 use crate::time::clock::{Now, SECOND};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 pub use convert::{Target, convert};
 pub use inspect::{Joins, Report, inspect, joins};
@@ -37,7 +37,7 @@ pub struct Captures {
     /// The files, merged by receive time.
     pub files: Vec<PathBuf>,
     /// Venue whose messages they contain; `None`: detected.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// Stop at the first record that cannot be parsed.
     pub strict: bool,
     /// Disabled checks of the venue's messages.

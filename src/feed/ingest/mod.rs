@@ -26,7 +26,7 @@ use crate::system::counters::{Counter, TurnTimes};
 use crate::system::pulse::{Beating, Pulse};
 use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now, SECOND};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 mod published;
 mod waiting;
@@ -141,7 +141,7 @@ pub struct LineReport {
     /// The name of its capture, or `publish`.
     pub name: String,
     /// The venue format that it reads.
-    pub wire: Wire,
+    pub wire: WireFormat,
     /// The counters.
     pub stats: LineStats,
     /// Unreadable records, bad frames included.
@@ -525,7 +525,7 @@ impl Ingest {
             let mut stats = self.gone.clone();
             self.publishers.values().for_each(|publisher| stats.add(publisher.line.stats()));
             let bad_lines = stats.bad_frames;
-            lines.push(LineReport { name: "publish".to_owned(), wire: Wire::Native, stats, bad_lines });
+            lines.push(LineReport { name: "publish".to_owned(), wire: WireFormat::Native, stats, bad_lines });
         }
     }
 

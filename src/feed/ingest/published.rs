@@ -9,7 +9,7 @@ use crate::feed::sequencer::{LineId, Origin};
 use crate::ring::ring_all;
 use crate::system::faults;
 use crate::time::clock::{MS, Now};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Chunks, or parts of chunks, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
@@ -93,7 +93,7 @@ impl Ingest {
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
         let limits = self.parts.publishing.limits.clone();
-        let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
+        let mut line = Line::new(LineId(self.next_line), Origin::Live, WireFormat::Native, limits);
         if let Some(tap) = &self.parts.publishing.tap {
             line.record(tap.clone());
         }

@@ -9,7 +9,7 @@ use crate::capture::{CaptureReader, Merged, RecordKind, Segment};
 use crate::feed::line::Line;
 use crate::feed::sequencer::Sequencer;
 use crate::model::tick::Tick;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Frames of a capture that are decoded to find the capture it continues.
 const LOOKED_AT_MAX: usize = 64;
@@ -138,7 +138,7 @@ impl Reads {
         // Lines of captures that no other capture can continue are disconnected.
         let ahead =
             self.sources.iter().zip(&capture_files.wires).filter(|(read, _)| read.state == State::Ahead);
-        let ahead: HashSet<Wire> = ahead.map(|(_, wire)| *wire).collect();
+        let ahead: HashSet<WireFormat> = ahead.map(|(_, wire)| *wire).collect();
         for (read, wire) in self.sources.iter_mut().zip(&capture_files.wires) {
             if read.state == State::Ended && !ahead.contains(wire) {
                 read.state = State::Over;

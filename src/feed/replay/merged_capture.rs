@@ -13,7 +13,7 @@ use crate::feed::sequencer::{LineId, Sequencer};
 use crate::model::instrument::{InstrumentId, InstrumentTable};
 use crate::model::tick::{Body, Channel, Tick};
 use crate::text::printable;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Maximum number of captures kept open from the start; if there are more, each is reopened when its first
 /// record is due.
@@ -49,7 +49,7 @@ impl MergedCapture {
     /// Opens captures and determines their venues and order.
     pub(super) fn open(
         files: &[PathBuf],
-        venue: Option<Wire>,
+        venue: Option<WireFormat>,
         limits: &LineLimits,
         first: LineId,
     ) -> Result<(Self, Arc<CaptureFiles>), ReplayError> {

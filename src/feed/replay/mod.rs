@@ -34,7 +34,7 @@ use crate::protocol::Moment;
 use crate::protocol::replay::{OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 pub use joins::Join;
 pub use seeker::{SeekLimits, SeekMemory};
@@ -45,7 +45,7 @@ pub struct ReplaySpec {
     /// The captures; they are merged by receive time.
     pub files: Vec<PathBuf>,
     /// The venue format of the messages; `None` detects it from the content.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// The speed.
     pub speed: Speed,
     /// Restarts at the beginning after the end.
