@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use self::run::{Flaw, Run, Series, Window};
-use crate::latency::budget::{self, Rule, Verdict};
+use crate::latency::budget::{self, BudgetVerdict, Rule};
 use crate::latency::hlog::{HlogReader, ReadError};
 use crate::ops::flight::Flight;
 use crate::system::atomic_file::AtomicFile;
@@ -70,7 +70,7 @@ fn parse_budget(text: &str) -> Result<Budget, budget::BudgetError> {
 struct Report {
     this: Side,
     base: Option<Side>,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<BudgetVerdict>,
 }
 
 /// A run, and the files it was read from.
@@ -164,7 +164,7 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
 }
 
 /// Applies a rule to a run.
-fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
+fn judge(rule: &Rule, run: &Run) -> Result<BudgetVerdict, String> {
     let mut verdict = rule.judge(run.select(|tag| rule.selects(tag))?.as_ref());
     let mut measured = run.tags().filter(|tag| !tag.whole.is_empty());
     verdict.held |= verdict.measured_ns.is_none() && measured.any(|tag| rule.holds_without(&tag.name));
