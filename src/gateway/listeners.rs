@@ -26,7 +26,7 @@ use crate::http::{
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
 use crate::shard::{self, Asked, ClientRow, ShardHandle, SortBy, Standing};
-use crate::system::memory::{Level, Memory};
+use crate::system::memory::{Memory, MemoryLevel};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Clock;
 
@@ -324,7 +324,7 @@ fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -
     let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
     let past = past.and_then(Access::failure).map(|why| format!("no history is kept any more: {why}"));
     let level = memory.level();
-    let short = (level > Level::Ample).then(|| format!("memory is short: {}", level.name()));
+    let short = (level > MemoryLevel::Ample).then(|| format!("memory is short: {}", level.name()));
     log.into_iter().chain(flights).chain(past).chain(short).collect()
 }
 

@@ -456,7 +456,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
-    if app.hooks.memory.refuses(memory::Asked::Connection) {
+    if app.hooks.memory.refuses(memory::MemoryDemand::Connection) {
         return short_of_memory();
     }
     if !(app.hooks.can_accept)() {

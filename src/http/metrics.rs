@@ -19,8 +19,8 @@ use crate::latency::Tag;
 use crate::model::tick::GapCause;
 use crate::ops::collector::{BOUNDS_NS, Label, Measured};
 use crate::ring::Doorbell;
-use crate::system::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK, TurnTimes};
-use crate::system::memory::{Asked, Memory};
+use crate::system::counters::{Counter, Ending, GapCounters, ShardCounters, TAKEN_BACK, TurnTimes};
+use crate::system::memory::{Memory, MemoryDemand};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Steps;
 
@@ -219,9 +219,9 @@ impl Sources {
         ] {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
-        let row = |asked: Asked| (vec![("what", asked.name().to_owned())], memory.refused(asked));
+        let row = |asked: MemoryDemand| (vec![("what", asked.name().to_owned())], memory.refused(asked));
         let (name, help) = ("tickfan_memory_refused", "Requests refused because memory was short");
-        family(encoder, name, help, MetricType::Counter, Asked::ALL.into_iter().map(row).collect())?;
+        family(encoder, name, help, MetricType::Counter, MemoryDemand::ALL.into_iter().map(row).collect())?;
         let (name, help) =
             ("tickfan_memory_checkpoints_dropped", "Places of replays thrown away because memory was short");
         let dropped = memory.checkpoints_dropped.get();
@@ -380,7 +380,7 @@ impl Sources {
     }
 
     fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Figure = (&'static str, &'static str, fn(&Gaps) -> &Counter);
+        type Figure = (&'static str, &'static str, fn(&GapCounters) -> &Counter);
         let figures: [Figure; 2] = [
             ("tickfan_gaps", "Gaps sent to clients", |gaps| &gaps.told),
             ("tickfan_gap_ticks", "Numbers that these gaps named", |gaps| &gaps.ticks),
