@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tickfan::feed::publish::TokenVerdict;
 use tickfan::http::{
     FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpLimits, HttpOptions, HttpStats, PublishRoute,
-    Refused, RoomError, RoomRoute, Upgraded,
+    RefusedClient, RoomError, RoomRoute, Upgraded,
 };
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
@@ -72,7 +72,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
         hand_over: Arc::new(move |upgraded| {
             if b.refuse_after.load(Ordering::SeqCst) {
-                return Err(Refused { stream: upgraded.stream, why: Close::Shutdown });
+                return Err(RefusedClient { stream: upgraded.stream, why: Close::Shutdown });
             }
             sessions.send(upgraded).expect("the test listens");
             Ok(())
@@ -127,7 +127,7 @@ async fn enter(wish: RoomSpec) -> Result<HandOverOnce, RoomError> {
     if wish.captures != ["there"] {
         return Err(RoomError::Taken("another room".to_owned()));
     }
-    Ok(Box::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::RoomEnded })))
+    Ok(Box::new(|upgraded| Err(RefusedClient { stream: upgraded.stream, why: Close::RoomEnded })))
 }
 
 fn door(change: impl FnOnce(&mut HttpOptions), publish: bool) -> Door {

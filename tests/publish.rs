@@ -16,7 +16,7 @@ use tickfan::feed::publish::{
     CHUNKS_MAX, Chunk, Faults, LineFault, Newcomer, Publish, PublishInput, PublishOptions,
 };
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
-use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Refused, Upgraded};
+use tickfan::http::{self, Front, Health, Hooks, PublishRoute, RefusedClient, Upgraded};
 use tickfan::latency::meter::Meter;
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::State;
@@ -57,13 +57,13 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
     Hooks {
         memory: Arc::default(),
         can_accept: Arc::new(|| true),
-        hand_over: Arc::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::Limit })),
+        hand_over: Arc::new(|upgraded| Err(RefusedClient { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {
             accepts: Arc::new(move |token, address| asked.judge(token, address)),
             hand_over: Arc::new(move |upgraded, authorized| {
                 let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
                 let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
-                taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
+                taken.serve_ws(newcomer).map_err(|stream| RefusedClient { stream, why: Close::Limit })
             }),
         }),
         instruments: Arc::new(InstrumentTable::new(1)),

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, FeedConfig, FeedKind};
-use crate::gateway::{self, Job, Outcome};
+use crate::gateway::{self, Job, RunOutcome};
 use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
 use crate::synth::Spec;
@@ -385,8 +385,8 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     // Without waiting: nothing depends on the background tasks any more.
     runtime.shutdown_background();
     Ok(match outcome {
-        Outcome::Done => ExitCode::SUCCESS,
-        Outcome::FeedFailed | Outcome::Truncated => ExitCode::FAILURE,
+        RunOutcome::Done => ExitCode::SUCCESS,
+        RunOutcome::FeedFailed | RunOutcome::Truncated => ExitCode::FAILURE,
     })
 }
 

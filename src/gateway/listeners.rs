@@ -21,7 +21,7 @@ use crate::history::Access;
 use crate::http::metrics::{self, Sources};
 use crate::http::{
     Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpOptions,
-    ListedClients, PublishRoute, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
+    ListedClients, PublishRoute, RefusedClient, RoomError, RoomRoute, Runtimes, Upgraded,
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
@@ -251,7 +251,7 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let serve = move |upgraded: Upgraded, authorized| {
         let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
         let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
-        taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
+        taken.serve_ws(newcomer).map_err(|stream| RefusedClient { stream, why: Close::Limit })
     };
     let accepts = move |token: &[u8], address| asked.judge(token, address);
     PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }

@@ -57,7 +57,7 @@ pub struct Job {
 
 /// Result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// Stopped by a signal, or all ticks are sent.
     Done,
     /// A strict replay found a line that it cannot parse.
@@ -72,7 +72,7 @@ pub enum Outcome {
 /// # Errors
 /// Any failure to start: an invalid configuration, a capture that does not open, an address in use. No
 /// address is bound before the configuration and the captures are validated.
-pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<RunOutcome> {
     let (exit_at_end, summary) = (job.exit_at_end, job.summary);
     guard::end_on_panic();
     let running = Running::start(job, clock)?;
@@ -96,9 +96,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     // After an earlier stop, a partial result is expected.
     let ended = exit_at_end && view.ended.load(Ordering::Acquire);
     Ok(match () {
-        () if view.failed.load(Ordering::Acquire) => Outcome::FeedFailed,
-        () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
-        () => Outcome::Done,
+        () if view.failed.load(Ordering::Acquire) => RunOutcome::FeedFailed,
+        () if ended && view.truncated.load(Ordering::Acquire) => RunOutcome::Truncated,
+        () => RunOutcome::Done,
     })
 }
 

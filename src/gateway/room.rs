@@ -15,7 +15,7 @@ use crate::capture::CatalogEntry;
 use crate::config::{Config, FeedConfig, FeedKind, PublishConfig, RecordConfig, RingConfig, ShardConfig};
 use crate::feed::{IngestView, ReplayError, SeekMemory};
 use crate::http::metrics::RoomFigures;
-use crate::http::{Refused, RoomError, Upgraded};
+use crate::http::{RefusedClient, RoomError, Upgraded};
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
 use crate::replay_control::{ControlPolicy, ReplayControl};
@@ -292,13 +292,13 @@ pub(super) struct Place {
 
 impl Place {
     /// Hands the client over to a shard of the room.
-    pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
+    pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), RefusedClient> {
         let inside = self.room.inside();
         // Held until the shard has the client, so that the end of the room includes it.
         let admission = self.room.admission();
         match (inside, admission.closed) {
             (Some(inside), None) => hand_over(&inside.shards, upgraded),
-            (_, closed) => Err(Refused { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
+            (_, closed) => Err(RefusedClient { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
         }
     }
 }

@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use serde_json::{Map, Value, json};
 
 use super::answer::{bad, closed, error, foreign, full, readable, refusal, short_of_memory, unstored};
-use super::pages::{Asked, ROWS_MAX};
+use super::pages::{ListQuery, ROWS_MAX};
 use super::query::{each_once, pairs, value};
 use super::rooms::HandOverOnce;
 use super::serve::{self, Handover, Peer, PeerAddress, Working};
@@ -106,7 +106,7 @@ async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Respons
 const ROWS: usize = 100;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    let asked = match Asked::of(&uri, ROWS) {
+    let asked = match ListQuery::of(&uri, ROWS) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -123,7 +123,7 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
 }
 
 async fn rooms(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    let asked = match Asked::of(&uri, ROWS) {
+    let asked = match ListQuery::of(&uri, ROWS) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -144,7 +144,7 @@ async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
 /// The latencies over the requested interval, by symbol.
 async fn latency_symbols(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -296,7 +296,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -341,7 +341,7 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };

@@ -93,7 +93,7 @@ pub struct Upgraded {
 
 /// An upgraded socket that was refused. It is returned so that the reason can be sent.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedClient {
     /// The socket.
     pub stream: std::net::TcpStream,
     /// Code and reason of its close frame.
@@ -101,7 +101,7 @@ pub struct Refused {
 }
 
 /// Accepts an upgraded socket, or returns it.
-pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), Refused> + Send + Sync>;
+pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), RefusedClient> + Send + Sync>;
 
 /// State of one feed, for the page and `/readyz`.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ pub struct PublishRoute {
     pub accepts: TokenCheck,
     /// Accepts the socket of a publisher. The flag tells whether the request carried a valid token; if it is
     /// false, the first message must be the token.
-    pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
+    pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), RefusedClient> + Send + Sync>,
 }
 
 /// Health of the gateway, for `/readyz` on both listeners.
@@ -226,7 +226,7 @@ pub struct ListedClients {
 }
 
 /// Lists clients, or returns what is wrong with the request.
-pub type Clients =
+pub type ClientsHook =
     Arc<dyn Fn(AskedClients) -> BoxFuture<'static, Result<ListedClients, String>> + Send + Sync>;
 
 /// The functions of the gateway that the admin listener uses.
@@ -235,7 +235,7 @@ pub struct AdminHooks {
     /// All metrics, as OpenMetrics text. Called once per request.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Lists the worst clients.
-    pub clients: Clients,
+    pub clients: ClientsHook,
     /// Latency measurements; `None` if they are disabled.
     pub latency: Option<Arc<Measured>>,
     /// One row per room with its number, in ascending order.

@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tower::ServiceExt;
 
-use super::Refused;
+use super::RefusedClient;
 use super::answer::{code_of, error, error_body};
 use super::hosts::Gate;
 use crate::net::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
@@ -138,14 +138,14 @@ impl Working {
     }
 }
 
-type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
+type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), RefusedClient> + Send>;
 
 /// Response extension of a 101: the function that takes the socket, once.
 pub(super) struct Handover(Mutex<Option<Take>>);
 
 impl Handover {
     pub(super) fn new(
-        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send + 'static,
+        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), RefusedClient> + Send + 'static,
     ) -> Self {
         Self(Mutex::new(Some(Box::new(take))))
     }
