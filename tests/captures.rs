@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use skipped::recorded;
 use tickfan::capture::{CaptureReader, CaptureWriter, Compression, RecordKind};
-use tickfan::cli::offline::{Captures, Input, Progress, normalize};
+use tickfan::cli::offline::{Captures, InputEnd, Progress, normalize};
 use tickfan::config::LimitsConfig;
 
 fn shipped() -> [PathBuf; 3] {
@@ -40,7 +40,7 @@ fn run(files: &[PathBuf]) -> Normalized {
     };
     let (mut out, mut log) = (Vec::new(), Vec::new());
     let input = normalize(&captures, &LimitsConfig::default(), &mut out, &mut log, &mut Progress::hidden());
-    assert_eq!(input.expect("readable captures"), Input::Whole);
+    assert_eq!(input.expect("readable captures"), InputEnd::Whole);
     let text = String::from_utf8(out).expect("UTF-8");
     let ticks = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     Normalized { text, ticks, log: String::from_utf8(log).expect("UTF-8") }

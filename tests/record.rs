@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 use tickfan::capture::{CaptureReader, RecordFault, RecordKind, SegmentIndex, segments};
-use tickfan::cli::offline::{Captures, Input, Progress, normalize};
+use tickfan::cli::offline::{Captures, InputEnd, Progress, normalize};
 use tickfan::config::LimitsConfig;
 use tickfan::feed::{
     LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp,
@@ -73,7 +73,7 @@ fn normalized(path: &Path) -> String {
     };
     let mut out = Vec::new();
     let input = normalize(&captures, &LimitsConfig::default(), &mut out, io::sink(), &mut Progress::hidden());
-    assert_eq!(input.expect("readable"), Input::Whole);
+    assert_eq!(input.expect("readable"), InputEnd::Whole);
     String::from_utf8(out).expect("UTF-8")
 }
 

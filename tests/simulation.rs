@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::ledger::SequenceLedger;
 use tickfan::cli::watch::message::Message;
 use tickfan::history::{self, History, HistoryReader, HistoryWriter};
 use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
@@ -773,7 +773,7 @@ fn climb(from: &str, to: &str) {
 /// Checks a client's messages with the program's own checker and with one that shares nothing with it.
 fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
     let (texts, _) = texts(bytes);
-    let mut ledger = Ledger::new(false);
+    let mut ledger = SequenceLedger::new(false);
     let mut heard = Heard { level: "ok".to_owned(), ..Heard::default() };
     let mut held = Held::new();
     for (at, text) in texts.iter().enumerate() {

@@ -22,7 +22,7 @@ use crate::text::printable;
 use crate::time::clock::Clock;
 use crate::time::duration;
 use crate::venue::{ChecksOff, WireFormat};
-use offline::{BadRecord, Captures, Input, Progress, Target};
+use offline::{BadRecord, Captures, InputEnd, OutputFormat, Progress};
 use report::ReportArgs;
 use watch::WatchArgs;
 
@@ -234,7 +234,7 @@ struct ConvertArgs {
     /// Output format: ndjson (the output of `normalize`), csv (the columns of tardis.dev's data sets) or
     /// parquet.
     #[arg(long, value_name = "FORM")]
-    to: Target,
+    to: OutputFormat,
     /// The file for JSON lines (stdout if omitted), or the folder for the tables.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -397,10 +397,10 @@ fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A truncated capture makes the result incomplete.
-fn code_of(input: Input) -> ExitCode {
+fn code_of(input: InputEnd) -> ExitCode {
     match input {
-        Input::Whole => ExitCode::SUCCESS,
-        Input::Truncated => ExitCode::FAILURE,
+        InputEnd::Whole => ExitCode::SUCCESS,
+        InputEnd::Truncated => ExitCode::FAILURE,
     }
 }
 
@@ -414,12 +414,12 @@ impl CaptureArgs {
 fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let limits = Config::bare().limits;
     let checks_off = args.checks_off.unwrap_or_default();
-    let mut input = Input::Whole;
+    let mut input = InputEnd::Whole;
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
         let report = offline::inspect(file, args.venue, checks_off, &limits, &mut progress)?;
         if report.is_truncated() {
-            input = Input::Truncated;
+            input = InputEnd::Truncated;
         }
         if !say_report(args.json.then(|| report.to_json()), &report)? {
             return Ok(code_of(input));

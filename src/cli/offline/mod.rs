@@ -27,7 +27,7 @@ use crate::text::printable;
 use crate::time::clock::{Now, SECOND};
 use crate::venue::{ChecksOff, WireFormat};
 
-pub use convert::{Target, convert};
+pub use convert::{OutputFormat, convert};
 pub use inspect::{Joins, Report, inspect, joins};
 pub use progress::Progress;
 
@@ -47,14 +47,14 @@ pub struct Captures {
 /// Whether captures were read to their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Input {
+pub enum InputEnd {
     /// All of them were complete.
     Whole,
     /// A capture, or a file of a recording, is truncated. This was reported, and everything else was read.
     Truncated,
 }
 
-impl Input {
+impl InputEnd {
     fn of(replay: &Replay) -> Self {
         if replay.truncated().any(|truncated| truncated) { Self::Truncated } else { Self::Whole }
     }
@@ -143,7 +143,7 @@ pub fn normalize(
     out: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<Input> {
+) -> anyhow::Result<InputEnd> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
     let opened = open(captures, limits)?;
@@ -159,11 +159,11 @@ pub fn normalize(
     });
     let replay = match replay {
         // The reader has closed the output.
-        Err(error) if is_broken_pipe(&error) => return Ok(Input::Whole),
+        Err(error) if is_broken_pipe(&error) => return Ok(InputEnd::Whole),
         other => other?,
     };
     match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Input::of(&replay)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(InputEnd::of(&replay)),
         other => other.context("cannot write")?,
     }
     progress.end();
@@ -171,7 +171,7 @@ pub fn normalize(
     if let Some(digest) = replay.digest() {
         writeln!(log, "digest {digest}")?;
     }
-    Ok(Input::of(&replay))
+    Ok(InputEnd::of(&replay))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
