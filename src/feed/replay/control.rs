@@ -16,14 +16,14 @@ impl Replay {
     /// Executes a command, and passes the resulting ticks to `out`.
     pub fn obey(
         &mut self,
-        order: ReplayCommand,
+        command: ReplayCommand,
         now: Now,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) {
         let next_ns = self.merged_capture.next_ns();
         self.changed = true;
-        match order {
+        match command {
             ReplayCommand::Pause => self.stand(0, now, sequencer, &mut out),
             ReplayCommand::Step(ticks) => self.stand(ticks, now, sequencer, &mut out),
             ReplayCommand::Resume => self.go_on(now, sequencer, &mut out),
