@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use tickfan::capture::{Kind, Reader};
+use tickfan::capture::{CaptureReader, RecordKind};
 use tickfan::feed::{Line, LineId, LineLimits, Origin, Sequencer};
 use tickfan::model::instrument::InstrumentTable;
-use tickfan::venue::{self, Scratch, Wire};
+use tickfan::venue::{self, Scratch, WireFormat};
 
 /// The messages of a capture, decompressed, with their receive times.
 struct Messages {
     name: String,
-    wire: Wire,
+    wire: WireFormat,
     bytes: Vec<u8>,
     /// Receive time and end offset of each message.
     ends: Vec<(u64, usize)>,
@@ -27,11 +27,11 @@ struct Messages {
 
 impl Messages {
     fn read(path: &Path) -> Self {
-        let mut reader = Reader::open(path).expect("a capture");
+        let mut reader = CaptureReader::open(path).expect("a capture");
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         while let Some(record) = reader.next_record() {
             let record = record.expect("a good line");
-            if let Kind::Frame(frame) = record.kind {
+            if let RecordKind::Frame(frame) = record.kind {
                 bytes.extend_from_slice(frame);
                 ends.push((record.rx_ns, bytes.len()));
             }
@@ -60,7 +60,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// A new feed line with its sequencer.
-fn line(wire: Wire) -> (Line, Sequencer) {
+fn line(wire: WireFormat) -> (Line, Sequencer) {
     let limits = LineLimits { book_levels_max: 100_000, ..LineLimits::default() };
     (Line::new(LineId(0), Origin::Live, wire, limits), Sequencer::new(Arc::new(InstrumentTable::new(1_024))))
 }

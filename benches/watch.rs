@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::ledger::SequenceLedger;
 use tickfan::cli::watch::message::Message;
 
 const MESSAGES: u64 = 20_000;
@@ -41,7 +41,7 @@ fn watch(c: &mut Criterion) {
     });
     group.bench_function("parse and account", |b| {
         b.iter_batched(
-            || Ledger::new(true),
+            || SequenceLedger::new(true),
             |mut ledger| {
                 for text in &texts {
                     ledger.hear(&Message::parse(text).expect("a good message"));

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use skipped::recorded;
-use tickfan::capture::{Compression, Kind, Reader, Writer};
-use tickfan::cli::offline::{Captures, Input, Progress, normalize};
-use tickfan::config::Limits;
+use tickfan::capture::{CaptureReader, CaptureWriter, Compression, RecordKind};
+use tickfan::cli::offline::{Captures, InputEnd, Progress, normalize};
+use tickfan::config::LimitsConfig;
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]
@@ -39,8 +39,8 @@ fn run(files: &[PathBuf]) -> Normalized {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let (mut out, mut log) = (Vec::new(), Vec::new());
-    let input = normalize(&captures, &Limits::default(), &mut out, &mut log, &mut Progress::hidden());
-    assert_eq!(input.expect("readable captures"), Input::Whole);
+    let input = normalize(&captures, &LimitsConfig::default(), &mut out, &mut log, &mut Progress::hidden());
+    assert_eq!(input.expect("readable captures"), InputEnd::Whole);
     let text = String::from_utf8(out).expect("UTF-8");
     let ticks = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     Normalized { text, ticks, log: String::from_utf8(log).expect("UTF-8") }
@@ -460,12 +460,12 @@ fn parts_of_a_capture_without_proof_differ_by_named_gaps() {
 /// Writes the frames of a capture in each of the three forms.
 fn rewritten(file: &Path, folder: &Path) -> [PathBuf; 3] {
     let paths = ["tardis.zst", "hftbacktest", "cryptofeed"].map(|name| folder.join(name));
-    let mut tardis = Writer::create_with(&paths[0], Compression::FAST).expect("a new file");
+    let mut tardis = CaptureWriter::create_with(&paths[0], Compression::FAST).expect("a new file");
     let (mut hftbacktest, mut cryptofeed) = (String::new(), String::new());
-    let mut reader = Reader::open(file).expect("a capture");
+    let mut reader = CaptureReader::open(file).expect("a capture");
     while let Some(record) = reader.next_record() {
         let record = record.expect("a good line");
-        let Kind::Frame(frame) = record.kind else { continue };
+        let RecordKind::Frame(frame) = record.kind else { continue };
         let (rx_ns, text) = (record.rx_ns, std::str::from_utf8(frame).expect("UTF-8"));
         tardis.frame(rx_ns, frame).expect("written");
         writeln!(hftbacktest, "{rx_ns} {text}").expect("a string");
@@ -485,7 +485,7 @@ fn same_in_every_form(file: &Path) {
     let original = run(&[file.to_path_buf()]);
     assert!(!original.ticks.is_empty());
     for path in rewritten(file, folder.path()) {
-        let form = Reader::open(&path).expect("a capture");
+        let form = CaptureReader::open(&path).expect("a capture");
         assert_eq!(Some(form.form().name()), path.file_stem().and_then(|stem| stem.to_str()));
         let again = run(std::slice::from_ref(&path));
         assert!(again.text == original.text, "{}", path.display());

@@ -519,7 +519,7 @@ fn f01_lines_that_were_recorded_side_by_side_each_have_their_successor() {
 #[test]
 fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
     use tickfan::capture::SegmentWriter;
-    use tickfan::venue::Wire;
+    use tickfan::venue::WireFormat;
     let folder = tempfile::tempdir().expect("a folder");
     let lines = folder.path().join("coinbase.1");
     std::fs::create_dir(&lines).expect("a folder");
@@ -535,7 +535,7 @@ fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
         let mut writer =
             SegmentWriter::new(std::fs::File::create(&path).expect("a file"), 3).expect("a level");
         let from_ns = run_ns + u64::from(number) * 1_000_000_000;
-        let note = format!("segment run={run_ns} number={number} venue={} by=test", Wire::Coinbase);
+        let note = format!("segment run={run_ns} number={number} venue={} by=test", WireFormat::Coinbase);
         writer.note(from_ns, &note).expect("written");
         for (at, frame) in (0..).zip(frames) {
             writer.frame(from_ns + at, frame.as_bytes());
@@ -560,7 +560,7 @@ fn f01_the_segments_of_a_recording_one_by_one_are_the_recording() {
 fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
     use std::sync::Arc;
     use std::time::Duration;
-    use tickfan::feed::{LineId, LineLimits, Replay, ReplaySpec, Sequencer, Stamp, Step};
+    use tickfan::feed::{LineId, LineLimits, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp};
     use tickfan::model::instrument::InstrumentTable;
     use tickfan::model::tick::Body;
     use tickfan::time::clock::Clock;
@@ -580,9 +580,9 @@ fn paced(file: &Path, max_idle_ms: Option<u64>) -> (Vec<u64>, String) {
             }
         });
         match step {
-            Step::Took => {}
-            Step::Due(due) => clock.advance(Duration::from_nanos(due.mono_ns - now.mono_ns)),
-            Step::Ended => break,
+            ReplayStep::Took => {}
+            ReplayStep::Due(due) => clock.advance(Duration::from_nanos(due.mono_ns - now.mono_ns)),
+            ReplayStep::Ended => break,
             other => panic!("{other:?}"),
         }
     }

@@ -10,9 +10,9 @@ use std::process::Command;
 use serde_json::Value;
 use support::skipped::recorded;
 use support::{Ended, Gateway, Process, eventually, run, tickfan};
-use tickfan::capture::{Reader, SegmentWriter};
-use tickfan::latency::hlog::Writer;
-use tickfan::venue::Wire;
+use tickfan::capture::{CaptureReader, SegmentWriter};
+use tickfan::latency::hlog::HlogWriter;
+use tickfan::venue::WireFormat;
 
 /// A folder with the files of a test, which goes with it.
 struct Files(tempfile::TempDir);
@@ -216,9 +216,10 @@ fn f09_every_message_that_only_one_venue_sends_tells_it() {
             let name = format!("{wire}/{}", path.file_stem().expect("a name").display());
             let frame = fs::read_to_string(&path).expect("a frame");
             let capture = format!("2024-05-01T12:00:00Z {}\n", frame.trim());
-            let found = Reader::from_read("x", std::io::Cursor::new(capture)).expect("a capture").venue();
+            let found =
+                CaptureReader::from_read("x", std::io::Cursor::new(capture)).expect("a capture").venue();
             let expected = (!silent.contains(&name.as_str())).then_some(wire);
-            assert_eq!(found.map(Wire::name), expected, "{name}");
+            assert_eq!(found.map(WireFormat::name), expected, "{name}");
             told += 1;
         }
     }
@@ -234,7 +235,7 @@ fn f09_real_captures_of_others_tell_nothing_with_their_notes_or_without() {
         let noted = bytes.split_inclusive(|byte| *byte == b'\n');
         let plain: Vec<&[u8]> = noted.filter(|line| !line.starts_with(b"wss:")).collect();
         for capture in [bytes.clone(), plain.concat()] {
-            let reader = Reader::from_read(name, std::io::Cursor::new(capture)).expect(name);
+            let reader = CaptureReader::from_read(name, std::io::Cursor::new(capture)).expect(name);
             assert_eq!(reader.venue(), None, "{name}");
         }
     }
@@ -730,7 +731,7 @@ fn a_generate_that_fails_leaves_what_was_there() {
 #[test]
 fn a_report_that_fails_leaves_the_page_that_was_there() {
     let files = Files::new();
-    let mut log = Writer::new(Vec::new(), 1_780_000_000_000_000_000).expect("begun");
+    let mut log = HlogWriter::new(Vec::new(), 1_780_000_000_000_000_000).expect("begun");
     let mut histogram = tickfan::latency::histogram();
     histogram.record(1_000).expect("in its bounds");
     let second = std::time::Duration::from_secs(1);

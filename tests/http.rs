@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use answer::Answer;
 use serde_json::{Value, json};
-use tickfan::feed::publish::Verdict;
+use tickfan::feed::publish::TokenVerdict;
 use tickfan::http::{
-    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, Limits, Options, PublishRoute, Published, Refused,
-    RoomError, RoomRoute, Stats, Upgraded,
+    FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpLimits, HttpOptions, HttpStats, PublishRoute,
+    Published, RefusedClient, RoomError, RoomRoute, Upgraded,
 };
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
@@ -38,7 +38,7 @@ struct Door {
     addr: SocketAddr,
     switches: Arc<Switches>,
     sessions: mpsc::Receiver<Upgraded>,
-    stats: Arc<Stats>,
+    stats: Arc<HttpStats>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     served: mpsc::Receiver<()>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -73,13 +73,15 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
         hand_over: Arc::new(move |upgraded| {
             if b.refuse_after.load(Ordering::SeqCst) {
-                return Err(Refused { stream: upgraded.stream, why: Close::Shutdown });
+                return Err(RefusedClient { stream: upgraded.stream, why: Close::Shutdown });
             }
             sessions.send(upgraded).expect("the test listens");
             Ok(())
         }),
         publish: publish.then(|| PublishRoute {
-            accepts: Arc::new(|token, _| if token == b"secret" { Verdict::Right } else { Verdict::Wrong }),
+            accepts: Arc::new(
+                |token, _| if token == b"secret" { TokenVerdict::Right } else { TokenVerdict::Wrong },
+            ),
             hand_over: Arc::new(move |upgraded, _| {
                 publishers.send(upgraded).expect("the test listens");
                 Ok(())
@@ -126,18 +128,18 @@ async fn enter(wish: RoomSpec) -> Result<HandOverOnce, RoomError> {
     if wish.captures != ["there"] {
         return Err(RoomError::Taken("another room".to_owned()));
     }
-    Ok(Box::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::RoomEnded })))
+    Ok(Box::new(|upgraded| Err(RefusedClient { stream: upgraded.stream, why: Close::RoomEnded })))
 }
 
-fn door(change: impl FnOnce(&mut Options), publish: bool) -> Door {
+fn door(change: impl FnOnce(&mut HttpOptions), publish: bool) -> Door {
     door_on((Ipv4Addr::LOCALHOST, 0).into(), change, |hooks| {
         hooks.publish = hooks.publish.take().filter(|_| publish);
     })
 }
 
 /// A door that listens here, with what leads on from it changed.
-fn door_on(listen: SocketAddr, change: impl FnOnce(&mut Options), lead: impl FnOnce(&mut Hooks)) -> Door {
-    let mut options = Options::default();
+fn door_on(listen: SocketAddr, change: impl FnOnce(&mut HttpOptions), lead: impl FnOnce(&mut Hooks)) -> Door {
+    let mut options = HttpOptions::default();
     change(&mut options);
     let switches = Arc::new(Switches::default());
     let (sender, sessions) = mpsc::channel();
@@ -728,7 +730,7 @@ fn a_long_list_of_symbols_comes_in_pages_each_as_long_as_it_may_be() {
 #[test]
 fn origins_are_checked_when_configured() {
     let (sender, _sessions) = mpsc::channel();
-    let options = Options { allowed_origins: vec!["desk".into()], ..Options::default() };
+    let options = HttpOptions { allowed_origins: vec!["desk".into()], ..HttpOptions::default() };
     let error = Front::new(&options, hooks(&Arc::default(), sender, false)).expect_err("no origin");
     assert!(error.to_string().contains("\"desk\""));
 }
@@ -819,7 +821,7 @@ fn bodies_are_bounded() {
 
 #[test]
 fn a_room_that_opens_slowly_is_no_slow_head() {
-    let limits = Limits { head_timeout_ms: OPENS_IN.as_millis() as u64 / 4, ..Limits::default() };
+    let limits = HttpLimits { head_timeout_ms: OPENS_IN.as_millis() as u64 / 4, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut stream = door.connect();
     let ask =
@@ -861,7 +863,7 @@ fn a_long_list_of_captures_comes_in_parts() {
 
 #[test]
 fn a_half_sent_head_gets_408_and_silence_gets_silence() {
-    let limits = Limits { head_timeout_ms: 200, idle_timeout_ms: 600, ..Limits::default() };
+    let limits = HttpLimits { head_timeout_ms: 200, idle_timeout_ms: 600, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut stream = door.connect();
     stream.write_all(b"GET / HTTP/1.1\r\nHo").expect("sent");
@@ -889,7 +891,7 @@ fn a_half_sent_head_gets_408_and_silence_gets_silence() {
 
 #[test]
 fn connections_over_the_limit_get_503() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let limits = HttpLimits { connections_max: 1, ..HttpLimits::default() };
     let door = door(|options| options.limits = limits, false);
     let mut first = door.connect();
     first.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");

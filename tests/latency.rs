@@ -14,7 +14,7 @@ use tickfan::feed::{
     Ingest, IngestParts, IngestView, LineId, LineLimits, PublishingParts, Replay, ReplaySpec, Sequencer,
 };
 use tickfan::latency::Stage;
-use tickfan::latency::meter::{Line, Meter};
+use tickfan::latency::meter::{Meter, MeterLine};
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::model::tick::Channel;
 use tickfan::ops::flight::IncidentReporter;
@@ -135,7 +135,7 @@ struct Rig {
     sessions: Rc<RefCell<Sessions<Wire>>>,
     full: Gate,
     client: u32,
-    lines: [Arc<Line>; 2],
+    lines: [Arc<MeterLine>; 2],
     found: BTreeMap<&'static str, hdrhistogram::Histogram<u64>>,
     _folder: tempfile::TempDir,
     _log: mpsc::Receiver<String>,
@@ -147,8 +147,8 @@ impl Rig {
         let (folder, file) = capture(trades);
         let table = Arc::new(InstrumentTable::new(4));
         let (writer, ring) = tick_ring(1_024, 4).expect("a good capacity");
-        let lines = [Arc::new(Line::default()), Arc::new(Line::default())];
-        let meter = |line: &Arc<Line>| Meter::new(Arc::clone(line), SECOND, 0);
+        let lines = [Arc::new(MeterLine::default()), Arc::new(MeterLine::default())];
+        let meter = |line: &Arc<MeterLine>| Meter::new(Arc::clone(line), SECOND, 0);
         let limits = LineLimits { book_levels_max: 10, ..LineLimits::default() };
         let spec = ReplaySpec { strict: true, ..ReplaySpec::new(vec![file]) };
         let (notices, log) = mpsc::channel(8);

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tickfan::feed::IngestView;
 use tickfan::http::metrics::{self, Sources};
 use tickfan::http::{
-    Admin, AdminHooks, AskedClients, FeedHealth, Health, Hosts, Limits, ListedClients, Runtimes,
+    Admin, AdminHooks, AskedClients, FeedHealth, Health, Hosts, HttpLimits, ListedClients, Runtimes,
 };
 use tickfan::latency::Stage;
 use tickfan::latency::meter::{Class, Meter};
 use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::model::tick::Channel;
-use tickfan::ops::collector::{Collector, Measured, Options};
+use tickfan::ops::collector::{Collector, CollectorOptions, Measured};
 use tickfan::time::clock::Now;
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
@@ -64,7 +64,7 @@ fn asked(latency: Option<Arc<Measured>>, requests: Vec<String>) -> Vec<Answer> {
         },
     };
     let hosts = Hosts::new(&["metrics.example".to_owned()]).expect("a name");
-    let admin = Admin::new(Limits::default(), hosts, hooks);
+    let admin = Admin::new(HttpLimits::default(), hosts, hooks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("bind");
     let addr = listener.local_addr().expect("bound");
@@ -237,8 +237,13 @@ fn measuring(measure: impl FnOnce(&mut Meter, Class)) -> Arc<Measured> {
     let start = Now { mono_ns: 0, wall_ns: 1_714_564_800 * SECOND };
     let table = Arc::new(InstrumentTable::new(1));
     table.intern(&Symbol::parse("kraken:XBT/USD").expect("a symbol")).expect("room");
-    let options =
-        Options { interval_ns: SECOND, symbols_max: 2, log: None, flights: None, budget: Vec::new() };
+    let options = CollectorOptions {
+        interval_ns: SECOND,
+        symbols_max: 2,
+        log: None,
+        flights: None,
+        budget: Vec::new(),
+    };
     let mut collector = Collector::new(options, table, start, Box::new(|_| {}));
     let mut meter = collector.meter();
     let class = meter.class(InstrumentId(0), Channel::Trade, || "kraken");

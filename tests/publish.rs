@@ -12,9 +12,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::client::Client;
 use support::{FIN, Gateway, PONG, RawSocket, TEXT, TOKEN, connect, header, run};
-use tickfan::feed::publish::{CHUNKS_MAX, Chunk, Faults, Input, LineFault, Newcomer, Options, Publish};
+use tickfan::feed::publish::{
+    CHUNKS_MAX, Chunk, Faults, LineFault, Newcomer, Publish, PublishInput, PublishOptions,
+};
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
-use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Published, Refused, Upgraded};
+use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Published, RefusedClient, Upgraded};
 use tickfan::latency::meter::Meter;
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::State;
@@ -37,7 +39,7 @@ struct Door {
     publish: Arc<Publish>,
     tcp: SocketAddr,
     http: SocketAddr,
-    input: mpsc::Receiver<Input>,
+    input: mpsc::Receiver<PublishInput>,
     wake: Arc<Notify>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -56,13 +58,13 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
         memory: Arc::default(),
         published: Published::new(|| 0),
         can_accept: Arc::new(|| true),
-        hand_over: Arc::new(|upgraded| Err(Refused { stream: upgraded.stream, why: Close::Limit })),
+        hand_over: Arc::new(|upgraded| Err(RefusedClient { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {
             accepts: Arc::new(move |token, address| asked.judge(token, address)),
             hand_over: Arc::new(move |upgraded, authorized| {
                 let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
                 let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
-                taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
+                taken.serve_ws(newcomer).map_err(|stream| RefusedClient { stream, why: Close::Limit })
             }),
         }),
         instruments: Arc::new(InstrumentTable::new(1)),
@@ -73,11 +75,11 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
     }
 }
 
-fn door(options: Options, chunks_max: usize) -> Door {
+fn door(options: PublishOptions, chunks_max: usize) -> Door {
     door_at(Clock::real(), options, chunks_max)
 }
 
-fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
+fn door_at(clock: Clock, options: PublishOptions, chunks_max: usize) -> Door {
     let (sender, input) = mpsc::channel(chunks_max);
     let wake = Arc::new(Notify::new());
     let runtime =
@@ -88,17 +90,17 @@ fn door_at(clock: Clock, options: Options, chunks_max: usize) -> Door {
     let (lines, web) = (bind(), bind());
     let (tcp, http) = (lines.local_addr().expect("bound"), web.local_addr().expect("bound"));
     runtime.spawn(Arc::clone(&publish).serve_tcp(lines));
-    let front = Front::new(&http::Options::default(), hooks(&publish)).expect("good origins");
+    let front = Front::new(&http::HttpOptions::default(), hooks(&publish)).expect("good origins");
     runtime.spawn(front.serve(web, std::future::pending()));
     Door { publish, tcp, http, input, wake, runtime: Some(runtime) }
 }
 
 fn usual() -> Door {
-    door(Options::default(), CHUNKS_MAX)
+    door(PublishOptions::default(), CHUNKS_MAX)
 }
 
 impl Door {
-    fn next(&mut self) -> Input {
+    fn next(&mut self) -> PublishInput {
         let runtime = self.runtime.as_ref().expect("running");
         let next = runtime.block_on(async { tokio::time::timeout(PATIENCE, self.input.recv()).await });
         next.expect("an input in time").expect("publishing runs")
@@ -106,14 +108,14 @@ impl Door {
 
     fn opened(&mut self) -> (u32, Faults) {
         match self.next() {
-            Input::Opened { publisher, errors } => (publisher, errors),
+            PublishInput::Opened { publisher, errors } => (publisher, errors),
             other => panic!("not opened: {other:?}"),
         }
     }
 
     fn chunk(&mut self) -> Chunk {
         match self.next() {
-            Input::Chunk(chunk) => chunk,
+            PublishInput::Chunk(chunk) => chunk,
             other => panic!("no chunk: {other:?}"),
         }
     }
@@ -123,13 +125,13 @@ impl Door {
         let mut lines = Vec::new();
         loop {
             match self.next() {
-                Input::Chunk(chunk) => {
+                PublishInput::Chunk(chunk) => {
                     let text = String::from_utf8(chunk.bytes).expect("utf-8");
                     assert!(text.ends_with('\n'));
                     lines.extend((chunk.first_line..).zip(text.lines().map(str::to_owned)));
                 }
-                Input::Closed { .. } => return lines,
-                Input::Opened { .. } => panic!("opened twice"),
+                PublishInput::Closed { .. } => return lines,
+                PublishInput::Opened { .. } => panic!("opened twice"),
             }
         }
     }
@@ -226,7 +228,7 @@ fn without_the_token_nothing_is_taken() {
 
 #[test]
 fn the_token_must_come_in_time() {
-    let door = door(Options { auth_timeout_ms: 200, ..Options::default() }, CHUNKS_MAX);
+    let door = door(PublishOptions { auth_timeout_ms: 200, ..PublishOptions::default() }, CHUNKS_MAX);
     let mut stream = door.tcp(&AUTH[..10]);
     let told = message(&line(&mut stream));
     assert_eq!(told["code"], "auth");
@@ -242,7 +244,7 @@ fn an_empty_token_is_refused() {
     let (sender, _input) = mpsc::channel(1);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     let (wake, home) = (Arc::default(), runtime.handle().clone());
-    assert!(Publish::new("", Options::default(), Clock::real(), sender, wake, home).is_err());
+    assert!(Publish::new("", PublishOptions::default(), Clock::real(), sender, wake, home).is_err());
 }
 
 #[test]
@@ -306,7 +308,7 @@ fn faults_are_told_to_a_publisher_that_only_listens() {
 
 #[test]
 fn a_stalled_ingest_thread_stops_the_publisher_and_loses_nothing() {
-    let mut door = door(Options::default(), 2);
+    let mut door = door(PublishOptions::default(), 2);
     let mut stream = door.tcp(AUTH);
     assert_eq!(line(&mut stream), ACK);
     let socket = stream.get_mut();
@@ -410,7 +412,7 @@ fn a_binary_message_ends_a_websocket_but_keeps_what_came_before() {
 
 #[test]
 fn publishers_are_bounded() {
-    let mut door = door(Options { publishers_max: 1, ..Options::default() }, CHUNKS_MAX);
+    let mut door = door(PublishOptions { publishers_max: 1, ..PublishOptions::default() }, CHUNKS_MAX);
     let mut first = door.tcp(AUTH);
     assert_eq!(line(&mut first), ACK);
     let (_, errors) = door.opened();
@@ -440,7 +442,7 @@ fn stopping_sends_publishers_away() {
     assert_eq!(message(socket.read().expect("told").to_text().expect("text"))["code"], "shutdown");
     assert!(matches!(socket.read(), Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4001));
     for _ in 0..2 {
-        assert!(matches!(door.next(), Input::Closed { .. }));
+        assert!(matches!(door.next(), PublishInput::Closed { .. }));
     }
 }
 
@@ -470,7 +472,7 @@ fn closed(socket: &mut WebSocket<TcpStream>) -> (String, u16) {
 #[test]
 fn strangers_keep_no_publisher_out() {
     const PUBLISHERS: u64 = 60;
-    let mut door = door(Options { publishers_max: 100, ..Options::default() }, CHUNKS_MAX);
+    let mut door = door(PublishOptions { publishers_max: 100, ..PublishOptions::default() }, CHUNKS_MAX);
     // More than have places, on both listeners, and they stay as long as they may.
     let silent: Vec<_> = (0..70).map(|_| door.tcp("")).collect();
     let mute: Vec<_> = (0..70).map(|_| door.ws(None).expect("upgraded")).collect();
@@ -501,11 +503,11 @@ fn strangers_keep_no_publisher_out() {
 
 #[test]
 fn each_listener_has_places_of_its_own_for_strangers() {
-    let options = Options {
+    let options = PublishOptions {
         strangers_max: 3,
         strangers_per_address: 2,
         auth_timeout_ms: 600_000,
-        ..Options::default()
+        ..PublishOptions::default()
     };
     let mut door = door(options, CHUNKS_MAX);
     // Each is there before the next comes.
@@ -588,7 +590,7 @@ fn what_a_websocket_sends_is_bounded_with_the_token_and_without() {
             // Behind the head comes the mask that it announces.
             socket.get_mut().write_all(&[&bytes[..], &[0; 4]].concat()).expect("sent");
             assert_eq!(closed(&mut socket), (word.to_owned(), code));
-            assert!(matches!(door.next(), Input::Closed { .. }));
+            assert!(matches!(door.next(), PublishInput::Closed { .. }));
         }
     }
 }
@@ -615,7 +617,8 @@ fn pings_of_publishers_are_answered_and_a_close_is_too() {
 #[test]
 fn guesses_are_slowed_by_address() {
     let clock = Clock::manual();
-    let options = Options { wrong_tokens_per_minute: 3, auth_timeout_ms: 600_000, ..Options::default() };
+    let options =
+        PublishOptions { wrong_tokens_per_minute: 3, auth_timeout_ms: 600_000, ..PublishOptions::default() };
     let mut door = door_at(clock.clone(), options, CHUNKS_MAX);
     let mut before = door.tcp(AUTH);
     assert_eq!(line(&mut before), ACK);

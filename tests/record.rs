@@ -11,11 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
-use tickfan::capture::{Fault, Index, Kind, Reader, segments};
-use tickfan::cli::offline::{Captures, Input, Progress, normalize};
-use tickfan::config::Limits;
+use tickfan::capture::{CaptureReader, RecordFault, RecordKind, SegmentIndex, segments};
+use tickfan::cli::offline::{Captures, InputEnd, Progress, normalize};
+use tickfan::config::LimitsConfig;
 use tickfan::feed::{
-    LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, Sequencer, Stamp, Step,
+    LineId, LineLimits, RecordOptions, Recorder, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp,
 };
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::time::clock::Now;
@@ -48,15 +48,15 @@ struct Read {
 }
 
 fn read(path: &Path) -> Read {
-    let mut reader = Reader::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let mut reader = CaptureReader::open(path).unwrap_or_else(|error| panic!("{error}"));
     let mut read = Read { frames: Vec::new(), torn_bytes: 0, dropped: 0 };
     while let Some(record) = reader.next_record() {
         match record.map(|record| (record.rx_ns, record.kind)) {
-            Ok((rx_ns, Kind::Frame(frame))) => read.frames.push((rx_ns, frame.to_vec())),
-            Ok((_, Kind::Dropped { frames })) => read.dropped += frames,
+            Ok((rx_ns, RecordKind::Frame(frame))) => read.frames.push((rx_ns, frame.to_vec())),
+            Ok((_, RecordKind::Dropped { frames })) => read.dropped += frames,
             Ok(_) => {}
             Err(bad) => match bad.fault {
-                Fault::Torn { bytes, .. } => read.torn_bytes += bytes,
+                RecordFault::Torn { bytes, .. } => read.torn_bytes += bytes,
                 _ => panic!("{bad}"),
             },
         }
@@ -72,8 +72,8 @@ fn normalized(path: &Path) -> String {
         checks_off: tickfan::venue::ChecksOff::default(),
     };
     let mut out = Vec::new();
-    let input = normalize(&captures, &Limits::default(), &mut out, io::sink(), &mut Progress::hidden());
-    assert_eq!(input.expect("readable"), Input::Whole);
+    let input = normalize(&captures, &LimitsConfig::default(), &mut out, io::sink(), &mut Progress::hidden());
+    assert_eq!(input.expect("readable"), InputEnd::Whole);
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -100,8 +100,8 @@ fn recorded(file: &Path, dir: &Path, segment_s: u64) -> PathBuf {
     let mut now = Now::default();
     loop {
         match replay.step(Now::default(), Stamp::Recorded, &mut sequencer, |_| {}) {
-            Step::Took => {}
-            Step::Ended => break,
+            ReplayStep::Took => {}
+            ReplayStep::Ended => break,
             other => panic!("{other:?}"),
         }
         now.mono_ns += 1_000_000;
@@ -133,7 +133,7 @@ fn a_recording_has_the_same_frames_and_gives_the_same_ticks() {
             assert!(segment_s == 3_600 || files.len() > 2, "{name}: {} files", files.len());
             // The index of each file covers it to its end.
             let lines = files.iter().map(|file| {
-                let index = Index::read(file).expect("a file").expect("a segment");
+                let index = SegmentIndex::read(file).expect("a file").expect("a segment");
                 assert_eq!(index.torn_bytes, 0);
                 index.blocks.iter().map(|block| u64::from(block.lines)).sum::<u64>()
             });
@@ -153,13 +153,13 @@ fn a_gap_of_the_venue_is_noted_where_it_showed() {
         )
     };
     fs::write(&file, [1, 2, 5, 6].map(trade).concat()).expect("written");
-    let mut reader = Reader::open(recorded(&file, folder.path(), 3_600)).expect("a capture");
+    let mut reader = CaptureReader::open(recorded(&file, folder.path(), 3_600)).expect("a capture");
     let mut said = Vec::new();
     while let Some(record) = reader.next_record() {
         said.push(match record.expect("a good line").kind {
-            Kind::Frame(_) => "frame".to_owned(),
-            Kind::Note(note) => String::from_utf8_lossy(note).into_owned(),
-            Kind::Segment(_) => "segment".to_owned(),
+            RecordKind::Frame(_) => "frame".to_owned(),
+            RecordKind::Note(note) => String::from_utf8_lossy(note).into_owned(),
+            RecordKind::Segment(_) => "segment".to_owned(),
             other => format!("{other:?}"),
         });
     }

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Process, python, tickfan};
-use tickfan::latency::hlog::Writer;
-use tickfan::latency::hlog::note::{Account, Build, Clients, FlightNote, Gaps, Head, Machine, Moment, Note};
+use tickfan::latency::hlog::HlogWriter;
+use tickfan::latency::hlog::note::{
+    Account, Build, FlightNote, Head, Machine, Note, NotedClients, NotedGaps, NotedMoment,
+};
 use tickfan::latency::{self, Stage, Tag};
 use tickfan::model::tick::Channel;
 
@@ -22,7 +24,7 @@ const CHANNELS: [(&str, Channel); 3] =
 fn head() -> Note {
     Note::Log(Head {
         version: 1,
-        at: Moment(START_NS),
+        at: NotedMoment(START_NS),
         interval_ms: 1_000,
         build: Build { version: "0.1.0".to_owned(), profile: "release".to_owned() },
         machine: Machine {
@@ -43,20 +45,20 @@ fn account(second: u64) -> Note {
     let dropped = if (4..6).contains(&second) { 620 } else { 0 };
     let flight = FlightNote {
         file: "flight-a.ndjson".to_owned(),
-        at: Moment(end - 500_000_000),
+        at: NotedMoment(end - 500_000_000),
         what: "a client was cut: slow_consumer (4000)".to_owned(),
         session: Some("c0ffee".to_owned()),
         peer: Some("127.0.0.1:5000".to_owned()),
     };
     Note::Interval(Account {
-        from: Moment(START_NS + second * 1_000_000_000),
-        to: Moment(end),
-        clients: Clients {
+        from: NotedMoment(START_NS + second * 1_000_000_000),
+        to: NotedMoment(end),
+        clients: NotedClients {
             at_start: [7, 0, 6][usize::from(second == 0) + 2 * usize::from(second > 10)],
             new: if second == 0 { 7 } else { 0 },
             at_end: if second >= 10 { 6 } else { 7 },
         },
-        slow: Clients {
+        slow: NotedClients {
             at_start: (second > 3 && second < 11).into(),
             new: (second == 3).into(),
             at_end: slow.into(),
@@ -66,7 +68,7 @@ fn account(second: u64) -> Note {
         dropped,
         lost: 2,
         gaps: (dropped > 0)
-            .then(|| ("slow_consumer".to_owned(), Gaps { told: 1, ticks: dropped }))
+            .then(|| ("slow_consumer".to_owned(), NotedGaps { told: 1, ticks: dropped }))
             .into_iter()
             .collect(),
         ended: (second == 10).then(|| ("slow_consumer".to_owned(), 1)).into_iter().collect(),
@@ -78,7 +80,7 @@ fn account(second: u64) -> Note {
 /// A log of all stages from one second to another; each value ten times, so that no rank is at an edge, and `percent` of
 /// what it would be.
 fn log(from: u64, to: u64, percent: u64) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     writer.note(&head()).expect("written");
     for second in from..to {
         for (stage, (venue, channel)) in Stage::ALL.iter().flat_map(|stage| CHANNELS.map(|of| (*stage, of))) {
@@ -348,7 +350,7 @@ fn a_verdict_says_who_was_slow_the_gateway_or_a_client() {
 
 /// A log of a hundred equal values under each of these tags, in this second, of so many nanoseconds.
 fn measured(lines: &[(&str, u64, u64)]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     for (tag, second, ns) in lines {
         let mut values = latency::histogram();
         values.record_n(*ns, 100).expect("in its bounds");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::ledger::SequenceLedger;
 use tickfan::cli::watch::message::Message;
 use tickfan::history::{self, History, HistoryReader, HistoryWriter};
 use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
@@ -284,8 +284,11 @@ impl Rig {
         let past = (seed % 3 == 1).then(|| {
             let folder = tempfile::tempdir().expect("a folder");
             // Little enough to lose some of it.
-            let options =
-                history::Options { dir: folder.path().to_owned(), bytes_max: 8_192, run_ns: clock.wall_ns() };
+            let options = history::HistoryOptions {
+                dir: folder.path().to_owned(),
+                bytes_max: 8_192,
+                run_ns: clock.wall_ns(),
+            };
             let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
             sessions.borrow_mut().read_past_at(history.access().client(|| {}));
             let (writer, reader) = history.into_halves();
@@ -770,7 +773,7 @@ fn climb(from: &str, to: &str) {
 /// Checks a client's messages with the program's own checker and with one that shares nothing with it.
 fn check(bytes: &[u8], resumes: &Told, seeks: bool) -> Heard {
     let (texts, _) = texts(bytes);
-    let mut ledger = Ledger::new(false);
+    let mut ledger = SequenceLedger::new(false);
     let mut heard = Heard { level: "ok".to_owned(), ..Heard::default() };
     let mut held = Held::new();
     for (at, text) in texts.iter().enumerate() {

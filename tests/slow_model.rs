@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::ledger::SequenceLedger;
 use tickfan::cli::watch::message::Message;
 use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::model::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
@@ -118,7 +118,7 @@ struct World {
     answers: VecDeque<(u64, Vec<u8>)>,
     /// What it may read of the bytes that it has not, in thousandths.
     budget: u64,
-    ledger: Ledger,
+    ledger: SequenceLedger,
     levels: Vec<String>,
     /// How old the ticks were that it read last, milliseconds; and the oldest of them.
     age_ms: u64,
@@ -201,7 +201,7 @@ impl World {
             partial: Vec::new(),
             answers: VecDeque::new(),
             budget: 0,
-            ledger: Ledger::new(false),
+            ledger: SequenceLedger::new(false),
             levels: Vec::new(),
             age_ms: 0,
             oldest_ms: 0,

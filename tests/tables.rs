@@ -236,7 +236,7 @@ fn inspect_says_what_is_there_and_what_is_missing_and_why() {
     let ended = run(&["inspect", "--json", text(&path)]);
     assert_eq!((ended.code(), ended.lines.len()), (Some(1), 1), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.lines[0]).expect("JSON");
-    let whole = tickfan::capture::Index::read(&path).expect("a file").expect("a segment");
+    let whole = tickfan::capture::SegmentIndex::read(&path).expect("a file").expect("a segment");
     let torn = bytes.len() as u64 - whole.whole_bytes;
     let at = |ms: u64| AT + ms * MS;
     let hole = |cause: &str, from: u64, to: Option<u64>, detail: &str| json!({"cause": cause, "from_ns": at(from), "to_ns": to.map(at), "detail": detail});

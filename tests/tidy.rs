@@ -148,13 +148,19 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
 const FIELDS_MAX: usize = 15;
 /// Structs that have more, with the reason.
 const WIDE_STRUCTS: &[(&str, &str, &str)] = &[
-    ("config/limits.rs", "Limits", "a field for each key of [limits]"),
+    ("config/limits.rs", "LimitsConfig", "a field for each key of [limits]"),
     ("session/mod.rs", "Session", "laid out by hand, so that a write touches few lines of memory"),
     ("shard/client.rs", "Connection", "laid out by hand, so that a write touches few lines of memory"),
     ("shard/options.rs", "SessionOptions", "a field for each option of the sessions of a shard"),
     ("shard/report.rs", "ClientRow", "a field for each column of /api/clients"),
     ("shard/sessions.rs", "Sessions", "all sessions of a shard, with what is due for them"),
     ("system/counters.rs", "ShardCounters", "a field for each counter of a shard"),
+];
+/// Names that stand for several types, with the reason.
+const SHARED_NAMES: &[(&str, &str)] = &[
+    ("Ack", "what the gateway writes, and what a client reads of the same message"),
+    ("Hello", "what the gateway writes, and what a client reads of the same message"),
+    ("Lag", "what the gateway writes, and what a client reads of the same message"),
 ];
 
 #[test]
@@ -278,6 +284,59 @@ fn functions_and_structs_are_of_a_size_to_be_read() {
         assert!(reason.len() > 20, "{path}: `{name}` is exempt, and why?");
     }
     assert!(faults.is_empty(), "split them: {faults:#?}");
+}
+
+/// A type that other modules may name has a name of its own, so that a search for it finds nothing else. Types that
+/// are private or `pub(super)` may share theirs.
+#[test]
+fn a_name_stands_for_one_type() {
+    let shared = several_types(sources());
+    let mut faults = Vec::new();
+    for (name, files) in &shared {
+        if !SHARED_NAMES.iter().any(|(exempt, _)| exempt == name) {
+            faults.push(format!("`{name}` is a type in {}", files.join(", ")));
+        }
+    }
+    for (name, reason) in SHARED_NAMES {
+        if !shared.contains_key(*name) {
+            faults.push(format!("`{name}` needs no exemption"));
+        }
+        assert!(reason.len() > 20, "`{name}` is exempt, and why?");
+    }
+    assert!(faults.is_empty(), "rename them: {faults:#?}");
+}
+
+/// The names of which there are several types, with the files that define them.
+fn several_types(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
+    let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources {
+        for name in &source.shared_types {
+            defined.entry(name.clone()).or_default().push(source.path.display().to_string());
+        }
+    }
+    defined.retain(|_, files| files.len() > 1);
+    defined
+}
+
+#[test]
+fn types_of_one_name_are_seen_however_they_are_defined() {
+    let files = [
+        (
+            "a/mod.rs",
+            "pub struct A; pub(crate) enum B {} pub trait C {} pub type D = A; pub union E { e: u8 }",
+        ),
+        ("b/mod.rs", "pub type A = u8; pub trait B {} pub(crate) struct C; pub enum D {} pub struct E;"),
+        ("a/b.rs", "pub struct F; pub struct G; pub struct H; pub struct I; mod i { pub struct J; }"),
+        (
+            "b/a.rs",
+            "struct F; pub(super) struct G; pub(in crate::b) struct H; pub struct J;
+             #[cfg(test)] mod tests { pub struct I; }",
+        ),
+    ];
+    let found = several_types(&files.map(|(path, text)| parsed(Path::new(path), text)));
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(names, ["A", "B", "C", "D", "E", "J"]);
+    assert_eq!(found["J"], ["a/b.rs", "b/a.rs"]);
 }
 
 #[test]

@@ -12,23 +12,25 @@ use proptest::prelude::*;
 use tickfan::feed::{Line, LineId, LineLimits, LineStats, Origin, Sequencer};
 use tickfan::model::instrument::{InstrumentId, InstrumentTable};
 use tickfan::model::tick::{Body, Decimal, DecimalError, Side, Stream, Tick};
-use tickfan::venue::{DecodeError, Wire};
+use tickfan::venue::{DecodeError, WireFormat};
 
-fn folder(wire: Wire) -> PathBuf {
+fn folder(wire: WireFormat) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/venues").join(wire.name())
 }
 
 /// The frame in `tests/venues/<venue>/<name>.json`.
-fn frame(wire: Wire, name: &str) -> String {
+fn frame(wire: WireFormat, name: &str) -> String {
     let path = folder(wire).join(format!("{name}.json"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// All frames of a venue.
-fn frames(wire: Wire) -> Vec<String> {
+fn frames(wire: WireFormat) -> Vec<String> {
     // Spot and futures share a decoder, and each must stand the other's messages.
     let wires = match wire {
-        Wire::Binance | Wire::BinanceFutures => vec![Wire::Binance, Wire::BinanceFutures],
+        WireFormat::Binance | WireFormat::BinanceFutures => {
+            vec![WireFormat::Binance, WireFormat::BinanceFutures]
+        }
         other => vec![other],
     };
     let mut paths: Vec<_> = wires
@@ -66,11 +68,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(wire: Wire) -> Self {
+    fn new(wire: WireFormat) -> Self {
         Self::of_lines(&[wire])
     }
 
-    fn of_lines(wires: &[Wire]) -> Self {
+    fn of_lines(wires: &[WireFormat]) -> Self {
         let lines =
             (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), Origin::Live, *wire, limits())).collect();
         let sequencer = Sequencer::new(Arc::new(InstrumentTable::new(64)));
@@ -152,7 +154,7 @@ const NOTHING: [&str; 0] = [];
 mod coinbase {
     use super::*;
 
-    const WIRE: Wire = Wire::Coinbase;
+    const WIRE: WireFormat = WireFormat::Coinbase;
 
     fn feed() -> Feed {
         Feed::new(WIRE)
@@ -386,15 +388,15 @@ mod binance {
     use super::*;
 
     fn spot(name: &str) -> String {
-        frame(Wire::Binance, name)
+        frame(WireFormat::Binance, name)
     }
 
     fn futures(name: &str) -> String {
-        frame(Wire::BinanceFutures, name)
+        frame(WireFormat::BinanceFutures, name)
     }
 
     /// What a raw message becomes on a line of its own; its combined form must become the same.
-    fn ticks(wire: Wire, stream: &str, raw: &str) -> Vec<String> {
+    fn ticks(wire: WireFormat, stream: &str, raw: &str) -> Vec<String> {
         let ticks = Feed::new(wire).take(raw);
         assert_eq!(Feed::new(wire).take(&combined(stream, raw)), ticks);
         assert!(ticks.is_empty() || ticks[0].ends_with("status live"));
@@ -403,7 +405,7 @@ mod binance {
 
     #[test]
     fn spot_messages() {
-        let wire = Wire::Binance;
+        let wire = WireFormat::Binance;
         assert_eq!(
             ticks(wire, "btcusdt@trade", &spot("trade")),
             ["binance:BTCUSDT trade 1 sell 0.00200000 @ 62010.01000000 id 3561000001 ts 1714564800121000"]
@@ -427,7 +429,7 @@ mod binance {
 
     #[test]
     fn futures_messages() {
-        let wire = Wire::BinanceFutures;
+        let wire = WireFormat::BinanceFutures;
         assert_eq!(
             ticks(wire, "btcusdt@trade", &futures("trade")),
             ["binance-futures:BTCUSDT trade 1 buy 0.015 @ 62005.10 id 4930000001 ts 1714564800128000"]
@@ -454,7 +456,7 @@ mod binance {
 
     #[test]
     fn every_book_ticker_is_a_quote() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         feed.take(&futures("bookTicker"));
         assert_eq!(feed.take(&futures("bookTicker")).len(), 1, "also where nothing changed");
         assert_eq!(feed.take(&futures("depthSnapshot")), NOTHING, "it wins over a book");
@@ -464,7 +466,7 @@ mod binance {
 
     #[test]
     fn a_depth_snapshot_makes_a_book() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         assert_eq!(
             feed.take(&spot("depthSnapshot")),
             [
@@ -479,7 +481,7 @@ mod binance {
             ["binance:BTCUSDT quote 2 0.20000000 @ 62009.50000000 / 0.05000000 @ 62010.01000000 \
                  ts 1714564800323000"]
         );
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         assert_eq!(feed.take(&futures("depthSnapshot")).len(), 2);
         assert_eq!(
             feed.take(&futures("depthUpdate")),
@@ -491,7 +493,7 @@ mod binance {
 
     #[test]
     fn a_snapshot_belongs_to_the_symbol_of_its_stream() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         let named = futures("depthSnapshot");
         let (_, data) = named.trim().split_once("\"data\":").expect("combined");
         let raw = &data[..data.len() - 1];
@@ -509,7 +511,7 @@ mod binance {
 
     #[test]
     fn a_break_of_the_spot_chain_needs_a_snapshot() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         let next = |from: u64| {
             let text = spot("depthUpdate").replace("46500000009", &from.to_string());
             text.replace("46500000012", &(from + 2).to_string())
@@ -533,7 +535,7 @@ mod binance {
 
     #[test]
     fn a_snapshot_that_the_stream_has_run_away_from_makes_no_book() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         feed.take(&spot("depthSnapshot").replace("46500000010", "46500000007"));
         assert_eq!(
             feed.take(&spot("depthUpdate")),
@@ -543,7 +545,7 @@ mod binance {
 
     #[test]
     fn a_break_of_pu_needs_a_snapshot() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         let next = |previous: u64, last: u64| {
             let text = futures("depthUpdate").replace("4500000157", &last.to_string());
             text.replace("4500000160", &last.to_string()).replace("4500000100", &previous.to_string())
@@ -571,7 +573,7 @@ mod binance {
 
     #[test]
     fn a_break_beside_book_tickers_is_told_and_leaves_them_live() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         feed.take(&futures("bookTicker"));
         feed.take(&futures("depthUpdate"));
         assert_eq!(feed.take(&futures("depthUpdate")), NOTHING, "what comes twice is no break");
@@ -581,7 +583,7 @@ mod binance {
 
     #[test]
     fn book_tickers_take_over_from_a_broken_book() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         feed.take(&futures("depthSnapshot"));
         feed.take(&futures("depthUpdate"));
         assert_eq!(feed.take(&behind_a_hole()).len(), 2, "a break");
@@ -603,7 +605,7 @@ mod binance {
 
     #[test]
     fn aggregates_are_silent_where_trades_come_one_by_one() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         assert_eq!(feed.take(&execution(1)).len(), 2);
         assert_eq!(feed.take(&aggregate(1, 1)), NOTHING);
         assert_eq!(feed.take(&execution(2)).len(), 1);
@@ -614,7 +616,7 @@ mod binance {
 
     #[test]
     fn where_aggregates_came_first_no_execution_is_told_twice() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         assert_eq!(feed.take(&aggregate(1, 3)).len(), 2);
         for id in 1..=3 {
             assert_eq!(feed.take(&execution(id)), NOTHING, "{id} was in the aggregate");
@@ -627,7 +629,7 @@ mod binance {
 
     #[test]
     fn a_line_that_looked_ahead_knows_its_sources() {
-        let mut feed = Feed::new(Wire::Binance);
+        let mut feed = Feed::new(WireFormat::Binance);
         for text in [aggregate(1, 2), execution(1), spot("depthSnapshot"), spot("bookTicker")] {
             feed.lines[0].prime(text.as_bytes(), &mut feed.sequencer);
         }
@@ -640,7 +642,7 @@ mod binance {
 
     #[test]
     fn kinds_are_counted() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         for text in [futures("markPriceUpdate"), spot("kline"), futures("trade"), spot("result")] {
             feed.take(&text);
         }
@@ -661,7 +663,7 @@ mod binance {
 
     #[test]
     fn faults_are_named() {
-        let mut feed = Feed::new(Wire::BinanceFutures);
+        let mut feed = Feed::new(WireFormat::BinanceFutures);
         let wrong = |name: &str, from: &str, to: &str| {
             let bad = futures(name).replace(from, to);
             assert_ne!(futures(name), bad);
@@ -697,7 +699,7 @@ mod kraken {
 
     use super::*;
 
-    const WIRE: Wire = Wire::Kraken;
+    const WIRE: WireFormat = WireFormat::Kraken;
 
     fn feed() -> Feed {
         Feed::new(WIRE)
@@ -1031,7 +1033,7 @@ mod kraken {
 mod native {
     use super::*;
 
-    const WIRE: Wire = Wire::Native;
+    const WIRE: WireFormat = WireFormat::Native;
 
     fn named(name: &str) -> String {
         frame(WIRE, name)
@@ -1105,20 +1107,20 @@ mod lines {
 
     #[test]
     fn a_venue_cannot_make_the_list_of_kinds_grow() {
-        let mut feed = Feed::new(Wire::Coinbase);
+        let mut feed = Feed::new(WireFormat::Coinbase);
         for n in 0..500 {
             feed.take(&format!(r#"{{"type":"kind {n} {}"}}"#, "x".repeat(100)));
         }
         let kinds = feed.kinds();
-        assert_eq!(kinds.len(), tickfan::feed::Kinds::MAX + 1);
+        assert_eq!(kinds.len(), tickfan::feed::FrameKinds::MAX + 1);
         assert_eq!(kinds.last().map(String::as_str), Some("(other) false 436"));
         assert!(kinds.iter().all(|kind| kind.len() < 50));
     }
 
     #[test]
     fn what_a_connection_told_does_not_hold_for_the_next() {
-        let mut feed = Feed::new(Wire::Coinbase);
-        let named = |name: &str| frame(Wire::Coinbase, name);
+        let mut feed = Feed::new(WireFormat::Coinbase);
+        let named = |name: &str| frame(WireFormat::Coinbase, name);
         feed.take(&named("snapshot"));
         feed.take(&named("match"));
         let mut ticks = Vec::new();
@@ -1151,8 +1153,8 @@ mod lines {
 
     #[test]
     fn a_book_is_stale_behind_a_join_until_its_checksum_proves_it() {
-        let named = |name: &str| frame(Wire::Kraken, name);
-        let mut feed = Feed::new(Wire::Kraken);
+        let named = |name: &str| frame(WireFormat::Kraken, name);
+        let mut feed = Feed::new(WireFormat::Kraken);
         feed.take(&named("v1_book_snapshot"));
         assert_eq!(joined(&mut feed), ["kraken:XBT/USD status stale"]);
         assert_eq!(feed.take(&named("v1_heartbeat")), NOTHING, "it says nothing of the symbol");
@@ -1172,8 +1174,8 @@ mod lines {
 
     #[test]
     fn without_proof_a_book_is_a_gap_behind_a_join() {
-        let named = |name: &str| frame(Wire::Coinbase, name);
-        let mut feed = Feed::new(Wire::Coinbase);
+        let named = |name: &str| frame(WireFormat::Coinbase, name);
+        let mut feed = Feed::new(WireFormat::Coinbase);
         feed.take(&named("snapshot"));
         feed.take(&named("match"));
         assert_eq!(joined(&mut feed), ["coinbase:BTC-USD status stale"]);
@@ -1188,7 +1190,7 @@ mod lines {
 
     #[test]
     fn what_is_not_heard_of_again_stays_stale_behind_a_join() {
-        let mut feed = Feed::new(Wire::Native);
+        let mut feed = Feed::new(WireFormat::Native);
         let trade =
             |symbol: &str| format!(r#"{{"type":"trade","symbol":"demo:{symbol}","price":"1","size":"1"}}"#);
         feed.take(&trade("A"));
@@ -1277,25 +1279,25 @@ fn spoil() -> impl Strategy<Value = Spoil> {
 }
 
 /// A trade of a symbol that no other frame names, and what it becomes.
-fn probe(wire: Wire) -> (String, &'static str) {
+fn probe(wire: WireFormat) -> (String, &'static str) {
     match wire {
-        Wire::Coinbase => (
+        WireFormat::Coinbase => (
             frame(wire, "match").replace("BTC-USD", "PROBE").replace("633500001", "7"),
             "coinbase:PROBE trade 1 buy 0.02340000 @ 62010.01 id 7 ts 1714564800423456",
         ),
-        Wire::Binance => (
+        WireFormat::Binance => (
             frame(wire, "trade").replace("BTCUSDT", "PROBE"),
             "binance:PROBE trade 1 sell 0.00200000 @ 62010.01000000 id 3561000001 ts 1714564800121000",
         ),
-        Wire::BinanceFutures => (
+        WireFormat::BinanceFutures => (
             frame(wire, "trade").replace("BTCUSDT", "PROBE"),
             "binance-futures:PROBE trade 1 buy 0.015 @ 62005.10 id 4930000001 ts 1714564800128000",
         ),
-        Wire::Kraken => (
+        WireFormat::Kraken => (
             r#"[9,[["1.50","2","1714564800.5","s","m",""]],"trade","PROBE"]"#.to_owned(),
             "kraken:PROBE trade 1 sell 2 @ 1.50 ts 1714564800500000",
         ),
-        Wire::Native => (
+        WireFormat::Native => (
             frame(wire, "trade").replace("demo:ABC", "demo:PROBE"),
             "demo:PROBE trade 1 buy 3 @ 1.2500 id x-17 ts 1714564800123456",
         ),
@@ -1303,7 +1305,7 @@ fn probe(wire: Wire) -> (String, &'static str) {
 }
 
 /// Takes in frames of which any may be bad, and then one that is good.
-fn survives(wire: Wire, frames: &[Vec<u8>]) {
+fn survives(wire: WireFormat, frames: &[Vec<u8>]) {
     let mut feed = Feed::new(wire);
     let mut bad = 0;
     for frame in frames {
@@ -1318,7 +1320,7 @@ fn survives(wire: Wire, frames: &[Vec<u8>]) {
 
 #[test]
 fn good_frames_are_all_read() {
-    for wire in Wire::ALL {
+    for wire in WireFormat::ALL {
         let frames: Vec<_> = frames(wire).into_iter().map(String::into_bytes).collect();
         assert!(frames.len() >= 4, "{wire}");
         let mut feed = Feed::new(wire);
@@ -1335,7 +1337,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..6)) {
-        for wire in Wire::ALL {
+        for wire in WireFormat::ALL {
             survives(wire, &frames);
         }
     }
@@ -1344,7 +1346,7 @@ proptest! {
     fn spoilt_frames_are_survived(
         picks in proptest::collection::vec((any::<usize>(), proptest::collection::vec(spoil(), 0..4)), 1..24)
     ) {
-        for wire in Wire::ALL {
+        for wire in WireFormat::ALL {
             let good = [frames(wire), cases()].concat();
             let spoilt: Vec<_> = picks
                 .iter()

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::reader::Reader;
+use super::reader::CaptureReader;
 use super::segment::segments;
 
 /// The longest listed name, in bytes.
@@ -102,7 +102,7 @@ impl Catalog {
             return None;
         };
         let known = self.known.get(&name).filter(|known| (known.bytes, known.modified) == (bytes, modified));
-        let is_capture = || Reader::open(&path).is_ok_and(|reader| reader.venue().is_some());
+        let is_capture = || CaptureReader::open(&path).is_ok_and(|reader| reader.venue().is_some());
         let is_capture = known.map_or_else(is_capture, |known| known.is_capture);
         Some((CatalogEntry { name, path, bytes }, Look { bytes, modified, is_capture }))
     }

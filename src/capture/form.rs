@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::{Fault, Kind, Segment};
+use super::{RecordFault, RecordKind, Segment};
 use crate::time::rfc3339::{self, TimeError};
 
 /// The line format of a capture.
@@ -41,7 +41,9 @@ impl Form {
             // A date identifies the form whatever its year. A number is a time only if it is within the
             // range.
             match layout.parse(line) {
-                Ok(Some(_)) | Err(Fault::Torn { .. } | Fault::OutOfRange(None)) => !line.is_empty(),
+                Ok(Some(_)) | Err(RecordFault::Torn { .. } | RecordFault::OutOfRange(None)) => {
+                    !line.is_empty()
+                }
                 _ => false,
             }
         };
@@ -165,7 +167,7 @@ impl Layout {
     }
 
     /// Parses one line, without its line end. `None` for an ignored empty line.
-    pub(super) fn parse(self, line: &[u8]) -> Result<Option<Parsed>, Fault> {
+    pub(super) fn parse(self, line: &[u8]) -> Result<Option<Parsed>, RecordFault> {
         match self.form {
             Form::Tardis if line.is_empty() => Ok(Some(Parsed::DISCONNECTED)),
             Form::Cryptofeed | Form::Hftbacktest if line.is_empty() => Ok(None),
@@ -189,7 +191,7 @@ pub(super) struct Parsed {
     pub text: Range<usize>,
 }
 
-/// [`Kind`] without its text.
+/// [`RecordKind`] without its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
     Frame,
@@ -210,17 +212,17 @@ impl Parsed {
     }
 
     /// Returns the kind with its text; `line` is the parsed line.
-    pub(super) fn kind<'a>(&self, line: &'a [u8]) -> Kind<'a> {
+    pub(super) fn kind<'a>(&self, line: &'a [u8]) -> RecordKind<'a> {
         let text = &line[self.text.clone()];
         match self.tag {
-            Tag::Frame => Kind::Frame(text),
-            Tag::Sent => Kind::Sent(text),
-            Tag::Disconnected => Kind::Disconnected,
-            Tag::Joined => Kind::Joined,
-            Tag::Dropped { frames } => Kind::Dropped { frames },
-            Tag::Segment(segment) => Kind::Segment(segment),
-            Tag::Note => Kind::Note(line),
-            Tag::Connected => std::str::from_utf8(text).map_or(Kind::Note(line), Kind::Connected),
+            Tag::Frame => RecordKind::Frame(text),
+            Tag::Sent => RecordKind::Sent(text),
+            Tag::Disconnected => RecordKind::Disconnected,
+            Tag::Joined => RecordKind::Joined,
+            Tag::Dropped { frames } => RecordKind::Dropped { frames },
+            Tag::Segment(segment) => RecordKind::Segment(segment),
+            Tag::Note => RecordKind::Note(line),
+            Tag::Connected => std::str::from_utf8(text).map_or(RecordKind::Note(line), RecordKind::Connected),
         }
     }
 }
@@ -228,15 +230,15 @@ impl Parsed {
 const NANOS: u64 = 1_000_000_000;
 
 /// `2021-04-17T16:43:37.4319360Z payload`
-fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let missing = || Fault::NoTime(Form::Tardis);
+fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, RecordFault> {
+    let missing = || RecordFault::NoTime(Form::Tardis);
     let zulu = memchr::memchr(b'Z', &line[..line.len().min(32)]).ok_or_else(missing)?;
     let rx_ns = rfc3339::parse(&line[..=zulu]).map_err(|error| match error {
         TimeError::Shape => missing(),
-        TimeError::NoSuchTime => Fault::NoSuchTime,
+        TimeError::NoSuchTime => RecordFault::NoSuchTime,
     })?;
     if !in_range(rx_ns) {
-        return Err(Fault::OutOfRange(None));
+        return Err(RecordFault::OutOfRange(None));
     }
     let text = match line.get(zulu + 1) {
         None => zulu + 1,
@@ -247,8 +249,8 @@ fn rfc3339_line(line: &[u8]) -> Result<Option<Parsed>, Fault> {
 }
 
 /// `# 2021-04-17T16:43:37.4319360Z what…`: a note of the recorder. Unknown words make it a remark.
-fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
-    let missing = || Fault::NoTime(Form::Tardis);
+fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, RecordFault> {
+    let missing = || RecordFault::NoTime(Form::Tardis);
     let time_end = line[2..].iter().position(|b| *b == b' ').map_or(line.len(), |at| at + 2);
     let rx_ns = rfc3339::parse(&line[2..time_end]).map_err(|_| missing())?;
     let what = std::str::from_utf8(&line[time_end..]).unwrap_or_default().trim_start();
@@ -261,7 +263,10 @@ fn recorder_note(line: &[u8]) -> Result<Option<Parsed>, Fault> {
         "dropped" => Tag::Dropped { frames: count("frames") },
         // The time is that of the last record before, if there is one.
         "torn" => {
-            return Err(Fault::Torn { bytes: count("bytes"), last_rx_ns: (rx_ns > 0).then_some(rx_ns) });
+            return Err(RecordFault::Torn {
+                bytes: count("bytes"),
+                last_rx_ns: (rx_ns > 0).then_some(rx_ns),
+            });
         }
         "segment" => Tag::Segment(Segment {
             run_ns: count("run"),
@@ -308,22 +313,22 @@ impl<'a> Stamp<'a> {
 
     /// Returns the receive time in nanoseconds, if it is valid in this unit.
     #[inline]
-    fn ns(self, unit: Unit, form: Form) -> Result<u64, Fault> {
+    fn ns(self, unit: Unit, form: Form) -> Result<u64, RecordFault> {
         let places = unit.places();
         let nanos = match self.fraction {
             [] => 0,
-            digits if digits.len() > places as usize => return Err(Fault::NoTime(form)),
+            digits if digits.len() > places as usize => return Err(RecordFault::NoTime(form)),
             digits => number(digits).unwrap_or(0) * 10u64.pow(places - digits.len() as u32),
         };
         let ns = self.whole.checked_mul(unit.nanos()).and_then(|ns| ns.checked_add(nanos));
-        ns.filter(|ns| in_range(*ns)).ok_or(Fault::OutOfRange(Some(unit)))
+        ns.filter(|ns| in_range(*ns)).ok_or(RecordFault::OutOfRange(Some(unit)))
     }
 }
 
 /// `1618677817.431936: payload`
-fn stamped_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
+fn stamped_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, RecordFault> {
     let stamp = Stamp::parse(line).filter(|(_, end)| line[*end..].starts_with(b": "));
-    let (found, end) = stamp.ok_or(Fault::NoTime(Form::Cryptofeed))?;
+    let (found, end) = stamp.ok_or(RecordFault::NoTime(Form::Cryptofeed))?;
     Ok(Some(Parsed::frame(found.ns(unit, Form::Cryptofeed)?, line, end + 2)))
 }
 
@@ -342,8 +347,8 @@ fn noted(line: &[u8]) -> Option<(Tag, usize, &[u8])> {
 }
 
 /// `wss://host/path <-> time`, `wss://host/path <- time: payload`, or another remark.
-fn note(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
-    let missing = || Fault::NoTime(Form::Cryptofeed);
+fn note(line: &[u8], unit: Unit) -> Result<Option<Parsed>, RecordFault> {
+    let missing = || RecordFault::NoTime(Form::Cryptofeed);
     let Some((tag, url_end, time)) = noted(line) else {
         // `https://host/path -> time: answer`; a note without a time gets that of the line before.
         let time = memmem::find(line, b" -> ").and_then(|at| Stamp::parse(&line[at + 4..]));
@@ -360,8 +365,8 @@ fn note(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
 }
 
 /// `1618677817431936000 payload`
-fn whole_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, Fault> {
-    let (found, space) = Stamp::parse_whole(line).ok_or(Fault::NoTime(Form::Hftbacktest))?;
+fn whole_line(line: &[u8], unit: Unit) -> Result<Option<Parsed>, RecordFault> {
+    let (found, space) = Stamp::parse_whole(line).ok_or(RecordFault::NoTime(Form::Hftbacktest))?;
     Ok(Some(Parsed::frame(found.ns(unit, Form::Hftbacktest)?, line, space + 1)))
 }
 
@@ -393,7 +398,7 @@ mod tests {
 
     const TARDIS: Layout = layout(Form::Tardis, Unit::Nanoseconds);
 
-    fn read(layout: Layout, line: &str) -> Option<(Option<u64>, Kind<'_>)> {
+    fn read(layout: Layout, line: &str) -> Option<(Option<u64>, RecordKind<'_>)> {
         let parsed = layout.parse(line.as_bytes()).ok().flatten()?;
         Some((parsed.rx_ns, parsed.kind(line.as_bytes())))
     }
@@ -404,7 +409,7 @@ mod tests {
 
     #[test]
     fn tardis_times_are_exact() {
-        let frame = |rx_ns| Some((Some(rx_ns), Kind::Frame(b"{}")));
+        let frame = |rx_ns| Some((Some(rx_ns), RecordKind::Frame(b"{}")));
         for (time, rx_ns) in [
             ("2021-04-17T16:43:37.4319360Z", 1_618_677_817_431_936_000),
             ("2021-04-17T16:43:37.431936001Z", 1_618_677_817_431_936_001),
@@ -423,7 +428,7 @@ mod tests {
             back.extend_from_slice(b" {}");
             assert_eq!(read(TARDIS, std::str::from_utf8(&back).expect("ASCII")), frame(rx_ns), "{time}");
         }
-        assert_eq!(read(TARDIS, ""), Some((None, Kind::Disconnected)));
+        assert_eq!(read(TARDIS, ""), Some((None, RecordKind::Disconnected)));
         assert_eq!(read(TARDIS, "2021-04-17T16:43:37Z"), read(TARDIS, "2021-04-17T16:43:37Z "));
     }
 
@@ -440,7 +445,7 @@ mod tests {
             "2021-04Z",
             "Z",
         ] {
-            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
+            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(RecordFault::NoTime(_))), "{bad}");
         }
         for bad in [
             "2021-02-29T00:00:00Z ",
@@ -448,7 +453,7 @@ mod tests {
             "2021-01-01T24:00:00Z ",
             "1969-12-31T23:59:59Z ",
         ] {
-            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(Fault::NoSuchTime)), "{bad}");
+            assert!(matches!(TARDIS.parse(bad.as_bytes()), Err(RecordFault::NoSuchTime)), "{bad}");
         }
         for bad in ["1970-01-01T00:00:00Z {}", "1999-12-31T23:59:59.999999999Z {}", "2200-01-01T00:00:00Z {}"]
         {
@@ -456,7 +461,7 @@ mod tests {
         }
         // A note is read even if the clock was wrong.
         let note = "# 1970-01-01T00:00:09.0000000Z dropped frames=7";
-        assert_eq!(read(TARDIS, note), Some((None, Kind::Dropped { frames: 7 })));
+        assert_eq!(read(TARDIS, note), Some((None, RecordKind::Dropped { frames: 7 })));
         assert_eq!(
             fault(TARDIS, "# 1970-01-01T00:00:00.0000000Z torn bytes=9"),
             "the recording is torn: its last 9 bytes, all of this file, are cut off"
@@ -467,23 +472,26 @@ mod tests {
     fn cryptofeed_lines_are_told_apart() {
         let form = layout(Form::Cryptofeed, Unit::Seconds);
         let at = Some(1_618_677_817_020_616_000);
-        assert_eq!(read(form, "1618677817.020616: {}"), Some((at, Kind::Frame(b"{}"))));
-        assert_eq!(read(form, "1618677817: {}"), Some((Some(1_618_677_817_000_000_000), Kind::Frame(b"{}"))));
+        assert_eq!(read(form, "1618677817.020616: {}"), Some((at, RecordKind::Frame(b"{}"))));
+        assert_eq!(
+            read(form, "1618677817: {}"),
+            Some((Some(1_618_677_817_000_000_000), RecordKind::Frame(b"{}")))
+        );
         assert_eq!(
             read(form, "1618677817.000000001: x: y"),
-            Some((Some(1_618_677_817_000_000_001), Kind::Frame(b"x: y")))
+            Some((Some(1_618_677_817_000_000_001), RecordKind::Frame(b"x: y")))
         );
         assert_eq!(
             read(form, "wss://h/p?a=b <-> 1618677817.020616"),
-            Some((at, Kind::Connected("wss://h/p?a=b")))
+            Some((at, RecordKind::Connected("wss://h/p?a=b")))
         );
         assert_eq!(
             read(form, "wss://h <- 1618677817.020616: {\"a\":1}"),
-            Some((at, Kind::Sent(b"{\"a\":1}")))
+            Some((at, RecordKind::Sent(b"{\"a\":1}")))
         );
         let poll = "https://h/depth -> 1618677817.020616: {}";
-        assert_eq!(read(form, poll), Some((at, Kind::Note(poll.as_bytes()))));
-        assert_eq!(read(form, "wss://h"), Some((None, Kind::Note(b"wss://h"))));
+        assert_eq!(read(form, poll), Some((at, RecordKind::Note(poll.as_bytes()))));
+        assert_eq!(read(form, "wss://h"), Some((None, RecordKind::Note(b"wss://h"))));
         assert_eq!(read(form, ""), None);
         for bad in [
             "{}",
@@ -494,7 +502,7 @@ mod tests {
             "wss://h <-> soon",
             "wss://h <- 1618677817.5:",
         ] {
-            assert!(matches!(form.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
+            assert!(matches!(form.parse(bad.as_bytes()), Err(RecordFault::NoTime(_))), "{bad}");
         }
         for bad in ["0.5: {}", "946684799.999999999: {}", "18446744074.0: {}", "wss://h <-> 1"] {
             let expected = "a receive time outside of the years 2000 to 2199, in seconds as the times of this capture are";
@@ -512,7 +520,11 @@ mod tests {
             (Unit::Microseconds, "1660228023037049.0: {}"),
             (Unit::Nanoseconds, "1660228023037049000: {}"),
         ] {
-            assert_eq!(read(layout(Form::Cryptofeed, unit), text), Some((at, Kind::Frame(b"{}"))), "{text}");
+            assert_eq!(
+                read(layout(Form::Cryptofeed, unit), text),
+                Some((at, RecordKind::Frame(b"{}"))),
+                "{text}"
+            );
             assert_eq!(
                 Layout::of([text.as_bytes()].into_iter()),
                 Some(layout(Form::Cryptofeed, unit)),
@@ -528,7 +540,7 @@ mod tests {
             (Unit::Nanoseconds, "7258118399999999999 {}", RX_NS_END - 1),
         ] {
             let form = layout(Form::Hftbacktest, unit);
-            assert_eq!(read(form, text), Some((Some(rx_ns), Kind::Frame(b"{}"))), "{text}");
+            assert_eq!(read(form, text), Some((Some(rx_ns), RecordKind::Frame(b"{}"))), "{text}");
             assert_eq!(Layout::of([text.as_bytes()].into_iter()), Some(form), "{text}");
         }
         // More digits than nanoseconds have.
@@ -537,7 +549,7 @@ mod tests {
             (Unit::Nanoseconds, "1660228023037049000.1: {}"),
         ] {
             let bad = layout(Form::Cryptofeed, unit).parse(text.as_bytes());
-            assert!(matches!(bad, Err(Fault::NoTime(_))), "{text}");
+            assert!(matches!(bad, Err(RecordFault::NoTime(_))), "{text}");
         }
         let form = layout(Form::Hftbacktest, Unit::Nanoseconds);
         for bad in [
@@ -550,7 +562,7 @@ mod tests {
             assert_eq!(fault(form, bad), expected, "{bad}");
         }
         for bad in ["18446744073709551616 {}", "172316125503031466x {}", "1723161255030314667", " {}"] {
-            assert!(matches!(form.parse(bad.as_bytes()), Err(Fault::NoTime(_))), "{bad}");
+            assert!(matches!(form.parse(bad.as_bytes()), Err(RecordFault::NoTime(_))), "{bad}");
         }
     }
 

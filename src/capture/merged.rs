@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
 
-use super::reader::{Capture, Place, Placed, Reader};
-use super::{BadLine, Fault, Record};
+use super::reader::{Capture, CapturePlace, CaptureReader, Placed};
+use super::{BadLine, Record, RecordFault};
 
 /// A receive time that is at least this much earlier than the one before it in the same file, in nanoseconds,
 /// is a step of the recorder's clock: times continue from there. After a smaller step back, the record keeps
@@ -54,7 +54,7 @@ pub struct SourcePlace {
 enum Start {
     #[default]
     Ahead,
-    At(Place),
+    At(CapturePlace),
     Ended {
         text_bytes: u64,
     },
@@ -72,9 +72,9 @@ struct Source {
 
 enum State {
     /// It has not begun. A source that cannot be reopened, such as a pipe, is already open.
-    Ahead(Option<Box<Reader>>),
+    Ahead(Option<Box<CaptureReader>>),
     Open {
-        reader: Box<Reader>,
+        reader: Box<CaptureReader>,
         next: Option<Result<Placed, BadLine>>,
     },
     Ended {
@@ -84,8 +84,8 @@ enum State {
 
 impl Merged {
     /// Merges `readers`; their indices are the source numbers, and the order at equal times.
-    pub fn new(readers: Vec<Reader>) -> Self {
-        let source = |reader: Reader| Source {
+    pub fn new(readers: Vec<CaptureReader>) -> Self {
+        let source = |reader: CaptureReader| Source {
             capture: Arc::clone(reader.capture()),
             key_ns: reader.rx_ns(),
             offset_ns: 0,
@@ -97,7 +97,7 @@ impl Merged {
 
     /// Merges captures from their beginnings, each not before its time in `begin_ns`. Readers at the
     /// beginning of their captures are used instead of opening the files again.
-    pub fn from_start(captures: &[Arc<Capture>], begin_ns: &[u64], readers: Vec<Reader>) -> Self {
+    pub fn from_start(captures: &[Arc<Capture>], begin_ns: &[u64], readers: Vec<CaptureReader>) -> Self {
         let ahead = |(capture, begin_ns): (&Arc<Capture>, &u64)| {
             let source = Source::ahead(Arc::clone(capture));
             Source { key_ns: source.key_ns.max(*begin_ns), ..source }
@@ -243,7 +243,8 @@ impl Merged {
             State::Ahead(reader) => reader.take(),
             State::Open { .. } | State::Ended { .. } => None,
         };
-        let opened = opened.map_or_else(|| source.capture.read_from(&Place::default()).map(Box::new), Ok);
+        let opened =
+            opened.map_or_else(|| source.capture.read_from(&CapturePlace::default()).map(Box::new), Ok);
         match opened {
             Ok(reader) => {
                 source.state = State::Open { reader, next: None };
@@ -254,7 +255,7 @@ impl Merged {
                 source.state = State::Ended { text_bytes: 0 };
                 self.ended.push((index, source.key_ns));
                 let path = source.capture.path().into();
-                Err(BadLine { path, line: 0, fault: Fault::Io(error) })
+                Err(BadLine { path, line: 0, fault: RecordFault::Io(error) })
             }
         }
     }

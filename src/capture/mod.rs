@@ -2,10 +2,10 @@
 //!
 //! A capture is a text file with one frame per line, preceded by its receive time. Three forms are in use;
 //! they are detected from the content, never from the file's name ([`Form`]). Each may be plain, gzip or
-//! zstd. The gateway writes one of them, the tardis slice ([`Writer`]); while it runs, in segments that
+//! zstd. The gateway writes one of them, the tardis slice ([`CaptureWriter`]); while it runs, in segments that
 //! survive a kill ([`SegmentWriter`]). A folder of segments is read as one capture.
 //!
-//! [`Reader`] yields the records of one file in the order of its lines, [`Merged`] those of many files by
+//! [`CaptureReader`] yields the records of one file in the order of its lines, [`Merged`] those of many files by
 //! receive time. Both stream: their memory does not grow with the files. An unreadable line is returned as a
 //! [`BadLine`] in its place, and the rest is read nevertheless.
 //!
@@ -27,16 +27,16 @@ use std::sync::Arc;
 
 use crate::text::printable;
 use crate::time::rfc3339;
-use crate::venue::{Evidence, Wire};
+use crate::venue::{Evidence, WireFormat};
 
 pub use catalog::{Catalog, CatalogEntry, Listing};
 pub(crate) use form::in_range;
 pub use form::{Form, Unit};
 pub use lines::LINE_BYTES_MAX;
 pub use merged::{Merged, Places, STEP_BACK_NS, SourcePlace};
-pub use reader::{Capture, Place, Reader};
-pub use segment::{BLOCK_BYTES_MAX, Block, Index, SegmentWriter, segment_name, segments};
-pub use writer::{Compression, Writer};
+pub use reader::{Capture, CapturePlace, CaptureReader};
+pub use segment::{BLOCK_BYTES_MAX, SegmentBlock, SegmentIndex, SegmentWriter, segment_name, segments};
+pub use writer::{CaptureWriter, Compression};
 
 /// A record of a capture: one line that is not ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ pub struct Record<'a> {
     /// disconnect) has that of the line before it, or at the start that of the first line with one.
     pub rx_ns: u64,
     /// The content.
-    pub kind: Kind<'a>,
+    pub kind: RecordKind<'a>,
 }
 
 /// The content of a [`Record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum RecordKind<'a> {
     /// A message of the venue, byte for byte. It may be empty, and need not be UTF-8.
     Frame(&'a [u8]),
     /// A connection to this URL was established.
@@ -74,7 +74,7 @@ pub enum Kind<'a> {
     Note(&'a [u8]),
 }
 
-impl<'a> Kind<'a> {
+impl<'a> RecordKind<'a> {
     /// Returns what it reveals about the venue.
     fn evidence(self) -> Evidence<'a> {
         match self {
@@ -94,7 +94,7 @@ pub struct Segment {
     /// The number of the file among the run's files of this feed line, from 1.
     pub number: u32,
     /// The venue format of its messages.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// True if it continues what was read before. If not, anything may be missing.
     pub continues: bool,
 }
@@ -168,12 +168,12 @@ pub struct BadLine {
     /// Number of the line in it, from 1.
     pub line: u64,
     /// The fault.
-    pub fault: Fault,
+    pub fault: RecordFault,
 }
 
 /// Why a line is unreadable.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum RecordFault {
     /// The line does not begin with a time in the form of its file.
     #[error("no receive time in the form of this capture ({0})")]
     NoTime(Form),
@@ -224,15 +224,15 @@ impl fmt::Display for After {
 }
 
 impl BadLine {
-    /// Returns true if the capture is truncated here: everything to its end ([`Fault::Io`]) or, in a
-    /// recording, to its next file ([`Fault::Torn`]) is missing.
+    /// Returns true if the capture is truncated here: everything to its end ([`RecordFault::Io`]) or, in a
+    /// recording, to its next file ([`RecordFault::Torn`]) is missing.
     pub fn is_truncation(&self) -> bool {
-        matches!(self.fault, Fault::Io(_) | Fault::Torn { .. })
+        matches!(self.fault, RecordFault::Io(_) | RecordFault::Torn { .. })
     }
 
     /// Returns true if this ended the file: nothing follows.
     pub fn is_end(&self) -> bool {
-        matches!(self.fault, Fault::Io(_))
+        matches!(self.fault, RecordFault::Io(_))
     }
 }
 
@@ -245,7 +245,7 @@ impl fmt::Display for BadLine {
 impl std::error::Error for BadLine {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.fault {
-            Fault::Io(error) => Some(error),
+            RecordFault::Io(error) => Some(error),
             _ => None,
         }
     }

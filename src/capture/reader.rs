@@ -10,8 +10,8 @@ use super::form::{Form, Layout, Parsed, Tag, Unit};
 use super::lines::{Lines, Step, split};
 use super::segment::{Starts, segments};
 use super::source;
-use super::{BadLine, CaptureError, Fault, Record, Segment};
-use crate::venue::{Sniffed, Wire, sniff};
+use super::{BadLine, CaptureError, Record, RecordFault, Segment};
+use crate::venue::{Sniffed, WireFormat, sniff};
 
 /// Maximum number of lines read to detect the format of a capture.
 const SAMPLE_LINES_MAX: usize = 256;
@@ -92,7 +92,7 @@ impl Capture {
         }
         self.quick_end_ns().or_else(|| {
             let mut reader =
-                (self.bytes <= SEARCHED_BYTES_MAX).then(|| self.read_from(&Place::default()))?.ok()?;
+                (self.bytes <= SEARCHED_BYTES_MAX).then(|| self.read_from(&CapturePlace::default()))?.ok()?;
             let mut last_ns = None;
             while let Some(record) = reader.next_record() {
                 last_ns = last_ns.max(record.ok().map(|record| record.rx_ns));
@@ -121,12 +121,12 @@ impl Capture {
     ///
     /// # Errors
     /// The error of the system or the decompressor.
-    pub fn read_from(self: &Arc<Self>, place: &Place) -> io::Result<Reader> {
+    pub fn read_from(self: &Arc<Self>, place: &CapturePlace) -> io::Result<CaptureReader> {
         let taken = Arc::new(AtomicU64::new(0));
         let (text, bytes) = source::open(&self.path, place.text, &self.starts, &taken)?;
         let rx_ns = if place.text == 0 { self.first_ns } else { place.rx_ns };
-        let place = Place { rx_ns, ..place.clone() };
-        Ok(Reader {
+        let place = CapturePlace { rx_ns, ..place.clone() };
+        Ok(CaptureReader {
             capture: Arc::clone(self),
             lines: Lines::new(text, place.text, place.lines),
             rx_ns,
@@ -140,7 +140,7 @@ impl Capture {
 
 /// A place in a capture: between two lines.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct CapturePlace {
     /// Bytes of text before it.
     text: u64,
     /// Lines before it.
@@ -152,7 +152,7 @@ pub struct Place {
     segment: Option<Segment>,
 }
 
-impl Place {
+impl CapturePlace {
     /// Returns the bytes of text before it.
     pub fn text_bytes(&self) -> u64 {
         self.text
@@ -163,14 +163,14 @@ impl Place {
 ///
 /// Its memory is one line, the sample of the first lines, and the state of the decompressor, whatever the
 /// size of the file.
-pub struct Reader {
+pub struct CaptureReader {
     capture: Arc<Capture>,
     lines: Lines,
     rx_ns: u64,
     /// The current segment.
     segment: Option<Segment>,
     /// The place of the last record advanced to.
-    before: Place,
+    before: CapturePlace,
     /// Compressed bytes of the file read so far, and their total.
     taken: Arc<AtomicU64>,
     bytes: u64,
@@ -185,7 +185,7 @@ pub(super) struct Placed {
     range: Range<usize>,
 }
 
-impl Reader {
+impl CaptureReader {
     /// Opens a capture, plain, gzip or zstd, or the folder of a recording, and detects form and venue from
     /// its first lines. Reading starts at the first line nevertheless.
     ///
@@ -248,7 +248,7 @@ impl Reader {
         let sample_is_whole = cut.is_empty() && lines.is_previewed_whole();
         let capture = Capture { path, layout, venue, sample, sample_is_whole, first_ns, bytes, starts };
         let capture = Arc::new(capture);
-        let before = Place { rx_ns: first_ns, ..Place::default() };
+        let before = CapturePlace { rx_ns: first_ns, ..CapturePlace::default() };
         Ok(Self { capture, lines, rx_ns: first_ns, segment: None, before, taken, bytes })
     }
 
@@ -274,7 +274,7 @@ impl Reader {
     }
 
     /// Returns the venue detected from the first lines.
-    pub fn venue(&self) -> Option<Wire> {
+    pub fn venue(&self) -> Option<WireFormat> {
         self.capture.venue.wire()
     }
 
@@ -307,12 +307,12 @@ impl Reader {
     /// Advances to the next record and leaves its text in the buffer, for [`record`](Self::record).
     pub(super) fn advance(&mut self) -> Option<Result<Placed, BadLine>> {
         let (text, lines) = (self.lines.offset(), self.lines.number());
-        self.before = Place { text, lines, rx_ns: self.rx_ns, segment: self.segment };
+        self.before = CapturePlace { text, lines, rx_ns: self.rx_ns, segment: self.segment };
         loop {
             let fault = match self.lines.next() {
                 Step::End => return None,
-                Step::Failed(error) => Fault::Io(error),
-                Step::TooLong => Fault::TooLong,
+                Step::Failed(error) => RecordFault::Io(error),
+                Step::TooLong => RecordFault::TooLong,
                 Step::Line(range) => match self.capture.layout.parse(self.lines.bytes(range.clone())) {
                     Ok(None) => continue,
                     Err(fault) => fault,
@@ -338,7 +338,7 @@ impl Reader {
     }
 
     /// Returns the place of the record that the last [`advance`](Self::advance) reached, or the end.
-    pub(super) fn before(&self) -> &Place {
+    pub(super) fn before(&self) -> &CapturePlace {
         &self.before
     }
 

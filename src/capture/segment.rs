@@ -17,7 +17,7 @@
 //! detected by its length or its checksum.
 //!
 //! [`SegmentWriter`] writes the pieces, [`Pieces`] decodes them to text, with the notes as lines in their
-//! place, and [`Index`] reads the heads alone.
+//! place, and [`SegmentIndex`] reads the heads alone.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -479,10 +479,10 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A row of an [`Index`]: the location of about 200 ms of lines.
+/// A row of a [`SegmentIndex`]: the location of about 200 ms of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// The offset of its head in the file. [`Reader::from_read`](super::Reader::from_read) can start here.
+pub struct SegmentBlock {
+    /// The offset of its head in the file. [`from_read`](super::CaptureReader::from_read) can start here.
     pub offset: u64,
     /// The earliest receive time in it, in nanoseconds since the Unix epoch.
     pub first_rx_ns: u64,
@@ -494,16 +494,16 @@ pub struct Block {
 
 /// The time index of a segment, read from the heads of its blocks alone.
 #[derive(Clone, Debug, Default)]
-pub struct Index {
+pub struct SegmentIndex {
     /// The blocks, in the order of the file.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<SegmentBlock>,
     /// Bytes of the file up to the end of the last whole piece.
     pub whole_bytes: u64,
     /// Bytes after it: the incomplete piece that a kill left.
     pub torn_bytes: u64,
 }
 
-impl Index {
+impl SegmentIndex {
     /// Reads the index of a segment: about 100 bytes per block, and 24 bytes of memory for each, of which an
     /// hour has 18,000 at 200 ms. `None` if the file is not a segment.
     ///
@@ -526,7 +526,7 @@ impl Index {
                 break;
             };
             if let Some(Head { first_rx_ns, last_rx_ns, lines, .. }) = head {
-                index.blocks.push(Block { offset: index.whole_bytes, first_rx_ns, last_rx_ns, lines });
+                index.blocks.push(SegmentBlock { offset: index.whole_bytes, first_rx_ns, last_rx_ns, lines });
             }
             index.whole_bytes = next;
         }
@@ -535,7 +535,7 @@ impl Index {
     }
 
     /// Returns the first block with a line of this time or later.
-    pub fn at(&self, rx_ns: u64) -> Option<&Block> {
+    pub fn at(&self, rx_ns: u64) -> Option<&SegmentBlock> {
         self.blocks.iter().find(|block| block.last_rx_ns >= rx_ns)
     }
 }

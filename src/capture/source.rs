@@ -14,7 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::form::{Layout, in_range};
 use super::lines::split;
-use super::segment::{self, Counted, Folder, Index, Pieces, Starts, skip};
+use super::segment::{self, Counted, Folder, Pieces, SegmentIndex, Starts, skip};
 
 /// Bytes of a file that identify its format.
 const MAGIC_BYTES: usize = 12;
@@ -115,7 +115,7 @@ pub(super) fn last_ns(path: &Path, layout: Layout) -> Option<u64> {
 }
 
 fn last_of_segment(path: &Path) -> Option<u64> {
-    let blocks = Index::read(path).ok()??.blocks;
+    let blocks = SegmentIndex::read(path).ok()??.blocks;
     blocks.iter().map(|block| block.last_rx_ns).filter(|rx_ns| in_range(*rx_ns)).max()
 }
 

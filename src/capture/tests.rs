@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 use skipped::recorded;
 
 #[path = "../../tests/support/skipped.rs"]
@@ -21,16 +21,16 @@ const CRYPTOFEED: &str = "wss://ws.kraken.com <-> 1618677816.5\n\
      \n\
      \n";
 
-fn reader(bytes: impl AsRef<[u8]>) -> Reader {
-    Reader::from_read("test.cap", io::Cursor::new(bytes.as_ref().to_vec())).expect("a capture")
+fn reader(bytes: impl AsRef<[u8]>) -> CaptureReader {
+    CaptureReader::from_read("test.cap", io::Cursor::new(bytes.as_ref().to_vec())).expect("a capture")
 }
 
 /// Returns every item of a reader as text: `line rx_ns kind`, or the error.
-fn items(mut reader: Reader) -> Vec<String> {
+fn items(mut reader: CaptureReader) -> Vec<String> {
     let mut items = Vec::new();
     while let Some(item) = reader.next_record() {
         items.push(match item {
-            Ok(Record { line, rx_ns, kind: Kind::Frame(frame) }) => {
+            Ok(Record { line, rx_ns, kind: RecordKind::Frame(frame) }) => {
                 format!("{line} {rx_ns} {}", String::from_utf8_lossy(frame))
             }
             Ok(Record { line, rx_ns, kind }) => format!("{line} {rx_ns} {kind:?}"),
@@ -53,7 +53,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn each_form_is_read() {
     let tardis = reader(TARDIS);
-    assert_eq!((tardis.form(), tardis.venue()), (Form::Tardis, Some(Wire::Kraken)));
+    assert_eq!((tardis.form(), tardis.venue()), (Form::Tardis, Some(WireFormat::Kraken)));
     assert_eq!(
         items(tardis),
         [
@@ -63,12 +63,12 @@ fn each_form_is_read() {
         ]
     );
     let cryptofeed = reader(CRYPTOFEED);
-    assert_eq!((cryptofeed.form(), cryptofeed.venue()), (Form::Cryptofeed, Some(Wire::Kraken)));
+    assert_eq!((cryptofeed.form(), cryptofeed.venue()), (Form::Cryptofeed, Some(WireFormat::Kraken)));
     assert_eq!(
         items(cryptofeed),
         [
             "1 1618677816500000000 Connected(\"wss://ws.kraken.com\")".to_owned(),
-            format!("2 1618677817000000000 {:?}", Kind::Sent(b"{\"event\":\"subscribe\"}")),
+            format!("2 1618677817000000000 {:?}", RecordKind::Sent(b"{\"event\":\"subscribe\"}")),
             format!("3 {AT} {{\"event\":\"heartbeat\"}}"),
         ]
     );
@@ -149,7 +149,7 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
             let text = format!("{text}17{mark} x\n1660228024{mark} {{}}\n{}{mark} 9\n", first + 9);
             let path = folder.path().join(format!("{form}-{unit}"));
             std::fs::write(&path, &text).expect("written");
-            let mut reader = Reader::open(&path).expect("a capture");
+            let mut reader = CaptureReader::open(&path).expect("a capture");
             assert_eq!((reader.form(), reader.unit()), (form, Some(unit)), "{text}");
             let at = |n: u64| (first + n) * step_ns;
             assert_eq!(reader.sample().next().map(|record| record.rx_ns), Some(at(0)));
@@ -167,7 +167,7 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
                     }
                     Err(error) => {
                         assert!(
-                            matches!(error.fault, Fault::OutOfRange(Some(in_)) if in_ == unit),
+                            matches!(error.fault, RecordFault::OutOfRange(Some(in_)) if in_ == unit),
                             "{error}"
                         );
                         bad += 1;
@@ -201,7 +201,7 @@ fn a_byte_order_mark_is_skipped() {
             let path = folder.path().join("twice");
             std::fs::write(&path, [pack(whole.as_bytes()), pack(marked.as_bytes())].concat())
                 .expect("written");
-            let mut reader = Reader::open(&path).expect("a capture");
+            let mut reader = CaptureReader::open(&path).expect("a capture");
             let (mut found, mut places) = (Vec::new(), Vec::new());
             while let Some(item) = reader.advance() {
                 let placed = item.expect("a good line");
@@ -220,7 +220,8 @@ fn a_byte_order_mark_is_skipped() {
         }
     }
     for nothing in ["\u{feff}", "\u{feff}\n", "\u{feff}\r\n\n"] {
-        let refused = Reader::from_read("x", io::Cursor::new(nothing)).err().expect("refused").to_string();
+        let refused =
+            CaptureReader::from_read("x", io::Cursor::new(nothing)).err().expect("refused").to_string();
         assert_eq!(refused, "x: the capture is empty", "{nothing:?}");
     }
 }
@@ -229,15 +230,15 @@ fn a_byte_order_mark_is_skipped() {
 fn what_is_no_capture_is_refused_by_name() {
     let refused = |bytes: &[u8]| {
         let source = io::Cursor::new(bytes.to_vec());
-        Reader::from_read("x/y.zst", source).err().expect("refused").to_string()
+        CaptureReader::from_read("x/y.zst", source).err().expect("refused").to_string()
     };
     assert_eq!(refused(b""), "x/y.zst: the capture is empty");
     assert_eq!(refused(b"\n\r\n"), "x/y.zst: the capture is empty");
     assert!(refused(b"{\"a\":1}\n").starts_with("x/y.zst: no capture: none of the first lines has"));
     assert!(refused(&gzip(b"hello")[..12]).starts_with("x/y.zst: cannot read the capture: "));
-    let missing = Reader::open("no/such/file.gz").err().expect("refused").to_string();
+    let missing = CaptureReader::open("no/such/file.gz").err().expect("refused").to_string();
     assert!(missing.starts_with("no/such/file.gz: cannot open the capture: "), "{missing}");
-    let folder = Reader::open(env!("CARGO_MANIFEST_DIR")).err().expect("refused").to_string();
+    let folder = CaptureReader::open(env!("CARGO_MANIFEST_DIR")).err().expect("refused").to_string();
     assert!(folder.contains(": a folder without segments (*.zst)"), "{folder}");
 }
 
@@ -245,11 +246,11 @@ fn what_is_no_capture_is_refused_by_name() {
 fn the_sample_can_be_looked_at_before_and_after() {
     let text: String = (0..1000).map(|n| format!("{} {n}\n", AT + n)).collect();
     let mut reader = reader(text);
-    let sampled = |reader: &Reader| reader.sample().map(|r| (r.line, r.rx_ns)).collect::<Vec<_>>();
+    let sampled = |reader: &CaptureReader| reader.sample().map(|r| (r.line, r.rx_ns)).collect::<Vec<_>>();
     let before = sampled(&reader);
     assert_eq!((before.len(), before[255]), (256, (256, AT + 255)));
     let first = reader.next_record().expect("one").expect("good");
-    assert_eq!((first.line, first.kind), (1, Kind::Frame(b"0")));
+    assert_eq!((first.line, first.kind), (1, RecordKind::Frame(b"0")));
     assert_eq!(sampled(&reader), before);
 }
 
@@ -301,7 +302,7 @@ fn what_is_written_is_read_again() {
     let folder = tempfile::tempdir().expect("a folder");
     for name in ["a.cap", "a.cap.gz", "a.cap.zst"] {
         let path = folder.path().join(name);
-        let mut writer = Writer::create(&path).expect("created");
+        let mut writer = CaptureWriter::create(&path).expect("created");
         writer.frame(AT, b"{\"event\":\"heartbeat\"}").expect("written");
         writer.disconnected().expect("written");
         writer.frame(AT + 1, b"{\n\"a\":\r\n1}").expect("written");
@@ -313,18 +314,19 @@ fn what_is_written_is_read_again() {
             format!("3 {} {{ \"a\":  1}}", AT + 1),
             format!("4 {} ", AT + 2),
         ];
-        assert_eq!(items(Reader::open(&path).expect(name)), expected, "{name}");
+        assert_eq!(items(CaptureReader::open(&path).expect(name)), expected, "{name}");
         let packed = std::fs::read(&path).expect("a file");
         let magic = [&b"2021"[..], &[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
         assert_eq!(magic.iter().filter(|m| packed.starts_with(m)).count(), 1, "{name}");
     }
-    let nowhere = Writer::create(folder.path().join("no/such.zst")).err().expect("refused").to_string();
+    let nowhere =
+        CaptureWriter::create(folder.path().join("no/such.zst")).err().expect("refused").to_string();
     assert!(nowhere.contains("such.zst: cannot create the capture: "), "{nowhere}");
 }
 
 #[test]
 fn a_flushed_writer_leaves_its_lines_to_be_found() {
-    let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+    let mut writer = CaptureWriter::new(Vec::new(), Compression::Plain).expect("started");
     writer.frame(AT, b"x").expect("written");
     writer.flush().expect("flushed");
     assert_eq!(writer.finish().expect("written"), b"2021-04-17T16:43:37.4319360Z x\n");
@@ -335,30 +337,30 @@ fn real_captures_are_read_to_the_last_line() {
     // file, venue, form, lines that are not ignored: frames, connects, sent
     let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
     let expected = [
-        ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
-        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
-        ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
-        ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
-        ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
-        ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
+        ("COINBASE.ws.28.0", WireFormat::Coinbase, cf, [9946, 1, 3]),
+        ("BINANCE_FUTURES.ws.1.0", WireFormat::BinanceFutures, cf, [1535, 1, 0]),
+        ("KRAKEN.ws.48.0", WireFormat::Kraken, cf, [49, 1, 1]),
+        ("KRAKEN.ws.49.0", WireFormat::Kraken, cf, [60, 1, 1]),
+        ("KRAKEN.ws.50.0", WireFormat::Kraken, cf, [4321, 1, 1]),
+        ("btcusdt_20240808.gz", WireFormat::BinanceFutures, hft, [93_954, 0, 0]),
     ];
     let Some(files) = recorded(expected.map(|(name, ..)| name)) else { return };
     for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
-        let mut reader = Reader::open(file).expect(name);
+        let mut reader = CaptureReader::open(file).expect(name);
         assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
         let mut found = [0u64; 3];
         let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
         while let Some(item) = reader.next_record() {
             match item.expect(name).kind {
-                Kind::Frame(frame) => {
+                RecordKind::Frame(frame) => {
                     found[0] += 1;
                     for (word, count) in &mut words {
                         let mark = format!("\"e\":\"{word}\"");
                         *count += u64::from(memchr::memmem::find(frame, mark.as_bytes()).is_some());
                     }
                 }
-                Kind::Connected(_) => found[1] += 1,
-                Kind::Sent(_) => found[2] += 1,
+                RecordKind::Connected(_) => found[1] += 1,
+                RecordKind::Sent(_) => found[2] += 1,
                 other => panic!("{name}: {other:?}"),
             }
         }
@@ -373,7 +375,7 @@ fn real_captures_are_read_to_the_last_line() {
 #[test]
 fn real_captures_are_known_by_their_messages_too() {
     let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
-    let venues = [Wire::Coinbase, Wire::BinanceFutures, Wire::Kraken, Wire::Kraken];
+    let venues = [WireFormat::Coinbase, WireFormat::BinanceFutures, WireFormat::Kraken, WireFormat::Kraken];
     let Some(files) = recorded(names) else { return };
     for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
         let text = std::fs::read(file).expect(name);
@@ -399,16 +401,16 @@ fn segment(number: u32, run_ns: u64, first_ns: u64) -> Vec<u8> {
 fn a_segment_is_a_capture_for_us_and_for_every_zstd() {
     let bytes = segment(2, 5, AT);
     let found = reader(&bytes);
-    assert_eq!((found.form(), found.venue()), (Form::Tardis, Some(Wire::Kraken)), "the recorder knew");
-    let part = Segment { run_ns: 5, number: 2, venue: Some(Wire::Kraken), continues: true };
+    assert_eq!((found.form(), found.venue()), (Form::Tardis, Some(WireFormat::Kraken)), "the recorder knew");
+    let part = Segment { run_ns: 5, number: 2, venue: Some(WireFormat::Kraken), continues: true };
     assert_eq!(
         items(found),
         [
-            format!("1 {AT} {:?}", Kind::Segment(part)),
-            format!("2 {AT} {:?}", Kind::Connected("wss://host/ b")),
+            format!("1 {AT} {:?}", RecordKind::Segment(part)),
+            format!("2 {AT} {:?}", RecordKind::Connected("wss://host/ b")),
             format!("3 {AT} a"),
             format!("4 {} ", AT + 1),
-            format!("5 {} {:?}", AT + 2, Kind::Dropped { frames: 7 }),
+            format!("5 {} {:?}", AT + 2, RecordKind::Dropped { frames: 7 }),
             format!("6 {} c d", AT + 3),
             format!("7 {} Disconnected", AT + 3),
         ]
@@ -463,7 +465,7 @@ fn the_index_knows_the_blocks_by_their_heads() {
     let bytes = segment(1, 5, AT);
     for cut in [bytes.len(), bytes.len() - 1] {
         std::fs::write(&path, &bytes[..cut]).expect("written");
-        let index = Index::read(&path).expect("a file").expect("a segment");
+        let index = SegmentIndex::read(&path).expect("a file").expect("a segment");
         let all = [(AT, AT + 1, 2), (AT + 3, AT + 4, 2)];
         let whole = if cut == bytes.len() { 2 } else { 1 };
         let found: Vec<_> = index.blocks.iter().map(|b| (b.first_rx_ns, b.last_rx_ns, b.lines)).collect();
@@ -472,16 +474,16 @@ fn the_index_knows_the_blocks_by_their_heads() {
         assert_eq!(index.torn_bytes > 0, cut < bytes.len());
     }
     std::fs::write(&path, &bytes).expect("written");
-    let index = Index::read(&path).expect("a file").expect("a segment");
+    let index = SegmentIndex::read(&path).expect("a file").expect("a segment");
     assert_eq!(index.at(0), index.blocks.first());
     assert_eq!((index.at(AT + 2), index.at(AT + 5)), (index.blocks.get(1), None));
     let from = index.blocks[1].offset as usize;
     let found = items(reader(&bytes[from..]));
     assert_eq!(found[0], format!("1 {} c d", AT + 3), "reading can start at a block");
     std::fs::write(&path, zstd(TARDIS.as_bytes())).expect("written");
-    assert!(Index::read(&path).expect("a file").is_none());
+    assert!(SegmentIndex::read(&path).expect("a file").is_none());
     std::fs::write(&path, "").expect("written");
-    assert_eq!(Index::read(&path).expect("a file").map(|index| index.blocks.len()), Some(0));
+    assert_eq!(SegmentIndex::read(&path).expect("a file").map(|index| index.blocks.len()), Some(0));
 }
 
 #[test]
@@ -502,13 +504,13 @@ fn a_folder_of_segments_is_one_capture() {
     write(AT + 19_000, 1, &segment(1, AT + 19_000, AT + 19_000)[..7]);
     std::fs::write(path.join("readme.txt"), "no segment").expect("written");
     assert_eq!(segments(path).expect("a folder").len(), 7);
-    let mut reader = Reader::open(path).expect("a capture");
+    let mut reader = CaptureReader::open(path).expect("a capture");
     let (mut goes_on, mut frames, mut torn) = (Vec::new(), 0, 0);
     while let Some(record) = reader.next_record() {
         match record.map(|record| record.kind) {
-            Ok(Kind::Segment(segment)) => goes_on.push((segment.number, segment.continues)),
-            Ok(Kind::Frame(_)) => frames += 1,
-            Err(bad) => torn += u64::from(matches!(bad.fault, Fault::Torn { .. })),
+            Ok(RecordKind::Segment(segment)) => goes_on.push((segment.number, segment.continues)),
+            Ok(RecordKind::Frame(_)) => frames += 1,
+            Err(bad) => torn += u64::from(matches!(bad.fault, RecordFault::Torn { .. })),
             _ => {}
         }
     }

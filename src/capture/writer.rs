@@ -38,11 +38,11 @@ impl Compression {
 }
 
 /// Writes a capture in the tardis slice form: `2021-04-17T16:43:37.4319360Z {payload}` per line, and an empty
-/// line for a disconnect. [`Reader`](super::Reader) reads it back, with full nanoseconds.
+/// line for a disconnect. [`CaptureReader`](super::CaptureReader) reads it back, with full nanoseconds.
 ///
 /// [`finish`](Self::finish) ends the file; without it a compressed file lacks its tail, and buffered lines
 /// may be missing.
-pub struct Writer<W: Write> {
+pub struct CaptureWriter<W: Write> {
     out: Output<W>,
     line: Vec<u8>,
 }
@@ -72,7 +72,7 @@ enum Output<W: Write> {
     Zstd(zstd::stream::write::Encoder<'static, BufWriter<W>>),
 }
 
-impl Writer<File> {
+impl CaptureWriter<File> {
     /// Creates a file, compressed according to its extension ([`Compression::of_path`]).
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Writer<File> {
     }
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> CaptureWriter<W> {
     /// Returns a writer to `out` with this compression. It buffers its output.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Feed, FeedKind};
-use crate::gateway::{self, Job, Outcome};
+use crate::config::{Config, FeedConfig, FeedKind};
+use crate::gateway::{self, Job, RunOutcome};
 use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
 use crate::synth::Spec;
@@ -21,8 +21,8 @@ use crate::text::error_text;
 use crate::text::printable;
 use crate::time::clock::Clock;
 use crate::time::duration;
-use crate::venue::{ChecksOff, Wire};
-use offline::{BadRecord, Captures, Input, Progress, Target};
+use crate::venue::{ChecksOff, WireFormat};
+use offline::{BadRecord, Captures, InputEnd, OutputFormat, Progress};
 use report::ReportArgs;
 use watch::WatchArgs;
 
@@ -181,7 +181,7 @@ struct ReplayArgs {
     wait_subscribers: usize,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -202,7 +202,7 @@ struct CaptureArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -218,7 +218,7 @@ struct InspectArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages the captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Checks of the venue's messages to disable: checksum, sequence, crossed, separated by commas.
     #[arg(long, value_name = "CHECKS", value_parser = ChecksOff::parse)]
     checks_off: Option<ChecksOff>,
@@ -234,7 +234,7 @@ struct ConvertArgs {
     /// Output format: ndjson (the output of `normalize`), csv (the columns of tardis.dev's data sets) or
     /// parquet.
     #[arg(long, value_name = "FORM")]
-    to: Target,
+    to: OutputFormat,
     /// The file for JSON lines (stdout if omitted), or the folder for the tables.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -244,7 +244,7 @@ struct ConvertArgs {
 struct GenerateArgs {
     /// The venue whose messages are written: coinbase, binance, binance-futures, kraken or native.
     #[arg(long)]
-    venue: Wire,
+    venue: WireFormat,
     /// The symbols, in the venue's spelling, separated by commas.
     #[arg(long, value_delimiter = ',', required = true)]
     symbols: Vec<String>,
@@ -275,7 +275,7 @@ struct CheckArgs {
     files: Vec<PathBuf>,
     /// Venue whose messages these captures contain; detected if omitted.
     #[arg(long)]
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     /// Any key of the configuration: section.key=value. Repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
@@ -351,7 +351,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 
 fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.server.load(args.config.as_deref())?;
-    config.feed = vec![Feed {
+    config.feed = vec![FeedConfig {
         kind: FeedKind::Replay,
         files: args.files,
         venue: args.venue,
@@ -385,8 +385,8 @@ fn run(job: Job) -> anyhow::Result<ExitCode> {
     // Without waiting: nothing depends on the background tasks any more.
     runtime.shutdown_background();
     Ok(match outcome {
-        Outcome::Done => ExitCode::SUCCESS,
-        Outcome::FeedFailed | Outcome::Truncated => ExitCode::FAILURE,
+        RunOutcome::Done => ExitCode::SUCCESS,
+        RunOutcome::FeedFailed | RunOutcome::Truncated => ExitCode::FAILURE,
     })
 }
 
@@ -397,10 +397,10 @@ fn normalize(args: CaptureArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A truncated capture makes the result incomplete.
-fn code_of(input: Input) -> ExitCode {
+fn code_of(input: InputEnd) -> ExitCode {
     match input {
-        Input::Whole => ExitCode::SUCCESS,
-        Input::Truncated => ExitCode::FAILURE,
+        InputEnd::Whole => ExitCode::SUCCESS,
+        InputEnd::Truncated => ExitCode::FAILURE,
     }
 }
 
@@ -414,12 +414,12 @@ impl CaptureArgs {
 fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let limits = Config::bare().limits;
     let checks_off = args.checks_off.unwrap_or_default();
-    let mut input = Input::Whole;
+    let mut input = InputEnd::Whole;
     for file in &args.files {
         let mut progress = Progress::on_terminal(&Clock::real());
         let report = offline::inspect(file, args.venue, checks_off, &limits, &mut progress)?;
         if report.is_truncated() {
-            input = Input::Truncated;
+            input = InputEnd::Truncated;
         }
         if !say_report(args.json.then(|| report.to_json()), &report)? {
             return Ok(code_of(input));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::protocol::Moment;
 use crate::protocol::replay::Speed;
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// Kind of a `[[feed]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -20,14 +20,14 @@ pub enum FeedKind {
 /// `[[feed]]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Feed {
+pub struct FeedConfig {
     /// Kind of the feed.
     pub kind: FeedKind,
     /// Paths of the captures.
     pub files: Vec<PathBuf>,
     /// Venue whose messages they contain; `None`: detected.
     #[serde(default)]
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// Speed of the replay.
     #[serde(default = "recorded", deserialize_with = "super::replay::speed")]
     pub speed: Speed,

@@ -12,7 +12,7 @@ use crate::latency::budget::{self, Rule};
 /// `[flight]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Flight {
+pub struct FlightConfig {
     /// Folder of the files; `None`: the flight recorder is disabled.
     #[serde(deserialize_with = "optional_path")]
     pub dir: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Flight {
     pub file_bytes_max: NonZeroUsize,
 }
 
-impl Default for Flight {
+impl Default for FlightConfig {
     fn default() -> Self {
         Self {
             dir: None,

@@ -12,7 +12,7 @@ use super::{non_zero, non_zero_u64, optional_path};
 /// `[latency]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Latency {
+pub struct LatencyConfig {
     /// Length of an interval, milliseconds; 0: measuring is disabled.
     #[serde(deserialize_with = "interval_ms")]
     pub interval_ms: u64,
@@ -28,7 +28,7 @@ pub struct Latency {
     pub symbols: NonZeroUsize,
 }
 
-impl Default for Latency {
+impl Default for LatencyConfig {
     fn default() -> Self {
         Self {
             interval_ms: 1_000,

@@ -9,7 +9,7 @@ use super::{non_zero, non_zero_u32, non_zero_u64};
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Memory of the whole process, including what the kernel holds for its sockets, bytes; 0: derived.
     pub memory_bytes_max: u64,
     /// Most client connections.
@@ -56,7 +56,7 @@ const AROUND_SYMBOLS_BYTES: usize = 1_024;
 /// Range of the derived limit for the longest message, bytes.
 const FRAME_BYTES: std::ops::RangeInclusive<usize> = 65_536..=16_777_216;
 
-impl Limits {
+impl LimitsConfig {
     /// Longest message of a client, bytes: the configured limit, or one derived from the number of symbols
     /// that a message may name.
     pub fn frame_bytes(&self) -> usize {
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             memory_bytes_max: 0,

@@ -24,13 +24,13 @@ use crate::session::{FRAME_RING_BYTES, FRAME_RING_BYTES_MIN};
 use crate::shard::{STEPS_MIN, Wait};
 use crate::text::printable;
 
-pub use feed::{Feed, FeedKind};
-pub use flight::Flight;
-pub use latency::Latency;
-pub use limits::Limits;
-pub use publish::Publish;
-pub use record::Record;
-pub use replay::Replay;
+pub use feed::{FeedConfig, FeedKind};
+pub use flight::FlightConfig;
+pub use latency::LatencyConfig;
+pub use limits::LimitsConfig;
+pub use publish::PublishConfig;
+pub use record::RecordConfig;
+pub use replay::ReplayConfig;
 
 /// The shipped configuration, with every key at its default.
 pub const SHIPPED: &str = include_str!("../../config.toml");
@@ -41,49 +41,49 @@ pub const SHIPPED: &str = include_str!("../../config.toml");
 pub struct Config {
     /// The public listener.
     #[serde(default)]
-    pub server: Server,
+    pub server: ServerConfig,
     /// The admin listener.
     #[serde(default)]
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// The sources of ticks.
     #[serde(default)]
-    pub feed: Vec<Feed>,
+    pub feed: Vec<FeedConfig>,
     /// Publishing.
     #[serde(default)]
-    pub publish: Publish,
+    pub publish: PublishConfig,
     /// Replay control and rooms.
     #[serde(default)]
-    pub replay: Replay,
+    pub replay: ReplayConfig,
     /// Recording and history.
     #[serde(default)]
-    pub record: Record,
+    pub record: RecordConfig,
     /// The ring between ingest thread and shards.
     #[serde(default)]
-    pub ring: Ring,
+    pub ring: RingConfig,
     /// The ingest thread.
     #[serde(default)]
-    pub ingest: Intake,
+    pub ingest: IngestConfig,
     /// The shards.
     #[serde(default)]
-    pub shard: Shard,
+    pub shard: ShardConfig,
     /// Sessions.
     #[serde(default)]
-    pub session: Session,
+    pub session: SessionConfig,
     /// Latency measurements.
     #[serde(default)]
-    pub latency: Latency,
+    pub latency: LatencyConfig,
     /// The flight recorder.
     #[serde(default)]
-    pub flight: Flight,
+    pub flight: FlightConfig,
     /// Limits.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: LimitsConfig,
 }
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
+pub struct ServerConfig {
     /// Address of the public listener.
     pub listen: SocketAddr,
     /// Web pages that may connect.
@@ -97,7 +97,7 @@ pub struct Server {
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Address of the admin listener.
     pub listen: SocketAddr,
 }
@@ -105,7 +105,7 @@ pub struct Admin {
 /// `[ring]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Ring {
+pub struct RingConfig {
     /// Ticks in the ring, i.e. how far a shard may fall behind.
     #[serde(deserialize_with = "ring_capacity")]
     pub capacity: usize,
@@ -114,7 +114,7 @@ pub struct Ring {
 /// `[ingest]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Intake {
+pub struct IngestConfig {
     /// Shortest time between two turns while every shard is busy, microseconds.
     #[serde(deserialize_with = "rest_us")]
     pub rest_us: u64,
@@ -123,7 +123,7 @@ pub struct Intake {
 /// `[shard]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Shard {
+pub struct ShardConfig {
     /// Number of shards; 0: derived from the number of cores.
     pub threads: usize,
     /// How an idle shard waits.
@@ -138,7 +138,7 @@ pub struct Shard {
     pub reread_per_turn: NonZeroUsize,
 }
 
-impl Shard {
+impl ShardConfig {
     /// Number of shards on a machine with `cores` cores.
     pub fn threads_on(&self, cores: usize) -> usize {
         if self.threads > 0 { self.threads } else { cores.saturating_sub(1).max(1) }
@@ -148,7 +148,7 @@ impl Shard {
 /// `[session]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Session {
+pub struct SessionConfig {
     /// Most bytes of ticks queued for a client.
     #[serde(deserialize_with = "outbox_bytes")]
     pub outbox_bytes_max: usize,
@@ -180,7 +180,7 @@ pub struct Session {
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-impl Default for Server {
+impl Default for ServerConfig {
     fn default() -> Self {
         let allowed_origins = ["self", "loopback"].map(str::to_owned).to_vec();
         Self {
@@ -192,25 +192,25 @@ impl Default for Server {
     }
 }
 
-impl Default for Admin {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::new(LOOPBACK, 9090) }
     }
 }
 
-impl Default for Intake {
+impl Default for IngestConfig {
     fn default() -> Self {
         Self { rest_us: 1_000 }
     }
 }
 
-impl Default for Ring {
+impl Default for RingConfig {
     fn default() -> Self {
         Self { capacity: 65_536 }
     }
 }
 
-impl Default for Shard {
+impl Default for ShardConfig {
     fn default() -> Self {
         Self {
             threads: 0,
@@ -222,7 +222,7 @@ impl Default for Shard {
     }
 }
 
-impl Default for Session {
+impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             outbox_bytes_max: 262_144,
@@ -414,19 +414,19 @@ impl Config {
     /// Every key at its default, and no feeds.
     pub fn bare() -> Self {
         Self {
-            server: Server::default(),
-            admin: Admin::default(),
+            server: ServerConfig::default(),
+            admin: AdminConfig::default(),
             feed: Vec::new(),
-            publish: Publish::default(),
-            replay: Replay::default(),
-            record: Record::default(),
-            ring: Ring::default(),
-            ingest: Intake::default(),
-            shard: Shard::default(),
-            session: Session::default(),
-            latency: Latency::default(),
-            flight: Flight::default(),
-            limits: Limits::default(),
+            publish: PublishConfig::default(),
+            replay: ReplayConfig::default(),
+            record: RecordConfig::default(),
+            ring: RingConfig::default(),
+            ingest: IngestConfig::default(),
+            shard: ShardConfig::default(),
+            session: SessionConfig::default(),
+            latency: LatencyConfig::default(),
+            flight: FlightConfig::default(),
+            limits: LimitsConfig::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{non_zero, non_zero_u32, token};
 /// `[publish]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Publish {
+pub struct PublishConfig {
     /// Address of the listener for JSON lines; `None`: no listener.
     #[serde(deserialize_with = "optional_address")]
     pub listen: Option<SocketAddr>,
@@ -34,7 +34,7 @@ pub struct Publish {
     pub wrong_tokens_per_minute: NonZeroU32,
 }
 
-impl Publish {
+impl PublishConfig {
     /// Most instruments of publishers in a table with `capacity` places.
     pub fn instruments_of(&self, capacity: usize) -> usize {
         // The product fits in 128 bits.
@@ -42,7 +42,7 @@ impl Publish {
     }
 }
 
-impl Default for Publish {
+impl Default for PublishConfig {
     fn default() -> Self {
         Self {
             listen: None,

@@ -11,7 +11,7 @@ use super::{ConfigError, non_zero, non_zero_u64};
 /// `[record]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Record {
+pub struct RecordConfig {
     /// Whether recording is enabled.
     pub enabled: bool,
     /// Folder of the recordings.
@@ -37,7 +37,7 @@ pub struct Record {
     pub catch_up_patience_ms: NonZeroU64,
 }
 
-impl Default for Record {
+impl Default for RecordConfig {
     fn default() -> Self {
         Self {
             enabled: false,
@@ -66,7 +66,7 @@ fn history_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Err(D::Error::custom(format!("history_bytes_max must be 0 (none), or at least {HISTORY_BYTES_MIN}")))
 }
 
-impl Record {
+impl RecordConfig {
     /// Validates constraints that the types of the keys do not express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if !(1..=19).contains(&self.level) {

@@ -13,7 +13,7 @@ use crate::protocol::replay::Speed;
 /// `[replay]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Replay {
+pub struct ReplayConfig {
     /// Token that controls the replay, at least 16 characters; empty: clients of this machine may control it.
     #[serde(deserialize_with = "control_token")]
     pub control_token: String,
@@ -47,7 +47,7 @@ pub struct Replay {
     pub room_checkpoint_bytes_max: NonZeroUsize,
 }
 
-impl Default for Replay {
+impl Default for ReplayConfig {
     fn default() -> Self {
         Self {
             control_token: String::new(),

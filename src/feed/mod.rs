@@ -11,9 +11,10 @@ mod replay;
 mod sequencer;
 
 pub use ingest::{Flow, Ingest, IngestParts, IngestView, LineReport, Next, PublishingParts};
-pub use line::{Kind, Kinds, Line, LineLimits, LineStats, Refused};
+pub use line::{FrameKind, FrameKinds, Line, LineLimits, LineStats, RefusedCounts};
 pub use recorder::{LineRecord, OpenSegment, RecordOptions, Recorder, RecorderThread, Tap};
 pub use replay::{
-    Join, LineView, Replay, ReplayError, ReplaySpec, SILENCE_NS_MAX, SeekLimits, SeekMemory, Stamp, Step,
+    Join, LineView, Replay, ReplayError, ReplaySpec, ReplayStep, SILENCE_NS_MAX, SeekLimits, SeekMemory,
+    Stamp,
 };
 pub use sequencer::{LineId, Origin, Rank, Sequencer};

@@ -16,7 +16,7 @@ use crate::feed::{
     SeekMemory, Sequencer,
 };
 use crate::history::Access;
-use crate::http::{Refused, Upgraded};
+use crate::http::{RefusedClient, Upgraded};
 use crate::latency::meter::Meter;
 use crate::model::instrument::InstrumentTable;
 use crate::ops::collector::Collector;
@@ -30,7 +30,7 @@ use crate::system::counters::ShardCounters;
 use crate::system::memory::Memory;
 use crate::system::pulse::{Pulse, Signs};
 use crate::time::clock::{Clock, MS};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// The parts of an engine before its threads run.
 pub(super) struct EngineBase {
@@ -292,7 +292,7 @@ fn session_options(
 ) -> anyhow::Result<SessionOptions> {
     let wires = replays.iter().flat_map(Replay::lines).map(|view| view.line.wire());
     let mut venues: Vec<String> =
-        wires.filter(|wire| *wire != Wire::Native).map(|wire| wire.name().to_owned()).collect();
+        wires.filter(|wire| *wire != WireFormat::Native).map(|wire| wire.name().to_owned()).collect();
     if config.publishes()
         && let Some(both) = config.publish.venues.iter().find(|venue| venues.contains(venue))
     {
@@ -432,15 +432,15 @@ pub(super) fn died(ingest: &IngestThread, shards: &Shards) -> Option<&'static st
 }
 
 /// Assigns a client to the shard with the fewest clients, among those that make progress.
-pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), Refused> {
+pub(super) fn hand_over(shards: &[ShardHandle], upgraded: Upgraded) -> Result<(), RefusedClient> {
     let Upgraded { stream, read_buf, subscribe, peer, seat } = upgraded;
     let why = Close::Busy;
     let moving = shards.iter().filter(|shard| !shard.pulse.is_late());
     let Some(shard) = moving.min_by_key(|shard| shard.load()) else {
-        return Err(Refused { stream, why });
+        return Err(RefusedClient { stream, why });
     };
-    let Ok(name) = random_name() else { return Err(Refused { stream, why }) };
+    let Ok(name) = random_name() else { return Err(RefusedClient { stream, why }) };
     let who = ClientInfo { name: name.into(), peer: Some(peer) };
     let client = NewClient { stream, read_buf, subscribe, who, seat: Some(seat) };
-    shard.give(Box::new(client)).map_err(|client| Refused { stream: client.stream, why })
+    shard.give(Box::new(client)).map_err(|client| RefusedClient { stream: client.stream, why })
 }

@@ -14,19 +14,19 @@ use tokio::sync::{mpsc, watch};
 use super::engine::{EngineBase, OpenedFeeds, Shards, hand_over};
 use super::files::{ADMIN_MAX, HTTP_MAX};
 use super::rooms::Rooms;
-use crate::config::{Config, Feed};
-use crate::feed::publish::{self, CHUNKS_MAX, Input, Newcomer, Publish};
+use crate::config::{Config, FeedConfig};
+use crate::feed::publish::{self, CHUNKS_MAX, Newcomer, Publish, PublishInput};
 use crate::feed::{Flow, IngestView, LineRecord};
 use crate::history::Access;
 use crate::http::metrics::{self, Sources};
 use crate::http::{
-    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, ListedClients,
-    Options, PublishRoute, Published, Refused, RoomError, RoomRoute, Runtimes, Upgraded,
+    Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpOptions,
+    ListedClients, PublishRoute, Published, RefusedClient, RoomError, RoomRoute, Runtimes, Upgraded,
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
 use crate::shard::{self, Asked, ClientRow, ShardHandle, SortBy, Standing};
-use crate::system::memory::{Level, Memory};
+use crate::system::memory::{Memory, MemoryLevel};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Clock;
 
@@ -57,7 +57,7 @@ pub(super) struct GatewayParts<'a> {
 pub(super) struct Publishing {
     pub(super) endpoint: Arc<Publish>,
     /// The receiver of the ingest thread.
-    pub(super) inbox: mpsc::Receiver<Input>,
+    pub(super) inbox: mpsc::Receiver<PublishInput>,
 }
 
 pub(super) fn publishing(
@@ -69,7 +69,7 @@ pub(super) fn publishing(
         return Ok(None);
     }
     let (chunks, inbox) = mpsc::channel(CHUNKS_MAX);
-    let options = publish::Options {
+    let options = publish::PublishOptions {
         publishers_max: config.limits.publishers_max.get(),
         auth_timeout_ms: config.limits.head_timeout_ms.get(),
         strangers_max: config.publish.strangers_max.get(),
@@ -132,7 +132,7 @@ impl Listeners {
         let config = parts.config;
         let limits = front_limits(config);
         let hosts = Hosts::new(&config.server.hosts).context("server.hosts")?;
-        let options = Options {
+        let options = HttpOptions {
             limits,
             allowed_origins: config.server.allowed_origins.clone(),
             hosts: hosts.clone(),
@@ -164,7 +164,7 @@ impl Listeners {
         let handles = Arc::clone(&parts.shards.handles);
         let rooms = parts.rooms.cloned();
         let admin = Admin::new(
-            crate::http::Limits { connections_max: ADMIN_MAX, ..limits },
+            crate::http::HttpLimits { connections_max: ADMIN_MAX, ..limits },
             hosts,
             AdminHooks {
                 metrics: Arc::new(move || metrics::render(Arc::clone(&sources))),
@@ -200,8 +200,8 @@ fn runtimes(parts: &GatewayParts<'_>) -> Runtimes {
     )
 }
 
-fn front_limits(config: &Config) -> crate::http::Limits {
-    crate::http::Limits {
+fn front_limits(config: &Config) -> crate::http::HttpLimits {
+    crate::http::HttpLimits {
         connections_max: config.limits.connections_max.get(),
         open_max: config.limits.connections_max.get().saturating_add(HTTP_MAX),
         per_address_max: config.limits.connections_per_address.get(),
@@ -254,7 +254,7 @@ fn publish_route(publishing: &Arc<Publish>) -> PublishRoute {
     let serve = move |upgraded: Upgraded, authorized| {
         let Upgraded { stream, read_buf, peer, seat, .. } = upgraded;
         let newcomer = Newcomer { stream, read_buf, address: peer.ip(), seat, authorized };
-        taken.serve_ws(newcomer).map_err(|stream| Refused { stream, why: Close::Limit })
+        taken.serve_ws(newcomer).map_err(|stream| RefusedClient { stream, why: Close::Limit })
     };
     let accepts = move |token: &[u8], address| asked.judge(token, address);
     PublishRoute { accepts: Arc::new(accepts), hand_over: Arc::new(serve) }
@@ -278,12 +278,12 @@ fn room_route(rooms: &Arc<Rooms>) -> RoomRoute {
 }
 
 fn feed_health(
-    feeds: &[Feed],
+    feeds: &[FeedConfig],
     publishers: Option<u64>,
     view: &IngestView,
     records: &[Arc<LineRecord>],
 ) -> Vec<FeedHealth> {
-    let row = |(number, (feed, flow)): (usize, (&Feed, Flow))| FeedHealth {
+    let row = |(number, (feed, flow)): (usize, (&FeedConfig, Flow))| FeedHealth {
         name: format!("feed {number}"),
         flowing: flow == Flow::Flowing,
         detail: match flow {
@@ -327,7 +327,7 @@ fn alarms(measured: Option<&Measured>, past: Option<&Access>, memory: &Memory) -
     let flights = flights.map(|_| "flight.dir cannot be written: flights are missing".to_owned());
     let past = past.and_then(Access::failure).map(|why| format!("no history is kept any more: {why}"));
     let level = memory.level();
-    let short = (level > Level::Ample).then(|| format!("memory is short: {}", level.name()));
+    let short = (level > MemoryLevel::Ample).then(|| format!("memory is short: {}", level.name()));
     log.into_iter().chain(flights).chain(past).chain(short).collect()
 }
 

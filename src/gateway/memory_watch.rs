@@ -11,7 +11,7 @@ use super::rooms::Rooms;
 use crate::config::Config;
 use crate::feed::SeekMemory;
 use crate::shard::{Relief, ShardHandle};
-use crate::system::memory::{Gauge, Level, Memory, Origin};
+use crate::system::memory::{BoundOrigin, Gauge, Memory, MemoryLevel};
 
 /// Interval between measurements.
 const MEASURE_EVERY: Duration = Duration::from_millis(100);
@@ -31,15 +31,15 @@ pub(super) fn bound(config: &Config, notices: &mpsc::Sender<String>) -> anyhow::
     let memory = Arc::new(Memory::new(bound.bytes));
     let of = bound.of_bytes;
     let said = match bound.origin {
-        Origin::Configured => format!("memory: at most {} bytes: limits.memory_bytes_max", bound.bytes),
-        Origin::Cgroup => format!("memory: at most {} bytes: of the cgroup's {of}", bound.bytes),
-        Origin::Machine => format!("memory: at most {} bytes: of the machine's {of}", bound.bytes),
-        Origin::Unknown => "memory: no limit: the size of the memory is unknown".to_owned(),
+        BoundOrigin::Configured => format!("memory: at most {} bytes: limits.memory_bytes_max", bound.bytes),
+        BoundOrigin::Cgroup => format!("memory: at most {} bytes: of the cgroup's {of}", bound.bytes),
+        BoundOrigin::Machine => format!("memory: at most {} bytes: of the machine's {of}", bound.bytes),
+        BoundOrigin::Unknown => "memory: no limit: the size of the memory is unknown".to_owned(),
     };
     // The queue has room: few notices were sent so far.
     let _ = notices.try_send(said);
     if let Some(limit) =
-        gauge.limit_bytes().filter(|limit| bound.origin == Origin::Configured && *limit < bound.bytes)
+        gauge.limit_bytes().filter(|limit| bound.origin == BoundOrigin::Configured && *limit < bound.bytes)
     {
         let said = format!("limits.memory_bytes_max is more than the available memory: {limit} bytes");
         let _ = notices.try_send(said);
@@ -99,7 +99,7 @@ impl MemoryWatch {
     }
 
     fn run(&self, stopped: &watch::Receiver<bool>) {
-        let (mut level, mut measurements) = (Level::Ample, 0_u32);
+        let (mut level, mut measurements) = (MemoryLevel::Ample, 0_u32);
         // An error means that the gateway itself is gone.
         while !*stopped.borrow() && stopped.has_changed().is_ok() {
             std::thread::park_timeout(MEASURE_EVERY);
@@ -112,20 +112,20 @@ impl MemoryWatch {
             if level != before {
                 self.tell(level);
             }
-            if level > Level::Ample || before > Level::Ample {
-                self.give_up_checkpoints(&owners, level > Level::Ample);
+            if level > MemoryLevel::Ample || before > MemoryLevel::Ample {
+                self.give_up_checkpoints(&owners, level > MemoryLevel::Ample);
             }
             measurements = measurements.wrapping_add(1);
-            if level > Level::Ample && measurements.is_multiple_of(ORDER_EVERY) {
+            if level > MemoryLevel::Ample && measurements.is_multiple_of(ORDER_EVERY) {
                 self.relieve(&owners);
             }
         }
     }
 
-    fn tell(&self, level: Level) {
+    fn tell(&self, level: MemoryLevel) {
         let (used, bound) = (self.memory.used_bytes(), self.memory.bound_bytes().unwrap_or(0));
         let said = match level {
-            Level::Ample => format!("memory is ample again: {used} of {bound} bytes are in use"),
+            MemoryLevel::Ample => format!("memory is ample again: {used} of {bound} bytes are in use"),
             _ => format!("memory is short ({}): {used} of {bound} bytes are in use", level.name()),
         };
         // If the log is read slowly, notices are dropped.
@@ -159,13 +159,13 @@ impl MemoryWatch {
             0 => 0,
             excess => (excess / 2).max(ORDER_BYTES_MIN),
         };
-        let shed = self.memory.excess_bytes(Level::Short).max(ORDER_BYTES_MIN);
+        let shed = self.memory.excess_bytes(MemoryLevel::Short).max(ORDER_BYTES_MIN);
         for shard in &owners.shards {
             let part = |bytes: u64| (u128::from(bytes) * u128::from(held(shard))).div_ceil(all.into()) as u64;
             shard.relieve(Relief {
                 shed_bytes: part(shed),
-                cut_bytes: part(cut(Level::Critical)),
-                large_bytes: part(cut(Level::Full)),
+                cut_bytes: part(cut(MemoryLevel::Critical)),
+                large_bytes: part(cut(MemoryLevel::Full)),
             });
         }
     }

@@ -23,7 +23,7 @@ use listeners::{GatewayParts, Listeners, publishing};
 use memory_watch::MemoryWatch;
 use rooms::Rooms;
 
-use crate::config::{Config, Flight, Latency};
+use crate::config::{Config, FlightConfig, LatencyConfig};
 use crate::feed::publish::Publish;
 use crate::feed::{
     IngestParts, IngestView, LineRecord, PublishingParts, RecordOptions, Recorder, RecorderThread, Replay,
@@ -40,7 +40,7 @@ use crate::replay_control::ControlPolicy;
 use crate::ring::TickRing;
 use crate::text::printable;
 use crate::time::clock::{Clock, MS};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// The configuration and options of a gateway.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct Job {
 
 /// Result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// Stopped by a signal, or all ticks are sent.
     Done,
     /// A strict replay found a line that it cannot parse.
@@ -72,7 +72,7 @@ pub enum Outcome {
 /// # Errors
 /// Any failure to start: an invalid configuration, a capture that does not open, an address in use. No
 /// address is bound before the configuration and the captures are validated.
-pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::Result<RunOutcome> {
     let (exit_at_end, summary) = (job.exit_at_end, job.summary);
     guard::end_on_panic();
     let running = Running::start(job, &clock)?;
@@ -96,9 +96,9 @@ pub async fn run(job: Job, clock: Clock, mut say: impl FnMut(&str)) -> anyhow::R
     // After an earlier stop, a partial result is expected.
     let ended = exit_at_end && view.ended.load(Ordering::Acquire);
     Ok(match () {
-        () if view.failed.load(Ordering::Acquire) => Outcome::FeedFailed,
-        () if ended && view.truncated.load(Ordering::Acquire) => Outcome::Truncated,
-        () => Outcome::Done,
+        () if view.failed.load(Ordering::Acquire) => RunOutcome::FeedFailed,
+        () if ended && view.truncated.load(Ordering::Acquire) => RunOutcome::Truncated,
+        () => RunOutcome::Done,
     })
 }
 
@@ -303,7 +303,7 @@ fn collector(
     clock: &Clock,
     notices: &mpsc::Sender<String>,
 ) -> Option<Collector> {
-    let Latency { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
+    let LatencyConfig { interval_ms, log, log_bytes_max, log_files_max, symbols } = &config.latency;
     if *interval_ms == 0 {
         return None;
     }
@@ -315,7 +315,7 @@ fn collector(
             view.notices_lost.add(1);
         }
     };
-    let options = collector::Options {
+    let options = collector::CollectorOptions {
         interval_ns: interval_ms * MS,
         symbols_max: symbols.get(),
         log,
@@ -326,8 +326,8 @@ fn collector(
 }
 
 /// The flight recorder; `None` if it is disabled.
-fn flights(flight: &Flight, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
-    let options = flight::Options {
+fn flights(flight: &FlightConfig, table: &Arc<InstrumentTable>, ring: &TickRing) -> Option<Flights> {
+    let options = flight::FlightOptions {
         dir: flight.dir.clone()?,
         seconds: flight.seconds.get(),
         files_max: flight.files_max.get(),
@@ -424,7 +424,7 @@ impl Recording {
             level: record.level,
         };
         let mut recorder = Recorder::new(options, clock.now(), notices.clone());
-        let mut lines: BTreeMap<Wire, u32> = BTreeMap::new();
+        let mut lines: BTreeMap<WireFormat, u32> = BTreeMap::new();
         for replay in replays {
             replay
                 .record(|line| {
@@ -435,7 +435,7 @@ impl Recording {
                 .context("record.dir")?;
         }
         let publish_tap = if config.publishes() {
-            Some(recorder.tap("publish", Wire::Native, true).context("record.dir")?)
+            Some(recorder.tap("publish", WireFormat::Native, true).context("record.dir")?)
         } else {
             None
         };
@@ -456,7 +456,8 @@ fn history(
         return Ok(None);
     }
     let run_ns = clock.now().wall_ns;
-    let options = history::Options { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
+    let options =
+        history::HistoryOptions { dir: record.dir.clone(), bytes_max: record.history_bytes_max, run_ns };
     History::begin(&options, ring, notices.clone()).map(Some).context("record.dir: no history")
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::engine::{EngineBase, IngestThread, Shards, died, hand_over, open_replays};
 use crate::capture::CatalogEntry;
-use crate::config::{Config, Feed, FeedKind, Publish, Record, Ring, Shard};
+use crate::config::{Config, FeedConfig, FeedKind, PublishConfig, RecordConfig, RingConfig, ShardConfig};
 use crate::feed::{IngestView, ReplayError, SeekMemory};
 use crate::http::metrics::RoomFigures;
-use crate::http::{Refused, RoomError, Upgraded};
+use crate::http::{RefusedClient, RoomError, Upgraded};
 use crate::protocol::RoomTerms;
 use crate::protocol::close::Close;
 use crate::replay_control::{ControlPolicy, ReplayControl};
@@ -297,13 +297,13 @@ pub(super) struct Place {
 
 impl Place {
     /// Hands the client over to a shard of the room.
-    pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), Refused> {
+    pub(super) fn hand_over(self, upgraded: Upgraded) -> Result<(), RefusedClient> {
         let inside = self.room.inside();
         // Held until the shard has the client, so that the end of the room includes it.
         let admission = self.room.admission();
         match (inside, admission.closed) {
             (Some(inside), None) => hand_over(&inside.shards, upgraded),
-            (_, closed) => Err(Refused { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
+            (_, closed) => Err(RefusedClient { stream: upgraded.stream, why: closed.unwrap_or(Close::Busy) }),
         }
     }
 }
@@ -392,7 +392,7 @@ fn refusal(error: &anyhow::Error, notices: &mpsc::Sender<String>) -> RoomError {
 
 /// The configuration of a gateway that serves only this room.
 pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerms) -> Config {
-    let feed = Feed {
+    let feed = FeedConfig {
         kind: FeedKind::Replay,
         files: titles.iter().map(|title| title.path.clone()).collect(),
         venue: None,
@@ -406,11 +406,11 @@ pub(super) fn config(gateway: &Config, titles: &[CatalogEntry], terms: &RoomTerm
     };
     let mut config = Config {
         feed: vec![feed],
-        publish: Publish { venues: Vec::new(), ..Publish::default() },
-        record: Record { enabled: false, ..gateway.record.clone() },
-        ring: Ring { capacity: gateway.replay.room_ring_capacity },
+        publish: PublishConfig { venues: Vec::new(), ..PublishConfig::default() },
+        record: RecordConfig { enabled: false, ..gateway.record.clone() },
+        ring: RingConfig { capacity: gateway.replay.room_ring_capacity },
         // One thread for all clients of the room, which never spins while it is idle.
-        shard: Shard {
+        shard: ShardConfig {
             threads: 1,
             wait: Wait::Park,
             frame_ring_bytes: gateway.shard.frame_ring_bytes.min(ROOM_FRAME_RING_BYTES_MAX),

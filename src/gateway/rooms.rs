@@ -17,7 +17,7 @@ use crate::http::metrics::RoomFigures;
 use crate::net::share_of;
 use crate::protocol::RoomSpec;
 use crate::system::counters::{Counter, Ending};
-use crate::system::memory::{Asked, Memory};
+use crate::system::memory::{Memory, MemoryDemand};
 use crate::text::printable;
 use crate::time::clock::{Clock, SECOND};
 
@@ -205,7 +205,7 @@ impl Rooms {
         if state.rooms.len() >= replay.rooms_max.get() {
             return Err(RoomError::Full("too many rooms are open".to_owned()));
         }
-        if self.memory.refuses(Asked::Room) {
+        if self.memory.refuses(MemoryDemand::Room) {
             return Err(RoomError::Memory);
         }
         state.numbers += 1;

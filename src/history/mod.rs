@@ -45,7 +45,7 @@ pub use writer::{HistoryWriter, OpenFile};
 
 /// The size and place of the history.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct HistoryOptions {
     /// The folder of the recordings, in which the files have a folder of their own; it is created if
     /// necessary.
     pub dir: PathBuf,
@@ -57,7 +57,7 @@ pub struct Options {
 
 /// The counters of a history.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct HistoryStats {
     /// Ticks taken from the ring.
     pub taken: Counter,
     /// Ticks currently in the files.
@@ -78,7 +78,7 @@ struct Shared {
     index: Mutex<Index>,
     /// A copy of the index's `begins_ns` for shards; `u64::MAX`: nothing is kept any more.
     begins_ns: AtomicU64,
-    stats: Arc<Stats>,
+    stats: Arc<HistoryStats>,
     /// Why it ended, if it did.
     failed: Mutex<Option<String>>,
 }
@@ -119,7 +119,7 @@ impl Access {
     }
 
     /// Returns the counters.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<HistoryStats> {
         Arc::clone(&self.shared.stats)
     }
 
@@ -135,7 +135,11 @@ impl History {
     ///
     /// # Errors
     /// The I/O error if the folder or the file cannot be created.
-    pub fn begin(options: &Options, ring: &TickRing, notices: mpsc::Sender<String>) -> io::Result<Self> {
+    pub fn begin(
+        options: &HistoryOptions,
+        ring: &TickRing,
+        notices: mpsc::Sender<String>,
+    ) -> io::Result<Self> {
         Self::opening(options, ring, notices, None)
     }
 
@@ -144,7 +148,7 @@ impl History {
     /// # Errors
     /// As [`begin`](Self::begin).
     pub fn opening(
-        options: &Options,
+        options: &HistoryOptions,
         ring: &TickRing,
         notices: mpsc::Sender<String>,
         open: Option<OpenFile>,

@@ -38,7 +38,7 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let (writer, ring) = tick_ring(capacity, 4).expect("a good capacity");
         let (notices, log) = mpsc::channel(8);
-        let options = Options { dir: folder.path().join("recordings"), bytes_max, run_ns: RUN_NS };
+        let options = HistoryOptions { dir: folder.path().join("recordings"), bytes_max, run_ns: RUN_NS };
         let history = History::opening(&options, &ring, notices, open).expect("a folder");
         let (access, woken) = (history.access(), Arc::<AtomicUsize>::default());
         let bell = Arc::clone(&woken);
@@ -237,7 +237,7 @@ fn a_disk_that_fails_ends_the_history_with_an_alarm() {
 fn its_threads_keep_up_and_its_files_go_with_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut writer, ring) = tick_ring(1_024, 4).expect("a good capacity");
-    let options = Options { dir: folder.path().to_owned(), bytes_max: 1 << 20, run_ns: RUN_NS };
+    let options = HistoryOptions { dir: folder.path().to_owned(), bytes_max: 1 << 20, run_ns: RUN_NS };
     let history = History::begin(&options, &ring, mpsc::channel(1).0).expect("a folder");
     let (access, stats) = (history.access(), history.access().stats());
     let (woke, woken) = crossbeam::channel::bounded(8);

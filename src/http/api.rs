@@ -16,7 +16,7 @@ use axum::{Extension, Json, Router};
 use serde_json::{Map, Value, json};
 
 use super::answer::{bad, closed, error, foreign, full, readable, refusal, short_of_memory, unstored};
-use super::pages::{Asked, ROWS_MAX};
+use super::pages::{ListQuery, ROWS_MAX};
 use super::query::{each_once, pairs, value};
 use super::rooms::HandOverOnce;
 use super::serve::{self, Handover, Peer, PeerAddress, Working};
@@ -24,7 +24,7 @@ use super::upgrade::{Handshake, not_get};
 use super::{
     AdminHooks, App, AskedClients, Health, Hooks, ListedClients, PublishRoute, Upgraded, exposition, ui,
 };
-use crate::feed::publish::{Verdict, too_many};
+use crate::feed::publish::{TokenVerdict, too_many};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::ops::collector::Measured;
 use crate::protocol;
@@ -106,7 +106,7 @@ async fn metrics(State(hooks): State<AdminHooks>, headers: HeaderMap) -> Respons
 const ROWS: usize = 100;
 
 async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    let asked = match Asked::of(&uri, ROWS) {
+    let asked = match ListQuery::of(&uri, ROWS) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -123,7 +123,7 @@ async fn clients(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
 }
 
 async fn rooms(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
-    let asked = match Asked::of(&uri, ROWS) {
+    let asked = match ListQuery::of(&uri, ROWS) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -144,7 +144,7 @@ async fn latency(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
 /// The latencies over the requested interval, by symbol.
 async fn latency_symbols(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Body> {
     let Some(measured) = hooks.latency else { return not_measured() };
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -296,7 +296,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     if !app.origins.allow(&headers) {
         return foreign();
     }
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -341,7 +341,7 @@ async fn replays(
         working.begin();
     }
     let Some(rooms) = &app.hooks.rooms else { return closed() };
-    let asked = match Asked::of(&uri, ROWS_MAX) {
+    let asked = match ListQuery::of(&uri, ROWS_MAX) {
         Ok(asked) => asked,
         Err(response) => return *response,
     };
@@ -456,7 +456,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
         Ok(parsed) => parsed,
         Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
     };
-    if app.hooks.memory.refuses(memory::Asked::Connection) {
+    if app.hooks.memory.refuses(memory::MemoryDemand::Connection) {
         return short_of_memory();
     }
     if !(app.hooks.can_accept)() {
@@ -501,12 +501,12 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
     let authorized = match head.headers.get(AUTHORIZATION) {
         None => false,
         Some(value) => match shown(value, &head, &route) {
-            Verdict::Right => true,
-            Verdict::Wrong => {
+            TokenVerdict::Right => true,
+            TokenVerdict::Wrong => {
                 let response = error(StatusCode::UNAUTHORIZED, "`Authorization` does not carry the token");
                 return ([(WWW_AUTHENTICATE, "Bearer")], response).into_response();
             }
-            Verdict::NotNow { retry_s } => {
+            TokenVerdict::NotNow { retry_s } => {
                 let response = error(StatusCode::TOO_MANY_REQUESTS, &too_many(retry_s));
                 return ([(RETRY_AFTER, retry_s.to_string())], response).into_response();
             }
@@ -518,10 +518,10 @@ async fn publish(State(app): State<Arc<App>>, request: Request) -> Response<Body
 }
 
 /// Checks the token of a request.
-fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> Verdict {
+fn shown(value: &HeaderValue, head: &Parts, route: &PublishRoute) -> TokenVerdict {
     match (bearer(value), head.extensions.get::<PeerAddress>()) {
         (Some(token), Some(peer)) => (route.accepts)(token, peer.0.ip()),
-        _ => Verdict::Wrong,
+        _ => TokenVerdict::Wrong,
     }
 }
 

@@ -12,15 +12,15 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::runtimes::RuntimeRow;
-use super::{RoomError, Runtimes, Stats};
+use super::{HttpStats, RoomError, Runtimes};
 use crate::feed::{Flow, IngestView, LineRecord, LineReport, publish};
 use crate::history::Access;
 use crate::latency::Tag;
 use crate::model::tick::GapCause;
 use crate::ops::collector::{BOUNDS_NS, Label, Measured};
 use crate::ring::Doorbell;
-use crate::system::counters::{Counter, Ending, Gaps, ShardCounters, TAKEN_BACK, TurnTimes};
-use crate::system::memory::{Asked, Memory};
+use crate::system::counters::{Counter, Ending, GapCounters, ShardCounters, TAKEN_BACK, TurnTimes};
+use crate::system::memory::{Memory, MemoryDemand};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Steps;
 
@@ -31,9 +31,9 @@ pub struct Sources {
     /// The shards, with their doorbells.
     pub shards: Vec<(Arc<ShardCounters>, Arc<Doorbell>)>,
     /// The listeners, by name.
-    pub listeners: Vec<(&'static str, Arc<Stats>)>,
+    pub listeners: Vec<(&'static str, Arc<HttpStats>)>,
     /// The publishers, if publishing is enabled.
-    pub publish: Option<Arc<publish::Stats>>,
+    pub publish: Option<Arc<publish::PublishStats>>,
     /// The recordings, one per feed line.
     pub records: Arc<[Arc<LineRecord>]>,
     /// The history, if one is kept.
@@ -219,9 +219,9 @@ impl Sources {
         ] {
             family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), value)])?;
         }
-        let row = |asked: Asked| (vec![("what", asked.name().to_owned())], memory.refused(asked));
+        let row = |asked: MemoryDemand| (vec![("what", asked.name().to_owned())], memory.refused(asked));
         let (name, help) = ("tickfan_memory_refused", "Requests refused because memory was short");
-        family(encoder, name, help, MetricType::Counter, Asked::ALL.into_iter().map(row).collect())?;
+        family(encoder, name, help, MetricType::Counter, MemoryDemand::ALL.into_iter().map(row).collect())?;
         let (name, help) =
             ("tickfan_memory_checkpoints_dropped", "Places of replays thrown away because memory was short");
         let dropped = memory.checkpoints_dropped.get();
@@ -380,7 +380,7 @@ impl Sources {
     }
 
     fn encode_gaps(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Figure = (&'static str, &'static str, fn(&Gaps) -> &Counter);
+        type Figure = (&'static str, &'static str, fn(&GapCounters) -> &Counter);
         let figures: [Figure; 2] = [
             ("tickfan_gaps", "Gaps sent to clients", |gaps| &gaps.told),
             ("tickfan_gap_ticks", "Numbers that these gaps named", |gaps| &gaps.ticks),
@@ -571,7 +571,7 @@ impl Sources {
     }
 
     fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        type Figure = (&'static str, &'static str, fn(&Stats) -> &AtomicU64);
+        type Figure = (&'static str, &'static str, fn(&HttpStats) -> &AtomicU64);
         let figures: [Figure; 9] = [
             ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
             ("tickfan_http_accept_errors", "Accepts that failed", |s| &s.accept_errors),

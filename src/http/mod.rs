@@ -29,7 +29,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::feed::publish::Verdict;
+use crate::feed::publish::TokenVerdict;
 use crate::model::instrument::{InstrumentId, InstrumentTable};
 use crate::model::tick::State;
 use crate::net::ConnectionPermit;
@@ -48,13 +48,13 @@ pub use pace::Published;
 pub use rooms::{Enter, HandOverOnce, RoomError, RoomRoute};
 pub use runtimes::Runtimes;
 use serve::Site;
-pub use serve::{Limits, Stats};
+pub use serve::{HttpLimits, HttpStats};
 
 /// Options of the public listener.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct HttpOptions {
     /// Limits of the listener and of each connection.
-    pub limits: Limits,
+    pub limits: HttpLimits,
     /// Web pages that may connect, for requests with an `Origin`: `"*"` any, `"self"` pages of the host and
     /// port that the request names, `"loopback"` pages of this machine (localhost, 127.0.0.0/8 and `[::1]`,
     /// any port), `"null"` files and sandboxes, otherwise one exact origin such as `https://desk.example`.
@@ -66,10 +66,10 @@ pub struct Options {
     pub feed: Provenance,
 }
 
-impl Default for Options {
+impl Default for HttpOptions {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: HttpLimits::default(),
             allowed_origins: vec!["self".to_owned(), "loopback".to_owned()],
             hosts: Hosts::default(),
             feed: Provenance::Live,
@@ -95,7 +95,7 @@ pub struct Upgraded {
 
 /// An upgraded socket that was refused. It is returned so that the reason can be sent.
 #[derive(Debug)]
-pub struct Refused {
+pub struct RefusedClient {
     /// The socket.
     pub stream: std::net::TcpStream,
     /// Code and reason of its close frame.
@@ -103,7 +103,7 @@ pub struct Refused {
 }
 
 /// Accepts an upgraded socket, or returns it.
-pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), Refused> + Send + Sync>;
+pub type HandOver = Arc<dyn Fn(Upgraded) -> Result<(), RefusedClient> + Send + Sync>;
 
 /// State of one feed, for the page and `/readyz`.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ pub struct FeedHealth {
 }
 
 /// Compares a token received from an address. It must take the same time for every wrong token.
-pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> Verdict + Send + Sync>;
+pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> TokenVerdict + Send + Sync>;
 
 /// The route `/publish`, if publishing is enabled.
 #[derive(Clone)]
@@ -126,7 +126,7 @@ pub struct PublishRoute {
     pub accepts: TokenCheck,
     /// Accepts the socket of a publisher. The flag tells whether the request carried a valid token; if it is
     /// false, the first message must be the token.
-    pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), Refused> + Send + Sync>,
+    pub hand_over: Arc<dyn Fn(Upgraded, bool) -> Result<(), RefusedClient> + Send + Sync>,
 }
 
 /// Health of the gateway, for `/readyz` on both listeners.
@@ -188,8 +188,8 @@ impl Front {
     /// Creates the listener; it does not accept connections yet.
     ///
     /// # Errors
-    /// [`BadOrigin`] names the invalid entry of [`Options::allowed_origins`].
-    pub fn new(options: &Options, hooks: Hooks) -> Result<Self, BadOrigin> {
+    /// [`BadOrigin`] names the invalid entry of [`HttpOptions::allowed_origins`].
+    pub fn new(options: &HttpOptions, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
         let published = hooks.published.clone();
         let app = Arc::new(App { origins, feed: options.feed, hooks });
@@ -206,7 +206,7 @@ impl Front {
     }
 
     /// The counters of the listener.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<HttpStats> {
         Arc::clone(&self.0.stats)
     }
 
@@ -238,7 +238,7 @@ pub struct ListedClients {
 }
 
 /// Lists clients, or returns what is wrong with the request.
-pub type Clients =
+pub type ClientsHook =
     Arc<dyn Fn(AskedClients) -> BoxFuture<'static, Result<ListedClients, String>> + Send + Sync>;
 
 /// The functions of the gateway that the admin listener uses.
@@ -247,7 +247,7 @@ pub struct AdminHooks {
     /// All metrics, as OpenMetrics text. Called once per request.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Lists the worst clients.
-    pub clients: Clients,
+    pub clients: ClientsHook,
     /// Latency measurements; `None` if they are disabled.
     pub latency: Option<Arc<Measured>>,
     /// One row per room with its number, in ascending order.
@@ -263,7 +263,7 @@ pub struct Admin(Site);
 impl Admin {
     /// Creates the listener, with its host names besides loopback names and its own addresses. Requests of
     /// web pages from other origins are refused on all paths.
-    pub fn new(limits: Limits, hosts: Hosts, hooks: AdminHooks) -> Self {
+    pub fn new(limits: HttpLimits, hosts: Hosts, hooks: AdminHooks) -> Self {
         let gate = Gate { hosts, origins: Some(Origins::own()) };
         // Its few connections are always paced.
         let published = std::sync::atomic::AtomicU64::new(0);
@@ -272,7 +272,7 @@ impl Admin {
     }
 
     /// The counters of the listener.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<HttpStats> {
         Arc::clone(&self.0.stats)
     }
 

@@ -21,7 +21,7 @@ const ROWS_BYTES_MAX: usize = 256 * 1024;
 
 /// The pagination parameters of a request.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct ListQuery {
     pairs: Vec<(String, String)>,
     /// Most rows of the page, from 1 to [`ROWS_MAX`].
     pub(super) limit: usize,
@@ -29,7 +29,7 @@ pub(super) struct Asked {
     pub(super) after: Option<String>,
 }
 
-impl Asked {
+impl ListQuery {
     /// Parses the query of a URL; `limit` is the default number of rows.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl serde::Serialize for Page<'_> {
 }
 
 impl Page<'_> {
-    fn response(&self, asked: &Asked) -> Response<Body> {
+    fn response(&self, asked: &ListQuery) -> Response<Body> {
         let mut response = Json(self).into_response();
         // The escaped text is ASCII without line breaks.
         let link = self.next.as_ref().and_then(|next| HeaderValue::try_from(asked.link(next)).ok());
@@ -150,9 +150,9 @@ mod tests {
 
     use super::*;
 
-    fn asked(query: &str) -> Asked {
+    fn asked(query: &str) -> ListQuery {
         let uri = format!("/api/x{query}").parse().expect("an address");
-        Asked::of(&uri, 7).unwrap_or_else(|response| panic!("{query}: {}", response.status()))
+        ListQuery::of(&uri, 7).unwrap_or_else(|response| panic!("{query}: {}", response.status()))
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((asked("").limit, asked("?limit=1").limit, asked("?limit=1000&x=1").limit), (7, 1, 1_000));
         for bad in ["0", "1001", "-1", "x", "", "1.5", "99999999999999999999999"] {
             let uri = format!("/api/x?limit={bad}").parse().expect("an address");
-            assert_eq!(Asked::of(&uri, 7).expect_err(bad).status(), 400, "{bad}");
+            assert_eq!(ListQuery::of(&uri, 7).expect_err(bad).status(), 400, "{bad}");
         }
     }
 

@@ -9,13 +9,13 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::answer::{error, full, short_of_memory};
-use super::{Refused, Upgraded};
+use super::{RefusedClient, Upgraded};
 use crate::protocol::RoomSpec;
 use crate::system::memory::REFUSAL;
 
 /// Accepts one upgraded socket, or returns it. A place in the room is reserved until then; dropping the
 /// function releases it.
-pub type HandOverOnce = Box<dyn FnOnce(Upgraded) -> Result<(), Refused> + Send>;
+pub type HandOverOnce = Box<dyn FnOnce(Upgraded) -> Result<(), RefusedClient> + Send>;
 
 /// Why a client is not admitted to a room. The message is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

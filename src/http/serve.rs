@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::Refused;
+use super::RefusedClient;
 use super::answer::{code_of, error, error_body};
 use super::hosts::Gate;
 use super::pace::{Pace, Published};
@@ -55,7 +55,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Limits of a listener and of each of its connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HttpLimits {
     /// Most connections in HTTP, handshakes included, sessions excluded. Further ones receive a 503. A
     /// connection costs at most about 40 kB. Default 1024.
     pub connections_max: usize,
@@ -76,7 +76,7 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
 }
 
-impl Default for Limits {
+impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
@@ -91,7 +91,7 @@ impl Default for Limits {
 
 /// Counters of a listener, since its start.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct HttpStats {
     /// Connections accepted, including those refused for lack of room.
     pub accepted: AtomicU64,
     /// Failed accepts.
@@ -139,14 +139,14 @@ impl Working {
     }
 }
 
-type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send>;
+type Take = Box<dyn FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), RefusedClient> + Send>;
 
 /// Response extension of a 101: the function that takes the socket, once.
 pub(super) struct Handover(Mutex<Option<Take>>);
 
 impl Handover {
     pub(super) fn new(
-        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), Refused> + Send + 'static,
+        take: impl FnOnce(std::net::TcpStream, Vec<u8>, Peer) -> Result<(), RefusedClient> + Send + 'static,
     ) -> Self {
         Self(Mutex::new(Some(Box::new(take))))
     }
@@ -161,17 +161,17 @@ impl Handover {
 pub(super) struct Site {
     pub(super) router: Router,
     pub(super) gate: Gate,
-    pub(super) limits: Limits,
+    pub(super) limits: HttpLimits,
     pub(super) published: Published,
-    pub(super) stats: Arc<Stats>,
+    pub(super) stats: Arc<HttpStats>,
 }
 
 /// Shared state of all connections of a listener.
 struct Listener {
     router: Router,
     gate: Gate,
-    limits: Limits,
-    stats: Arc<Stats>,
+    limits: HttpLimits,
+    stats: Arc<HttpStats>,
     http: http1::Builder,
     /// Local address of the listener.
     address: IpAddr,
@@ -328,7 +328,7 @@ async fn drive(
 }
 
 /// Closes a connection that was not handed over.
-async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &Stats) {
+async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Activity, stats: &HttpStats) {
     let Err(error) = result else { return linger(stream).await };
     if activity.phase() == Phase::Answer {
         // The peer is gone, or has not read its answer.
@@ -351,7 +351,7 @@ async fn close_after(result: hyper::Result<()>, stream: TcpStream, activity: &Ac
     }
 }
 
-fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &Stats) {
+fn hand_over(take: Take, stream: TcpStream, read_buf: Vec<u8>, peer: Peer, stats: &HttpStats) {
     let Ok(stream) = stream.into_std() else {
         count(&stats.handover_refused);
         return;
@@ -432,7 +432,7 @@ impl Activity {
         self.step.load(Ordering::Relaxed)
     }
 
-    fn limit(&self, limits: Limits) -> Duration {
+    fn limit(&self, limits: HttpLimits) -> Duration {
         Duration::from_millis(match self.phase() {
             Phase::Head => limits.head_timeout_ms,
             Phase::Idle | Phase::Answer => limits.idle_timeout_ms,

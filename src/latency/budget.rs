@@ -40,7 +40,7 @@ pub struct Rule {
 
 /// The result of checking a [`Rule`] against measurements.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct BudgetVerdict {
     /// The rule as written.
     pub rule: String,
     /// Its selector: a tag or a prefix of tags.
@@ -53,7 +53,7 @@ pub struct Verdict {
     pub held: bool,
 }
 
-impl Verdict {
+impl BudgetVerdict {
     /// Returns the measured value as text.
     pub fn measured(&self) -> String {
         match self.measured_ns {
@@ -64,7 +64,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for BudgetVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rule, self.measured())
     }
@@ -135,12 +135,18 @@ impl Rule {
     }
 
     /// Checks the rule against all measurements under the tags that it [selects](Self::selects).
-    pub fn judge(&self, values: Option<&Histogram<u64>>) -> Verdict {
+    pub fn judge(&self, values: Option<&Histogram<u64>>) -> BudgetVerdict {
         let values = values.filter(|values| !values.is_empty());
         let measured_ns = values.map(|values| self.metric.of(values));
         let held = measured_ns.is_some_and(|ns| ns < self.limit_ns || (self.or_equal && ns == self.limit_ns));
         let limits_tail = self.metric.is_of_tail();
-        Verdict { rule: self.text.clone(), selector: self.selector.clone(), limits_tail, measured_ns, held }
+        BudgetVerdict {
+            rule: self.text.clone(),
+            selector: self.selector.clone(),
+            limits_tail,
+            measured_ns,
+            held,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The latency measurements of one thread, and their transfer without waiting.
 //!
 //! Each thread that processes ticks has a [`Meter`] of its own with plain histograms that no other thread
-//! accesses. Once per interval it exchanges them for empty ones, through a [`Line`] with room for two spare
+//! accesses. Once per interval it exchanges them for empty ones, through a [`MeterLine`] with room for two spare
 //! sets; while the collector is late, the thread continues to fill its current set, and the interval becomes
 //! longer. So measuring never waits, and no value is lost or measured twice.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use super::{DIGITS, NS_MAX, Stage, Symbols};
+use super::{DIGITS, NS_MAX, Stage, SymbolHistograms};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::Channel;
 
@@ -66,7 +66,7 @@ pub struct Set {
     cells: Vec<Option<Box<Cell>>>,
     venues: Vec<Box<str>>,
     /// [`Stage::Total`] by symbol.
-    pub symbols: Symbols,
+    pub symbols: SymbolHistograms,
     /// When the set was started, in steady nanoseconds.
     pub from_ns: u64,
     /// When the set was handed over, in steady nanoseconds.
@@ -114,12 +114,12 @@ impl Set {
 
 /// The connection between a [`Meter`] and the collector.
 #[derive(Debug)]
-pub struct Line {
+pub struct MeterLine {
     full: ArrayQueue<Box<Set>>,
     empty: ArrayQueue<Box<Set>>,
 }
 
-impl Default for Line {
+impl Default for MeterLine {
     fn default() -> Self {
         let (full, empty) = (ArrayQueue::new(SPARE + 1), ArrayQueue::new(SPARE + 1));
         for _ in 0..SPARE {
@@ -130,7 +130,7 @@ impl Default for Line {
     }
 }
 
-impl Line {
+impl MeterLine {
     /// Returns the oldest finished set, if there is one. [Return](Self::give_back) it after reading.
     pub fn take(&self) -> Option<Box<Set>> {
         self.full.pop()
@@ -147,7 +147,7 @@ impl Line {
 /// The measurements of one thread: see the [module](self).
 #[derive(Debug)]
 pub struct Meter {
-    line: Arc<Line>,
+    line: Arc<MeterLine>,
     set: Box<Set>,
     interval_ns: u64,
     /// The end of the interval, in steady nanoseconds.
@@ -173,7 +173,7 @@ impl Meter {
     /// Returns a meter that hands over its measurements through `line` every `interval_ns` steady
     /// nanoseconds; 0 disables it. Intervals end at multiples of `interval_ns`, so those of several threads
     /// coincide.
-    pub fn new(line: Arc<Line>, interval_ns: u64, now_ns: u64) -> Self {
+    pub fn new(line: Arc<MeterLine>, interval_ns: u64, now_ns: u64) -> Self {
         let set = Box::new(Set { from_ns: now_ns, ..Set::default() });
         let due_ns = end_of_interval(interval_ns, now_ns);
         let (venues, known) = (Venues::default(), Vec::new());
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn what_was_measured_is_handed_over_once_and_in_order() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(MeterLine::default());
         let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
         let kraken = meter.class(InstrumentId(7), Channel::Trade, || "kraken");
         let coinbase = meter.class(InstrumentId(2), Channel::Quote, || "coinbase");
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_last_interval_needs_no_empty_set() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(MeterLine::default());
         let mut meter = Meter::new(Arc::clone(&line), SECOND, SECOND / 2);
         assert_eq!(meter.due_ns(), Some(SECOND), "intervals end at whole seconds, whenever it was made");
         for ended_ns in [SECOND + 9, 2 * SECOND + 9] {
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_counted_apart() {
-        let line = Arc::new(Line::default());
+        let line = Arc::new(MeterLine::default());
         let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
         let class = Class::new(0, Channel::Trade);
         meter.record(Stage::Recv, class, 10, 9, 2);
@@ -437,7 +437,7 @@ mod tests {
     fn nothing_is_measured_across_a_step_of_the_wall_clock() {
         let hour = 3_600 * SECOND;
         for (forward, wall_ns) in [(true, 2 * hour), (false, hour / 2)] {
-            let line = Arc::new(Line::default());
+            let line = Arc::new(MeterLine::default());
             let mut meter = Meter::new(Arc::clone(&line), SECOND, 0);
             let class = Class::new(0, Channel::Trade);
             meter.look_at_clocks(0, hour);
@@ -464,7 +464,7 @@ mod tests {
             assert_eq!(usize::from(venues.number(&format!("v{n}"))), n.min(VENUES_MAX));
         }
         assert_eq!(usize::from(venues.number("v3")), 3);
-        let line = Arc::new(Line::default());
+        let line = Arc::new(MeterLine::default());
         let mut meter = Meter::new(Arc::clone(&line), 1, 0);
         meter.record(Stage::Total, Class::new(VENUES_MAX as u8, Channel::Quote), 0, 7, 1);
         meter.turn(1);

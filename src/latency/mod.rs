@@ -16,7 +16,7 @@ use crate::model::tick::Channel;
 
 pub use figures::{Figures, Nanos, QUANTILES};
 pub use log2_histogram::{CoarseFigures, Log2Histogram};
-pub use symbols::Symbols;
+pub use symbols::SymbolHistograms;
 
 /// A stage of a tick's path through the gateway. Each begins where the one before it ends; the first begins
 /// at `rx`, when the gateway has read the frame. [`Stage::Total`] is the whole path, and

@@ -9,7 +9,7 @@ use crate::model::instrument::InstrumentId;
 
 /// The measurements by symbol in one interval.
 #[derive(Debug, Default)]
-pub struct Symbols {
+pub struct SymbolHistograms {
     /// By instrument.
     rows: Vec<Row>,
     /// The separate symbols.
@@ -36,7 +36,7 @@ enum Place {
     Rest,
 }
 
-impl Symbols {
+impl SymbolHistograms {
     /// Records `count` ticks of an instrument with a latency of `ns`. At most `most` symbols are separate.
     #[inline]
     pub(super) fn record(&mut self, id: InstrumentId, ns: u64, count: u64, most: usize) {
@@ -113,12 +113,14 @@ mod tests {
 
     #[test]
     fn there_is_room_for_those_that_come_first_or_are_busiest() {
-        let mut symbols = Symbols::default();
+        let mut symbols = SymbolHistograms::default();
         for id in [7, 2, 9, 7] {
             symbols.record(InstrumentId(id), 5_000, 2, 2);
         }
-        let apart = |symbols: &Symbols| symbols.apart().map(|(id, c)| (id.0, c.count())).collect::<Vec<_>>();
-        let counts = |symbols: &Symbols| symbols.counts().map(|(id, n)| (id.0, n)).collect::<Vec<_>>();
+        let apart =
+            |symbols: &SymbolHistograms| symbols.apart().map(|(id, c)| (id.0, c.count())).collect::<Vec<_>>();
+        let counts =
+            |symbols: &SymbolHistograms| symbols.counts().map(|(id, n)| (id.0, n)).collect::<Vec<_>>();
         assert_eq!((apart(&symbols), symbols.rest().count()), (vec![(7, 4), (2, 2)], 2));
         assert_eq!(counts(&symbols), [(2, 2), (7, 4), (9, 2)]);
         symbols.begin(&[InstrumentId(9)]);
@@ -136,7 +138,7 @@ mod tests {
             named in proptest::collection::btree_set(0_u32..20, 0..4),
             most in 0_usize..6,
         ) {
-            let mut symbols = Symbols::default();
+            let mut symbols = SymbolHistograms::default();
             let named: Vec<_> = named.into_iter().map(InstrumentId).collect();
             symbols.begin(&named);
             let mut all = Log2Histogram::default();

@@ -7,7 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::num::{NonZeroU8, NonZeroU64};
 use std::path::{Path, PathBuf};
 
-use crate::latency::hlog::Writer;
+use crate::latency::hlog::HlogWriter;
 use crate::latency::hlog::note::Note;
 
 /// Disk space of a journal: `files_max` logs of `bytes_max` and one interval each.
@@ -32,7 +32,7 @@ pub struct Journal {
     /// Length of the valid part of the file; `u64::MAX` if the file cannot be continued.
     bytes: u64,
     /// The lines of the current interval.
-    lines: Writer<Vec<u8>>,
+    lines: HlogWriter<Vec<u8>>,
 }
 
 impl Journal {
@@ -42,14 +42,14 @@ impl Journal {
     /// # Errors
     /// A file cannot be moved or written.
     pub fn create(path: &Path, start_ns: u64, head: Option<Note>, limits: JournalLimits) -> io::Result<Self> {
-        let mut lines = Writer::new(Vec::new(), start_ns)?;
+        let mut lines = HlogWriter::new(Vec::new(), start_ns)?;
         lines.get_mut().clear();
         let (file, bytes) = begin(path, start_ns, head.as_ref(), limits.files_max)?;
         Ok(Self { path: path.to_owned(), limits, start_ns, head, file, bytes, lines })
     }
 
     /// The writer for the current interval. Times count from the start of the journal.
-    pub fn lines(&mut self) -> &mut Writer<Vec<u8>> {
+    pub fn lines(&mut self) -> &mut HlogWriter<Vec<u8>> {
         &mut self.lines
     }
 
@@ -87,7 +87,7 @@ impl Journal {
 /// Creates a new log, and returns it with its length. The others are rotated only once the new file is
 /// written.
 fn begin(path: &Path, start_ns: u64, head: Option<&Note>, files_max: NonZeroU8) -> io::Result<(File, u64)> {
-    let mut header = Writer::new(Vec::new(), start_ns)?;
+    let mut header = HlogWriter::new(Vec::new(), start_ns)?;
     head.map_or(Ok(()), |head| header.note(head))?;
     let header = header.into_inner();
     let mut fresh = path.to_owned().into_os_string();
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
     use crate::latency;
-    use crate::latency::hlog::Reader;
+    use crate::latency::hlog::HlogReader;
 
     const START_NS: u64 = 1_714_564_800_000_000_000;
 
@@ -162,7 +162,7 @@ mod tests {
 
     /// The seconds since the start that a log contains.
     fn seconds(path: &Path) -> Vec<u64> {
-        let mut reader = Reader::new(BufReader::new(File::open(path).expect("a log")));
+        let mut reader = HlogReader::new(BufReader::new(File::open(path).expect("a log")));
         let next = || reader.next_interval().expect("good lines").map(|interval| interval.start_ns);
         std::iter::from_fn(next).map(|start_ns| (start_ns - START_NS) / 1_000_000_000).collect()
     }

@@ -15,7 +15,7 @@ use crate::latency::meter::Meter;
 use crate::latency::{Log2Histogram, NS_MAX, Stage};
 use crate::model::tick::{Key, Tick};
 use crate::net::Tuning;
-use crate::ops::flight::History;
+use crate::ops::flight::ClientHistory;
 use crate::session::{FrameRange, PendingFrames, Session, Subscription, Times};
 use crate::system::counters::{Ending, ShardCounters};
 use crate::time::clock::Clock;
@@ -80,7 +80,7 @@ pub(super) struct Connection<S> {
     /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
     pub(super) way: Option<Box<Log2Histogram>>,
     /// How it did since it was last at ease, where incidents are recorded.
-    pub(super) history: Option<Box<History>>,
+    pub(super) history: Option<Box<ClientHistory>>,
     /// Requests that it may still make.
     pub(super) allowance: Allowance,
     /// When the kernel may be asked next whether it hears of the other side, steady time.

@@ -3,7 +3,7 @@
 use super::client::Connection;
 use super::sessions::{Sessions, Socket};
 use crate::model::tick::Key;
-use crate::ops::flight::{Cause, Client, Incident, IncidentReporter, State};
+use crate::ops::flight::{Cause, Client, ClientSnapshot, Incident, IncidentReporter};
 use crate::session::{Kernel, Missing, Verdict};
 use crate::system::counters::Ending;
 use crate::time::clock::{MS, Now};
@@ -50,9 +50,9 @@ impl<S: Socket> Sessions<S> {
 
 impl<S: Socket> Connection<S> {
     /// How it does.
-    fn state(&self, kernel: Kernel, now: Now) -> State {
+    fn state(&self, kernel: Kernel, now: Now) -> ClientSnapshot {
         let ledger = self.session.ledger();
-        State {
+        ClientSnapshot {
             at_us: now.wall_ns / 1_000,
             level: self.session.level(),
             behind_ms: self.session.behind_ns(now.mono_ns) / MS,

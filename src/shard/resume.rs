@@ -20,7 +20,7 @@ use crate::history::HistoryClient;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Channel, Key};
 use crate::protocol::{Mode, Subscribe};
-use crate::system::memory::{Asked, REFUSAL};
+use crate::system::memory::{MemoryDemand, REFUSAL};
 use crate::time::clock::{Now, SECOND};
 
 /// How long the index is kept after it was last of use.
@@ -194,7 +194,7 @@ impl<S: Socket> Sessions<S> {
             let msg = "this gateway keeps no history: there is no past to begin with";
             return Err(("no_history", msg.to_owned(), false));
         };
-        if self.shortage.memory.refuses(Asked::CatchUp) {
+        if self.shortage.memory.refuses(MemoryDemand::CatchUp) {
             return Err((SHORT_OF_MEMORY, REFUSAL.to_owned(), true));
         }
         self.take_place(id, now).map_err(|msg| ("rate_limited", msg.to_owned(), true))?;

@@ -16,7 +16,7 @@ use crate::protocol::json::{self, Said};
 use crate::protocol::{Id, Subscribe, frame};
 use crate::session::{Ledger, Subscription};
 use crate::system::counters::Ending;
-use crate::system::memory::{Asked, Level, Memory, REFUSAL, RETRY_AFTER_MS};
+use crate::system::memory::{Memory, MemoryDemand, MemoryLevel, REFUSAL, RETRY_AFTER_MS};
 use crate::time::clock::Now;
 
 /// The code of the error that answers what is refused for want of memory.
@@ -156,7 +156,7 @@ impl<S: Socket> Sessions<S> {
         if newest != *sample {
             *sample = newest;
             let most = usize::try_from(held.saturating_add(memory.share())).unwrap_or(usize::MAX);
-            let own = if memory.level() >= Level::Critical { 0 } else { OWN_BYTES_MAX };
+            let own = if memory.level() >= MemoryLevel::Critical { 0 } else { OWN_BYTES_MAX };
             self.buffers.bound(most, own);
         }
     }
@@ -176,7 +176,7 @@ impl<S: Socket> Sessions<S> {
         // Its state, too.
         let subscriptions = instruments * (wanted.channels.len() as u64 + 1);
         let bytes = subscriptions * SUBSCRIPTION_BYTES;
-        bytes < ASKED_BYTES_MIN || self.shortage.memory.grants(Asked::Subscription, bytes)
+        bytes < ASKED_BYTES_MIN || self.shortage.memory.grants(MemoryDemand::Subscription, bytes)
     }
 
     // ---- giving back ----------------------------------------------------------------------------------

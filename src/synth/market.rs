@@ -4,7 +4,7 @@
 
 use super::rng::Rng;
 use crate::model::tick::{Decimal, Side};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// A side of the book is refilled to this many levels.
 const LEVELS_MIN: usize = 12;
@@ -128,8 +128,8 @@ fn start_price(name: &str) -> i64 {
 }
 
 /// Returns the decimal places of a tick, for a price in millionths.
-fn tick_digits(venue: Wire, price: i64) -> u8 {
-    let coarse = matches!(venue, Wire::BinanceFutures | Wire::Kraken);
+fn tick_digits(venue: WireFormat, price: i64) -> u8 {
+    let coarse = matches!(venue, WireFormat::BinanceFutures | WireFormat::Kraken);
     match price {
         10_000_000_000.. if coarse => 1,
         10_000_000.. => 2,
@@ -152,17 +152,17 @@ fn lot_digits(price: i64) -> i32 {
 }
 
 impl Digits {
-    fn of(venue: Wire, price: i64) -> Self {
+    fn of(venue: WireFormat, price: i64) -> Self {
         let tick_digits = tick_digits(venue, price);
         // Futures have larger lots.
-        let lot_digits = lot_digits(price) - i32::from(venue == Wire::BinanceFutures);
+        let lot_digits = lot_digits(price) - i32::from(venue == WireFormat::BinanceFutures);
         let fine = lot_digits.clamp(0, 8) as u8;
         let (price_scale, size_scale) = match venue {
-            Wire::Coinbase => (tick_digits, 8),
-            Wire::Binance => (8, 8),
-            Wire::BinanceFutures => (tick_digits.max(2), fine),
-            Wire::Kraken => (tick_digits.max(5), 8),
-            Wire::Native => (tick_digits, fine),
+            WireFormat::Coinbase => (tick_digits, 8),
+            WireFormat::Binance => (8, 8),
+            WireFormat::BinanceFutures => (tick_digits.max(2), fine),
+            WireFormat::Kraken => (tick_digits.max(5), 8),
+            WireFormat::Native => (tick_digits, fine),
         };
         let unit = |places: i32| 10i64.pow(places.clamp(0, 9).unsigned_abs());
         Self {
@@ -176,7 +176,7 @@ impl Digits {
 
 impl Market {
     /// Returns a market with a book, whose turns are about `turn_ns` nanoseconds apart.
-    pub(super) fn new(name: String, venue: Wire, turn_ns: u64, rng: &mut Rng) -> Self {
+    pub(super) fn new(name: String, venue: WireFormat, turn_ns: u64, rng: &mut Rng) -> Self {
         let micros = start_price(&name);
         let digits = Digits::of(venue, micros);
         let tick_digits = u32::from(tick_digits(venue, micros));

@@ -14,10 +14,10 @@ mod rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-use crate::capture::{Writer, in_range};
+use crate::capture::{CaptureWriter, in_range};
 use crate::model::instrument::{Symbol, SymbolError};
 use crate::time::rfc3339;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 use market::Market;
 use rng::Rng;
 
@@ -30,7 +30,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// The venue format.
-    pub venue: Wire,
+    pub venue: WireFormat,
     /// The instruments, as the venue spells them (`BTC-USD`, `BTCUSDT`, `XBT/USD`), optionally with the
     /// venue's name as prefix (`coinbase:BTC-USD`). The gateway's own format has a venue in each symbol; the
     /// default is `demo:`. The first symbols are the busiest.
@@ -92,7 +92,7 @@ pub enum GenerateError {
 ///
 /// # Errors
 /// [`GenerateError`]: an invalid spec, before anything is written, or a failed write.
-pub fn generate<W: Write>(spec: &Spec, writer: &mut Writer<W>) -> Result<Summary, GenerateError> {
+pub fn generate<W: Write>(spec: &Spec, writer: &mut CaptureWriter<W>) -> Result<Summary, GenerateError> {
     let names = checked_names(spec)?;
     let mut rng = Rng::new(spec.seed);
     // A turn of a market produces two or three messages on average.
@@ -145,8 +145,8 @@ fn checked_names(spec: &Spec) -> Result<Vec<String>, GenerateError> {
     Ok(names)
 }
 
-fn checked_name(venue: Wire, text: &str) -> Result<String, SymbolError> {
-    if venue == Wire::Native {
+fn checked_name(venue: WireFormat, text: &str) -> Result<String, SymbolError> {
+    if venue == WireFormat::Native {
         let full = if text.contains(':') { text.to_owned() } else { format!("demo:{text}") };
         return Symbol::parse(&full).map(|symbol| symbol.as_str().to_owned());
     }
@@ -154,13 +154,13 @@ fn checked_name(venue: Wire, text: &str) -> Result<String, SymbolError> {
     Symbol::new(venue.name(), bare).map(|symbol| symbol.name().to_owned())
 }
 
-fn dialect(venue: Wire, markets: &[Market], rng: &mut Rng) -> Box<dyn Dialect> {
+fn dialect(venue: WireFormat, markets: &[Market], rng: &mut Rng) -> Box<dyn Dialect> {
     match venue {
-        Wire::Coinbase => Box::new(coinbase::Coinbase::new(markets.len(), rng)),
-        Wire::Binance => Box::new(binance::Binance::new(false, markets.len(), rng)),
-        Wire::BinanceFutures => Box::new(binance::Binance::new(true, markets.len(), rng)),
-        Wire::Kraken => Box::new(kraken::Kraken::new(markets, rng)),
-        Wire::Native => Box::new(native::Native),
+        WireFormat::Coinbase => Box::new(coinbase::Coinbase::new(markets.len(), rng)),
+        WireFormat::Binance => Box::new(binance::Binance::new(false, markets.len(), rng)),
+        WireFormat::BinanceFutures => Box::new(binance::Binance::new(true, markets.len(), rng)),
+        WireFormat::Kraken => Box::new(kraken::Kraken::new(markets, rng)),
+        WireFormat::Native => Box::new(native::Native),
     }
 }
 
@@ -195,7 +195,7 @@ struct Run<'w, W: Write> {
     batch: Batch,
     rng: Rng,
     last_rx_ns: u64,
-    writer: &'w mut Writer<W>,
+    writer: &'w mut CaptureWriter<W>,
     summary: Summary,
 }
 

@@ -7,36 +7,36 @@ use std::io::Cursor;
 use serde_json::Value;
 
 use super::*;
-use crate::capture::{Compression, Form, Kind, Reader};
+use crate::capture::{CaptureReader, Compression, Form, RecordKind};
 use crate::model::tick::Decimal;
 
 const START: u64 = 1_714_564_800_000_000_000;
 
-fn spec(venue: Wire) -> Spec {
+fn spec(venue: WireFormat) -> Spec {
     let names: &[&str] = match venue {
-        Wire::Coinbase => &["BTC-USD", "ETH-USD", "DOGE-USD"],
-        Wire::Binance | Wire::BinanceFutures => &["BTCUSDT", "ETHUSDT", "SHIBUSDT"],
-        Wire::Kraken => &["XBT/USD", "ETH/USD", "XDG/USD"],
-        Wire::Native => &["ABC", "test:XYZ"],
+        WireFormat::Coinbase => &["BTC-USD", "ETH-USD", "DOGE-USD"],
+        WireFormat::Binance | WireFormat::BinanceFutures => &["BTCUSDT", "ETHUSDT", "SHIBUSDT"],
+        WireFormat::Kraken => &["XBT/USD", "ETH/USD", "XDG/USD"],
+        WireFormat::Native => &["ABC", "test:XYZ"],
     };
     let symbols = names.iter().map(|name| (*name).to_owned()).collect();
     Spec { venue, symbols, seconds: 60, rate: 150, seed: 1, start_ns: START }
 }
 
 fn written(spec: &Spec) -> (Vec<u8>, Summary) {
-    let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+    let mut writer = CaptureWriter::new(Vec::new(), Compression::Plain).expect("started");
     let summary = generate(spec, &mut writer).expect("generated");
     (writer.finish().expect("written"), summary)
 }
 
 /// Returns every message with its receive time.
 fn messages(spec: &Spec) -> Vec<(u64, Value)> {
-    let mut reader = Reader::from_read("generated", Cursor::new(written(spec).0)).expect("a capture");
+    let mut reader = CaptureReader::from_read("generated", Cursor::new(written(spec).0)).expect("a capture");
     assert_eq!((reader.form(), reader.venue()), (Form::Tardis, Some(spec.venue)));
     let mut messages = Vec::new();
     while let Some(item) = reader.next_record() {
         let record = item.expect("a good line");
-        let Kind::Frame(frame) = record.kind else { panic!("{record:?}") };
+        let RecordKind::Frame(frame) = record.kind else { panic!("{record:?}") };
         messages.push((record.rx_ns, serde_json::from_slice(frame).expect("JSON")));
     }
     messages
@@ -101,7 +101,7 @@ impl Consecutive {
 
 #[test]
 fn the_same_spec_gives_the_same_bytes() {
-    for venue in Wire::ALL {
+    for venue in WireFormat::ALL {
         let one = spec(venue);
         let other = Spec { seed: 2, ..one.clone() };
         let (bytes, summary) = written(&one);
@@ -115,7 +115,7 @@ fn the_same_spec_gives_the_same_bytes() {
 
 #[test]
 fn receive_times_rise_and_stay_in_the_time_asked_for() {
-    for venue in Wire::ALL {
+    for venue in WireFormat::ALL {
         let times: Vec<_> = messages(&spec(venue)).into_iter().map(|(rx_ns, _)| rx_ns).collect();
         assert!(times.is_sorted_by(|a, b| a < b), "{venue}");
         let lasts = times.last().expect("some") - START;
@@ -128,7 +128,7 @@ fn coinbase_books_trades_and_tickers_agree() {
     let mut books: HashMap<String, Book> = HashMap::new();
     let (mut trades, mut sequences) = (Consecutive::default(), HashMap::<String, u64>::new());
     let mut tickers = 0;
-    for (_, message) in messages(&spec(Wire::Coinbase)) {
+    for (_, message) in messages(&spec(WireFormat::Coinbase)) {
         let product = message["product_id"].as_str().unwrap_or_default().to_owned();
         let book = books.entry(product.clone()).or_default();
         if let Some(sequence) = message["sequence"].as_u64() {
@@ -177,8 +177,8 @@ fn coinbase_books_trades_and_tickers_agree() {
     assert!(tickers > 100, "{tickers}");
 }
 
-fn binance_agrees(venue: Wire) {
-    let futures = venue == Wire::BinanceFutures;
+fn binance_agrees(venue: WireFormat) {
+    let futures = venue == WireFormat::BinanceFutures;
     let (mut trades, mut chain) = (Consecutive::default(), HashMap::<String, u64>::new());
     let mut books: HashMap<String, Book> = HashMap::new();
     let mut quotes: HashMap<String, Value> = HashMap::new();
@@ -222,8 +222,8 @@ fn binance_agrees(venue: Wire) {
 
 #[test]
 fn binance_chains_are_unbroken() {
-    binance_agrees(Wire::Binance);
-    binance_agrees(Wire::BinanceFutures);
+    binance_agrees(WireFormat::Binance);
+    binance_agrees(WireFormat::BinanceFutures);
 }
 
 /// CRC-32 bit by bit, with the reflected polynomial of IEEE 802.3.
@@ -268,7 +268,7 @@ fn kraken_checksums_are_good() {
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     let mut books: HashMap<String, Book> = HashMap::new();
     let (mut checked, mut two_part, mut republished, mut removed) = (0, 0, 0, 0);
-    for (_, message) in messages(&spec(Wire::Kraken)) {
+    for (_, message) in messages(&spec(WireFormat::Kraken)) {
         let Some(items) = message.as_array() else { continue };
         let [_, parts @ .., channel, pair] = &items[..] else { panic!("{message}") };
         let book = books.entry(text(pair)).or_default();
@@ -301,7 +301,7 @@ fn kraken_checksums_are_good() {
 #[test]
 fn native_messages_are_whole() {
     let mut trades = 0;
-    for (_, message) in messages(&spec(Wire::Native)) {
+    for (_, message) in messages(&spec(WireFormat::Native)) {
         assert!(["demo:ABC", "test:XYZ"].contains(&message["symbol"].as_str().expect("a symbol")));
         assert!(message["ts"].as_u64().is_some_and(|ts| ts >= START / 1000));
         if message["type"] == "quote" {
@@ -315,9 +315,9 @@ fn native_messages_are_whole() {
 
 #[test]
 fn a_spec_without_sense_is_refused() {
-    let good = spec(Wire::Coinbase);
+    let good = spec(WireFormat::Coinbase);
     let refused = |spec: Spec| {
-        let mut writer = Writer::new(Vec::new(), Compression::Plain).expect("started");
+        let mut writer = CaptureWriter::new(Vec::new(), Compression::Plain).expect("started");
         let error = generate(&spec, &mut writer).expect_err("refused").to_string();
         assert!(writer.finish().expect("nothing").is_empty(), "nothing is written");
         error
@@ -343,7 +343,7 @@ fn a_spec_without_sense_is_refused() {
 fn a_market_goes_on_for_ever() {
     for name in ["SHIB-USD", "BTC-USD", "X"] {
         let mut rng = Rng::new(3);
-        let mut market = Market::new(name.into(), Wire::Coinbase, SECOND_NS, &mut rng);
+        let mut market = Market::new(name.into(), WireFormat::Coinbase, SECOND_NS, &mut rng);
         for _ in 0..200_000 {
             market.turn(&mut rng);
             let (bid, ask) = market.touch();

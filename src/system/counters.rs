@@ -119,7 +119,7 @@ impl Ending {
 
 /// The gaps of one cause sent to clients.
 #[derive(Debug, Default)]
-pub struct Gaps {
+pub struct GapCounters {
     /// Gap messages.
     pub told: Counter,
     /// Sequence numbers that they named: ticks that were not delivered.
@@ -257,7 +257,7 @@ pub struct ShardCounters {
     /// Sequence numbers named to a session by a `gap` because the feed lost them.
     pub lost: Counter,
     /// Gaps, by the number of their cause.
-    pub gaps: [Gaps; GAP_CAUSES],
+    pub gaps: [GapCounters; GAP_CAUSES],
     /// Writes to sockets.
     pub writes: Counter,
     /// Bytes accepted by the sockets.

@@ -34,7 +34,7 @@ pub const AHEAD_MAX_US: u64 = 86_400_000_000;
 /// The venue format of a feed line's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Wire {
+pub enum WireFormat {
     /// Coinbase Exchange WebSocket feed.
     Coinbase,
     /// Binance spot streams.
@@ -47,7 +47,7 @@ pub enum Wire {
     Native,
 }
 
-impl Wire {
+impl WireFormat {
     /// Every venue format.
     pub const ALL: [Self; 5] =
         [Self::Coinbase, Self::Binance, Self::BinanceFutures, Self::Kraken, Self::Native];
@@ -74,13 +74,13 @@ impl Wire {
     }
 }
 
-impl fmt::Display for Wire {
+impl fmt::Display for WireFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Wire {
+impl FromStr for WireFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -92,7 +92,7 @@ impl FromStr for Wire {
 }
 
 /// The content of a message, as far as the gateway uses it. Symbols are spelled as the venue spells them (for
-/// [`Wire::Native`] with the venue as prefix).
+/// [`WireFormat::Native`] with the venue as prefix).
 #[derive(Debug)]
 pub enum Event<'t, 'i> {
     /// Emitted once per frame, before all others: the venue's name of the message type.
@@ -181,7 +181,7 @@ pub enum QuoteSource {
     /// `bookTicker`).
     BookTicker,
     /// A stream of the best bid and offer that is used if there is no book (Kraken `spread`,
-    /// [`Wire::Native`]).
+    /// [`WireFormat::Native`]).
     Spread,
     /// The best levels of a book, all of them in each message (Binance `depth5`): used if there is no full
     /// book.
@@ -330,16 +330,21 @@ pub type Emit<'e> = &'e mut dyn FnMut(Event<'_, '_>) -> Result<(), DecodeError>;
 ///
 /// # Errors
 /// The fault of the frame; events before it were passed on.
-pub fn decode(wire: Wire, scratch: &mut Scratch, frame: &[u8], emit: Emit<'_>) -> Result<(), DecodeError> {
+pub fn decode(
+    wire: WireFormat,
+    scratch: &mut Scratch,
+    frame: &[u8],
+    emit: Emit<'_>,
+) -> Result<(), DecodeError> {
     match wire {
-        Wire::Coinbase => scratch.parse(frame, |message| coinbase::decode(message, emit)),
-        Wire::Binance | Wire::BinanceFutures => {
+        WireFormat::Coinbase => scratch.parse(frame, |message| coinbase::decode(message, emit)),
+        WireFormat::Binance | WireFormat::BinanceFutures => {
             scratch.parse(frame, |message| binance::decode(message, emit))
         }
-        Wire::Kraken if frame.trim_ascii_start().first() == Some(&b'{') => {
+        WireFormat::Kraken if frame.trim_ascii_start().first() == Some(&b'{') => {
             scratch.parse_numbers_as_text(frame, |message| kraken::decode_object(message, emit))
         }
-        Wire::Kraken => scratch.parse(frame, |message| kraken::decode_array(message, emit)),
-        Wire::Native => scratch.parse_numbers_as_text(frame, |message| native::decode(message, emit)),
+        WireFormat::Kraken => scratch.parse(frame, |message| kraken::decode_array(message, emit)),
+        WireFormat::Native => scratch.parse_numbers_as_text(frame, |message| native::decode(message, emit)),
     }
 }

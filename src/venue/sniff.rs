@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Wire;
+use super::WireFormat;
 use crate::model::instrument::Symbol;
 
 /// A record of a capture, as input of the detection.
@@ -11,7 +11,7 @@ pub enum Evidence<'a> {
     /// The URL that the recorder connected to.
     Connected(&'a str),
     /// The venue noted by the recorder, if any.
-    Noted(Option<Wire>),
+    Noted(Option<WireFormat>),
     /// A message of the venue.
     Message(&'a [u8]),
     /// A record without information about the venue.
@@ -22,7 +22,7 @@ pub enum Evidence<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hint {
     /// This venue, for certain.
-    Is(Wire),
+    Is(WireFormat),
     /// Binance, spot or futures: a later message may decide which.
     SomeBinance,
     /// A venue that is not supported, for certain.
@@ -35,9 +35,9 @@ enum Hint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sniffed {
     /// This venue.
-    Sure(Wire),
+    Sure(WireFormat),
     /// This venue, unless other captures indicate another.
-    Likely(Wire),
+    Likely(WireFormat),
     /// A venue that is not supported.
     Another,
     /// Not detected.
@@ -46,7 +46,7 @@ pub enum Sniffed {
 
 impl Sniffed {
     /// Returns the venue, if one was detected.
-    pub fn wire(self) -> Option<Wire> {
+    pub fn wire(self) -> Option<WireFormat> {
         match self {
             Self::Sure(wire) | Self::Likely(wire) => Some(wire),
             Self::Another | Self::Unknown => None,
@@ -68,7 +68,7 @@ pub fn sniff<'a>(records: impl Iterator<Item = Evidence<'a>>) -> Sniffed {
             Evidence::Message(frame) if by_messages.is_none() => {
                 match by_message(frame) {
                     Hint::Is(wire) => by_messages = Some(wire),
-                    Hint::SomeBinance => fallback = Some(Wire::Binance),
+                    Hint::SomeBinance => fallback = Some(WireFormat::Binance),
                     Hint::Another | Hint::Nothing => {}
                 }
                 Hint::Nothing
@@ -99,21 +99,21 @@ fn by_host(host: &str) -> Hint {
     let (name, domain) = host.split_once('.').unwrap_or((host, ""));
     let under =
         |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|d| d.ends_with('.'));
-    let is = |wire: Wire, yes: bool| if yes { Hint::Is(wire) } else { Hint::Another };
+    let is = |wire: WireFormat, yes: bool| if yes { Hint::Is(wire) } else { Hint::Another };
     if under("coinbase.com") || under("gdax.com") {
         // Other interfaces of Coinbase send other messages.
-        is(Wire::Coinbase, name.starts_with("ws-feed") || name.starts_with("ws-direct"))
+        is(WireFormat::Coinbase, name.starts_with("ws-feed") || name.starts_with("ws-direct"))
     } else if under("kraken.com") {
-        is(Wire::Kraken, name == "ws" || name.starts_with("ws-") || name.starts_with("beta-ws"))
+        is(WireFormat::Kraken, name == "ws" || name.starts_with("ws-") || name.starts_with("beta-ws"))
     } else if under("binancefuture.com")
         || (under("binance.com") && (name.starts_with("fstream") || name.starts_with("dstream")))
     {
-        Hint::Is(Wire::BinanceFutures)
+        Hint::Is(WireFormat::BinanceFutures)
     } else if under("binance.com") || under("binance.us") || under("binance.vision") {
         match name {
             // Options.
             "nbstream" => Hint::Another,
-            _ if name.contains("stream") => Hint::Is(Wire::Binance),
+            _ if name.contains("stream") => Hint::Is(WireFormat::Binance),
             _ => Hint::Nothing,
         }
     } else if is_private(host) {
@@ -161,7 +161,7 @@ fn by_array(items: &[Value]) -> Hint {
         [Value::Number(_), _, .., Value::String(channel), Value::String(pair)] => {
             let name = channel.split_once('-').map_or(channel.as_str(), |(name, _)| name);
             let known = matches!(name, "trade" | "ticker" | "spread" | "book" | "ohlc");
-            if known && pair.contains('/') { Hint::Is(Wire::Kraken) } else { Hint::Nothing }
+            if known && pair.contains('/') { Hint::Is(WireFormat::Kraken) } else { Hint::Nothing }
         }
         [Value::Object(first), ..] => binance(first),
         _ => Hint::Nothing,
@@ -170,11 +170,11 @@ fn by_array(items: &[Value]) -> Hint {
 
 fn by_object(message: &Map<String, Value>) -> Hint {
     if is_native(message) {
-        Hint::Is(Wire::Native)
+        Hint::Is(WireFormat::Native)
     } else if is_coinbase(message) {
-        Hint::Is(Wire::Coinbase)
+        Hint::Is(WireFormat::Coinbase)
     } else if is_kraken_v1(message) || is_kraken_v2(message) {
-        Hint::Is(Wire::Kraken)
+        Hint::Is(WireFormat::Kraken)
     } else {
         match (word(message, "stream"), message.get("data")) {
             ("", _) => binance(message),
@@ -267,7 +267,7 @@ fn is_kraken_v2(message: &Map<String, Value>) -> bool {
 fn binance(message: &Map<String, Value>) -> Hint {
     let has = |keys: &[&str]| has(message, keys);
     let texts = |keys: &[&str]| keys.iter().all(|key| message.get(*key).is_some_and(Value::is_string));
-    let futures = |yes: bool| Hint::Is(if yes { Wire::BinanceFutures } else { Wire::Binance });
+    let futures = |yes: bool| Hint::Is(if yes { WireFormat::BinanceFutures } else { WireFormat::Binance });
     match message.get("e").and_then(Value::as_str) {
         Some(_) if has(&["ps", "E"]) => futures(true),
         Some("trade") if has(&["t", "p", "q"]) && (has(&["X"]) || has(&["M"])) => futures(has(&["X"])),
@@ -287,7 +287,7 @@ fn binance(message: &Map<String, Value>) -> Hint {
 mod tests {
     use super::*;
 
-    fn of(frames: &[&str]) -> Option<Wire> {
+    fn of(frames: &[&str]) -> Option<WireFormat> {
         sniff(frames.iter().map(|text| {
             if text.starts_with("wss:") {
                 Evidence::Connected(text)
@@ -301,23 +301,23 @@ mod tests {
     #[test]
     fn hosts_decide() {
         for (url, wire) in [
-            ("wss://ws-feed.pro.coinbase.com", Some(Wire::Coinbase)),
-            ("wss://ws-feed.exchange.coinbase.com", Some(Wire::Coinbase)),
-            ("wss://ws-direct.exchange.coinbase.com/", Some(Wire::Coinbase)),
-            ("wss://ws-feed-public.sandbox.exchange.coinbase.com", Some(Wire::Coinbase)),
+            ("wss://ws-feed.pro.coinbase.com", Some(WireFormat::Coinbase)),
+            ("wss://ws-feed.exchange.coinbase.com", Some(WireFormat::Coinbase)),
+            ("wss://ws-direct.exchange.coinbase.com/", Some(WireFormat::Coinbase)),
+            ("wss://ws-feed-public.sandbox.exchange.coinbase.com", Some(WireFormat::Coinbase)),
             ("wss://advanced-trade-ws.coinbase.com", None),
-            ("wss://stream.binance.com:9443/stream?streams=a@trade", Some(Wire::Binance)),
-            ("wss://data-stream.binance.vision/ws", Some(Wire::Binance)),
-            ("wss://fstream.binance.com/stream?streams=a@trade", Some(Wire::BinanceFutures)),
-            ("wss://dstream.binance.com", Some(Wire::BinanceFutures)),
+            ("wss://stream.binance.com:9443/stream?streams=a@trade", Some(WireFormat::Binance)),
+            ("wss://data-stream.binance.vision/ws", Some(WireFormat::Binance)),
+            ("wss://fstream.binance.com/stream?streams=a@trade", Some(WireFormat::BinanceFutures)),
+            ("wss://dstream.binance.com", Some(WireFormat::BinanceFutures)),
             ("wss://testnet.binance.vision/ws", None),
             ("wss://fstream.binance.com.evil.example", None),
             ("wss://notbinance.com", None),
-            ("wss://ws.kraken.com/v2", Some(Wire::Kraken)),
-            ("wss://WS.Kraken.com.:443/v2", Some(Wire::Kraken)),
-            ("wss://me:secret@ws.kraken.com/v2", Some(Wire::Kraken)),
+            ("wss://ws.kraken.com/v2", Some(WireFormat::Kraken)),
+            ("wss://WS.Kraken.com.:443/v2", Some(WireFormat::Kraken)),
+            ("wss://me:secret@ws.kraken.com/v2", Some(WireFormat::Kraken)),
             ("wss://api.bitfinex.com/?to=ws.kraken.com", None),
-            ("wss://ws-auth.kraken.com", Some(Wire::Kraken)),
+            ("wss://ws-auth.kraken.com", Some(WireFormat::Kraken)),
             ("wss://futures.kraken.com/ws/v1", None),
             ("", None),
         ] {
@@ -351,10 +351,10 @@ mod tests {
             "wss://relay.example.org/ws",
             "wss://testnet.binance.vision/ws",
         ] {
-            assert_eq!(of(&[relay, trade]), Some(Wire::Kraken), "{relay}");
+            assert_eq!(of(&[relay, trade]), Some(WireFormat::Kraken), "{relay}");
         }
         let own = "wss://ws-feed.exchange.coinbase.com";
-        assert_eq!(of(&[trade, own]), Some(Wire::Coinbase), "the host decides wherever it stands");
+        assert_eq!(of(&[trade, own]), Some(WireFormat::Coinbase), "the host decides wherever it stands");
     }
 
     /// F09: messages of other venues that resemble those of supported ones.
@@ -585,43 +585,46 @@ mod tests {
     #[test]
     fn messages_decide_where_no_host_does() {
         for (frame, wire) in [
-            (r#"{"type":"match","product_id":"A-B"}"#, Some(Wire::Coinbase)),
+            (r#"{"type":"match","product_id":"A-B"}"#, Some(WireFormat::Coinbase)),
             (r#"{"type":"subscriptions","channels":[]}"#, None),
             (
                 r#"{"type":"subscriptions","channels":[{"name":"level2","product_ids":["A-B"]}]}"#,
-                Some(Wire::Coinbase),
+                Some(WireFormat::Coinbase),
             ),
             (r#"{"type":"match","product_id":"PI_XBTUSD"}"#, None),
             (r#"{"channel":"ticker","events":[]}"#, None),
-            (r#"{"type":"snapshot","channel":"book","data":[{"symbol":"BTC/USD"}]}"#, Some(Wire::Kraken)),
+            (
+                r#"{"type":"snapshot","channel":"book","data":[{"symbol":"BTC/USD"}]}"#,
+                Some(WireFormat::Kraken),
+            ),
             (r#"{"type":"snapshot","channel":"book","data":[]}"#, None),
-            (r#"{"channel":"heartbeat"}"#, Some(Wire::Kraken)),
-            (r#"{"method":"subscribe","result":{},"success":true,"time_in":"t"}"#, Some(Wire::Kraken)),
-            (r#"{"event":"heartbeat"}"#, Some(Wire::Kraken)),
-            (r#"[123,[["1","2","3","b","l",""]],"trade","XBT/USD"]"#, Some(Wire::Kraken)),
-            (r#"{"type":"trade","symbol":"demo:ABC","price":"1","size":"1"}"#, Some(Wire::Native)),
-            (r#"{"type":"quote","symbol":"demo:ABC","ask":"1"}"#, Some(Wire::Native)),
+            (r#"{"channel":"heartbeat"}"#, Some(WireFormat::Kraken)),
+            (r#"{"method":"subscribe","result":{},"success":true,"time_in":"t"}"#, Some(WireFormat::Kraken)),
+            (r#"{"event":"heartbeat"}"#, Some(WireFormat::Kraken)),
+            (r#"[123,[["1","2","3","b","l",""]],"trade","XBT/USD"]"#, Some(WireFormat::Kraken)),
+            (r#"{"type":"trade","symbol":"demo:ABC","price":"1","size":"1"}"#, Some(WireFormat::Native)),
+            (r#"{"type":"quote","symbol":"demo:ABC","ask":"1"}"#, Some(WireFormat::Native)),
             (r#"{"type":"trade","symbol":"ABC","price":"1","size":"1"}"#, None),
             (
                 r#"{"e":"trade","E":1,"s":"A","t":1,"p":"1","q":"1","T":1,"m":true,"M":true}"#,
-                Some(Wire::Binance),
+                Some(WireFormat::Binance),
             ),
             (
                 r#"{"e":"trade","E":1,"s":"A","t":1,"p":"1","q":"1","X":"MARKET","m":true}"#,
-                Some(Wire::BinanceFutures),
+                Some(WireFormat::BinanceFutures),
             ),
-            (r#"{"u":1,"s":"A","b":"1","B":"1","a":"1","A":"1"}"#, Some(Wire::Binance)),
+            (r#"{"u":1,"s":"A","b":"1","B":"1","a":"1","A":"1"}"#, Some(WireFormat::Binance)),
             (
                 r#"{"stream":"a@bookTicker","data":{"u":1,"s":"A","b":"1","B":"1","a":"1","A":"1"}}"#,
-                Some(Wire::Binance),
+                Some(WireFormat::Binance),
             ),
             (
                 r#"{"stream":"a@aggTrade","data":{"e":"aggTrade","a":1,"p":"1","q":"1"}}"#,
-                Some(Wire::BinanceFutures),
+                Some(WireFormat::BinanceFutures),
             ),
-            (r#"{"e":"depthUpdate","U":1,"u":2,"pu":0}"#, Some(Wire::BinanceFutures)),
-            (r#"{"e":"depthUpdate","U":1,"u":2}"#, Some(Wire::Binance)),
-            (r#"{"lastUpdateId":1,"E":1,"T":1,"bids":[],"asks":[]}"#, Some(Wire::BinanceFutures)),
+            (r#"{"e":"depthUpdate","U":1,"u":2,"pu":0}"#, Some(WireFormat::BinanceFutures)),
+            (r#"{"e":"depthUpdate","U":1,"u":2}"#, Some(WireFormat::Binance)),
+            (r#"{"lastUpdateId":1,"E":1,"T":1,"bids":[],"asks":[]}"#, Some(WireFormat::BinanceFutures)),
             (r#"{"result":null,"id":1}"#, None),
             ("no json", None),
         ] {
@@ -633,7 +636,7 @@ mod tests {
     fn later_messages_settle_what_the_first_leave_open() {
         let kline = r#"{"stream":"a@kline_1m","data":{"e":"kline","E":1,"s":"A","k":{}}}"#;
         let depth = r#"{"stream":"a@depth","data":{"e":"depthUpdate","T":1,"U":1,"u":2,"pu":0}}"#;
-        assert_eq!(of(&[r#"{"result":null,"id":1}"#, kline, depth]), Some(Wire::BinanceFutures));
-        assert_eq!(of(&[kline, kline]), Some(Wire::Binance));
+        assert_eq!(of(&[r#"{"result":null,"id":1}"#, kline, depth]), Some(WireFormat::BinanceFutures));
+        assert_eq!(of(&[kline, kline]), Some(WireFormat::Binance));
     }
 }

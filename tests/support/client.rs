@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use tickfan::cli::watch::ledger::Ledger;
+use tickfan::cli::watch::ledger::SequenceLedger;
 use tickfan::cli::watch::message::Message;
 use tickfan::model::tick::Channel;
 
@@ -29,7 +29,7 @@ pub struct LastWords {
 /// A subscriber. It answers pings.
 pub struct Client {
     pub socket: RawSocket,
-    pub ledger: Ledger,
+    pub ledger: SequenceLedger,
     pub steps: Vec<Step>,
     /// The newest number that was told of each symbol and channel.
     pub told: BTreeMap<(String, &'static str), u64>,
@@ -55,7 +55,7 @@ impl Client {
 
     /// The same over a WebSocket that is there.
     pub fn over(socket: RawSocket) -> Self {
-        let (ledger, steps, told) = (Ledger::new(true), Vec::new(), BTreeMap::new());
+        let (ledger, steps, told) = (SequenceLedger::new(true), Vec::new(), BTreeMap::new());
         let mut client = Self { socket, ledger, steps, told, age_us: None, pongs: 0, bye: None, close: None };
         let answer = client.socket.message();
         assert_eq!(answer["type"], "ack", "{answer}");

@@ -26,6 +26,8 @@ pub(crate) struct Source {
     pub(crate) functions: Vec<(String, usize)>,
     /// Structs, with the number of their fields and how many of them are `pub(super)` or `pub(in …)`.
     pub(crate) structs: Vec<(String, usize, usize)>,
+    /// Types, traits and aliases that are `pub` or `pub(crate)`.
+    pub(crate) shared_types: Vec<String>,
 }
 
 impl Source {
@@ -94,7 +96,7 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
     module.pop_if(|last| last == "mod" || last == "lib" || last == "main");
     let mut collector = Collector { lines: text.lines().collect(), ..Collector::default() };
     collector.visit_file(&file);
-    let Collector { code, paths, brought, functions, structs, .. } = collector;
+    let Collector { code, paths, brought, functions, structs, shared_types, .. } = collector;
     let code = if is_test { String::new() } else { code_of(&file, text) + &code };
     Source {
         path: path.to_owned(),
@@ -105,6 +107,7 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
         brought,
         functions,
         structs,
+        shared_types,
     }
 }
 
@@ -142,6 +145,7 @@ struct Collector<'a> {
     brought: Vec<(String, Vec<String>)>,
     functions: Vec<(String, usize)>,
     structs: Vec<(String, usize, usize)>,
+    shared_types: Vec<String>,
 }
 
 impl Collector<'_> {
@@ -149,6 +153,17 @@ impl Collector<'_> {
         let lines = self.lines[start.start().line - 1..end.end().line].iter();
         let lines = lines.filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//"));
         self.functions.push((name.to_string(), lines.count()));
+    }
+
+    fn type_named(&mut self, name: &syn::Ident, visibility: &syn::Visibility) {
+        let is_shared = match visibility {
+            syn::Visibility::Public(_) => true,
+            syn::Visibility::Restricted(to) => to.in_token.is_none() && to.path.is_ident("crate"),
+            syn::Visibility::Inherited => false,
+        };
+        if is_shared {
+            self.shared_types.push(name.to_string());
+        }
     }
 
     fn tree(&mut self, tree: &syn::UseTree, before: &[String]) {
@@ -230,6 +245,27 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
         let restricted = item.fields.iter().filter(|f| matches!(f.vis, syn::Visibility::Restricted(_)));
         self.structs.push((item.ident.to_string(), item.fields.len(), restricted.count()));
+        self.type_named(&item.ident, &item.vis);
         visit::visit_item_struct(self, item);
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
+        self.type_named(&item.ident, &item.vis);
+        visit::visit_item_enum(self, item);
+    }
+
+    fn visit_item_union(&mut self, item: &'ast syn::ItemUnion) {
+        self.type_named(&item.ident, &item.vis);
+        visit::visit_item_union(self, item);
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
+        self.type_named(&item.ident, &item.vis);
+        visit::visit_item_trait(self, item);
+    }
+
+    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
+        self.type_named(&item.ident, &item.vis);
+        visit::visit_item_type(self, item);
     }
 }

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use anyhow::{Context, ensure};
 
 use super::sheet::{Cell, Columns, Sheet, create};
-use super::{Captures, Input, Opened, Progress, normalize, open, read, summary};
-use crate::config::Limits;
+use super::{Captures, InputEnd, Opened, Progress, normalize, open, read, summary};
+use crate::config::LimitsConfig;
 use crate::feed::Replay;
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Tick};
@@ -18,7 +18,7 @@ use crate::text::printable;
 
 /// Output format of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum OutputFormat {
     /// One JSON object per line, in the wire format.
     Ndjson,
     /// Text tables, with the digits as received.
@@ -27,7 +27,7 @@ pub enum Target {
     Parquet,
 }
 
-impl FromStr for Target {
+impl FromStr for OutputFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -95,22 +95,22 @@ const GAPS: Columns = Columns {
 /// without a folder, a number that a Parquet decimal cannot represent.
 pub fn convert(
     captures: &Captures,
-    limits: &Limits,
-    (to, out): (Target, Option<&Path>),
+    limits: &LimitsConfig,
+    (to, out): (OutputFormat, Option<&Path>),
     stdout: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<Input> {
+) -> anyhow::Result<InputEnd> {
     let extension = match (to, out) {
-        (Target::Ndjson, None) => return normalize(captures, limits, stdout, log, progress),
-        (Target::Ndjson, Some(path)) => {
+        (OutputFormat::Ndjson, None) => return normalize(captures, limits, stdout, log, progress),
+        (OutputFormat::Ndjson, Some(path)) => {
             let mut file = create(path)?;
             let input = normalize(captures, limits, &mut file, log, progress)?;
             file.commit().with_context(|| printable::path(path).to_string())?;
             return Ok(input);
         }
-        (Target::Csv, _) => "csv",
-        (Target::Parquet, _) => "parquet",
+        (OutputFormat::Csv, _) => "csv",
+        (OutputFormat::Parquet, _) => "parquet",
     };
     ensure!(
         out.is_some(),
@@ -131,7 +131,7 @@ pub fn convert(
         })?;
     progress.end();
     summary(&replay, &mut log)?;
-    Ok(Input::of(&replay))
+    Ok(InputEnd::of(&replay))
 }
 
 struct Sheets {
@@ -142,10 +142,10 @@ struct Sheets {
 
 impl Sheets {
     /// Creates the three tables in a folder.
-    fn create(to: Target, folder: &Path, extension: &str) -> anyhow::Result<Self> {
+    fn create(to: OutputFormat, folder: &Path, extension: &str) -> anyhow::Result<Self> {
         let begin = |name: &str, columns: &Columns| {
             let path = folder.join(format!("{name}.{extension}"));
-            if to == Target::Csv { Sheet::csv(&path, columns) } else { Sheet::parquet(&path, columns) }
+            if to == OutputFormat::Csv { Sheet::csv(&path, columns) } else { Sheet::parquet(&path, columns) }
         };
         Ok(Self {
             trades: begin("trades", &TRADES)?,

@@ -9,15 +9,17 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::{Captures, Doubts, Progress};
-use crate::capture::{BadLine, Fault, Form, Index, Kind, Reader, Record, Unit, segments};
-use crate::config::Limits;
+use crate::capture::{
+    BadLine, CaptureReader, Form, Record, RecordFault, RecordKind, SegmentIndex, Unit, segments,
+};
+use crate::config::LimitsConfig;
 use crate::feed::{Join, Line, LineId, LineStats, Origin, SILENCE_NS_MAX, Sequencer};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::Body;
 use crate::text::printable;
 use crate::time::clock::{MS, SECOND};
 use crate::time::rfc3339::{self, FractionDigits};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 /// Most holes and unreadable lines that are reported individually; all are counted.
 const TOLD_MAX: usize = 1_000;
@@ -134,7 +136,7 @@ pub struct Report {
     form: Form,
     /// Unit of the times, if they are numbers.
     unit: Option<Unit>,
-    wire: Wire,
+    wire: WireFormat,
     bytes: u64,
     /// Segments and blocks of a recording.
     segments: u64,
@@ -166,12 +168,12 @@ struct Holes {
 /// A capture that does not open, or whose venue cannot be detected.
 pub fn inspect(
     path: &Path,
-    venue: Option<Wire>,
+    venue: Option<WireFormat>,
     checks_off: ChecksOff,
-    limits: &Limits,
+    limits: &LimitsConfig,
     progress: &mut Progress,
 ) -> anyhow::Result<Report> {
-    let mut reader = Reader::open(path)?;
+    let mut reader = CaptureReader::open(path)?;
     let wire = venue.or_else(|| reader.venue());
     let wire = wire.with_context(|| {
         format!("{}: the venue cannot be detected: name it with --venue", printable::path(path))
@@ -199,7 +201,7 @@ pub struct Joins(Vec<Join>);
 ///
 /// # Errors
 /// A capture that does not open, or whose venue cannot be detected.
-pub fn joins(captures: &Captures, limits: &Limits, progress: &mut Progress) -> anyhow::Result<Joins> {
+pub fn joins(captures: &Captures, limits: &LimitsConfig, progress: &mut Progress) -> anyhow::Result<Joins> {
     // Unreadable lines were already reported for each capture.
     let replay = super::read(super::open(captures, limits)?, &mut std::io::sink(), progress, |_, _| Ok(()))?;
     progress.end();
@@ -253,7 +255,7 @@ struct Inspection {
 }
 
 impl Inspection {
-    fn new(report: Report, limits: &Limits) -> Self {
+    fn new(report: Report, limits: &LimitsConfig) -> Self {
         let checks_off = report.checks_off;
         let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
         let line_limits = super::line_limits(limits, checks_off);
@@ -269,9 +271,9 @@ impl Inspection {
     }
 
     /// Primes the feed line like a replay, so that the ticks are the same.
-    fn prime(&mut self, reader: &Reader) {
+    fn prime(&mut self, reader: &CaptureReader) {
         for record in reader.sample() {
-            if let Kind::Frame(frame) = record.kind {
+            if let RecordKind::Frame(frame) = record.kind {
                 self.line.prime(frame, &mut self.market);
             }
         }
@@ -279,21 +281,21 @@ impl Inspection {
 
     fn take(&mut self, record: &Record<'_>) {
         match record.kind {
-            Kind::Frame(frame) => return self.frame(record, frame),
-            Kind::Sent(_) => {
+            RecordKind::Frame(frame) => return self.frame(record, frame),
+            RecordKind::Sent(_) => {
                 self.report.sent += 1;
                 return;
             }
-            Kind::Note(_) => return,
-            Kind::Joined => return self.line.joined(record.rx_ns, &mut self.market, |_| {}),
-            Kind::Segment(segment) if segment.continues => return,
+            RecordKind::Note(_) => return,
+            RecordKind::Joined => return self.line.joined(record.rx_ns, &mut self.market, |_| {}),
+            RecordKind::Segment(segment) if segment.continues => return,
             // The first connection of a capture interrupts nothing.
-            Kind::Connected(_) if self.line.last_rx_ns().is_none() => return,
-            Kind::Dropped { frames } => self.open = Some((Cause::Recorder, format!("{frames} frames"))),
-            Kind::Segment(_) => {
+            RecordKind::Connected(_) if self.line.last_rx_ns().is_none() => return,
+            RecordKind::Dropped { frames } => self.open = Some((Cause::Recorder, format!("{frames} frames"))),
+            RecordKind::Segment(_) => {
                 self.open.get_or_insert_with(|| (Cause::Restart, String::new()));
             }
-            Kind::Connected(_) | Kind::Disconnected => {
+            RecordKind::Connected(_) | RecordKind::Disconnected => {
                 self.open.get_or_insert_with(|| (Cause::Disconnect, String::new()));
             }
         }
@@ -334,12 +336,12 @@ impl Inspection {
 
     fn bad(&mut self, bad: &BadLine) {
         match &bad.fault {
-            Fault::Torn { bytes, .. } => {
+            RecordFault::Torn { bytes, .. } => {
                 self.report.holes.torn_bytes += bytes;
                 self.open = Some((Cause::Torn, format!("{bytes} bytes")));
                 return;
             }
-            Fault::Io(error) => self.open = Some((Cause::Truncated, error.to_string())),
+            RecordFault::Io(error) => self.open = Some((Cause::Truncated, error.to_string())),
             _ => {}
         }
         self.report.bad(bad.to_string());
@@ -361,11 +363,16 @@ impl Inspection {
 }
 
 impl Report {
-    fn new(path: &Path, reader: &Reader, wire: Wire, checks_off: ChecksOff) -> anyhow::Result<Self> {
+    fn new(
+        path: &Path,
+        reader: &CaptureReader,
+        wire: WireFormat,
+        checks_off: ChecksOff,
+    ) -> anyhow::Result<Self> {
         let files = if path.is_dir() { segments(path)? } else { vec![path.to_owned()] };
         let (mut parts, mut blocks) = (0, 0);
         for file in files {
-            if let Some(index) = Index::read(&file)? {
+            if let Some(index) = SegmentIndex::read(&file)? {
                 parts += 1;
                 blocks += index.blocks.len() as u64;
             }

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
-use crate::capture::{CaptureError, Compression, Writer};
-use crate::config::Limits;
-use crate::feed::{LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, Sequencer, Stamp, Step};
+use crate::capture::{CaptureError, CaptureWriter, Compression};
+use crate::config::LimitsConfig;
+use crate::feed::{
+    LineId, LineLimits, LineStats, LineView, Replay, ReplaySpec, ReplayStep, Sequencer, Stamp,
+};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::{Body, Tick};
 use crate::protocol::json::{self, Mark};
@@ -23,9 +25,9 @@ use crate::synth::{self, Spec};
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
 use crate::time::clock::{Now, SECOND};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
-pub use convert::{Target, convert};
+pub use convert::{OutputFormat, convert};
 pub use inspect::{Joins, Report, inspect, joins};
 pub use progress::Progress;
 
@@ -35,7 +37,7 @@ pub struct Captures {
     /// The files, merged by receive time.
     pub files: Vec<PathBuf>,
     /// Venue whose messages they contain; `None`: detected.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// Stop at the first record that cannot be parsed.
     pub strict: bool,
     /// Disabled checks of the venue's messages.
@@ -45,14 +47,14 @@ pub struct Captures {
 /// Whether captures were read to their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Input {
+pub enum InputEnd {
     /// All of them were complete.
     Whole,
     /// A capture, or a file of a recording, is truncated. This was reported, and everything else was read.
     Truncated,
 }
 
-impl Input {
+impl InputEnd {
     fn of(replay: &Replay) -> Self {
         if replay.truncated().any(|truncated| truncated) { Self::Truncated } else { Self::Whole }
     }
@@ -64,7 +66,7 @@ impl Input {
 pub struct BadRecord(String);
 
 /// Limits of the feed line of a capture.
-fn line_limits(limits: &Limits, checks_off: ChecksOff) -> LineLimits {
+fn line_limits(limits: &LimitsConfig, checks_off: ChecksOff) -> LineLimits {
     LineLimits {
         book_levels_max: limits.book_levels_max.get(),
         venues: None,
@@ -86,7 +88,7 @@ struct Opened {
 }
 
 /// Opens captures and detects their venues.
-fn open(captures: &Captures, limits: &Limits) -> anyhow::Result<Opened> {
+fn open(captures: &Captures, limits: &LimitsConfig) -> anyhow::Result<Opened> {
     let spec = ReplaySpec {
         venue: captures.venue,
         speed: Speed::FLAT_OUT,
@@ -121,10 +123,12 @@ fn read(
         std::mem::replace(&mut failed, Ok(())).context("cannot write")?;
         progress.step(|| replay.progress());
         match step {
-            Step::Took => {}
-            Step::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
-            Step::Bad(what) => writeln!(log, "{what}")?,
-            Step::Ended | Step::Due(_) | Step::Still | Step::Lost(_) => return Ok(replay),
+            ReplayStep::Took => {}
+            ReplayStep::Bad(what) if replay.spec().strict => bail!(BadRecord(what)),
+            ReplayStep::Bad(what) => writeln!(log, "{what}")?,
+            ReplayStep::Ended | ReplayStep::Due(_) | ReplayStep::Still | ReplayStep::Lost(_) => {
+                return Ok(replay);
+            }
         }
     }
 }
@@ -135,11 +139,11 @@ fn read(
 /// A capture that does not open, with `strict` the first bad record, or output that cannot be written.
 pub fn normalize(
     captures: &Captures,
-    limits: &Limits,
+    limits: &LimitsConfig,
     out: impl Write,
     mut log: impl Write,
     progress: &mut Progress,
-) -> anyhow::Result<Input> {
+) -> anyhow::Result<InputEnd> {
     let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
     let mut line = Vec::with_capacity(512);
     let opened = open(captures, limits)?;
@@ -155,11 +159,11 @@ pub fn normalize(
     });
     let replay = match replay {
         // The reader has closed the output.
-        Err(error) if is_broken_pipe(&error) => return Ok(Input::Whole),
+        Err(error) if is_broken_pipe(&error) => return Ok(InputEnd::Whole),
         other => other?,
     };
     match out.flush() {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Input::of(&replay)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(InputEnd::of(&replay)),
         other => other.context("cannot write")?,
     }
     progress.end();
@@ -167,7 +171,7 @@ pub fn normalize(
     if let Some(digest) = replay.digest() {
         writeln!(log, "digest {digest}")?;
     }
-    Ok(Input::of(&replay))
+    Ok(InputEnd::of(&replay))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -241,7 +245,11 @@ impl fmt::Display for Doubts<'_> {
 ///
 /// # Errors
 /// A capture that does not open, or output that cannot be written.
-pub fn check_captures(captures: &Captures, limits: &Limits, mut out: impl Write) -> anyhow::Result<bool> {
+pub fn check_captures(
+    captures: &Captures,
+    limits: &LimitsConfig,
+    mut out: impl Write,
+) -> anyhow::Result<bool> {
     let replay = read(open(captures, limits)?, &mut out, &mut Progress::hidden(), |_, _| Ok(()))?;
     let mut good = true;
     for LineView { files, line, bad_lines, is_truncated } in replay.lines() {
@@ -275,7 +283,7 @@ pub fn generate(
 ) -> anyhow::Result<()> {
     let summary = match file {
         None => {
-            let mut writer = Writer::new(out, Compression::Plain)?;
+            let mut writer = CaptureWriter::new(out, Compression::Plain)?;
             let summary = synth::generate(spec, &mut writer)?;
             writer.finish()?;
             summary
@@ -288,7 +296,7 @@ pub fn generate(
             };
             let file = AtomicFile::create(path)
                 .map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
-            let mut writer = Writer::new(file, compression)?;
+            let mut writer = CaptureWriter::new(file, compression)?;
             let summary = synth::generate(spec, &mut writer)?;
             let written = writer.finish().and_then(AtomicFile::commit);
             written.with_context(|| format!("{}", printable::path(path)))?;

@@ -131,7 +131,8 @@ impl Cell<'_> {
 const ROWS_PER_GROUP: usize = 131_072;
 
 /// Scale of every decimal, so that all files have one schema and can be concatenated. 38 digits are the most
-/// that every reader of Parquet supports; a price or size has 64 bits, which leaves 18 decimal places.
+/// that every reader of Parquet supports, and 18 of them are decimal places. A price or size has up to 28
+/// digits (a mantissa of 96 bits): one that does not fit `DECIMAL(38, 18)` is an error.
 const PLACES: u8 = 18;
 
 /// A Parquet file.

@@ -154,7 +154,7 @@ fn ticks(whole: &Account) -> String {
 }
 
 fn gaps(whole: &Account) -> String {
-    let row = |(cause, gaps): (&String, &crate::latency::hlog::note::Gaps)| {
+    let row = |(cause, gaps): (&String, &crate::latency::hlog::note::NotedGaps)| {
         format!("{cause} {} ({} ticks)", Grouped(gaps.told), Grouped(gaps.ticks))
     };
     listed(whole.gaps.iter().map(row))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::figures::Grouped;
 use super::utc;
 use crate::latency::Nanos;
-use crate::ops::flight::{Bound, Client, Flight, FlightError};
+use crate::ops::flight::{Client, Flight, FlightBound, FlightError};
 use crate::text::printable;
 
 /// Most states, symbols and ticks in the text; the JSON contains all.
@@ -133,9 +133,9 @@ fn write_stages(out: &mut String, flight: &Flight) -> fmt::Result {
 fn write_ticks(out: &mut String, flight: &Flight) -> fmt::Result {
     let header = &flight.header;
     let bound = match header.ticks_bound {
-        Bound::Seconds => "",
-        Bound::Ring => "; the ring held no older ones",
-        Bound::Bytes => "; the file holds no older ones",
+        FlightBound::Seconds => "",
+        FlightBound::Ring => "; the ring held no older ones",
+        FlightBound::Bytes => "; the file holds no older ones",
     };
     let seconds = header.seconds;
     writeln!(out, "\n{} ticks of the last {seconds} s{bound}", Grouped(flight.ticks.len() as u64))?;

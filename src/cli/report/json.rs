@@ -7,7 +7,7 @@ use super::run::{Point, Series};
 use super::verdict::conclude;
 use super::{Report, Side, utc};
 use crate::latency::Figures;
-use crate::latency::budget::Verdict;
+use crate::latency::budget::BudgetVerdict;
 use crate::latency::hlog::note::FlightNote;
 
 /// The report as one JSON object with a line break.
@@ -92,6 +92,6 @@ fn point(point: &Point) -> Value {
     })
 }
 
-fn verdict(verdict: &Verdict) -> Value {
+fn verdict(verdict: &BudgetVerdict) -> Value {
     json!({ "rule": verdict.rule, "measured_ns": verdict.measured_ns, "held": verdict.held })
 }

@@ -20,8 +20,8 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use self::run::{Flaw, Run, Series, Window};
-use crate::latency::budget::{self, Rule, Verdict};
-use crate::latency::hlog::{ReadError, Reader};
+use crate::latency::budget::{self, BudgetVerdict, Rule};
+use crate::latency::hlog::{HlogReader, ReadError};
 use crate::ops::flight::Flight;
 use crate::system::atomic_file::AtomicFile;
 use crate::text::printable;
@@ -70,7 +70,7 @@ fn parse_budget(text: &str) -> Result<Budget, budget::BudgetError> {
 struct Report {
     this: Side,
     base: Option<Side>,
-    verdicts: Vec<Verdict>,
+    verdicts: Vec<BudgetVerdict>,
 }
 
 /// A run, and the files it was read from.
@@ -164,7 +164,7 @@ pub fn run(args: &ReportArgs, width: usize, out: impl Write, mut log: impl Write
 }
 
 /// Applies a rule to a run.
-fn judge(rule: &Rule, run: &Run) -> Result<Verdict, String> {
+fn judge(rule: &Rule, run: &Run) -> Result<BudgetVerdict, String> {
     let mut verdict = rule.judge(run.select(|tag| rule.selects(tag))?.as_ref());
     let mut measured = run.tags().filter(|tag| !tag.whole.is_empty());
     verdict.held |= verdict.measured_ns.is_none() && measured.any(|tag| rule.holds_without(&tag.name));
@@ -250,7 +250,7 @@ fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
 
 /// Start of the first readable interval of a log, nanoseconds since the Unix epoch.
 fn begin_ns(path: &Path) -> anyhow::Result<Option<u64>> {
-    let mut reader = Reader::new(open(path)?);
+    let mut reader = HlogReader::new(open(path)?);
     loop {
         match reader.next_interval() {
             Ok(interval) => return Ok(interval.map(|interval| interval.start_ns)),

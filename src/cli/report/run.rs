@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use super::account::Notes;
 use crate::latency::hlog::note::Note;
-use crate::latency::hlog::{COUNT_MAX, Entry, Interval, ReadError, Reader};
+use crate::latency::hlog::{COUNT_MAX, HlogEntry, HlogReader, Interval, ReadError};
 use crate::latency::{self, Figures, Stage};
 
 /// Summary of an interval.
@@ -104,10 +104,10 @@ impl Window {
 
     /// Whether an entry counts. The head of a log always does. An account is rounded down, because it begins
     /// within a millisecond of its interval.
-    fn holds(self, entry: &Entry) -> bool {
+    fn holds(self, entry: &HlogEntry) -> bool {
         let start_ns = match entry {
-            Entry::Interval(interval) => interval.start_ns,
-            Entry::Note(note) => match &**note {
+            HlogEntry::Interval(interval) => interval.start_ns,
+            HlogEntry::Note(note) => match &**note {
                 Note::Log(_) => return true,
                 Note::Interval(account) => account.from.0 / 1_000_000 * 1_000_000,
             },
@@ -145,15 +145,15 @@ impl Run {
         window: Window,
         mut flaw: impl FnMut(Flaw),
     ) -> Result<(), ReadError> {
-        let mut reader = Reader::new(log);
+        let mut reader = HlogReader::new(log);
         self.notes.begin_log();
         let mut open: BTreeMap<String, Open> = BTreeMap::new();
         loop {
             match reader.next_entry() {
                 Ok(None) => break,
                 Ok(Some(entry)) if !window.holds(&entry) => {}
-                Ok(Some(Entry::Note(note))) => self.notes.take(*note).map_err(std::io::Error::other)?,
-                Ok(Some(Entry::Interval(interval))) => {
+                Ok(Some(HlogEntry::Note(note))) => self.notes.take(*note).map_err(std::io::Error::other)?,
+                Ok(Some(HlogEntry::Interval(interval))) => {
                     self.take(&interval, &mut open).map_err(std::io::Error::other)?;
                 }
                 Err(error @ ReadError::Line { .. }) => flaw(Flaw::Bad(error.to_string())),
@@ -283,13 +283,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::latency::hlog::Writer;
+    use crate::latency::hlog::HlogWriter;
 
     /// A tag, the second in which the interval begins, and its values in nanoseconds.
     type Line<'a> = (&'a str, u64, &'a [u64]);
 
     fn log(lines: &[Line<'_>]) -> Vec<u8> {
-        let mut writer = Writer::new(Vec::new(), 1_000_000_000_000).expect("written");
+        let mut writer = HlogWriter::new(Vec::new(), 1_000_000_000_000).expect("written");
         for (tag, second, values) in lines {
             let mut histogram = latency::histogram();
             values.iter().for_each(|ns| histogram.record(*ns).expect("in its bounds"));

@@ -7,7 +7,7 @@ use super::account;
 use super::figures::Grouped;
 use super::run::{Series, stage_of};
 use super::{Report, Side};
-use crate::latency::budget::{self, Verdict};
+use crate::latency::budget::{self, BudgetVerdict};
 use crate::latency::hlog::note::Account;
 use crate::latency::{Figures, Nanos, Stage};
 
@@ -61,7 +61,7 @@ pub(super) fn conclude(report: &Report) -> Conclusion {
     let Report { this, verdicts, .. } = report;
     let total = figures(this, Stage::Total);
     let most = most(this, "");
-    let broken: Vec<(&Verdict, Option<Culprit>)> = verdicts
+    let broken: Vec<(&BudgetVerdict, Option<Culprit>)> = verdicts
         .iter()
         .filter(|verdict| !verdict.held)
         .map(|verdict| (verdict, culprit(this, verdict)))
@@ -73,7 +73,7 @@ pub(super) fn conclude(report: &Report) -> Conclusion {
     }
     clauses.extend(overrun_clause(this));
     clauses.push(clients_clause(this));
-    let of = |(verdict, culprit): &(&Verdict, Option<Culprit>)| Broken {
+    let of = |(verdict, culprit): &(&BudgetVerdict, Option<Culprit>)| Broken {
         rule: verdict.rule.clone(),
         stage: culprit.as_ref().map(|culprit| culprit.stage.clone()),
     };
@@ -118,12 +118,12 @@ fn p99_ns(figures: &Figures) -> u64 {
 }
 
 /// Whether a rule is about waiting for slow clients instead of about the gateway.
-fn is_of_clients(verdict: &Verdict) -> bool {
+fn is_of_clients(verdict: &BudgetVerdict) -> bool {
     Stage::of_tag(&verdict.selector) == Some(Stage::SlowClient)
 }
 
 /// Whether a rule limits the latency of the gateway, i.e. the tail of all deliveries.
-fn limits_total(verdict: &Verdict) -> bool {
+fn limits_total(verdict: &BudgetVerdict) -> bool {
     verdict.selector == Stage::Total.name() && verdict.limits_tail
 }
 
@@ -132,7 +132,7 @@ fn overrun(side: &Side) -> u64 {
     gaps.map_or(0, |gaps| gaps.ticks)
 }
 
-fn gateway(side: &Side, total: Option<&Figures>, verdicts: &[Verdict]) -> Gateway {
+fn gateway(side: &Side, total: Option<&Figures>, verdicts: &[BudgetVerdict]) -> Gateway {
     if verdicts.iter().any(|verdict| !verdict.held && !is_of_clients(verdict)) {
         return Gateway::OverBudget;
     }
@@ -175,7 +175,7 @@ struct Culprit {
     p99_ns: Option<u64>,
 }
 
-fn culprit(side: &Side, verdict: &Verdict) -> Option<Culprit> {
+fn culprit(side: &Side, verdict: &BudgetVerdict) -> Option<Culprit> {
     let selector = verdict.selector.as_str();
     match Stage::of_tag(selector) {
         Some(Stage::Total) => {
@@ -187,8 +187,8 @@ fn culprit(side: &Side, verdict: &Verdict) -> Option<Culprit> {
     }
 }
 
-fn budget_clause(broken: &[(&Verdict, Option<Culprit>)]) -> String {
-    let rule = |(verdict, culprit): &(&Verdict, Option<Culprit>)| {
+fn budget_clause(broken: &[(&BudgetVerdict, Option<Culprit>)]) -> String {
+    let rule = |(verdict, culprit): &(&BudgetVerdict, Option<Culprit>)| {
         let where_ = match culprit {
             Some(Culprit { stage, .. }) if is_of_clients(verdict) => {
                 format!(" (stage {stage}: what clients kept waiting, not the gateway)")

@@ -34,7 +34,7 @@ const PAST: &str = "past";
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct BoardLine {
     /// The text, at most as wide as requested and without control characters.
     pub text: String,
     /// True if the prices are not current: the feed is stale, down or has ended, or the prices are of the
@@ -113,7 +113,7 @@ impl Board {
 
     /// Lays out at most `height` lines of at most `width` characters, at the wall time `now_us`, microseconds
     /// since the Unix epoch.
-    pub fn lines(&mut self, head: &str, width: usize, height: usize, now_us: u64) -> Vec<Line> {
+    pub fn lines(&mut self, head: &str, width: usize, height: usize, now_us: u64) -> Vec<BoardLine> {
         self.sort();
         let room = height.saturating_sub(2);
         let hidden = if self.rows.len() > room { self.rows.len() - room.saturating_sub(1) } else { 0 };
@@ -138,7 +138,7 @@ impl Board {
             lines.push((format!("… and {hidden} more symbols"), false));
         }
         lines.truncate(height);
-        lines.into_iter().map(|(text, grey)| Line { text: shown(&text, width), grey }).collect()
+        lines.into_iter().map(|(text, grey)| BoardLine { text: shown(&text, width), grey }).collect()
     }
 
     fn update(&mut self, channel: Channel, update: &Update<'_>) {

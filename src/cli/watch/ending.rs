@@ -8,7 +8,7 @@ const SHUTDOWN: u16 = 4001;
 
 /// Result of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum WatchVerdict {
     /// Every sequence number was accounted for: exit code 0.
     Held,
     /// The accounting rule was violated: exit code 1.
@@ -20,12 +20,12 @@ pub enum Verdict {
     Failed,
 }
 
-impl From<Verdict> for ExitCode {
-    fn from(verdict: Verdict) -> Self {
+impl From<WatchVerdict> for ExitCode {
+    fn from(verdict: WatchVerdict) -> Self {
         Self::from(match verdict {
-            Verdict::Held => 0,
-            Verdict::Broke | Verdict::Short => 1,
-            Verdict::Failed => 2,
+            WatchVerdict::Held => 0,
+            WatchVerdict::Broke | WatchVerdict::Short => 1,
+            WatchVerdict::Failed => 2,
         })
     }
 }

@@ -27,9 +27,9 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message as Frame};
 
 use self::board::Board;
-pub use self::ending::Verdict;
+pub use self::ending::WatchVerdict;
 use self::ending::{Closed, End};
-use self::ledger::Ledger;
+use self::ledger::SequenceLedger;
 use self::link::Socket;
 use self::message::{Ack, Failure, Message};
 use self::screen::{Look, Screen};
@@ -55,7 +55,7 @@ const EXCERPT_CHARS: usize = 200;
 
 /// How a subscription handles updates that do not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub enum WatchMode {
     /// Each tick; ticks that do not fit are dropped and named in a gap.
     Every,
     /// The newest value; ticks that do not fit are merged into it.
@@ -90,7 +90,7 @@ pub struct WatchArgs {
 
     /// How updates that do not fit are handled; by default every for trades and latest for quotes.
     #[arg(long, value_enum)]
-    pub mode: Option<Mode>,
+    pub mode: Option<WatchMode>,
 
     /// Most updates per second and symbol (Hz, above 0); not limited by default.
     #[arg(long, value_name = "HZ", value_parser = parse_max_hz)]
@@ -142,11 +142,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Watches until Ctrl-C, until the time is up or until the server closes. Reports everything, including a
 /// failure, on standard output and standard error.
-pub async fn run(args: &WatchArgs, clock: &Clock) -> Verdict {
+pub async fn run(args: &WatchArgs, clock: &Clock) -> WatchVerdict {
     run_on(args, clock, Screen::of_process(args.json)).await
 }
 
-async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> Verdict {
+async fn run_on(args: &WatchArgs, clock: &Clock, screen: Screen) -> WatchVerdict {
     let mut watcher = Watcher::new(args, clock, screen);
     let end = watcher.run().await;
     watcher.finish(end)
@@ -164,7 +164,7 @@ struct Watcher<'a> {
     args: &'a WatchArgs,
     clock: &'a Clock,
     screen: Screen,
-    ledger: Ledger,
+    ledger: SequenceLedger,
     delays: Delays,
     board: Board,
     states: States,
@@ -188,7 +188,7 @@ impl<'a> Watcher<'a> {
             clock,
             screen,
             // A catch-up begins with any number.
-            ledger: Ledger::new(args.from.is_none()),
+            ledger: SequenceLedger::new(args.from.is_none()),
             delays: Delays::new(),
             board: Board::default(),
             states: States::default(),
@@ -224,7 +224,7 @@ impl<'a> Watcher<'a> {
                 "op": "subscribe", "id": id, "channel": channel.name(), "symbols": self.args.symbols,
             });
             if let Some(mode) = self.args.mode {
-                request["mode"] = json!(if mode == Mode::Every { "every" } else { "latest" });
+                request["mode"] = json!(if mode == WatchMode::Every { "every" } else { "latest" });
             }
             if let Some(max_hz) = &self.args.max_hz {
                 request["max_hz"] = json!(max_hz);
@@ -425,7 +425,7 @@ impl<'a> Watcher<'a> {
     }
 
     /// Restores the terminal, writes the summary, and returns the verdict.
-    fn finish(mut self, end: anyhow::Result<End>) -> Verdict {
+    fn finish(mut self, end: anyhow::Result<End>) -> WatchVerdict {
         let now = self.clock.now();
         let painted = match (self.screen.look(), &end) {
             (Look::Table, Ok(_)) => self.show(),
@@ -454,11 +454,11 @@ impl<'a> Watcher<'a> {
 
     /// Determines the verdict. Problems besides the accounting rule are printed last, where they are not
     /// overlooked.
-    fn judge(&mut self, end: &anyhow::Result<End>, now: Now) -> Verdict {
+    fn judge(&mut self, end: &anyhow::Result<End>, now: Now) -> WatchVerdict {
         let wrong = match end {
             Err(error) => {
                 self.screen.notice(&format!("tickfan watch: {}", error_text::whole(error)));
-                return Verdict::Failed;
+                return WatchVerdict::Failed;
             }
             Ok(End::Closed(closed)) => self.ended_early(closed, now).or_else(|| self.never_came()),
             Ok(End::TimeUp) => self.never_came(),
@@ -469,9 +469,9 @@ impl<'a> Watcher<'a> {
             self.screen.notice(&format!("tickfan watch: {wrong}"));
         }
         match (self.ledger.held(), wrong) {
-            (false, _) => Verdict::Broke,
-            (true, Some(_)) => Verdict::Short,
-            (true, None) => Verdict::Held,
+            (false, _) => WatchVerdict::Broke,
+            (true, Some(_)) => WatchVerdict::Short,
+            (true, None) => WatchVerdict::Held,
         }
     }
 

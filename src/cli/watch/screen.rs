@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use super::board::Line;
+use super::board::BoardLine;
 use crate::text::printable;
 
 /// Content of standard output.
@@ -85,7 +85,7 @@ impl Screen {
     }
 
     /// Paints the table over the one before.
-    pub(super) fn paint(&mut self, lines: &[Line]) -> io::Result<()> {
+    pub(super) fn paint(&mut self, lines: &[BoardLine]) -> io::Result<()> {
         if !self.cursor_hidden {
             self.cursor_hidden = true;
             self.out.write_all(CURSOR_HIDE.as_bytes())?;
@@ -174,8 +174,8 @@ pub(super) mod tests {
         (Screen::new(Box::new(out.clone()), Box::new(err.clone()), look), out, err)
     }
 
-    fn line(text: &str, grey: bool) -> Line {
-        Line { text: text.to_owned(), grey }
+    fn line(text: &str, grey: bool) -> BoardLine {
+        BoardLine { text: text.to_owned(), grey }
     }
 
     #[test]

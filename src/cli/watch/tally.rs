@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use hdrhistogram::Histogram;
 
-use super::ledger::Ledger;
+use super::ledger::SequenceLedger;
 use super::message::Lag;
 use super::states::States;
 use crate::model::tick::Channel;
@@ -169,7 +169,7 @@ pub fn per_second(events: u64, elapsed_ns: u64) -> u64 {
 }
 
 /// The counts so far, on one line. Possible problems come first, because a narrow terminal truncates the end.
-pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
+pub fn counts(ledger: &SequenceLedger, elapsed_ns: u64, updates_per_s: u64) -> String {
     let gaps = ledger.gaps_all();
     format!(
         "{:.1} s  breaks {}  gaps {} ({} ticks)  {updates_per_s} updates/s  trade {}  quote {}  merged {}",
@@ -185,7 +185,7 @@ pub fn counts(ledger: &Ledger, elapsed_ns: u64, updates_per_s: u64) -> String {
 
 /// The summary at the end.
 pub fn summary(
-    ledger: &Ledger,
+    ledger: &SequenceLedger,
     delays: &Delays,
     ladder: &Ladder,
     elapsed_ns: u64,
@@ -199,7 +199,7 @@ pub fn summary(
 
 fn write_summary(
     out: &mut String,
-    ledger: &Ledger,
+    ledger: &SequenceLedger,
     delays: &Delays,
     ladder: &Ladder,
     elapsed_ns: u64,
@@ -231,7 +231,7 @@ fn write_summary(
     write_verdict(out, ledger)
 }
 
-fn write_gaps(out: &mut String, ledger: &Ledger) -> fmt::Result {
+fn write_gaps(out: &mut String, ledger: &SequenceLedger) -> fmt::Result {
     let gaps = ledger.gaps_all();
     write!(out, "gaps        {} naming {} ticks", gaps.count, gaps.ticks)?;
     for (at, (why, gaps)) in ledger.gaps().enumerate() {
@@ -241,7 +241,7 @@ fn write_gaps(out: &mut String, ledger: &Ledger) -> fmt::Result {
     writeln!(out)
 }
 
-fn write_verdict(out: &mut String, ledger: &Ledger) -> fmt::Result {
+fn write_verdict(out: &mut String, ledger: &SequenceLedger) -> fmt::Result {
     let (count, kept) = (ledger.break_count(), ledger.breaks());
     writeln!(out, "breaks      {count}")?;
     if ledger.held() {
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_stands_first_in_the_counts() {
-        let mut ledger = Ledger::new(true);
+        let mut ledger = SequenceLedger::new(true);
         ledger.unreadable("x");
         let counts = counts(&ledger, 3_600 * SECOND, 9_999);
         assert!(
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_summary_names_the_breaks() {
-        let mut ledger = Ledger::new(true);
+        let mut ledger = SequenceLedger::new(true);
         let mut states = States::default();
         let none = summary(&ledger, &Delays::new(), &Ladder::default(), SECOND, &states);
         assert!(none.contains("states      none was told\n") && !none.contains("replayed"), "{none}");

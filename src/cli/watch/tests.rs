@@ -82,7 +82,7 @@ fn close(code: u16, why: &'static str) -> Option<CloseFrame> {
 }
 
 struct Watched {
-    verdict: Verdict,
+    verdict: WatchVerdict,
     out: String,
     err: String,
     requests: Vec<String>,
@@ -107,7 +107,7 @@ const GOOD: [&str; 11] =
 #[tokio::test]
 async fn a_good_stream_holds() {
     let watched = watch(&GOOD, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "{}", watched.err);
     for line in [
         "lag: warn, 420 ms behind",
         "trade       1 ticks in 1 updates, 0 merged, 0 snapshots",
@@ -129,7 +129,7 @@ async fn a_good_stream_holds() {
 async fn json_is_the_data_as_it_came() {
     let watched =
         watch_with(&["--json", "--mode", "latest", "--max-hz", "10"], Look::Json, &GOOD, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held);
+    assert_eq!(watched.verdict, WatchVerdict::Held);
     assert_eq!(watched.out, [SNAP, QUOTE, TRADE, STATUS, GAP, ""].join("\n"));
     assert!(watched.requests[0].contains(r#""mode":"latest","max_hz":10"#), "{}", watched.requests[0]);
 }
@@ -139,7 +139,7 @@ async fn the_past_is_asked_for_and_is_not_shown_as_live() {
     let past = r#"{"type":"trade","symbol":"c:A","seq":7,"past":true,"price":"1.25","size":"3","rx":2}"#;
     let says = [ACK_TRADE, ACK_QUOTE, past];
     let watched = watch_with(&["--from", "-30s"], Look::Table, &says, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held, "it may begin with any number: {}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "it may begin with any number: {}", watched.err);
     assert!(watched.out.contains("\x1b[90mc:A") && watched.out.contains("past"), "grey: {}", watched.out);
     for request in &watched.requests {
         assert!(request.ends_with(r#""from":"-30s","mode":"every"}"#), "{request}");
@@ -153,7 +153,7 @@ async fn the_past_is_asked_for_and_is_not_shown_as_live() {
 #[tokio::test]
 async fn a_table_shows_the_newest_and_gives_the_cursor_back() {
     let watched = watch_with(&[], Look::Table, &GOOD, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held);
+    assert_eq!(watched.verdict, WatchVerdict::Held);
     assert!(watched.out.starts_with("\x1b[?25l") && watched.out.ends_with("\x1b[?25h"), "{}", watched.out);
     assert!(watched.out.contains("\x1b[90mc:A     stale  1.20  1.30  1.25"), "{}", watched.out);
 }
@@ -161,20 +161,20 @@ async fn a_table_shows_the_newest_and_gives_the_cursor_back() {
 #[tokio::test]
 async fn a_lost_quote_breaks_the_rule() {
     let watched = watch(&[ACK_TRADE, ACK_QUOTE, SNAP, QUOTE, QUOTE], Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Broke);
+    assert_eq!(watched.verdict, WatchVerdict::Broke);
     assert!(watched.err.contains("c:A quote: expected seq - n = 12, got 8 (seq 12, n 4)"), "{}", watched.err);
 }
 
 #[tokio::test]
 async fn a_message_that_cannot_be_read_breaks_the_rule() {
     let watched = watch(&[ACK_TRADE, ACK_QUOTE, r#"{"type":"trade""#], Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Broke, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Broke, "{}", watched.err);
 }
 
 #[tokio::test]
 async fn a_bye_is_shown_and_is_no_break() {
     let watched = watch(&[ACK_TRADE, ACK_QUOTE, SNAP, BYE], Then::Vanish).await;
-    assert_eq!(watched.verdict, Verdict::Held);
+    assert_eq!(watched.verdict, WatchVerdict::Held);
     assert!(watched.err.contains("bye from the server: shutdown (4001)\n"), "{}", watched.err);
     assert!(watched.err.contains("the stream ended: "), "{}", watched.err);
 }
@@ -193,7 +193,7 @@ async fn a_connection_that_ends_before_its_time_says_why_and_is_no_success() {
         (Then::Vanish, "the connection went away without a close\n"),
     ] {
         let watched = watch(&GOOD, then).await;
-        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
         assert!(watched.err.contains("tickfan watch: the connection ended after 0."), "{}", watched.err);
         assert!(watched.err.ends_with(says), "{says}{}", watched.err);
         // The received messages were accounted for nevertheless.
@@ -201,7 +201,7 @@ async fn a_connection_that_ends_before_its_time_says_why_and_is_no_success() {
     }
     // The ordinary end of the gateway is early if the requested duration is not over.
     let watched = watch_with(&["--for", "75s"], Look::Counts, &GOOD, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
     assert!(
         watched.err.contains(" of 75.0 s: closed with 4001: shutdown (the gateway stops"),
         "{}",
@@ -213,7 +213,7 @@ async fn a_connection_that_ends_before_its_time_says_why_and_is_no_success() {
 async fn a_symbol_that_never_comes_is_waited_for_and_is_no_success() {
     let wait = |says: &'static [&'static str]| watch_with(&["--for", "50ms"], Look::Counts, says, Then::Stay);
     let watched = wait(&[HELLO, WAIT_TRADE, WAIT_QUOTE]).await;
-    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
     let says = "waiting for c:A: the gateway has seen nothing of it yet\n";
     assert_eq!(watched.err.matches(says).count(), 1, "once for both channels: {}", watched.err);
     assert!(watched.err.ends_with("tickfan watch: never came: c:A, c:B\n"), "{}", watched.err);
@@ -221,34 +221,34 @@ async fn a_symbol_that_never_comes_is_waited_for_and_is_no_success() {
     for came in [SNAP, STATUS] {
         let watched =
             watch_with(&["--for", "50ms"], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, came], Then::Stay).await;
-        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
         assert!(watched.err.ends_with("tickfan watch: never came: c:B\n"), "{}", watched.err);
     }
     const B: &str = r#"{"type":"status","symbol":"c:B","state":"live"}"#;
     let watched = wait(&[WAIT_TRADE, WAIT_QUOTE, SNAP, B]).await;
-    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "{}", watched.err);
     let watched = watch_with(&[], Look::Counts, &[WAIT_TRADE, WAIT_QUOTE, SNAP], Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Short, "nor by the ordinary end: {}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "nor by the ordinary end: {}", watched.err);
 }
 
 #[tokio::test]
 async fn a_symbol_that_is_rejected_never_came() {
     let says = [HELLO, PART_TRADE, PART_QUOTE, TRADE];
     let watched = watch_with(&["--for", "50ms"], Look::Counts, &says, Then::Stay).await;
-    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
     assert!(watched.err.contains("rejected: FOO (quote): unknown_symbol\n"), "{}", watched.err);
     let last = "tickfan watch: never came: FOO (rejected for trade, quote), c:A (rejected for quote)\n";
     assert!(watched.err.ends_with(last), "{}", watched.err);
     // The ordinary end does not change that.
     let watched = watch(&says, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
 }
 
 #[tokio::test]
 async fn a_wildcard_under_which_nothing_comes_is_no_success() {
     let wait = |says: &'static [&'static str]| watch_with(&["--for", "50ms"], Look::Counts, says, Then::Stay);
     let watched = wait(&[WILD_TRADE, WILD_QUOTE]).await;
-    assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
     let none = "(no symbol under it)";
     let last = format!("tickfan watch: never came: * {none}, c:* {none}, demo:* {none}\n");
     assert!(watched.err.ends_with(&last), "{}", watched.err);
@@ -259,18 +259,18 @@ async fn a_wildcard_under_which_nothing_comes_is_no_success() {
         wait(&[WILD_TRADE, TRADE, WILD_QUOTE, WAITING]).await,
         wait(&[WILD_TRADE, WILD_QUOTE, STATUS, WAITING]).await,
     ] {
-        assert_eq!(watched.verdict, Verdict::Short, "{}", watched.err);
+        assert_eq!(watched.verdict, WatchVerdict::Short, "{}", watched.err);
         assert!(watched.err.ends_with(&last), "{}", watched.err);
     }
     const DEMO: &str = r#"{"type":"status","symbol":"demo:B","state":"live"}"#;
     let watched = wait(&[WILD_TRADE, WILD_QUOTE, SNAP, DEMO]).await;
-    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "{}", watched.err);
 }
 
 #[tokio::test]
 async fn who_is_refused_everything_has_nothing_to_watch() {
     let watched = watch(&[HELLO, NONE_TRADE, ERROR_QUOTE], Then::Stay).await;
-    assert_eq!(watched.verdict, Verdict::Failed);
+    assert_eq!(watched.verdict, WatchVerdict::Failed);
     assert!(watched.err.contains("rejected: FOO (trade): unknown_symbol\n"), "{}", watched.err);
     assert!(watched.err.contains("the server refused: no (bad_request)\n"), "{}", watched.err);
     assert!(watched.err.contains("refused every subscription\n"), "{}", watched.err);
@@ -279,14 +279,14 @@ async fn who_is_refused_everything_has_nothing_to_watch() {
 #[tokio::test]
 async fn one_channel_is_enough() {
     let watched = watch(&[ACK_TRADE, ERROR_QUOTE, TRADE], Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held);
+    assert_eq!(watched.verdict, WatchVerdict::Held);
 }
 
 #[tokio::test]
 async fn a_server_that_leaves_before_its_answer_is_a_failure() {
     for then in [Then::Close, Then::Vanish] {
         let watched = watch(&[HELLO, BYE], then).await;
-        assert_eq!(watched.verdict, Verdict::Failed);
+        assert_eq!(watched.verdict, WatchVerdict::Failed);
         assert!(watched.err.contains("accepted no subscription: "), "{}", watched.err);
     }
 }
@@ -294,7 +294,7 @@ async fn a_server_that_leaves_before_its_answer_is_a_failure() {
 #[tokio::test]
 async fn the_time_runs_from_the_answers() {
     let watched = watch_with(&["--for", "1ms"], Look::Counts, &[ACK_TRADE, ACK_QUOTE], Then::Stay).await;
-    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "{}", watched.err);
     assert!(!watched.err.contains("the stream ended"), "{}", watched.err);
 }
 
@@ -304,7 +304,7 @@ async fn a_slow_watcher_tells_the_ladder_and_misses_nothing() {
     const OK: &str = r#"{"type":"lag","level":"ok","behind_ms":0,"queued_bytes":0,"merged":3,"dropped":4}"#;
     let says = [HELLO, ACK_TRADE, ACK_QUOTE, SNAP, LAG, SHED, QUOTE, TRADE, GAP, OK, BYE];
     let watched = watch_with(&["--slow", "4000", "--on-slow", "cut"], Look::Counts, &says, Then::Close).await;
-    assert_eq!(watched.verdict, Verdict::Held, "{}", watched.err);
+    assert_eq!(watched.verdict, WatchVerdict::Held, "{}", watched.err);
     for line in [
         "lag: warn, 420 ms behind\n",
         "lag: shed, 3,120 ms behind, cut in 19,000 ms; so far merged 3, dropped 0\n",
@@ -326,7 +326,7 @@ async fn who_cannot_connect_names_the_address_and_the_cause() {
     {
         let (screen, _, err) = screen(Look::Counts);
         let args = args(&["--url", url, "*"]).expect("good arguments");
-        assert_eq!(run_on(&args, &Clock::real(), screen).await, Verdict::Failed);
+        assert_eq!(run_on(&args, &Clock::real(), screen).await, WatchVerdict::Failed);
         let err = err.text();
         assert!(err.starts_with(&format!("tickfan watch: cannot connect to {url}: ")), "{err}");
         assert!(err.contains(cause), "{err}");
@@ -349,7 +349,7 @@ async fn an_http_answer_is_told() {
     });
     let (screen, _, err) = screen(Look::Counts);
     let args = args(&["--url", &url, "*"]).expect("good arguments");
-    assert_eq!(run_on(&args, &Clock::real(), screen).await, Verdict::Failed);
+    assert_eq!(run_on(&args, &Clock::real(), screen).await, WatchVerdict::Failed);
     assert!(err.text().contains("the server answered 404 Not Found"), "{}", err.text());
 }
 
@@ -368,7 +368,7 @@ async fn a_reader_that_has_enough_ends_the_watch_in_peace() {
     let args = args(&["--url", &url, "--json", "*"]).expect("good arguments");
     let err = Page::default();
     let screen = Screen::new(Box::new(Closed), Box::new(err.clone()), Look::Json);
-    assert_eq!(run_on(&args, &Clock::real(), screen).await, Verdict::Held, "{}", err.text());
+    assert_eq!(run_on(&args, &Clock::real(), screen).await, WatchVerdict::Held, "{}", err.text());
     task.await.expect("the server is content");
 }
 

@@ -10,9 +10,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::alarm::Alarm;
 use super::line::{LineLimits, LineStats};
-use super::publish::Input;
+use super::publish::PublishInput;
 use super::recorder::Tap;
-use super::replay::{LineView, Replay, Stamp, Step};
+use super::replay::{LineView, Replay, ReplayStep, Stamp};
 use super::sequencer::Sequencer;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -26,7 +26,7 @@ use crate::system::counters::{Counter, TurnTimes};
 use crate::system::pulse::{Beating, Pulse};
 use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now, SECOND};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 mod published;
 mod waiting;
@@ -141,7 +141,7 @@ pub struct LineReport {
     /// The name of its capture, or `publish`.
     pub name: String,
     /// The venue format that it reads.
-    pub wire: Wire,
+    pub wire: WireFormat,
     /// The counters.
     pub stats: LineStats,
     /// Unreadable records, bad frames included.
@@ -186,7 +186,7 @@ pub struct IngestParts {
 /// What publishers need on the ingest thread.
 pub struct PublishingParts {
     /// Their input, if publishing is enabled.
-    pub input: Option<mpsc::Receiver<Input>>,
+    pub input: Option<mpsc::Receiver<PublishInput>>,
     /// The limits of the line of each.
     pub limits: LineLimits,
     /// The recorder's tap for what they send.
@@ -416,19 +416,19 @@ impl Ingest {
         for _ in 0..RECORDS_PER_TURN {
             stages.begin();
             match replay.step(now, Stamp::Live(clock), sequencer, publish(writer, view, stages)) {
-                Step::Took => {}
-                Step::Due(due) => return Next::At(due.mono_ns),
-                Step::Still => return Next::At(u64::MAX),
-                Step::Ended => {
+                ReplayStep::Took => {}
+                ReplayStep::Due(due) => return Next::At(due.mono_ns),
+                ReplayStep::Still => return Next::At(u64::MAX),
+                ReplayStep::Ended => {
                     self.end(at, Flow::Ended);
                     return Next::Now;
                 }
-                Step::Lost(what) => {
+                ReplayStep::Lost(what) => {
                     notice(notices, view, what);
                     self.end(at, Flow::Failed);
                     return Next::Now;
                 }
-                Step::Bad(what) => {
+                ReplayStep::Bad(what) => {
                     let (strict, first_round) = (replay.spec().strict, replay.rounds() == 0);
                     if first_round || strict {
                         notice(notices, view, what);
@@ -525,7 +525,7 @@ impl Ingest {
             let mut stats = self.gone.clone();
             self.publishers.values().for_each(|publisher| stats.add(publisher.line.stats()));
             let bad_lines = stats.bad_frames;
-            lines.push(LineReport { name: "publish".to_owned(), wire: Wire::Native, stats, bad_lines });
+            lines.push(LineReport { name: "publish".to_owned(), wire: WireFormat::Native, stats, bad_lines });
         }
     }
 

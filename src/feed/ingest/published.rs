@@ -4,12 +4,12 @@
 use super::waiting::{Held, Rest};
 use super::{Ingest, IngestParts, Next, publish};
 use crate::feed::line::Line;
-use crate::feed::publish::{Chunk, Faults, Input, LineFault};
+use crate::feed::publish::{Chunk, Faults, LineFault, PublishInput};
 use crate::feed::sequencer::{LineId, Origin};
 use crate::ring::ring_all;
 use crate::system::faults;
 use crate::time::clock::{MS, Now};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Chunks, or parts of chunks, taken from publishers in one turn.
 const CHUNKS_PER_TURN: usize = 4;
@@ -73,13 +73,13 @@ impl Ingest {
             };
         }
         match self.parts.publishing.input.as_mut()?.try_recv().ok()? {
-            Input::Opened { publisher, errors } => self.opened(publisher, errors),
-            Input::Closed { publisher } => {
+            PublishInput::Opened { publisher, errors } => self.opened(publisher, errors),
+            PublishInput::Closed { publisher } => {
                 if self.waiting.take(publisher, Held::Closed).is_err() {
                     self.closed(publisher, now);
                 }
             }
-            Input::Chunk(chunk) => {
+            PublishInput::Chunk(chunk) => {
                 self.chunks += 1;
                 let (publisher, line) = (chunk.publisher, chunk.first_line);
                 let rest = Held::Lines(Rest { chunk, taken: 0, line });
@@ -93,7 +93,7 @@ impl Ingest {
 
     fn opened(&mut self, publisher: u32, faults: Faults) {
         let limits = self.parts.publishing.limits.clone();
-        let mut line = Line::new(LineId(self.next_line), Origin::Live, Wire::Native, limits);
+        let mut line = Line::new(LineId(self.next_line), Origin::Live, WireFormat::Native, limits);
         if let Some(tap) = &self.parts.publishing.tap {
             line.record(tap.clone());
         }

@@ -10,9 +10,9 @@ use super::recorder::Tap;
 use super::sequencer::{LineId, Origin, Sequencer};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Channel, Tick};
-use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, Wire};
+use crate::venue::{self, ChecksOff, DecodeError, Event, Scratch, WireFormat};
 
-pub use stats::{Kind, Kinds, LineStats, Refused};
+pub use stats::{FrameKind, FrameKinds, LineStats, RefusedCounts};
 
 /// The limits of a line, and the checks it skips.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Memory {
 pub struct Line {
     id: LineId,
     origin: Origin,
-    wire: Wire,
+    wire: WireFormat,
     limits: LineLimits,
     scratch: Scratch,
     symbols: Symbols,
@@ -95,7 +95,7 @@ pub struct Line {
 
 impl Line {
     /// Returns a line of a venue format before its first frame.
-    pub fn new(id: LineId, origin: Origin, wire: Wire, limits: LineLimits) -> Self {
+    pub fn new(id: LineId, origin: Origin, wire: WireFormat, limits: LineLimits) -> Self {
         Self {
             id,
             origin,
@@ -152,7 +152,7 @@ impl Line {
     }
 
     /// Returns the venue format that it reads.
-    pub fn wire(&self) -> Wire {
+    pub fn wire(&self) -> WireFormat {
         self.wire
     }
 

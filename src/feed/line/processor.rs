@@ -13,7 +13,7 @@ use crate::feed::book::{Book, Places};
 use crate::feed::sequencer::{LineId, Origin, Rank, Sequencer};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Body, Channel, Decimal, Quote, Tick, Trade};
-use crate::venue::{self, DecodeError, Event, QuoteSource, Scratch, TradeKind, Wire};
+use crate::venue::{self, DecodeError, Event, QuoteSource, Scratch, TradeKind, WireFormat};
 
 /// The state of a symbol on a line.
 #[derive(Clone)]
@@ -212,7 +212,7 @@ const RANK_BOOK_TICKER: Rank = Rank(5);
 pub(super) struct LineProcessor<'a, Out> {
     pub(super) id: LineId,
     pub(super) origin: Origin,
-    pub(super) wire: Wire,
+    pub(super) wire: WireFormat,
     pub(super) limits: &'a LineLimits,
     pub(super) symbols: &'a mut Symbols,
     pub(super) stats: &'a mut LineStats,
@@ -311,7 +311,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
     /// Returns the symbol of this name, if it is valid and its venue may be published here.
     fn symbol(&self, name: &str) -> Result<Symbol, DecodeError> {
         let symbol = match self.wire {
-            Wire::Native => Symbol::parse(name),
+            WireFormat::Native => Symbol::parse(name),
             wire => Symbol::new(wire.name(), name),
         };
         let refused = |why| DecodeError::Symbol { text: shortened(name), why };
@@ -334,7 +334,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
             self.id,
             self.origin,
             rank,
-            self.wire == Wire::Native,
+            self.wire == WireFormat::Native,
         )
     }
 
@@ -416,7 +416,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         if trade.size.is_positive() && trade.price.is_positive() {
             return Ok(true);
         }
-        let is_native = self.wire == Wire::Native;
+        let is_native = self.wire == WireFormat::Native;
         if trade.size.is_negative() || (is_native && trade.size.is_zero()) {
             return Err(DecodeError::value("size", trade.size, "a trade has a size above 0"));
         }
@@ -439,7 +439,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
     /// follow the rule of that venue.
     #[cold]
     fn has_negative_prices(&self, symbol: &str) -> bool {
-        let venue = symbol.split_once(':').filter(|_| self.wire == Wire::Native);
+        let venue = symbol.split_once(':').filter(|_| self.wire == WireFormat::Native);
         let wire = venue.and_then(|(venue, _)| venue.parse().ok()).unwrap_or(self.wire);
         wire.has_negative_prices()
     }
@@ -492,7 +492,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
             self.stats.repeated += 1;
             return Ok(());
         }
-        let is_crossed = self.wire != Wire::Native && self.is_crossed(&quote);
+        let is_crossed = self.wire != WireFormat::Native && self.is_crossed(&quote);
         if is_crossed != self.symbols[at].held {
             self.hold(at, is_crossed);
         }

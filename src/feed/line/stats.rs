@@ -27,9 +27,9 @@ pub struct LineStats {
     /// Quotes not published because the bid was above the ask.
     pub crossed: u64,
     /// Input not published because it is implausible or cannot be represented.
-    pub refused: Refused,
+    pub refused: RefusedCounts,
     /// Frames by the venue's name of their type.
-    pub kinds: Kinds,
+    pub kinds: FrameKinds,
 }
 
 impl LineStats {
@@ -50,14 +50,14 @@ impl LineStats {
     }
 }
 
-/// Frames counted by kind, for at most [`Kinds::MAX`] kinds, so that a venue cannot make it grow without
+/// Frames counted by kind, for at most [`FrameKinds::MAX`] kinds, so that a venue cannot make it grow without
 /// bound.
 #[derive(Clone, Debug, Default)]
-pub struct Kinds(Vec<Kind>);
+pub struct FrameKinds(Vec<FrameKind>);
 
-/// One row of [`Kinds`].
+/// One row of [`FrameKinds`].
 #[derive(Clone, Debug)]
-pub struct Kind {
+pub struct FrameKind {
     /// The venue's name of the frame type.
     pub name: Box<str>,
     /// Whether the decoder knows it.
@@ -66,7 +66,7 @@ pub struct Kind {
     pub frames: u64,
 }
 
-impl Kinds {
+impl FrameKinds {
     /// Maximum number of kinds that are counted separately.
     pub const MAX: usize = 64;
 
@@ -86,7 +86,7 @@ impl Kinds {
         };
         match self.0.iter_mut().find(|kind| *kind.name == name) {
             Some(kind) => kind.frames += frames,
-            None => self.0.push(Kind { name: name.into(), known, frames }),
+            None => self.0.push(FrameKind { name: name.into(), known, frames }),
         }
     }
 
@@ -98,14 +98,14 @@ impl Kinds {
     }
 
     /// Returns the rows in the order of first appearance.
-    pub fn iter(&self) -> impl Iterator<Item = &Kind> {
+    pub fn iter(&self) -> impl Iterator<Item = &FrameKind> {
         self.0.iter()
     }
 }
 
 /// Input that was received and not published, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedCounts {
     /// Trades with size or price 0.
     pub zero_trades: u64,
     /// Book levels whose size cannot be represented; the size at their price is unknown until the venue sends
@@ -124,7 +124,7 @@ pub struct Refused {
     pub numbers: u64,
 }
 
-impl Refused {
+impl RefusedCounts {
     /// Returns each counter with its name.
     pub fn rows(&self) -> [(&'static str, u64); 7] {
         [

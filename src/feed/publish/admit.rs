@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::guesses::Verdict;
+use super::guesses::TokenVerdict;
 use super::lines::Lines;
 use super::strangers::{Place, Strangers};
 use super::wire::{Portion, Received, Wire};
@@ -39,13 +39,13 @@ struct Auth {
 
 impl Publish {
     /// Compares a token received from this address. The time it takes depends on the length of `given` alone.
-    pub fn judge(&self, given: &[u8], address: IpAddr) -> Verdict {
+    pub fn judge(&self, given: &[u8], address: IpAddr) -> TokenVerdict {
         let now_ns = self.clock.now().mono_ns;
         let verdict = self.guesses.judge(share_of(address), now_ns, || self.is_token(given));
         match verdict {
-            Verdict::Right => {}
-            Verdict::Wrong => count(&self.stats.wrong_tokens, 1),
-            Verdict::NotNow { .. } => count(&self.stats.tokens_unread, 1),
+            TokenVerdict::Right => {}
+            TokenVerdict::Wrong => count(&self.stats.wrong_tokens, 1),
+            TokenVerdict::NotNow { .. } => count(&self.stats.tokens_unread, 1),
         }
         verdict
     }
@@ -110,9 +110,9 @@ impl Publish {
             return wrong("the first `op` must be auth");
         }
         match self.judge(token.as_bytes(), address) {
-            Verdict::Right => Ok(()),
-            Verdict::Wrong => wrong("`token` is wrong"),
-            Verdict::NotNow { retry_s } => Err((Close::Busy, too_many(retry_s))),
+            TokenVerdict::Right => Ok(()),
+            TokenVerdict::Wrong => wrong("`token` is wrong"),
+            TokenVerdict::NotNow { retry_s } => Err((Close::Busy, too_many(retry_s))),
         }
     }
 }

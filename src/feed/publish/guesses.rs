@@ -11,7 +11,7 @@ const MINUTE_NS: u64 = 60_000_000_000;
 
 /// The result of comparing a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TokenVerdict {
     /// The token is right.
     Right,
     /// The token is wrong.
@@ -41,21 +41,26 @@ impl Guesses {
     }
 
     /// Compares a token from this address with `is_right`, unless too many wrong ones came from it.
-    pub(super) fn judge(&self, address: IpAddr, now_ns: u64, is_right: impl FnOnce() -> bool) -> Verdict {
+    pub(super) fn judge(
+        &self,
+        address: IpAddr,
+        now_ns: u64,
+        is_right: impl FnOnce() -> bool,
+    ) -> TokenVerdict {
         let mut addresses = self.forgotten_at_ns.lock().unwrap_or_else(PoisonError::into_inner);
         let forgotten_at_ns = addresses.get(&address).copied().unwrap_or_default().max(now_ns);
         let compares_at_ns = forgotten_at_ns.saturating_sub((self.burst - 1) * self.each_ns);
         if compares_at_ns > now_ns {
-            return Verdict::NotNow { retry_s: (compares_at_ns - now_ns).div_ceil(1_000_000_000) };
+            return TokenVerdict::NotNow { retry_s: (compares_at_ns - now_ns).div_ceil(1_000_000_000) };
         }
         if is_right() {
-            return Verdict::Right;
+            return TokenVerdict::Right;
         }
         if !addresses.contains_key(&address) {
             make_room(&mut addresses, now_ns);
         }
         addresses.insert(address, forgotten_at_ns.saturating_add(self.each_ns));
-        Verdict::Wrong
+        TokenVerdict::Wrong
     }
 }
 
@@ -79,7 +84,7 @@ mod tests {
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const SECOND_NS: u64 = 1_000_000_000;
 
-    fn guess(guesses: &Guesses, address: IpAddr, now_s: u64, is_right: bool) -> Verdict {
+    fn guess(guesses: &Guesses, address: IpAddr, now_s: u64, is_right: bool) -> TokenVerdict {
         guesses.judge(address, now_s * SECOND_NS, || is_right)
     }
 
@@ -87,21 +92,21 @@ mod tests {
     fn wrong_tokens_use_up_the_share_of_their_address_and_come_back_one_by_one() {
         let guesses = Guesses::new(3);
         for _ in 0..3 {
-            assert_eq!(guess(&guesses, ONE, 5, false), Verdict::Wrong);
+            assert_eq!(guess(&guesses, ONE, 5, false), TokenVerdict::Wrong);
         }
         // The right token is not compared either, or tokens could be guessed at any rate.
         let asked = |now_s| guesses.judge(ONE, now_s * SECOND_NS, || panic!("it is not compared"));
-        assert_eq!(asked(5), Verdict::NotNow { retry_s: 20 });
-        assert_eq!(asked(24), Verdict::NotNow { retry_s: 1 });
-        assert_eq!(guess(&guesses, ONE, 25, false), Verdict::Wrong);
-        assert_eq!(asked(25), Verdict::NotNow { retry_s: 20 });
-        assert_eq!(guess(&guesses, ONE, 45, true), Verdict::Right);
-        assert_eq!(guess(&guesses, ONE, 45, true), Verdict::Right, "right ones cost nothing");
+        assert_eq!(asked(5), TokenVerdict::NotNow { retry_s: 20 });
+        assert_eq!(asked(24), TokenVerdict::NotNow { retry_s: 1 });
+        assert_eq!(guess(&guesses, ONE, 25, false), TokenVerdict::Wrong);
+        assert_eq!(asked(25), TokenVerdict::NotNow { retry_s: 20 });
+        assert_eq!(guess(&guesses, ONE, 45, true), TokenVerdict::Right);
+        assert_eq!(guess(&guesses, ONE, 45, true), TokenVerdict::Right, "right ones cost nothing");
         // Other addresses are not affected.
-        assert_eq!(guess(&guesses, [10, 0, 0, 2].into(), 25, true), Verdict::Right);
+        assert_eq!(guess(&guesses, [10, 0, 0, 2].into(), 25, true), TokenVerdict::Right);
         // In the end all wrong tokens have expired.
         for _ in 0..3 {
-            assert_eq!(guess(&guesses, ONE, 1_000, false), Verdict::Wrong);
+            assert_eq!(guess(&guesses, ONE, 1_000, false), TokenVerdict::Wrong);
         }
     }
 
@@ -109,16 +114,16 @@ mod tests {
     fn many_addresses_take_a_bounded_memory_and_the_worst_stays_in_it() {
         let guesses = Guesses::new(2);
         for _ in 0..2 {
-            assert_eq!(guess(&guesses, ONE, 0, false), Verdict::Wrong);
+            assert_eq!(guess(&guesses, ONE, 0, false), TokenVerdict::Wrong);
         }
         for n in 0..2 * ADDRESSES_MAX as u32 {
             let address = std::net::Ipv4Addr::from(0x0b00_0000 + n).into();
-            assert_eq!(guess(&guesses, address, 0, false), Verdict::Wrong);
+            assert_eq!(guess(&guesses, address, 0, false), TokenVerdict::Wrong);
         }
         let known = || guesses.forgotten_at_ns.lock().expect("not poisoned").len();
         assert_eq!(known(), ADDRESSES_MAX);
-        assert_eq!(guess(&guesses, ONE, 0, true), Verdict::NotNow { retry_s: 30 });
-        assert_eq!(guess(&guesses, [10, 0, 0, 9].into(), 3_600, false), Verdict::Wrong);
+        assert_eq!(guess(&guesses, ONE, 0, true), TokenVerdict::NotNow { retry_s: 30 });
+        assert_eq!(guess(&guesses, [10, 0, 0, 9].into(), 3_600, false), TokenVerdict::Wrong);
         assert_eq!(known(), 1, "what is long ago is forgotten");
     }
 }

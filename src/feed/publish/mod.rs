@@ -36,7 +36,7 @@ use crate::time::clock::Clock;
 use admit::AUTH_BYTES_MAX;
 pub use admit::too_many;
 use guesses::Guesses;
-pub use guesses::Verdict;
+pub use guesses::TokenVerdict;
 use lines::{LINE_BYTES_MAX, Lines};
 pub use strangers::PARTINGS_MAX;
 use strangers::Strangers;
@@ -58,7 +58,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Options of publishing.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct PublishOptions {
     /// Maximum number of concurrent publishers, over TCP and WebSocket together. Each has a buffer of 128
     /// KiB. Default 64.
     pub publishers_max: usize,
@@ -77,7 +77,7 @@ pub struct Options {
     pub controls_per_s: u32,
 }
 
-impl Default for Options {
+impl Default for PublishOptions {
     fn default() -> Self {
         Self {
             publishers_max: 64,
@@ -93,7 +93,7 @@ impl Default for Options {
 
 /// Counters of publishing, since the start.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct PublishStats {
     /// Publishers that showed the token.
     pub opened: AtomicU64,
     /// Publishers connected now.
@@ -132,7 +132,7 @@ fn count(counter: &AtomicU64, n: u64) {
 /// Whole lines of one publisher.
 #[derive(Debug)]
 pub struct Chunk {
-    /// The publisher: the number of its [`Input::Opened`].
+    /// The publisher: the number of its [`PublishInput::Opened`].
     pub publisher: u32,
     /// The number of the first line on its connection, from 1; a token sent as a line counts as one.
     pub first_line: u64,
@@ -146,7 +146,7 @@ pub struct Chunk {
 
 /// Input of the ingest thread. The inputs of one publisher arrive in order: opened, chunks, closed.
 #[derive(Debug)]
-pub enum Input {
+pub enum PublishInput {
     /// A publisher has connected.
     Opened {
         /// Its number, unique within a run.
@@ -185,7 +185,7 @@ struct Untold {
 pub struct Faults {
     told: mpsc::Sender<LineFault>,
     untold: Arc<Untold>,
-    stats: Arc<Stats>,
+    stats: Arc<PublishStats>,
 }
 
 impl Faults {
@@ -224,12 +224,12 @@ pub struct Newcomer {
 /// Accepts and serves publishers.
 pub struct Publish {
     token: Token,
-    options: Options,
+    options: PublishOptions,
     clock: Clock,
-    input: mpsc::Sender<Input>,
+    input: mpsc::Sender<PublishInput>,
     wake: Arc<Notify>,
     home: Handle,
-    stats: Arc<Stats>,
+    stats: Arc<PublishStats>,
     next: AtomicU32,
     known: Arc<Semaphore>,
     tcp_strangers: Arc<Strangers>,
@@ -255,9 +255,9 @@ impl Publish {
     /// [`EmptyToken`].
     pub fn new(
         token: &str,
-        options: Options,
+        options: PublishOptions,
         clock: Clock,
-        input: mpsc::Sender<Input>,
+        input: mpsc::Sender<PublishInput>,
         wake: Arc<Notify>,
         home: Handle,
     ) -> Result<Arc<Self>, EmptyToken> {
@@ -282,7 +282,7 @@ impl Publish {
     }
 
     /// Returns the counters.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<PublishStats> {
         Arc::clone(&self.stats)
     }
 
@@ -318,7 +318,7 @@ impl Publish {
     /// Returns the socket if there is no room for another publisher.
     pub fn serve_ws(self: &Arc<Self>, newcomer: Newcomer) -> Result<(), std::net::TcpStream> {
         let Newcomer { stream, read_buf, address, seat, authorized } = newcomer;
-        let Options { fragments_max: fragments, controls_per_s, .. } = self.options;
+        let PublishOptions { fragments_max: fragments, controls_per_s, .. } = self.options;
         let most = Most { message_bytes: AUTH_BYTES_MAX, fragments, controls_per_s };
         let clock = self.clock.clone();
         if authorized {
@@ -354,9 +354,9 @@ impl Publish {
         let untold = Arc::clone(&errors.untold);
         let ahead = Arc::new(Semaphore::new(CHUNKS_PER_PUBLISHER));
         let mut why = Close::Shutdown;
-        if self.send(Input::Opened { publisher, errors: errors.clone() }).await {
+        if self.send(PublishInput::Opened { publisher, errors: errors.clone() }).await {
             why = self.pump(&mut wire, lines, (publisher, &ahead), errors, &mut faults).await;
-            self.send(Input::Closed { publisher }).await;
+            self.send(PublishInput::Closed { publisher }).await;
         }
         if why == Close::Normal {
             why = self.tell_rest(&mut wire, &mut faults, &untold, &ahead).await;
@@ -476,12 +476,12 @@ impl Publish {
         count(&self.stats.lines, whole.lines);
         count(&self.stats.bytes, whole.bytes.len() as u64);
         let (first_line, bytes) = (whole.first_line, whole.bytes);
-        self.send(Input::Chunk(Chunk { publisher, first_line, rx_ns, bytes, _permit: permit })).await
+        self.send(PublishInput::Chunk(Chunk { publisher, first_line, rx_ns, bytes, _permit: permit })).await
     }
 
     /// Sends to the ingest thread and wakes it. Returns false if it has ended, or on [`stop`](Self::stop)
     /// while the channel is full.
-    async fn send(&self, input: Input) -> bool {
+    async fn send(&self, input: PublishInput) -> bool {
         let sent = match self.input.try_send(input) {
             Ok(()) => true,
             Err(TrySendError::Closed(_)) => false,

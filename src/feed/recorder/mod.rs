@@ -22,7 +22,7 @@ use crate::capture::{BLOCK_BYTES_MAX, LINE_BYTES_MAX, SegmentWriter, segment_nam
 use crate::system::counters::Counter;
 use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now, SECOND};
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// The interval at which the queue is polled, in nanoseconds: taps send no wake-ups.
 const LOOK_EVERY_NS: u64 = 10 * MS;
@@ -58,7 +58,7 @@ pub struct LineRecord {
     /// The name of its folder.
     pub name: String,
     /// The venue format of its frames.
-    pub wire: Wire,
+    pub wire: WireFormat,
     /// Frames written: they survive a kill of the process.
     pub frames: Counter,
     /// Bytes written.
@@ -76,7 +76,7 @@ pub struct LineRecord {
 }
 
 impl LineRecord {
-    fn new(name: &str, wire: Wire) -> Self {
+    fn new(name: &str, wire: WireFormat) -> Self {
         Self {
             name: name.to_owned(),
             wire,
@@ -338,7 +338,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The I/O error if the folder cannot be created.
-    pub fn tap(&mut self, name: &str, wire: Wire, shared: bool) -> io::Result<Tap> {
+    pub fn tap(&mut self, name: &str, wire: WireFormat, shared: bool) -> io::Result<Tap> {
         let folder = self.options.dir.join(name);
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", printable::path(&folder)));

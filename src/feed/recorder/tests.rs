@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::Condvar;
 
 use super::*;
-use crate::capture::{Kind, Reader};
+use crate::capture::{CaptureReader, RecordKind};
 use crate::time::clock::Clock;
 
 /// Files in memory, by path.
@@ -93,21 +93,21 @@ fn said(files: &Files) -> Vec<String> {
     names.sort();
     let mut said = Vec::new();
     for name in names {
-        let mut reader = Reader::from_read(name, Cursor::new(files[name].clone())).expect("a capture");
+        let mut reader = CaptureReader::from_read(name, Cursor::new(files[name].clone())).expect("a capture");
         while let Some(record) = reader.next_record() {
             said.push(match record.map(|record| (record.rx_ns, record.kind)) {
-                Ok((rx_ns, Kind::Frame(frame))) => {
+                Ok((rx_ns, RecordKind::Frame(frame))) => {
                     format!("{} {}", (rx_ns - START_NS) / MS, String::from_utf8_lossy(frame))
                 }
-                Ok((_, Kind::Segment(segment))) => format!("segment {}", segment.number),
-                Ok((_, Kind::Connected(to))) => format!("connected {to}"),
-                Ok((_, Kind::Disconnected)) => "disconnected".to_owned(),
-                Ok((_, Kind::Joined)) => "joined".to_owned(),
-                Ok((_, Kind::Dropped { frames })) => format!("dropped {frames}"),
-                Ok((_, Kind::Note(note))) => {
+                Ok((_, RecordKind::Segment(segment))) => format!("segment {}", segment.number),
+                Ok((_, RecordKind::Connected(to))) => format!("connected {to}"),
+                Ok((_, RecordKind::Disconnected)) => "disconnected".to_owned(),
+                Ok((_, RecordKind::Joined)) => "joined".to_owned(),
+                Ok((_, RecordKind::Dropped { frames })) => format!("dropped {frames}"),
+                Ok((_, RecordKind::Note(note))) => {
                     String::from_utf8_lossy(&note[2..]).splitn(2, ' ').skip(1).collect()
                 }
-                Ok((_, Kind::Sent(_))) => "sent".to_owned(),
+                Ok((_, RecordKind::Sent(_))) => "sent".to_owned(),
                 Err(bad) => bad.to_string(),
             });
         }
@@ -123,7 +123,7 @@ fn rx(ms: u64) -> u64 {
 fn what_comes_is_written_in_its_order_with_its_notes() {
     let Rig { mut recorder, files, gate, .. } = rig(|_| {}, usize::MAX);
     gate.open();
-    let mut tap = recorder.tap("kraken.1", Wire::Kraken, false).expect("a folder");
+    let mut tap = recorder.tap("kraken.1", WireFormat::Kraken, false).expect("a folder");
     tap.connected(rx(0), "wss://ws.kraken.com");
     tap.frame(rx(1), b"a");
     tap.frame(rx(2), b"{\n\"b\":\r1}");
@@ -158,7 +158,7 @@ fn what_comes_is_written_in_its_order_with_its_notes() {
 fn a_block_is_written_when_its_time_has_come_or_it_is_full() {
     let Rig { mut recorder, gate, .. } = rig(|options| options.queue_bytes_max = 8 << 20, usize::MAX);
     gate.open();
-    let mut tap = recorder.tap("x", Wire::Native, false).expect("a folder");
+    let mut tap = recorder.tap("x", WireFormat::Native, false).expect("a folder");
     let record = Arc::clone(&recorder.records()[0]);
     tap.frame(rx(0), b"a");
     assert!(recorder.turn(at(1_000)), "something came");
@@ -178,7 +178,7 @@ fn a_block_is_written_when_its_time_has_come_or_it_is_full() {
 fn a_new_file_begins_with_each_hour_and_goes_on_where_the_last_one_ended() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.segment_s = 10, usize::MAX);
     gate.open();
-    let mut tap = recorder.tap("x", Wire::Kraken, false).expect("a folder");
+    let mut tap = recorder.tap("x", WireFormat::Kraken, false).expect("a folder");
     for ms in [0, 9_999, 10_000, 9_998, 31_000, 11_000] {
         tap.frame(rx(ms), b"f");
     }
@@ -210,7 +210,7 @@ fn a_new_file_begins_with_each_hour_and_goes_on_where_the_last_one_ended() {
 fn one_of_many_that_goes_ends_nothing() {
     let Rig { mut recorder, files, gate, .. } = rig(|_| {}, usize::MAX);
     gate.open();
-    let mut one = recorder.tap("publish", Wire::Native, true).expect("a folder");
+    let mut one = recorder.tap("publish", WireFormat::Native, true).expect("a folder");
     let mut other = one.clone();
     one.frame(rx(0), b"a");
     other.frame(rx(1), b"b");
@@ -223,7 +223,7 @@ fn one_of_many_that_goes_ends_nothing() {
 #[test]
 fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wait() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.queue_frames_max = 100, usize::MAX);
-    let mut tap = recorder.tap("x", Wire::Native, false).expect("a folder");
+    let mut tap = recorder.tap("x", WireFormat::Native, false).expect("a folder");
     let record = Arc::clone(&recorder.records()[0]);
     let thread = recorder.spawn(&Clock::real()).expect("a thread");
     const FRAMES: u64 = 10_000;
@@ -260,7 +260,7 @@ fn a_stuck_disk_costs_frames_that_are_counted_and_named_and_the_feed_does_not_wa
 fn buffers_come_back_but_for_large_ones() {
     let mut rig = rig(|_| {}, usize::MAX);
     rig.gate.open();
-    let mut tap = rig.recorder.tap("a.1", Wire::Kraken, false).expect("a folder");
+    let mut tap = rig.recorder.tap("a.1", WireFormat::Kraken, false).expect("a folder");
     let queue = Arc::clone(&rig.recorder.queue);
     for round in 0..3 {
         (0..10).for_each(|n| tap.frame(rx(n), b"[]"));
@@ -278,7 +278,7 @@ fn buffers_come_back_but_for_large_ones() {
 fn more_bytes_than_may_wait_are_dropped() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.queue_bytes_max = 10, usize::MAX);
     gate.open();
-    let mut tap = recorder.tap("x", Wire::Native, false).expect("a folder");
+    let mut tap = recorder.tap("x", WireFormat::Native, false).expect("a folder");
     let record = Arc::clone(&recorder.records()[0]);
     tap.frame(rx(0), b"123456");
     tap.frame(rx(1), b"123456");
@@ -298,8 +298,8 @@ fn more_bytes_than_may_wait_are_dropped() {
 fn a_full_disk_ends_the_recording_of_the_line_and_of_no_other() {
     let Rig { mut recorder, files, gate, mut log, .. } = rig(|_| {}, 2_000);
     gate.open();
-    let mut full = recorder.tap("full", Wire::Native, false).expect("a folder");
-    let mut other = recorder.tap("other", Wire::Native, false).expect("a folder");
+    let mut full = recorder.tap("full", WireFormat::Native, false).expect("a folder");
+    let mut other = recorder.tap("other", WireFormat::Native, false).expect("a folder");
     let records = recorder.records();
     other.frame(rx(0), b"a");
     // Noise, which does not compress.
@@ -334,7 +334,7 @@ fn a_full_disk_ends_the_recording_of_the_line_and_of_no_other() {
 fn a_frame_that_no_reader_would_take_is_named_instead() {
     let Rig { mut recorder, files, gate, .. } = rig(|options| options.queue_bytes_max = 1 << 30, usize::MAX);
     gate.open();
-    let mut tap = recorder.tap("x", Wire::Native, false).expect("a folder");
+    let mut tap = recorder.tap("x", WireFormat::Native, false).expect("a folder");
     tap.frame(rx(0), b"a");
     tap.frame(rx(1), &vec![b'x'; LINE_BYTES_MAX]);
     tap.frame(rx(2), &vec![b'x'; FRAME_BYTES_MAX]);

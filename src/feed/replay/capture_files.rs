@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ReplayError;
-use crate::capture::{Capture, Kind, Merged, Places, STEP_BACK_NS, Segment};
+use crate::capture::{Capture, Merged, Places, RecordKind, STEP_BACK_NS, Segment};
 use crate::feed::line::{Line, LineLimits};
 use crate::feed::sequencer::{LineId, Origin, Sequencer};
 use crate::text::printable;
-use crate::venue::{Sniffed, Wire};
+use crate::venue::{Sniffed, WireFormat};
 
 /// How much later than the first capture others may begin, in nanoseconds, to have their first frames read
 /// before playback starts: those of connections recorded in parallel.
@@ -20,7 +20,7 @@ const NEIGHBOURS: usize = 8;
 /// What is needed to read some captures again.
 pub(super) struct CaptureFiles {
     pub(super) captures: Vec<Arc<Capture>>,
-    pub(super) wires: Vec<Wire>,
+    pub(super) wires: Vec<WireFormat>,
     /// The earliest beginning of each, in nanoseconds since the Unix epoch.
     pub(super) begin_ns: Vec<u64>,
     /// The recording segment that each begins with.
@@ -63,7 +63,7 @@ impl CaptureFiles {
     /// Returns new lines, one per capture.
     pub(super) fn new_lines(&self) -> Vec<Line> {
         let lines = self.lines().zip(&self.wires);
-        let line = |(number, wire): (u32, &Wire)| {
+        let line = |(number, wire): (u32, &WireFormat)| {
             Line::new(LineId(number), Origin::Replay, *wire, self.limits.clone())
         };
         lines.map(line).collect()
@@ -73,7 +73,7 @@ impl CaptureFiles {
 /// Primes a line with the first frames of its capture.
 pub(super) fn prime(line: &mut Line, capture: &Capture, sequencer: &mut Sequencer) {
     for record in capture.sample() {
-        if let Kind::Frame(frame) = record.kind {
+        if let RecordKind::Frame(frame) = record.kind {
             line.prime(frame, sequencer);
         }
     }
@@ -82,7 +82,10 @@ pub(super) fn prime(line: &mut Line, capture: &Capture, sequencer: &mut Sequence
 /// Returns the venue format of each capture. If the format of a capture is unclear, and all captures of the
 /// same form with a known format agree, that one is used: the capture is probably a part of the same
 /// recording.
-pub(super) fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Vec<Wire>, ReplayError> {
+pub(super) fn wires(
+    captures: &[Arc<Capture>],
+    venue: Option<WireFormat>,
+) -> Result<Vec<WireFormat>, ReplayError> {
     let neighbours = |capture: &Capture| {
         let same = captures.iter().filter(|other| other.form() == capture.form());
         let mut sure = same.filter_map(|other| match other.venue() {
@@ -92,7 +95,7 @@ pub(super) fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Ve
         let first = sure.next()?;
         sure.all(|wire| wire == first).then_some(first)
     };
-    let is_binance = |wire: &Wire| matches!(wire, Wire::Binance | Wire::BinanceFutures);
+    let is_binance = |wire: &WireFormat| matches!(wire, WireFormat::Binance | WireFormat::BinanceFutures);
     let wire = |capture: &Arc<Capture>| {
         let wire = venue.or_else(|| match capture.venue() {
             Sniffed::Sure(wire) => Some(wire),
@@ -108,7 +111,7 @@ pub(super) fn wires(captures: &[Arc<Capture>], venue: Option<Wire>) -> Result<Ve
 /// Returns the earliest beginning of each capture: its first record or, if another one of its venue ends less
 /// than [`STEP_BACK_NS`] later, that end. Two consecutive files whose clock steps back a little at the cut
 /// thus do not overlap.
-pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
+pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[WireFormat]) -> Vec<u64> {
     let mut begin_ns: Vec<u64> = captures.iter().map(|capture| capture.first_ns()).collect();
     if captures.len() < 2 {
         return begin_ns;
@@ -136,7 +139,7 @@ pub(super) fn begin_ns(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<u64> {
 
 /// Returns the captures whose first frames are read before playback starts, in the order of their beginnings:
 /// those that begin with the first one or shortly after, and continue none of the others.
-pub(super) fn primed(captures: &[Arc<Capture>], wires: &[Wire]) -> Vec<usize> {
+pub(super) fn primed(captures: &[Arc<Capture>], wires: &[WireFormat]) -> Vec<usize> {
     let begin_ns = captures.iter().map(|capture| capture.first_ns()).min().unwrap_or(0);
     let is_early = |index: &usize| captures[*index].first_ns() - begin_ns <= PRIMED_NS;
     let mut early: Vec<usize> = (0..captures.len()).filter(is_early).collect();

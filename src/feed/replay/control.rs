@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::merged_capture::value;
 use super::seeker::{Found, Seeker};
-use super::{Mode, Replay, Step};
+use super::{Mode, Replay, ReplayStep};
 use crate::feed::line::{Line, Memory};
 use crate::feed::sequencer::{Instrument, Origin, Sequencer};
 use crate::model::instrument::InstrumentId;
@@ -16,14 +16,14 @@ impl Replay {
     /// Executes a command, and passes the resulting ticks to `out`.
     pub fn obey(
         &mut self,
-        order: ReplayCommand,
+        command: ReplayCommand,
         now: Now,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
     ) {
         let next_ns = self.merged_capture.next_ns();
         self.changed = true;
-        match order {
+        match command {
             ReplayCommand::Pause => self.stand(0, now, sequencer, &mut out),
             ReplayCommand::Step(ticks) => self.stand(ticks, now, sequencer, &mut out),
             ReplayCommand::Resume => self.go_on(now, sequencer, &mut out),
@@ -115,13 +115,13 @@ impl Replay {
         now: Now,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
-    ) -> Step {
+    ) -> ReplayStep {
         let found = match self.seeker.as_ref().and_then(Seeker::arrived) {
-            None => return Step::Still,
+            None => return ReplayStep::Still,
             Some(Ok(found)) => found,
             Some(Err(error)) => {
                 self.stand_at_end(now.wall_ns, sequencer, &mut out);
-                return Step::Lost(error);
+                return ReplayStep::Lost(error);
             }
         };
         self.output.release_all(&mut out);
@@ -138,7 +138,7 @@ impl Replay {
         self.mode = mode;
         self.rounds.began_ns = None;
         self.changed = true;
-        Step::Took
+        ReplayStep::Took
     }
 
     /// Applies the state at the target of a seek to the lines and the sequencer, and publishes it.

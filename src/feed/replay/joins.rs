@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::capture_files::{self, CaptureFiles};
-use crate::capture::{Kind, Merged, Reader, Segment};
+use crate::capture::{CaptureReader, Merged, RecordKind, Segment};
 use crate::feed::line::Line;
 use crate::feed::sequencer::Sequencer;
 use crate::model::tick::Tick;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Frames of a capture that are decoded to find the capture it continues.
 const LOOKED_AT_MAX: usize = 64;
@@ -138,7 +138,7 @@ impl Reads {
         // Lines of captures that no other capture can continue are disconnected.
         let ahead =
             self.sources.iter().zip(&capture_files.wires).filter(|(read, _)| read.state == State::Ahead);
-        let ahead: HashSet<Wire> = ahead.map(|(_, wire)| *wire).collect();
+        let ahead: HashSet<WireFormat> = ahead.map(|(_, wire)| *wire).collect();
         for (read, wire) in self.sources.iter_mut().zip(&capture_files.wires) {
             if read.state == State::Ended && !ahead.contains(wire) {
                 read.state = State::Over;
@@ -160,7 +160,7 @@ impl Reads {
         self.sources[source].state = State::Open;
         let Some(before) = self.predecessor(source, capture_files, lines, sequencer) else {
             if !capture_files.is_primed(source)
-                && let Ok(reader) = Reader::open(capture_files.captures[source].path())
+                && let Ok(reader) = CaptureReader::open(capture_files.captures[source].path())
             {
                 capture_files::prime(&mut lines[source], reader.capture(), sequencer);
             }
@@ -202,10 +202,10 @@ impl Reads {
         let candidates: Vec<usize> = (0..self.sources.len()).filter(is_candidate).collect();
         let mut content = vec![0; candidates.len()];
         if candidates.len() > 1
-            && let Ok(reader) = Reader::open(capture_files.captures[source].path())
+            && let Ok(reader) = CaptureReader::open(capture_files.captures[source].path())
         {
             let frames = reader.sample().filter_map(|record| match record.kind {
-                Kind::Frame(frame) => Some(frame),
+                RecordKind::Frame(frame) => Some(frame),
                 _ => None,
             });
             for frame in frames.take(LOOKED_AT_MAX) {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::ReplayError;
 use super::capture_files::{self, CaptureFiles};
 use super::joins::Reads;
-use crate::capture::{CaptureError, Kind, Merged, Places, Reader, SourcePlace};
+use crate::capture::{CaptureError, CaptureReader, Merged, Places, RecordKind, SourcePlace};
 use crate::feed::line::{Line, LineLimits, Memory};
 use crate::feed::sequencer::{LineId, Sequencer};
 use crate::model::instrument::{InstrumentId, InstrumentTable};
 use crate::model::tick::{Body, Channel, Tick};
 use crate::text::printable;
-use crate::venue::Wire;
+use crate::venue::WireFormat;
 
 /// Maximum number of captures kept open from the start; if there are more, each is reopened when its first
 /// record is due.
@@ -49,7 +49,7 @@ impl MergedCapture {
     /// Opens captures and determines their venues and order.
     pub(super) fn open(
         files: &[PathBuf],
-        venue: Option<Wire>,
+        venue: Option<WireFormat>,
         limits: &LineLimits,
         first: LineId,
     ) -> Result<(Self, Arc<CaptureFiles>), ReplayError> {
@@ -59,7 +59,7 @@ impl MergedCapture {
         let (mut captures, mut heads, mut empty) = (Vec::new(), Vec::new(), Vec::new());
         let mut readers = Vec::new();
         for file in files {
-            let reader = match Reader::open(file) {
+            let reader = match CaptureReader::open(file) {
                 // With one file per minute, some files are empty.
                 Err(CaptureError::Empty { path }) if files.len() > 1 => {
                     empty.push(path);
@@ -68,7 +68,7 @@ impl MergedCapture {
                 other => other?,
             };
             heads.push(match reader.sample().next().map(|record| record.kind) {
-                Some(Kind::Segment(segment)) => Some(segment),
+                Some(RecordKind::Segment(segment)) => Some(segment),
                 _ => None,
             });
             captures.push(Arc::clone(reader.capture()));
@@ -188,23 +188,25 @@ impl MergedCapture {
         let rx_ns = rx_ns.unwrap_or(record.rx_ns);
         let mut bad = None;
         match record.kind {
-            Kind::Frame(frame) => {
+            RecordKind::Frame(frame) => {
                 line.touch(heard_ns);
                 if let Err(error) = line.frame(rx_ns, frame, sequencer, numbered) {
                     *bad_lines += 1;
                     bad = Some((record.line, error));
                 }
             }
-            Kind::Connected(to) => line.connected(rx_ns, to, sequencer, numbered),
+            RecordKind::Connected(to) => line.connected(rx_ns, to, sequencer, numbered),
             // What is missing is unknown, so books and sequences start anew.
-            Kind::Disconnected | Kind::Dropped { .. } => line.disconnected(rx_ns, sequencer, &mut numbered),
-            Kind::Joined => line.joined(rx_ns, sequencer, &mut numbered),
-            Kind::Segment(segment) => {
+            RecordKind::Disconnected | RecordKind::Dropped { .. } => {
+                line.disconnected(rx_ns, sequencer, &mut numbered)
+            }
+            RecordKind::Joined => line.joined(rx_ns, sequencer, &mut numbered),
+            RecordKind::Segment(segment) => {
                 if !reads.continues(source, segment) {
                     line.disconnected(rx_ns, sequencer, &mut numbered);
                 }
             }
-            Kind::Sent(_) | Kind::Note(_) => {}
+            RecordKind::Sent(_) | RecordKind::Note(_) => {}
         }
         let stepped_back_ns = merged.stepped_back_ns();
         let path = || printable::path(&capture_files.captures[source].path()).to_string();

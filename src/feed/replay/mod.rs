@@ -34,7 +34,7 @@ use crate::protocol::Moment;
 use crate::protocol::replay::{OutOfSpan, PlayState, Playback, Span, Speed};
 use crate::text::printable;
 use crate::time::clock::{Clock, MS, Now};
-use crate::venue::{ChecksOff, Wire};
+use crate::venue::{ChecksOff, WireFormat};
 
 pub use joins::Join;
 pub use seeker::{SeekLimits, SeekMemory};
@@ -45,7 +45,7 @@ pub struct ReplaySpec {
     /// The captures; they are merged by receive time.
     pub files: Vec<PathBuf>,
     /// The venue format of the messages; `None` detects it from the content.
-    pub venue: Option<Wire>,
+    pub venue: Option<WireFormat>,
     /// The speed.
     pub speed: Speed,
     /// Restarts at the beginning after the end.
@@ -116,7 +116,7 @@ pub struct LineView<'a> {
 
 /// The result of [`Replay::step`].
 #[derive(Debug)]
-pub enum Step {
+pub enum ReplayStep {
     /// A record was taken.
     Took,
     /// The next record is due at this time.
@@ -360,17 +360,17 @@ impl Replay {
         stamp: Stamp<'_>,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
-    ) -> Step {
+    ) -> ReplayStep {
         match self.mode {
             Mode::Playing => {}
-            Mode::Paused if self.output.steps() == 0 => return Step::Still,
+            Mode::Paused if self.output.steps() == 0 => return ReplayStep::Still,
             Mode::Paused if self.output.holds() => return self.let_go(&mut out),
             Mode::Paused => {}
             Mode::Seeking { plays } => return self.arrive(plays, now, sequencer, out),
-            Mode::Ended => return Step::Still,
+            Mode::Ended => return ReplayStep::Still,
         }
         if self.rounds.resume_at_ns > now.mono_ns {
-            return Step::Due(Now { mono_ns: self.rounds.resume_at_ns, wall_ns: now.wall_ns });
+            return ReplayStep::Due(Now { mono_ns: self.rounds.resume_at_ns, wall_ns: now.wall_ns });
         }
         let next_ns =
             self.merged_capture.next_ns().filter(|next| self.extent.to_ns.is_none_or(|to| *next < to));
@@ -379,7 +379,7 @@ impl Replay {
             Stamp::Recorded => (None, None, None),
             Stamp::Live(clock) if self.mode == Mode::Paused => (Some(clock.wall_ns()), None, None),
             Stamp::Live(clock) => match self.schedule.due(next_ns, now) {
-                Some(due) if due.mono_ns > now.mono_ns => return Step::Due(due),
+                Some(due) if due.mono_ns > now.mono_ns => return ReplayStep::Due(due),
                 Some(due) => (Some(due.wall_ns), Some(due.mono_ns), Some(clock)),
                 None => (Some(clock.wall_ns()), None, None),
             },
@@ -392,7 +392,7 @@ impl Replay {
         if let Some((due_ns, clock)) = due.zip(clock) {
             self.figures.late(clock.now().mono_ns.saturating_sub(due_ns));
         }
-        bad.map_or(Step::Took, Step::Bad)
+        bad.map_or(ReplayStep::Took, ReplayStep::Bad)
     }
 
     /// Takes the next record. Ticks beyond the last one of a step are held back.
@@ -412,10 +412,10 @@ impl Replay {
     }
 
     /// Publishes held ticks as far as the step allows.
-    fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> Step {
+    fn let_go(&mut self, out: &mut impl FnMut(&Tick)) -> ReplayStep {
         self.output.release_steps(out);
         self.changed |= self.output.steps() == 0;
-        Step::Took
+        ReplayStep::Took
     }
 
     /// Handles the end of the captures: ends the replay, or restarts it.
@@ -425,7 +425,7 @@ impl Replay {
         stamp: Stamp<'_>,
         sequencer: &mut Sequencer,
         mut out: impl FnMut(&Tick),
-    ) -> Step {
+    ) -> ReplayStep {
         let rx_ns = match stamp {
             Stamp::Recorded => self.rounds.last_rx_ns,
             Stamp::Live(_) => now.wall_ns,
@@ -440,7 +440,7 @@ impl Replay {
         self.rounds.completed += 1;
         if !self.spec.looped {
             self.stand_at_end(rx_ns, sequencer, &mut out);
-            return Step::Ended;
+            return ReplayStep::Ended;
         }
         // Nothing that was published holds at the beginning.
         for line in &mut self.merged_capture.lines {
@@ -453,17 +453,17 @@ impl Replay {
             self.go(self.extent.from_ns, self.mode == Mode::Playing);
             self.output.set_steps(steps);
             self.rounds.resume_at_ns = resume_at_ns;
-            return Step::Took;
+            return ReplayStep::Took;
         }
         self.rounds.resume_at_ns = resume_at_ns;
         if let Err(error) = self.merged_capture.rewind() {
             // The file was removed while the loop ran, which ends the replay.
             self.stand_at_end(rx_ns, sequencer, &mut out);
-            return Step::Lost(error.to_string());
+            return ReplayStep::Lost(error.to_string());
         }
         self.schedule.rewind();
         self.prime(sequencer);
-        Step::Took
+        ReplayStep::Took
     }
 
     /// Ends the replay and the streams of its lines.

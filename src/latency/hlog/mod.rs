@@ -31,12 +31,12 @@ use memchr::memmem;
 use note::Note;
 
 /// Writes an interval log line by line. It does not flush, and its output should be buffered.
-pub struct Writer<W> {
+pub struct HlogWriter<W> {
     out: W,
     serializer: V2DeflateSerializer,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> HlogWriter<W> {
     /// Starts a log with its header. Intervals count from `start_ns`, in nanoseconds since the Unix epoch,
     /// truncated to milliseconds.
     ///
@@ -122,7 +122,7 @@ pub struct Interval {
 
 /// An entry of a log.
 #[derive(Clone, Debug)]
-pub enum Entry {
+pub enum HlogEntry {
     /// Measurements.
     Interval(Interval),
     /// A comment line in our format.
@@ -158,7 +158,7 @@ pub const COUNT_MAX: u64 = 1 << 53;
 const YEAR_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
 
 /// Reads an interval log line by line, with one line and one histogram in memory.
-pub struct Reader<R> {
+pub struct HlogReader<R> {
     input: R,
     line: Vec<u8>,
     number: u64,
@@ -168,7 +168,7 @@ pub struct Reader<R> {
     decoder: Decoder,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> HlogReader<R> {
     /// Returns a reader of `input`.
     pub fn new(input: R) -> Self {
         let decoder = Decoder { packed: Vec::new(), plain: Vec::new(), v2: Deserializer::new() };
@@ -188,8 +188,8 @@ impl<R: BufRead> Reader<R> {
     pub fn next_interval(&mut self) -> Result<Option<Interval>, ReadError> {
         loop {
             match self.next_entry()? {
-                Some(Entry::Note(_)) => {}
-                Some(Entry::Interval(interval)) => return Ok(Some(interval)),
+                Some(HlogEntry::Note(_)) => {}
+                Some(HlogEntry::Interval(interval)) => return Ok(Some(interval)),
                 None => return Ok(None),
             }
         }
@@ -200,7 +200,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
+    pub fn next_entry(&mut self) -> Result<Option<HlogEntry>, ReadError> {
         while let Some(whole) = self.next_line()? {
             if !whole {
                 self.line.push(b'\n');
@@ -232,12 +232,12 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn parse(&mut self) -> Result<Option<Entry>, String> {
+    fn parse(&mut self) -> Result<Option<HlogEntry>, String> {
         if self.line.trim_ascii().is_empty() {
             return Ok(None);
         }
         if let Some(note) = Note::read(&self.line)? {
-            return Ok(Some(Entry::Note(Box::new(note))));
+            return Ok(Some(HlogEntry::Note(Box::new(note))));
         }
         let entry = IntervalLogIterator::new(&self.line).next().transpose();
         let interval =
@@ -261,7 +261,7 @@ impl<R: BufRead> Reader<R> {
         // The rule of the format: without a base, timestamps far smaller than the start count from the start.
         let base_ns =
             self.base_ns.or_else(|| self.start_ns.filter(|start| stamp_ns < start.saturating_sub(YEAR_NS)));
-        Ok(Some(Entry::Interval(Interval {
+        Ok(Some(HlogEntry::Interval(Interval {
             tag: tag.to_owned(),
             start_ns: base_ns.unwrap_or(0).checked_add(stamp_ns).ok_or("a time beyond the year 2554")?,
             duration_ns: nanos(interval.duration())?,

@@ -39,9 +39,9 @@ pub enum Note {
 
 /// A wall-clock time in nanoseconds since the Unix epoch, written as RFC 3339 in UTC with microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
+pub struct NotedMoment(pub u64);
 
-impl Serialize for Moment {
+impl Serialize for NotedMoment {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut text = Vec::new();
         rfc3339::write(self.0, FractionDigits::Six, &mut text);
@@ -49,7 +49,7 @@ impl Serialize for Moment {
     }
 }
 
-impl<'de> Deserialize<'de> for Moment {
+impl<'de> Deserialize<'de> for NotedMoment {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let time = rfc3339::parse(text.as_bytes());
@@ -63,7 +63,7 @@ pub struct Head {
     /// The version of the format.
     pub version: u32,
     /// The start of the run.
-    pub at: Moment,
+    pub at: NotedMoment,
     /// The length of an interval in milliseconds.
     pub interval_ms: u64,
     /// The program.
@@ -100,7 +100,7 @@ pub struct Machine {
 
 /// The number of clients in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clients {
+pub struct NotedClients {
     /// At its start.
     pub at_start: u64,
     /// Clients that connected in it; of slow ones, those that became slow for the first time.
@@ -111,7 +111,7 @@ pub struct Clients {
 
 /// The gaps of one cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gaps {
+pub struct NotedGaps {
     /// Gap messages.
     pub told: u64,
     /// Sequence numbers that they named: ticks that a client did not receive.
@@ -123,13 +123,13 @@ pub struct Gaps {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Its start.
-    pub from: Moment,
+    pub from: NotedMoment,
     /// Its end.
-    pub to: Moment,
+    pub to: NotedMoment,
     /// Connected clients.
-    pub clients: Clients,
+    pub clients: NotedClients,
     /// Clients above level `ok`.
-    pub slow: Clients,
+    pub slow: NotedClients,
     /// Ticks queued for clients.
     pub sent: u64,
     /// Ticks replaced by a newer one of the same stream.
@@ -139,7 +139,7 @@ pub struct Account {
     /// Sequence numbers named by a gap because the feed lost them.
     pub lost: u64,
     /// Gaps by the `why` of the protocol; causes without gaps are left out.
-    pub gaps: BTreeMap<String, Gaps>,
+    pub gaps: BTreeMap<String, NotedGaps>,
     /// Ended connections by cause; causes without any are left out.
     pub ended: BTreeMap<String, u64>,
     /// Flight recordings written in it, oldest first.
@@ -154,7 +154,7 @@ pub struct FlightNote {
     /// Its file name.
     pub file: String,
     /// The time of the incident.
-    pub at: Moment,
+    pub at: NotedMoment,
     /// The incident, in a sentence.
     pub what: String,
     /// The session of the client concerned, if there is one.

@@ -4,7 +4,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use proptest::prelude::*;
 
-use super::note::{Account, Clients, FlightNote, Gaps, Moment};
+use super::note::{Account, FlightNote, NotedClients, NotedGaps, NotedMoment};
 use super::*;
 use crate::latency;
 
@@ -18,7 +18,7 @@ fn values(ns: &[u64]) -> Histogram<u64> {
 }
 
 fn written(lines: &[(&str, u64, &Histogram<u64>)]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     for (tag, since_ms, histogram) in lines {
         writer.write(tag, Duration::from_millis(*since_ms), SECOND, histogram).expect("written");
     }
@@ -28,7 +28,7 @@ fn written(lines: &[(&str, u64, &Histogram<u64>)]) -> Vec<u8> {
 /// Returns all readable intervals, the errors, and the torn line.
 fn read(log: &[u8]) -> (Vec<Interval>, Vec<String>, Option<u64>) {
     let (mut intervals, mut errors) = (Vec::new(), Vec::new());
-    let mut reader = Reader::new(log);
+    let mut reader = HlogReader::new(log);
     loop {
         match reader.next_interval() {
             Ok(Some(interval)) => intervals.push(interval),
@@ -66,7 +66,7 @@ fn what_is_written_is_read() {
 
 #[test]
 fn a_tag_that_a_log_cannot_hold_is_refused() {
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     let before = writer.get_mut().len();
     for tag in ["", "a b", "a,b", "a\nb", "a\tb", &"a".repeat(TAG_BYTES_MAX + 1)] {
         assert!(writer.write(tag, SECOND, SECOND, &values(&[1])).is_err(), "{tag:?}");
@@ -153,7 +153,7 @@ fn a_hostile_line_costs_itself_and_is_named() {
 
 #[test]
 fn what_is_unpacked_is_bounded() {
-    let mut reader = Reader::new(&[][..]);
+    let mut reader = HlogReader::new(&[][..]);
     let text = BASE64.encode(compressed(&vec![0; 64 << 20]));
     reader.decoder.histogram(&text).expect_err("too long");
     // Buffers double as they grow.
@@ -255,19 +255,19 @@ proptest! {
 
 fn account() -> Account {
     Account {
-        from: Moment(START_NS),
-        to: Moment(START_NS + 1_000_000_000),
-        clients: Clients { at_start: 6, new: 2, at_end: 7 },
-        slow: Clients { at_start: 0, new: 1, at_end: 1 },
+        from: NotedMoment(START_NS),
+        to: NotedMoment(START_NS + 1_000_000_000),
+        clients: NotedClients { at_start: 6, new: 2, at_end: 7 },
+        slow: NotedClients { at_start: 0, new: 1, at_end: 1 },
         sent: 9,
         merged: 8,
         dropped: 7,
         lost: 6,
-        gaps: [("slow_consumer".to_owned(), Gaps { told: 2, ticks: 7 })].into(),
+        gaps: [("slow_consumer".to_owned(), NotedGaps { told: 2, ticks: 7 })].into(),
         ended: [("closed".to_owned(), 1)].into(),
         flights: vec![FlightNote {
             file: "flight-2024-05-01T12-00-00.100000Z.ndjson".to_owned(),
-            at: Moment(START_NS),
+            at: NotedMoment(START_NS),
             what: "a client was cut: slow_consumer (4000)".to_owned(),
             session: Some("c0ffee".to_owned()),
             peer: None,
@@ -287,19 +287,19 @@ const INTERVAL: &str = concat!(
 
 #[test]
 fn notes_are_written_and_read_between_the_intervals() {
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     writer.note(&Note::Interval(account())).expect("written");
     writer.write("a", SECOND, SECOND, &values(&[5])).expect("written");
     let log = writer.into_inner();
     assert!(log.windows(INTERVAL.len()).any(|part| part == INTERVAL.as_bytes()), "{}", log.escape_ascii());
-    let mut reader = Reader::new(log.as_slice());
-    let Ok(Some(Entry::Note(note))) = reader.next_entry() else { panic!("a note") };
+    let mut reader = HlogReader::new(log.as_slice());
+    let Ok(Some(HlogEntry::Note(note))) = reader.next_entry() else { panic!("a note") };
     assert_eq!(*note, Note::Interval(account()));
-    assert!(matches!(reader.next_entry(), Ok(Some(Entry::Interval(_)))));
+    assert!(matches!(reader.next_entry(), Ok(Some(HlogEntry::Interval(_)))));
     assert_eq!(read(&log).0.len(), 1, "who asks for intervals gets them");
     let mut long = account();
     long.flights = vec![long.flights[0].clone(); 100];
-    let mut writer = Writer::new(Vec::new(), START_NS).expect("written");
+    let mut writer = HlogWriter::new(Vec::new(), START_NS).expect("written");
     assert!(writer.note(&Note::Interval(long)).is_err(), "a bound is kept");
 }
 

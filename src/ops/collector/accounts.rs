@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::latency::hlog::note::{Account, Clients, FLIGHTS_MAX, FlightNote, Gaps, Moment, bounded};
+use crate::latency::hlog::note::{
+    Account, FLIGHTS_MAX, FlightNote, NotedClients, NotedGaps, NotedMoment, bounded,
+};
 use crate::model::tick::GapCause;
 use crate::ops::flight::Incident;
 use crate::system::counters::{Counter, Ending, GAP_CAUSES, ShardCounters};
@@ -88,7 +90,7 @@ impl Accounts {
         let client = incident.client.as_ref();
         self.flights.push(FlightNote {
             file,
-            at: Moment(incident.at_ns),
+            at: NotedMoment(incident.at_ns),
             what: bounded(what),
             session: client.map(|client| client.session.to_string()),
             peer: client.and_then(|client| client.peer.clone()),
@@ -109,11 +111,11 @@ impl Accounts {
     /// The account from the end of the last one until `to_ns`, steady time, and the current counts.
     pub(super) fn until(&self, to_ns: u64) -> (Account, Counts) {
         let (old, new) = (&self.told, Counts::of(&self.shards));
-        let wall = |ns: u64| Moment(self.start.wall_ns + ns.saturating_sub(self.start.mono_ns));
+        let wall = |ns: u64| NotedMoment(self.start.wall_ns + ns.saturating_sub(self.start.mono_ns));
         let since = |old: u64, new: u64| new.saturating_sub(old);
         let gaps = GapCause::ALL.into_iter().enumerate().map(|(at, cause)| {
             let ((old_told, old_ticks), (told, ticks)) = (old.gaps[at], new.gaps[at]);
-            let gaps = Gaps { told: since(old_told, told), ticks: since(old_ticks, ticks) };
+            let gaps = NotedGaps { told: since(old_told, told), ticks: since(old_ticks, ticks) };
             (cause.name().to_owned(), gaps)
         });
         let ended = Ending::ALL.into_iter().enumerate();
@@ -121,8 +123,12 @@ impl Accounts {
         let account = Account {
             from: wall(self.told_ns),
             to: wall(to_ns),
-            clients: Clients { at_start: old.clients, new: since(old.came, new.came), at_end: new.clients },
-            slow: Clients { at_start: old.slow, new: since(old.slowed, new.slowed), at_end: new.slow },
+            clients: NotedClients {
+                at_start: old.clients,
+                new: since(old.came, new.came),
+                at_end: new.clients,
+            },
+            slow: NotedClients { at_start: old.slow, new: since(old.slowed, new.slowed), at_end: new.slow },
             sent: since(old.sent, new.sent),
             merged: since(old.merged, new.merged),
             dropped: since(old.dropped, new.dropped),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Window;
-use super::measured::{Measured, Span};
+use super::measured::{Measured, QuerySpan};
 use crate::latency::{CoarseFigures, Figures, Stage};
 use crate::model::instrument::Symbol;
 use crate::time::clock::MS;
@@ -57,16 +57,16 @@ impl Measured {
         let (apart, rest) = tally.rows();
         let rows = apart.into_iter().map(|(id, histogram)| {
             let symbol = self.table.get(id).map_or("", Symbol::as_str);
-            SymbolRow { symbol, figures: histogram.figures() }
+            SymbolLatency { symbol, figures: histogram.figures() }
         });
-        let rows: Vec<SymbolRow<'_>> = rows.collect();
+        let rows: Vec<SymbolLatency<'_>> = rows.collect();
         let first = after.map_or(0, |(count, symbol)| {
             let same = rows.iter().position(|row| row.figures.count == count && row.symbol == symbol);
             // The symbol has received other ticks since: continue with those that have fewer than it had.
             same.map_or_else(|| rows.partition_point(|row| row.figures.count >= count), |at| at + 1)
         });
         // Encoding a row of text and numbers cannot fail.
-        let row = |row: &SymbolRow<'_>| {
+        let row = |row: &SymbolLatency<'_>| {
             let cursor = format!("{}.{}", row.figures.count, row.symbol);
             (cursor, serde_json::to_value(row).unwrap_or_default())
         };
@@ -104,15 +104,15 @@ pub type SymbolRows = (Vec<(String, Value)>, Map<String, Value>);
 
 /// Latencies of one symbol.
 #[derive(Serialize)]
-struct SymbolRow<'a> {
+struct SymbolLatency<'a> {
     symbol: &'a str,
     #[serde(flatten)]
     figures: CoarseFigures,
 }
 
-fn span(interval: &str) -> Result<Span, String> {
-    let found = Span::ALL.into_iter().find(|(name, _)| *name == interval);
-    let names = || one_of("interval", Span::ALL.into_iter().map(|(name, _)| name));
+fn span(interval: &str) -> Result<QuerySpan, String> {
+    let found = QuerySpan::ALL.into_iter().find(|(name, _)| *name == interval);
+    let names = || one_of("interval", QuerySpan::ALL.into_iter().map(|(name, _)| name));
     found.map(|(_, span)| span).ok_or_else(names)
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::latency::hlog::note::{Build, Head, Machine, Moment, VERSION, bounded};
+use crate::latency::hlog::note::{Build, Head, Machine, NotedMoment, VERSION, bounded};
 use crate::time::clock::MS;
 
 /// The head of a log of a run that started at `start_ns`, nanoseconds since the Unix epoch. It reads files of
@@ -11,7 +11,7 @@ pub(super) fn head(start_ns: u64, interval_ns: u64, flights: Option<&Path>) -> H
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     Head {
         version: VERSION,
-        at: Moment(start_ns),
+        at: NotedMoment(start_ns),
         interval_ms: interval_ns / MS,
         build: Build { version: env!("CARGO_PKG_VERSION").to_owned(), profile: profile.to_owned() },
         machine: Machine {

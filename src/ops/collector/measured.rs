@@ -138,7 +138,7 @@ pub struct Measured {
     pub(super) interval_ns: u64,
     pub(super) start: Now,
     pub(super) table: Arc<InstrumentTable>,
-    flights: Option<Arc<flight::Stats>>,
+    flights: Option<Arc<flight::FlightStats>>,
     has_log: bool,
     log_failing: AtomicBool,
     log_missing: Counter,
@@ -151,7 +151,7 @@ impl Measured {
         start: Now,
         has_log: bool,
         table: Arc<InstrumentTable>,
-        flights: Option<Arc<flight::Stats>>,
+        flights: Option<Arc<flight::FlightStats>>,
     ) -> Self {
         let none = || Window { from_ns: start.mono_ns, to_ns: start.mono_ns, ..Window::default() };
         let kept = Kept {
@@ -210,7 +210,7 @@ impl Measured {
     }
 
     /// Counters of the flight recorder; `None` if it is disabled.
-    pub fn flights(&self) -> Option<&flight::Stats> {
+    pub fn flights(&self) -> Option<&flight::FlightStats> {
         self.flights.as_deref()
     }
 
@@ -218,7 +218,7 @@ impl Measured {
     /// clock.
     pub(super) fn last_stages(&self, now: Now) -> flight::Stages {
         let wall_us = |mono_ns| now.wall_ns.saturating_sub(now.mono_ns.saturating_sub(mono_ns)) / 1_000;
-        self.look(Span::Last, |window| flight::Stages {
+        self.look(QuerySpan::Last, |window| flight::Stages {
             from_us: wall_us(window.from_ns),
             to_us: wall_us(window.to_ns),
             rows: window.values().map(|(label, v)| (label.tag().to_string(), Figures::of(v))).collect(),
@@ -238,35 +238,35 @@ impl Measured {
     }
 
     /// Reads a window under the lock.
-    pub(super) fn look<T>(&self, which: Span, at: impl FnOnce(&Window) -> T) -> T {
+    pub(super) fn look<T>(&self, which: QuerySpan, at: impl FnOnce(&Window) -> T) -> T {
         let kept = self.kept();
         at(match which {
-            Span::Last => &kept.last,
-            Span::Minute => &kept.minute,
-            Span::Start => &kept.start,
+            QuerySpan::Last => &kept.last,
+            QuerySpan::Minute => &kept.minute,
+            QuerySpan::Start => &kept.start,
         })
     }
 }
 
 impl Measured {
     /// Latencies by symbol over a span, with its start and end in steady nanoseconds.
-    pub(super) fn symbols(&self, which: Span) -> ((u64, u64), Tally) {
+    pub(super) fn symbols(&self, which: QuerySpan) -> ((u64, u64), Tally) {
         let kept = self.kept();
         let to_ns = kept.last.to_ns;
         match which {
-            Span::Last => ((kept.last.from_ns, to_ns), kept.symbols.last()),
-            Span::Minute => {
+            QuerySpan::Last => ((kept.last.from_ns, to_ns), kept.symbols.last()),
+            QuerySpan::Minute => {
                 let (from_ns, tally) = kept.symbols.minute();
                 ((from_ns.unwrap_or(to_ns), to_ns), tally)
             }
-            Span::Start => ((kept.start.from_ns, to_ns), kept.symbols.start()),
+            QuerySpan::Start => ((kept.start.from_ns, to_ns), kept.symbols.start()),
         }
     }
 }
 
 /// A time span of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Span {
+pub(super) enum QuerySpan {
     /// The last interval.
     Last,
     /// The last minute.
@@ -275,7 +275,7 @@ pub(super) enum Span {
     Start,
 }
 
-impl Span {
+impl QuerySpan {
     pub(super) const ALL: [(&str, Self); 3] =
         [("last", Self::Last), ("1m", Self::Minute), ("start", Self::Start)];
 }

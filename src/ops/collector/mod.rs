@@ -22,13 +22,13 @@ use std::time::Duration;
 use crossbeam::channel;
 use hdrhistogram::Histogram;
 
-use crate::latency::budget::{Rule, Verdict};
+use crate::latency::budget::{BudgetVerdict, Rule};
 use crate::latency::hlog::note::{Account, Note};
-use crate::latency::meter::{Line, Meter, Set, VENUES_MAX};
+use crate::latency::meter::{Meter, MeterLine, Set, VENUES_MAX};
 use crate::latency::{self, Stage, Tag};
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::Channel;
-use crate::ops::flight::{Cause, Flights, Incident, IncidentReporter, Outcome};
+use crate::ops::flight::{Cause, DumpOutcome, Flights, Incident, IncidentReporter};
 use crate::ops::journal::{Journal, JournalLimits};
 use crate::system::counters::ShardCounters;
 use crate::text::printable;
@@ -41,7 +41,7 @@ pub use answer::SymbolRows;
 pub use measured::{BOUNDS_NS, LogHealth, Measured, Total};
 
 /// Options of the collector.
-pub struct Options {
+pub struct CollectorOptions {
     /// Length of an interval, nanoseconds; not 0.
     pub interval_ns: u64,
     /// Most symbols that are measured separately.
@@ -152,7 +152,7 @@ pub struct Collector {
     interval_ns: u64,
     symbols_max: usize,
     start: Now,
-    lines: Vec<Arc<Line>>,
+    lines: Vec<Arc<MeterLine>>,
     measured: Arc<Measured>,
     /// Venues that are measured separately.
     venues: Vec<Arc<str>>,
@@ -172,8 +172,8 @@ impl Collector {
     /// Creates a collector whose intervals begin at `start`, and the log, if enabled. `tell` receives a
     /// message when the log or the flights cannot be written, and when they can be again; measuring continues
     /// without them.
-    pub fn new(options: Options, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
-        let Options { interval_ns, symbols_max, log, flights, budget } = options;
+    pub fn new(options: CollectorOptions, table: Arc<InstrumentTable>, start: Now, tell: Tell) -> Self {
+        let CollectorOptions { interval_ns, symbols_max, log, flights, budget } = options;
         let stats = flights.as_ref().map(Flights::stats);
         let head = |flights: Option<&Flights>| {
             Note::Log(machine::head(start.wall_ns, interval_ns, flights.map(Flights::dir)))
@@ -206,7 +206,7 @@ impl Collector {
 
     /// Creates a meter for a thread.
     pub fn meter(&mut self) -> Meter {
-        let line = Arc::<Line>::default();
+        let line = Arc::<MeterLine>::default();
         self.lines.push(Arc::clone(&line));
         Meter::new(line, self.interval_ns, self.start.mono_ns).with_symbols(self.symbols_max)
     }
@@ -264,7 +264,7 @@ impl Collector {
     }
 
     /// The rules that the interval violates. A rule without measurements is not violated.
-    fn over_budget(&self) -> Vec<Verdict> {
+    fn over_budget(&self) -> Vec<BudgetVerdict> {
         let judge = |rule: &Rule| {
             let mut sum = None;
             for (_, values) in self.round.values().filter(|(label, _)| rule.selects(&label.tag().to_string()))
@@ -274,7 +274,7 @@ impl Collector {
             }
             rule.judge(sum.as_ref())
         };
-        let measured = |verdict: &Verdict| verdict.measured_ns.is_some();
+        let measured = |verdict: &BudgetVerdict| verdict.measured_ns.is_some();
         self.budget.iter().map(judge).filter(|verdict| !verdict.held).filter(measured).collect()
     }
 
@@ -283,7 +283,7 @@ impl Collector {
         let Some(flights) = &mut self.flights else { return };
         let mut stages = self.measured.last_stages(now);
         stages.longest_turns_us = self.accounts.longest_turns_us(flights.seconds(), now);
-        let Outcome { told, written } = flights.write(incident, &stages, now.mono_ns);
+        let DumpOutcome { told, written } = flights.write(incident, &stages, now.mono_ns);
         if let Some((file, what)) = written.filter(|_| self.log.is_some()) {
             self.accounts.flew(incident, file, &what);
         }

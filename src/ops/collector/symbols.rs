@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::latency::{Log2Histogram, Symbols};
+use crate::latency::{Log2Histogram, SymbolHistograms};
 use crate::model::instrument::InstrumentId;
 use crate::time::clock::SECOND;
 
@@ -30,7 +30,7 @@ impl TopSymbols {
     }
 
     /// Adds the ticks that a thread measured.
-    pub(super) fn count(&mut self, symbols: &Symbols) {
+    pub(super) fn count(&mut self, symbols: &SymbolHistograms) {
         for (id, count) in symbols.counts() {
             if self.activity.len() <= id.index() {
                 self.activity.resize(id.index() + 1, 0);
@@ -76,7 +76,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Adds what a thread measured.
-    pub(super) fn take(&mut self, symbols: &Symbols) {
+    pub(super) fn take(&mut self, symbols: &SymbolHistograms) {
         for (id, histogram) in symbols.apart() {
             self.apart.entry(id).or_default().add(histogram);
         }
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::latency::Stage;
-    use crate::latency::meter::{Class, Line, Meter};
+    use crate::latency::meter::{Class, Meter, MeterLine};
     use crate::model::tick::Channel;
     use std::sync::Arc;
 
@@ -179,7 +179,7 @@ mod tests {
     struct Rig {
         election: TopSymbols,
         kept: KeptSymbols,
-        meters: [(Arc<Line>, Meter); 2],
+        meters: [(Arc<MeterLine>, Meter); 2],
         second: u64,
         all: Log2Histogram,
     }
@@ -187,7 +187,7 @@ mod tests {
     impl Rig {
         fn new(most: usize) -> Self {
             let meter = || {
-                let line = Arc::<Line>::default();
+                let line = Arc::<MeterLine>::default();
                 (Arc::clone(&line), Meter::new(line, SECOND, 0).with_symbols(most))
             };
             Self {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::*;
 use crate::latency::NS_MAX;
 use crate::latency::budget::parse;
-use crate::latency::hlog::note::{Clients, Gaps, Head, Moment};
-use crate::latency::hlog::{Entry, Interval, Reader};
+use crate::latency::hlog::note::{Head, NotedClients, NotedGaps, NotedMoment};
+use crate::latency::hlog::{HlogEntry, HlogReader, Interval};
 use crate::latency::meter::Class;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::GapCause;
@@ -22,8 +22,8 @@ use crate::time::clock::{MANUAL_EPOCH_NS, MS, SECOND};
 
 const START: Now = Now { mono_ns: 7 * SECOND, wall_ns: MANUAL_EPOCH_NS + 7 * SECOND };
 
-fn options(interval_ns: u64, log: Option<LogOptions>) -> Options {
-    Options { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
+fn options(interval_ns: u64, log: Option<LogOptions>) -> CollectorOptions {
+    CollectorOptions { interval_ns, symbols_max: 2, log, flights: None, budget: Vec::new() }
 }
 
 /// A table with one symbol of each venue.
@@ -56,7 +56,7 @@ impl Rig {
         Self::with(options(SECOND, log))
     }
 
-    fn with(options: Options) -> Self {
+    fn with(options: CollectorOptions) -> Self {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = Arc::clone(&told);
         let tell = move |what| tell.lock().expect("not poisoned").push(what);
@@ -340,7 +340,7 @@ fn log_options(path: &Path, bytes_max: u64) -> LogOptions {
 }
 
 fn intervals(path: &Path) -> Vec<Interval> {
-    let mut reader = Reader::new(BufReader::new(fs::File::open(path).expect("a log")));
+    let mut reader = HlogReader::new(BufReader::new(fs::File::open(path).expect("a log")));
     std::iter::from_fn(|| reader.next_interval().expect("good lines")).collect()
 }
 
@@ -420,12 +420,12 @@ fn a_log_that_cannot_be_written_is_told_once_and_stops_nothing() {
 
 /// The notes of a log.
 fn notes(path: &Path) -> (Vec<Head>, Vec<Account>) {
-    let mut reader = Reader::new(BufReader::new(fs::File::open(path).expect("a log")));
+    let mut reader = HlogReader::new(BufReader::new(fs::File::open(path).expect("a log")));
     let (mut heads, mut accounts) = (Vec::new(), Vec::new());
     while let Some(entry) = reader.next_entry().expect("good lines") {
         match entry {
-            Entry::Interval(_) => {}
-            Entry::Note(note) => match *note {
+            HlogEntry::Interval(_) => {}
+            HlogEntry::Note(note) => match *note {
                 Note::Log(head) => heads.push(head),
                 Note::Interval(account) => accounts.push(account),
             },
@@ -452,13 +452,16 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     rig.end(1);
     let (heads, told) = notes(&inside.join("latency.1.hlog"));
     let head = &heads[0];
-    assert_eq!((heads.len(), head.version, head.at, head.interval_ms), (1, 1, Moment(START.wall_ns), 1_000));
+    assert_eq!(
+        (heads.len(), head.version, head.at, head.interval_ms),
+        (1, 1, NotedMoment(START.wall_ns), 1_000)
+    );
     assert_eq!((head.build.version.as_str(), head.flights.as_deref()), (env!("CARGO_PKG_VERSION"), None));
     assert!(head.machine.cores > 0 && head.machine.os == std::env::consts::OS);
     let first = Account {
-        from: Moment(START.wall_ns),
-        to: Moment(START.wall_ns + SECOND + MS),
-        clients: Clients { at_start: 0, new: 7, at_end: 7 },
+        from: NotedMoment(START.wall_ns),
+        to: NotedMoment(START.wall_ns + SECOND + MS),
+        clients: NotedClients { at_start: 0, new: 7, at_end: 7 },
         ..Account::default()
     };
     assert_eq!(told, [first]);
@@ -482,13 +485,13 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
     rig.end(3);
     let (_, told) = notes(&inside.join("latency.1.hlog"));
     let second = Account {
-        from: Moment(START.wall_ns + SECOND + MS),
-        to: Moment(START.wall_ns + 3 * SECOND + MS),
-        clients: Clients { at_start: 7, new: 0, at_end: 6 },
-        slow: Clients { at_start: 0, new: 1, at_end: 0 },
+        from: NotedMoment(START.wall_ns + SECOND + MS),
+        to: NotedMoment(START.wall_ns + 3 * SECOND + MS),
+        clients: NotedClients { at_start: 7, new: 0, at_end: 6 },
+        slow: NotedClients { at_start: 0, new: 1, at_end: 0 },
         sent: 15,
         dropped: 1_240,
-        gaps: BTreeMap::from([("slow_consumer".to_owned(), Gaps { told: 3, ticks: 1_240 })]),
+        gaps: BTreeMap::from([("slow_consumer".to_owned(), NotedGaps { told: 3, ticks: 1_240 })]),
         ended: BTreeMap::from([("slow_consumer".to_owned(), 1)]),
         ..Account::default()
     };
@@ -501,7 +504,7 @@ fn the_log_says_how_the_clients_did_and_loses_nothing_of_it() {
 fn an_interval_over_budget_is_an_incident() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, ring) = tick_ring(4, VENUES.len()).expect("a power of two");
-    let flights = flight::Options {
+    let flights = flight::FlightOptions {
         dir: folder.path().to_owned(),
         seconds: 1,
         files_max: 9,
@@ -512,7 +515,7 @@ fn an_interval_over_budget_is_an_incident() {
     let flights = Some(Flights::new(flights, ring, table()));
     let log = folder.path().join("latency.hlog");
     let options = options(SECOND, Some(log_options(&log, 1 << 20)));
-    let mut rig = Rig::with(Options { flights, budget, ..options });
+    let mut rig = Rig::with(CollectorOptions { flights, budget, ..options });
     let incidents = rig.collector.flights.as_ref().map(Flights::incidents).expect("a recorder");
     // A rule without measurements is not violated.
     for (second, ns, broken) in
@@ -552,7 +555,7 @@ fn an_interval_over_budget_is_an_incident() {
     let named: Vec<Vec<PathBuf>> = accounts.iter().map(named).collect();
     assert_eq!(named, [vec![], vec![], vec![files[0].clone()], vec![], vec![], vec![files[1].clone()]]);
     let last = &accounts[5].flights[0];
-    assert_eq!(last.at, Moment((START.wall_ns + 5 * SECOND + MS) / 1_000 * 1_000));
+    assert_eq!(last.at, NotedMoment((START.wall_ns + 5 * SECOND + MS) / 1_000 * 1_000));
     assert!(last.what.starts_with("over budget: write.p50<10us: ") && last.session.is_none(), "{last:?}");
     let flight = Flight::read(fs::read(&files[1]).expect("a file").as_slice()).expect("a flight");
     let stage = &flight.stages[0];

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Cause, Client, State};
+use super::{Cause, Client, ClientSnapshot};
 use crate::latency::{Figures, Nanos};
 use crate::model::instrument::{InstrumentTable, Symbol};
 use crate::model::tick::{Channel, GapCause, Tick};
@@ -39,7 +39,7 @@ pub struct Header {
     /// Number of ticks in the flight: the last ones before the incident.
     pub ticks: u64,
     /// What limited the number of ticks.
-    pub ticks_bound: Bound,
+    pub ticks_bound: FlightBound,
     /// Start and end of the interval with the latencies, microseconds since the Unix epoch.
     pub stages_from_us: u64,
     /// See [`stages_from_us`](Self::stages_from_us).
@@ -52,7 +52,7 @@ pub struct Header {
 /// What limits the ticks of a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
+pub enum FlightBound {
     /// The time span; it is complete.
     Seconds,
     /// The ring: older ticks are overwritten.
@@ -153,7 +153,7 @@ impl fmt::Display for Reason {
 enum Line<'a> {
     Flight(&'a Header),
     Client(&'a Client),
-    State(&'a State),
+    State(&'a ClientSnapshot),
 }
 
 impl Line<'_> {
@@ -180,7 +180,7 @@ impl Header {
     /// The header of a flight whose number of ticks is not known yet.
     pub(super) fn new(at_us: u64, reason: Reason, seconds: u64, stages: &Stages) -> Self {
         let Stages { from_us, to_us, .. } = *stages;
-        let (ticks, ticks_bound) = (u64::MAX, Bound::Seconds);
+        let (ticks, ticks_bound) = (u64::MAX, FlightBound::Seconds);
         Self {
             version: VERSION,
             at_us,
@@ -301,7 +301,7 @@ fn take(flight: &mut Option<Flight>, text: &[u8]) -> Result<(), String> {
     };
     match (kind.as_str(), &mut flight.client) {
         ("client", client @ None) => *client = Some(Client::deserialize(&value).map_err(wrong)?),
-        ("state", Some(client)) => client.states.push(State::deserialize(&value).map_err(wrong)?),
+        ("state", Some(client)) => client.states.push(ClientSnapshot::deserialize(&value).map_err(wrong)?),
         ("stage", _) => flight.stages.push(value),
         ("trade" | "quote" | "gap" | "status", _) => flight.ticks.push(value),
         _ => return Err(format!("a `{kind}` has no place here")),

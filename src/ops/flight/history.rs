@@ -11,7 +11,7 @@ const STATES_MAX: usize = 64;
 
 /// State of a client at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct ClientSnapshot {
     /// Time, microseconds since the Unix epoch.
     pub at_us: u64,
     /// The level that was last sent to the client.
@@ -45,13 +45,13 @@ fn read_level<'de, D: Deserializer<'de>>(from: D) -> Result<Level, D::Error> {
 
 /// The states of a client over a time span, at most 64: each change of its level, and others at intervals.
 #[derive(Clone, Debug, Default)]
-pub struct History(VecDeque<State>);
+pub struct ClientHistory(VecDeque<ClientSnapshot>);
 
-impl History {
+impl ClientHistory {
     /// Keeps the current state, unless a recent one has the same level, and removes states older than
     /// `span_us` microseconds.
-    pub fn note(&mut self, state: State, span_us: u64) {
-        let due_us = |last: &State| last.at_us.saturating_add(span_us / STATES_MAX as u64);
+    pub fn note(&mut self, state: ClientSnapshot, span_us: u64) {
+        let due_us = |last: &ClientSnapshot| last.at_us.saturating_add(span_us / STATES_MAX as u64);
         if self.0.back().is_some_and(|last| last.level == state.level && state.at_us < due_us(last)) {
             return;
         }
@@ -63,7 +63,7 @@ impl History {
     }
 
     /// The states before `now`, followed by `now`.
-    pub fn until(&self, now: State) -> Vec<State> {
+    pub fn until(&self, now: ClientSnapshot) -> Vec<ClientSnapshot> {
         let before = self.0.iter().filter(|state| state.at_us < now.at_us);
         before.copied().chain([now]).collect()
     }
@@ -75,8 +75,8 @@ mod tests {
 
     use super::*;
 
-    fn state(at_us: u64, level: Level) -> State {
-        State {
+    fn state(at_us: u64, level: Level) -> ClientSnapshot {
+        ClientSnapshot {
             at_us,
             level,
             behind_ms: 1,
@@ -91,14 +91,15 @@ mod tests {
 
     #[test]
     fn a_state_is_small_and_comes_back_as_it_was_written() {
-        assert!(size_of::<State>() <= 72);
+        assert!(size_of::<ClientSnapshot>() <= 72);
         for level in Level::ALL {
             let text = serde_json::to_string(&state(9, level)).expect("it can be written");
-            assert_eq!(serde_json::from_str::<State>(&text).expect(&text), state(9, level));
+            assert_eq!(serde_json::from_str::<ClientSnapshot>(&text).expect(&text), state(9, level));
         }
         let odd = r#"{"at_us":1,"level":"good"}"#;
         assert!(
-            serde_json::from_str::<State>(odd).is_err_and(|e| e.to_string().contains("\"good\" is no level"))
+            serde_json::from_str::<ClientSnapshot>(odd)
+                .is_err_and(|e| e.to_string().contains("\"good\" is no level"))
         );
     }
 
@@ -109,7 +110,7 @@ mod tests {
             seconds in 1_u64..60,
         ) {
             let span_us = seconds * 1_000_000;
-            let (mut history, mut now_us, mut told) = (History::default(), 1_000_000, Vec::new());
+            let (mut history, mut now_us, mut told) = (ClientHistory::default(), 1_000_000, Vec::new());
             for (step, level) in steps {
                 now_us += step;
                 let now = state(now_us, Level::ALL[level]);

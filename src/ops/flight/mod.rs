@@ -1,7 +1,7 @@
 //! The flight recorder: after an incident, writes the ticks and client states before it to one file.
 //!
 //! Nothing is written in advance. The ticks are in the ring anyway, and some states of clients above level
-//! `ok` are kept ([`History`]). A thread that detects an [`Incident`] reports it ([`IncidentReporter`]) and
+//! `ok` are kept ([`ClientHistory`]). A thread that detects an [`Incident`] reports it ([`IncidentReporter`]) and
 //! continues; the thread of the collector reads the ring backwards as far as possible and writes the file
 //! ([`Flights`]). `docs/LATENCY.md` describes the file.
 
@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 
-pub use files::{Flights, Options, Outcome};
-pub use form::{Bound, Flight, FlightError, Header, Reason, Stages};
-pub use history::{History, State};
+pub use files::{DumpOutcome, FlightOptions, Flights};
+pub use form::{Flight, FlightBound, FlightError, Header, Reason, Stages};
+pub use history::{ClientHistory, ClientSnapshot};
 
-use crate::latency::budget::Verdict;
+use crate::latency::budget::BudgetVerdict;
 use crate::model::tick::{GapCause, Key};
 use crate::system::counters::{Counter, Ending};
 
@@ -57,7 +57,7 @@ pub enum Cause {
         why: GapCause,
     },
     /// An interval was over budget; the violated rules.
-    Budget(Vec<Verdict>),
+    Budget(Vec<BudgetVerdict>),
 }
 
 /// A client and its states.
@@ -73,12 +73,12 @@ pub struct Client {
     pub subscriptions: usize,
     /// States since its level was last `ok`, the newest last.
     #[serde(skip)]
-    pub states: Vec<State>,
+    pub states: Vec<ClientSnapshot>,
 }
 
 /// Counters of the recorder.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct FlightStats {
     /// Files written.
     pub written: Counter,
     /// Incidents without a file, because one was written shortly before.
@@ -88,7 +88,7 @@ pub struct Stats {
     failing: AtomicBool,
 }
 
-impl Stats {
+impl FlightStats {
     /// Whether the last file could not be written.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
@@ -98,7 +98,7 @@ impl Stats {
 /// Shared between the reporting threads and the writing thread.
 #[derive(Debug, Default)]
 struct Shared {
-    stats: Arc<Stats>,
+    stats: Arc<FlightStats>,
     /// Earliest time of the next file, steady nanoseconds; [`ON_ITS_WAY`] while an incident is waiting to be
     /// written.
     open_at_ns: AtomicU64,

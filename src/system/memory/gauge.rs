@@ -11,7 +11,7 @@ const MACHINE_PERCENT: u64 = 75;
 
 /// The origin of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum BoundOrigin {
     /// `limits.memory_bytes_max`.
     Configured,
     /// The limit of the cgroup.
@@ -24,11 +24,11 @@ pub enum Origin {
 
 /// The bound on memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct MemoryBound {
     /// Bytes; [`u64::MAX`] means no bound.
     pub bytes: u64,
     /// Its origin.
-    pub origin: Origin,
+    pub origin: BoundOrigin,
     /// What it was derived from, in bytes: the limit of the cgroup, the memory of the machine, or the
     /// configured value.
     pub of_bytes: u64,
@@ -36,14 +36,14 @@ pub struct Bound {
 
 /// The memory in use, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
+pub struct MemoryUse {
     /// Memory of the process that is not file-backed.
     pub process: u64,
     /// Memory charged to the cgroup, without droppable file pages; 0 if the cgroup does not set the bound.
     pub cgroup: u64,
 }
 
-impl Use {
+impl MemoryUse {
     /// Returns the greater of two figures: the memory of the process plus the kernel's for it
     /// (`kernel_bytes`), and the charge of the cgroup.
     pub fn bytes(self, kernel_bytes: u64) -> u64 {
@@ -102,18 +102,25 @@ impl Gauge {
     }
 
     /// Returns the bound: as configured, or derived if that is 0.
-    pub fn bound(&mut self, configured_bytes: u64) -> Bound {
-        let derived =
-            |of_bytes: u64, percent, origin| Bound { bytes: of_bytes / 100 * percent, origin, of_bytes };
-        let bound = match (configured_bytes, &self.cgroup, self.machine_bytes) {
-            (1.., ..) => {
-                Bound { bytes: configured_bytes, origin: Origin::Configured, of_bytes: configured_bytes }
-            }
-            (0, Some(cgroup), _) => derived(cgroup.limit_bytes, CGROUP_PERCENT, Origin::Cgroup),
-            (0, None, Some(machine_bytes)) => derived(machine_bytes, MACHINE_PERCENT, Origin::Machine),
-            (0, None, None) => Bound { bytes: u64::MAX, origin: Origin::Unknown, of_bytes: u64::MAX },
+    pub fn bound(&mut self, configured_bytes: u64) -> MemoryBound {
+        let derived = |of_bytes: u64, percent, origin| MemoryBound {
+            bytes: of_bytes / 100 * percent,
+            origin,
+            of_bytes,
         };
-        self.by_cgroup = bound.origin == Origin::Cgroup;
+        let bound = match (configured_bytes, &self.cgroup, self.machine_bytes) {
+            (1.., ..) => MemoryBound {
+                bytes: configured_bytes,
+                origin: BoundOrigin::Configured,
+                of_bytes: configured_bytes,
+            },
+            (0, Some(cgroup), _) => derived(cgroup.limit_bytes, CGROUP_PERCENT, BoundOrigin::Cgroup),
+            (0, None, Some(machine_bytes)) => derived(machine_bytes, MACHINE_PERCENT, BoundOrigin::Machine),
+            (0, None, None) => {
+                MemoryBound { bytes: u64::MAX, origin: BoundOrigin::Unknown, of_bytes: u64::MAX }
+            }
+        };
+        self.by_cgroup = bound.origin == BoundOrigin::Cgroup;
         bound
     }
 
@@ -124,11 +131,11 @@ impl Gauge {
     }
 
     /// Returns the memory in use now.
-    pub fn read(&self) -> Use {
+    pub fn read(&self) -> MemoryUse {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let held: u64 = ["RssAnon", "RssShmem"].iter().filter_map(|field| kib_of(&status, field)).sum();
         let charged = self.cgroup.as_ref().filter(|_| self.by_cgroup).and_then(Cgroup::charged_bytes);
-        Use { process: held, cgroup: charged.unwrap_or(0) }
+        MemoryUse { process: held, cgroup: charged.unwrap_or(0) }
     }
 }
 
@@ -242,21 +249,21 @@ mod tests {
     fn the_bound_is_configured_or_derived() {
         let cgroup = Cgroup { dir: PathBuf::new(), files: VERSION_2, limit_bytes: 1_000 };
         let mut gauge = Gauge { cgroup: Some(cgroup), machine_bytes: Some(4_000), by_cgroup: false };
-        let of = |bound: Bound| (bound.bytes, bound.origin, bound.of_bytes);
-        assert_eq!(of(gauge.bound(0)), (900, Origin::Cgroup, 1_000));
+        let of = |bound: MemoryBound| (bound.bytes, bound.origin, bound.of_bytes);
+        assert_eq!(of(gauge.bound(0)), (900, BoundOrigin::Cgroup, 1_000));
         assert!(gauge.by_cgroup);
-        assert_eq!(of(gauge.bound(5_000)), (5_000, Origin::Configured, 5_000));
+        assert_eq!(of(gauge.bound(5_000)), (5_000, BoundOrigin::Configured, 5_000));
         assert!(!gauge.by_cgroup, "what others take in a cgroup is no business of a bound that was chosen");
         assert_eq!(gauge.limit_bytes(), Some(1_000));
         gauge.cgroup = None;
-        assert_eq!(of(gauge.bound(0)), (3_000, Origin::Machine, 4_000));
+        assert_eq!(of(gauge.bound(0)), (3_000, BoundOrigin::Machine, 4_000));
         gauge.machine_bytes = None;
-        assert_eq!(gauge.bound(0).origin, Origin::Unknown);
+        assert_eq!(gauge.bound(0).origin, BoundOrigin::Unknown);
     }
 
     #[test]
     fn the_greater_of_two_measures_counts() {
-        let held = Use { process: 100, cgroup: 130 };
+        let held = MemoryUse { process: 100, cgroup: 130 };
         assert_eq!((held.bytes(20), held.bytes(40)), (130, 140));
     }
 

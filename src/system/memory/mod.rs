@@ -13,7 +13,7 @@ use crate::system::counters::Counter;
 
 mod gauge;
 
-pub use gauge::{Bound, Gauge, Origin, Use};
+pub use gauge::{BoundOrigin, Gauge, MemoryBound, MemoryUse};
 
 /// The percentage of the bound from which memory is short: rooms, catch-ups and large subscriptions are
 /// refused, checkpoints are dropped, and slow clients shed.
@@ -25,7 +25,7 @@ const SLACK_PERCENT: u64 = 5;
 
 /// How close the use is to the bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum MemoryLevel {
     /// Below all thresholds.
     #[default]
     Ample,
@@ -37,7 +37,7 @@ pub enum Level {
     Full,
 }
 
-impl Level {
+impl MemoryLevel {
     /// Returns the name for the operator.
     pub const fn name(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Level {
 
 /// What is refused when memory is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum MemoryDemand {
     /// A connection.
     Connection,
     /// A replay room.
@@ -62,7 +62,7 @@ pub enum Asked {
     Subscription,
 }
 
-impl Asked {
+impl MemoryDemand {
     /// Every one, in the order of its number.
     pub const ALL: [Self; 4] = [Self::Connection, Self::Room, Self::CatchUp, Self::Subscription];
 
@@ -77,10 +77,10 @@ impl Asked {
     }
 
     /// Returns the level from which it is refused.
-    const fn refused_from(self) -> Level {
+    const fn refused_from(self) -> MemoryLevel {
         match self {
-            Self::Connection => Level::Critical,
-            Self::Room | Self::CatchUp | Self::Subscription => Level::Short,
+            Self::Connection => MemoryLevel::Critical,
+            Self::Room | Self::CatchUp | Self::Subscription => MemoryLevel::Short,
         }
     }
 }
@@ -103,7 +103,7 @@ pub struct Memory {
     claimed_before_bytes: AtomicU64,
     /// Threads that share the spare memory.
     sharers: AtomicU64,
-    refused: [Counter; Asked::ALL.len()],
+    refused: [Counter; MemoryDemand::ALL.len()],
     /// Checkpoints of replays that were dropped.
     pub checkpoints_dropped: Counter,
 }
@@ -171,23 +171,23 @@ impl Memory {
     }
 
     /// Returns how close the use is to the bound.
-    pub fn level(&self) -> Level {
+    pub fn level(&self) -> MemoryLevel {
         let used = self.used_bytes();
         match () {
-            () if used >= self.bound_bytes => Level::Full,
-            () if used >= self.percent(CRITICAL_PERCENT) => Level::Critical,
-            () if used >= self.percent(SHORT_PERCENT) => Level::Short,
-            () => Level::Ample,
+            () if used >= self.bound_bytes => MemoryLevel::Full,
+            () if used >= self.percent(CRITICAL_PERCENT) => MemoryLevel::Critical,
+            () if used >= self.percent(SHORT_PERCENT) => MemoryLevel::Short,
+            () => MemoryLevel::Ample,
         }
     }
 
     /// Returns the bytes to free until the use is well below a level; 0 unless that level is reached.
-    pub fn excess_bytes(&self, level: Level) -> u64 {
+    pub fn excess_bytes(&self, level: MemoryLevel) -> u64 {
         let percent = match level {
-            Level::Ample => return 0,
-            Level::Short => SHORT_PERCENT,
-            Level::Critical => CRITICAL_PERCENT,
-            Level::Full => 100,
+            MemoryLevel::Ample => return 0,
+            MemoryLevel::Short => SHORT_PERCENT,
+            MemoryLevel::Critical => CRITICAL_PERCENT,
+            MemoryLevel::Full => 100,
         };
         if self.level() < level {
             return 0;
@@ -223,7 +223,7 @@ impl Memory {
     }
 
     /// Returns true if a request is refused now because memory is short, and counts the refusal.
-    pub fn refuses(&self, asked: Asked) -> bool {
+    pub fn refuses(&self, asked: MemoryDemand) -> bool {
         let refuses = self.level() >= asked.refused_from();
         if refuses {
             self.refused[asked as usize].add(1);
@@ -233,7 +233,7 @@ impl Memory {
 
     /// Claims memory for a request, as [`claim`](Self::claim) does. Returns false, and counts the refusal, if
     /// it cannot.
-    pub fn grants(&self, asked: Asked, bytes: u64) -> bool {
+    pub fn grants(&self, asked: MemoryDemand, bytes: u64) -> bool {
         let granted = self.claim(bytes);
         if !granted {
             self.refused[asked as usize].add(1);
@@ -242,7 +242,7 @@ impl Memory {
     }
 
     /// Returns how many such requests were refused.
-    pub fn refused(&self, asked: Asked) -> u64 {
+    pub fn refused(&self, asked: MemoryDemand) -> u64 {
         self.refused[asked as usize].get()
     }
 }
@@ -255,34 +255,40 @@ mod tests {
     fn levels_are_shares_of_the_bound() {
         let memory = Memory::new(1_000);
         let cases = [
-            (0, Level::Ample, 0),
-            (799, Level::Ample, 0),
-            (800, Level::Short, 50),
-            (899, Level::Short, 149),
-            (900, Level::Critical, 150),
-            (1_000, Level::Full, 250),
-            (5_000, Level::Full, 4_250),
+            (0, MemoryLevel::Ample, 0),
+            (799, MemoryLevel::Ample, 0),
+            (800, MemoryLevel::Short, 50),
+            (899, MemoryLevel::Short, 149),
+            (900, MemoryLevel::Critical, 150),
+            (1_000, MemoryLevel::Full, 250),
+            (5_000, MemoryLevel::Full, 4_250),
         ];
         for (used, level, excess) in cases {
             memory.measured(used);
-            assert_eq!((memory.level(), memory.excess_bytes(Level::Short)), (level, excess), "{used}");
+            assert_eq!((memory.level(), memory.excess_bytes(MemoryLevel::Short)), (level, excess), "{used}");
         }
         memory.measured(899);
-        assert_eq!((memory.excess_bytes(Level::Critical), memory.excess_bytes(Level::Full)), (0, 0));
+        assert_eq!(
+            (memory.excess_bytes(MemoryLevel::Critical), memory.excess_bytes(MemoryLevel::Full)),
+            (0, 0)
+        );
         memory.measured(950);
-        assert_eq!((memory.excess_bytes(Level::Critical), memory.excess_bytes(Level::Full)), (100, 0));
-        assert!(memory.refuses(Asked::Connection) && memory.refuses(Asked::Room));
+        assert_eq!(
+            (memory.excess_bytes(MemoryLevel::Critical), memory.excess_bytes(MemoryLevel::Full)),
+            (100, 0)
+        );
+        assert!(memory.refuses(MemoryDemand::Connection) && memory.refuses(MemoryDemand::Room));
         memory.measured(850);
-        assert!(!memory.refuses(Asked::Connection) && memory.refuses(Asked::CatchUp));
-        assert_eq!(Asked::ALL.map(|asked| memory.refused(asked)), [1, 1, 1, 0]);
+        assert!(!memory.refuses(MemoryDemand::Connection) && memory.refuses(MemoryDemand::CatchUp));
+        assert_eq!(MemoryDemand::ALL.map(|asked| memory.refused(asked)), [1, 1, 1, 0]);
     }
 
     #[test]
     fn without_a_bound_nothing_is_refused() {
         let memory = Memory::default();
         memory.measured(1 << 40);
-        assert!(memory.claim(1 << 40) && !memory.refuses(Asked::Room));
-        assert_eq!((memory.bound_bytes(), memory.level()), (None, Level::Ample));
+        assert!(memory.claim(1 << 40) && !memory.refuses(MemoryDemand::Room));
+        assert_eq!((memory.bound_bytes(), memory.level()), (None, MemoryLevel::Ample));
         assert!(memory.share() > 1 << 59);
     }
 
@@ -298,8 +304,8 @@ mod tests {
         assert!(!memory.claim(1));
         memory.measured(700);
         assert!(memory.claim(100));
-        assert!(!memory.grants(Asked::Subscription, 1));
-        assert_eq!(memory.refused(Asked::Subscription), 1);
+        assert!(!memory.grants(MemoryDemand::Subscription, 1));
+        assert_eq!(memory.refused(MemoryDemand::Subscription), 1);
     }
 
     #[test]

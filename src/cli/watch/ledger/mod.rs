@@ -2,7 +2,8 @@
 //! `gap` covers exactly the difference.
 //!
 //! Pure: messages go in, counts and violations come out. Pass *every* message of a connection to
-//! [`Ledger::hear`], in order, including the `hello` of a new connection; then check [`Ledger::held`].
+//! [`SequenceLedger::hear`], in order, including the `hello` of a new connection; then check
+//! [`SequenceLedger::held`].
 //!
 //! The first message of a subscription may be:
 //!
@@ -52,7 +53,7 @@ impl Expect {
 
 /// A violation of the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum LedgerFault {
     /// An update that does not follow: `seq − n` is not `last`.
     Update {
         /// The previous number.
@@ -102,7 +103,7 @@ pub struct Break {
     /// The symbol and channel; `None` for a message that cannot be parsed.
     pub of: Option<(String, Channel)>,
     /// The violation.
-    pub fault: Fault,
+    pub fault: LedgerFault,
 }
 
 impl fmt::Display for Break {
@@ -111,22 +112,26 @@ impl fmt::Display for Break {
             write!(f, "{symbol} {}: ", channel.name())?;
         }
         match &self.fault {
-            Fault::Update { last, seq, n } => {
+            LedgerFault::Update { last, seq, n } => {
                 let before = seq.saturating_sub(*n);
                 write!(f, "expected seq - n = {last}, got {before} (seq {seq}, n {n}): ")?;
                 difference(f, *last, before)
             }
-            Fault::Snapshot { last, seq } => {
+            LedgerFault::Snapshot { last, seq } => {
                 write!(f, "expected no snapshot but a repeat of {last}, got {seq}: ")?;
                 difference(f, *last, *seq)
             }
-            Fault::Gap { last, from, to } => {
+            LedgerFault::Gap { last, from, to } => {
                 write!(f, "expected a gap from {}, got {from} to {to}: ", last.saturating_add(1))?;
                 difference(f, *last, from.saturating_sub(1))
             }
-            Fault::EmptyGap { from, to } => write!(f, "expected a gap of something, got {from} to {to}"),
-            Fault::Count { seq, n } => write!(f, "expected n between 1 and seq, got n {n} at seq {seq}"),
-            Fault::Unreadable(what) => write!(f, "a message could not be read: {what}"),
+            LedgerFault::EmptyGap { from, to } => {
+                write!(f, "expected a gap of something, got {from} to {to}")
+            }
+            LedgerFault::Count { seq, n } => {
+                write!(f, "expected n between 1 and seq, got n {n} at seq {seq}")
+            }
+            LedgerFault::Unreadable(what) => write!(f, "a message could not be read: {what}"),
         }
     }
 }
@@ -154,14 +159,14 @@ pub struct Heard {
 
 /// Gaps with one reason, or all gaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gaps {
+pub struct GapTotals {
     /// Number of gaps.
     pub count: u64,
     /// Ticks that they name.
     pub ticks: u64,
 }
 
-impl Gaps {
+impl GapTotals {
     fn add(&mut self, ticks: u64) {
         self.count += 1;
         self.ticks = self.ticks.saturating_add(ticks);
@@ -170,18 +175,18 @@ impl Gaps {
 
 /// Accounts for the messages of a connection. The [module](self) describes the rule.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct SequenceLedger {
     snapshot: bool,
     streams: FxHashMap<Box<str>, [Option<Expect>; 2]>,
     /// The accepted symbols and wildcards, by channel.
     held: [FxHashSet<Box<str>>; 2],
     heard: [Heard; 2],
-    gaps: Vec<(Box<str>, Gaps)>,
+    gaps: Vec<(Box<str>, GapTotals)>,
     break_count: u64,
     breaks: Vec<Break>,
 }
 
-impl Ledger {
+impl SequenceLedger {
     /// Creates a ledger for subscriptions with a first snapshot (the default of the protocol) or without one.
     pub fn new(snapshot: bool) -> Self {
         Self {
@@ -221,7 +226,7 @@ impl Ledger {
 
     /// Counts a message that cannot be parsed as a violation, because it may have been a tick.
     pub fn unreadable(&mut self, what: &str) {
-        self.broke(None, Fault::Unreadable(what.to_owned()));
+        self.broke(None, LedgerFault::Unreadable(what.to_owned()));
     }
 
     /// True if every number is accounted for so far.
@@ -255,13 +260,13 @@ impl Ledger {
     }
 
     /// The gaps by reason, in the order of first occurrence.
-    pub fn gaps(&self) -> impl Iterator<Item = (&str, Gaps)> {
+    pub fn gaps(&self) -> impl Iterator<Item = (&str, GapTotals)> {
         self.gaps.iter().map(|(why, gaps)| (&**why, *gaps))
     }
 
     /// All gaps.
-    pub fn gaps_all(&self) -> Gaps {
-        self.gaps.iter().fold(Gaps::default(), |sum, (_, gaps)| Gaps {
+    pub fn gaps_all(&self) -> GapTotals {
+        self.gaps.iter().fold(GapTotals::default(), |sum, (_, gaps)| GapTotals {
             count: sum.count + gaps.count,
             ticks: sum.ticks.saturating_add(gaps.ticks),
         })
@@ -293,10 +298,10 @@ impl Ledger {
         let Gap { channel, from, to, .. } = *gap;
         let expect = self.expect(&gap.symbol, channel);
         let fault = if from > to {
-            Some(Fault::EmptyGap { from, to })
+            Some(LedgerFault::EmptyGap { from, to })
         } else {
             self.gaps_of(&gap.why).add((to - from).saturating_add(1));
-            expect.last().filter(|last| from.checked_sub(1) != Some(*last)).map(|last| Fault::Gap {
+            expect.last().filter(|last| from.checked_sub(1) != Some(*last)).map(|last| LedgerFault::Gap {
                 last,
                 from,
                 to,
@@ -307,7 +312,14 @@ impl Ledger {
 
     /// Moves a stream to `seq`, and records a violation. A violation never moves it back, so that one late
     /// message violates the rule once.
-    fn settle(&mut self, symbol: &str, channel: Channel, expect: Expect, seq: u64, fault: Option<Fault>) {
+    fn settle(
+        &mut self,
+        symbol: &str,
+        channel: Channel,
+        expect: Expect,
+        seq: u64,
+        fault: Option<LedgerFault>,
+    ) {
         let next = Expect::After(expect.last().map_or(seq, |last| last.max(seq)));
         self.set(symbol, channel, next);
         if let Some(fault) = fault {
@@ -315,7 +327,7 @@ impl Ledger {
         }
     }
 
-    fn broke(&mut self, of: Option<(&str, Channel)>, fault: Fault) {
+    fn broke(&mut self, of: Option<(&str, Channel)>, fault: LedgerFault) {
         self.break_count += 1;
         if self.breaks.len() < BREAKS_KEPT {
             let of = of.map(|(symbol, channel)| (symbol.to_owned(), channel));
@@ -341,14 +353,14 @@ impl Ledger {
         }
     }
 
-    fn gaps_of(&mut self, why: &str) -> &mut Gaps {
+    fn gaps_of(&mut self, why: &str) -> &mut GapTotals {
         let full = self.gaps.len() >= WHYS_MAX;
         let at = self.gaps.iter().position(|(known, _)| **known == *why);
         let at = at.unwrap_or_else(|| {
             if !full {
-                self.gaps.push((why.into(), Gaps::default()));
+                self.gaps.push((why.into(), GapTotals::default()));
             } else if self.gaps.len() == WHYS_MAX {
-                self.gaps.push(("other".into(), Gaps::default()));
+                self.gaps.push(("other".into(), GapTotals::default()));
             }
             self.gaps.len() - 1
         });
@@ -414,12 +426,12 @@ impl Ledger {
 }
 
 /// The violation of an update, or of a snapshot that does not start a stream, if any.
-fn update_fault(expect: Expect, seq: u64, n: u64, snap: bool) -> Option<Fault> {
+fn update_fault(expect: Expect, seq: u64, n: u64, snap: bool) -> Option<LedgerFault> {
     let Some(before) = seq.checked_sub(n).filter(|_| n > 0) else {
-        return Some(Fault::Count { seq, n });
+        return Some(LedgerFault::Count { seq, n });
     };
     let last = expect.last().filter(|last| *last != before)?;
-    Some(if snap { Fault::Snapshot { last, seq } } else { Fault::Update { last, seq, n } })
+    Some(if snap { LedgerFault::Snapshot { last, seq } } else { LedgerFault::Update { last, seq, n } })
 }
 
 /// The channels of an ack, or of one of its entries; all channels if it names none.

@@ -5,14 +5,14 @@ use super::*;
 const SYMBOL: &str = "coinbase:BTC-USD";
 
 /// Passes messages to the ledger as received.
-fn hear(ledger: &mut Ledger, texts: &[String]) {
+fn hear(ledger: &mut SequenceLedger, texts: &[String]) {
     for text in texts {
         ledger.hear(&Message::parse(text).expect(text));
     }
 }
 
-fn heard(texts: &[String]) -> Ledger {
-    let mut ledger = Ledger::new(true);
+fn heard(texts: &[String]) -> SequenceLedger {
+    let mut ledger = SequenceLedger::new(true);
     hear(&mut ledger, texts);
     ledger
 }
@@ -39,7 +39,7 @@ fn ok(more: &str) -> String {
     format!(r#"{{"symbol":"{SYMBOL}","mode":"every","state":"live"{more}}}"#)
 }
 
-fn faults(ledger: &Ledger) -> Vec<Fault> {
+fn faults(ledger: &SequenceLedger) -> Vec<LedgerFault> {
     assert_eq!(ledger.held(), ledger.break_count() == 0);
     ledger.breaks().iter().map(|broken| broken.fault.clone()).collect()
 }
@@ -59,8 +59,8 @@ fn a_good_stream_holds_and_its_books_close() {
     assert_eq!(faults(&ledger), []);
     assert_eq!(ledger.heard(Channel::Trade), Heard { updates: 3, ticks: 6, merged: 3, snapshots: 2 });
     assert_eq!(ledger.heard(Channel::Quote), Heard::default());
-    let slow = Gaps { count: 1, ticks: 29 };
-    let feed = Gaps { count: 2, ticks: 5 };
+    let slow = GapTotals { count: 1, ticks: 29 };
+    let feed = GapTotals { count: 2, ticks: 5 };
     assert_eq!(ledger.gaps().collect::<Vec<_>>(), [("slow_consumer", slow), ("feed", feed)]);
     assert_eq!(ledger.heard_all().ticks + ledger.gaps_all().ticks, 590 - 550);
 }
@@ -68,7 +68,7 @@ fn a_good_stream_holds_and_its_books_close() {
 #[test]
 fn a_lost_update_is_found_and_told() {
     let ledger = heard(&[snap(550), update(551, 1), update(554, 1), update(555, 1)]);
-    assert_eq!(faults(&ledger), [Fault::Update { last: 551, seq: 554, n: 1 }]);
+    assert_eq!(faults(&ledger), [LedgerFault::Update { last: 551, seq: 554, n: 1 }]);
     assert_eq!(
         ledger.breaks()[0].to_string(),
         "coinbase:BTC-USD trade: expected seq - n = 551, got 553 (seq 554, n 1): 2 ticks unaccounted for"
@@ -78,28 +78,28 @@ fn a_lost_update_is_found_and_told() {
 #[test]
 fn an_update_told_twice_breaks_once() {
     let ledger = heard(&[snap(5), update(6, 1), update(7, 1), update(6, 1), update(8, 1)]);
-    assert_eq!(faults(&ledger), [Fault::Update { last: 7, seq: 6, n: 1 }]);
+    assert_eq!(faults(&ledger), [LedgerFault::Update { last: 7, seq: 6, n: 1 }]);
     assert!(ledger.breaks()[0].to_string().ends_with("2 ticks told twice"));
 }
 
 #[test]
 fn n_is_part_of_the_rule() {
-    assert_eq!(faults(&heard(&[snap(5), update(8, 2)])), [Fault::Update { last: 5, seq: 8, n: 2 }]);
-    assert_eq!(faults(&heard(&[snap(5), update(8, 4)])), [Fault::Update { last: 5, seq: 8, n: 4 }]);
-    assert_eq!(faults(&heard(&[snap(5), update(5, 0)])), [Fault::Count { seq: 5, n: 0 }]);
-    assert_eq!(faults(&heard(&[update(5, 6)])), [Fault::Count { seq: 5, n: 6 }]);
+    assert_eq!(faults(&heard(&[snap(5), update(8, 2)])), [LedgerFault::Update { last: 5, seq: 8, n: 2 }]);
+    assert_eq!(faults(&heard(&[snap(5), update(8, 4)])), [LedgerFault::Update { last: 5, seq: 8, n: 4 }]);
+    assert_eq!(faults(&heard(&[snap(5), update(5, 0)])), [LedgerFault::Count { seq: 5, n: 0 }]);
+    assert_eq!(faults(&heard(&[update(5, 6)])), [LedgerFault::Count { seq: 5, n: 6 }]);
 }
 
 #[test]
 fn a_gap_is_exact_or_broken() {
     let after_gap = |from, to| faults(&heard(&[snap(551), gap(from, to, "overrun"), update(581, 1)]));
     assert_eq!(after_gap(552, 580), []);
-    assert_eq!(after_gap(553, 580), [Fault::Gap { last: 551, from: 553, to: 580 }]);
-    assert_eq!(after_gap(551, 580), [Fault::Gap { last: 551, from: 551, to: 580 }]);
-    assert_eq!(after_gap(552, 579), [Fault::Update { last: 579, seq: 581, n: 1 }]);
-    assert_eq!(after_gap(552, 581), [Fault::Update { last: 581, seq: 581, n: 1 }]);
-    assert_eq!(faults(&heard(&[snap(5), gap(6, 5, "x")])), [Fault::EmptyGap { from: 6, to: 5 }]);
-    assert_eq!(faults(&heard(&[gap(0, 3, "x")])), [Fault::Gap { last: 0, from: 0, to: 3 }]);
+    assert_eq!(after_gap(553, 580), [LedgerFault::Gap { last: 551, from: 553, to: 580 }]);
+    assert_eq!(after_gap(551, 580), [LedgerFault::Gap { last: 551, from: 551, to: 580 }]);
+    assert_eq!(after_gap(552, 579), [LedgerFault::Update { last: 579, seq: 581, n: 1 }]);
+    assert_eq!(after_gap(552, 581), [LedgerFault::Update { last: 581, seq: 581, n: 1 }]);
+    assert_eq!(faults(&heard(&[snap(5), gap(6, 5, "x")])), [LedgerFault::EmptyGap { from: 6, to: 5 }]);
+    assert_eq!(faults(&heard(&[gap(0, 3, "x")])), [LedgerFault::Gap { last: 0, from: 0, to: 3 }]);
     assert_eq!(faults(&heard(&[gap(0, u64::MAX, "x")])).len(), 1, "the largest numbers do no harm");
 }
 
@@ -108,14 +108,14 @@ fn without_a_snapshot_numbers_start_at_one() {
     assert_eq!(faults(&heard(&[update(1, 1), update(2, 1)])), []);
     assert_eq!(faults(&heard(&[update(3, 3)])), []);
     assert_eq!(faults(&heard(&[gap(1, 3, "feed"), update(4, 1)])), []);
-    assert_eq!(faults(&heard(&[update(2, 1)])), [Fault::Update { last: 0, seq: 2, n: 1 }]);
-    assert_eq!(faults(&heard(&[gap(2, 3, "feed")])), [Fault::Gap { last: 0, from: 2, to: 3 }]);
+    assert_eq!(faults(&heard(&[update(2, 1)])), [LedgerFault::Update { last: 0, seq: 2, n: 1 }]);
+    assert_eq!(faults(&heard(&[gap(2, 3, "feed")])), [LedgerFault::Gap { last: 0, from: 2, to: 3 }]);
 }
 
 #[test]
 fn who_asked_for_no_snapshot_may_start_anywhere() {
     for first in [update(77, 3), gap(70, 77, "feed"), snap(77)] {
-        let mut ledger = Ledger::new(false);
+        let mut ledger = SequenceLedger::new(false);
         hear(&mut ledger, &[ack("subscribe", r#""trade""#, &ok("")), first, update(78, 1)]);
         assert_eq!(faults(&ledger), []);
         hear(&mut ledger, &[update(80, 1)]);
@@ -128,7 +128,7 @@ fn an_ack_may_name_the_number_before_the_stream() {
     let base = ack("subscribe", r#""trade""#, &ok(r#","seq":540"#));
     for snapshot in [true, false] {
         let after = |first: String| {
-            let mut ledger = Ledger::new(snapshot);
+            let mut ledger = SequenceLedger::new(snapshot);
             hear(&mut ledger, &[base.clone(), first]);
             ledger.held()
         };
@@ -147,10 +147,13 @@ fn a_later_snapshot_is_no_licence_to_skip() {
     assert_eq!(faults(&heard(&[snap(5), update(6, 1), snap(6), update(7, 1)])), []);
     assert_eq!(faults(&heard(&[snap(5), gap(6, 8, "overrun"), snap(8), update(9, 1)])), []);
     assert_eq!(faults(&heard(&[snap(5), gap(6, 8, "overrun"), snap(9), update(10, 1)])), []);
-    assert_eq!(faults(&heard(&[snap(5), snap(7), update(8, 1)])), [Fault::Snapshot { last: 5, seq: 7 }]);
+    assert_eq!(
+        faults(&heard(&[snap(5), snap(7), update(8, 1)])),
+        [LedgerFault::Snapshot { last: 5, seq: 7 }]
+    );
     assert_eq!(
         faults(&heard(&[snap(5), update(6, 1), snap(4)])),
-        [Fault::Snapshot { last: 6, seq: 4 }],
+        [LedgerFault::Snapshot { last: 6, seq: 4 }],
         "nor to go back"
     );
 }
@@ -186,7 +189,7 @@ fn who_unsubscribes_and_subscribes_starts_over() {
     let goes_on = |held: &str, gone: &str, channel: &str| {
         let texts =
             [ack("subscribe", channel, held), snap(5), ack("unsubscribe", channel, gone), update(7, 1)];
-        faults(&heard(&texts)) == [Fault::Update { last: 5, seq: 7, n: 1 }]
+        faults(&heard(&texts)) == [LedgerFault::Update { last: 5, seq: 7, n: 1 }]
     };
     for (held, gone, stays) in [
         (ok(""), all, true),
@@ -207,7 +210,7 @@ fn who_unsubscribes_and_subscribes_starts_over() {
     let texts = [ack("subscribe", r#""trade""#, &ok("")), snap(5), marked.to_owned(), snap(900)];
     assert_eq!(faults(&heard(&texts)), []);
     let of_another = [snap(5), ack("unsubscribe", r#""quote""#, &ok("")), snap(900)];
-    assert_eq!(faults(&heard(&of_another)), [Fault::Snapshot { last: 5, seq: 900 }]);
+    assert_eq!(faults(&heard(&of_another)), [LedgerFault::Snapshot { last: 5, seq: 900 }]);
     let of_all = r#"{"type":"ack","id":1,"op":"unsubscribe"}"#.to_owned();
     assert_eq!(faults(&heard(&[snap(5), of_all, snap(900)])), []);
 }
@@ -217,7 +220,10 @@ fn who_subscribes_again_may_be_given_a_snapshot_or_just_the_next() {
     let again = ack("subscribe", r#""trade""#, &ok(""));
     assert_eq!(faults(&heard(&[snap(5), again.clone(), snap(9), update(10, 1)])), []);
     assert_eq!(faults(&heard(&[snap(5), again.clone(), update(6, 1)])), []);
-    assert_eq!(faults(&heard(&[snap(5), again, update(7, 1)])), [Fault::Update { last: 5, seq: 7, n: 1 }]);
+    assert_eq!(
+        faults(&heard(&[snap(5), again, update(7, 1)])),
+        [LedgerFault::Update { last: 5, seq: 7, n: 1 }]
+    );
 }
 
 #[test]
@@ -246,8 +252,8 @@ fn reasons_are_bounded() {
         hear(&mut ledger, &[gap(seq, seq, &format!("why{seq}"))]);
     }
     assert_eq!(ledger.gaps().count(), WHYS_MAX + 1);
-    assert_eq!(ledger.gaps().last(), Some(("other", Gaps { count: 84, ticks: 84 })));
-    assert_eq!(ledger.gaps_all(), Gaps { count: 100, ticks: 100 });
+    assert_eq!(ledger.gaps().last(), Some(("other", GapTotals { count: 84, ticks: 84 })));
+    assert_eq!(ledger.gaps_all(), GapTotals { count: 100, ticks: 100 });
     assert!(ledger.held());
 }
 
@@ -307,8 +313,8 @@ fn tick(stream: usize, seq: u64, n: u64, snap: bool) -> Message<'static> {
     Message::Update(channel, Update { symbol: symbol.into(), seq, n, snap, ..Update::default() })
 }
 
-fn hear_said<'a>(said: impl IntoIterator<Item = &'a Said>) -> Ledger {
-    let mut ledger = Ledger::new(true);
+fn hear_said<'a>(said: impl IntoIterator<Item = &'a Said>) -> SequenceLedger {
+    let mut ledger = SequenceLedger::new(true);
     said.into_iter().for_each(|said| ledger.hear(&said.message));
     ledger
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::form::{self, Bound, Header, Reason, Stages};
-use super::{Incident, IncidentReporter, Line, Shared, Stats};
+use super::form::{self, FlightBound, Header, Reason, Stages};
+use super::{FlightStats, Incident, IncidentReporter, Line, Shared};
 use crate::model::instrument::InstrumentTable;
 use crate::ring::TickRing;
 use crate::text::printable;
@@ -18,7 +18,7 @@ use crate::time::rfc3339::{self, FractionDigits};
 
 /// Location and limits of the flights.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct FlightOptions {
     /// Folder of the files; it is created if missing.
     pub dir: PathBuf,
     /// Time span that a flight covers, seconds.
@@ -33,7 +33,7 @@ pub struct Options {
 
 /// Result of recording an incident.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct DumpOutcome {
     /// Message to the operator, if any.
     pub told: Option<String>,
     /// The written file, if any: its name in the folder, and a sentence about the incident.
@@ -42,7 +42,7 @@ pub struct Outcome {
 
 /// Writes flights. It belongs to a thread that may wait for the disk.
 pub struct Flights {
-    options: Options,
+    options: FlightOptions,
     ring: TickRing,
     table: Arc<InstrumentTable>,
     shared: Arc<Shared>,
@@ -52,7 +52,7 @@ pub struct Flights {
 
 impl Flights {
     /// Creates a recorder of the ticks in this ring.
-    pub fn new(options: Options, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
+    pub fn new(options: FlightOptions, ring: TickRing, table: Arc<InstrumentTable>) -> Self {
         Self { options, ring, table, shared: Arc::default(), incidents: bounded(1) }
     }
 
@@ -73,7 +73,7 @@ impl Flights {
     }
 
     /// The counters.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<FlightStats> {
         Arc::clone(&self.shared.stats)
     }
 
@@ -96,7 +96,7 @@ impl Flights {
 
     /// Writes the flight of an incident, with the latencies of the stages. `now_ns` is a steady time, from
     /// which further incidents are suppressed even if the write failed.
-    pub fn write(&mut self, incident: &Incident, stages: &Stages, now_ns: u64) -> Outcome {
+    pub fn write(&mut self, incident: &Incident, stages: &Stages, now_ns: u64) -> DumpOutcome {
         let reason = Reason::new(&incident.cause, &self.table);
         let what = reason.to_string();
         let file = name(incident.at_ns);
@@ -108,12 +108,12 @@ impl Flights {
         let quiet_ns = self.options.quiet_s * 1_000_000_000;
         self.shared.open_at_ns.store(now_ns.saturating_add(quiet_ns), Ordering::Relaxed);
         if !well {
-            return Outcome { told, written: None };
+            return DumpOutcome { told, written: None };
         }
         self.shared.stats.written.add(1);
         let again = told.map_or(String::new(), |told| format!("{told}: "));
         let told = Some(format!("flight: {again}{}: {what}", printable::path(&path)));
-        Outcome { told, written: Some((file, what)) }
+        DumpOutcome { told, written: Some((file, what)) }
     }
 
     /// The content of the file.
@@ -135,12 +135,12 @@ impl Flights {
 
     /// Reads the ring backwards from `position`, and appends the ticks received at `from_ns` or later, the
     /// oldest first, in at most `room` bytes. Returns their number, and what limited it.
-    fn read_back(&self, position: u64, from_ns: u64, room: usize, out: &mut Vec<u8>) -> (u64, Bound) {
-        let (mut lines, mut begins, mut bound) = (Vec::new(), Vec::new(), Bound::Seconds);
+    fn read_back(&self, position: u64, from_ns: u64, room: usize, out: &mut Vec<u8>) -> (u64, FlightBound) {
+        let (mut lines, mut begins, mut bound) = (Vec::new(), Vec::new(), FlightBound::Seconds);
         for at in (0..position).rev() {
             // All older ticks are overwritten as well.
             let Some(tick) = self.ring.at(at) else {
-                bound = Bound::Ring;
+                bound = FlightBound::Ring;
                 break;
             };
             if tick.rx_ns < from_ns {
@@ -151,7 +151,7 @@ impl Flights {
             form::write_tick(&tick, symbol, &mut lines);
             if lines.len() > room {
                 lines.truncate(begins.pop().unwrap_or(0));
-                bound = Bound::Bytes;
+                bound = FlightBound::Bytes;
                 break;
             }
         }

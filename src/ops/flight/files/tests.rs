@@ -2,7 +2,7 @@ use super::*;
 use crate::latency::{self, Figures};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Body, GapCause, Key, Quote, Stream, Tick};
-use crate::ops::flight::{Cause, Client, Flight, State};
+use crate::ops::flight::{Cause, Client, ClientSnapshot, Flight};
 use crate::ring::{Seen, TickWriter, tick_ring};
 use crate::session::Level;
 use crate::system::counters::Ending;
@@ -18,14 +18,14 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(capacity: usize, options: impl FnOnce(Options) -> Options) -> Self {
+    fn new(capacity: usize, options: impl FnOnce(FlightOptions) -> FlightOptions) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let table = Arc::new(InstrumentTable::new(1));
         table.intern(&Symbol::parse("demo:A").expect("a symbol")).expect("room");
         let (writer, ring) = tick_ring(capacity, 1).expect("a power of two");
         let dir = folder.path().join("flights");
         let options =
-            options(Options { dir, seconds: 10, files_max: 3, file_bytes_max: 1 << 20, quiet_s: 30 });
+            options(FlightOptions { dir, seconds: 10, files_max: 3, file_bytes_max: 1 << 20, quiet_s: 30 });
         Self { folder, writer, flights: Flights::new(options, ring, table) }
     }
 
@@ -82,7 +82,7 @@ fn a_flight_goes_back_its_seconds() {
     rig.write(&incident);
     let flight = rig.read();
     assert_eq!((seqs(&flight), flight.header.ticks), ((11..=20).collect(), 10));
-    assert_eq!(flight.header.ticks_bound, Bound::Seconds);
+    assert_eq!(flight.header.ticks_bound, FlightBound::Seconds);
     assert_eq!((flight.header.at_us, flight.header.seconds), ((START_NS + 20 * SECOND) / 1_000, 10));
 }
 
@@ -92,21 +92,21 @@ fn a_ring_that_holds_less_says_so() {
     (0..20).for_each(|second| rig.publish(second));
     rig.write(&rig.cut(20));
     let flight = rig.read();
-    assert_eq!((seqs(&flight), flight.header.ticks_bound), (vec![17, 18, 19, 20], Bound::Ring));
+    assert_eq!((seqs(&flight), flight.header.ticks_bound), (vec![17, 18, 19, 20], FlightBound::Ring));
     // There was no tick before the first one.
     let mut rig = Rig::new(4, |options| options);
     (0..2).for_each(|second| rig.publish(second));
     rig.write(&rig.cut(2));
-    assert_eq!((seqs(&rig.read()), rig.read().header.ticks_bound), (vec![1, 2], Bound::Seconds));
+    assert_eq!((seqs(&rig.read()), rig.read().header.ticks_bound), (vec![1, 2], FlightBound::Seconds));
 }
 
 #[test]
 fn a_file_is_bounded_in_bytes_and_has_all_but_old_ticks() {
     let (mut whole, mut first) = (None, None);
     for file_bytes_max in [1 << 20, 2_000, 1_000, 10] {
-        let mut rig = Rig::new(64, |options| Options { file_bytes_max, ..options });
+        let mut rig = Rig::new(64, |options| FlightOptions { file_bytes_max, ..options });
         (0..20).for_each(|second| rig.publish(second));
-        let state = State {
+        let state = ClientSnapshot {
             at_us: 1,
             level: Level::Shed,
             behind_ms: 2,
@@ -130,7 +130,7 @@ fn a_file_is_bounded_in_bytes_and_has_all_but_old_ticks() {
         let seqs = seqs(&flight);
         whole.get_or_insert_with(|| seqs.clone());
         assert!(whole.as_ref().expect("the first").ends_with(&seqs), "the newest: {seqs:?}");
-        let bound = if seqs.len() == 10 { Bound::Seconds } else { Bound::Bytes };
+        let bound = if seqs.len() == 10 { FlightBound::Seconds } else { FlightBound::Bytes };
         assert_eq!((flight.header.ticks, flight.header.ticks_bound), (seqs.len() as u64, bound));
         // What precedes the ticks is written in any case.
         let least = *first.get_or_insert(bytes - 10 * 60);
