@@ -28,6 +28,7 @@ loop = true
 [replay]
 dir = "{root}/feeds"
 room_idle_s = 2
+{replay}
 [publish]
 listen = "127.0.0.1:0"
 token = "{token}"
@@ -49,12 +50,13 @@ def end_with_parent():
 
 
 class Gateway:
-    """The program, ready. `more` goes on behind `[record]` in its configuration."""
+    """The program, ready. `more` goes on behind `[record]` in its configuration, `replay` behind `[replay]`."""
 
-    def __init__(self, binary, folder, more=""):
+    def __init__(self, binary, folder, more="", replay=""):
         config, self.log = folder / "tickfan.toml", folder / "log"
         captures = ", ".join(f'"{ROOT}/feeds/{name}.zst"' for name in CAPTURES)
-        config.write_text(CONFIG.format(captures=captures, root=ROOT, token=TOKEN, folder=folder, more=more))
+        values = {"captures": captures, "root": ROOT, "token": TOKEN, "folder": folder}
+        config.write_text(CONFIG.format(**values, more=more, replay=replay))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TICKFAN_")}
         with self.log.open("wb") as log:
             command = [binary, "serve", "--config", str(config)]

@@ -40,6 +40,10 @@ warn_behind_ms = 500
 shed_behind_ms = 1000
 cut_after_ms = {cut_after_ms}
 """
+# Checkpoints come and go: at their default bounds, tens of megabytes from one round to the next, which would hide growth.
+REPLAY = """checkpoint_bytes_max = 4194304
+room_checkpoint_bytes_max = 1048576
+"""
 # A pause between two visits of a client that goes and comes.
 PAUSE_S = (0.2, 1.5)
 SAMPLE_S = 1.0
@@ -547,7 +551,7 @@ def reached(world):
 
 
 async def soak(args, folder):
-    gateway = Gateway(args.binary, folder, CONFIG.format(cut_after_ms=args.cut_after_ms))
+    gateway = Gateway(args.binary, folder, CONFIG.format(cut_after_ms=args.cut_after_ms), REPLAY)
     try:
         return await soak_it(args, gateway)
     finally:
