@@ -49,9 +49,9 @@ test: deps python ui browser promtool netcat faketime ## every test; the last li
 	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test --no-fail-fast; code=$$?; awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
 test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default; a pause of 25 s
-	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
-	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test slow_readers
-	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test faults a_process_that_was_stopped
+	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test it slow_consumer::
+	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test it slow_readers::
+	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test it faults::a_process_that_was_stopped
 
 # Needs Python's standard library only.
 audit: ## sources, licences and known advisories of crates and packages
@@ -72,10 +72,10 @@ attack: deps python ## latency of a healthy client beside hostile ones, by kind 
 	ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/attack.py target/release/tickfan --seconds $(SECONDS) --cases "$(CASES)"
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
-	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
+	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test it simulation::
 
 kill: deps ## records under load and kills the gateway 50 times: what was written is there, and within 250 ms
-	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test record a_kill
+	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test it record::a_kill
 
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check

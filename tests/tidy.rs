@@ -361,7 +361,7 @@ fn what_tests_leave_out_is_said_in_one_place() {
         })
         .collect();
     let root = root();
-    assert_eq!(told, [root.join("tests/support/skipped.rs")]);
+    assert_eq!(told, [root.join("tests/it/support/skipped.rs")]);
 }
 
 #[test]

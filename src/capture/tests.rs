@@ -6,7 +6,7 @@ use super::*;
 use crate::venue::Wire;
 use skipped::recorded;
 
-#[path = "../../tests/support/skipped.rs"]
+#[path = "../../tests/it/support/skipped.rs"]
 mod skipped;
 
 const AT: u64 = 1_618_677_817_431_936_000;
