@@ -4,10 +4,6 @@ use std::io::Write;
 
 use super::*;
 use crate::venue::Wire;
-use skipped::recorded;
-
-#[path = "../../tests/it/support/skipped.rs"]
-mod skipped;
 
 const AT: u64 = 1_618_677_817_431_936_000;
 
@@ -327,58 +323,6 @@ fn a_flushed_writer_leaves_its_lines_to_be_found() {
     writer.frame(AT, b"x").expect("written");
     writer.flush().expect("flushed");
     assert_eq!(writer.finish().expect("written"), b"2021-04-17T16:43:37.4319360Z x\n");
-}
-
-#[test]
-fn real_captures_are_read_to_the_last_line() {
-    // file, venue, form, lines that say something: frames, connects, sent
-    let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
-    let expected = [
-        ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
-        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
-        ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
-        ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
-        ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
-        ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
-    ];
-    let Some(files) = recorded(expected.map(|(name, ..)| name)) else { return };
-    for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
-        let mut reader = Reader::open(file).expect(name);
-        assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
-        let mut found = [0u64; 3];
-        let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
-        while let Some(item) = reader.next_record() {
-            match item.expect(name).kind {
-                Kind::Frame(frame) => {
-                    found[0] += 1;
-                    for (word, count) in &mut words {
-                        let mark = format!("\"e\":\"{word}\"");
-                        *count += u64::from(memchr::memmem::find(frame, mark.as_bytes()).is_some());
-                    }
-                }
-                Kind::Connected(_) => found[1] += 1,
-                Kind::Sent(_) => found[2] += 1,
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-        assert_eq!(found, counts, "{name}");
-        if form == Form::Hftbacktest {
-            assert_eq!(words, [("trade", 21_313), ("bookTicker", 66_089), ("depthUpdate", 6551)]);
-        }
-    }
-}
-
-/// Without its connect note a capture is known by its messages alone.
-#[test]
-fn real_captures_are_known_by_their_messages_too() {
-    let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
-    let venues = [Wire::Coinbase, Wire::BinanceFutures, Wire::Kraken, Wire::Kraken];
-    let Some(files) = recorded(names) else { return };
-    for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
-        let text = std::fs::read(file).expect(name);
-        let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
-        assert_eq!(reader(lines.collect::<Vec<_>>().concat()).venue(), Some(venue), "{name}");
-    }
 }
 
 /// A segment with two blocks and notes between them.

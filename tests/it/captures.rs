@@ -1,8 +1,8 @@
 //! Whole captures through `normalize`, against what a second, independent reading of the same files says:
 //! here with `serde_json`, books of text in ordered maps, and nothing of the code under test.
 //!
-//! The recorded captures do not ship with the project. Where they are missing (`TICKFAN_FEEDS` names their
-//! folder) the tests that need them say so and pass; those of the shipped captures always run.
+//! The recorded captures do not ship with the project: the tests that need them are ignored, and those of the shipped captures
+//! always run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -10,11 +10,12 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::support::skipped::recorded;
+use crate::support::recorded::recorded;
 use serde_json::Value;
-use tickfan::capture::{Compression, Kind, Reader, Writer};
+use tickfan::capture::{Compression, Form, Kind, Reader, Writer};
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
 use tickfan::config::Limits;
+use tickfan::venue::Wire;
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]
@@ -164,8 +165,9 @@ impl Book {
 }
 
 #[test]
-fn coinbase_recorded() {
-    let Some([file]) = recorded(["COINBASE.ws.28.0"]) else { return };
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn a_recording_of_coinbase_is_told_as_a_second_reading_tells_it() {
+    let [file] = recorded(["COINBASE.ws.28.0"]);
     let (mut trades, mut quotes) = (Vec::new(), Vec::new());
     let mut books: HashMap<String, Book> = HashMap::new();
     for message in messages(&file) {
@@ -225,8 +227,9 @@ fn binance(file: &Path) -> (Vec<[String; 5]>, Vec<[String; 5]>) {
 }
 
 #[test]
-fn binance_futures_recorded() {
-    let Some([file]) = recorded(["BINANCE_FUTURES.ws.1.0"]) else { return };
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn a_recording_of_binance_futures_is_told_as_a_second_reading_tells_it() {
+    let [file] = recorded(["BINANCE_FUTURES.ws.1.0"]);
     let (trades, quotes) = binance(&file);
     let normalized = run(&[file]);
     normalized.has(91, 613);
@@ -236,8 +239,9 @@ fn binance_futures_recorded() {
 }
 
 #[test]
-fn btcusdt_recorded() {
-    let Some([file]) = recorded(["btcusdt_20240808.gz"]) else { return };
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn a_packed_recording_is_told_as_a_second_reading_tells_it() {
+    let [file] = recorded(["btcusdt_20240808.gz"]);
     let (trades, quotes) = binance(&file);
     let normalized = run(&[file]);
     normalized.has(21_313, 66_089);
@@ -291,8 +295,9 @@ fn kraken(file: &Path) -> (Vec<[String; 5]>, Vec<[String; 5]>) {
 }
 
 #[test]
-fn kraken_recorded() {
-    let Some(files) = recorded(["KRAKEN.ws.48.0", "KRAKEN.ws.49.0", "KRAKEN.ws.50.0"]) else { return };
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn recordings_of_kraken_are_told_as_a_second_reading_tells_them() {
+    let files = recorded(["KRAKEN.ws.48.0", "KRAKEN.ws.49.0", "KRAKEN.ws.50.0"]);
     let [trades_only, tickers_only, books_only] = &files;
     let (trades, _) = kraken(trades_only);
     let (_, quotes) = kraken(books_only);
@@ -331,10 +336,9 @@ fn kraken_recorded() {
 }
 
 #[test]
-fn recorded_side_by_side_are_the_sum_of_each() {
-    let Some(files) = recorded(["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.50.0"]) else {
-        return;
-    };
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn captures_side_by_side_give_the_sum_of_each() {
+    let files = recorded(["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.50.0"]);
     let merged = run(&files);
     merged.has(97 + 91, 1_778 + 613 + 810);
     let rx: Vec<_> = merged.ticks.iter().map(|tick| tick["rx"].as_u64()).collect();
@@ -395,7 +399,29 @@ fn cut(file: &Path, parts: usize, folder: &Path) -> Vec<PathBuf> {
 }
 
 /// F01: the parts of a capture are the capture.
+fn parts_are_the_whole(file: &Path) {
+    let whole = run(&[file.to_owned()]);
+    for parts in [2, 10, 60] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cut = run(&cut(file, parts, folder.path()));
+        assert!(cut.text == whole.text, "{}: {parts} parts\n{}", file.display(), cut.log);
+        let digest = |log: &str| log.lines().find(|line| line.starts_with("digest ")).map(str::to_owned);
+        assert_eq!(digest(&cut.log), digest(&whole.log));
+        assert!(digest(&cut.log).is_some());
+    }
+}
+
 #[test]
+fn parts_of_a_shipped_capture_are_the_whole() {
+    // The books of Coinbase have neither numbers nor checksums: see below.
+    shipped()
+        .iter()
+        .filter(|file| !file.ends_with("coinbase.zst"))
+        .for_each(|file| parts_are_the_whole(file));
+}
+
+#[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
 fn parts_of_a_recorded_capture_are_the_whole() {
     let names = [
         "BINANCE_FUTURES.ws.1.0",
@@ -404,26 +430,14 @@ fn parts_of_a_recorded_capture_are_the_whole() {
         "KRAKEN.ws.49.0",
         "KRAKEN.ws.50.0",
     ];
-    let Some(files) = recorded(names) else { return };
-    for file in files.iter().chain(&shipped()) {
-        let whole = run(std::slice::from_ref(file));
-        // Its books have neither numbers nor checksums: see the next test.
-        let has_proof = !file.ends_with("coinbase.zst");
-        for parts in [2, 10, 60].into_iter().filter(|_| has_proof) {
-            let folder = tempfile::tempdir().expect("a folder");
-            let cut = run(&cut(file, parts, folder.path()));
-            assert!(cut.text == whole.text, "{}: {parts} parts\n{}", file.display(), cut.log);
-            let digest = |log: &str| log.lines().find(|line| line.starts_with("digest ")).map(str::to_owned);
-            assert_eq!(digest(&cut.log), digest(&whole.log));
-            assert!(digest(&cut.log).is_some());
-        }
-    }
+    recorded(names).iter().for_each(|file| parts_are_the_whole(file));
 }
 
 /// F01: where nothing proves that a book goes on, it is a gap, and what came before is the same.
 #[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
 fn parts_of_a_capture_without_proof_differ_by_named_gaps() {
-    let Some([file]) = recorded(["COINBASE.ws.28.0"]) else { return };
+    let [file] = recorded(["COINBASE.ws.28.0"]);
     let whole = run(std::slice::from_ref(&file));
     for parts in [2, 10, 60] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -494,7 +508,68 @@ fn the_form_of_the_lines_makes_no_difference() {
     for file in shipped() {
         same_in_every_form(&file);
     }
-    if let Some([file]) = recorded(["KRAKEN.ws.50.0"]) {
-        same_in_every_form(&file);
+}
+
+#[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn the_form_of_the_lines_of_a_recorded_capture_makes_no_difference() {
+    let [file] = recorded(["KRAKEN.ws.50.0"]);
+    same_in_every_form(&file);
+}
+
+#[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn real_captures_are_read_to_the_last_line() {
+    // file, venue, form, lines that say something: frames, connects, sent
+    let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
+    let expected = [
+        ("COINBASE.ws.28.0", Wire::Coinbase, cf, [9946, 1, 3]),
+        ("BINANCE_FUTURES.ws.1.0", Wire::BinanceFutures, cf, [1535, 1, 0]),
+        ("KRAKEN.ws.48.0", Wire::Kraken, cf, [49, 1, 1]),
+        ("KRAKEN.ws.49.0", Wire::Kraken, cf, [60, 1, 1]),
+        ("KRAKEN.ws.50.0", Wire::Kraken, cf, [4321, 1, 1]),
+        ("btcusdt_20240808.gz", Wire::BinanceFutures, hft, [93_954, 0, 0]),
+    ];
+    let names = expected.map(|(name, ..)| name);
+    let files = recorded(names);
+    for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
+        let mut reader = Reader::open(file).expect(name);
+        assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
+        let mut found = [0u64; 3];
+        let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
+        while let Some(item) = reader.next_record() {
+            match item.expect(name).kind {
+                Kind::Frame(frame) => {
+                    found[0] += 1;
+                    for (word, count) in &mut words {
+                        let mark = format!("\"e\":\"{word}\"");
+                        *count += u64::from(memchr::memmem::find(frame, mark.as_bytes()).is_some());
+                    }
+                }
+                Kind::Connected(_) => found[1] += 1,
+                Kind::Sent(_) => found[2] += 1,
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(found, counts, "{name}");
+        if form == Form::Hftbacktest {
+            assert_eq!(words, [("trade", 21_313), ("bookTicker", 66_089), ("depthUpdate", 6551)]);
+        }
+    }
+}
+
+/// Without its connect note a capture is known by its messages alone.
+#[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
+fn real_captures_are_known_by_their_messages_too() {
+    let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
+    let venues = [Wire::Coinbase, Wire::BinanceFutures, Wire::Kraken, Wire::Kraken];
+    let files = recorded(names);
+    for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
+        let text = fs::read(file).expect(name);
+        let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
+        let bare = lines.collect::<Vec<_>>().concat();
+        let reader = Reader::from_read(name, std::io::Cursor::new(bare)).expect(name);
+        assert_eq!(reader.venue(), Some(venue), "{name}");
     }
 }

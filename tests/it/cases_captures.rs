@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::skipped::recorded;
+use crate::support::recorded::recorded;
 use crate::support::{Ended, Gateway, Process, eventually, run, tickfan};
 use serde_json::Value;
 use tickfan::capture::{Reader, SegmentWriter};
@@ -224,9 +224,10 @@ fn f09_every_message_that_only_one_venue_sends_tells_it() {
 }
 
 #[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
 fn f09_real_captures_of_others_tell_nothing_with_their_notes_or_without() {
     let names = ["OKX.ws.1.0", "DERIBIT.ws.1.0", "BITMEX.ws.1.0"];
-    let Some(files) = recorded(names) else { return };
+    let files = recorded(names);
     for (name, file) in names.into_iter().zip(files) {
         let bytes = fs::read(file).expect(name);
         let noted = bytes.split_inclusive(|byte| *byte == b'\n');

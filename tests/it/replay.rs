@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support::skipped::recorded;
+use crate::support::recorded::recorded;
 use crate::support::{Capture, Ended, Gateway, POST, RawSocket, eventually, in_repository, python, run};
 use serde_json::{Value, json};
 
@@ -180,11 +180,11 @@ fn a_jump_shows_what_a_replay_from_the_start_would() {
 }
 
 #[test]
+#[ignore = "needs recorded captures: TICKFAN_FEEDS"]
 fn a_jump_within_what_venues_sent() {
     let several =
         recorded(["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"]);
-    let one = recorded(["btcusdt_20240808.gz"]);
-    for files in several.map(Vec::from).into_iter().chain(one.map(Vec::from)) {
+    for files in [&several[..], &recorded(["btcusdt_20240808.gz"])] {
         let files: Vec<&str> = files.iter().map(|file| file.to_str().expect("UTF-8")).collect();
         jumps(&files, std::process::id().into());
     }

@@ -108,6 +108,41 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
     }
 }
 
+/// A test of a file.
+pub(crate) struct Test {
+    pub(crate) name: String,
+    /// Why it is ignored, if it is; empty without a reason.
+    pub(crate) ignored_for: Option<String>,
+    /// The lines of its body.
+    pub(crate) body: String,
+}
+
+/// The tests of a file, those in modules as well; not those within macros.
+pub(crate) fn tests_of(text: &str) -> Vec<Test> {
+    struct Tests<'a>(Vec<&'a str>, Vec<Test>);
+    impl<'ast> Visit<'ast> for Tests<'_> {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            if item.attrs.iter().any(|attr| attr.path().is_ident("test")) {
+                let ignore = item.attrs.iter().find(|attr| attr.path().is_ident("ignore"));
+                let ignored_for = ignore.map(|attr| match &attr.meta {
+                    syn::Meta::NameValue(syn::MetaNameValue {
+                        value: syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(reason), .. }),
+                        ..
+                    }) => reason.value(),
+                    _ => String::new(),
+                });
+                let span = item.block.span();
+                let body = self.0[span.start().line - 1..span.end().line].join("\n");
+                self.1.push(Test { name: item.sig.ident.to_string(), ignored_for, body });
+            }
+        }
+    }
+    let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{error}"));
+    let mut tests = Tests(text.lines().collect(), Vec::new());
+    tests.visit_file(&file);
+    tests.1
+}
+
 /// A module of tests.
 fn is_tests(item: &syn::Item) -> bool {
     let syn::Item::Mod(module) = item else { return false };

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod client;
 #[cfg(target_os = "linux")]
 pub(crate) mod network;
+pub(crate) mod recorded;
 pub(crate) mod skipped;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -2,28 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-/// Recorded captures of venues, by name, or `None`, visibly, where they are not here. `TICKFAN_FEEDS` may name their folder, and then
-/// they have to be there.
-///
-/// They do not ship with the project: `docs/CAPTURES.md` says where they come from.
-pub(crate) fn recorded<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
-    let told = std::env::var_os("TICKFAN_FEEDS").map(PathBuf::from);
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/feeds");
-    let folder = told.clone().unwrap_or_else(beside);
-    let files = names.map(|name| folder.join(name));
-    if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        assert!(told.is_none(), "TICKFAN_FEEDS has no {}", missing.display());
-        note("captures", &format!("no recorded capture {}", missing.display()));
-        return None;
-    }
-    Some(files)
-}
+use std::path::Path;
 
 /// Something is not tested, because this machine lacks what it takes.
 pub(crate) fn left_out(what: &str, why: &str) {
-    note("other", &format!("{what}: {why}"));
+    note(&format!("{what}: {why}"));
 }
 
 /// The same where everything has to be tested that `make test` can install what it takes for: where CI is set it is a failure.
@@ -33,14 +16,14 @@ pub(crate) fn left_out_unless_ci(what: &str, why: &str) {
 }
 
 /// Past the harness, which keeps what a test says that passes; and a line for `make test`, which names the file.
-fn note(kind: &str, what: &str) {
+fn note(what: &str) {
     writeln!(io::stderr(), "SKIPPED: {what}").expect("stderr");
     let Some(file) = std::env::var_os("SKIPPED_TESTS") else { return };
     let thread = std::thread::current();
     // Two binaries may have a test of the same name.
     let binary = std::env::current_exe().ok();
     let binary = binary.as_deref().and_then(Path::file_name).unwrap_or_default().display();
-    let line = format!("{kind}\t{binary}\t{}\t{what}\n", thread.name().unwrap_or("?"));
+    let line = format!("other\t{binary}\t{}\t{what}\n", thread.name().unwrap_or("?"));
     let opened = OpenOptions::new().append(true).create(true).open(file);
     opened.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of SKIPPED_TESTS");
 }
