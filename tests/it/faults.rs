@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Client;
 use crate::support::{
     Capture, Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, in_repository, skipped, tickfan,
+    undisturbed,
 };
 use serde_json::Value;
 
@@ -215,6 +216,7 @@ fn pause() -> (u64, Vec<&'static str>) {
 
 #[test]
 fn a_process_that_was_stopped_cuts_nobody_for_that() {
+    let _undisturbed = undisturbed();
     const CLIENTS: usize = 50;
     const TICKS: u64 = 20_000;
     let (seconds, mut settings) = pause();
@@ -313,6 +315,7 @@ fn what_a_held_ingest_thread_fed_is_stale_until_it_goes_on() {
 
 #[test]
 fn a_held_shard_is_named_and_its_clients_stay() {
+    let _undisturbed = undisturbed();
     const SECONDS: u64 = 6;
     let settings = [
         "server.hang_after_ms=0",

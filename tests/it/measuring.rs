@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::{
-    Capture, Gateway, Process, RawSocket, TOKEN, connect, eventually, python, run, tickfan,
+    Capture, Gateway, Process, RawSocket, TOKEN, connect, eventually, python, run, tickfan, undisturbed,
 };
 use serde_json::Value;
 use tickfan::latency::Stage;
@@ -223,6 +223,7 @@ fn the_runtimes_show_that_they_work() {
 
 #[test]
 fn clients_feel_what_is_reported_and_their_own_way_besides() {
+    let _undisturbed = undisturbed();
     let gateway = Gateway::start(&["serve"]);
     let felt = &python("arrivals.py", &[&gateway.ws, "2", "5"]).end().values()[0];
     let (_, body) = Gateway::get(gateway.admin, "/api/latency?interval=start");
@@ -317,6 +318,7 @@ fn beside_slow_clients(slow: usize, folder: &Path) -> (Vec<String>, Value, BTree
 
 #[test]
 fn slow_clients_are_named_and_change_nothing_of_what_the_gateway_took() {
+    let _undisturbed = undisturbed();
     let cases = [1, 5].map(|slow| {
         std::thread::spawn(move || {
             let folder = tempfile::tempdir().expect("a folder");

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
-use crate::support::{Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, run, skipped, tickfan};
+use crate::support::{
+    Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, run, skipped, tickfan, undisturbed,
+};
 
 const FEED: &str = "feeds/coinbase.zst";
 const EVERYTHING: &str = "?symbols=*&channel=trade,quote&mode=every";
@@ -175,6 +177,7 @@ fn are_cut(gateway: &Gateway, count: u64) {
 
 #[test]
 fn readers_that_stop_are_cut_and_the_gateway_lives() {
+    let _undisturbed = undisturbed();
     const LIMIT: u64 = 100 * MIB;
     let Some(cgroup) = Cgroup::new(LIMIT) else { return };
     let args = looped("4", &["session.cut_after_ms=5000"]);
@@ -197,6 +200,7 @@ fn readers_that_stop_are_cut_and_the_gateway_lives() {
 
 #[test]
 fn what_slow_clients_hold_is_given_back_first() {
+    let _undisturbed = undisturbed();
     const BOUND: u64 = 48 * MIB;
     let bound = format!("limits.memory_bytes_max={BOUND}");
     let settings = [&SMALL[..], &["session.cut_after_ms=600000", &bound]].concat();
@@ -263,6 +267,7 @@ fn publish(gateway: &Gateway, symbols: u64) {
 
 #[test]
 fn what_is_new_is_refused_by_name_where_nothing_can_be_given_back() {
+    let _undisturbed = undisturbed();
     let folder = tempfile::tempdir().expect("a folder");
     let dir = format!("record.dir={}", folder.path().display());
     // Instruments stay listed: their table cannot be given back.

@@ -3,6 +3,7 @@
 //! for every client and everybody was told everything. A failure prints its seed; the same seed gives the same
 //! bytes.
 
+use crate::support::undisturbed;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -968,6 +969,7 @@ fn goodbye(mut rig: Rig) {
 
 #[test]
 fn every_schedule_keeps_the_books() {
+    let _undisturbed = undisturbed();
     let asked = std::env::var("TICKFAN_SCHEDULES").ok().and_then(|text| text.parse().ok());
     for seed in 0..asked.unwrap_or(SCHEDULES) {
         let outcome = std::panic::catch_unwind(|| run(seed));
@@ -977,6 +979,7 @@ fn every_schedule_keeps_the_books() {
 
 #[test]
 fn the_same_schedule_gives_the_same_bytes() {
+    let _undisturbed = undisturbed();
     for seed in 0..50 {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
@@ -984,6 +987,7 @@ fn the_same_schedule_gives_the_same_bytes() {
 
 #[test]
 fn slow_clients_lose_by_name_and_laps_are_told() {
+    let _undisturbed = undisturbed();
     // Over many schedules each way of losing ticks comes up: a test of the schedules themselves.
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 0..300 {
@@ -1029,6 +1033,7 @@ fn slow_clients_lose_by_name_and_laps_are_told() {
 
 #[test]
 fn queues_are_taken_back_in_many_schedules() {
+    let _undisturbed = undisturbed();
     let (mut sheds, mut taken_back) = (0, 0);
     for seed in 0..100 {
         let rig = stepped(seed);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Client;
 use crate::support::{
     BINARY, CLOSE, CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT, TOKEN,
-    connect, eventually, tickfan,
+    connect, eventually, tickfan, undisturbed,
 };
 use serde_json::{Value, json};
 
@@ -43,6 +43,7 @@ fn publish(gateway: &Gateway, count: u64) {
 
 #[test]
 fn stalled_clients_go_down_the_ladder_and_readers_do_not_notice() {
+    let _undisturbed = undisturbed();
     const OUTBOX: u64 = 65_536;
     const READERS: usize = 60;
     const STALLED: usize = 6;
@@ -97,6 +98,7 @@ fn stalled_clients_go_down_the_ladder_and_readers_do_not_notice() {
 
 #[test]
 fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
+    let _undisturbed = undisturbed();
     let seconds =
         std::env::var("TICKFAN_SLOW_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6u32);
     let capture = Capture::generate("coinbase", "BTC-USD,ETH-USD,SOL-USD", seconds * 2 + 4, 600);
@@ -147,6 +149,7 @@ fn slow_readers_are_told_the_newest_and_are_whole_again_when_they_hurry() {
 
 #[test]
 fn the_newest_values_over_a_thin_link_are_newer_than_ticks_that_wait_in_line() {
+    let _undisturbed = undisturbed();
     // Some 120 kB a second, of which each is read 20 kB.
     let gateway = looped("4", &[]);
     let ages = ["mode=latest", "mode=every"].map(|mode| {
@@ -520,6 +523,7 @@ fn the_operator_sees_who_is_behind_and_every_tick_of_each() {
 
 #[test]
 fn a_gateway_without_file_descriptors_waits_for_one_and_does_not_spin() {
+    let _undisturbed = undisturbed();
     let gateway = Gateway::run(tickfan(&["replay", "--loop", "--speed", "1", FEED]), "127.0.0.1:0");
     let failed = || gateway.metric_sum("tickfan_http_accept_errors_total");
     gateway.leave_files(20);

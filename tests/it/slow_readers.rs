@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::client::Client;
 #[cfg(target_os = "linux")]
 use crate::support::network::Network;
-use crate::support::{Gateway, RawSocket, eventually, run};
+use crate::support::{Gateway, RawSocket, eventually, run, undisturbed};
 
 const FEED: &str = "feeds/coinbase.zst";
 const EVERYTHING: &str = "?symbols=*&channel=trade,quote&mode=every";
@@ -66,6 +66,7 @@ fn is_whole(client: &Client, what: &str) {
 /// Each of them waits most of the time: they do so together, however few threads there are for tests.
 #[test]
 fn slow_stopped_and_vanished_clients_are_told_apart() {
+    let _undisturbed = undisturbed();
     type Case = (&'static str, fn());
     let cases: &[Case] = &[
         ("slow readers", who_reads_slowly_is_not_cut_whatever_its_kernel_holds),

@@ -1,10 +1,11 @@
 //! The short form of `make soak`: 50 clients of all kinds with a replay, a publisher and a recording, each with an
 //! account of its own. The growth of memory is judged by `make soak` alone: it needs more than 10 minutes.
 
-use crate::support::python;
+use crate::support::{python, undisturbed};
 
 #[test]
 fn every_number_is_accounted_for_by_clients_of_all_kinds() {
+    let _undisturbed = undisturbed();
     let mut soak = python("soak.py", &[env!("CARGO_BIN_EXE_tickfan"), "--seconds", "20"]);
     // It takes longer than the patience for the end of a script, and prints its progress.
     let mut lines = Vec::new();

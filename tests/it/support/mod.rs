@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -324,6 +324,13 @@ impl Gateway {
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         ended
     }
+}
+
+/// Held by a test that uses most of the machine, or judges how long something takes: of those, one runs at a time.
+pub(crate) fn undisturbed() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // One that failed spoilt nothing.
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for what no event tells from outside.
