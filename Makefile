@@ -14,8 +14,10 @@ ROUNDS := 2
 REPEAT := 2
 CASES :=
 PEERS :=
+TARGET :=
+INPUT :=
 
-.PHONY: help run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help fuzz run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -78,6 +80,14 @@ attack: deps python ## latency of a healthy client beside hostile ones, by kind 
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
 	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test it simulation::
+
+# Targets are named for what they read: `make fuzz TARGET=request`. An input that is not stood is written to target/found, and its name is
+# printed: `make fuzz INPUT=target/found/request-0123abcd` runs it alone. Once it is stood it goes to fuzz/corpus/request. A process
+# that ended or hangs has left its input in target/found/request-running-….
+fuzz: SECONDS := 60
+fuzz: deps ## random inputs for all that reads bytes from outside (SECONDS=60 for each of 8, TARGET=request, INPUT=file)
+	TICKFAN_FUZZ_SECONDS=$(SECONDS) TICKFAN_FUZZ_TARGET=$(TARGET) TICKFAN_FUZZ_INPUT=$(INPUT) RUST_BACKTRACE=0 \
+		$(CARGO) test --profile fuzz --test it fuzz::
 
 kill: deps ## records under load and kills the gateway 50 times: what was written is there, and within 250 ms
 	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test it record::a_kill

@@ -13,6 +13,7 @@ mod end_to_end;
 #[cfg(target_os = "linux")]
 mod faults;
 mod flight;
+mod fuzz;
 mod http;
 mod latency;
 mod measuring;

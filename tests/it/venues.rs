@@ -25,7 +25,7 @@ fn frame(wire: Wire, name: &str) -> String {
 }
 
 /// All frames of a venue.
-fn frames(wire: Wire) -> Vec<String> {
+pub(crate) fn frames(wire: Wire) -> Vec<String> {
     // Spot and futures share a decoder, and each must stand the other's messages.
     let wires = match wire {
         Wire::Binance | Wire::BinanceFutures => vec![Wire::Binance, Wire::BinanceFutures],
@@ -41,7 +41,7 @@ fn frames(wire: Wire) -> Vec<String> {
 }
 
 /// The frames of all cases that were told wrongly once.
-fn cases() -> Vec<String> {
+pub(crate) fn cases() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let files = fs::read_dir(folder).expect("a folder of cases").map(|entry| entry.expect("an entry").path());
     let text = files.map(|file| fs::read_to_string(file).expect("a case")).collect::<String>();
@@ -58,7 +58,7 @@ fn limits() -> LineLimits {
 }
 
 /// A market with one line or more, that holds what every tick must keep to.
-struct Feed {
+pub(crate) struct Feed {
     lines: Vec<Line>,
     sequencer: Sequencer,
     rx_ns: u64,
@@ -71,14 +71,24 @@ impl Feed {
     }
 
     fn of_lines(wires: &[Wire]) -> Self {
+        Self::with_room(wires, 64)
+    }
+
+    /// One with room for so many instruments.
+    pub(crate) fn with_room(wires: &[Wire], instruments: usize) -> Self {
         let lines =
             (0..).zip(wires).map(|(n, wire)| Line::new(LineId(n), Origin::Live, *wire, limits())).collect();
-        let sequencer = Sequencer::new(Arc::new(InstrumentTable::new(64)));
+        let sequencer = Sequencer::new(Arc::new(InstrumentTable::new(instruments)));
         Self { lines, sequencer, rx_ns: 1_714_564_800_000_000_000, seqs: HashMap::new() }
     }
 
+    /// Looks for what is to come, as a replay does.
+    pub(crate) fn prime(&mut self, frame: &[u8]) {
+        self.lines[0].prime(frame, &mut self.sequencer);
+    }
+
     /// What a frame becomes, one text a tick.
-    fn try_take(&mut self, line: usize, frame: &[u8]) -> (Vec<String>, Result<(), DecodeError>) {
+    pub(crate) fn try_take(&mut self, line: usize, frame: &[u8]) -> (Vec<String>, Result<(), DecodeError>) {
         self.rx_ns += 1_000_000;
         let mut ticks = Vec::new();
         let result = self.lines[line].frame(self.rx_ns, frame, &mut self.sequencer, |tick| ticks.push(*tick));
@@ -1307,7 +1317,7 @@ fn survives(wire: Wire, frames: &[Vec<u8>]) {
     let mut feed = Feed::new(wire);
     let mut bad = 0;
     for frame in frames {
-        feed.lines[0].prime(frame, &mut feed.sequencer);
+        feed.prime(frame);
         let (_, result) = feed.try_take(0, frame);
         bad += u64::from(result.is_err());
     }
