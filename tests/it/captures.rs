@@ -10,12 +10,13 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::support::recorded::recorded;
 use serde_json::Value;
 use tickfan::capture::{Compression, Form, Kind, Reader, Writer};
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
 use tickfan::config::Limits;
 use tickfan::venue::Wire;
+
+use crate::support::recorded::recorded;
 
 fn shipped() -> [PathBuf; 3] {
     ["binance-futures", "coinbase", "kraken"]

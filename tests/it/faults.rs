@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::client::Client;
 use crate::support::{
     Capture, Gateway, PATIENCE, RawSocket, TOKEN, connect, eventually, in_repository, skipped, tickfan,
     undisturbed,
 };
-use serde_json::Value;
 
 /// A gateway in which faults can be put, without feeds, that takes what is published for `demo`.
 struct Faulty {

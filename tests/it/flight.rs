@@ -4,9 +4,10 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::support::client::Client;
 use crate::support::{Capture, Gateway, RawSocket, TOKEN, connect, eventually, run};
-use serde_json::Value;
 
 /// A folder for flights.
 struct Folder(tempfile::TempDir);

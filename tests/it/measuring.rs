@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use tickfan::latency::Stage;
+
 use crate::support::client::Client;
 use crate::support::{
     Capture, Gateway, Process, RawSocket, TOKEN, connect, eventually, python, run, tickfan, undisturbed,
 };
-use serde_json::Value;
-use tickfan::latency::Stage;
 
 /// The counts of all tags over an interval.
 fn counts(gateway: &Gateway, interval: &str) -> BTreeMap<String, u64> {

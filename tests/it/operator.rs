@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::answer::Answer;
 use serde_json::{Value, json};
 use tickfan::feed::IngestView;
 use tickfan::http::metrics::{self, Sources};
@@ -18,6 +17,8 @@ use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::model::tick::Channel;
 use tickfan::ops::collector::{Collector, Measured, Options};
 use tickfan::time::clock::Now;
+
+use crate::support::answer::Answer;
 
 /// Longer than any answer takes; only a broken gateway makes a test wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,11 +1,12 @@
 //! `docs/PROTOCOL.md` shows what is sent. Each of its samples is held against `docs/asyncapi.yaml`, and against
 //! the code that reads such messages.
 
-use crate::support::{in_repository, python};
 use serde_json::Value;
 use tickfan::cli::watch::message::Message;
 use tickfan::model::tick::Channel;
 use tickfan::protocol::{self, Op};
+
+use crate::support::{in_repository, python};
 
 /// The lines of the page's JSON blocks, but for those of publishers.
 fn samples() -> Vec<String> {

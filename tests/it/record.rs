@@ -7,8 +7,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::support::recorded::recorded;
-use crate::support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 use serde_json::Value;
 use tickfan::capture::{Fault, Index, Kind, Reader, segments};
 use tickfan::cli::offline::{Captures, Input, Progress, normalize};
@@ -19,6 +17,9 @@ use tickfan::feed::{
 use tickfan::model::instrument::InstrumentTable;
 use tickfan::time::clock::Now;
 use tokio::sync::mpsc;
+
+use crate::support::recorded::recorded;
+use crate::support::{Gateway, POST, RawSocket, eventually, in_repository, run, skipped};
 
 const SHIPPED: [&str; 3] = ["coinbase", "binance-futures", "kraken"];
 

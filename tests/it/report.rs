@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Process, python, tickfan};
 use serde_json::Value;
 use tickfan::latency::hlog::Writer;
 use tickfan::latency::hlog::note::{Account, Build, Clients, FlightNote, Gaps, Head, Machine, Moment, Note};
 use tickfan::latency::{self, Stage, Tag};
 use tickfan::model::tick::Channel;
+
+use crate::support::{Process, python, tickfan};
 
 const START_NS: u64 = 1_790_000_000_123_000_000;
 const SECONDS: u64 = 12;

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Barrier;
 
-use crate::support::{Gateway, RawSocket, TOKEN, connect, eventually};
 use serde_json::{Value, json};
+
+use crate::support::{Gateway, RawSocket, TOKEN, connect, eventually};
 
 /// What the gateway keeps.
 const HISTORY: u64 = 1_024;

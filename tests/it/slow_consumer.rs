@@ -5,12 +5,13 @@ use std::io::Write;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::support::client::Client;
 use crate::support::{
     BINARY, CLOSE, CONTINUATION, Capture, FIN, Gateway, PATIENCE, PING, PONG, RawSocket, TEXT, TOKEN,
     connect, eventually, tickfan, undisturbed,
 };
-use serde_json::{Value, json};
 
 const FEED: &str = "feeds/coinbase.zst";
 const EVERYTHING: &str = "?symbols=*&channel=trade,quote";

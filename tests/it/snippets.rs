@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::skipped::left_out_unless_ci;
 use crate::support::{Ended, Gateway, Process, eventually, in_repository};
-use serde_json::Value;
 
 /// A fenced block of a page.
 #[derive(Clone, Debug)]

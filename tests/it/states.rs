@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::support::{
     Capture, Gateway, PATIENCE, POST, RawSocket, TOKEN, connect, eventually, in_repository,
 };
-use serde_json::{Value, json};
 
 const FEED: &str = "feeds/coinbase.zst";
 const BTC: &str = "coinbase:BTC-USD";

@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::support::{in_repository, run};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Value, json};
 use tickfan::capture::SegmentWriter;
+
+use crate::support::{in_repository, run};
 
 /// A capture of two products: a trade that never came, a quote with an empty side, a book that is built.
 const COINBASE: &str = r#"2024-05-01T12:00:00.0000010Z {"type":"last_match","trade_id":9,"side":"buy","size":"1","price":"10.10","product_id":"A-USD","sequence":1}

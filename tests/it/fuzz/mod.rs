@@ -10,10 +10,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::{in_repository, undisturbed};
 use run::{Crash, Target};
 use targets::target;
-
-use crate::support::{in_repository, undisturbed};
 
 /// How long each target is fuzzed.
 fn duration() -> Duration {
