@@ -142,7 +142,7 @@ const NOT_RUN: &[(Id, &str)] = &[
             "text",
             "word  0  kind (0 trade, 1 quote, 2 gap) | detail << 8 | present << 16 | bytes of the trade id << 24",
         ),
-        "the digest in words: tests/support/digest.py reckons it so, and tests/it/replay.rs compares",
+        "the digest in words: tests/support/digest.py reckons it so, and tests/it/replay/ compares",
     ),
     (
         ("docs/CAPTURES.md", "text", r#"2021-04-17T16:43:37.4319360Z {"type":"match", …}"#),
@@ -218,7 +218,7 @@ const NOT_RUN: &[(Id, &str)] = &[
             "text",
             "GET /ws?replay=coinbase.zst,kraken.zst&from=+30s&speed=10&symbols=*     a room of one's own",
         ),
-        "requests: tests/it/rooms.rs opens rooms by each of these forms",
+        "requests: tests/it/rooms/ opens rooms by each of these forms",
     ),
 ];
 

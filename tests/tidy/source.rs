@@ -14,8 +14,6 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// The module that the file is, `["feed", "line"]` for `feed/line/mod.rs`; the crate itself has no names.
     pub(crate) module: Vec<String>,
-    /// Its lines, tests and comments counted.
-    pub(crate) lines: usize,
     /// The code without its tests and comments.
     pub(crate) code: String,
     /// The paths that the code names, as they are written: `["crate", "model", "tick"]`.
@@ -46,6 +44,11 @@ impl Source {
 
 /// Every Rust file below these folders of the repository.
 pub(crate) fn rust_files(below: &[&str]) -> Vec<PathBuf> {
+    files(below, &["rs"])
+}
+
+/// Every file below these folders of the repository whose name ends so.
+pub(crate) fn files(below: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = below.iter().map(|folder| root().join(folder)).collect();
     while let Some(folder) = folders.pop() {
@@ -53,7 +56,7 @@ pub(crate) fn rust_files(below: &[&str]) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
+            } else if path.extension().is_some_and(|e| extensions.iter().any(|extension| e == *extension)) {
                 found.push(path);
             }
         }
@@ -96,16 +99,7 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
     collector.visit_file(&file);
     let Collector { code, paths, brought, functions, structs, .. } = collector;
     let code = if is_test { String::new() } else { code_of(&file, text) + &code };
-    Source {
-        path: path.to_owned(),
-        module,
-        lines: text.lines().count(),
-        code,
-        paths,
-        brought,
-        functions,
-        structs,
-    }
+    Source { path: path.to_owned(), module, code, paths, brought, functions, structs }
 }
 
 /// A test of a file.

@@ -189,7 +189,7 @@ fn f10_a_check_can_be_turned_off_and_says_so() {
     assert_eq!(told, ["quote 63299.4 x 0.00209987 / 63299.5 x 0.4388201"]);
     assert!(log.contains("checks off: checksum"), "{log}");
     let refused = tickfan(&["normalize", "--checks-off", "checksums"], &files);
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let error = &refused.stderr;
     assert!(!refused.status.success() && error.contains("checksum, sequence, crossed"), "{error}");
 }
 
@@ -212,7 +212,7 @@ fn f23_a_crossed_book_is_not_told_as_live() {
     assert_eq!(told, ["quote 100.00 x 1 / 101.00 x 1"]);
     assert!(log.contains("crossed 1\n"), "{log}");
     let output = tickfan(&["inspect", "--json"], &[input("crossed.txt")]);
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
     assert_eq!(report["crossed"], 1);
 }
 

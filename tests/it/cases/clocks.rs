@@ -82,7 +82,7 @@ fn a_clock_that_steps_forward_does_not_make_a_replay_wait() {
         "all of it, if it is asked for"
     );
     let report = tickfan(&["inspect"], std::slice::from_ref(&file));
-    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    let report = stdout(&report);
     assert!(
         report.contains("the clock stepped forward, or nothing came for over an hour, 1 times"),
         "{report}"

@@ -11,10 +11,10 @@ fn f01_files_that_follow_one_another_are_one_stream() {
     assert!(log.contains("trades 3, quotes 0, gaps 0, repeated 0") && log.contains("2 files"), "{log}");
     assert_eq!(normalize(&[files[1].clone(), files[0].clone()]).0, one, "named in any order");
     let report = tickfan(&["inspect"], &files);
-    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    let report = stdout(&report);
     assert!(report.contains("two-files-b.txt goes on from") && report.contains("60.000 s later"), "{report}");
     let report = tickfan(&["inspect", "--json"], &files);
-    let last = String::from_utf8(report.stdout).expect("UTF-8");
+    let last = stdout(&report);
     let joins: Value = serde_json::from_str(last.lines().last().expect("a line")).expect("JSON");
     assert_eq!(joins["joins"][0]["pause_ns"], 60_000_000_000u64);
     assert_eq!(joins["joins"][0]["seamless"], false);
@@ -127,7 +127,7 @@ fn f01_a_capture_goes_on_from_the_one_that_tells_the_same() {
     assert_eq!((told.len(), log.contains("repeated 5")), (10, false), "{log}");
     assert!(log.contains("01_ETH to ") && log.contains("02_ETH, 2 files"), "{log}");
     let report = tickfan(&["inspect"], &files);
-    let report = String::from_utf8(report.stdout).expect("UTF-8");
+    let report = stdout(&report);
     assert!(report.contains("02_ETH goes on from") && report.contains("01_ETH, 3.000 s later"), "{report}");
 }
 

@@ -7,12 +7,13 @@ mod continuation;
 mod trades;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::support::{Ended, Process, in_repository};
+
 fn input(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name)
+    in_repository("tests/cases").join(name)
 }
 
 /// A capture in the form of hftbacktest with these frames, a second apart.
@@ -23,17 +24,19 @@ fn capture(folder: &Path, name: &str, first_s: u64, frames: &[&str]) -> PathBuf 
     path
 }
 
-fn tickfan(arguments: &[&str], files: &[PathBuf]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_tickfan")).args(arguments).args(files).output();
-    output.expect("the program runs")
+fn tickfan(arguments: &[&str], files: &[PathBuf]) -> Ended {
+    Process::start(crate::support::tickfan(arguments).args(files)).end()
+}
+
+/// All that it has printed.
+fn stdout(ended: &Ended) -> String {
+    ended.lines.join("\n") + "\n"
 }
 
 /// What `normalize` prints, a short text for each line, and what it says on standard error.
 fn normalize_with(arguments: &[&str], files: &[PathBuf]) -> (Vec<String>, String) {
     let output = tickfan(&[&["normalize"], arguments].concat(), files);
-    let log = String::from_utf8(output.stderr).expect("UTF-8");
-    let lines = String::from_utf8(output.stdout).expect("UTF-8");
-    (lines.lines().map(short).collect(), log)
+    (output.lines.iter().map(|line| short(line)).collect(), output.stderr)
 }
 
 fn normalize(files: &[PathBuf]) -> (Vec<String>, String) {

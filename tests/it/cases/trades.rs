@@ -69,7 +69,7 @@ fn f08_28_digits_go_through_every_output() {
 #[test]
 fn f21_lists_of_messages_have_the_venues_word() {
     let output = tickfan(&["inspect", "--venue", "binance-futures"], &[input("array-kinds.txt")]);
-    let report = String::from_utf8(output.stdout).expect("UTF-8");
+    let report = stdout(&output);
     for kind in ["1 markPriceUpdate", "1 24hrTicker", "1 24hrMiniTicker"] {
         assert!(report.contains(kind), "{report}");
     }
@@ -86,11 +86,11 @@ fn times_that_make_no_sense_are_left_out() {
     let frames = [trade("0", "1746194730698"), trade("0", "0"), trade("1746194730698000000", "99")];
     let file = capture(folder.path(), "a", 1_746_194_730, &frames.each_ref().map(String::as_str));
     let output = tickfan(&["normalize"], &[file]);
-    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines = stdout(&output);
     let times: Vec<Value> =
         lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["ts"].clone()).collect();
     assert_eq!(times, [Value::from(1_746_194_730_698_000u64), Value::Null, Value::Null]);
-    let log = String::from_utf8(output.stderr).expect("UTF-8");
+    let log = output.stderr;
     assert!(log.contains("refused times 2"), "{log}");
 }
 
