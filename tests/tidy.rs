@@ -356,7 +356,7 @@ fn no_file_is_two_subjects() {
             (true, None) => faults.push(format!("{path} has {lines} lines: split it")),
             (false, Some(_)) => faults.push(format!("{path} needs no exemption")),
             (_, reason) => {
-                assert!(reason.is_none_or(|reason| reason.len() > 20), "{path} is exempt, and why?")
+                assert!(reason.is_none_or(|reason| reason.len() > 20), "{path} is exempt, and why?");
             }
         }
     }

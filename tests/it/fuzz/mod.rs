@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tickfan::venue::Wire;
+
 use crate::support::{in_repository, undisturbed};
 use run::{Crash, Target};
 use targets::target;
@@ -48,11 +50,11 @@ fn asked_input() -> Option<PathBuf> {
     std::env::var_os("TICKFAN_FUZZ_INPUT").filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
-fn is_of(file: &Path, target: &Target) -> bool {
+fn is_of(file: &Path, target: &str) -> bool {
     let parent = file.parent().and_then(Path::file_name);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let hash = name.strip_prefix(target.name).and_then(|rest| rest.strip_prefix('-'));
-    parent.is_some_and(|folder| folder == target.name)
+    let hash = name.strip_prefix(target).and_then(|rest| rest.strip_prefix('-'));
+    parent.is_some_and(|folder| folder == target)
         || hash.is_some_and(|hash| hash.len() == 8 || hash.starts_with("running"))
 }
 
@@ -61,7 +63,8 @@ fn fuzz(name: &'static str) {
     let _undisturbed = undisturbed();
     let target = target(name);
     if let Some(file) = asked_input() {
-        if is_of(&file, &target) {
+        assert!(PLANTED.iter().any(|(name, _)| is_of(&file, name)), "{} names no target", file.display());
+        if is_of(&file, name) {
             let input = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             match target.try_one(&input) {
                 Ok(outcome) => writeln!(io::stderr(), "{name}: {outcome}").expect("stderr"),
@@ -71,7 +74,9 @@ fn fuzz(name: &'static str) {
         return;
     }
     // Empty: all.
-    if std::env::var("TICKFAN_FUZZ_TARGET").is_ok_and(|asked| !asked.is_empty() && asked != name) {
+    let asked = std::env::var("TICKFAN_FUZZ_TARGET").unwrap_or_default();
+    assert!(asked.is_empty() || PLANTED.iter().any(|(name, _)| *name == asked), "{asked} is no target");
+    if !asked.is_empty() && asked != name {
         return;
     }
     let (seed, start, duration) = (seed(), Instant::now(), duration());
@@ -160,6 +165,8 @@ const INPUTS_MAX: u64 = 10_000;
 #[test]
 fn a_panic_that_is_planted_in_a_target_is_found_and_comes_again_from_its_file() {
     let _undisturbed = undisturbed();
+    let has_target = |wire: &Wire| PLANTED.iter().any(|(name, _)| *name == wire.name());
+    assert!(Wire::ALL.iter().all(has_target), "a venue has no target");
     for (name, word) in PLANTED {
         let Target { mut seeds, read, .. } = target(name);
         // Its corpus may have what is to be found.

@@ -2,20 +2,22 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Seek as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use super::mutate::{INPUT_BYTES_MAX, Random, mutate, words};
 use crate::support::in_repository;
 
+/// Reads an input and says in words what came of it. It panics where something is wrong.
+pub(super) type Read = Box<dyn Fn(&[u8]) -> String>;
+
 /// One reader of bytes from outside.
 pub(super) struct Target {
     pub(super) name: &'static str,
     /// Good inputs, and those of `fuzz/corpus/<name>`.
     pub(super) seeds: Vec<Vec<u8>>,
-    /// Reads an input and says in words what came of it. It panics where something is wrong.
-    pub(super) read: Box<dyn Fn(&[u8]) -> String>,
+    pub(super) read: Read,
 }
 
 /// An input on which a target panics.
@@ -74,7 +76,7 @@ impl Target {
             let mut input = kept[random.below(kept.len())].clone();
             let other = &kept[random.below(kept.len())];
             mutate(&mut input, other, &words, random);
-            running.set_len(0).and_then(|()| running.write_all_at(&input, 0)).expect("a file to write");
+            note(running, &input).expect("a file to write");
             summary.inputs += 1;
             let traits = traits(&self.try_one(&input)?);
             if !traits.is_subset(&seen) {
@@ -110,6 +112,13 @@ impl Target {
         }
         crash
     }
+}
+
+/// Writes an input in the place of the one before.
+fn note(mut file: &File, input: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(input)
 }
 
 /// What an outcome tells of the code that was reached: its pairs of words, without numbers and quoted texts.

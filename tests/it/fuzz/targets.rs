@@ -10,13 +10,13 @@ use tickfan::capture::{Compression, Index, Reader, SegmentWriter, Writer};
 use tickfan::protocol;
 use tickfan::venue::Wire;
 
-use super::run::Target;
+use super::run::{Read, Target};
 use crate::support::in_repository;
 use crate::venues::{Feed, cases, frames};
 
 /// The target of this name.
 pub(super) fn target(name: &'static str) -> Target {
-    let (mut seeds, read): (Vec<Vec<u8>>, Box<dyn Fn(&[u8]) -> String>) = match name {
+    let (mut seeds, read): (Vec<Vec<u8>>, Read) = match name {
         "request" => (samples("{\"op\":"), Box::new(request)),
         "query" => (queries(), Box::new(query)),
         "capture" => (captures(), Box::new(capture)),
