@@ -14,8 +14,10 @@ ROUNDS := 2
 REPEAT := 2
 CASES :=
 PEERS :=
+TARGET :=
+INPUT :=
 
-.PHONY: help run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
+.PHONY: help fuzz run ui browser test promtool netcat faketime test-slow audit soak attack simulate kill check fmt loom bench bench-slow bench-fanout bench-page peers feeds clean deps python
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -40,18 +42,23 @@ ui: ## build the trading page into ui/dist
 
 # What tests leave out because this machine lacks it, a line each.
 SKIPPED := $(CURDIR)/target/skipped
+# Recorded captures, which do not ship (docs/CAPTURES.md): the folder that TICKFAN_FEEDS names, or one beside the repository. The
+# tests that need them are ignored where there is none, and run and fail where one of them is missing.
+FEEDS := $(or $(TICKFAN_FEEDS),$(wildcard $(CURDIR)/../shared/feeds))
+IGNORED := $(CARGO) test --tests --quiet -- --list --ignored | sed -n 's/: test$$/\tno recorded captures/; T; s/^/captures\t-\t/p'
 
 # Pictures of the page are left in target/screenshots. A test binary that fails does not keep the others from running. The last
 # line says what was skipped, and whether cargo failed; the exit code is that of cargo.
 test: deps python ui browser promtool netcat faketime ## every test; the last line says what was skipped
 	@[ -d target/debug/deps ] || echo "building the gateway and its tests: some three minutes on two cores, once"
 	@mkdir -p target && : >$(SKIPPED)
-	SKIPPED_TESTS=$(SKIPPED) $(CARGO) test --no-fail-fast; code=$$?; awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
+	SKIPPED_TESTS=$(SKIPPED) TICKFAN_FEEDS="$(FEEDS)" $(CARGO) test --no-fail-fast $(if $(FEEDS),-- --include-ignored); code=$$?; \
+		$(if $(FEEDS),,$(IGNORED) >>$(SKIPPED);) awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
 test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default; a pause of 25 s
-	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test slow_consumer
-	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test slow_readers
-	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test faults a_process_that_was_stopped
+	TICKFAN_SLOW_SECONDS=60 $(CARGO) test --test it slow_consumer::
+	TICKFAN_SLOW_SECONDS=300 $(CARGO) test --test it slow_readers::
+	TICKFAN_PAUSE_SECONDS=25 $(CARGO) test --test it faults::a_process_that_was_stopped
 
 # Needs Python's standard library only.
 audit: ## sources, licences and known advisories of crates and packages
@@ -72,10 +79,18 @@ attack: deps python ## latency of a healthy client beside hostile ones, by kind 
 	ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/attack.py target/release/tickfan --seconds $(SECONDS) --cases "$(CASES)"
 
 simulate: deps ## a shard and its sessions with sockets of our own: 100,000 random schedules, a seed printed on failure
-	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test simulation
+	TICKFAN_SCHEDULES=100000 $(CARGO) test --release --test it simulation::
+
+# Targets are named for what they read: `make fuzz TARGET=request`. An input that is not stood is written to target/found, and its name is
+# printed: `make fuzz INPUT=target/found/request-0123abcd` runs it alone. Once it is stood it goes to fuzz/corpus/request. A process
+# that ended or hangs has left its input in target/found/request-running-….
+fuzz: SECONDS := 60
+fuzz: deps ## random inputs for all that reads bytes from outside (SECONDS=60 for each of 8, TARGET=request, INPUT=file)
+	TICKFAN_FUZZ_SECONDS=$(SECONDS) TICKFAN_FUZZ_TARGET=$(TARGET) TICKFAN_FUZZ_INPUT=$(INPUT) RUST_BACKTRACE=0 \
+		$(CARGO) test --profile fuzz --test it fuzz::
 
 kill: deps ## records under load and kills the gateway 50 times: what was written is there, and within 250 ms
-	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test record a_kill
+	TICKFAN_KILLS=50 TICKFAN_KILLS_ON_TIME=1 $(CARGO) test --test it record::a_kill
 
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check

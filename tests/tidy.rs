@@ -2,7 +2,7 @@
 //! files may be, which may know the time, and what must not be there at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[path = "tidy/graph.rs"]
 mod graph;
@@ -10,7 +10,7 @@ mod graph;
 mod source;
 
 use graph::Graph;
-use source::{Source, parsed, root, rust_files, sources};
+use source::{Source, Test, files, parsed, root, rust_files, sources, tests_of};
 
 /// Each folder of `src` with the folders it may import, the lowest first: a folder imports only what stands above it in
 /// this list. `docs/ARCHITECTURE.md` shows the same table.
@@ -135,8 +135,13 @@ const PURE: &[&str] = &[
     "feed/book.rs",
 ];
 
-/// The longest file, tests counted.
+/// The longest file, of code or of tests.
 const LINES_MAX: usize = 700;
+/// Files that are longer, with the reason.
+const LONG_FILES: &[(&str, &str)] = &[
+    ("tests/support/attack.py", "the kinds of hostile clients, each a few lines, and one loop over them"),
+    ("tests/support/soak.py", "all that is accounted for in a soak, which is one run"),
+];
 /// The longest function, without blank lines and comments.
 const FUNCTION_LINES_MAX: usize = 60;
 /// Functions that are longer, with the reason.
@@ -396,26 +401,57 @@ fn what_must_not_be_there_is_not() {
 
 #[test]
 fn no_file_is_two_subjects() {
-    for source in sources() {
-        let (path, lines) = (source.path.display(), source.lines);
-        assert!(lines <= LINES_MAX, "{path} has {lines} lines: split it");
+    let mut faults = Vec::new();
+    for path in files(&["src", "tests", "clients/ts/test"], &["rs", "py", "ts"]) {
+        let lines = std::fs::read_to_string(&path).expect("a readable file").lines().count();
+        let path = path.strip_prefix(root()).expect("of the repository").to_string_lossy();
+        let reason = LONG_FILES.iter().find(|(long, _)| *long == path).map(|(_, reason)| reason);
+        match (lines > LINES_MAX, reason) {
+            (true, None) => faults.push(format!("{path} has {lines} lines: split it")),
+            (false, Some(_)) => faults.push(format!("{path} needs no exemption")),
+            (_, reason) => {
+                assert!(reason.is_none_or(|reason| reason.len() > 20), "{path} is exempt, and why?");
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    for (path, _) in LONG_FILES {
+        assert!(root().join(path).exists(), "{path} is exempt, and not there");
     }
 }
 
-/// What is left out is counted by `make test`, which reads what one module writes.
+/// What is left out is counted by `make test`, which reads what one module writes; and recorded captures are looked up in one.
 #[test]
 fn what_tests_leave_out_is_said_in_one_place() {
-    let words = ["SKIPPED", "shared/feeds"];
-    let told: Vec<PathBuf> = rust_files(&["src", "tests"])
-        .into_iter()
-        .filter(|path| !path.ends_with("tests/tidy.rs"))
-        .filter(|path| {
-            let text = std::fs::read_to_string(path).expect("a readable file");
-            words.iter().any(|word| text.contains(*word))
-        })
-        .collect();
-    let root = root();
-    assert_eq!(told, [root.join("tests/support/skipped.rs")]);
+    let one_place = |word: &str| {
+        let mut told = rust_files(&["src", "tests"]);
+        told.retain(|path| !path.ends_with("tests/tidy.rs"));
+        told.retain(|path| std::fs::read_to_string(path).expect("a readable file").contains(word));
+        told
+    };
+    assert_eq!(one_place("SKIPPED"), [root().join("tests/it/support/skipped.rs")]);
+    assert_eq!(one_place("var_os(\"TICKFAN_FEEDS\")"), [root().join("tests/it/support/recorded.rs")]);
+}
+
+/// `make test` counts ignored tests as those that need captures, and runs them where the captures are.
+#[test]
+fn a_test_is_ignored_if_it_needs_recorded_captures_and_for_no_other_reason() {
+    let (mut ignored, mut faults) = (0, Vec::new());
+    for path in rust_files(&["src", "tests/it"]) {
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        for Test { name, ignored_for, body } in tests_of(&text) {
+            let needs = body.contains("recorded([") || body.contains("recorded(names)");
+            let reason = needs.then_some("needs recorded captures: TICKFAN_FEEDS");
+            if ignored_for.as_deref() != reason {
+                faults.push(format!("{}: {name}", path.display()));
+            }
+            ignored += u32::from(needs);
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(ignored > 10, "only {ignored}");
+    let [test] = &tests_of("#[test]\n#[ignore]\nfn a() {\n    b();\n}")[..] else { panic!("one test") };
+    assert_eq!((test.name.as_str(), test.ignored_for.as_deref()), ("a", Some("")));
 }
 
 #[test]

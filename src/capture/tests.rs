@@ -1,13 +1,9 @@
-//! Tests of captures as files: compressed and plain, good and bad, single and merged.
+//! Captures as files: packed and plain, good and bad, alone and merged.
 
 use std::io::Write;
 
 use super::*;
 use crate::venue::WireFormat;
-use skipped::recorded;
-
-#[path = "../../tests/support/skipped.rs"]
-mod skipped;
 
 const AT: u64 = 1_618_677_817_431_936_000;
 
@@ -25,7 +21,7 @@ fn reader(bytes: impl AsRef<[u8]>) -> CaptureReader {
     CaptureReader::from_read("test.cap", io::Cursor::new(bytes.as_ref().to_vec())).expect("a capture")
 }
 
-/// Returns every item of a reader as text: `line rx_ns kind`, or the error.
+/// Every item of a reader, as text: `line rx_ns kind`, or the error.
 fn items(mut reader: CaptureReader) -> Vec<String> {
     let mut items = Vec::new();
     while let Some(item) = reader.next_record() {
@@ -132,7 +128,7 @@ fn a_bad_line_stops_nothing() {
     );
 }
 
-/// F02: the sample, the end, and every place of a capture use the same unit.
+/// F02: the sample, the end, and every place of a capture go by the same unit.
 #[test]
 fn a_capture_is_read_in_one_unit_wherever_one_begins() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -145,7 +141,7 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
         for form in [Form::Hftbacktest, Form::Cryptofeed] {
             let mark = if form == Form::Cryptofeed { ":" } else { "" };
             let text: String = (0..9).map(|n| format!("{}{mark} {n}\n", first + n)).collect();
-            // A line without a unit and one in another unit do not change how the rest is read.
+            // One that is in no unit, and one that is in another: neither changes how the rest is read.
             let text = format!("{text}17{mark} x\n1660228024{mark} {{}}\n{}{mark} 9\n", first + 9);
             let path = folder.path().join(format!("{form}-{unit}"));
             std::fs::write(&path, &text).expect("written");
@@ -184,8 +180,7 @@ fn a_capture_is_read_in_one_unit_wherever_one_begins() {
     }
 }
 
-/// F14: a byte order mark costs no record and shifts no place, however the file is compressed, and before
-/// each part of it.
+/// F14: a byte order mark costs no record and moves no place, however the file is packed, in front of each part of it.
 #[test]
 fn a_byte_order_mark_is_skipped() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -254,7 +249,7 @@ fn the_sample_can_be_looked_at_before_and_after() {
     assert_eq!(sampled(&reader), before);
 }
 
-/// Returns the merged records: source, line and receive time of each.
+/// What a merge gives: source, line and receive time of each.
 fn merged(texts: &[&str]) -> Vec<(usize, u64, u64)> {
     let mut merged = Merged::new(texts.iter().map(reader).collect());
     let mut found = Vec::new();
@@ -332,58 +327,6 @@ fn a_flushed_writer_leaves_its_lines_to_be_found() {
     assert_eq!(writer.finish().expect("written"), b"2021-04-17T16:43:37.4319360Z x\n");
 }
 
-#[test]
-fn real_captures_are_read_to_the_last_line() {
-    // file, venue, form, lines that are not ignored: frames, connects, sent
-    let (cf, hft) = (Form::Cryptofeed, Form::Hftbacktest);
-    let expected = [
-        ("COINBASE.ws.28.0", WireFormat::Coinbase, cf, [9946, 1, 3]),
-        ("BINANCE_FUTURES.ws.1.0", WireFormat::BinanceFutures, cf, [1535, 1, 0]),
-        ("KRAKEN.ws.48.0", WireFormat::Kraken, cf, [49, 1, 1]),
-        ("KRAKEN.ws.49.0", WireFormat::Kraken, cf, [60, 1, 1]),
-        ("KRAKEN.ws.50.0", WireFormat::Kraken, cf, [4321, 1, 1]),
-        ("btcusdt_20240808.gz", WireFormat::BinanceFutures, hft, [93_954, 0, 0]),
-    ];
-    let Some(files) = recorded(expected.map(|(name, ..)| name)) else { return };
-    for ((name, venue, form, counts), file) in expected.into_iter().zip(files) {
-        let mut reader = CaptureReader::open(file).expect(name);
-        assert_eq!((reader.venue(), reader.form()), (Some(venue), form), "{name}");
-        let mut found = [0u64; 3];
-        let mut words = [("trade", 0u64), ("bookTicker", 0), ("depthUpdate", 0)];
-        while let Some(item) = reader.next_record() {
-            match item.expect(name).kind {
-                RecordKind::Frame(frame) => {
-                    found[0] += 1;
-                    for (word, count) in &mut words {
-                        let mark = format!("\"e\":\"{word}\"");
-                        *count += u64::from(memchr::memmem::find(frame, mark.as_bytes()).is_some());
-                    }
-                }
-                RecordKind::Connected(_) => found[1] += 1,
-                RecordKind::Sent(_) => found[2] += 1,
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-        assert_eq!(found, counts, "{name}");
-        if form == Form::Hftbacktest {
-            assert_eq!(words, [("trade", 21_313), ("bookTicker", 66_089), ("depthUpdate", 6551)]);
-        }
-    }
-}
-
-/// Without its connect note a capture is identified by its messages alone.
-#[test]
-fn real_captures_are_known_by_their_messages_too() {
-    let names = ["COINBASE.ws.28.0", "BINANCE_FUTURES.ws.1.0", "KRAKEN.ws.48.0", "KRAKEN.ws.50.0"];
-    let venues = [WireFormat::Coinbase, WireFormat::BinanceFutures, WireFormat::Kraken, WireFormat::Kraken];
-    let Some(files) = recorded(names) else { return };
-    for ((name, venue), file) in names.into_iter().zip(venues).zip(files) {
-        let text = std::fs::read(file).expect(name);
-        let lines = text.split_inclusive(|b| *b == b'\n').filter(|line| !line.starts_with(b"wss:"));
-        assert_eq!(reader(lines.collect::<Vec<_>>().concat()).venue(), Some(venue), "{name}");
-    }
-}
-
 /// A segment with two blocks and notes between them.
 fn segment(number: u32, run_ns: u64, first_ns: u64) -> Vec<u8> {
     let mut writer = SegmentWriter::new(Vec::new(), 3).expect("started");
@@ -425,7 +368,7 @@ fn a_segment_is_a_capture_for_us_and_for_every_zstd() {
 fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
     let bytes = segment(1, 5, AT);
     let whole = items(reader(&bytes));
-    // The ends of the pieces.
+    // Where the pieces end.
     let mut ends = Vec::new();
     for cut in 12..=bytes.len() {
         let found = items(reader(&bytes[..cut]));
@@ -448,7 +391,7 @@ fn wherever_a_segment_is_torn_what_is_before_is_read_and_the_rest_is_named() {
             .expect("torn")
             .contains("after 2021-04-17T16:43:37.431936002Z")
     );
-    // A changed byte is detected, wherever it is: a disk may leave such an end of a file that was not synced.
+    // A byte that is another one is found, wherever it is: what a disk makes of a file whose end it had not written.
     for at in 12..bytes.len() {
         let mut spoilt = bytes.clone();
         spoilt[at] ^= 0x55;
@@ -499,7 +442,7 @@ fn a_folder_of_segments_is_one_capture() {
     write(AT, 3, &torn[..torn.len() - 5]);
     write(AT + 5_000, 1, &segment(1, AT + 5_000, AT + 5_000));
     write(AT + 5_000, 3, &segment(3, AT + 5_000, AT + 5_010));
-    // A kill right after the file was created.
+    // A kill right after the file was made.
     write(AT + 9_000, 1, b"");
     write(AT + 19_000, 1, &segment(1, AT + 19_000, AT + 19_000)[..7]);
     std::fs::write(path.join("readme.txt"), "no segment").expect("written");

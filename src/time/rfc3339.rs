@@ -262,12 +262,52 @@ mod tests {
         }
     }
 
+    fn written(rx_ns: u64) -> String {
+        let mut text = Vec::new();
+        write(rx_ns, FractionDigits::SevenOrNine, &mut text);
+        String::from_utf8(text).expect("ASCII")
+    }
+
     #[test]
-    fn every_day_of_the_calendar_comes_back() {
-        for day in 0..213_503 {
+    fn every_day_of_the_calendar_is_the_one_that_jiff_says() {
+        let mut date = jiff::civil::date(1970, 1, 1);
+        for day in 0..213_503_u64 {
+            let fields = [i64::from(date.year()), date.month().into(), date.day().into()];
             let (year, month, of_month) = date_of(day);
-            assert!(of_month >= 1 && of_month <= days_in_month(year, month), "{day}");
-            assert_eq!(days_since_epoch(year, month, of_month), day.cast_signed());
+            assert_eq!([year, month, of_month].map(u64::cast_signed), fields, "{day}");
+            assert_eq!(days_since_epoch(year, month, of_month), day.cast_signed(), "{date}");
+            let text = format!("{date}T00:00:00.0000000Z");
+            assert_eq!(written(day * 86_400 * NANOS), text);
+            assert_eq!(parse(text.as_bytes()), Ok(day * 86_400 * NANOS), "{text}");
+            date = date.tomorrow().expect("a day");
+        }
+    }
+
+    #[test]
+    fn a_date_exists_where_jiff_says_so() {
+        for (year, month, day) in (1970..=2553_i16).flat_map(|year| {
+            (0..=13_i8).flat_map(move |month| (0..=32_i8).map(move |day| (year, month, day)))
+        }) {
+            let text = format!("{year:04}-{month:02}-{day:02}T12:00:00Z");
+            let exists = jiff::civil::Date::new(year, month, day).is_ok();
+            assert_eq!(parse(text.as_bytes()).is_ok(), exists, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_instant_at_any_offset_is_the_one_that_jiff_says(
+            rx_ns in 0..=u64::MAX, minutes in -1_439..=1_439_i32, unit_ns in proptest::sample::select(vec![1, 100, 1_000, NANOS])
+        ) {
+            let rx_ns = rx_ns / unit_ns * unit_ns;
+            let instant = jiff::Timestamp::from_nanosecond(rx_ns.into()).expect("within its range");
+            let read: jiff::Timestamp = written(rx_ns).parse().expect("a time to jiff");
+            proptest::prop_assert_eq!(read, instant);
+            let offset = jiff::tz::Offset::from_seconds(minutes * 60).expect("less than a day");
+            let sign = if minutes < 0 { '-' } else { '+' };
+            let (hours, minutes) = (minutes.abs() / 60, minutes.abs() % 60);
+            let text = format!("{}{sign}{hours:02}:{minutes:02}", offset.to_datetime(instant));
+            proptest::prop_assert_eq!(parse_with_offset(text.as_bytes()), Ok(rx_ns), "{}", text);
         }
     }
 }

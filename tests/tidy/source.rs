@@ -14,8 +14,6 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// The module that the file is, `["feed", "line"]` for `feed/line/mod.rs`; the crate itself has no names.
     pub(crate) module: Vec<String>,
-    /// Its lines, tests and comments counted.
-    pub(crate) lines: usize,
     /// The code without its tests and comments.
     pub(crate) code: String,
     /// The paths that the code names, as they are written: `["crate", "model", "tick"]`.
@@ -48,6 +46,11 @@ impl Source {
 
 /// Every Rust file below these folders of the repository.
 pub(crate) fn rust_files(below: &[&str]) -> Vec<PathBuf> {
+    files(below, &["rs"])
+}
+
+/// Every file below these folders of the repository whose name ends so.
+pub(crate) fn files(below: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = below.iter().map(|folder| root().join(folder)).collect();
     while let Some(folder) = folders.pop() {
@@ -55,7 +58,7 @@ pub(crate) fn rust_files(below: &[&str]) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
+            } else if path.extension().is_some_and(|e| extensions.iter().any(|extension| e == *extension)) {
                 found.push(path);
             }
         }
@@ -98,17 +101,42 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
     collector.visit_file(&file);
     let Collector { code, paths, brought, functions, structs, shared_types, .. } = collector;
     let code = if is_test { String::new() } else { code_of(&file, text) + &code };
-    Source {
-        path: path.to_owned(),
-        module,
-        lines: text.lines().count(),
-        code,
-        paths,
-        brought,
-        functions,
-        structs,
-        shared_types,
+    Source { path: path.to_owned(), module, code, paths, brought, functions, structs, shared_types }
+}
+
+/// A test of a file.
+pub(crate) struct Test {
+    pub(crate) name: String,
+    /// Why it is ignored, if it is; empty without a reason.
+    pub(crate) ignored_for: Option<String>,
+    /// The lines of its body.
+    pub(crate) body: String,
+}
+
+/// The tests of a file, those in modules as well; not those within macros.
+pub(crate) fn tests_of(text: &str) -> Vec<Test> {
+    struct Tests<'a>(Vec<&'a str>, Vec<Test>);
+    impl<'ast> Visit<'ast> for Tests<'_> {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            if item.attrs.iter().any(|attr| attr.path().is_ident("test")) {
+                let ignore = item.attrs.iter().find(|attr| attr.path().is_ident("ignore"));
+                let ignored_for = ignore.map(|attr| match &attr.meta {
+                    syn::Meta::NameValue(syn::MetaNameValue {
+                        value: syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(reason), .. }),
+                        ..
+                    }) => reason.value(),
+                    _ => String::new(),
+                });
+                let span = item.block.span();
+                let body = self.0[span.start().line - 1..span.end().line].join("\n");
+                self.1.push(Test { name: item.sig.ident.to_string(), ignored_for, body });
+            }
+        }
     }
+    let file = syn::parse_file(text).unwrap_or_else(|error| panic!("{error}"));
+    let mut tests = Tests(text.lines().collect(), Vec::new());
+    tests.visit_file(&file);
+    tests.1
 }
 
 /// A module of tests.

@@ -198,7 +198,7 @@ impl MergedCapture {
             RecordKind::Connected(to) => line.connected(rx_ns, to, sequencer, numbered),
             // What is missing is unknown, so books and sequences start anew.
             RecordKind::Disconnected | RecordKind::Dropped { .. } => {
-                line.disconnected(rx_ns, sequencer, &mut numbered)
+                line.disconnected(rx_ns, sequencer, &mut numbered);
             }
             RecordKind::Joined => line.joined(rx_ns, sequencer, &mut numbered),
             RecordKind::Segment(segment) => {
