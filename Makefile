@@ -45,14 +45,19 @@ SKIPPED := $(CURDIR)/target/skipped
 # Recorded captures, which do not ship (docs/CAPTURES.md): the folder that TICKFAN_FEEDS names, or one beside the repository. The
 # tests that need them are ignored where there is none, and run and fail where one of them is missing.
 FEEDS := $(or $(TICKFAN_FEEDS),$(wildcard $(CURDIR)/../shared/feeds))
-IGNORED := $(CARGO) test --tests --quiet -- --list --ignored | sed -n 's/: test$$/\tno recorded captures/; T; s/^/captures\t-\t/p'
+IGNORED := $(CARGO) test --tests --quiet -- --list --ignored | sed -n 's/^\(.*\): test$$/captures\t-\t\1\tno recorded captures/p'
+
+# A browser takes both cores for a minute: no other test runs meanwhile.
+BY_ITSELF := clients::the_trading_page_in_a_browser
 
 # Pictures of the page are left in target/screenshots. A test binary that fails does not keep the others from running. The last
 # line says what was skipped, and whether cargo failed; the exit code is that of cargo.
 test: deps python ui browser promtool netcat faketime ## every test; the last line says what was skipped
 	@[ -d target/debug/deps ] || echo "building the gateway and its tests: some three minutes on two cores, once"
 	@mkdir -p target && : >$(SKIPPED)
-	SKIPPED_TESTS=$(SKIPPED) TICKFAN_FEEDS="$(FEEDS)" $(CARGO) test --no-fail-fast $(if $(FEEDS),-- --include-ignored); code=$$?; \
+	export SKIPPED_TESTS=$(SKIPPED) TICKFAN_FEEDS="$(FEEDS)"; \
+		$(CARGO) test --no-fail-fast -- $(if $(FEEDS),--include-ignored) --skip $(BY_ITSELF); code=$$?; \
+		$(CARGO) test --test it -- --exact $(BY_ITSELF) || code=$$?; \
 		$(if $(FEEDS),,$(IGNORED) >>$(SKIPPED);) awk -v code=$$code -f tests/support/skipped.awk $(SKIPPED); exit $$code
 
 test-slow: deps ## the tests of slow clients: a minute each, and five minutes with every key at its default; a pause of 25 s

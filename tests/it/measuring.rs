@@ -69,7 +69,7 @@ fn a_short_replay_leaves_a_whole_log() {
     let watch = run(&["watch", "--url", &gateway.ws, "*"]);
     assert_eq!(watch.code(), Some(0), "{watch:?}");
     let ended = gateway.process.end();
-    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!((ended.code(), ended.complaints().as_str()), (Some(0), ""));
 
     let theirs = counts_of(&python("hlog.py", &[log]).end().values());
     let report = Process::start(tickfan(&["report", "--json", log]).current_dir(folder.path())).end();
@@ -114,7 +114,7 @@ fn the_log_and_the_api_say_the_same() {
         std::fs::write(folder.path().join(stage.name()), text).expect("written");
     }
     let ended = gateway.stop();
-    assert_eq!(ended.stderr, "");
+    assert_eq!(ended.complaints(), "");
     assert_eq!(counts_of(&python("hlog.py", &[log]).end().values()), asked);
     for stage in Stage::ALL.into_iter().filter(|stage| *stage != Stage::SlowClient) {
         let text = folder.path().join(stage.name());
@@ -155,7 +155,7 @@ fn symbols_and_clients_are_told_apart() {
             && names.len() == 2
             && names.iter().all(|name| ["demo:A", "other:A"].contains(name))
     });
-    assert_eq!(gateway.stop().stderr, "");
+    assert_eq!(gateway.stop().complaints(), "");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn measuring_can_be_off() {
     trades(&gateway, 10);
     assert_eq!(Gateway::get(gateway.admin, "/api/latency").0, 404);
     assert_eq!(gateway.metric("tickfan_latency_seconds_count"), []);
-    assert_eq!(gateway.stop().stderr, "");
+    assert_eq!(gateway.stop().complaints(), "");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn the_runtimes_show_that_they_work() {
     let turns = gateway.metric_sum("tickfan_shard_turns_total");
     eventually("turns", || gateway.metric_sum("tickfan_shard_turns_total") > turns);
     assert!(gateway.metric_sum("tickfan_ingest_turns_total") > 0);
-    assert_eq!(gateway.stop().stderr, "");
+    assert_eq!(gateway.stop().complaints(), "");
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn the_gateway_records_what_it_replays() {
     let files = shipped();
     args.extend(files.iter().map(|file| file.to_str().expect("UTF-8")));
     let ended = run(&args);
-    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!((ended.code(), ended.complaints().as_str()), (Some(0), ""));
     for (file, venue) in files.iter().zip(SHIPPED) {
         let recording = dir.join(format!("{venue}.1"));
         let frames = |read: Read| read.frames.into_iter().map(|(_, frame)| frame).collect::<Vec<_>>();

@@ -48,5 +48,5 @@ fn subscribers(gateway: &Gateway, count: usize, options: &[&str]) -> Process {
 fn stopped_quietly(gateway: Gateway) {
     let mut ended = gateway.stop();
     ended.lines.retain(|line| !line.starts_with("tickfan replayed ticks="));
-    assert_eq!((ended.lines.as_slice(), ended.stderr.as_str()), (&[][..], ""));
+    assert_eq!((ended.lines.as_slice(), ended.complaints().as_str()), (&[][..], ""));
 }

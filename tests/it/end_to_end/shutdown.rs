@@ -17,7 +17,7 @@ fn a_signal_ends_everything_in_order() {
             said_goodbye(&summary);
         }
         let ended = gateway.process.end();
-        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""), "{signal}");
+        assert_eq!((ended.code(), ended.complaints().as_str()), (Some(0), ""), "{signal}");
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
 }
