@@ -73,9 +73,9 @@ audit: ## sources, licences and known advisories of crates and packages
 # `make test` has the short forms of these two. The report is also left in target/soak.txt.
 soak: SECONDS := 1200
 soak: deps python ## 50 clients of all kinds for 20 minutes: every number accounted for, memory and files flat (SECONDS=1200)
-	$(CARGO) build --release
+	CARGO_TARGET_DIR=target/soak $(CARGO) build --release --features heap-count
 	@mkdir -p target
-	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
+	set -o pipefail; ulimit -n "$$(ulimit -Hn)" && $(VENV)/bin/python -B tests/support/soak.py target/soak/release/tickfan --seconds $(SECONDS) | tee target/soak.txt
 
 # `make attack CASES=set,resume SECONDS=5`: a part.
 attack: SECONDS := 5

@@ -20,7 +20,7 @@ use crate::model::tick::GapCause;
 use crate::ops::collector::{BOUNDS_NS, Label, Measured};
 use crate::ring::Doorbell;
 use crate::system::counters::{Counter, Ending, GapCounters, ShardCounters, TAKEN_BACK, TurnTimes};
-use crate::system::memory::{Memory, MemoryDemand};
+use crate::system::memory::{Memory, MemoryDemand, heap_bytes};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Steps;
 
@@ -210,6 +210,10 @@ const SHARD_FIGURES: [ShardFigure; 27] = [
 
 impl Sources {
     fn encode_memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(bytes) = heap_bytes() {
+            let (name, help) = ("tickfan_heap_bytes", "Bytes allocated on the heap");
+            family(encoder, name, help, MetricType::Gauge, vec![(Vec::new(), bytes)])?;
+        }
         let memory = &self.memory;
         let Some(bound_bytes) = memory.bound_bytes() else { return Ok(()) };
         for (name, help, value) in [

@@ -7,6 +7,7 @@
 //! ([`Memory::claim`]), and memory that grows with each tick grows by a share of the spare memory
 //! ([`Memory::share`]).
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::system::counters::Counter;
@@ -89,6 +90,21 @@ impl MemoryDemand {
 pub const REFUSAL: &str = "the gateway is short of memory (limits.memory_bytes_max): try again later";
 /// When to try again, in milliseconds.
 pub const RETRY_AFTER_MS: u64 = 1_000;
+
+/// Returns the bytes that are allocated.
+static HEAP_COUNT: OnceLock<fn() -> u64> = OnceLock::new();
+
+/// Makes [`heap_bytes`] known. Only the first call counts.
+pub fn count_heap_by(count: fn() -> u64) {
+    // A second counter of the same heap would count the same.
+    let _ = HEAP_COUNT.set(count);
+}
+
+/// Returns the bytes that are allocated on the heap, if the allocator counts them (feature `heap-count`). Unlike the
+/// resident memory they are free of what the allocator keeps.
+pub fn heap_bytes() -> Option<u64> {
+    HEAP_COUNT.get().map(|count| count())
+}
 
 /// The bound, and the memory in use. Shared by all threads without locks.
 #[derive(Debug)]
