@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-use super::clocks;
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Channel, GapCause, Key, Tick};
 use crate::protocol::frame::TextFrame;
 use crate::protocol::json::{self, Mark, Plain};
 use crate::session::{CatchUp, Missing, Told};
+use crate::shard::sessions::clocks;
 use crate::system::counters::GAP_CAUSES;
 
 const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");

@@ -12,38 +12,14 @@
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
-mod allowance;
-mod answers;
-mod awaited;
-mod client;
-mod clocks;
-mod connection;
-mod connections;
+mod driver;
 mod frames;
-mod incidents;
-mod interest;
-mod leaving;
-mod listing;
 mod options;
 mod pattern;
-mod playback;
-mod pongs;
 mod positions;
-mod pressure;
-mod rates;
-mod readers;
-mod reading;
-mod recovery;
-mod report;
-mod requests;
-mod resume;
 mod sessions;
-mod shortage;
 mod steps;
 mod subscriptions;
-mod target;
-mod work;
-mod writing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -54,16 +30,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use crate::net::{ConnectionPermit, Peer, Tuning};
-pub use clocks::shown;
-use connection::DriverContext;
-pub use connection::{NewClient, TcpSocket};
-pub use leaving::Parting;
+use driver::DriverContext;
+pub use driver::{NewClient, TcpSocket};
 pub use options::SessionOptions;
-pub use reading::CatchUps;
-use report::Report;
-pub use report::{Asked, ClientRow, SortBy, Standing};
+pub use sessions::clocks::shown;
+pub use sessions::leaving::Parting;
+pub use sessions::reading::CatchUps;
+use sessions::report::Report;
+pub use sessions::report::{Asked, ClientRow, SortBy, Standing};
+pub use sessions::shortage::Relief;
 pub use sessions::{ClientInfo, Sessions, Socket, Wants};
-pub use shortage::Relief;
 pub use steps::STEPS_MIN;
 
 use crate::history;
@@ -417,7 +393,7 @@ async fn run(
             match command {
                 Command::Client(client) => {
                     admissions -= 1;
-                    if let Some(driver) = connection::driver(*client, &driver_context) {
+                    if let Some(driver) = driver::driver(*client, &driver_context) {
                         tokio::task::spawn_local(driver.run());
                     }
                 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::reading::CatchUps;
 use crate::net::Tuning;
 use crate::protocol::json;
 use crate::replay_control::ReplayControl;
 use crate::session::Policy;
+use crate::shard::sessions::reading::CatchUps;
 
 /// Figures and limits that all sessions of a run share.
 #[derive(Clone, Debug)]

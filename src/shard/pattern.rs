@@ -1,9 +1,9 @@
 //! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
 
-use super::client::Connection;
-use super::interest::Wildcard;
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::interest::Wildcard;
 
 /// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the terms, and its end is
 /// that of the subscription.

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::reading::first_of;
 use crate::model::tick::Key;
 use crate::ring::TickRing;
+use crate::shard::sessions::reading::first_of;
 
 /// The index: 8 bytes a position of the ring, and what its tables take.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
 //! Readers: sessions that resume or catch up have their turns, and those that resume go from tick to tick of their
-//! streams by the [index](super::positions) that they share.
+//! streams by the [index](crate::shard::positions) that they share.
 //!
 //! All of them together look at so many positions in a turn, and what is read for one waits in its outbox no further than its
 //! socket may be expected to take soon: the ring keeps it as well. So many that come back at once take little memory, and
@@ -8,10 +8,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::positions::Cover;
-use super::reading::{Reading, Stop};
-use super::sessions::{Sessions, Socket};
 use crate::model::tick::Key;
+use crate::shard::positions::Cover;
+use crate::shard::sessions::reading::{Reading, Stop};
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Sessions whose reading is looked at in one turn.
@@ -19,7 +19,7 @@ const READERS_PER_TURN: usize = 256;
 
 /// The sessions that read again, each with its serial. They are looked at in rounds.
 #[derive(Debug, Default)]
-pub(super) struct Readers {
+pub(in crate::shard) struct Readers {
     sessions: Vec<(u32, u64)>,
     /// How many of this round are still to be looked at: those in front.
     left: usize,
@@ -29,21 +29,21 @@ pub(super) struct Readers {
 
 impl Readers {
     /// Takes one in.
-    pub(super) fn push(&mut self, id: u32, serial: u64) {
+    pub(in crate::shard) fn push(&mut self, id: u32, serial: u64) {
         self.sessions.push((id, serial));
         self.more = true;
     }
 
     /// One of them can go on: there is a round after this one.
-    pub(super) fn wake(&mut self) {
+    pub(in crate::shard) fn wake(&mut self) {
         self.more = true;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::shard) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
+    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
         self.sessions.iter().copied()
     }
 
@@ -69,7 +69,7 @@ impl Readers {
 
 /// How far a session that resumes has come in each of its streams.
 #[derive(Debug, Default)]
-pub(super) struct Ways {
+pub(in crate::shard) struct Ways {
     /// The next tick of each stream that is known to have one, the earliest first.
     ahead: BinaryHeap<Reverse<(u64, Key)>>,
     /// The others, and the position from which on they have none yet.
@@ -78,26 +78,26 @@ pub(super) struct Ways {
 
 impl Ways {
     /// A stream has to be read from this tick of it on.
-    pub(super) fn push(&mut self, key: Key, position: u64) {
+    pub(in crate::shard) fn push(&mut self, key: Key, position: u64) {
         self.ahead.push(Reverse((position, key)));
     }
 
     /// The first position that a stream has to be read from.
-    pub(super) fn first(&self) -> Option<u64> {
+    pub(in crate::shard) fn first(&self) -> Option<u64> {
         let ahead = self.ahead.peek().map(|Reverse((position, _))| *position);
         let beyond = self.beyond.iter().map(|(_, position)| position.wrapping_add(1));
         beyond.chain(ahead).min()
     }
 
     /// A stream has to be read from this position on; what is behind it is looked up.
-    pub(super) fn push_behind(&mut self, key: Key, position: u64) {
+    pub(in crate::shard) fn push_behind(&mut self, key: Key, position: u64) {
         self.beyond.push((key, position.wrapping_sub(1)));
     }
 }
 
 impl<S: Socket> Sessions<S> {
     /// Lets readers read on, as many as this turn has room for.
-    pub(super) fn read_all(&mut self, now: Now) {
+    pub(in crate::shard) fn read_all(&mut self, now: Now) {
         self.take_answers(now);
         self.readers.begin();
         for _ in 0..READERS_PER_TURN {
@@ -127,12 +127,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Whether some readers can go on.
-    pub(super) fn can_read(&self) -> bool {
+    pub(in crate::shard) fn can_read(&self) -> bool {
         self.readers.left > 0 || self.readers.more
     }
 
     /// Sends a session the next ticks of the streams that it resumes.
-    pub(super) fn read_ways(&mut self, id: u32, reading: &mut Reading, now: Now) -> Stop {
+    pub(in crate::shard) fn read_ways(&mut self, id: u32, reading: &mut Reading, now: Now) -> Stop {
         match self.resumes.positions.cover(&self.ring, reading.at, self.cursor, &mut self.slots) {
             Cover::Whole => {}
             Cover::Later => return Stop::Paused,

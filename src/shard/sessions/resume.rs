@@ -1,7 +1,7 @@
 //! Where subscriptions begin that go on where an earlier connection ended, or with what was recorded since some time. What
-//! comes of it is told by [reading](super::reading).
+//! comes of it is told by [reading](crate::shard::sessions::reading).
 //!
-//! Where a stream goes on is found in an [index](super::positions) of the ring that all sessions share. It is made when it is
+//! Where a stream goes on is found in an [index](crate::shard::positions) of the ring that all sessions share. It is made when it is
 //! needed, in portions: a `resume` that it does not reach far enough for waits for the next turn, in the order in which they
 //! came, and its client is not read from meanwhile.
 
@@ -9,17 +9,17 @@ use std::collections::{BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::client::{Connection, WaitsFor};
-use super::interest::Start;
-use super::positions::Positions;
-use super::reading::Beginning;
-use super::requests::Named;
-use super::sessions::{Sessions, Socket};
-use super::shortage::SHORT_OF_MEMORY;
 use crate::history::HistoryClient;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Channel, Key};
 use crate::protocol::{Mode, Subscribe};
+use crate::shard::positions::Positions;
+use crate::shard::sessions::connection::{Connection, WaitsFor};
+use crate::shard::sessions::interest::Start;
+use crate::shard::sessions::reading::Beginning;
+use crate::shard::sessions::shortage::SHORT_OF_MEMORY;
+use crate::shard::sessions::subscribe::Named;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::memory::{Asked, REFUSAL};
 use crate::time::clock::{Now, SECOND};
 
@@ -30,8 +30,8 @@ const SLOTS_PER_SYMBOL: usize = 16;
 
 /// The index of the ring, and the sessions that wait for it.
 #[derive(Default)]
-pub(super) struct Resumes {
-    pub(super) positions: Positions,
+pub(in crate::shard) struct Resumes {
+    pub(in crate::shard) positions: Positions,
     /// Sessions whose `resume` waits for the index, each with its serial.
     waiting: VecDeque<(u32, u64)>,
     /// When the index was last of use, steady time.
@@ -40,7 +40,7 @@ pub(super) struct Resumes {
 
 /// Where the symbols of a `resume`, or of a `from`, begin.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(in crate::shard) struct Plan {
     /// What was recorded comes first.
     past: Option<Past>,
     /// Numbers of an earlier run: everything begins anew.
@@ -54,26 +54,26 @@ pub(super) struct Plan {
 
 /// What of the past that a client asks for is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Past {
-    pub(super) beginning: Beginning,
+pub(in crate::shard) struct Past {
+    pub(in crate::shard) beginning: Beginning,
     /// Where that is not all: since when, microseconds since the Unix epoch.
-    pub(super) begins_us: Option<u64>,
+    pub(in crate::shard) begins_us: Option<u64>,
 }
 
 /// Why the past cannot be had: a word, a sentence, and whether it may be had later.
-pub(super) type NoPast = (&'static str, String, bool);
+pub(in crate::shard) type NoPast = (&'static str, String, bool);
 
 /// Where an instrument goes on, and what the answer says of it.
 type Step = (Start, &'static str);
 
 impl Plan {
     /// What of the past comes first, if that was asked for.
-    pub(super) fn past(&self) -> Option<Past> {
+    pub(in crate::shard) fn past(&self) -> Option<Past> {
         self.past
     }
 
     /// Where an instrument goes on, the shard having read the ring up to `cursor` by now; `None`: it begins as any.
-    pub(super) fn start(&self, instrument: InstrumentId, cursor: u64) -> Option<Start> {
+    pub(in crate::shard) fn start(&self, instrument: InstrumentId, cursor: u64) -> Option<Start> {
         if let Some(past) = self.past {
             return Some(Start::Past(past.beginning));
         }
@@ -86,7 +86,11 @@ impl Plan {
     }
 
     /// A symbol of which the client names a number that has not come yet, among those that it asks for by this.
-    pub(super) fn ahead<'p>(&'p self, named: &'p Named, table: &'p InstrumentTable) -> Option<&'p Symbol> {
+    pub(in crate::shard) fn ahead<'p>(
+        &'p self,
+        named: &'p Named,
+        table: &'p InstrumentTable,
+    ) -> Option<&'p Symbol> {
         match named {
             Named::Listed(instrument, _) => {
                 table.get(*instrument).filter(|symbol| self.ahead.contains(*symbol))
@@ -98,17 +102,17 @@ impl Plan {
     }
 
     /// What the answer says of an instrument.
-    pub(super) fn word(&self, instrument: InstrumentId) -> Option<&'static str> {
+    pub(in crate::shard) fn word(&self, instrument: InstrumentId) -> Option<&'static str> {
         self.steps.get(&instrument).map_or(self.new_epoch(), |(_, word)| Some(word))
     }
 
     /// What the answer says where the numbers are of an earlier run.
-    pub(super) fn new_epoch(&self) -> Option<&'static str> {
+    pub(in crate::shard) fn new_epoch(&self) -> Option<&'static str> {
         self.new_epoch.then_some("new_epoch")
     }
 
     /// What the answer says of all instruments together.
-    pub(super) fn word_of_all(&self) -> Option<&'static str> {
+    pub(in crate::shard) fn word_of_all(&self) -> Option<&'static str> {
         let mut words = self.steps.values().map(|(_, word)| *word);
         let first = words.next();
         if first.is_none() {
@@ -120,7 +124,12 @@ impl Plan {
 
 impl<S: Socket> Sessions<S> {
     /// Finds out where what is wanted begins, if that is somewhere in the past. `None`: it is not known yet.
-    pub(super) fn plan(&mut self, id: u32, wanted: &Subscribe, now: Now) -> Result<Option<Plan>, NoPast> {
+    pub(in crate::shard) fn plan(
+        &mut self,
+        id: u32,
+        wanted: &Subscribe,
+        now: Now,
+    ) -> Result<Option<Plan>, NoPast> {
         match wanted.from {
             Some(since) => {
                 let past = Some(self.past_since(id, since.ns(now.wall_ns), wanted.snapshot, now)?);
@@ -132,7 +141,7 @@ impl<S: Socket> Sessions<S> {
 
     /// The `resume` that a session has under way goes on when its turn for the index comes: as the first that waits, or the
     /// last.
-    pub(super) fn await_plan(&mut self, id: u32, first: bool) {
+    pub(in crate::shard) fn await_plan(&mut self, id: u32, first: bool) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.waits_for = Some(WaitsFor::Plan);
         let waiting = (id, connection.serial);
@@ -143,13 +152,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Whether a `resume` has to wait: for others, or because this turn has looked at enough.
-    pub(super) fn resumes_wait(&self) -> bool {
+    pub(in crate::shard) fn resumes_wait(&self) -> bool {
         self.slots == 0 || !self.resumes.waiting.is_empty()
     }
 
     /// Carries out what waits for the index, with half of what may be looked at in this turn: the rest is for present
     /// readers. True if there is more to do.
-    pub(super) fn resume_waiting(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn resume_waiting(&mut self, now: Now) -> bool {
         let per_turn = self.options.reread_per_turn;
         self.counters.reread.add((per_turn - self.slots) as u64);
         self.slots = per_turn;

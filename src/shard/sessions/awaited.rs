@@ -6,24 +6,24 @@ use std::rc::Rc;
 
 use rustc_hash::FxBuildHasher;
 
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
 use crate::protocol::Terms;
 use crate::session::{Manner, Session};
+use crate::shard::sessions::{Sessions, Socket};
 
 /// What a session wants of a symbol, by channel.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted([Option<Manner>; Channel::ALL.len()]);
+pub(in crate::shard) struct Wanted([Option<Manner>; Channel::ALL.len()]);
 
 impl Wanted {
     /// How it is wanted on a channel.
-    pub(super) fn on(&self, channel: Channel) -> Option<Manner> {
+    pub(in crate::shard) fn on(&self, channel: Channel) -> Option<Manner> {
         self.0[channel as usize]
     }
 
     /// The channels on which it is wanted, and how.
-    pub(super) fn channels(self) -> impl Iterator<Item = (Channel, Manner)> {
+    pub(in crate::shard) fn channels(self) -> impl Iterator<Item = (Channel, Manner)> {
         Channel::ALL.into_iter().filter_map(move |channel| Some((channel, self.on(channel)?)))
     }
 
@@ -37,11 +37,11 @@ impl Wanted {
 }
 
 /// What one session waits for, by symbol, in the order of their texts.
-pub(super) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
+pub(in crate::shard) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
 
 /// A shard's waiting sessions, by awaited symbol.
 #[derive(Debug, Default)]
-pub(super) struct Awaited(HashMap<Rc<Symbol>, BTreeSet<u32>, FxBuildHasher>);
+pub(in crate::shard) struct Awaited(HashMap<Rc<Symbol>, BTreeSet<u32>, FxBuildHasher>);
 
 impl Awaited {
     /// A session waits for a symbol. Its text as all sessions have it.
@@ -57,7 +57,7 @@ impl Awaited {
     }
 
     /// A session waits for a symbol no more.
-    pub(super) fn remove(&mut self, symbol: &Symbol, session: u32) {
+    pub(in crate::shard) fn remove(&mut self, symbol: &Symbol, session: u32) {
         if let Some(waiting) = self.0.get_mut(symbol) {
             waiting.remove(&session);
             if waiting.is_empty() {
@@ -67,7 +67,7 @@ impl Awaited {
     }
 
     /// One of the sessions that wait for a symbol, which waits no more.
-    pub(super) fn take_one(&mut self, symbol: &Symbol) -> Option<u32> {
+    pub(in crate::shard) fn take_one(&mut self, symbol: &Symbol) -> Option<u32> {
         let waiting = self.0.get_mut(symbol)?;
         let session = waiting.pop_first();
         if waiting.is_empty() {
@@ -78,14 +78,20 @@ impl Awaited {
 }
 
 /// The terms of a manner, as a client asked for them.
-pub(super) fn terms_of(session: &Session, manner: Manner) -> Terms {
+pub(in crate::shard) fn terms_of(session: &Session, manner: Manner) -> Terms {
     let rate = manner.rate.and_then(|id| session.rate_of(id));
     Terms { mode: manner.mode, rate, cuts: manner.cuts }
 }
 
 impl<S: Socket> Sessions<S> {
     /// Waits for a channel of a symbol that no feed lists yet.
-    pub(super) fn await_symbol(&mut self, session: u32, symbol: &Symbol, channel: Channel, terms: Terms) {
+    pub(in crate::shard) fn await_symbol(
+        &mut self,
+        session: u32,
+        symbol: &Symbol,
+        channel: Channel,
+        terms: Terms,
+    ) {
         let manner = self.manner(session, terms);
         let Some(connection) = self.connections.get_mut(session) else { return };
         if !connection.awaited.contains_key(symbol) {
@@ -100,7 +106,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Waits no more for some channels of a symbol. False if it waited for none of it.
-    pub(super) fn stop_awaiting(&mut self, session: u32, symbol: &Symbol, channels: &[Channel]) -> bool {
+    pub(in crate::shard) fn stop_awaiting(
+        &mut self,
+        session: u32,
+        symbol: &Symbol,
+        channels: &[Channel],
+    ) -> bool {
         let Some(connection) = self.connections.get_mut(session) else { return false };
         let Some(wanted) = connection.awaited.get_mut(symbol) else { return false };
         for channel in channels {
@@ -116,7 +127,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a session wants of a symbol that is listed now: it waits for it no more.
-    pub(super) fn take_awaited(&mut self, session: u32, symbol: &Symbol) -> Vec<(Channel, Terms)> {
+    pub(in crate::shard) fn take_awaited(&mut self, session: u32, symbol: &Symbol) -> Vec<(Channel, Terms)> {
         let Some(connection) = self.connections.get_mut(session) else { return Vec::new() };
         let wanted = connection.awaited.remove(symbol).unwrap_or_default();
         let mut terms = Vec::new();

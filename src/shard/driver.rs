@@ -11,14 +11,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
-use super::leaving::Parting;
-use super::options::SessionOptions;
-use super::sessions::{ClientInfo, Sessions, Socket, Wants};
 use crate::net::inbound::{self, Controls, Most, Shim, close_for};
 use crate::net::{self, Peer, Tuning};
 use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
 use crate::protocol::frame::Scanner;
+use crate::shard::options::SessionOptions;
+use crate::shard::sessions::leaving::Parting;
+use crate::shard::sessions::{ClientInfo, Sessions, Socket, Wants};
 use crate::system::counters::Ending;
 use crate::time::clock::Clock;
 

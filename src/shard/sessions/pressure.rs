@@ -1,9 +1,9 @@
 //! What happens as time goes by: heartbeats, slow clients judged and told, those cut who read nothing, dead peers.
 
-use super::sessions::{Sessions, Socket};
 use crate::protocol::close::Close;
 use crate::protocol::json;
 use crate::session::{Kernel, Level, Verdict};
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::{MS, Now, SECOND};
 
 /// How often sessions whose socket was full are looked at.
@@ -37,7 +37,7 @@ enum Host {
 impl<S: Socket> Sessions<S> {
     /// Judges those who just lost a tick for want of room.
     #[cold]
-    pub(super) fn press(&mut self, now: Now) {
+    pub(in crate::shard) fn press(&mut self, now: Now) {
         for (id, cut) in std::mem::take(&mut self.pressed) {
             self.watch_over(id, now);
             self.judge(id, now);
@@ -48,7 +48,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Looks at a session again and again from now on.
-    pub(super) fn watch_over(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn watch_over(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.watched {
             connection.watched = true;
@@ -60,7 +60,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Looks at those whose socket was full, where it is time. True if it did.
-    pub(super) fn watch(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn watch(&mut self, now: Now) -> bool {
         if self.to_watch == 0 {
             if self.watched.is_empty() || now.mono_ns < self.watch_at_ns {
                 return false;
@@ -95,7 +95,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Judges one session and tells it. True if it needs no more looks.
-    pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
+    pub(in crate::shard) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
         if std::mem::take(&mut self.shortage.looks) {
@@ -168,7 +168,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Keeps count of the sessions on each level.
-    pub(super) fn count_level(&mut self, from: Level, to: Level) {
+    pub(in crate::shard) fn count_level(&mut self, from: Level, to: Level) {
         let gauge = |level| match level {
             Level::Ok => None,
             Level::Warn => Some(&self.counters.warned),
@@ -190,7 +190,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
-    pub(super) fn heartbeats(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn heartbeats(&mut self, now: Now) -> bool {
         let mut any = false;
         for _ in 0..HEARTBEATS_PER_TURN {
             let due = self.heartbeats.pop_front_if(|(due, ..)| *due <= now.mono_ns);
@@ -245,7 +245,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// When something is due next, steady time.
-    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
+    pub(in crate::shard) fn next_deadline_ns(&self) -> Option<u64> {
         let heartbeat = self.heartbeats.front().map(|(due, _, _)| *due);
         let watch = (!self.watched.is_empty()).then_some(self.watch_at_ns);
         let release = self.releases.peek().map(|release| release.0.due_ns);

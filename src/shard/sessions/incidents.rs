@@ -1,10 +1,10 @@
 //! What the flight recorder is told of clients: how those do that are not well, who was cut, and who was told a gap.
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
 use crate::model::tick::Key;
 use crate::ops::flight::{Cause, Client, Incident, IncidentReporter, State};
 use crate::session::{Kernel, Missing, Verdict};
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::counters::Ending;
 use crate::time::clock::{MS, Now};
 
@@ -15,7 +15,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Notes how a client does; of one that is at ease nothing is kept.
-    pub(super) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
+    pub(in crate::shard) fn note(&mut self, id: u32, verdict: Verdict, kernel: Kernel, now: Now) {
         let Some(span_us) = self.reporter.span_us() else { return };
         let Some(connection) = self.connections.get_mut(id) else { return };
         if verdict.at_ease {
@@ -27,13 +27,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A client is about to be cut, with this code.
-    pub(super) fn saw_cut(&mut self, id: u32, why: Ending, code: u16, now: Now) {
+    pub(in crate::shard) fn saw_cut(&mut self, id: u32, why: Ending, code: u16, now: Now) {
         self.tell_incident(id, now, || Cause::Cut { why, code });
     }
 
     /// A client was told what it does not get because it, or this shard, was slow.
     #[cold]
-    pub(super) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
+    pub(in crate::shard) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
         let Missing { from, to, why } = missing;
         self.tell_incident(id, now, || Cause::Gap { key, from, to, why });
     }

@@ -3,26 +3,26 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::allowance::Allowance;
-use super::awaited::AwaitedBy;
-use super::interest::Wildcard;
-use super::leaving::Parting;
-use super::pongs::{Held, Withheld};
-use super::reading::{Reading, first_of};
-use super::sessions::{ClientInfo, Socket};
-use super::work::Work;
 use crate::latency::meter::Meter;
 use crate::latency::{Log2Histogram, NS_MAX, Stage};
 use crate::model::tick::{Key, Tick};
 use crate::net::Tuning;
 use crate::ops::flight::History;
 use crate::session::{FrameRange, PendingFrames, Session, Subscription, Times};
+use crate::shard::sessions::allowance::Allowance;
+use crate::shard::sessions::awaited::AwaitedBy;
+use crate::shard::sessions::interest::Wildcard;
+use crate::shard::sessions::leaving::Parting;
+use crate::shard::sessions::pongs::{Held, Withheld};
+use crate::shard::sessions::reading::{Reading, first_of};
+use crate::shard::sessions::work::Work;
+use crate::shard::sessions::{ClientInfo, Socket};
 use crate::system::counters::{Ending, ShardCounters};
 use crate::time::clock::Clock;
 
 /// What a request under way waits for, besides its turn: it is not put to work before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitsFor {
+pub(in crate::shard) enum WaitsFor {
     /// The index of the ring, of a `resume`.
     Plan,
     /// That one long answer less is being written.
@@ -31,68 +31,68 @@ pub(super) enum WaitsFor {
 
 /// A session with its socket. What a write needs comes first, on whole lines of memory: see [`Session`].
 #[repr(C, align(64))]
-pub(super) struct Connection<S> {
+pub(in crate::shard) struct Connection<S> {
     /// Looked at again and again, because its socket was full.
-    pub(super) watched: bool,
+    pub(in crate::shard) watched: bool,
     /// The socket failed, or did not take its last words in time.
-    pub(super) dead: bool,
+    pub(in crate::shard) dead: bool,
     /// Why it ends, once it does.
-    pub(super) ending: Option<Ending>,
+    pub(in crate::shard) ending: Option<Ending>,
     /// What becomes of the socket then.
-    pub(super) parting: Parting,
+    pub(in crate::shard) parting: Parting,
     /// In the list of those that read again.
-    pub(super) reads: bool,
+    pub(in crate::shard) reads: bool,
     /// What its request waits for, besides its turn.
-    pub(super) waits_for: Option<WaitsFor>,
+    pub(in crate::shard) waits_for: Option<WaitsFor>,
     /// It was above `ok` at some time.
-    pub(super) slowed: bool,
+    pub(in crate::shard) slowed: bool,
     /// Listed instruments that it asked for by name, on whatever channel.
-    pub(super) named: u32,
+    pub(in crate::shard) named: u32,
     /// What it reads again, while it resumes or catches up.
-    pub(super) reading: Option<Box<Reading>>,
+    pub(in crate::shard) reading: Option<Box<Reading>>,
     /// It has caught up, which it is to be told, with how many ticks were missed on the way.
-    pub(super) seam: Option<u64>,
+    pub(in crate::shard) seam: Option<u64>,
     /// Pings that are answered when what waited for its window before them has been sent.
-    pub(super) withheld: Option<Box<Withheld>>,
+    pub(in crate::shard) withheld: Option<Box<Withheld>>,
     /// Which news of the replay it was told.
-    pub(super) news: u64,
-    pub(super) socket: S,
-    pub(super) session: Session,
-    pub(super) who: Box<ClientInfo>,
+    pub(in crate::shard) news: u64,
+    pub(in crate::shard) socket: S,
+    pub(in crate::shard) session: Session,
+    pub(in crate::shard) who: Box<ClientInfo>,
     /// No other session of this shard ever has it: the place of a connection is used again.
-    pub(super) serial: u64,
+    pub(in crate::shard) serial: u64,
     /// When it came, microseconds since the Unix epoch.
-    pub(super) since_us: u64,
+    pub(in crate::shard) since_us: u64,
     /// Its subscriptions and their places in the table.
-    pub(super) places: BTreeMap<Key, u32>,
+    pub(in crate::shard) places: BTreeMap<Key, u32>,
     /// Wildcards, which take instruments listed later.
-    pub(super) wildcards: Vec<Wildcard>,
+    pub(in crate::shard) wildcards: Vec<Wildcard>,
     /// Symbols that no feed lists yet.
-    pub(super) awaited: AwaitedBy,
+    pub(in crate::shard) awaited: AwaitedBy,
     /// The request that is under way: until it is answered, the client is not read from.
-    pub(super) work: Option<Box<Work>>,
+    pub(in crate::shard) work: Option<Box<Work>>,
     /// In the list of those with something under way.
-    pub(super) at_work: bool,
+    pub(in crate::shard) at_work: bool,
     /// A rate may hold back what has another rate now.
-    pub(super) unsettled: bool,
+    pub(in crate::shard) unsettled: bool,
     /// Pings that are answered when it was sent what there is room for.
-    pub(super) pongs: Vec<Held>,
+    pub(in crate::shard) pongs: Vec<Held>,
     /// What the whole way of its ticks took, its own part of it counted. There is none before the first that was measured.
-    pub(super) way: Option<Box<Log2Histogram>>,
+    pub(in crate::shard) way: Option<Box<Log2Histogram>>,
     /// How it did since it was last at ease, where incidents are recorded.
-    pub(super) history: Option<Box<History>>,
+    pub(in crate::shard) history: Option<Box<History>>,
     /// Requests that it may still make.
-    pub(super) allowance: Allowance,
+    pub(in crate::shard) allowance: Allowance,
     /// When the kernel may be asked next whether it hears of the other side, steady time.
-    pub(super) ask_kernel_ns: u64,
+    pub(in crate::shard) ask_kernel_ns: u64,
 }
 
 /// What a write counts and measures with.
-pub(super) struct WriteContext<'a> {
-    pub(super) counters: &'a ShardCounters,
-    pub(super) clock: &'a Clock,
-    pub(super) meter: &'a mut Meter,
-    pub(super) sample: &'a mut Sample,
+pub(in crate::shard) struct WriteContext<'a> {
+    pub(in crate::shard) counters: &'a ShardCounters,
+    pub(in crate::shard) clock: &'a Clock,
+    pub(in crate::shard) meter: &'a mut Meter,
+    pub(in crate::shard) sample: &'a mut Sample,
 }
 
 /// Writes of a turn that are all measured.
@@ -103,7 +103,7 @@ const SAMPLED: u32 = 16;
 /// Which writes of a turn are measured: to look at the clock and to count what it says takes as long as a thirtieth of a
 /// write.
 #[derive(Debug, Default)]
-pub(super) struct Sample {
+pub(in crate::shard) struct Sample {
     /// Writes that are left in this turn.
     left: u32,
     /// Writes of this turn.
@@ -114,7 +114,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// A turn that has so many writes begins.
-    pub(super) fn begin(&mut self, writes: usize) {
+    pub(in crate::shard) fn begin(&mut self, writes: usize) {
         (self.left, self.writes) = (writes as u32, 0);
     }
 
@@ -177,7 +177,7 @@ impl WriteContext<'_> {
 
 impl<S: Socket> Connection<S> {
     /// One write of what waits. A socket that takes nothing is left alone until it is writable.
-    pub(super) fn write(&mut self, context: &mut WriteContext<'_>, now_ns: u64) {
+    pub(in crate::shard) fn write(&mut self, context: &mut WriteContext<'_>, now_ns: u64) {
         if self.session.is_blocked() || self.dead {
             return;
         }
@@ -211,7 +211,7 @@ impl<S: Socket> Connection<S> {
 
     /// Writes what is urgent, or all there is, though the socket holds as much unsent as it may. What even the kernel
     /// does not take waits its turn.
-    pub(super) fn force(&mut self, all: bool, counters: &ShardCounters) {
+    pub(in crate::shard) fn force(&mut self, all: bool, counters: &ShardCounters) {
         let bytes = self.session.copied(all);
         if bytes.is_empty() || self.dead {
             return;
@@ -226,7 +226,12 @@ impl<S: Socket> Connection<S> {
     /// Queues a tick's frame. A full outbox is written before it is given up: only a client whose socket takes
     /// nothing is slow.
     #[inline]
-    pub(super) fn offer(&mut self, frame: FrameRange, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
+    pub(in crate::shard) fn offer(
+        &mut self,
+        frame: FrameRange,
+        context: &mut WriteContext<'_>,
+        now_ns: u64,
+    ) -> bool {
         // Of a dead one nothing will be read any more.
         if self.dead || self.session.offer(frame, now_ns) {
             return true;
@@ -237,7 +242,12 @@ impl<S: Socket> Connection<S> {
 
     /// Whether a tick of so many bytes will find room. It is asked where something has to go before it.
     #[cold]
-    pub(super) fn will_take(&mut self, bytes: usize, context: &mut WriteContext<'_>, now_ns: u64) -> bool {
+    pub(in crate::shard) fn will_take(
+        &mut self,
+        bytes: usize,
+        context: &mut WriteContext<'_>,
+        now_ns: u64,
+    ) -> bool {
         if !self.session.fits(bytes) {
             self.write(context, now_ns);
         }
@@ -255,18 +265,18 @@ impl<S> Connection<S> {
 
     /// See [`Session::prefetch`].
     #[inline]
-    pub(super) fn prefetch(&self) -> usize {
+    pub(in crate::shard) fn prefetch(&self) -> usize {
         usize::from(self.watched) ^ self.session.prefetch()
     }
 
     /// Whether there is room for more of what it reads again: no more waits for it than its kernel may hold unsent.
-    pub(super) fn may_read(&self, tuning: Tuning) -> bool {
+    pub(in crate::shard) fn may_read(&self, tuning: Tuning) -> bool {
         self.session.has_room_ahead(tuning.unsent_bytes_max as usize)
     }
 
     /// Nothing is to be done for it but to write what it is offered.
     #[inline]
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(in crate::shard) fn is_at_rest(&self) -> bool {
         let session = &self.session;
         let caught_up = session.waiting() == 0 && self.reading.is_none() && self.seam.is_none();
         caught_up && session.outbox().is_empty() && !session.is_closing()
@@ -274,13 +284,13 @@ impl<S> Connection<S> {
 
     /// Lets ticks be laid on its pending frames, if its session would take them.
     #[inline]
-    pub(super) fn set_out(&self, pending_frames: &mut PendingFrames) {
+    pub(in crate::shard) fn set_out(&self, pending_frames: &mut PendingFrames) {
         pending_frames.set_room(if self.dead { 0 } else { self.session.room() });
     }
 
     /// The count of one of its subscriptions begins with this tick.
     #[cold]
-    pub(super) fn open(&mut self, subscription: &mut Subscription, tick: &Tick) {
+    pub(in crate::shard) fn open(&mut self, subscription: &mut Subscription, tick: &Tick) {
         let by = subscription.open(first_of(tick));
         // States are not counted.
         if tick.key().channel().is_some() {
@@ -289,15 +299,15 @@ impl<S> Connection<S> {
     }
 
     /// A tick came before the time at which one of its subscriptions is to begin.
-    pub(super) fn pass(&mut self, subscription: &mut Subscription, seq: u64) {
+    pub(in crate::shard) fn pass(&mut self, subscription: &mut Subscription, seq: u64) {
         self.session.rebased(subscription.pass(seq));
     }
 
-    pub(super) fn place(&self, key: Key) -> Option<u32> {
+    pub(in crate::shard) fn place(&self, key: Key) -> Option<u32> {
         self.places.get(&key).copied()
     }
 
-    pub(super) fn is_subscribed(&self) -> bool {
+    pub(in crate::shard) fn is_subscribed(&self) -> bool {
         !(self.places.is_empty() && self.wildcards.is_empty() && self.awaited.is_empty())
     }
 }

@@ -1,6 +1,31 @@
 //! All sessions of a shard: fan-out, coming and going. It does what it is told when it is told; the sockets
 //! are behind [`Socket`], so a test can put its own in their place.
 
+pub(super) mod allowance;
+pub(super) mod answers;
+pub(super) mod awaited;
+pub(super) mod change;
+pub(super) mod clocks;
+pub(super) mod connection;
+pub(super) mod connections;
+pub(super) mod incidents;
+pub(super) mod interest;
+pub(super) mod leaving;
+pub(super) mod listing;
+pub(super) mod pongs;
+pub(super) mod pressure;
+pub(super) mod rates;
+pub(super) mod readers;
+pub(super) mod reading;
+pub(super) mod recovery;
+pub(super) mod replay_status;
+pub(super) mod report;
+pub(super) mod resume;
+pub(super) mod shortage;
+pub(super) mod subscribe;
+pub(super) mod work;
+pub(super) mod writing;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io::{self, IoSlice};
@@ -8,24 +33,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::allowance::Allowance;
-use super::answers::LongAnswers;
-use super::awaited::{Awaited, AwaitedBy};
-use super::client::{Connection, Sample, WriteContext};
-use super::clocks::Surroundings;
-use super::connections::Connections;
-use super::frames::Frames;
-use super::leaving::Parting;
-use super::options::SessionOptions;
-use super::playback::News;
-use super::pongs::HeldPings;
-use super::rates::{Release, phase_ns};
-use super::readers::Readers;
-use super::resume::Resumes;
-use super::shortage::Shortage;
-use super::steps::Steps;
-use super::subscriptions::Subscriptions;
-use super::work::Leaving;
 use crate::history::HistoryClient;
 use crate::latency::Stage;
 use crate::latency::meter::{Class, Meter};
@@ -36,6 +43,24 @@ use crate::ops::flight::IncidentReporter;
 use crate::protocol::json;
 use crate::ring::{Packed, Seen, TickRing};
 use crate::session::{Buffers, FrameRange, Ledger, Policy, Session, Subscription, Times};
+use crate::shard::frames::Frames;
+use crate::shard::options::SessionOptions;
+use crate::shard::sessions::allowance::Allowance;
+use crate::shard::sessions::answers::LongAnswers;
+use crate::shard::sessions::awaited::{Awaited, AwaitedBy};
+use crate::shard::sessions::clocks::Surroundings;
+use crate::shard::sessions::connection::{Connection, Sample, WriteContext};
+use crate::shard::sessions::connections::Connections;
+use crate::shard::sessions::leaving::Parting;
+use crate::shard::sessions::pongs::HeldPings;
+use crate::shard::sessions::rates::{Release, phase_ns};
+use crate::shard::sessions::readers::Readers;
+use crate::shard::sessions::replay_status::News;
+use crate::shard::sessions::resume::Resumes;
+use crate::shard::sessions::shortage::Shortage;
+use crate::shard::sessions::work::Leaving;
+use crate::shard::steps::Steps;
+use crate::shard::subscriptions::Subscriptions;
 use crate::system::counters::ShardCounters;
 use crate::text;
 use crate::time::clock::{Clock, MS, Now};
@@ -112,81 +137,81 @@ struct FanOut {
 
 /// All sessions of one shard, and what they want.
 pub struct Sessions<S> {
-    pub(super) options: SessionOptions,
-    pub(super) table: Arc<InstrumentTable>,
-    pub(super) ring: TickRing,
-    pub(super) clock: Clock,
-    pub(super) counters: Arc<ShardCounters>,
-    pub(super) connections: Connections<S>,
-    pub(super) subscriptions: Subscriptions,
-    pub(super) frames: Frames,
+    pub(in crate::shard) options: SessionOptions,
+    pub(in crate::shard) table: Arc<InstrumentTable>,
+    pub(in crate::shard) ring: TickRing,
+    pub(in crate::shard) clock: Clock,
+    pub(in crate::shard) counters: Arc<ShardCounters>,
+    pub(in crate::shard) connections: Connections<S>,
+    pub(in crate::shard) subscriptions: Subscriptions,
+    pub(in crate::shard) frames: Frames,
     /// Who has something to write, the longest waiting first: the order of deadlines. And how much was printed in the frame ring
     /// when that began: what a session holds of the frame ring stands behind it.
-    pub(super) flush_queue: VecDeque<(u32, u64)>,
+    pub(in crate::shard) flush_queue: VecDeque<(u32, u64)>,
     /// The same, of readers: what they missed is much, and others do not wait for it.
-    pub(super) bulk_queue: VecDeque<(u32, u64)>,
+    pub(in crate::shard) bulk_queue: VecDeque<(u32, u64)>,
     /// When each session's heartbeat is due; all have the same period, so the order stays.
-    pub(super) heartbeats: VecDeque<(u64, u32, u64)>,
+    pub(in crate::shard) heartbeats: VecDeque<(u64, u32, u64)>,
     /// By when closing connections are given up; all have the same grace, so the order stays.
-    pub(super) closing: VecDeque<(u64, u32, u64)>,
+    pub(in crate::shard) closing: VecDeque<(u64, u32, u64)>,
     /// Whose socket was full: looked at until they are at ease.
-    pub(super) watched: VecDeque<(u32, u64)>,
+    pub(in crate::shard) watched: VecDeque<(u32, u64)>,
     /// When those are looked at next, steady time; and how many of this round are still to be looked at.
-    pub(super) watch_at_ns: u64,
-    pub(super) to_watch: usize,
+    pub(in crate::shard) watch_at_ns: u64,
+    pub(in crate::shard) to_watch: usize,
     /// Steps that are left of this turn.
-    pub(super) steps: Steps,
+    pub(in crate::shard) steps: Steps,
     /// Sessions with something under way, the one that waits longest first.
-    pub(super) workers: VecDeque<(u32, u64)>,
-    pub(super) long_answers: LongAnswers,
+    pub(in crate::shard) workers: VecDeque<(u32, u64)>,
+    pub(in crate::shard) long_answers: LongAnswers,
     /// What sessions that are gone have left, by their numbers, which no others have until it is taken away.
-    pub(super) leaving: BTreeMap<u32, Leaving>,
+    pub(in crate::shard) leaving: BTreeMap<u32, Leaving>,
     /// Ticks were lost on the way to this shard: the key, and the place in its row, before which subscriptions are still to
     /// be looked at for it.
-    pub(super) sweep: Option<(u32, usize)>,
+    pub(in crate::shard) sweep: Option<(u32, usize)>,
     /// Who lost a tick in this turn for want of room, and whether that ends it.
-    pub(super) pressed: Vec<(u32, bool)>,
+    pub(in crate::shard) pressed: Vec<(u32, bool)>,
     /// When rates let go what they hold back.
-    pub(super) releases: BinaryHeap<Reverse<Release>>,
+    pub(in crate::shard) releases: BinaryHeap<Reverse<Release>>,
     /// Who reads again what was in the ring.
-    pub(super) readers: Readers,
+    pub(in crate::shard) readers: Readers,
     /// Where resumes begin.
-    pub(super) resumes: Resumes,
+    pub(in crate::shard) resumes: Resumes,
     /// Positions that may still be looked at again in this turn.
-    pub(super) slots: usize,
+    pub(in crate::shard) slots: usize,
     /// Where what is no longer in the ring is asked for, if it is kept.
-    pub(super) past: Option<HistoryClient>,
+    pub(in crate::shard) past: Option<HistoryClient>,
     /// What outboxes are made of.
-    pub(super) buffers: Buffers,
+    pub(in crate::shard) buffers: Buffers,
     /// When those shrink next, steady time.
-    pub(super) shrink_at_ns: u64,
+    pub(in crate::shard) shrink_at_ns: u64,
     policy: Rc<Policy>,
     /// Where the shard reads the ring next.
-    pub(super) cursor: u64,
+    pub(in crate::shard) cursor: u64,
     /// Pings that came before it was there.
-    pub(super) held_pings: HeldPings,
+    pub(in crate::shard) held_pings: HeldPings,
     /// Nothing is held back any more: the end is near.
-    pub(super) draining: bool,
+    pub(in crate::shard) draining: bool,
     serials: u64,
     /// Instruments that wildcards and awaited symbols have taken; of the next, so have the sessions before this number.
-    pub(super) known: usize,
-    pub(super) learned: u32,
+    pub(in crate::shard) known: usize,
+    pub(in crate::shard) learned: u32,
     /// Sessions with a wildcard.
-    pub(super) wild: BTreeSet<u32>,
-    pub(super) awaited: Awaited,
+    pub(in crate::shard) wild: BTreeSet<u32>,
+    pub(in crate::shard) awaited: Awaited,
     /// The ledgers of all sessions, those that are gone too.
-    pub(super) totals: Ledger,
+    pub(in crate::shard) totals: Ledger,
     /// What this shard measures with, and which writes.
-    pub(super) meter: Meter,
-    pub(super) sample: Sample,
+    pub(in crate::shard) meter: Meter,
+    pub(in crate::shard) sample: Sample,
     /// Where it tells incidents.
-    pub(super) reporter: IncidentReporter,
+    pub(in crate::shard) reporter: IncidentReporter,
     /// Where the replay is.
-    pub(super) news: News,
+    pub(in crate::shard) news: News,
     /// What is done where memory is short.
-    pub(super) shortage: Shortage,
+    pub(in crate::shard) shortage: Shortage,
     /// The feed, and the clocks.
-    pub(super) context: Surroundings,
+    pub(in crate::shard) context: Surroundings,
 }
 
 impl<S: Socket> Sessions<S> {
@@ -265,7 +290,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Fans out one tick.
     #[inline]
-    pub(super) fn tick(&mut self, packed: Packed<'_>, now: Now) {
+    pub(in crate::shard) fn tick(&mut self, packed: Packed<'_>, now: Now) {
         let key = packed.key();
         if key.instrument().index() >= self.known {
             self.learn_at_once(now);
@@ -459,7 +484,7 @@ impl<S: Socket> Sessions<S> {
         self.buffers.reclaim(old);
     }
 
-    pub(super) fn ids(&self) -> Vec<u32> {
+    pub(in crate::shard) fn ids(&self) -> Vec<u32> {
         self.connections.iter().map(|(id, _)| id).collect()
     }
 
@@ -533,7 +558,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Has an urgent frame written: at once where the socket has room, but the client enough before it.
-    pub(super) fn queue_urgent(&mut self, id: u32) {
+    pub(in crate::shard) fn queue_urgent(&mut self, id: u32) {
         match self.connections.get_mut(id) {
             Some(connection) if connection.session.awaits_answer() => connection.force(false, &self.counters),
             _ => self.queue(id),
@@ -541,7 +566,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Sends one message that overtakes what is queued.
-    pub(super) fn say_urgently(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
+    pub(in crate::shard) fn say_urgently(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let frame = self.frames.text(|out| text::json::write(message, out));
         connection.session.push_urgent(frame, now.mono_ns);
@@ -549,7 +574,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Sends one message behind what is queued, whether or not there is room for ticks.
-    pub(super) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
+    pub(in crate::shard) fn say(&mut self, id: u32, message: &impl serde::Serialize, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let frame = self.frames.text(|out| text::json::write(message, out));
         connection.session.push_answer(frame, now.mono_ns);
@@ -585,12 +610,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// How many answers to pings may come of a client at once.
-    pub(super) fn unanswered(&self, id: u32) -> usize {
+    pub(in crate::shard) fn unanswered(&self, id: u32) -> usize {
         self.connections.get(id).map_or(0, |connection| connection.session.unanswered())
     }
 
     /// Goes on with a session that waits for an answer, unless the client has still too much before it.
-    pub(super) fn go_on_answered(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn go_on_answered(&mut self, id: u32, now: Now) {
         let Some(Connection { session, .. }) = self.connections.get(id) else { return };
         if session.awaits_answer() && !session.is_ahead(now.mono_ns) {
             self.go_on(id);
@@ -598,7 +623,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A session that was blocked is written to again when its turn comes.
-    pub(super) fn go_on(&mut self, id: u32) {
+    pub(in crate::shard) fn go_on(&mut self, id: u32) {
         if let Some(connection) = self.connections.get_mut(id)
             && connection.session.is_blocked()
         {
@@ -633,7 +658,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// True when every session has been told all there is.
-    pub(super) fn is_settled(&mut self) -> bool {
+    pub(in crate::shard) fn is_settled(&mut self) -> bool {
         self.connections.iter_mut().all(|(_, c)| {
             let told = c.session.waiting() == 0 && c.reading.is_none() && c.work.is_none();
             c.dead || (told && c.session.outbox().is_empty())
@@ -646,7 +671,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Publishes the counts of a turn.
-    pub(super) fn count(&mut self) {
+    pub(in crate::shard) fn count(&mut self) {
         self.look_at_memory();
         self.counters.subscriptions.set(self.subscriptions.len() as u64);
         self.counters.instruments.set(self.known as u64);

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::answers::Answer;
-use super::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
-use super::pattern::Pattern;
-use super::resume::Plan;
-use super::sessions::{Sessions, Socket};
-use super::shortage::{SHORT_OF_MEMORY, short_of_memory};
-use super::work::Settling;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::{self as message, SubscriptionRow};
 use crate::protocol::outcome::{Outcome, RejectedRow};
 use crate::protocol::{Id, Subscribe, Terms};
+use crate::shard::pattern::Pattern;
+use crate::shard::sessions::answers::Answer;
+use crate::shard::sessions::interest::{STEPS_TO_ATTACH, Start, Wildcard, Wish};
+use crate::shard::sessions::resume::Plan;
+use crate::shard::sessions::shortage::{SHORT_OF_MEMORY, short_of_memory};
+use crate::shard::sessions::work::Settling;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// What a client's text for a symbol means.
-pub(super) enum Named {
+pub(in crate::shard) enum Named {
     /// Everything, or everything of a venue.
     Wildcard(Option<Box<str>>),
     /// With the state that the client is shown in the answer.
@@ -27,21 +27,21 @@ pub(super) enum Named {
 }
 
 /// Why a symbol is refused.
-pub(super) struct Refusal {
-    pub(super) code: &'static str,
-    pub(super) msg: String,
+pub(in crate::shard) struct Refusal {
+    pub(in crate::shard) code: &'static str,
+    pub(in crate::shard) msg: String,
 }
 
 fn unknown(msg: impl Into<String>) -> Refusal {
     Refusal { code: "unknown_symbol", msg: msg.into() }
 }
 
-pub(super) fn too_many_rates() -> Refusal {
+pub(in crate::shard) fn too_many_rates() -> Refusal {
     Refusal { code: "too_many_rates", msg: "this connection has too many different `max_hz`".to_owned() }
 }
 
 /// A `subscribe` that is under way.
-pub(super) struct Subscribing {
+pub(in crate::shard) struct Subscribing {
     name: Option<Id>,
     wanted: Subscribe,
     stage: Stage,
@@ -79,7 +79,7 @@ struct Sweep {
 }
 
 impl Subscribing {
-    pub(super) fn new(name: Option<Id>, wanted: Subscribe) -> Self {
+    pub(in crate::shard) fn new(name: Option<Id>, wanted: Subscribe) -> Self {
         Self {
             name,
             wanted,
@@ -98,12 +98,12 @@ impl Subscribing {
 
 impl<S: Socket> Sessions<S> {
     /// Symbols that one request may name, even where a connection may not have so many: the answer lists the excess.
-    pub(super) fn named_at_once(&self) -> usize {
+    pub(in crate::shard) fn named_at_once(&self) -> usize {
         self.options.symbols_max.max(SYMBOLS_MAX)
     }
 
     /// Subscribes, with the answer before the first data. True when that is done.
-    pub(super) fn go_on_subscribing(&mut self, id: u32, asked: &mut Subscribing, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_subscribing(&mut self, id: u32, asked: &mut Subscribing, now: Now) -> bool {
         loop {
             asked.stage = match asked.stage {
                 // Those that came before it have their turn first, and this turn may have looked at enough.
@@ -338,11 +338,11 @@ impl<S: Socket> Sessions<S> {
         Taken::All
     }
 
-    pub(super) fn listed(&self, instrument: InstrumentId) -> Named {
+    pub(in crate::shard) fn listed(&self, instrument: InstrumentId) -> Named {
         Named::Listed(instrument, self.state(instrument))
     }
 
-    pub(super) fn resolve(&self, text: &str) -> Result<Named, Refusal> {
+    pub(in crate::shard) fn resolve(&self, text: &str) -> Result<Named, Refusal> {
         if text == "*" {
             return Ok(Named::Wildcard(None));
         }
@@ -381,7 +381,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
-    pub(super) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
+    pub(in crate::shard) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
         match text.split_once(':') {
             _ if text == "*" => Ok(Pattern::All),
             Some((venue, "*")) => self.require_venue(venue).map(|()| Pattern::Venue(venue.into())),
@@ -411,13 +411,13 @@ const SYMBOLS_MAX: usize = 1_000;
 const NUMBERS_PER_STEP: usize = 4;
 
 impl Refusal {
-    pub(super) fn row<'a>(&'a self, symbol: &'a str) -> RejectedRow<'a> {
+    pub(in crate::shard) fn row<'a>(&'a self, symbol: &'a str) -> RejectedRow<'a> {
         RejectedRow { symbol, code: self.code, msg: &self.msg }
     }
 }
 
 /// An accepted symbol as the answer shows it.
-pub(super) fn row<'t>(
+pub(in crate::shard) fn row<'t>(
     table: &'t InstrumentTable,
     named: &Named,
     channel: Channel,

@@ -1,25 +1,25 @@
 //! Where the replay is, told to everybody: the newest only, behind the ticks that were published before.
 
-use super::sessions::{Sessions, Socket};
 use crate::protocol::Id;
 use crate::protocol::json::{self as message, Ack};
 use crate::protocol::replay::Control;
 use crate::replay_control::NOT_A_REPLAY;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::text::json;
 use crate::time::clock::Now;
 
 /// What the clients of a shard are told of the replay.
 #[derive(Default)]
-pub(super) struct News {
+pub(in crate::shard) struct News {
     /// Counts how often there was something new; 0 before the first time.
-    pub(super) version: u64,
+    pub(in crate::shard) version: u64,
     /// The message.
     text: Vec<u8>,
 }
 
 impl<S: Socket> Sessions<S> {
     /// Whether the replay shows something that was not told yet.
-    pub(super) fn has_news(&self) -> bool {
+    pub(in crate::shard) fn has_news(&self) -> bool {
         self.options
             .replay_control
             .as_ref()
@@ -27,7 +27,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells everybody where the replay is, if that is new and this shard has read the ring so far.
-    pub(super) fn tell_news(&mut self, now: Now) {
+    pub(in crate::shard) fn tell_news(&mut self, now: Now) {
         if self.has_news() && self.learn_news() {
             for id in self.ids() {
                 self.tell_news_to(id, now);
@@ -50,7 +50,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells one client what it was not told yet, if there is room: a slow one is told the newest later.
-    pub(super) fn tell_news_to(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn tell_news_to(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.news == self.news.version || !connection.session.may_hear_news() {
             return;
@@ -63,7 +63,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Passes on what a client asks of the replay.
-    pub(super) fn control(&mut self, id: u32, name: Option<&Id>, control: &Control, now: Now) {
+    pub(in crate::shard) fn control(&mut self, id: u32, name: Option<&Id>, control: &Control, now: Now) {
         let peer = self.connections.get(id).and_then(|connection| connection.who.peer);
         let refused = match &self.options.replay_control {
             None => Some((NOT_A_REPLAY.0, NOT_A_REPLAY.1.to_owned(), false)),

@@ -4,27 +4,27 @@
 
 use std::cmp::Reverse;
 
-use super::sessions::{Sessions, Socket};
 use crate::session::RateId;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// A moment at which a rate of a session lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Release {
-    pub(super) due_ns: u64,
-    pub(super) id: u32,
-    pub(super) serial: u64,
-    pub(super) rate: RateId,
+pub(in crate::shard) struct Release {
+    pub(in crate::shard) due_ns: u64,
+    pub(in crate::shard) id: u32,
+    pub(in crate::shard) serial: u64,
+    pub(in crate::shard) rate: RateId,
 }
 
 /// Where the grids of a session begin: spread evenly, whatever the period (Fibonacci hashing).
-pub(super) fn phase_ns(serial: u64) -> u64 {
+pub(in crate::shard) fn phase_ns(serial: u64) -> u64 {
     serial.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16
 }
 
 impl<S: Socket> Sessions<S> {
     /// Lets go what is due. True if there was any.
-    pub(super) fn release(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn release(&mut self, now: Now) -> bool {
         let mut any = false;
         while let Some(Reverse(due)) = self.releases.peek()
             && due.due_ns <= now.mono_ns
@@ -41,7 +41,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Lets go everything at once, and holds nothing back any more.
-    pub(super) fn hold_nothing(&mut self, now: Now) {
+    pub(in crate::shard) fn hold_nothing(&mut self, now: Now) {
         self.draining = true;
         for id in self.ids() {
             if let Some(connection) = self.connections.get_mut(id) {

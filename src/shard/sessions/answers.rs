@@ -4,17 +4,17 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::client::{Connection, WaitsFor};
-use super::sessions::{Sessions, Socket};
 use crate::model::tick::Channel;
 use crate::protocol::Id;
 use crate::protocol::outcome::Outcome;
+use crate::shard::sessions::connection::{Connection, WaitsFor};
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Rows of an answer that are written in one step.
 const ROWS_PER_STEP: usize = 2;
 /// Bytes of an answer that are copied in one step, when all of it is there.
-pub(super) const BYTES_PER_STEP: usize = 4_096;
+pub(in crate::shard) const BYTES_PER_STEP: usize = 4_096;
 /// A longer answer is a long one, bytes.
 const SHORT_BYTES_MAX: usize = 16_384;
 /// Long answers at the same time.
@@ -23,7 +23,7 @@ const LONG_MAX: usize = 16;
 /// The long answers of a shard that are under way: each holds a clone of the counter. The sessions that wait to write
 /// one, each with its serial.
 #[derive(Default)]
-pub(super) struct LongAnswers {
+pub(in crate::shard) struct LongAnswers {
     under_way: Rc<()>,
     waiting: VecDeque<(u32, u64)>,
 }
@@ -34,14 +34,14 @@ impl LongAnswers {
     }
 
     /// One that waits can be written now.
-    pub(super) fn can_go_on(&self) -> bool {
+    pub(in crate::shard) fn can_go_on(&self) -> bool {
         !self.waiting.is_empty() && self.has_room()
     }
 }
 
 /// What an answer holds that has become long.
 #[derive(Default)]
-pub(super) struct LongAnswer(Option<Rc<()>>);
+pub(in crate::shard) struct LongAnswer(Option<Rc<()>>);
 
 impl LongAnswer {
     /// Whether an answer of so many bytes may get longer now. It counts among the long ones from then on.
@@ -55,7 +55,7 @@ impl LongAnswer {
 
 /// An answer that is being written.
 #[derive(Default)]
-pub(super) struct Answer {
+pub(in crate::shard) struct Answer {
     next: usize,
     outcome: Outcome,
     long: LongAnswer,
@@ -63,7 +63,7 @@ pub(super) struct Answer {
 
 impl<S: Socket> Sessions<S> {
     /// Writes what is left of the rows of an answer, each by its number. True when that is done.
-    pub(super) fn go_on_answering(
+    pub(in crate::shard) fn go_on_answering(
         &mut self,
         id: u32,
         answer: &mut Answer,
@@ -83,7 +83,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Takes a step to write some of an answer that has so many bytes. False: not now. A session whose answer would be
     /// one long answer too many waits until another one is sent.
-    pub(super) fn may_write(&mut self, id: u32, long: &mut LongAnswer, bytes: usize) -> bool {
+    pub(in crate::shard) fn may_write(&mut self, id: u32, long: &mut LongAnswer, bytes: usize) -> bool {
         if !long.may_grow(bytes, &self.long_answers) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.waits_for = Some(WaitsFor::LongAnswer);
@@ -95,7 +95,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Has those sessions go on that waited longest to write a long answer, as many as may.
-    pub(super) fn go_on_with_long_answers(&mut self) {
+    pub(in crate::shard) fn go_on_with_long_answers(&mut self) {
         let mut room = (LONG_MAX + 1).saturating_sub(Rc::strong_count(&self.long_answers.under_way));
         while room > 0
             && let Some((id, serial)) = self.long_answers.waiting.pop_front()
@@ -110,7 +110,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Sends an answer that is written: see [`Outcome::write`].
-    pub(super) fn say_outcome(
+    pub(in crate::shard) fn say_outcome(
         &mut self,
         id: u32,
         asked: (Option<&Id>, &str),

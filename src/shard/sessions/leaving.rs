@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::session::Level;
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::counters::{Ending, ShardCounters};
 use crate::time::clock::{MS, Now};
 
@@ -66,7 +66,7 @@ impl From<&io::Error> for Ending {
 
 impl<S> Connection<S> {
     /// It ends, or has begun to. What comes first counts.
-    pub(super) fn ends(&mut self, ending: Ending, counters: &ShardCounters) {
+    pub(in crate::shard) fn ends(&mut self, ending: Ending, counters: &ShardCounters) {
         if self.ending.is_none() {
             self.ending = Some(ending);
             counters.ended[ending.index()].add(1);
@@ -97,7 +97,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The last frame, behind what is queued.
-    pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
+    pub(in crate::shard) fn end(&mut self, id: u32, why: Close, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.ends(why.into(), &self.counters);
         connection.session.close();
@@ -139,7 +139,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Nobody is there any more who could be told anything.
-    pub(super) fn give_up_dead(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn give_up_dead(&mut self, id: u32, now: Now) {
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
@@ -153,7 +153,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Says goodbye to everybody.
-    pub(super) fn close_all(&mut self, why: Close, now: Now) {
+    pub(in crate::shard) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
             // Who has not taken what there was by now would not come to a goodbye behind it.
             let Some(Connection { session, .. }) = self.connections.get(id) else {
@@ -169,12 +169,12 @@ impl<S: Socket> Sessions<S> {
 
     /// Ends a session that cannot be waited for. What is queued is thrown away; `bye` and the close frame reach the
     /// kernel in any case, so that the client finds them when it reads.
-    pub(super) fn cut(&mut self, id: u32, why: Close, now: Now) {
+    pub(in crate::shard) fn cut(&mut self, id: u32, why: Close, now: Now) {
         self.cut_for(id, why, why.into(), now);
     }
 
     /// As [`cut`](Self::cut), where the cause that is counted is not that of the close code.
-    pub(super) fn cut_for(&mut self, id: u32, why: Close, cause: Ending, now: Now) {
+    pub(in crate::shard) fn cut_for(&mut self, id: u32, why: Close, cause: Ending, now: Now) {
         let after_ms = self.after_ms(id, why);
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
@@ -198,11 +198,11 @@ impl<S: Socket> Sessions<S> {
 
     /// When a client does well to come back, milliseconds. Those of a gateway that stops are spread, so that they do
     /// not all knock at the next one's door at once.
-    pub(super) fn after_ms(&self, id: u32, why: Close) -> u64 {
+    pub(in crate::shard) fn after_ms(&self, id: u32, why: Close) -> u64 {
         match why {
             Close::Shutdown => {
                 let serial = self.connections.get(id).map_or(0, |c| c.serial);
-                super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
+                crate::shard::sessions::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
             }
             Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
             _ => 0,
@@ -210,7 +210,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Gives up who did not take its last words in time.
-    pub(super) fn give_up(&mut self, now: Now) {
+    pub(in crate::shard) fn give_up(&mut self, now: Now) {
         while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
             if let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) {
                 connection.dead = true;

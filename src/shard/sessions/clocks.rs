@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Body, GapCause, State, Stream, Tick};
 use crate::protocol::json;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::pulse::Pulse;
 use crate::time::clock::{MS, Now, SECOND};
 
@@ -19,7 +19,7 @@ const OVERRUN_NS: u64 = 5 * SECOND;
 
 /// What a shard knows of what is around it.
 #[derive(Default)]
-pub(super) struct Surroundings {
+pub(in crate::shard) struct Surroundings {
     feed: Arc<Pulse>,
     /// Since when the feed stands, nanoseconds since the Unix epoch.
     feed_stands_ns: Option<u64>,
@@ -31,12 +31,12 @@ pub(super) struct Surroundings {
     overrun_until_ns: u64,
     /// Before this the kernel is not asked for how long a host has been silent: it counts the time in which nothing
     /// was sent.
-    pub(super) ask_kernel_ns: u64,
+    pub(in crate::shard) ask_kernel_ns: u64,
 }
 
 impl Surroundings {
     /// The state that clients are to know instead of this one: while the feed stands, nothing is live.
-    pub(super) fn shown(&self, state: State) -> State {
+    pub(in crate::shard) fn shown(&self, state: State) -> State {
         shown(state, self.feed_stands_ns.is_some())
     }
 }
@@ -58,7 +58,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Looks at the clocks and at the feed, and hands over what was measured where it is time.
     #[inline]
-    pub(super) fn look_around(&mut self, now: Now) {
+    pub(in crate::shard) fn look_around(&mut self, now: Now) {
         let machine_ns = self.clock.machine_ns(now.mono_ns);
         self.meter.look_at_clocks(machine_ns, now.wall_ns);
         self.meter.turn(machine_ns);
@@ -78,18 +78,18 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// When what was measured is to be handed over, by the time of this shard.
-    pub(super) fn meter_due_ns(&self) -> Option<u64> {
+    pub(in crate::shard) fn meter_due_ns(&self) -> Option<u64> {
         self.meter.due_ns().map(|due_ns| due_ns.saturating_sub(self.clock.stood_ns()))
     }
 
     /// Why a client that has no room loses what comes now.
-    pub(super) fn why_behind(&self, now: Now) -> GapCause {
+    pub(in crate::shard) fn why_behind(&self, now: Now) -> GapCause {
         let is_late = now.mono_ns < self.context.overrun_until_ns;
         if is_late { GapCause::Overrun } else { GapCause::SlowConsumer }
     }
 
     /// The state of an instrument as clients are to know it.
-    pub(super) fn state(&self, instrument: InstrumentId) -> State {
+    pub(in crate::shard) fn state(&self, instrument: InstrumentId) -> State {
         self.context.shown(self.ring.state(instrument))
     }
 
@@ -141,7 +141,7 @@ impl<S: Socket> Sessions<S> {
 }
 
 /// A tick as clients are to know it while the feed has stood since then.
-pub(super) fn stale(tick: &Tick, since_ns: u64) -> Tick {
+pub(in crate::shard) fn stale(tick: &Tick, since_ns: u64) -> Tick {
     match tick.body {
         Body::Status(state) if shown(state, true) != state => {
             Tick { body: Body::Status(shown(state, true)), rx_ns: since_ns, ..*tick }

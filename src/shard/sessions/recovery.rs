@@ -1,11 +1,11 @@
 //! What subscriptions missed is sent from the last values: of a session that had no room, of all that a lapped shard lost
 //! ticks of, of what rates held back when a gap came. In portions, as the session takes them.
 
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{GapCause, Key, Stream};
 use crate::ring::Packed;
 use crate::session::{Missing, Subscription};
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Subscriptions of a session that are sent what they missed at once, before others have their turn.
@@ -18,7 +18,7 @@ const KEYS_PER_STEP: u32 = 64;
 impl<S: Socket> Sessions<S> {
     /// Sends a session's dirty subscriptions what they missed, as far as there is room and there are steps; the rest has its
     /// turn.
-    pub(super) fn recover(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn recover(&mut self, id: u32, now: Now) {
         let (mut told_any, mut gap, mut left) = (false, None, RECOVERED_AT_ONCE);
         while self.connections.get_mut(id).is_some_and(|connection| connection.session.can_recover()) {
             if left == 0 || !self.steps.take(1) {
@@ -66,7 +66,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Sends a session the state of an instrument, if that waits for room.
     #[cold]
-    pub(super) fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
+    pub(in crate::shard) fn tell_state(&mut self, id: u32, instrument: InstrumentId, now: Now) {
         let key = Key::new(instrument, Stream::Status);
         let Some(connection) = self.connections.get_mut(id) else { return };
         let Some(place) = connection.place(key) else { return };
@@ -81,7 +81,7 @@ impl<S: Socket> Sessions<S> {
     /// A gap of the feed, where rates hold values back that came before it: those are sent first, for nothing that comes
     /// later can stand for them.
     #[cold]
-    pub(super) fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
+    pub(in crate::shard) fn gap_after_held(&mut self, packed: Packed<'_>, now: Now) {
         let key = packed.key();
         let held = self.subscriptions.of(key).iter().filter(|s| s.is_held());
         for id in held.map(|s| s.session).collect::<Vec<_>>() {
@@ -107,17 +107,17 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Ticks were lost on the way to this shard: subscriptions that missed one recover from the last value.
-    pub(super) fn lapped(&mut self) {
+    pub(in crate::shard) fn lapped(&mut self) {
         self.sweep = Some((Key::count(self.table.len()) as u32, 0));
     }
 
     /// True while subscriptions are looked at for ticks that they missed: until then the ring is not to be read.
-    pub(super) fn is_sweeping(&self) -> bool {
+    pub(in crate::shard) fn is_sweeping(&self) -> bool {
         self.sweep.is_some()
     }
 
     /// Looks at some more subscriptions for ticks that they missed. True if that is done.
-    pub(super) fn sweep(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn sweep(&mut self, now: Now) -> bool {
         // From the last of a row to the first: when one ends, the last one takes its place.
         while let Some((next, place)) = self.sweep {
             if place == 0 {

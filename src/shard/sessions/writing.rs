@@ -1,7 +1,7 @@
 //! Writing: who has something to write is written to in the order of waiting, one write a turn each.
 
-use super::client::WriteContext;
-use super::sessions::{Sessions, Socket};
+use crate::shard::sessions::connection::WriteContext;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Sessions whose memory is asked for at once, before the first of them is written to. The kernel's work between two writes
@@ -10,7 +10,7 @@ const GROUP: usize = 8;
 
 impl<S: Socket> Sessions<S> {
     /// Has a session written to when its turn comes.
-    pub(super) fn queue(&mut self, id: u32) {
+    pub(in crate::shard) fn queue(&mut self, id: u32) {
         if self.connections.get(id).is_some_and(|connection| !connection.dead)
             && !self.connections.set_queued(id, true)
         {
@@ -19,7 +19,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Puts a session that is marked as queued behind those that wait to be written to.
-    pub(super) fn enqueue(&mut self, id: u32) {
+    pub(in crate::shard) fn enqueue(&mut self, id: u32) {
         let reads = self.connections.get(id).is_some_and(|connection| connection.reads);
         let queue = if reads { &mut self.bulk_queue } else { &mut self.flush_queue };
         queue.push_back((id, self.buffers.head()));
@@ -27,7 +27,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Writes for the `most` sessions that have waited longest, and for `bulk` of those that read again, one write each. True if
     /// some are left.
-    pub(super) fn flush(&mut self, most: usize, bulk: usize, now: Now) -> bool {
+    pub(in crate::shard) fn flush(&mut self, most: usize, bulk: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
         let writes = most.min(self.flush_queue.len());
         self.sample.begin(writes);

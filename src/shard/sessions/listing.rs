@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::answers::{BYTES_PER_STEP, LongAnswer};
-use super::awaited::terms_of;
-use super::interest::Wildcard;
-use super::pattern::Pattern;
-use super::requests::row;
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, Key, Stream};
 use crate::protocol::Id;
 use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
 use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
+use crate::shard::pattern::Pattern;
+use crate::shard::sessions::answers::{BYTES_PER_STEP, LongAnswer};
+use crate::shard::sessions::awaited::terms_of;
+use crate::shard::sessions::interest::Wildcard;
+use crate::shard::sessions::subscribe::row;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
@@ -52,7 +52,7 @@ impl Rows {
 }
 
 /// A `list` that is under way.
-pub(super) struct Listing {
+pub(in crate::shard) struct Listing {
     name: Option<Id>,
     rows: Rows,
     next: Next,
@@ -70,7 +70,7 @@ enum Next {
 }
 
 /// A `symbols` that is under way.
-pub(super) struct SymbolListing {
+pub(in crate::shard) struct SymbolListing {
     name: Option<Id>,
     rows: Rows,
     /// `None`: what can be no symbol has no rows.
@@ -82,7 +82,7 @@ pub(super) struct SymbolListing {
 impl<S: Socket> Sessions<S> {
     /// Begins to show every subscription of a session behind those of a symbol: wildcards by their texts, instruments in the
     /// order of listing, awaited symbols by their texts.
-    pub(super) fn listing(
+    pub(in crate::shard) fn listing(
         &mut self,
         id: u32,
         name: Option<Id>,
@@ -104,7 +104,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Shows what a session is subscribed to. True when that is done.
-    pub(super) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
         loop {
             let Listing { name, rows, next } = listing;
             match next {
@@ -174,7 +174,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Begins to show what there is behind a symbol, in the order of listing.
-    pub(super) fn symbol_listing(
+    pub(in crate::shard) fn symbol_listing(
         &mut self,
         id: u32,
         name: Option<Id>,
@@ -202,7 +202,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Shows what there is. True when that is done.
-    pub(super) fn go_on_with_symbols(&mut self, id: u32, listing: &mut SymbolListing, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_with_symbols(
+        &mut self,
+        id: u32,
+        listing: &mut SymbolListing,
+        now: Now,
+    ) -> bool {
         let table = Arc::clone(&self.table);
         let SymbolListing { name, rows, pattern, next } = listing;
         while let (Some(pattern), false) = (&*pattern, rows.more) {

@@ -6,20 +6,20 @@
 //! What the ring holds no more is asked of the [history](crate::history), a block at a time, for who catches up, of whom there
 //! are only so many: the session waits for it, the shard does not. What is kept nowhere is told from the last value.
 //!
-//! A catch-up reads position by position; a resume reads its own streams alone: see [readers](super::readers).
+//! A catch-up reads position by position; a resume reads its own streams alone: see [readers](crate::shard::sessions::readers).
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::readers::Ways;
-use super::sessions::{Sessions, Socket};
 use crate::history::{Answer, Block, Found, HistoryClient, Ticket, Unasked, Want};
 use crate::model::tick::{Body, Key, State, Tick};
 use crate::net::{Addresses, ConnectionPermit};
 use crate::protocol::json::{self, Mark};
 use crate::ring::TickRing;
 use crate::session::{Ledger, Missing};
+use crate::shard::sessions::readers::Ways;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::text;
 use crate::time::clock::{MS, Now};
 
@@ -59,20 +59,20 @@ struct Pursuit {
 
 /// Where a subscription that catches up begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beginning {
+pub(in crate::shard) struct Beginning {
     /// With the first tick that was received then or later, nanoseconds since the Unix epoch.
-    pub(super) from_ns: u64,
+    pub(in crate::shard) from_ns: u64,
     /// With the last value, once it has caught up, if there was no such tick.
-    pub(super) snapshot: bool,
+    pub(in crate::shard) snapshot: bool,
 }
 
 /// What a session reads again.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(in crate::shard) struct Reading {
     /// The next position.
-    pub(super) at: u64,
+    pub(in crate::shard) at: u64,
     /// What it resumes: read by this, unless it catches up with something, too.
-    pub(super) ways: Ways,
+    pub(in crate::shard) ways: Ways,
     /// A time whose position has to be found first: from there it reads on, if that is earlier.
     seek: Option<u64>,
     /// What the history was asked for: until it answers there is nothing to read.
@@ -86,11 +86,11 @@ pub(super) struct Reading {
     /// Its place, where it may catch up.
     pursuit: Option<Pursuit>,
     /// Ticks, of whatever streams, that were kept nowhere.
-    pub(super) missed: u64,
+    pub(in crate::shard) missed: u64,
 }
 
 /// Why a reading stops.
-pub(super) enum Stop {
+pub(in crate::shard) enum Stop {
     /// It has come to where the shard reads.
     Joined,
     /// There is no room, or it has had its share of the turn.
@@ -151,7 +151,7 @@ impl Reading {
 }
 
 /// The first number that a tick takes.
-pub(super) fn first_of(tick: &Tick) -> u64 {
+pub(in crate::shard) fn first_of(tick: &Tick) -> u64 {
     match tick.body {
         Body::Gap { from, .. } => from,
         _ => tick.seq,
@@ -160,21 +160,21 @@ pub(super) fn first_of(tick: &Tick) -> u64 {
 
 impl<S: Socket> Sessions<S> {
     /// A session has to read a stream from this tick of it on.
-    pub(super) fn read_from(&mut self, id: u32, key: Key, position: u64) {
+    pub(in crate::shard) fn read_from(&mut self, id: u32, key: Key, position: u64) {
         if let Some(reading) = self.reading(id, position) {
             reading.ways.push(key, position);
         }
     }
 
     /// A session has to read what there is of a stream from this position on, where it may have no tick.
-    pub(super) fn read_behind(&mut self, id: u32, key: Key, position: u64) {
+    pub(in crate::shard) fn read_behind(&mut self, id: u32, key: Key, position: u64) {
         if let Some(reading) = self.reading(id, position) {
             reading.ways.push_behind(key, position);
         }
     }
 
     /// A session has to read what was recorded of a stream. States are told as they are when it has caught up.
-    pub(super) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
+    pub(in crate::shard) fn read_since(&mut self, id: u32, key: Key, beginning: Beginning) {
         let Some(reading) = self.reading(id, self.cursor) else { return };
         reading.catches_up = true;
         if let Some(first) = reading.ways.first() {
@@ -192,7 +192,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A client is told when it has caught up: at once, where nothing of what it asked for has to be read.
-    pub(super) fn catch_up(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn catch_up(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         match &mut connection.reading {
             Some(reading) => reading.catches_up = true,
@@ -216,7 +216,7 @@ impl<S: Socket> Sessions<S> {
     ///
     /// # Errors
     /// Which bound leaves no place.
-    pub(super) fn take_place(&mut self, id: u32, now: Now) -> Result<(), &'static str> {
+    pub(in crate::shard) fn take_place(&mut self, id: u32, now: Now) -> Result<(), &'static str> {
         let CatchUps { max, per_address, addresses, .. } = &self.options.catch_ups;
         if self.catching_up(id) >= *max {
             return Err("too many clients are catching up: `[record] catch_ups_max`");
@@ -248,7 +248,7 @@ impl<S: Socket> Sessions<S> {
 
     /// A client that catches up more slowly than ticks come has no more use for its place: it goes on with the present, and
     /// a gap names what it misses.
-    pub(super) fn let_go_late(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn let_go_late(&mut self, id: u32, now: Now) {
         let (cursor, patience_ns) = (self.cursor, self.options.catch_ups.patience_ns);
         // Not before a request that adds to it is carried out.
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else { return };
@@ -263,7 +263,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Sends a session what there is for it, as far as there is room for it and as much as may be looked at in this turn. True
     /// if it can go on at once.
-    pub(super) fn read_on(&mut self, id: u32, now: Now) -> bool {
+    pub(in crate::shard) fn read_on(&mut self, id: u32, now: Now) -> bool {
         // Not before a request that adds to it is carried out.
         let Some(connection) = self.connections.get_mut(id).filter(|c| c.work.is_none()) else {
             return false;
@@ -330,7 +330,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells a session a tick that it reads, if that is new to it.
-    pub(super) fn read_tick(
+    pub(in crate::shard) fn read_tick(
         &mut self,
         id: u32,
         place: u32,
@@ -366,7 +366,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes what the history answers.
-    pub(super) fn take_answers(&mut self, now: Now) {
+    pub(in crate::shard) fn take_answers(&mut self, now: Now) {
         while let Some(Answer { ticket, want, found }) = self.past.as_ref().and_then(HistoryClient::take) {
             let id = ticket.session;
             let connection = self.connections.get_mut(id).filter(|c| c.serial == ticket.serial);
@@ -443,7 +443,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Tells a client that it has caught up, once it was told what its subscriptions lack.
-    pub(super) fn tell_seam(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn tell_seam(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let catches_up = connection.reading.as_ref().is_some_and(|reading| reading.catches_up);
         // Nor while a request is carried out, which may ask for more of the past.

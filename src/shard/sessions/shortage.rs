@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::Symbol;
 use crate::model::tick::{GapCause, Key, Stream};
 use crate::protocol::close::Close;
 use crate::protocol::json::{self, Said};
 use crate::protocol::{Id, Subscribe, frame};
 use crate::session::{Ledger, Subscription};
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::counters::Ending;
 use crate::system::memory::{Asked, Level, Memory, REFUSAL, RETRY_AFTER_MS};
 use crate::time::clock::Now;
 
 /// The code of the error that answers what is refused for want of memory.
-pub(super) const SHORT_OF_MEMORY: &str = "short_of_memory";
+pub(in crate::shard) const SHORT_OF_MEMORY: &str = "short_of_memory";
 /// What an outbox may hold of its own while memory is short: a moment of a client that keeps up, and a portion of what it
 /// has to catch up with. When memory is critical, nothing but a message.
 const OWN_BYTES_MAX: usize = 16_384;
@@ -52,14 +52,14 @@ enum Gives {
 }
 
 /// The memory of a shard's clients.
-pub(super) struct Shortage {
-    pub(super) memory: Arc<Memory>,
+pub(in crate::shard) struct Shortage {
+    pub(in crate::shard) memory: Arc<Memory>,
     /// The measurement at which outboxes were bounded last.
     sample: u64,
     /// What the kernel holds for the clients that are watched, as far as this look has come.
-    pub(super) unacked_bytes: u64,
+    pub(in crate::shard) unacked_bytes: u64,
     /// A client is looked at: what the kernel holds for it counts.
-    pub(super) looks: bool,
+    pub(in crate::shard) looks: bool,
     /// The clients that give something back, one a turn.
     giving: VecDeque<(u32, u64, Gives)>,
 }
@@ -84,7 +84,7 @@ impl Drop for Shortage {
 }
 
 /// The error that answers what is refused for want of memory.
-pub(super) fn short_of_memory(name: Option<&Id>) -> serde_json::Value {
+pub(in crate::shard) fn short_of_memory(name: Option<&Id>) -> serde_json::Value {
     let mut error = json::error(name, SHORT_OF_MEMORY, REFUSAL, true);
     error["retry_after_ms"] = RETRY_AFTER_MS.into();
     error
@@ -145,7 +145,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Counts what outboxes hold, once a turn. With each measurement they may hold this shard's share of what is spare more;
     /// beyond it each holds little that is not in the frame ring.
-    pub(super) fn look_at_memory(&mut self) {
+    pub(in crate::shard) fn look_at_memory(&mut self) {
         let held = self.buffers.lent_bytes() as u64;
         self.counters.outbox_bytes.set(held);
         if self.watched.is_empty() {
@@ -163,13 +163,13 @@ impl<S: Socket> Sessions<S> {
 
     /// Makes the frame ring longer, if it may be and there is memory for it.
     #[cold]
-    pub(super) fn lengthen_frame_ring(&self) -> bool {
+    pub(in crate::shard) fn lengthen_frame_ring(&self) -> bool {
         let next = self.buffers.next_frame_ring_bytes();
         next.is_some_and(|bytes| self.shortage.memory.claim(bytes as u64)) && self.buffers.lengthen()
     }
 
     /// Whether there is memory for what a client wants to subscribe to.
-    pub(super) fn has_memory_for(&self, wanted: &Subscribe) -> bool {
+    pub(in crate::shard) fn has_memory_for(&self, wanted: &Subscribe) -> bool {
         let is_wide = |text: &String| text == "*" || text.ends_with(":*");
         let instruments = |text| if is_wide(text) { self.known as u64 } else { 1 };
         let instruments: u64 = wanted.symbols.iter().map(instruments).sum();
@@ -233,7 +233,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes back what one of the chosen clients holds. True if there are more.
-    pub(super) fn give_back(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn give_back(&mut self, now: Now) -> bool {
         let Some((id, serial, gives)) = self.shortage.giving.pop_front() else { return false };
         if self.connections.get(id).is_some_and(|c| c.serial == serial) {
             match gives {

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::sessions::{Sessions, Socket};
 use crate::protocol::json as message;
 use crate::protocol::{Echo, Id};
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::{MS, Now};
 
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
@@ -18,7 +18,7 @@ const WITHHELD_MAX: usize = 256;
 const PONGS_PER_TURN: usize = 256;
 
 /// A ping that waits.
-pub(super) struct Held {
+pub(in crate::shard) struct Held {
     /// The position of the ring up to which the shard has to have read.
     until: u64,
     client: u32,
@@ -30,15 +30,15 @@ pub(super) struct Held {
 
 /// Pings that wait, in the order in which they came, which is that of the ring.
 #[derive(Default)]
-pub(super) struct HeldPings(VecDeque<Held>);
+pub(in crate::shard) struct HeldPings(VecDeque<Held>);
 
 /// Pings of one client that wait for what is to be sent before them, each with the time, milliseconds of steady time,
 /// from which on nothing has to be sent before it.
-pub(super) type Withheld = VecDeque<(u32, Held)>;
+pub(in crate::shard) type Withheld = VecDeque<(u32, Held)>;
 
 impl<S: Socket> Sessions<S> {
     /// Answers a ping, now or when the shard has come to what the ring holds now.
-    pub(super) fn ping(&mut self, id: u32, name: Option<Id>, t: Option<Echo>, now: Now) {
+    pub(in crate::shard) fn ping(&mut self, id: u32, name: Option<Id>, t: Option<Echo>, now: Now) {
         let Some(serial) = self.connections.get(id).map(|connection| connection.serial) else { return };
         let until = self.ring.published();
         let held = Held { until, client: id, serial, name, t, in_us: now.wall_ns / 1_000 };
@@ -57,7 +57,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Answers pings whose ticks have been read. True if there are more of those.
-    pub(super) fn pong_held(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn pong_held(&mut self, now: Now) -> bool {
         // What was lost on the way goes first.
         if self.is_sweeping() {
             return false;
@@ -88,7 +88,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Answers the pings of a client that was sent what there is room for.
-    pub(super) fn pong_recovered(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn pong_recovered(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.pongs.is_empty() && !connection.session.can_recover() {
             for held in std::mem::take(&mut connection.pongs) {

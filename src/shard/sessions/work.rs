@@ -1,21 +1,21 @@
-//! Requests are carried out in portions, counted in [steps](super::steps::Steps), so that no turn is long. A session has one
+//! Requests are carried out in portions, counted in [steps](crate::shard::steps::Steps), so that no turn is long. A session has one
 //! request under way at most, and is not read from until it is answered; sessions take turns. So do those that have to be sent
 //! what their subscriptions lack. What is gone is taken out of the tables in portions, too.
 
 use std::collections::BTreeMap;
 
-use super::allowance::Admission;
-use super::awaited::AwaitedBy;
-use super::client::Connection;
-use super::listing::{Listing, SymbolListing};
-use super::requests::Subscribing;
-use super::sessions::{Sessions, Socket};
-use super::target::{Setting, Unsubscribing};
 use crate::model::tick::Key;
 use crate::protocol::close::Close;
 use crate::protocol::json as message;
 use crate::protocol::{self, Op, Request, Subscribe};
 use crate::session::Hold;
+use crate::shard::sessions::allowance::Admission;
+use crate::shard::sessions::awaited::AwaitedBy;
+use crate::shard::sessions::change::{Setting, Unsubscribing};
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::listing::{Listing, SymbolListing};
+use crate::shard::sessions::subscribe::Subscribing;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::system::faults;
 use crate::time::clock::Now;
 
@@ -27,7 +27,7 @@ const BYTES_PER_STEP: usize = 128;
 const NAMED_BYTES_MAX: usize = 1_024;
 
 /// What a session has under way.
-pub(super) enum Work {
+pub(in crate::shard) enum Work {
     /// A message that is still to be read.
     Message(Box<str>),
     Subscribe(Box<Subscribing>),
@@ -40,14 +40,14 @@ pub(super) enum Work {
 }
 
 /// What a session that was removed has left in the tables.
-pub(super) struct Leaving {
-    pub(super) places: BTreeMap<Key, u32>,
-    pub(super) awaited: AwaitedBy,
+pub(in crate::shard) struct Leaving {
+    pub(in crate::shard) places: BTreeMap<Key, u32>,
+    pub(in crate::shard) awaited: AwaitedBy,
 }
 
 /// How a request takes what waits and what rates hold back into account, after it has changed subscriptions.
 #[derive(Default)]
-pub(super) struct Settling {
+pub(in crate::shard) struct Settling {
     /// Waiting subscriptions that are still to be asked whether they are there; `None` before that was counted.
     waiting: Option<usize>,
     /// The rate, and which of what it holds back is next.
@@ -56,7 +56,7 @@ pub(super) struct Settling {
 
 impl Settling {
     /// Where no subscription has ended.
-    pub(super) fn of_rates() -> Self {
+    pub(in crate::shard) fn of_rates() -> Self {
         Self { waiting: Some(0), ..Self::default() }
     }
 }
@@ -143,7 +143,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A session leaves: its request is given up, and its subscriptions end.
-    pub(super) fn leave_all(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn leave_all(&mut self, id: u32, now: Now) {
         let is_subscribed =
             |sessions: &Self| sessions.connections.get(id).is_some_and(Connection::is_subscribed);
         let was_subscribed = is_subscribed(self);
@@ -205,7 +205,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A session has more to do: it has a turn.
-    pub(super) fn put_to_work(&mut self, id: u32) {
+    pub(in crate::shard) fn put_to_work(&mut self, id: u32) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         if !std::mem::replace(&mut connection.at_work, true) {
             self.workers.push_back((id, connection.serial));
@@ -213,7 +213,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Goes on with what a session has under way, by a slice of the steps.
-    pub(super) fn work_on(&mut self, id: u32, now: Now) {
+    pub(in crate::shard) fn work_on(&mut self, id: u32, now: Now) {
         let has_work = |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.work.is_some());
         let had_work = has_work(self);
         self.steps.begin_slice();
@@ -229,7 +229,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Goes on with what sessions have under way, in turns, as long as there are steps.
-    pub(super) fn work(&mut self, now: Now) {
+    pub(in crate::shard) fn work(&mut self, now: Now) {
         self.forget_those_gone();
         self.go_on_with_long_answers();
         // The rest of the steps is for what rates let go, and for those that resume.
@@ -258,12 +258,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// True while subscriptions have to take instruments, or what they missed, before the ring is read.
-    pub(super) fn is_catching_up(&self) -> bool {
+    pub(in crate::shard) fn is_catching_up(&self) -> bool {
         self.has_to_learn() || self.is_sweeping()
     }
 
     /// True while something is left that was to be done in portions.
-    pub(super) fn has_work(&self) -> bool {
+    pub(in crate::shard) fn has_work(&self) -> bool {
         !self.workers.is_empty()
             || !self.leaving.is_empty()
             || self.is_catching_up()
@@ -293,7 +293,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What is left of a session that was removed is taken out of the tables in the next turns.
-    pub(super) fn leave_behind(&mut self, id: u32, gone: &mut Connection<S>) {
+    pub(in crate::shard) fn leave_behind(&mut self, id: u32, gone: &mut Connection<S>) {
         if gone.is_subscribed() {
             self.counters.subscribed.sub(1);
         }
@@ -325,7 +325,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// [Settles](Self::settle), if a subscription has another rate now.
-    pub(super) fn settle_rates(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
+    pub(in crate::shard) fn settle_rates(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
         if self.connections.get(id).is_none_or(|connection| !connection.unsettled) {
             return true;
         }
@@ -338,7 +338,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Has what was held back by a rate wait for room where its subscription has another now, and forgets what waits for
     /// subscriptions that have ended. True when that is done.
-    pub(super) fn settle(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
+    pub(in crate::shard) fn settle(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
         let (table, steps) = (&self.subscriptions, &mut self.steps);
         let Some(Connection { session, places, .. }) = self.connections.get_mut(id) else { return true };
         let waiting = settling.waiting.get_or_insert(session.waiting());

@@ -4,17 +4,17 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::answers::Answer;
-use super::awaited::terms_of;
-use super::pattern::{Holder, Pattern};
-use super::requests::{Refusal, too_many_rates};
-use super::sessions::{Sessions, Socket};
-use super::work::Settling;
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Channel, Key, State, Stream};
 use crate::protocol::json::SubscriptionRow;
 use crate::protocol::outcome::{EndedRow, Outcome};
 use crate::protocol::{Change, Id, Mode, Target, Terms};
+use crate::shard::pattern::{Holder, Pattern};
+use crate::shard::sessions::answers::Answer;
+use crate::shard::sessions::awaited::terms_of;
+use crate::shard::sessions::subscribe::{Refusal, too_many_rates};
+use crate::shard::sessions::work::Settling;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// Steps for each symbol that is named.
@@ -46,7 +46,7 @@ enum Cursor {
 const BEGIN: Cursor = Cursor::Instruments(InstrumentId(0));
 
 /// An `unsubscribe` that is under way.
-pub(super) struct Unsubscribing {
+pub(in crate::shard) struct Unsubscribing {
     name: Option<Id>,
     target: Target,
     patterns: Patterns,
@@ -63,13 +63,13 @@ enum Ending {
 }
 
 impl Unsubscribing {
-    pub(super) fn new(name: Option<Id>, target: Target) -> Self {
+    pub(in crate::shard) fn new(name: Option<Id>, target: Target) -> Self {
         Self { name, target, patterns: Patterns::default(), stage: Ending::Read }
     }
 }
 
 /// A `set` that is under way.
-pub(super) struct Setting {
+pub(in crate::shard) struct Setting {
     name: Option<Id>,
     target: Target,
     change: Change,
@@ -123,7 +123,7 @@ impl Matching {
 }
 
 impl Setting {
-    pub(super) fn new(name: Option<Id>, target: Target, change: Change) -> Self {
+    pub(in crate::shard) fn new(name: Option<Id>, target: Target, change: Change) -> Self {
         let (patterns, stage) = (Patterns::default(), Changing::Read);
         Self { name, target, change, patterns, stage, has_rate: true, shown: Vec::new() }
     }
@@ -156,7 +156,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Unsubscribes, then answers. True when that is done.
-    pub(super) fn go_on_unsubscribing(&mut self, id: u32, asked: &mut Unsubscribing, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_unsubscribing(
+        &mut self,
+        id: u32,
+        asked: &mut Unsubscribing,
+        now: Now,
+    ) -> bool {
         let Unsubscribing { name, target, patterns, stage } = asked;
         loop {
             match stage {
@@ -266,13 +271,17 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The first instrument from this one on that a session has a subscription of.
-    pub(super) fn instrument_from(&self, id: u32, from: InstrumentId) -> Option<InstrumentId> {
+    pub(in crate::shard) fn instrument_from(&self, id: u32, from: InstrumentId) -> Option<InstrumentId> {
         let places = &self.connections.get(id)?.places;
         places.range(Key::new(from, Stream::Trade)..).next().map(|(key, _)| key.instrument())
     }
 
     /// The first symbol behind this one that a session awaits.
-    pub(super) fn awaited_behind(&self, id: u32, behind: Option<&Rc<Symbol>>) -> Option<Rc<Symbol>> {
+    pub(in crate::shard) fn awaited_behind(
+        &self,
+        id: u32,
+        behind: Option<&Rc<Symbol>>,
+    ) -> Option<Rc<Symbol>> {
         let awaited = &self.connections.get(id)?.awaited;
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         awaited.range::<Rc<Symbol>, _>((from, Bound::Unbounded)).next().map(|(symbol, _)| Rc::clone(symbol))
@@ -297,7 +306,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Changes the terms of subscriptions, behind the answer. True when that is done.
-    pub(super) fn go_on_setting(&mut self, id: u32, asked: &mut Setting, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_setting(&mut self, id: u32, asked: &mut Setting, now: Now) -> bool {
         let table = Arc::clone(&self.table);
         loop {
             match &mut asked.stage {

@@ -5,36 +5,36 @@
 //! before the wildcard of its venue, before that of all. What was asked for by name knows it ([`Subscription::is_named`]);
 //! the rest belongs to the wildcard that [governs](Connection::governing) it.
 
-use super::client::Connection;
-use super::reading::Beginning;
-use super::resume::Plan;
-use super::sessions::{Sessions, Socket};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, GapCause, Key, State, Stream};
 use crate::protocol::{Mode, Rate, Terms};
 use crate::session::{Begin, Manner, RateId, Subscription};
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::reading::Beginning;
+use crate::shard::sessions::resume::Plan;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::Now;
 
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wildcard {
+pub(in crate::shard) struct Wildcard {
     /// `None`: every venue.
-    pub(super) venue: Option<Box<str>>,
-    pub(super) channel: Channel,
-    pub(super) terms: Terms,
+    pub(in crate::shard) venue: Option<Box<str>>,
+    pub(in crate::shard) channel: Channel,
+    pub(in crate::shard) terms: Terms,
     /// A request ends it, and has not ended all that it took yet: it takes nothing more.
-    pub(super) ending: bool,
+    pub(in crate::shard) ending: bool,
 }
 
 impl Wildcard {
-    pub(super) fn takes(&self, symbol: &Symbol) -> bool {
+    pub(in crate::shard) fn takes(&self, symbol: &Symbol) -> bool {
         self.venue.as_deref().is_none_or(|venue| venue == symbol.venue())
     }
 }
 
 impl<S> Connection<S> {
     /// The wildcard that gives an instrument its terms on a channel, where it is not subscribed to by name.
-    pub(super) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
+    pub(in crate::shard) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
         let taking = self.wildcards.iter().filter(|w| w.channel == channel && w.takes(symbol));
         taking.max_by_key(|wildcard| wildcard.venue.is_some())
     }
@@ -48,14 +48,14 @@ impl<S> Connection<S> {
 
 /// What a session wants of an instrument.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
-    pub(super) channel: Channel,
-    pub(super) terms: Terms,
+pub(in crate::shard) struct Wish<'a> {
+    pub(in crate::shard) channel: Channel,
+    pub(in crate::shard) terms: Terms,
     /// It is asked for by its name.
-    pub(super) named: bool,
+    pub(in crate::shard) named: bool,
     /// Where it begins, unless the plan knows better.
-    pub(super) start: Start,
-    pub(super) plan: Option<&'a Plan>,
+    pub(in crate::shard) start: Start,
+    pub(in crate::shard) plan: Option<&'a Plan>,
 }
 
 impl Wish<'_> {
@@ -66,13 +66,13 @@ impl Wish<'_> {
 }
 
 /// Steps for a session that takes an instrument: two subscriptions a channel.
-pub(super) const STEPS_TO_ATTACH: usize = 2;
+pub(in crate::shard) const STEPS_TO_ATTACH: usize = 2;
 /// Steps to have a session take a new instrument, on all channels.
 const STEPS_TO_OFFER: usize = 4;
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(in crate::shard) enum Start {
     /// With the last value, marked `snap`.
     Snapshot,
     /// Behind the newest number there is.
@@ -93,13 +93,13 @@ pub(super) enum Start {
 
 impl<S: Socket> Sessions<S> {
     /// True while wildcards and awaited symbols have not taken all that is listed.
-    pub(super) fn has_to_learn(&self) -> bool {
+    pub(in crate::shard) fn has_to_learn(&self) -> bool {
         self.known < self.table.len()
     }
 
     /// New instruments were listed: wildcards and awaited symbols take them, as many as there are steps for. True if all
     /// did: until then the ring is not to be read, as nothing of an instrument is sent before.
-    pub(super) fn learn(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn learn(&mut self, now: Now) -> bool {
         while self.has_to_learn() {
             let id = InstrumentId(self.known as u32);
             let Some(symbol) = self.table.get(id).cloned() else { return true };
@@ -117,7 +117,7 @@ impl<S: Socket> Sessions<S> {
 
     /// As [`learn`](Self::learn), whatever it takes: where a tick is sent whose instrument was listed a moment ago.
     #[cold]
-    pub(super) fn learn_at_once(&mut self, now: Now) {
+    pub(in crate::shard) fn learn_at_once(&mut self, now: Now) {
         while self.has_to_learn() {
             let id = InstrumentId(self.known as u32);
             let Some(symbol) = self.table.get(id).cloned() else { return };
@@ -161,7 +161,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Ticks of the ring from this position on, `most` at most, before the first of an instrument that is still to be taken:
     /// those are sent meanwhile. None while subscriptions are looked at for ticks that they missed.
-    pub(super) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
+    pub(in crate::shard) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
         let is_known = |n: &usize| {
             let key = self.ring.key_at(cursor + *n as u64);
             key.is_some_and(|key| key.instrument().index() < self.known)
@@ -170,7 +170,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Instruments that a wildcard which is there already has to take itself: the others it learns of.
-    pub(super) fn listed_so_far(&self) -> usize {
+    pub(in crate::shard) fn listed_so_far(&self) -> usize {
         // Some sessions have been passed by with the one that is being learned.
         self.known + usize::from(self.has_to_learn() && self.learned > 0)
     }
@@ -178,7 +178,7 @@ impl<S: Socket> Sessions<S> {
     /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
     /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is sent
     /// before any value unless it is what the client was `shown`.
-    pub(super) fn attach(
+    pub(in crate::shard) fn attach(
         &mut self,
         session: u32,
         instrument: InstrumentId,
@@ -300,13 +300,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The terms as the session keeps them.
-    pub(super) fn manner(&mut self, session: u32, terms: Terms) -> Manner {
+    pub(in crate::shard) fn manner(&mut self, session: u32, terms: Terms) -> Manner {
         let rate = terms.rate.and_then(|rate| self.claim_rate(session, rate));
         Manner { mode: terms.mode, rate, cuts: terms.cuts }
     }
 
     /// The terms as a client asked for them.
-    pub(super) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
+    pub(in crate::shard) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
         let manner = self.subscriptions.get(key, place)?.manner();
         let connection = self.connections.get(session)?;
         let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
@@ -314,12 +314,12 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A session's number of a rate; `None` if it has too many.
-    pub(super) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
+    pub(in crate::shard) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
         self.connections.get_mut(session)?.session.rate(rate)
     }
 
     /// Adds a wildcard, or takes the place of the one like it.
-    pub(super) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
+    pub(in crate::shard) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
         self.drop_wildcards(session, |w| w.venue == wildcard.venue && w.channel == wildcard.channel);
         let rate = self.manner(session, wildcard.terms).rate;
         let Some(connection) = self.connections.get_mut(session) else { return };
@@ -329,7 +329,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes wildcards from a session, without what they took.
-    pub(super) fn drop_wildcards(&mut self, id: u32, gone: impl Fn(&Wildcard) -> bool) {
+    pub(in crate::shard) fn drop_wildcards(&mut self, id: u32, gone: impl Fn(&Wildcard) -> bool) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let session = &mut connection.session;
         connection.wildcards.retain(|wildcard| {
@@ -347,7 +347,12 @@ impl<S: Socket> Sessions<S> {
 
     /// Takes a session off some channels of an instrument, and off its state with the last channel. How many subscriptions
     /// that were.
-    pub(super) fn detach(&mut self, session: u32, instrument: InstrumentId, channels: &[Channel]) -> usize {
+    pub(in crate::shard) fn detach(
+        &mut self,
+        session: u32,
+        instrument: InstrumentId,
+        channels: &[Channel],
+    ) -> usize {
         let was_named = self.is_named(session, instrument);
         let mut gone = 0;
         for channel in channels {
@@ -367,7 +372,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Ends one subscription of a session. False if there is none.
-    pub(super) fn end_subscription(&mut self, session: u32, key: Key) -> bool {
+    pub(in crate::shard) fn end_subscription(&mut self, session: u32, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(session) else { return false };
         let Some(place) = connection.places.remove(&key) else { return false };
         if let Some(subscription) = self.subscriptions.get(key, place) {
@@ -381,7 +386,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Takes a subscription out of the table and updates the moved one's place.
-    pub(super) fn leave(&mut self, key: Key, place: u32) {
+    pub(in crate::shard) fn leave(&mut self, key: Key, place: u32) {
         let Some(moved) = self.subscriptions.remove(key, place) else { return };
         let places = match self.connections.get_mut(moved) {
             Some(connection) => Some(&mut connection.places),
@@ -394,7 +399,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Changes the terms of a subscription. What another rate holds back is let go when its request
     /// [settles](Self::settle).
-    pub(super) fn apply_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms) {
+    pub(in crate::shard) fn apply_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms) {
         let manner = self.manner(session, terms);
         let Some(subscription) = self.subscriptions.at(key, place) else { return };
         let before = subscription.rate();
@@ -409,13 +414,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// How many symbols this session named itself: those that came by a wildcard are not counted.
-    pub(super) fn named(&self, session: u32) -> usize {
+    pub(in crate::shard) fn named(&self, session: u32) -> usize {
         let Some(connection) = self.connections.get(session) else { return 0 };
         connection.awaited.len() + connection.named as usize
     }
 
     /// Whether this session named an instrument itself, on whatever channel.
-    pub(super) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
+    pub(in crate::shard) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
         let Some(connection) = self.connections.get(session) else { return false };
         let keys = Channel::ALL.map(|channel| Key::new(instrument, channel.into()));
         let named = |key| connection.place(key).is_some_and(|place| self.subscriptions.is_named(key, place));

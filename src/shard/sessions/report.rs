@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
 use crate::latency::CoarseFigures;
+use crate::shard::sessions::connection::Connection;
+use crate::shard::sessions::{Sessions, Socket};
 use crate::time::clock::{MS, Now};
 
 /// What clients are sorted by, the worst first.
@@ -137,7 +137,7 @@ fn slowness(figures: &CoarseFigures) -> u64 {
 const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
 
 /// A report in the making.
-pub(super) struct Report {
+pub(in crate::shard) struct Report {
     /// Who is still to be looked at, the worst last.
     worst: Vec<(Standing, u32)>,
     rows: Vec<ClientRow>,
@@ -145,7 +145,7 @@ pub(super) struct Report {
 
 impl Report {
     /// The finished rows.
-    pub(super) fn into_rows(self) -> Vec<ClientRow> {
+    pub(in crate::shard) fn into_rows(self) -> Vec<ClientRow> {
         self.rows
     }
 }
@@ -159,7 +159,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Finds out which clients of this shard, number `shard`, are asked for.
-    pub(super) fn start_report(&mut self, asked: Asked, shard: usize, now: Now) -> Report {
+    pub(in crate::shard) fn start_report(&mut self, asked: Asked, shard: usize, now: Now) -> Report {
         let Asked { sort, limit, after } = asked;
         let weigh = |connection: &Connection<S>| {
             let (session, ledger) = (&connection.session, connection.session.ledger());
@@ -189,7 +189,7 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Looks at some more of its clients. True if it is finished.
-    pub(super) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
+    pub(in crate::shard) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
         let mut looked_at = 0;
         while looked_at < SUBSCRIPTIONS_PER_TURN {
             let Some((standing, id)) = report.worst.pop() else { return true };
