@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
+use super::surroundings;
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Channel, GapCause, Key, Tick};
 use crate::protocol::frame::TextFrame;
 use crate::protocol::json::{self, Mark, Plain};
 use crate::session::{CatchUp, Missing, Told};
-use crate::shard::sessions::clocks;
-use crate::system::counters::GAP_CAUSES;
+use crate::system::counters::{GAP_CAUSES, ShardCounters};
 
 const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");
 
@@ -26,11 +26,11 @@ pub(super) struct Frames {
     /// until there are some.
     again: Vec<Again>,
     /// Frames made to be shared.
-    pub(super) count: u64,
+    count: u64,
     /// Gaps that were told, and how many numbers they named, by the number of their cause.
-    pub(super) gaps: [(u64, u64); GAP_CAUSES],
+    gaps: [(u64, u64); GAP_CAUSES],
     /// Since when the feed stands, if it does: no state that is sent is live then.
-    pub(super) feed_stands_ns: Option<u64>,
+    feed_stands_ns: Option<u64>,
 }
 
 /// A message but for what differs from client to client.
@@ -61,7 +61,7 @@ impl Frames {
         match self.feed_stands_ns {
             None => self.shared.make(|out| json::tick(tick, symbol, mark, out)),
             Some(since_ns) => {
-                self.shared.make(|out| json::tick(&clocks::stale(tick, since_ns), symbol, mark, out))
+                self.shared.make(|out| json::tick(&surroundings::stale(tick, since_ns), symbol, mark, out))
             }
         };
     }
@@ -87,7 +87,7 @@ impl Frames {
         let feed_stands_ns = self.feed_stands_ns;
         let shown = |told: Told| match feed_stands_ns {
             None => told,
-            Some(since_ns) => Told { tick: clocks::stale(&told.tick, since_ns), ..told },
+            Some(since_ns) => Told { tick: surroundings::stale(&told.tick, since_ns), ..told },
         };
         match told.value.map(shown) {
             Some(value) if value.snap => {
@@ -190,6 +190,20 @@ impl Frames {
         let (told, ticks) = &mut self.gaps[why as usize];
         *told += 1;
         *ticks += numbers;
+    }
+
+    /// The feed stands since then, if it does.
+    pub(super) fn set_feed_stands(&mut self, since_ns: Option<u64>) {
+        self.feed_stands_ns = since_ns;
+    }
+
+    /// Publishes how many frames were made, and which gaps they told.
+    pub(super) fn publish(&self, counters: &ShardCounters) {
+        counters.encoded.set(self.count);
+        for (counted, (told, ticks)) in counters.gaps.iter().zip(self.gaps) {
+            counted.told.set(told);
+            counted.ticks.set(ticks);
+        }
     }
 
     /// Any text frame, for one session.

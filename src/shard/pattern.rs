@@ -1,9 +1,8 @@
 //! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
 
+use super::holdings::{Holdings, Wildcard};
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
-use crate::shard::sessions::connection::Connection;
-use crate::shard::sessions::interest::Wildcard;
 
 /// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the terms, and its end is
 /// that of the subscription.
@@ -16,11 +15,11 @@ pub(super) enum Holder {
 
 impl Holder {
     /// That of a channel of an instrument, which was asked for by name or not.
-    pub(super) fn of<S>(connection: &Connection<S>, symbol: &Symbol, channel: Channel, named: bool) -> Self {
-        let wildcard = || connection.governing(symbol, channel);
+    pub(super) fn of(holdings: &Holdings, symbol: &Symbol, channel: Channel, named: bool) -> Self {
+        let wildcard = || holdings.governing(symbol, channel);
         match named {
             true => Self::Name,
-            false if wildcard().is_some_and(|w| w.venue.is_some()) => Self::Venue,
+            false if wildcard().is_some_and(|w| w.venue().is_some()) => Self::Venue,
             false => Self::All,
         }
     }
@@ -65,8 +64,8 @@ impl Pattern {
     pub(super) fn covers(&self, wildcard: &Wildcard) -> bool {
         match self {
             Self::Everything => true,
-            Self::All => wildcard.venue.is_none(),
-            Self::Venue(venue) => wildcard.venue.as_ref() == Some(venue),
+            Self::All => wildcard.venue().is_none(),
+            Self::Venue(venue) => wildcard.venue() == Some(venue),
             Self::One(_) => false,
         }
     }
@@ -77,11 +76,5 @@ impl Pattern {
             Self::Venue(venue) => format!("{venue}:*"),
             Self::One(symbol) => symbol.as_str().to_owned(),
         }
-    }
-}
-
-impl Wildcard {
-    pub(super) fn shown(&self) -> String {
-        self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
     }
 }

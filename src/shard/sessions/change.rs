@@ -1,20 +1,21 @@
-//! What clients change of what they are subscribed to: `unsubscribe` and `set`.
+//! `unsubscribe` and `set`: a client ends or changes what it is subscribed to.
 
-use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::awaiting::terms_of;
+use super::settling::Settling;
+use super::{Connection, Sessions};
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::model::tick::{Channel, Key, State, Stream};
+use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::SubscriptionRow;
 use crate::protocol::outcome::{EndedRow, Outcome};
 use crate::protocol::{Change, Id, Mode, Target, Terms};
+use crate::shard::answers::Answer;
+use crate::shard::holdings::Wildcard;
 use crate::shard::pattern::{Holder, Pattern};
-use crate::shard::sessions::answers::Answer;
-use crate::shard::sessions::awaited::terms_of;
-use crate::shard::sessions::subscribe::{Refusal, too_many_rates};
-use crate::shard::sessions::work::Settling;
-use crate::shard::sessions::{Sessions, Socket};
+use crate::shard::resolved::Refusal;
+use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 /// Steps for each symbol that is named.
@@ -46,15 +47,15 @@ enum Cursor {
 const BEGIN: Cursor = Cursor::Instruments(InstrumentId(0));
 
 /// An `unsubscribe` that is under way.
-pub(in crate::shard) struct Unsubscribing {
+pub(super) struct Unsubscribing {
     name: Option<Id>,
     target: Target,
     patterns: Patterns,
-    stage: Ending,
+    stage: Unsubscribe,
 }
 
 /// How far an `unsubscribe` has come.
-enum Ending {
+enum Unsubscribe {
     Read,
     /// What the pattern of this place picks ends next, from there on.
     Drop(usize, Cursor),
@@ -63,13 +64,13 @@ enum Ending {
 }
 
 impl Unsubscribing {
-    pub(in crate::shard) fn new(name: Option<Id>, target: Target) -> Self {
-        Self { name, target, patterns: Patterns::default(), stage: Ending::Read }
+    pub(super) fn new(name: Option<Id>, target: Target) -> Self {
+        Self { name, target, patterns: Patterns::default(), stage: Unsubscribe::Read }
     }
 }
 
 /// A `set` that is under way.
-pub(in crate::shard) struct Setting {
+pub(super) struct Setting {
     name: Option<Id>,
     target: Target,
     change: Change,
@@ -123,7 +124,7 @@ impl Matching {
 }
 
 impl Setting {
-    pub(in crate::shard) fn new(name: Option<Id>, target: Target, change: Change) -> Self {
+    pub(super) fn new(name: Option<Id>, target: Target, change: Change) -> Self {
         let (patterns, stage) = (Patterns::default(), Changing::Read);
         Self { name, target, change, patterns, stage, has_rate: true, shown: Vec::new() }
     }
@@ -156,23 +157,18 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Unsubscribes, then answers. True when that is done.
-    pub(in crate::shard) fn go_on_unsubscribing(
-        &mut self,
-        id: u32,
-        asked: &mut Unsubscribing,
-        now: Now,
-    ) -> bool {
+    pub(super) fn go_on_unsubscribing(&mut self, id: u32, asked: &mut Unsubscribing, now: Now) -> bool {
         let Unsubscribing { name, target, patterns, stage } = asked;
         loop {
             match stage {
-                Ending::Read => {
+                Unsubscribe::Read => {
                     if !self.read_patterns(target, patterns) {
                         return false;
                     }
                     self.end_wildcards(id, target, patterns);
-                    *stage = Ending::Drop(0, BEGIN);
+                    *stage = Unsubscribe::Drop(0, BEGIN);
                 }
-                Ending::Drop(at, cursor) => match patterns.ok.get(*at) {
+                Unsubscribe::Drop(at, cursor) => match patterns.ok.get(*at) {
                     Some((pattern, _)) => {
                         if !self.drop_matching(id, pattern, &target.channels, cursor) {
                             return false;
@@ -180,17 +176,17 @@ impl<S: Socket> Sessions<S> {
                         (*at, *cursor) = (*at + 1, BEGIN);
                     }
                     None => {
-                        self.drop_wildcards(id, |wildcard| wildcard.ending);
-                        *stage = Ending::Settle(Settling::default());
+                        self.drop_wildcards(id, Wildcard::is_ending);
+                        *stage = Unsubscribe::Settle(Settling::default());
                     }
                 },
-                Ending::Settle(settling) => {
+                Unsubscribe::Settle(settling) => {
                     if !self.settle(id, settling, now) {
                         return false;
                     }
-                    *stage = Ending::Answer(Answer::default());
+                    *stage = Unsubscribe::Answer(Answer::default());
                 }
-                Ending::Answer(answer) => {
+                Unsubscribe::Answer(answer) => {
                     let Patterns { ok, rejected, .. } = &*patterns;
                     let row =
                         |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
@@ -213,9 +209,11 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let wide: Vec<&Pattern> =
             patterns.ok.iter().map(|(pattern, _)| pattern).filter(|pattern| pattern.is_wide()).collect();
-        for wildcard in &mut connection.wildcards {
-            let covered = wide.iter().any(|pattern| pattern.covers(wildcard));
-            wildcard.ending |= covered && target.channels.contains(&wildcard.channel);
+        for wildcard in connection.holdings.wildcards_mut() {
+            let is_covered = wide.iter().any(|pattern| pattern.covers(wildcard));
+            if is_covered && target.channels.contains(&wildcard.channel()) {
+                wildcard.end();
+            }
         }
     }
 
@@ -227,7 +225,7 @@ impl<S: Socket> Sessions<S> {
         channels: &[Channel],
         cursor: &mut Cursor,
     ) -> bool {
-        let table = Arc::clone(&self.table);
+        let table = Arc::clone(&self.env.table);
         if let Pattern::One(symbol) = pattern {
             if !self.steps.take(STEPS_PER_NAME) {
                 return false;
@@ -271,20 +269,13 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The first instrument from this one on that a session has a subscription of.
-    pub(in crate::shard) fn instrument_from(&self, id: u32, from: InstrumentId) -> Option<InstrumentId> {
-        let places = &self.connections.get(id)?.places;
-        places.range(Key::new(from, Stream::Trade)..).next().map(|(key, _)| key.instrument())
+    pub(super) fn instrument_from(&self, id: u32, from: InstrumentId) -> Option<InstrumentId> {
+        self.connections.get(id)?.holdings.instrument_from(from)
     }
 
     /// The first symbol behind this one that a session awaits.
-    pub(in crate::shard) fn awaited_behind(
-        &self,
-        id: u32,
-        behind: Option<&Rc<Symbol>>,
-    ) -> Option<Rc<Symbol>> {
-        let awaited = &self.connections.get(id)?.awaited;
-        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
-        awaited.range::<Rc<Symbol>, _>((from, Bound::Unbounded)).next().map(|(symbol, _)| Rc::clone(symbol))
+    pub(super) fn awaited_behind(&self, id: u32, behind: Option<&Rc<Symbol>>) -> Option<Rc<Symbol>> {
+        self.connections.get(id)?.holdings.awaited_behind(behind)
     }
 
     /// Whether a wide pattern picks a channel of an instrument that a session is subscribed to.
@@ -298,16 +289,16 @@ impl<S: Socket> Sessions<S> {
     ) -> bool {
         let key = Key::new(instrument, channel.into());
         let Some(connection) = self.connections.get(id) else { return false };
-        let (Some(place), Some(symbol)) = (connection.place(key), table.get(instrument)) else {
+        let (Some(place), Some(symbol)) = (connection.holdings.place(key), table.get(instrument)) else {
             return false;
         };
-        let named = || self.subscriptions.is_named(key, place);
-        pattern.picks(symbol, || Holder::of(connection, symbol, channel, named()))
+        let named = || self.directory.is_named(key, place);
+        pattern.picks(symbol, || Holder::of(&connection.holdings, symbol, channel, named()))
     }
 
     /// Changes the terms of subscriptions, behind the answer. True when that is done.
-    pub(in crate::shard) fn go_on_setting(&mut self, id: u32, asked: &mut Setting, now: Now) -> bool {
-        let table = Arc::clone(&self.table);
+    pub(super) fn go_on_setting(&mut self, id: u32, asked: &mut Setting, now: Now) -> bool {
+        let table = Arc::clone(&self.env.table);
         loop {
             match &mut asked.stage {
                 Changing::Read => {
@@ -318,7 +309,7 @@ impl<S: Socket> Sessions<S> {
                     asked.has_rate = rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
                     if !asked.has_rate {
                         let Patterns { ok, rejected, .. } = &mut asked.patterns;
-                        rejected.extend(ok.drain(..).map(|(_, at)| (at, too_many_rates())));
+                        rejected.extend(ok.drain(..).map(|(_, at)| (at, Refusal::too_many_rates())));
                     }
                     asked.stage = Changing::Match(Matching::of(0));
                 }
@@ -377,7 +368,7 @@ impl<S: Socket> Sessions<S> {
         let Some(channel) = target.channels.get(matching.channel).copied() else {
             if !matching.found_any {
                 let msg = "there is no such subscription".to_owned();
-                patterns.rejected.push((*at, Refusal { code: "not_subscribed", msg }));
+                patterns.rejected.push((*at, Refusal::new("not_subscribed", msg)));
             }
             *matching = Matching::of(matching.pattern + 1);
             return true;
@@ -402,7 +393,7 @@ impl<S: Socket> Sessions<S> {
             rows.push((matching.pattern, channel, terms, state));
         } else if matching.found {
             let msg = format!("{} is \"every\" here: a rate needs \"latest\"", channel.name());
-            patterns.rejected.push((*at, Refusal { code: "needs_latest", msg }));
+            patterns.rejected.push((*at, Refusal::new("needs_latest", msg)));
         }
         *matching = Matching {
             channel: matching.channel + 1,
@@ -465,7 +456,7 @@ impl<S: Socket> Sessions<S> {
         matching: &mut Matching,
     ) {
         let key = Key::new(instrument, channel.into());
-        let place = self.connections.get(id).and_then(|connection| connection.place(key));
+        let place = self.connections.get(id).and_then(|connection| connection.holdings.place(key));
         let Some(terms) = place.and_then(|place| self.terms_of(id, key, place)) else { return };
         matching.found = true;
         matching.shown = matching.shown.or_else(|| Setting::changed(change, terms));
@@ -479,17 +470,16 @@ impl<S: Socket> Sessions<S> {
         change: Change,
         matching: &mut Matching,
     ) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let covered = connection.wildcards.iter_mut().filter(|w| w.channel == channel && pattern.covers(w));
-        for wildcard in covered {
+        let Some(Connection { session, holdings, .. }) = self.connections.get_mut(id) else { return };
+        let wildcards = holdings.wildcards_mut().iter_mut();
+        for wildcard in wildcards.filter(|w| w.channel() == channel && pattern.covers(w)) {
             matching.found = true;
-            let Some(terms) = Setting::changed(change, wildcard.terms) else { continue };
-            let session = &mut connection.session;
+            let Some(terms) = Setting::changed(change, wildcard.terms()) else { continue };
             let [before, after] =
-                [wildcard.terms, terms].map(|terms| terms.rate.and_then(|rate| session.rate(rate)));
+                [wildcard.terms(), terms].map(|terms| terms.rate.and_then(|rate| session.rate(rate)));
             session.use_rate(after);
             session.leave_rate(before);
-            wildcard.terms = terms;
+            wildcard.set_terms(terms);
             matching.shown = matching.shown.or(Some(terms));
         }
     }
@@ -504,7 +494,7 @@ impl<S: Socket> Sessions<S> {
         matching: &mut Matching,
     ) {
         let Some(connection) = self.connections.get(id) else { return };
-        let Some(manner) = connection.awaited.get(symbol).and_then(|wanted| wanted.on(channel)) else {
+        let Some(manner) = connection.holdings.awaits(symbol).and_then(|wanted| wanted.on(channel)) else {
             return;
         };
         matching.found = true;
@@ -521,7 +511,7 @@ impl<S: Socket> Sessions<S> {
         change: Change,
         cursor: &mut Cursor,
     ) -> bool {
-        let table = Arc::clone(&self.table);
+        let table = Arc::clone(&self.env.table);
         if let Pattern::One(symbol) = pattern {
             if !self.steps.take(STEPS_PER_NAME / 2) {
                 return false;
@@ -549,7 +539,8 @@ impl<S: Socket> Sessions<S> {
 
     fn change_terms(&mut self, id: u32, instrument: InstrumentId, channel: Channel, change: Change) {
         let key = Key::new(instrument, channel.into());
-        let Some(place) = self.connections.get(id).and_then(|connection| connection.place(key)) else {
+        let Some(place) = self.connections.get(id).and_then(|connection| connection.holdings.place(key))
+        else {
             return;
         };
         let terms = self.terms_of(id, key, place).and_then(|terms| Setting::changed(change, terms));

@@ -1,110 +1,34 @@
-//! What each session wants: instruments, wildcards that take instruments listed later, and symbols that
-//! nobody lists yet.
-//!
-//! Several of these may take the same instrument, which a session has once. The narrowest of them gives the terms: its name,
-//! before the wildcard of its venue, before that of all. What was asked for by name knows it ([`Subscription::is_named`]);
-//! the rest belongs to the wildcard that [governs](Connection::governing) it.
+//! Subscriptions of sessions begin, change and end: to instruments, by wildcards, which take instruments listed later, and to
+//! symbols that no feed lists yet.
 
+use super::{Connection, Sessions};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, GapCause, Key, State, Stream};
 use crate::protocol::{Mode, Rate, Terms};
 use crate::session::{Begin, Manner, RateId, Subscription};
-use crate::shard::sessions::connection::Connection;
-use crate::shard::sessions::reading::Beginning;
-use crate::shard::sessions::resume::Plan;
-use crate::shard::sessions::{Sessions, Socket};
+use crate::shard::holdings::Wildcard;
+use crate::shard::socket::Socket;
+use crate::shard::spec::SubscribeSpec;
+use crate::shard::start::StartAt;
 use crate::time::clock::Now;
 
-/// A wildcard subscription.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::shard) struct Wildcard {
-    /// `None`: every venue.
-    pub(in crate::shard) venue: Option<Box<str>>,
-    pub(in crate::shard) channel: Channel,
-    pub(in crate::shard) terms: Terms,
-    /// A request ends it, and has not ended all that it took yet: it takes nothing more.
-    pub(in crate::shard) ending: bool,
-}
-
-impl Wildcard {
-    pub(in crate::shard) fn takes(&self, symbol: &Symbol) -> bool {
-        self.venue.as_deref().is_none_or(|venue| venue == symbol.venue())
-    }
-}
-
-impl<S> Connection<S> {
-    /// The wildcard that gives an instrument its terms on a channel, where it is not subscribed to by name.
-    pub(in crate::shard) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
-        let taking = self.wildcards.iter().filter(|w| w.channel == channel && w.takes(symbol));
-        taking.max_by_key(|wildcard| wildcard.venue.is_some())
-    }
-
-    /// As [`governing`](Self::governing), of those that take what is listed from now on.
-    fn taking(&self, symbol: &Symbol, channel: Channel) -> Option<Terms> {
-        let taking = self.wildcards.iter().filter(|w| !w.ending && w.channel == channel && w.takes(symbol));
-        taking.max_by_key(|wildcard| wildcard.venue.is_some()).map(|wildcard| wildcard.terms)
-    }
-}
-
-/// What a session wants of an instrument.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::shard) struct Wish<'a> {
-    pub(in crate::shard) channel: Channel,
-    pub(in crate::shard) terms: Terms,
-    /// It is asked for by its name.
-    pub(in crate::shard) named: bool,
-    /// Where it begins, unless the plan knows better.
-    pub(in crate::shard) start: Start,
-    pub(in crate::shard) plan: Option<&'a Plan>,
-}
-
-impl Wish<'_> {
-    /// Where it begins on an instrument, the shard having read the ring up to `cursor`.
-    fn start_of(&self, instrument: InstrumentId, cursor: u64) -> Start {
-        self.plan.and_then(|plan| plan.start(instrument, cursor)).unwrap_or(self.start)
-    }
-}
-
-/// Steps for a session that takes an instrument: two subscriptions a channel.
-pub(in crate::shard) const STEPS_TO_ATTACH: usize = 2;
 /// Steps to have a session take a new instrument, on all channels.
 const STEPS_TO_OFFER: usize = 4;
 
-/// Where a subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Start {
-    /// With the last value, marked `snap`.
-    Snapshot,
-    /// Behind the newest number there is.
-    FromHere,
-    /// With the first number: the instrument was listed after the client asked for it.
-    FromFirst,
-    /// Behind this number, which is the newest but for what the ring still brings.
-    After(u64),
-    /// Behind this number, with what is newest now.
-    Newest(u64),
-    /// Behind this number, with what the ring holds from this position on.
-    Ring(u64, u64),
-    /// Behind this number, with what the shard has read since it was at this position.
-    Behind(u64, u64),
-    /// With what was recorded.
-    Past(Beginning),
-}
-
 impl<S: Socket> Sessions<S> {
     /// True while wildcards and awaited symbols have not taken all that is listed.
-    pub(in crate::shard) fn has_to_learn(&self) -> bool {
-        self.known < self.table.len()
+    pub(super) fn has_to_learn(&self) -> bool {
+        self.directory.known() < self.env.table.len()
     }
 
     /// New instruments were listed: wildcards and awaited symbols take them, as many as there are steps for. True if all
     /// did: until then the ring is not to be read, as nothing of an instrument is sent before.
-    pub(in crate::shard) fn learn(&mut self, now: Now) -> bool {
+    pub(super) fn learn(&mut self, now: Now) -> bool {
         while self.has_to_learn() {
-            let id = InstrumentId(self.known as u32);
-            let Some(symbol) = self.table.get(id).cloned() else { return true };
+            let id = InstrumentId(self.directory.known() as u32);
+            let Some(symbol) = self.env.table.get(id).cloned() else { return true };
             // Requests that wait have some of the turn, too.
-            let may = |sessions: &mut Self| match sessions.workers.is_empty() {
+            let may = |sessions: &mut Self| match sessions.workload.is_empty() {
                 true => sessions.steps.take_most(STEPS_TO_OFFER),
                 false => sessions.steps.take_of_half(STEPS_TO_OFFER),
             };
@@ -117,10 +41,10 @@ impl<S: Socket> Sessions<S> {
 
     /// As [`learn`](Self::learn), whatever it takes: where a tick is sent whose instrument was listed a moment ago.
     #[cold]
-    pub(in crate::shard) fn learn_at_once(&mut self, now: Now) {
+    pub(super) fn learn_at_once(&mut self, now: Now) {
         while self.has_to_learn() {
-            let id = InstrumentId(self.known as u32);
-            let Some(symbol) = self.table.get(id).cloned() else { return };
+            let id = InstrumentId(self.directory.known() as u32);
+            let Some(symbol) = self.env.table.get(id).cloned() else { return };
             self.learn_one(id, &symbol, now, |_| true);
         }
     }
@@ -133,74 +57,65 @@ impl<S: Socket> Sessions<S> {
         now: Now,
         mut may: impl FnMut(&mut Self) -> bool,
     ) -> bool {
-        // Nothing of it was sent yet: it is sent from its first number on.
-        let wish =
-            |channel, terms, named| Wish { channel, terms, named, start: Start::FromFirst, plan: None };
         loop {
             if !may(self) {
                 return false;
             }
-            if let Some(session) = self.awaited.take_one(symbol) {
+            if let Some(session) = self.directory.next_awaiting(symbol) {
                 for (channel, terms) in self.take_awaited(session, symbol) {
-                    self.attach(session, id, wish(channel, terms, true), Some(State::Waiting), now);
+                    let spec = SubscribeSpec::of_new(channel, terms, true);
+                    self.attach(session, id, spec, Some(State::Waiting), now);
                 }
                 continue;
             }
-            let Some(session) = self.wild.range(self.learned..).next().copied() else { break };
-            self.learned = session + 1;
+            let Some(session) = self.directory.next_wild() else { break };
             let Some(connection) = self.connections.get(session) else { continue };
-            for (channel, terms) in Channel::ALL.map(|channel| (channel, connection.taking(symbol, channel)))
-            {
+            let taking = |channel| (channel, connection.holdings.taking(symbol, channel));
+            for (channel, terms) in Channel::ALL.map(taking) {
                 let Some(terms) = terms else { continue };
-                self.attach(session, id, wish(channel, terms, false), Some(State::Waiting), now);
+                let spec = SubscribeSpec::of_new(channel, terms, false);
+                self.attach(session, id, spec, Some(State::Waiting), now);
             }
         }
-        (self.known, self.learned) = (self.known + 1, 0);
+        self.directory.learned();
         true
     }
 
     /// Ticks of the ring from this position on, `most` at most, before the first of an instrument that is still to be taken:
     /// those are sent meanwhile. None while subscriptions are looked at for ticks that they missed.
-    pub(in crate::shard) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
+    pub(super) fn ticks_of_known(&self, cursor: u64, most: usize) -> usize {
         let is_known = |n: &usize| {
-            let key = self.ring.key_at(cursor + *n as u64);
-            key.is_some_and(|key| key.instrument().index() < self.known)
+            let key = self.env.ring.key_at(cursor + *n as u64);
+            key.is_some_and(|key| self.directory.knows(key.instrument()))
         };
-        if self.is_sweeping() { 0 } else { (0..most).take_while(is_known).count() }
-    }
-
-    /// Instruments that a wildcard which is there already has to take itself: the others it learns of.
-    pub(in crate::shard) fn listed_so_far(&self) -> usize {
-        // Some sessions have been passed by with the one that is being learned.
-        self.known + usize::from(self.has_to_learn() && self.learned > 0)
+        if self.directory.is_sweeping() { 0 } else { (0..most).take_while(is_known).count() }
     }
 
     /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
     /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is sent
-    /// before any value unless it is what the client was `shown`.
-    pub(in crate::shard) fn attach(
+    /// before any value unless it is what the answer `showed`.
+    pub(super) fn attach(
         &mut self,
         session: u32,
         instrument: InstrumentId,
-        wish: Wish<'_>,
-        shown: Option<State>,
+        spec: SubscribeSpec<'_>,
+        showed: Option<State>,
         now: Now,
     ) {
-        let key = Key::new(instrument, wish.channel.into());
+        let key = Key::new(instrument, spec.channel().into());
         let status = Key::new(instrument, Stream::Status);
         let Some(connection) = self.connections.get(session) else { return };
-        let (had, place) = (connection.place(key), connection.place(status));
-        if let (Some(place), false) = (had, wish.named) {
-            if !self.subscriptions.is_named(key, place) {
-                self.apply_terms(session, key, place, wish.terms);
+        let (had, place) = (connection.holdings.place(key), connection.holdings.place(status));
+        if let (Some(place), false) = (had, spec.is_named()) {
+            if !self.directory.is_named(key, place) {
+                self.apply_terms(session, key, place, spec.terms());
             }
             return;
         }
-        // What is there already goes on as it is, and the answer shows its state.
-        let plan = wish.plan.filter(|_| had.is_none());
-        let goes_on = |plan: &Plan| plan.start(instrument, self.cursor).is_some();
-        let shown = shown.filter(|_| wish.named || !plan.is_some_and(goes_on));
-        let start = self.start_of_state(instrument, Wish { plan, ..wish }, shown);
+        let (state, number) = self.env.ring.numbered_state(instrument);
+        let state = (self.surroundings.shown(state), number);
+        let cursor = self.backfill.cursor();
+        let start = spec.start_of_state(instrument, (had.is_some(), cursor), showed, state);
         match place {
             None => {
                 self.enter(session, status, Mode::Latest.into(), start, now);
@@ -210,13 +125,13 @@ impl<S: Socket> Sessions<S> {
         match had {
             Some(place) => {
                 self.name(session, key, place);
-                self.apply_terms(session, key, place, wish.terms);
+                self.apply_terms(session, key, place, spec.terms());
             }
             None => {
-                let manner = self.manner(session, wish.terms);
-                let start = wish.start_of(instrument, self.cursor);
+                let manner = self.manner(session, spec.terms());
+                let start = spec.start_of(instrument, self.backfill.cursor());
                 let place = self.enter(session, key, manner, start, now);
-                if let (true, Some(place)) = (wish.named, place) {
+                if let (true, Some(place)) = (spec.is_named(), place) {
                     self.name(session, key, place);
                 }
             }
@@ -227,31 +142,20 @@ impl<S: Socket> Sessions<S> {
     fn name(&mut self, session: u32, key: Key, place: u32) {
         let is_new = !self.is_named(session, key.instrument());
         let Some(connection) = self.connections.get_mut(session) else { return };
-        let Some(subscription) = self.subscriptions.at(key, place) else { return };
-        connection.named += u32::from(is_new);
+        let Some(subscription) = self.directory.at(key, place) else { return };
+        if is_new {
+            connection.holdings.name();
+        }
         subscription.name();
-    }
-
-    fn start_of_state(&self, instrument: InstrumentId, wish: Wish<'_>, shown: Option<State>) -> Start {
-        // It is not called live before its prices are.
-        if let Some(past) = wish.plan.and_then(Plan::past) {
-            return Start::Past(past.beginning);
-        }
-        // It may change at any moment: what is not shown has another number.
-        match (wish.start, self.ring.numbered_state(instrument)) {
-            (Start::FromFirst, _) => Start::FromFirst,
-            (_, (state, number)) if Some(self.context.shown(state)) == shown => Start::After(number),
-            _ => Start::Snapshot,
-        }
     }
 
     /// A session that has not caught up with an instrument yet asks for its present: then its state is sent at once. So is one
     /// that the ring still has to bring: no value comes before it.
-    fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: Start, now: Now) {
-        let head = self.ring.last_value(key).map_or(0, |last| last.head);
-        let Some(state) = self.subscriptions.at(key, place) else { return };
+    fn catch_up_state(&mut self, session: u32, (key, place): (Key, u32), start: StartAt, now: Now) {
+        let head = self.env.ring.last_value(key).map_or(0, |last| last.head);
+        let Some(state) = self.directory.at(key, place) else { return };
         if !state.is_past() {
-            let is_behind = start != Start::FromFirst && state.misses(head);
+            let is_behind = start != StartAt::FromFirst && state.misses(head);
             if is_behind && state.fell_behind(GapCause::Overrun) {
                 let connection = self.connections.get_mut(session);
                 connection.into_iter().for_each(|connection| connection.session.wait(key, now.mono_ns));
@@ -259,8 +163,8 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let begin = match start {
-            Start::After(told) => Begin::After(told),
-            Start::Past(_) => return,
+            StartAt::After(told) => Begin::After(told),
+            StartAt::Past(_) => return,
             _ => Begin::Snapshot(0),
         };
         *state = Subscription::new(session, Mode::Latest.into(), begin);
@@ -270,29 +174,29 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Enters a subscription into the table and among those of its session; its place.
-    fn enter(&mut self, session: u32, key: Key, manner: Manner, start: Start, now: Now) -> Option<u32> {
+    fn enter(&mut self, session: u32, key: Key, manner: Manner, start: StartAt, now: Now) -> Option<u32> {
         let connection = self.connections.get_mut(session)?;
-        let head = self.ring.last_value(key).map_or(0, |last| last.head);
+        let head = self.env.ring.last_value(key).map_or(0, |last| last.head);
         let begin = match start {
-            Start::Snapshot => Begin::Snapshot(head),
-            Start::FromHere => Begin::After(head),
-            Start::FromFirst => Begin::After(0),
-            Start::After(told) => Begin::After(told),
-            Start::Newest(told) => Begin::Newest(told),
-            Start::Ring(told, _) | Start::Behind(told, _) => Begin::Resume(told),
-            Start::Past(_) => Begin::Past(head),
+            StartAt::Snapshot => Begin::Snapshot(head),
+            StartAt::FromHere => Begin::After(head),
+            StartAt::FromFirst => Begin::After(0),
+            StartAt::After(told) => Begin::After(told),
+            StartAt::Newest(told) => Begin::Newest(told),
+            StartAt::Ring(told, _) | StartAt::Behind(told, _) => Begin::Resume(told),
+            StartAt::Past(_) => Begin::Past(head),
         };
         let subscription = Subscription::new(session, manner, begin);
         if key.channel().is_some() {
             connection.session.began(subscription.told());
         }
         connection.session.use_rate(manner.rate);
-        let place = self.subscriptions.add(key, subscription);
-        connection.places.insert(key, place);
+        let place = self.directory.add(key, subscription);
+        connection.holdings.insert(key, place);
         match start {
-            Start::Ring(_, position) => self.read_from(session, key, position),
-            Start::Behind(_, position) => self.read_behind(session, key, position),
-            Start::Past(beginning) => self.read_since(session, key, beginning),
+            StartAt::Ring(_, position) => self.read_from(session, key, position),
+            StartAt::Behind(_, position) => self.read_behind(session, key, position),
+            StartAt::Past(beginning) => self.read_since(session, key, beginning),
             _ if subscription.is_dirty() => connection.session.wait(key, now.mono_ns),
             _ => {}
         }
@@ -300,59 +204,49 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The terms as the session keeps them.
-    pub(in crate::shard) fn manner(&mut self, session: u32, terms: Terms) -> Manner {
+    pub(super) fn manner(&mut self, session: u32, terms: Terms) -> Manner {
         let rate = terms.rate.and_then(|rate| self.claim_rate(session, rate));
         Manner { mode: terms.mode, rate, cuts: terms.cuts }
     }
 
     /// The terms as a client asked for them.
-    pub(in crate::shard) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
-        let manner = self.subscriptions.get(key, place)?.manner();
+    pub(super) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
+        let manner = self.directory.get(key, place)?.manner();
         let connection = self.connections.get(session)?;
         let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
         Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })
     }
 
     /// A session's number of a rate; `None` if it has too many.
-    pub(in crate::shard) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
+    pub(super) fn claim_rate(&mut self, session: u32, rate: Rate) -> Option<RateId> {
         self.connections.get_mut(session)?.session.rate(rate)
     }
 
-    /// Adds a wildcard, or takes the place of the one like it.
-    pub(in crate::shard) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
-        self.drop_wildcards(session, |w| w.venue == wildcard.venue && w.channel == wildcard.channel);
-        let rate = self.manner(session, wildcard.terms).rate;
+    /// Adds a wildcard, in place of the one like it.
+    pub(super) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
+        self.drop_wildcards(session, |other| other.is_like(&wildcard));
+        let rate = self.manner(session, wildcard.terms()).rate;
         let Some(connection) = self.connections.get_mut(session) else { return };
         connection.session.use_rate(rate);
-        connection.wildcards.push(wildcard);
-        self.wild.insert(session);
+        connection.holdings.add_wildcard(wildcard);
+        self.directory.set_wild(session, true);
     }
 
     /// Takes wildcards from a session, without what they took.
-    pub(in crate::shard) fn drop_wildcards(&mut self, id: u32, gone: impl Fn(&Wildcard) -> bool) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let session = &mut connection.session;
-        connection.wildcards.retain(|wildcard| {
-            let goes = gone(wildcard);
-            if goes {
-                let rate = wildcard.terms.rate.and_then(|rate| session.rate_id(rate));
-                session.leave_rate(rate);
-            }
-            !goes
-        });
-        if connection.wildcards.is_empty() {
-            self.wild.remove(&id);
+    pub(super) fn drop_wildcards(&mut self, id: u32, goes: impl Fn(&Wildcard) -> bool) {
+        let Some(Connection { session, holdings, .. }) = self.connections.get_mut(id) else { return };
+        for gone in holdings.drop_wildcards(goes) {
+            let rate = gone.terms().rate.and_then(|rate| session.rate_id(rate));
+            session.leave_rate(rate);
+        }
+        if holdings.wildcards().is_empty() {
+            self.directory.set_wild(id, false);
         }
     }
 
     /// Takes a session off some channels of an instrument, and off its state with the last channel. How many subscriptions
     /// that were.
-    pub(in crate::shard) fn detach(
-        &mut self,
-        session: u32,
-        instrument: InstrumentId,
-        channels: &[Channel],
-    ) -> usize {
+    pub(super) fn detach(&mut self, session: u32, instrument: InstrumentId, channels: &[Channel]) -> usize {
         let was_named = self.is_named(session, instrument);
         let mut gone = 0;
         for channel in channels {
@@ -363,8 +257,11 @@ impl<S: Socket> Sessions<S> {
         }
         let is_unnamed = was_named && !self.is_named(session, instrument);
         let Some(connection) = self.connections.get_mut(session) else { return gone };
-        connection.named -= u32::from(is_unnamed);
-        let has = |channel: Channel| connection.places.contains_key(&Key::new(instrument, channel.into()));
+        if is_unnamed {
+            connection.holdings.unname();
+        }
+        let place = |channel: Channel| connection.holdings.place(Key::new(instrument, channel.into()));
+        let has = |channel| place(channel).is_some();
         if !Channel::ALL.into_iter().any(has) {
             gone += usize::from(self.end_subscription(session, Key::new(instrument, Stream::Status)));
         }
@@ -372,10 +269,10 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Ends one subscription of a session. False if there is none.
-    pub(in crate::shard) fn end_subscription(&mut self, session: u32, key: Key) -> bool {
+    pub(super) fn end_subscription(&mut self, session: u32, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(session) else { return false };
-        let Some(place) = connection.places.remove(&key) else { return false };
-        if let Some(subscription) = self.subscriptions.get(key, place) {
+        let Some(place) = connection.holdings.remove(key) else { return false };
+        if let Some(subscription) = self.directory.get(key, place) {
             if key.channel().is_some() {
                 connection.session.ended(subscription.told());
             }
@@ -385,23 +282,25 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Takes a subscription out of the table and updates the moved one's place.
-    pub(in crate::shard) fn leave(&mut self, key: Key, place: u32) {
-        let Some(moved) = self.subscriptions.remove(key, place) else { return };
-        let places = match self.connections.get_mut(moved) {
-            Some(connection) => Some(&mut connection.places),
-            None => self.leaving.get_mut(&moved).map(|leaving| &mut leaving.places),
-        };
-        if let Some(moved) = places.and_then(|places| places.get_mut(&key)) {
-            *moved = place;
+    /// Removes a subscription from the directory, and notes that the last of its row has moved to its place.
+    pub(super) fn leave(&mut self, key: Key, place: u32) {
+        if let Some(moved) = self.directory.remove(key, place) {
+            self.moved(moved, key, place);
+        }
+    }
+
+    /// A subscription of a session has moved in the directory.
+    pub(super) fn moved(&mut self, session: u32, key: Key, place: u32) {
+        if let Some(connection) = self.connections.get_mut(session) {
+            connection.holdings.moved(key, place);
         }
     }
 
     /// Changes the terms of a subscription. What another rate holds back is let go when its request
     /// [settles](Self::settle).
-    pub(in crate::shard) fn apply_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms) {
+    pub(super) fn apply_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms) {
         let manner = self.manner(session, terms);
-        let Some(subscription) = self.subscriptions.at(key, place) else { return };
+        let Some(subscription) = self.directory.at(key, place) else { return };
         let before = subscription.rate();
         subscription.set_manner(manner);
         if before != manner.rate
@@ -409,21 +308,22 @@ impl<S: Socket> Sessions<S> {
         {
             connection.session.use_rate(manner.rate);
             connection.session.leave_rate(before);
-            connection.unsettled |= before.is_some();
+            let unsettled = connection.holdings.is_unsettled() || before.is_some();
+            connection.holdings.set_unsettled(unsettled);
         }
     }
 
     /// How many symbols this session named itself: those that came by a wildcard are not counted.
-    pub(in crate::shard) fn named(&self, session: u32) -> usize {
-        let Some(connection) = self.connections.get(session) else { return 0 };
-        connection.awaited.len() + connection.named as usize
+    pub(super) fn named(&self, session: u32) -> usize {
+        self.connections.get(session).map_or(0, |connection| connection.holdings.named())
     }
 
     /// Whether this session named an instrument itself, on whatever channel.
-    pub(in crate::shard) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
+    pub(super) fn is_named(&self, session: u32, instrument: InstrumentId) -> bool {
         let Some(connection) = self.connections.get(session) else { return false };
         let keys = Channel::ALL.map(|channel| Key::new(instrument, channel.into()));
-        let named = |key| connection.place(key).is_some_and(|place| self.subscriptions.is_named(key, place));
+        let named =
+            |key| connection.holdings.place(key).is_some_and(|place| self.directory.is_named(key, place));
         keys.into_iter().any(named)
     }
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Sessions;
+use super::awaiting::terms_of;
 use crate::model::instrument::{InstrumentId, Symbol};
-use crate::model::tick::{Channel, Key, Stream};
+use crate::model::tick::{Channel, Key, State};
 use crate::protocol::Id;
 use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
 use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
+use crate::shard::answers::{BYTES_PER_STEP, LongAnswer};
+use crate::shard::holdings::Wildcard;
 use crate::shard::pattern::Pattern;
-use crate::shard::sessions::answers::{BYTES_PER_STEP, LongAnswer};
-use crate::shard::sessions::awaited::terms_of;
-use crate::shard::sessions::interest::Wildcard;
-use crate::shard::sessions::subscribe::row;
-use crate::shard::sessions::{Sessions, Socket};
+use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 /// Rows of one answer, at most; what is beyond is told by `"more":true`.
@@ -52,7 +52,7 @@ impl Rows {
 }
 
 /// A `list` that is under way.
-pub(in crate::shard) struct Listing {
+pub(super) struct Listing {
     name: Option<Id>,
     rows: Rows,
     next: Next,
@@ -70,7 +70,7 @@ enum Next {
 }
 
 /// A `symbols` that is under way.
-pub(in crate::shard) struct SymbolListing {
+pub(super) struct SymbolListing {
     name: Option<Id>,
     rows: Rows,
     /// `None`: what can be no symbol has no rows.
@@ -82,14 +82,14 @@ pub(in crate::shard) struct SymbolListing {
 impl<S: Socket> Sessions<S> {
     /// Begins to show every subscription of a session behind those of a symbol: wildcards by their texts, instruments in the
     /// order of listing, awaited symbols by their texts.
-    pub(in crate::shard) fn listing(
+    pub(super) fn listing(
         &mut self,
         id: u32,
         name: Option<Id>,
         after: Option<&str>,
         now: Now,
     ) -> Option<Listing> {
-        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
+        let next = match Behind::of(after, |symbol| self.env.table.find(symbol)) {
             Ok(Behind::Nothing) => Next::Wildcards(None),
             Ok(Behind::Wildcard(text)) => Next::Wildcards(Some(text)),
             Ok(Behind::Listed(instrument)) => Next::Listed(InstrumentId(instrument.0 + 1)),
@@ -104,16 +104,16 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Shows what a session is subscribed to. True when that is done.
-    pub(in crate::shard) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
+    pub(super) fn go_on_listing(&mut self, id: u32, listing: &mut Listing, now: Now) -> bool {
         loop {
             let Listing { name, rows, next } = listing;
             match next {
                 Next::Wildcards(behind) => {
                     let Some(connection) = self.connections.get(id) else { return true };
-                    if !self.steps.take(connection.wildcards.len()) {
+                    if !self.steps.take(connection.holdings.wildcards().len()) {
                         return false;
                     }
-                    list_wildcards(&connection.wildcards, behind.as_deref(), rows);
+                    list_wildcards(connection.holdings.wildcards(), behind.as_deref(), rows);
                     *next = Next::Listed(InstrumentId(0));
                 }
                 Next::Listed(from) => {
@@ -153,28 +153,26 @@ impl<S: Socket> Sessions<S> {
     /// The rows of an instrument that a session is subscribed to.
     fn rows_of(&self, id: u32, instrument: InstrumentId) -> Vec<SubscriptionRow<'_>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
-        let keys =
-            Key::new(instrument, Stream::Trade)..Key::new(InstrumentId(instrument.0 + 1), Stream::Trade);
-        let row = |(key, place): (&Key, &u32)| {
-            let (channel, terms) = key.channel().zip(self.terms_of(id, *key, *place))?;
-            Some(row(&self.table, &self.listed(instrument), channel, terms))
+        let row = |(key, place): (Key, u32)| {
+            let (channel, terms) = key.channel().zip(self.terms_of(id, key, place))?;
+            Some(self.listed(instrument).row(&self.env.table, channel, terms))
         };
-        connection.places.range(keys).filter_map(row).collect()
+        connection.holdings.places_of(instrument).filter_map(row).collect()
     }
 
     /// The rows of a symbol that a session awaits.
     fn rows_of_awaited<'s>(&self, id: u32, symbol: &'s Symbol) -> Vec<SubscriptionRow<'s>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
-        let wanted = connection.awaited.get(symbol).copied().unwrap_or_default();
+        let wanted = connection.holdings.awaits(symbol).copied().unwrap_or_default();
         let row = |(channel, manner): (Channel, _)| {
             let terms = terms_of(&connection.session, manner);
-            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(crate::model::tick::State::Waiting))
+            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(State::Waiting))
         };
         wanted.channels().map(row).collect()
     }
 
     /// Begins to show what there is behind a symbol, in the order of listing.
-    pub(in crate::shard) fn symbol_listing(
+    pub(super) fn symbol_listing(
         &mut self,
         id: u32,
         name: Option<Id>,
@@ -183,14 +181,14 @@ impl<S: Socket> Sessions<S> {
     ) -> Option<SymbolListing> {
         let pattern = match self.pattern(text) {
             Ok(pattern) => Some(pattern),
-            Err(refusal) if refusal.code == "unknown_symbol" => None,
+            Err(refusal) if refusal.code() == "unknown_symbol" => None,
             Err(refusal) => {
-                let msg = format!("`match`: {}", refusal.msg);
-                self.say(id, &message::error(name.as_ref(), refusal.code, &msg, false), now);
+                let msg = format!("`match`: {}", refusal.msg());
+                self.say(id, &message::error(name.as_ref(), refusal.code(), &msg, false), now);
                 return None;
             }
         };
-        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
+        let next = match Behind::of(after, |symbol| self.env.table.find(symbol)) {
             Ok(Behind::Nothing) => 0,
             Ok(Behind::Listed(instrument)) => instrument.index() + 1,
             _ => {
@@ -202,13 +200,8 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Shows what there is. True when that is done.
-    pub(in crate::shard) fn go_on_with_symbols(
-        &mut self,
-        id: u32,
-        listing: &mut SymbolListing,
-        now: Now,
-    ) -> bool {
-        let table = Arc::clone(&self.table);
+    pub(super) fn go_on_with_symbols(&mut self, id: u32, listing: &mut SymbolListing, now: Now) -> bool {
+        let table = Arc::clone(&self.env.table);
         let SymbolListing { name, rows, pattern, next } = listing;
         while let (Some(pattern), false) = (&*pattern, rows.more) {
             if *next >= table.len() {
@@ -238,13 +231,13 @@ impl<S: Socket> Sessions<S> {
     /// Answers with rows.
     fn say_rows(&mut self, id: u32, (name, op, field): (Option<&Id>, &str, &str), rows: &Rows, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let frame = self.frames.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
+        let frame = self.egress.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
         connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
     }
 
     fn no_such_row(&mut self, id: u32, name: Option<&Id>, now: Now) {
-        self.counters.faults.add(1);
+        self.env.counters.faults.add(1);
         let msg = "`after` is no symbol that such an answer has a row of";
         self.say(id, &message::error(name, "bad_request", msg, false), now);
     }
@@ -277,8 +270,9 @@ fn list_wildcards(wildcards: &[Wildcard], behind: Option<&str>, rows: &mut Rows)
     shown.retain(|(text, _)| behind.is_none_or(|behind| text.as_str() > behind));
     shown.sort_by(|(a, _), (b, _)| a.cmp(b));
     for of_one in shown.chunk_by(|(a, _), (b, _)| a == b) {
-        let row =
-            |(text, w): &(String, &Wildcard)| SubscriptionRow::new(text.clone(), w.channel, w.terms, None);
+        let row = |(text, w): &(String, &Wildcard)| {
+            SubscriptionRow::new(text.clone(), w.channel(), w.terms(), None)
+        };
         rows.take(&of_one.iter().map(row).collect::<Vec<_>>());
     }
 }

@@ -1,9 +1,6 @@
 //! What a client may ask for: a bucket of requests that fills by `limits.ops_per_s`, from which each request is paid by the
 //! work that it makes, and how often a client may ask for more.
 
-use crate::shard::sessions::{Sessions, Socket};
-use crate::time::clock::Now;
-
 /// For how long a client may have to wait after requests that cost much, seconds.
 const DEBT_MAX_S: i64 = 10;
 /// Bytes of a message that cost as much as a request.
@@ -15,7 +12,7 @@ const REFUSALS_MAX: i64 = 256;
 
 /// Requests that a client may still make, in thousandths.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::shard) struct Allowance {
+pub(super) struct Allowance {
     /// Less than none after costly ones.
     requests_milli: i64,
     /// How many more may be refused.
@@ -26,7 +23,7 @@ pub(in crate::shard) struct Allowance {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Admission {
+pub(super) enum Admission {
     /// It is carried out.
     Granted,
     /// It is more than the client may send.
@@ -37,7 +34,7 @@ pub(in crate::shard) enum Admission {
 
 impl Allowance {
     /// A full one of a client that may send so many requests a second.
-    pub(in crate::shard) fn new(ops_per_s: u32, now_ns: u64) -> Self {
+    pub(super) fn new(ops_per_s: u32, now_ns: u64) -> Self {
         Self {
             requests_milli: i64::from(ops_per_s) * 1_000,
             refusals_milli: REFUSALS_MAX * 1_000,
@@ -57,7 +54,7 @@ impl Allowance {
     }
 
     /// A message of so many bytes has come: what it costs beside the work that it makes is taken.
-    pub(in crate::shard) fn admit(&mut self, bytes: usize, ops_per_s: u32, now_ns: u64) -> Admission {
+    pub(super) fn admit(&mut self, bytes: usize, ops_per_s: u32, now_ns: u64) -> Admission {
         self.refill(ops_per_s, now_ns);
         let cost = 1_000 + (bytes as i64 / BYTES_PER_REQUEST) * 1_000;
         if self.requests_milli >= 1_000 {
@@ -69,31 +66,13 @@ impl Allowance {
     }
 
     /// Takes what so many steps cost.
-    pub(in crate::shard) fn charge(&mut self, steps: u64, ops_per_s: u32) {
+    pub(super) fn charge(&mut self, steps: u64, ops_per_s: u32) {
         self.take((steps.min(1 << 40) as i64) * 1_000 / STEPS_PER_REQUEST, ops_per_s);
     }
 
     fn take(&mut self, milli: i64, ops_per_s: u32) {
         let least = -DEBT_MAX_S * 1_000 * i64::from(ops_per_s);
         self.requests_milli = self.requests_milli.saturating_sub(milli).max(least);
-    }
-}
-
-impl<S: Socket> Sessions<S> {
-    /// A message of so many bytes has come from a client.
-    pub(in crate::shard) fn admit(&mut self, id: u32, bytes: usize, now: Now) -> Admission {
-        let ops_per_s = self.options.ops_per_s;
-        let Some(connection) = self.connections.get_mut(id) else { return Admission::Refused };
-        connection.allowance.admit(bytes, ops_per_s, now.mono_ns)
-    }
-
-    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 steps that it
-    /// made the shard take. It may have to wait for some seconds then.
-    pub(in crate::shard) fn charge(&mut self, id: u32, steps: usize) {
-        let ops_per_s = self.options.ops_per_s;
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.allowance.charge(steps as u64, ops_per_s);
-        }
     }
 }
 

@@ -1,0 +1,76 @@
+//! Symbols that sessions await though no feed lists them yet. A shard keeps the text of each once, and each session by it
+//! what it wants.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use rustc_hash::FxBuildHasher;
+
+use crate::model::instrument::Symbol;
+use crate::model::tick::Channel;
+use crate::session::Manner;
+
+/// What a session wants of a symbol, by channel.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted([Option<Manner>; Channel::ALL.len()]);
+
+impl Wanted {
+    /// How it is wanted on a channel.
+    pub(super) fn on(&self, channel: Channel) -> Option<Manner> {
+        self.0[channel as usize]
+    }
+
+    /// The channels on which it is wanted, and how.
+    pub(super) fn channels(self) -> impl Iterator<Item = (Channel, Manner)> {
+        Channel::ALL.into_iter().filter_map(move |channel| Some((channel, self.on(channel)?)))
+    }
+
+    pub(super) fn set(&mut self, channel: Channel, manner: Option<Manner>) -> Option<Manner> {
+        std::mem::replace(&mut self.0[channel as usize], manner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+/// What one session waits for, by symbol, in the order of their texts.
+pub(super) type AwaitedBy = BTreeMap<Rc<Symbol>, Wanted>;
+
+/// A shard's waiting sessions, by awaited symbol.
+#[derive(Debug, Default)]
+pub(super) struct Awaited(HashMap<Rc<Symbol>, BTreeSet<u32>, FxBuildHasher>);
+
+impl Awaited {
+    /// A session waits for a symbol. Its text as all sessions have it.
+    pub(super) fn add(&mut self, symbol: &Symbol, session: u32) -> Rc<Symbol> {
+        if let Some((text, _)) = self.0.get_key_value(symbol) {
+            let text = Rc::clone(text);
+            self.0.entry(Rc::clone(&text)).or_default().insert(session);
+            return text;
+        }
+        let text = Rc::new(symbol.clone());
+        self.0.insert(Rc::clone(&text), BTreeSet::from([session]));
+        text
+    }
+
+    /// A session waits for a symbol no more.
+    pub(super) fn remove(&mut self, symbol: &Symbol, session: u32) {
+        if let Some(waiting) = self.0.get_mut(symbol) {
+            waiting.remove(&session);
+            if waiting.is_empty() {
+                self.0.remove(symbol);
+            }
+        }
+    }
+
+    /// One of the sessions that wait for a symbol, which waits no more.
+    pub(super) fn take_one(&mut self, symbol: &Symbol) -> Option<u32> {
+        let waiting = self.0.get_mut(symbol)?;
+        let session = waiting.pop_first();
+        if waiting.is_empty() {
+            self.0.remove(symbol);
+        }
+        session
+    }
+}
