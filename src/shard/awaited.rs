@@ -8,25 +8,30 @@ use rustc_hash::FxBuildHasher;
 
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
-use crate::session::Manner;
+use crate::protocol::DeliveryPolicy;
+use crate::session::RateId;
 
 /// What a session wants of a symbol, by channel.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted([Option<Manner>; Channel::ALL.len()]);
+pub(super) struct Wanted([Option<DeliveryPolicy<RateId>>; Channel::ALL.len()]);
 
 impl Wanted {
     /// How it is wanted on a channel.
-    pub(super) fn on(&self, channel: Channel) -> Option<Manner> {
+    pub(super) fn on(&self, channel: Channel) -> Option<DeliveryPolicy<RateId>> {
         self.0[channel as usize]
     }
 
     /// The channels on which it is wanted, and how.
-    pub(super) fn channels(self) -> impl Iterator<Item = (Channel, Manner)> {
+    pub(super) fn channels(self) -> impl Iterator<Item = (Channel, DeliveryPolicy<RateId>)> {
         Channel::ALL.into_iter().filter_map(move |channel| Some((channel, self.on(channel)?)))
     }
 
-    pub(super) fn set(&mut self, channel: Channel, manner: Option<Manner>) -> Option<Manner> {
-        std::mem::replace(&mut self.0[channel as usize], manner)
+    pub(super) fn set(
+        &mut self,
+        channel: Channel,
+        claimed: Option<DeliveryPolicy<RateId>>,
+    ) -> Option<DeliveryPolicy<RateId>> {
+        std::mem::replace(&mut self.0[channel as usize], claimed)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -270,19 +270,19 @@ impl Subscriptions {
         (0..self.by_key.len() as u32).map(Key)
     }
 
-    /// Everybody who wants this stream.
+    /// All subscriptions to a stream.
     #[inline]
     fn of(&mut self, key: Key) -> &mut [Subscription] {
         self.by_key.get_mut(key.index()).map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// As [`of`](Self::of), to be [put back](Self::put_back) before anybody is added or removed.
+    /// As [`of`](Self::of), to be [put back](Self::put_back) before one is added or removed.
     #[inline]
     fn take(&mut self, key: Key) -> Vec<Subscription> {
         self.by_key.get_mut(key.index()).map(std::mem::take).unwrap_or_default()
     }
 
-    /// Puts back who wants a stream.
+    /// Puts back the subscriptions to a stream.
     #[inline]
     fn put_back(&mut self, key: Key, row: Vec<Subscription>) {
         if let Some(place) = self.by_key.get_mut(key.index()) {
@@ -311,7 +311,7 @@ impl Subscriptions {
         row.len() as u32 - 1
     }
 
-    /// Takes one away; the last of its row moves to its place, and whose that is is told.
+    /// Removes one; the last of its row moves to its place. Returns the session of that one.
     fn remove(&mut self, key: Key, place: u32) -> Option<u32> {
         let row = self.by_key.get_mut(key.index())?;
         if place as usize >= row.len() {
@@ -333,10 +333,10 @@ mod tests {
     use super::*;
     use crate::model::tick::Stream;
     use crate::protocol::Mode;
-    use crate::session::Begin;
+    use crate::session::Baseline;
 
     fn subscription(session: u32) -> Subscription {
-        Subscription::new(session, Mode::Latest.into(), Begin::After(0))
+        Subscription::new(session, Mode::Latest.into(), Baseline::After(0))
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Shared {
         if self.kicked.take() {
             return Poll::Ready(Came::Kicked);
         }
-        // An error of the socket is told by who reads or writes next.
+        // The next read or write reports an error of the socket.
         if wants.read && self.stream.poll_read_ready(context).is_ready() {
             return Poll::Ready(Came::Readable);
         }
@@ -209,7 +209,7 @@ pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> O
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
     let now = driver_context.clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
-    // Only now: nobody is to look while it is neither coming nor there.
+    // Only now: no look is to find it neither coming nor there.
     shard.counters().coming.sub(1);
     if let Some(wanted) = subscribe {
         shard.subscribe(id, wanted, now);

@@ -1,7 +1,7 @@
 //! What one connection is subscribed to: where its subscriptions stand in the directory, its wildcards, and the symbols that
 //! it awaits.
 //!
-//! Several of these may take the same instrument, which a session has once. The narrowest of them gives the terms: its name,
+//! Several of these may take the same instrument, which a session has once. The narrowest of them gives the policy: its name,
 //! before the wildcard of its venue, before that of all. A subscription knows whether it was asked for by name
 //! ([`Subscription::is_named`](crate::session::Subscription::is_named)); the others belong to the wildcard that
 //! [governs](Holdings::governing) them.
@@ -13,34 +13,39 @@ use std::rc::Rc;
 use super::awaited::{AwaitedBy, Wanted};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, Key, Stream};
-use crate::protocol::Terms;
+use crate::protocol::{DeliveryPolicy, Selector};
 use crate::session::Subscription;
 
 /// A wildcard subscription.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wildcard {
-    /// `None`: every venue.
-    venue: Option<Box<str>>,
+    /// All, or those of a venue.
+    selector: Selector,
     channel: Channel,
-    terms: Terms,
+    policy: DeliveryPolicy,
     /// A request ends it, and has not ended all that it took yet: it takes nothing more.
     ending: bool,
 }
 
 impl Wildcard {
-    /// All instruments of a venue, or of every venue, on a channel.
-    pub(super) fn new(venue: Option<Box<str>>, channel: Channel, terms: Terms) -> Self {
-        Self { venue, channel, terms, ending: false }
+    /// All instruments, or those of a venue, on a channel.
+    pub(super) fn new(selector: Selector, channel: Channel, policy: DeliveryPolicy) -> Self {
+        Self { selector, channel, policy, ending: false }
     }
 
     /// Whether it takes a symbol.
     pub(super) fn takes(&self, symbol: &Symbol) -> bool {
-        self.venue.as_deref().is_none_or(|venue| venue == symbol.venue())
+        self.selector.takes(symbol)
     }
 
-    /// The venue; `None`: every venue.
-    pub(super) fn venue(&self) -> Option<&str> {
-        self.venue.as_deref()
+    /// What it stands for.
+    pub(super) fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Whether it is for one venue.
+    pub(super) fn is_of_venue(&self) -> bool {
+        matches!(self.selector, Selector::Venue(_))
     }
 
     /// The channel.
@@ -49,13 +54,13 @@ impl Wildcard {
     }
 
     /// What it gives to the subscriptions that it takes.
-    pub(super) fn terms(&self) -> Terms {
-        self.terms
+    pub(super) fn policy(&self) -> DeliveryPolicy {
+        self.policy
     }
 
-    /// Changes its terms.
-    pub(super) fn set_terms(&mut self, terms: Terms) {
-        self.terms = terms;
+    /// Changes its policy.
+    pub(super) fn set_policy(&mut self, policy: DeliveryPolicy) {
+        self.policy = policy;
     }
 
     /// Has it take nothing more.
@@ -70,12 +75,7 @@ impl Wildcard {
 
     /// Whether it stands for the same symbols on the same channel as another.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.venue == other.venue && self.channel == other.channel
-    }
-
-    /// As a client writes it.
-    pub(super) fn shown(&self) -> String {
-        self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
+        self.selector == other.selector && self.channel == other.channel
     }
 }
 
@@ -207,16 +207,16 @@ impl Holdings {
         self.wildcards.extract_if(.., |wildcard| goes(wildcard)).collect()
     }
 
-    /// The wildcard that gives an instrument its terms on a channel, where it is not subscribed to by name.
+    /// The wildcard that gives an instrument its policy on a channel, where it is not subscribed to by name.
     pub(super) fn governing(&self, symbol: &Symbol, channel: Channel) -> Option<&Wildcard> {
         let taking = self.wildcards.iter().filter(|w| w.channel == channel && w.takes(symbol));
-        taking.max_by_key(|wildcard| wildcard.venue.is_some())
+        taking.max_by_key(|wildcard| wildcard.is_of_venue())
     }
 
-    /// As [`governing`](Self::governing), of those that take what is listed from now on: the terms.
-    pub(super) fn taking(&self, symbol: &Symbol, channel: Channel) -> Option<Terms> {
+    /// As [`governing`](Self::governing), of those that take what is listed from now on: the policy.
+    pub(super) fn taking(&self, symbol: &Symbol, channel: Channel) -> Option<DeliveryPolicy> {
         let taking = self.wildcards.iter().filter(|w| !w.ending && w.channel == channel && w.takes(symbol));
-        taking.max_by_key(|wildcard| wildcard.venue.is_some()).map(|wildcard| wildcard.terms)
+        taking.max_by_key(|wildcard| wildcard.is_of_venue()).map(|wildcard| wildcard.policy)
     }
 
     // ---- awaited symbols ------------------------------------------------------------------------------
@@ -255,13 +255,17 @@ mod tests {
 
     #[test]
     fn the_narrowest_wildcard_governs_and_one_that_ends_takes_nothing_more() {
-        let terms = |mode| Terms { mode, rate: None, cuts: false };
+        let policy = |mode| DeliveryPolicy { mode, rate: None, disconnect_on_loss: false };
         let mut holdings = Holdings::default();
-        holdings.add_wildcard(Wildcard::new(Some("kraken".into()), Channel::Trade, terms(Mode::Latest)));
-        holdings.add_wildcard(Wildcard::new(None, Channel::Trade, terms(Mode::Every)));
+        holdings.add_wildcard(Wildcard::new(
+            Selector::parse("kraken:*"),
+            Channel::Trade,
+            policy(Mode::Latest),
+        ));
+        holdings.add_wildcard(Wildcard::new(Selector::All, Channel::Trade, policy(Mode::Every)));
         let symbol = |text| Symbol::parse(text).expect("a symbol");
         let mode = |holdings: &Holdings, text| {
-            holdings.governing(&symbol(text), Channel::Trade).map(|wildcard| wildcard.terms().mode)
+            holdings.governing(&symbol(text), Channel::Trade).map(|wildcard| wildcard.policy().mode)
         };
         assert_eq!(mode(&holdings, "kraken:BTC/USD"), Some(Mode::Latest));
         assert_eq!(mode(&holdings, "coinbase:BTC-USD"), Some(Mode::Every));
@@ -269,7 +273,7 @@ mod tests {
         holdings.wildcards_mut()[0].end();
         assert_eq!(mode(&holdings, "kraken:BTC/USD"), Some(Mode::Latest), "what it has stays with it");
         let taking = holdings.taking(&symbol("kraken:BTC/USD"), Channel::Trade);
-        assert_eq!(taking.map(|terms| terms.mode), Some(Mode::Every));
+        assert_eq!(taking.map(|policy| policy.mode), Some(Mode::Every));
         assert_eq!(holdings.drop_wildcards(Wildcard::is_ending).len(), 1);
         assert_eq!(holdings.wildcards().len(), 1);
     }

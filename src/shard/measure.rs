@@ -73,7 +73,7 @@ impl<'a> WriteContext<'a> {
         }
         let takes = sample.takes();
         if session.has_refused() {
-            // It stands for no other write, and no other for it: whoever was not kept waiting is measured apart.
+            // It stands for no other write, and no other for it: clients that were not kept waiting are measured apart.
             return self.measure_refused(session, way, n);
         }
         if !takes {

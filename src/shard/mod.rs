@@ -58,7 +58,7 @@ pub use ending::Parting;
 pub use options::{ClientLimits, SessionOptions, SessionTimes};
 pub use reading::CatchUps;
 use report::Report;
-pub use report::{Asked, ClientRow, SortBy, Standing};
+pub use report::{ClientRow, ReportQuery, SortBy, Standing};
 pub use sessions::Sessions;
 pub use shortage::Relief;
 pub use socket::{ClientInfo, Socket, Wants};
@@ -98,13 +98,13 @@ const PARK_NS_MAX: u64 = 400 * MS;
 /// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
 const SPIN_NS: u64 = 100_000;
 
-/// What a shard is told from outside.
+/// What other threads send to a shard.
 #[derive(Debug)]
 enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
     /// What do the worst clients look like?
-    Report { asked: Asked, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    Report { asked: ReportQuery, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
     /// Memory is short: give so much back.
     Relieve(Relief),
     /// Nothing more is coming: send what there is, say goodbye, end.
@@ -129,7 +129,7 @@ pub struct ShardParts {
     pub drain_ms: u64,
     /// What it measures with.
     pub meter: Meter,
-    /// Where it tells incidents.
+    /// Where it reports incidents.
     pub reporter: IncidentReporter,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
@@ -172,14 +172,14 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Clients it has, and those on their way to it; who just arrives may count twice.
+    /// Clients it has, and those on their way to it; one that just arrives may count twice.
     pub fn load(&self) -> u64 {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
     /// Those of its clients that are asked for, the worst first, listed under shard number `shard`; nothing if
     /// the shard has ended, is too busy to take the question, or does not answer in a second.
-    pub async fn report(&self, asked: Asked, shard: usize) -> Vec<ClientRow> {
+    pub async fn report(&self, asked: ReportQuery, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
         if self.commands.try_send(Command::Report { asked, shard, answer }).is_err() {
             return Vec::new();
@@ -196,9 +196,9 @@ impl ShardHandle {
         }
     }
 
-    /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
+    /// Has the shard send what there is, say goodbye and end.
     pub async fn drain(&self, why: Close) {
-        // A shard that has ended already needs not be told.
+        // A shard that has ended already needs no command.
         let _ = self.commands.send(Command::Drain(why)).await;
         self.wake.notify_one();
     }
@@ -259,7 +259,7 @@ impl<S: Socket> Shard<S> {
             self.sessions.borrow_mut().say_goodbye(draining.why, (ring_is_read, late), now);
     }
 
-    /// True once a drain has said goodbye and everybody is gone.
+    /// True once a drain has said goodbye and every session is gone.
     pub fn is_done(&self) -> bool {
         self.draining.is_some_and(|d| d.said_goodbye) && self.sessions.borrow().is_empty()
     }
@@ -298,7 +298,7 @@ pub fn spawn(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
-        // Whoever starts it waits for this.
+        // The thread that starts it waits for this.
         let _ = show.send(runtime.handle().clone());
         runtime.block_on(run(parts, reader, client, inbox, &shard_bell, &shard_work));
         Ok(())

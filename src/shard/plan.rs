@@ -100,8 +100,7 @@ impl Plan {
                 table.get(*instrument).filter(|symbol| self.ahead.contains(*symbol))
             }
             Resolved::Awaited(symbol) => self.ahead.get(symbol),
-            Resolved::Wildcard(None) => self.ahead.first(),
-            Resolved::Wildcard(Some(venue)) => self.ahead.iter().find(|symbol| **venue == *symbol.venue()),
+            Resolved::Wildcard(selector) => self.ahead.iter().find(|symbol| selector.takes(symbol)),
         }
     }
 

@@ -99,6 +99,7 @@ pub(super) struct Pings {
     /// Until it was sent what there is room for.
     dirty: Vec<Held>,
     /// Until nothing has to be sent before them: each with the time, milliseconds of steady time, of which that is asked.
+    #[expect(clippy::box_collection, reason = "there are very many connections, and most withhold none")]
     withheld: Option<Box<VecDeque<(u32, Held)>>>,
 }
 

@@ -142,7 +142,7 @@ impl Reading {
             self.include(first);
         }
         if key.channel().is_some() {
-            let from_ns = beginning.from_ns();
+            let from_ns = beginning.since_ns();
             self.seek = Some(self.seek.map_or(from_ns, |ns| ns.min(from_ns)));
             // It may be sent back.
             if let Some(pursuit) = &mut self.pursuit {

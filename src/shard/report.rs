@@ -23,7 +23,7 @@ pub enum SortBy {
     Sent,
     /// What the whole way of its ticks took: the 99th percentile, then the mean.
     Latency,
-    /// Who came last.
+    /// When it came, the latest first.
     Since,
 }
 
@@ -88,7 +88,7 @@ impl FromStr for Standing {
 
 /// Which clients a report is of.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct ReportQuery {
     /// What they are sorted by.
     pub sort: SortBy,
     /// So many at most, of each shard.
@@ -114,7 +114,7 @@ pub struct ClientRow {
     pub since: u64,
     /// `live`, `shedding` or `closing`.
     pub state: &'static str,
-    /// The level it was told last.
+    /// The level it was sent last.
     pub level: &'static str,
     /// For how long the oldest of what waits has waited.
     pub behind_ms: u64,
@@ -126,7 +126,7 @@ pub struct ClientRow {
     pub subscriptions: usize,
     /// Numbers that there were on its subscriptions.
     pub offered: u64,
-    /// Told by a message of their own.
+    /// Sent by a message of their own.
     pub sent: u64,
     /// Stood for by a newer one.
     pub merged: u64,
@@ -134,7 +134,7 @@ pub struct ClientRow {
     pub dropped: u64,
     /// Named by a gap because the feed lost them.
     pub lost: u64,
-    /// Not told yet.
+    /// Not accounted for yet.
     pub pending: u64,
     /// What it felt: what the way of its ticks took, from `rx` until the kernel had the frame, what its own socket kept waiting
     /// counted, since it came; none before the first that was measured.
@@ -143,7 +143,7 @@ pub struct ClientRow {
 
 /// A report in the making.
 pub(super) struct Report {
-    /// Who is still to be looked at, the worst last.
+    /// The clients whose rows are still to be written, the worst last.
     worst: Vec<(Standing, u32)>,
     rows: Vec<ClientRow>,
 }

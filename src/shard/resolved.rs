@@ -2,14 +2,14 @@
 
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use crate::model::tick::{Channel, State};
-use crate::protocol::Terms;
 use crate::protocol::json::SubscriptionRow;
 use crate::protocol::outcome::RejectedRow;
+use crate::protocol::{DeliveryPolicy, Selector};
 
 /// What a symbol of a `subscribe` stands for.
 pub(super) enum Resolved {
     /// Everything, or everything of a venue.
-    Wildcard(Option<Box<str>>),
+    Wildcard(Selector),
     /// An instrument, with the state that the answer shows.
     Listed(InstrumentId, State),
     /// A symbol of a venue that is configured, which no feed has listed yet.
@@ -27,17 +27,16 @@ impl Resolved {
         &self,
         table: &'t InstrumentTable,
         channel: Channel,
-        terms: Terms,
+        policy: DeliveryPolicy,
     ) -> SubscriptionRow<'t> {
         match self {
-            Self::Wildcard(None) => SubscriptionRow::new("*", channel, terms, None),
-            Self::Wildcard(Some(venue)) => SubscriptionRow::new(format!("{venue}:*"), channel, terms, None),
+            Self::Wildcard(selector) => SubscriptionRow::new(selector.to_string(), channel, policy, None),
             Self::Awaited(symbol) => {
-                SubscriptionRow::new(symbol.as_str().to_owned(), channel, terms, Some(State::Waiting))
+                SubscriptionRow::new(symbol.as_str().to_owned(), channel, policy, Some(State::Waiting))
             }
             Self::Listed(instrument, state) => {
                 let symbol = table.get(*instrument).map_or("", Symbol::as_str);
-                SubscriptionRow::new(symbol, channel, terms, Some(*state))
+                SubscriptionRow::new(symbol, channel, policy, Some(*state))
             }
         }
     }

@@ -19,10 +19,10 @@ pub trait Socket {
     /// As [`write`](Self::write), when even the kernel has no room.
     fn force(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// What the kernel knows of the other side; `None` where the system does not tell.
+    /// What the kernel knows of the other side; `None` where the system does not report it.
     fn peer(&self) -> Option<Peer>;
 
-    /// Bytes it took that the other side has not acknowledged; 0 where the system does not tell.
+    /// Bytes it took that the other side has not acknowledged; 0 where the system does not report it.
     fn unacked(&self) -> u64;
 
     /// Something happened to the session that its driver has to look at: see [`Sessions::wants`](super::Sessions::wants).

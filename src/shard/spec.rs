@@ -4,13 +4,13 @@ use super::plan::Plan;
 use super::start::StartAt;
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Channel, State};
-use crate::protocol::Terms;
+use crate::protocol::DeliveryPolicy;
 
 /// A channel of an instrument as a session wants it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SubscribeSpec<'a> {
     channel: Channel,
-    terms: Terms,
+    policy: DeliveryPolicy,
     /// It is asked for by its name.
     named: bool,
     /// Where it begins, unless the plan knows better.
@@ -19,25 +19,25 @@ pub(super) struct SubscribeSpec<'a> {
 }
 
 impl<'a> SubscribeSpec<'a> {
-    /// A channel on these terms, `named` or by a wildcard, which begins where the plan says, or else there.
+    /// A channel with this policy, `named` or by a wildcard, which begins where the plan says, or else there.
     pub(super) fn new(
         channel: Channel,
-        terms: Terms,
+        policy: DeliveryPolicy,
         named: bool,
         start: StartAt,
         plan: Option<&'a Plan>,
     ) -> Self {
-        Self { channel, terms, named, start, plan }
+        Self { channel, policy, named, start, plan }
     }
 
     /// A channel of an instrument of which nothing was sent yet: it is sent from its first number on.
-    pub(super) fn of_new(channel: Channel, terms: Terms, named: bool) -> Self {
-        Self::new(channel, terms, named, StartAt::FromFirst, None)
+    pub(super) fn of_new(channel: Channel, policy: DeliveryPolicy, named: bool) -> Self {
+        Self::new(channel, policy, named, StartAt::FromFirst, None)
     }
 
-    /// The same on other terms.
-    pub(super) fn on_terms(self, terms: Terms) -> Self {
-        Self { terms, ..self }
+    /// The same with another policy.
+    pub(super) fn with_policy(self, policy: DeliveryPolicy) -> Self {
+        Self { policy, ..self }
     }
 
     /// The channel.
@@ -45,9 +45,9 @@ impl<'a> SubscribeSpec<'a> {
         self.channel
     }
 
-    /// The terms.
-    pub(super) fn terms(&self) -> Terms {
-        self.terms
+    /// The policy.
+    pub(super) fn policy(&self) -> DeliveryPolicy {
+        self.policy
     }
 
     /// Whether it is asked for by its name.

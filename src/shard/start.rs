@@ -17,7 +17,7 @@ impl Beginning {
     }
 
     /// When that was received, nanoseconds since the Unix epoch.
-    pub(super) fn from_ns(&self) -> u64 {
+    pub(super) fn since_ns(&self) -> u64 {
         self.from_ns
     }
 

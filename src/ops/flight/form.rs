@@ -12,7 +12,7 @@ use super::{Cause, Client, State};
 use crate::latency::{Figures, Nanos};
 use crate::model::instrument::{InstrumentTable, Symbol};
 use crate::model::tick::{Channel, GapCause, Tick};
-use crate::protocol::json::{self, Mark};
+use crate::protocol::json::{self, EncodeFlags};
 use crate::text;
 
 /// The version of the form that is written, and the newest that is read.
@@ -219,7 +219,7 @@ pub(super) fn write_middle(client: Option<&Client>, stages: &Stages, out: &mut V
 
 /// Appends the line of a tick, as clients are told it.
 pub(super) fn write_tick(tick: &Tick, symbol: &Symbol, out: &mut Vec<u8>) {
-    json::tick(tick, symbol, Mark::default(), out);
+    json::tick(tick, symbol, EncodeFlags::default(), out);
     out.push(b'\n');
 }
 

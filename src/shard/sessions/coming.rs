@@ -38,7 +38,7 @@ impl<S: Socket> Sessions<S> {
         self.deadlines.beat_at(due_ns, id, serial);
         self.env.counters.sessions.add(1);
         self.env.counters.came.add(1);
-        // Urgent, or a heartbeat could overtake it. What it answers to a ping at once tells that it answers them.
+        // Urgent, or a heartbeat could overtake it. Its answer to a ping at once shows that it answers them.
         self.say_urgently(id, &hello, now);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.session.mark(now.mono_ns);
@@ -59,7 +59,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn queue_urgent(&mut self, id: u32) {
         match self.connections.get_mut(id) {
             Some(connection) if connection.session.awaits_answer() => {
-                connection.force(false, &self.env.counters)
+                connection.force(false, &self.env.counters);
             }
             _ => self.queue(id),
         }

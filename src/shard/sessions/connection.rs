@@ -24,7 +24,7 @@ impl<S: Socket> Connection<S> {
             return;
         }
         if self.session.is_at_mark() && !self.session.look_at_marks(now_ns) {
-            // Nobody counts on its turn to come before the frame ring comes round.
+            // Its turn may not come before the frame ring comes round.
             self.session.own();
             if self.session.has_urgent() {
                 self.force(false, context.counters());
@@ -45,7 +45,7 @@ impl<S: Socket> Connection<S> {
             Err(error) => self.fails(Ending::from(&error), context.counters()),
         }
         if self.link.dead || self.session.is_blocked() {
-            // Nobody counts on its turn to come before the frame ring comes round.
+            // Its turn may not come before the frame ring comes round.
             self.session.own();
             self.socket.kick();
         }

@@ -64,7 +64,7 @@ impl<S> Connections<S> {
     pub(super) fn get_with_pending(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut PendingFrames)> {
         let connection = self.table.get_mut(id as usize)?.as_deref_mut()?;
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
-        connection.session.take(pending_frames);
+        connection.session.absorb(pending_frames);
         Some((connection, pending_frames))
     }
 
@@ -110,7 +110,7 @@ impl<S> Connections<S> {
         self.table.iter_mut().filter_map(|(id, connection)| {
             let connection = connection.as_deref_mut()?;
             if let Some(pending_frames) = pending_of(pending_frames_of_all, id as u32) {
-                connection.session.take(pending_frames);
+                connection.session.absorb(pending_frames);
             }
             Some((id as u32, connection))
         })
@@ -133,7 +133,7 @@ impl<S> Connections<S> {
     pub(super) fn push(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
         pending_frames
-            .lay(range, counted, now_ns)
+            .push(range, counted, now_ns)
             .then(|| std::mem::replace(&mut pending_frames.queued, true))
     }
 

@@ -164,7 +164,7 @@ impl<S: Socket> Sessions<S> {
             }
         } else if subscription.fell_behind(why) {
             connection.session.wait(key, now.mono_ns);
-            let disconnects = subscription.cuts() && why == GapCause::SlowConsumer;
+            let disconnects = subscription.disconnects_on_loss() && why == GapCause::SlowConsumer;
             if connection.session.shed() || disconnects {
                 self.deadlines.overflowed(id, disconnects);
             }

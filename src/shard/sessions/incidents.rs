@@ -32,7 +32,7 @@ impl<S: Socket> Sessions<S> {
         self.tell_incident(id, now, || Cause::Cut { why, code });
     }
 
-    /// A client was told what it does not get because it, or this shard, was slow.
+    /// A client was sent a gap because it, or this shard, was slow.
     #[cold]
     pub(super) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
         let Missing { from, to, why } = missing;

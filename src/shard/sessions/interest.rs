@@ -4,8 +4,8 @@
 use super::{Connection, Sessions};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, GapCause, Key, State, Stream};
-use crate::protocol::{Mode, Rate, Terms};
-use crate::session::{Begin, Manner, RateId, Subscription};
+use crate::protocol::{DeliveryPolicy, Mode, Rate};
+use crate::session::{Baseline, RateId, Subscription};
 use crate::shard::holdings::Wildcard;
 use crate::shard::socket::Socket;
 use crate::shard::spec::SubscribeSpec;
@@ -62,8 +62,8 @@ impl<S: Socket> Sessions<S> {
                 return false;
             }
             if let Some(session) = self.directory.next_awaiting(symbol) {
-                for (channel, terms) in self.take_awaited(session, symbol) {
-                    let spec = SubscribeSpec::of_new(channel, terms, true);
+                for (channel, policy) in self.take_awaited(session, symbol) {
+                    let spec = SubscribeSpec::of_new(channel, policy, true);
                     self.attach(session, id, spec, Some(State::Waiting), now);
                 }
                 continue;
@@ -71,9 +71,9 @@ impl<S: Socket> Sessions<S> {
             let Some(session) = self.directory.next_wild() else { break };
             let Some(connection) = self.connections.get(session) else { continue };
             let taking = |channel| (channel, connection.holdings.taking(symbol, channel));
-            for (channel, terms) in Channel::ALL.map(taking) {
-                let Some(terms) = terms else { continue };
-                let spec = SubscribeSpec::of_new(channel, terms, false);
+            for (channel, policy) in Channel::ALL.map(taking) {
+                let Some(policy) = policy else { continue };
+                let spec = SubscribeSpec::of_new(channel, policy, false);
                 self.attach(session, id, spec, Some(State::Waiting), now);
             }
         }
@@ -91,7 +91,7 @@ impl<S: Socket> Sessions<S> {
         if self.directory.is_sweeping() { 0 } else { (0..most).take_while(is_known).count() }
     }
 
-    /// Subscribes a session to a channel of an instrument. One that it has already gets these terms if it is asked for by
+    /// Subscribes a session to a channel of an instrument. One that it has already gets this policy if it is asked for by
     /// name, or if it was not and a wildcard takes it. The instrument's state comes with the first channel: it is sent
     /// before any value unless it is what the answer `showed`.
     pub(super) fn attach(
@@ -108,7 +108,7 @@ impl<S: Socket> Sessions<S> {
         let (had, place) = (connection.holdings.place(key), connection.holdings.place(status));
         if let (Some(place), false) = (had, spec.is_named()) {
             if !self.directory.is_named(key, place) {
-                self.apply_terms(session, key, place, spec.terms());
+                self.apply_policy(session, key, place, spec.policy());
             }
             return;
         }
@@ -125,12 +125,12 @@ impl<S: Socket> Sessions<S> {
         match had {
             Some(place) => {
                 self.name(session, key, place);
-                self.apply_terms(session, key, place, spec.terms());
+                self.apply_policy(session, key, place, spec.policy());
             }
             None => {
-                let manner = self.manner(session, spec.terms());
+                let claimed = self.claim_policy(session, spec.policy());
                 let start = spec.start_of(instrument, self.backfill.cursor());
-                let place = self.enter(session, key, manner, start, now);
+                let place = self.enter(session, key, claimed, start, now);
                 if let (true, Some(place)) = (spec.is_named(), place) {
                     self.name(session, key, place);
                 }
@@ -163,9 +163,9 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let begin = match start {
-            StartAt::After(told) => Begin::After(told),
+            StartAt::After(told) => Baseline::After(told),
             StartAt::Past(_) => return,
-            _ => Begin::Snapshot(0),
+            _ => Baseline::Snapshot(0),
         };
         *state = Subscription::new(session, Mode::Latest.into(), begin);
         if let Some(connection) = self.connections.get_mut(session).filter(|_| state.is_dirty()) {
@@ -174,23 +174,30 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// Enters a subscription into the table and among those of its session; its place.
-    fn enter(&mut self, session: u32, key: Key, manner: Manner, start: StartAt, now: Now) -> Option<u32> {
+    fn enter(
+        &mut self,
+        session: u32,
+        key: Key,
+        claimed: DeliveryPolicy<RateId>,
+        start: StartAt,
+        now: Now,
+    ) -> Option<u32> {
         let connection = self.connections.get_mut(session)?;
         let head = self.env.ring.last_value(key).map_or(0, |last| last.head);
         let begin = match start {
-            StartAt::Snapshot => Begin::Snapshot(head),
-            StartAt::FromHere => Begin::After(head),
-            StartAt::FromFirst => Begin::After(0),
-            StartAt::After(told) => Begin::After(told),
-            StartAt::Newest(told) => Begin::Newest(told),
-            StartAt::Ring(told, _) | StartAt::Behind(told, _) => Begin::Resume(told),
-            StartAt::Past(_) => Begin::Past(head),
+            StartAt::Snapshot => Baseline::Snapshot(head),
+            StartAt::FromHere => Baseline::After(head),
+            StartAt::FromFirst => Baseline::After(0),
+            StartAt::After(told) => Baseline::After(told),
+            StartAt::Newest(told) => Baseline::Newest(told),
+            StartAt::Ring(told, _) | StartAt::Behind(told, _) => Baseline::Resume(told),
+            StartAt::Past(_) => Baseline::Past(head),
         };
-        let subscription = Subscription::new(session, manner, begin);
+        let subscription = Subscription::new(session, claimed, begin);
         if key.channel().is_some() {
-            connection.session.began(subscription.told());
+            connection.session.began(subscription.accounted_seq());
         }
-        connection.session.use_rate(manner.rate);
+        connection.session.use_rate(claimed.rate);
         let place = self.directory.add(key, subscription);
         connection.holdings.insert(key, place);
         match start {
@@ -203,18 +210,18 @@ impl<S: Socket> Sessions<S> {
         Some(place)
     }
 
-    /// The terms as the session keeps them.
-    pub(super) fn manner(&mut self, session: u32, terms: Terms) -> Manner {
-        let rate = terms.rate.and_then(|rate| self.claim_rate(session, rate));
-        Manner { mode: terms.mode, rate, cuts: terms.cuts }
+    /// The policy with the number that the session has for its rate.
+    pub(super) fn claim_policy(&mut self, session: u32, policy: DeliveryPolicy) -> DeliveryPolicy<RateId> {
+        let rate = policy.rate.and_then(|rate| self.claim_rate(session, rate));
+        DeliveryPolicy { mode: policy.mode, rate, disconnect_on_loss: policy.disconnect_on_loss }
     }
 
-    /// The terms as a client asked for them.
-    pub(super) fn terms_of(&self, session: u32, key: Key, place: u32) -> Option<Terms> {
-        let manner = self.directory.get(key, place)?.manner();
+    /// The policy of a subscription, with its rate as the client asked for it.
+    pub(super) fn policy_of(&self, session: u32, key: Key, place: u32) -> Option<DeliveryPolicy> {
+        let claimed = self.directory.get(key, place)?.policy();
         let connection = self.connections.get(session)?;
-        let rate = manner.rate.and_then(|id| connection.session.rate_of(id));
-        Some(Terms { mode: manner.mode, rate, cuts: manner.cuts })
+        let rate = claimed.rate.and_then(|id| connection.session.rate_of(id));
+        Some(DeliveryPolicy { mode: claimed.mode, rate, disconnect_on_loss: claimed.disconnect_on_loss })
     }
 
     /// A session's number of a rate; `None` if it has too many.
@@ -225,7 +232,7 @@ impl<S: Socket> Sessions<S> {
     /// Adds a wildcard, in place of the one like it.
     pub(super) fn add_wildcard(&mut self, session: u32, wildcard: Wildcard) {
         self.drop_wildcards(session, |other| other.is_like(&wildcard));
-        let rate = self.manner(session, wildcard.terms()).rate;
+        let rate = self.claim_policy(session, wildcard.policy()).rate;
         let Some(connection) = self.connections.get_mut(session) else { return };
         connection.session.use_rate(rate);
         connection.holdings.add_wildcard(wildcard);
@@ -236,7 +243,7 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn drop_wildcards(&mut self, id: u32, goes: impl Fn(&Wildcard) -> bool) {
         let Some(Connection { session, holdings, .. }) = self.connections.get_mut(id) else { return };
         for gone in holdings.drop_wildcards(goes) {
-            let rate = gone.terms().rate.and_then(|rate| session.rate_id(rate));
+            let rate = gone.policy().rate.and_then(|rate| session.rate_id(rate));
             session.leave_rate(rate);
         }
         if holdings.wildcards().is_empty() {
@@ -274,7 +281,7 @@ impl<S: Socket> Sessions<S> {
         let Some(place) = connection.holdings.remove(key) else { return false };
         if let Some(subscription) = self.directory.get(key, place) {
             if key.channel().is_some() {
-                connection.session.ended(subscription.told());
+                connection.session.ended(subscription.accounted_seq());
             }
             connection.session.leave_rate(subscription.rate());
         }
@@ -296,17 +303,17 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Changes the terms of a subscription. What another rate holds back is let go when its request
+    /// Changes the policy of a subscription. What another rate holds back is let go when its request
     /// [settles](Self::settle).
-    pub(super) fn apply_terms(&mut self, session: u32, key: Key, place: u32, terms: Terms) {
-        let manner = self.manner(session, terms);
+    pub(super) fn apply_policy(&mut self, session: u32, key: Key, place: u32, policy: DeliveryPolicy) {
+        let claimed = self.claim_policy(session, policy);
         let Some(subscription) = self.directory.at(key, place) else { return };
         let before = subscription.rate();
-        subscription.set_manner(manner);
-        if before != manner.rate
+        subscription.set_policy(claimed);
+        if before != claimed.rate
             && let Some(connection) = self.connections.get_mut(session)
         {
-            connection.session.use_rate(manner.rate);
+            connection.session.use_rate(claimed.rate);
             connection.session.leave_rate(before);
             let unsettled = connection.holdings.is_unsettled() || before.is_some();
             connection.holdings.set_unsettled(unsettled);

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Sessions;
-use super::awaiting::terms_of;
+use super::awaiting::policy_of;
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, Key, State};
-use crate::protocol::Id;
 use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
 use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
+use crate::protocol::{Id, Selector};
 use crate::shard::answers::{BYTES_PER_STEP, LongAnswer};
 use crate::shard::holdings::Wildcard;
 use crate::shard::pattern::Pattern;
 use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Rows of one answer, at most; what is beyond is told by `"more":true`.
+/// Rows of one answer, at most; `"more":true` says that there are others.
 const ROWS_MAX: usize = 10_000;
 /// Instruments of another name that are passed over in one step.
 const PASSED_PER_STEP: usize = 8;
@@ -154,8 +154,8 @@ impl<S: Socket> Sessions<S> {
     fn rows_of(&self, id: u32, instrument: InstrumentId) -> Vec<SubscriptionRow<'_>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
         let row = |(key, place): (Key, u32)| {
-            let (channel, terms) = key.channel().zip(self.terms_of(id, key, place))?;
-            Some(self.listed(instrument).row(&self.env.table, channel, terms))
+            let (channel, policy) = key.channel().zip(self.policy_of(id, key, place))?;
+            Some(self.listed(instrument).row(&self.env.table, channel, policy))
         };
         connection.holdings.places_of(instrument).filter_map(row).collect()
     }
@@ -164,9 +164,9 @@ impl<S: Socket> Sessions<S> {
     fn rows_of_awaited<'s>(&self, id: u32, symbol: &'s Symbol) -> Vec<SubscriptionRow<'s>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
         let wanted = connection.holdings.awaits(symbol).copied().unwrap_or_default();
-        let row = |(channel, manner): (Channel, _)| {
-            let terms = terms_of(&connection.session, manner);
-            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(State::Waiting))
+        let row = |(channel, claimed): (Channel, _)| {
+            let policy = policy_of(&connection.session, claimed);
+            SubscriptionRow::new(symbol.as_str(), channel, policy, Some(State::Waiting))
         };
         wanted.channels().map(row).collect()
     }
@@ -179,7 +179,7 @@ impl<S: Socket> Sessions<S> {
         (text, after): (&str, Option<&str>),
         now: Now,
     ) -> Option<SymbolListing> {
-        let pattern = match self.pattern(text) {
+        let pattern = match self.pattern(&Selector::parse(text)) {
             Ok(pattern) => Some(pattern),
             Err(refusal) if refusal.code() == "unknown_symbol" => None,
             Err(refusal) => {
@@ -266,12 +266,13 @@ impl Behind {
 
 /// Takes in the wildcards behind a text, in the order of their texts.
 fn list_wildcards(wildcards: &[Wildcard], behind: Option<&str>, rows: &mut Rows) {
-    let mut shown: Vec<(String, &Wildcard)> = wildcards.iter().map(|w| (w.shown(), w)).collect();
+    let mut shown: Vec<(String, &Wildcard)> =
+        wildcards.iter().map(|w| (w.selector().to_string(), w)).collect();
     shown.retain(|(text, _)| behind.is_none_or(|behind| text.as_str() > behind));
     shown.sort_by(|(a, _), (b, _)| a.cmp(b));
     for of_one in shown.chunk_by(|(a, _), (b, _)| a == b) {
         let row = |(text, w): &(String, &Wildcard)| {
-            SubscriptionRow::new(text.clone(), w.channel(), w.terms(), None)
+            SubscriptionRow::new(text.clone(), w.channel(), w.policy(), None)
         };
         rows.take(&of_one.iter().map(row).collect::<Vec<_>>());
     }

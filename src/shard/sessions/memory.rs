@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Sessions;
 use crate::model::instrument::Symbol;
 use crate::model::tick::Key;
-use crate::protocol::Subscribe;
 use crate::protocol::close::Close;
+use crate::protocol::{Selector, Subscribe};
 use crate::session::{Ledger, Subscription};
 use crate::shard::shortage::{Gives, Relief, Shortage, TakenBack};
 use crate::shard::socket::Socket;
@@ -42,8 +42,8 @@ impl<S: Socket> Sessions<S> {
 
     /// Whether there is memory for what a client wants to subscribe to.
     pub(super) fn has_memory_for(&self, wanted: &Subscribe) -> bool {
-        let is_wide = |text: &String| text == "*" || text.ends_with(":*");
-        let instruments = |text| if is_wide(text) { self.directory.known() as u64 } else { 1 };
+        let known = self.directory.known() as u64;
+        let instruments = |selector: &Selector| if selector.is_wildcard() { known } else { 1 };
         let instruments: u64 = wanted.symbols.iter().map(instruments).sum();
         self.shortage.has_room_for(instruments, wanted.channels.len())
     }
@@ -138,7 +138,7 @@ impl<S: Socket> Sessions<S> {
         });
         let places: Vec<(Key, u32, u64)> = places.collect();
         let cuts = |(key, place, _): &(Key, u32, u64)| {
-            self.directory.get(*key, *place).is_some_and(Subscription::cuts)
+            self.directory.get(*key, *place).is_some_and(Subscription::disconnects_on_loss)
         };
         if places.iter().any(cuts) {
             return self.cut(id, Close::SlowConsumer, now);
@@ -148,7 +148,7 @@ impl<S: Socket> Sessions<S> {
         for (key, place, first) in places {
             let Some(subscription) = self.directory.at(key, place) else { continue };
             // A state has no numbers on the wire: its newest value is sent again.
-            let first = if key.channel().is_some() { first } else { subscription.told() };
+            let first = if key.channel().is_some() { first } else { subscription.accounted_seq() };
             if subscription.taken_back(first) {
                 session.wait(key, now.mono_ns);
             }

@@ -2,6 +2,7 @@
 
 use super::Sessions;
 use crate::model::instrument::{InstrumentId, Symbol};
+use crate::protocol::Selector;
 use crate::shard::pattern::Pattern;
 use crate::shard::resolved::{Refusal, Resolved};
 use crate::shard::socket::Socket;
@@ -13,21 +14,18 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a symbol of a `subscribe` stands for.
-    pub(super) fn resolve(&self, text: &str) -> Result<Resolved, Refusal> {
-        if text == "*" {
-            return Ok(Resolved::Wildcard(None));
+    pub(super) fn resolve(&self, selector: &Selector) -> Result<Resolved, Refusal> {
+        if let Some(venue) = selector.venue() {
+            self.require_venue(venue)?;
         }
-        match text.split_once(':') {
-            Some((venue, "*")) => {
-                self.require_venue(venue)?;
-                Ok(Resolved::Wildcard(Some(venue.into())))
-            }
-            Some((venue, _)) => {
-                self.require_venue(venue)?;
-                let symbol = Symbol::parse(text).map_err(|error| Refusal::unknown(error.to_string()))?;
-                Ok(self.env.table.find(&symbol).map_or(Resolved::Awaited(symbol), |id| self.listed(id)))
-            }
-            None => self.resolve_bare(text),
+        match selector {
+            Selector::All | Selector::Venue(_) => Ok(Resolved::Wildcard(selector.clone())),
+            Selector::Symbol(symbol) => Ok(match self.env.table.find(symbol) {
+                Some(instrument) => self.listed(instrument),
+                None => Resolved::Awaited(symbol.clone()),
+            }),
+            Selector::Bare(name) => self.resolve_bare(name).map(|instrument| self.listed(instrument)),
+            Selector::Malformed(_, why) => Err(Refusal::unknown(why.to_string())),
         }
     }
 
@@ -39,9 +37,9 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// A name without a venue is good when exactly one venue lists it.
-    fn resolve_bare(&self, name: &str) -> Result<Resolved, Refusal> {
+    fn resolve_bare(&self, name: &str) -> Result<InstrumentId, Refusal> {
         match self.env.table.find_name(name) {
-            Some((id, None)) => Ok(self.listed(id)),
+            Some((id, None)) => Ok(id),
             Some((one, Some(other))) => {
                 let [one, other] = [one, other].map(|id| self.env.table.get(id).map_or("", Symbol::as_str));
                 let msg = format!("several venues list it: {one}, {other}");
@@ -51,21 +49,17 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// What a text picks among a client's subscriptions. A symbol need not be known to anybody else.
-    pub(super) fn pattern(&self, text: &str) -> Result<Pattern, Refusal> {
-        match text.split_once(':') {
-            _ if text == "*" => Ok(Pattern::All),
-            Some((venue, "*")) => self.require_venue(venue).map(|()| Pattern::Venue(venue.into())),
-            Some(_) => {
-                Symbol::parse(text).map(Pattern::One).map_err(|error| Refusal::unknown(error.to_string()))
+    /// What a selector picks among a client's subscriptions. A symbol need not be listed, nor its venue known.
+    pub(super) fn pattern(&self, selector: &Selector) -> Result<Pattern, Refusal> {
+        match selector {
+            Selector::All | Selector::Symbol(_) => Ok(Pattern::Of(selector.clone())),
+            Selector::Venue(venue) => self.require_venue(venue).map(|()| Pattern::Of(selector.clone())),
+            Selector::Bare(name) => {
+                let symbol = self.env.table.get(self.resolve_bare(name)?).cloned();
+                let symbol = symbol.ok_or_else(|| Refusal::unknown("not listed"))?;
+                Ok(Pattern::Of(Selector::Symbol(symbol)))
             }
-            None => match self.resolve_bare(text)? {
-                Resolved::Listed(instrument, _) => {
-                    let symbol = self.env.table.get(instrument).cloned();
-                    symbol.map(Pattern::One).ok_or_else(|| Refusal::unknown("not listed"))
-                }
-                _ => Err(Refusal::unknown("no venue lists it: write venue:NAME")),
-            },
+            Selector::Malformed(_, why) => Err(Refusal::unknown(why.to_string())),
         }
     }
 }

@@ -21,7 +21,7 @@ const GRAIN_NS: u64 = 50 * MS;
 /// What the kernel hears of the host of a client that takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
-    /// It acknowledges, or there is nothing to acknowledge, or nobody tells.
+    /// It acknowledges, or there is nothing to acknowledge, or the system does not report it.
     Answers,
     /// Nothing since the client took something last, but not for long enough.
     Silent,
@@ -84,7 +84,7 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    /// Judges one session and tells it. True if it needs no more looks.
+    /// Judges one session and sends it its levels. True if it needs no more looks.
     pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
@@ -177,7 +177,7 @@ impl<S: Socket> Sessions<S> {
         }
     }
 
-    /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
+    /// Sends the heartbeats that are due, each with a ping, and gives up dead clients.
     pub(super) fn heartbeats(&mut self, now: Now) -> bool {
         let mut any = false;
         for _ in 0..HEARTBEATS_PER_TURN {

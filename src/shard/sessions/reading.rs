@@ -12,8 +12,8 @@
 use super::Sessions;
 use crate::history::{Answer, HistoryClient, Ticket, Unasked};
 use crate::model::tick::{Body, Key, State, Tick};
-use crate::protocol::json::{self, Mark};
-use crate::session::{Ledger, Missing};
+use crate::protocol::json::{self, EncodeFlags};
+use crate::session::{Ledger, Missing, Subscription};
 use crate::shard::positions::first_of;
 use crate::shard::reading::{Reading, Stop};
 use crate::shard::socket::Socket;
@@ -190,16 +190,16 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return false };
         let Some(subscription) = self.directory.at(key, place) else { return false };
         let Some(symbol) = self.env.table.get(tick.instrument) else { return false };
-        if subscription.is_unbegun() {
+        if subscription.is_pending() {
             // States have none.
             let Some(beginning) = reading.beginning(key) else { return false };
-            if tick.rx_ns < beginning.from_ns() {
+            if tick.rx_ns < beginning.since_ns() {
                 connection.pass(subscription, tick.seq);
                 return false;
             }
             connection.open(subscription, &tick);
         }
-        let behind = subscription.told();
+        let behind = subscription.accounted_seq();
         let Some(missing) = subscription.resume(first_of(&tick), tick.seq) else { return false };
         if let Body::Gap { from, .. } = &mut tick.body {
             *from = (*from).max(behind + 1);
@@ -207,9 +207,10 @@ impl<S: Socket> Sessions<S> {
         let counts = counts_of(&tick, missing);
         connection.session.count(counts);
         self.egress.count(counts);
-        let mark = Mark { snap: false, past: subscription.is_past(), tx_us: Some(now.wall_ns / 1_000) };
+        let flags =
+            EncodeFlags { snap: false, past: subscription.is_past(), tx_us: Some(now.wall_ns / 1_000) };
         let session = &mut connection.session;
-        self.egress.frames().again(&tick, mark, missing, symbol, |frame| session.push(frame, now.mono_ns));
+        self.egress.frames().again(&tick, flags, missing, symbol, |frame| session.push(frame, now.mono_ns));
         true
     }
 
@@ -223,7 +224,7 @@ impl<S: Socket> Sessions<S> {
             let Some(mut reading) = connection.progress.reading.take_if(is_asked) else { continue };
             // A client that has unsubscribed meanwhile has nothing to read.
             let directory = &self.directory;
-            let is_resuming = |(key, place)| directory.get(key, place).is_some_and(|s| s.is_resuming());
+            let is_resuming = |(key, place)| directory.get(key, place).is_some_and(Subscription::is_resuming);
             let is_wanted = connection.holdings.places().any(is_resuming);
             let (ticks, goes_on) = reading.answered(want, found, self.backfill.cursor());
             self.charge(id, ticks / TICKS_PER_STEP);
@@ -246,13 +247,13 @@ impl<S: Socket> Sessions<S> {
                 continue;
             }
             let fresh = match key.channel() {
-                // What came since the client asked is still to be told, number by number.
+                // What came since the client asked is still to be sent, number by number.
                 Some(_) => {
                     let last = self.env.ring.last_value(key);
-                    let same = last.filter(|last| last.head == subscription.told());
+                    let same = last.filter(|last| last.head == subscription.accounted_seq());
                     // One that is of the time that was asked for is still on its way here, or was missed.
                     let old = |begins: &&Beginning| {
-                        same.is_some_and(|last| last.tick.is_none_or(|tick| tick.rx_ns < begins.from_ns()))
+                        same.is_some_and(|last| last.tick.is_none_or(|tick| tick.rx_ns < begins.since_ns()))
                     };
                     let begins = reading.beginning(key).filter(|begins| begins.snapshot());
                     begins.is_some_and(|begins| missed || old(&begins))

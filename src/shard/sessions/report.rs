@@ -2,7 +2,7 @@
 
 use super::{Connection, Sessions};
 use crate::latency::CoarseFigures;
-use crate::shard::report::{Asked, ClientRow, Report, SortBy, Standing};
+use crate::shard::report::{ClientRow, Report, ReportQuery, SortBy, Standing};
 use crate::shard::socket::Socket;
 use crate::time::clock::{MS, Now};
 
@@ -18,14 +18,14 @@ fn slowness(figures: &CoarseFigures) -> u64 {
 impl<S: Socket> Sessions<S> {
     /// The worst `limit` clients of this shard, at once.
     pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
-        let mut report = self.start_report(Asked { sort, limit, after: None }, shard, now);
+        let mut report = self.start_report(ReportQuery { sort, limit, after: None }, shard, now);
         while !self.go_on_with(&mut report, now) {}
         report.into_rows()
     }
 
     /// Finds out which clients of this shard, number `shard`, are asked for.
-    pub(in crate::shard) fn start_report(&mut self, asked: Asked, shard: usize, now: Now) -> Report {
-        let Asked { sort, limit, after } = asked;
+    pub(in crate::shard) fn start_report(&mut self, asked: ReportQuery, shard: usize, now: Now) -> Report {
+        let ReportQuery { sort, limit, after } = asked;
         let weigh = |connection: &Connection<S>| {
             let (session, ledger) = (&connection.session, connection.session.ledger());
             match sort {
@@ -71,8 +71,8 @@ impl<S: Socket> Sessions<S> {
                 false => 0,
             };
             subscriptions += 1;
-            pending += head.saturating_sub(subscription.told());
-            heads = heads.wrapping_add(head.max(subscription.told()));
+            pending += head.saturating_sub(subscription.accounted_seq());
+            heads = heads.wrapping_add(head.max(subscription.accounted_seq()));
         }
         let (session, ledger) = (&connection.session, connection.session.ledger());
         Some(ClientRow {

@@ -12,7 +12,7 @@ use super::{Connection, Sessions, WaitsFor};
 use crate::history::HistoryClient;
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::model::tick::{Channel, Key};
-use crate::protocol::{Mode, Subscribe};
+use crate::protocol::{Mode, Selector, Subscribe};
 use crate::shard::plan::{NoPast, Past, Plan, ResumeStep};
 use crate::shard::resolved::Resolved;
 use crate::shard::shortage::SHORT_OF_MEMORY;
@@ -98,7 +98,7 @@ impl<S: Socket> Sessions<S> {
         let told: Vec<(Key, u64, u64)> =
             told.into_iter().map(|(instrument, told)| (key(instrument), told, heads(instrument))).collect();
         // The newest value says all that a client in `latest` missed.
-        let whole = wanted.terms_on(*channel).mode == Mode::Every;
+        let whole = wanted.policy_on(*channel).mode == Mode::Every;
         let missed: FxHashMap<Key, u64> = match whole {
             true => told
                 .iter()
@@ -146,20 +146,20 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// The numbers that a client has of instruments that it asks for and is not subscribed to; and the symbols that it has
-    /// numbers of though nobody has listed them yet.
+    /// numbers of though no feed has listed them yet.
     fn asked_for(
         &self,
         id: u32,
         channel: Channel,
-        symbols: &[String],
+        symbols: &[Selector],
         seq: &[(String, u64)],
     ) -> (FxHashMap<InstrumentId, u64>, BTreeSet<Symbol>) {
         let (mut named, mut wide) = (FxHashSet::default(), Vec::new());
-        for text in symbols {
-            match self.resolve(text) {
+        for selector in symbols {
+            match self.resolve(selector) {
                 Ok(Resolved::Listed(instrument, _)) => named.extend(self.env.table.get(instrument).cloned()),
                 Ok(Resolved::Awaited(symbol)) => drop(named.insert(symbol)),
-                Ok(Resolved::Wildcard(venue)) => wide.push(venue),
+                Ok(Resolved::Wildcard(selector)) => wide.push(selector),
                 Err(_) => {}
             }
         }
@@ -172,13 +172,10 @@ impl<S: Socket> Sessions<S> {
             let wanted = connection.and_then(|connection| connection.holdings.awaits(symbol));
             wanted.is_some_and(|wanted| wanted.on(channel).is_some())
         };
-        let takes = |venue: &Option<Box<str>>, symbol: &Symbol| {
-            venue.as_deref().is_none_or(|venue| venue == symbol.venue())
-        };
         let (mut told, mut unlisted) = (FxHashMap::default(), BTreeSet::new());
         for (text, seq) in seq {
             let Ok(symbol) = Symbol::parse(text) else { continue };
-            if !named.contains(&symbol) && !wide.iter().any(|venue| takes(venue, &symbol)) {
+            if !named.contains(&symbol) && !wide.iter().any(|selector| selector.takes(&symbol)) {
                 continue;
             }
             match self.env.table.find(&symbol) {

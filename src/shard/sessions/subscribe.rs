@@ -9,7 +9,7 @@ use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::{self as message, SubscriptionRow};
 use crate::protocol::outcome::Outcome;
-use crate::protocol::{Id, Subscribe};
+use crate::protocol::{Id, Selector, Subscribe};
 use crate::shard::answers::Answer;
 use crate::shard::holdings::Wildcard;
 use crate::shard::plan::{NoPast, Plan};
@@ -171,12 +171,12 @@ impl<S: Socket> Sessions<S> {
 
     /// Looks up a symbol.
     fn resolve_next(&mut self, id: u32, asked: &mut Subscribing, at: usize) -> Next {
-        let Some(text) = asked.wanted.symbols.get(at) else { return Next::Stage(Stage::Answer) };
+        let Some(selector) = asked.wanted.symbols.get(at) else { return Next::Stage(Stage::Answer) };
         if !self.steps.take(1) {
             return Next::Later;
         }
         let resolved = match asked.has_rate {
-            true => self.accept(id, text, &asked.plan, &mut asked.room),
+            true => self.accept(id, selector, &asked.plan, &mut asked.room),
             false => Err(Refusal::too_many_rates()),
         };
         match resolved {
@@ -187,8 +187,14 @@ impl<S: Socket> Sessions<S> {
     }
 
     /// What a symbol stands for, if it can be had.
-    fn accept(&self, id: u32, text: &str, plan: &Plan, room: &mut usize) -> Result<Resolved, Refusal> {
-        let resolved = self.resolve(text)?;
+    fn accept(
+        &self,
+        id: u32,
+        selector: &Selector,
+        plan: &Plan,
+        room: &mut usize,
+    ) -> Result<Resolved, Refusal> {
+        let resolved = self.resolve(selector)?;
         if let Some(ahead) = plan.ahead(&resolved, &self.env.table) {
             let msg = format!("`resume.seq` names a number of {ahead} that has not come yet");
             return Err(Refusal::new("bad_resume", msg));
@@ -224,10 +230,11 @@ impl<S: Socket> Sessions<S> {
         let rows = rejected.len() + accepted.len() * channels.len();
         let row = |sessions: &Self, at: usize, outcome: &mut Outcome| {
             let Some(at) = at.checked_sub(rejected.len()) else {
-                return outcome.reject(&rejected[at].1.row(&wanted.symbols[rejected[at].0]));
+                let (place, refusal) = &rejected[at];
+                return outcome.reject(&refusal.row(&wanted.symbols[*place].to_string()));
             };
             let (resolved, channel) = (&accepted[at / channels.len()], channels[at % channels.len()]);
-            let row = resolved.row(&sessions.env.table, channel, wanted.terms_on(channel));
+            let row = resolved.row(&sessions.env.table, channel, wanted.policy_on(channel));
             let row = sessions.with_beginning(id, row, resolved, channel, plan);
             *catches_up |= row.has_past();
             outcome.accept(&row);
@@ -281,8 +288,8 @@ impl<S: Socket> Sessions<S> {
             return Next::Stage(Stage::Take(at + 1, 0, None));
         };
         let start = if wanted.snapshot { StartAt::Snapshot } else { StartAt::FromHere };
-        let terms = wanted.terms_on(channel);
-        let spec = SubscribeSpec::new(channel, terms, resolved.is_named(), start, Some(plan));
+        let policy = wanted.policy_on(channel);
+        let spec = SubscribeSpec::new(channel, policy, resolved.is_named(), start, Some(plan));
         match self.take(id, resolved, spec, sweep, now) {
             Taken::All => Next::Stage(Stage::Take(at, nth + 1, None)),
             Taken::Some(sweep) => {
@@ -310,9 +317,9 @@ impl<S: Socket> Sessions<S> {
                 Some(listed) if self.directory.knows(listed) => {
                     self.attach(id, listed, spec, Some(State::Waiting), now);
                 }
-                _ => self.await_symbol(id, symbol, spec.channel(), spec.terms()),
+                _ => self.await_symbol(id, symbol, spec.channel(), spec.policy()),
             },
-            Resolved::Wildcard(venue) => return self.take_wildcard(id, venue.as_deref(), spec, sweep, now),
+            Resolved::Wildcard(selector) => return self.take_wildcard(id, selector, spec, sweep, now),
         }
         Taken::All
     }
@@ -320,14 +327,14 @@ impl<S: Socket> Sessions<S> {
     fn take_wildcard(
         &mut self,
         id: u32,
-        venue: Option<&str>,
+        selector: &Selector,
         spec: SubscribeSpec<'_>,
         sweep: Option<Sweep>,
         now: Now,
     ) -> Taken {
         // What was listed up to now is taken here, what comes later by `learn`.
         let mut sweep = sweep.unwrap_or_else(|| {
-            self.add_wildcard(id, Wildcard::new(venue.map(Into::into), spec.channel(), spec.terms()));
+            self.add_wildcard(id, Wildcard::new(selector.clone(), spec.channel(), spec.policy()));
             Sweep { next: 0, end: self.directory.listed_so_far(self.env.table.len()) }
         });
         let table = Arc::clone(&self.env.table);
@@ -338,13 +345,13 @@ impl<S: Socket> Sessions<S> {
             let instrument = InstrumentId(sweep.next as u32);
             sweep.next += 1;
             let Some(symbol) = table.get(instrument) else { continue };
-            if venue.is_some_and(|venue| venue != symbol.venue()) {
+            if !selector.takes(symbol) {
                 continue;
             }
-            // Each of what it takes has the terms of the wildcard that governs it.
+            // Each of what it takes has the policy of the wildcard that governs it.
             let Some(connection) = self.connections.get(id) else { return Taken::All };
             let governing = connection.holdings.governing(symbol, spec.channel());
-            let spec = spec.on_terms(governing.map_or(spec.terms(), Wildcard::terms));
+            let spec = spec.with_policy(governing.map_or(spec.policy(), Wildcard::policy));
             self.attach(id, instrument, spec, Some(State::Live), now);
         }
         Taken::All

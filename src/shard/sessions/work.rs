@@ -9,7 +9,7 @@ use super::{Connection, Sessions};
 use crate::model::tick::Channel;
 use crate::protocol::close::Close;
 use crate::protocol::json as message;
-use crate::protocol::{self, Op, Request, Subscribe};
+use crate::protocol::{self, Op, Request, Selector, Subscribe};
 use crate::shard::allowance::Admission;
 use crate::shard::directory::Forgotten;
 use crate::shard::socket::Socket;
@@ -62,7 +62,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Subscribes as the address of a client asks for, with the answer before the first data.
     pub fn subscribe(&mut self, id: u32, wanted: Subscribe, now: Now) {
-        let bytes = wanted.symbols.iter().map(String::len).sum();
+        let bytes = wanted.symbols.iter().map(Selector::bytes).sum();
         if self.admit(id, bytes, now) == Admission::Granted {
             self.begin(id, Work::Subscribe(Box::new(Subscribing::new(None, wanted))), now);
         }
