@@ -195,7 +195,7 @@ impl Buffers {
         self.0.head.get()
     }
 
-    /// Whether another frame may be printed before something is [forgotten](Self::forget).
+    /// Whether another frame may be appended before something is [reclaimed](Self::reclaim).
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
