@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tickfan::model::instrument::Symbol;
 use tickfan::protocol::frame::TextFrame;
-use tickfan::protocol::json::{self, Mark};
+use tickfan::protocol::json::{self, EncodeFlags};
 use tickfan::ring::{Seen, tick_ring};
 
 use crate::rig::{Nowhere, Rig, Tcp, symbol, trade};
@@ -33,7 +33,7 @@ fn encode(c: &mut Criterion) {
     group.bench_function("base: copy 200 bytes", |b| {
         b.iter(|| frame.make(|out| out.extend_from_slice(black_box(&ready))).len());
     });
-    let mark = Mark { tx_us: Some(1_714_564_800_100_530), ..Mark::default() };
+    let mark = EncodeFlags { tx_us: Some(1_714_564_800_100_530), ..EncodeFlags::default() };
     group.bench_function("trade", |b| {
         b.iter(|| frame.make(|out| json::tick(black_box(&tick), &symbol, mark, out)).len());
     });

@@ -14,7 +14,9 @@ use tickfan::model::tick::{Body, Decimal, Quote, Side, Tick, Trade, TradeId};
 use tickfan::protocol::json::Provenance;
 use tickfan::ring::{Seen, TickRing, TickWriter, tick_ring};
 use tickfan::session::Policy;
-use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
+use tickfan::shard::{
+    CatchUps, ClientInfo, ClientLimits, Peer, SessionOptions, SessionTimes, Sessions, Shard, Socket, Tuning,
+};
 use tickfan::system::counters::ShardCounters;
 use tickfan::time::clock::Clock;
 
@@ -134,24 +136,29 @@ impl<S: Socket> Rig<S> {
         let clock = Clock::real();
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
+            limits: ClientLimits {
+                symbols_max: 1_000,
+                frame_bytes_max: 65_536,
+                fragments_max: 64,
+                controls_per_s: 50,
+                ops_per_s: 50,
+                steps_per_turn_max: 1 << 20,
+            },
+            times: SessionTimes {
+                heartbeat_ms: 3_600_000,
+                close_grace_ms: 1_000,
+                drain_spread_ms: 0,
+                dead_peer_ms: 25_000,
+            },
+
             epoch: "e".into(),
             feed: Provenance::Live,
             policy: policy(),
             tuning: Tuning { unsent_bytes_max: 16_384 },
-            dead_peer_ms: 25_000,
-            fragments_max: 64,
             frame_ring_bytes: tickfan::session::FRAME_RING_BYTES,
-            controls_per_s: 50,
-            drain_spread_ms: 0,
-            heartbeat_ms: 3_600_000,
-            symbols_max: 1_000,
-            frame_bytes_max: 65_536,
-            ops_per_s: 50,
-            close_grace_ms: 1_000,
             venues: Arc::new([]),
             replay_control: None,
             catch_ups: CatchUps::new(0, 0, 1),
-            steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));

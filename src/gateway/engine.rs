@@ -25,7 +25,10 @@ use crate::protocol::close::Close;
 use crate::replay_control::{ControlPolicy, ReplayControl, ReplaySnapshot};
 use crate::ring::{TickRing, TickWriter, tick_ring};
 use crate::session::Policy;
-use crate::shard::{self, CatchUps, ClientInfo, NewClient, SessionOptions, ShardHandle, ShardParts, Tuning};
+use crate::shard::{
+    self, CatchUps, ClientInfo, ClientLimits, NewClient, SessionOptions, SessionTimes, ShardHandle,
+    ShardParts, Tuning,
+};
 use crate::system::counters::ShardCounters;
 use crate::system::memory::Memory;
 use crate::system::pulse::{Pulse, Signs};
@@ -304,6 +307,21 @@ fn session_options(
     venues.sort();
     venues.dedup();
     Ok(SessionOptions {
+        limits: ClientLimits {
+            symbols_max: config.limits.symbols_per_connection.get(),
+            frame_bytes_max: config.limits.frame_bytes(),
+            fragments_max: config.limits.fragments_per_message.get(),
+            controls_per_s: config.limits.control_frames_per_s.get(),
+            ops_per_s: config.limits.ops_per_s.get(),
+            steps_per_turn_max: config.shard.steps_per_turn_max,
+        },
+        times: SessionTimes {
+            heartbeat_ms: config.session.heartbeat_ms.get(),
+            close_grace_ms: config.session.close_grace_ms,
+            drain_spread_ms: config.session.drain_spread_ms,
+            dead_peer_ms: config.session.dead_peer_ms.get(),
+        },
+
         epoch: random_name()?.into(),
         feed: config.provenance(),
         policy: Policy {
@@ -317,16 +335,7 @@ fn session_options(
             rates_max: config.limits.rates_per_connection.get(),
         },
         tuning: Tuning { unsent_bytes_max: config.session.unsent_bytes_max.get() },
-        dead_peer_ms: config.session.dead_peer_ms.get(),
         frame_ring_bytes: config.shard.frame_ring_bytes,
-        heartbeat_ms: config.session.heartbeat_ms.get(),
-        symbols_max: config.limits.symbols_per_connection.get(),
-        frame_bytes_max: config.limits.frame_bytes(),
-        ops_per_s: config.limits.ops_per_s.get(),
-        fragments_max: config.limits.fragments_per_message.get(),
-        controls_per_s: config.limits.control_frames_per_s.get(),
-        close_grace_ms: config.session.close_grace_ms,
-        drain_spread_ms: config.session.drain_spread_ms,
         venues: venues.into(),
         replay_control,
         catch_ups: CatchUps::new(
@@ -334,7 +343,6 @@ fn session_options(
             config.record.catch_ups_per_address,
             config.record.catch_up_patience_ms.get(),
         ),
-        steps_per_turn_max: config.shard.steps_per_turn_max,
         reread_per_turn: config.shard.reread_per_turn.get(),
     })
 }

@@ -25,7 +25,7 @@ use crate::http::{
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
-use crate::shard::{self, Asked, ClientRow, ShardHandle, SortBy, Standing};
+use crate::shard::{self, ClientRow, ReportQuery, ShardHandle, SortBy, Standing};
 use crate::system::memory::{Memory, MemoryLevel};
 use crate::system::pulse::Pulse;
 use crate::time::clock::Clock;
@@ -340,7 +340,7 @@ async fn clients(shards: Arc<[ShardHandle]>, asked: AskedClients) -> Result<List
     };
     let after = after.map(|text| text.parse::<Standing>()).transpose();
     let after = after.map_err(|()| "`after` must be what such an answer gave as `next`".to_owned())?;
-    let asked = Asked { sort, limit, after };
+    let asked = ReportQuery { sort, limit, after };
     let mut rows: Vec<ClientRow> = Vec::new();
     for (number, shard) in shards.iter().enumerate() {
         rows.extend(shard.report(asked, number).await);

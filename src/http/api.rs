@@ -27,9 +27,9 @@ use super::{
 use crate::feed::publish::{TokenVerdict, too_many};
 use crate::model::instrument::{InstrumentId, Symbol};
 use crate::ops::collector::Measured;
-use crate::protocol;
 use crate::protocol::json::Ack;
 use crate::protocol::replay::parse_control;
+use crate::protocol::{self, Selector};
 use crate::replay_control::{NOT_A_REPLAY, Refusal};
 use crate::system::memory::{self};
 
@@ -265,33 +265,6 @@ async fn about(State(app): State<Arc<App>>) -> Response<Body> {
     page.response()
 }
 
-/// The instruments that a `match` selects.
-enum Match {
-    All,
-    Venue(String),
-    One(Symbol),
-}
-
-impl Match {
-    fn parse(text: &str) -> Option<Self> {
-        if text == "*" {
-            return Some(Self::All);
-        }
-        match text.strip_suffix(":*") {
-            Some(venue) => Symbol::is_venue(venue).then(|| Self::Venue(venue.to_owned())),
-            None => Symbol::parse(text).ok().map(Self::One),
-        }
-    }
-
-    fn takes(&self, symbol: &Symbol) -> bool {
-        match self {
-            Self::All => true,
-            Self::Venue(venue) => symbol.venue() == venue,
-            Self::One(wanted) => symbol == wanted,
-        }
-    }
-}
-
 async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Response<Body> {
     if !app.origins.allow(&headers) {
         return foreign();
@@ -300,9 +273,15 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
         Ok(asked) => asked,
         Err(response) => return *response,
     };
-    let Some(wanted) = asked.value("match").map_or(Some(Match::All), Match::parse) else {
-        return bad("`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
+    let wanted = asked.value("match").map_or(Selector::All, Selector::parse);
+    let is_good = match &wanted {
+        Selector::All | Selector::Symbol(_) => true,
+        Selector::Venue(venue) => Symbol::is_venue(venue),
+        Selector::Bare(_) | Selector::Malformed(..) => false,
     };
+    if !is_good {
+        return bad("`match` must be \"*\", \"venue:*\" or \"venue:NAME\"");
+    }
     let Hooks { instruments, state, .. } = &app.hooks;
     // Instruments are in the order of listing, so that later listings come after the cursor.
     let from = match &asked.after {
@@ -319,7 +298,7 @@ async fn symbols(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     };
     // A single symbol is looked up instead of searched for.
     let ids = match &wanted {
-        Match::One(symbol) => instruments.find(symbol).map_or(0..0, |id| id.0..id.0 + 1),
+        Selector::Symbol(symbol) => instruments.find(symbol).map_or(0..0, |id| id.0..id.0 + 1),
         _ => 0..instruments.len() as u32,
     };
     let rows = (ids.start.max(from)..ids.end).filter_map(|id| row(InstrumentId(id)));

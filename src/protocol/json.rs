@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::close::Close;
 use super::fault::Id;
-use super::request::{Echo, Rate, Terms};
+use super::request::{DeliveryPolicy, Echo, Rate};
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Channel, Decimal, GapCause, State, Tick};
 
 /// Fields of a tick message that are not part of the tick.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Mark {
+pub struct EncodeFlags {
     /// The tick is sent as a snapshot: the last value, not an update. A tick with its own `snap` is one as
     /// well.
     pub snap: bool,
@@ -47,28 +47,28 @@ fn head(kind: &str, symbol: &Symbol, out: &mut Vec<u8>) {
 }
 
 /// Appends the message of a tick: `trade`, `quote`, `gap` or `status`.
-pub fn tick(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) {
-    if Plain::write(tick, symbol, mark, out).is_some() {
-        end(mark.tx_us, out);
+pub fn tick(tick: &Tick, symbol: &Symbol, flags: EncodeFlags, out: &mut Vec<u8>) {
+    if EncodedTemplate::write(tick, symbol, flags, out).is_some() {
+        end(flags.tx_us, out);
     }
 }
 
 /// A trade or quote that is encoded except for the fields that differ between clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plain {
+pub struct EncodedTemplate {
     /// Offset at which `n` is inserted, in bytes.
     n_at: usize,
 }
 
-impl Plain {
+impl EncodedTemplate {
     /// Appends the message of a trade or quote without its end. A `gap` or `status` is written completely,
     /// and the result is `None`.
-    pub fn write(tick: &Tick, symbol: &Symbol, mark: Mark, out: &mut Vec<u8>) -> Option<Self> {
-        let mark = Mark { snap: mark.snap || tick.snap, ..mark };
+    pub fn write(tick: &Tick, symbol: &Symbol, flags: EncodeFlags, out: &mut Vec<u8>) -> Option<Self> {
+        let flags = EncodeFlags { snap: flags.snap || tick.snap, ..flags };
         let n_at;
         match &tick.body {
             Body::Trade(trade) => {
-                n_at = begin("trade", symbol, tick.seq, mark, out);
+                n_at = begin("trade", symbol, tick.seq, flags, out);
                 decimal(",\"price\":\"", Some(trade.price), out);
                 decimal(",\"size\":\"", Some(trade.size), out);
                 if let Some(side) = trade.side {
@@ -83,7 +83,7 @@ impl Plain {
                 }
             }
             Body::Quote(quote) => {
-                n_at = begin("quote", symbol, tick.seq, mark, out);
+                n_at = begin("quote", symbol, tick.seq, flags, out);
                 decimal(",\"bid\":\"", quote.bid, out);
                 decimal(",\"bid_size\":\"", quote.bid_size, out);
                 decimal(",\"ask\":\"", quote.ask, out);
@@ -118,13 +118,13 @@ impl Plain {
 }
 
 /// Appends the start of a trade or quote, and returns the offset at which `n` is inserted.
-fn begin(kind: &str, symbol: &Symbol, seq: u64, mark: Mark, out: &mut Vec<u8>) -> usize {
+fn begin(kind: &str, symbol: &Symbol, seq: u64, flags: EncodeFlags, out: &mut Vec<u8>) -> usize {
     head(kind, symbol, out);
     number(",\"seq\":", seq, out);
-    if mark.snap {
+    if flags.snap {
         out.extend_from_slice(b",\"snap\":true");
     }
-    if mark.past {
+    if flags.past {
         out.extend_from_slice(b",\"past\":true");
     }
     out.len()
@@ -174,7 +174,7 @@ pub struct Said<'a> {
     pub why: Option<GapCause>,
 }
 
-/// Parses a message that [`tick`], [`Plain`] or [`gap`] has written; `None` if it is not part of an update
+/// Parses a message that [`tick`], [`EncodedTemplate`] or [`gap`] has written; `None` if it is not part of an update
 /// stream.
 pub fn said(message: &[u8]) -> Option<Said<'_>> {
     #[derive(serde::Deserialize)]
@@ -355,15 +355,15 @@ impl<'a> SubscriptionRow<'a> {
     pub fn new(
         symbol: impl Into<Cow<'a, str>>,
         channel: Channel,
-        terms: Terms,
+        policy: DeliveryPolicy,
         state: Option<State>,
     ) -> Self {
         Self {
             symbol: symbol.into(),
             channel: channel.name(),
-            mode: terms.mode.name(),
-            max_hz: terms.rate.map(Rate::shown),
-            on_slow: terms.cuts.then_some("cut"),
+            mode: policy.mode.name(),
+            max_hz: policy.rate.map(Rate::shown),
+            on_slow: policy.disconnect_on_loss.then_some("cut"),
             state: state.map(State::name),
             resumed: None,
             past: None,
@@ -480,10 +480,10 @@ mod tests {
         (Symbol::parse("coinbase:BTC-USD").expect("good"), value)
     }
 
-    fn line(body: Body, mark: Mark) -> String {
+    fn line(body: Body, flags: EncodeFlags) -> String {
         let (symbol, value) = value(body);
         let mut out = Vec::new();
-        tick(&value, &symbol, mark, &mut out);
+        tick(&value, &symbol, flags, &mut out);
         String::from_utf8(out).expect("utf-8")
     }
 
@@ -495,21 +495,21 @@ mod tests {
             Body::Trade(Trade { price: d("1"), size: d("2"), side: None, id: TradeId::from_number(1) });
         let symbol = "coinbase:BTC-USD";
         let plain = |channel| Said { symbol, channel: Some(channel), from: 551, to: 551, why: None };
-        assert_eq!(said(line(quote, Mark::default()).as_bytes()), Some(plain(Channel::Quote)));
-        let trade_line = line(trade, Mark { tx_us: Some(7), ..Mark::default() });
+        assert_eq!(said(line(quote, EncodeFlags::default()).as_bytes()), Some(plain(Channel::Quote)));
+        let trade_line = line(trade, EncodeFlags { tx_us: Some(7), ..EncodeFlags::default() });
         assert_eq!(said(trade_line.as_bytes()), Some(plain(Channel::Trade)));
         let merged = trade_line.replace("\"seq\":551", "\"seq\":551,\"n\":4");
         assert_eq!(said(merged.as_bytes()), Some(Said { from: 548, ..plain(Channel::Trade) }));
         for (void, why) in [(FeedGap::Lost, GapCause::Feed), (FeedGap::NoValue, GapCause::Seek)] {
-            let gap = line(Body::Gap { channel: Channel::Trade, from: 540, void }, Mark::default());
+            let gap = line(Body::Gap { channel: Channel::Trade, from: 540, void }, EncodeFlags::default());
             let told = Said { from: 540, why: Some(why), ..plain(Channel::Trade) };
             assert_eq!(said(gap.as_bytes()), Some(told));
         }
-        let status = line(Body::Status(State::Stale), Mark::default());
+        let status = line(Body::Status(State::Stale), EncodeFlags::default());
         assert_eq!(said(status.as_bytes()), Some(Said { symbol, channel: None, from: 0, to: 0, why: None }));
         for not_one in [
-            line(quote, Mark { snap: true, ..Mark::default() }),
-            line(quote, Mark { past: true, ..Mark::default() }),
+            line(quote, EncodeFlags { snap: true, ..EncodeFlags::default() }),
+            line(quote, EncodeFlags { past: true, ..EncodeFlags::default() }),
             r#"{"type":"pong","id":9}"#.to_owned(),
             r#"{"type":"ack","op":"list","symbol":"x"}"#.to_owned(),
             "{}".to_owned(),
@@ -528,7 +528,7 @@ mod tests {
             id: TradeId::from_number(280_232),
         };
         assert_eq!(
-            line(Body::Trade(trade), Mark { tx_us: Some(7), ..Mark::default() }),
+            line(Body::Trade(trade), EncodeFlags { tx_us: Some(7), ..EncodeFlags::default() }),
             r#"{"type":"trade","symbol":"coinbase:BTC-USD","seq":551,"price":"64010.20","size":"0.0100","side":"buy","trade_id":"280232","ts":1618677817400000,"rx":1618677817431936,"tx":7}"#
         );
         let quote = Quote {
@@ -538,12 +538,13 @@ mod tests {
             ..Quote::default()
         };
         assert_eq!(
-            line(Body::Quote(quote), Mark { snap: true, ..Mark::default() }),
+            line(Body::Quote(quote), EncodeFlags { snap: true, ..EncodeFlags::default() }),
             r#"{"type":"quote","symbol":"coinbase:BTC-USD","seq":551,"snap":true,"bid":"64010.10","ask":"64010.20","ask_size":"1.1","ts":1618677817400000,"rx":1618677817431936}"#
         );
         let (symbol, value) = value(Body::Quote(quote));
         let (mut plain, mut copies) = (Vec::new(), Vec::new());
-        let written = Plain::write(&value, &symbol, Mark::default(), &mut plain).expect("a quote");
+        let written =
+            EncodedTemplate::write(&value, &symbol, EncodeFlags::default(), &mut plain).expect("a quote");
         for n in [1, 4] {
             written.copy(&plain, n, Some(7), &mut copies);
         }
@@ -555,15 +556,18 @@ mod tests {
             )
         );
         assert!(
-            line(Body::Trade(trade), Mark { past: true, ..Mark::default() })
+            line(Body::Trade(trade), EncodeFlags { past: true, ..EncodeFlags::default() })
                 .starts_with(r#"{"type":"trade","symbol":"coinbase:BTC-USD","seq":551,"past":true,"price":"#)
         );
         assert_eq!(
-            line(Body::Gap { channel: Channel::Trade, from: 540, void: FeedGap::Lost }, Mark::default()),
+            line(
+                Body::Gap { channel: Channel::Trade, from: 540, void: FeedGap::Lost },
+                EncodeFlags::default()
+            ),
             r#"{"type":"gap","symbol":"coinbase:BTC-USD","channel":"trade","from":540,"to":551,"why":"feed"}"#
         );
         assert_eq!(
-            line(Body::Status(State::Stale), Mark::default()),
+            line(Body::Status(State::Stale), EncodeFlags::default()),
             r#"{"type":"status","symbol":"coinbase:BTC-USD","state":"stale","since":1618677817431936}"#
         );
     }

@@ -11,9 +11,11 @@ mod query;
 pub mod replay;
 mod request;
 mod room;
+mod selector;
 
 pub use fault::{Fault, Id};
 pub use moment::{BadMoment, BadSince, Moment, Since};
 pub use query::{each_given_once, parse_query};
-pub use request::{Change, Echo, Mode, Op, Rate, Request, Resume, Subscribe, Target, Terms, parse};
+pub use request::{Change, DeliveryPolicy, Echo, Mode, Op, Rate, Request, Resume, Subscribe, Target, parse};
 pub use room::{RoomSpec, RoomTerms};
+pub use selector::Selector;

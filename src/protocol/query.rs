@@ -48,11 +48,11 @@ pub fn each_given_once(parameters: &[(String, String)], adding: &[&str]) -> Resu
 
 /// The subscription of a query; `None` if it has no symbols. Without `channel`, all channels are subscribed.
 fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, String> {
-    let mut wanted = Subscribe::new(Vec::new(), Vec::new());
+    let (mut wanted, mut symbols) = (Subscribe::new(Vec::new(), Vec::new()), Vec::new());
     for (key, value) in parameters {
         match key.as_str() {
             "symbols" => {
-                wanted.symbols.extend(value.split(',').filter(|s| !s.is_empty()).map(str::to_owned));
+                symbols.extend(value.split(',').filter(|s| !s.is_empty()).map(str::to_owned));
             }
             "channel" => {
                 let words = value.split(',').map(|word| {
@@ -79,7 +79,7 @@ fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, Strin
                 let rate = value.parse().ok().and_then(Rate::from_hz);
                 wanted.rate = Some(rate.ok_or_else(|| MAX_HZ.to_owned())?);
             }
-            "on_slow" => wanted.cuts = on_slow(value)?,
+            "on_slow" => wanted.disconnect_on_loss = on_slow(value)?,
             "from" => {
                 wanted.from = Some(time("from", value)?);
             }
@@ -90,11 +90,11 @@ fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, Strin
         true => Channel::ALL.to_vec(),
         false => each_once(wanted.channels),
     };
-    if let Some(long) = wanted.symbols.iter().find(|s| s.len() > TEXT_BYTES_MAX) {
+    if let Some(long) = symbols.iter().find(|s: &&String| s.len() > TEXT_BYTES_MAX) {
         return Err(format!("`symbols`: {}… is longer than {TEXT_BYTES_MAX} bytes", quoted(long)));
     }
     // The length of the request head bounds the number of symbols.
-    wanted.symbols = within(wanted.symbols, usize::MAX)?;
+    wanted.symbols = within(symbols, usize::MAX)?;
     let wanted = wanted.check()?;
     Ok((!wanted.symbols.is_empty()).then_some(wanted))
 }
@@ -103,7 +103,7 @@ fn subscribe(parameters: &[(String, String)]) -> Result<Option<Subscribe>, Strin
 mod tests {
     use super::*;
     use crate::protocol::Moment;
-    use crate::protocol::Since;
+    use crate::protocol::{Selector, Since};
 
     fn parse(list: &[(&str, &str)]) -> Result<(Option<Subscribe>, Option<RoomSpec>), String> {
         parse_query(list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn it_means_the_same_as_a_message() {
         let wanted = subscribes(&[("symbols", "a:B,kraken:*"), ("channel", "trade")]).expect("good");
-        assert_eq!(wanted.symbols, ["a:B", "kraken:*"]);
+        assert_eq!(wanted.symbols, ["a:B", "kraken:*"].map(Selector::parse));
         assert_eq!(wanted.channels, [Channel::Trade]);
         assert_eq!(subscribes(&[("symbols", "*")]).expect("good").channels, Channel::ALL);
         assert_eq!(parse(&[]), Ok((None, None)));
@@ -142,7 +142,7 @@ mod tests {
         let wanted = subscribes(&list).expect("good");
         assert_eq!(
             (wanted.symbols, wanted.channels),
-            (vec!["a:B".into(), "c:D".into(), "e:F".into()], Channel::ALL.to_vec())
+            (["a:B", "c:D", "e:F"].map(Selector::parse).to_vec(), Channel::ALL.to_vec())
         );
         let one =
             subscribes(&[("symbols", "a:B"), ("channel", "trade"), ("channel", "trade")]).expect("good");

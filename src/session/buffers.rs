@@ -25,7 +25,7 @@ const FRAME_BYTES_MAX: usize = 4_096;
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
-/// When a tick that a frame tells was received and encoded, and as what it is measured.
+/// When the tick of a frame was received and encoded, and as what it is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     /// When it was received, nanoseconds since the Unix epoch.
@@ -77,7 +77,7 @@ impl FrameRange {
 ///
 /// A tick's frame is *printed* in a frame ring once, and a row of pending frames, then an outbox, remembers where it stands there: so a tick costs
 /// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame ring
-/// is a ring. Before it comes round, it [gets longer](Self::lengthen), or whoever was not written to for so long makes
+/// is a ring. Before it comes round, it [gets longer](Self::lengthen), or sessions that were not written to for so long make
 /// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
 #[derive(Clone, Debug)]
 pub struct Buffers(Rc<Shared>);
@@ -90,7 +90,7 @@ struct Shared {
     frame_ring: RefCell<Vec<u8>>,
     /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame ring.
     head: Cell<u64>,
-    /// Nobody reads what stands before this place.
+    /// What stands before this place is not read any more.
     reclaimed: Cell<u64>,
     frames: RefCell<Frames>,
     chunks: Pool<u8>,
@@ -195,7 +195,7 @@ impl Buffers {
         self.0.head.get()
     }
 
-    /// Whether another frame may be printed before something is [forgotten](Self::forget).
+    /// Whether another frame may be appended before something is [reclaimed](Self::reclaim).
     #[inline]
     pub fn has_room(&self) -> bool {
         // A frame, and what may be left out before it.
@@ -217,7 +217,7 @@ impl Buffers {
 
     /// Makes the frame ring twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
     ///
-    /// It never gets shorter: whoever needed that much once, will again. What is on it is copied, which takes a millisecond or
+    /// It never gets shorter: what was needed once will be needed again. What is on it is copied, which takes a millisecond or
     /// two for eight megabytes.
     #[cold]
     pub fn lengthen(&self) -> bool {
@@ -238,7 +238,7 @@ impl Buffers {
         true
     }
 
-    /// Nobody will read what stands before this place.
+    /// Frees what stands before this place: it will not be read.
     pub fn reclaim(&self, before: u64) {
         self.0.reclaimed.set(before);
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
@@ -247,7 +247,7 @@ impl Buffers {
         }
     }
 
-    /// Prints a frame; `None` if there is no room, or if it is very long.
+    /// Appends a frame; `None` if there is no room, or if it is very long.
     pub fn append(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
@@ -369,7 +369,7 @@ impl Buffers {
         }
     }
 
-    /// What nobody borrowed since this was called last is not kept for long: each time, half of it goes.
+    /// Frees half of what was not borrowed since this was called last.
     pub fn shrink(&self) {
         self.0.chunks.shrink();
         self.0.lists.shrink();

@@ -4,7 +4,7 @@
 use super::window::Window;
 use super::{REFILL_BYTES, Session, marks};
 
-/// How far behind a client is, as it is told.
+/// How far behind a client is, as it is warned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Nothing worth a word waits.
@@ -36,14 +36,14 @@ impl Level {
 /// What the kernel holds of what it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// Bytes that the other side has not acknowledged; 0 where the system does not tell.
+    /// Bytes that the other side has not acknowledged; 0 where the system does not report it.
     pub unacked: u64,
 }
 
 /// What a look at the clock leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The levels to tell, the first and the last of them; `None` if nothing has changed.
+    /// The levels to send, the first and the last of them; `None` if nothing has changed.
     pub tell: Option<(Level, Level)>,
     /// Nanoseconds until it is cut, while nothing is taken.
     pub cut_in_ns: Option<u64>,
@@ -56,7 +56,7 @@ pub struct Verdict {
 impl Session {
     // ---- pings ----------------------------------------------------------------------------------------
 
-    /// What is written next comes to a place of the stream at which somebody has to [look](Self::look_at_marks).
+    /// Whether what is written next comes to a place of the stream at which [marks](Self::look_at_marks) are looked at.
     #[inline]
     pub fn is_at_mark(&self) -> bool {
         self.taken + self.outbox.len() as u64 >= self.marks_at
@@ -234,7 +234,7 @@ impl Session {
         let is_silent = self.marks.read().is_none() || self.is_over_full();
         let waits = !(self.waiting.is_empty() && self.outbox.is_empty());
         match &mut self.window {
-            None if self.pressed => self.window = Some(Box::new(Window::measured(acked, now_ns))),
+            None if self.was_full => self.window = Some(Box::new(Window::measured(acked, now_ns))),
             None => {}
             Some(window) if !window.is_limit() => {
                 window.begin(acked, ahead_ns, now_ns);
@@ -269,7 +269,7 @@ impl Session {
         [queued, dirty, held, unread].into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// The level that the client was told last.
+    /// The level that the client was sent last.
     pub fn level(&self) -> Level {
         self.level
     }
@@ -297,7 +297,7 @@ impl Session {
         let cut_in_ns = (self.shedding && stuck).then_some(left_ns);
         let level = self.level_at(behind_ns, cut_in_ns);
         let tell = (level != self.level).then(|| {
-            // Nobody is told of the third step who did not hear of the first.
+            // A rise is announced one level at a time: `warn`, then `shed`, then `cut`.
             let next = Level::ALL[(self.level as usize + 1).min(3)];
             (if level > self.level { next } else { level }, level)
         });
@@ -327,8 +327,8 @@ impl Session {
         let stalled = kernel.unacked > 0 && !progress;
         // What the kernel of a client takes, or does not, behind a ping that it has already says nothing of the client.
         let counts = self.is_over_full() || self.marks.is_on_its_way(self.acked);
-        if counts && (progress || (stalled && !self.stalled && !self.pressed)) {
-            // Whatever stands still does so since now, as far as anybody can tell.
+        if counts && (progress || (stalled && !self.stalled && !self.was_full)) {
+            // Whatever stands still does so since now, as far as is known.
             self.progress_ns = now_ns;
         }
         self.acked = acked;

@@ -4,7 +4,7 @@
 //! megabytes for a program that reads nothing, and says only now and then that it has room again. So a ping stands in the
 //! stream every so often, with its place in it as payload. A client answers it when it comes to it (RFC 6455 §5.5.2), and so
 //! tells what it has read. While all is answered, pings are few; behind one that is not answered they stand so close that
-//! somebody who reads slowly answers one in time, too.
+//! a slow reader answers one in time, too.
 //!
 //! Nothing of this says anything of a client that has never answered a ping, though a client has to.
 
@@ -120,7 +120,7 @@ impl Marks {
         ping
     }
 
-    /// Takes in what a client answered: true if it tells of a place that it was not known to have come to. An answer stands
+    /// Takes in what a client answered: true if it shows a place that it was not known to have come to. An answer stands
     /// for all pings before it. One that comes within `prompt_ns` is in time.
     pub(super) fn answered(&mut self, payload: &[u8], prompt_ns: u64, now_ns: u64) -> bool {
         let at = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<u64>().ok());

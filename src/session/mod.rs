@@ -1,5 +1,5 @@
-//! One client's session, without its socket: what waits to be written, what it has been told of each stream it
-//! subscribed to, and how far behind it is. A pure machine: it is told what happened and when.
+//! One client's session, without its socket: what waits to be written, what it was sent of each stream it
+//! subscribed to, and how far behind it is. A pure machine: what happened, and when, are arguments.
 //!
 //! # States
 //!
@@ -7,7 +7,7 @@
 //!            on a tick                          on room in the socket               on a look at the clock
 //! Live       queue it; no room even after a     -                                   waited for too long -> Shedding
 //!            write -> dirty, and Shedding
-//! Shedding   dirty: the last value will tell    tell the newest of each dirty       nothing taken for too long -> cut
+//! Shedding   dirty: the last value is sent      send the newest of each dirty       nothing taken for too long -> cut
 //!                                               subscription; none left -> Live
 //! Closing    refuse                             what is queued, then bye and        -
 //!                                               the close frame go out
@@ -16,13 +16,13 @@
 //! A new subscription starts dirty, so a snapshot goes the same path as a recovery: there is no second copy
 //! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
 //!
-//! # Who is slow
+//! # Slow clients
 //!
-//! Not who was sent much, but whose socket takes nothing, or who does not come to what was sent: pings stand in the stream
+//! A client is slow whose socket takes nothing, or that does not come to what it was sent: pings stand in the stream
 //! (`marks`), and with much behind one that is not answered in time, the session counts as blocked until it is.
 //! [`judge`](Session::judge) is asked about sessions that were blocked or whose kernel holds bytes that are not acknowledged.
 //! What counts is for how long the oldest of what waits has waited: in the outbox, as a dirty subscription, in the kernel
-//! without any progress, or behind a ping. The client is told each [`Level`] in turn.
+//! without any progress, or behind a ping. The client is sent each [`Level`] in turn.
 //!
 //! One whose socket stays full has a window (`window`): no more is before the client than it takes in half a second.
 //! What a subscription to the newest values is offered beyond that makes it dirty, and is sent when there is room: at
@@ -33,8 +33,8 @@
 //!
 //! # Accounting
 //!
-//! [`Subscription::told`] is the newest number the client was told of, by a tick, an `n` or a gap. So what is
-//! pending is always `head − told`, and over a session's subscriptions, states not counted and those that have ended
+//! [`Subscription::accounted_seq`] is the newest number that a tick, an `n` or a gap accounts for. So what is
+//! pending is always `published_seq − accounted_seq`, and over a session's subscriptions, states not counted and those that have ended
 //! included: `offered = sent + merged + dropped + lost + pending`, where what is offered counts from the snapshot's
 //! number.
 
@@ -55,7 +55,7 @@ pub use judging::{Kernel, Level, Verdict};
 use marks::Marks;
 pub use outbox::Outbox;
 pub use pending_frames::PendingFrames;
-pub use subscription::{Begin, CatchUp, Ledger, Manner, Missing, RateId, Subscription, Told};
+pub use subscription::{Baseline, CatchUp, Ledger, Missing, RateId, Subscription, Told};
 use window::Window;
 
 use crate::model::tick::Key;
@@ -90,9 +90,9 @@ const REFILL_BYTES: usize = 4_096;
 /// A rate of a session, and the subscriptions that it holds back until their time comes.
 #[derive(Debug, Default)]
 struct Held {
-    /// `None` while it is nobody's.
+    /// `None` while it is not in use.
     rate: Option<Rate>,
-    /// When they are released, steady time: a moment that somebody waits for, or one that has passed.
+    /// When they are released, steady time: a moment that the shard waits for, or one that has passed.
     due_ns: u64,
     keys: Vec<Key>,
     /// What has it: subscriptions, wildcards and awaited symbols.
@@ -124,7 +124,7 @@ pub struct Session {
     /// It is blocked until the client answers a ping.
     awaits_answer: bool,
     /// The socket was full since the outbox was last empty.
-    pressed: bool,
+    was_full: bool,
     /// What the kernel holds does not get less.
     stalled: bool,
     level: Level,
@@ -133,7 +133,7 @@ pub struct Session {
     outbox: Outbox,
     /// Bytes the socket took.
     taken: u64,
-    /// From which place of the stream on somebody has to [look](Self::look_at_marks) before more is written.
+    /// From this place of the stream on, [marks](Self::look_at_marks) are looked at before more is written.
     marks_at: u64,
     /// How much the client may have before it, where it is behind.
     window: Option<Box<Window>>,
@@ -157,7 +157,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that was told nothing yet. `stagger` tells when it is pinged: another time than those that have another.
+    /// A session that was sent nothing yet. `stagger` spreads the times at which sessions are pinged.
     pub fn new(policy: Rc<Policy>, buffers: Buffers, stagger: u8, now_ns: u64) -> Self {
         Self {
             policy,
@@ -169,7 +169,7 @@ impl Session {
             shedding: false,
             blocked: false,
             awaits_answer: false,
-            pressed: false,
+            was_full: false,
             stalled: false,
             level: Level::Ok,
             refill_bytes: REFILL_BYTES,
@@ -187,20 +187,19 @@ impl Session {
 
     // ---- ticks ----------------------------------------------------------------------------------------
 
-    /// Reads what a write needs, and says nothing of it. Of several sessions in a row this waits for memory once.
+    /// Prefetches what a write needs: for several sessions in a row, memory is waited for once. The sum it returns means nothing.
     #[inline]
     pub fn prefetch(&self) -> usize {
         usize::from(self.closing) ^ self.outbox.prefetch() ^ self.waiting.len()
     }
 
-    /// Takes in what was laid on its pending frames, which has no room from then on: to be called before anything else is asked or
-    /// wanted of it.
+    /// Absorbs its pending frames, which have no room from then on: to be called before anything else is asked of it.
     #[inline]
-    pub fn take(&mut self, pending_frames: &mut PendingFrames) {
-        self.ledger.sent += self.outbox.take(pending_frames);
+    pub fn absorb(&mut self, pending_frames: &mut PendingFrames) {
+        self.ledger.sent += self.outbox.absorb(pending_frames);
     }
 
-    /// Bytes of ticks that may be laid on its pending frames, until it is looked at again. None while states wait, which may have to be
+    /// Bytes of ticks that may be pushed on its pending frames, until it is looked at again. None while states wait, which may have to be
     /// told first.
     pub fn room(&self) -> usize {
         let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;
@@ -291,7 +290,7 @@ impl Session {
         self.ledger.lost -= lost.min(self.ledger.lost);
     }
 
-    /// Counts what was told.
+    /// Counts what was sent, or lost.
     #[inline]
     pub fn count(&mut self, counts: Ledger) {
         self.ledger += counts;
@@ -303,8 +302,8 @@ impl Session {
     }
 
     /// A subscription to a channel begins behind this number.
-    pub fn began(&mut self, told: u64) {
-        self.offered = self.offered.wrapping_sub(told);
+    pub fn began(&mut self, accounted_seq: u64) {
+        self.offered = self.offered.wrapping_sub(accounted_seq);
     }
 
     /// The number that a subscription began behind moves by so much: see [`CatchUp::rebased`].
@@ -312,9 +311,9 @@ impl Session {
         self.offered = self.offered.wrapping_sub(by);
     }
 
-    /// A subscription to a channel ends, told up to this number.
-    pub fn ended(&mut self, told: u64) {
-        self.offered = self.offered.wrapping_add(told);
+    /// A subscription to a channel ends, accounted for up to this number.
+    pub fn ended(&mut self, accounted_seq: u64) {
+        self.offered = self.offered.wrapping_add(accounted_seq);
     }
 
     /// What was offered on all subscriptions to channels, `heads` being the sum of the newest numbers of those that
@@ -331,14 +330,14 @@ impl Session {
         self.waiting.push_back((key, (now_ns / 1_000_000) as u32));
     }
 
-    /// The dirty subscription that waited longest, if there is room to tell what it missed.
+    /// The dirty subscription that waited longest, if there is room to send what it missed.
     pub fn next_waiting(&mut self) -> Option<Key> {
         let (key, _) = if self.has_room() { self.waiting.pop_front()? } else { return None };
         self.states_waiting -= u32::from(key.channel().is_none());
         Some(key)
     }
 
-    /// Whether states wait: nothing of a symbol is told before its state.
+    /// Whether states wait: nothing of a symbol is sent before its state.
     #[inline]
     pub fn has_states_waiting(&self) -> bool {
         self.states_waiting > 0
@@ -350,7 +349,7 @@ impl Session {
         !self.waiting.is_empty() && self.has_room()
     }
 
-    /// Whether there is room to tell what one subscription missed. Half of the outbox is left for what comes meanwhile:
+    /// Whether there is room to send what one subscription missed. Half of the outbox is left for what comes meanwhile:
     /// no tick is to be lost because an old one was sent. Where there is a window, only what fits in it is
     /// sent: behind it the newest value would get old.
     pub fn has_room(&self) -> bool {
@@ -434,13 +433,13 @@ impl Session {
     }
 
     /// Holds a dirty subscription back until its rate lets it go: at the next point of a grid of its periods, which
-    /// begins at `phase_ns`. When that is, if nobody waits for that moment yet.
+    /// begins at `phase_ns`. When that is, if that moment is not waited for yet.
     #[inline]
     pub fn hold(&mut self, key: Key, id: RateId, phase_ns: u64, now_ns: u64) -> Option<u64> {
         let held = self.rates.get_mut(usize::from(id.0))?;
         let period_ns = held.rate?.period_ns();
         held.keys.push(key);
-        // Whoever was held until that moment before may be gone: the moment still comes.
+        // What was held until that moment before may be gone: the moment still comes.
         (held.due_ns <= now_ns).then(|| {
             let phase_ns = phase_ns % period_ns;
             held.due_ns = (now_ns + period_ns - phase_ns) / period_ns * period_ns + phase_ns;
@@ -513,7 +512,7 @@ impl Session {
         self.outbox.push_tick(frame, times, now_ns);
     }
 
-    /// Queues an answer. It is never refused: who sends too many requests is not read from while
+    /// Queues an answer. It is never refused: a client that sends too many requests is not read from while
     /// [`is_over_full`](Self::is_over_full).
     pub fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
         self.outbox.push_answer(frame, now_ns);
@@ -557,8 +556,8 @@ impl Session {
         self.outbox.ticks_within(n)
     }
 
-    /// Tells the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for, of
-    /// these and of all: of very many not each is told, and `others` are those of writes that were not asked. To be asked
+    /// Hands out the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for, of
+    /// these and of all: of very many not each is handed out, and `others` are those of writes that were not asked. To be asked
     /// before they are [written](Self::wrote). False if no tick is out.
     #[inline]
     pub fn going(&self, n: usize, others: u64, tell: impl FnMut(Times, u64, u64)) -> bool {
@@ -571,7 +570,7 @@ impl Session {
         self.outbox.has_refused()
     }
 
-    /// Where there [is such](Self::has_refused): tells the times of each tick that is out with the first `n` bytes of what
+    /// Where there [is such](Self::has_refused): hands out the times of each tick that is out with the first `n` bytes of what
     /// waits, and whether the socket refused it, or it came later. To be asked before they are [written](Self::wrote).
     pub fn going_refused(&self, n: usize, tell: impl FnMut(Times, bool)) {
         self.outbox.going_refused(n, tell);
@@ -582,7 +581,7 @@ impl Session {
     pub fn wrote(&mut self, n: usize, now_ns: u64) {
         self.outbox.wrote(n);
         self.taken += n as u64;
-        if self.pressed || self.shedding {
+        if self.was_full || self.shedding {
             self.gave_way(now_ns);
         }
     }
@@ -590,17 +589,17 @@ impl Session {
     /// A socket that was full has taken something.
     #[cold]
     fn gave_way(&mut self, now_ns: u64) {
-        if self.pressed {
+        if self.was_full {
             self.progress_ns = now_ns;
             self.stalled = false;
             // A slow client's pong is stuck behind data: that it takes data is as good.
             self.alive_ns = now_ns;
         }
         if self.outbox.is_empty() {
-            self.pressed = false;
+            self.was_full = false;
             // It was not full for long.
             self.window.take_if(|window| !window.is_limit());
-            // Who answers pings is given more when it has come to this.
+            // A client that answers pings is given more when it has come to this.
             if self.oldest_mark().is_none() {
                 self.refill_more();
             }
@@ -621,11 +620,11 @@ impl Session {
     /// The socket took nothing.
     pub fn block(&mut self, now_ns: u64) {
         self.own();
-        if !self.pressed {
+        if !self.was_full {
             // Until now it took whatever it was given.
             self.progress_ns = now_ns;
         }
-        (self.blocked, self.pressed) = (true, true);
+        (self.blocked, self.was_full) = (true, true);
         self.refill_bytes = REFILL_BYTES;
     }
 
@@ -647,7 +646,7 @@ impl Session {
         self.awaits_answer
     }
 
-    /// Everything was told, and the client comes to what it is sent in time: ticks are queued again.
+    /// Everything was sent, and the client comes to it in time: ticks are queued again.
     pub fn end_shedding(&mut self) {
         let half = self.outbox.len() <= self.policy.outbox_bytes_max / 2;
         let idle = self.waiting.is_empty() && half && !self.blocked && !self.stalled;

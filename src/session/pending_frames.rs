@@ -8,18 +8,18 @@ const RUNS_MAX: usize = 28;
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
-/// Frames in the frame ring that are laid out for one session.
+/// Frames in the frame ring that are pushed out for one session.
 ///
 /// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
 /// lines of memory, found by way of two others; its row of pending frames is two lines in a table, of which the second
-/// is needed where very many wait. So ticks are pushed to that row, and [taken](super::Session::take) in before the
+/// is needed where very many wait. So ticks are pushed to that row, and [taken](super::Session::absorb) in before the
 /// session is looked at. A session that cannot just be offered a tick has no [room](super::Session::room) in it.
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub struct PendingFrames {
-    /// When the first of them was laid, steady time.
+    /// When the first of them was pushed, steady time.
     since_ns: u64,
-    /// Bytes that may still be laid.
+    /// Bytes that may still be pushed.
     room: u32,
     /// How many of them the ledger counts.
     counted: u16,
@@ -33,9 +33,9 @@ pub struct PendingFrames {
 const _: () = assert!(size_of::<PendingFrames>() == 128, "two lines of memory");
 
 impl PendingFrames {
-    /// Lays a frame. False if there is no room.
+    /// Pushes a frame. False if there is no room.
     #[inline]
-    pub fn lay(&mut self, range: FrameRange, counted: bool, now_ns: u64) -> bool {
+    pub fn push(&mut self, range: FrameRange, counted: bool, now_ns: u64) -> bool {
         let Some(left) = (self.room as usize).checked_sub(range.len) else { return false };
         let run = range.first() << MORE_BITS;
         let used = usize::from(self.used);
@@ -55,7 +55,7 @@ impl PendingFrames {
         true
     }
 
-    /// Reads what a tick needs, and says nothing of it.
+    /// Prefetches what a tick needs. The number it returns means nothing.
     #[inline]
     pub fn prefetch(&self) -> usize {
         self.runs[usize::from(self.used).min(RUNS_MAX - 1)] as usize
@@ -72,7 +72,7 @@ impl PendingFrames {
         self.room = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// When the first of them was laid, steady time.
+    /// When the first of them was pushed, steady time.
     pub(super) fn since_ns(&self) -> u64 {
         self.since_ns
     }
@@ -81,7 +81,7 @@ impl PendingFrames {
     ///
     /// # Panics
     /// When the frame ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
-    /// hold frames are [taken](super::Session::take) from before the frame ring forgets.
+    /// hold frames are [taken](super::Session::absorb) from before the frame ring forgets.
     #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
@@ -120,7 +120,7 @@ mod tests {
         buffers.append(frame, times).expect("there is room")
     }
 
-    /// What is taken off a row of pending frames: the bytes, when it was laid, how much was counted.
+    /// What is taken off a row of pending frames: the bytes, when it was pushed, how much was counted.
     fn taken(pending_frames: &mut PendingFrames, buffers: &Buffers) -> (Vec<u8>, u64, u64) {
         let (mut bytes, since_ns) = (Vec::new(), pending_frames.since_ns());
         let counted =
@@ -129,7 +129,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is laid comes off again, the same and in order, wherever it stands in the frame ring.
+        /// Whatever is pushed comes off again, the same and in order, wherever it stands in the frame ring.
         #[test]
         fn what_is_laid_is_taken(
             frames in prop::collection::vec((1_usize..400, any::<bool>(), 0_u8..8), 1..400),
@@ -139,7 +139,7 @@ mod tests {
             (0..before).for_each(|n| { append(&buffers, &vec![b'x'; 100 + n]); });
             let mut pending_frames = PendingFrames::default();
             pending_frames.set_room(FRAME_RING_BYTES_MIN / 4);
-            let (mut laid, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
+            let (mut pushed, mut counted, mut first, mut room) = (Vec::new(), 0, None, FRAME_RING_BYTES_MIN / 4);
             for (nth, (len, counts, dice)) in frames.iter().enumerate() {
                 let frame = vec![nth as u8; *len];
                 // As a shard does it, before the frame ring comes round.
@@ -147,9 +147,9 @@ mod tests {
                 let range = (!comes_round).then(|| append(&buffers, &frame));
                 // Some are for others, or nothing would ever end a run.
                 if let Some(range) = range.filter(|_| *dice > 0)
-                    && pending_frames.lay(range, *counts, nth as u64)
+                    && pending_frames.push(range, *counts, nth as u64)
                 {
-                    laid.extend_from_slice(&frame);
+                    pushed.extend_from_slice(&frame);
                     counted += u64::from(*counts);
                     first = first.or(Some(nth as u64));
                     room -= len;
@@ -161,7 +161,7 @@ mod tests {
                 let full = usize::from(pending_frames.used) == RUNS_MAX;
                 prop_assert!(comes_round || full || *len > room, "{len} of {room}");
                 let (bytes, since, sum) = taken(&mut pending_frames, &buffers);
-                prop_assert_eq!(bytes, std::mem::take(&mut laid));
+                prop_assert_eq!(bytes, std::mem::take(&mut pushed));
                 prop_assert!(first.is_none_or(|first| first == since));
                 prop_assert_eq!((sum, pending_frames.is_empty()), (std::mem::take(&mut counted), true));
                 room = FRAME_RING_BYTES_MIN / 4;
@@ -172,7 +172,7 @@ mod tests {
                 }
             }
             let (bytes, _, sum) = taken(&mut pending_frames, &buffers);
-            prop_assert_eq!((bytes, sum), (laid, counted));
+            prop_assert_eq!((bytes, sum), (pushed, counted));
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let mut pending_frames = PendingFrames::default();
         pending_frames.set_room(usize::MAX);
-        assert!(pending_frames.lay(append(&buffers, b"frame"), true, 1));
+        assert!(pending_frames.push(append(&buffers, b"frame"), true, 1));
         (0..FRAME_RING_BYTES_MIN).for_each(|_| {
             append(&buffers, &[b'x'; 100]);
         });
@@ -197,7 +197,7 @@ mod tests {
         let frame = [b'y'; 10];
         // One instrument that ticks fast: very many frames in a row.
         let mut all = 0;
-        while pending_frames.lay(append(&buffers, &frame), true, 1) {
+        while pending_frames.push(append(&buffers, &frame), true, 1) {
             all += 1;
         }
         assert_eq!(all, RUNS_MAX as u64 * (u64::from(MORE_MAX) + 1));

@@ -1,9 +1,9 @@
-//! One subscription: what its client has been told of one stream, and what it has to be told to be current again.
+//! One subscription: what its client was sent of one stream, and what it has to be sent to be current again.
 
 use std::ops::AddAssign;
 
 use crate::model::tick::{Body, GapCause, LastValue, Stream, Tick};
-use crate::protocol::Mode;
+use crate::protocol::{DeliveryPolicy, Mode};
 
 /// A subscription of one session to one stream, as it stands in the shard's table: there are very many of them.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +15,8 @@ pub struct Subscription {
     flags: u8,
     /// The rate that holds it back, where the flag is set.
     rate: u8,
-    /// The newest number the client was told of.
-    told: u64,
+    /// The newest number that the client was sent, or that a gap or an `n` accounts for.
+    accounted_seq: u64,
 }
 
 const _: () = assert!(size_of::<Subscription>() == 16, "four on a line of memory");
@@ -24,28 +24,11 @@ const _: () = assert!(size_of::<Subscription>() == 16, "four on a line of memory
 /// Flag of a [`Subscription`]: its mode is `latest`.
 const LATEST: u8 = 1;
 /// The first tick that it loses to slowness ends the session.
-const CUTS: u8 = 1 << 1;
+const DISCONNECTS: u8 = 1 << 1;
 /// It has a rate.
 const RATED: u8 = 1 << 2;
 /// The client asked for it by its name.
 const NAMED: u8 = 1 << 3;
-
-/// How a subscription treats ticks that come faster than they are wanted or taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// Merge or drop.
-    pub mode: Mode,
-    /// The session's rate that holds it back: see [`Session::rate`](super::Session::rate).
-    pub rate: Option<RateId>,
-    /// The first tick that is lost to slowness ends the session.
-    pub cuts: bool,
-}
-
-impl From<Mode> for Manner {
-    fn from(mode: Mode) -> Self {
-        Self { mode, rate: None, cuts: false }
-    }
-}
 
 /// One of the rates of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,21 +47,21 @@ enum Condition {
     /// What it missed while the client was away is being read from the ring.
     Resuming,
     /// What was recorded is being read, and nothing of it was sent yet.
-    Unbegun,
+    Pending,
     /// What was recorded is being read.
     Past,
-    /// Nothing was told of it: whatever comes next begins the count.
+    /// Nothing of it was sent: whatever comes next begins the count.
     Opening,
 }
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// Behind this number: what comes next is told.
+pub enum Baseline {
+    /// Behind this number: what comes next is sent.
     After(u64),
     /// With the last value, marked `snap`; this is the newest number there is.
     Snapshot(u64),
-    /// Behind this number, and what is newest is told at once with what it stands for, or what is missing.
+    /// Behind this number, and the newest value is sent at once with what it stands for, or what is missing.
     Newest(u64),
     /// Behind this number, and what followed is read from the ring first.
     Resume(u64),
@@ -89,16 +72,16 @@ pub enum Begin {
 impl Subscription {
     /// A new subscription. Unless it is [current](Self::is_dirty), its session has to
     /// [`wait`](super::Session::wait) for room, or for the ring to be read.
-    pub fn new(session: u32, manner: Manner, begin: Begin) -> Self {
-        let (condition, told) = match begin {
-            Begin::After(told) => (Condition::Current, told),
-            Begin::Snapshot(told) => (Condition::Fresh, told),
-            Begin::Newest(told) => (Condition::Behind(GapCause::Resume), told),
-            Begin::Resume(told) => (Condition::Resuming, told),
-            Begin::Past(told) => (Condition::Unbegun, told),
+    pub fn new(session: u32, policy: DeliveryPolicy<RateId>, baseline: Baseline) -> Self {
+        let (condition, accounted_seq) = match baseline {
+            Baseline::After(seq) => (Condition::Current, seq),
+            Baseline::Snapshot(seq) => (Condition::Fresh, seq),
+            Baseline::Newest(seq) => (Condition::Behind(GapCause::Resume), seq),
+            Baseline::Resume(seq) => (Condition::Resuming, seq),
+            Baseline::Past(seq) => (Condition::Pending, seq),
         };
-        let mut subscription = Self { session, condition, flags: 0, rate: 0, told };
-        subscription.set_manner(manner);
+        let mut subscription = Self { session, condition, flags: 0, rate: 0, accounted_seq };
+        subscription.set_policy(policy);
         subscription
     }
 
@@ -113,8 +96,12 @@ impl Subscription {
     }
 
     /// How it treats ticks that come too fast.
-    pub fn manner(&self) -> Manner {
-        Manner { mode: self.mode(), rate: self.rate(), cuts: self.cuts() }
+    pub fn policy(&self) -> DeliveryPolicy<RateId> {
+        DeliveryPolicy {
+            mode: self.mode(),
+            rate: self.rate(),
+            disconnect_on_loss: self.disconnects_on_loss(),
+        }
     }
 
     fn mode(&self) -> Mode {
@@ -122,27 +109,29 @@ impl Subscription {
     }
 
     /// Changes how it treats ticks that come too fast.
-    pub fn set_manner(&mut self, manner: Manner) {
+    pub fn set_policy(&mut self, policy: DeliveryPolicy<RateId>) {
         let flag = |flag, is_set| if is_set { flag } else { 0 };
-        let mode = flag(LATEST, manner.mode == Mode::Latest);
-        self.flags =
-            (self.flags & NAMED) | mode | flag(CUTS, manner.cuts) | flag(RATED, manner.rate.is_some());
-        self.rate = manner.rate.map_or(0, |rate| rate.0);
+        let mode = flag(LATEST, policy.mode == Mode::Latest);
+        self.flags = (self.flags & NAMED)
+            | mode
+            | flag(DISCONNECTS, policy.disconnect_on_loss)
+            | flag(RATED, policy.rate.is_some());
+        self.rate = policy.rate.map_or(0, |rate| rate.0);
     }
 
     /// True while what it missed, or what was recorded, is being read.
     pub fn is_resuming(&self) -> bool {
-        matches!(self.condition, Condition::Resuming | Condition::Unbegun | Condition::Past)
+        matches!(self.condition, Condition::Resuming | Condition::Pending | Condition::Past)
     }
 
-    /// True while what was recorded is being read: what is told is no news.
+    /// True while what was recorded is being read: what is sent is past.
     pub fn is_past(&self) -> bool {
-        matches!(self.condition, Condition::Unbegun | Condition::Past)
+        matches!(self.condition, Condition::Pending | Condition::Past)
     }
 
-    /// True while what was recorded is being read, and nothing of it was told yet.
-    pub fn is_unbegun(&self) -> bool {
-        self.condition == Condition::Unbegun
+    /// True while what was recorded is being read, and nothing of it was sent yet.
+    pub fn is_pending(&self) -> bool {
+        self.condition == Condition::Pending
     }
 
     /// True if whatever comes next begins the count.
@@ -151,12 +140,12 @@ impl Subscription {
         self.condition == Condition::Opening
     }
 
-    /// The count of one that is [unbegun](Self::is_unbegun) or [opening](Self::is_opening) begins with a tick, whose first
+    /// The count of one that is [pending](Self::is_pending) or [opening](Self::is_opening) begins with a tick, whose first
     /// number this is. By how much the number moves from which the books count, wrapping.
     pub fn open(&mut self, first: u64) -> u64 {
-        let before = std::mem::replace(&mut self.told, first.saturating_sub(1));
-        self.condition = if self.is_unbegun() { Condition::Past } else { Condition::Current };
-        self.told.wrapping_sub(before)
+        let before = std::mem::replace(&mut self.accounted_seq, first.saturating_sub(1));
+        self.condition = if self.is_pending() { Condition::Past } else { Condition::Current };
+        self.accounted_seq.wrapping_sub(before)
     }
 
     /// True if the newest value of a channel stands for those before it, where they cannot all be sent.
@@ -166,8 +155,8 @@ impl Subscription {
     }
 
     /// True if the next tick it loses because its client is slow ends the session.
-    pub fn cuts(&self) -> bool {
-        self.flags & CUTS != 0
+    pub fn disconnects_on_loss(&self) -> bool {
+        self.flags & DISCONNECTS != 0
     }
 
     /// The rate that holds it back.
@@ -176,44 +165,44 @@ impl Subscription {
         (self.flags & RATED != 0).then_some(RateId(self.rate))
     }
 
-    /// One that is [unbegun](Self::is_unbegun) leaves out numbers up to this one: they are of before its time. By how much
+    /// One that is [pending](Self::is_pending) skips numbers up to this one: they predate it. Returns by how much
     /// the number moves from which the books count.
     pub fn pass(&mut self, seq: u64) -> u64 {
-        let before = self.told;
-        self.told = seq.max(before);
-        self.told - before
+        let before = self.accounted_seq;
+        self.accounted_seq = seq.max(before);
+        self.accounted_seq - before
     }
 
-    /// A tick that is read again; `first` is the first number that it takes. What the client is told before it, if
-    /// numbers are missing; `None` if it was told already, or nothing is to be read.
+    /// A tick that is read again; `first` is the first number that it takes. What the client is sent before it, if
+    /// numbers are missing; `None` if it was sent already, or nothing is to be read.
     pub fn resume(&mut self, first: u64, seq: u64) -> Option<Option<Missing>> {
-        if !self.is_resuming() || self.is_unbegun() || seq <= self.told {
+        if !self.is_resuming() || self.is_pending() || seq <= self.accounted_seq {
             return None;
         }
-        let missing = Missing::range(self.told + 1, first.saturating_sub(1), GapCause::Resume);
-        self.told = seq;
+        let missing = Missing::range(self.accounted_seq + 1, first.saturating_sub(1), GapCause::Resume);
+        self.accounted_seq = seq;
         Some(missing)
     }
 
-    /// All there is was read. Where some of it was `missed`, the last value tells the rest. One of which nothing was told
+    /// All there is was read. Where some of it was `missed`, the last value stands for the rest. One of which nothing was sent
     /// begins with a snapshot, if it is to be `fresh`, else with whatever comes next. True if its session has to
     /// [`wait`](super::Session::wait).
     pub fn resumed(&mut self, missed: bool, fresh: bool) -> bool {
         self.condition = match self.condition {
-            Condition::Unbegun if fresh => Condition::Fresh,
-            Condition::Unbegun => Condition::Opening,
+            Condition::Pending if fresh => Condition::Fresh,
+            Condition::Pending => Condition::Opening,
             _ if missed => Condition::Behind(GapCause::Resume),
             _ => Condition::Current,
         };
         self.is_dirty()
     }
 
-    /// The newest number the client was told of.
-    pub fn told(&self) -> u64 {
-        self.told
+    /// The newest number that the client was sent, or that a gap or an `n` accounts for.
+    pub fn accounted_seq(&self) -> u64 {
+        self.accounted_seq
     }
 
-    /// True while ticks pass it by: the last value will tell.
+    /// True while ticks pass it by: it will recover from the last value.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         !matches!(self.condition, Condition::Current | Condition::Opening)
@@ -222,18 +211,18 @@ impl Subscription {
     /// Whether the tick of this number is to be queued: it is new, and nothing older is missing.
     #[inline]
     pub fn wants(&self, seq: u64) -> bool {
-        self.condition == Condition::Current && seq > self.told
+        self.condition == Condition::Current && seq > self.accounted_seq
     }
 
     /// Whether numbers up to this one went past it unseen.
-    pub fn misses(&self, head: u64) -> bool {
-        !self.is_dirty() && head > self.told
+    pub fn misses(&self, published_seq: u64) -> bool {
+        !self.is_dirty() && published_seq > self.accounted_seq
     }
 
     /// The tick of this number was queued.
     #[inline]
     pub fn queued(&mut self, seq: u64) {
-        self.told = seq;
+        self.accounted_seq = seq;
     }
 
     /// Numbers went past it, for this reason. True if it was current until now: then its session has to
@@ -250,7 +239,7 @@ impl Subscription {
     /// not read either: the last value stands for it. True if its session has to [`wait`](super::Session::wait) for room,
     /// and does not yet.
     pub fn taken_back(&mut self, first: u64) -> bool {
-        self.told = self.told.min(first.saturating_sub(1));
+        self.accounted_seq = self.accounted_seq.min(first.saturating_sub(1));
         let waits = matches!(self.condition, Condition::Fresh | Condition::Behind(_) | Condition::Held);
         if !waits {
             self.condition = Condition::Behind(GapCause::SlowConsumer);
@@ -263,7 +252,7 @@ impl Subscription {
     pub fn tell_again(&mut self) -> bool {
         let was_current = self.fell_behind(GapCause::Overrun);
         if was_current {
-            self.told = self.told.saturating_sub(1);
+            self.accounted_seq = self.accounted_seq.saturating_sub(1);
         }
         was_current
     }
@@ -278,7 +267,7 @@ impl Subscription {
         was_current
     }
 
-    /// A gap of the feed has come while it was held and could not be told: the rest is told as to one that is behind.
+    /// A gap of the feed has come while it was held and could not be sent: it recovers as one that is behind.
     pub fn lapse(&mut self) {
         self.condition = Condition::Behind(GapCause::SlowConsumer);
     }
@@ -288,7 +277,7 @@ impl Subscription {
         self.condition == Condition::Held
     }
 
-    /// What the client has to be told to be current again, in this order: a gap, a tick, a gap. A subscription that
+    /// What the client has to be sent to be current again, in this order: a gap, a tick, a gap. A subscription that
     /// [resumes](Self::is_resuming), or that is not [dirty](Self::is_dirty), is left alone.
     pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
         if self.is_resuming() || !self.is_dirty() {
@@ -296,72 +285,72 @@ impl Subscription {
         }
         let condition = std::mem::replace(&mut self.condition, Condition::Current);
         let Some(last) = last else { return CatchUp::default() };
-        let before = self.told;
-        let mut told = match condition {
+        let before = self.accounted_seq;
+        let mut catch_up = match condition {
             Condition::Fresh => self.snapshot(&last),
-            Condition::Behind(why) if last.head > self.told => {
+            Condition::Behind(why) if last.head > self.accounted_seq => {
                 let merges = self.mode() == Mode::Latest || stream == Stream::Status;
                 self.recover(&last, why, merges)
             }
             // What was held back and lost its value to a gap of the feed, the shard came too late for.
-            Condition::Held if last.head > self.told => self.recover(&last, GapCause::Overrun, true),
+            Condition::Held if last.head > self.accounted_seq => self.recover(&last, GapCause::Overrun, true),
             _ => CatchUp::default(),
         };
-        self.told = self.told.max(last.head);
-        told.opens = condition == Condition::Fresh;
-        if told.opens {
+        self.accounted_seq = self.accounted_seq.max(last.head);
+        catch_up.opens = condition == Condition::Fresh;
+        if catch_up.opens {
             // The count begins with the snapshot: what came before it was never offered.
-            told.rebased = told.value.map_or(0, |value| value.tick.seq).wrapping_sub(before);
+            catch_up.rebased = catch_up.value.map_or(0, |value| value.tick.seq).wrapping_sub(before);
         }
-        told
+        catch_up
     }
 
     /// The last value, and after it what the feed lost.
     fn snapshot(&self, last: &LastValue) -> CatchUp {
-        let mut told = CatchUp::default();
+        let mut catch_up = CatchUp::default();
         match last.tick {
             Some(tick) => {
-                told.value = Some(Told { tick, n: 1, snap: true });
-                told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+                catch_up.value = Some(Told { tick, n: 1, snap: true });
+                catch_up.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
             }
-            // Where there is no value any more, the count still begins at a number that was told.
+            // Where there is no value any more, the count still begins at a number that a gap accounts for.
             None => {
                 let void = last.void.unwrap_or(0);
-                told.before[0] = Missing::range(1, void, GapCause::Seek);
-                told.after = Missing::range(void + 1, last.head, GapCause::Feed);
+                catch_up.before[0] = Missing::range(1, void, GapCause::Seek);
+                catch_up.after = Missing::range(void + 1, last.head, GapCause::Feed);
             }
         }
-        told
+        catch_up
     }
 
     /// The newest value with what it stands for, and gaps for what nothing stands for.
     fn recover(&self, last: &LastValue, why: GapCause, merges: bool) -> CatchUp {
-        let mut told = CatchUp::default();
-        let mut next = self.told + 1;
+        let mut catch_up = CatchUp::default();
+        let mut next = self.accounted_seq + 1;
         if let Some(void) = last.void.filter(|void| *void >= next) {
-            told.before[0] = Missing::range(next, void - 1, why);
-            told.before[1] = Missing::range(void, void, GapCause::Seek);
+            catch_up.before[0] = Missing::range(next, void - 1, why);
+            catch_up.before[1] = Missing::range(void, void, GapCause::Seek);
             next = void + 1;
         }
         let Some(tick) = last.tick.filter(|tick| tick.seq >= next) else {
-            told.after = Missing::range(next, last.head, GapCause::Feed);
-            return told;
+            catch_up.after = Missing::range(next, last.head, GapCause::Feed);
+            return catch_up;
         };
         // A loss of the feed is never hidden in a merge. What came before it has nothing to stand for it.
         if let Some((from, to)) = last.feed_gap.filter(|(_, to)| (next..tick.seq).contains(to)) {
             let from = from.max(next);
-            told.before[0] = Missing::range(next, from - 1, why);
-            told.before[1] = Missing::range(from, to, GapCause::Feed);
+            catch_up.before[0] = Missing::range(next, from - 1, why);
+            catch_up.before[1] = Missing::range(from, to, GapCause::Feed);
             next = to + 1;
         }
-        // What stands at another place of a replay is no heir of what came before.
+        // After a seek the previous value must not merge with the next one.
         if !merges || tick.snap {
-            told.before[2] = Missing::range(next, tick.seq - 1, why);
+            catch_up.before[2] = Missing::range(next, tick.seq - 1, why);
             next = tick.seq;
         }
-        told.value = Some(Told { tick, n: tick.seq + 1 - next, snap: tick.snap });
-        told.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
-        told
+        catch_up.value = Some(Told { tick, n: tick.seq + 1 - next, snap: tick.snap });
+        catch_up.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
+        catch_up
     }
 }
 
@@ -374,7 +363,7 @@ pub struct CatchUp {
     pub value: Option<Told>,
     /// What the feed lost after it.
     pub after: Option<Missing>,
-    /// The value is the first that the client is told: the count begins with it.
+    /// The value is the first that the client is sent: the count begins with it.
     pub opens: bool,
     /// By how much the number moves from which the books count, wrapping.
     pub rebased: u64,
@@ -423,7 +412,7 @@ impl Missing {
     }
 }
 
-/// A tick to tell, and what it stands for.
+/// A tick to send, and what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     /// The tick.
@@ -437,7 +426,7 @@ pub struct Told {
 /// What became of the ticks of a session's subscriptions, states not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Told by a message of their own. A snapshot at the start of a subscription repeats a tick and is not counted.
+    /// Sent by a message of their own. A snapshot at the start of a subscription repeats a tick and is not counted.
     pub sent: u64,
     /// Stood for by a newer one.
     pub merged: u64,
@@ -448,8 +437,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// All that was told, by whatever message.
-    pub fn told(&self) -> u64 {
+    /// All that is accounted for, by whatever message.
+    pub fn accounted(&self) -> u64 {
         self.sent + self.merged + self.dropped + self.lost
     }
 }

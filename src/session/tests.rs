@@ -6,7 +6,7 @@ use super::*;
 use crate::latency::meter::Class;
 use crate::model::instrument::InstrumentId;
 use crate::model::tick::{Body, GapCause, LastValue, Quote, Stream, Tick};
-use crate::protocol::{Change, Mode, Op, Request, frame, parse};
+use crate::protocol::{Change, DeliveryPolicy, Mode, Op, Request, frame, parse};
 
 const MS: u64 = 1_000_000;
 const KEYS: u32 = 4;
@@ -46,7 +46,7 @@ enum Step {
     /// The kernel has so much unacknowledged when it is looked at.
     Judge(u64),
     Clock(u64),
-    Subscribe(u32, Manner, u8),
+    Subscribe(u32, DeliveryPolicy<RateId>, u8),
     Set(u32, Mode, Option<u8>),
     Unsubscribe(u32),
     Answer(usize),
@@ -55,10 +55,10 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let mode = prop_oneof![Just(Mode::Every), Just(Mode::Latest)];
     let id = prop_oneof![3 => Just(None), 1 => (0..2_u8).prop_map(Some)];
-    let manner = (mode.clone(), id.clone()).prop_map(|(mode, rate)| Manner {
+    let claimed = (mode.clone(), id.clone()).prop_map(|(mode, rate)| DeliveryPolicy {
         mode,
         rate: rate.filter(|_| mode == Mode::Latest).map(RateId),
-        cuts: false,
+        disconnect_on_loss: false,
     });
     let step = prop_oneof![
         12 => (0..KEYS, prop_oneof![9 => (100..400_usize).prop_map(Some), 1 => Just(None)])
@@ -67,7 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Drain(0)),
         2 => (0..3_000_u64).prop_map(Step::Judge),
         3 => (1..200_u64).prop_map(Step::Clock),
-        2 => (0..KEYS, manner, 0..5_u8).prop_map(|(n, manner, begin)| Step::Subscribe(n, manner, begin)),
+        2 => (0..KEYS, claimed, 0..5_u8).prop_map(|(n, claimed, begin)| Step::Subscribe(n, claimed, begin)),
         1 => (0..KEYS, mode, id).prop_map(|(n, mode, rate)| Step::Set(n, mode, rate)),
         1 => (0..KEYS).prop_map(Step::Unsubscribe),
         1 => (1..600_usize).prop_map(Step::Answer),
@@ -181,26 +181,26 @@ impl Rig {
         self.recover();
     }
 
-    fn subscribe(&mut self, n: u32, manner: Manner, begin: u8) {
+    fn subscribe(&mut self, n: u32, claimed: DeliveryPolicy<RateId>, begin: u8) {
         let key = key(n);
         if self.subscriptions.contains_key(&key) {
             return;
         }
         let head = self.head(key);
         let begin = match begin {
-            0 => Begin::Snapshot(head),
-            1 => Begin::After(head),
-            2 => Begin::Newest(head.saturating_sub(3)),
-            3 => Begin::Resume(head.saturating_sub(5)),
-            _ => Begin::Past(head),
+            0 => Baseline::Snapshot(head),
+            1 => Baseline::After(head),
+            2 => Baseline::Newest(head.saturating_sub(3)),
+            3 => Baseline::Resume(head.saturating_sub(5)),
+            _ => Baseline::Past(head),
         };
-        let mut subscription = Subscription::new(0, manner, begin);
-        self.session.began(subscription.told());
-        if subscription.is_unbegun() {
+        let mut subscription = Subscription::new(0, claimed, begin);
+        self.session.began(subscription.accounted_seq());
+        if subscription.is_pending() {
             // What was recorded begins at some number, or has nothing of it; sometimes something is missing in it.
             let (first, missed) = (head.saturating_sub(head % 7), head.is_multiple_of(3));
             for seq in first.max(1)..=head {
-                if subscription.is_unbegun() {
+                if subscription.is_pending() {
                     if head.is_multiple_of(5) {
                         assert_eq!(subscription.resume(seq, seq), None, "before its time");
                         continue;
@@ -215,18 +215,18 @@ impl Rig {
                 assert!(subscription.is_past());
             }
             let fresh = head.is_multiple_of(2);
-            let begun = !subscription.is_unbegun();
+            let begun = !subscription.is_pending();
             subscription.resumed(missed, fresh);
             assert!(!subscription.is_past());
             assert_eq!(subscription.is_opening(), !begun && !fresh);
         } else if subscription.is_resuming() {
             // The ring still holds all but the first of what it missed.
-            for seq in subscription.told() + 2..=head {
+            for seq in subscription.accounted_seq() + 2..=head {
                 let missing = subscription.resume(seq, seq).expect("it is new");
                 let dropped = missing.map_or(0, |missing| missing.to - missing.from + 1);
                 self.session.count(Ledger { sent: 1, dropped, ..Ledger::default() });
             }
-            subscription.resumed(subscription.told() < head, false);
+            subscription.resumed(subscription.accounted_seq() < head, false);
         }
         if subscription.is_dirty() {
             self.session.wait(key, self.now_ns);
@@ -238,7 +238,7 @@ impl Rig {
     fn set(&mut self, n: u32, mode: Mode, rate: Option<u8>) {
         let Some(subscription) = self.subscriptions.get_mut(&key(n)) else { return };
         let rate = rate.filter(|_| mode == Mode::Latest).map(RateId);
-        subscription.set_manner(Manner { mode, rate, cuts: false });
+        subscription.set_policy(DeliveryPolicy { mode, rate, disconnect_on_loss: false });
         let (table, mut at) = (&self.subscriptions, (0, 0));
         let judge = |key, rate| match table.get(&key).and_then(Subscription::rate) {
             now if now == Some(rate) => Hold::Stays,
@@ -251,7 +251,7 @@ impl Rig {
 
     fn unsubscribe(&mut self, n: u32) {
         if let Some(gone) = self.subscriptions.remove(&key(n)) {
-            self.session.ended(gone.told());
+            self.session.ended(gone.accounted_seq());
             (0..self.session.waiting()).for_each(|_| self.session.sift_waiting(|waiting| waiting != key(n)));
             let mut at = (0, 0);
             let judge = |held, _| if held == key(n) { Hold::Over } else { Hold::Stays };
@@ -265,7 +265,7 @@ impl Rig {
             Step::Drain(n) => self.drain(n),
             Step::Judge(unacked) => self.judge(unacked),
             Step::Clock(ms) => self.now_ns += ms * MS,
-            Step::Subscribe(n, manner, begin) => self.subscribe(n, manner, begin),
+            Step::Subscribe(n, claimed, begin) => self.subscribe(n, claimed, begin),
             Step::Set(n, mode, rate) => self.set(n, mode, rate),
             Step::Unsubscribe(n) => self.unsubscribe(n),
             Step::Answer(bytes) => self.session.push(&text(bytes), self.now_ns),
@@ -276,8 +276,9 @@ impl Rig {
 
     fn check(&self) {
         let heads: u64 = self.subscriptions.keys().map(|key| self.head(*key)).sum();
-        let pending: u64 = self.subscriptions.iter().map(|(key, s)| self.head(*key) - s.told()).sum();
-        assert_eq!(self.session.offered(heads), self.session.ledger().told() + pending);
+        let pending: u64 =
+            self.subscriptions.iter().map(|(key, s)| self.head(*key) - s.accounted_seq()).sum();
+        assert_eq!(self.session.offered(heads), self.session.ledger().accounted() + pending);
         // Whoever is dirty waits for something, once.
         let held = self.session.rates.iter().flat_map(|held| held.keys.iter().copied());
         let mut dirty: Vec<Key> = self.session.waiting.iter().map(|(key, _)| *key).chain(held).collect();
@@ -326,7 +327,7 @@ proptest! {
             prop_assert!(rig.session.outbox().len() <= policy().outbox_bytes_max + answers);
         }
         rig.settle();
-        prop_assert!(rig.subscriptions.iter().all(|(key, s)| s.told() == rig.head(*key)));
+        prop_assert!(rig.subscriptions.iter().all(|(key, s)| s.accounted_seq() == rig.head(*key)));
         prop_assert_eq!(rig.session.level(), Level::Ok);
         prop_assert!(!rig.session.is_shedding());
         prop_assert_eq!(rig.session.behind_ns(rig.now_ns), 0);
@@ -350,7 +351,7 @@ fn a_burst_to_a_client_that_reads_does_not_cut_it() {
     }
     assert!(!rig.cut && !rig.session.is_shedding());
     assert_eq!(*rig.levels.last().expect("one"), Level::Ok);
-    assert_eq!(rig.session.ledger().told(), 25_000);
+    assert_eq!(rig.session.ledger().accounted(), 25_000);
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! What a client may ask for: a bucket of requests that fills by `limits.ops_per_s`, from which each request is paid by the
 //! work that it makes, and how often a client may ask for more.
 
-use super::sessions::{Sessions, Socket};
-use crate::time::clock::Now;
-
 /// For how long a client may have to wait after requests that cost much, seconds.
 const DEBT_MAX_S: i64 = 10;
 /// Bytes of a message that cost as much as a request.
@@ -76,24 +73,6 @@ impl Allowance {
     fn take(&mut self, milli: i64, ops_per_s: u32) {
         let least = -DEBT_MAX_S * 1_000 * i64::from(ops_per_s);
         self.requests_milli = self.requests_milli.saturating_sub(milli).max(least);
-    }
-}
-
-impl<S: Socket> Sessions<S> {
-    /// A message of so many bytes has come from a client.
-    pub(super) fn admit(&mut self, id: u32, bytes: usize, now: Now) -> Admission {
-        let ops_per_s = self.options.ops_per_s;
-        let Some(connection) = self.connections.get_mut(id) else { return Admission::Refused };
-        connection.allowance.admit(bytes, ops_per_s, now.mono_ns)
-    }
-
-    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 steps that it
-    /// made the shard take. It may have to wait for some seconds then.
-    pub(super) fn charge(&mut self, id: u32, steps: usize) {
-        let ops_per_s = self.options.ops_per_s;
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.allowance.charge(steps as u64, ops_per_s);
-        }
     }
 }
 

@@ -4,12 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::client::{Connection, WaitsFor};
-use super::sessions::{Sessions, Socket};
-use crate::model::tick::Channel;
-use crate::protocol::Id;
 use crate::protocol::outcome::Outcome;
-use crate::time::clock::Now;
 
 /// Rows of an answer that are written in one step.
 const ROWS_PER_STEP: usize = 2;
@@ -33,6 +28,21 @@ impl LongAnswers {
         Rc::strong_count(&self.under_way) <= LONG_MAX
     }
 
+    /// A session waits to write a long answer.
+    pub(super) fn wait(&mut self, id: u32, serial: u64) {
+        self.waiting.push_back((id, serial));
+    }
+
+    /// How many more long answers may be written now.
+    pub(super) fn room(&self) -> usize {
+        (LONG_MAX + 1).saturating_sub(Rc::strong_count(&self.under_way))
+    }
+
+    /// The session that has waited longest.
+    pub(super) fn next_waiting(&mut self) -> Option<(u32, u64)> {
+        self.waiting.pop_front()
+    }
+
     /// One that waits can be written now.
     pub(super) fn can_go_on(&self) -> bool {
         !self.waiting.is_empty() && self.has_room()
@@ -45,7 +55,7 @@ pub(super) struct LongAnswer(Option<Rc<()>>);
 
 impl LongAnswer {
     /// Whether an answer of so many bytes may get longer now. It counts among the long ones from then on.
-    fn may_grow(&mut self, bytes: usize, all: &LongAnswers) -> bool {
+    pub(super) fn may_grow(&mut self, bytes: usize, all: &LongAnswers) -> bool {
         if bytes >= SHORT_BYTES_MAX && self.0.is_none() && all.has_room() {
             self.0 = Some(Rc::clone(&all.under_way));
         }
@@ -61,67 +71,27 @@ pub(super) struct Answer {
     long: LongAnswer,
 }
 
-impl<S: Socket> Sessions<S> {
-    /// Writes what is left of the rows of an answer, each by its number. True when that is done.
-    pub(super) fn go_on_answering(
-        &mut self,
-        id: u32,
-        answer: &mut Answer,
-        rows: usize,
-        mut write: impl FnMut(&Self, usize, &mut Outcome),
-    ) -> bool {
-        while answer.next < rows {
-            if !self.may_write(id, &mut answer.long, answer.outcome.bytes()) {
-                return false;
-            }
-            let until = rows.min(answer.next + ROWS_PER_STEP);
-            (answer.next..until).for_each(|at| write(self, at, &mut answer.outcome));
-            answer.next = until;
-        }
-        self.steps.take(answer.outcome.bytes() / BYTES_PER_STEP)
+impl Answer {
+    /// Whether it has so many rows.
+    pub(super) fn has(&self, rows: usize) -> bool {
+        self.next >= rows
     }
 
-    /// Takes a step to write some of an answer that has so many bytes. False: not now. A session whose answer would be
-    /// one long answer too many waits until another one is sent.
-    pub(super) fn may_write(&mut self, id: u32, long: &mut LongAnswer, bytes: usize) -> bool {
-        if !long.may_grow(bytes, &self.long_answers) {
-            if let Some(connection) = self.connections.get_mut(id) {
-                connection.waits_for = Some(WaitsFor::LongAnswer);
-                self.long_answers.waiting.push_back((id, connection.serial));
-            }
-            return false;
-        }
-        self.steps.take(1)
+    /// Writes one step's worth of so many rows, each by its number.
+    pub(super) fn write_some(&mut self, rows: usize, mut write: impl FnMut(usize, &mut Outcome)) {
+        let until = rows.min(self.next + ROWS_PER_STEP);
+        (self.next..until).for_each(|at| write(at, &mut self.outcome));
+        self.next = until;
     }
 
-    /// Has those sessions go on that waited longest to write a long answer, as many as may.
-    pub(super) fn go_on_with_long_answers(&mut self) {
-        let mut room = (LONG_MAX + 1).saturating_sub(Rc::strong_count(&self.long_answers.under_way));
-        while room > 0
-            && let Some((id, serial)) = self.long_answers.waiting.pop_front()
-        {
-            let connection = self.connections.get_mut(id).filter(|connection| connection.serial == serial);
-            let waits = |connection: &&mut Connection<S>| connection.waits_for == Some(WaitsFor::LongAnswer);
-            let Some(connection) = connection.filter(waits) else { continue };
-            connection.waits_for = None;
-            room -= 1;
-            self.put_to_work(id);
-        }
+    /// Its rows.
+    pub(super) fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
-    /// Sends an answer that is written: see [`Outcome::write`].
-    pub(super) fn say_outcome(
-        &mut self,
-        id: u32,
-        asked: (Option<&Id>, &str),
-        (channels, all): (&[Channel], bool),
-        answer: &Answer,
-        now: Now,
-    ) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let frame = self.frames.text(|out| answer.outcome.write(asked, channels, all, out));
-        connection.session.push_answer(frame, now.mono_ns);
-        self.queue(id);
+    /// What it holds as a long answer, and its bytes.
+    pub(super) fn long(&mut self) -> (&mut LongAnswer, usize) {
+        (&mut self.long, self.outcome.bytes())
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-use super::clocks;
+use super::surroundings;
 use crate::model::instrument::Symbol;
 use crate::model::tick::{Body, Channel, GapCause, Key, Tick};
 use crate::protocol::frame::TextFrame;
-use crate::protocol::json::{self, Mark, Plain};
+use crate::protocol::json::{self, EncodeFlags, EncodedTemplate};
 use crate::session::{CatchUp, Missing, Told};
-use crate::system::counters::GAP_CAUSES;
+use crate::system::counters::{GAP_CAUSES, ShardCounters};
 
 const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its place");
 
@@ -19,31 +19,31 @@ const _: () = assert!(GAP_CAUSES == GapCause::ALL.len(), "each cause has its pla
 pub(super) struct Frames {
     shared: TextFrame,
     own: TextFrame,
-    /// The newest value of streams that were caught up with last: where clients have rates, each of very many is told the
+    /// The newest value of streams that were caught up with last: where clients have rates, each of very many is sent the
     /// same value with an `n` of its own.
     newest: HashMap<Key, Newest, FxBuildHasher>,
     /// Ticks that were read again last, each at the place of its number: clients that come back together read the same. Nothing
     /// until there are some.
     again: Vec<Again>,
     /// Frames made to be shared.
-    pub(super) count: u64,
-    /// Gaps that were told, and how many numbers they named, by the number of their cause.
-    pub(super) gaps: [(u64, u64); GAP_CAUSES],
+    count: u64,
+    /// Gaps that were sent, and how many numbers they named, by the number of their cause.
+    gaps: [(u64, u64); GAP_CAUSES],
     /// Since when the feed stands, if it does: no state that is sent is live then.
-    pub(super) feed_stands_ns: Option<u64>,
+    feed_stands_ns: Option<u64>,
 }
 
 /// A message but for what differs from client to client.
 struct Newest {
     seq: u64,
-    plain: Plain,
+    template: EncodedTemplate,
     text: Vec<u8>,
 }
 
 /// The message of a trade or quote that was read again, but for the end.
 #[derive(Default)]
 struct Again {
-    of: Option<(Key, u64, bool, Plain)>,
+    of: Option<(Key, u64, bool, EncodedTemplate)>,
     text: Vec<u8>,
 }
 
@@ -54,14 +54,14 @@ const AGAIN_MAX: usize = 2_048;
 const NEWEST_MAX: usize = 4_096;
 
 impl Frames {
-    /// Makes the frame of a tick, the same for everybody. `tx_us`: now, microseconds since the Unix epoch.
+    /// Makes the frame of a tick, the same for every session. `tx_us`: now, microseconds since the Unix epoch.
     pub(super) fn encode(&mut self, tick: &Tick, symbol: &Symbol, tx_us: u64) {
         self.count += 1;
-        let mark = Mark { tx_us: Some(tx_us), ..Mark::default() };
+        let flags = EncodeFlags { tx_us: Some(tx_us), ..EncodeFlags::default() };
         match self.feed_stands_ns {
-            None => self.shared.make(|out| json::tick(tick, symbol, mark, out)),
+            None => self.shared.make(|out| json::tick(tick, symbol, flags, out)),
             Some(since_ns) => {
-                self.shared.make(|out| json::tick(&clocks::stale(tick, since_ns), symbol, mark, out))
+                self.shared.make(|out| json::tick(&surroundings::stale(tick, since_ns), symbol, flags, out))
             }
         };
     }
@@ -87,12 +87,12 @@ impl Frames {
         let feed_stands_ns = self.feed_stands_ns;
         let shown = |told: Told| match feed_stands_ns {
             None => told,
-            Some(since_ns) => Told { tick: clocks::stale(&told.tick, since_ns), ..told },
+            Some(since_ns) => Told { tick: surroundings::stale(&told.tick, since_ns), ..told },
         };
         match told.value.map(shown) {
             Some(value) if value.snap => {
-                let mark = Mark { snap: true, past: false, tx_us: Some(tx_us) };
-                push(self.own.make(|out| json::tick(&value.tick, symbol, mark, out)));
+                let flags = EncodeFlags { snap: true, past: false, tx_us: Some(tx_us) };
+                push(self.own.make(|out| json::tick(&value.tick, symbol, flags, out)));
             }
             Some(value) => push(self.newest(&value.tick, value.n, key, symbol, tx_us)),
             None => {}
@@ -106,7 +106,7 @@ impl Frames {
     pub(super) fn again(
         &mut self,
         tick: &Tick,
-        mark: Mark,
+        flags: EncodeFlags,
         missing: Option<Missing>,
         symbol: &Symbol,
         mut push: impl FnMut(&[u8]),
@@ -115,33 +115,33 @@ impl Frames {
             push(self.gap(missing, tick.key(), symbol));
         }
         self.told(tick);
-        push(self.read_again(tick, mark, symbol));
+        push(self.read_again(tick, flags, symbol));
     }
 
-    fn read_again(&mut self, tick: &Tick, mark: Mark, symbol: &Symbol) -> &[u8] {
+    fn read_again(&mut self, tick: &Tick, flags: EncodeFlags, symbol: &Symbol) -> &[u8] {
         if matches!(tick.body, Body::Gap { .. } | Body::Status(_)) {
             // A gap names what this client lacks.
-            return self.own.make(|out| json::tick(tick, symbol, mark, out));
+            return self.own.make(|out| json::tick(tick, symbol, flags, out));
         }
         if self.again.is_empty() {
             self.again.resize_with(AGAIN_MAX, Again::default);
         }
         let Self { again, own, .. } = self;
-        let (key, seq, past) = (tick.key(), tick.seq, mark.past);
+        let (key, seq, past) = (tick.key(), tick.seq, flags.past);
         let known = &mut again[(key.index() as u64 ^ seq) as usize % AGAIN_MAX];
-        let plain = match known.of {
-            Some((of, at, then, plain)) if (of, at, then) == (key, seq, past) => plain,
+        let template = match known.of {
+            Some((of, at, then, template)) if (of, at, then) == (key, seq, past) => template,
             _ => {
                 known.text.clear();
-                let Some(plain) = Plain::write(tick, symbol, mark, &mut known.text) else {
+                let Some(template) = EncodedTemplate::write(tick, symbol, flags, &mut known.text) else {
                     known.of = None;
                     return own.make(|out| out.extend_from_slice(&known.text));
                 };
-                known.of = Some((key, seq, past, plain));
-                plain
+                known.of = Some((key, seq, past, template));
+                template
             }
         };
-        own.make(|out| plain.copy(&known.text, 1, mark.tx_us, out))
+        own.make(|out| template.copy(&known.text, 1, flags.tx_us, out))
     }
 
     /// Gives back what is kept of ticks that were read again.
@@ -161,14 +161,15 @@ impl Frames {
             None => {
                 let mut text = newest.remove(&key).map(|old| old.text).unwrap_or_default();
                 text.clear();
-                let Some(plain) = Plain::write(tick, symbol, Mark::default(), &mut text) else {
+                let Some(template) = EncodedTemplate::write(tick, symbol, EncodeFlags::default(), &mut text)
+                else {
                     // A state: it was written whole.
                     return own.make(|out| out.extend_from_slice(&text));
                 };
-                newest.entry(key).insert_entry(Newest { seq: tick.seq, plain, text }).into_mut()
+                newest.entry(key).insert_entry(Newest { seq: tick.seq, template, text }).into_mut()
             }
         };
-        own.make(|out| known.plain.copy(&known.text, n, Some(tx_us), out))
+        own.make(|out| known.template.copy(&known.text, n, Some(tx_us), out))
     }
 
     /// A gap of one subscription. States have none, so any key but a channel's is of no consequence.
@@ -179,7 +180,7 @@ impl Frames {
         self.own.make(|out| json::gap(symbol, channel, from, to, why, out))
     }
 
-    /// A client is told a tick, which may be a gap.
+    /// Counts a tick that a client is sent, if it is a gap.
     pub(super) fn told(&mut self, tick: &Tick) {
         if let Body::Gap { from, void, .. } = tick.body {
             self.told_gap(void.why(), tick.seq - from + 1);
@@ -190,6 +191,20 @@ impl Frames {
         let (told, ticks) = &mut self.gaps[why as usize];
         *told += 1;
         *ticks += numbers;
+    }
+
+    /// The feed stands since then, if it does.
+    pub(super) fn set_feed_stands(&mut self, since_ns: Option<u64>) {
+        self.feed_stands_ns = since_ns;
+    }
+
+    /// Publishes how many frames were made, and which gaps were sent.
+    pub(super) fn publish(&self, counters: &ShardCounters) {
+        counters.encoded.set(self.count);
+        for (counted, (told, ticks)) in counters.gaps.iter().zip(self.gaps) {
+            counted.told.set(told);
+            counted.ticks.set(ticks);
+        }
     }
 
     /// Any text frame, for one session.

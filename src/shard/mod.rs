@@ -2,50 +2,49 @@
 //! shared with another thread but what is named in [`ShardParts`].
 //!
 //! ```text
-//! turn: at most B ticks from the ring → who wants them → offer → append the shared frame
+//! turn: at most B ticks from the ring → subscriptions of each → deliver → append the shared frame
 //!       a portion of the ring again, for returning sessions
 //!       at most F sessions from the head of the queue → one write each
 //!       what rates let go, some heartbeats that are due, slow clients that are to be looked at
 //! ```
 //!
-//! Who got something to write first waits longest and is written first; B and F bound how far the ring can run ahead
+//! The session that has waited longest is written first; B and F bound how far the ring can run ahead
 //! of the sockets, and make batching adapt by itself: idle, a tick is written at once; busy, a write
 //! carries several.
 
 mod allowance;
 mod answers;
 mod awaited;
-mod client;
-mod clocks;
-mod connection;
-mod connections;
+mod backfill;
+mod deadlines;
+mod directory;
+mod driver;
+mod egress;
+mod ending;
 mod frames;
-mod incidents;
-mod interest;
-mod leaving;
-mod listing;
+mod holdings;
+mod measure;
 mod options;
 mod pattern;
-mod playback;
+mod plan;
 mod pongs;
 mod positions;
-mod pressure;
-mod rates;
 mod readers;
 mod reading;
-mod recovery;
+mod replay_status;
 mod report;
-mod requests;
-mod resume;
+mod resolved;
 mod sessions;
 mod shortage;
+mod socket;
+mod spec;
+mod start;
 mod steps;
-mod subscriptions;
-mod target;
-mod work;
-mod writing;
+mod surroundings;
+mod ways;
+mod workload;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,36 +52,31 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::net::{ConnectionPermit, Peer, Tuning};
-pub use clocks::shown;
-use connection::DriverContext;
-pub use connection::{NewClient, TcpSocket};
-pub use leaving::Parting;
-pub use options::SessionOptions;
+use driver::DriverContext;
+pub use driver::{NewClient, TcpSocket};
+pub use ending::Parting;
+pub use options::{ClientLimits, SessionOptions, SessionTimes};
 pub use reading::CatchUps;
 use report::Report;
-pub use report::{Asked, ClientRow, SortBy, Standing};
-pub use sessions::{ClientInfo, Sessions, Socket, Wants};
+pub use report::{ClientRow, ReportQuery, SortBy, Standing};
+pub use sessions::Sessions;
 pub use shortage::Relief;
+pub use socket::{ClientInfo, Socket, Wants};
 pub use steps::STEPS_MIN;
+pub use surroundings::shown;
 
 use crate::history;
 use crate::latency::meter::Meter;
 use crate::model::instrument::InstrumentTable;
+pub use crate::net::{ConnectionPermit, Peer, Tuning};
 use crate::ops::flight::IncidentReporter;
 use crate::protocol::close::Close;
-use crate::ring::{Batch, Doorbell, TickReader, TickRing};
+use crate::ring::{Doorbell, TickReader, TickRing};
 use crate::system::counters::ShardCounters;
 use crate::system::memory::Memory;
 use crate::system::pulse::{Beating, Pulse, Signs};
 use crate::time::clock::{Clock, MS, Now};
 
-/// Ticks taken from the ring in one turn.
-const TICKS_PER_TURN: usize = 256;
-/// Sessions written to in one turn.
-const FLUSHES_PER_TURN: usize = 64;
-/// Of those that read again, besides these.
-const BULK_FLUSHES_PER_TURN: usize = 4;
 /// Clients taken in in one turn: further ones wait in the inbox.
 const ADMISSIONS_PER_TURN: usize = 16;
 
@@ -104,13 +98,13 @@ const PARK_NS_MAX: u64 = 400 * MS;
 /// How long [`Wait::SpinThenPark`] looks before it sleeps, nanoseconds.
 const SPIN_NS: u64 = 100_000;
 
-/// What a shard is told from outside.
+/// What other threads send to a shard.
 #[derive(Debug)]
 enum Command {
     /// Here is a client.
     Client(Box<NewClient>),
     /// What do the worst clients look like?
-    Report { asked: Asked, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
+    Report { asked: ReportQuery, shard: usize, answer: oneshot::Sender<Vec<ClientRow>> },
     /// Memory is short: give so much back.
     Relieve(Relief),
     /// Nothing more is coming: send what there is, say goodbye, end.
@@ -135,7 +129,7 @@ pub struct ShardParts {
     pub drain_ms: u64,
     /// What it measures with.
     pub meter: Meter,
-    /// Where it tells incidents.
+    /// Where it reports incidents.
     pub reporter: IncidentReporter,
     /// What is kept of what is no longer in the ring, if it is.
     pub history: Option<history::Access>,
@@ -178,14 +172,14 @@ impl ShardHandle {
         Ok(())
     }
 
-    /// Clients it has, and those on their way to it; who just arrives may count twice.
+    /// Clients it has, and those on their way to it; one that just arrives may count twice.
     pub fn load(&self) -> u64 {
         self.counters.coming.get() + self.counters.sessions.get()
     }
 
     /// Those of its clients that are asked for, the worst first, listed under shard number `shard`; nothing if
     /// the shard has ended, is too busy to take the question, or does not answer in a second.
-    pub async fn report(&self, asked: Asked, shard: usize) -> Vec<ClientRow> {
+    pub async fn report(&self, asked: ReportQuery, shard: usize) -> Vec<ClientRow> {
         let (answer, rows) = oneshot::channel();
         if self.commands.try_send(Command::Report { asked, shard, answer }).is_err() {
             return Vec::new();
@@ -202,9 +196,9 @@ impl ShardHandle {
         }
     }
 
-    /// Tells the shard that nothing more is coming: it sends what there is, says goodbye and ends.
+    /// Has the shard send what there is, say goodbye and end.
     pub async fn drain(&self, why: Close) {
-        // A shard that has ended already needs not be told.
+        // A shard that has ended already needs no command.
         let _ = self.commands.send(Command::Drain(why)).await;
         self.wake.notify_one();
     }
@@ -240,54 +234,14 @@ impl<S: Socket> Shard<S> {
 
     /// One turn. True if there may be more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
-        let mut sessions = self.sessions.borrow_mut();
         if let Some(beating) = &self.beating {
             beating.beat();
         }
-        sessions.look_around(now);
-        sessions.steps.begin_turn();
-        // Instruments of ticks that are published by now are listed by now.
-        let published = self.reader.behind();
-        let has_learned = sessions.learn(now);
-        let most = if has_learned && sessions.sweep(now) {
-            usize::try_from(published).unwrap_or(TICKS_PER_TURN).min(TICKS_PER_TURN)
-        } else {
-            // Never so late that the ring may come round meanwhile.
-            let is_near = published < sessions.ring.capacity() as u64 / 2;
-            if is_near { sessions.ticks_of_known(self.reader.cursor(), TICKS_PER_TURN) } else { 0 }
-        };
-        let batch = match most {
-            0 => Batch::default(),
-            most => self.reader.poll(most, |packed| sessions.tick(packed, now)),
-        };
-        sessions.cursor = self.reader.cursor();
-        if batch.lapped > 0 {
-            self.counters.lapped.add(batch.lapped);
-            sessions.lapped();
-        }
-        sessions.work(now);
-        self.counters.turns.add(1);
-        self.counters.ticks.add(batch.taken as u64);
-        let ponged = sessions.pong_held(now);
-        let waiting = sessions.resume_waiting(now);
-        sessions.read_all(now);
-        let released = sessions.release(now) | sessions.give_back(now);
-        sessions.tell_news(now);
-        let more = sessions.flush(FLUSHES_PER_TURN, BULK_FLUSHES_PER_TURN, now);
-        let beats = sessions.heartbeats(now) | sessions.watch(now);
-        sessions.give_up(now);
-        sessions.count();
-        // Also those that a write gave room.
-        let reading = sessions.can_read();
-        drop(sessions);
-        self.counters.behind.set(self.reader.behind());
-        if self.draining.is_some() {
-            let all_read =
-                batch.is_empty() && self.reader.behind() == 0 && !self.sessions.borrow().is_catching_up();
-            self.drain(now, all_read);
-        }
-        let working = self.sessions.borrow().has_work();
-        more || beats || waiting || reading || released || ponged || working || !batch.is_empty()
+        let turn = self.sessions.borrow_mut().turn(&mut self.reader, now);
+        let behind = self.reader.behind();
+        self.counters.behind.set(behind);
+        self.drain(now, turn.is_idle() && behind == 0);
+        turn.goes_on() || self.sessions.borrow().has_work()
     }
 
     /// Begins to send out what there is and to say goodbye, which takes at most `grace_ms`.
@@ -297,33 +251,27 @@ impl<S: Socket> Shard<S> {
         self.sessions.borrow_mut().hold_nothing(now);
     }
 
-    fn drain(&mut self, now: Now, ring_is_empty: bool) {
+    fn drain(&mut self, now: Now, ring_is_read: bool) {
         let Some(draining) = &mut self.draining else { return };
-        let mut sessions = self.sessions.borrow_mut();
-        let late = now.mono_ns >= draining.until_ns;
-        if draining.said_goodbye || late || (ring_is_empty && sessions.is_settled()) {
-            // Also to those who came in meanwhile.
-            draining.said_goodbye = true;
-            sessions.close_all(draining.why, now);
-        }
+        // Once it was said, also to clients that came in meanwhile.
+        let late = draining.said_goodbye || now.mono_ns >= draining.until_ns;
+        draining.said_goodbye =
+            self.sessions.borrow_mut().say_goodbye(draining.why, (ring_is_read, late), now);
     }
 
-    /// True once a drain has said goodbye and everybody is gone.
+    /// True once a drain has said goodbye and every session is gone.
     pub fn is_done(&self) -> bool {
         self.draining.is_some_and(|d| d.said_goodbye) && self.sessions.borrow().is_empty()
     }
 
     fn next_deadline_ns(&self) -> Option<u64> {
-        let sessions = self.sessions.borrow();
-        let heartbeat = sessions.next_deadline_ns();
-        let meter = sessions.meter_due_ns();
+        let sessions = self.sessions.borrow().next_deadline_ns();
         let drain = self.draining.filter(|d| !d.said_goodbye).map(|d| d.until_ns);
-        [heartbeat, meter, drain].into_iter().flatten().min()
+        [sessions, drain].into_iter().flatten().min()
     }
 
     fn has_work(&self) -> bool {
-        let sessions = self.sessions.borrow();
-        self.reader.behind() > 0 || sessions.has_to_flush() || sessions.has_news() || sessions.has_work()
+        self.reader.behind() > 0 || self.sessions.borrow().has_to_do()
     }
 }
 
@@ -350,7 +298,7 @@ pub fn spawn(
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
-        // Whoever starts it waits for this.
+        // The thread that starts it waits for this.
         let _ = show.send(runtime.handle().clone());
         runtime.block_on(run(parts, reader, client, inbox, &shard_bell, &shard_work));
         Ok(())
@@ -368,80 +316,31 @@ async fn run(
     parts: ShardParts,
     reader: TickReader,
     client: Option<history::HistoryClient>,
-    mut inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::Receiver<Command>,
     bell: &Doorbell,
     rung: &Notify,
 ) {
-    let ShardParts {
-        options,
-        table,
-        ring,
-        clock,
-        counters,
-        wait,
-        drain_ms,
-        meter,
-        reporter,
-        signs,
-        memory,
-        ..
-    } = parts;
-    let clock = clock.of_thread();
-    let sessions =
-        Rc::new(RefCell::new(Sessions::new(options, table, ring, clock.clone(), Arc::clone(&counters))));
-    sessions.borrow_mut().measure_with(meter);
-    sessions.borrow_mut().report_incidents_to(reporter);
-    sessions.borrow_mut().bound_by(memory);
-    let beating = signs.own.begin();
-    sessions.borrow_mut().watch_feed(signs.feed);
-    if let Some(client) = client {
-        sessions.borrow_mut().read_past_at(client);
-    }
+    let (wait, drain_ms) = (parts.wait, parts.drain_ms);
+    let clock = parts.clock.of_thread();
+    let counters = Arc::clone(&parts.counters);
+    let beating = parts.signs.own.begin();
+    let sessions = Rc::new(RefCell::new(sessions_of(parts, client, clock.clone())));
     let mut shard = Shard::new(reader, Rc::clone(&sessions), counters);
     shard.beat(beating);
-    // Held by the task of each connection: a client that was just handed over is told goodbye too.
-    let driver_context = Rc::new(DriverContext {
-        sessions: Rc::clone(&sessions),
-        clock: clock.clone(),
-        work: Notify::new(),
-        broken: Cell::default(),
-    });
+    // Held by the task of each connection: a client that was just handed over is sent a goodbye too.
+    let drivers = DriverContext::new(sessions, clock.clone());
+    let mut runner = Runner { shard, drivers, inbox, reports: VecDeque::new(), drain_ms };
     let mut last_work_ns = 0;
-    let mut reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)> = VecDeque::new();
-    while !driver_context.broken.get() && (!shard.is_done() || Rc::strong_count(&driver_context) > 1) {
+    while runner.goes_on() {
         let now = clock.now();
-        let mut admissions = ADMISSIONS_PER_TURN;
-        while admissions > 0
-            && let Ok(command) = inbox.try_recv()
-        {
-            match command {
-                Command::Client(client) => {
-                    admissions -= 1;
-                    if let Some(driver) = connection::driver(*client, &driver_context) {
-                        tokio::task::spawn_local(driver.run());
-                    }
-                }
-                Command::Report { asked, shard, answer } => {
-                    let report = sessions.borrow_mut().start_report(asked, shard, now);
-                    reports.push_back((report, answer));
-                }
-                Command::Relieve(relief) => sessions.borrow_mut().relieve(relief),
-                Command::Drain(why) => shard.start_drain(why, drain_ms, now),
-            }
-        }
-        if let Some((mut report, answer)) = reports.pop_front() {
-            if !sessions.borrow_mut().go_on_with(&mut report, now) {
-                reports.push_front((report, answer));
-            } else {
-                // Who asked may have gone.
-                let _ = answer.send(report.into_rows());
-            }
-        }
-        let more = shard.turn(now);
+        runner.take_commands(now);
+        runner.write_report(now);
+        let more = runner.shard.turn(now);
         let ended_ns = clock.now().mono_ns;
-        shard.counters.turn_times.record(ended_ns.saturating_sub(now.mono_ns), ended_ns);
-        bell.set_busy(shard.sessions.borrow().has_to_flush());
-        if more || !reports.is_empty() || !inbox.is_empty() {
+        let turn_ns = ended_ns.saturating_sub(now.mono_ns);
+        runner.shard.counters.turn_times.record(turn_ns, ended_ns);
+        bell.set_busy(runner.shard.sessions.borrow().has_to_flush());
+        if more || runner.has_commands() {
             last_work_ns = now.mono_ns;
             tokio::task::yield_now().await;
             continue;
@@ -455,32 +354,99 @@ async fn run(
             tokio::task::yield_now().await;
             continue;
         }
-        park(&shard, &mut inbox, bell, rung, &driver_context.work, &clock).await;
+        runner.park(bell, rung, &clock).await;
     }
-    sessions.borrow_mut().meter.end(clock.machine_ns(clock.now().mono_ns));
+    runner.shard.sessions.borrow_mut().end_measuring();
 }
 
-/// Sleeps until a tick, a client, a socket or a deadline comes.
-async fn park<S: Socket>(
-    shard: &Shard<S>,
-    inbox: &mut mpsc::Receiver<Command>,
-    bell: &Doorbell,
-    rung: &Notify,
-    work: &Notify,
-    clock: &Clock,
-) {
-    bell.prepare();
-    // The last look: what was published before the writer could see us asleep rings no bell.
-    if !shard.has_work() && inbox.is_empty() {
-        let now_ns = clock.now().mono_ns;
-        let deadline = shard.next_deadline_ns().map_or(u64::MAX, |at| at.saturating_sub(now_ns));
-        // A drain looks again soon: what it waits for is told by nobody.
-        let longest = if shard.draining.is_some() { 10 * MS } else { PARK_NS_MAX };
-        tokio::select! {
-            () = rung.notified() => {}
-            () = work.notified() => {}
-            () = tokio::time::sleep(Duration::from_nanos(deadline.min(longest))) => {}
+/// The sessions of a shard that is made of these parts.
+fn sessions_of(
+    parts: ShardParts,
+    client: Option<history::HistoryClient>,
+    clock: Clock,
+) -> Sessions<TcpSocket> {
+    let ShardParts { options, table, ring, counters, meter, reporter, signs, memory, .. } = parts;
+    let mut sessions = Sessions::new(options, table, ring, clock, counters);
+    sessions.measure_with(meter);
+    sessions.report_incidents_to(reporter);
+    sessions.bound_by(memory);
+    sessions.watch_feed(signs.feed);
+    if let Some(client) = client {
+        sessions.read_past_at(client);
+    }
+    sessions
+}
+
+/// A shard on its thread, with what reaches it from outside.
+struct Runner {
+    shard: Shard<TcpSocket>,
+    drivers: Rc<DriverContext>,
+    inbox: mpsc::Receiver<Command>,
+    /// Reports in the making, and where each goes.
+    reports: VecDeque<(Report, oneshot::Sender<Vec<ClientRow>>)>,
+    drain_ms: u64,
+}
+
+impl Runner {
+    /// Whether the shard goes on: until it is drained and the last driver has ended, or one has panicked.
+    fn goes_on(&self) -> bool {
+        !self.drivers.is_broken() && (!self.shard.is_done() || Rc::strong_count(&self.drivers) > 1)
+    }
+
+    /// Whether there is something to do that came from outside.
+    fn has_commands(&self) -> bool {
+        !self.reports.is_empty() || !self.inbox.is_empty()
+    }
+
+    /// Carries out what other threads have sent, with so many clients at most.
+    fn take_commands(&mut self, now: Now) {
+        let mut admissions = ADMISSIONS_PER_TURN;
+        while admissions > 0
+            && let Ok(command) = self.inbox.try_recv()
+        {
+            match command {
+                Command::Client(client) => {
+                    admissions -= 1;
+                    if let Some(driver) = driver::driver(*client, &self.drivers) {
+                        tokio::task::spawn_local(driver.run());
+                    }
+                }
+                Command::Report { asked, shard, answer } => {
+                    let report = self.shard.sessions.borrow_mut().start_report(asked, shard, now);
+                    self.reports.push_back((report, answer));
+                }
+                Command::Relieve(relief) => self.shard.sessions.borrow_mut().relieve(relief),
+                Command::Drain(why) => self.shard.start_drain(why, self.drain_ms, now),
+            }
         }
     }
-    bell.cancel();
+
+    /// Writes some rows of the first report.
+    fn write_report(&mut self, now: Now) {
+        let Some((mut report, answer)) = self.reports.pop_front() else { return };
+        if self.shard.sessions.borrow_mut().go_on_with(&mut report, now) {
+            // The other end may have gone.
+            let _ = answer.send(report.into_rows());
+        } else {
+            self.reports.push_front((report, answer));
+        }
+    }
+
+    /// Sleeps until a tick, a client, a socket or a deadline comes.
+    async fn park(&self, bell: &Doorbell, rung: &Notify, clock: &Clock) {
+        bell.prepare();
+        // The last look: what was published before the writer could see us asleep rings no bell.
+        if !self.shard.has_work() && self.inbox.is_empty() {
+            let now_ns = clock.now().mono_ns;
+            let deadline = self.shard.next_deadline_ns().map_or(u64::MAX, |at| at.saturating_sub(now_ns));
+            // A drain looks again soon: nothing reports what it waits for.
+            let longest = if self.shard.draining.is_some() { 10 * MS } else { PARK_NS_MAX };
+            tokio::select! {
+                () = rung.notified() => {}
+                () = self.drivers.work() => {}
+                () = tokio::time::sleep(Duration::from_nanos(deadline.min(longest))) => {}
+            }
+        }
+        bell.cancel();
+    }
 }

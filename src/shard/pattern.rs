@@ -1,11 +1,11 @@
 //! What clients mean by a name, a wildcard or no symbols at all, when they speak of what they are subscribed to.
 
-use super::client::Connection;
-use super::interest::Wildcard;
+use super::holdings::{Holdings, Wildcard};
 use crate::model::instrument::Symbol;
 use crate::model::tick::Channel;
+use crate::protocol::Selector;
 
-/// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the terms, and its end is
+/// What holds a subscription: the narrowest of what its client asked for that takes it. It gives the policy, and its end is
 /// that of the subscription.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
@@ -16,37 +16,38 @@ pub(super) enum Holder {
 
 impl Holder {
     /// That of a channel of an instrument, which was asked for by name or not.
-    pub(super) fn of<S>(connection: &Connection<S>, symbol: &Symbol, channel: Channel, named: bool) -> Self {
-        let wildcard = || connection.governing(symbol, channel);
+    pub(super) fn of(holdings: &Holdings, symbol: &Symbol, channel: Channel, named: bool) -> Self {
+        let wildcard = || holdings.governing(symbol, channel);
         match named {
             true => Self::Name,
-            false if wildcard().is_some_and(|w| w.venue.is_some()) => Self::Venue,
+            false if wildcard().is_some_and(Wildcard::is_of_venue) => Self::Venue,
             false => Self::All,
         }
     }
 }
 
-/// Which symbols a text picks.
+/// Which of a client's subscriptions a request means.
 pub(super) enum Pattern {
-    /// No text: whatever there is.
+    /// It names no symbols: whatever there is.
     Everything,
-    All,
-    Venue(Box<str>),
-    One(Symbol),
+    /// Those of a selector: a wildcard, or one symbol.
+    Of(Selector),
 }
 
 impl Pattern {
     /// Whether it stands for more than one symbol.
     pub(super) fn is_wide(&self) -> bool {
-        !matches!(self, Self::One(_))
+        match self {
+            Self::Everything => true,
+            Self::Of(selector) => selector.is_wildcard(),
+        }
     }
 
     /// Whether it stands for this symbol.
     pub(super) fn means(&self, symbol: &Symbol) -> bool {
         match self {
-            Self::Everything | Self::All => true,
-            Self::Venue(venue) => &**venue == symbol.venue(),
-            Self::One(one) => one == symbol,
+            Self::Everything => true,
+            Self::Of(selector) => selector.takes(symbol),
         }
     }
 
@@ -54,9 +55,9 @@ impl Pattern {
     /// holds it.
     pub(super) fn picks(&self, symbol: &Symbol, holder: impl Fn() -> Holder) -> bool {
         let narrow_enough = || match self {
-            Self::Everything | Self::One(_) => true,
-            Self::Venue(_) => holder() != Holder::Name,
-            Self::All => holder() == Holder::All,
+            Self::Of(Selector::Venue(_)) => holder() != Holder::Name,
+            Self::Of(Selector::All) => holder() == Holder::All,
+            Self::Everything | Self::Of(_) => true,
         };
         self.means(symbol) && narrow_enough()
     }
@@ -65,23 +66,15 @@ impl Pattern {
     pub(super) fn covers(&self, wildcard: &Wildcard) -> bool {
         match self {
             Self::Everything => true,
-            Self::All => wildcard.venue.is_none(),
-            Self::Venue(venue) => wildcard.venue.as_ref() == Some(venue),
-            Self::One(_) => false,
+            Self::Of(selector) => wildcard.selector() == selector,
         }
     }
 
+    /// As a client writes it.
     pub(super) fn shown(&self) -> String {
         match self {
-            Self::Everything | Self::All => "*".to_owned(),
-            Self::Venue(venue) => format!("{venue}:*"),
-            Self::One(symbol) => symbol.as_str().to_owned(),
+            Self::Everything => "*".to_owned(),
+            Self::Of(selector) => selector.to_string(),
         }
-    }
-}
-
-impl Wildcard {
-    pub(super) fn shown(&self) -> String {
-        self.venue.as_ref().map_or("*".to_owned(), |venue| format!("{venue}:*"))
     }
 }

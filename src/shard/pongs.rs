@@ -1,21 +1,15 @@
-//! Answers to `ping`. A `pong` proves to a client that it has been told whatever the gateway had to tell when its ping came, so
-//! what is in the ring at that moment goes first, and what waits for the client's window.
+//! Pings that wait to be answered. A `pong` proves to a client that it was sent whatever the gateway had to send when its
+//! ping came. So what is in the ring at that moment goes first, and what waits for the client's window.
 
 use std::collections::VecDeque;
 
-use super::sessions::{Sessions, Socket};
-use crate::protocol::json as message;
 use crate::protocol::{Echo, Id};
-use crate::time::clock::{MS, Now};
 
 /// Pings that may wait for the ring to be read, of all clients of a shard: some 2 MB. Further ones are refused.
 const HELD_MAX: usize = 16_384;
 
 /// Pings of one client that may wait for what is to be sent before them. Further ones are refused.
 const WITHHELD_MAX: usize = 256;
-
-/// How many of them are answered in one turn, so that those who wait for other things wait no longer for that.
-const PONGS_PER_TURN: usize = 256;
 
 /// A ping that waits.
 pub(super) struct Held {
@@ -25,110 +19,126 @@ pub(super) struct Held {
     serial: u64,
     name: Option<Id>,
     t: Option<Echo>,
+    /// When it came, microseconds since the Unix epoch.
     in_us: u64,
 }
 
-/// Pings that wait, in the order in which they came, which is that of the ring.
+impl Held {
+    /// A ping of a client, with its name and payload, that came at this time when the ring had `until` ticks.
+    pub(super) fn new(
+        (client, serial): (u32, u64),
+        (name, t): (Option<Id>, Option<Echo>),
+        until: u64,
+        in_us: u64,
+    ) -> Self {
+        Self { until, client, serial, name, t, in_us }
+    }
+
+    /// The number and the serial of its client.
+    pub(super) fn client(&self) -> (u32, u64) {
+        (self.client, self.serial)
+    }
+
+    /// The client's name for it.
+    pub(super) fn name(&self) -> Option<&Id> {
+        self.name.as_ref()
+    }
+
+    /// The payload.
+    pub(super) fn echo(&self) -> Option<&Echo> {
+        self.t.as_ref()
+    }
+
+    /// When it came, microseconds since the Unix epoch.
+    pub(super) fn in_us(&self) -> u64 {
+        self.in_us
+    }
+
+    /// Whether the shard, which has read the ring up to `cursor`, has come to what was there when the ping came.
+    fn is_read(&self, cursor: u64) -> bool {
+        self.until <= cursor
+    }
+}
+
+/// Pings that wait for the ring to be read, in the order in which they came, which is that of the ring.
 #[derive(Default)]
 pub(super) struct HeldPings(VecDeque<Held>);
 
-/// Pings of one client that wait for what is to be sent before them, each with the time, milliseconds of steady time,
-/// from which on nothing has to be sent before it.
-pub(super) type Withheld = VecDeque<(u32, Held)>;
-
-impl<S: Socket> Sessions<S> {
-    /// Answers a ping, now or when the shard has come to what the ring holds now.
-    pub(super) fn ping(&mut self, id: u32, name: Option<Id>, t: Option<Echo>, now: Now) {
-        let Some(serial) = self.connections.get(id).map(|connection| connection.serial) else { return };
-        let until = self.ring.published();
-        let held = Held { until, client: id, serial, name, t, in_us: now.wall_ns / 1_000 };
-        if until <= self.cursor && self.held_pings.0.is_empty() && !self.is_sweeping() {
-            self.pong_in_order(held, now);
-        } else if self.held_pings.0.len() < HELD_MAX {
-            self.held_pings.0.push_back(held);
-        } else {
-            self.refuse_ping(&held, "the gateway is behind its feed, and too many pings wait for it", now);
-        }
+impl HeldPings {
+    /// Whether a ping need not wait, where the ring is read up to `cursor`.
+    pub(super) fn may_pass(&self, held: &Held, cursor: u64) -> bool {
+        held.is_read(cursor) && self.0.is_empty()
     }
 
-    fn refuse_ping(&mut self, held: &Held, msg: &str, now: Now) {
-        self.counters.faults.add(1);
-        self.say(held.client, &message::error(held.name.as_ref(), "rate_limited", msg, true), now);
+    /// Has a ping wait.
+    ///
+    /// # Errors
+    /// It comes back where too many wait.
+    pub(super) fn push(&mut self, held: Held) -> Result<(), Held> {
+        if self.0.len() >= HELD_MAX {
+            return Err(held);
+        }
+        self.0.push_back(held);
+        Ok(())
     }
 
-    /// Answers pings whose ticks have been read. True if there are more of those.
-    pub(super) fn pong_held(&mut self, now: Now) -> bool {
-        // What was lost on the way goes first.
-        if self.is_sweeping() {
-            return false;
-        }
-        let cursor = self.cursor;
-        for _ in 0..PONGS_PER_TURN {
-            let Some(held) = self.held_pings.0.pop_front_if(|held| held.until <= cursor) else {
-                return false;
-            };
-            if self.connections.get(held.client).is_some_and(|connection| connection.serial == held.serial) {
-                self.pong_in_order(held, now);
-            }
-        }
-        self.held_pings.0.front().is_some_and(|held| held.until <= cursor)
+    /// The next one that has waited long enough.
+    pub(super) fn next(&mut self, cursor: u64) -> Option<Held> {
+        self.0.pop_front_if(|held| held.is_read(cursor))
     }
 
-    /// Answers a ping behind all that the client has to be sent before: what is sent in portions, and what waits for its
-    /// window.
-    fn pong_in_order(&mut self, held: Held, now: Now) {
-        let id = held.client;
-        self.recover(id, now);
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.session.can_recover() {
-            connection.pongs.push(held);
-        } else {
-            self.pong_unless_withheld(held, now);
-        }
+    /// Whether there is such a one.
+    pub(super) fn has_next(&self, cursor: u64) -> bool {
+        self.0.front().is_some_and(|held| held.is_read(cursor))
+    }
+}
+
+/// Pings of one client that wait for what the client is sent before.
+#[derive(Default)]
+pub(super) struct Pings {
+    /// Until it was sent what there is room for.
+    dirty: Vec<Held>,
+    /// Until nothing has to be sent before them: each with the time, milliseconds of steady time, of which that is asked.
+    #[expect(clippy::box_collection, reason = "there are very many connections, and most withhold none")]
+    withheld: Option<Box<VecDeque<(u32, Held)>>>,
+}
+
+impl Pings {
+    /// A ping waits until the client was sent what there is room for.
+    pub(super) fn push(&mut self, held: Held) {
+        self.dirty.push(held);
     }
 
-    /// Answers the pings of a client that was sent what there is room for.
-    pub(super) fn pong_recovered(&mut self, id: u32, now: Now) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.pongs.is_empty() && !connection.session.can_recover() {
-            for held in std::mem::take(&mut connection.pongs) {
-                self.pong_unless_withheld(held, now);
-            }
-        }
-        self.pong_withheld(id, now);
+    /// Takes those that waited for that.
+    pub(super) fn take(&mut self) -> Vec<Held> {
+        std::mem::take(&mut self.dirty)
     }
 
-    fn pong_unless_withheld(&mut self, held: Held, now: Now) {
-        let Some(connection) = self.connections.get_mut(held.client) else { return };
-        let since_ms = (now.mono_ns / MS) as u32;
-        if connection.withheld.is_none() && !connection.session.withholds(since_ms) {
-            return self.pong(&held, now);
-        }
-        let withheld = connection.withheld.get_or_insert_default();
-        if withheld.len() < WITHHELD_MAX {
-            withheld.push_back((since_ms, held));
-        } else {
-            self.refuse_ping(&held, "too many pings wait for what is told before them", now);
-        }
+    /// Whether some are withheld.
+    pub(super) fn withholds(&self) -> bool {
+        self.withheld.is_some()
     }
 
-    /// Answers the pings of a client before which nothing has to be sent any more.
-    fn pong_withheld(&mut self, id: u32, now: Now) {
-        while let Some(connection) = self.connections.get_mut(id)
-            && let Some(withheld) = &mut connection.withheld
-        {
-            let session = &connection.session;
-            match withheld.pop_front_if(|(since_ms, _)| !session.withholds(*since_ms)) {
-                Some((_, held)) => self.pong(&held, now),
-                None if withheld.is_empty() => connection.withheld = None,
-                None => return,
-            }
+    /// Withholds a ping.
+    ///
+    /// # Errors
+    /// It comes back where too many are withheld.
+    pub(super) fn withhold(&mut self, since_ms: u32, held: Held) -> Result<(), Held> {
+        let withheld = self.withheld.get_or_insert_default();
+        if withheld.len() >= WITHHELD_MAX {
+            return Err(held);
         }
+        withheld.push_back((since_ms, held));
+        Ok(())
     }
 
-    fn pong(&mut self, held: &Held, now: Now) {
-        let out_us = self.clock.wall_ns() / 1_000;
-        let pong = message::Pong::new(held.name.as_ref(), held.t.as_ref(), held.in_us, out_us);
-        self.say(held.client, &pong, now);
+    /// The next withheld ping, unless what was there before it `waits`.
+    pub(super) fn next_withheld(&mut self, waits: impl Fn(u32) -> bool) -> Option<Held> {
+        let withheld = self.withheld.as_mut()?;
+        let next = withheld.pop_front_if(|(since_ms, _)| !waits(*since_ms));
+        if next.is_none() && withheld.is_empty() {
+            self.withheld = None;
+        }
+        next.map(|(_, held)| held)
     }
 }

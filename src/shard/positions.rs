@@ -8,8 +8,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
-use super::reading::first_of;
-use crate::model::tick::Key;
+use crate::model::tick::{Body, Key, Tick};
 use crate::ring::TickRing;
 
 /// The index: 8 bytes a position of the ring, and what its tables take.
@@ -170,6 +169,14 @@ impl Positions {
     }
 }
 
+/// The first number that a tick takes.
+pub(super) fn first_of(tick: &Tick) -> u64 {
+    match tick.body {
+        Body::Gap { from, .. } => from,
+        _ => tick.seq,
+    }
+}
+
 /// Takes one of the slots; `false`: there is none left.
 fn spend(slots: &mut usize) -> bool {
     match slots.checked_sub(1) {
@@ -185,8 +192,7 @@ fn spend(slots: &mut usize) -> bool {
 mod tests {
     use super::*;
     use crate::model::instrument::InstrumentId;
-    use crate::model::tick::{Body, Channel, FeedGap, Quote, Stream, Tick, Trade, TradeId};
-    use crate::model::tick::{Decimal, State};
+    use crate::model::tick::{Channel, Decimal, FeedGap, Quote, State, Stream, Trade, TradeId};
     use crate::ring::{Seen, TickWriter, tick_ring};
 
     fn trade() -> Body {

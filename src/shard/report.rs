@@ -6,10 +6,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
 use crate::latency::CoarseFigures;
-use crate::time::clock::{MS, Now};
 
 /// What clients are sorted by, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +23,7 @@ pub enum SortBy {
     Sent,
     /// What the whole way of its ticks took: the 99th percentile, then the mean.
     Latency,
-    /// Who came last.
+    /// When it came, the latest first.
     Since,
 }
 
@@ -54,6 +51,23 @@ pub struct Standing {
     serial: u64,
 }
 
+impl Standing {
+    /// That of a client of a shard: the greater its weight, the worse.
+    pub(super) fn new(weight: u64, shard: usize, serial: u64) -> Self {
+        Self { weight: Reverse(weight), shard, serial }
+    }
+
+    /// The shard of the client.
+    pub(super) fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// The client's serial in its shard.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.weight.0, self.shard, self.serial)
@@ -74,7 +88,7 @@ impl FromStr for Standing {
 
 /// Which clients a report is of.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct ReportQuery {
     /// What they are sorted by.
     pub sort: SortBy,
     /// So many at most, of each shard.
@@ -100,7 +114,7 @@ pub struct ClientRow {
     pub since: u64,
     /// `live`, `shedding` or `closing`.
     pub state: &'static str,
-    /// The level it was told last.
+    /// The level it was sent last.
     pub level: &'static str,
     /// For how long the oldest of what waits has waited.
     pub behind_ms: u64,
@@ -112,7 +126,7 @@ pub struct ClientRow {
     pub subscriptions: usize,
     /// Numbers that there were on its subscriptions.
     pub offered: u64,
-    /// Told by a message of their own.
+    /// Sent by a message of their own.
     pub sent: u64,
     /// Stood for by a newer one.
     pub merged: u64,
@@ -120,129 +134,45 @@ pub struct ClientRow {
     pub dropped: u64,
     /// Named by a gap because the feed lost them.
     pub lost: u64,
-    /// Not told yet.
+    /// Not accounted for yet.
     pub pending: u64,
     /// What it felt: what the way of its ticks took, from `rx` until the kernel had the frame, what its own socket kept waiting
     /// counted, since it came; none before the first that was measured.
     pub total: Option<CoarseFigures>,
 }
 
-/// A number that is the greater the slower the figures are: the 99th percentile counts, then the mean, in microseconds of which
-/// there are fewer than 2^32.
-fn slowness(figures: &CoarseFigures) -> u64 {
-    ((figures.p99_ns / 1_000) << 32) | (figures.mean_ns / 1_000)
-}
-
-/// Subscriptions that are looked at for reports in one turn: ticks wait meanwhile.
-const SUBSCRIPTIONS_PER_TURN: usize = 10_000;
-
 /// A report in the making.
 pub(super) struct Report {
-    /// Who is still to be looked at, the worst last.
+    /// The clients whose rows are still to be written, the worst last.
     worst: Vec<(Standing, u32)>,
     rows: Vec<ClientRow>,
 }
 
 impl Report {
+    /// One of these clients, at most `limit`, the worst first.
+    pub(super) fn of(mut clients: Vec<(Standing, u32)>, limit: usize) -> Self {
+        // Most of very many need not be put in order.
+        if clients.len() > limit {
+            clients.select_nth_unstable(limit);
+            clients.truncate(limit);
+        }
+        clients.sort_unstable_by(|a, b| b.cmp(a));
+        Self { worst: clients, rows: Vec::new() }
+    }
+
+    /// The client whose row is written next.
+    pub(super) fn next(&mut self) -> Option<(Standing, u32)> {
+        self.worst.pop()
+    }
+
+    /// Adds a row.
+    pub(super) fn push(&mut self, row: ClientRow) {
+        self.rows.push(row);
+    }
+
     /// The finished rows.
     pub(super) fn into_rows(self) -> Vec<ClientRow> {
         self.rows
-    }
-}
-
-impl<S: Socket> Sessions<S> {
-    /// The worst `limit` clients of this shard, at once.
-    pub fn report(&mut self, sort: SortBy, limit: usize, shard: usize, now: Now) -> Vec<ClientRow> {
-        let mut report = self.start_report(Asked { sort, limit, after: None }, shard, now);
-        while !self.go_on_with(&mut report, now) {}
-        report.into_rows()
-    }
-
-    /// Finds out which clients of this shard, number `shard`, are asked for.
-    pub(super) fn start_report(&mut self, asked: Asked, shard: usize, now: Now) -> Report {
-        let Asked { sort, limit, after } = asked;
-        let weigh = |connection: &Connection<S>| {
-            let (session, ledger) = (&connection.session, connection.session.ledger());
-            match sort {
-                SortBy::Behind => session.behind_ns(now.mono_ns),
-                SortBy::Queued => session.outbox().len() as u64,
-                SortBy::Merged => ledger.merged,
-                SortBy::Dropped => ledger.dropped,
-                SortBy::Sent => ledger.sent,
-                SortBy::Latency => connection.way.as_ref().map_or(0, |way| slowness(&way.figures())),
-                SortBy::Since => connection.serial,
-            }
-        };
-        let stand = |(id, c): (u32, &mut Connection<S>)| {
-            (Standing { weight: Reverse(weigh(c)), shard, serial: c.serial }, id)
-        };
-        let standings = self.connections.iter_mut().map(stand);
-        let mut worst: Vec<(Standing, u32)> =
-            standings.filter(|(standing, _)| after.is_none_or(|after| *standing > after)).collect();
-        // Most of very many need not be put in order.
-        if worst.len() > limit {
-            worst.select_nth_unstable(limit);
-            worst.truncate(limit);
-        }
-        worst.sort_unstable_by(|a, b| b.cmp(a));
-        Report { worst, rows: Vec::new() }
-    }
-
-    /// Looks at some more of its clients. True if it is finished.
-    pub(super) fn go_on_with(&mut self, report: &mut Report, now: Now) -> bool {
-        let mut looked_at = 0;
-        while looked_at < SUBSCRIPTIONS_PER_TURN {
-            let Some((standing, id)) = report.worst.pop() else { return true };
-            // Who has gone meanwhile is left out.
-            if self.connections.get(id).is_some_and(|c| c.serial == standing.serial)
-                && let Some(row) = self.row(id, standing, now)
-            {
-                looked_at += 1 + row.subscriptions;
-                report.rows.push(row);
-            }
-        }
-        false
-    }
-
-    fn row(&mut self, id: u32, standing: Standing, now: Now) -> Option<ClientRow> {
-        let connection = self.connections.get_mut(id)?;
-        let (mut subscriptions, mut heads, mut pending) = (0, 0_u64, 0);
-        for (key, place) in connection.places.iter().filter(|(key, _)| key.channel().is_some()) {
-            let subscription = self.subscriptions.at(*key, *place)?;
-            // What the shard has not read yet was offered to nobody: only who is dirty is behind the last value.
-            let head = match subscription.is_dirty() {
-                true => self.ring.last_value(*key).map_or(0, |last| last.head),
-                false => 0,
-            };
-            subscriptions += 1;
-            pending += head.saturating_sub(subscription.told());
-            heads = heads.wrapping_add(head.max(subscription.told()));
-        }
-        let (session, ledger) = (&connection.session, connection.session.ledger());
-        Some(ClientRow {
-            standing,
-            shard: standing.shard,
-            session: connection.who.name.clone(),
-            peer: connection.who.peer.map(|peer| peer.to_string()),
-            since: connection.since_us,
-            state: match (session.is_closing(), session.is_shedding()) {
-                (true, _) => "closing",
-                (false, true) => "shedding",
-                (false, false) => "live",
-            },
-            level: session.level().name(),
-            behind_ms: session.behind_ns(now.mono_ns) / MS,
-            queued_bytes: session.outbox().len(),
-            kernel_unsent_bytes: connection.socket.unacked(),
-            subscriptions,
-            offered: session.offered(heads),
-            sent: ledger.sent,
-            merged: ledger.merged,
-            dropped: ledger.dropped,
-            lost: ledger.lost,
-            pending,
-            total: connection.way.as_ref().map(|way| way.figures()),
-        })
     }
 }
 

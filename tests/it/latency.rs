@@ -22,7 +22,8 @@ use tickfan::protocol::json::Provenance;
 use tickfan::ring::tick_ring;
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientInfo, ClientRow, Peer, SessionOptions, Sessions, Shard, Socket, SortBy, Tuning,
+    CatchUps, ClientInfo, ClientLimits, ClientRow, Peer, SessionOptions, SessionTimes, Sessions, Shard,
+    Socket, SortBy, Tuning,
 };
 use tickfan::system::counters::ShardCounters;
 use tickfan::time::clock::{Clock, MS, Now, SECOND};
@@ -74,6 +75,21 @@ impl Socket for Wire {
 
 fn options() -> SessionOptions {
     SessionOptions {
+        limits: ClientLimits {
+            symbols_max: 10,
+            frame_bytes_max: 65_536,
+            fragments_max: 1,
+            controls_per_s: 1,
+            ops_per_s: 100,
+            steps_per_turn_max: 1 << 20,
+        },
+        times: SessionTimes {
+            heartbeat_ms: 100_000,
+            close_grace_ms: 1_000,
+            drain_spread_ms: 1,
+            dead_peer_ms: 1,
+        },
+
         epoch: "e".into(),
         feed: Provenance::Replay,
         policy: Policy {
@@ -87,20 +103,10 @@ fn options() -> SessionOptions {
             rates_max: 2,
         },
         tuning: Tuning { unsent_bytes_max: 1 },
-        dead_peer_ms: 1,
-        fragments_max: 1,
         frame_ring_bytes: FRAME_RING_BYTES_MIN,
-        controls_per_s: 1,
-        drain_spread_ms: 1,
-        heartbeat_ms: 100_000,
-        symbols_max: 10,
-        frame_bytes_max: 65_536,
-        ops_per_s: 100,
-        close_grace_ms: 1_000,
         venues: ["demo".to_owned()].into(),
         replay_control: None,
         catch_ups: CatchUps::new(0, 0, 1),
-        steps_per_turn_max: 1 << 20,
         reread_per_turn: 4_096,
     }
 }

@@ -15,7 +15,9 @@ use tickfan::model::instrument::{InstrumentId, InstrumentTable, Symbol};
 use tickfan::model::tick::{Body, Channel, Decimal, Quote, Tick, Trade, TradeId};
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
-use tickfan::shard::{CatchUps, ClientInfo, Peer, SessionOptions, Sessions, Shard, Socket, Tuning};
+use tickfan::shard::{
+    CatchUps, ClientInfo, ClientLimits, Peer, SessionOptions, SessionTimes, Sessions, Shard, Socket, Tuning,
+};
 use tickfan::system::counters::{Ending, ShardCounters};
 use tickfan::time::clock::Clock;
 
@@ -147,6 +149,21 @@ impl World {
         let (writer, ring) = tick_ring(4_096, 16).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
+            limits: ClientLimits {
+                symbols_max: 100,
+                frame_bytes_max: 65_536,
+                fragments_max: 1,
+                controls_per_s: 50,
+                ops_per_s: 1_000,
+                steps_per_turn_max: 1 << 20,
+            },
+            times: SessionTimes {
+                heartbeat_ms: 5_000,
+                close_grace_ms: 2_000,
+                drain_spread_ms: 100,
+                dead_peer_ms: 30_000,
+            },
+
             epoch: "e".into(),
             feed: tickfan::protocol::json::Provenance::Live,
             policy: Policy {
@@ -160,20 +177,10 @@ impl World {
                 rates_max: 2,
             },
             tuning: Tuning { unsent_bytes_max: UNSENT_MAX as u32 },
-            dead_peer_ms: 30_000,
-            fragments_max: 1,
             frame_ring_bytes: FRAME_RING_BYTES_MIN,
-            controls_per_s: 50,
-            drain_spread_ms: 100,
-            heartbeat_ms: 5_000,
-            symbols_max: 100,
-            frame_bytes_max: 65_536,
-            ops_per_s: 1_000,
-            close_grace_ms: 2_000,
             venues: ["demo".to_owned()].into(),
             replay_control: None,
             catch_ups: CatchUps::new(2, 2, 3_600_000),
-            steps_per_turn_max: 1 << 20,
             reread_per_turn: 4_096,
         };
         let sessions = Sessions::new(options, table, ring.clone(), clock.clone(), Arc::clone(&counters));

@@ -19,7 +19,7 @@ use crate::feed::{
 };
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::{Body, Tick};
-use crate::protocol::json::{self, Mark};
+use crate::protocol::json::{self, EncodeFlags};
 use crate::protocol::replay::Speed;
 use crate::synth::{self, Spec};
 use crate::system::atomic_file::AtomicFile;
@@ -153,7 +153,7 @@ pub fn normalize(
             return Ok(());
         }
         line.clear();
-        json::tick(tick, symbol, Mark::default(), &mut line);
+        json::tick(tick, symbol, EncodeFlags::default(), &mut line);
         line.push(b'\n');
         out.write_all(&line)
     });

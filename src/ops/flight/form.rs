@@ -12,7 +12,7 @@ use super::{Cause, Client, ClientSnapshot};
 use crate::latency::{Figures, Nanos};
 use crate::model::instrument::{InstrumentTable, Symbol};
 use crate::model::tick::{Channel, GapCause, Tick};
-use crate::protocol::json::{self, Mark};
+use crate::protocol::json::{self, EncodeFlags};
 use crate::text;
 
 /// Version of the written format, and the newest that can be read.
@@ -219,7 +219,7 @@ pub(super) fn write_middle(client: Option<&Client>, stages: &Stages, out: &mut V
 
 /// Appends a tick, in the format for clients.
 pub(super) fn write_tick(tick: &Tick, symbol: &Symbol, out: &mut Vec<u8>) {
-    json::tick(tick, symbol, Mark::default(), out);
+    json::tick(tick, symbol, EncodeFlags::default(), out);
     out.push(b'\n');
 }
 

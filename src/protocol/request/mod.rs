@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::fault::{Fault, Id, TEXT_BYTES_MAX, quoted, shown};
 use super::moment::{Since, since};
 use super::replay::{self, Control};
+use super::selector::Selector;
 use crate::model::tick::Channel;
 
 /// The `t` of a ping: a number or a short string that the pong returns unchanged.
@@ -101,24 +102,30 @@ impl Rate {
     }
 }
 
-/// How a subscription handles its ticks, as requested.
+/// How a subscription handles its ticks. The rate is the one requested, or one of the numbered rates of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct DeliveryPolicy<R = Rate> {
     /// Conflate or deliver every tick.
     pub mode: Mode,
-    /// Most updates per second.
-    pub rate: Option<Rate>,
+    /// Maximum number of updates per second.
+    pub rate: Option<R>,
     /// Whether the first lost tick ends the connection.
-    pub cuts: bool,
+    pub disconnect_on_loss: bool,
 }
 
-impl Terms {
-    /// These terms with a change applied. `every` has no rate, and `latest` loses no ticks to slowness.
+impl DeliveryPolicy {
+    /// This policy with a change applied. `every` has no rate, and `latest` loses no ticks to slowness.
     #[must_use]
     pub fn changed(self, change: Change) -> Self {
         let mode = change.mode.unwrap_or(self.mode);
         let rate = change.rate.unwrap_or(self.rate).filter(|_| mode == Mode::Latest);
-        Self { mode, rate, cuts: self.cuts && mode == Mode::Every }
+        Self { mode, rate, disconnect_on_loss: self.disconnect_on_loss && mode == Mode::Every }
+    }
+}
+
+impl<R> From<Mode> for DeliveryPolicy<R> {
+    fn from(mode: Mode) -> Self {
+        Self { mode, rate: None, disconnect_on_loss: false }
     }
 }
 
@@ -136,14 +143,14 @@ pub struct Resume {
 pub struct Subscribe {
     /// At least one channel; no duplicates.
     pub channels: Vec<Channel>,
-    /// Symbols as the client wrote them: full, without a venue, or wildcards.
-    pub symbols: Vec<String>,
+    /// Symbols: full, without a venue, or wildcards.
+    pub symbols: Vec<Selector>,
     /// `None`: the default of each channel.
     pub mode: Option<Mode>,
     /// Most updates per second. If set, every channel is `latest`.
     pub rate: Option<Rate>,
     /// Whether the first tick lost to slowness ends the connection. If set, every channel is `every`.
-    pub cuts: bool,
+    pub disconnect_on_loss: bool,
     /// Whether the last value is sent first.
     pub snapshot: bool,
     /// Continue where an earlier connection ended. If set, there is exactly one channel.
@@ -154,14 +161,18 @@ pub struct Subscribe {
 
 impl Subscribe {
     /// A request with default options.
-    pub(super) fn new(channels: Vec<Channel>, symbols: Vec<String>) -> Self {
+    pub(super) fn new(channels: Vec<Channel>, symbols: Vec<Selector>) -> Self {
         let (mode, rate, resume, from) = (None, None, None, None);
-        Self { channels, symbols, mode, rate, cuts: false, snapshot: true, resume, from }
+        Self { channels, symbols, mode, rate, disconnect_on_loss: false, snapshot: true, resume, from }
     }
 
-    /// The terms for a channel.
-    pub fn terms_on(&self, channel: Channel) -> Terms {
-        Terms { mode: self.mode_on(channel), rate: self.rate, cuts: self.cuts }
+    /// The policy on a channel.
+    pub fn policy_on(&self, channel: Channel) -> DeliveryPolicy {
+        DeliveryPolicy {
+            mode: self.mode_on(channel),
+            rate: self.rate,
+            disconnect_on_loss: self.disconnect_on_loss,
+        }
     }
 
     fn mode_on(&self, channel: Channel) -> Mode {
@@ -174,7 +185,7 @@ impl Subscribe {
         if let (Some(_), Some(channel)) = (self.rate, on(Mode::Every)) {
             return Err(format!("`max_hz` needs `mode` \"latest\", and {} is \"every\"", channel.name()));
         }
-        if let (true, Some(channel)) = (self.cuts, on(Mode::Latest)) {
+        if let (true, Some(channel)) = (self.disconnect_on_loss, on(Mode::Latest)) {
             return Err(format!(
                 "`on_slow` \"cut\" needs `mode` \"every\", and {} is \"latest\"",
                 channel.name()
@@ -212,7 +223,7 @@ pub struct Target {
     /// All channels if the request names none.
     pub channels: Vec<Channel>,
     /// `None`: all symbols.
-    pub symbols: Option<Vec<String>>,
+    pub symbols: Option<Vec<Selector>>,
 }
 
 /// An operation with its arguments.
@@ -430,7 +441,7 @@ fn subscribe(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) ->
         Some(Value::Bool(wanted)) => *wanted,
         Some(_) => return Err(Fault::bad("`snapshot` must be true or false")),
     };
-    let cuts = match message.get("on_slow") {
+    let disconnect_on_loss = match message.get("on_slow") {
         None | Some(Value::Null) => false,
         Some(Value::String(word)) => on_slow(word).map_err(Fault::bad)?,
         Some(_) => return Err(Fault::bad(ON_SLOW)),
@@ -438,7 +449,7 @@ fn subscribe(message: &Map<String, Value>, raw: &Raw<'_>, symbols_max: usize) ->
     let wanted = Subscribe {
         mode: mode(message)?,
         rate: rate(message)?.flatten(),
-        cuts,
+        disconnect_on_loss,
         snapshot,
         resume: resume(raw.resume)?,
         from: since(message)?,
@@ -575,7 +586,7 @@ pub(super) fn each_once(mut channels: Vec<Channel>) -> Vec<Channel> {
     channels
 }
 
-fn symbols(raw: Option<&RawValue>, symbols_max: usize) -> Result<Option<Vec<String>>, Fault> {
+fn symbols(raw: Option<&RawValue>, symbols_max: usize) -> Result<Option<Vec<Selector>>, Fault> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
     let (mut named, mut seen, mut fault) = (Vec::new(), FxHashSet::default(), None);
     let mut take = |at: usize, symbol: &RawValue| {
@@ -588,8 +599,9 @@ fn symbols(raw: Option<&RawValue>, symbols_max: usize) -> Result<Option<Vec<Stri
             ));
             return ControlFlow::Break(());
         };
-        if seen.insert(text.clone()) {
-            named.push(text);
+        if !seen.contains(&text) {
+            named.push(Selector::parse(&text));
+            seen.insert(text);
         }
         if named.len() > symbols_max || at >= MENTIONS * symbols_max {
             fault = Some(format!("`symbols` names more than {symbols_max} symbols"));
@@ -617,14 +629,14 @@ fn shown_raw(raw: &RawValue) -> String {
     }
 }
 
-/// Removes duplicate symbols, keeping the order of first mention, and rejects more than `symbols_max`.
-pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<String>, String> {
+/// Each symbol once, in the order of first mention, if they are not too many.
+pub(super) fn within(mut named: Vec<String>, symbols_max: usize) -> Result<Vec<Selector>, String> {
     let mut seen = HashSet::new();
     named.retain(|symbol| seen.insert(symbol.clone()));
     if named.len() > symbols_max {
         return Err(format!("`symbols` names {} symbols, which is more than {symbols_max}", named.len()));
     }
-    Ok(named)
+    Ok(named.iter().map(|text| Selector::parse(text)).collect())
 }
 
 #[cfg(test)]

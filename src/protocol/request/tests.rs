@@ -17,10 +17,10 @@ fn a_subscribe_is_read_with_its_defaults() {
     assert_eq!(request.id, id(2.into()));
     let expected = Subscribe {
         channels: vec![Channel::Quote],
-        symbols: vec!["coinbase:BTC-USD".into()],
+        symbols: vec![Selector::parse("coinbase:BTC-USD")],
         mode: None,
         rate: None,
-        cuts: false,
+        disconnect_on_loss: false,
         snapshot: true,
         resume: None,
         from: None,

@@ -12,9 +12,9 @@ use crate::protocol::frame;
 const SLICES_MAX: usize = 13;
 /// Bytes that came within this time of each other are of one age.
 const GRAIN_NS: u64 = 25_000_000;
-/// Ticks of one write whose times are told.
+/// Ticks of one write whose times are handed out.
 const TOLD_MAX: u32 = 8;
-/// Ages that are told apart; beyond that, every second one is forgotten, and its bytes count as older.
+/// Ages that are kept apart; beyond that, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
 /// Whole frames, in the order in which they go out.
@@ -57,7 +57,7 @@ struct Marks {
     answers: VecDeque<(u64, usize)>,
     /// How long these are together.
     answer_bytes: usize,
-    /// Where frames that tell ticks end, and their times.
+    /// Where the frames of ticks end, and their times.
     ticks: VecDeque<(u64, Times)>,
     /// What stands before this place waited because the socket took nothing.
     refused: u64,
@@ -187,7 +187,7 @@ impl Outbox {
         marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end).count() as u32
     }
 
-    /// Tells the times of the ticks that are out with the next `n` bytes, and how many each stands for: of these, those next
+    /// Hands out the times of the ticks that are out with the next `n` bytes, and how many each stands for: of these, those next
     /// to it where many go out at once; and of all, its share of `others` too. The one that has waited longest is among
     /// them. False if no tick is out.
     pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
@@ -233,7 +233,7 @@ impl Outbox {
         self.marks.as_ref().is_some_and(|marks| marks.refused > self.taken)
     }
 
-    /// Tells the times of each tick that is out with the next `n` bytes of an outbox that [has been
+    /// Hands out the times of each tick that is out with the next `n` bytes of an outbox that [has been
     /// refused](Self::has_refused), and whether it was itself, or came later.
     pub(super) fn going_refused(&self, n: usize, mut tell: impl FnMut(Times, bool)) {
         let Some(marks) = &self.marks else { return };
@@ -279,9 +279,9 @@ impl Outbox {
         put_behind(&mut self.ranges, &mut self.range, range, &self.buffers);
     }
 
-    /// Puts what was laid on a row of pending frames behind all others: how many ticks of it are counted.
+    /// Puts what was pushed on a row of pending frames behind all others: how many ticks of it are counted.
     #[inline]
-    pub(super) fn take(&mut self, pending_frames: &mut PendingFrames) -> u64 {
+    pub(super) fn absorb(&mut self, pending_frames: &mut PendingFrames) -> u64 {
         pending_frames.set_room(0);
         if pending_frames.is_empty() {
             return 0;

@@ -47,7 +47,7 @@ fn a_handshake_carries_the_first_frame_along() {
     assert_eq!(upgraded.read_buf, frame);
     assert_eq!(upgraded.peer, stream.local_addr().expect("bound"));
     let subscribe = upgraded.subscribe.expect("a subscription");
-    assert_eq!(subscribe.symbols, ["coinbase:BTC-USD", "v:A+B", "v:C D"]);
+    assert_eq!(subscribe.symbols, ["coinbase:BTC-USD", "v:A+B", "v:C D"].map(Selector::parse));
     assert_eq!(subscribe.channels, [Channel::Trade]);
 
     // The socket itself came too, and works both ways.
@@ -145,7 +145,7 @@ fn parameters_that_make_no_sense_are_named() {
     let subscribe = door.sessions.recv_timeout(PATIENCE).expect("handed over").subscribe.expect("symbols");
     assert_eq!(
         (subscribe.symbols, subscribe.channels),
-        (vec!["a:B".into(), "c:D".into()], Channel::ALL.to_vec())
+        (["a:B", "c:D"].map(Selector::parse).to_vec(), Channel::ALL.to_vec())
     );
     // Elsewhere a parameter more does no harm: it says nothing of what is asked for.
     assert_eq!(door.request("GET /api/symbols?_=1", "").status, 200);

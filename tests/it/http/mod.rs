@@ -21,7 +21,7 @@ use tickfan::http::{
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
 use tickfan::protocol::close::Close;
-use tickfan::protocol::{RoomSpec, Since};
+use tickfan::protocol::{RoomSpec, Selector, Since};
 
 use crate::support::answer::Answer;
 

@@ -29,8 +29,8 @@ use tickfan::protocol::parse_query;
 use tickfan::ring::{Seen, TickWriter, tick_ring};
 use tickfan::session::{FRAME_RING_BYTES_MIN, Policy};
 use tickfan::shard::{
-    CatchUps, ClientInfo, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, Sessions, Shard, Socket,
-    SortBy, Tuning,
+    CatchUps, ClientInfo, ClientLimits, ClientRow, Peer, Relief, STEPS_MIN, SessionOptions, SessionTimes,
+    Sessions, Shard, Socket, SortBy, Tuning,
 };
 use tickfan::system::counters::{Counter, ShardCounters};
 use tickfan::system::memory::Memory;

@@ -37,6 +37,20 @@ impl Rig {
         let (writer, ring) = tick_ring(capacity, instruments_max).expect("a good capacity");
         let counters = Arc::new(ShardCounters::default());
         let options = SessionOptions {
+            limits: ClientLimits {
+                symbols_max: 100,
+                frame_bytes_max: 65_536,
+                fragments_max: 1,
+                controls_per_s: 1,
+                ops_per_s,
+                steps_per_turn_max: steps_max,
+            },
+            times: SessionTimes {
+                heartbeat_ms: 50,
+                close_grace_ms: 1_000,
+                drain_spread_ms: 100,
+                dead_peer_ms: 1,
+            },
             epoch: "e".into(),
             feed: Provenance::Live,
             policy: Policy {
@@ -51,22 +65,12 @@ impl Rig {
                 rates_max: 2,
             },
             tuning: Tuning { unsent_bytes_max },
-            dead_peer_ms: 1,
-            fragments_max: 1,
             // It comes round within a long burst, or gets longer up to twice.
             frame_ring_bytes: FRAME_RING_BYTES_MIN << (seed / 4 % 3),
-            controls_per_s: 1,
-            drain_spread_ms: 100,
-            heartbeat_ms: 50,
-            symbols_max: 100,
-            frame_bytes_max: 65_536,
-            ops_per_s,
-            close_grace_ms: 1_000,
             venues: ["demo".to_owned()].into(),
             replay_control: None,
             // Some give up what they read too slowly.
             catch_ups: CatchUps::new(2, 2, if seed.is_multiple_of(5) { 20 } else { 3_600_000 }),
-            steps_per_turn_max: steps_max,
             // In some, little more than one resume needs.
             reread_per_turn: if seed.is_multiple_of(5) { REREAD_FEW } else { 4_096 },
         };

@@ -442,7 +442,7 @@ fn channels(ack: &Ack<'_>, entry: Option<&Accepted<'_>>) -> Vec<Channel> {
 
 /// True for `*` and `venue:*`.
 pub(super) fn is_wildcard(symbol: &str) -> bool {
-    symbol == "*" || symbol.ends_with(":*")
+    crate::protocol::Selector::parse(symbol).is_wildcard()
 }
 
 #[cfg(test)]

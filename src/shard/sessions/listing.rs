@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::answers::{BYTES_PER_STEP, LongAnswer};
-use super::awaited::terms_of;
-use super::interest::Wildcard;
-use super::pattern::Pattern;
-use super::requests::row;
-use super::sessions::{Sessions, Socket};
+use super::Sessions;
+use super::awaiting::policy_of;
 use crate::model::instrument::{InstrumentId, Symbol};
-use crate::model::tick::{Channel, Key, Stream};
-use crate::protocol::Id;
+use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::{self as message, SubscriptionRow, SymbolRow};
 use crate::protocol::outcome::{self, ROWS_BYTES_MAX};
+use crate::protocol::{Id, Selector};
+use crate::shard::answers::{BYTES_PER_STEP, LongAnswer};
+use crate::shard::holdings::Wildcard;
+use crate::shard::pattern::Pattern;
+use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Rows of one answer, at most; what is beyond is told by `"more":true`.
+/// Rows of one answer, at most; `"more":true` says that there are others.
 const ROWS_MAX: usize = 10_000;
 /// Instruments of another name that are passed over in one step.
 const PASSED_PER_STEP: usize = 8;
@@ -89,7 +89,7 @@ impl<S: Socket> Sessions<S> {
         after: Option<&str>,
         now: Now,
     ) -> Option<Listing> {
-        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
+        let next = match Behind::of(after, |symbol| self.env.table.find(symbol)) {
             Ok(Behind::Nothing) => Next::Wildcards(None),
             Ok(Behind::Wildcard(text)) => Next::Wildcards(Some(text)),
             Ok(Behind::Listed(instrument)) => Next::Listed(InstrumentId(instrument.0 + 1)),
@@ -110,10 +110,10 @@ impl<S: Socket> Sessions<S> {
             match next {
                 Next::Wildcards(behind) => {
                     let Some(connection) = self.connections.get(id) else { return true };
-                    if !self.steps.take(connection.wildcards.len()) {
+                    if !self.steps.take(connection.holdings.wildcards().len()) {
                         return false;
                     }
-                    list_wildcards(&connection.wildcards, behind.as_deref(), rows);
+                    list_wildcards(connection.holdings.wildcards(), behind.as_deref(), rows);
                     *next = Next::Listed(InstrumentId(0));
                 }
                 Next::Listed(from) => {
@@ -153,22 +153,20 @@ impl<S: Socket> Sessions<S> {
     /// The rows of an instrument that a session is subscribed to.
     fn rows_of(&self, id: u32, instrument: InstrumentId) -> Vec<SubscriptionRow<'_>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
-        let keys =
-            Key::new(instrument, Stream::Trade)..Key::new(InstrumentId(instrument.0 + 1), Stream::Trade);
-        let row = |(key, place): (&Key, &u32)| {
-            let (channel, terms) = key.channel().zip(self.terms_of(id, *key, *place))?;
-            Some(row(&self.table, &self.listed(instrument), channel, terms))
+        let row = |(key, place): (Key, u32)| {
+            let (channel, policy) = key.channel().zip(self.policy_of(id, key, place))?;
+            Some(self.listed(instrument).row(&self.env.table, channel, policy))
         };
-        connection.places.range(keys).filter_map(row).collect()
+        connection.holdings.places_of(instrument).filter_map(row).collect()
     }
 
     /// The rows of a symbol that a session awaits.
     fn rows_of_awaited<'s>(&self, id: u32, symbol: &'s Symbol) -> Vec<SubscriptionRow<'s>> {
         let Some(connection) = self.connections.get(id) else { return Vec::new() };
-        let wanted = connection.awaited.get(symbol).copied().unwrap_or_default();
-        let row = |(channel, manner): (Channel, _)| {
-            let terms = terms_of(&connection.session, manner);
-            SubscriptionRow::new(symbol.as_str(), channel, terms, Some(crate::model::tick::State::Waiting))
+        let wanted = connection.holdings.awaits(symbol).copied().unwrap_or_default();
+        let row = |(channel, claimed): (Channel, _)| {
+            let policy = policy_of(&connection.session, claimed);
+            SubscriptionRow::new(symbol.as_str(), channel, policy, Some(State::Waiting))
         };
         wanted.channels().map(row).collect()
     }
@@ -181,16 +179,16 @@ impl<S: Socket> Sessions<S> {
         (text, after): (&str, Option<&str>),
         now: Now,
     ) -> Option<SymbolListing> {
-        let pattern = match self.pattern(text) {
+        let pattern = match self.pattern(&Selector::parse(text)) {
             Ok(pattern) => Some(pattern),
-            Err(refusal) if refusal.code == "unknown_symbol" => None,
+            Err(refusal) if refusal.code() == "unknown_symbol" => None,
             Err(refusal) => {
-                let msg = format!("`match`: {}", refusal.msg);
-                self.say(id, &message::error(name.as_ref(), refusal.code, &msg, false), now);
+                let msg = format!("`match`: {}", refusal.msg());
+                self.say(id, &message::error(name.as_ref(), refusal.code(), &msg, false), now);
                 return None;
             }
         };
-        let next = match Behind::of(after, |symbol| self.table.find(symbol)) {
+        let next = match Behind::of(after, |symbol| self.env.table.find(symbol)) {
             Ok(Behind::Nothing) => 0,
             Ok(Behind::Listed(instrument)) => instrument.index() + 1,
             _ => {
@@ -203,7 +201,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Shows what there is. True when that is done.
     pub(super) fn go_on_with_symbols(&mut self, id: u32, listing: &mut SymbolListing, now: Now) -> bool {
-        let table = Arc::clone(&self.table);
+        let table = Arc::clone(&self.env.table);
         let SymbolListing { name, rows, pattern, next } = listing;
         while let (Some(pattern), false) = (&*pattern, rows.more) {
             if *next >= table.len() {
@@ -233,13 +231,13 @@ impl<S: Socket> Sessions<S> {
     /// Answers with rows.
     fn say_rows(&mut self, id: u32, (name, op, field): (Option<&Id>, &str, &str), rows: &Rows, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let frame = self.frames.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
+        let frame = self.egress.text(|out| outcome::listing(name, op, field, (&rows.text, rows.more), out));
         connection.session.push_answer(frame, now.mono_ns);
         self.queue(id);
     }
 
     fn no_such_row(&mut self, id: u32, name: Option<&Id>, now: Now) {
-        self.counters.faults.add(1);
+        self.env.counters.faults.add(1);
         let msg = "`after` is no symbol that such an answer has a row of";
         self.say(id, &message::error(name, "bad_request", msg, false), now);
     }
@@ -268,12 +266,14 @@ impl Behind {
 
 /// Takes in the wildcards behind a text, in the order of their texts.
 fn list_wildcards(wildcards: &[Wildcard], behind: Option<&str>, rows: &mut Rows) {
-    let mut shown: Vec<(String, &Wildcard)> = wildcards.iter().map(|w| (w.shown(), w)).collect();
+    let mut shown: Vec<(String, &Wildcard)> =
+        wildcards.iter().map(|w| (w.selector().to_string(), w)).collect();
     shown.retain(|(text, _)| behind.is_none_or(|behind| text.as_str() > behind));
     shown.sort_by(|(a, _), (b, _)| a.cmp(b));
     for of_one in shown.chunk_by(|(a, _), (b, _)| a == b) {
-        let row =
-            |(text, w): &(String, &Wildcard)| SubscriptionRow::new(text.clone(), w.channel, w.terms, None);
+        let row = |(text, w): &(String, &Wildcard)| {
+            SubscriptionRow::new(text.clone(), w.channel(), w.policy(), None)
+        };
         rows.take(&of_one.iter().map(row).collect::<Vec<_>>());
     }
 }

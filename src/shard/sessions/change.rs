@@ -1,20 +1,21 @@
-//! What clients change of what they are subscribed to: `unsubscribe` and `set`.
+//! `unsubscribe` and `set`: a client ends or changes what it is subscribed to.
 
-use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::answers::Answer;
-use super::awaited::terms_of;
-use super::pattern::{Holder, Pattern};
-use super::requests::{Refusal, too_many_rates};
-use super::sessions::{Sessions, Socket};
-use super::work::Settling;
+use super::awaiting::policy_of;
+use super::settling::Settling;
+use super::{Connection, Sessions};
 use crate::model::instrument::{InstrumentId, InstrumentTable, Symbol};
-use crate::model::tick::{Channel, Key, State, Stream};
+use crate::model::tick::{Channel, Key, State};
 use crate::protocol::json::SubscriptionRow;
 use crate::protocol::outcome::{EndedRow, Outcome};
-use crate::protocol::{Change, Id, Mode, Target, Terms};
+use crate::protocol::{Change, DeliveryPolicy, Id, Mode, Selector, Target};
+use crate::shard::answers::Answer;
+use crate::shard::holdings::Wildcard;
+use crate::shard::pattern::{Holder, Pattern};
+use crate::shard::resolved::Refusal;
+use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
 /// Steps for each symbol that is named.
@@ -31,8 +32,9 @@ struct Patterns {
 }
 
 /// The symbol of a place, as the client wrote it.
-fn text_at(target: &Target, at: usize) -> &str {
-    target.symbols.as_ref().and_then(|symbols| symbols.get(at)).map_or("*", String::as_str)
+fn text_at(target: &Target, at: usize) -> String {
+    let symbol = target.symbols.as_ref().and_then(|symbols| symbols.get(at));
+    symbol.map_or("*".to_owned(), Selector::to_string)
 }
 
 /// Where a look at all that a session has goes on: behind an instrument, or, when those are through, behind a symbol that it
@@ -50,11 +52,11 @@ pub(super) struct Unsubscribing {
     name: Option<Id>,
     target: Target,
     patterns: Patterns,
-    stage: Ending,
+    stage: Unsubscribe,
 }
 
 /// How far an `unsubscribe` has come.
-enum Ending {
+enum Unsubscribe {
     Read,
     /// What the pattern of this place picks ends next, from there on.
     Drop(usize, Cursor),
@@ -64,7 +66,7 @@ enum Ending {
 
 impl Unsubscribing {
     pub(super) fn new(name: Option<Id>, target: Target) -> Self {
-        Self { name, target, patterns: Patterns::default(), stage: Ending::Read }
+        Self { name, target, patterns: Patterns::default(), stage: Unsubscribe::Read }
     }
 }
 
@@ -77,7 +79,7 @@ pub(super) struct Setting {
     stage: Changing,
     has_rate: bool,
     /// The rows of the answer: the place of a pattern, what it shows.
-    shown: Vec<(usize, Channel, Terms, Option<State>)>,
+    shown: Vec<(usize, Channel, DeliveryPolicy, Option<State>)>,
 }
 
 /// How far a `set` has come.
@@ -102,7 +104,7 @@ struct Matching {
     /// The instrument that is looked at next.
     from: InstrumentId,
     found: bool,
-    shown: Option<Terms>,
+    shown: Option<DeliveryPolicy>,
     /// On any channel.
     found_any: bool,
 }
@@ -128,10 +130,10 @@ impl Setting {
         Self { name, target, change, patterns, stage, has_rate: true, shown: Vec::new() }
     }
 
-    /// What becomes of terms; `None`: a rate alone is for what is `latest`, and leaves the rest as it is.
-    fn changed(change: Change, terms: Terms) -> Option<Terms> {
+    /// What becomes of a policy; `None`: a rate alone is for what is `latest`, and leaves the rest as it is.
+    fn changed(change: Change, policy: DeliveryPolicy) -> Option<DeliveryPolicy> {
         let rate_alone = change.mode.is_none() && matches!(change.rate, Some(Some(_)));
-        (!rate_alone || terms.mode == Mode::Latest).then(|| terms.changed(change))
+        (!rate_alone || policy.mode == Mode::Latest).then(|| policy.changed(change))
     }
 }
 
@@ -142,11 +144,11 @@ impl<S: Socket> Sessions<S> {
             patterns.ok = vec![(Pattern::Everything, 0)];
             return true;
         };
-        while let Some(text) = symbols.get(patterns.next) {
+        while let Some(selector) = symbols.get(patterns.next) {
             if !self.steps.take(1) {
                 return false;
             }
-            match self.pattern(text) {
+            match self.pattern(selector) {
                 Ok(pattern) => patterns.ok.push((pattern, patterns.next)),
                 Err(refusal) => patterns.rejected.push((patterns.next, refusal)),
             }
@@ -160,14 +162,14 @@ impl<S: Socket> Sessions<S> {
         let Unsubscribing { name, target, patterns, stage } = asked;
         loop {
             match stage {
-                Ending::Read => {
+                Unsubscribe::Read => {
                     if !self.read_patterns(target, patterns) {
                         return false;
                     }
                     self.end_wildcards(id, target, patterns);
-                    *stage = Ending::Drop(0, BEGIN);
+                    *stage = Unsubscribe::Drop(0, BEGIN);
                 }
-                Ending::Drop(at, cursor) => match patterns.ok.get(*at) {
+                Unsubscribe::Drop(at, cursor) => match patterns.ok.get(*at) {
                     Some((pattern, _)) => {
                         if !self.drop_matching(id, pattern, &target.channels, cursor) {
                             return false;
@@ -175,21 +177,21 @@ impl<S: Socket> Sessions<S> {
                         (*at, *cursor) = (*at + 1, BEGIN);
                     }
                     None => {
-                        self.drop_wildcards(id, |wildcard| wildcard.ending);
-                        *stage = Ending::Settle(Settling::default());
+                        self.drop_wildcards(id, Wildcard::is_ending);
+                        *stage = Unsubscribe::Settle(Settling::default());
                     }
                 },
-                Ending::Settle(settling) => {
+                Unsubscribe::Settle(settling) => {
                     if !self.settle(id, settling, now) {
                         return false;
                     }
-                    *stage = Ending::Answer(Answer::default());
+                    *stage = Unsubscribe::Answer(Answer::default());
                 }
-                Ending::Answer(answer) => {
+                Unsubscribe::Answer(answer) => {
                     let Patterns { ok, rejected, .. } = &*patterns;
                     let row =
                         |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
-                            None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                            None => outcome.reject(&rejected[at].1.row(&text_at(target, rejected[at].0))),
                             Some(at) => outcome.accept(&EndedRow { symbol: ok[at].0.shown() }),
                         };
                     if !self.go_on_answering(id, answer, rejected.len() + ok.len(), row) {
@@ -208,9 +210,11 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let wide: Vec<&Pattern> =
             patterns.ok.iter().map(|(pattern, _)| pattern).filter(|pattern| pattern.is_wide()).collect();
-        for wildcard in &mut connection.wildcards {
-            let covered = wide.iter().any(|pattern| pattern.covers(wildcard));
-            wildcard.ending |= covered && target.channels.contains(&wildcard.channel);
+        for wildcard in connection.holdings.wildcards_mut() {
+            let is_covered = wide.iter().any(|pattern| pattern.covers(wildcard));
+            if is_covered && target.channels.contains(&wildcard.channel()) {
+                wildcard.end();
+            }
         }
     }
 
@@ -222,8 +226,8 @@ impl<S: Socket> Sessions<S> {
         channels: &[Channel],
         cursor: &mut Cursor,
     ) -> bool {
-        let table = Arc::clone(&self.table);
-        if let Pattern::One(symbol) = pattern {
+        let table = Arc::clone(&self.env.table);
+        if let Pattern::Of(Selector::Symbol(symbol)) = pattern {
             if !self.steps.take(STEPS_PER_NAME) {
                 return false;
             }
@@ -267,15 +271,12 @@ impl<S: Socket> Sessions<S> {
 
     /// The first instrument from this one on that a session has a subscription of.
     pub(super) fn instrument_from(&self, id: u32, from: InstrumentId) -> Option<InstrumentId> {
-        let places = &self.connections.get(id)?.places;
-        places.range(Key::new(from, Stream::Trade)..).next().map(|(key, _)| key.instrument())
+        self.connections.get(id)?.holdings.instrument_from(from)
     }
 
     /// The first symbol behind this one that a session awaits.
     pub(super) fn awaited_behind(&self, id: u32, behind: Option<&Rc<Symbol>>) -> Option<Rc<Symbol>> {
-        let awaited = &self.connections.get(id)?.awaited;
-        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
-        awaited.range::<Rc<Symbol>, _>((from, Bound::Unbounded)).next().map(|(symbol, _)| Rc::clone(symbol))
+        self.connections.get(id)?.holdings.awaited_behind(behind)
     }
 
     /// Whether a wide pattern picks a channel of an instrument that a session is subscribed to.
@@ -289,16 +290,16 @@ impl<S: Socket> Sessions<S> {
     ) -> bool {
         let key = Key::new(instrument, channel.into());
         let Some(connection) = self.connections.get(id) else { return false };
-        let (Some(place), Some(symbol)) = (connection.place(key), table.get(instrument)) else {
+        let (Some(place), Some(symbol)) = (connection.holdings.place(key), table.get(instrument)) else {
             return false;
         };
-        let named = || self.subscriptions.is_named(key, place);
-        pattern.picks(symbol, || Holder::of(connection, symbol, channel, named()))
+        let named = || self.directory.is_named(key, place);
+        pattern.picks(symbol, || Holder::of(&connection.holdings, symbol, channel, named()))
     }
 
-    /// Changes the terms of subscriptions, behind the answer. True when that is done.
+    /// Changes the policy of subscriptions, behind the answer. True when that is done.
     pub(super) fn go_on_setting(&mut self, id: u32, asked: &mut Setting, now: Now) -> bool {
-        let table = Arc::clone(&self.table);
+        let table = Arc::clone(&self.env.table);
         loop {
             match &mut asked.stage {
                 Changing::Read => {
@@ -309,7 +310,7 @@ impl<S: Socket> Sessions<S> {
                     asked.has_rate = rate.is_none_or(|rate| self.claim_rate(id, rate).is_some());
                     if !asked.has_rate {
                         let Patterns { ok, rejected, .. } = &mut asked.patterns;
-                        rejected.extend(ok.drain(..).map(|(_, at)| (at, too_many_rates())));
+                        rejected.extend(ok.drain(..).map(|(_, at)| (at, Refusal::too_many_rates())));
                     }
                     asked.stage = Changing::Match(Matching::of(0));
                 }
@@ -325,13 +326,13 @@ impl<S: Socket> Sessions<S> {
                     let Setting { name, target, patterns: Patterns { ok, rejected, .. }, shown, .. } = asked;
                     let row =
                         |_: &Self, at: usize, outcome: &mut Outcome| match at.checked_sub(rejected.len()) {
-                            None => outcome.reject(&rejected[at].1.row(text_at(target, rejected[at].0))),
+                            None => outcome.reject(&rejected[at].1.row(&text_at(target, rejected[at].0))),
                             Some(at) => {
-                                let (pattern, channel, terms, state) = shown[at];
+                                let (pattern, channel, policy, state) = shown[at];
                                 outcome.accept(&SubscriptionRow::new(
                                     ok[pattern].0.shown(),
                                     channel,
-                                    terms,
+                                    policy,
                                     state,
                                 ));
                             }
@@ -368,7 +369,7 @@ impl<S: Socket> Sessions<S> {
         let Some(channel) = target.channels.get(matching.channel).copied() else {
             if !matching.found_any {
                 let msg = "there is no such subscription".to_owned();
-                patterns.rejected.push((*at, Refusal { code: "not_subscribed", msg }));
+                patterns.rejected.push((*at, Refusal::new("not_subscribed", msg)));
             }
             *matching = Matching::of(matching.pattern + 1);
             return true;
@@ -383,17 +384,17 @@ impl<S: Socket> Sessions<S> {
         if !self.match_rest(id, table, (pattern, channel), *change, matching) {
             return false;
         }
-        if let Some(terms) = matching.shown {
+        if let Some(policy) = matching.shown {
             let state = match pattern {
-                Pattern::One(symbol) => {
+                Pattern::Of(Selector::Symbol(symbol)) => {
                     Some(table.find(symbol).map_or(State::Waiting, |instrument| self.state(instrument)))
                 }
                 _ => None,
             };
-            rows.push((matching.pattern, channel, terms, state));
+            rows.push((matching.pattern, channel, policy, state));
         } else if matching.found {
             let msg = format!("{} is \"every\" here: a rate needs \"latest\"", channel.name());
-            patterns.rejected.push((*at, Refusal { code: "needs_latest", msg }));
+            patterns.rejected.push((*at, Refusal::new("needs_latest", msg)));
         }
         *matching = Matching {
             channel: matching.channel + 1,
@@ -412,7 +413,7 @@ impl<S: Socket> Sessions<S> {
         change: Change,
         matching: &mut Matching,
     ) -> bool {
-        if let Pattern::One(symbol) = pattern {
+        if let Pattern::Of(Selector::Symbol(symbol)) = pattern {
             self.set_awaited(id, symbol, channel, change, matching);
             if let Some(instrument) = table.find(symbol) {
                 self.match_instrument(id, instrument, channel, change, matching);
@@ -456,10 +457,10 @@ impl<S: Socket> Sessions<S> {
         matching: &mut Matching,
     ) {
         let key = Key::new(instrument, channel.into());
-        let place = self.connections.get(id).and_then(|connection| connection.place(key));
-        let Some(terms) = place.and_then(|place| self.terms_of(id, key, place)) else { return };
+        let place = self.connections.get(id).and_then(|connection| connection.holdings.place(key));
+        let Some(policy) = place.and_then(|place| self.policy_of(id, key, place)) else { return };
         matching.found = true;
-        matching.shown = matching.shown.or_else(|| Setting::changed(change, terms));
+        matching.shown = matching.shown.or_else(|| Setting::changed(change, policy));
     }
 
     /// Changes the wildcards that a pattern covers.
@@ -470,18 +471,17 @@ impl<S: Socket> Sessions<S> {
         change: Change,
         matching: &mut Matching,
     ) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        let covered = connection.wildcards.iter_mut().filter(|w| w.channel == channel && pattern.covers(w));
-        for wildcard in covered {
+        let Some(Connection { session, holdings, .. }) = self.connections.get_mut(id) else { return };
+        let wildcards = holdings.wildcards_mut().iter_mut();
+        for wildcard in wildcards.filter(|w| w.channel() == channel && pattern.covers(w)) {
             matching.found = true;
-            let Some(terms) = Setting::changed(change, wildcard.terms) else { continue };
-            let session = &mut connection.session;
+            let Some(policy) = Setting::changed(change, wildcard.policy()) else { continue };
             let [before, after] =
-                [wildcard.terms, terms].map(|terms| terms.rate.and_then(|rate| session.rate(rate)));
+                [wildcard.policy(), policy].map(|policy| policy.rate.and_then(|rate| session.rate(rate)));
             session.use_rate(after);
             session.leave_rate(before);
-            wildcard.terms = terms;
-            matching.shown = matching.shown.or(Some(terms));
+            wildcard.set_policy(policy);
+            matching.shown = matching.shown.or(Some(policy));
         }
     }
 
@@ -495,16 +495,16 @@ impl<S: Socket> Sessions<S> {
         matching: &mut Matching,
     ) {
         let Some(connection) = self.connections.get(id) else { return };
-        let Some(manner) = connection.awaited.get(symbol).and_then(|wanted| wanted.on(channel)) else {
+        let Some(claimed) = connection.holdings.awaits(symbol).and_then(|wanted| wanted.on(channel)) else {
             return;
         };
         matching.found = true;
-        let Some(terms) = Setting::changed(change, terms_of(&connection.session, manner)) else { return };
-        self.await_symbol(id, symbol, channel, terms);
-        matching.shown = matching.shown.or(Some(terms));
+        let Some(policy) = Setting::changed(change, policy_of(&connection.session, claimed)) else { return };
+        self.await_symbol(id, symbol, channel, policy);
+        matching.shown = matching.shown.or(Some(policy));
     }
 
-    /// Changes the terms of what a pattern picks, from the cursor on. True when that is done.
+    /// Changes the policy of what a pattern picks, from the cursor on. True when that is done.
     fn apply_matching(
         &mut self,
         id: u32,
@@ -512,13 +512,13 @@ impl<S: Socket> Sessions<S> {
         change: Change,
         cursor: &mut Cursor,
     ) -> bool {
-        let table = Arc::clone(&self.table);
-        if let Pattern::One(symbol) = pattern {
+        let table = Arc::clone(&self.env.table);
+        if let Pattern::Of(Selector::Symbol(symbol)) = pattern {
             if !self.steps.take(STEPS_PER_NAME / 2) {
                 return false;
             }
             if let Some(instrument) = table.find(symbol) {
-                channels.iter().for_each(|channel| self.change_terms(id, instrument, *channel, change));
+                channels.iter().for_each(|channel| self.change_policy(id, instrument, *channel, change));
             }
             return true;
         }
@@ -530,7 +530,7 @@ impl<S: Socket> Sessions<S> {
             }
             for channel in channels {
                 if self.picks(id, &table, pattern, instrument, *channel) {
-                    self.change_terms(id, instrument, *channel, change);
+                    self.change_policy(id, instrument, *channel, change);
                 }
             }
             *cursor = Cursor::Instruments(InstrumentId(instrument.0 + 1));
@@ -538,14 +538,15 @@ impl<S: Socket> Sessions<S> {
         true
     }
 
-    fn change_terms(&mut self, id: u32, instrument: InstrumentId, channel: Channel, change: Change) {
+    fn change_policy(&mut self, id: u32, instrument: InstrumentId, channel: Channel, change: Change) {
         let key = Key::new(instrument, channel.into());
-        let Some(place) = self.connections.get(id).and_then(|connection| connection.place(key)) else {
+        let Some(place) = self.connections.get(id).and_then(|connection| connection.holdings.place(key))
+        else {
             return;
         };
-        let terms = self.terms_of(id, key, place).and_then(|terms| Setting::changed(change, terms));
-        if let Some(terms) = terms {
-            self.apply_terms(id, key, place, terms);
+        let policy = self.policy_of(id, key, place).and_then(|policy| Setting::changed(change, policy));
+        if let Some(policy) = policy {
+            self.apply_policy(id, key, place, policy);
         }
     }
 }

@@ -1,20 +1,17 @@
-//! What happens as time goes by: heartbeats, slow clients judged and told, those cut who read nothing, dead peers.
+//! What happens as time goes by: heartbeats, slow clients are judged and warned, those that read nothing cut, dead peers given up.
 
-use super::sessions::{Sessions, Socket};
+use super::Sessions;
 use crate::protocol::close::Close;
 use crate::protocol::json;
 use crate::session::{Kernel, Level, Verdict};
+use crate::shard::socket::Socket;
 use crate::time::clock::{MS, Now, SECOND};
 
-/// How often sessions whose socket was full are looked at.
-const WATCH_NS: u64 = 100 * MS;
 /// Heartbeats sent in one turn: those of clients that came at the same moment are due at the same moment, and the feed is
 /// not to wait for all of them.
 const HEARTBEATS_PER_TURN: usize = 64;
 /// Sessions whose socket was full that are looked at in one turn.
 const WATCHED_PER_TURN: usize = 64;
-/// How often what the sessions' buffers do not need is given back.
-const SHRINK_NS: u64 = SECOND;
 /// How often the kernel is asked at most whether it hears of a client's host.
 const ASK_KERNEL_NS: u64 = SECOND;
 
@@ -24,7 +21,7 @@ const GRAIN_NS: u64 = 50 * MS;
 /// What the kernel hears of the host of a client that takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Host {
-    /// It acknowledges, or there is nothing to acknowledge, or nobody tells.
+    /// It acknowledges, or there is nothing to acknowledge, or the system does not report it.
     Answers,
     /// Nothing since the client took something last, but not for long enough.
     Silent,
@@ -35,13 +32,13 @@ enum Host {
 }
 
 impl<S: Socket> Sessions<S> {
-    /// Judges those who just lost a tick for want of room.
+    /// Judges the sessions that lost a tick in this turn for want of room.
     #[cold]
-    pub(super) fn press(&mut self, now: Now) {
-        for (id, cut) in std::mem::take(&mut self.pressed) {
+    pub(super) fn on_overflow(&mut self, now: Now) {
+        for (id, disconnects) in self.deadlines.take_overflowed() {
             self.watch_over(id, now);
             self.judge(id, now);
-            if cut {
+            if disconnects {
                 self.cut(id, Close::SlowConsumer, now);
             }
         }
@@ -50,64 +47,55 @@ impl<S: Socket> Sessions<S> {
     /// Looks at a session again and again from now on.
     pub(super) fn watch_over(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if !connection.watched {
-            connection.watched = true;
-            if self.watched.is_empty() {
-                self.watch_at_ns = now.mono_ns + WATCH_NS;
-            }
-            self.watched.push_back((id, connection.serial));
+        if !std::mem::replace(&mut connection.link.watched, true) {
+            self.deadlines.watch(id, connection.serial, now.mono_ns);
         }
     }
 
-    /// Looks at those whose socket was full, where it is time. True if it did.
+    /// Looks at the sessions whose socket was full, where it is time. True if it did.
     pub(super) fn watch(&mut self, now: Now) -> bool {
-        if self.to_watch == 0 {
-            if self.watched.is_empty() || now.mono_ns < self.watch_at_ns {
+        if self.deadlines.left_of_round() == 0 {
+            if !self.deadlines.begin_round(now.mono_ns) {
                 return false;
             }
-            self.watch_at_ns = now.mono_ns + WATCH_NS;
-            self.to_watch = self.watched.len();
-            self.shortage.unacked_bytes = 0;
+            self.shortage.begin_round();
         }
-        for _ in 0..self.to_watch.min(WATCHED_PER_TURN) {
-            self.to_watch -= 1;
-            let Some((id, serial)) = self.watched.pop_front() else { break };
-            if self.connections.get(id).is_none_or(|c| c.serial != serial) {
+        for _ in 0..self.deadlines.left_of_round().min(WATCHED_PER_TURN) {
+            let Some((id, serial)) = self.deadlines.next_watched() else { break };
+            if !self.connections.is_same(id, serial) {
                 continue;
             }
-            self.shortage.looks = true;
+            self.shortage.count_next();
             if self.judge(id, now) {
                 if let Some(connection) = self.connections.get_mut(id) {
-                    connection.watched = false;
+                    connection.link.watched = false;
                 }
             } else {
-                self.watched.push_back((id, serial));
+                self.deadlines.watch_on(id, serial);
             }
-            // Where the kernel alone stood still, nobody else tells that it moves again; nor that pings are not counted any
+            // Where the kernel alone stood still, nothing else reports that it moves again; nor that pings are not counted any
             // more, because no requests are read.
             self.go_on_answered(id, now);
             self.recover(id, now);
         }
-        if self.to_watch == 0 {
-            self.counters.unacked_bytes.set(self.shortage.unacked_bytes);
+        if self.deadlines.left_of_round() == 0 {
+            self.env.counters.unacked_bytes.set(self.shortage.unacked_bytes());
         }
         true
     }
 
-    /// Judges one session and tells it. True if it needs no more looks.
+    /// Judges one session and sends it its levels. True if it needs no more looks.
     pub(super) fn judge(&mut self, id: u32, now: Now) -> bool {
         let Some(connection) = self.connections.get_mut(id) else { return true };
         let kernel = Kernel { unacked: connection.socket.unacked() };
-        if std::mem::take(&mut self.shortage.looks) {
-            self.shortage.unacked_bytes += kernel.unacked;
-        }
+        self.shortage.count(kernel.unacked);
         let before = connection.session.level();
         let verdict = connection.session.judge(kernel, now.mono_ns);
         self.tell_levels(id, verdict, kernel, now);
         if let Some(connection) = self.connections.get_mut(id) {
             let level = connection.session.level();
-            if level > Level::Ok && !std::mem::replace(&mut connection.slowed, true) {
-                self.counters.slowed.add(1);
+            if level > Level::Ok && !std::mem::replace(&mut connection.link.slowed, true) {
+                self.env.counters.slowed.add(1);
             }
             self.count_level(before, level);
         }
@@ -127,13 +115,13 @@ impl<S: Socket> Sessions<S> {
     /// A client that stopped reading and a host that vanished look alike from here, and it is the kernel that can tell: the
     /// host of the first answers the probes of its closed window.
     fn look_at_host(&mut self, id: u32, at_once: bool, kernel: Kernel, now: Now) -> Host {
-        let dead_peer_ns = self.options.dead_peer_ms * MS;
+        let dead_peer_ns = self.env.options.times.dead_peer_ms * MS;
         let Some(connection) = self.connections.get_mut(id) else { return Host::Answers };
         let silent_ns = connection.session.silent_ns(now.mono_ns);
         if !at_once && (kernel.unacked == 0 || silent_ns < dead_peer_ns / 2) {
             return Host::Answers;
         }
-        if now.mono_ns < connection.ask_kernel_ns.max(self.context.ask_kernel_ns) {
+        if now.mono_ns < connection.ask_kernel_ns.max(self.surroundings.ask_kernel_ns()) {
             return Host::Unasked;
         }
         connection.ask_kernel_ns = now.mono_ns + ASK_KERNEL_NS;
@@ -157,11 +145,11 @@ impl<S: Socket> Sessions<S> {
                 merged: ledger.merged,
                 dropped: ledger.dropped,
             };
-            let frame = self.frames.text(|out| json::lag(&lag, out));
+            let frame = self.egress.text(|out| json::lag(&lag, out));
             connection.session.push_urgent(frame, now.mono_ns);
         }
         if connection.session.is_blocked() {
-            connection.force(false, &self.counters);
+            connection.force(false, &self.env.counters);
         } else {
             self.queue(id);
         }
@@ -171,9 +159,9 @@ impl<S: Socket> Sessions<S> {
     pub(super) fn count_level(&mut self, from: Level, to: Level) {
         let gauge = |level| match level {
             Level::Ok => None,
-            Level::Warn => Some(&self.counters.warned),
-            Level::Shed => Some(&self.counters.shedding),
-            Level::Cut => Some(&self.counters.nearly_cut),
+            Level::Warn => Some(&self.env.counters.warned),
+            Level::Shed => Some(&self.env.counters.shedding),
+            Level::Cut => Some(&self.env.counters.nearly_cut),
         };
         if from == to {
             return;
@@ -185,25 +173,25 @@ impl<S: Socket> Sessions<S> {
             gauge.add(1);
         }
         if to == Level::Shed && from < to {
-            self.counters.sheds.add(1);
+            self.env.counters.sheds.add(1);
         }
     }
 
-    /// Sends the heartbeats that are due, each with a ping, and looks who is dead.
+    /// Sends the heartbeats that are due, each with a ping, and gives up dead clients.
     pub(super) fn heartbeats(&mut self, now: Now) -> bool {
         let mut any = false;
         for _ in 0..HEARTBEATS_PER_TURN {
-            let due = self.heartbeats.pop_front_if(|(due, ..)| *due <= now.mono_ns);
-            let Some((_, id, serial)) = due else { break };
+            let Some((id, serial)) = self.deadlines.next_beat(now.mono_ns) else { break };
             any = true;
-            let Some(connection) = self.connections.get_mut(id) else { continue };
-            if connection.serial != serial || connection.session.is_closing() {
+            let Some(connection) = self.connections.get_same(id, serial) else { continue };
+            if connection.session.is_closing() {
                 continue;
             }
-            self.heartbeats.push_back((now.mono_ns + self.options.heartbeat_ms * MS, id, serial));
+            let due_ns = now.mono_ns + self.env.options.times.heartbeat_ms * MS;
+            self.deadlines.beat_at(due_ns, id, serial);
             let kernel = Kernel { unacked: connection.socket.unacked() };
             // A watched one is looked at often enough, and two looks in one moment would see no progress.
-            let stalled = !connection.watched && connection.session.look_at(kernel, now.mono_ns);
+            let stalled = !connection.link.watched && connection.session.look_at(kernel, now.mono_ns);
             let blocked = connection.session.is_blocked();
             if connection.session.is_dead(now.mono_ns) {
                 match self.look_at_host(id, true, kernel, now) {
@@ -223,9 +211,8 @@ impl<S: Socket> Sessions<S> {
             }
             self.beat(id, now);
         }
-        if now.mono_ns >= self.shrink_at_ns {
-            self.shrink_at_ns = now.mono_ns + SHRINK_NS;
-            self.buffers.shrink();
+        if self.deadlines.shrinks(now.mono_ns) {
+            self.egress.buffers().shrink();
         }
         any
     }
@@ -238,18 +225,9 @@ impl<S: Socket> Sessions<S> {
         }
         let sent = connection.session.ledger().sent;
         let behind_ms = connection.session.behind_ns(now.mono_ns) / MS;
-        let frame = self.frames.text(|out| json::heartbeat(now.wall_ns / 1_000, sent, behind_ms, out));
+        let frame = self.egress.text(|out| json::heartbeat(now.wall_ns / 1_000, sent, behind_ms, out));
         connection.session.push_urgent(frame, now.mono_ns);
         connection.session.mark(now.mono_ns);
         self.queue_urgent(id);
-    }
-
-    /// When something is due next, steady time.
-    pub(super) fn next_deadline_ns(&self) -> Option<u64> {
-        let heartbeat = self.heartbeats.front().map(|(due, _, _)| *due);
-        let watch = (!self.watched.is_empty()).then_some(self.watch_at_ns);
-        let release = self.releases.peek().map(|release| release.0.due_ns);
-        let closing = self.closing.front().map(|(due, _, _)| *due);
-        [heartbeat, watch, release, closing].into_iter().flatten().min()
     }
 }

@@ -1,17 +1,17 @@
 //! How connections end: each for one cause, which is counted; and with which last words.
 
-use std::io;
-
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
+use super::{Connection, Sessions};
 use crate::protocol::close::Close;
 use crate::protocol::{frame, json};
 use crate::session::Level;
-use crate::system::counters::{Ending, ShardCounters};
+use crate::shard::deadlines::phase_ns;
+use crate::shard::ending::Parting;
+use crate::shard::socket::Socket;
+use crate::system::counters::Ending;
 use crate::time::clock::{MS, Now};
 
-/// The code of a close that was told to nobody (RFC 6455 §7.4.1), for the flight recorder.
-const UNTOLD: u16 = 1_006;
+/// The code of a close without a close frame (RFC 6455 §7.4.1), for the flight recorder.
+const NOT_SENT: u16 = 1_006;
 /// When a client that was cut does well to come back, milliseconds.
 const AFTER_CUT_MS: u64 = 1_000;
 
@@ -19,70 +19,15 @@ const AFTER_CUT_MS: u64 = 1_000;
 const CUT_FOR_MEMORY: &str =
     "the gateway is short of memory (limits.memory_bytes_max), and this client held much of it";
 
-/// What becomes of the socket of a session that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parting {
-    /// It is read on for a moment, so that what was said last arrives.
-    Linger,
-    /// The client was cut, and is given time to read what was said last.
-    LastWords,
-    /// Nobody is there any more.
-    Abort,
-}
-
-impl From<Close> for Ending {
-    fn from(why: Close) -> Self {
-        match why {
-            Close::Normal => Self::Closed,
-            Close::Protocol => Self::Protocol,
-            Close::Unsupported => Self::Unsupported,
-            Close::NotUtf8 => Self::NotUtf8,
-            Close::TooBig => Self::TooBig,
-            Close::Busy => Self::Busy,
-            Close::SlowConsumer => Self::SlowConsumer,
-            Close::Shutdown => Self::Shutdown,
-            Close::NoPong => Self::NoPong,
-            // Publishers alone show tokens.
-            Close::Auth | Close::Limit => Self::Limit,
-            Close::RoomEnded => Self::RoomEnded,
-        }
-    }
-}
-
-impl From<&io::Error> for Ending {
-    fn from(error: &io::Error) -> Self {
-        use io::ErrorKind;
-        match error.kind() {
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
-            ErrorKind::UnexpectedEof => Self::Left,
-            // The kernel gave up before we did, or a router said so.
-            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-                Self::DeadPeer
-            }
-            _ => Self::Failed,
-        }
-    }
-}
-
-impl<S> Connection<S> {
-    /// It ends, or has begun to. What comes first counts.
-    pub(super) fn ends(&mut self, ending: Ending, counters: &ShardCounters) {
-        if self.ending.is_none() {
-            self.ending = Some(ending);
-            counters.ended[ending.index()].add(1);
-        }
-    }
-}
-
 impl<S: Socket> Sessions<S> {
     /// The connection is gone: so is all that was kept for it. What becomes of its socket.
     pub fn remove(&mut self, id: u32) -> Parting {
         let Some(mut gone) = self.connections.remove(id) else { return Parting::Linger };
         self.leave_behind(id, &mut gone);
-        gone.ends(Ending::Failed, &self.counters);
-        self.counters.sessions.sub(1);
+        gone.ends(Ending::Failed, &self.env.counters);
+        self.env.counters.sessions.sub(1);
         self.count_level(gone.session.level(), Level::Ok);
-        gone.parting
+        gone.link.parting
     }
 
     /// Says goodbye: `bye`, then the close frame, behind what is queued already.
@@ -99,10 +44,12 @@ impl<S: Socket> Sessions<S> {
     /// The last frame, behind what is queued.
     pub(super) fn end(&mut self, id: u32, why: Close, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.ends(why.into(), &self.counters);
+        connection.ends(why.into(), &self.env.counters);
         connection.session.close();
-        let more = match connection.ending {
-            Some(Ending::TooBig) => Some(format!("limits.frame_bytes is {}", self.options.frame_bytes_max)),
+        let more = match connection.link.ending {
+            Some(Ending::TooBig) => {
+                Some(format!("limits.frame_bytes is {}", self.env.options.limits.frame_bytes_max))
+            }
             Some(Ending::Memory) => Some("the gateway is short of memory".to_owned()),
             _ => None,
         };
@@ -116,7 +63,8 @@ impl<S: Socket> Sessions<S> {
     fn last_is_queued(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.socket.kick();
-        self.closing.push_back((now.mono_ns + self.options.close_grace_ms * MS, id, connection.serial));
+        let due_ns = now.mono_ns + self.env.options.times.close_grace_ms * MS;
+        self.deadlines.close_by(due_ns, id, connection.serial);
         if connection.session.awaits_answer() {
             self.go_on(id);
         } else {
@@ -128,7 +76,7 @@ impl<S: Socket> Sessions<S> {
     pub fn ended_by_client(&mut self, id: u32, cause: Ending, reply: &[u8], now: Now) {
         self.leave_all(id, now);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.ends(cause, &self.counters);
+        connection.ends(cause, &self.env.counters);
         if connection.session.is_closing() {
             connection.socket.kick();
             return self.queue(id);
@@ -138,24 +86,24 @@ impl<S: Socket> Sessions<S> {
         self.last_is_queued(id, now);
     }
 
-    /// Nobody is there any more who could be told anything.
+    /// The host of a client is dead: nothing can be sent to it any more.
     pub(super) fn give_up_dead(&mut self, id: u32, now: Now) {
         if self.connections.get(id).is_none_or(|c| c.session.is_closing()) {
             return;
         }
-        self.saw_cut(id, Ending::DeadPeer, UNTOLD, now);
+        self.saw_cut(id, Ending::DeadPeer, NOT_SENT, now);
         self.leave_all(id, now);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.ends(Ending::DeadPeer, &self.counters);
+        connection.ends(Ending::DeadPeer, &self.env.counters);
         connection.session.abandon();
-        (connection.dead, connection.parting) = (true, Parting::Abort);
+        (connection.link.dead, connection.link.parting) = (true, Parting::Abort);
         connection.socket.kick();
     }
 
-    /// Says goodbye to everybody.
+    /// Says goodbye to every client.
     pub(super) fn close_all(&mut self, why: Close, now: Now) {
         for id in self.ids() {
-            // Who has not taken what there was by now would not come to a goodbye behind it.
+            // One that has not taken what there was by now would not come to a goodbye behind it.
             let Some(Connection { session, .. }) = self.connections.get(id) else {
                 continue;
             };
@@ -186,13 +134,13 @@ impl<S: Socket> Sessions<S> {
         let msg = (cause == Ending::Memory).then_some(CUT_FOR_MEMORY);
         self.say_urgently(id, &json::bye(why, after_ms, msg), now);
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.ends(cause, &self.counters);
+            connection.ends(cause, &self.env.counters);
             connection.session.abandon();
-            connection.parting = Parting::LastWords;
+            connection.link.parting = Parting::LastWords;
         }
         self.end(id, why, now);
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.force(true, &self.counters);
+            connection.force(true, &self.env.counters);
         }
     }
 
@@ -202,18 +150,18 @@ impl<S: Socket> Sessions<S> {
         match why {
             Close::Shutdown => {
                 let serial = self.connections.get(id).map_or(0, |c| c.serial);
-                super::rates::phase_ns(serial) % self.options.drain_spread_ms.max(1)
+                phase_ns(serial) % self.env.options.times.drain_spread_ms.max(1)
             }
             Close::SlowConsumer | Close::Busy => AFTER_CUT_MS,
             _ => 0,
         }
     }
 
-    /// Gives up who did not take its last words in time.
+    /// Gives up connections that did not take their last words in time.
     pub(super) fn give_up(&mut self, now: Now) {
-        while let Some((_, id, serial)) = self.closing.pop_front_if(|(due, _, _)| *due <= now.mono_ns) {
-            if let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) {
-                connection.dead = true;
+        while let Some((id, serial)) = self.deadlines.next_to_give_up(now.mono_ns) {
+            if let Some(connection) = self.connections.get_same(id, serial) {
+                connection.link.dead = true;
                 connection.socket.kick();
             }
         }

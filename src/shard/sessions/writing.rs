@@ -1,17 +1,17 @@
-//! Writing: who has something to write is written to in the order of waiting, one write a turn each.
+//! Writing: the sessions with something to write are written to in the order of waiting, one write a turn each.
 
-use super::client::WriteContext;
-use super::sessions::{Sessions, Socket};
+use super::Sessions;
+use crate::shard::socket::Socket;
 use crate::time::clock::Now;
 
-/// Sessions whose memory is asked for at once, before the first of them is written to. The kernel's work between two writes
+/// Sessions whose memory is prefetched at once, before the first of them is written to. The kernel's work between two writes
 /// leaves less in the near caches.
 const GROUP: usize = 8;
 
 impl<S: Socket> Sessions<S> {
     /// Has a session written to when its turn comes.
     pub(super) fn queue(&mut self, id: u32) {
-        if self.connections.get(id).is_some_and(|connection| !connection.dead)
+        if self.connections.get(id).is_some_and(|connection| !connection.link.dead)
             && !self.connections.set_queued(id, true)
         {
             self.enqueue(id);
@@ -20,37 +20,39 @@ impl<S: Socket> Sessions<S> {
 
     /// Puts a session that is marked as queued behind those that wait to be written to.
     pub(super) fn enqueue(&mut self, id: u32) {
-        let reads = self.connections.get(id).is_some_and(|connection| connection.reads);
-        let queue = if reads { &mut self.bulk_queue } else { &mut self.flush_queue };
-        queue.push_back((id, self.buffers.head()));
+        let reads = self.connections.get(id).is_some_and(|connection| connection.progress.reads);
+        self.egress.enqueue_now(id, reads);
+    }
+
+    /// True while a session has something to write and its socket is not known to be full.
+    pub fn has_to_flush(&self) -> bool {
+        self.egress.has_writes()
     }
 
     /// Writes for the `most` sessions that have waited longest, and for `bulk` of those that read again, one write each. True if
     /// some are left.
     pub(super) fn flush(&mut self, most: usize, bulk: usize, now: Now) -> bool {
         // What is queued again here has its turn next time.
-        let writes = most.min(self.flush_queue.len());
-        self.sample.begin(writes);
+        let writes = self.egress.begin_writes(most);
         for n in 0..writes {
             if n % GROUP == 0 {
                 self.prefetch_next(GROUP.min(writes - n));
             }
-            if let Some((id, _)) = self.flush_queue.pop_front() {
+            if let Some(id) = self.egress.next_write() {
                 self.flush_one(id, now);
             }
         }
-        for _ in 0..bulk.min(self.bulk_queue.len()) {
-            if let Some((id, _)) = self.bulk_queue.pop_front() {
+        for _ in 0..bulk.min(self.egress.bulk_writes()) {
+            if let Some(id) = self.egress.next_bulk_write() {
                 self.flush_one(id, now);
             }
         }
         self.has_to_flush()
     }
 
-    /// Asks for the memory of the sessions that are written next, all at once.
+    /// Prefetches the memory of the sessions that are written next.
     fn prefetch_next(&self, count: usize) {
-        let next = self.flush_queue.iter().take(count).map(|(id, _)| *id);
-        let prefetched = next.fold(0, |sum, id| {
+        let prefetched = self.egress.upcoming(count).fold(0, |sum, id| {
             let connection = self.connections.get(id);
             let prefetched =
                 connection.map_or(0, |connection| connection.prefetch() ^ connection.socket.prefetch());
@@ -67,14 +69,9 @@ impl<S: Socket> Sessions<S> {
             return;
         }
         let was_over_full = connection.session.is_over_full();
-        let mut context = WriteContext {
-            counters: &self.counters,
-            clock: &self.clock,
-            meter: &mut self.meter,
-            sample: &mut self.sample,
-        };
+        let mut context = self.egress.write_context(&self.env.counters, &self.env.clock);
         connection.write(&mut context, now.mono_ns);
-        if connection.dead {
+        if connection.link.dead {
             return;
         }
         if connection.session.is_blocked() {
@@ -85,8 +82,8 @@ impl<S: Socket> Sessions<S> {
             // Its requests were left unread for want of room.
             connection.socket.kick();
         }
-        if connection.is_at_rest() && connection.news == self.news.version {
-            return connection.set_out(pending_frames);
+        if connection.is_at_rest() && connection.progress.status == self.replay_status.version() {
+            return connection.allow_pending(pending_frames);
         }
         self.written(id, now);
     }
@@ -96,17 +93,17 @@ impl<S: Socket> Sessions<S> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let rest = !connection.session.outbox().is_empty();
         connection.session.own();
-        if connection.reading.is_some() {
+        if connection.progress.reading.is_some() {
             if connection.session.waiting() > 0 {
                 self.recover(id, now);
             }
             if self.read_on(id, now) {
-                self.readers.wake();
+                self.backfill.readers().wake();
             }
-        } else if connection.session.waiting() > 0 || connection.seam.is_some() {
+        } else if connection.session.waiting() > 0 || connection.progress.seam.is_some() {
             self.recover(id, now);
-        } else if connection.news != self.news.version {
-            self.tell_news_to(id, now);
+        } else if connection.progress.status != self.replay_status.version() {
+            self.show_status(id, now);
         } else if connection.session.is_closing() && !rest {
             connection.socket.kick();
         }

@@ -1,21 +1,18 @@
-//! Requests are carried out in portions, counted in [steps](super::steps::Steps), so that no turn is long. A session has one
-//! request under way at most, and is not read from until it is answered; sessions take turns. So do those that have to be sent
-//! what their subscriptions lack. What is gone is taken out of the tables in portions, too.
+//! Requests are carried out in portions, counted in [steps](crate::shard::steps::Steps), so that no turn is long. A session
+//! has one request under way at most, and is not read from until it is answered; sessions take turns. So do those that have to
+//! be sent what their subscriptions lack. What is gone is taken out of the tables in portions, too.
 
-use std::collections::BTreeMap;
-
-use super::allowance::Admission;
-use super::awaited::AwaitedBy;
-use super::client::Connection;
+use super::change::{Setting, Unsubscribing};
 use super::listing::{Listing, SymbolListing};
-use super::requests::Subscribing;
-use super::sessions::{Sessions, Socket};
-use super::target::{Setting, Unsubscribing};
-use crate::model::tick::Key;
+use super::subscribe::Subscribing;
+use super::{Connection, Sessions};
+use crate::model::tick::Channel;
 use crate::protocol::close::Close;
 use crate::protocol::json as message;
-use crate::protocol::{self, Op, Request, Subscribe};
-use crate::session::Hold;
+use crate::protocol::{self, Op, Request, Selector, Subscribe};
+use crate::shard::allowance::Admission;
+use crate::shard::directory::Forgotten;
+use crate::shard::socket::Socket;
 use crate::system::faults;
 use crate::time::clock::Now;
 
@@ -39,36 +36,14 @@ pub(super) enum Work {
     Leave,
 }
 
-/// What a session that was removed has left in the tables.
-pub(super) struct Leaving {
-    pub(super) places: BTreeMap<Key, u32>,
-    pub(super) awaited: AwaitedBy,
-}
-
-/// How a request takes what waits and what rates hold back into account, after it has changed subscriptions.
-#[derive(Default)]
-pub(super) struct Settling {
-    /// Waiting subscriptions that are still to be asked whether they are there; `None` before that was counted.
-    waiting: Option<usize>,
-    /// The rate, and which of what it holds back is next.
-    held: (usize, usize),
-}
-
-impl Settling {
-    /// Where no subscription has ended.
-    pub(super) fn of_rates() -> Self {
-        Self { waiting: Some(0), ..Self::default() }
-    }
-}
-
 impl<S: Socket> Sessions<S> {
     /// Takes in one message of a client: it is answered now, or in one of the next turns, and until then the client does not
     /// [want](Self::wants) to be read from.
     pub fn request(&mut self, id: u32, text: &str, now: Now) {
-        self.counters.requests.add(1);
+        self.env.counters.requests.add(1);
         faults::inject(text.as_bytes());
         let admission = match self.connections.get(id) {
-            Some(connection) if connection.work.is_some() => Admission::Refused,
+            Some(connection) if connection.request.work.is_some() => Admission::Refused,
             _ => self.admit(id, text.len(), now),
         };
         match admission {
@@ -87,7 +62,7 @@ impl<S: Socket> Sessions<S> {
 
     /// Subscribes as the address of a client asks for, with the answer before the first data.
     pub fn subscribe(&mut self, id: u32, wanted: Subscribe, now: Now) {
-        let bytes = wanted.symbols.iter().map(String::len).sum();
+        let bytes = wanted.symbols.iter().map(Selector::bytes).sum();
         if self.admit(id, bytes, now) == Admission::Granted {
             self.begin(id, Work::Subscribe(Box::new(Subscribing::new(None, wanted))), now);
         }
@@ -95,12 +70,12 @@ impl<S: Socket> Sessions<S> {
 
     /// Answers a message over the allowance of its client. A long one is not read.
     fn refuse(&mut self, id: u32, text: &str, now: Now) {
-        self.counters.faults.add(1);
+        self.env.counters.faults.add(1);
         let name = match text.len() {
             0..=NAMED_BYTES_MAX => protocol::parse(text, NAMED_BYTES_MAX).map_or_else(|f| f.id, |r| r.id),
             _ => None,
         };
-        let msg = format!("more than {} requests a second", self.options.ops_per_s);
+        let msg = format!("more than {} requests a second", self.env.options.limits.ops_per_s);
         self.say(id, &message::error(name.as_ref(), "rate_limited", &msg, true), now);
     }
 
@@ -109,7 +84,7 @@ impl<S: Socket> Sessions<S> {
         let Request { id: name, op } = match protocol::parse(text, self.named_at_once()) {
             Ok(request) => request,
             Err(fault) => {
-                self.counters.faults.add(1);
+                self.env.counters.faults.add(1);
                 self.say(id, &message::error(fault.id.as_ref(), fault.code, &fault.msg, false), now);
                 return None;
             }
@@ -136,7 +111,7 @@ impl<S: Socket> Sessions<S> {
     /// Has a session do this, as far as there are steps for it now.
     fn begin(&mut self, id: u32, work: Work, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.work = Some(Box::new(work));
+        connection.request.work = Some(Box::new(work));
         self.steps.begin_slice();
         self.go_on_working(id, now);
         self.steps.end_slice();
@@ -145,36 +120,36 @@ impl<S: Socket> Sessions<S> {
     /// A session leaves: its request is given up, and its subscriptions end.
     pub(super) fn leave_all(&mut self, id: u32, now: Now) {
         let is_subscribed =
-            |sessions: &Self| sessions.connections.get(id).is_some_and(Connection::is_subscribed);
+            |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.holdings.is_subscribed());
         let was_subscribed = is_subscribed(self);
         self.drop_wildcards(id, |_| true);
         if was_subscribed && !is_subscribed(self) {
-            self.counters.subscribed.sub(1);
+            self.env.counters.subscribed.sub(1);
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.reading = None;
-        connection.waits_for = None;
+        connection.progress.reading = None;
+        connection.request.waits_for = None;
         self.begin(id, Work::Leave, now);
     }
 
     /// Goes on with what a session has under way. It is paid by its allowance.
     fn go_on_working(&mut self, id: u32, now: Now) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(mut work) = connection.work.take() else { return };
-        let (taken, was_subscribed) = (self.steps.taken(), connection.is_subscribed());
+        let Some(mut work) = connection.request.work.take() else { return };
+        let (taken, was_subscribed) = (self.steps.taken(), connection.holdings.is_subscribed());
         let is_done = self.advance(id, &mut work, now);
         self.charge(id, (self.steps.taken() - taken) as usize);
         let Some(connection) = self.connections.get_mut(id) else { return };
-        match (was_subscribed, connection.is_subscribed()) {
-            (false, true) => self.counters.subscribed.add(1),
-            (true, false) => self.counters.subscribed.sub(1),
+        match (was_subscribed, connection.holdings.is_subscribed()) {
+            (false, true) => self.env.counters.subscribed.add(1),
+            (true, false) => self.env.counters.subscribed.sub(1),
             _ => {}
         }
         if is_done {
             self.recover(id, now);
         } else {
-            connection.work = Some(work);
-            if connection.waits_for.is_none() {
+            connection.request.work = Some(work);
+            if connection.request.waits_for.is_none() {
                 self.put_to_work(id);
             }
         }
@@ -206,15 +181,15 @@ impl<S: Socket> Sessions<S> {
 
     /// A session has more to do: it has a turn.
     pub(super) fn put_to_work(&mut self, id: u32) {
-        let Some(connection) = self.connections.get_mut(id) else { return };
-        if !std::mem::replace(&mut connection.at_work, true) {
-            self.workers.push_back((id, connection.serial));
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.put_to_work(id, &mut self.workload);
         }
     }
 
     /// Goes on with what a session has under way, by a slice of the steps.
     pub(super) fn work_on(&mut self, id: u32, now: Now) {
-        let has_work = |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.work.is_some());
+        let has_work =
+            |sessions: &Self| sessions.connections.get(id).is_some_and(|c| c.request.work.is_some());
         let had_work = has_work(self);
         self.steps.begin_slice();
         self.go_on_working(id, now);
@@ -234,23 +209,26 @@ impl<S: Socket> Sessions<S> {
         self.go_on_with_long_answers();
         // The rest of the steps is for what rates let go, and for those that resume.
         while !self.steps.are_few()
-            && let Some((id, serial)) = self.workers.pop_front()
+            && let Some((id, serial)) = self.workload.next()
         {
             let Some(connection) = self.connections.get_mut(id).filter(|c| c.serial == serial) else {
                 continue;
             };
-            connection.at_work = false;
+            connection.request.at_work = false;
             self.steps.begin_slice();
             self.recover(id, now);
-            if self.connections.get(id).is_none_or(|connection| connection.waits_for.is_some()) {
+            if self.connections.get(id).is_none_or(|connection| connection.request.waits_for.is_some()) {
                 continue;
             }
             let taken = self.steps.taken();
             self.work_on(id, now);
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            if connection.work.is_some() && connection.waits_for.is_none() && self.steps.taken() == taken {
+            if connection.request.work.is_some()
+                && connection.request.waits_for.is_none()
+                && self.steps.taken() == taken
+            {
                 // What is next needs more than is left: it comes first in the next turn.
-                self.workers.rotate_right(1);
+                self.workload.last_comes_first();
                 break;
             }
         }
@@ -259,33 +237,28 @@ impl<S: Socket> Sessions<S> {
 
     /// True while subscriptions have to take instruments, or what they missed, before the ring is read.
     pub(super) fn is_catching_up(&self) -> bool {
-        self.has_to_learn() || self.is_sweeping()
+        self.has_to_learn() || self.directory.is_sweeping()
     }
 
     /// True while something is left that was to be done in portions.
-    pub(super) fn has_work(&self) -> bool {
-        !self.workers.is_empty()
-            || !self.leaving.is_empty()
-            || self.is_catching_up()
-            || self.long_answers.can_go_on()
+    pub(in crate::shard) fn has_work(&self) -> bool {
+        self.workload.can_go_on() || self.directory.has_left_behind() || self.is_catching_up()
     }
 
     /// Takes some of what a session that leaves has out of the tables. True when nothing is left.
     fn go_on_leaving(&mut self, id: u32) -> bool {
         loop {
             let Some(connection) = self.connections.get(id) else { return true };
-            if let Some((key, _)) = connection.places.first_key_value() {
-                let key = *key;
+            if let Some(key) = connection.holdings.first() {
                 if !self.steps.take(1) {
                     return false;
                 }
                 self.end_subscription(id, key);
-            } else if let Some((symbol, _)) = connection.awaited.first_key_value() {
-                let symbol = std::rc::Rc::clone(symbol);
+            } else if let Some(symbol) = connection.holdings.awaited_behind(None) {
                 if !self.steps.take(1) {
                     return false;
                 }
-                self.stop_awaiting(id, &symbol, &crate::model::tick::Channel::ALL);
+                self.stop_awaiting(id, &symbol, &Channel::ALL);
             } else {
                 return true;
             }
@@ -294,80 +267,47 @@ impl<S: Socket> Sessions<S> {
 
     /// What is left of a session that was removed is taken out of the tables in the next turns.
     pub(super) fn leave_behind(&mut self, id: u32, gone: &mut Connection<S>) {
-        if gone.is_subscribed() {
-            self.counters.subscribed.sub(1);
+        if gone.holdings.is_subscribed() {
+            self.env.counters.subscribed.sub(1);
         }
-        self.wild.remove(&id);
-        let (places, awaited) = (std::mem::take(&mut gone.places), std::mem::take(&mut gone.awaited));
+        self.directory.set_wild(id, false);
+        let (places, awaited) = gone.holdings.take();
         if places.is_empty() && awaited.is_empty() {
             self.connections.free(id);
         } else {
-            self.leaving.insert(id, Leaving { places, awaited });
+            self.directory.leave_behind(id, places, awaited);
         }
     }
 
     /// Takes some of what is left of sessions that were removed out of the tables.
     fn forget_those_gone(&mut self) {
-        while let Some(id) = self.leaving.first_key_value().map(|(id, _)| *id) {
+        while self.directory.has_left_behind() {
             if !self.steps.take_of_half(1) {
                 return;
             }
-            let Some(left) = self.leaving.get_mut(&id) else { return };
-            if let Some((key, place)) = left.places.pop_first() {
-                self.leave(key, place);
-            } else if let Some((symbol, _)) = left.awaited.pop_first() {
-                self.awaited.remove(&symbol, id);
-            } else {
-                self.leaving.remove(&id);
-                self.connections.free(id);
-            }
-        }
-    }
-
-    /// [Settles](Self::settle), if a subscription has another rate now.
-    pub(super) fn settle_rates(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
-        if self.connections.get(id).is_none_or(|connection| !connection.unsettled) {
-            return true;
-        }
-        let is_done = self.settle(id, settling, now);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.unsettled = !is_done;
-        }
-        is_done
-    }
-
-    /// Has what was held back by a rate wait for room where its subscription has another now, and forgets what waits for
-    /// subscriptions that have ended. True when that is done.
-    pub(super) fn settle(&mut self, id: u32, settling: &mut Settling, now: Now) -> bool {
-        let (table, steps) = (&self.subscriptions, &mut self.steps);
-        let Some(Connection { session, places, .. }) = self.connections.get_mut(id) else { return true };
-        let waiting = settling.waiting.get_or_insert(session.waiting());
-        while *waiting > 0 {
-            if !steps.take(1) {
-                return false;
-            }
-            *waiting -= 1;
-            session.sift_waiting(|key| places.contains_key(&key));
-        }
-        loop {
-            let judge = |key, rate| {
-                let place = places.get(&key);
-                match place
-                    .and_then(|place| table.get(key, *place))
-                    .filter(|subscription| subscription.is_held())
-                {
-                    None => Hold::Over,
-                    Some(subscription) if subscription.rate() == Some(rate) => Hold::Stays,
-                    Some(_) => Hold::LetGo,
+            match self.directory.forget_one() {
+                Some(Forgotten::Subscription { key, place, moved: Some(moved) }) => {
+                    self.moved(moved, key, place);
                 }
-            };
-            if !session.is_held_at(settling.held) {
-                return true;
+                Some(Forgotten::Session(id)) => self.connections.free(id),
+                Some(Forgotten::Subscription { .. } | Forgotten::Symbol) | None => {}
             }
-            if !steps.take(1) {
-                return false;
-            }
-            session.sift_held(&mut settling.held, judge, now.mono_ns);
+        }
+    }
+
+    /// A message of so many bytes has come from a client.
+    pub(super) fn admit(&mut self, id: u32, bytes: usize, now: Now) -> Admission {
+        let ops_per_s = self.env.options.limits.ops_per_s;
+        let Some(connection) = self.connections.get_mut(id) else { return Admission::Refused };
+        connection.request.allowance.admit(bytes, ops_per_s, now.mono_ns)
+    }
+
+    /// Takes what a request cost beyond itself out of the session's allowance: one request for each 256 steps that it
+    /// made the shard take. It may have to wait for some seconds then.
+    pub(super) fn charge(&mut self, id: u32, steps: usize) {
+        let ops_per_s = self.env.options.limits.ops_per_s;
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.request.allowance.charge(steps as u64, ops_per_s);
         }
     }
 }

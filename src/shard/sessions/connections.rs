@@ -1,9 +1,9 @@
 //! The table of a shard's connections. Beside it stands the table of their pending frames, to which ticks are pushed: a
-//! connection that is given out to be changed has all of them taken in.
+//! connection that is given out to be changed has absorbed all of them.
 
 use slab::Slab;
 
-use super::client::Connection;
+use super::Connection;
 use crate::session::{FrameRange, PendingFrames};
 
 /// The connections of one shard.
@@ -13,9 +13,11 @@ pub(super) struct Connections<S> {
     table: Slab<Option<Box<Connection<S>>>>,
     /// In chunks, for the same reason.
     pending_frames_of_all: Vec<Box<[PendingFrames; CHUNK]>>,
+    /// The serial of the newest one.
+    serials: u64,
 }
 
-/// PendingFramesOfAll that are allocated together.
+/// Rows of pending frames that are allocated together.
 const CHUNK: usize = 64;
 
 fn pending_of(
@@ -28,35 +30,48 @@ fn pending_of(
 
 impl<S> Default for Connections<S> {
     fn default() -> Self {
-        Self { table: Slab::new(), pending_frames_of_all: Vec::new() }
+        Self { table: Slab::new(), pending_frames_of_all: Vec::new(), serials: 0 }
     }
 }
 
 impl<S> Connections<S> {
-    /// A connection, for those who ask nothing about what waits for it: ticks may lie on its pending frames.
+    /// A connection, of which nothing is asked about what waits for it: it may have pending frames.
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&Connection<S>> {
         self.table.get(id as usize)?.as_deref()
     }
 
-    /// A connection. What lay on its pending frames was taken in, and there is no room on it until it is set out again.
+    /// A connection. It has absorbed its pending frames, and takes no more until they are
+    /// [allowed](Connection::allow_pending) again.
     #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Connection<S>> {
         self.get_with_pending(id).map(|(connection, _)| connection)
     }
 
-    /// As [`get_mut`](Self::get_mut), with the pending frames, which may be [set out](Connection::set_out) when all is done.
+    /// As [`get_mut`](Self::get_mut), if its number has not gone to another connection than the one of this serial.
+    pub(super) fn get_same(&mut self, id: u32, serial: u64) -> Option<&mut Connection<S>> {
+        self.get_mut(id).filter(|connection| connection.serial == serial)
+    }
+
+    /// Whether a number is that of the connection of this serial.
+    pub(super) fn is_same(&self, id: u32, serial: u64) -> bool {
+        self.get(id).is_some_and(|connection| connection.serial == serial)
+    }
+
+    /// As [`get_mut`](Self::get_mut), with the pending frames, which may be [allowed](Connection::allow_pending) when all is
+    /// done.
     #[inline]
     pub(super) fn get_with_pending(&mut self, id: u32) -> Option<(&mut Connection<S>, &mut PendingFrames)> {
         let connection = self.table.get_mut(id as usize)?.as_deref_mut()?;
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
-        connection.session.take(pending_frames);
+        connection.session.absorb(pending_frames);
         Some((connection, pending_frames))
     }
 
-    /// Takes one in: its number, which one that has gone may have had.
-    pub(super) fn insert(&mut self, connection: Box<Connection<S>>) -> u32 {
-        let id = self.table.insert(Some(connection)) as u32;
+    /// Adds a connection, made with its serial. Returns its number, which one that has gone may have had.
+    pub(super) fn insert(&mut self, make: impl FnOnce(u64) -> Connection<S>) -> u32 {
+        self.serials += 1;
+        let id = self.table.insert(Some(Box::new(make(self.serials)))) as u32;
         match pending_of(&mut self.pending_frames_of_all, id) {
             Some(pending_frames) => *pending_frames = PendingFrames::default(),
             None => {
@@ -66,13 +81,13 @@ impl<S> Connections<S> {
         id
     }
 
-    /// Takes one out. No other has its number before it is [freed](Self::free).
+    /// Removes a connection. No other has its number before it is [freed](Self::free).
     pub(super) fn remove(&mut self, id: u32) -> Option<Box<Connection<S>>> {
         self.get_mut(id)?;
         self.table.get_mut(id as usize)?.take()
     }
 
-    /// Nothing stands for a connection any more that was removed.
+    /// The number of a removed connection may be used again.
     pub(super) fn free(&mut self, id: u32) {
         if self.table.get(id as usize).is_some_and(Option::is_none) {
             self.table.remove(id as usize);
@@ -95,15 +110,16 @@ impl<S> Connections<S> {
         self.table.iter_mut().filter_map(|(id, connection)| {
             let connection = connection.as_deref_mut()?;
             if let Some(pending_frames) = pending_of(pending_frames_of_all, id as u32) {
-                connection.session.take(pending_frames);
+                connection.session.absorb(pending_frames);
             }
             Some((id as u32, connection))
         })
     }
 
-    // ---- pending frames ----------------------------------------------------------------------------------------
+    // ---- pending frames -------------------------------------------------------------------------------
 
-    /// Reads what a tick needs of a connection, and says nothing of it. Of several in a row this waits for memory once.
+    /// Prefetches what a tick needs of a connection: for several in a row, memory is waited for once. The sum it returns means
+    /// nothing.
     #[inline]
     pub(super) fn prefetch(&self, id: u32) -> usize {
         self.pending_frames_of_all
@@ -111,17 +127,17 @@ impl<S> Connections<S> {
             .map_or(0, |chunk| chunk[id as usize % CHUNK].prefetch())
     }
 
-    /// Lays a tick's frame on a connection's pending frames, and marks it as queued: whether it was already. `None` if there is no room:
-    /// its session has to be asked.
+    /// Pushes a tick's frame to a connection's pending frames, and marks it as queued. Returns whether it was already; `None`
+    /// if there is no room: its session has to be asked.
     #[inline]
-    pub(super) fn lay(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {
+    pub(super) fn push(&mut self, id: u32, range: FrameRange, counted: bool, now_ns: u64) -> Option<bool> {
         let pending_frames = pending_of(&mut self.pending_frames_of_all, id)?;
         pending_frames
-            .lay(range, counted, now_ns)
+            .push(range, counted, now_ns)
             .then(|| std::mem::replace(&mut pending_frames.queued, true))
     }
 
-    /// Says whether a connection is in the queue of those with something to write. What it was said to be before.
+    /// Marks whether a connection is in the queue of those with something to write. Returns the mark before.
     #[inline]
     pub(super) fn set_queued(&mut self, id: u32, queued: bool) -> bool {
         pending_of(&mut self.pending_frames_of_all, id)

@@ -11,9 +11,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
-use super::leaving::Parting;
+use super::ending::Parting;
 use super::options::SessionOptions;
-use super::sessions::{ClientInfo, Sessions, Socket, Wants};
+use super::sessions::Sessions;
+use super::socket::{ClientInfo, Socket, Wants};
 use crate::net::inbound::{self, Controls, Most, Shim, close_for};
 use crate::net::{self, Peer, Tuning};
 use crate::protocol::Subscribe;
@@ -31,7 +32,7 @@ pub struct NewClient {
     pub read_buf: Vec<u8>,
     /// Subscriptions from the URL.
     pub subscribe: Option<Subscribe>,
-    /// Who it is.
+    /// What it is known by.
     pub who: ClientInfo,
     /// Its place among the connections from its address: given back when it is dropped.
     pub seat: Option<net::ConnectionPermit>,
@@ -69,7 +70,7 @@ impl Shared {
         if self.kicked.take() {
             return Poll::Ready(Came::Kicked);
         }
-        // An error of the socket is told by who reads or writes next.
+        // The next read or write reports an error of the socket.
         if wants.read && self.stream.poll_read_ready(context).is_ready() {
             return Poll::Ready(Came::Readable);
         }
@@ -124,9 +125,9 @@ impl Socket for TcpSocket {
 impl From<&SessionOptions> for Most {
     fn from(options: &SessionOptions) -> Self {
         Self {
-            message_bytes: options.frame_bytes_max,
-            fragments: options.fragments_max,
-            controls_per_s: options.controls_per_s,
+            message_bytes: options.limits.frame_bytes_max,
+            fragments: options.limits.fragments_max,
+            controls_per_s: options.limits.controls_per_s,
         }
     }
 }
@@ -157,12 +158,29 @@ enum Heard {
 
 /// What the connections of a shard have in common. Each driver holds it until its socket is closed.
 pub(super) struct DriverContext {
-    pub(super) sessions: Rc<RefCell<Sessions<TcpSocket>>>,
-    pub(super) clock: Clock,
+    sessions: Rc<RefCell<Sessions<TcpSocket>>>,
+    clock: Clock,
     /// Wakes the shard when there is something to write.
-    pub(super) work: Notify,
+    work: Notify,
     /// A task has panicked, perhaps in the middle of what all sessions share: the shard is to end.
-    pub(super) broken: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl DriverContext {
+    /// For drivers of connections among these sessions.
+    pub(super) fn new(sessions: Rc<RefCell<Sessions<TcpSocket>>>, clock: Clock) -> Rc<Self> {
+        Rc::new(Self { sessions, clock, work: Notify::new(), broken: Cell::default() })
+    }
+
+    /// Whether a driver has panicked: then the shard is to end.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// Waits until a driver has something to write.
+    pub(super) async fn work(&self) {
+        self.work.notified().await;
+    }
 }
 
 /// Ends the shard if the task that holds it panics: the runtime would go on as if nothing had been.
@@ -181,22 +199,22 @@ impl Drop for Fuse {
 pub(super) fn driver(client: NewClient, driver_context: &Rc<DriverContext>) -> Option<Driver> {
     let NewClient { stream, read_buf, subscribe, who, seat } = client;
     let mut shard = driver_context.sessions.borrow_mut();
-    let tuning = shard.options.tuning;
+    let tuning = shard.options().tuning;
     tuning.apply(&stream);
     let Ok(stream) = TcpStream::from_std(stream) else {
-        shard.counters.coming.sub(1);
+        shard.counters().coming.sub(1);
         return None;
     };
     let (kicked, waits) = (Cell::default(), Cell::default());
     let shared = Rc::new(Shared { stream, kicked, driver: waits, tuning });
     let now = driver_context.clock.now();
     let id = shard.open(TcpSocket(Rc::clone(&shared)), who, now);
-    // Only now: nobody is to look while it is neither coming nor there.
-    shard.counters.coming.sub(1);
+    // Only now: no look is to find it neither coming nor there.
+    shard.counters().coming.sub(1);
     if let Some(wanted) = subscribe {
         shard.subscribe(id, wanted, now);
     }
-    let most = Most::from(&shard.options);
+    let most = Most::from(shard.options());
     let mut controls = Controls::new(now.mono_ns);
     let mut parser = None;
     if !read_buf.is_empty() {
@@ -257,7 +275,7 @@ impl Driver {
             self.driver_context.work.notify_one();
             // The session held the other end: now the socket is ours alone, and its last words are waited for.
             if let Ok(Shared { stream, .. }) = Rc::try_unwrap(self.shared) {
-                let is_stopping = || self.driver_context.sessions.borrow().draining;
+                let is_stopping = || self.driver_context.sessions.borrow().is_draining();
                 match parting {
                     // Boxed: most of the time it is not there.
                     Parting::Linger => Box::pin(net::linger(stream)).await,
@@ -277,7 +295,7 @@ impl Driver {
         let most = {
             let mut sessions = sessions.borrow_mut();
             sessions.heard(id, now);
-            let mut most = Most::from(&sessions.options);
+            let mut most = Most::from(sessions.options());
             // They are counted as they come, and taken out when it is seen that they are answers.
             most.controls_per_s = most.controls_per_s.saturating_add(sessions.unanswered(id) as u32);
             most

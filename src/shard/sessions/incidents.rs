@@ -1,15 +1,16 @@
-//! What the flight recorder is told of clients: how those do that are not well, who was cut, and who was told a gap.
+//! What is reported of clients to the flight recorder: how those do that are slow, which ones were cut, and which were sent
+//! a gap.
 
-use super::client::Connection;
-use super::sessions::{Sessions, Socket};
+use super::{Connection, Sessions};
 use crate::model::tick::Key;
 use crate::ops::flight::{Cause, Client, ClientSnapshot, Incident, IncidentReporter};
 use crate::session::{Kernel, Missing, Verdict};
+use crate::shard::socket::Socket;
 use crate::system::counters::Ending;
 use crate::time::clock::{MS, Now};
 
 impl<S: Socket> Sessions<S> {
-    /// Tells incidents from now on.
+    /// Reports incidents from now on.
     pub fn report_incidents_to(&mut self, reporter: IncidentReporter) {
         self.reporter = reporter;
     }
@@ -31,7 +32,7 @@ impl<S: Socket> Sessions<S> {
         self.tell_incident(id, now, || Cause::Cut { why, code });
     }
 
-    /// A client was told what it does not get because it, or this shard, was slow.
+    /// A client was sent a gap because it, or this shard, was slow.
     #[cold]
     pub(super) fn saw_gap(&mut self, id: u32, key: Key, missing: Missing, now: Now) {
         let Missing { from, to, why } = missing;
@@ -41,7 +42,7 @@ impl<S: Socket> Sessions<S> {
     fn tell_incident(&mut self, id: u32, now: Now, cause: impl FnOnce() -> Cause) {
         self.reporter.tell(now.mono_ns, || Incident {
             at_ns: now.wall_ns,
-            position: self.ring.published(),
+            position: self.env.ring.published(),
             cause: cause(),
             client: self.connections.get_mut(id).map(|connection| connection.past(now)),
         });
@@ -73,7 +74,7 @@ impl<S: Socket> Connection<S> {
             session: self.who.name.clone(),
             peer: self.who.peer.map(|peer| peer.to_string()),
             since_us: self.since_us,
-            subscriptions: self.places.iter().filter(|(key, _)| key.channel().is_some()).count(),
+            subscriptions: self.holdings.on_channels().count(),
             states: history.map_or_else(|| vec![state], |history| history.until(state)),
         }
     }
