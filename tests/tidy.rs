@@ -119,7 +119,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "feed", "config", "gateway",
         ],
     ),
-    ("main", &["cli"]),
+    ("main", &["system", "cli"]),
     ("lib", &[]),
 ];
 

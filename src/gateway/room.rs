@@ -136,7 +136,7 @@ impl Room {
     pub(super) fn keep_place(self: &Arc<Self>) -> Result<Place, RoomError> {
         let mut admission = self.admission();
         if self.clients() + admission.kept as u64 >= self.clients_max {
-            let msg = format!("`room`: it is full, with {} clients", self.clients_max);
+            let msg = format!("`room`: {} clients are in it, which is the maximum", self.clients_max);
             return Err(RoomError::Full(msg));
         }
         admission.kept += 1;
