@@ -2,7 +2,7 @@
 //! files may be, which may know the time, and what must not be there at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[path = "tidy/graph.rs"]
 mod graph;
@@ -486,6 +486,25 @@ fn what_was_left_out_is_summed_up() {
     let failed = "cargo test failed (exit 101); ";
     assert_eq!(summed_up("101", ""), format!("{failed}nothing was skipped so far\n"));
     assert_eq!(summed_up("101", &shared), format!("{failed}skipped so far: 2 tests: {needed}\n"));
+}
+
+/// A filter that takes no test makes cargo run none, and succeed.
+#[test]
+fn the_makefile_names_tests_that_there_are() {
+    let makefile = std::fs::read_to_string(root().join("Makefile")).expect("Makefile");
+    let filters = makefile.split_whitespace().filter(|word| word.contains("::"));
+    let filters: BTreeSet<&str> = filters.filter(|word| !word.starts_with("ring::")).collect();
+    assert!(filters.len() > 5, "{filters:?}");
+    for filter in filters {
+        let (module, begin) = filter.split_once("::").expect("a module");
+        let places = [format!("tests/it/{module}.rs"), format!("tests/it/{module}")];
+        let is_below = |path: &PathBuf| places.iter().any(|place| path.starts_with(root().join(place)));
+        let takes = rust_files(&["tests/it"]).into_iter().filter(is_below).any(|path| {
+            let text = std::fs::read_to_string(path).expect("a readable file");
+            tests_of(&text).iter().any(|test| test.name.starts_with(begin))
+        });
+        assert!(takes, "{filter} takes no test");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ REPLAYED = ("coinbase:", "binance-futures:", "kraken:")
 CAPTURES = ("coinbase", "binance-futures", "kraken")
 # Lines of the log that are no fault.
 NOTICES = re.compile(r"^tickfan: (warning: the page|no page|memory: at most)")
-PATIENCE_S = 45
+PATIENCE_S = 120
 
 CONFIG = """
 [server]

@@ -12,7 +12,7 @@ import websockets
 from asyncapi import document, name, read
 
 # Longer than anything takes; only a broken gateway makes a test wait for it.
-PATIENCE = 45
+PATIENCE = 120
 
 DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 VENUE = re.compile(r"[a-z0-9_-]{1,32}")
