@@ -538,6 +538,8 @@ fn a_gateway_without_file_descriptors_waits_for_one_and_does_not_spin() {
     drop(kept);
     eventually("it is there again", || failed() > 0);
     assert!((1..200).contains(&failed()), "{} accepts failed", failed());
+    // Connections that waited with these are accepted, and closed, before it.
+    eventually("a client is served", || RawSocket::status_of_handshake(&gateway) == 101);
     reads_a_little(&gateway);
     gateway.stop();
 }
