@@ -10,7 +10,7 @@
 //!
 //! To read the code along the path of one tick: [`model::tick`] (the value), [`ring`] (one writer, many
 //! readers, lapping), [`session`] (the pending messages of one client: pure), [`shard`] (the turn of a thread
-//! that serves clients), [`feed::line`] (from a venue's messages to ticks). `docs/ARCHITECTURE.md` lists
+//! that serves clients), `feed::line` (from a venue's messages to ticks). `docs/ARCHITECTURE.md` lists
 //! which module may import which.
 
 pub mod auth;

@@ -147,7 +147,7 @@ pub struct Hooks {
     /// Whether a further session has room; called before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Ticks published so far. While none are, connections are accepted without a pace: see
-    /// [`Limits::admissions_per_s`].
+    /// [`HttpLimits::admissions_per_s`].
     pub published: Published,
     /// Limit and use of memory.
     pub memory: Arc<Memory>,
