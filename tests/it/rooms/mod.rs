@@ -62,7 +62,7 @@ fn all_are_gone(gateway: &Gateway) {
     assert_eq!(rooms(gateway), Vec::<Value>::new());
 }
 
-/// What a handshake is answered with that is no good, and what it says.
+/// What a handshake is answered with, and what a refusal says.
 fn refused(gateway: &Gateway, query: &[u8]) -> (u16, String) {
     let mut stream = connect(gateway.http);
     let head = "HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -70,7 +70,6 @@ fn refused(gateway: &Gateway, query: &[u8]) -> (u16, String) {
     let request = [b"GET /ws?", query, b" ", head.as_bytes()].concat();
     stream.write_all(&request).expect("sent");
     let answer = Answer::read(&mut stream);
-    assert_ne!(answer.status, 101, "{}", String::from_utf8_lossy(query));
     let said = if answer.body.is_empty() { String::new() } else { answer.error() };
     (answer.status, said)
 }
