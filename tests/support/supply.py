@@ -180,7 +180,7 @@ def crates(report, root, policy, advisories, today, metadata):
 
 def cargo_metadata(root):
     """The output of `cargo metadata`, and what had to be left out of it."""
-    base = [os.environ.get("CARGO", "cargo"), "metadata", "--locked", "--format-version", "1"]
+    base = [os.environ.get("CARGO", "cargo"), "metadata", "--locked", "--all-features", "--format-version", "1"]
     run = lambda *more: subprocess.run([*base, *more], cwd=root, capture_output=True, text=True, check=False)
     for more in (["--offline"], []):
         ended = run(*more)
