@@ -12,8 +12,11 @@ TOKEN = "a-token-of-attacks"
 # The venues of the captures.
 REPLAYED = ("coinbase:", "binance-futures:", "kraken:")
 CAPTURES = ("coinbase", "binance-futures", "kraken")
-# Lines of the log that are no fault.
-NOTICES = re.compile(r"^tickfan: (warning: the page|no page|memory: at most)")
+# Lines of the log that are no fault; nor are those about a machine that had no core for a thread.
+NOTICES = re.compile(
+    r"^tickfan: (warning: the page|no page|memory: at most|the process did not run for"
+    r"|the thread \S+ (has not moved for|continues after))"
+)
 PATIENCE_S = 120
 
 CONFIG = """
