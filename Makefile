@@ -24,7 +24,7 @@ help: ## this list
 
 # Of the profile `quick`, which takes half the time of `release` to build.
 run: deps ui ## build and serve the shipped captures on http://127.0.0.1:8080
-	@[ -e target/quick/tickfan ] || echo "building the gateway into target/quick: some two minutes on two cores, once"
+	@[ -e target/quick/tickfan ] || echo "building the gateway into target/quick: two to four minutes on two cores, once"
 	$(CARGO) build --profile quick
 	exec target/quick/tickfan serve
 

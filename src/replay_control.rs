@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_have_a_bound_and_keep_their_order() {
+    fn commands_have_a_bound_and_keep_their_order() {
         let remote = remote("");
         let give =
             |command| remote.give(&Control { command, token: None }, Some(IpAddr::from([127, 0, 0, 1])));

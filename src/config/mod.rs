@@ -550,7 +550,7 @@ impl Config {
             ("limits.admissions_per_s", u64::from(limits.admissions_per_s.get()), 1_000_000),
             ("shard.threads", self.shard.threads as u64, 1_024),
             ("shard.reread_per_turn", self.shard.reread_per_turn.get() as u64, CAPACITY_MAX as u64),
-            ("replay.orders_max", self.replay.commands_max.get() as u64, 1 << 16),
+            ("replay.commands_max", self.replay.commands_max.get() as u64, 1 << 16),
             ("replay.checkpoints_max", self.replay.checkpoints_max as u64, 1 << 16),
             ("replay.dir_entries_max", self.replay.dir_entries_max.get() as u64, 1 << 16),
             ("replay.rooms_max", self.replay.rooms_max.get() as u64, 1_024),

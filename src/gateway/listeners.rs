@@ -21,7 +21,8 @@ use crate::history::Access;
 use crate::http::metrics::{self, Sources};
 use crate::http::{
     Admin, AdminHooks, AskedClients, FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpOptions,
-    ListedClients, PublishRoute, Published, RefusedClient, RoomError, RoomRoute, Runtimes, Upgraded,
+    ListedClients, PublishRoute, RefusedClient, RoomError, RoomRoute, Runtimes, Traffic, TrafficSource,
+    Upgraded,
 };
 use crate::ops::collector::Measured;
 use crate::protocol::close::Close;
@@ -221,7 +222,11 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
         handles.iter().map(ShardHandle::load).sum::<u64>() + in_rooms < most
     };
     let (in_rooms, of_feeds) = (rooms.cloned(), Arc::clone(&base.view));
-    let published = move || of_feeds.published.get() + in_rooms.as_ref().map_or(0, |rooms| rooms.published());
+    let to_shards = Arc::clone(&shards.handles);
+    let traffic = move || Traffic {
+        published: of_feeds.published.get() + in_rooms.as_ref().map_or(0, |rooms| rooms.published()),
+        waiting: to_shards.iter().map(|shard| shard.counters.coming.get()).sum(),
+    };
     let handles = Arc::clone(&shards.handles);
     let (ring, pulse) = (base.ring.clone(), Arc::clone(&base.view.pulse));
     let (view, feeds, records) = (Arc::clone(&base.view), config.feed.clone(), Arc::clone(records));
@@ -229,7 +234,7 @@ fn hooks(parts: &GatewayParts<'_>, publishing: Option<&Arc<Publish>>) -> Hooks {
     let (measured, past, watched) = (measured.clone(), past.cloned(), Arc::clone(memory));
     Hooks {
         can_accept: Arc::new(can_accept),
-        published: Published::new(published),
+        traffic: TrafficSource::new(traffic),
         memory: Arc::clone(memory),
         hand_over: Arc::new(move |upgraded| hand_over(&handles, upgraded)),
         publish: publishing.map(publish_route),

@@ -44,7 +44,7 @@ use crate::system::pulse::Pulse;
 use hosts::Gate;
 pub use hosts::{BadHost, Hosts};
 pub use origin::{BadOrigin, Origins};
-pub use pace::Published;
+pub use pace::{Traffic, TrafficSource};
 pub use rooms::{Enter, HandOverOnce, RoomError, RoomRoute};
 pub use runtimes::Runtimes;
 use serve::Site;
@@ -146,9 +146,8 @@ pub struct Health {
 pub struct Hooks {
     /// Whether a further session has room; called before the 101.
     pub can_accept: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Ticks published so far. While none are, connections are accepted without a pace: see
-    /// [`HttpLimits::admissions_per_s`].
-    pub published: Published,
+    /// Ticks published, and connections that wait for a shard: see [`HttpLimits::admissions_per_s`].
+    pub traffic: TrafficSource,
     /// Limit and use of memory.
     pub memory: Arc<Memory>,
     /// Accepts the socket of a session.
@@ -191,7 +190,7 @@ impl Front {
     /// [`BadOrigin`] names the invalid entry of [`HttpOptions::allowed_origins`].
     pub fn new(options: &HttpOptions, hooks: Hooks) -> Result<Self, BadOrigin> {
         let origins = Origins::new(&options.allowed_origins)?;
-        let published = hooks.published.clone();
+        let traffic = hooks.traffic.clone();
         let app = Arc::new(App { origins, feed: options.feed, hooks });
         // Each route checks the origin itself, because some are open to every page: the page itself, and what
         // monitors read.
@@ -200,7 +199,7 @@ impl Front {
             router: api::public(app),
             gate,
             limits: options.limits,
-            published,
+            traffic,
             stats: Arc::default(),
         }))
     }
@@ -265,10 +264,9 @@ impl Admin {
     /// web pages from other origins are refused on all paths.
     pub fn new(limits: HttpLimits, hosts: Hosts, hooks: AdminHooks) -> Self {
         let gate = Gate { hosts, origins: Some(Origins::own()) };
-        // Its few connections are always paced.
-        let published = std::sync::atomic::AtomicU64::new(0);
-        let published = Published::new(move || published.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        Self(Site { router: api::admin(hooks), gate, limits, published, stats: Arc::default() })
+        // Its few connections need no pace.
+        let traffic = TrafficSource::new(Traffic::default);
+        Self(Site { router: api::admin(hooks), gate, limits, traffic, stats: Arc::default() })
     }
 
     /// The counters of the listener.

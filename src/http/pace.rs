@@ -7,56 +7,75 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Returns the number of ticks published so far.
-#[derive(Clone)]
-pub struct Published(Arc<dyn Fn() -> u64 + Send + Sync>);
+/// What the pace depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Ticks published so far, by feeds and in rooms.
+    pub published: u64,
+    /// Connections handed over that no shard has taken yet.
+    pub waiting: u64,
+}
 
-impl Published {
+/// Returns the traffic at the moment.
+#[derive(Clone)]
+pub struct TrafficSource(Arc<dyn Fn() -> Traffic + Send + Sync>);
+
+impl TrafficSource {
     /// Wraps the function that counts.
-    pub fn new(count: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+    pub fn new(count: impl Fn() -> Traffic + Send + Sync + 'static) -> Self {
         Self(Arc::new(count))
     }
-
-    fn get(&self) -> u64 {
-        (self.0)()
-    }
 }
 
-impl fmt::Debug for Published {
+impl fmt::Debug for TrafficSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Published").field(&self.get()).finish()
+        f.debug_tuple("TrafficSource").field(&(self.0)()).finish()
     }
 }
+
+/// With more connections on their way to the shards, more are accepted at the pace only: their queues have a bound.
+const WAITING_MAX: u64 = 1_024;
 
 /// Accepts a number of connections per second in small portions, because on few cores handshakes take the CPU time
-/// of the shards. It does so while ticks are published: with none on their way, a handshake delays none.
+/// of the shards. It does so for a second after each published tick: with none on their way, a handshake delays
+/// none. A second is longer than between two ticks of a feed whose latency matters, and is counted in portions.
 pub(super) struct Pace {
     portion: u32,
     /// Connections left in this portion.
     left: u32,
     next: Interval,
-    published: Published,
-    /// Ticks published when this portion began.
+    source: TrafficSource,
+    /// Ticks published when the last portion began.
     seen: u64,
+    portions_per_s: u32,
+    /// Portions that still wait, unless a tick starts the count again.
+    paced: u32,
 }
 
 impl Pace {
-    pub(super) fn new(per_s: NonZeroU32, published: Published) -> Self {
+    pub(super) fn new(per_s: NonZeroU32, source: TrafficSource) -> Self {
         let (portion, period) = portion(per_s);
         let mut next = interval(period);
         // After a quiet time one portion is available, not all unused ones.
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { portion, left: 0, next, seen: published.get(), published }
+        let seen = (source.0)().published;
+        Self { portion, left: 0, next, source, seen, portions_per_s: per_s.get().div_ceil(portion), paced: 0 }
     }
 
     /// Waits until the next connection may be accepted.
     pub(super) async fn go_on(&mut self) {
         if self.left == 0 {
-            let published = self.published.get();
+            let Traffic { published, waiting } = (self.source.0)();
             if self.seen != published {
-                self.next.tick().await;
+                (self.seen, self.paced) = (published, self.portions_per_s);
             }
-            self.seen = published;
+            if self.paced > 0 || waiting > WAITING_MAX {
+                self.next.tick().await;
+                self.paced = self.paced.saturating_sub(1);
+            } else {
+                // The threads that serve what was accepted, and a tick that comes, have their turn.
+                tokio::task::yield_now().await;
+            }
             self.left = self.portion;
         }
         self.left -= 1;
@@ -81,9 +100,9 @@ mod tests {
     use super::*;
 
     /// Ticks are published all the time.
-    fn ticking() -> Published {
+    fn ticking() -> TrafficSource {
         let count = AtomicU64::new(0);
-        Published::new(move || count.fetch_add(1, Ordering::Relaxed))
+        TrafficSource::new(move || Traffic { published: count.fetch_add(1, Ordering::Relaxed), waiting: 0 })
     }
 
     #[test]
@@ -109,23 +128,43 @@ mod tests {
         assert!(begin.elapsed() >= Duration::from_millis(9), "{:?}", begin.elapsed());
     }
 
+    /// Asks once for a connection: whether it may be accepted at once.
+    fn is_ready(pace: &mut Pace) -> bool {
+        let next = pin!(pace.go_on());
+        let mut next = next;
+        // A portion without a pace yields once.
+        let mut poll = || next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        poll() || poll()
+    }
+
     #[tokio::test]
-    async fn without_ticks_nothing_is_paced_until_the_next_one() {
+    async fn one_tick_starts_the_pace_for_a_second_of_portions() {
         let count = Arc::new(AtomicU64::new(7));
         let counted = Arc::clone(&count);
-        let published = Published::new(move || counted.load(Ordering::Relaxed));
-        let mut pace = Pace::new(NonZeroU32::new(200).expect("not 0"), published);
-        let mut is_ready = || {
-            let next = pin!(pace.go_on());
-            next.poll(&mut Context::from_waker(Waker::noop())).is_ready()
-        };
+        let source =
+            TrafficSource::new(move || Traffic { published: counted.load(Ordering::Relaxed), waiting: 0 });
+        let mut pace = Pace::new(NonZeroU32::new(200).expect("not 0"), source);
         // A portion is one connection.
-        assert!((0..10_000).all(|_| is_ready()));
-        let mut is_ready_with_a_tick = || {
-            count.fetch_add(1, Ordering::Relaxed);
-            is_ready()
-        };
-        // One portion may be due, a second is not.
-        assert!(!(0..2).all(|_| is_ready_with_a_tick()));
+        assert!((0..10_000).all(|_| is_ready(&mut pace)), "no tick is on its way");
+        count.fetch_add(1, Ordering::Relaxed);
+        let begin = tokio::time::Instant::now();
+        for _ in 0..20 {
+            pace.go_on().await;
+        }
+        // The first may be due. No tick came since.
+        assert!(begin.elapsed() >= Duration::from_millis(19 * 5 - 5), "{:?}", begin.elapsed());
+        assert_eq!(pace.paced, 180);
+    }
+
+    #[tokio::test]
+    async fn what_the_shards_have_not_taken_is_bounded() {
+        let waiting = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&waiting);
+        let source =
+            TrafficSource::new(move || Traffic { published: 0, waiting: counted.load(Ordering::Relaxed) });
+        let mut pace = Pace::new(NonZeroU32::new(200).expect("not 0"), source);
+        assert!((0..1_000).all(|_| is_ready(&mut pace)));
+        waiting.store(WAITING_MAX + 1, Ordering::Relaxed);
+        assert!(!(0..2).all(|_| is_ready(&mut pace)), "one may be due, not two");
     }
 }

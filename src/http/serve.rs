@@ -34,7 +34,7 @@ use tower::ServiceExt;
 use super::RefusedClient;
 use super::answer::{code_of, error, error_body};
 use super::hosts::Gate;
-use super::pace::{Pace, Published};
+use super::pace::{Pace, TrafficSource};
 use crate::net::{Acceptor, Addresses, ConnectionPermit, LINGER, linger};
 use crate::protocol::frame;
 use crate::system::faults;
@@ -64,7 +64,7 @@ pub struct HttpLimits {
     pub open_max: usize,
     /// Most open connections from one address, sessions included. Further ones receive a 429. Default 20000.
     pub per_address_max: usize,
-    /// Connections accepted per second while ticks are published; further ones wait in the backlog of the kernel.
+    /// Connections accepted per second for a second after each tick; further ones wait in the backlog of the kernel.
     /// A higher rate admits clients sooner that reconnect together, and takes more CPU time from the threads that
     /// serve existing clients. Default 2000.
     pub admissions_per_s: NonZeroU32,
@@ -162,7 +162,7 @@ pub(super) struct Site {
     pub(super) router: Router,
     pub(super) gate: Gate,
     pub(super) limits: HttpLimits,
-    pub(super) published: Published,
+    pub(super) traffic: TrafficSource,
     pub(super) stats: Arc<HttpStats>,
 }
 
@@ -180,7 +180,7 @@ struct Listener {
 /// Serves `router` on `listener` until `shutdown` is ready; then no connection is accepted any more, and open
 /// ones have [`GRACE`] to end.
 pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()> + Send) {
-    let Site { router, gate, limits, published, stats } = site;
+    let Site { router, gate, limits, traffic, stats } = site;
     let mut http = http1::Builder::new();
     // This module has its own deadline for heads, with an answer; hyper's closes without one.
     http.header_read_timeout(None).max_header_size(HEAD_BYTES_MAX).max_buf_size(2 * HEAD_BYTES_MAX);
@@ -191,7 +191,7 @@ pub(super) async fn serve(listener: TcpListener, site: Site, shutdown: impl Futu
     let mut shutdown = pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {}
-        never = accept(&listener, &server, &stopped, published) => match never {},
+        never = accept(&listener, &server, &stopped, traffic) => match never {},
     }
     drop((listener, stopped, server));
     // An error means that there is no receiver, hence no open connection.
@@ -204,12 +204,12 @@ async fn accept(
     listener: &TcpListener,
     server: &Arc<Listener>,
     stopped: &watch::Receiver<()>,
-    published: Published,
+    traffic: TrafficSource,
 ) -> std::convert::Infallible {
     let open = Arc::new(Semaphore::new(server.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let addresses = Arc::new(Addresses::default());
-    let mut pace = Pace::new(server.limits.admissions_per_s, published);
+    let mut pace = Pace::new(server.limits.admissions_per_s, traffic);
     let no_file_left =
         answer("503 Service Unavailable", "this machine lets the gateway open no more connections");
     let mut acceptor = Acceptor::new(listener, no_file_left.as_bytes());

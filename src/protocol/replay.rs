@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_read() {
+    fn commands_are_read() {
         let start = Moment::At(1_714_564_830_000_000_000);
         for (text, wanted) in [
             (r#"{"do":"pause"}"#, ReplayCommand::Pause),

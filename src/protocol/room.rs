@@ -126,13 +126,18 @@ fn room(value: &str) -> Result<Box<str>, String> {
     Err(format!("`room` must be 1 to {ROOM_BYTES_MAX} of A-Z, a-z, 0-9, '-', '_' and '.'"))
 }
 
-/// Parses a time in a query. A `+` arrives as a space there, before a duration or in an offset from UTC, and
-/// is restored: no time contains a space.
+/// Parses a time in a query. A `+` arrives as a space there: in front of a duration, and in front of an offset from UTC at
+/// the end. Both are restored; a space between a number and its unit stays.
 ///
 /// # Errors
 /// The message names the parameter.
 pub(super) fn time<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
-    let text = value.replace(' ', "+");
+    let mut text = value.to_owned();
+    let is_offset = |rest: &str| matches!(rest.as_bytes(), [b' ', h, _, b':', _, _] if h.is_ascii_digit());
+    let offset_at = text.len().checked_sub(6).filter(|at| text.get(*at..).is_some_and(is_offset));
+    for at in [text.starts_with(' ').then_some(0), offset_at].into_iter().flatten() {
+        text.replace_range(at..=at, "+");
+    }
     text.parse().map_err(|error| format!("`{name}`: {}: {error}", shown(&value.into())))
 }
 
@@ -244,5 +249,19 @@ mod tests {
         assert_eq!(wish(|w| w.looped = Some(false)), None);
         assert_eq!(wish(|w| w.looped = Some(true)), Some("loop"));
         assert_eq!(wish(|w| w.max_idle_ms = Some(1)), Some("max_idle"));
+    }
+
+    #[test]
+    fn a_plus_that_came_as_a_space_is_restored_and_other_spaces_stay() {
+        let moment = |text: &str| time::<Moment>("from", text);
+        assert_eq!(moment(" 5m"), Ok(Moment::FromStart(300_000_000_000)));
+        assert_eq!(moment(" 250 ms"), Ok(Moment::FromStart(250_000_000)));
+        assert_eq!(moment("-30 s"), Ok(Moment::FromStart(-30_000_000_000)));
+        let at = Ok(Moment::At(1_618_677_817_000_000_000));
+        assert_eq!(moment("2021-04-17T18:43:37 02:00"), at);
+        assert_eq!(moment("2021-04-17T16:43:37Z"), at);
+        assert!(moment("2021-04-17 16:43:37").is_err());
+        assert!(moment("  5m").is_err());
+        assert!(moment("").is_err());
     }
 }

@@ -75,7 +75,7 @@ impl FrameRange {
 
 /// What the outboxes of a shard share.
 ///
-/// A tick's frame is *printed* in a frame ring once, and a row of pending frames, then an outbox, remembers where it stands there: so a tick costs
+/// A tick's frame is *appended* to a frame ring once, and a row of pending frames, then an outbox, remembers where it stands there: so a tick costs
 /// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame ring
 /// is a ring. Before it comes round, it [gets longer](Self::lengthen), or sessions that were not written to for so long make
 /// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
@@ -88,7 +88,7 @@ struct Shared {
     frame_ring_bytes: Cell<usize>,
     frame_ring_bytes_max: usize,
     frame_ring: RefCell<Vec<u8>>,
-    /// Bytes that were printed, ever, and those left out where a frame would have been cut by the end of the frame ring.
+    /// Bytes that were appended, ever, and those left out where a frame would have been cut by the end of the frame ring.
     head: Cell<u64>,
     /// What stands before this place is not read any more.
     reclaimed: Cell<u64>,
@@ -144,7 +144,7 @@ impl<T> Pool<T> {
     }
 }
 
-/// The frames that are not forgotten.
+/// The frames that are not reclaimed.
 #[derive(Debug, Default)]
 struct Frames {
     /// The number of the first, wrapping.
@@ -160,7 +160,7 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Nothing is printed yet. The frame ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
+    /// Nothing is appended yet. The frame ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
     pub fn new(frame_ring_bytes_max: usize) -> Self {
         let frame_ring_bytes_max = frame_ring_bytes_max.max(FRAME_RING_BYTES_MIN);
         let first =
@@ -189,7 +189,7 @@ impl Buffers {
 
     // ---- the frame ring -------------------------------------------------------------------------------------
 
-    /// How much was printed: what comes stands behind it.
+    /// Returns the number of bytes appended so far: the position of the next frame.
     #[inline]
     pub fn head(&self) -> u64 {
         self.0.head.get()
@@ -202,8 +202,8 @@ impl Buffers {
         self.head() + 2 * FRAME_BYTES_MAX as u64 <= self.0.reclaimed.get() + self.frame_ring_bytes() as u64
     }
 
-    /// What stands before this place is to be forgotten when there is no room: an eighth of the frame ring, so that as few as may be
-    /// have to make copies, and never very many at once.
+    /// Returns the position below which frames are reclaimed when there is no room: an eighth of the frame ring, which
+    /// bounds how many sessions copy at once.
     pub fn reclaim_before(&self) -> u64 {
         self.head().saturating_sub(
             (self.frame_ring_bytes() - self.frame_ring_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64,
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_forgotten_is_never_written_over() {
+    fn what_is_not_reclaimed_is_never_written_over() {
         let buffers = Buffers::new(FRAME_RING_BYTES_MIN);
         let frame = |n: u64| n.to_le_bytes().repeat(4 + (n % 97) as usize);
         let mut kept: VecDeque<(u64, FrameRange)> = VecDeque::new();

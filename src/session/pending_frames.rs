@@ -8,7 +8,7 @@ const RUNS_MAX: usize = 28;
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
-/// Frames in the frame ring that are pushed out for one session.
+/// Frames in the frame ring that are pushed for one session.
 ///
 /// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
 /// lines of memory, found by way of two others; its row of pending frames is two lines in a table, of which the second

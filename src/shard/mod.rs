@@ -309,7 +309,8 @@ pub fn spawn(
 
 /// How long a shard has to list its clients.
 const REPORT_MAX: Duration = Duration::from_secs(1);
-/// Clients on their way to a shard: more than a listener lets in while one is busy for a second.
+/// Clients on their way to a shard: the listener accepts at its pace only with 1,024 of them waiting, so that there is
+/// room for a second more of the default pace.
 const COMMANDS_MAX: usize = 4_096;
 
 async fn run(

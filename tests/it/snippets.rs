@@ -132,7 +132,7 @@ const NOT_RUN: &[(Id, &str)] = &[
         (
             "README.md",
             "sh",
-            "make run     # builds (two minutes, once), then serves the shipped captures on port 8080",
+            "make run     # builds (two to four minutes, once), then serves the shipped captures on port 8080",
         ),
         "`make test` runs this test, and `make run` is a build and the `serve` that is run here",
     ),

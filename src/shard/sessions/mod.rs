@@ -1,7 +1,8 @@
 //! All sessions of a shard, and the operations on them.
 //!
-//! [`Sessions`] consists of parts, each of which keeps its own rules; a [`Connection`] does, too. The modules below are the
-//! operations that need several parts: they see the fields of these two structs, and of the parts nothing but their methods.
+//! [`Sessions`] consists of parts, and so does a [`Connection`]. The modules below are the operations that need several of
+//! them. Parts with rules of their own are modules of [`shard`](super): of these the operations see methods alone. The
+//! groups of flags that are declared here have no rules, and the operations set them.
 
 mod answering;
 mod awaiting;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tickfan::feed::publish::TokenVerdict;
 use tickfan::http::{
     FeedHealth, Front, HandOverOnce, Health, Hooks, Hosts, HttpLimits, HttpOptions, HttpStats, PublishRoute,
-    Published, RefusedClient, RoomError, RoomRoute, Upgraded,
+    RefusedClient, RoomError, RoomRoute, Traffic, TrafficSource, Upgraded,
 };
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::{Channel, State};
@@ -72,7 +72,7 @@ fn hooks(switches: &Arc<Switches>, sessions: mpsc::Sender<Upgraded>, publish: bo
     let publishers = sessions.clone();
     Hooks {
         memory: Arc::default(),
-        published: Published::new(|| 0),
+        traffic: TrafficSource::new(Traffic::default),
         can_accept: Arc::new(move || !a.full.load(Ordering::SeqCst)),
         hand_over: Arc::new(move |upgraded| {
             if b.refuse_after.load(Ordering::SeqCst) {

@@ -17,7 +17,9 @@ use tickfan::feed::publish::{
     CHUNKS_MAX, Chunk, Faults, LineFault, Newcomer, Publish, PublishInput, PublishOptions,
 };
 use tickfan::feed::{Ingest, IngestParts, IngestView, LineLimits, PublishingParts, Sequencer};
-use tickfan::http::{self, Front, Health, Hooks, PublishRoute, Published, RefusedClient, Upgraded};
+use tickfan::http::{
+    self, Front, Health, Hooks, PublishRoute, RefusedClient, Traffic, TrafficSource, Upgraded,
+};
 use tickfan::latency::meter::Meter;
 use tickfan::model::instrument::{InstrumentTable, Symbol};
 use tickfan::model::tick::State;
@@ -60,7 +62,7 @@ fn hooks(publish: &Arc<Publish>) -> Hooks {
     let (asked, taken) = (Arc::clone(publish), Arc::clone(publish));
     Hooks {
         memory: Arc::default(),
-        published: Published::new(|| 0),
+        traffic: TrafficSource::new(Traffic::default),
         can_accept: Arc::new(|| true),
         hand_over: Arc::new(|upgraded| Err(RefusedClient { stream: upgraded.stream, why: Close::Limit })),
         publish: Some(PublishRoute {
