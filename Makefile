@@ -100,6 +100,7 @@ kill: deps ## records under load and kills the gateway 50 times: what was writte
 check: deps ## formatting, lints, docs, and that the benches compile
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --features heap-count -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 	$(CARGO) bench --no-run
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Counts, without a limit.
-#[cfg(all(feature = "mimalloc", feature = "heap-count"))]
+#[cfg(feature = "heap-count")]
 #[global_allocator]
 static ALLOCATOR: cap::Cap<mimalloc::MiMalloc> = cap::Cap::new(mimalloc::MiMalloc, usize::MAX);
 
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     // failure only more memory is used.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    #[cfg(all(feature = "mimalloc", feature = "heap-count"))]
+    #[cfg(feature = "heap-count")]
     tickfan::system::memory::count_heap_by(|| ALLOCATOR.allocated() as u64);
     tickfan::cli::main()
 }

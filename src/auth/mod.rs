@@ -13,7 +13,8 @@ impl Token {
         (!text.is_empty()).then(|| Self(text.as_bytes().into()))
     }
 
-    /// Compares a presented token, in a time that depends on its length alone.
+    /// Compares what a client shows. For a text of the same length the time tells nothing; another length is refused
+    /// at once.
     pub fn is(&self, given: &[u8]) -> bool {
         self.0.ct_eq(given).into()
     }

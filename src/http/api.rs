@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE,
@@ -31,7 +32,7 @@ use crate::protocol::json::Ack;
 use crate::protocol::replay::parse_control;
 use crate::protocol::{self, Selector};
 use crate::replay_control::{NOT_A_REPLAY, Refusal};
-use crate::system::memory::{self};
+use crate::system::memory;
 
 /// The routes of the public listener.
 pub(super) fn public(app: Arc<App>) -> Router {
@@ -167,7 +168,7 @@ fn measured(
     };
     match asked(&measured, value(&pairs, "interval").unwrap_or(MINUTE)) {
         Ok(found) => ([(CACHE_CONTROL, "no-store")], Json(found)).into_response(),
-        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+        Err(msg) => bad(&msg),
     }
 }
 
@@ -184,7 +185,7 @@ async fn latency_hgrm(State(hooks): State<AdminHooks>, uri: Uri) -> Response<Bod
             let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
             (headers, text).into_response()
         }
-        Err(msg) => error(StatusCode::BAD_REQUEST, &msg),
+        Err(msg) => bad(&msg),
     }
 }
 
@@ -218,6 +219,9 @@ async fn admin_readyz(State(hooks): State<AdminHooks>) -> Response<Body> {
     readiness(&hooks.health)
 }
 
+/// The code of a gateway that is not ready.
+const NOT_READY: &str = "not_ready";
+
 fn readiness(health: &Health) -> Response<Body> {
     let feeds = (health.feeds)();
     let late: Vec<(&str, u64)> =
@@ -233,8 +237,10 @@ fn readiness(health: &Health) -> Response<Body> {
         let threads = late.iter().map(|(name, late_ms)| json!({"name": name, "late_ms": late_ms}));
         body["threads"] = threads.collect();
         body["error"] = format!("the thread {name} has not moved for {late_ms} ms").into();
+        body["code"] = NOT_READY.into();
     } else if !ready {
         body["error"] = if rows.is_empty() { "no feed is configured" } else { "a feed does not flow" }.into();
+        body["code"] = NOT_READY.into();
     }
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
@@ -246,8 +252,11 @@ async fn page(State(app): State<Arc<App>>) -> Response<Body> {
     }
 }
 
-async fn asset(Path(name): Path<String>) -> Response<Body> {
-    file(&format!("assets/{name}"))
+async fn asset(name: Result<Path<String>, PathRejection>) -> Response<Body> {
+    match name {
+        Ok(Path(name)) => file(&format!("assets/{name}")),
+        Err(_) => bad("the path is no UTF-8"),
+    }
 }
 
 fn file(path: &str) -> Response<Body> {
@@ -433,7 +442,7 @@ async fn ws(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
     };
     let (subscribe, wish) = match protocol::parse_query(pairs(&head.uri)) {
         Ok(parsed) => parsed,
-        Err(msg) => return error(StatusCode::BAD_REQUEST, &msg),
+        Err(msg) => return bad(&msg),
     };
     if app.hooks.memory.refuses(memory::MemoryDemand::Connection) {
         return short_of_memory();

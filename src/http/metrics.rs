@@ -151,7 +151,7 @@ impl Collector for Sources {
         self.encode_lines(&mut encoder)?;
         self.encode_shards(&mut encoder)?;
         self.encode_turns(&mut encoder)?;
-        self.encode_doors(&mut encoder)?;
+        self.encode_listeners(&mut encoder)?;
         self.encode_records(&mut encoder)?;
         self.encode_history(&mut encoder)?;
         self.encode_publish(&mut encoder)?;
@@ -574,7 +574,7 @@ impl Sources {
         Ok(())
     }
 
-    fn encode_doors(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         type Figure = (&'static str, &'static str, fn(&HttpStats) -> &AtomicU64);
         let figures: [Figure; 9] = [
             ("tickfan_http_accepted", "Connections accepted", |s| &s.accepted),
@@ -588,8 +588,8 @@ impl Sources {
             ("tickfan_http_handover_refused", "Handshakes that found no place", |s| &s.handover_refused),
         ];
         for (name, help, figure) in figures {
-            let rows = self.listeners.iter().map(|(door, stats)| {
-                (vec![("door", (*door).to_owned())], figure(stats).load(Ordering::Relaxed))
+            let rows = self.listeners.iter().map(|(listener, stats)| {
+                (vec![("door", (*listener).to_owned())], figure(stats).load(Ordering::Relaxed))
             });
             family(encoder, name, help, MetricType::Counter, rows.collect())?;
         }

@@ -116,7 +116,7 @@ pub struct FeedHealth {
     pub detail: String,
 }
 
-/// Compares a token received from an address. It must take the same time for every wrong token.
+/// Compares a token received from an address. It must take the same time for every wrong token of the right length.
 pub type TokenCheck = Arc<dyn Fn(&[u8], IpAddr) -> TokenVerdict + Send + Sync>;
 
 /// The route `/publish`, if publishing is enabled.

@@ -224,8 +224,8 @@ fn both_listeners_tell_whether_the_gateway_is_ready() {
     let ready = operator(None, &["/readyz"]).remove(0);
     assert_eq!(ready.status, 503);
     let feeds = r#"[{"name":"feed 1","flowing":false,"detail":"10 frames a second"}]"#;
-    let expected =
-        format!(r#"{{"ready":false,"feeds":{feeds},"alarms":["no room"],"error":"a feed does not flow"}}"#);
+    let why = r#""error":"a feed does not flow","code":"not_ready""#;
+    let expected = format!(r#"{{"ready":false,"feeds":{feeds},"alarms":["no room"],{why}}}"#);
     assert_eq!(ready.body, expected);
 }
 

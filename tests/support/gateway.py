@@ -12,11 +12,11 @@ TOKEN = "a-token-of-attacks"
 # The venues of the captures.
 REPLAYED = ("coinbase:", "binance-futures:", "kraken:")
 CAPTURES = ("coinbase", "binance-futures", "kraken")
-# Lines of the log that are no fault; nor are those about a machine that had no core for a thread.
-NOTICES = re.compile(
-    r"^tickfan: (warning: the page|no page|memory: at most|the process did not run for"
-    r"|the thread \S+ (has not moved for|continues after))"
-)
+# Lines of the log that are no fault.
+NOTICES = re.compile(r"^tickfan: (warning: the page|no page|memory: at most|the process did not run for)")
+# A machine may have no core for a thread for so long; a longer stall is the gateway's.
+STALL_S = 3.0
+STALL = re.compile(r"^tickfan: the thread \S+ (?:has not moved for|continues after) ([0-9.]+) s$")
 PATIENCE_S = 120
 
 CONFIG = """
@@ -97,7 +97,8 @@ class Gateway:
     def complaints(self):
         """Lines of its log that are no notices."""
         lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if line and not NOTICES.match(line)]
+        stalls = [(line, STALL.match(line)) for line in lines if line and not NOTICES.match(line)]
+        return [line for line, stall in stalls if not stall or float(stall[1]) > STALL_S]
 
     def kill(self):
         if self.process.poll() is None:

@@ -604,10 +604,11 @@ async def soak_it(args, gateway):
             break
         try:
             samples.append((at, *await sample(gateway)))
-        except OSError:
-            # It has just ended.
-            continue
-        if time.monotonic() - said >= args.say_s:
+        except (OSError, IndexError) as error:
+            # It may just have ended; else its admin listener does not answer.
+            if gateway.exit_code() is None:
+                world.of("HTTP").fault("http", f"no sample: {error!r}")
+        if samples and time.monotonic() - said >= args.say_s:
             said = time.monotonic()
             messages = sum(totals.counts["messages"] for totals in world.totals.values())
             faults = sum(sum(totals.faults.values()) for totals in world.totals.values())

@@ -99,8 +99,8 @@ pub(crate) fn parsed(path: &Path, text: &str) -> Source {
     module.pop_if(|last| last == "mod" || last == "lib" || last == "main");
     let mut collector = Collector { lines: text.lines().collect(), ..Collector::default() };
     collector.visit_file(&file);
-    let Collector { code, paths, brought, functions, structs, shared_types, .. } = collector;
-    let code = if is_test { String::new() } else { code_of(&file, text) + &code };
+    let Collector { paths, brought, functions, structs, shared_types, .. } = collector;
+    let code = if is_test { String::new() } else { code_of(&file, text) };
     Source { path: path.to_owned(), module, code, paths, brought, functions, structs, shared_types }
 }
 
@@ -168,7 +168,6 @@ fn code_of(file: &syn::File, text: &str) -> String {
 #[derive(Default)]
 struct Collector<'a> {
     lines: Vec<&'a str>,
-    code: String,
     paths: BTreeSet<Vec<String>>,
     brought: Vec<(String, Vec<String>)>,
     functions: Vec<(String, usize)>,

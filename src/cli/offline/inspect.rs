@@ -246,7 +246,7 @@ impl fmt::Display for Joins {
 struct Inspection {
     report: Report,
     line: Line,
-    market: Sequencer,
+    sequencer: Sequencer,
     table: Arc<InstrumentTable>,
     /// Indexed by instrument.
     symbols: Vec<Counts>,
@@ -263,7 +263,7 @@ impl Inspection {
         Self {
             report,
             line,
-            market: Sequencer::new(Arc::clone(&table)),
+            sequencer: Sequencer::new(Arc::clone(&table)),
             table,
             symbols: Vec::new(),
             open: None,
@@ -274,7 +274,7 @@ impl Inspection {
     fn prime(&mut self, reader: &CaptureReader) {
         for record in reader.sample() {
             if let RecordKind::Frame(frame) = record.kind {
-                self.line.prime(frame, &mut self.market);
+                self.line.prime(frame, &mut self.sequencer);
             }
         }
     }
@@ -287,7 +287,7 @@ impl Inspection {
                 return;
             }
             RecordKind::Note(_) => return,
-            RecordKind::Joined => return self.line.joined(record.rx_ns, &mut self.market, |_| {}),
+            RecordKind::Joined => return self.line.joined(record.rx_ns, &mut self.sequencer, |_| {}),
             RecordKind::Segment(segment) if segment.continues => return,
             // The first connection of a capture interrupts nothing.
             RecordKind::Connected(_) if self.line.last_rx_ns().is_none() => return,
@@ -299,18 +299,18 @@ impl Inspection {
                 self.open.get_or_insert_with(|| (Cause::Disconnect, String::new()));
             }
         }
-        self.line.disconnected(record.rx_ns, &mut self.market, |_| {});
+        self.line.disconnected(record.rx_ns, &mut self.sequencer, |_| {});
     }
 
     fn frame(&mut self, record: &Record<'_>, frame: &[u8]) {
-        let Self { report, line, market, table, symbols, open } = self;
+        let Self { report, line, sequencer, table, symbols, open } = self;
         let rx_ns = record.rx_ns;
         let before_ns = report.times.previous_ns().or(Some(rx_ns));
         report.times.see(rx_ns);
         if let Some((cause, detail)) = open.take() {
             report.hole(cause, before_ns, Some(rx_ns), detail);
         }
-        let taken = line.frame(rx_ns, frame, market, |tick| {
+        let taken = line.frame(rx_ns, frame, sequencer, |tick| {
             let at = tick.instrument.index();
             if symbols.len() <= at {
                 symbols.resize(at + 1, Counts::default());

@@ -84,7 +84,7 @@ const WRITE_BYTES: usize = 1 << 18;
 /// Opened captures.
 struct Opened {
     replay: Replay,
-    market: Sequencer,
+    sequencer: Sequencer,
 }
 
 /// Opens captures and detects their venues.
@@ -97,25 +97,25 @@ fn open(captures: &Captures, limits: &LimitsConfig) -> anyhow::Result<Opened> {
         ..ReplaySpec::new(captures.files.clone())
     };
     let table = Arc::new(InstrumentTable::new(limits.instruments_max.get()));
-    let mut market = Sequencer::new(table);
+    let mut sequencer = Sequencer::new(table);
     let line_limits = line_limits(limits, captures.checks_off);
     let mut replay = Replay::open(spec, &line_limits, LineId(0))?;
-    replay.prime(&mut market);
-    Ok(Opened { replay, market })
+    replay.prime(&mut sequencer);
+    Ok(Opened { replay, sequencer })
 }
 
 /// Reads captures to their end and passes each tick to `take`, with its recorded times. Bad records go to
 /// `log`.
 fn read(
-    Opened { mut replay, mut market }: Opened,
+    Opened { mut replay, mut sequencer }: Opened,
     log: &mut impl Write,
     progress: &mut Progress,
     mut take: impl FnMut(&Tick, &InstrumentTable) -> io::Result<()>,
 ) -> anyhow::Result<Replay> {
-    let table = Arc::clone(market.table());
+    let table = Arc::clone(sequencer.table());
     let mut failed = Ok(());
     loop {
-        let step = replay.step(Now::default(), Stamp::Recorded, &mut market, |tick| {
+        let step = replay.step(Now::default(), Stamp::Recorded, &mut sequencer, |tick| {
             if failed.is_ok() {
                 failed = take(tick, &table);
             }

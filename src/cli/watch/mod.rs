@@ -136,7 +136,8 @@ fn parse_max_hz(text: &str) -> Result<serde_json::Number, String> {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse_ns(text).ok().filter(|ns| *ns > 0).map(Duration::from_nanos).ok_or_else(|| {
-        "needs numbers with units, above 0 in all: h, m, s or ms, such as 500ms, 10s or 1h30m".to_owned()
+        "needs numbers with units, above 0 in all: h, m, s, ms, us or ns, such as 500ms, 10s or 1h30m"
+            .to_owned()
     })
 }
 

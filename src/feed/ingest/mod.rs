@@ -70,7 +70,7 @@ pub struct IngestView {
     pub failed: AtomicBool,
     /// True once a replay whose captures are truncated has ended.
     pub truncated: AtomicBool,
-    /// True once the remote control has stopped a replay.
+    /// True once a command has stopped a replay.
     pub stopped: AtomicBool,
     /// Turns of the thread, idle ones included.
     pub turns: Counter,
@@ -160,7 +160,7 @@ pub struct IngestParts {
     pub rest: Duration,
     /// The replays.
     pub replays: Vec<Replay>,
-    /// The remote control of the replay, if any.
+    /// The replay control, if any.
     pub replay_control: Option<Arc<ReplayControl>>,
     /// The publishers.
     pub publishing: PublishingParts,
@@ -445,7 +445,7 @@ impl Ingest {
         Next::Now
     }
 
-    /// Executes the commands of the remote control. A replay that has ended may continue from another
+    /// Executes replay commands. A replay that has ended may continue from another
     /// position.
     fn obey(&mut self, now: Now) {
         let (IngestParts { replays, sequencer, writer, view, replay_control, .. }, stages) =

@@ -1,4 +1,4 @@
-//! The remote control of a replay: pause, resume, step, seek, speed, loop, stop.
+//! The commands of a replay: pause, resume, step, seek, speed, loop, stop.
 
 use std::collections::{BTreeSet, HashMap};
 

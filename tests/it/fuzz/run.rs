@@ -69,6 +69,7 @@ impl Target {
         let words = words(&kept);
         let mut seen = HashSet::new();
         for seed in &self.seeds {
+            note(running, seed).expect("a file to write");
             seen.extend(traits(&self.try_one(seed)?));
         }
         let mut summary = Summary { inputs: kept.len() as u64, new: Vec::new() };

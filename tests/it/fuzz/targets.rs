@@ -128,7 +128,7 @@ fn captures() -> Vec<Vec<u8>> {
     written
 }
 
-/// A capture, to its end: numbers of lines go up, and no time is out of range. A segment has an index, too.
+/// A capture, to its end: numbers of lines go up. A segment has an index, too.
 fn capture(input: &[u8]) -> String {
     let mut outcome = String::new();
     let mut reader = match CaptureReader::from_read("input", Cursor::new(input.to_vec())) {

@@ -64,7 +64,7 @@ impl Ended {
     pub(crate) fn complaints(&self) -> String {
         let waited = |line: &&str| {
             line.starts_with("tickfan: the thread ")
-                && (line.contains(" has not moved for ") || line.contains(" goes on after "))
+                && (line.contains(" has not moved for ") || line.contains(" continues after "))
         };
         self.stderr.split_inclusive('\n').filter(|line| !waited(line)).collect()
     }
