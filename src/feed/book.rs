@@ -89,7 +89,7 @@ impl Taken {
         self.fault = self.fault.take().or(other.fault);
     }
 
-    /// Records how reading the levels ended: complete, or with an error that may cost the book.
+    /// Records how reading the levels ended: complete, or with an error that may make the book unusable.
     fn end(mut self, read: Result<(), LevelsError>) -> Self {
         if let Err(error) = read {
             self.is_lost |= error.costs_book;

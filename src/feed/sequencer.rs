@@ -35,8 +35,8 @@ struct Owner {
     /// Its capture has ended: any line may take over.
     free: bool,
     origin: Origin,
-    /// The line of a replay that this one took over from and that may publish again. While there is one, the
-    /// published data of the channel may be recorded as well as live.
+    /// The line of a replay from which this line took over, and which may publish again. While it is set, the
+    /// data of the channel may be recorded as well as live.
     also: Option<LineId>,
 }
 
@@ -129,7 +129,8 @@ impl Sequencer {
     }
 
     /// Claims a channel for a source; returns true if the source may publish. On one line the source of the
-    /// highest rank publishes; another line takes over only with a higher rank, or if it is `shared`.
+    /// highest rank publishes. Another line takes over only with a higher rank, if it is `shared`, or after
+    /// the capture of the owner has ended.
     pub(super) fn claim(
         &mut self,
         id: InstrumentId,
@@ -163,8 +164,8 @@ impl Sequencer {
         self.instruments[id.index()].owner[channel as usize].filter(|o| o.line == line).map(|o| o.rank)
     }
 
-    /// Numbers a tick and passes it to `out`. The instrument becomes live or replayed with it, unless its
-    /// book is broken.
+    /// Numbers a tick and passes it to `out`. If the state of the instrument has changed, the new state is
+    /// passed first.
     pub(super) fn publish(&mut self, mut tick: Tick, channel: Channel, out: &mut impl FnMut(&Tick)) {
         let instrument = &mut self.instruments[tick.instrument.index()];
         instrument.carried[channel as usize] = true;
@@ -236,7 +237,7 @@ impl Sequencer {
             for owner in owners.filter(|owner| lines.contains(&owner.line.0)) {
                 (owner.origin, instrument.judged) = (origin, false);
             }
-            // An owner may be known before anything was published.
+            // Priming can set an owner before anything was published.
             if !instrument.judged && instrument.state != State::Waiting {
                 self.refresh(InstrumentId(at as u32), rx_ns, out);
             }
@@ -263,7 +264,7 @@ impl Sequencer {
             }
             (instrument.judged, instrument.over) = (false, false);
         }
-        // The line may have lost its ownership before.
+        // The end of its replay counts even if the line owns no channel any more.
         instrument.judged &= !over;
         instrument.over |= over;
         if !instrument.judged {
@@ -271,8 +272,8 @@ impl Sequencer {
         }
     }
 
-    /// Handles the end of a line's capture: its channels are stale, and the next line that publishes takes
-    /// them over.
+    /// Sets whether the capture of a line has ended. Then its channels are stale, and the next line that
+    /// publishes takes them over.
     pub(super) fn set_free(
         &mut self,
         id: InstrumentId,
@@ -310,9 +311,9 @@ impl Sequencer {
         self.instruments.get(id.index()).copied().unwrap_or_default()
     }
 
-    /// Applies the state `known` of an instrument after a replay has moved, and publishes a status if it
-    /// changed. `lines` and `origin` are those of the replay; a channel that the replay does not own there
-    /// stays with its other owner, if it has one.
+    /// Applies the state `known` of an instrument at the target of a seek, and publishes a status if it
+    /// changed. `lines` and `origin` are those of the replay. A channel that the replay does not own at the
+    /// target stays with its other owner, if it has one.
     pub(super) fn adopt(
         &mut self,
         id: InstrumentId,
@@ -337,13 +338,13 @@ impl Sequencer {
         }
         (instrument.broken, instrument.silent) = (known.broken, false);
         (instrument.over, instrument.judged) = (known.over, false);
-        // An owner may be known before anything was published.
+        // Priming can set an owner before anything was published.
         let judged = shared || known.state == State::Replay;
         let state = if judged { instrument.judge() } else { known.state };
         self.tell_state(id, state, rx_ns, out);
     }
 
-    /// Publishes the value of a channel at the position a replay moved to, or that it has none there.
+    /// Publishes the value of a channel at the target of a seek, or a gap if it has none there.
     pub(super) fn place(
         &mut self,
         id: InstrumentId,

@@ -50,7 +50,7 @@ impl Doorbell {
         Site::BellPrepare.fence();
     }
 
-    /// Shard: announces that it is awake, whether it did not go to sleep or something else woke it.
+    /// Shard: announces that it is awake, whatever the reason.
     pub fn cancel(&self) {
         // Only the shard stores true, so this cannot clear a later sleep.
         self.sleeping.store(false, Relaxed);
@@ -82,9 +82,9 @@ impl Doorbell {
 
     /// Wakes the shard if it sleeps. The caller has issued the fence.
     fn wake(&self) -> bool {
-        // The plain load comes first: while the shard is awake its cache line stays shared and nothing is
-        // written. The swap ensures that each sleep is ended once; it is Relaxed, since the waker brings its
-        // own ordering.
+        // The plain load comes first: while the shard is awake, the cache line of `sleeping` stays shared and
+        // nothing is written. The swap ensures that each sleep is ended once; it is Relaxed, since the waker
+        // brings its own ordering.
         if !self.sleeping.load(Relaxed) || !self.sleeping.swap(false, Relaxed) {
             return false;
         }

@@ -36,7 +36,7 @@ pub struct LastValues<const N: usize> {
 }
 
 impl<const N: usize> LastValues<N> {
-    /// Allocates no values yet; the valid keys are `0..capacity`.
+    /// Returns values for the keys `0..capacity`, none of them allocated yet.
     pub(super) fn new(capacity: usize) -> Self {
         let chunks = capacity.div_ceil(CHUNK);
         Self { chunks: (0..chunks).map(|_| OnceLock::new()).collect(), capacity }

@@ -8,7 +8,7 @@
 //! than the capacity is *lapped*:
 //!
 //! * **What is lost**: everything between its cursor and the tail, including the part that is still in the
-//!   ring. A lapped reader is too slow for its load, and the rest would be overwritten while it reads; a
+//!   ring. A lapped reader is too slow for its load, and that part would be overwritten while it reads; a
 //!   fresh start gives it the whole ring as headroom again.
 //! * **What the count means**: [`Batch::lapped`] is exactly the number of skipped ticks. For each reader, at
 //!   any time, `taken + lapped = cursor − start position`.
@@ -20,12 +20,12 @@
 //!
 //! # Order
 //!
-//! For each tick the writer stores, in this order: the last value, the slot, the tail. A reader that has
-//! taken a tick, or starts after it, therefore loads a last value at least as new.
+//! For each tick the writer stores, in this order: the last value, the slot, the tail. So a last value that a
+//! reader loads is at least as new as every tick before the cursor of the reader.
 //!
-//! The stamp of a slot alone shows whether the slot holds the position a reader wants: readers at the head of
-//! the ring share no writable state, and load the writer's tail only to start, to recover from lapping,
-//! before sleeping, and for reports.
+//! The stamp of a slot alone shows whether the slot holds the position that a reader wants. So readers load
+//! the tail, which the writer stores for each tick, only to start, to recover from lapping, before sleeping,
+//! and for reports.
 //!
 //! A [`Doorbell`] wakes readers that ran out of ticks. The memory orderings, and the proof that each of them
 //! is needed, are in `sync` and `model`.
@@ -50,7 +50,7 @@ use slot::{Slot, complete};
 use sync::{AtomicU64, Site};
 pub use ticks::{Packed, Seen, TickReader, TickRing, TickWriter, tick_ring};
 
-/// The largest ring capacity in ticks: 2 GiB of slots of 12 words.
+/// The largest ring capacity in ticks: 2 GiB at 128 bytes per slot.
 pub const CAPACITY_MAX: usize = 1 << 24;
 
 /// Why a ring capacity is invalid.
@@ -94,7 +94,7 @@ struct Shared<const N: usize> {
 }
 
 impl<const N: usize> Shared<N> {
-    /// Returns the slot of a position. The slot's version numbers are the positions themselves.
+    /// Returns the slot of a position. Positions serve as the version numbers of their slots.
     #[inline]
     fn slot(&self, position: u64) -> &Slot<N> {
         &self.slots[position as usize & (self.slots.len() - 1)]
@@ -121,9 +121,9 @@ impl<const N: usize> Writer<N> {
         let position = self.next;
         self.next += 1;
         self.shared.slot(position).write(position, words);
-        // Relaxed is enough: the fence within `write` precedes it, so an Acquire load of the tail makes
-        // everything stored before that fence visible, including the last value of this tick. Whether the
-        // words of the slot are readable depends on the slot's own stamp.
+        // Relaxed is enough: the fence within `write` precedes this store, so an Acquire load of the tail
+        // makes everything stored before that fence visible, including the last value of this tick. Whether
+        // the words of the slot are readable depends on the slot's own stamp.
         self.shared.tail.store(self.next, Relaxed);
     }
 
@@ -139,8 +139,8 @@ impl<const N: usize> Writer<N> {
         Ok(())
     }
 
-    /// Stores a last value that no tick announces, or that differs from the words of its tick. Such a tick
-    /// must be published after this call.
+    /// Stores a last value that no tick announces, or that differs from the words of its tick. A tick that
+    /// announces it must be published after this call.
     ///
     /// # Errors
     /// [`KeyOutOfRange`] if `key` is beyond the capacity; nothing was stored.
@@ -261,8 +261,8 @@ impl<const N: usize> Reader<N> {
 
     /// Moves the cursor to the tail; returns the number of skipped ticks.
     ///
-    /// A slot can show that it was overwritten before the matching tail is visible to this thread. Then the
-    /// cursor stays and nothing is counted; the next poll finds the same slot and tries again.
+    /// A slot can show the overwrite while this thread still loads an older tail. Then the cursor stays and
+    /// nothing is counted; the next poll finds the same slot and tries again.
     #[cold]
     fn skip(&mut self) -> u64 {
         let start = self.shared.start().max(self.cursor);

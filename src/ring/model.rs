@@ -19,8 +19,8 @@ const BROKEN: &str = "promise broken";
 
 const KEY: usize = 0;
 
-/// The words of a position: the second shows whether the first belongs to it, and a slot that was never
-/// written matches no position.
+/// Returns the words of a position. The second is the complement of the first, which reveals a torn copy, and
+/// the zeros of a slot that was never written match no position.
 fn words_of(position: u64) -> [u64; 2] {
     [position + 1, !(position + 1)]
 }
@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Checks that the last value is whole and at least as new as everything before the cursor. The ticks
-    /// before `first` have none.
+    /// before `first` have no last value.
     fn check_last_value(&self, first: u64) {
         let newest = self.reader.last_values().load(KEY).unwrap_or_default();
         let seen = self.reader.cursor();
@@ -172,8 +172,8 @@ fn doorbell(shards: usize, preemptions: usize) {
     });
 }
 
-/// A shard that really sleeps, until it has taken everything. A lost wake-up is a deadlock, which loom
-/// detects.
+/// A shard that waits at its doorbell whenever it runs out of ticks, until it has taken all. A lost wake-up
+/// is a deadlock, which loom detects.
 fn doorbell_to_the_end(ticks: u64, preemptions: usize) {
     explore(preemptions, move || {
         let (mut writer, ring) = ring_of_two();

@@ -116,8 +116,8 @@ pub(super) fn weakened() -> Option<Site> {
     WEAKENED.get()
 }
 
-/// A replacement for std's `OnceLock`, which loom lacks: a thread that finds it filled sees everything done
-/// before it was filled, and no more. One thread fills it.
+/// A replacement for std's `OnceLock`, which loom lacks. A thread that finds it filled sees everything done
+/// before the fill, as std guarantees, and nothing more. Only one thread fills it.
 #[cfg(tickfan_loom)]
 pub(super) struct OnceLock<T> {
     filled: AtomicBool,

@@ -6,11 +6,10 @@ use crate::model::tick::{Body, FeedGap, Key, LastValue, State, Stream, Tick, WOR
 
 /// Words of a slot: a packed tick, and the words that only a last value uses.
 const SLOT_WORDS: usize = WORDS + 3;
-/// Word of a last value: the newest sequence number of the stream, which is a gap's if the feed lost messages
-/// after the value.
+/// Word of a last value: the newest sequence number of the stream, that of the value or of a later feed gap.
 const HEAD: usize = WORDS;
-/// Words of a last value: the first and last sequence number of the newest gap of the feed, both included; 0
-/// if there was none.
+/// Words of a last value: the first and last sequence number of the newest feed gap, both included; 0 if
+/// there was none.
 const GAP_FROM: usize = WORDS + 1;
 const GAP_TO: usize = WORDS + 2;
 
@@ -32,8 +31,8 @@ impl Seen {
     /// The largest weight.
     pub const WEIGHT_MAX: u64 = 15;
 
-    /// Numbered `since_rx_ns` nanoseconds after `rx`, representing `weight` ticks, at most
-    /// [`WEIGHT_MAX`](Self::WEIGHT_MAX).
+    /// Returns the measurement of a tick that was numbered `since_rx_ns` nanoseconds after `rx`. It
+    /// represents `weight` ticks, at most [`WEIGHT_MAX`](Self::WEIGHT_MAX).
     pub fn new(since_rx_ns: u64, weight: u64) -> Self {
         let units = (since_rx_ns / 128).min((1 << 28) - 1);
         Self((units << 4 | weight.min(Self::WEIGHT_MAX)) as u32)
@@ -44,7 +43,7 @@ impl Seen {
         u64::from(self.0 >> 4) * 128
     }
 
-    /// Returns the number of ticks it represents; 0 if the tick was not measured.
+    /// Returns the number of ticks that the measurement represents; 0 if the tick was not measured.
     pub fn weight(self) -> u64 {
         u64::from(self.0 & 15)
     }
@@ -70,13 +69,13 @@ pub fn tick_ring(capacity: usize, instruments: usize) -> Result<(TickWriter, Tic
 /// Publishes ticks. There is one, owned by the ingest thread.
 pub struct TickWriter {
     writer: Writer<SLOT_WORDS>,
-    /// The newest feed gap by stream key. It grows only up to the last stream that had a gap, and most runs
-    /// have none.
+    /// The newest feed gap by stream key. Its length is the highest key with a gap plus 1, so it is empty in
+    /// most runs.
     feed_gaps: Vec<(u64, u64)>,
 }
 
 impl TickWriter {
-    /// Publishes a tick after it has stored its last value. Never waits.
+    /// Stores the last value of the stream, then publishes the tick. Never waits.
     ///
     /// # Errors
     /// [`KeyOutOfRange`] for an instrument beyond the ring's number of instruments; nothing was published.
@@ -91,7 +90,7 @@ impl TickWriter {
             Body::Gap { from, void: FeedGap::Lost, .. } => {
                 return self.publish_gap(key, (from, tick.seq), slot);
             }
-            // It replaces the value: the stream has none now.
+            // A seek reached a position without a value: the gap replaces the last value.
             Body::Gap { void: FeedGap::NoValue, .. } => return self.writer.publish_value(key, &slot),
             _ => {}
         }
@@ -168,7 +167,8 @@ impl TickRing {
         }
     }
 
-    /// Returns the tick at a position, if it was published and is not yet overwritten: see [`Ring::at`].
+    /// Returns the tick at a position; `None` if it is not yet published or already overwritten: see
+    /// [`Ring::at`].
     pub fn at(&self, position: u64) -> Option<Tick> {
         self.ring.at(position).map(|slot| tick_in(&slot))
     }

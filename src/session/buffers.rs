@@ -1,4 +1,4 @@
-//! What the outboxes of a shard have in common: frames that many of them send, and chunks that they lend from each other.
+//! What the outboxes of a shard share: frames that many of them send, and a pool of chunks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -7,30 +7,31 @@ use std::rc::Rc;
 use crate::latency::meter::Class;
 use crate::model::instrument::InstrumentId;
 
-/// Bytes of a chunk. A frame that does not fit into what is left of one begins the next, a longer one has its own. It is
-/// no multiple of a page: the beginnings of very many chunks would all fall into the same few lines of a cache.
+/// Size of a chunk in bytes. A frame that does not fit into the rest of one begins the next; a longer frame has its
+/// own. The size is not a multiple of a page, or the beginnings of many chunks would share few cache sets.
 pub(super) const CHUNK_BYTES: usize = 2_560;
-/// Chunks that wait to be lent, at most: 5 MB.
+/// Maximum number of free chunks in the pool: 5 MB.
 const CHUNKS_MAX: usize = 2_048;
-/// The longest that a frame ring gets as a rule: what a hundred thousand ticks print. Where that many come in a second, a client may
-/// wait for most of it.
+/// Default maximum size of a frame ring in bytes: the frames of about 100,000 ticks. At that many per second, a client
+/// may wait for most of a second before its frames are copied.
 pub const FRAME_RING_BYTES: usize = 16 << 20;
-/// How often a frame ring gets twice as long: it begins with a sixteenth, as a rule about what a core's own cache holds.
+/// How often a frame ring can double at most. By default it begins with 1 MiB, about what the own cache of a core
+/// holds.
 const LENGTHENINGS: u32 = 4;
-/// The shortest frame ring: some of the longest frames.
+/// The smallest frame ring, in bytes: four of the longest frames.
 pub const FRAME_RING_BYTES_MIN: usize = 4 * FRAME_BYTES_MAX;
-/// The longest frame that is shared.
+/// The longest frame that is shared, in bytes.
 const FRAME_BYTES_MAX: usize = 4_096;
-/// Lists of ranges that wait to be lent, at most, and how long one of them may be.
+/// Maximum number of free lists of ranges in the pool, and the maximum capacity of one.
 const LISTS_MAX: usize = 2_048;
 const LIST_MAX: usize = 256;
 
-/// When the tick of a frame was received and encoded, and as what it is measured.
+/// When the tick of a frame was received and encoded, and the class that it is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// When it was received, nanoseconds since the Unix epoch.
+    /// When it was received, in nanoseconds since the Unix epoch.
     pub rx_ns: u64,
-    /// When its frame was made, nanoseconds since the Unix epoch.
+    /// When its frame was encoded, in nanoseconds since the Unix epoch.
     pub tx_ns: u64,
     /// Its venue and channel.
     pub class: Class,
@@ -38,30 +39,30 @@ pub struct Times {
     pub instrument: InstrumentId,
 }
 
-/// Some whole frames in the frame ring.
+/// Consecutive whole frames in the frame ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameRange {
-    /// How many bytes were in the frame ring before them, ever.
+    /// Their position: the bytes ever appended before them.
     at: u64,
     pub(super) len: usize,
-    /// The number of the first, wrapping.
+    /// The number of the first frame, wrapping.
     first: u32,
     pub(super) count: u32,
 }
 
 impl FrameRange {
-    /// How many bytes they have.
+    /// Returns their length in bytes.
     pub fn bytes(self) -> usize {
         self.len
     }
 
-    /// The number of its first frame, wrapping.
+    /// Returns the number of the first frame, wrapping.
     #[inline]
     pub(super) fn first(self) -> u32 {
         self.first
     }
 
-    /// Takes in a range that begins where this one ends. False if it does not.
+    /// Adds a range that begins where this one ends; returns false if it does not.
     #[inline]
     pub(super) fn join(&mut self, next: Self) -> bool {
         let joins = self.at + self.len as u64 == next.at;
@@ -75,40 +76,40 @@ impl FrameRange {
 
 /// What the outboxes of a shard share.
 ///
-/// A tick's frame is *appended* to a frame ring once, and a row of pending frames, then an outbox, remembers where it stands there: so a tick costs
-/// each subscriber some words, and its bytes are copied when the socket is written to, from a cache that all share. The frame ring
-/// is a ring. Before it comes round, it [gets longer](Self::lengthen), or sessions that were not written to for so long make
-/// [its own](super::Session::own) copies, so that nothing that is remembered is ever written over.
+/// The frame of a tick is *appended* to the frame ring once. A row of pending frames, and later an outbox, holds a
+/// reference to it. So a tick costs each subscriber some words, and its bytes are copied when the socket is written to,
+/// from a cache that all sessions share. Before the frame ring wraps over frames that are still needed, it [becomes
+/// longer](Self::lengthen), or the sessions that have not written them make [their own](super::Session::own) copies.
 #[derive(Clone, Debug)]
 pub struct Buffers(Rc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// How long the frame ring is, and how long it may get.
+    /// The current and the maximum size of the frame ring in bytes.
     frame_ring_bytes: Cell<usize>,
     frame_ring_bytes_max: usize,
     frame_ring: RefCell<Vec<u8>>,
-    /// Bytes that were appended, ever, and those left out where a frame would have been cut by the end of the frame ring.
+    /// Bytes ever appended, including those skipped where the end of the frame ring would have split a frame.
     head: Cell<u64>,
-    /// What stands before this place is not read any more.
+    /// Bytes before this position are not read any more.
     reclaimed: Cell<u64>,
     frames: RefCell<Frames>,
     chunks: Pool<u8>,
-    /// Bytes of chunks that are lent: what outboxes hold.
+    /// Bytes of the chunks that outboxes hold.
     lent_bytes: Cell<usize>,
-    /// What all outboxes may hold together before memory counts as short.
+    /// The most bytes that all outboxes may hold before memory counts as short.
     lent_bytes_max: Cell<usize>,
-    /// What an outbox may hold at most then that is not in the frame ring.
+    /// The most bytes that each may then hold outside the frame ring.
     short_own_bytes_max: Cell<usize>,
     lists: Pool<FrameRange>,
     gathered: RefCell<Vec<u8>>,
 }
 
-/// What is lent, given back, and lent again: what was given back last, which is still in the cache, first.
+/// A pool of vectors. The one given back last, which is still in the cache, is lent first.
 #[derive(Debug)]
 struct Pool<T> {
     waiting: RefCell<Vec<Vec<T>>>,
-    /// The fewest that waited since the pool shrank last: so many were not needed.
+    /// The fewest that were free since the last shrink: so many were not needed.
     unneeded: Cell<usize>,
 }
 
@@ -126,7 +127,7 @@ impl<T> Pool<T> {
         lent
     }
 
-    /// Beyond `most` it is given to the allocator.
+    /// Takes a vector back, or frees it if `most` are already free.
     fn take_back(&self, mut lent: Vec<T>, most: usize) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() < most {
@@ -135,10 +136,10 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Gives half of what was not needed to the allocator.
+    /// Frees half of those that were not needed since the last call.
     fn shrink(&self) {
         let mut waiting = self.waiting.borrow_mut();
-        // Those that have waited for longest.
+        // The ones that have been free for longest.
         waiting.drain(..self.unneeded.get().div_ceil(2));
         self.unneeded.set(waiting.len());
     }
@@ -147,9 +148,9 @@ impl<T> Pool<T> {
 /// The frames that are not reclaimed.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The number of the first, wrapping.
+    /// The number of the first frame, wrapping.
     first: u32,
-    /// Where each stands, how long it is, and its times.
+    /// The position, length and times of each.
     list: VecDeque<(u64, u32, Times)>,
 }
 
@@ -160,7 +161,7 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Nothing is appended yet. The frame ring may get that long, [`FRAME_RING_BYTES_MIN`] at least.
+    /// Returns buffers without frames. The frame ring may grow to this many bytes, at least [`FRAME_RING_BYTES_MIN`].
     pub fn new(frame_ring_bytes_max: usize) -> Self {
         let frame_ring_bytes_max = frame_ring_bytes_max.max(FRAME_RING_BYTES_MIN);
         let first =
@@ -170,18 +171,18 @@ impl Buffers {
         Self(Rc::new(shared))
     }
 
-    /// How long a frame ring is at first that may get so long.
+    /// Returns the initial size in bytes of a frame ring that may grow to this size.
     pub fn first_frame_ring_bytes(frame_ring_bytes_max: usize) -> usize {
         Self::new(frame_ring_bytes_max).frame_ring_bytes()
     }
 
-    /// How long the frame ring is.
+    /// Returns the size of the frame ring in bytes.
     #[inline]
     pub fn frame_ring_bytes(&self) -> usize {
         self.0.frame_ring_bytes.get()
     }
 
-    /// Where in the frame ring that is.
+    /// Returns the index of a position in the frame ring.
     #[inline]
     fn place(&self, at: u64) -> usize {
         (at % self.frame_ring_bytes() as u64) as usize
@@ -195,37 +196,36 @@ impl Buffers {
         self.0.head.get()
     }
 
-    /// Whether another frame may be appended before something is [reclaimed](Self::reclaim).
+    /// Returns true if another frame may be appended before something is [reclaimed](Self::reclaim).
     #[inline]
     pub fn has_room(&self) -> bool {
-        // A frame, and what may be left out before it.
+        // A frame, and the bytes that may be skipped before it.
         self.head() + 2 * FRAME_BYTES_MAX as u64 <= self.0.reclaimed.get() + self.frame_ring_bytes() as u64
     }
 
-    /// Returns the position below which frames are reclaimed when there is no room: an eighth of the frame ring, which
-    /// bounds how many sessions copy at once.
+    /// Returns the position before which frames are reclaimed when there is no room. This frees an eighth of the frame
+    /// ring, which bounds how many sessions copy at once.
     pub fn reclaim_before(&self) -> u64 {
         self.head().saturating_sub(
             (self.frame_ring_bytes() - self.frame_ring_bytes() / 8 - 2 * FRAME_BYTES_MAX) as u64,
         )
     }
 
-    /// How long the frame ring gets next, if it may get longer.
+    /// Returns the next larger size of the frame ring in bytes, if it may grow.
     pub fn next_frame_ring_bytes(&self) -> Option<usize> {
         Some(2 * self.frame_ring_bytes()).filter(|bytes| *bytes <= self.0.frame_ring_bytes_max)
     }
 
-    /// Makes the frame ring twice as long, with all that is remembered on it, unless that is longer than it may get. True if it did.
+    /// Doubles the frame ring, which keeps its frames. Returns false if that would exceed its maximum.
     ///
-    /// It never gets shorter: what was needed once will be needed again. What is on it is copied, which takes a millisecond or
-    /// two for eight megabytes.
+    /// It never shrinks: what was needed once will be needed again. Copying 8 MiB takes 1 to 2 ms.
     #[cold]
     pub fn lengthen(&self) -> bool {
         let before = self.frame_ring_bytes();
         let Some(after) = self.next_frame_ring_bytes() else { return false };
         let mut longer = vec![0; after];
         let mut frame_ring = self.0.frame_ring.borrow_mut();
-        // No frame goes over an end of the frame ring, and where the longer one ends the shorter one did.
+        // No frame crosses the end of the frame ring, and each end of the longer one is an end of the shorter one.
         let mut at = self.0.reclaimed.get();
         while at < self.head() {
             let from = self.place(at);
@@ -238,7 +238,7 @@ impl Buffers {
         true
     }
 
-    /// Frees what stands before this place: it will not be read.
+    /// Frees the frames before this position, which will not be read.
     pub fn reclaim(&self, before: u64) {
         self.0.reclaimed.set(before);
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
@@ -247,7 +247,7 @@ impl Buffers {
         }
     }
 
-    /// Appends a frame; `None` if there is no room, or if it is very long.
+    /// Appends a frame; returns `None` if there is no room or the frame is too long.
     pub fn append(&self, frame: &[u8], times: Times) -> Option<FrameRange> {
         if frame.len() > FRAME_BYTES_MAX || !self.has_room() {
             return None;
@@ -259,7 +259,7 @@ impl Buffers {
         let Frames { first, list } = &mut *self.0.frames.borrow_mut();
         let mut at = self.head();
         let left = self.frame_ring_bytes() - self.place(at);
-        // At least a byte, and a number, are left out, so that what stands before and behind is never joined.
+        // At least one byte and one number are skipped, so that the frames before and behind are never joined.
         if left <= frame.len() {
             list.push_back((at, 0, times));
             at += left as u64;
@@ -271,8 +271,8 @@ impl Buffers {
         Some(FrameRange { at, len: frame.len(), first, count: 1 })
     }
 
-    /// So many frames whose numbers follow each other, by the lowest `bits` of the first one's number. `None` if they are not
-    /// in the frame ring.
+    /// Returns `count` consecutive frames, of which the first is found by the lowest `bits` bits of its number; `None`
+    /// if they are not in the frame ring.
     #[inline]
     pub(super) fn range(&self, number: u32, bits: u32, count: u32) -> Option<FrameRange> {
         let frames = self.0.frames.borrow();
@@ -283,21 +283,21 @@ impl Buffers {
         Some(FrameRange { at, len, first: frames.first.wrapping_add(nth), count })
     }
 
-    /// Shows the bytes of a range.
+    /// Passes the bytes of a range to `show`.
     pub(super) fn read<T>(&self, range: FrameRange, show: impl FnOnce(&[u8]) -> T) -> T {
         debug_assert!(range.at >= self.0.reclaimed.get(), "it was written over");
         let frame_ring = self.0.frame_ring.borrow();
         show(&frame_ring[self.place(range.at)..][..range.len])
     }
 
-    /// The times of a frame of a range, from 0.
+    /// Returns the times of the `nth` frame of a range, counted from 0.
     pub(super) fn times(&self, range: FrameRange, nth: u32) -> Option<Times> {
         let frames = self.0.frames.borrow();
         let at = range.first.wrapping_add(nth).wrapping_sub(frames.first);
         frames.list.get(at as usize).map(|(.., times)| *times)
     }
 
-    /// Shows the bytes of several ranges in one piece.
+    /// Passes the bytes of several ranges to `show` in one piece.
     pub(super) fn gather<T>(
         &self,
         ranges: &[FrameRange],
@@ -312,9 +312,9 @@ impl Buffers {
         show(&gathered)
     }
 
-    // ---- what is lent ---------------------------------------------------------------------------------
+    // ---- chunks and lists ------------------------------------------------------------------------------
 
-    /// A chunk for at least so many bytes.
+    /// Lends a chunk for at least this many bytes.
     pub(super) fn chunk(&self, bytes: usize) -> Vec<u8> {
         let lent = if bytes <= CHUNK_BYTES { self.0.chunks.lend() } else { None };
         let chunk = lent.unwrap_or_else(|| Vec::with_capacity(bytes.max(CHUNK_BYTES)));
@@ -322,14 +322,14 @@ impl Buffers {
         chunk
     }
 
-    /// Bytes of the chunks that outboxes hold.
+    /// Returns the total size of the chunks that outboxes hold, in bytes.
     #[inline]
     pub fn lent_bytes(&self) -> usize {
         self.0.lent_bytes.get()
     }
 
-    /// What an outbox may hold at most that is not in the frame ring: copies for a client whose socket takes nothing, and frames
-    /// for one client alone.
+    /// Returns the most bytes that an outbox may hold outside the frame ring: copies for a client whose socket takes
+    /// nothing, and frames for one client alone.
     pub fn own_bytes_max(&self) -> usize {
         if self.lent_bytes() < self.0.lent_bytes_max.get() {
             usize::MAX
@@ -338,14 +338,14 @@ impl Buffers {
         }
     }
 
-    /// Bounds what outboxes hold: `lent_bytes_max` together. Once they do, each may hold `own_bytes_max` that are not on the
-    /// frame ring, beside what its policy allows.
+    /// Bounds what outboxes hold: when they hold `lent_bytes_max` together, each may hold at most `own_bytes_max` bytes
+    /// outside the frame ring. The limits of their policy apply, too.
     pub fn bound(&self, lent_bytes_max: usize, own_bytes_max: usize) {
         self.0.lent_bytes_max.set(lent_bytes_max);
         self.0.short_own_bytes_max.set(own_bytes_max);
     }
 
-    /// How many chunks wait to be lent.
+    /// Returns the number of free chunks.
     #[cfg(test)]
     pub(super) fn chunks(&self) -> usize {
         self.0.chunks.waiting.borrow().len()
@@ -358,7 +358,7 @@ impl Buffers {
         }
     }
 
-    /// A list for ranges.
+    /// Lends a list for ranges.
     pub(super) fn list(&self) -> Vec<FrameRange> {
         self.0.lists.lend().unwrap_or_default()
     }
@@ -369,7 +369,7 @@ impl Buffers {
         }
     }
 
-    /// Frees half of what was not borrowed since this was called last.
+    /// Frees half of the chunks and lists that were not needed since the last call.
     pub fn shrink(&self) {
         self.0.chunks.shrink();
         self.0.lists.shrink();

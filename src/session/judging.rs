@@ -1,28 +1,27 @@
-//! How far behind a client is, and what comes of it: looks at the clock, at the kernel, and at the pings that stand in the
-//! stream.
+//! How far behind a client is, and what follows: checks of the time, the kernel, and the pings in the stream.
 
 use super::window::Window;
 use super::{REFILL_BYTES, Session, marks};
 
-/// How far behind a client is, as it is warned.
+/// How far behind a client is, as reported to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Nothing worth a word waits.
+    /// Nothing has waited for long.
     #[default]
     Ok,
-    /// Something waits for too long.
+    /// Something has waited for too long.
     Warn,
     /// Ticks are merged or dropped.
     Shed,
-    /// Soon cut.
+    /// The client is about to be cut.
     Cut,
 }
 
 impl Level {
-    /// Every level, the best first.
+    /// All levels, the best first.
     pub const ALL: [Self; 4] = [Self::Ok, Self::Warn, Self::Shed, Self::Cut];
 
-    /// The word used on the wire.
+    /// Returns the name used on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -33,41 +32,41 @@ impl Level {
     }
 }
 
-/// What the kernel holds of what it took.
+/// What the kernel holds for a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
-    /// Bytes that the other side has not acknowledged; 0 where the system does not report it.
+    /// Bytes that the peer has not acknowledged; 0 where the system does not report them.
     pub unacked: u64,
 }
 
-/// What a look at the clock leads to.
+/// The result of [`Session::judge`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The levels to send, the first and the last of them; `None` if nothing has changed.
+    /// The first and the last of the levels to send; `None` if the level has not changed.
     pub tell: Option<(Level, Level)>,
-    /// Nanoseconds until it is cut, while nothing is taken.
+    /// Nanoseconds until the client is cut, if it makes no progress.
     pub cut_in_ns: Option<u64>,
-    /// Its time is up.
+    /// The client is to be cut.
     pub cut: bool,
-    /// It needs no more looks until its socket is full again.
+    /// The session needs no more checks until its socket is full again.
     pub at_ease: bool,
 }
 
 impl Session {
     // ---- pings ----------------------------------------------------------------------------------------
 
-    /// Whether what is written next comes to a place of the stream at which [marks](Self::look_at_marks) are looked at.
+    /// Returns true if the next write reaches a stream position at which [marks](Self::look_at_marks) are checked.
     #[inline]
     pub fn is_at_mark(&self) -> bool {
         self.taken + self.outbox.len() as u64 >= self.marks_at
     }
 
-    /// Puts a ping into what is written next, where one is due. False: the client has so much before it that nothing is to
-    /// be written until it answers, which blocks the session.
+    /// Puts a ping into the next write, if one is due. Returns false, and blocks the session, if the client has so much
+    /// unread that nothing may be written until it answers.
     #[cold]
     pub fn look_at_marks(&mut self, now_ns: u64) -> bool {
         if self.closing {
-            // Nothing comes behind a close frame, nor in its way.
+            // No ping follows a close frame or delays one.
             self.marks_at = u64::MAX;
             return true;
         }
@@ -92,19 +91,19 @@ impl Session {
         if due {
             self.mark(now_ns);
         }
-        // A session that sheds, or has a window, is given little, with a ping in each of its portions.
+        // A session that sheds, or has a window, is written to in small portions, each with a ping.
         self.marks_at = if self.shedding || self.has_limit() { 0 } else { self.marks.next_look(at) };
         true
     }
 
-    /// Queues a ping. It overtakes what is queued, as all pings do: so each stays where it was put, and in its turn.
+    /// Queues a ping. All pings are urgent, so each keeps its stream position, and they keep their order.
     pub fn mark(&mut self, now_ns: u64) {
         let at = self.taken + self.outbox.urgent_end() as u64;
         let ping = self.marks.put(at, now_ns);
         self.outbox.push_urgent(&ping, now_ns);
     }
 
-    /// The client has answered a ping, with this payload. False if it was none of those that wait for an answer.
+    /// Handles an answer to a ping. Returns false if its payload is not a new read position.
     pub fn answered(&mut self, payload: &[u8], now_ns: u64) -> bool {
         if !self.marks.answered(payload, self.policy.warn_behind_ns, now_ns) {
             return false;
@@ -125,12 +124,12 @@ impl Session {
         true
     }
 
-    /// How many answers to pings may come at once.
+    /// Returns how many answers to pings may come at once.
     pub fn unanswered(&self) -> usize {
         self.marks.unanswered()
     }
 
-    /// Whether the client has so much before it that it is sent no more until it answers.
+    /// Returns true if the client has so much unread that nothing more is written until it answers.
     pub fn is_ahead(&self, now_ns: u64) -> bool {
         match self.window_room() {
             Some(left) => left == 0 || (self.oldest_mark().is_some() && self.marks.is_full()),
@@ -138,14 +137,14 @@ impl Session {
         }
     }
 
-    /// The oldest ping that is not answered, where that says something of the client: one that is not read from is not heard.
+    /// Returns the oldest unanswered ping, unless the client is not read from: then its answers are not seen.
     pub(super) fn oldest_mark(&self) -> Option<marks::Mark> {
         self.marks.oldest().filter(|_| !self.is_over_full())
     }
 
     // ---- the window -----------------------------------------------------------------------------------
 
-    /// The window, where it limits.
+    /// Returns the window, if it is a limit.
     #[inline]
     fn limit(&self) -> Option<&Window> {
         self.window.as_deref().filter(|window| window.is_limit())
@@ -156,23 +155,22 @@ impl Session {
         self.limit().is_some()
     }
 
-    /// Bytes of the stream that the client is known to have come to: by its answers, or by what its kernel
-    /// acknowledged where it answers never, or is not heard.
+    /// Returns the read position of the client, in bytes: from its answers or, if it never answers or is not read from,
+    /// from the acknowledgements of its kernel.
     fn come_to(&self) -> u64 {
         self.marks.read().filter(|_| !self.is_over_full()).unwrap_or(self.acked)
     }
 
-    /// Bytes that may be queued until the client has as much before it as its window has room for; `None`: there is
-    /// none.
+    /// Returns how many bytes fit in the window, queued ones included; `None` without a limit.
     pub(super) fn window_room(&self) -> Option<u64> {
         let window = self.limit()?;
-        // Where all pings are answered, what stands behind the last of them is less than is between two.
+        // If all pings are answered, at most the bytes between two pings are unread, and count as none.
         let all = self.marks.read().is_some() && !self.is_over_full() && self.oldest_mark().is_none();
         let before = if all { 0 } else { self.taken.saturating_sub(self.come_to()) };
         Some(window.bytes().saturating_sub(before))
     }
 
-    /// The most that one write takes: what the window has room for, and not more than comes before the next ping.
+    /// Returns the most bytes of one write: what fits in the window, up to the next ping.
     #[cold]
     pub(super) fn portion(&self) -> usize {
         let Some((window, left)) = self.limit().zip(self.window_room()).filter(|_| !self.closing) else {
@@ -183,9 +181,8 @@ impl Session {
         usize::try_from(most.max(1)).unwrap_or(usize::MAX)
     }
 
-    /// Whether a tick of a subscription to the newest values is better sent later, when the client has come to more:
-    /// as much waits as its window has room for. The newest value of its stream then takes the place of all before
-    /// it.
+    /// Returns true if a tick of a `latest` subscription should wait until the client has read more, because the queue
+    /// fills the window. The newest value of its stream then replaces earlier ones.
     pub fn conflates(&mut self, now_ns: u64) -> bool {
         let full = self.window_room().is_some_and(|left| left <= self.outbox.len() as u64);
         if full {
@@ -194,8 +191,8 @@ impl Session {
         full && !self.closing
     }
 
-    /// Whether something that has waited since `since_ms`, milliseconds of steady time, or longer, is sent when there is
-    /// room, and the client has no report that it is behind: no answer may imply that it was sent.
+    /// Returns true if a subscription has been dirty since `since_ms` or before (milliseconds of steady time), and the
+    /// client was not told that it sheds. Until the value is sent, no answer may imply that it was.
     pub fn withholds(&self, since_ms: u32) -> bool {
         let oldest = self.waiting.front().filter(|_| !self.shedding && !self.closing);
         oldest.is_some_and(|(_, waits_ms)| since_ms.wrapping_sub(*waits_ms) < 1 << 31)
@@ -208,7 +205,7 @@ impl Session {
         }
     }
 
-    /// The client has come to more. A window as large as all that may wait limits nothing, and is given up.
+    /// Adapts the window to a new read position, and drops it if it is of no use.
     fn advance_window(&mut self, now_ns: u64) {
         let (come_to, idle) = (self.come_to(), self.waiting.is_empty() && self.outbox.is_empty());
         let ahead_ns = self.policy.ahead_ns.saturating_add(self.marks.road_ns());
@@ -218,7 +215,7 @@ impl Session {
         self.drop_window(now_ns);
     }
 
-    /// Gives up a window that is of no use.
+    /// Drops a window that is unused, or so large that the outbox limits more.
     fn drop_window(&mut self, now_ns: u64) {
         let most = self.policy.outbox_bytes_max as u64;
         let is_useless = |window: &Window| window.bytes() >= most || window.is_unused(now_ns);
@@ -228,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Measures a client whose socket is full, from one look to the next.
+    /// Measures a client whose socket is full, from one check to the next.
     fn look_at_window(&mut self, now_ns: u64) {
         let (acked, ahead_ns) = (self.acked, self.policy.ahead_ns);
         let is_silent = self.marks.read().is_none() || self.is_over_full();
@@ -249,14 +246,14 @@ impl Session {
         self.drop_window(now_ns);
     }
 
-    /// Whether the window is full and something waits for it.
+    /// Returns true if the window is full and something waits for it.
     fn is_held_up(&self) -> bool {
         self.window_room() == Some(0) && !(self.waiting.is_empty() && self.outbox.is_empty())
     }
 
     // ---- time -----------------------------------------------------------------------------------------
 
-    /// For how long the oldest of what waits has waited, nanoseconds.
+    /// Returns how long the oldest item has waited, in nanoseconds.
     pub fn behind_ns(&self, now_ns: u64) -> u64 {
         let queued = self.outbox.oldest_ns().map(|since| now_ns.saturating_sub(since));
         let dirty = self.waiting.front().map(|(_, since_ms)| {
@@ -269,12 +266,12 @@ impl Session {
         [queued, dirty, held, unread].into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// The level that the client was sent last.
+    /// Returns the level that the client was last sent.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// A look at a session whose socket was full or whose kernel holds bytes.
+    /// Checks a session whose socket was full or whose kernel holds bytes.
     pub fn judge(&mut self, kernel: Kernel, now_ns: u64) -> Verdict {
         if self.closing {
             return Verdict { at_ease: true, ..Verdict::default() };
@@ -283,14 +280,14 @@ impl Session {
         self.look_at_window(now_ns);
         let oldest = self.oldest_mark();
         let late = oldest.is_some_and(|mark| now_ns.saturating_sub(mark.since_ns) >= marks::AHEAD_NS);
-        // What waits for want of a turn is no fault of the client's.
+        // Data that waits for a turn of the shard is no fault of the client.
         let stuck = self.blocked || self.stalled || self.is_held_up() || (self.shedding && late);
         let behind_ns = if stuck || self.shedding { self.behind_ns(now_ns) } else { 0 };
         if stuck && behind_ns >= self.policy.shed_behind_ns {
             self.shed();
         }
         self.end_shedding();
-        // What was asked since then could not be answered before.
+        // The client could not answer a ping before the ping was queued.
         let since_ns = oldest.map_or(0, |mark| mark.since_ns).max(self.progress_ns);
         let patience_ns = self.policy.cut_after_ns + self.allowance_ns();
         let left_ns = patience_ns.saturating_sub(now_ns.saturating_sub(since_ns));
@@ -310,25 +307,25 @@ impl Session {
         }
     }
 
-    /// The time that it may take to come to the next ping because of what stands before that, nanoseconds.
+    /// Returns the extra time to reach the next ping because of the bytes before it, in nanoseconds.
     fn allowance_ns(&self) -> u64 {
         if self.is_over_full() { 0 } else { self.marks.allowance_ns() }
     }
 
-    /// For how long neither anything was heard of the client, nor did it take anything, nanoseconds.
+    /// Returns for how long the client has neither sent nor taken anything, in nanoseconds.
     pub fn silent_ns(&self, now_ns: u64) -> u64 {
         now_ns.saturating_sub(self.alive_ns.max(self.progress_ns))
     }
 
-    /// Looks at what the kernel holds: true if it has not become less since the last look.
+    /// Checks what the kernel holds. Returns true if it holds bytes and none was acknowledged since the last check.
     pub fn look_at(&mut self, kernel: Kernel, now_ns: u64) -> bool {
         let acked = self.taken.saturating_sub(kernel.unacked);
         let progress = acked > self.acked;
         let stalled = kernel.unacked > 0 && !progress;
-        // What the kernel of a client takes, or does not, behind a ping that it has already says nothing of the client.
+        // Once the kernel of the client has the oldest unanswered ping, its progress says nothing of the client.
         let counts = self.is_over_full() || self.marks.is_on_its_way(self.acked);
         if counts && (progress || (stalled && !self.stalled && !self.was_full)) {
-            // Whatever stands still does so since now, as far as is known.
+            // Progress is timed from here, and so is a stall that was just found.
             self.progress_ns = now_ns;
         }
         self.acked = acked;
@@ -348,14 +345,15 @@ impl Session {
         if full || behind_ns >= limit_ns.max(1) { Level::Warn } else { Level::Ok }
     }
 
-    /// Something was heard of the client.
+    /// Records that the client sent something.
     #[inline]
     pub fn heard(&mut self, now_ns: u64) {
         self.alive_ns = now_ns;
     }
 
-    /// True if nothing was heard of the client for too long, nor did its socket take anything that had to wait. One that
-    /// sheds may not have come to its ping yet: how long that may take is another matter, see [`judge`](Self::judge).
+    /// Returns true if for too long the client sent nothing and its socket took nothing that had waited. A session that
+    /// sheds is not dead, since the client may not have reached its ping; [`judge`](Self::judge) limits how long that
+    /// may take.
     pub fn is_dead(&self, now_ns: u64) -> bool {
         let patience_ns = self.policy.pong_timeout_ns.saturating_add(self.allowance_ns());
         !self.shedding && now_ns.saturating_sub(self.alive_ns) >= patience_ns

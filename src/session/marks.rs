@@ -1,68 +1,70 @@
-//! Pings in what a client is sent, and how far its answers say that it has come.
+//! Pings in the stream of a client, and the read position that its answers report.
 //!
-//! What the kernels hold hides a client that reads slowly, and a client that has stopped: the one at the other end takes in
-//! megabytes for a program that reads nothing, and says only now and then that it has room again. So a ping stands in the
-//! stream every so often, with its place in it as payload. A client answers it when it comes to it (RFC 6455 §5.5.2), and so
-//! tells what it has read. While all is answered, pings are few; behind one that is not answered they stand so close that
-//! a slow reader answers one in time, too.
+//! Kernel buffers hide whether a client reads slowly or has stopped: the one of the client takes megabytes for a
+//! program that reads nothing, and reports only rarely that it has room again. So a ping is put into the stream from
+//! time to time, with its stream position as payload. A client answers it when it reads it (RFC 6455 §5.5.2), and thus
+//! reports how far it has read. While all pings are answered, they are rare. Behind an unanswered ping they are so
+//! close that even a slow reader answers one in time.
 //!
-//! Nothing of this says anything of a client that has never answered a ping, though a client has to.
+//! A client that never answers a ping breaks the RFC, and is not judged by pings.
 
 use std::collections::VecDeque;
 
 use crate::protocol::frame;
 
-/// Bytes between two pings while one is not answered.
+/// Bytes between two pings while one is unanswered.
 pub(super) const CLOSE_BYTES: u64 = 16_384;
-/// Bytes between two pings while all are answered, unless that is more often than once in [`WIDE_NS`].
+/// Bytes between two pings while all are answered, provided that [`WIDE_NS`] have passed.
 pub(super) const WIDE_BYTES: u64 = 32_768;
 const WIDE_NS: u64 = 1_000_000_000;
-/// Bytes between two pings at most, however soon they have come: what is read at 2,000 bytes a second in [`ALLOWANCE_MAX_NS`].
+/// Maximum bytes between two pings: what a client that reads 2,000 bytes/s reads in [`ALLOWANCE_MAX_NS`].
 const FAR_BYTES: u64 = 120_000;
-/// Bytes that may be sent beyond what a client has come to, once it has taken longer than [`AHEAD_NS`].
+/// Maximum bytes in flight to a client that leaves a ping unanswered for [`AHEAD_NS`].
 pub(super) const AHEAD_BYTES: u64 = 65_536;
-/// For how long a ping may be unanswered before the client counts as behind, nanoseconds: more than a network path takes.
+/// How long a ping may be unanswered before the client counts as behind, in nanoseconds: longer than a round trip in
+/// the network.
 pub(super) const AHEAD_NS: u64 = 1_000_000_000;
-/// Pings that may be unanswered at once. A client that has so many before it is sent no more.
+/// Maximum number of unanswered pings. A client with that many is sent nothing more.
 pub(super) const UNANSWERED_MAX: usize = 64;
-/// A client that reads at least 2,000 bytes a second comes to its next ping in time: nanoseconds for each byte before it.
+/// Extra time per byte before the next ping, in nanoseconds, so that a client that reads 2,000 bytes/s answers in time.
 const BYTE_NS: u64 = 500_000;
-/// The most that a client is given for that, nanoseconds.
+/// Maximum of that extra time, in nanoseconds.
 const ALLOWANCE_MAX_NS: u64 = 60_000_000_000;
 
-/// A ping that is not answered.
+/// An unanswered ping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// How many bytes of the stream are before it.
+    /// Its stream position in bytes.
     at: u64,
-    /// Since when it has been queued, steady time.
+    /// When it was queued, in nanoseconds of steady time.
     pub(super) since_ns: u64,
 }
 
 /// The pings of one session.
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// The oldest that is not answered.
+    /// The oldest unanswered one.
     first: Option<Mark>,
-    /// Those behind it. There is nothing while all are answered in time.
+    /// The unanswered ones behind it; none while all are answered in time.
     rest: VecDeque<Mark>,
-    /// Bytes of the stream that the client has come to, by what it answered.
+    /// The read position that the answers report, in bytes.
     read: u64,
-    /// Where the last ping stands, and since when.
+    /// The last ping, answered or not.
     last: Mark,
-    /// It has answered one.
+    /// The client has answered a ping.
     answers: bool,
-    /// Its last answer came in time.
+    /// The last answer came in time.
     prompt: bool,
-    /// The least that an answer took: the road there and back, nanoseconds.
+    /// The shortest time from a ping to its answer, in nanoseconds: the round trip.
     road_ns: u64,
-    /// By how many of 1,024 parts the distances while all are answered are shorter than they may be. Clients that came together
-    /// and are sent the same would else be pinged together, and their answers, which come at once, would hold up the shard.
+    /// How much shorter the distances are while all pings are answered, in 1,024ths. Clients that connect together and
+    /// are sent the same would otherwise be pinged together, and their answers would arrive at once and delay the
+    /// shard.
     stagger: u8,
 }
 
 impl Marks {
-    /// None yet.
+    /// Returns the state before the first ping.
     pub(super) fn new(stagger: u8) -> Self {
         let last = Mark { at: 0, since_ns: 0 };
         Self {
@@ -77,37 +79,37 @@ impl Marks {
         }
     }
 
-    /// A distance while all are answered: up to a quarter shorter than it may be.
+    /// Returns a distance for the time while all pings are answered: up to a quarter shorter than `most`.
     fn staggered(&self, most: u64) -> u64 {
         most - most / 1_024 * u64::from(self.stagger)
     }
 
-    /// The oldest ping that is not answered, of a client that answers.
+    /// Returns the oldest unanswered ping, if the client has ever answered one.
     pub(super) fn oldest(&self) -> Option<Mark> {
         self.first.filter(|_| self.answers)
     }
 
-    /// Bytes of the stream that a client which answers has come to; `None` of one that never did.
+    /// Returns the read position, in bytes; `None` if the client has never answered.
     pub(super) fn read(&self) -> Option<u64> {
         self.answers.then_some(self.read)
     }
 
-    /// The least that an answer took, nanoseconds; 0 before the first.
+    /// Returns the shortest round trip, in nanoseconds; 0 before the first answer.
     pub(super) fn road_ns(&self) -> u64 {
         if self.road_ns == u64::MAX { 0 } else { self.road_ns }
     }
 
-    /// How many bytes of the stream are before the last ping.
+    /// Returns the stream position of the last ping.
     pub(super) fn last_at(&self) -> u64 {
         self.last.at
     }
 
-    /// How many are not answered, as far as they are remembered.
+    /// Returns how many unanswered pings are remembered.
     pub(super) fn unanswered(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()
     }
 
-    /// Puts a ping where so many bytes of the stream are before it: its frame.
+    /// Puts a ping at this stream position, and returns its frame.
     pub(super) fn put(&mut self, at: u64, now_ns: u64) -> Vec<u8> {
         self.last = Mark { at, since_ns: now_ns };
         if self.first.is_none() {
@@ -120,8 +122,8 @@ impl Marks {
         ping
     }
 
-    /// Takes in what a client answered: true if it shows a place that it was not known to have come to. An answer stands
-    /// for all pings before it. One that comes within `prompt_ns` is in time.
+    /// Handles the payload of an answer; returns true if it is a new read position. An answer also covers all earlier
+    /// pings. It is in time if it comes within `prompt_ns`.
     pub(super) fn answered(&mut self, payload: &[u8], prompt_ns: u64, now_ns: u64) -> bool {
         let at = std::str::from_utf8(payload).ok().and_then(|text| text.parse::<u64>().ok());
         let new = |at: &u64| *at <= self.last.at && (*at > self.read || !self.answers);
@@ -144,35 +146,35 @@ impl Marks {
         true
     }
 
-    /// Whether a client that is sent less for being slow may be sent all again: it has answered in time since it was
-    /// [doubted](Self::doubt), or answers never.
+    /// Returns true if a client that is sent less because it was slow may be sent everything again: it has answered in
+    /// time since [`doubt`](Self::doubt), or never answers.
     pub(super) fn is_prompt(&self) -> bool {
         self.prompt || !self.answers
     }
 
-    /// From now on only an answer in time says that it is not slow.
+    /// Counts the client as slow until it answers in time.
     pub(super) fn doubt(&mut self) {
         self.prompt = false;
     }
 
-    /// Whether a client has so much before it, of `sent` bytes, that it is sent no more until it answers.
+    /// Returns true if so many of the `sent` bytes are unread that nothing more is sent until the client answers.
     pub(super) fn is_ahead(&self, sent: u64, now_ns: u64) -> bool {
         let Some(oldest) = self.oldest() else { return false };
         let late = now_ns.saturating_sub(oldest.since_ns) >= AHEAD_NS;
         (late && sent.saturating_sub(self.read) >= AHEAD_BYTES) || self.unanswered() >= UNANSWERED_MAX
     }
 
-    /// Whether as many pings are unanswered as are remembered.
+    /// Returns true if as many pings are unanswered as can be remembered.
     pub(super) fn is_full(&self) -> bool {
         self.unanswered() >= UNANSWERED_MAX
     }
 
-    /// Whether a ping is due behind so many bytes of the stream, where one is to stand in every `distance` of them.
+    /// Returns true if a ping is due at stream position `at`, with one in every `distance` bytes.
     pub(super) fn is_due_within(&self, at: u64, distance: u64) -> bool {
         at.saturating_sub(self.last.at) >= distance && !self.is_full()
     }
 
-    /// Whether a ping is due behind so many bytes of the stream. With `closely`, whenever all are answered.
+    /// Returns true if a ping is due at stream position `at`; with `closely`, whenever all are answered.
     pub(super) fn is_due(&self, at: u64, closely: bool, now_ns: u64) -> bool {
         let since = at.saturating_sub(self.last.at);
         match self.first {
@@ -186,7 +188,8 @@ impl Marks {
         }
     }
 
-    /// From which place of the stream on the last two are to be asked, of what comes behind `at`.
+    /// Returns the stream position from which [`is_ahead`](Self::is_ahead) and [`is_due`](Self::is_due) are checked
+    /// again after a check at `at`.
     pub(super) fn next_look(&self, at: u64) -> u64 {
         match self.first {
             Some(_) if self.answers => (self.last.at + CLOSE_BYTES).min(self.read + AHEAD_BYTES),
@@ -196,13 +199,13 @@ impl Marks {
         }
     }
 
-    /// Whether the kernel of the other side, which has acknowledged so many bytes, may still be on its way to the oldest
-    /// ping: that it takes something says then that the client will come to it.
+    /// Returns true if the kernel of the client, which has acknowledged this many bytes, may lack the oldest unanswered
+    /// ping. Until it has the ping, its progress shows that the client will reach it.
     pub(super) fn is_on_its_way(&self, acked: u64) -> bool {
         self.oldest().is_none_or(|oldest| acked < oldest.at)
     }
 
-    /// The time that a client may take beyond all patience because of what stands before the next ping, nanoseconds.
+    /// Returns the extra time for the bytes before the oldest unanswered ping, in nanoseconds.
     pub(super) fn allowance_ns(&self) -> u64 {
         let Some(oldest) = self.oldest() else { return 0 };
         oldest.at.saturating_sub(self.read).saturating_mul(BYTE_NS).min(ALLOWANCE_MAX_NS)

@@ -1,42 +1,42 @@
-//! One client's session, without its socket: what waits to be written, what it was sent of each stream it
-//! subscribed to, and how far behind it is. A pure machine: what happened, and when, are arguments.
+//! The session of one client, without its socket: the queue to be written, what the client was sent of each stream, and
+//! how far it is behind. A pure state machine: events and times are arguments.
 //!
 //! # States
 //!
 //! ```text
-//!            on a tick                          on room in the socket               on a look at the clock
-//! Live       queue it; no room even after a     -                                   waited for too long -> Shedding
-//!            write -> dirty, and Shedding
-//! Shedding   dirty: the last value is sent      send the newest of each dirty       nothing taken for too long -> cut
-//!                                               subscription; none left -> Live
-//! Closing    refuse                             what is queued, then bye and        -
-//!                                               the close frame go out
+//!            on a tick                          when there is room                 on a check of the time
+//! Live       queued; without room even after    -                                  waited too long -> Shedding
+//!            a write: dirty, and Shedding
+//! Shedding   dirty: the last value is sent      the newest value of each dirty     no progress for too long -> cut
+//!            later                              subscription; none left -> Live
+//! Closing    refused                            the queue, then `bye` and the      -
+//!                                               close frame
 //! ```
 //!
-//! A new subscription starts dirty, so a snapshot goes the same path as a recovery: there is no second copy
-//! of the market. Memory is bounded by the budget of the outbox, answers, and some 40 bytes a subscription.
+//! A new subscription starts dirty, so a snapshot takes the same path as a recovery, and there is no second copy of the
+//! market. Memory is bounded by the outbox budget, the answers, and some 40 bytes per subscription.
 //!
 //! # Slow clients
 //!
-//! A client is slow whose socket takes nothing, or that does not come to what it was sent: pings stand in the stream
-//! (`marks`), and with much behind one that is not answered in time, the session counts as blocked until it is.
-//! [`judge`](Session::judge) is asked about sessions that were blocked or whose kernel holds bytes that are not acknowledged.
-//! What counts is for how long the oldest of what waits has waited: in the outbox, as a dirty subscription, in the kernel
-//! without any progress, or behind a ping. The client is sent each [`Level`] in turn.
+//! A client is slow if its socket takes nothing, or if it does not read what it was sent. Pings in the stream (`marks`)
+//! show what it has read: if much is unread and a ping is not answered in time, the session is blocked until the answer
+//! arrives. The shard calls [`judge`](Session::judge) for sessions that were blocked, or whose kernel holds
+//! unacknowledged bytes. What counts is how long the oldest item has waited: in the outbox, as a dirty subscription, in
+//! the kernel without progress, or behind a ping. The client is sent each [`Level`] in turn.
 //!
-//! One whose socket stays full has a window (`window`): no more is before the client than it takes in half a second.
-//! What a subscription to the newest values is offered beyond that makes it dirty, and is sent when there is room: at
-//! once, not only when it sheds.
+//! A client whose socket stays full has a window (`window`): at most what it reads in half a second (by default) is in
+//! flight. A tick of a `latest` subscription beyond that makes the subscription dirty. Its newest value is sent as soon
+//! as there is room, whether the session sheds or not.
 //!
-//! While it sheds, a session is given little at a time, and the next when it has come to that, so that what it is given is
-//! new when it reads it: the faster it does, the more, up to the whole budget.
+//! A session that sheds is written to in small portions, each when the client has read the one before, so that what it
+//! reads is new. The portions double while it answers in time, up to half of the outbox budget.
 //!
 //! # Accounting
 //!
-//! [`Subscription::accounted_seq`] is the newest number that a tick, an `n` or a gap accounts for. So what is
-//! pending is always `published_seq − accounted_seq`, and over a session's subscriptions, states not counted and those that have ended
-//! included: `offered = sent + merged + dropped + lost + pending`, where what is offered counts from the snapshot's
-//! number.
+//! [`Subscription::accounted_seq`] is the newest number that a tick, its `n` or a gap accounts for, so
+//! `published_seq − accounted_seq` ticks are pending. Over all subscriptions of a session to channels, ended ones
+//! included, `offered = sent + merged + dropped + lost + pending`. The offered count starts with the tick after the
+//! snapshot.
 
 mod buffers;
 mod judging;
@@ -61,103 +61,102 @@ use window::Window;
 use crate::model::tick::Key;
 use crate::protocol::Rate;
 
-/// Bounds of a session's memory and patience.
+/// The limits of a session's memory and waiting times.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Bytes of ticks that may wait in the outbox.
+    /// Maximum bytes of ticks in the outbox.
     pub outbox_bytes_max: usize,
-    /// Bytes beyond that which only answers may use.
+    /// Bytes of queued answers above which no more requests are read.
     pub control_bytes_max: usize,
-    /// A client is warned when the oldest of what waits for it has waited so long, nanoseconds.
+    /// How long the oldest item waits before the client is at level `warn`, in nanoseconds.
     pub warn_behind_ns: u64,
-    /// Its ticks are merged or dropped from then on, nanoseconds.
+    /// How long it waits before ticks are merged or dropped (level `shed`), in nanoseconds.
     pub shed_behind_ns: u64,
-    /// It is cut when it has come to nothing that it was sent for so long, nanoseconds.
+    /// How long a client that sheds may make no progress before it is cut, in nanoseconds.
     pub cut_after_ns: u64,
-    /// It is dead when nothing was heard of it for so long, nanoseconds.
+    /// How long a client may give no sign of life before it is dead, in nanoseconds.
     pub pong_timeout_ns: u64,
-    /// One that is behind has before it what it takes in so long, nanoseconds.
+    /// The window of a client that is behind is what it reads in this time, in nanoseconds.
     pub ahead_ns: u64,
-    /// Different rates that it may have at once.
+    /// Maximum number of different rates at the same time.
     pub rates_max: usize,
 }
 
-/// Room that one recovery message needs at most: gaps and a tick, with the longest symbol and digits.
+/// Maximum bytes of one recovery message: gaps and a tick, with the longest symbol and digits.
 const TOLD_BYTES_MAX: usize = 2_048;
-/// What a shedding session is given at first, and after its socket was full.
+/// First portion of a session that sheds, and the portion after its socket was full; bytes.
 const REFILL_BYTES: usize = 4_096;
 
-/// A rate of a session, and the subscriptions that it holds back until their time comes.
+/// A rate of a session, and the dirty subscriptions that it holds back until they are due.
 #[derive(Debug, Default)]
 struct Held {
-    /// `None` while it is not in use.
+    /// `None` before a rate is assigned.
     rate: Option<Rate>,
-    /// When they are released, steady time: a moment that the shard waits for, or one that has passed.
+    /// When they are due, in nanoseconds of steady time; in the past if the shard waits for no such time.
     due_ns: u64,
     keys: Vec<Key>,
-    /// What has it: subscriptions, wildcards and awaited symbols.
+    /// The number of subscriptions, wildcards and awaited symbols that have this rate.
     uses: u32,
 }
 
-/// What becomes of a subscription that a rate holds back.
+/// What happens to a subscription that a rate holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// It stays.
+    /// It stays held.
     Stays,
-    /// It is let go: it waits for room.
+    /// It is released, and waits for room.
     LetGo,
-    /// There is no such subscription any more.
+    /// It is not held any more, or has ended.
     Over,
 }
 
-/// A session: its outbox, what waits for room in it or for its time, and its ledger.
+/// A session: its outbox, the subscriptions that wait for room or for their rate, and its ledger.
 ///
-/// A write meets it in no near cache. So what each write needs comes first, on as few lines of memory as it fits on, and the
-/// order here is the order in memory.
+/// A session is rarely cached when it is written to. So the fields that each write needs come first, on as few cache
+/// lines as possible, and `repr(C)` keeps this order in memory.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Session {
     closing: bool,
     shedding: bool,
-    /// The socket took nothing last time, or the client has so much before it that it is sent no more.
+    /// The socket took nothing last time, or the client has so much unread that nothing more is written.
     blocked: bool,
     /// It is blocked until the client answers a ping.
     awaits_answer: bool,
-    /// The socket was full since the outbox was last empty.
+    /// It was blocked since the outbox was last empty.
     was_full: bool,
-    /// What the kernel holds does not get less.
+    /// The bytes that the kernel holds do not decrease.
     stalled: bool,
     level: Level,
     policy: Rc<Policy>,
     ledger: Ledger,
     outbox: Outbox,
-    /// Bytes the socket took.
+    /// Bytes that the socket has taken.
     taken: u64,
-    /// From this place of the stream on, [marks](Self::look_at_marks) are looked at before more is written.
+    /// Before a write that reaches this stream position, [marks](Self::look_at_marks) are checked.
     marks_at: u64,
-    /// How much the client may have before it, where it is behind.
+    /// Limits the bytes in flight to a client that is behind.
     window: Option<Box<Window>>,
-    /// When the socket last took something, or the client came to something; steady time.
+    /// When the socket last took data that had waited, or the client answered a ping; steady time.
     progress_ns: u64,
-    /// When there was the last sign of life, steady time.
+    /// When the client last gave a sign of life; steady time.
     alive_ns: u64,
-    /// Bytes that the other side has acknowledged, as far as was looked.
+    /// Bytes that the peer had acknowledged at the last check.
     acked: u64,
-    /// How much a shedding session is given at once, unless it has a window.
+    /// The portion of a session that sheds without a window, in bytes.
     refill_bytes: usize,
-    /// Subscriptions that are dirty, the longest waiting first, with the time since when, in milliseconds of steady
-    /// time. Each is in it once.
+    /// Dirty subscriptions, each once, the longest waiting first, with the steady time since when, in milliseconds.
     waiting: VecDeque<(Key, u32)>,
-    /// How many of them are to states.
+    /// How many of them are of states.
     states_waiting: u32,
     rates: Vec<Held>,
     marks: Marks,
-    /// The numbers that ended subscriptions reached, less those that all subscriptions began behind; wrapping.
+    /// Sum of the numbers that ended subscriptions reached, minus those after which all subscriptions began; wrapping.
     offered: u64,
 }
 
 impl Session {
-    /// A session that was sent nothing yet. `stagger` spreads the times at which sessions are pinged.
+    /// Returns a session that was sent nothing. `stagger` spreads the times at which sessions are pinged.
     pub fn new(policy: Rc<Policy>, buffers: Buffers, stagger: u8, now_ns: u64) -> Self {
         Self {
             policy,
@@ -187,20 +186,20 @@ impl Session {
 
     // ---- ticks ----------------------------------------------------------------------------------------
 
-    /// Prefetches what a write needs: for several sessions in a row, memory is waited for once. The sum it returns means nothing.
+    /// Prefetches what a write needs, so that several sessions wait for memory once. The returned sum has no meaning.
     #[inline]
     pub fn prefetch(&self) -> usize {
         usize::from(self.closing) ^ self.outbox.prefetch() ^ self.waiting.len()
     }
 
-    /// Absorbs its pending frames, which have no room from then on: to be called before anything else is asked of it.
+    /// Moves its pending frames to the outbox and leaves no room in their row. Call it before any other access.
     #[inline]
     pub fn absorb(&mut self, pending_frames: &mut PendingFrames) {
         self.ledger.sent += self.outbox.absorb(pending_frames);
     }
 
-    /// Bytes of ticks that may be pushed on its pending frames, until it is looked at again. None while states wait, which may have to be
-    /// told first.
+    /// Returns how many bytes of ticks may be pushed to its pending frames until it is accessed again. 0 while states
+    /// wait, since they may have to be sent first.
     pub fn room(&self) -> usize {
         let open = !self.closing && !self.shedding && !self.blocked && self.states_waiting == 0;
         if !open {
@@ -213,13 +212,13 @@ impl Session {
         }
     }
 
-    /// Bytes that wait, those of answers not counted.
+    /// Returns how many bytes wait, without those of answers.
     fn tick_bytes(&self) -> usize {
         self.outbox.len() - self.outbox.answer_bytes()
     }
 
-    /// Queues a tick's frame if there is room. False: its subscription falls behind. Before the frame ring comes round, the session
-    /// has to [own](Self::own) what it was offered, unless it was written to.
+    /// Queues the frame of a tick; returns false if there is no room, so that its subscription falls behind. Before the
+    /// frame ring wraps, the session has to [copy](Self::own) queued frames that were not written.
     #[inline]
     pub fn offer(&mut self, frame: FrameRange, now_ns: u64) -> bool {
         let fits = self.fits(frame.len);
@@ -234,19 +233,19 @@ impl Session {
         fits
     }
 
-    /// Whether there is room for so many bytes of ticks.
+    /// Returns true if there is room for this many bytes of ticks.
     #[inline]
     pub fn fits(&self, bytes: usize) -> bool {
         !self.closing && !self.shedding && self.tick_bytes() + bytes <= self.policy.outbox_bytes_max
     }
 
-    /// Copies what stands in the frame ring.
+    /// Copies its queued frames out of the frame ring, which may then wrap.
     pub fn own(&mut self) {
         self.outbox.own();
     }
 
-    /// A tick found no room though its socket was asked: ticks are merged or dropped from now on. True if they were
-    /// not until now; then the client is to be [judged](Self::judge) at once.
+    /// Starts shedding: ticks are merged or dropped from now on. Returns true if the session did not shed before; the
+    /// caller then [judges](Self::judge) it at once.
     pub fn shed(&mut self) -> bool {
         let begins = !self.shedding && !self.closing;
         if begins {
@@ -258,29 +257,30 @@ impl Session {
         begins
     }
 
-    /// Bytes of memory that it holds: its outbox, and what waits for room in it.
+    /// Returns the memory of its outbox and of the lists of what waits, in bytes.
     pub fn held_bytes(&self) -> usize {
         let keys = self.rates.iter().map(|held| held.keys.capacity()).sum::<usize>() * size_of::<Key>();
         self.outbox.held_bytes() + self.waiting.capacity() * size_of::<(Key, u32)>() + keys
     }
 
-    /// Bytes of memory that its outbox holds.
+    /// Returns the memory of its outbox, in bytes.
     pub fn outbox_held_bytes(&self) -> usize {
         self.outbox.held_bytes()
     }
 
-    /// Whether the client does not come to what it is sent: where memory is short, such clients give it back.
+    /// Returns true if the client does not read what it is sent. When memory is short, the shard reclaims the queues of
+    /// such clients.
     pub fn is_slow(&self) -> bool {
         self.blocked || self.stalled || self.shedding
     }
 
-    /// A copy of what is queued: whole frames of which nothing was written and that are not urgent.
+    /// Returns a copy of the queued whole frames of which nothing was written and that are not urgent.
     pub fn queued(&mut self) -> Vec<u8> {
         self.outbox.queued()
     }
 
-    /// The last so many bytes of what is [queued](Self::queued), whole frames, are not sent after all; `counts` is how they
-    /// were counted. Their subscriptions are to be made dirty then, and the session to [shed](Self::shed).
+    /// Discards the last `bytes` bytes of what is [queued](Self::queued), which must be whole frames, and subtracts
+    /// their `counts` from the ledger. The caller then makes their subscriptions dirty and calls [`shed`](Self::shed).
     pub fn take_back(&mut self, bytes: usize, counts: Ledger) {
         self.outbox.drop_last(bytes);
         let Ledger { sent, merged, dropped, lost } = counts;
@@ -290,68 +290,68 @@ impl Session {
         self.ledger.lost -= lost.min(self.ledger.lost);
     }
 
-    /// Counts what was sent, or lost.
+    /// Adds to the ledger.
     #[inline]
     pub fn count(&mut self, counts: Ledger) {
         self.ledger += counts;
     }
 
-    /// What became of the ticks so far.
+    /// Returns the ledger.
     pub fn ledger(&self) -> Ledger {
         self.ledger
     }
 
-    /// A subscription to a channel begins behind this number.
+    /// Records that a subscription to a channel begins after this number.
     pub fn began(&mut self, accounted_seq: u64) {
         self.offered = self.offered.wrapping_sub(accounted_seq);
     }
 
-    /// The number that a subscription began behind moves by so much: see [`CatchUp::rebased`].
+    /// Moves the start of the offered count of a subscription: see [`CatchUp::rebased`].
     pub fn rebased(&mut self, by: u64) {
         self.offered = self.offered.wrapping_sub(by);
     }
 
-    /// A subscription to a channel ends, accounted for up to this number.
+    /// Records that a subscription to a channel ends, accounted for up to this number.
     pub fn ended(&mut self, accounted_seq: u64) {
         self.offered = self.offered.wrapping_add(accounted_seq);
     }
 
-    /// What was offered on all subscriptions to channels, `heads` being the sum of the newest numbers of those that
-    /// there are.
+    /// Returns how many ticks were offered on all subscriptions to channels; `heads` is the sum of the newest sequence
+    /// numbers of the current ones.
     pub fn offered(&self, heads: u64) -> u64 {
         self.offered.wrapping_add(heads)
     }
 
-    // ---- what waits -----------------------------------------------------------------------------------
+    // ---- waiting subscriptions -------------------------------------------------------------------------
 
-    /// A dirty subscription waits for room.
+    /// Queues a dirty subscription until there is room.
     pub fn wait(&mut self, key: Key, now_ns: u64) {
         self.states_waiting += u32::from(key.channel().is_none());
         self.waiting.push_back((key, (now_ns / 1_000_000) as u32));
     }
 
-    /// The dirty subscription that waited longest, if there is room to send what it missed.
+    /// Removes and returns the dirty subscription that has waited longest, if there is room to send what it missed.
     pub fn next_waiting(&mut self) -> Option<Key> {
         let (key, _) = if self.has_room() { self.waiting.pop_front()? } else { return None };
         self.states_waiting -= u32::from(key.channel().is_none());
         Some(key)
     }
 
-    /// Whether states wait: nothing of a symbol is sent before its state.
+    /// Returns true if states wait for room: no value of an instrument is sent before its state.
     #[inline]
     pub fn has_states_waiting(&self) -> bool {
         self.states_waiting > 0
     }
 
-    /// Whether a dirty subscription can be sent what it missed now.
+    /// Returns true if a dirty subscription waits and can be sent what it missed.
     #[inline]
     pub fn can_recover(&self) -> bool {
         !self.waiting.is_empty() && self.has_room()
     }
 
-    /// Whether there is room to send what one subscription missed. Half of the outbox is left for what comes meanwhile:
-    /// no tick is to be lost because an old one was sent. Where there is a window, only what fits in it is
-    /// sent: behind it the newest value would get old.
+    /// Returns true if there is room to send what one subscription missed. Half of the outbox is kept free, so that no
+    /// new tick is lost because an old one was sent. With a window, only what fits in it is sent: the newest value
+    /// would grow old waiting for it.
     pub fn has_room(&self) -> bool {
         let half = (self.policy.outbox_bytes_max / 2).min(self.outbox.own_bytes_max());
         if let Some(left) = self.window_room() {
@@ -363,19 +363,19 @@ impl Session {
         !self.closing && !late && self.tick_bytes() + TOLD_BYTES_MAX <= most.max(TOLD_BYTES_MAX)
     }
 
-    /// As [`has_room`](Self::has_room), for what is kept elsewhere until it can be written: there is none while the socket takes
-    /// nothing, or while so many bytes wait.
+    /// As [`has_room`](Self::has_room), for data that is kept elsewhere until it can be written: returns false while
+    /// the session is blocked, or at least `bytes` bytes wait.
     pub fn has_room_ahead(&self, bytes: usize) -> bool {
         self.has_room() && !self.blocked && self.outbox.len() < bytes.max(1)
     }
 
-    /// Whether there is room for what is of no consequence while ticks wait.
+    /// Returns true if a message of low priority may be sent: nothing waits, and there is room.
     pub fn may_hear_news(&self) -> bool {
         self.waiting.is_empty() && !self.shedding && !self.blocked && self.has_room()
     }
 
-    /// Asks of the subscription that waited longest whether there is still one, and has it wait behind the others. To be
-    /// called once for [each](Self::waiting) where some have ended.
+    /// Removes the subscription that has waited longest, or moves it behind the others if `stays` returns true. To
+    /// remove those that have ended, call it once for [each](Self::waiting).
     pub fn sift_waiting(&mut self, stays: impl FnOnce(Key) -> bool) {
         let Some((key, since_ms)) = self.waiting.pop_front() else { return };
         if stays(key) {
@@ -385,14 +385,14 @@ impl Session {
         }
     }
 
-    /// How many subscriptions are dirty for want of room.
+    /// Returns the number of dirty subscriptions that wait for room.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     // ---- rates ----------------------------------------------------------------------------------------
 
-    /// The number of a rate, which becomes one of the session's if it was none; `None` if there are too many.
+    /// Returns the id of a rate, which is added if it is new; `None` if there are too many.
     pub fn rate(&mut self, rate: Rate) -> Option<RateId> {
         if let Some(known) = self.rate_id(rate) {
             return Some(known);
@@ -407,39 +407,39 @@ impl Session {
         Some(RateId(at as u8))
     }
 
-    /// The number of a rate, if it is one of the session's.
+    /// Returns the id of a rate, if the session has it.
     pub fn rate_id(&self, rate: Rate) -> Option<RateId> {
         let at = self.rates.iter().position(|held| held.rate == Some(rate))?;
         Some(RateId(at as u8))
     }
 
-    /// One more subscription, wildcard or awaited symbol has a rate: it stays one of the session's.
+    /// Counts one more subscription, wildcard or awaited symbol with a rate: a rate in use is kept.
     pub fn use_rate(&mut self, id: Option<RateId>) {
         if let Some(held) = id.and_then(|id| self.rates.get_mut(usize::from(id.0))) {
             held.uses += 1;
         }
     }
 
-    /// One of those that [use](Self::use_rate) a rate has it no more. Another may take its place when none has.
+    /// Counts one [user](Self::use_rate) of a rate less. A rate without users may be replaced by a new one.
     pub fn leave_rate(&mut self, id: Option<RateId>) {
         if let Some(held) = id.and_then(|id| self.rates.get_mut(usize::from(id.0))) {
             held.uses = held.uses.saturating_sub(1);
         }
     }
 
-    /// The rate of a number.
+    /// Returns the rate with this id.
     pub fn rate_of(&self, id: RateId) -> Option<Rate> {
         self.rates.get(usize::from(id.0)).and_then(|held| held.rate)
     }
 
-    /// Holds a dirty subscription back until its rate lets it go: at the next point of a grid of its periods, which
-    /// begins at `phase_ns`. When that is, if that moment is not waited for yet.
+    /// Holds a dirty subscription back until the next multiple of the period of its rate, counted from `phase_ns`.
+    /// Returns that steady time, unless the shard already waits for it.
     #[inline]
     pub fn hold(&mut self, key: Key, id: RateId, phase_ns: u64, now_ns: u64) -> Option<u64> {
         let held = self.rates.get_mut(usize::from(id.0))?;
         let period_ns = held.rate?.period_ns();
         held.keys.push(key);
-        // What was held until that moment before may be gone: the moment still comes.
+        // The shard waits for an earlier due time even if nothing is held any more.
         (held.due_ns <= now_ns).then(|| {
             let phase_ns = phase_ns % period_ns;
             held.due_ns = (now_ns + period_ns - phase_ns) / period_ns * period_ns + phase_ns;
@@ -447,7 +447,8 @@ impl Session {
         })
     }
 
-    /// Lets go what a rate holds back, if its moment is this one: they wait for room. True if there was any.
+    /// Releases what a rate holds back, if that is due at `due_ns`, to wait for room. Returns true if there was
+    /// anything.
     pub fn release(&mut self, id: RateId, due_ns: u64, now_ns: u64) -> bool {
         let Some(held) = self.rates.get_mut(usize::from(id.0)) else { return false };
         if held.due_ns != due_ns || held.keys.is_empty() {
@@ -458,7 +459,7 @@ impl Session {
         true
     }
 
-    /// Lets go what is held back by any rate.
+    /// Releases what all rates hold back.
     pub fn release_all(&mut self, now_ns: u64) {
         let since_ms = (now_ns / 1_000_000) as u32;
         for held in &mut self.rates {
@@ -466,14 +467,14 @@ impl Session {
         }
     }
 
-    /// Whether a rate holds a subscription back at this place of [`sift_held`](Self::sift_held), or behind it.
+    /// Returns true if a rate holds a subscription at this place of [`sift_held`](Self::sift_held) or a later one.
     pub fn is_held_at(&self, (rate, at): (usize, usize)) -> bool {
         let mut rates = self.rates.iter().skip(rate);
         rates.next().is_some_and(|held| at < held.keys.len()) || rates.any(|held| !held.keys.is_empty())
     }
 
-    /// Looks at one subscription that a rate holds back, where `(rate, place)` is `at`, and moves that on. False if there
-    /// are no more.
+    /// Lets `judge` decide about the held subscription at `at`, a rate and an index, and advances `at`. Returns false
+    /// if there are no more.
     pub fn sift_held(
         &mut self,
         at: &mut (usize, usize),
@@ -502,81 +503,82 @@ impl Session {
 
     // ---- bytes ----------------------------------------------------------------------------------------
 
-    /// Queues a frame of a recovery, or what comes last.
+    /// Queues a frame behind all others, without a check for room.
     pub fn push(&mut self, frame: &[u8], now_ns: u64) {
         self.outbox.push(frame, now_ns);
     }
 
-    /// As [`push`](Self::push), of a tick that has to be measured.
+    /// As [`push`](Self::push), for a tick that has to be measured.
     pub fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
         self.outbox.push_tick(frame, times, now_ns);
     }
 
-    /// Queues an answer. It is never refused: a client that sends too many requests is not read from while
-    /// [`is_over_full`](Self::is_over_full).
+    /// Queues an answer. It is never refused: while the session [is over full](Self::is_over_full), the shard does not
+    /// read from the client.
     pub fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
         self.outbox.push_answer(frame, now_ns);
     }
 
-    /// Queues a frame that overtakes what is queued.
+    /// Queues a frame ahead of those that are not urgent.
     pub fn push_urgent(&mut self, frame: &[u8], now_ns: u64) {
         self.outbox.push_urgent(frame, now_ns);
     }
 
-    /// True while an urgent frame waits already.
+    /// Returns true if an urgent frame waits.
     pub fn has_urgent(&self) -> bool {
         self.outbox.has_urgent()
     }
 
-    /// True when the room for answers is full: no more requests are read until it drains.
+    /// Returns true if queued answers exceed their bound: no more requests are read until they drain.
     pub fn is_over_full(&self) -> bool {
         self.outbox.answer_bytes() > self.policy.control_bytes_max
     }
 
-    /// Shows what goes out next, in at least one slice, as much as one write takes.
+    /// Passes the next bytes to `write`: at least one slice, and at most as much as one write takes.
     #[inline]
     pub fn show<T>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let most = if self.window.is_some() { self.portion() } else { usize::MAX };
         self.outbox.show(most, write)
     }
 
-    /// What is urgent and the rest of a frame that has begun, or all there is, in one piece.
+    /// Returns a copy of the urgent frames, if any, and of the rest of a partly written frame before them; with `all`,
+    /// of everything.
     pub fn copied(&mut self, all: bool) -> Vec<u8> {
         self.outbox.copied(all)
     }
 
-    /// What waits for the socket.
+    /// Returns the outbox.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// How many ticks are out with the first `n` bytes of what waits. To be asked before they are [written](Self::wrote).
+    /// Returns how many ticks end within the first `n` waiting bytes. Call it before [`wrote`](Self::wrote).
     #[inline]
     pub fn ticks_within(&self, n: usize) -> u32 {
         self.outbox.ticks_within(n)
     }
 
-    /// Hands out the times of the ticks that are out with the first `n` bytes of what waits, and how many each stands for, of
-    /// these and of all: of very many not each is handed out, and `others` are those of writes that were not asked. To be asked
-    /// before they are [written](Self::wrote). False if no tick is out.
+    /// Samples the ticks that end within the first `n` waiting bytes. Passes the times of each to `tell`, with the
+    /// number of these ticks that it represents, and with that number plus its share of `others`, the ticks of
+    /// unmeasured writes. Returns false if no tick ends there. Call it before [`wrote`](Self::wrote).
     #[inline]
     pub fn going(&self, n: usize, others: u64, tell: impl FnMut(Times, u64, u64)) -> bool {
         self.outbox.going(n, others, tell)
     }
 
-    /// Whether some of what goes out next waited because the socket took nothing.
+    /// Returns true if some of the next bytes waited because the socket took nothing.
     #[inline]
     pub fn has_refused(&self) -> bool {
         self.outbox.has_refused()
     }
 
-    /// Where there [is such](Self::has_refused): hands out the times of each tick that is out with the first `n` bytes of what
-    /// waits, and whether the socket refused it, or it came later. To be asked before they are [written](Self::wrote).
+    /// As [`going`](Self::going), but for every tick, if some bytes [were refused](Self::has_refused). Also passes true
+    /// if the socket refused the tick, and false if it was queued later.
     pub fn going_refused(&self, n: usize, tell: impl FnMut(Times, bool)) {
         self.outbox.going_refused(n, tell);
     }
 
-    /// The socket took the first `n` bytes of what waits.
+    /// Records that the socket took the first `n` waiting bytes.
     #[inline]
     pub fn wrote(&mut self, n: usize, now_ns: u64) {
         self.outbox.wrote(n);
@@ -586,20 +588,20 @@ impl Session {
         }
     }
 
-    /// A socket that was full has taken something.
+    /// Handles a write of a session that was blocked or sheds.
     #[cold]
     fn gave_way(&mut self, now_ns: u64) {
         if self.was_full {
             self.progress_ns = now_ns;
             self.stalled = false;
-            // A slow client's pong is stuck behind data: that it takes data is as good.
+            // A slow client answers pings late, so taking data counts as a sign of life.
             self.alive_ns = now_ns;
         }
         if self.outbox.is_empty() {
             self.was_full = false;
-            // It was not full for long.
+            // The socket was full only briefly: no limit is needed.
             self.window.take_if(|window| !window.is_limit());
-            // A client that answers pings is given more when it has come to this.
+            // With an unanswered ping, the portion grows when the client answers.
             if self.oldest_mark().is_none() {
                 self.refill_more();
             }
@@ -611,42 +613,43 @@ impl Session {
         self.refill_bytes = (2 * self.refill_bytes).min(self.policy.outbox_bytes_max);
     }
 
-    /// The kernel took the first `n` bytes though the socket counts as full: that says nothing of the client.
+    /// Records that the kernel took the first `n` bytes beyond its limit of unsent bytes, which says nothing of the
+    /// client.
     pub fn forced(&mut self, n: usize) {
         self.outbox.wrote(n);
         self.taken += n as u64;
     }
 
-    /// The socket took nothing.
+    /// Blocks the session: the socket took nothing, or the client has too much unread.
     pub fn block(&mut self, now_ns: u64) {
         self.own();
         if !self.was_full {
-            // Until now it took whatever it was given.
+            // It was not behind until now, so its progress is timed from here.
             self.progress_ns = now_ns;
         }
         (self.blocked, self.was_full) = (true, true);
         self.refill_bytes = REFILL_BYTES;
     }
 
-    /// The socket can be written to again, or the client has answered.
+    /// Ends the block: the socket is writable again, or the client has answered.
     pub fn unblock(&mut self) {
         (self.blocked, self.awaits_answer) = (false, false);
         self.outbox.was_refused();
     }
 
-    /// True while the socket is known to take nothing, or the client to have enough before it.
+    /// Returns true while the socket is known to take nothing, or the client has too much unread.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// True while it is [blocked](Self::is_blocked) though the socket may have room: until the client answers a ping.
+    /// Returns true while it is [blocked](Self::is_blocked) until the client answers a ping; the socket may have room.
     #[inline]
     pub fn awaits_answer(&self) -> bool {
         self.awaits_answer
     }
 
-    /// Everything was sent, and the client comes to it in time: ticks are queued again.
+    /// Ends shedding, once no subscription waits, the outbox is at most half full and the client reads in time.
     pub fn end_shedding(&mut self) {
         let half = self.outbox.len() <= self.policy.outbox_bytes_max / 2;
         let idle = self.waiting.is_empty() && half && !self.blocked && !self.stalled;
@@ -655,14 +658,14 @@ impl Session {
         }
     }
 
-    /// True while ticks are merged or dropped.
+    /// Returns true while ticks are merged or dropped.
     pub fn is_shedding(&self) -> bool {
         self.shedding
     }
 
-    // ---- the end --------------------------------------------------------------------------------------
+    // ---- closing ---------------------------------------------------------------------------------------
 
-    /// No more ticks: what is queued goes out, and whatever [`push`](Self::push) adds.
+    /// Takes no more ticks: only the queue is written, and what [`push`](Self::push) adds.
     pub fn close(&mut self) {
         self.closing = true;
         self.waiting.clear();
@@ -670,14 +673,14 @@ impl Session {
         self.rates.clear();
     }
 
-    /// As [`close`](Self::close), but what is queued is thrown away, the rest of a frame that has begun and urgent ones
-    /// excepted.
+    /// As [`close`](Self::close), but discards the queue, except urgent frames and the rest of a frame that is partly
+    /// written.
     pub fn abandon(&mut self) {
         self.outbox.discard();
         self.close();
     }
 
-    /// True after [`close`](Self::close).
+    /// Returns true after [`close`](Self::close).
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.closing

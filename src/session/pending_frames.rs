@@ -1,31 +1,32 @@
-//! What a session was offered since it was last looked at, on a line or two of memory.
+//! The pending frames of a session: what it was offered since it was last accessed, in two cache lines.
 
 use super::buffers::{Buffers, FrameRange};
 
-/// Runs of frames that fit.
+/// Maximum number of runs of consecutive frames.
 const RUNS_MAX: usize = 28;
-/// A run is the number of its first frame, as far as that fits, and behind it how many more there are.
+/// A run is the lowest bits of the number of its first frame, then, in this many bits, how many more frames follow.
 const MORE_BITS: u32 = 7;
 const MORE_MAX: u32 = (1 << MORE_BITS) - 1;
 
 /// Frames in the frame ring that are pushed for one session.
 ///
-/// A tick for a hundred sessions meets them in no near cache. A session, its outbox and its list of ranges stand on four
-/// lines of memory, found by way of two others; its row of pending frames is two lines in a table, of which the second
-/// is needed where very many wait. So ticks are pushed to that row, and [taken](super::Session::absorb) in before the
-/// session is looked at. A session that cannot just be offered a tick has no [room](super::Session::room) in it.
+/// A tick for a hundred sessions rarely finds them in the cache. A session, its outbox and its list of ranges take four
+/// cache lines, reached through two others. Its row of pending frames takes two, in a table, and the second is needed
+/// only if very many frames are pending. So ticks are pushed to that row, and [absorbed](super::Session::absorb) before
+/// the session is accessed. The row of a session that cannot simply be offered a tick has no
+/// [room](super::Session::room).
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub struct PendingFrames {
-    /// When the first of them was pushed, steady time.
+    /// When the first pending frame was pushed, in nanoseconds of steady time.
     since_ns: u64,
     /// Bytes that may still be pushed.
     room: u32,
-    /// How many of them the ledger counts.
+    /// How many pending frames count as sent in the ledger.
     counted: u16,
-    /// How many runs there are.
+    /// The number of runs.
     used: u8,
-    /// Its session is in the queue of those with something to write: kept here because each tick asks.
+    /// Its session is in the queue of those with something to write. It is kept here because each tick reads it.
     pub queued: bool,
     runs: [u32; RUNS_MAX],
 }
@@ -33,7 +34,7 @@ pub struct PendingFrames {
 const _: () = assert!(size_of::<PendingFrames>() == 128, "two lines of memory");
 
 impl PendingFrames {
-    /// Pushes a frame. False if there is no room.
+    /// Pushes a frame; returns false if there is no room.
     #[inline]
     pub fn push(&mut self, range: FrameRange, counted: bool, now_ns: u64) -> bool {
         let Some(left) = (self.room as usize).checked_sub(range.len) else { return false };
@@ -55,33 +56,33 @@ impl PendingFrames {
         true
     }
 
-    /// Prefetches what a tick needs. The number it returns means nothing.
+    /// Prefetches what a tick needs. The returned number has no meaning.
     #[inline]
     pub fn prefetch(&self) -> usize {
         self.runs[usize::from(self.used).min(RUNS_MAX - 1)] as usize
     }
 
-    /// True if nothing lies on it.
+    /// Returns true if no frame is pending.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// There is room for so many bytes, until it is taken from.
+    /// Sets how many more bytes may be pushed.
     pub fn set_room(&mut self, bytes: usize) {
         self.room = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
-    /// When the first of them was pushed, steady time.
+    /// Returns when the first pending frame was pushed, in nanoseconds of steady time.
     pub(super) fn since_ns(&self) -> u64 {
         self.since_ns
     }
 
-    /// Takes everything off, in order: how many frames are counted.
+    /// Passes all pending frames to `to`, in order, and removes them. Returns how many count as sent in the ledger.
     ///
     /// # Panics
-    /// When the frame ring has forgotten one of them: a frame that was counted as sent would be lost without a number. Sessions that
-    /// hold frames are [taken](super::Session::absorb) from before the frame ring forgets.
+    /// If the frame ring has reclaimed one of them: a frame that counts as sent would be lost without a number. Rows
+    /// are [absorbed](super::Session::absorb) before the frame ring reclaims their frames.
     #[inline(always)]
     pub(super) fn take(&mut self, buffers: &Buffers, mut to: impl FnMut(FrameRange)) -> u64 {
         let counted = u64::from(std::mem::take(&mut self.counted));
@@ -95,7 +96,7 @@ impl PendingFrames {
     }
 }
 
-/// Whether a run of one frame begins where the last one ends.
+/// Returns true if a run of one frame begins where the run `last` ends.
 #[inline]
 fn joins(last: u32, run: u32) -> bool {
     (last >> MORE_BITS).wrapping_add((last & MORE_MAX) + 1) << MORE_BITS == run

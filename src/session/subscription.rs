@@ -1,21 +1,21 @@
-//! One subscription: what its client was sent of one stream, and what it has to be sent to be current again.
+//! A subscription: the newest sequence number that its client is accounted for, and how it becomes current again.
 
 use std::ops::AddAssign;
 
 use crate::model::tick::{Body, GapCause, LastValue, Stream, Tick};
 use crate::protocol::{DeliveryPolicy, Mode};
 
-/// A subscription of one session to one stream, as it stands in the shard's table: there are very many of them.
+/// A subscription of one session to one stream, as stored in the table of the shard: 16 bytes, since there are many.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscription {
     /// The session's number in its shard.
     pub session: u32,
     condition: Condition,
-    /// See [`LATEST`] and those beside it.
+    /// A combination of [`LATEST`], [`DISCONNECTS`], [`RATED`] and [`NAMED`].
     flags: u8,
-    /// The rate that holds it back, where the flag is set.
+    /// The rate that holds it back, if [`RATED`] is set.
     rate: u8,
-    /// The newest number that the client was sent, or that a gap or an `n` accounts for.
+    /// The newest number that a sent tick, its `n` or a gap accounts for.
     accounted_seq: u64,
 }
 
@@ -23,55 +23,55 @@ const _: () = assert!(size_of::<Subscription>() == 16, "four on a line of memory
 
 /// Flag of a [`Subscription`]: its mode is `latest`.
 const LATEST: u8 = 1;
-/// The first tick that it loses to slowness ends the session.
+/// Flag: the first tick that it loses because the client is slow ends the session.
 const DISCONNECTS: u8 = 1 << 1;
-/// It has a rate.
+/// Flag: it has a rate.
 const RATED: u8 = 1 << 2;
-/// The client asked for it by its name.
+/// Flag: the client requested it by name.
 const NAMED: u8 = 1 << 3;
 
-/// One of the rates of a session.
+/// The id of a rate of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RateId(pub(super) u8);
 
-/// How a [`Subscription`] stands.
+/// The condition of a [`Subscription`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Current,
-    /// New: the last value comes first, marked `snap`.
+    /// New: the last value is sent first, marked `snap`.
     Fresh,
     /// Numbers are missing for this reason.
     Behind(GapCause),
-    /// A rate holds it back: what came meanwhile is merged, whatever its mode becomes.
+    /// A rate holds it back: ticks that arrive meanwhile are merged, whatever its mode becomes.
     Held,
-    /// What it missed while the client was away is being read from the ring.
+    /// The ticks that it missed while the client was away are being reread.
     Resuming,
-    /// What was recorded is being read, and nothing of it was sent yet.
+    /// Recorded ticks are being reread, and none of them was sent yet.
     Pending,
-    /// What was recorded is being read.
+    /// Recorded ticks are being reread.
     Past,
-    /// Nothing of it was sent: whatever comes next begins the count.
+    /// No tick was sent yet: the count begins with the next one.
     Opening,
 }
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
-    /// Behind this number: what comes next is sent.
+    /// After this number: the next tick is sent.
     After(u64),
-    /// With the last value, marked `snap`; this is the newest number there is.
+    /// With the last value, marked `snap`; the number is the newest published one.
     Snapshot(u64),
-    /// Behind this number, and the newest value is sent at once with what it stands for, or what is missing.
+    /// After this number: the newest value is sent at once, and represents the ticks between, or a gap names them.
     Newest(u64),
-    /// Behind this number, and what followed is read from the ring first.
+    /// After this number: the ticks since then are reread first.
     Resume(u64),
-    /// Where what was recorded begins, which has to be read first; this is the newest number there is.
+    /// In the past: recorded ticks are reread first; the number is the newest published one.
     Past(u64),
 }
 
 impl Subscription {
-    /// A new subscription. Unless it is [current](Self::is_dirty), its session has to
-    /// [`wait`](super::Session::wait) for room, or for the ring to be read.
+    /// Returns a new subscription. If it is [dirty](Self::is_dirty), its session has to [`wait`](super::Session::wait)
+    /// for room, or for the reread.
     pub fn new(session: u32, policy: DeliveryPolicy<RateId>, baseline: Baseline) -> Self {
         let (condition, accounted_seq) = match baseline {
             Baseline::After(seq) => (Condition::Current, seq),
@@ -85,17 +85,17 @@ impl Subscription {
         subscription
     }
 
-    /// True if its client asked for it by its name, be there a wildcard that brings it or not.
+    /// Returns true if its client requested it by name, whether or not a wildcard matches it, too.
     pub fn is_named(&self) -> bool {
         self.flags & NAMED != 0
     }
 
-    /// Its client asks for it by its name.
+    /// Marks it as requested by name.
     pub fn name(&mut self) {
         self.flags |= NAMED;
     }
 
-    /// How it treats ticks that come too fast.
+    /// Returns its delivery policy: what happens to ticks that come too fast.
     pub fn policy(&self) -> DeliveryPolicy<RateId> {
         DeliveryPolicy {
             mode: self.mode(),
@@ -108,7 +108,7 @@ impl Subscription {
         if self.flags & LATEST != 0 { Mode::Latest } else { Mode::Every }
     }
 
-    /// Changes how it treats ticks that come too fast.
+    /// Changes its delivery policy.
     pub fn set_policy(&mut self, policy: DeliveryPolicy<RateId>) {
         let flag = |flag, is_set| if is_set { flag } else { 0 };
         let mode = flag(LATEST, policy.mode == Mode::Latest);
@@ -119,62 +119,62 @@ impl Subscription {
         self.rate = policy.rate.map_or(0, |rate| rate.0);
     }
 
-    /// True while what it missed, or what was recorded, is being read.
+    /// Returns true while missed or recorded ticks are being reread.
     pub fn is_resuming(&self) -> bool {
         matches!(self.condition, Condition::Resuming | Condition::Pending | Condition::Past)
     }
 
-    /// True while what was recorded is being read: what is sent is past.
+    /// Returns true while recorded ticks are being reread: what is sent is past.
     pub fn is_past(&self) -> bool {
         matches!(self.condition, Condition::Pending | Condition::Past)
     }
 
-    /// True while what was recorded is being read, and nothing of it was sent yet.
+    /// Returns true while recorded ticks are being reread and none of them was sent yet.
     pub fn is_pending(&self) -> bool {
         self.condition == Condition::Pending
     }
 
-    /// True if whatever comes next begins the count.
+    /// Returns true if the count begins with the next tick.
     #[inline]
     pub fn is_opening(&self) -> bool {
         self.condition == Condition::Opening
     }
 
-    /// The count of one that is [pending](Self::is_pending) or [opening](Self::is_opening) begins with a tick, whose first
-    /// number this is. By how much the number moves from which the books count, wrapping.
+    /// Begins the count of a subscription that is [pending](Self::is_pending) or [opening](Self::is_opening) with a
+    /// tick whose first number is `first`. Returns by how much the start of the offered count moves, wrapping.
     pub fn open(&mut self, first: u64) -> u64 {
         let before = std::mem::replace(&mut self.accounted_seq, first.saturating_sub(1));
         self.condition = if self.is_pending() { Condition::Past } else { Condition::Current };
         self.accounted_seq.wrapping_sub(before)
     }
 
-    /// True if the newest value of a channel stands for those before it, where they cannot all be sent.
+    /// Returns true if the newest value of a channel represents earlier ones that cannot all be sent.
     #[inline]
     pub fn is_latest(&self) -> bool {
         self.flags & LATEST != 0
     }
 
-    /// True if the next tick it loses because its client is slow ends the session.
+    /// Returns true if the next tick that it loses because the client is slow ends the session.
     pub fn disconnects_on_loss(&self) -> bool {
         self.flags & DISCONNECTS != 0
     }
 
-    /// The rate that holds it back.
+    /// Returns the rate that holds it back.
     #[inline]
     pub fn rate(&self) -> Option<RateId> {
         (self.flags & RATED != 0).then_some(RateId(self.rate))
     }
 
-    /// One that is [pending](Self::is_pending) skips numbers up to this one: they predate it. Returns by how much
-    /// the number moves from which the books count.
+    /// Skips the numbers up to `seq` of a [pending](Self::is_pending) subscription: they predate its start. Returns by
+    /// how much the start of the offered count moves.
     pub fn pass(&mut self, seq: u64) -> u64 {
         let before = self.accounted_seq;
         self.accounted_seq = seq.max(before);
         self.accounted_seq - before
     }
 
-    /// A tick that is read again; `first` is the first number that it takes. What the client is sent before it, if
-    /// numbers are missing; `None` if it was sent already, or nothing is to be read.
+    /// Accounts for a reread tick with the numbers `first` to `seq`. Returns the numbers that are missing before it, if
+    /// any; `None` if the tick is not to be sent, because it already was or because nothing is being reread.
     pub fn resume(&mut self, first: u64, seq: u64) -> Option<Option<Missing>> {
         if !self.is_resuming() || self.is_pending() || seq <= self.accounted_seq {
             return None;
@@ -184,8 +184,8 @@ impl Subscription {
         Some(missing)
     }
 
-    /// All there is was read. Where some of it was `missed`, the last value stands for the rest. One of which nothing was sent
-    /// begins with a snapshot, if it is to be `fresh`, else with whatever comes next. True if its session has to
+    /// Ends the reread. If ticks were `missed`, the subscription recovers from the last value. One of which nothing was
+    /// sent begins with a snapshot if `fresh`, otherwise with the next tick. Returns true if its session has to
     /// [`wait`](super::Session::wait).
     pub fn resumed(&mut self, missed: bool, fresh: bool) -> bool {
         self.condition = match self.condition {
@@ -197,36 +197,37 @@ impl Subscription {
         self.is_dirty()
     }
 
-    /// The newest number that the client was sent, or that a gap or an `n` accounts for.
+    /// Returns the newest number that a sent tick, its `n` or a gap accounts for.
     pub fn accounted_seq(&self) -> u64 {
         self.accounted_seq
     }
 
-    /// True while ticks pass it by: it will recover from the last value.
+    /// Returns true while new ticks are not queued for it: it will recover from the last value, or old ticks are being
+    /// reread.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         !matches!(self.condition, Condition::Current | Condition::Opening)
     }
 
-    /// Whether the tick of this number is to be queued: it is new, and nothing older is missing.
+    /// Returns true if the tick with this number is to be queued: it is new, and nothing older is missing.
     #[inline]
     pub fn wants(&self, seq: u64) -> bool {
         self.condition == Condition::Current && seq > self.accounted_seq
     }
 
-    /// Whether numbers up to this one went past it unseen.
+    /// Returns true if it has missed ticks up to this number and is not dirty yet.
     pub fn misses(&self, published_seq: u64) -> bool {
         !self.is_dirty() && published_seq > self.accounted_seq
     }
 
-    /// The tick of this number was queued.
+    /// Records that the tick with this number was queued.
     #[inline]
     pub fn queued(&mut self, seq: u64) {
         self.accounted_seq = seq;
     }
 
-    /// Numbers went past it, for this reason. True if it was current until now: then its session has to
-    /// [`wait`](super::Session::wait) for room.
+    /// Makes it dirty because ticks were not queued, for this reason. Returns true if it was current: then its session
+    /// has to [`wait`](super::Session::wait) for room.
     pub fn fell_behind(&mut self, why: GapCause) -> bool {
         let was_current = !self.is_dirty();
         if was_current {
@@ -235,9 +236,9 @@ impl Subscription {
         was_current
     }
 
-    /// What was queued for it from this number on is not sent after all. Where it [resumes](Self::is_resuming), the rest is
-    /// not read either: the last value stands for it. True if its session has to [`wait`](super::Session::wait) for room,
-    /// and does not yet.
+    /// Takes back what was queued for it from this number on. A [reread](Self::is_resuming) ends, too: the last value
+    /// represents the rest. Returns true if its session has to [`wait`](super::Session::wait) for room and does not
+    /// yet.
     pub fn taken_back(&mut self, first: u64) -> bool {
         self.accounted_seq = self.accounted_seq.min(first.saturating_sub(1));
         let waits = matches!(self.condition, Condition::Fresh | Condition::Behind(_) | Condition::Held);
@@ -247,8 +248,9 @@ impl Subscription {
         !waits
     }
 
-    /// What the client was sent last is sent once more, for it means something else by now. True if it was current until now:
-    /// then its session has to [`wait`](super::Session::wait). For states, whose numbers are not counted.
+    /// Schedules the last state to be sent again, because it is shown differently now. Returns true if the subscription
+    /// was current: then its session has to [`wait`](super::Session::wait). For states only, whose numbers are not
+    /// counted.
     pub fn tell_again(&mut self) -> bool {
         let was_current = self.fell_behind(GapCause::Overrun);
         if was_current {
@@ -257,8 +259,8 @@ impl Subscription {
         was_current
     }
 
-    /// A tick came before its rate lets it go. True if it was current until now: then its session has to
-    /// [`hold`](super::Session::hold) it.
+    /// Holds it back, because a tick came before its rate allows one. Returns true if it was current: then its session
+    /// has to [`hold`](super::Session::hold) it.
     pub fn hold(&mut self) -> bool {
         let was_current = !self.is_dirty();
         if was_current {
@@ -267,18 +269,18 @@ impl Subscription {
         was_current
     }
 
-    /// A gap of the feed has come while it was held and could not be sent: it recovers as one that is behind.
+    /// Ends the hold because a gap of the feed follows the held value: the subscription recovers as one that is behind.
     pub fn lapse(&mut self) {
         self.condition = Condition::Behind(GapCause::SlowConsumer);
     }
 
-    /// True while a rate holds it back.
+    /// Returns true while a rate holds it back.
     pub fn is_held(&self) -> bool {
         self.condition == Condition::Held
     }
 
-    /// What the client has to be sent to be current again, in this order: a gap, a tick, a gap. A subscription that
-    /// [resumes](Self::is_resuming), or that is not [dirty](Self::is_dirty), is left alone.
+    /// Makes it current, and returns what its client has to be sent for that. A subscription that is
+    /// [rereading](Self::is_resuming), or is not [dirty](Self::is_dirty), is left alone.
     pub fn catch_up(&mut self, stream: Stream, last: Option<LastValue>) -> CatchUp {
         if self.is_resuming() || !self.is_dirty() {
             return CatchUp::default();
@@ -292,20 +294,20 @@ impl Subscription {
                 let merges = self.mode() == Mode::Latest || stream == Stream::Status;
                 self.recover(&last, why, merges)
             }
-            // What was held back and lost its value to a gap of the feed, the shard came too late for.
+            // The shard sends held values before a gap of the feed; if it missed one, the cause is `Overrun`.
             Condition::Held if last.head > self.accounted_seq => self.recover(&last, GapCause::Overrun, true),
             _ => CatchUp::default(),
         };
         self.accounted_seq = self.accounted_seq.max(last.head);
         catch_up.opens = condition == Condition::Fresh;
         if catch_up.opens {
-            // The count begins with the snapshot: what came before it was never offered.
+            // The count begins with the snapshot: earlier ticks were never offered.
             catch_up.rebased = catch_up.value.map_or(0, |value| value.tick.seq).wrapping_sub(before);
         }
         catch_up
     }
 
-    /// The last value, and after it what the feed lost.
+    /// Returns the last value, and a gap for what the feed lost after it.
     fn snapshot(&self, last: &LastValue) -> CatchUp {
         let mut catch_up = CatchUp::default();
         match last.tick {
@@ -313,7 +315,7 @@ impl Subscription {
                 catch_up.value = Some(Told { tick, n: 1, snap: true });
                 catch_up.after = Missing::range(tick.seq + 1, last.head, GapCause::Feed);
             }
-            // Where there is no value any more, the count still begins at a number that a gap accounts for.
+            // Without a value, gaps tell the client where the count begins.
             None => {
                 let void = last.void.unwrap_or(0);
                 catch_up.before[0] = Missing::range(1, void, GapCause::Seek);
@@ -323,7 +325,7 @@ impl Subscription {
         catch_up
     }
 
-    /// The newest value with what it stands for, and gaps for what nothing stands for.
+    /// Returns the newest value with the number of ticks that it represents, and gaps for all others.
     fn recover(&self, last: &LastValue, why: GapCause, merges: bool) -> CatchUp {
         let mut catch_up = CatchUp::default();
         let mut next = self.accounted_seq + 1;
@@ -336,14 +338,14 @@ impl Subscription {
             catch_up.after = Missing::range(next, last.head, GapCause::Feed);
             return catch_up;
         };
-        // A loss of the feed is never hidden in a merge. What came before it has nothing to stand for it.
+        // A loss of the feed is never hidden in a merge, so no value represents the ticks before it.
         if let Some((from, to)) = last.feed_gap.filter(|(_, to)| (next..tick.seq).contains(to)) {
             let from = from.max(next);
             catch_up.before[0] = Missing::range(next, from - 1, why);
             catch_up.before[1] = Missing::range(from, to, GapCause::Feed);
             next = to + 1;
         }
-        // After a seek the previous value must not merge with the next one.
+        // A value from before a seek must not be merged into one from after it.
         if !merges || tick.snap {
             catch_up.before[2] = Missing::range(next, tick.seq - 1, why);
             next = tick.seq;
@@ -354,29 +356,29 @@ impl Subscription {
     }
 }
 
-/// What makes a subscription current again, in this order.
+/// What makes a subscription current again, in sending order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CatchUp {
-    /// What is missing before the value: what the client lost, what the feed lost, what the client lost.
+    /// Gaps before the value: lost by the client, then by the feed or a seek, then by the client.
     pub before: [Option<Missing>; 3],
     /// The newest value.
     pub value: Option<Told>,
-    /// What the feed lost after it.
+    /// The gap after the value: lost by the feed.
     pub after: Option<Missing>,
     /// The value is the first that the client is sent: the count begins with it.
     pub opens: bool,
-    /// By how much the number moves from which the books count, wrapping.
+    /// By how much the start of the offered count moves, wrapping.
     pub rebased: u64,
 }
 
 impl CatchUp {
-    /// The first numbers that it names because the client or the shard was slow.
+    /// Returns the first missing numbers whose cause is a slow client or shard.
     pub fn slowness(&self) -> Option<Missing> {
         let slow = |missing: &Missing| matches!(missing.why, GapCause::SlowConsumer | GapCause::Overrun);
         self.before.into_iter().chain([self.after]).flatten().find(slow)
     }
 
-    /// How the books stand after it.
+    /// Returns what it adds to the ledger.
     pub fn counts(&self) -> Ledger {
         let mut counts = Ledger::default();
         for missing in self.before.iter().chain([&self.after]).flatten() {
@@ -394,7 +396,7 @@ impl CatchUp {
     }
 }
 
-/// Numbers that are not coming, both ends included.
+/// Sequence numbers that the client does not receive, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The first.
@@ -406,38 +408,38 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// The numbers `from` to `to`; none if there are none between.
+    /// Returns the numbers `from` to `to`; `None` if there are none.
     fn range(from: u64, to: u64, why: GapCause) -> Option<Self> {
         (from <= to).then_some(Self { from, to, why })
     }
 }
 
-/// A tick to send, and what it stands for.
+/// A tick to send, and the number of ticks that it represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     /// The tick.
     pub tick: Tick,
-    /// How many it stands for.
+    /// How many ticks it represents, itself included.
     pub n: u64,
-    /// It is a snapshot.
+    /// Whether it is marked as a snapshot.
     pub snap: bool,
 }
 
-/// What became of the ticks of a session's subscriptions, states not counted.
+/// The outcomes of the ticks of a session, without states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Sent by a message of their own. A snapshot at the start of a subscription repeats a tick and is not counted.
+    /// Sent in a message of their own. The snapshot at the start of a subscription repeats a tick and is not counted.
     pub sent: u64,
-    /// Stood for by a newer one.
+    /// Represented by a newer one.
     pub merged: u64,
     /// Named by a gap because the client or the shard was slow, or the client was away for too long.
     pub dropped: u64,
-    /// Named by a gap because the feed lost them, or because a replay went to where there is no value.
+    /// Named by a gap because the feed lost them, or because a replay moved to a position without a value.
     pub lost: u64,
 }
 
 impl Ledger {
-    /// All that is accounted for, by whatever message.
+    /// Returns the number of ticks that are accounted for.
     pub fn accounted(&self) -> u64 {
         self.sent + self.merged + self.dropped + self.lost
     }

@@ -1,58 +1,58 @@
-//! How many bytes a client that is behind may have before it: what it takes in a given time, by what it has come to.
+//! The window of a client that is behind: the most bytes in flight, which is what the client reads in a given time.
 //!
-//! A session that keeps up has no window. One whose socket was full has one that is measured, which limits nothing;
-//! if the outbox has not been empty for a look and the next, it becomes the limit.
+//! A session that keeps up has no window. A session whose socket was full has one that only measures; it becomes a
+//! limit if the outbox was not empty from one check to a later one.
 
-/// The least that a window lets through, bytes.
+/// The smallest window, in bytes.
 pub(super) const WINDOW_MIN: u64 = 4_096;
-/// For how long a socket has to be full, by two looks at it, before a window limits it: nanoseconds.
+/// How long a socket has to be full, from check to check, before its window becomes a limit, in nanoseconds.
 const BEHIND_NS: u64 = 100_000_000;
-/// A rate is measured over a full window, or over this time where a window takes longer: nanoseconds.
+/// How long a rate is measured, in nanoseconds, unless a full window is read before.
 const MEASURED_NS: u64 = 500_000_000;
-/// A window that limited nothing for so long is given up: nanoseconds.
+/// A window that has limited nothing for this long is dropped, in nanoseconds.
 const UNUSED_NS: u64 = 30_000_000_000;
-/// Pings in one window: after each, what the client has come to is known.
+/// Pings per window; the answer to each reports the read position.
 const PINGS: u64 = 4;
 
 /// The window of one session.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Bytes that may be before the client. `u64::MAX`: it is still being measured.
+    /// Maximum bytes in flight; `u64::MAX` while only measuring.
     bytes: u64,
-    /// What the client had come to, and when, since bytes have waited for it to come further without a break.
+    /// The read position and the time at which the measurement began; `None` while nothing waits for the window.
     since: Option<(u64, u64)>,
-    /// When bytes waited for it last, or when it began; steady time.
+    /// When bytes last waited for the window, or when it was created; steady time.
     full_ns: u64,
 }
 
 impl Window {
-    /// One of a session whose client has come to so many bytes, to be measured.
+    /// Returns a window that only measures, from the read position `come_to`.
     pub(super) fn measured(come_to: u64, now_ns: u64) -> Self {
         Self { bytes: u64::MAX, since: Some((come_to, now_ns)), full_ns: now_ns }
     }
 
-    /// The smallest.
+    /// Returns the smallest window.
     pub(super) fn smallest(now_ns: u64) -> Self {
         Self { bytes: WINDOW_MIN, since: None, full_ns: now_ns }
     }
 
-    /// Bytes that may be before the client.
+    /// Returns the maximum bytes in flight.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether it limits.
+    /// Returns true if it is a limit.
     pub(super) fn is_limit(&self) -> bool {
         self.bytes < u64::MAX
     }
 
-    /// Bytes between two pings, so that none waits for one that does not stand in the stream yet.
+    /// Returns the distance between two pings in bytes: so small that the stream has a ping before the window is full.
     pub(super) fn ping_bytes(&self) -> u64 {
         self.bytes / PINGS
     }
 
-    /// The socket has been full since it is measured, and the client has come to so many bytes: where that was long
-    /// enough, it limits to what the client takes in `ahead_ns`.
+    /// Makes the window a limit, if the socket was full for long enough: to what the client reads in `ahead_ns`,
+    /// measured up to the read position `come_to`.
     pub(super) fn begin(&mut self, come_to: u64, ahead_ns: u64, now_ns: u64) {
         if let Some((from, since_ns)) = self.since
             && now_ns.saturating_sub(since_ns) >= BEHIND_NS
@@ -62,15 +62,15 @@ impl Window {
         }
     }
 
-    /// Bytes wait because it is full; the client has come to so many.
+    /// Records that bytes wait because the window is full, at the read position `come_to`.
     pub(super) fn fill(&mut self, come_to: u64, now_ns: u64) {
         self.since.get_or_insert((come_to, now_ns));
         self.full_ns = now_ns;
     }
 
-    /// The client has come to so many bytes: the window becomes what it takes in `ahead_ns`, at most double or half
-    /// of what it was. With `idle` nothing waits any more, and what comes next does not show how fast the client
-    /// is.
+    /// Adapts the window at the read position `come_to`, to what the client reads in `ahead_ns`, but at most to double
+    /// or half its size. If it is `idle`, nothing waits any more: the window does not shrink, and the measurement ends,
+    /// since later data does not show how fast the client is.
     pub(super) fn advance(&mut self, come_to: u64, idle: bool, ahead_ns: u64, now_ns: u64) {
         let Some((from, since_ns)) = self.since.filter(|_| self.is_limit()) else { return };
         let (bytes, ns) = (come_to.saturating_sub(from), now_ns.saturating_sub(since_ns));
@@ -86,20 +86,20 @@ impl Window {
         }
     }
 
-    /// Nothing waits for it any more.
+    /// Records that nothing waits for it any more.
     pub(super) fn rest(&mut self, now_ns: u64) {
         if self.since.take().is_some() {
             self.full_ns = now_ns;
         }
     }
 
-    /// Whether it has limited nothing for so long that it is of no use.
+    /// Returns true if it has limited nothing for so long that it is of no use.
     pub(super) fn is_unused(&self, now_ns: u64) -> bool {
         self.since.is_none() && now_ns.saturating_sub(self.full_ns) >= UNUSED_NS
     }
 }
 
-/// What is taken in `ahead_ns` where so many bytes were in `ns`.
+/// Returns how many bytes are read in `ahead_ns`, at a rate of `bytes` in `ns`.
 fn taken_in(bytes: u64, ns: u64, ahead_ns: u64) -> u64 {
     let wanted = u128::from(bytes) * u128::from(ahead_ns) / u128::from(ns.max(1));
     u64::try_from(wanted).unwrap_or(u64::MAX - 1).min(u64::MAX - 1)

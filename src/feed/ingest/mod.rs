@@ -187,7 +187,7 @@ pub struct IngestParts {
 pub struct PublishingParts {
     /// Their input, if publishing is enabled.
     pub input: Option<mpsc::Receiver<PublishInput>>,
-    /// The limits of the line of each.
+    /// The limits of each publisher's line.
     pub limits: LineLimits,
     /// The recorder's tap for what they send.
     pub tap: Option<Tap>,
@@ -238,8 +238,8 @@ fn publish<'a>(
     }
 }
 
-/// The first records of a turn, all of which are measured; after them one in `MEASURED` is, and represents
-/// those before it.
+/// The number of records at the start of a turn that are all measured. After them every `MEASURED`th one is,
+/// and represents those before it.
 const MEASURED: u64 = 8;
 
 /// Measures the time that ticks take on this thread, and reports feed gaps as incidents.
@@ -464,8 +464,8 @@ impl Ingest {
         }
     }
 
-    /// Publishes the position of the replay if it has changed or the interval has passed. Returns true if it
-    /// did.
+    /// Publishes the position of the replay, if its state has changed or the interval has passed. Returns
+    /// true if the position was published.
     fn show(&mut self, now: Now) -> bool {
         let IngestParts { replays, writer, replay_control, .. } = &mut self.parts;
         let (Some(replay_control), [replay]) = (replay_control, replays.as_mut_slice()) else { return false };
@@ -559,7 +559,7 @@ impl Ingest {
                 };
                 let left =
                     || Duration::from_nanos(at_ns.saturating_sub(clock.now().mono_ns).min(SLEEP_NS_MAX));
-                // Only after a packet: where few arrive, they wake this thread less often than the pause
+                // Only after a packet: if packets are rare, they wake this thread less often than the pause
                 // would.
                 if self.chunks > before && self.parts.bells.iter().all(|bell| bell.is_busy()) {
                     std::thread::sleep(self.parts.rest.min(left()));

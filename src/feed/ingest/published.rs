@@ -15,8 +15,8 @@ use crate::venue::WireFormat;
 const CHUNKS_PER_TURN: usize = 4;
 /// Lines in a part. A chunk can hold thousands, and neither feeds nor shards should wait for all of them.
 const LINES_PER_PART: usize = 32;
-/// The largest backlog of newly listed instruments, about 0.3 ms of a shard's work, at which a publisher that
-/// lists another one may continue. Above it the publisher waits.
+/// The largest listing backlog, in subscriptions (about 0.3 ms of a shard's work), at which a publisher that
+/// lists an instrument may continue. Above it the publisher waits.
 const LISTING_BACKLOG_MAX: usize = 128;
 /// How often the backlog is checked while publishers wait.
 const LOOK_EVERY_NS: u64 = MS / 4;
@@ -59,8 +59,8 @@ impl Ingest {
 
     /// Takes the next input of the publishers; returns its lines, or `None` if nothing can be taken now.
     fn next_input(&mut self, now: Now) -> Option<Result<Rest, NoChunk>> {
-        // Only at a backlog of 0, so that each shard has turns without instruments to take up, which it needs
-        // for requests.
+        // A waiting publisher continues only at a backlog of 0, so that each shard has turns without new
+        // instruments, in which it serves requests.
         if !self.waiting.is_empty() && (self.parts.listing_backlog)() == 0 {
             let (publisher, next) = self.waiting.next()?;
             return match next {

@@ -1,9 +1,10 @@
 //! Publishers that wait until the shards have taken up the instruments they listed.
 //!
 //! A shard does not read the ring past an instrument that its subscriptions have not taken up. With many
-//! wildcards that takes time, and behind a publisher that lists thousands at once every client would wait for
-//! it: so that publisher waits, and the others continue. What it had sent by then is kept here: a few
-//! [chunks](crate::feed::publish::CHUNKS_PER_PUBLISHER), after which its socket is not read.
+//! wildcards that takes time, and a publisher that lists thousands of instruments at once would delay every
+//! client. So that publisher waits, while the others continue. Its input is held here: at most
+//! [`CHUNKS_PER_PUBLISHER`](crate::feed::publish::CHUNKS_PER_PUBLISHER) chunks, after which its socket is not
+//! read.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -54,8 +54,8 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
                 None => !is_older,
             };
             if !reaches && !self.limits.checks_off.sequence {
-                // The snapshot is older than the oldest kept change after it. A synchronised book continues
-                // without it; one that is not waits for another snapshot.
+                // Changes between the snapshot and the oldest kept change are missing. A synchronised book
+                // continues without the snapshot; otherwise the line waits for another one.
                 self.stats.refused.snapshots += u64::from(listed.book.is_none());
                 return Ok(());
             }
@@ -99,7 +99,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(newest)
     }
 
-    /// Keeps the current change for a snapshot that may be older.
+    /// Keeps the current change, for a later snapshot that does not include it.
     fn keep(&mut self, at: usize, first: u64, last: u64, previous: Option<u64>) {
         let share = self.limits.splice_bytes_max / self.symbols.len().max(1);
         let window = &mut self.symbols[at].window;
@@ -161,7 +161,7 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         let (quote, is_certain) = (book.quote(), book.is_certain());
         let listed = &self.symbols[at];
         let speaks = self.sequencer.rank(listed.id, Channel::Quote, self.id) == Some(RANK_BOOK);
-        // The published quote was checked when it was published.
+        // Nothing has changed, and the quote was checked when it was published.
         if quote == listed.top && speaks && is_certain && !listed.broken && !listed.held {
             return taken.into_result();
         }

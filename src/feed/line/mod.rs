@@ -194,9 +194,10 @@ impl Line {
         self.last_rx_ns.map_or(0, |_| now_ns.saturating_sub(self.heard_ns))
     }
 
-    /// Reads a future frame without publishing anything, to learn which sources exist for which symbol. A
-    /// ticker before the book's snapshot, or an aggregate before the first trade, is then recognised as
-    /// redundant from the start. Unreadable frames are left for [`frame`](Self::frame) to report.
+    /// Decodes a frame before it is due, without publishing anything, to learn which sources exist for which
+    /// symbol. A ticker before the book's snapshot, or an aggregate before the first trade, is then
+    /// recognised as redundant from the start. Unreadable frames are left for [`frame`](Self::frame) to
+    /// report.
     pub fn prime(&mut self, frame: &[u8], sequencer: &mut Sequencer) {
         let mut stats = LineStats::default();
         let mut processor = LineProcessor {
@@ -367,7 +368,7 @@ impl Line {
         }
         self.silent = silent;
         for listed in self.symbols.iter() {
-            // A symbol without a message since the join has no message now either.
+            // A frame of other symbols does not end the silence of one that was not heard since the join.
             if listed.unheard && !silent {
                 continue;
             }

@@ -40,7 +40,7 @@ pub(super) struct SymbolState {
     pub(super) update: Option<Updates>,
     /// Changes of the book, kept for a snapshot that is older than they are.
     pub(super) window: Window,
-    /// The number of the newest trade, from whatever event.
+    /// The number of the newest trade, from any event.
     last_trade: Option<u64>,
     /// The newest trade covered by a published aggregate.
     last_told_by_aggregate: Option<u64>,
@@ -410,8 +410,9 @@ impl<Out: FnMut(&Tick)> LineProcessor<'_, Out> {
         Ok(())
     }
 
-    /// Returns true if a trade is to be published: its size, and on a venue its price, is above 0. A negative
-    /// size, and on a venue a negative price, is a fault of the frame.
+    /// Returns true if a trade is to be published: its size is above 0, and so is its price, unless prices of
+    /// the symbol can be negative. Returns false for a venue's trade with size or price 0, which is left out.
+    /// Any other trade is a fault of the frame.
     fn makes_sense(&self, symbol: &str, trade: &Trade) -> Result<bool, DecodeError> {
         if trade.size.is_positive() && trade.price.is_positive() {
             return Ok(true);

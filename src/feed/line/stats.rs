@@ -114,7 +114,7 @@ pub struct RefusedCounts {
     /// Implausible venue times. Before 2000 or after 2199: a venue's tick is published without the time, a
     /// publisher's frame is rejected. More than a day ahead: a publisher's frame is rejected.
     pub times: u64,
-    /// Book snapshots older than the changes before them that the kept changes do not reach.
+    /// Book snapshots not used because the kept changes begin too late to be applied to them.
     pub snapshots: u64,
     /// Frames whose symbol is invalid or may not be published.
     pub symbols: u64,

@@ -142,8 +142,8 @@ async fn first_line(wire: &mut Wire, lines: &mut Lines) -> Result<Vec<u8>, Refus
     }
 }
 
-/// Closes a connection with the reason; does not wait for the peer to read it if too many are waited for
-/// already.
+/// Closes a connection with the reason, and waits until the peer has read it, unless too many such waits are
+/// in progress.
 async fn refuse(mut wire: Wire, why: Close, msg: &str, among: &Strangers) {
     wire.say(&json!({"type": "error", "code": why.why(), "msg": msg}));
     match among.parting() {

@@ -1,5 +1,5 @@
 //! Rate limit for wrong tokens: they are counted per address, and once an address has used up its share, its
-//! tokens are not compared for a while. It reads no clock.
+//! tokens are not compared for a while. The time is an argument.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -83,7 +83,7 @@ impl Lines {
         Some(Whole { first_line, lines, bytes })
     }
 
-    /// Ends the last line, which nothing else will end.
+    /// Adds the missing end of the last line, after the stream has ended.
     pub(super) fn finish(&mut self) {
         if self.buffer.last().is_some_and(|last| *last != b'\n') {
             self.buffer.push(b'\n');

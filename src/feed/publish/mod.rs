@@ -2,7 +2,7 @@
 //!
 //! Lines are not parsed here. They go to the ingest thread in chunks, one per socket read, through one
 //! bounded channel; while it is full the publishers' sockets are not read, so TCP applies back-pressure to
-//! the publishers. Faults that the ingest thread finds are sent back to the publisher by line number, as far
+//! the publishers. The ingest thread reports faults, which are sent to the publisher by line number, as long
 //! as it reads them.
 //!
 //! Connections without the token are served on the control thread (`admit`), publishers on the ingest thread.

@@ -1,6 +1,6 @@
-//! The places of one listener for connections without the token. They cannot be used to lock others out: a
-//! new connection takes the place of the one that has waited longest. A publisher shows its token at once, so
-//! it needs a place only briefly.
+//! The places of one listener for connections without the token. Occupying them locks nobody out: a new
+//! connection takes the place of the one that has waited longest. A publisher shows its token at once, so it
+//! needs a place only briefly.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

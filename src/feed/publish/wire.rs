@@ -44,9 +44,9 @@ pub(super) enum Received {
 /// The limits of one receive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portion {
-    /// Bytes added to the lines, at most [`READ_BYTES_MAX`].
+    /// Maximum number of bytes added to the lines; no more than [`READ_BYTES_MAX`].
     pub(super) bytes: usize,
-    /// WebSocket messages started, so that other connections get their turn.
+    /// Maximum number of WebSocket messages begun, so that other connections get their turn.
     pub(super) messages: usize,
 }
 
@@ -213,7 +213,7 @@ impl Wire {
     /// Closes without waiting: bytes that the kernel does not accept at once are lost.
     pub(super) fn drop_now(mut self, why: Close) {
         self.say_why(why);
-        // If this fails, the reason is lost, as it may be anyway.
+        // Without room in the kernel, the peer does not receive the reason.
         self.stream.try_write(&self.out).ok();
     }
 
@@ -265,7 +265,7 @@ impl Frames {
                 Ok(Message::Binary(_)) => return Poll::Ready(Err(Close::Unsupported)),
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Return everything available at once: a chunk is more expensive than a line.
+                    // Everything available goes into one chunk, since a chunk costs more than a line.
                     if room < portion.bytes {
                         return Poll::Ready(Ok(Received::Bytes));
                     }
@@ -277,8 +277,8 @@ impl Frames {
         }
     }
 
-    /// Returns the next message. Its replies are added to `out` if there is room: a peer that reads nothing
-    /// gets no pongs.
+    /// Returns the next message. Replies, such as pongs, are added to `out` if there is room: a peer that
+    /// reads nothing gets none.
     fn read(&mut self, stream: &TcpStream, out: &mut Vec<u8>) -> Result<Message, Error> {
         let Self { context, scanner, controls, most, clock, .. } = self;
         let now_ns = clock.now().mono_ns;

@@ -1,11 +1,11 @@
 //! The recorder: writes what the feed lines receive, frame by frame, before it is decoded.
 //!
 //! A [`Tap`] belongs to a line. It copies frames into a queue that is bounded in messages and bytes, without
-//! lock, system call or waiting. While the queue is full frames are not recorded, and the tap remembers the
+//! lock, system call or waiting. While the queue is full, frames are not recorded, and the tap remembers the
 //! hole. The recorder is a thread of its own ([`Recorder::spawn`]), which polls the queue every
-//! [`LOOK_EVERY_NS`], makes blocks of the lines and writes them ([`SegmentWriter`]). If the recorder or the
-//! disk is too slow, the recording has a hole, with a note in it; if it cannot write, the recording of the
-//! line ends with an alarm, and the feed continues.
+//! [`LOOK_EVERY_NS`], packs the frames into blocks and writes them ([`SegmentWriter`]). If the recorder or
+//! the disk is too slow, the recording has a hole, with a note in it; if it cannot write, the recording of
+//! the line ends with an alarm, and the feed continues.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ pub struct LineRecord {
     pub bytes: Counter,
     /// Files started.
     pub segments: Counter,
-    /// Frames with line breaks, which are recorded as spaces.
+    /// Frames whose line breaks were recorded as spaces.
     pub altered: Counter,
     /// Frames not recorded, for whatever reason.
     pub dropped_frames: Counter,
@@ -116,7 +116,7 @@ impl LineRecord {
 #[derive(Debug)]
 struct Queue {
     messages: ArrayQueue<Message>,
-    /// Written buffers, returned to the taps.
+    /// Buffers of written frames, for reuse by the taps.
     spares: ArrayQueue<Vec<u8>>,
     /// Bytes of the frames in the queue.
     bytes: AtomicUsize,
@@ -160,7 +160,7 @@ pub struct Tap {
     queue: Arc<Queue>,
     record: Arc<LineRecord>,
     line: u32,
-    /// Many connections share it, so the end of one is not the end of the others.
+    /// Many connections share the line, so the end of one does not end the others.
     shared: bool,
     hole: Option<Hole>,
 }
@@ -205,7 +205,7 @@ impl Tap {
 
     fn remark(&mut self, rx_ns: u64, what: What) {
         if !self.tell_hole() || !self.push(rx_ns, what) {
-            // A hole covers the notes that are missing in it.
+            // The note about the hole also covers the notes that are lost in it.
             self.lose(rx_ns, 0, 0);
         }
     }
@@ -258,7 +258,7 @@ pub struct RecorderThread {
 }
 
 impl RecorderThread {
-    /// Writes everything queued so far and waits for that, as long as the disk takes.
+    /// Stops the thread, and waits until everything queued is on the disk, however long that takes.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Release);
         self.thread.thread().unpark();

@@ -1,4 +1,5 @@
-//! The captures of a replay: their venue formats, how they are reopened, and which of them start it.
+//! The captures of a replay: their venue formats, how they are reopened, and which are read before playback
+//! starts.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,13 +12,13 @@ use crate::feed::sequencer::{LineId, Origin, Sequencer};
 use crate::text::printable;
 use crate::venue::{Sniffed, WireFormat};
 
-/// How much later than the first capture others may begin, in nanoseconds, to have their first frames read
-/// before playback starts: those of connections recorded in parallel.
+/// How much later than the first capture another may begin to have its first frames read before playback
+/// starts, in nanoseconds. Connections that were recorded in parallel begin within this time.
 const PRIMED_NS: u64 = 10_000_000_000;
-/// How many captures that began before one are checked for an end where it begins.
+/// How many preceding captures are checked for one that ends where a capture begins.
 const NEIGHBOURS: usize = 8;
 
-/// What is needed to read some captures again.
+/// The captures of a replay, and what is needed to read them again.
 pub(super) struct CaptureFiles {
     pub(super) captures: Vec<Arc<Capture>>,
     pub(super) wires: Vec<WireFormat>,

@@ -149,9 +149,9 @@ impl MergedCapture {
         self.merged.peek_ns()
     }
 
-    /// Takes the next record, stamped as received at `rx_ns` or as recorded, and passes its ticks to `out`,
-    /// with the number that each trade, quote and gap has in the captures. Call it only if there is a next
-    /// record. `heard_ns` is steady time.
+    /// Takes the next record, and passes its ticks to `out`, with the number that each trade, quote and gap
+    /// has in the captures. The record is stamped with `rx_ns`, or as recorded if that is `None`. `heard_ns`
+    /// is steady time. Call it only if there is a next record.
     #[inline]
     pub(super) fn take(
         &mut self,

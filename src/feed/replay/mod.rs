@@ -56,7 +56,7 @@ pub struct ReplaySpec {
     pub from: Option<Moment>,
     /// Records received at this moment or later are left out.
     pub to: Option<Moment>,
-    /// The longest part of a silence that is waited for, in nanoseconds; the rest is skipped.
+    /// The longest silence that is played, in nanoseconds; the rest of a longer one is skipped.
     pub idle_ns_max: Option<u64>,
     /// Checks of the venue's messages that are skipped.
     pub checks_off: ChecksOff,
@@ -194,7 +194,7 @@ struct Extent {
     end_tick: Option<u64>,
     /// The receive time of the last record, or `to`, once playback has reached it.
     end_ns: Option<u64>,
-    /// The end as returned by the last `take_changed`.
+    /// The end that the last call of `take_changed` found.
     reported_end_ns: Option<u64>,
 }
 
@@ -442,7 +442,7 @@ impl Replay {
             self.stand_at_end(rx_ns, sequencer, &mut out);
             return ReplayStep::Ended;
         }
-        // Nothing that was published holds at the beginning.
+        // No published value is valid at the beginning.
         for line in &mut self.merged_capture.lines {
             line.disconnected(rx_ns, sequencer, &mut out);
         }
@@ -484,7 +484,7 @@ impl Replay {
         self.stand_at_end(now.wall_ns, sequencer, &mut out);
     }
 
-    // ---- what it shows --------------------------------------------------------------------------------
+    // ---- state and position ----------------------------------------------------------------------------
 
     /// Returns its state and position.
     pub fn playback(&mut self, now: Now) -> Playback {

@@ -1,4 +1,4 @@
-//! What a replay publishes: counted by the digest, and in portions while it is stepped.
+//! The output of a replay: the digest of its ticks, and the ticks held back while it is stepped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use super::digest::Digest;
 use crate::model::instrument::InstrumentTable;
 use crate::model::tick::{Body, Tick};
 
-/// The way of a tick from the lines of a replay to the sequencer's reader.
+/// Passes the ticks of a replay on, except those beyond the end of a step.
 #[derive(Default)]
 pub(super) struct Output {
     digest: Option<Digest>,
-    /// Ticks of a frame beyond the last tick of a step. They have their sequence numbers.
+    /// Ticks of the last frame beyond the end of a step. They already have their sequence numbers.
     held: VecDeque<Tick>,
     /// Trades and quotes that a step still publishes while the replay is paused.
     steps: u32,
 }
 
 impl Output {
-    /// Starts the digest, which names the instruments of `table`.
+    /// Starts the digest, which identifies instruments by their names in `table`.
     pub(super) fn begin(&mut self, table: &Arc<InstrumentTable>) {
         self.digest.get_or_insert_with(|| Digest::new(Arc::clone(table)));
     }

@@ -3,8 +3,8 @@
 use crate::protocol::replay::Speed;
 use crate::time::clock::{Now, Pace};
 
-/// The longest silence that is waited for unless `idle_ns_max` is set, in nanoseconds: one hour. A longer one
-/// is probably a step of the recorder's clock, or the time between two captures, and is skipped entirely.
+/// The longest silence that is played unless `idle_ns_max` is set, in nanoseconds: one hour. A longer one is
+/// probably a step of the recorder's clock, or the time between two captures, and is skipped entirely.
 pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 
 /// The schedule of a replay: `start + (time of the record − time of the start position) / speed`. A pause, a
@@ -14,7 +14,7 @@ pub const SILENCE_NS_MAX: u64 = 3_600_000_000_000;
 #[derive(Debug)]
 pub(super) struct ReplaySchedule {
     speed: Speed,
-    /// The longest part of a silence that is waited for; `None`: see [`SILENCE_NS_MAX`].
+    /// The longest silence that is played; `None`: see [`SILENCE_NS_MAX`].
     idle_ns_max: Option<u64>,
     /// `Some` while it runs.
     pace: Option<Pace>,
@@ -23,7 +23,7 @@ pub(super) struct ReplaySchedule {
     stood_ns: Option<u64>,
     /// The time of the newest record.
     last_ns: Option<u64>,
-    /// How far the wall clock is [ahead](Now::ahead_ns), which `rx` follows.
+    /// How far the wall clock is [ahead](Now::ahead_ns) of steady time; `rx` follows it.
     ahead_ns: Option<u64>,
 }
 
@@ -55,8 +55,8 @@ impl ReplaySchedule {
         Some(Now { mono_ns, wall_ns: mono_ns.wrapping_add(self.follow(now)) })
     }
 
-    /// Returns how far the wall clock is ahead. It changes if the clock was set, or this thread was suspended
-    /// between the two readings.
+    /// Returns how far the wall clock is ahead of steady time. It changes if the clock was set, or this
+    /// thread was suspended between the two readings.
     fn follow(&mut self, now: Now) -> u64 {
         let ahead_ns = now.ahead_ns();
         let known = self.ahead_ns.filter(|known| {

@@ -198,8 +198,8 @@ impl Seeker {
         Ok(Self { shared, seeker: seek.thread().clone(), threads: vec![pass, seek] })
     }
 
-    /// Seeks to where everything received before `at_ns` has been taken, and nothing else. Cancels an earlier
-    /// seek that has not completed.
+    /// Seeks to the position at which exactly the records received before `at_ns` have been taken. Cancels an
+    /// earlier seek that has not completed.
     pub(super) fn go(&self, at_ns: u64) {
         let jump = self.shared.newest.fetch_add(1, Ordering::AcqRel) + 1;
         self.shared.wanted.force_push((jump, at_ns));

@@ -1,5 +1,5 @@
-//! The bytes that wait for a socket: chunks of whole frames, in which urgent frames overtake the others, then frames that
-//! other outboxes send, too; and how long the oldest of them has been waiting.
+//! The outbox: whole frames that wait for a socket, and how long the oldest has waited. Chunks come first, in which
+//! urgent frames overtake others; then come references into the frame ring, whose frames other outboxes send, too.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -8,62 +8,62 @@ use super::buffers::{Buffers, FrameRange, Times};
 use super::pending_frames::PendingFrames;
 use crate::protocol::frame;
 
-/// Chunks that one write takes, at most: some 32 KiB, so that pings can stand close in what has waited.
+/// Maximum number of chunks per write: some 32 KiB, so that pings in a long queue can be close together.
 const SLICES_MAX: usize = 13;
-/// Bytes that came within this time of each other are of one age.
+/// Bytes queued within this time of each other have the same age, in nanoseconds.
 const GRAIN_NS: u64 = 25_000_000;
-/// Ticks of one write whose times are handed out.
+/// Maximum number of ticks per write whose times are passed on from the frame ring.
 const TOLD_MAX: u32 = 8;
-/// Ages that are kept apart; beyond that, every second one is forgotten, and its bytes count as older.
+/// Maximum number of ages. Beyond it, every second one is forgotten, and its bytes count as older.
 const AGES_MAX: usize = 64;
 
-/// Whole frames, in the order in which they go out.
+/// Whole frames, in sending order.
 ///
-/// What each write needs comes first, for it is in no near cache: see [`Session`](super::Session).
+/// The fields that each write needs come first, since they are in no near cache: see [`Session`](super::Session).
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Outbox {
     /// Bytes that wait.
     len: usize,
-    /// The last range. Empty if there is none.
+    /// The last range in the frame ring; empty if there is none.
     range: FrameRange,
-    /// Since when the next byte has waited, steady time.
+    /// Since when the next byte has waited, in nanoseconds of steady time.
     oldest_ns: u64,
-    /// Bytes that have gone out, ever.
+    /// Bytes that were written, in total.
     taken: u64,
-    /// What else is known of them. There is nothing as a rule.
+    /// What else is known of the waiting bytes; usually nothing.
     marks: Option<Box<Marks>>,
-    /// How many of the bytes are to go out until the last urgent one has; 0 if there are none.
+    /// Bytes up to the end of the last urgent frame; 0 if there is none.
     urgent_len: usize,
-    /// What stands in the frame ring, behind all chunks, but for the last range: frames of which nothing has gone out.
+    /// The ranges in the frame ring before the last one. They follow all chunks, and nothing of them was written.
     ranges: Vec<FrameRange>,
     buffers: Buffers,
-    /// The chunk that goes out next. Each begins with a frame.
+    /// The chunk that is written next. Each chunk begins with a frame.
     front: Vec<u8>,
-    /// How much of it has gone out.
+    /// How many bytes of it were written.
     written: usize,
-    /// Some start of a frame in it; the next one to go out is found from here.
+    /// The start of a frame in it, from which the next unwritten frame is found.
     frame_start: usize,
-    /// The chunks behind it. Empty while a socket keeps up.
+    /// The chunks behind it. Empty while the socket keeps up.
     rest: VecDeque<Vec<u8>>,
 }
 
-/// What is known of bytes that wait, besides what they are. Places are counted like [`Outbox::taken`].
+/// What is known of waiting bytes. Positions count like [`Outbox::taken`].
 #[derive(Debug, Default)]
 struct Marks {
-    /// Where younger bytes begin, and their time.
+    /// Where bytes of a later time begin, and that time.
     younger: VecDeque<(u64, u64)>,
-    /// Where answers end, and how long they are.
+    /// Where answers end, and their lengths.
     answers: VecDeque<(u64, usize)>,
-    /// How long these are together.
+    /// The total length of these answers.
     answer_bytes: usize,
-    /// Where the frames of ticks end, and their times.
+    /// Where frames of ticks end, and their times.
     ticks: VecDeque<(u64, Times)>,
-    /// What stands before this place waited because the socket took nothing.
+    /// Bytes before this position waited because the socket took nothing.
     refused: u64,
 }
 
-/// Puts a range behind the `last` one, which is behind all `others`.
+/// Appends a range to the `last` one, which follows all `others`.
 #[inline(always)]
 fn put_behind(others: &mut Vec<FrameRange>, last: &mut FrameRange, range: FrameRange, buffers: &Buffers) {
     if last.len == 0 {
@@ -77,13 +77,12 @@ fn put_behind(others: &mut Vec<FrameRange>, last: &mut FrameRange, range: FrameR
 }
 
 impl Outbox {
-    /// An empty one.
+    /// Returns an empty outbox.
     pub(super) fn new(buffers: Buffers) -> Self {
         Self { buffers, ..Self::default() }
     }
 
-    /// Shows what goes out next to `write`, at least one slice, as much as one write takes, and not more than `most`
-    /// bytes.
+    /// Passes the next bytes to `write`: at least one slice, as much as one write takes, and at most `most` bytes.
     pub(super) fn show<T>(&mut self, most: usize, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         if self.is_in_frame_ring() && self.len <= most {
             let one = |bytes: &[u8]| write(&[IoSlice::new(bytes)]);
@@ -112,8 +111,8 @@ impl Outbox {
         write(&slices[..count])
     }
 
-    /// All that waits up to the end of the urgent frames, where there are any: the rest of a frame that has begun, and
-    /// they. With `all`, everything.
+    /// Returns a copy of the urgent frames, if any, and of the rest of a partly written frame before them; with `all`,
+    /// of everything.
     pub(super) fn copied(&mut self, all: bool) -> Vec<u8> {
         self.own();
         let len = if all { self.len } else { self.urgent_len };
@@ -134,13 +133,13 @@ impl Outbox {
         self.len ^ self.ranges.len()
     }
 
-    /// How many bytes wait.
+    /// Returns the number of waiting bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// How many of these are of answers.
+    /// Returns how many of these belong to answers.
     #[inline]
     pub fn answer_bytes(&self) -> usize {
         let Some(marks) = &self.marks else { return 0 };
@@ -149,18 +148,18 @@ impl Outbox {
         marks.answer_bytes - begun
     }
 
-    /// True if nothing waits.
+    /// Returns true if nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Since when the next byte has waited, steady time; `None` if nothing waits.
+    /// Returns since when the next byte has waited, in nanoseconds of steady time; `None` if nothing waits.
     pub fn oldest_ns(&self) -> Option<u64> {
         (!self.is_empty()).then_some(self.oldest_ns)
     }
 
-    /// Puts whole frames behind all others.
+    /// Appends whole frames.
     pub(super) fn push(&mut self, frames: &[u8], now_ns: u64) {
         self.own();
         self.note(now_ns);
@@ -168,14 +167,14 @@ impl Outbox {
         self.len += frames.len();
     }
 
-    /// Puts the frame of a tick behind all others.
+    /// Appends the frame of a tick.
     pub(super) fn push_tick(&mut self, frame: &[u8], times: Times, now_ns: u64) {
         self.push(frame, now_ns);
         let end = self.taken + self.len as u64;
         self.marks.get_or_insert_default().ticks.push_back((end, times));
     }
 
-    /// How many ticks are out with the next `n` bytes.
+    /// Returns how many ticks end within the next `n` bytes.
     #[inline]
     pub(super) fn ticks_within(&self, n: usize) -> u32 {
         if self.is_in_frame_ring() {
@@ -187,9 +186,9 @@ impl Outbox {
         marks.ticks.iter().take_while(|(tick_end, _)| *tick_end <= end).count() as u32
     }
 
-    /// Hands out the times of the ticks that are out with the next `n` bytes, and how many each stands for: of these, those next
-    /// to it where many go out at once; and of all, its share of `others` too. The one that has waited longest is among
-    /// them. False if no tick is out.
+    /// Samples the ticks that end within the next `n` bytes: at most [`TOLD_MAX`] of the frame ring, among them the
+    /// longest waiting. Passes the times of each to `tell`, with the number of these ticks that it represents, and with
+    /// that number plus its share of `others`. Returns false if no tick ends there.
     pub(super) fn going(&self, n: usize, others: u64, mut tell: impl FnMut(Times, u64, u64)) -> bool {
         let out = self.ticks_within(n);
         let step = if self.is_in_frame_ring() { out.div_ceil(TOLD_MAX).max(1) } else { 1 };
@@ -218,23 +217,23 @@ impl Outbox {
         out > 0
     }
 
-    /// The socket took nothing, and from now on may take something: what waits by now waited for the client.
+    /// Marks all waiting bytes as refused: they waited while the socket took nothing, which ends now.
     pub(super) fn was_refused(&mut self) {
         let end = self.taken + self.len as u64;
-        // Ticks that were refused are known there.
+        // Blocking has copied all frames, so every refused tick is in `marks`.
         if let Some(marks) = &mut self.marks {
             marks.refused = end;
         }
     }
 
-    /// Whether some of what goes out next waited because the socket took nothing.
+    /// Returns true if some of the next bytes waited because the socket took nothing.
     #[inline]
     pub(super) fn has_refused(&self) -> bool {
         self.marks.as_ref().is_some_and(|marks| marks.refused > self.taken)
     }
 
-    /// Hands out the times of each tick that is out with the next `n` bytes of an outbox that [has been
-    /// refused](Self::has_refused), and whether it was itself, or came later.
+    /// Passes to `tell` the times of each tick that ends within the next `n` bytes, and true if the socket refused it.
+    /// For an outbox of which some bytes [were refused](Self::has_refused).
     pub(super) fn going_refused(&self, n: usize, mut tell: impl FnMut(Times, bool)) {
         let Some(marks) = &self.marks else { return };
         let end = self.taken + n as u64;
@@ -242,13 +241,13 @@ impl Outbox {
         out.for_each(|(tick_end, times)| tell(*times, *tick_end <= marks.refused));
     }
 
-    /// Whether all that waits stands in the frame ring.
+    /// Returns true if all waiting bytes are in the frame ring.
     #[inline]
     fn is_in_frame_ring(&self) -> bool {
         self.range.len > 0 && self.front.is_empty()
     }
 
-    /// How many frames in the frame ring are whole within the first `n` bytes.
+    /// Returns how many frames in the frame ring end within the first `n` bytes.
     #[cold]
     fn frames_within(&self, n: usize) -> u32 {
         let (mut count, mut left) = (0, n);
@@ -268,10 +267,10 @@ impl Outbox {
         count
     }
 
-    /// Puts frames that stand in the frame ring behind all others.
+    /// Appends frames of the frame ring, by reference.
     #[inline]
     pub(super) fn push_range(&mut self, range: FrameRange, now_ns: u64) {
-        // All that stands in the frame ring is as old as the first of it: it goes out together, or is copied before long.
+        // All ranges count as old as the first of them: they are written together, or copied soon.
         if self.range.len == 0 {
             self.note(now_ns);
         }
@@ -279,7 +278,7 @@ impl Outbox {
         put_behind(&mut self.ranges, &mut self.range, range, &self.buffers);
     }
 
-    /// Puts what was pushed on a row of pending frames behind all others: how many ticks of it are counted.
+    /// Appends pending frames, and leaves no room in their row. Returns how many count as sent in the ledger.
     #[inline]
     pub(super) fn absorb(&mut self, pending_frames: &mut PendingFrames) -> u64 {
         pending_frames.set_room(0);
@@ -290,7 +289,7 @@ impl Outbox {
             self.note(pending_frames.since_ns());
         }
         let Self { buffers, ranges, range: last, len, .. } = self;
-        // In registers: a range that was just written in words is slow to read as a whole.
+        // Kept in registers: a range whose words were just stored is slow to load as a whole.
         let (mut end, mut bytes) = (*last, 0);
         let counted = pending_frames.take(buffers, |range| {
             bytes += range.len;
@@ -300,7 +299,7 @@ impl Outbox {
         counted
     }
 
-    /// As [`push_range`](Self::push_range), but the frame ring may come round.
+    /// As [`push_range`](Self::push_range), but copies the frames, so the frame ring may wrap.
     pub(super) fn push_copy(&mut self, range: FrameRange, now_ns: u64) {
         let buffers = self.buffers.clone();
         buffers.read(range, |frame| match buffers.times(range, 0) {
@@ -309,14 +308,15 @@ impl Outbox {
         });
     }
 
-    /// Copies what stands in the frame ring: from here on it may come round.
+    /// Copies the frames that are in the frame ring, which may then wrap.
     pub(super) fn own(&mut self) {
         if self.range.len > 0 {
             self.own_behind(0);
         }
     }
 
-    /// Copies what stands in the frame ring, but for frames that are whole within its first `n` bytes: these have gone out.
+    /// Copies the frames that are in the frame ring, except those that end within the first `n` bytes: these were
+    /// written.
     #[cold]
     fn own_behind(&mut self, n: usize) {
         let (mut ranges, last) = (std::mem::take(&mut self.ranges), std::mem::take(&mut self.range));
@@ -338,7 +338,7 @@ impl Outbox {
                         self.marks.get_or_insert_default().ticks.push_back((end, times));
                     }
                     self.append(frame);
-                    // The first of them has begun.
+                    // The first one may be partly written.
                     self.written += std::mem::take(&mut gone);
                 }
             });
@@ -346,7 +346,7 @@ impl Outbox {
         self.buffers.take_back_list(ranges);
     }
 
-    /// What comes now has waited since now.
+    /// Notes the age of bytes that are queued now.
     #[inline]
     fn note(&mut self, now_ns: u64) {
         if self.len == 0 {
@@ -356,8 +356,8 @@ impl Outbox {
         }
     }
 
-    /// Puts frames into the last chunk, or begins another: a vector by itself would double, and a full outbox then take
-    /// twice its budget.
+    /// Appends frames to the last chunk, or to a new one. A single vector would double its capacity when it grows, so a
+    /// full outbox would take twice its budget.
     fn append(&mut self, frames: &[u8]) {
         let last = self.rest.back_mut().unwrap_or(&mut self.front);
         if last.capacity() - last.len() >= frames.len() {
@@ -372,7 +372,7 @@ impl Outbox {
         }
     }
 
-    /// Puts an answer behind all others.
+    /// Appends an answer.
     pub(super) fn push_answer(&mut self, frame: &[u8], now_ns: u64) {
         self.push(frame, now_ns);
         let marks = self.marks.get_or_insert_default();
@@ -386,7 +386,7 @@ impl Outbox {
         youngest.map_or(self.oldest_ns, |(_, at)| *at)
     }
 
-    /// What comes now is younger than all before it.
+    /// Notes that bytes queued from now on are younger than all before them.
     #[cold]
     fn age(&mut self, now_ns: u64) {
         let marks = self.marks.get_or_insert_default();
@@ -400,7 +400,7 @@ impl Outbox {
         marks.younger.push_back((self.taken + self.len as u64, now_ns));
     }
 
-    /// Puts whole frames before all others that have not begun to go out, but behind urgent ones.
+    /// Inserts whole frames behind a partly written frame and other urgent frames, and ahead of the rest.
     pub(super) fn push_urgent(&mut self, frames: &[u8], now_ns: u64) {
         self.own();
         let behind = self.urgent_end();
@@ -412,12 +412,12 @@ impl Outbox {
         self.urgent_len = behind + frames.len();
     }
 
-    /// How many bytes go out before a frame that is urgent and not queued yet.
+    /// Returns how many bytes are written before a new urgent frame.
     pub(super) fn urgent_end(&mut self) -> usize {
         self.begun_len().max(self.urgent_len)
     }
 
-    /// Puts whole frames behind so many bytes, where a frame ends.
+    /// Inserts whole frames after the first `behind` bytes, where a frame ends.
     fn insert(&mut self, behind: usize, frames: &[u8]) {
         let (at, offset) = self.chunk_of(behind);
         let chunk = if at == 0 { &mut self.front } else { &mut self.rest[at - 1] };
@@ -426,7 +426,7 @@ impl Outbox {
         tail.extend_from_slice(after);
         chunk.truncate(offset);
         if chunk.capacity() - chunk.len() >= frames.len() {
-            // Very many small ones share a chunk, or each would cost a whole one.
+            // Many small frames share a chunk; one each would take much memory.
             chunk.extend_from_slice(frames);
         } else {
             let mut between = self.buffers.chunk(frames.len());
@@ -434,7 +434,7 @@ impl Outbox {
             self.rest.insert(at, between);
         }
         if !tail.is_empty() {
-            // Behind the chunk that the frames are in.
+            // The tail goes behind the chunk that the new frames are in.
             let (at, _) = self.chunk_of(behind + frames.len());
             self.rest.insert(at, tail);
         }
@@ -448,7 +448,7 @@ impl Outbox {
         marks.refused += if marks.refused > place { more } else { 0 };
     }
 
-    /// The chunk in which so many bytes end, 0 for the front one, and where in it.
+    /// Returns the chunk in which the first `bytes` bytes end (0 is the front one), and the offset in it.
     fn chunk_of(&self, bytes: usize) -> (usize, usize) {
         let (mut at, mut offset, mut len) = (0, self.written + bytes, self.front.len());
         while offset > len {
@@ -459,12 +459,12 @@ impl Outbox {
         (at, offset)
     }
 
-    /// True while an urgent frame waits.
+    /// Returns true while an urgent frame waits.
     pub(super) fn has_urgent(&self) -> bool {
         self.urgent_len > 0
     }
 
-    /// How much is left of a frame that has begun to go out.
+    /// Returns how many bytes are left of a partly written frame.
     fn begun_len(&mut self) -> usize {
         while self.frame_start < self.written {
             self.frame_start += frame::len(&self.front[self.frame_start..]);
@@ -472,13 +472,13 @@ impl Outbox {
         self.frame_start - self.written
     }
 
-    /// Throws away all frames of which nothing was written, but for the urgent ones.
+    /// Discards all frames of which nothing was written, except urgent ones.
     pub(super) fn discard(&mut self) {
         let kept = self.begun_len().max(self.urgent_len);
         self.keep(kept);
     }
 
-    /// Bytes of memory that it holds: its own copies of frames, and what is known of them.
+    /// Returns its memory in bytes: its own copies of frames, and what is known of them.
     pub(super) fn held_bytes(&self) -> usize {
         let chunks = self.front.capacity() + self.rest.iter().map(Vec::capacity).sum::<usize>();
         let tables =
@@ -486,30 +486,30 @@ impl Outbox {
         chunks + tables + self.marks.as_ref().map_or(0, |marks| marks.held_bytes())
     }
 
-    /// Gives its chunks back: it is gone.
+    /// Gives its chunks back to the pool; for an outbox that is dropped.
     pub(super) fn give_back(&mut self) {
         let chunks = std::iter::once(std::mem::take(&mut self.front)).chain(self.rest.drain(..));
         chunks.for_each(|chunk| self.buffers.take_back(chunk));
     }
 
-    /// What it may hold at most that is not in the frame ring, while memory is short.
+    /// Returns the most bytes that it may hold outside the frame ring: limited only while memory is short.
     pub(super) fn own_bytes_max(&self) -> usize {
         self.buffers.own_bytes_max()
     }
 
-    /// A copy of the frames of which nothing was written and that are not urgent.
+    /// Returns a copy of the frames of which nothing was written and that are not urgent.
     pub(super) fn queued(&mut self) -> Vec<u8> {
         let mut queued = self.copied(true);
         queued.drain(..self.begun_len().max(self.urgent_len));
         queued
     }
 
-    /// Throws away the last so many bytes, which are whole frames and not urgent.
+    /// Discards the last `bytes` bytes, which must be whole frames and not urgent.
     pub(super) fn drop_last(&mut self, bytes: usize) {
         self.keep(self.len.saturating_sub(bytes));
     }
 
-    /// Throws away what is behind so many bytes, where a frame ends.
+    /// Discards everything behind the first `kept` bytes, where a frame ends.
     fn keep(&mut self, kept: usize) {
         self.own();
         let (at, offset) = self.chunk_of(kept);
@@ -529,7 +529,7 @@ impl Outbox {
         self.wrote(0);
     }
 
-    /// The socket took the first `n` bytes.
+    /// Records that the socket took the first `n` bytes.
     #[inline]
     pub(super) fn wrote(&mut self, n: usize) {
         let n = n.min(self.len);
@@ -558,11 +558,11 @@ impl Outbox {
         }
     }
 
-    /// The socket took the first `n` bytes of what stands in the frame ring, and there is nothing else.
+    /// As [`wrote`](Self::wrote), for an outbox that has bytes in the frame ring only.
     #[inline]
     fn wrote_ranges(&mut self, n: usize) {
         if n < self.len {
-            // The rest may wait for long.
+            // The rest may wait for so long that the frame ring wraps.
             self.own_behind(n);
         } else {
             self.range = FrameRange::default();
@@ -577,7 +577,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets what was known of bytes that have gone out.
+    /// Forgets what was known of bytes that were written.
     fn settle(&mut self) {
         let Some(marks) = &mut self.marks else { return };
         let taken = self.taken;
